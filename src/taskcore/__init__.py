@@ -1,0 +1,91 @@
+"""taskcore: background tasks with typed contracts and written-down delivery guarantees, on the broker you have."""
+
+from taskcore.app import App
+from taskcore.backend import QueueStats
+from taskcore.deadletter import DeadLetter
+from taskcore.envelope import Envelope, ErrorRecord, Trail
+from taskcore.errors import (
+    AdapterMissing,
+    BrokerUnavailable,
+    DuplicateTask,
+    EnqueueRefused,
+    EnqueueUncertain,
+    InvalidArguments,
+    InvalidContract,
+    InvalidName,
+    InvalidSetting,
+    InvalidURL,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    KeyConflict,
+    LeaseLost,
+    LetterNotFound,
+    NotRunning,
+    PayloadTooLarge,
+    ResultNotKept,
+    ResultTimeout,
+    StoreRequired,
+    TaskcoreError,
+    UnencodableResult,
+    UnknownTask,
+)
+from taskcore.lifecycle import Reject, RetryLater, Snooze
+from taskcore.observe import Event
+from taskcore.policy import Retry
+from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, Succeeded
+from taskcore.router import Router
+from taskcore.task import Call, Job, JobStatus, SyncJob, Task
+from taskcore.worker import Context, current
+
+__all__ = [
+    "AdapterMissing",
+    "App",
+    "BrokerUnavailable",
+    "Call",
+    "Cancelled",
+    "Context",
+    "Dead",
+    "DeadLetter",
+    "DuplicateTask",
+    "EnqueueRefused",
+    "EnqueueUncertain",
+    "Envelope",
+    "ErrorRecord",
+    "Event",
+    "Expired",
+    "Failed",
+    "InvalidArguments",
+    "InvalidContract",
+    "InvalidName",
+    "InvalidSetting",
+    "InvalidURL",
+    "Job",
+    "JobCancelled",
+    "JobExpired",
+    "JobFailed",
+    "JobOutcome",
+    "JobStatus",
+    "KeyConflict",
+    "LeaseLost",
+    "LetterNotFound",
+    "NotRunning",
+    "PayloadTooLarge",
+    "QueueStats",
+    "Reject",
+    "ResultNotKept",
+    "ResultTimeout",
+    "Retry",
+    "RetryLater",
+    "Router",
+    "Snooze",
+    "StoreRequired",
+    "Succeeded",
+    "SyncJob",
+    "Task",
+    "TaskcoreError",
+    "Trail",
+    "UnencodableResult",
+    "UnknownTask",
+    "current",
+]

@@ -1,0 +1,89 @@
+"""From a URL to an adapter, through entry points: the core knows no broker by name."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+from typing import Any
+from urllib.parse import urlsplit
+
+from taskcore.backend import Backend
+from taskcore.config import mask_url
+from taskcore.errors import AdapterMissing, InvalidURL
+from taskcore.store import Store
+
+__all__ = ["has_store", "open_backend", "open_store"]
+
+BACKENDS, STORES = "taskcore.backends", "taskcore.stores"
+
+#: Which extra brings what a scheme needs, for the exact install command.
+EXTRAS = {
+    "redis": "redis", "rediss": "redis", "unix": "redis", "redis+sentinel": "redis", "redis+cluster": "redis",
+    "valkey": "redis", "valkeys": "redis",
+    "amqp": "rabbitmq", "amqps": "rabbitmq",
+    "nats": "nats", "tls": "nats",
+    "postgresql": "sql", "postgres": "sql", "sqlite": "sql",
+}  # fmt: skip
+
+
+def open_backend(url: str) -> Backend:
+    """The backend for a URL, not yet connected.
+
+    :raises InvalidURL: no scheme, an unknown scheme or option (TC103).
+    :raises AdapterMissing: the scheme's adapter is not installed; the text has the install command (TC102).
+    """
+    backend: Backend = _load(BACKENDS, url)(url)
+    return backend
+
+
+def open_store(url: str) -> Store:
+    """The store for a URL, not yet connected; raises as :func:`open_backend`."""
+    store: Store = _load(STORES, url)(url)
+    return store
+
+
+def has_store(url: str) -> bool:
+    """Whether the broker of this URL can keep records too."""
+    return _scheme(url) in entry_points(group=STORES).names
+
+
+def _load(group: str, url: str) -> Any:
+    scheme = _scheme(url)
+    kind = "backend" if group == BACKENDS else "store"
+    found = entry_points(group=group)
+    if scheme in found.names:
+        entry = next(iter(found.select(name=scheme)))
+        try:
+            return entry.load()
+        except ImportError as error:
+            if isinstance(error, AdapterMissing) or scheme not in EXTRAS:
+                raise
+            raise _missing(scheme, str(error)) from error
+    if scheme in EXTRAS:
+        raise _missing(scheme, f"this installation has no {kind} for it")
+    near = difflib.get_close_matches(scheme, [*found.names, *EXTRAS], n=1)
+    raise InvalidURL(
+        f"no {kind} is called {scheme}://",
+        facts=[f"the URL is {mask_url(url)}", f"installed: {', '.join(sorted(f'{name}://' for name in found.names))}"],
+        fix=f"did you mean {near[0]}://?" if near else "use one of the installed ones",
+    )
+
+
+def _scheme(url: str) -> str:
+    scheme = urlsplit(url).scheme if "://" in url else ""
+    if not scheme:
+        raise InvalidURL(
+            f"{mask_url(url)!r} is not a URL",
+            fix="for example memory:// or redis://localhost:6379/0",
+            facts=["it has no scheme://"],
+        )
+    return scheme.lower()
+
+
+def _missing(scheme: str, why: str) -> AdapterMissing:
+    extra = EXTRAS[scheme]
+    return AdapterMissing(
+        f"{scheme}:// needs the {extra} extra",
+        facts=[why],
+        fix=f'pip install "taskcore-framework[{extra}]"        (or: uv add "taskcore-framework[{extra}]")',
+    )

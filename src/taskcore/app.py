@@ -1,0 +1,355 @@
+"""App: wires a URL to backend, store, client and worker.
+
+app = App("memory://")                    the only line that names a broker
+async with app: …                         client only
+async with app.running(): …               client and worker in this process
+await app.run_worker()                    worker until SIGTERM or SIGINT
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from taskcore.adapters import has_store, open_backend, open_store
+from taskcore.asking import Desk
+from taskcore.backend import Backend, QueueStats
+from taskcore.client import Client, store_required
+from taskcore.config import Settings, load, mask_url
+from taskcore.deadletter import DeadLetters
+from taskcore.errors import NotRunning, SetupError
+from taskcore.observe import Event, Events, ObservedBackend
+from taskcore.portal import Portal, SyncApp
+from taskcore.results import JobOutcome
+from taskcore.router import Declared, Router
+from taskcore.store import Store
+from taskcore.task import Call, Job, JobStatus, Task
+from taskcore.worker import Worker
+from taskcore.worker.errors import errors_as_they_are
+from taskcore.worker.executors import Executors
+from taskcore.worker.signals import stop_on_signals
+
+__all__ = ["App"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class App(Router):
+    """Background tasks on one broker.
+
+    :param url: the broker: ``memory://``, ``redis://…``, ``amqp://…``, ``nats://…``; or a backend object. Without one,
+        the configuration says.
+    :param store: where results and keys live, if not in the broker: a URL or a store object.
+    :param clock: seconds since the epoch; for tests.
+    :param settings: any field of :class:`taskcore.config.Settings`.
+    :raises InvalidURL: a URL with a typo or an unknown option (TC103).
+    :raises AdapterMissing: the URL's adapter is not installed; the text has the install command (TC102).
+    :raises InvalidSetting: a setting that does not exist or cannot be meant (TC104).
+    """
+
+    def __init__(
+        self,
+        url: str | Backend | None = None,
+        *,
+        store: str | Store | None = None,
+        clock: Callable[[], float] = time.time,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        given = {"url": url, "store": store, **settings}
+        texts = {name: value for name, value in given.items() if value is not None and not _is_adapter(name, value)}
+        loaded = load(arguments=texts)
+        self.settings: Settings = loaded.settings
+        self.sources: Mapping[str, str] = loaded.sources
+        self._clock = clock
+        self._events = Events()
+        self._backend_given = None if url is None or isinstance(url, str) else url
+        self._store_given = None if store is None or isinstance(store, str) else store
+        self._connect_to_adapters()
+        self._portal = Portal(self)
+        self._open = 0
+        self._exits = AsyncExitStack()
+        self._token: object | None = None
+
+    @classmethod
+    def from_config(cls, **settings: Any) -> Self:
+        """The app that the configuration describes: ``TASKCORE_*``, ``taskcore.toml``, ``[tool.taskcore]``, defaults.
+
+        :param settings: what is to win over the configuration.
+        """
+        return cls(**settings)
+
+    def __repr__(self) -> str:
+        state = "open" if self._open else "closed"
+        return f"<App {mask_url(self.settings.url)} {len(self)} tasks, {state}>"
+
+    # ── tasks ──
+
+    def include(self, router: Router) -> None:
+        """Take in the tasks that a library declared on a router.
+
+        :raises DuplicateTask: a name is taken (TC306).
+        """
+        for task, declared in router:
+            self.add(task, declared)
+
+    def add(self, task: Task[..., Any], declared: Declared) -> None:
+        """Take one task in; its jobs are sent through this app from now on."""
+        super().add(task, declared)
+        settings = self.settings
+        options = declared.complete(
+            retry=settings.retry,
+            key_window=settings.key_window,
+            keep_result=settings.keep_result if self._store is not None else None,
+            park_for=settings.park_for,
+        )
+        task.bind(self, options)
+
+    # ── opening and closing ──
+
+    async def __aenter__(self) -> Self:
+        """Connect; entering again while open is allowed and counts.
+
+        :raises BrokerUnavailable: broker or store cannot be reached (TC201).
+        :raises StoreRequired: a task needs a store and there is none (TC105).
+        """
+        if self._open == 0:
+            self._check_needs()
+            async with AsyncExitStack() as exits:
+                await exits.enter_async_context(self._backend)
+                if self._store is not None:
+                    await exits.enter_async_context(self._store)
+                self._exits = exits.pop_all()
+            self._token = anyio.lowlevel.current_token()
+        self._open += 1
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Disconnect when the last one leaves."""
+        self._open -= 1
+        if self._open == 0:
+            self._token = None
+            await self._exits.aclose()
+
+    @asynccontextmanager
+    async def running(
+        self, *, queues: Sequence[str] | None = None, concurrency: int | None = None, grace: float | None = None
+    ) -> AsyncIterator[Self]:
+        """Client and worker in this process; at the end running jobs get their grace.
+
+        :param queues: where the worker looks, most urgent first; default: every queue of the app's tasks.
+        :param concurrency: how many jobs run at once.
+        :param grace: seconds that running jobs have to finish at the end.
+        """
+        failure: Exception | None = None
+        async with self:
+            worker = self._worker(queues, concurrency, grace)
+            with errors_as_they_are():
+                async with anyio.create_task_group() as group:
+                    ended = anyio.Event()
+                    await group.start(_work, worker, ended)
+                    try:
+                        yield self
+                    except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
+                        failure = error
+                    finally:
+                        worker.stop()
+                        with anyio.CancelScope(shield=True):
+                            await ended.wait()
+            if failure is not None:
+                raise failure
+
+    async def run_worker(
+        self, *, queues: Sequence[str] | None = None, concurrency: int | None = None, grace: float | None = None
+    ) -> None:
+        """Work until SIGTERM or SIGINT.
+
+        First signal: nothing new starts, running jobs get their grace, the rest is given back. Second: running jobs are
+        interrupted and given back. Third: the process ends.
+
+        Parameters and errors as :meth:`running`.
+        """
+        async with self:
+            worker = self._worker(queues, concurrency, grace)
+            with errors_as_they_are():
+                async with anyio.create_task_group() as group:
+                    await group.start(stop_on_signals, worker)
+                    await worker.run()
+                    group.cancel_scope.cancel()
+
+    async def drain(self, *queues: str, timeout: float | None = None) -> None:
+        """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
+
+        :param queues: default: every queue of the app's tasks.
+        :raises TimeoutError: not empty after ``timeout`` seconds.
+        """
+        pause = 0.005
+        with anyio.fail_after(timeout):
+            for queue in queues or self._queues():
+                while True:
+                    stats = await self.stats(queue)
+                    if not stats.ready + stats.leased + stats.scheduled:
+                        break
+                    await anyio.sleep(pause)
+                    pause = min(pause * 1.5, 0.1)
+
+    # ── sending and asking ──
+
+    async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Send many calls in few batches; one job for each, in order.
+
+        :raises EnqueueRefused, EnqueueUncertain, KeyConflict: some were not sent; the error's ``jobs`` has the others.
+        """
+        return await self._client.send_many(list(calls))
+
+    async def send(self, call: Call[R]) -> Job[R]:
+        """Send one call, as ``task.enqueue`` does."""
+        return await self._client.send(call)
+
+    async def outcome(self, job: Job[R], timeout: float | None = None) -> JobOutcome[R]:
+        """How a job ended, as ``job.outcome`` does."""
+        return await self._desk.outcome(job, timeout)
+
+    async def status(self, job: Job[Any]) -> JobStatus:
+        """Where a job is, as ``job.status`` does."""
+        return await self._desk.status(job)
+
+    async def cancel(self, job: Job[Any]) -> bool:
+        """Keep a job from starting, as ``job.cancel`` does."""
+        return await self._desk.cancel(job)
+
+    async def stats(self, queue: str = "default") -> QueueStats:
+        """How full a queue is."""
+        return await self._opened(self._backend).admin.stats(queue)
+
+    async def purge(self, queue: str) -> int:
+        """Forget all jobs of a queue that have not started; returns how many."""
+        return await self._opened(self._backend).admin.purge(queue)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Read, replay, drop and count dead letters."""
+        return DeadLetters(self._opened(self._backend).admin, self._clock)
+
+    # ── blocking ──
+
+    @property
+    def sync(self) -> SyncApp:
+        """The same, blocking, for programs without an event loop."""
+        return SyncApp(self, self._portal)
+
+    def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run a coroutine function where the app is open, or in a thread of the app's own, and wait for it.
+
+        :raises NotRunning: called in an event loop, which it would block (TC106).
+        """
+        return self._portal.run(self._token, function, *args)
+
+    # ── watching ──
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How often each event of :mod:`taskcore.observe` has happened."""
+        return self._events.counters
+
+    def on_event(self, listener: Callable[[Event], None]) -> Callable[[Event], None]:
+        """Call a function at every event; use it as a decorator. It must be quick and is called in the event loop."""
+        return self._events.listen(listener)
+
+    # ── inside ──
+
+    def _connect_to_adapters(self) -> None:
+        """Build backend and store; nothing is connected yet."""
+        url, store = self.settings.url, self.settings.store
+        self._backend: Backend = ObservedBackend(self._backend_given or open_backend(url), self._events)
+        self._store: Store | None = self._store_given
+        if self._store is None and store is not None:
+            self._store = open_store(store)
+        elif self._store is None and self._backend_given is None and has_store(url):
+            self._store = open_store(url)
+        settings = self.settings
+        self._made_client = Client(
+            self._backend,
+            self._store,
+            self._events,
+            clock=self._clock,
+            timeout=settings.send_timeout,
+            payload_limit=settings.payload_limit,
+            source=settings.source,
+        )
+        self._made_desk = Desk(self._backend.admin, self._store, self._events, timeout=settings.send_timeout)
+
+    @property
+    def _client(self) -> Client:
+        return self._opened(self._made_client)
+
+    @property
+    def _desk(self) -> Desk:
+        return self._opened(self._made_desk)
+
+    def _opened(self, part: T) -> T:
+        if self._open == 0:
+            raise NotRunning(
+                "this app is not open, so it has no connection",
+                fix="async with app: …   (or app.running() for a worker too; or task.sync in programs without a loop)",
+            )
+        return part
+
+    def _check_needs(self) -> None:
+        """What a task needs and the app cannot give is refused now, not when the first job meets it."""
+        if self._store is not None:
+            return
+        for task, declared in self:
+            if declared.key is not None:
+                raise store_required(f"{task.name} has an idempotency key ({task.contract.where})")
+            if isinstance(declared.keep_result, float | int):
+                raise store_required(f"{task.name} keeps its results ({task.contract.where})")
+
+    def _worker(self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> Worker:
+        settings = self.settings
+        names = tuple(queues or settings.queues or self._queues())
+        if not names:
+            raise SetupError(
+                "this worker has nothing to do: the app has no tasks",
+                fix="import the modules that declare them, or name queues",
+            )
+        return Worker(
+            self.tasks,
+            self._backend,
+            self._store,
+            self._events,
+            queues=names,
+            concurrency=settings.concurrency if concurrency is None else concurrency,
+            executors=Executors(threads=settings.threads, processes=settings.processes or os.cpu_count() or 1),
+            lease=settings.lease,
+            grace=settings.grace if grace is None else grace,
+            park_for=settings.park_for,
+            clock=self._clock,
+            name=settings.source or f"{socket.gethostname()}:{os.getpid()}",
+        )
+
+    def _queues(self) -> list[str]:
+        return sorted({task.options.queue for task in self.tasks.values()})
+
+
+async def _work(worker: Worker, ended: anyio.Event, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    try:
+        await worker.run(task_status=task_status)
+    finally:
+        ended.set()
+
+
+def _is_adapter(name: str, value: object) -> bool:
+    return name in ("url", "store") and not isinstance(value, str)

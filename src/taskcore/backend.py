@@ -1,0 +1,280 @@
+"""Seam 1: queues with leases. What a broker adapter has to do, and nothing about how.
+
+An adapter gets and gives bytes. It never looks into an envelope, never runs a task, never decides about a retry: it is
+told a verdict (an effect) and finds its broker's own way to it. Every verb takes a batch, because that is where speed
+comes from. Three small protocols:
+
+    Backend     publish · consume                     4 verbs in all: publish, receive, settle, extend
+    Source      receive · settle · extend             one consumer's hold on some queues
+    Admin       for people and for cancelling: counts, purge, remove, dead letters
+
+Rules for every adapter:
+  * No exception of a client library leaves it: only BrokerUnavailable (nothing was done) and programming errors.
+  * Every call ends within a time limit of its own, whatever the broker does (C22).
+  * Waiting for work never polls faster than a few times a second, and needs no new traffic to find expired leases.
+  * Times are seconds from now on the *broker's* clock; a worker's clock is never compared with another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+import msgspec
+
+from taskcore.lifecycle import Verdict
+
+__all__ = [
+    "Admin",
+    "Backend",
+    "Delivery",
+    "Duplicate",
+    "Features",
+    "Letter",
+    "Outgoing",
+    "Place",
+    "Published",
+    "QueueStats",
+    "Refused",
+    "Source",
+    "Stored",
+    "Support",
+    "Uncertain",
+]
+
+
+# ── what goes in ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
+    """One job on its way to the broker.
+
+    :param delay: seconds from now, on the broker's clock, before it may be handed out (C16).
+    """
+
+    queue: str
+    id: str
+    envelope: bytes
+    trail: bytes = b""
+    delay: float = 0.0
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """Durable, as far as the broker's own settings go."""
+
+
+class Duplicate(msgspec.Struct, frozen=True, gc=False):
+    """A job with this id is there, or was there lately; nothing was stored again."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Surely not stored, and why."""
+
+    why: str
+
+
+class Uncertain(msgspec.Struct, frozen=True):
+    """It may or may not be stored; publishing the same id again is safe."""
+
+    why: str
+
+
+Published: TypeAlias = Stored | Duplicate | Refused | Uncertain
+
+STORED = Stored()
+DUPLICATE = Duplicate()
+
+
+# ── what comes out ───────────────────────────────────────────────────────────────────────────────
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """One job as it is handed out under a lease. A value: holding it does not let anyone settle it.
+
+    :param redeliveries: how often it was handed out before without any verdict (a lease that ran out).
+    :param receipt: the adapter's own; proves the lease.
+    """
+
+    queue: str
+    envelope: bytes
+    trail: bytes
+    redeliveries: int
+    receipt: Any
+
+
+class Source(Protocol):
+    """One consumer's hold on some queues. Its verbs may be called from several tasks at once."""
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """At least one and at most ``limit`` deliveries, each leased to this source.
+
+        Waits until there is one. Cancelling it loses nothing: what was taken in that moment is handed out again,
+        to somebody, at the latest when its lease ends.
+
+        :raises BrokerUnavailable: the broker cannot be reached.
+        """
+        ...
+
+    async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
+        """Carry out the verdicts; returns the deliveries whose lease was lost, for which nothing was changed (C7).
+
+        :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe.
+        """
+        ...
+
+    async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Start the leases anew, at full length; returns the deliveries whose lease was lost before.
+
+        :raises BrokerUnavailable: leases are as they were.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """A broker. Opened with ``async with``; between that and its end all verbs work, outside of it none."""
+
+    @property
+    def features(self) -> Features:
+        """What this broker does by itself, what the adapter emulates, and what cannot be had."""
+        ...
+
+    @property
+    def admin(self) -> Admin:
+        """Counts, purging, removing, dead letters."""
+        ...
+
+    async def __aenter__(self) -> Self:
+        """Connect, and check what is there.
+
+        :raises BrokerUnavailable: it cannot be reached, or is not what it should be.
+        """
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Disconnect; nothing durable is lost by it."""
+        ...
+
+    async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
+        """Store the jobs; one answer for each, in order. What is answered Stored is durable when this returns (C1).
+
+        :raises BrokerUnavailable: surely none of them was stored.
+        """
+        ...
+
+    def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[Source]:
+        """A source on these queues, earlier queues first; ``lease`` is in seconds.
+
+        Leaving the context gives back nothing by itself: unsettled deliveries return when their lease ends.
+        """
+        ...
+
+
+# ── for people ───────────────────────────────────────────────────────────────────────────────────
+
+
+class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How full a queue is. ``oldest`` is the age in seconds of the oldest ready job, None if there is none."""
+
+    ready: int
+    leased: int
+    scheduled: int
+    dead: int
+    oldest: float | None = None
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter as the broker keeps it: the bytes as they came, and why. ``when`` in seconds since the epoch."""
+
+    id: str
+    queue: str
+    envelope: bytes
+    trail: bytes
+    reason: str
+    when: float
+
+
+Place: TypeAlias = Literal["ready", "scheduled", "leased"]
+
+
+class Admin(Protocol):
+    """What people and cancelling need. Each call ends within a time limit of its own.
+
+    All of them raise BrokerUnavailable if the broker cannot be reached.
+    """
+
+    async def queues(self) -> Sequence[str]:
+        """The queues that exist."""
+        ...
+
+    async def stats(self, queue: str) -> QueueStats:
+        """How full the queue is; zeros for one that does not exist."""
+        ...
+
+    async def purge(self, queue: str) -> int:
+        """Forget all ready and scheduled jobs of the queue; returns how many. Running ones and dead letters stay."""
+        ...
+
+    async def remove(self, queue: str, job_id: str) -> bool:
+        """Forget one ready or scheduled job; True if it was there, so that it will never be handed out."""
+        ...
+
+    async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
+        """Dead letters, oldest first, a page at a time: behind ``after``, a letter's id that may be gone by now."""
+        ...
+
+    async def locate(self, queue: str, job_id: str) -> Place | None:
+        """Where a job is now; None if it is in none of these places (ended, unknown), or the broker cannot tell."""
+        ...
+
+    async def letter(self, letter_id: str) -> Letter | None:
+        """One dead letter."""
+        ...
+
+    async def replay(self, letter_id: str, job: Outgoing) -> Published:
+        """Publish the job and drop the letter; in one step where the broker can, else in this order."""
+        ...
+
+    async def drop(self, letter_id: str) -> bool:
+        """Forget a dead letter; False if there is none of that id."""
+        ...
+
+
+# ── what a broker can do, as data ────────────────────────────────────────────────────────────────
+
+Support: TypeAlias = Literal["native", "emulated", "absent"]
+
+
+class Features(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs from broker to broker. Every field appears in the docs' table and switches checks of the suite.
+
+    :param durability: what an answered job survives, in one sentence.
+    :param survives_worker: jobs outlive the worker process that holds them (C1).
+    :param survives_broker: jobs outlive a killed and restarted broker process.
+    :param delay: handing out later (C16); ``delay_error`` is the δ of C16 and C17 in seconds.
+    :param dedup: publishing an id again is noticed, for ``dedup_window`` seconds after the job's end (C2).
+    :param fencing: settling under a lost lease changes nothing (C7).
+    :param redeliveries: the broker counts hand-outs without a verdict (C5, C12).
+    :param remove: a waiting job can be taken back, so that cancelling needs no look-up before each start (C14).
+    :param locate: a job's place can be looked up by its id.
+    :param dead_letters: dead letters can be read one by one, replayed and dropped (C13).
+    :param atomic_retry: the retry copy and the end of the old one are one step.
+    """
+
+    broker: str
+    durability: str
+    survives_worker: bool
+    survives_broker: bool
+    delay: Support
+    delay_error: float
+    dedup: Support
+    dedup_window: float
+    fencing: Support
+    redeliveries: Support
+    remove: Support
+    locate: Support
+    dead_letters: Support
+    atomic_retry: bool

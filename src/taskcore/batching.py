@@ -1,0 +1,156 @@
+"""Group commit: while one batch is in flight, what arrives meanwhile joins the next.
+
+No timer and no linger: on an idle system a lone item leaves at once, under load full batches form by themselves.
+
+    GroupCommit   callers wait for the answer to their own item (client, single enqueues)
+    Collector     callers hand over and go on; one task carries the batches away (worker, settling)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import anyio
+
+__all__ = ["Collector", "GroupCommit"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class GroupCommit(Generic[T, R]):
+    """Turns many single submissions into few batches, without a task of its own.
+
+    The first caller leads: it commits a batch for everybody who is there, then hands the lead to the first of those who
+    came meanwhile. A commit in flight is shielded from its leader's cancellation, because it is not the leader's alone.
+
+    :param commit: stores a batch and answers each item, in order; has to end by itself.
+    :param limit: how many items a batch may have.
+    """
+
+    def __init__(self, commit: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int) -> None:
+        self._commit = commit
+        self._limit = limit
+        self._waiting: deque[_Entry[T, R]] = deque()
+        self._led = False
+
+    async def submit(self, item: T) -> R:
+        """The answer to this item. Cancelled before its batch has left: it is surely not committed.
+
+        :raises Exception: whatever ``commit`` raised for the batch.
+        """
+        entry = _Entry[T, R](item)
+        self._waiting.append(entry)
+        if self._led:
+            await self._follow(entry)
+        if not entry.ended:
+            await self._lead()
+        return entry.take()
+
+    async def _follow(self, entry: _Entry[T, R]) -> None:
+        """Wait until the entry was committed by somebody else, or it is this caller's turn to lead."""
+        entry.woken = anyio.Event()
+        try:
+            await entry.woken.wait()
+        except BaseException:
+            if not entry.ended and entry in self._waiting:
+                appointed = entry.woken.is_set()
+                self._waiting.remove(entry)
+                if appointed:
+                    self._pass_on()
+            raise
+
+    async def _lead(self) -> None:
+        """Commit one batch; this caller's entry is the first of it."""
+        self._led = True
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
+        try:
+            with anyio.CancelScope(shield=True):
+                answers = await self._commit([entry.item for entry in batch])
+            for entry, answer in zip(batch, answers, strict=True):
+                entry.succeed(answer)
+        except BaseException as error:
+            for entry in batch:
+                entry.fail(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._led = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].wake()
+
+
+class _Entry(Generic[T, R]):
+    """One submission: an item on its way to an answer or an error."""
+
+    __slots__ = ("_answer", "_error", "ended", "item", "woken")
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.woken: anyio.Event | None = None
+        self.ended = False
+        self._answer: R | None = None
+        self._error: BaseException | None = None
+
+    def succeed(self, answer: R) -> None:
+        self._answer = answer
+        self.ended = True
+        self.wake()
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+        self.ended = True
+        self.wake()
+
+    def wake(self) -> None:
+        if self.woken is not None:
+            self.woken.set()
+
+    def take(self) -> R:
+        if self._error is not None:
+            raise self._error
+        return self._answer  # type: ignore[return-value]  # ended without error: the answer is there
+
+
+class Collector(Generic[T]):
+    """Gathers items from many callers; one task takes what has gathered since it last looked.
+
+    :param full: with so many items waiting, ``is_full`` asks the callers to stop for a moment.
+    """
+
+    def __init__(self, *, full: int) -> None:
+        self._items: list[T] = []
+        self._full = full
+        self._arrival: anyio.Event | None = None
+        self._closed = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever carries the batches away is behind."""
+        return len(self._items) >= self._full
+
+    def put(self, item: T) -> None:
+        """Hand over an item; never waits."""
+        self._items.append(item)
+        if self._arrival is not None:
+            self._arrival.set()
+
+    def close(self) -> None:
+        """No more items will come; ``take`` ends when the last one is gone."""
+        self._closed = True
+        if self._arrival is not None:
+            self._arrival.set()
+
+    async def take(self) -> list[T]:
+        """All items that have gathered; waits for at least one. Empty when closed and done."""
+        while not self._items and not self._closed:
+            self._arrival = anyio.Event()
+            await self._arrival.wait()
+            self._arrival = None
+        items, self._items = self._items, []
+        return items

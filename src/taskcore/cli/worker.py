@@ -1,0 +1,193 @@
+"""``taskcore worker``: run jobs until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import click
+
+from taskcore.cli.loading import load_app
+from taskcore.cli.root import APP_DIR, DEBUG, installed_version
+from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
+from taskcore.text import duration, mask_url, show_duration
+
+if TYPE_CHECKING:
+    from taskcore.app import App
+
+__all__ = ["command"]
+
+EXTRA_OF = {"uvloop": "speed", "trio": "trio"}
+
+#: event → what the last line calls it
+COUNTED = {
+    "job.succeeded": "succeeded",
+    "job.duplicate": "duplicate",
+    "job.retried": "retried",
+    "job.buried": "dead",
+    "job.parked": "parked",
+    "job.cancelled": "cancelled",
+    "job.expired": "expired",
+    "job.released": "released",
+    "job.lost": "lost",
+}
+
+
+class Time(click.ParamType[float]):
+    """Seconds, or text such as 1m30s."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        try:
+            return duration(value)
+        except InvalidSetting:
+            self.fail(f'{value!r} is not a time; give seconds, or text such as "1m30s"', param, ctx)
+
+
+@click.command("worker", short_help="Run jobs until told to stop")
+@click.argument("app", required=False, metavar="[MODULE:APP]")
+@click.option(
+    "-q", "--queues", multiple=True, metavar="A,B", help="Take jobs of these queues only, earlier ones first."
+)
+@click.option("-c", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Run this many jobs at once.")
+@click.option("--grace", type=Time(), metavar="TIME", help="When stopping, let running jobs go on for this long.")
+@click.option(
+    "--loop",
+    "loop_name",
+    type=click.Choice(["auto", "asyncio", "uvloop", "trio"]),
+    default="auto",
+    show_default=True,
+    help="Event loop; auto takes uvloop if it is installed.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Log what is at least this important, to stderr.",
+)
+@APP_DIR
+@DEBUG
+def command(
+    app: str | None,
+    queues: tuple[str, ...],
+    concurrency: int | None,
+    grace: float | None,
+    loop_name: str,
+    log_level: str,
+    app_dir: str,
+) -> None:
+    """Run the jobs of an app until told to stop.
+
+    MODULE:APP is where the app is, such as shop.tasks:app; the settings may name it instead.
+
+    The first Ctrl-C or SIGTERM lets running jobs finish within the grace, the second stops them at once. Either way
+    unfinished jobs go back to their queues.
+    """
+    loop = choose_loop(loop_name)
+    loaded = load_app(app, app_dir)
+    chosen = tuple(name.strip() for part in queues for name in part.split(",") if name.strip()) or None
+    configure_logging(log_level)
+    for line in banner(loaded, app or loaded.settings.app or "", loop, chosen, concurrency, grace):
+        say(line)
+    backend = "trio" if loop == "trio" else "asyncio"
+    try:
+        anyio.run(serve, loaded, chosen, concurrency, grace, backend=backend, backend_options=loop_options(loop))
+    except BrokerUnavailable as error:
+        error.facts = (*error.facts, f"the address came from: {loaded.sources['url']}")
+        raise
+
+
+async def serve(app: App, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> None:
+    """Connect, say so, and work until told to stop."""
+    began = time.monotonic()
+    async with app:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(announce, began)
+                await app.run_worker(queues=queues, concurrency=concurrency, grace=grace)
+                group.cancel_scope.cancel()
+        finally:
+            say(farewell(app.counters, time.monotonic() - began))
+
+
+async def announce(began: float) -> None:
+    """Say that the worker is ready: it is connected and listens to signals."""
+    with anyio.move_on_after(1.0):
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # noqa: ASYNC110 - nobody tells when it changes
+            await anyio.sleep(0.001)
+    say(f"ready in {time.monotonic() - began:.2f}s. Ctrl-C once to let running jobs finish, twice to stop at once")
+
+
+def choose_loop(name: str) -> str:
+    """The event loop to run on.
+
+    :raises AdapterMissing: it is not installed (TC102).
+    """
+    if name == "auto":
+        return "uvloop" if find_spec("uvloop") else "asyncio"
+    if name in EXTRA_OF and find_spec(name) is None:
+        raise AdapterMissing(
+            f"--loop {name} needs {name}, which is not installed",
+            fix=f'pip install "taskcore-framework[{EXTRA_OF[name]}]"',
+        )
+    return name
+
+
+def loop_options(loop: str) -> dict[str, Any]:
+    """How anyio is told to use the loop."""
+    return {"use_uvloop": True} if loop == "uvloop" else {}
+
+
+def configure_logging(level: str) -> None:
+    """Log to stderr: short for a person at a terminal, complete for a file. An app that logs already is left alone."""
+    if sys.stderr.isatty():
+        text, dates = "%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"
+    else:
+        text, dates = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
+    logging.basicConfig(level=level.upper(), format=text, datefmt=dates, stream=sys.stderr)
+
+
+def say(line: str) -> None:
+    """To stderr, where the log goes too, so that the order is true."""
+    click.echo(line, err=True)
+
+
+# ── what it says ─────────────────────────────────────────────────────────────────────────────────
+
+
+def banner(
+    app: App, place: str, loop: str, queues: Sequence[str] | None, concurrency: int | None, grace: float | None
+) -> Iterator[str]:
+    """What is about to run, line by line."""
+    settings = app.settings
+    listening = queues or settings.queues or sorted({task.options.queue for task in app.tasks.values()})
+    missing = "" if loop != "asyncio" or find_spec("uvloop") else " (uvloop is not installed)"
+    yield f"taskcore {installed_version()} · python {platform.python_version()} · {loop}{missing} · pid {os.getpid()}"
+    yield f"app      {place} · {len(app.tasks)} task{'s' * (len(app.tasks) != 1)}"
+    yield f"broker   {mask_url(settings.url)}" + (f" · store {mask_url(settings.store)}" if settings.store else "")
+    if settings.url.startswith("memory:"):
+        yield "         memory:// ends at this process: jobs that other programs send do not arrive here"
+    yield (
+        f"queues   {', '.join(listening) or '(none)'} · {concurrency or settings.concurrency} jobs at once"
+        f" · grace {show_duration(settings.grace if grace is None else grace)}"
+    )
+    for number, task in enumerate(sorted(app.tasks.values(), key=lambda task: task.name)):
+        yield f"{'' if number else 'tasks':8} {task.name}  {task.contract.signature}"
+
+
+def farewell(counters: Mapping[str, int], seconds: float) -> str:
+    """What became of the jobs, on one line; what never happened is left out."""
+    counts = {word: counters.get(event, 0) for event, word in COUNTED.items()}
+    told = " · ".join(f"{count} {word}" for word, count in counts.items() if count or word == "succeeded")
+    return f"done: {told} · up {show_duration(round(seconds) or 1)}"

@@ -1,0 +1,269 @@
+"""Sending: a checked call becomes an envelope, joins the current batch, and ends as a job or an error.
+
+Every enqueue ends in exactly one of: a Job · a raised refusal (surely not stored) · EnqueueUncertain (may or may not be
+stored; repeating with the same id or key is safe). A known key ends in the first job's handle.
+
+A call with a key takes three steps, each of which may be repeated after a crash anywhere in between:
+
+    claim the key (compare-and-set)  →  publish under the claim's job id  →  mark the claim as confirmed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import anyio
+import msgspec
+
+from taskcore.backend import DUPLICATE, Backend, Duplicate, Outgoing, Published, Refused, Stored, Uncertain
+from taskcore.batching import GroupCommit
+from taskcore.envelope import FORMAT, Envelope, encode_envelope, new_id
+from taskcore.errors import (
+    BrokerUnavailable,
+    EnqueueRefused,
+    EnqueueUncertain,
+    KeyConflict,
+    PayloadTooLarge,
+    StoreRequired,
+)
+from taskcore.idempotency import Claim, Idempotency, decode_claim, fingerprint, key_of
+from taskcore.observe import Events
+from taskcore.store import Conflict, Store, Version, Write
+from taskcore.task import Call, Job
+
+__all__ = ["Client", "store_required"]
+
+R = TypeVar("R")
+
+#: Why a call was not sent, or may not have been.
+SendError: TypeAlias = EnqueueRefused | EnqueueUncertain | KeyConflict | BrokerUnavailable
+
+BATCH = 500  #: jobs in one publish; a broker that runs a batch as one script is busy for about a millisecond
+
+
+class Client:
+    """Sends calls.
+
+    :param clock: seconds since the epoch.
+    :param timeout: seconds after which a publish without an answer counts as uncertain (C22).
+    :param payload_limit: bytes that the arguments of one job may have.
+    :param source: who sends, written into the envelopes.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        store: Store | None,
+        events: Events,
+        *,
+        clock: Callable[[], float],
+        timeout: float,
+        payload_limit: int,
+        source: str | None,
+    ) -> None:
+        self._backend = backend
+        self._store = store
+        self._events = events
+        self._clock = clock
+        self._timeout = timeout
+        self._payload_limit = payload_limit
+        self._source = source
+        self._batches = GroupCommit(self._publish, limit=BATCH)
+
+    # ── sending ──
+
+    async def send(self, call: Call[R]) -> Job[R]:
+        """Send one call; concurrent ones share a batch."""
+        outgoing = self._prepare(call, call.sending.id or new_id())
+        if call.key is not None:
+            [answer] = await self._send_keyed([(call, outgoing)])
+        else:
+            answer = self._conclude(call, outgoing, await self._batches.submit(outgoing))
+        if isinstance(answer, Job):
+            return answer
+        raise answer
+
+    async def send_many(self, calls: Sequence[Call[R]]) -> list[Job[R]]:
+        """Send calls in as few batches as possible; one job for each, in order.
+
+        :raises EnqueueRefused, EnqueueUncertain, KeyConflict, BrokerUnavailable: some calls were not sent; ``jobs`` of
+            the error holds a Job or None for each call.
+        """
+        prepared = [(call, self._prepare(call, call.sending.id or new_id())) for call in calls]
+        answers: list[Job[R] | SendError] = []
+        try:
+            for start in range(0, len(prepared), BATCH):
+                answers += await self._send_some(prepared[start : start + BATCH])
+        except BrokerUnavailable as error:
+            answers += [error] * (len(prepared) - len(answers))
+        jobs = [answer if isinstance(answer, Job) else None for answer in answers]
+        problems = [answer for answer in answers if not isinstance(answer, Job)]
+        if problems:
+            problem = problems[0]
+            fact = f"{len(problems)} of {len(answers)} calls were not sent; `jobs` of this error has the others"
+            problem.facts = (*problem.facts, fact)
+            problem.jobs = jobs
+            raise problem
+        return [job for job in jobs if job is not None]
+
+    async def _send_some(self, batch: list[tuple[Call[Any], Outgoing]]) -> list[Job[Any] | SendError]:
+        if not any(call.key is not None for call, _ in batch):
+            published = await self._publish([outgoing for _, outgoing in batch])
+            return [self._conclude(call, out, answer) for (call, out), answer in zip(batch, published, strict=True)]
+        keyed = [index for index, (call, _) in enumerate(batch) if call.key is not None]
+        plain = [index for index, (call, _) in enumerate(batch) if call.key is None]
+        answers: dict[int, Job[Any] | SendError] = {}
+        if plain:
+            answers.update(zip(plain, await self._send_some([batch[index] for index in plain]), strict=True))
+        answers.update(zip(keyed, await self._send_keyed([batch[index] for index in keyed]), strict=True))
+        return [answers[index] for index in range(len(batch))]
+
+    def _prepare(self, call: Call[Any], job_id: str) -> Outgoing:
+        task, sending = call.task, call.sending
+        if len(call.payload) > self._payload_limit:
+            raise self._too_large(call)
+        queue = sending.queue or task.options.queue
+        now = self._clock()
+        envelope = Envelope(
+            v=FORMAT,
+            id=job_id,
+            task=task.name,
+            version=task.contract.version,
+            queue=queue,
+            args=msgspec.Raw(call.payload),
+            enqueued_at=now,
+            key=call.key,
+            deadline=None if sending.expires is None else now + sending.expires,
+            correlation_id=sending.correlation_id,
+            source=self._source,
+            headers=sending.headers,  # type: ignore[arg-type]  # a dict that using() copied
+        )
+        return Outgoing(queue, job_id, encode_envelope(envelope), b"", sending.delay)
+
+    def _too_large(self, call: Call[Any]) -> PayloadTooLarge:
+        name, size = call.task.contract.largest(call.payload)
+        return PayloadTooLarge(
+            f"the arguments of {call.task.name} have {len(call.payload):,} bytes; nothing was sent",
+            facts=[f"the limit is {self._payload_limit:,} bytes", f"the largest: {name} with {size:,} bytes"],
+            fix="store large data elsewhere and send its address, or raise payload_limit (the broker has a limit too)",
+        )
+
+    async def _publish(self, batch: list[Outgoing]) -> Sequence[Published]:
+        """Store a batch; never longer than the time limit, never an answer missing."""
+        with anyio.move_on_after(self._timeout):
+            return await self._backend.publish(batch)
+        return [Uncertain(f"the broker did not answer within {self._timeout:g} s")] * len(batch)
+
+    def _conclude(self, call: Call[R], outgoing: Outgoing, answer: Published) -> Job[R] | SendError:
+        counters = self._events.counters
+        if isinstance(answer, Stored):
+            name = "job.enqueued"
+        elif isinstance(answer, Duplicate):
+            name = "job.duplicate"
+        elif isinstance(answer, Refused):
+            name = "job.refused"
+        else:
+            name = "job.uncertain"
+        counters[name] += 1
+        if self._events.listeners:
+            self._events.tell(name, {"job_id": outgoing.id, "task": call.task.name, "queue": outgoing.queue})
+        if isinstance(answer, Stored | Duplicate):
+            return Job(outgoing.id, call.task, outgoing.queue, call.key)
+        if isinstance(answer, Refused):
+            return EnqueueRefused(
+                f"{call.task.name} was not enqueued: {answer.why}",
+                fix="nothing was stored; try again when there is room",
+            )
+        error = EnqueueUncertain(
+            f"{call.task.name} may or may not be enqueued: {answer.why}",
+            facts=[f"job id {outgoing.id}"],
+            fix=f'repeat it safely: .using(id="{outgoing.id}"), or give the task a key',
+        )
+        error.job_ids = [outgoing.id]
+        return error
+
+    # ── sending with a key ──
+
+    async def _send_keyed(self, batch: Sequence[tuple[Call[Any], Outgoing]]) -> list[Job[Any] | SendError]:
+        """Claim, publish, confirm; each step once for the whole batch."""
+        store = self._store
+        if store is None:
+            call = batch[0][0]
+            raise store_required(f"{call.task.name} was called with the key {call.key!r}")
+        sendings = [_Keyed(call, outgoing) for call, outgoing in batch]
+        await self._claim(store, sendings)
+        await self._publish_claimed(store, [sending for sending in sendings if sending.answer is None])
+        return [sending.answer for sending in sendings if sending.answer is not None]
+
+    async def _claim(self, store: Store, sendings: list[_Keyed]) -> None:
+        """Claim the keys. A known key answers at once, or lends its job id if its job may not have been sent."""
+        writes = [Idempotency.claim(sending.name, sending.claim, sending.keep) for sending in sendings]
+        for sending, answer in zip(sendings, await store.put_many(writes), strict=True):
+            if not isinstance(answer, Conflict):
+                sending.version = answer
+                continue
+            standing = decode_claim(answer.current.value) if answer.current else sending.claim
+            if standing.args != sending.claim.args:
+                sending.answer = self._key_conflict(sending, standing)
+            elif standing.confirmed:
+                sending.answer = self._conclude(sending.call, sending.outgoing_of(standing.job), DUPLICATE)
+            else:
+                sending.version = answer.current.version if answer.current else ""
+                sending.claim = standing
+                sending.outgoing = self._prepare(sending.call, standing.job)
+
+    async def _publish_claimed(self, store: Store, sendings: list[_Keyed]) -> None:
+        """Publish, then say so in the claims; a claim whose job was refused is taken back."""
+        if not sendings:
+            return
+        published = await self._publish([sending.outgoing for sending in sendings])
+        writes: list[Write] = []
+        for sending, answer in zip(sendings, published, strict=True):
+            sending.answer = self._conclude(sending.call, sending.outgoing, answer)
+            if isinstance(answer, Stored | Duplicate):
+                writes.append(Idempotency.confirm(sending.name, sending.claim, sending.version, sending.keep))
+            elif isinstance(answer, Refused):
+                writes.append(Idempotency.withdraw(sending.name, sending.version))
+        try:
+            await store.put_many(writes)
+        except BrokerUnavailable as error:
+            # The jobs are stored. An unconfirmed claim only means that a duplicate publishes the same job id once more.
+            self._events.emit("key.unconfirmed", keys=[sending.claim.key for sending in sendings], error=error)
+
+    def _key_conflict(self, sending: _Keyed, standing: Claim) -> KeyConflict:
+        self._events.emit("key.conflict", job_id=standing.job, task=sending.call.task.name, key=standing.key)
+        error = KeyConflict(
+            f'key "{standing.key}" of {sending.call.task.name} was used with other arguments; nothing was sent',
+            facts=[f"first used by job {standing.job} ({standing.state})"],
+            fix="use a new key for new arguments",
+        )
+        error.job_id = standing.job
+        return error
+
+
+class _Keyed:
+    """One call with a key on its way through the three steps."""
+
+    __slots__ = ("answer", "call", "claim", "keep", "name", "outgoing", "version")
+
+    def __init__(self, call: Call[Any], outgoing: Outgoing) -> None:
+        key = str(call.key)
+        self.call = call
+        self.outgoing = outgoing
+        self.name = key_of(call.task.name, key)
+        self.claim = Claim(key=key, job=outgoing.id, args=fingerprint(call.payload))
+        self.keep = call.task.options.key_window + outgoing.delay
+        self.version: Version = ""
+        self.answer: Job[Any] | SendError | None = None
+
+    def outgoing_of(self, job_id: str) -> Outgoing:
+        return msgspec.structs.replace(self.outgoing, id=job_id)
+
+
+def store_required(what: str) -> StoreRequired:
+    """The error for a feature that needs a store, on an app without one; two lines that repair it."""
+    return StoreRequired(
+        f"{what}, but this app has no store to keep it in",
+        fix='give it one: App("amqp://…", store="redis://…")  (also postgresql://… or sqlite:///file)',
+    )

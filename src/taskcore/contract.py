@@ -1,0 +1,576 @@
+"""The contract of a task: what its signature promises, compiled once and kept on every call.
+
+    decoration   compile_contract(greet)      a signature that cannot be kept                      InvalidContract
+    caller       pack(args, kwargs)           what does not fit never leaves                       InvalidArguments
+    worker       unpack(payload, version)     what does not fit never reaches the function         InvalidArguments
+                 spread(function, arguments)  the call itself
+                 pack_result(value)           what does not fit is not stored                      UnencodableResult
+                 pack_error(error)            only classes that the task declares in ``raises``    None
+    caller       unpack_result, unpack_error  the typed value, the typed error
+
+Rule 1: a refusal names everything that is wrong at once, where it stands, and the contract.
+Rule 2: what is accepted arrives equal; ``shape.py`` says how that is known.
+Rule 3: nothing is imported, and no class is chosen, because a payload says so.
+
+A payload is a JSON object: the arguments by name, all of them, defaults included. A reader fills in defaults that a
+sender left out, and refuses names that it does not know. A parameter without annotation, or with ``Any``, takes plain
+JSON data: None, bool, int, float, str, lists of these, and dicts of these with str keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import partial
+from itertools import chain, repeat
+from types import NoneType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+import msgspec
+
+from taskcore.errors import InvalidArguments, InvalidContract, UnencodableResult
+from taskcore.shape import Flaw, NoShape, Shape, describe, explain, flaw_of, model_schema, same, show, tidy
+
+__all__ = ["Arguments", "Contract", "Upcast", "compile_contract"]
+
+Function = Callable[..., Any]
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+
+PLAIN = Shape(Any)
+ATOMS = (str, bool, NoneType)  #: results of these types need no check: every value arrives equal
+CONSTANTS = (
+    str,
+    int,
+    float,
+    bytes,
+    NoneType,
+    Enum,
+    UUID,
+    Decimal,
+    date,
+    time,
+    timedelta,
+)  #: defaults that may be shared
+
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of one call, by name; each contract compiles its own subclass."""
+
+
+class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """What one task promises; `compile_contract` makes it.
+
+    :param name: the task's name.
+    :param version: the version that `pack` writes and `unpack` returns.
+    :param function: the function whose signature it is.
+    :param raises: the errors that travel typed.
+    :param where: file and line of the function, such as ``hello.py:7``.
+    :param signature: for people: ``greet(name: str, times: int = 1) -> str``.
+    :param parameters: the names of the parameters, in order.
+    """
+
+    name: str
+    version: int
+    function: Function
+    raises: tuple[type[BaseException], ...]
+    where: str
+    signature: str
+    parameters: tuple[str, ...]
+    _parameters: tuple[Parameter, ...]
+    _struct: type[Arguments]
+    _arguments: Shape
+    _result: Shape
+    _upcasts: Mapping[int, Upcast]
+    _errors: Mapping[str, ErrorShape]
+    _nameless: frozenset[str]  # positional-only parameters
+    _by_name: tuple[str, ...]  # keyword-only parameters
+
+    def __repr__(self) -> str:
+        return f"<Contract {self.name} version {self.version}: {self.signature}>"
+
+    # the caller's side
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """The arguments of a call as they will arrive: copies, not the caller's objects.
+
+        :raises InvalidArguments: they do not fit; every problem is named.
+        """
+        arrived: Arguments = self._admit(args, kwargs)[0]
+        return arrived
+
+    def encode(self, arguments: Arguments) -> bytes:
+        """The payload for arguments that came out of `bind` or `unpack`; equal arguments, equal bytes."""
+        return self._arguments.encode(arguments)
+
+    def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """`bind` and `encode` in one step, the fast way.
+
+        :raises InvalidArguments: they do not fit; every problem is named.
+        """
+        return self._admit(args, kwargs)[1]
+
+    def _admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bytes]:
+        try:
+            if self._nameless and not self._nameless.isdisjoint(kwargs):
+                raise TypeError("positional only")  # the struct below would take it by name
+            return self._arguments.admit(self._struct(*args, **kwargs))
+        except Exception as error:  # arguments bring their own code: __eq__, __post_init__, serializers
+            problems = self._misuse(args, kwargs) or [tidy(error)]
+            what = f"{self.function.__name__}() refuses these arguments; nothing was sent"
+            raise self._refusal(what, problems) from None
+
+    def _misuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+        """What is wrong with a call."""
+        names = [name for name in self.parameters if name not in self._by_name]
+        given = dict(zip(names, args, strict=False))
+        lines = self._misfits({**kwargs, **given}, wire=False)
+        for name in kwargs:
+            if name in self._nameless:
+                lines.append(f"{name}: positional only, it cannot be given by name")
+            elif name in given:
+                lines.append(f"{name}: given twice, by position and by name")
+        if len(args) > len(names):
+            lines.append(f"takes {len(names)} positional arguments, got {len(args)}")
+        return lines
+
+    def _misfits(self, given: Mapping[str, Any], *, wire: bool) -> list[str]:
+        """What is wrong with arguments by name: their values first, then the names."""
+        lines = []
+        for parameter in self._parameters:
+            if parameter.name in given:
+                lines += explain(parameter.annotation, given[parameter.name], parameter.name, wire=wire)
+        open_names = [name for name in self.parameters if name not in given]
+        for name in given:
+            if name not in self.parameters:
+                alike = difflib.get_close_matches(str(name), open_names, n=1)
+                lines.append(f"{name}: unexpected" + (f" (did you mean {alike[0]}?)" if alike else ""))
+        return lines + [
+            f"{each.name}: missing" for each in self._parameters if each.name in open_names and each.required
+        ]
+
+    def _refusal(self, what: str, problems: Iterable[str], fix: str | None = None) -> InvalidArguments:
+        facts = [*problems, f"contract: {self.signature}, defined at {self.where}"]
+        return InvalidArguments(what, facts=facts, fix=fix)
+
+    # the worker's side
+
+    def unpack(self, payload: bytes | msgspec.Raw, version: int) -> Arguments:
+        """The arguments in a payload that was written for this version, or for an older one that has upcasts.
+
+        :raises InvalidArguments: they do not fit; never another exception, for any bytes (C24).
+        """
+        data = payload if version == self.version else self._upcast(payload, version)
+        try:
+            arguments: Arguments = self._arguments.decode(data)
+        except Exception as error:  # the classes of arguments bring their own code
+            given = self._read(data)
+            raise self._refusal(self._unfit(), self._misfits(given, wire=True) or [tidy(error)]) from error
+        return arguments
+
+    def _upcast(self, payload: bytes | msgspec.Raw, version: int) -> bytes:
+        """The payload as this version would have written it."""
+        written = f"it was written for version {version}"
+        if version > self.version:
+            raise self._refusal(self._unfit(), [written], "upgrade the workers before the senders")
+        if version not in self._upcasts:  # they have no gaps
+            missing = f"no upcast from version {version} to {version + 1}"
+            raise self._refusal(self._unfit(), [written, missing], f"upcasts={{{version}: …}} on the task")
+        given = self._read(payload)
+        for step in range(version, self.version):
+            try:
+                given = self._upcasts[step](given)
+                data = PLAIN.encode(given)
+            except Exception as error:
+                failed = f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}: {error}"
+                raise self._refusal(self._unfit(), [written, failed]) from error
+            if not isinstance(given, dict):
+                odd = f"the upcast from version {step} to {step + 1} returned {show(given)}, not a dict"
+                raise self._refusal(self._unfit(), [written, odd])
+        return data
+
+    def _read(self, payload: bytes | msgspec.Raw) -> dict[str, Any]:
+        try:
+            given = PLAIN.decode(payload)
+        except Exception as error:
+            raise self._refusal(self._unfit(), [f"not JSON: {error}"]) from error
+        if not isinstance(given, dict):
+            raise self._refusal(self._unfit(), [f"expected a JSON object, got {show(given)}"])
+        return given
+
+    def _unfit(self) -> str:
+        return f"the payload does not fit {self.function.__name__}() version {self.version}"
+
+    def spread(self, function: Function, arguments: Arguments) -> Any:
+        """Calls the function with the arguments, by position or by name as the signature says; returns what it returns."""
+        values = msgspec.structs.astuple(arguments)
+        if not self._by_name:
+            return function(*values)
+        first = len(values) - len(self._by_name)
+        return function(*values[:first], **dict(zip(self._by_name, values[first:], strict=True)))
+
+    # results and errors, there and back
+
+    def pack_result(self, value: Any) -> bytes:
+        """What the function returned, as JSON.
+
+        :raises UnencodableResult: it does not fit the return annotation; never another exception.
+        """
+        try:
+            if type(value) is self._result.annotation and type(value) in ATOMS:
+                return self._result.encode(value)
+            return self._result.admit(value)[1]
+        except Exception as error:  # as above: foreign code
+            problems = explain(self._result.annotation, value, "result") or [f"result: {tidy(error)}"]
+        raise UnencodableResult(
+            f"{self.function.__name__}() succeeded, but what it returned does not fit its contract",
+            facts=[*problems, f"contract: {self.signature}, defined at {self.where}"],
+            fix="return what the annotation says, or change the annotation",
+        )
+
+    def unpack_result(self, data: bytes) -> Any:
+        """The result in these bytes, typed.
+
+        :raises UnencodableResult: it was stored under another return annotation.
+        """
+        try:
+            return self._result.decode(data)
+        except Exception as error:
+            raise UnencodableResult(
+                f"the stored result does not fit {self.function.__name__}()",
+                facts=[f"result: {tidy(error)}", f"contract: {self.signature}, defined at {self.where}"],
+                fix="was it stored by another version of the task?",
+            ) from error
+
+    def pack_error(self, error: BaseException) -> bytes | None:
+        """An error as JSON, if its class or a base of it is declared in ``raises``; it arrives as the declared class.
+
+        :returns: None if it is not declared, or if it would not arrive with equal ``args`` and attributes.
+        """
+        shape = next((self._errors[cls.__qualname__] for cls in type(error).__mro__ if cls in self.raises), None)
+        return None if shape is None else shape.pack(error)
+
+    def unpack_error(self, data: bytes) -> BaseException | None:
+        """The error in these bytes, built by its class in ``raises`` and by no other; None if that cannot be."""
+        try:
+            story = msgspec.json.decode(data, type=Story)
+            return self._errors[story.type].rebuild(story)
+        except Exception:
+            return None
+
+    # about the contract
+
+    def largest(self, payload: bytes) -> tuple[str, int]:
+        """The argument that takes the most room in a payload, and its size in bytes; ``("", 0)`` if there is none."""
+        try:
+            sizes = {
+                name: len(bytes(raw)) for name, raw in msgspec.json.decode(payload, type=dict[str, msgspec.Raw]).items()
+            }
+        except Exception:
+            return "", 0
+        name = max(sizes, key=sizes.__getitem__, default="")
+        return name, sizes.get(name, 0)
+
+    def schema(self) -> dict[str, Any]:
+        """The contract as JSON Schema (draft 2020-12): ``task``, ``version``, ``parameters``, ``result``, ``$defs``."""
+        types = (self._struct, self._result.annotation)
+        models: dict[str, Any] = {}
+        (parameters, result), shared = msgspec.json.schema_components(
+            types, schema_hook=partial(model_schema, shared=models), ref_template="#/$defs/{name}"
+        )
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "task": self.name,
+            "version": self.version,
+            "parameters": shared.pop(parameters["$ref"].rpartition("/")[2]),
+            "result": result,
+            "$defs": {**shared, **models},
+        }
+
+
+# ── compiling ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Parameter(NamedTuple):
+    """One parameter of a function; ``field`` is how `msgspec.defstruct` wants it."""
+
+    name: str
+    annotation: Any
+    required: bool
+    field: tuple[Any, ...]
+
+
+def compile_contract(
+    function: Function,
+    *,
+    name: str,
+    version: int = 1,
+    upcasts: Mapping[int, Upcast] | None = None,
+    raises: tuple[type[BaseException], ...] = (),
+) -> Contract:
+    """The contract of a function.
+
+    :param name: the task's name.
+    :param version: to be raised when older payloads do not fit any more; from 1.
+    :param upcasts: from version k, what makes version k + 1 of its arguments; each from the lowest on.
+    :param raises: the errors that callers get back typed.
+    :raises InvalidContract: the signature or an option cannot be kept; all reasons are named.
+    """
+    if not inspect.isfunction(function):
+        raise InvalidContract(
+            f"{show(function)} cannot be a task",
+            facts=["a contract is the signature of a function: def or async def"],
+            fix="give the function itself; call a class, a method or a partial from a function of your own",
+        )
+    steps = dict(upcasts or {})
+    flaws = [*_kind_flaws(function), *_version_flaws(version, steps), *_raises_flaws(raises)]
+    signature = inspect.signature(function)
+    parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, flaws))]
+    result = _result(function, signature.return_annotation, flaws)
+    if flaws:
+        raise InvalidContract(
+            f"{function.__name__}() cannot be a task",
+            facts=[*(flaw.fact for flaw in flaws), f"defined at {_where(function)}"],
+            fix="; ".join(dict.fromkeys(flaw.fix for flaw in flaws)),
+        )
+    struct = _struct(function, signature, parameters)
+    return Contract(
+        name=name,
+        version=version,
+        function=function,
+        raises=tuple(raises),
+        where=_where(function),
+        signature=_text(function, signature),
+        parameters=tuple(signature.parameters),
+        _parameters=tuple(parameters),
+        _struct=struct,
+        _arguments=Shape(struct),
+        _result=result,
+        _upcasts=steps,
+        _errors={cls.__qualname__: ErrorShape(cls) for cls in raises},
+        _nameless=frozenset(each.name for each in signature.parameters.values() if each.kind is each.POSITIONAL_ONLY),
+        _by_name=tuple(each.name for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY),
+    )
+
+
+def _kind_flaws(function: Any) -> Iterator[Flaw]:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        yield Flaw("it is a generator, and a job has one result", "return a list, or enqueue one job for each item")
+    owner = function.__qualname__.rpartition(".")[0]
+    if (
+        owner
+        and not owner.endswith("<locals>")
+        and next(iter(inspect.signature(function).parameters), "") in {"self", "cls"}
+    ):
+        yield Flaw(f"it is a method of {owner}", "make it a function of the module, and send what it needs")
+
+
+def _version_flaws(version: Any, upcasts: Mapping[Any, Any]) -> Iterator[Flaw]:
+    if type(version) is not int or version < 1:
+        yield Flaw(f"version: expected a whole number from 1, got {show(version)}", "give a version from 1")
+        return
+    known = {step for step in upcasts if type(step) is int and 1 <= step < version}
+    for step in upcasts:
+        if step not in known:
+            yield Flaw(
+                f"upcasts: {step!r} is not a version below {version}", f"keys are versions from 1 to {version - 1}"
+            )
+        elif not callable(upcasts[step]):
+            yield Flaw(f"upcasts[{step}]: expected a function, got {show(upcasts[step])}", "give dict → dict functions")
+    for step in sorted(set(range(min(known, default=version), version)) - known):
+        yield Flaw(f"no upcast from version {step} to {step + 1}", f"upcasts={{{step}: …}}")
+
+
+def _raises_flaws(raises: Any) -> Iterator[Flaw]:
+    names: set[str] = set()
+    for cls in raises if isinstance(raises, tuple) else (raises,):
+        if not (isinstance(raises, tuple) and isinstance(cls, type) and issubclass(cls, BaseException)):
+            yield Flaw(f"raises: expected exception classes, got {show(cls)}", "give a tuple: raises=(CardDeclined,)")
+        elif cls.__qualname__ in names:
+            yield Flaw(f"raises: two classes are called {cls.__qualname__}", "rename one, or declare their base")
+        else:
+            names.add(cls.__qualname__)
+
+
+def _parameter(function: Any, each: inspect.Parameter, flaws: list[Flaw]) -> Parameter | None:
+    name = each.name
+    if each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD}:
+        star, kind = ("*", "list[…]") if each.kind is each.VAR_POSITIONAL else ("**", "dict[str, …]")
+        flaws.append(Flaw(f"{star}{name}: a contract has only parameters with names", f"take {name}: {kind}"))
+        return None
+    if name.startswith("__"):
+        flaws.append(Flaw(f"{name}: such names are Python's own", "begin it with one underscore at most"))
+        return None
+    try:
+        shape = Shape(_resolve(function, each.annotation))
+    except NoShape as error:
+        flaws += [Flaw(f"{name}: {flaw.fact}", flaw.fix) for flaw in error.flaws]
+        return None
+    if each.default is each.empty:
+        return Parameter(name, shape.annotation, required=True, field=(name, shape.annotation))
+    try:
+        arrived, data = shape.admit(each.default)
+    except Exception as error:  # defaults bring their own code, like arguments
+        problem = (explain(shape.annotation, each.default, name) or [f"{name}: {tidy(error)}"])[0]
+        optional = f"write {name}: {describe(shape.annotation)} | None = None"
+        flaws.append(
+            Flaw(f"the default of {problem}", optional if each.default is None else "give a default that fits")
+        )
+        return None
+    shared = isinstance(arrived, CONSTANTS)
+    default = msgspec.field(default=arrived) if shared else msgspec.field(default_factory=partial(shape.decode, data))
+    return Parameter(name, shape.annotation, required=False, field=(name, shape.annotation, default))
+
+
+def _result(function: Any, annotation: Any, flaws: list[Flaw]) -> Shape:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return PLAIN  # the flaw is told already
+    try:
+        returned = _resolve(function, annotation)
+        if get_origin(returned) in {Awaitable, Coroutine} and not inspect.iscoroutinefunction(function):
+            returned = get_args(returned)[-1]
+        return Shape(returned)
+    except NoShape as error:
+        flaws += [Flaw(f"the return type: {flaw.fact}", flaw.fix) for flaw in error.flaws]
+        return PLAIN
+
+
+def _resolve(function: Any, annotation: Any) -> Any:
+    """The type that an annotation names; text is looked up where the function is defined."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    plain = inspect.unwrap(function)
+    names = {each.__name__: each for each in getattr(plain, "__type_params__", ())}
+    for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not bound yet
+            names[name] = cell.cell_contents
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"it": annotation}
+    try:
+        return get_type_hints(holder, plain.__globals__, names, include_extras=True)["it"]
+    except Exception as error:  # evaluating text can raise anything
+        raise NoShape(flaw_of(error)) from error
+
+
+def _struct(function: Any, signature: inspect.Signature, parameters: Iterable[Parameter]) -> type[Arguments]:
+    """The class of the arguments: positional ones first, keyword-only ones in a subclass, as msgspec wants it."""
+    struct: type[Any] = Arguments
+    for by_name in (False, True):
+        kinds = signature.parameters
+        fields = [
+            each.field for each in parameters if (kinds[each.name].kind is inspect.Parameter.KEYWORD_ONLY) is by_name
+        ]
+        if fields or not by_name:
+            struct = msgspec.defstruct(function.__name__, fields, bases=(struct,), kw_only=by_name)
+    return struct
+
+
+def _text(function: Any, signature: inspect.Signature) -> str:
+    """The signature for people, with annotations as they are written."""
+    module = inspect.unwrap(function).__module__
+
+    def written(annotation: Any) -> Any:
+        if annotation is signature.empty:
+            return annotation
+        return AsWritten(annotation if isinstance(annotation, str) else inspect.formatannotation(annotation, module))
+
+    parameters = []
+    for each in signature.parameters.values():
+        default = each.default if each.default is each.empty else AsWritten(show(each.default, bare=True))
+        parameters.append(each.replace(annotation=written(each.annotation), default=default))
+    returned = written(signature.return_annotation)
+    return function.__name__ + str(signature.replace(parameters=parameters, return_annotation=returned))
+
+
+class AsWritten(str):
+    """Text that `inspect` prints without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _where(function: Any) -> str:
+    code = inspect.unwrap(function).__code__
+    try:
+        near = os.path.relpath(code.co_filename)
+    except (ValueError, OSError):  # another drive; a working directory that is gone
+        near = os.pardir
+    return f"{code.co_filename if near.startswith(os.pardir) else near}:{code.co_firstlineno}"
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class Story(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as JSON: what its class was called with, by name where that can be known, else by position.
+
+    :param positional: how many of ``fields`` were given by position, which decides what ``args`` is.
+    """
+
+    type: str
+    fields: dict[str, msgspec.Raw] = {}
+    positional: int = 0
+    args: tuple[msgspec.Raw, ...] = ()
+
+
+class ErrorShape:
+    """An error class, compiled: its instances as a `Story` and back.
+
+    An argument has the type that ``__init__`` says, or is plain JSON data. An attribute of the same name as a parameter
+    of ``__init__`` is what was given for it, as in dataclasses; if that does not rebuild an equal error, ``args`` is.
+    """
+
+    __slots__ = ("cls", "shapes")
+
+    def __init__(self, cls: type[BaseException]) -> None:
+        self.cls = cls
+        try:
+            parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+            hints = get_type_hints(cls.__init__, include_extras=True)
+        except Exception:  # noqa: BLE001 - not a signature that can be read: then args it is
+            parameters, hints = [], {}
+        named = [each.name for each in parameters if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}]
+        self.shapes = {name: _shape_or_plain(hints.get(name, Any)) for name in named}
+
+    def pack(self, error: BaseException) -> bytes | None:
+        """The first of its stories from which an equal error can be rebuilt."""
+        for tell in (partial(self._by_name, len(error.args)), partial(self._by_name, 0), self._by_position):
+            with suppress(Exception):  # errors bring their own code: then the next story, or none
+                data = msgspec.json.encode(tell(error))
+                back = self.rebuild(msgspec.json.decode(data, type=Story))
+                names = [name for name in self.shapes if hasattr(error, name)]
+                if same(error.args, back.args) and all(same(getattr(error, n), getattr(back, n)) for n in names):
+                    return data
+        return None
+
+    def _by_name(self, positional: int, error: BaseException) -> Story:
+        fields = {name: msgspec.Raw(shape.admit(getattr(error, name))[1]) for name, shape in self.shapes.items()}
+        return Story(self.cls.__qualname__, fields, min(positional, len(fields)))
+
+    def _by_position(self, error: BaseException) -> Story:
+        shapes = chain(self.shapes.values(), repeat(PLAIN))
+        args = tuple(msgspec.Raw(shape.admit(arg)[1]) for shape, arg in zip(shapes, error.args, strict=False))
+        return Story(self.cls.__qualname__, args=args)
+
+    def rebuild(self, story: Story) -> BaseException:
+        """The error of a story; raises anything if there is none."""
+        fields = {name: self.shapes[name].decode(raw) for name, raw in story.fields.items()}
+        first = [fields.pop(name) for name in list(fields)[: story.positional]]
+        shapes = chain(self.shapes.values(), repeat(PLAIN))
+        args = [shape.decode(raw) for shape, raw in zip(shapes, story.args, strict=False)]
+        return self.cls(*first, *args, **fields)
+
+
+def _shape_or_plain(annotation: Any) -> Shape:
+    try:
+        return Shape(annotation)
+    except NoShape:
+        return PLAIN

@@ -1,0 +1,153 @@
+"""Dead letters: where work ends that cannot go on, with a reason, readable and replayable (C13).
+
+Written once over the backend's :class:`taskcore.backend.Admin`; a letter stays until somebody replays or drops it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from taskcore.backend import Admin, Letter, Outgoing, Refused, Uncertain
+from taskcore.envelope import Envelope, Trail, decode_envelope, decode_trail, encode_envelope, encode_trail
+from taskcore.errors import EnqueueRefused, EnqueueUncertain, LetterNotFound, MalformedEnvelope
+
+__all__ = ["DeadLetter", "DeadLetters"]
+
+PAGE = 100  #: letters fetched at a time
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A buried job: what it was, why it died, everything that was tried. A value; changing it changes nothing.
+
+    :param id: what ``replay`` and ``drop`` want.
+    :param job_id: the job's id; empty if the bytes are not an envelope.
+    :param task: the task's name; empty likewise.
+    :param when: when it was buried, in seconds since the epoch.
+    :param envelope: the job as it was sent; None if the bytes are not an envelope.
+    :param trail: attempts, crashes and errors.
+    :param raw: the bytes exactly as they came.
+    """
+
+    id: str
+    queue: str
+    reason: str
+    when: float
+    job_id: str
+    task: str
+    envelope: Envelope | None
+    trail: Trail
+    raw: bytes
+
+    @property
+    def args(self) -> Any:
+        """The arguments as plain JSON data; None if the bytes are not an envelope."""
+        return msgspec.json.decode(self.envelope.args) if self.envelope else None
+
+
+class DeadLetters:
+    """The dead letters of an app: ``app.dead_letters``."""
+
+    def __init__(self, admin: Admin, clock: Callable[[], float]) -> None:
+        self._admin = admin
+        self._clock = clock
+
+    async def read(self, queue: str = "default", *, task: str | None = None) -> AsyncIterator[DeadLetter]:
+        """The dead letters of a queue, oldest first; those of one task only, if you name it."""
+        after: str | None = None
+        while page := await self._admin.letters(queue, limit=PAGE, after=after):
+            for letter in page:
+                opened = _open(letter)
+                if task is None or opened.task == task:
+                    yield opened
+            after = page[-1].id
+
+    async def get(self, letter_id: str) -> DeadLetter:
+        """One dead letter.
+
+        :raises LetterNotFound: there is none with that id (TC407).
+        """
+        letter = await self._admin.letter(letter_id)
+        if letter is None:
+            raise _not_found(letter_id)
+        return _open(letter)
+
+    async def replay(self, letter_id: str) -> str:
+        """Send the job again, as a new job that links back to the old one; its id.
+
+        Arguments, key, headers and correlation id stay; attempts begin anew; an old deadline does not apply any more.
+        Replaying a letter twice, or again after a crash, makes one new job: its id follows from the letter.
+
+        :raises LetterNotFound: there is none with that id, or it does not hold an envelope (TC407).
+        :raises EnqueueRefused: the broker refused the new job; the letter stays (TC203).
+        :raises EnqueueUncertain: no answer; replaying again is safe (TC202).
+        """
+        letter = await self.get(letter_id)
+        if letter.envelope is None:
+            raise LetterNotFound(
+                f"dead letter {letter_id} does not hold an envelope, so there is no job to replay",
+                facts=[f"its reason: {letter.reason}"],
+                fix="read its `raw` bytes, enqueue the work anew, then drop the letter",
+            )
+        old = letter.envelope
+        job_id = _next_incarnation(letter)
+        envelope = msgspec.structs.replace(
+            old, id=job_id, enqueued_at=self._clock(), deadline=None, correlation_id=old.correlation_id or old.id
+        )
+        trail = encode_trail(Trail(replay_of=old.id))
+        published = await self._admin.replay(
+            letter_id, Outgoing(letter.queue, job_id, encode_envelope(envelope), trail)
+        )
+        if isinstance(published, Refused):
+            raise EnqueueRefused(f"the replay of dead letter {letter_id} was refused: {published.why}")
+        if isinstance(published, Uncertain):
+            raise EnqueueUncertain(f"the replay of dead letter {letter_id} is uncertain: {published.why}")
+        return job_id
+
+    async def drop(self, letter_id: str) -> None:
+        """Forget a dead letter for good.
+
+        :raises LetterNotFound: there is none with that id (TC407).
+        """
+        if not await self._admin.drop(letter_id):
+            raise _not_found(letter_id)
+
+    async def count(self, queue: str = "default") -> int:
+        """How many dead letters the queue has."""
+        return (await self._admin.stats(queue)).dead
+
+
+def _open(letter: Letter) -> DeadLetter:
+    try:
+        envelope = decode_envelope(letter.envelope)
+    except MalformedEnvelope:
+        envelope = None
+    try:
+        trail = decode_trail(letter.trail)
+    except MalformedEnvelope:
+        trail = Trail()
+    return DeadLetter(
+        id=letter.id,
+        queue=letter.queue,
+        reason=letter.reason,
+        when=letter.when,
+        job_id=envelope.id if envelope else "",
+        task=envelope.task if envelope else "",
+        envelope=envelope,
+        trail=trail,
+        raw=letter.envelope,
+    )
+
+
+def _next_incarnation(letter: DeadLetter) -> str:
+    """An id that follows from the letter, as a UUID of version 8, so that repeating a replay repeats the id."""
+    digest = hashlib.blake2b(f"{letter.queue}/{letter.id}/{letter.when}".encode(), digest_size=16).digest()
+    return str(UUID(int=UUID(bytes=digest).int & ~(0xF << 76) & ~(0b11 << 62) | 8 << 76 | 0b10 << 62))
+
+
+def _not_found(letter_id: str) -> LetterNotFound:
+    return LetterNotFound(f"there is no dead letter {letter_id!r}", fix="`app.dead_letters.read(queue)` lists them")

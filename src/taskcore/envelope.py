@@ -1,0 +1,198 @@
+"""What travels: the envelope (what to do) and the trail (what happened to it so far).
+
+The envelope is one JSON object that any language can write. Its bytes never change:
+
+    {"v": 1,                                    version of this format
+     "id": "019a…-7…",                          the job's id, a UUIDv7
+     "task": "billing.charge", "version": 2,    which contract the arguments fit (version 1 may be left out)
+     "queue": "billing",                        where it was sent first ("default" may be left out)
+     "args": {"order_id": 7},                   arguments by name; not decoded until the task is known
+     "enqueued_at": 1767225600.25,              seconds since the epoch, by the sender's clock
+     "key": "7", "deadline": 1767229200.0,      idempotency key; no start after this time  (optional)
+     "correlation_id": "…", "source": "…",      what it belongs to; who sent it            (optional)
+     "headers": {"traceparent": "…"}}           strings to strings; never broker headers   (optional)
+
+The names map one to one to CloudEvents: id, source, task → type, enqueued_at → time, args → data.
+
+The trail travels beside the envelope, never inside, and grows with every copy that a retry makes. No trail (empty
+bytes) means: nothing has happened yet.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from typing import Any
+
+import msgspec
+
+from taskcore.errors import InvalidName, MalformedEnvelope
+
+__all__ = [
+    "FORMAT",
+    "Envelope",
+    "ErrorRecord",
+    "Trail",
+    "check_name",
+    "decode_envelope",
+    "decode_trail",
+    "encode_envelope",
+    "encode_trail",
+    "new_id",
+]
+
+FORMAT = 1  #: the newest envelope format that this code reads, and the one it writes
+
+FIRST_ERRORS, LAST_ERRORS = 5, 20  #: how many errors a trail keeps from its beginning and from its end (C13)
+
+
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True):
+    """One job as it travels; the fields are explained at the top of this file."""
+
+    v: int
+    id: str
+    task: str
+    version: int = 1
+    queue: str = "default"
+    args: msgspec.Raw
+    enqueued_at: float
+    key: str | None = None
+    deadline: float | None = None
+    correlation_id: str | None = None
+    source: str | None = None
+    headers: dict[str, str] = {}
+
+
+class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One error as text: never an object, never a class to import.
+
+    ``when`` is in seconds since the epoch; ``where`` is the innermost place in the task's code; the
+    ``traceback`` is kept for the latest error only.
+    """
+
+    type: str
+    message: str
+    when: float
+    worker: str
+    attempt: int
+    where: str = ""
+    traceback: str = ""
+
+
+class Trail(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What happened to a job so far. Numbers in it never shrink (C5).
+
+    :param attempts: starts that ended in an error.
+    :param crashes: marked starts that never ended in an outcome.
+    :param first_lost: the job's first delivery, the only one whose start is not marked, ended without an outcome.
+    :param copies: how often the job was put back with a new trail: retries, snoozes, waits.
+    :param errors: the first 5 and the last 20 errors.
+    :param parked_since: when a worker first did not know the task, in seconds since the epoch.
+    :param replay_of: the job whose dead letter this job replays.
+    """
+
+    attempts: int = 0
+    crashes: int = 0
+    first_lost: bool = False
+    copies: int = 0
+    errors: tuple[ErrorRecord, ...] = ()
+    parked_since: float | None = None
+    replay_of: str | None = None
+
+    def with_error(self, record: ErrorRecord) -> Trail:
+        """The trail after one more failed attempt; older tracebacks and the middle of a long story are left out."""
+        older = tuple(msgspec.structs.replace(old, traceback="") if old.traceback else old for old in self.errors)
+        errors = (*older, record)
+        if len(errors) > FIRST_ERRORS + LAST_ERRORS:
+            errors = errors[:FIRST_ERRORS] + errors[-LAST_ERRORS:]
+        return msgspec.structs.replace(self, attempts=self.attempts + 1, errors=errors)
+
+
+NOTHING_YET = Trail()
+
+_encode = msgspec.json.Encoder().encode
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_trail = msgspec.json.Decoder(Trail).decode
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    """The envelope's bytes; equal envelopes give equal bytes."""
+    return _encode(envelope)
+
+
+def decode_envelope(data: bytes) -> Envelope:
+    """The envelope in these bytes.
+
+    :raises MalformedEnvelope: for any bytes that are not an envelope; never another exception (C20).
+    """
+    try:
+        envelope = _decode_envelope(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise MalformedEnvelope(f"this is not an envelope: {error}") from error
+    if envelope.v != FORMAT:
+        raise MalformedEnvelope(
+            f"envelope format {envelope.v!r} is not known here",
+            facts=[f"this worker reads format {FORMAT}"],
+            fix="upgrade the workers before the senders, then replay the dead letter",
+        )
+    return envelope
+
+
+def encode_trail(trail: Trail) -> bytes:
+    """The trail's bytes; nothing at all for a job to which nothing has happened yet."""
+    return b"" if trail == NOTHING_YET else _encode(trail)
+
+
+def decode_trail(data: bytes) -> Trail:
+    """The trail in these bytes.
+
+    :raises MalformedEnvelope: for any bytes that are not a trail.
+    """
+    if not data:
+        return NOTHING_YET
+    try:
+        return _decode_trail(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise MalformedEnvelope(f"this is not a trail: {error}") from error
+
+
+# ── ids and names ────────────────────────────────────────────────────────────────────────────────
+
+_random = random.Random()  # our own generator: a user's random.seed() must not make two processes invent the same ids
+if hasattr(os, "register_at_fork"):  # Windows cannot fork
+    os.register_at_fork(after_in_child=_random.seed)
+
+_VERSION_7 = 0x7 << 76
+_VARIANT = 0b10 << 62
+
+
+def new_id() -> str:
+    """A new job id: a UUIDv7 (RFC 9562), so that ids sort by the time they were made."""
+    milliseconds = time.time_ns() // 1_000_000
+    bits = _random.getrandbits(74)
+    value = milliseconds << 80 | _VERSION_7 | (bits >> 62) << 64 | _VARIANT | bits & 0x3FFF_FFFF_FFFF_FFFF
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
+
+
+def check_name(kind: str, name: Any) -> str:
+    """The name, if it can travel on every broker.
+
+    Names become subjects, routing keys and key names, so one alphabet fits all: lower-case letters, digits,
+    ``_ . -``, at most 128 characters, beginning with a letter or a digit.
+
+    :raises InvalidName: it cannot (TC308).
+    """
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return name
+    suggestion = re.sub(r"[^a-z0-9_.-]+", "-", str(name).lower()).strip("-._")[:128]
+    raise InvalidName(
+        f"{name!r} cannot be the name of a {kind}",
+        facts=["allowed: lower-case letters, digits, _ . - (at most 128, beginning with a letter or digit)"],
+        fix=f'for example "{suggestion}"' if suggestion else None,
+    )

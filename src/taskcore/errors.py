@@ -1,0 +1,307 @@
+"""Every error that taskcore raises, and who is to blame for it.
+
+    TaskcoreError
+    ├── SetupError                 the program is put together wrongly; raised before any job runs
+    │   ├── AppNotFound            TC101  (ImportError)     the app named on the command line cannot be loaded
+    │   ├── AdapterMissing         TC102  (ImportError)     no adapter is installed for the URL's scheme
+    │   ├── InvalidURL             TC103  (ValueError)      a URL with a typo or an unknown option
+    │   ├── InvalidSetting         TC104  (ValueError)      a setting or option with an impossible value
+    │   ├── StoreRequired          TC105  (ValueError)      a feature needs a store and the app has none
+    │   ├── NotRunning             TC106  (RuntimeError)    the app is not open, or open elsewhere
+    │   └── FeatureRefused         TC501  (ValueError)      this broker cannot do what a task asks
+    ├── BrokerError                the broker or the store did not do what it was asked
+    │   ├── BrokerUnavailable      TC201  (ConnectionError) it cannot be reached
+    │   ├── EnqueueUncertain       TC202  (TimeoutError)    the job may or may not be stored; repeating is safe
+    │   ├── EnqueueRefused         TC203  (RuntimeError)    the job is surely not stored (full, unroutable, …)
+    │   └── LeaseLost              TC204  (RuntimeError)    the delivery belongs to somebody else by now
+    ├── ContractError              values and signatures do not fit together
+    │   ├── UnknownTask            TC301  (LookupError)     no task of that name
+    │   ├── InvalidArguments       TC302  (TypeError)       a call that does not fit its contract
+    │   ├── InvalidContract        TC303  (TypeError)       a signature that cannot be a contract
+    │   ├── UnencodableResult      TC304  (TypeError)       a returned value that does not fit the contract
+    │   ├── DuplicateTask          TC306  (ValueError)      two tasks with one name
+    │   ├── PayloadTooLarge        TC307  (ValueError)      over the payload limit
+    │   ├── InvalidName            TC308  (ValueError)      a task, queue or header name that cannot travel
+    │   └── MalformedEnvelope      TC309  (ValueError)      bytes that are not an envelope
+    └── JobError                   what a caller learns about a job
+        ├── ResultTimeout          TC401  (TimeoutError)    no outcome within the given time
+        ├── KeyConflict            TC402  (ValueError)      an idempotency key was used with other arguments
+        ├── JobFailed              TC403  (RuntimeError)    the job ended as a dead letter
+        ├── JobCancelled           TC404  (RuntimeError)    the job was cancelled
+        ├── JobExpired             TC405  (RuntimeError)    its deadline passed before it could start
+        ├── ResultNotKept          TC406  (RuntimeError)    results of this task are not stored
+        └── LetterNotFound         TC407  (LookupError)     no dead letter with that id, or it cannot be replayed
+
+Each class also derives from the fitting builtin, so plain ``except TypeError`` works. The text of an
+error always says what happened, the facts, and what to do; the parts are attributes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+__all__ = [
+    "AdapterMissing",
+    "AppNotFound",
+    "BrokerError",
+    "BrokerUnavailable",
+    "ContractError",
+    "DuplicateTask",
+    "EnqueueRefused",
+    "EnqueueUncertain",
+    "FeatureRefused",
+    "InvalidArguments",
+    "InvalidContract",
+    "InvalidName",
+    "InvalidSetting",
+    "InvalidURL",
+    "JobCancelled",
+    "JobError",
+    "JobExpired",
+    "JobFailed",
+    "KeyConflict",
+    "LeaseLost",
+    "LetterNotFound",
+    "MalformedEnvelope",
+    "NotRunning",
+    "PayloadTooLarge",
+    "ResultNotKept",
+    "ResultTimeout",
+    "SetupError",
+    "StoreRequired",
+    "TaskcoreError",
+    "UnencodableResult",
+    "UnknownTask",
+]
+
+
+class TaskcoreError(Exception):
+    """Base of all errors of taskcore; ``str(error)`` is the full text that a person should read.
+
+    :param what: one sentence: what happened.
+    :param facts: lines with the details, one thing each.
+    :param fix: what to do about it.
+    """
+
+    code: ClassVar[str] = "TC000"
+
+    def __init__(self, what: str, *, facts: Sequence[str] = (), fix: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.facts = tuple(facts)
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [f"[{self.code}] {self.what}", *(f"  {fact}" for fact in self.facts)]
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+
+# ── the program is put together wrongly ──────────────────────────────────────────────────────────
+
+
+class SetupError(TaskcoreError):
+    """The program is put together wrongly; raised before any job runs."""
+
+
+class AppNotFound(SetupError, ImportError):
+    """The app that a command names cannot be imported, or is not an App."""
+
+    code = "TC101"
+
+
+class AdapterMissing(SetupError, ImportError):
+    """No adapter is installed for a URL's scheme; the fix is the exact install command."""
+
+    code = "TC102"
+
+
+class InvalidURL(SetupError, ValueError):
+    """A URL that cannot be understood: unknown scheme, unknown option, impossible value."""
+
+    code = "TC103"
+
+
+class InvalidSetting(SetupError, ValueError):
+    """An option or a configuration key with an impossible value, or one that does not exist."""
+
+    code = "TC104"
+
+
+class StoreRequired(SetupError, ValueError):
+    """A key, a result or a cancellation needs a store and the app has none."""
+
+    code = "TC105"
+
+
+class NotRunning(SetupError, RuntimeError):
+    """The app is not open here, or a blocking call was made where it would block an event loop."""
+
+    code = "TC106"
+
+
+class FeatureRefused(SetupError, ValueError):
+    """The broker cannot do what a task or a call asks; refused early so that it cannot fail silently."""
+
+    code = "TC501"
+
+
+# ── the broker or the store ──────────────────────────────────────────────────────────────────────
+
+
+class BrokerError(TaskcoreError):
+    """The broker or the store did not do what it was asked.
+
+    ``jobs``, after ``enqueue_many``: a Job or None for each call, in order.
+    """
+
+    jobs: Sequence[Any] = ()
+
+
+class BrokerUnavailable(BrokerError, ConnectionError):
+    """The broker or the store cannot be reached now; nothing was changed."""
+
+    code = "TC201"
+
+
+class EnqueueUncertain(BrokerError, TimeoutError):
+    """The job may or may not be stored (contract: UNCERTAIN). Repeating with the same job id or key is safe.
+
+    ``job_ids`` names the jobs in doubt.
+    """
+
+    code = "TC202"
+    job_ids: Sequence[str] = ()
+
+
+class EnqueueRefused(BrokerError, RuntimeError):
+    """The job is surely not stored (contract: REFUSED): the queue is full, cannot be found, ….
+
+    The text says which.
+    """
+
+    code = "TC203"
+
+
+class LeaseLost(BrokerError, RuntimeError):
+    """The lease of a delivery ran out, so another worker may hold it; nothing durable was changed (C7)."""
+
+    code = "TC204"
+
+
+# ── values and signatures ────────────────────────────────────────────────────────────────────────
+
+
+class ContractError(TaskcoreError):
+    """Values and signatures do not fit together."""
+
+
+class UnknownTask(ContractError, LookupError):
+    """No task of that name is registered."""
+
+    code = "TC301"
+
+
+class InvalidArguments(ContractError, TypeError):
+    """A call whose arguments do not fit the task's contract; nothing was sent (C24)."""
+
+    code = "TC302"
+
+
+class InvalidContract(ContractError, TypeError):
+    """A function whose signature or options cannot be a task's contract; raised when it is decorated."""
+
+    code = "TC303"
+
+
+class UnencodableResult(ContractError, TypeError):
+    """A function succeeded, but what it returned does not fit its contract."""
+
+    code = "TC304"
+
+
+class DuplicateTask(ContractError, ValueError):
+    """Two tasks claim one name."""
+
+    code = "TC306"
+
+
+class PayloadTooLarge(ContractError, ValueError):
+    """The arguments are larger than the payload limit; nothing was sent."""
+
+    code = "TC307"
+
+
+class InvalidName(ContractError, ValueError):
+    """A task, queue or header name that cannot travel safely on every broker."""
+
+    code = "TC308"
+
+
+class MalformedEnvelope(ContractError, ValueError):
+    """Bytes that are not an envelope of a version we know."""
+
+    code = "TC309"
+
+
+# ── what a caller learns about a job ─────────────────────────────────────────────────────────────
+
+
+class JobError(TaskcoreError):
+    """What a caller learns about a job that did not simply succeed."""
+
+    job_id: str = ""
+
+
+class ResultTimeout(JobError, TimeoutError):
+    """No outcome within the given time; the text says what the job is doing, as far as can be known."""
+
+    code = "TC401"
+
+
+class KeyConflict(JobError, ValueError):
+    """An idempotency key was used again with other arguments; nothing was sent.
+
+    ``jobs``, after ``enqueue_many``: a Job or None for each call, in order.
+    """
+
+    code = "TC402"
+    jobs: Sequence[Any] = ()
+
+
+class JobFailed(JobError, RuntimeError):
+    """The job ended without a value. ``error`` is the typed error if the task declares it in ``raises``.
+
+    ``reason`` is the reason of the dead letter; ``record`` holds type, message, place and time of the last error.
+    """
+
+    code = "TC403"
+    error: BaseException | None = None
+    reason: str = ""
+    record: Any = None
+
+
+class JobCancelled(JobError, RuntimeError):
+    """The job was cancelled before it started, so there is no result."""
+
+    code = "TC404"
+
+
+class JobExpired(JobError, RuntimeError):
+    """The deadline of the job passed before it could start."""
+
+    code = "TC405"
+
+
+class ResultNotKept(JobError, RuntimeError):
+    """The result of this task is not stored, so nobody can wait for it."""
+
+    code = "TC406"
+
+
+class LetterNotFound(JobError, LookupError):
+    """There is no dead letter with that id, or it does not hold an envelope that could be replayed."""
+
+    code = "TC407"

@@ -1,0 +1,184 @@
+"""Idempotency keys: one committed outcome per key within its window, and duplicates get that outcome (C10).
+
+The record of a key goes through three states:
+
+    sent ──take──▶ held ──complete──▶ done          a fence grows with every holder
+      ▲              │ release (the job died, was cancelled, is tried again later)
+      └──────────────┘ deleted or back to sent
+
+    sent   a job with this key was enqueued; `job` says which
+    held   a worker runs it until `until`; a holder that lost its place cannot complete, because the version has changed
+    done   the ending of the first job that completed
+
+Two states would not do: a store that only knows "seen" either loses the work of a worker that died after saying so,
+or lets a second run begin while the first is still under way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from taskcore.store import ABSENT, Conflict, Record, Store, Version, Write
+
+__all__ = ["Claim", "Done", "Held", "Idempotency", "Taken", "Won", "decode_claim", "fingerprint", "key_of"]
+
+NOTHING = msgspec.Raw()
+TRIES = 5  #: how often a lost race for a key is run again before the key counts as held
+ASK_AGAIN = 1.0  #: seconds after which a job asks again for a key that is fought over
+
+
+class Claim(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The record of a key.
+
+    :param key: the key as the caller wrote it, for people.
+    :param job: the job that claimed it.
+    :param args: fingerprint of that job's arguments.
+    :param confirmed: whether the broker is known to have that job.
+    :param fence: grows with each holder.
+    :param until: when a holder that says nothing more counts as gone, in seconds since the epoch.
+    :param ending: the encoded ending, when done; empty before.
+    """
+
+    key: str
+    job: str
+    args: str
+    state: Literal["sent", "held", "done"] = "sent"
+    confirmed: bool = False
+    fence: int = 0
+    until: float = 0.0
+    ending: msgspec.Raw = NOTHING
+
+
+class Won(msgspec.Struct):
+    """The key is ours: run, then complete or release.
+
+    :param version: of the record as we wrote it last; changes when the hold is prolonged.
+    :param window: seconds for which the record is kept after a write.
+    """
+
+    name: str
+    claim: Claim
+    version: Version
+    window: float
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Another job holds the key; ask again after so many seconds."""
+
+    after: float
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The work was done before; this is its encoded ending."""
+
+    ending: bytes
+
+
+Taken: TypeAlias = Won | Held | Done
+
+_encode = msgspec.json.Encoder().encode
+decode_claim = msgspec.json.Decoder(Claim).decode
+
+
+def key_of(task: str, key: str) -> str:
+    """The name of the record: hashed, because keys are free text and record names are not."""
+    return f"key/{task}/{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}"
+
+
+def fingerprint(payload: bytes) -> str:
+    """What identifies a payload; the same arguments have the same encoding."""
+    return hashlib.blake2b(payload, digest_size=16).hexdigest()
+
+
+class Idempotency:
+    """Claim, take, complete and release keys over any store.
+
+    :param window: seconds for which a key is remembered after its job was sent, and again after it was done.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # ── the sender's side ──
+
+    @staticmethod
+    def claim(name: str, claim: Claim, keep: float) -> Write:
+        """The write that claims a key for a job about to be sent; a Conflict holds the claim that stands."""
+        return Write(key=name, value=_encode(claim), expect=ABSENT, keep=keep)
+
+    @staticmethod
+    def confirm(name: str, claim: Claim, version: Version, keep: float) -> Write:
+        """The write that says: the broker has the job. If it is lost, a duplicate publishes the same id again."""
+        confirmed = msgspec.structs.replace(claim, confirmed=True)
+        return Write(key=name, value=_encode(confirmed), expect=version, keep=keep)
+
+    @staticmethod
+    def withdraw(name: str, version: Version) -> Write:
+        """The write that takes a claim back: its job was refused."""
+        return Write(key=name, value=None, expect=version)
+
+    # ── the worker's side ──
+
+    async def take(self, name: str, claim: Claim, *, hold: float, now: float, keep: float) -> Taken:
+        """Take the key for a job that is about to start.
+
+        A job that holds the key itself takes it anew at once: the broker's lease says that its former holder is gone.
+
+        :param claim: who asks, with which arguments.
+        :param hold: seconds after which a silent holder counts as gone.
+        :param now: seconds since the epoch.
+        """
+        for _ in range(TRIES):
+            record = await self._store.get(name)
+            taken = _look(record, claim.job, now)
+            if taken is not None:
+                return taken
+            fence = decode_claim(record.value).fence + 1 if record else 1
+            held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + hold)
+            expect = record.version if record else ABSENT
+            answer = await self._store.put(name, _encode(held), expect=expect, keep=keep)
+            if not isinstance(answer, Conflict):
+                return Won(name, held, answer, keep)
+        return Held(ASK_AGAIN)
+
+    @staticmethod
+    def prolong(won: Won, until: float) -> Write:
+        """The write that keeps a running job's hold alive."""
+        return Write(
+            key=won.name,
+            value=_encode(msgspec.structs.replace(won.claim, until=until)),
+            expect=won.version,
+            keep=won.window,
+        )
+
+    @staticmethod
+    def complete(won: Won, ending: bytes) -> Write:
+        """The write that commits the outcome; a Conflict means that the hold was lost and nothing was committed."""
+        done = msgspec.structs.replace(won.claim, state="done", ending=msgspec.Raw(ending))
+        return Write(key=won.name, value=_encode(done), expect=won.version, keep=won.window)
+
+    @staticmethod
+    def give_back(won: Won) -> Write:
+        """The write that frees the key for the next attempt of the same job."""
+        sent = msgspec.structs.replace(won.claim, state="sent", until=0.0)
+        return Write(key=won.name, value=_encode(sent), expect=won.version, keep=won.window)
+
+    @staticmethod
+    def release(won: Won) -> Write:
+        """The write that forgets the key: its job ended without a committed outcome, so the key may be used again."""
+        return Write(key=won.name, value=None, expect=won.version)
+
+
+def _look(record: Record | None, job: str, now: float) -> Held | Done | None:
+    """Why the key cannot be taken, or None if it can."""
+    if record is None:
+        return None
+    claim = decode_claim(record.value)
+    if claim.state == "done":
+        return Done(bytes(claim.ending))
+    if claim.state == "held" and claim.job != job and claim.until > now:
+        return Held(min(claim.until - now, ASK_AGAIN))
+    return None

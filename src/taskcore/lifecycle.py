@@ -1,0 +1,337 @@
+"""The rule book: what becomes of a job after a worker has held it.
+
+Rule 1: everything that decides a job's fate stands in this file; workers ask, backends obey.
+Rule 2: deciding is pure: no clock, no random numbers, no broker; the same question has the same answer.
+
+    outcome                  when                                            verdict
+    ───────────────────────  ──────────────────────────────────────────────  ──────────────────────────────────────────
+    Succeeded                it returned, and the result can be encoded      Ack, after result and key are stored
+    Duplicate                the key, or this very job, is done already      Ack; the result is the first one
+    Contended(after)         the key is held by a live owner                 Retry(after), no attempt used
+    Failed(error)            the policy gives seconds                        Retry(seconds)
+                             the policy gives None                           Bury("exhausted" | "not retryable")
+    Failed(RetryLater)       the function said when                          Retry(after), or Bury("exhausted")
+    Failed(Snooze)           the function said when                          Retry(after), no attempt used
+    Failed(Reject)           the function said never                         Bury("rejected: …")
+    TimedOut                 over its time                                   as Failed
+    Unencodable              it succeeded, its result cannot be encoded      Bury("result"): the work is done
+    Malformed                not an envelope, or not fit for the contract    Bury("malformed: …"), bytes kept
+    Unrecognised             unknown task or newer version                   Retry, growing wait, no attempt used;
+                                                                             after `park_for`: Bury("unrecognised: …")
+    Interrupted              shutdown came first                             Release
+    Suspected                it seems to kill its process                    Bury("poison"), unrun
+    Buried(reason)           its death was recorded, the letter was not      Bury(reason) again
+    Cancelled · Expired      tombstone found · deadline passed               Ack, recorded
+
+An *outcome* is what performing came to; a *verdict* is what the backend is told. Attempts and crashes are counted
+apart.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, assert_never
+
+import msgspec
+
+from taskcore.envelope import ErrorRecord, Trail, encode_trail
+from taskcore.errors import InvalidSetting
+from taskcore.policy import Retry as RetryPolicy
+
+__all__ = [
+    "Ack",
+    "Buried",
+    "Bury",
+    "Cancelled",
+    "Contended",
+    "Duplicate",
+    "Expired",
+    "Failed",
+    "Interrupted",
+    "Malformed",
+    "Outcome",
+    "Reject",
+    "Release",
+    "Retry",
+    "RetryLater",
+    "Rules",
+    "Snooze",
+    "Succeeded",
+    "Suspected",
+    "TimedOut",
+    "Unencodable",
+    "Unrecognised",
+    "Verdict",
+    "decide",
+    "last_chance",
+    "suspected",
+]
+
+
+# ── what a function may say about itself ─────────────────────────────────────────────────────────
+
+
+class RetryLater(Exception):
+    """Raise it in a task to be tried again after a time of your choice; it uses an attempt.
+
+    :param after: seconds.
+    :param why: kept in the trail.
+    """
+
+    def __init__(self, after: float, why: str = "") -> None:
+        super().__init__(after, why)
+        self.after = _seconds("RetryLater", after)
+        self.why = why
+
+    def __str__(self) -> str:
+        return self.why or f"asked to be tried again in {self.after:g} s"
+
+
+class Snooze(Exception):
+    """Raise it in a task to be started again later without using an attempt: nothing is wrong, it is too early.
+
+    :param after: seconds.
+    """
+
+    def __init__(self, after: float) -> None:
+        super().__init__(after)
+        self.after = _seconds("Snooze", after)
+
+    def __str__(self) -> str:
+        return f"asked to sleep for {self.after:g} s"
+
+
+class Reject(Exception):
+    """Raise it in a task to end the job now as a dead letter: no further attempt can help.
+
+    :param reason: why, for whoever reads the dead letter.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _seconds(name: str, after: float) -> float:
+    if isinstance(after, bool) or not isinstance(after, int | float) or not 0 <= after < float("inf"):
+        raise InvalidSetting(f"{name}(after={after!r}) is not a time", fix="give seconds, at least 0")
+    return float(after)
+
+
+# ── outcomes: what performing came to ────────────────────────────────────────────────────────────
+
+
+class Succeeded(msgspec.Struct, frozen=True, gc=False):
+    """The function returned, and this is its encoded result."""
+
+    result: bytes
+
+
+class Duplicate(msgspec.Struct, frozen=True):
+    """The work was done before; the first outcome, encoded, is this job's outcome too."""
+
+    first: bytes
+
+
+class Contended(msgspec.Struct, frozen=True):
+    """The key is held by a live owner; ask again after so many seconds."""
+
+    after: float
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The function raised: the error itself and its record for the trail."""
+
+    error: BaseException
+    record: ErrorRecord
+
+
+class TimedOut(msgspec.Struct, frozen=True):
+    """The function overran its time limit and was interrupted."""
+
+    record: ErrorRecord
+
+
+class Unencodable(msgspec.Struct, frozen=True):
+    """The function succeeded but its result cannot be encoded."""
+
+    record: ErrorRecord
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """The bytes are not an envelope, or the arguments do not fit the contract."""
+
+    why: str
+
+
+class Unrecognised(msgspec.Struct, frozen=True):
+    """No such task here, or a newer version of it than we know; ``now`` in seconds since the epoch."""
+
+    why: str
+    now: float
+
+
+class Interrupted(msgspec.Struct, frozen=True):
+    """Shutdown came before the function could start or end."""
+
+
+class Suspected(msgspec.Struct, frozen=True):
+    """Started so many times without any outcome that it probably kills its process."""
+
+    crashes: int
+
+
+class Buried(msgspec.Struct, frozen=True):
+    """An earlier worker recorded the job's death and died before the dead letter was written."""
+
+    reason: str
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """A tombstone was found before the start."""
+
+
+class Expired(msgspec.Struct, frozen=True):
+    """The deadline passed before the start."""
+
+
+Outcome: TypeAlias = (
+    Succeeded
+    | Duplicate
+    | Contended
+    | Failed
+    | TimedOut
+    | Unencodable
+    | Malformed
+    | Unrecognised
+    | Interrupted
+    | Suspected
+    | Buried
+    | Cancelled
+    | Expired
+)
+
+
+# ── verdicts: what the backend is told ───────────────────────────────────────────────────────────
+
+
+class Ack(msgspec.Struct, frozen=True, gc=False):
+    """It is over; forget the job."""
+
+
+class Retry(msgspec.Struct, frozen=True, gc=False):
+    """Make it ready again after so many seconds, with this trail, in one step with the end of the old copy if possible."""
+
+    after: float
+    trail: bytes
+
+
+class Release(msgspec.Struct, frozen=True, gc=False):
+    """Make it ready again now, as if it had never been handed out."""
+
+
+class Bury(msgspec.Struct, frozen=True, gc=False):
+    """Make it a dead letter with this reason and trail, then forget the job."""
+
+    reason: str
+    trail: bytes
+
+
+Verdict: TypeAlias = Ack | Retry | Release | Bury
+
+ACK = Ack()
+RELEASE = Release()
+
+
+# ── the rules ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What a task says about its own failures.
+
+    :param retry: when to try again after an error.
+    :param crashes: how many starts may kill their process before the job is poison.
+    :param park_for: seconds for which a job waits for a worker that knows its task.
+    """
+
+    retry: RetryPolicy = RetryPolicy()
+    crashes: int = 3
+    park_for: float = 86_400.0
+
+
+PARK_FIRST, PARK_LONGEST = 1.0, 60.0  #: seconds: the first and the longest wait of a job that nobody here knows
+
+
+def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verdict:  # noqa: C901 - a table
+    """The verdict on a delivery: the table at the top of this file.
+
+    :param trail: as the delivery brought it, with the crashes found since.
+    :param roll: a uniform random number in [0, 1), for the jitter.
+    """
+    match outcome:
+        case Succeeded() | Duplicate() | Cancelled() | Expired():
+            return ACK
+        case Failed(error=Snooze() as snooze):
+            return _again(snooze.after, trail)
+        case Failed(error=error, record=record):
+            return _after_error(error, trail.with_error(record), rules, roll)
+        case TimedOut(record=record):
+            return _after_error(TimeoutError(record.message), trail.with_error(record), rules, roll)
+        case Interrupted():
+            return RELEASE
+        case Contended(after=after):
+            return _again(after, trail)
+        case Unencodable(record=record):
+            return _bury("result", trail.with_error(record))
+        case Malformed(why=why):
+            return _bury(f"malformed: {why}", trail)
+        case Unrecognised(why=why, now=now):
+            return _park(why, now, trail, rules)
+        case Suspected(crashes=crashes):
+            return _bury("poison", msgspec.structs.replace(trail, crashes=max(trail.crashes, crashes)))
+        case Buried(reason=reason):
+            return _bury(reason, trail)
+        case _:
+            assert_never(outcome)
+
+
+def _after_error(error: BaseException, trail: Trail, rules: Rules, roll: float) -> Verdict:
+    """The function raised; the trail knows already."""
+    if isinstance(error, Reject):
+        return _bury(f"rejected: {error.reason}", trail)
+    if isinstance(error, RetryLater):
+        return _bury("exhausted", trail) if trail.attempts >= rules.retry.attempts else _again(error.after, trail)
+    seconds = rules.retry.wait(trail.attempts, error, roll)
+    if seconds is not None:
+        return _again(seconds, trail)
+    return _bury("exhausted" if rules.retry.retries(error) else "not retryable", trail)
+
+
+def _park(why: str, now: float, trail: Trail, rules: Rules) -> Verdict:
+    """Nobody here knows the task: wait longer each time, because a deployment may be under way, but not for ever."""
+    since = trail.parked_since if trail.parked_since is not None else now
+    waited = max(now - since, 0.0)
+    if waited >= rules.park_for:
+        return _bury(f"unrecognised: {why}", trail)
+    after = min(max(PARK_FIRST, waited), PARK_LONGEST, rules.park_for)
+    return _again(after, msgspec.structs.replace(trail, parked_since=since))
+
+
+def _again(after: float, trail: Trail) -> Retry:
+    return Retry(after, encode_trail(msgspec.structs.replace(trail, copies=trail.copies + 1)))
+
+
+def _bury(reason: str, trail: Trail) -> Bury:
+    return Bury(reason, encode_trail(trail))
+
+
+# ── suspicion: a job that kills its process leaves no outcome, only starts ───────────────────────
+
+
+def suspected(starts: int, rules: Rules) -> bool:
+    """Whether so many starts without an outcome are enough to call the job poison (C12)."""
+    return starts >= rules.crashes
+
+
+def last_chance(starts: int, rules: Rules) -> bool:
+    """Whether the next start is the last one it gets; that one runs alone, so that no neighbour can be blamed."""
+    return starts + 1 >= rules.crashes

@@ -1,0 +1,103 @@
+"""Retry policy: attempt × error → seconds to wait, or None when it is over.
+
+    retry k (k = 1, 2, …) waits at most   min(cap, base · factor^(k-1))   seconds;
+    jitter="full"   a uniform share of that, so that a thousand jobs that fail together do not return together
+    jitter="none"   exactly that
+
+Pure arithmetic: no clock and no random generator in here; the caller brings the dice (C17).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from taskcore.errors import InvalidSetting
+
+__all__ = ["Retry"]
+
+Errors = tuple[type[BaseException], ...]
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often and how soon a failed job is tried again. All times in seconds.
+
+    :param attempts: how many starts may end in an error before the job is dead; 1 = no retry.
+    :param base: upper bound of the first wait.
+    :param factor: growth of that bound from one retry to the next.
+    :param cap: no wait is longer than this.
+    :param jitter: ``"full"``: uniform between 0 and the bound; ``"none"``: the bound itself.
+    :param on: errors that are worth another attempt.
+    :param give_up_on: errors that are not, even if ``on`` names their base.
+    :raises InvalidSetting: a value is impossible (TC104).
+    """
+
+    attempts: int = 5
+    base: float = 1.0
+    factor: float = 2.0
+    cap: float = 300.0
+    jitter: Literal["full", "none"] = "full"
+    on: Errors = (Exception,)
+    give_up_on: Errors = ()
+
+    def __post_init__(self) -> None:
+        problems = [
+            *_not(
+                type(self.attempts) is int and self.attempts >= 1,
+                "attempts",
+                self.attempts,
+                "a whole number, at least 1",
+            ),
+            *_not(_finite(self.base) and self.base >= 0, "base", self.base, "seconds, at least 0"),
+            *_not(_finite(self.factor) and self.factor >= 1, "factor", self.factor, "a number, at least 1"),
+            *_not(_finite(self.cap) and self.cap >= 0, "cap", self.cap, "seconds, at least 0"),
+            *_not(self.jitter in ("full", "none"), "jitter", self.jitter, '"full" or "none"'),
+            *_not(_are_errors(self.on), "on", self.on, "a tuple of exception classes"),
+            *_not(_are_errors(self.give_up_on), "give_up_on", self.give_up_on, "a tuple of exception classes"),
+        ]
+        if problems:
+            raise InvalidSetting(
+                "Retry() cannot mean this", facts=problems, fix="see the defaults in help(taskcore.Retry)"
+            )
+
+    def bound(self, failures: int) -> float:
+        """The longest wait in seconds before the retry that follows the ``failures``-th failed attempt."""
+        if self.base == 0.0 or self.cap == 0.0:
+            return 0.0
+        # In logarithms, because factor ** 1000000 does not fit a float (and neither does its computation end soon).
+        exponent = max(failures - 1, 0)
+        if math.log(self.base) + exponent * math.log(self.factor) >= math.log(self.cap):
+            return self.cap
+        return min(self.cap, self.base * self.factor**exponent)
+
+    def wait(self, failures: int, error: BaseException, roll: float) -> float | None:
+        """Seconds to wait after the ``failures``-th failed attempt, or None when the job has to end.
+
+        :param failures: attempts that have failed so far, this one included.
+        :param error: what it raised; a ``TimeoutError`` when it overran its time.
+        :param roll: a uniform random number in [0, 1).
+        """
+        if failures >= self.attempts or not self.retries(error):
+            return None
+        bound = self.bound(failures)
+        return bound * roll if self.jitter == "full" else bound
+
+    def retries(self, error: BaseException) -> bool:
+        """Whether this kind of error is worth another attempt at all."""
+        return isinstance(error, self.on) and not isinstance(error, self.give_up_on)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_errors(value: object) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(item, type) and issubclass(item, BaseException) for item in value
+    )
+
+
+def _not(fits: bool, name: str, value: object, expected: str) -> list[str]:
+    return [] if fits else [f"{name}: expected {expected}, got {value!r}"]

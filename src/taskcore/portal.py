@@ -1,0 +1,133 @@
+"""Blocking calls: a thread with an event loop of its own, for programs that have none.
+
+The thread starts at the first blocking call and ends with the program. After a fork it is started anew.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.abc
+import anyio.from_thread
+import anyio.lowlevel
+
+from taskcore.errors import NotRunning
+from taskcore.task import Call, SyncJob
+
+if TYPE_CHECKING:
+    from taskcore.app import App
+
+__all__ = ["Portal", "SyncApp"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Portal:
+    """Runs coroutine functions from threads that have no event loop."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._token: Any = None
+        self.group: anyio.abc.TaskGroup | None = None
+
+    def run(self, token: Any, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run where the app is open (``token``), else in the portal's own loop.
+
+        :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
+        """
+        if _has_loop():
+            raise NotRunning(
+                "a blocking call (.sync) was made inside an event loop, which it would block",
+                fix="await the call without .sync: await task.enqueue(…)",
+            )
+        return anyio.from_thread.run(function, *args, token=token if token is not None else self._start())
+
+    def hold(self, context: Callable[[], AbstractAsyncContextManager[object]]) -> Callable[[], None]:
+        """Enter a context in the portal's own loop; returns the function that leaves it."""
+        token = self._start()
+        return anyio.from_thread.run(self._enter, context, token=token)
+
+    async def _enter(self, context: Callable[[], AbstractAsyncContextManager[object]]) -> Callable[[], None]:
+        leave, left = anyio.Event(), anyio.Event()
+
+        async def inside(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            try:
+                async with context():
+                    task_status.started()
+                    await leave.wait()
+            finally:
+                left.set()
+
+        async def out() -> None:
+            leave.set()
+            await left.wait()
+
+        if self.group is None:  # the portal's loop has ended in this moment
+            raise NotRunning("the loop of the blocking calls has ended", fix="call again")
+        await self.group.start(inside)
+        return lambda: anyio.from_thread.run(out, token=self._token)
+
+    def _start(self) -> Any:
+        with self._lock:
+            if self._token is None or self._pid != os.getpid():
+                self._pid = os.getpid()
+                started: list[Any] = []
+                ready = threading.Event()
+                threading.Thread(target=self._serve, args=(started, ready), name="taskcore", daemon=True).start()
+                ready.wait()
+                if isinstance(started[0], BaseException):
+                    raise started[0]
+                self._token = started[0]
+            return self._token
+
+    def _serve(self, started: list[Any], ready: threading.Event) -> None:
+        async def serve() -> None:
+            async with self._app, anyio.create_task_group() as self.group:
+                started.append(anyio.lowlevel.current_token())
+                ready.set()
+                await anyio.sleep_forever()
+
+        try:
+            anyio.run(serve)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            started.insert(0, error)
+        finally:
+            self._token = None
+            ready.set()
+
+
+class SyncApp:
+    """``app.sync``: blocking forms of what an app can do."""
+
+    def __init__(self, app: App, portal: Portal) -> None:
+        self._app = app
+        self._portal = portal
+
+    def enqueue_many(self, calls: Iterable[Call[R]]) -> list[SyncJob[R]]:
+        """As :meth:`taskcore.App.enqueue_many`, blocking."""
+        return [SyncJob(job) for job in self._app.run_blocking(self._app.enqueue_many, calls)]
+
+    @contextmanager
+    def running(self, *, queues: Sequence[str] | None = None, concurrency: int | None = None) -> Iterator[App]:
+        """As :meth:`taskcore.App.running`: a worker in the background of a program without an event loop."""
+        leave = self._portal.hold(lambda: self._app.running(queues=queues, concurrency=concurrency))
+        try:
+            yield self._app
+        finally:
+            leave()
+
+
+def _has_loop() -> bool:
+    try:
+        anyio.lowlevel.current_token()
+    except anyio.NoEventLoopError:
+        return False
+    return True

@@ -1,0 +1,483 @@
+"""Shapes: a type compiled to JSON and back, and the words for a value that does not fit it.
+
+One rule decides what fits: *a value fits a type if it arrives equal*. So the check is the journey itself. It cannot
+overlook a case, because no cases are listed: a tuple for a list, a nan, a datetime for a str, a wrong field deep inside
+a dataclass, a private attribute that JSON would lose: none of them comes out as it went in.
+
+    encode → decode by the type → equal, and equal bytes again ──────▶ it fits    (all in C)
+               │                    └ no → same(sent, arrived) ──yes─▶ it fits    an int for a float, a class without ==
+               │                             └ no ─┐
+               └ an error ─────────────────────────┴─▶ explain(): every part that does not fit, each with its path
+
+Nothing is bent to make it fit. Two things become what they equal: an int given for a float, and an instance of a
+subclass of a plain type (``class Slug(str)``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import itertools
+import operator
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from math import isfinite
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Required,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+import msgspec
+from msgspec import inspect as info
+
+__all__ = ["Flaw", "NoShape", "Shape", "describe", "explain", "flaw_of", "model_schema", "same", "show", "tidy"]
+
+MOST_LINES = 20  #: a refusal names no more problems of one value than these
+MOST_CHARACTERS = 60  #: of a value
+PLAIN = "plain data, a dataclass, an attrs class, a msgspec.Struct, a TypedDict or a pydantic model"
+
+
+class Flaw(NamedTuple):
+    """One thing that is wrong with a signature, and what to do about it."""
+
+    fact: str
+    fix: str
+
+
+class NoShape(Exception):
+    """Values of this type cannot travel; ``flaws`` says why."""
+
+    def __init__(self, *flaws: Flaw) -> None:
+        super().__init__("; ".join(flaw.fact for flaw in flaws))
+        self.flaws = flaws
+
+
+class Shape:
+    """A type, compiled: its values to JSON bytes and back.
+
+    ``encode`` and ``decode`` do not check anything more than msgspec does: they are for values that were admitted.
+
+    :param annotation: the type, with its forward references resolved.
+    :raises NoShape: values of this type cannot travel.
+    """
+
+    __slots__ = ("_exact", "annotation", "decode", "encode")
+
+    def __init__(self, annotation: Any) -> None:
+        try:
+            self.annotation = _with_meta(annotation)
+            inside = list(_walk(info.type_info(self.annotation), set()))
+            decoder = msgspec.json.Decoder(self.annotation, dec_hook=_to_model)
+        except NoShape:
+            raise
+        except Exception as error:  # a class with odd annotations can make msgspec raise anything
+            raise NoShape(flaw_of(error)) from error
+        if flaws := [flaw for part in inside for flaw in _flaws(part)]:
+            raise NoShape(*flaws)
+        self.decode: Callable[[Any], Any] = decoder.decode
+        self.encode: Callable[[Any], bytes] = (
+            _encode_sorted if any(isinstance(part, _SETS) for part in inside) else _encode
+        )
+        self._exact = any(map(_is_ambiguous, inside))
+
+    def admit(self, value: Any) -> tuple[Any, bytes]:
+        """The value as it will arrive, and its bytes; equal values have equal bytes.
+
+        :raises Exception: whatever it may be, the value does not fit; ``explain`` finds the words.
+        """
+        data = self.encode(value)
+        arrived = self.decode(data)
+        again = self.encode(arrived)  # also compared, because 0.5 == Decimal("0.5")
+        if again == data and arrived == value and not self._exact:
+            return arrived, data
+        if same(value, arrived):
+            return arrived, again
+        raise ValueError(f"{show(value)} would arrive as {show(arrived)}")
+
+
+def same(sent: Any, arrived: Any) -> bool:
+    """Whether what arrived is what was sent: of the same kind even where ``==`` mixes kinds; classes field by field."""
+    kind = type(arrived)
+    if isinstance(arrived, (dt.datetime, dt.time)):
+        return isinstance(sent, kind) and _same_time(sent, arrived)
+    if isinstance(arrived, (list, tuple)):
+        fits = type(sent) is kind if hasattr(kind, "_fields") else isinstance(sent, kind)
+        return fits and len(sent) == len(arrived) and all(map(same, sent, arrived))
+    if kind is dict:
+        return (
+            isinstance(sent, dict) and sent.keys() == arrived.keys() and all(same(sent[k], arrived[k]) for k in arrived)
+        )
+    if fields := _fields(kind):
+        return type(sent) is kind and all(same(getattr(sent, name), getattr(arrived, name)) for name in fields)
+    return isinstance(sent, _KINDS.get(kind, kind)) and bool(sent == arrived)
+
+
+_KINDS: dict[type, Any] = {
+    float: (int, float),
+    bytes: (bytes, bytearray, memoryview),
+    set: (set, frozenset),
+    frozenset: (set, frozenset),
+}
+
+
+def _same_time(sent: Any, arrived: Any) -> bool:
+    """Not ``==``: in the hour that autumn repeats, a zoned datetime equals nothing in another zone (PEP 495)."""
+    same_clock = bool(sent.replace(tzinfo=None) == arrived.replace(tzinfo=None))
+    return same_clock and sent.utcoffset() == arrived.utcoffset() and (sent.tzinfo is None) is (arrived.tzinfo is None)
+
+
+@lru_cache(maxsize=1024)
+def _fields(cls: Any) -> tuple[str, ...]:
+    """The fields that make up a value, for the kinds of classes whose fields msgspec reads."""
+    if names := getattr(cls, "__struct_fields__", None):
+        return tuple(names)
+    if dataclasses.is_dataclass(cls):
+        return tuple(field.name for field in dataclasses.fields(cls) if field.compare)
+    return tuple(field.name for field in getattr(cls, "__attrs_attrs__", ()) if field.eq)
+
+
+def _is_ambiguous(part: info.Type) -> bool:
+    """Whether something else may equal a value of this type and have its bytes: 1 and an IntEnum, a time without its zone."""
+    if isinstance(part, info.EnumType):
+        return issubclass(part.cls, (str, int))
+    return isinstance(part, (info.NamedTupleType, info.TimeType))
+
+
+# ── there and back, for what msgspec does not know itself ────────────────────────────────────────
+
+
+def _from_object(value: Any) -> Any:
+    """What to encode for an object that msgspec does not know: a pydantic model, a subclass of a plain type."""
+    if _is_model(type(value)):
+        return msgspec.Raw(value.model_dump_json(round_trip=True, by_alias=False, warnings="error").encode())
+    for plain, make in _PLAIN:
+        if isinstance(value, plain):
+            return make(value)
+    raise TypeError(f"{type(value).__qualname__} cannot travel as JSON")
+
+
+_PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),  # str() itself would ask the subclass
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, bytes),
+    (Decimal, Decimal),
+    (dt.date, lambda value: value.isoformat()),  # datetimes, too
+)
+
+
+def _to_model(cls: Any, plain: Any) -> Any:
+    """The pydantic model in plain data: fields by name or alias, nothing coerced."""
+    return cls.model_validate_json(_encode(plain), strict=True, by_alias=True, by_name=True)
+
+
+def _is_model(cls: Any) -> bool:
+    pydantic = sys.modules.get("pydantic")  # who has a model has imported it, so we never have to
+    return pydantic is not None and isinstance(cls, type) and issubclass(cls, pydantic.BaseModel)
+
+
+def model_schema(cls: Any, shared: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of a pydantic model; the definitions that it needs are added to ``shared``."""
+    prefix = f"{cls.__qualname__}."
+    schema: dict[str, Any] = cls.model_json_schema(by_alias=False, ref_template=f"#/$defs/{prefix}{{model}}")
+    shared |= {prefix + name: definition for name, definition in schema.pop("$defs", {}).items()}
+    return schema
+
+
+_encode = msgspec.json.Encoder(enc_hook=_from_object).encode
+_encode_in_order = msgspec.json.Encoder(enc_hook=_from_object, order="deterministic").encode
+
+
+def _encode_sorted(value: Any) -> bytes:
+    """Equal sets as equal bytes, in every process, if their items can be sorted."""
+    try:
+        return _encode_in_order(value)
+    except TypeError:
+        return _encode(value)
+
+
+# ── types that cannot travel ─────────────────────────────────────────────────────────────────────
+
+_SETS = (info.SetType, info.FrozenSetType)
+_NO_KEYS = (info.NoneType, info.BoolType, info.CollectionType, info.TupleType, info.DictType, info.CustomType)
+_OBJECTS = (info.StructType, info.DataclassType, info.TypedDictType, info.NamedTupleType)
+_UNHASHABLE = (info.ListType, info.SetType, info.DictType, info.TypedDictType, info.ByteArrayType)
+
+
+def _walk(part: Any, seen: set[int]) -> Iterator[Any]:
+    """This type and every type inside it, once each: a type may contain itself."""
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    yield part
+    inside = [getattr(part, name, None) for name in ("type", "item_type", "key_type", "value_type")]
+    inside += [*getattr(part, "types", ()), *getattr(part, "item_types", ())]
+    inside += [field.type for field in getattr(part, "fields", ())]
+    for child in inside:
+        if child is not None:
+            yield from _walk(child, seen)
+
+
+def _flaws(part: Any) -> Iterator[Flaw]:
+    if isinstance(part, info.CustomType) and not _is_model(part.cls):
+        yield Flaw(f"{part.cls.__qualname__} cannot travel as JSON", f"use {PLAIN}")
+    elif isinstance(part, (info.RawType, info.ExtType)):
+        yield Flaw("raw bytes of a format cannot travel as JSON", "use bytes, or what is in them")
+    elif isinstance(part, info.DataclassType) and hasattr(part.cls, "__pydantic_validator__"):
+        yield Flaw(f"{part.cls.__name__} is a pydantic dataclass, whose rules would be skipped", "make it a BaseModel")
+    elif isinstance(part, info.DictType) and any(
+        isinstance(key, (*_NO_KEYS, *_OBJECTS)) for key in _options(part.key_type)
+    ):
+        yield Flaw("dict keys of this type cannot travel as JSON", "use str, number, Enum, UUID or date keys")
+    elif isinstance(part, _SETS) and any(map(_is_unhashable, _options(part.item_type))):
+        yield Flaw("items of this type cannot be in a set", "use a list, or frozen items")
+
+
+def _options(part: Any) -> tuple[Any, ...]:
+    return part.types if isinstance(part, info.UnionType) else (part,)
+
+
+def _is_unhashable(part: Any) -> bool:
+    return isinstance(part, _UNHASHABLE) or getattr(getattr(part, "cls", None), "__hash__", True) is None
+
+
+def flaw_of(error: Exception) -> Flaw:
+    """What msgspec has against a type, with a fix."""
+    text, fix = tidy(error), f"use {PLAIN}"
+    if isinstance(error, NameError):
+        fix = "import it for real, not only under TYPE_CHECKING, and define it at module level, above the function"
+    elif "custom type" in text:
+        fix = "a pydantic model can only be in a union with None: make the union a field of another model"
+    elif text.startswith("type unions"):
+        fix = "make them msgspec.Structs with tags: class A(Struct, tag=True); or one class with a Literal field"
+    elif text.startswith("can only set"):
+        fix = "put the constraint on the member that it is meant for: Annotated[int, …] | None"
+    return Flaw(text, fix)
+
+
+# ── constraints of annotated_types and pydantic, as msgspec's ────────────────────────────────────
+
+_CONSTRAINTS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
+_HARMLESS = ("Strict", "Doc", "DocInfo", "Unit", "AllowInfNan")  # what they ask for holds anyway, or is for readers
+
+
+def _with_meta(annotation: Any, seen: tuple[Any, ...] = ()) -> Any:
+    """The same type with constraints that msgspec checks; aliases and new types replaced by what they stand for."""
+    if isinstance(annotation, NewType):
+        return _with_meta(annotation.__supertype__, seen)
+    if type(annotation).__name__ == "TypeAliasType":  # type X = …, since Python 3.12; it may stand in its own value
+        return annotation if annotation in seen else _with_meta(annotation.__value__, (*seen, annotation))
+    origin, before = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        metas = [meta for each in before[1:] for meta in _metas(each)]
+        return Annotated[(_with_meta(before[0], seen), *metas)] if metas else _with_meta(before[0], seen)
+    args = before if origin is Literal else tuple(_with_meta(arg, seen) for arg in before)
+    if all(map(operator.is_, args, before)):
+        return annotation
+    if origin in (Union, types.UnionType):
+        return Union[args]
+    return annotation.copy_with(args) if hasattr(annotation, "copy_with") else origin[args]
+
+
+def _metas(meta: Any) -> Iterator[Any]:
+    if type(meta).__module__.partition(".")[0] not in ("annotated_types", "pydantic"):
+        yield meta
+    elif hasattr(meta, "metadata"):  # pydantic.Field()
+        if meta.alias or meta.discriminator or not meta.is_required():
+            raise NoShape(Flaw("Field() may only hold constraints here", "put the default into the signature"))
+        yield from itertools.chain.from_iterable(map(_metas, meta.metadata))
+    elif isinstance(meta, Iterable):  # annotated_types.Interval and Len, pydantic's StringConstraints
+        yield from itertools.chain.from_iterable(map(_metas, meta))
+    elif type(meta).__name__ not in _HARMLESS:
+        known = {name: value for name in _CONSTRAINTS if (value := getattr(meta, name, None)) is not None}
+        if not known or getattr(meta, "__dict__", known).keys() - known:
+            raise NoShape(Flaw(f"{meta!r} cannot be checked here", "check it in the function, or in a pydantic model"))
+        yield msgspec.Meta(**known)
+
+
+# ── the words for a value that does not fit ──────────────────────────────────────────────────────
+
+
+def explain(annotation: Any, value: Any, path: str, *, wire: bool = False) -> list[str]:
+    """Every part of a value that does not fit its type: ``order.items[3].price: expected int, got str 'x'``.
+
+    :param wire: the value is plain data read from JSON, where an object is a dict and a date is a str.
+    :returns: at most 20 lines; none if the value fits, or if it breaks even this.
+    """
+    try:
+        return list(itertools.islice(_explain(annotation, value, path, wire), MOST_LINES))
+    except Exception:  # values bring their own code: __repr__, __eq__, properties
+        return []
+
+
+def _explain(annotation: Any, value: Any, path: str, wire: bool) -> Iterator[str]:
+    """Goes down while a part can be blamed; blames the whole where none can."""
+    shape = _shape(annotation)
+    try:
+        if wire:
+            shape.decode(_encode(value))
+        else:
+            shape.admit(value)
+        return
+    except RecursionError:
+        yield f"{path}: refers to itself, or is nested too deeply"
+        return
+    except Exception as error:
+        reason = error
+    target = _narrow(shape.annotation, value)
+    inner = (_explain(child, part, path + suffix, wire) for suffix, child, part in _parts(target, value, wire))
+    lines = itertools.chain(itertools.chain.from_iterable(inner), _model_lines(target, value, path, wire))
+    first = next(lines, None)
+    if first is None:
+        yield f"{path}: {_blame(shape.annotation, target, value, reason, wire)}"
+    else:
+        yield from itertools.chain((first,), lines)
+
+
+_kept_shape = lru_cache(maxsize=256)(Shape)  # a list of a thousand wrong items has one type
+
+
+def _shape(annotation: Any) -> Shape:
+    try:
+        return _kept_shape(annotation)
+    except TypeError:  # Annotated with something that cannot be hashed
+        return Shape(annotation)
+
+
+def _narrow(annotation: Any, value: Any) -> Any:
+    """Of a union, the alternative that the value was probably meant for."""
+    while True:
+        origin, args = get_origin(annotation), get_args(annotation)
+        if origin is Annotated:
+            annotation = args[0]
+        elif origin in (Union, types.UnionType):
+            some = [arg for arg in args if arg is not types.NoneType]
+            alike = [arg for arg in some if _is_instance(value, get_origin(arg) or arg)]
+            if len(some) > 1 and len(alike) != 1:
+                return annotation
+            annotation = (alike or some)[0]
+        else:
+            return annotation
+
+
+def _is_instance(value: Any, cls: Any) -> bool:
+    return isinstance(cls, type) and not is_typeddict(cls) and isinstance(value, cls)
+
+
+def _parts(annotation: Any, value: Any, wire: bool) -> Iterator[tuple[str, Any, Any]]:
+    """What the value consists of: the end of its path, its type, itself."""
+    origin, args = get_origin(annotation) or annotation, get_args(annotation)
+    if isinstance(value, dict) and (origin is Any or _is_subclass(origin, Mapping)) and not is_typeddict(origin):
+        key_type, value_type = args or (str, Any)
+        for key, item in value.items():
+            if not wire:  # on the wire every key is a str
+                yield f"[{show(key, bare=True)}] (the key)", key_type, key
+            yield f"[{show(key, bare=True)}]", value_type, item
+    elif isinstance(value, list) and origin is Any:
+        yield from ((f"[{index}]", Any, item) for index, item in enumerate(value))
+    elif isinstance(value, (list, tuple, set, frozenset)) and args and not hasattr(origin, "_fields"):
+        fixed = origin is tuple and args[-1] is not ...
+        yield from (
+            (f"[{i}]", args[i] if fixed else args[0], item)
+            for i, item in enumerate(value)
+            if not fixed or i < len(args)
+        )
+    else:
+        generics = dict(zip(getattr(origin, "__parameters__", ()), args, strict=False))
+        hints = get_type_hints(origin, include_extras=True) if isinstance(origin, type) else {}
+        for name, item in _items(origin, value, wire):
+            hint = generics.get(hints[name], hints[name])
+            yield f".{name}", get_args(hint)[0] if get_origin(hint) in (Required, NotRequired) else hint, item
+
+
+def _items(cls: Any, value: Any, wire: bool) -> Iterable[tuple[str, Any]]:
+    """The fields of an object by name: attributes, or, on the wire, the items of a dict or a list."""
+    names = getattr(cls, "_fields", None) or _fields(cls)
+    if isinstance(value, dict) and is_typeddict(cls):
+        return ((name, item) for name, item in value.items() if name in cls.__annotations__)
+    if isinstance(value, (list, tuple)):
+        return zip(names, value, strict=False)
+    if wire:
+        keys = getattr(cls, "__struct_encode_fields__", names)
+        return ((name, value[key]) for name, key in zip(names, keys, strict=True) if key in value)
+    return ((name, getattr(value, name)) for name in names) if _is_instance(value, cls) else ()
+
+
+def _model_lines(model: Any, value: Any, path: str, wire: bool) -> Iterator[str]:
+    """What pydantic says about a model, which is everything at once."""
+    if not _is_model(model) or not (wire or isinstance(value, model)):
+        return
+    data = _encode(value) if wire else value.model_dump_json(round_trip=True, by_alias=False, warnings=False)
+    try:
+        model.model_validate_json(data, strict=True, by_alias=True, by_name=True)
+    except sys.modules["pydantic"].ValidationError as error:
+        for each in error.errors(include_url=False):
+            where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in each["loc"])
+            yield f"{path}{where}: {tidy(each['msg'])}, got {show(each['input'])}"
+
+
+def _blame(annotation: Any, target: Any, value: Any, reason: Exception, wire: bool) -> str:
+    """What is wrong with this very value; ``reason`` is what its journey ended with."""
+    head, _, place = str(reason).partition(" - at `$")
+    if isinstance(value, float) and not isfinite(value):
+        return f"{value} cannot travel, JSON has neither nan nor infinity"
+    if isinstance(reason, UnicodeEncodeError):
+        return f"{show(value)} is not text, it holds half of a surrogate pair"
+    plain = head.startswith("Expected `") and ", got `" in head
+    if place and plain:
+        return f"{tidy(head)}, at {place.rstrip('`')}"
+    if not plain and (wire or _is_instance(value, get_origin(target) or target)):
+        return f"{tidy(head)}, got {show(value)}" if isinstance(reason, msgspec.ValidationError) else head
+    return f"expected {describe(annotation)}, got {show(value)}"
+
+
+def tidy(error: object) -> str:
+    """The first line of an error's text, in the tone of the house."""
+    text = (str(error).splitlines() or [""])[0].replace("`", "")
+    return text[:1].lower() + text[1:]
+
+
+def describe(annotation: Any) -> str:
+    """A type as a person writes it, such as ``list[Order] | None``."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return "plain JSON data"
+    if origin is Annotated:
+        return describe(args[0])
+    if origin in (Union, types.UnionType):
+        return " | ".join(map(describe, args))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, args))}]"
+    if annotation in (None, types.NoneType, ...):
+        return "..." if annotation is ... else "None"
+    name = getattr(origin or annotation, "__name__", str(annotation))
+    return f"{name}[{', '.join(map(describe, args))}]" if args else name
+
+
+def show(value: Any, *, bare: bool = False) -> str:
+    """A value with its kind, such as ``str 'two'``, in about 60 characters; never raises.
+
+    :param bare: without the kind.
+    """
+    kind = type(value).__name__
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:
+        text = f"<{kind} whose repr() fails>"
+    if len(text) > MOST_CHARACTERS:
+        text = text[:MOST_CHARACTERS] + "…"
+    return text if bare or value is None or text.startswith((kind, "<")) else f"{kind} {text}"

@@ -1,0 +1,105 @@
+"""Seam 2: small keyed records with compare-and-set and a time to live.
+
+Everything portable that is not a queue (idempotency keys, results, start markers, tombstones) is core code over these
+five verbs, so a store adapter is small and an application may keep its queue and its records in different places.
+
+Rules for every adapter:
+  * A record is gone, for everybody, when its time is over: no verb returns an expired record.
+  * Versions never repeat for a key, not even after the record was deleted or has expired.
+  * No exception of a client library leaves it: only BrokerUnavailable.
+  * Every record has an end: ``keep`` is seconds, or None for records that their owner deletes (C23).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from enum import Enum
+from types import TracebackType
+from typing import Final, Literal, Protocol, Self, TypeAlias
+
+import msgspec
+
+__all__ = ["ABSENT", "ANY", "Conflict", "Expect", "Record", "Store", "Version", "Write"]
+
+Version: TypeAlias = int | str  #: what a store gives a record at each write; only comparing for equality means anything
+
+
+class Expectation(Enum):
+    """What a write may expect besides a version."""
+
+    ABSENT = "absent"
+    ANY = "any"
+
+
+ABSENT: Final = Expectation.ABSENT  #: write only if there is no record
+ANY: Final = Expectation.ANY  #: write whatever is there
+
+Expect: TypeAlias = Version | Literal[Expectation.ABSENT, Expectation.ANY]
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A value and the version it has."""
+
+    value: bytes
+    version: Version
+
+
+class Conflict(msgspec.Struct, frozen=True, gc=False):
+    """The write was not done because something else than expected was there: this, or None for nothing."""
+
+    current: Record | None
+
+
+class Write(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One write of a batch. ``value`` None deletes. ``keep`` in seconds, None for ever."""
+
+    key: str
+    value: bytes | None
+    expect: Expect = ANY
+    keep: float | None = None
+
+
+class Store(Protocol):
+    """Keyed records. Opened with ``async with``. All verbs raise BrokerUnavailable if it cannot be reached."""
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        :raises BrokerUnavailable: it cannot be reached.
+        """
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        ...
+
+    async def get(self, key: str) -> Record | None:
+        """The record, or None if there is none or its time is over."""
+        ...
+
+    async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
+        """Write one record if what is there is as expected; its new version, or the Conflict."""
+        ...
+
+    async def delete(self, key: str, *, expect: Expect) -> bool:
+        """Forget one record if it is as expected; True if it was there and is gone."""
+        ...
+
+    async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
+        """All writes in one round trip, one answer for each, in order; not a transaction.
+
+        A delete answers with the version it removed, or a Conflict; with ``expect=ANY`` a missing record is no conflict
+        (the answer is an empty version, ``""``).
+        """
+        ...
+
+    def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
+        """The record as it is (if it is), then each new one as it is written: pushed, not polled, where the server can.
+
+        Between entering and the first item nothing is missed. A reader that is slow may miss records in between, never
+        the latest one.
+        """
+        ...

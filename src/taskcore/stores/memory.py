@@ -1,0 +1,163 @@
+"""The in-memory store: keyed records with compare-and-set and a time to live, for one process.
+
+The reference for all other stores. Time is the event loop's clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from itertools import count
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
+
+__all__ = ["MemoryStore"]
+
+SLACK = 10_000  #: timers that may outlive their records before they are cleared away
+
+
+class MemoryStore:
+    """Records in this process; the URL's options belong to the backend of the same name."""
+
+    def __init__(self, url: str = "memory://") -> None:  # noqa: ARG002 - every adapter is made from its URL
+        self._records: dict[str, tuple[Record, float]] = {}  # key → record, when it ends
+        self._ends: list[tuple[float, str, Version]] = []  # heap
+        self._versions = count(1)
+        self.watches: defaultdict[str, set[_Watch]] = defaultdict(set)
+
+    async def __aenter__(self) -> Self:
+        """Nothing to connect to."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """The records stay as long as this object."""
+
+    async def get(self, key: str) -> Record | None:
+        """The record, unless its time is over."""
+        self._forget_ended(anyio.current_time())
+        return self._find(key)
+
+    async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
+        """Write if what is there is as expected."""
+        now = anyio.current_time()
+        self._forget_ended(now)
+        return self._write(key, value, expect, keep, now)
+
+    async def delete(self, key: str, *, expect: Expect) -> bool:
+        """Forget if it is as expected."""
+        self._forget_ended(anyio.current_time())
+        found = self._find(key)
+        return found is not None and not isinstance(self._delete(key, expect), Conflict)
+
+    async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
+        """All writes, one answer each."""
+        now = anyio.current_time()
+        self._forget_ended(now)
+        return [
+            self._delete(write.key, write.expect)
+            if write.value is None
+            else self._write(write.key, write.value, write.expect, write.keep, now)
+            for write in writes
+        ]
+
+    def watch(self, key: str) -> AbstractAsyncContextManager[_Watch]:
+        """The record as it is, then each new one."""
+        return _Watch(self, key)
+
+    def _find(self, key: str) -> Record | None:
+        found = self._records.get(key)
+        return found[0] if found else None
+
+    def _write(self, key: str, value: bytes, expect: Expect, keep: float | None, now: float) -> Version | Conflict:
+        current = self._find(key)
+        if not _as_expected(current, expect):
+            return Conflict(current)
+        version = next(self._versions)
+        record = Record(value, version)
+        if keep is None:
+            self._records[key] = record, float("inf")
+        else:
+            self._records[key] = record, now + keep
+            heapq.heappush(self._ends, (now + keep, key, version))
+            if len(self._ends) > 2 * len(self._records) + SLACK:
+                self._forget_replaced()
+        if key in self.watches:
+            for watch in self.watches[key]:
+                watch.push(record)
+        return version
+
+    def _delete(self, key: str, expect: Expect) -> Version | Conflict:
+        current = self._find(key)
+        if not _as_expected(current, expect):
+            return Conflict(current)
+        if current is None:
+            return ""
+        del self._records[key]
+        return current.version
+
+    def _forget_ended(self, now: float) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            _, key, version = heapq.heappop(self._ends)
+            found = self._records.get(key)
+            if found is not None and found[0].version == version:
+                del self._records[key]
+
+    def _forget_replaced(self) -> None:
+        """Timers of records that were overwritten or deleted would stay until the record's first end."""
+        self._ends = [timer for timer in self._ends if (found := self._find(timer[1])) and found.version == timer[2]]
+        heapq.heapify(self._ends)
+
+
+def _as_expected(current: Record | None, expect: Expect) -> bool:
+    if expect is ANY:
+        return True
+    if expect is ABSENT:
+        return current is None
+    return current is not None and current.version == expect
+
+
+class _Watch:
+    """One reader's view of one key: only the latest record that it has not seen is kept for it."""
+
+    def __init__(self, store: MemoryStore, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._news: Record | None = None
+        self._arrival = anyio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._store.watches[self._key].add(self)
+        record = await self._store.get(self._key)
+        if record is not None:
+            self.push(record)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        watches = self._store.watches[self._key]
+        watches.discard(self)
+        if not watches:
+            del self._store.watches[self._key]
+
+    def push(self, record: Record) -> None:
+        self._news = record
+        self._arrival.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Record:
+        while self._news is None:
+            await self._arrival.wait()
+            self._arrival = anyio.Event()
+        news, self._news = self._news, None
+        return news

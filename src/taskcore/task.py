@@ -1,0 +1,461 @@
+"""Task, Call, Job: a typed function, one checked call of it, and the handle of a call that was sent.
+
+    task = app.task(function)        compiled once, when the module is imported
+    call = task.call("Ada")          arguments checked and packed; nothing sent yet
+    job = await task.enqueue("Ada")  the same, and sent; ``await job.result()`` is typed
+
+A task knows its contract and its policies. It knows neither broker nor worker: whatever it has to send goes through the
+:class:`Sender` that its app gives it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from taskcore.contract import Contract
+from taskcore.envelope import check_name
+from taskcore.errors import InvalidArguments, InvalidSetting, JobCancelled, JobExpired, JobFailed, NotRunning
+from taskcore.lifecycle import Rules
+from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, Succeeded
+
+__all__ = [
+    "AsyncTask",
+    "Call",
+    "Job",
+    "JobStatus",
+    "Options",
+    "PlainTask",
+    "Sender",
+    "Sending",
+    "SyncJob",
+    "SyncTask",
+    "Task",
+    "Using",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+Key: TypeAlias = str | tuple[str, ...] | Callable[..., str | None]
+RunsIn: TypeAlias = Literal["loop", "thread", "process"]
+DeliveryMode: TypeAlias = Literal["at_least_once", "at_most_once"]
+JobStatus: TypeAlias = Literal[
+    "scheduled", "queued", "running", "succeeded", "failed", "dead", "cancelled", "expired", "unknown"
+]
+
+TEXT_LIMIT = 512  #: characters that a key or an id may have
+HEADERS_LIMIT = 8_192  #: bytes that the headers of one job may have, names and values together
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The policies of a task: what the decorator said, and the app's settings for the rest. Times in seconds."""
+
+    queue: str
+    rules: Rules
+    timeout: float | None
+    key: Key | None
+    key_window: float
+    keep_result: float | None
+    delivery: DeliveryMode
+    runs_in: RunsIn
+
+
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``using()`` says about one call."""
+
+    delay: float = 0.0
+    key: str | None = None
+    queue: str | None = None
+    headers: Mapping[str, str] = {}
+    expires: float | None = None
+    id: str | None = None
+    correlation_id: str | None = None
+
+
+AS_USUAL = Sending()
+
+
+class Call(Generic[R]):
+    """A task with its arguments packed and checked; nothing is sent yet. Give it to ``app.enqueue_many``."""
+
+    __slots__ = ("key", "payload", "sending", "task")
+
+    def __init__(self, task: Task[Any, R], payload: bytes, key: str | None, sending: Sending) -> None:
+        self.task = task
+        self.payload = payload
+        self.key = key
+        self.sending = sending
+
+    def __repr__(self) -> str:
+        return f"<Call {self.task.name} {len(self.payload)} bytes>"
+
+
+class Sender(Protocol):
+    """What a task needs from its app."""
+
+    async def send(self, call: Call[R]) -> Job[R]:
+        """Send one call."""
+        ...
+
+    async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
+        """Wait for the ending of a job."""
+        ...
+
+    async def status(self, job: Job[Any]) -> JobStatus:
+        """Where a job is now."""
+        ...
+
+    async def cancel(self, job: Job[Any]) -> bool:
+        """Keep a job from starting."""
+        ...
+
+    def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run a coroutine function on the app's loop and wait for it, from a thread that has no loop."""
+        ...
+
+
+class Task(Generic[P, R]):
+    """A typed function that can run in the background: its contract and its policies.
+
+    Calling a task is calling its function, at once and here. ``call``, ``enqueue`` and ``using`` are for later.
+    """
+
+    def __init__(self, contract: Contract, options: Options) -> None:
+        self.name: str = contract.name
+        self.contract: Contract = contract
+        self.options: Options = options
+        self.is_async: bool = inspect.iscoroutinefunction(contract.function)
+        self._sender: Sender | None = None
+        self.__name__ = getattr(contract.function, "__name__", contract.name)
+        self.__doc__ = contract.function.__doc__
+        self.__module__ = contract.function.__module__
+        self.__wrapped__ = contract.function
+
+    def __repr__(self) -> str:
+        return f"<Task {self.contract.signature} {self.name} v{self.contract.version} on {self.options.queue}>"
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """Check and pack the arguments; no I/O.
+
+        :raises InvalidArguments: they do not fit the signature; the text lists every problem (TC302, C24).
+        """
+        return self._pack(AS_USUAL, args, kwargs)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Send a job; it is as durable as the broker's settings when this returns.
+
+        :raises InvalidArguments: the arguments do not fit; nothing was sent (TC302).
+        :raises EnqueueRefused: surely not stored: the queue is full, … (TC203).
+        :raises EnqueueUncertain: may or may not be stored; repeating with its id is safe (TC202).
+        :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
+        :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
+        """
+        return await self.sender.send(self._pack(AS_USUAL, args, kwargs))
+
+    def using(
+        self,
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+        key: str | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        expires: float | None = None,
+        id: str | None = None,
+        correlation_id: str | None = None,
+    ) -> Using[P, R]:
+        """The task with other options for one call.
+
+        :param delay: seconds before it may start.
+        :param at: the aware date and time before which it may not start; instead of ``delay``.
+        :param key: idempotency key: within its window the same key means the same job.
+        :param queue: another queue than the task's own.
+        :param headers: strings for your own use, such as a tenant or a trace; at most 8 KiB.
+        :param expires: seconds from now after which it may not start any more.
+        :param id: the job id to use, to repeat an enqueue whose answer was lost.
+        :param correlation_id: what this job belongs to.
+        :raises InvalidSetting: a value is impossible (TC104).
+        """
+        sending = Sending(
+            delay=_delay(delay, at),
+            key=_text("key", key),
+            queue=None if queue is None else check_name("queue", queue),
+            headers=_headers(headers),
+            expires=None if expires is None else _seconds("expires", expires),
+            id=_text("id", id),
+            correlation_id=_text("correlation_id", correlation_id),
+        )
+        return Using(self, sending)
+
+    def job(self, id: str, *, queue: str | None = None) -> Job[R]:
+        """The handle of a job that was sent earlier or elsewhere."""
+        return Job(id, self, queue or self.options.queue)
+
+    @property
+    def sync(self) -> SyncTask[P, R]:
+        """The same, blocking, for programs without an event loop."""
+        return SyncTask(self, AS_USUAL)
+
+    @property
+    def sender(self) -> Sender:
+        """What sends this task's jobs.
+
+        :raises NotRunning: no app has the task (TC106).
+        """
+        if self._sender is None:
+            raise NotRunning(
+                f"no app has the task {self.name}, so nothing can send it",
+                facts=[f"defined at {self.contract.where}"],
+                fix="app.include(router) with the router that it was declared on",
+            )
+        return self._sender
+
+    def bind(self, sender: Sender, options: Options) -> None:
+        """Called by the app that takes the task in."""
+        self._sender = sender
+        self.options = options
+
+    def _pack(self, sending: Sending, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[R]:
+        rule = self.options.key
+        if rule is None or sending.key is not None:
+            return Call(self, self.contract.pack(args, kwargs), sending.key, sending)
+        arguments = self.contract.bind(args, kwargs)
+        return Call(self, self.contract.encode(arguments), self._key(rule, arguments), sending)
+
+    def _key(self, rule: Key, arguments: Any) -> str | None:
+        if callable(rule):
+            key: Any = self.contract.spread(rule, arguments)
+        elif isinstance(rule, str):
+            key = _key_text(getattr(arguments, rule))
+        else:
+            key = _key_text([getattr(arguments, name) for name in rule])
+        if key is None or (isinstance(key, str) and key):
+            return key
+        raise InvalidArguments(
+            f"{self.name}: the idempotency key of this call is {key!r}; nothing was sent",
+            fix="a key is a text that is not empty; a key function may return None for a call without a key",
+        )
+
+
+class AsyncTask(Task[P, R]):
+    """A task made from an ``async def``."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Call the function itself."""
+        result: Coroutine[Any, Any, R] = self.contract.function(*args, **kwargs)
+        return result
+
+
+class PlainTask(Task[P, R]):
+    """A task made from a plain ``def``; workers run it in a thread unless it says otherwise."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself."""
+        result: R = self.contract.function(*args, **kwargs)
+        return result
+
+
+class Using(Generic[P, R]):
+    """A task with other options for one call."""
+
+    __slots__ = ("_sending", "_task")
+
+    def __init__(self, task: Task[P, R], sending: Sending) -> None:
+        self._task = task
+        self._sending = sending
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """As :meth:`Task.call`."""
+        return self._task._pack(self._sending, args, kwargs)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """As :meth:`Task.enqueue`."""
+        return await self._task.sender.send(self._task._pack(self._sending, args, kwargs))
+
+    @property
+    def sync(self) -> SyncTask[P, R]:
+        """The same, blocking."""
+        return SyncTask(self._task, self._sending)
+
+
+class Job(Generic[R]):
+    """The handle of one enqueued call. It holds no connection and may be kept, or made anew from an id."""
+
+    __slots__ = ("id", "key", "queue", "task")
+
+    def __init__(self, id: str, task: Task[Any, R], queue: str, key: str | None = None) -> None:
+        self.id = id
+        self.task = task
+        self.queue = queue
+        self.key = key
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.task.name}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    async def result(self, timeout: float | None = None) -> R:
+        """The value that the function returned, as soon as it is there.
+
+        :param timeout: seconds to wait at most; None waits as long as it takes.
+        :raises JobFailed: the job is dead; ``error`` is the typed error if the task declares it in ``raises`` (TC403).
+        :raises JobCancelled: it was cancelled (TC404).
+        :raises JobExpired: its deadline passed before it could start (TC405).
+        :raises ResultTimeout: no outcome yet; the text says where the job is (TC401).
+        :raises ResultNotKept: results of this task are not stored (TC406).
+        """
+        outcome = await self.task.sender.outcome(self, timeout)
+        if isinstance(outcome, Succeeded):
+            return outcome.value
+        raise _as_error(self, outcome)
+
+    async def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
+        """How the job ended, as a value to ``match`` on; a failed job does not raise here.
+
+        :raises ResultTimeout: no outcome yet (TC401).
+        :raises ResultNotKept: results of this task are not stored (TC406).
+        """
+        return await self.task.sender.outcome(self, timeout)
+
+    async def status(self) -> JobStatus:
+        """Where the job is now; ``"unknown"`` if neither store nor broker can tell."""
+        return await self.task.sender.status(self)
+
+    async def cancel(self) -> bool:
+        """Keep the job from starting. True: it will never start (C14). False: it has started or ended already.
+
+        A job that runs already can see the wish with ``await current().cancel_requested()``; if it fails, it is not
+        tried again.
+
+        :raises StoreRequired: the app has no store (TC105).
+        """
+        return await self.task.sender.cancel(self)
+
+
+class SyncTask(Generic[P, R]):
+    """Enqueue from programs without an event loop. The app opens itself in a thread of its own when first used."""
+
+    __slots__ = ("_sending", "_task")
+
+    def __init__(self, task: Task[P, R], sending: Sending) -> None:
+        self._task = task
+        self._sending = sending
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> SyncJob[R]:
+        """As :meth:`Task.enqueue`, blocking."""
+        sender = self._task.sender
+        call = self._task._pack(self._sending, args, kwargs)
+        return SyncJob(sender.run_blocking(sender.send, call))
+
+
+class SyncJob(Generic[R]):
+    """The handle of a job, blocking."""
+
+    __slots__ = ("job",)
+
+    def __init__(self, job: Job[R]) -> None:
+        self.job = job
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.job.id
+
+    def result(self, timeout: float | None = None) -> R:
+        """As :meth:`Job.result`, blocking."""
+        return self.job.task.sender.run_blocking(self.job.result, timeout)
+
+    def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
+        """As :meth:`Job.outcome`, blocking."""
+        return self.job.task.sender.run_blocking(self.job.outcome, timeout)
+
+    def status(self) -> JobStatus:
+        """As :meth:`Job.status`, blocking."""
+        return self.job.task.sender.run_blocking(self.job.status)
+
+    def cancel(self) -> bool:
+        """As :meth:`Job.cancel`, blocking."""
+        return self.job.task.sender.run_blocking(self.job.cancel)
+
+
+def _as_error(job: Job[Any], outcome: Failed | Dead | Cancelled | Expired) -> JobError:
+    what = f"job {job.id} of {job.task.name}"
+    error: JobError
+    match outcome:
+        case Cancelled():
+            error = JobCancelled(f"{what} was cancelled, so it has no result")
+        case Expired():
+            error = JobExpired(f"{what} could not start before its deadline")
+        case Failed(error=cause, record=record):
+            error = JobFailed(f"{what} failed with {record.type}: {record.message}")
+            error.error, error.reason, error.record = cause, record.type, record
+            error.__cause__ = cause
+        case Dead(reason=reason, record=record):
+            error = JobFailed(
+                f"{what} is dead: {reason}",
+                facts=[f"last error: {record.type}: {record.message}", f"at {record.where}"] if record else [],
+                fix="its dead letter has all errors and can be replayed: app.dead_letters",
+            )
+            error.reason, error.record = reason, record
+    error.job_id = job.id
+    return error
+
+
+def _key_text(value: Any) -> str | None:
+    """One value or several as a key: texts as they are, everything else in its JSON form."""
+    if value is None or isinstance(value, str):
+        return value
+    return msgspec.json.encode(value).decode()
+
+
+def _seconds(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise InvalidSetting(f"{name}={value!r} is not a time", fix="give seconds as a number, at least 0")
+    return float(value)
+
+
+def _delay(delay: float | None, at: datetime | None) -> float:
+    if at is None:
+        return 0.0 if delay is None else _seconds("delay", delay)
+    if delay is not None:
+        raise InvalidSetting("both delay and at are given", fix="say either how long or until when")
+    if at.tzinfo is None:
+        raise InvalidSetting(
+            f"at={at!r} has no time zone, so nobody can say when that is",
+            fix='give an aware datetime, such as datetime(2027, 1, 1, 9, tzinfo=ZoneInfo("Europe/Berlin"))',
+        )
+    return max((at - datetime.now(at.tzinfo)).total_seconds(), 0.0)
+
+
+def _text(name: str, value: str | None) -> str | None:
+    if value is None or (isinstance(value, str) and 0 < len(value) <= TEXT_LIMIT):
+        return value
+    raise InvalidSetting(f"{name}={value!r} cannot be used", fix=f"give a text of 1 to {TEXT_LIMIT} characters")
+
+
+def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    if headers is None:
+        return {}
+    wrong = [
+        f"{name!r}: {value!r}"
+        for name, value in headers.items()
+        if not isinstance(name, str) or not isinstance(value, str)
+    ]
+    if wrong:
+        raise InvalidSetting("headers are strings to strings", facts=wrong, fix="put other values into the arguments")
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
+    if size > HEADERS_LIMIT:
+        raise InvalidSetting(
+            f"the headers have {size} bytes, the limit is {HEADERS_LIMIT}", fix="headers are for small things"
+        )
+    return dict(headers)

@@ -1,0 +1,85 @@
+"""What people write and read: times, sizes, URLs without their secrets.
+
+    "1h30m"   ⇄  5400.0      w d h m s ms, in any mixture; a number alone is seconds already
+    "256KiB"  ⇄  262144      B KB MB GB in thousands, KiB MiB GiB in 1024s; a number alone is bytes already
+    redis://user:secret@host  →  redis://user:****@host
+
+Text forms appear in settings, on the command line and in messages only; in the code times are seconds and sizes bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from taskcore.errors import InvalidSetting
+
+__all__ = ["duration", "mask_url", "show_duration", "show_size", "size"]
+
+_SECONDS = {"w": 604_800.0, "d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|[wdhms])\s*", re.ASCII)
+_TIMES = re.compile(rf"(?:{_TIME.pattern})+", re.ASCII)
+_BYTES = {"gib": 1024**3, "mib": 1024**2, "kib": 1024, "gb": 1000**3, "mb": 1000**2, "kb": 1000, "b": 1, "": 1}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b)?\s*", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"\s*\d+(?:\.\d+)?\s*", re.ASCII)
+
+
+def duration(text: str | float) -> float:
+    """Seconds: ``duration("1h30m") == 5400.0``.
+
+    :raises InvalidSetting: it is not a time, or a negative or infinite one (TC104).
+    """
+    seconds = math.nan
+    if isinstance(text, str) and _TIMES.fullmatch(text):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _TIME.findall(text))
+    elif isinstance(text, int | float) or _NUMBER.fullmatch(text):
+        seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise InvalidSetting(f"{text!r} is not a time", fix='give seconds, or text such as "1h30m", "250ms", "14d"')
+    return seconds
+
+
+def show_duration(seconds: float) -> str:
+    """The time as ``duration`` reads it: ``"1h30m"``, ``"250ms"``."""
+    if seconds != int(seconds) or not seconds:
+        return f"{seconds * 1000:g}ms" if 0 < seconds < 1 else f"{seconds:.12g}s"
+    text, rest = "", int(seconds)
+    for unit in ("d", "h", "m", "s"):
+        number, rest = divmod(rest, int(_SECONDS[unit]))
+        text += f"{number}{unit}" if number else ""
+    return text
+
+
+def size(text: str | int) -> int:
+    """Bytes: ``size("256KiB") == 262144``.
+
+    :raises InvalidSetting: it is not a size (TC104).
+    """
+    match = _SIZE.fullmatch(str(text))
+    if match is None:
+        raise InvalidSetting(f"{text!r} is not a size", fix='give bytes, or text such as "256KiB", "1MB"')
+    return int(float(match[1]) * _BYTES[(match[2] or "").lower()])
+
+
+def show_size(number: int) -> str:
+    """The size as ``size`` reads it: ``"256KiB"``."""
+    unit = next(unit for unit in ("GiB", "MiB", "KiB", "B") if number % _BYTES[unit.lower()] == 0)
+    return f"{number // _BYTES[unit.lower()]}{unit}"
+
+
+_START = r"((?:^|,)[\w+.-]+://)"  # a URL may be a list of URLs
+_USER = re.compile(_START + r"([^/?#]*)@")  # greedy: a password may hold an "@" of its own,
+_SLOPPY = re.compile(_START + r"([^/?#:]*:(?!\d+(?:/[^@?]*)?(?:[?,]|$)).*)@")  # and, against the rules, "/", "?", "#"
+_SECRET = re.compile(r"(?i)(?<=[?&])([\w-]*(?:password|passwd|pwd|token|secret)[\w-]*)=[^&#]*")
+
+
+def mask_url(url: str) -> str:
+    """The URL without its secrets: ``redis://user:****@host``. On NATS a user alone is a token and is hidden too."""
+
+    def mask(found: re.Match[str]) -> str:
+        user, colon, _ = found[2].partition(":")
+        if colon:
+            return f"{found[1]}{user}:****@"
+        return f"{found[1]}{'****' if user and url.startswith(('nats', 'tls')) else user}@"
+
+    return _SECRET.sub(r"\1=****", (_USER if _USER.match(url) else _SLOPPY).sub(mask, url))

@@ -1,0 +1,22 @@
+"""Errors that come out of a task group as they went in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["errors_as_they_are"]
+
+
+@contextmanager
+def errors_as_they_are() -> Iterator[None]:
+    """A task group wraps even a lone error into a group; callers who write ``except BrokerUnavailable`` want the error."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is group:
+            raise
+        raise error from error.__cause__

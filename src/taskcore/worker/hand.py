@@ -1,0 +1,93 @@
+"""What a worker has in hand: a delivery from the moment it was received until it is settled."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import anyio
+import msgspec
+
+from taskcore.backend import Delivery
+from taskcore.envelope import NOTHING_YET, Envelope, Trail
+from taskcore.idempotency import Won
+from taskcore.task import Task
+
+__all__ = ["Job", "Slot"]
+
+Why = Literal["timeout", "lost", "shutdown"]
+
+#: Stands where an envelope could not be read (yet).
+UNREAD = Envelope(v=0, id="?", task="?", args=msgspec.Raw(b"null"), enqueued_at=0.0)
+
+
+class Job:
+    """A delivery and everything that was learnt about it. Steps fill it in, in this order."""
+
+    __slots__ = (
+        "alone",
+        "arguments",
+        "crashes",
+        "delivery",
+        "envelope",
+        "finished",
+        "first_lost",
+        "hold",
+        "lost",
+        "marker",
+        "received",
+        "started",
+        "task",
+        "trail",
+    )
+
+    def __init__(self, delivery: Delivery, received: float) -> None:
+        self.delivery = delivery
+        self.received = received
+        self.envelope = UNREAD
+        self.trail: Trail = NOTHING_YET
+        self.task: Task[..., Any] | None = None
+        self.arguments: Any = None
+        self.marker: str | None = None
+        self.crashes = 0
+        self.first_lost = False
+        self.hold: Won | None = None
+        self.alone = False
+        self.started = False
+        self.finished = False
+        self.lost = False
+
+    @property
+    def id(self) -> str:
+        """The job's id; ``"?"`` until the envelope is read."""
+        return self.envelope.id
+
+    @property
+    def story(self) -> Trail:
+        """The trail, with what was found out about crashes since it was written."""
+        if self.crashes == self.trail.crashes and self.first_lost == self.trail.first_lost:
+            return self.trail
+        return msgspec.structs.replace(self.trail, crashes=self.crashes, first_lost=self.first_lost)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For events."""
+        return {"job_id": self.envelope.id, "task": self.envelope.task, "queue": self.delivery.queue}
+
+
+class Slot:
+    """One of the coroutines that run jobs, one job at a time, as long as the worker lives."""
+
+    __slots__ = ("deadline", "job", "scope", "wake", "why")
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.job: Job | None = None
+        self.wake: anyio.Event | None = None
+        self.deadline: float | None = None
+        self.why: Why | None = None
+
+    def interrupt(self, why: Why) -> None:
+        """End what runs here, for this reason; the first reason counts."""
+        if self.job is not None and self.why is None:
+            self.why = why
+            self.scope.cancel()

@@ -1,0 +1,139 @@
+"""Keeping: leases stay ours while we work, and nothing runs longer than it may."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from taskcore.backend import Source
+from taskcore.errors import BrokerUnavailable
+from taskcore.idempotency import Idempotency
+from taskcore.store import Conflict, Store
+from taskcore.worker.outage import Outage
+
+if TYPE_CHECKING:
+    from taskcore.observe import Events
+    from taskcore.worker.hand import Job, Slot
+
+__all__ = ["Deadlines", "Keeper"]
+
+log = logging.getLogger("taskcore.worker")
+
+
+class Keeper:
+    """Extends the leases of everything in hand, in one batch, three times per lease.
+
+    A job whose lease turns out to be lost is interrupted: hands off (C7).
+
+    :param in_hand: every job from its receiving to its settling.
+    :param lost: called with a job whose lease was lost.
+    :param clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        in_hand: Collection[Job],
+        store: Store | None,
+        events: Events,
+        *,
+        lease: float,
+        lost: Callable[[Job], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._in_hand = in_hand
+        self._store = store
+        self._events = events
+        self._lease = lease
+        self._lost = lost
+        self._clock = clock
+        self._extended = float("-inf")
+        self._outage = Outage("broker (leases)", events)
+        self.keys = anyio.Lock()
+
+    def lease_over(self, job: Job) -> bool:
+        """Whether a lease has ended by our own clock, so that somebody else may have the job."""
+        return anyio.current_time() >= max(job.received, self._extended) + self._lease
+
+    async def run(self, source: Source) -> None:
+        """Extend until cancelled."""
+        pause = self._lease / 3
+        while True:
+            asleep = anyio.current_time()
+            await anyio.sleep(pause)
+            self._notice_block(anyio.current_time() - asleep - pause)
+            try:
+                await self._extend(source)
+                await self._prolong_holds()
+            except BrokerUnavailable as error:
+                await self._outage.down(error)
+            else:
+                self._outage.up()
+
+    async def _extend(self, source: Source) -> None:
+        jobs = [job for job in self._in_hand if not job.lost]
+        if not jobs:
+            return
+        asked = anyio.current_time()
+        gone = {id(delivery) for delivery in await source.extend([job.delivery for job in jobs])}
+        self._extended = asked
+        for job in jobs:
+            if id(job.delivery) in gone and not job.finished:
+                self._lost(job)
+
+    async def _prolong_holds(self) -> None:
+        """The keys of running jobs stay held as long as their leases do."""
+        store = self._store
+        if store is None or not any(job.hold is not None for job in self._in_hand):
+            return
+        async with self.keys:
+            holding = [job for job in self._in_hand if job.hold is not None and not job.finished]
+            until = self._clock() + self._lease
+            writes = [Idempotency.prolong(job.hold, until) for job in holding if job.hold is not None]
+            for job, answer in zip(holding, await store.put_many(writes), strict=True):
+                if job.hold is not None and not isinstance(answer, Conflict):
+                    job.hold.version = answer
+
+    def _notice_block(self, late: float) -> None:
+        """A task that computes in the event loop starves everything, this keeper first."""
+        if late > self._lease / 3:
+            log.warning(
+                "the event loop was blocked for %.1f s; leases last %g s. Run what computes in a thread or a process: "
+                '@app.task(runs_in="process")',
+                late,
+                self._lease,
+            )
+            self._events.emit("loop.blocked", seconds=late)
+
+
+class Deadlines:
+    """One sweeper for all time limits: it sleeps until the earliest one, and interrupts whoever overran."""
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        self._slots = slots
+        self._soonest = float("inf")
+        self._news = anyio.Event()
+
+    def watch(self, slot: Slot, deadline: float) -> None:
+        """Interrupt what runs in this slot when the time comes, unless the slot's deadline is cleared before."""
+        slot.deadline = deadline
+        if deadline < self._soonest:
+            self._soonest = deadline
+            self._news.set()
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            self._news = anyio.Event()
+            self._soonest = min(
+                (slot.deadline for slot in self._slots if slot.deadline is not None), default=float("inf")
+            )
+            with anyio.CancelScope(deadline=self._soonest):
+                await self._news.wait()
+            now = anyio.current_time()
+            for slot in self._slots:
+                if slot.deadline is not None and slot.deadline <= now:
+                    slot.deadline = None
+                    slot.interrupt("timeout")

@@ -1,0 +1,76 @@
+"""Errors of user code as text that can travel: bounded, and safe even when the error itself misbehaves."""
+
+from __future__ import annotations
+
+import traceback
+from types import TracebackType
+
+from taskcore.envelope import ErrorRecord
+
+__all__ = ["describe"]
+
+MESSAGE_LIMIT = 2_000  #: characters of a message
+TRACEBACK_LIMIT = 8_000  #: characters of a traceback; its end is kept, where the error is
+OURS = "taskcore"
+
+
+def describe(error: BaseException, *, when: float, worker: str, attempt: int) -> ErrorRecord:
+    """The record of an error for the trail; never raises, whatever the error's own methods do."""
+    return ErrorRecord(
+        type=_type_name(error),
+        message=_shorten(_message(error), MESSAGE_LIMIT),
+        when=when,
+        worker=worker,
+        attempt=attempt,
+        where=_where(error.__traceback__),
+        traceback=_traceback(error),
+    )
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    return (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except BaseException as second:  # noqa: BLE001 - a broken __str__ is the user's; the job's story must go on
+        return f"<no text: __str__ raised {type(second).__qualname__}>"
+    return text
+
+
+def _where(trace: TracebackType | None) -> str:
+    """The innermost place that is not in this library."""
+    place = ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] != OURS:
+            place = f"{_short_path(code.co_filename)}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return place
+
+
+def _short_path(path: str) -> str:
+    return "/".join(path.replace("\\", "/").split("/")[-2:])
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        text = "".join(traceback.format_exception(error, limit=-20))
+    except BaseException as second:  # noqa: BLE001 - formatting runs the error's own code
+        return f"<no traceback: formatting raised {type(second).__qualname__}>"
+    return _clean(text[-TRACEBACK_LIMIT:])
+
+
+def _shorten(text: str, limit: int) -> str:
+    text = text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return _clean(text)
+
+
+def _clean(text: str) -> str:
+    """Lone surrogates cannot be encoded."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

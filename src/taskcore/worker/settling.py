@@ -1,0 +1,232 @@
+"""Settling: what was concluded becomes durable, in the order of the contract (C8).
+
+    1. the key's outcome     committed under its fence; a job that lost its hold commits nothing
+    2. the ending            written once; an ending that is there already stands
+    3. the verdict           settle, the last step: only now may the broker forget the job
+    4. the start marker      cleared
+
+Each step is one batch for all jobs that ended while the last batch was under way, and may be repeated: whatever fails
+is tried again until the leases are over, then left to the broker, which hands the jobs out again. This is the only place
+in the library that calls ``settle``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+
+from taskcore.backend import Delivery, Source
+from taskcore.batching import Collector
+from taskcore.errors import BrokerUnavailable
+from taskcore.idempotency import Idempotency, Won, decode_claim
+from taskcore.lifecycle import Ack, Bury, Outcome, Release, Retry, Succeeded, Unencodable, Verdict
+from taskcore.results import Results
+from taskcore.store import Conflict, Store, Write
+from taskcore.worker.outage import Outage
+
+if TYPE_CHECKING:
+    from taskcore.observe import Events
+    from taskcore.worker.hand import Job
+
+__all__ = ["Conclusion", "Settler"]
+
+log = logging.getLogger("taskcore.worker")
+
+FULL = 2_000  #: conclusions waiting, above which no new jobs are received
+
+
+class Conclusion:
+    """A job, what it came to, and how far its settling has got."""
+
+    __slots__ = ("committed", "ending", "job", "outcome", "verdict")
+
+    def __init__(self, job: Job, outcome: Outcome, verdict: Verdict, ending: bytes | None) -> None:
+        self.job = job
+        self.outcome = outcome
+        self.verdict = verdict
+        self.ending = ending
+        self.committed = False
+
+
+class Settler:
+    """Carries conclusions to store and broker, a batch at a time.
+
+    :param forget: called with each job that is no longer in hand.
+    :param lease_over: whether a job's lease has ended by our own clock.
+    """
+
+    def __init__(
+        self,
+        store: Store | None,
+        events: Events,
+        *,
+        forget: Callable[[Job], None],
+        lease_over: Callable[[Job], bool],
+        keys: anyio.Lock,
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._forget = forget
+        self._lease_over = lease_over
+        self._keys = keys
+        self._concluded = Collector[Conclusion](full=FULL)
+        self._outage = Outage("broker (settling)", events)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more is concluded than can be settled at the moment."""
+        return self._concluded.is_full
+
+    def put(self, conclusion: Conclusion) -> None:
+        """Hand over a conclusion; never waits."""
+        self._concluded.put(conclusion)
+
+    def close(self) -> None:
+        """No more conclusions will come; ``run`` ends when the last one is settled."""
+        self._concluded.close()
+
+    async def run(self, source: Source) -> None:
+        """Settle until closed."""
+        while batch := await self._concluded.take():
+            while batch := self._still_ours(batch):
+                try:
+                    await self._commit(source, batch)
+                except BrokerUnavailable as error:
+                    await self._outage.down(error)
+                else:
+                    self._outage.up()
+                    break
+
+    async def settle_now(self, source: Source, delivery: Delivery, verdict: Verdict) -> bool:
+        """Settle one delivery and wait for it; False if its lease was lost.
+
+        :raises BrokerUnavailable: it may or may not be settled.
+        """
+        return not await source.settle([(delivery, verdict)])
+
+    def _still_ours(self, batch: list[Conclusion]) -> list[Conclusion]:
+        """Without those whose lease is over: somebody else may run them, so hands off (C7)."""
+        if not any(conclusion.job.lost or self._lease_over(conclusion.job) for conclusion in batch):
+            return batch
+        kept: list[Conclusion] = []
+        for conclusion in batch:
+            if conclusion.job.lost or self._lease_over(conclusion.job):
+                self._lost(conclusion.job)
+            else:
+                kept.append(conclusion)
+        return kept
+
+    def _lost(self, job: Job) -> None:
+        log.warning("lease of job %s lost; its outcome here is not recorded, another worker has it", job.id)
+        self._events.emit("job.lost", **job.facts)
+        self._forget(job)
+
+    async def _commit(self, source: Source, batch: list[Conclusion]) -> None:
+        if self._store is not None:
+            holding = [one for one in batch if one.job.hold is not None and not one.committed]
+            if holding:
+                await self._commit_keys(self._store, holding)
+            await self._write_endings(self._store, batch)
+        lost = await source.settle([(conclusion.job.delivery, conclusion.verdict) for conclusion in batch])
+        if lost:
+            gone = {id(delivery) for delivery in lost}
+            for conclusion in [conclusion for conclusion in batch if id(conclusion.job.delivery) in gone]:
+                self._lost(conclusion.job)
+            batch = [conclusion for conclusion in batch if id(conclusion.job.delivery) not in gone]
+        if self._store is not None:
+            await self._clear_markers(self._store, batch)
+        self._report(batch)
+
+    async def _commit_keys(self, store: Store, batch: Sequence[Conclusion]) -> None:
+        """The outcome of a key is what its holder says; a job whose hold was taken by another waits for the other's."""
+        async with self._keys:  # a hold that is being prolonged at this moment has another version in a moment
+            answers = await store.put_many([_key_write(one, one.job.hold) for one in batch if one.job.hold is not None])
+        for conclusion, answer in zip(batch, answers, strict=True):
+            conclusion.committed = True
+            if isinstance(answer, Conflict) and not _is_ours(conclusion, answer):
+                self._events.emit("key.lost", **conclusion.job.facts)
+                if isinstance(conclusion.verdict, Ack):
+                    conclusion.verdict = Retry(1.0, conclusion.job.delivery.trail)
+                    conclusion.ending = None
+
+    async def _write_endings(self, store: Store, batch: Sequence[Conclusion]) -> None:
+        writes = [
+            Results.write(conclusion.job.id, conclusion.ending, conclusion.job.task.options.keep_result)
+            for conclusion in batch
+            if conclusion.ending is not None
+            and conclusion.job.task is not None
+            and conclusion.job.task.options.keep_result is not None
+        ]
+        if not writes:
+            return
+        for write, answer in zip(writes, await store.put_many(writes), strict=True):
+            if isinstance(answer, Conflict) and answer.current is not None and answer.current.value != write.value:
+                self._events.emit("result.ignored", job_id=write.key.removeprefix("job/"))
+
+    async def _clear_markers(self, store: Store, batch: Sequence[Conclusion]) -> None:
+        """A start that ended is no crash; one that was interrupted never happened."""
+        writes: list[Write] = []
+        for conclusion in batch:
+            job = conclusion.job
+            if job.marker is None:
+                continue
+            before = job.crashes - job.trail.crashes
+            if isinstance(conclusion.verdict, Release) and before:
+                writes.append(Write(key=job.marker, value=str(before).encode(), keep=MARKER_KEPT))
+            else:
+                writes.append(Write(key=job.marker, value=None))
+        if writes:
+            await store.put_many(writes)
+
+    def _report(self, batch: Sequence[Conclusion]) -> None:
+        names: Counter[str] = Counter()
+        listening = bool(self._events.listeners)
+        for conclusion in batch:
+            self._forget(conclusion.job)
+            name = _event_name(conclusion)
+            names[name] += 1
+            if listening:
+                reason = conclusion.verdict.reason if isinstance(conclusion.verdict, Bury) else None
+                self._events.tell(name, {**conclusion.job.facts, "reason": reason})
+        self._events.counters.update(names)
+
+
+MARKER_KEPT = 7 * 86_400.0  #: seconds for which a start without an outcome is remembered
+
+
+def _key_write(conclusion: Conclusion, hold: Won) -> Write:
+    """What the end of a job means for its key."""
+    if isinstance(conclusion.outcome, Succeeded | Unencodable) and conclusion.ending is not None:
+        return Idempotency.complete(hold, conclusion.ending)
+    if isinstance(conclusion.verdict, Retry | Release):
+        return Idempotency.give_back(hold)
+    return Idempotency.release(hold)
+
+
+def _is_ours(conclusion: Conclusion, conflict: Conflict) -> bool:
+    """The write was done by an earlier try whose answer was lost."""
+    hold = conclusion.job.hold
+    if conflict.current is None or hold is None:
+        return conflict.current is None and isinstance(conclusion.verdict, Bury)
+    standing = decode_claim(conflict.current.value)
+    return standing.job == hold.claim.job and standing.fence == hold.claim.fence
+
+
+def _event_name(conclusion: Conclusion) -> str:
+    match conclusion.verdict:
+        case Ack():
+            return _ACKED.get(type(conclusion.outcome).__name__, "job.succeeded")
+        case Retry():
+            return _RETRIED.get(type(conclusion.outcome).__name__, "job.retried")
+        case Release():
+            return "job.released"
+        case Bury():
+            return "job.buried"
+
+
+_ACKED = {"Duplicate": "job.duplicate", "Cancelled": "job.cancelled", "Expired": "job.expired"}
+_RETRIED = {"Unrecognised": "job.parked", "Contended": "job.contended"}

@@ -1,0 +1,282 @@
+"""The heart: a free slot first, then a delivery; perform it; decide; settle.
+
+    _read ──▶ inbox ──▶ _slot × concurrency ──▶ _conclude ──▶ Settler ──▶ broker
+                           └ Performer.perform: one job to one outcome
+
+Slots are coroutines that live as long as the worker and loop over deliveries, because spawning a task for each job
+costs more than most jobs. Each slot has a cancel scope; what overruns its time, loses its lease or outlives the shutdown
+is interrupted through it, and the slot goes on with a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from taskcore.backend import Backend, Source
+from taskcore.errors import BrokerUnavailable
+from taskcore.lifecycle import Bury, Interrupted, Outcome, Rules, decide
+from taskcore.observe import Events
+from taskcore.store import Store
+from taskcore.task import Task
+from taskcore.worker.endings import ending_of
+from taskcore.worker.executors import Executors
+from taskcore.worker.hand import Job, Slot
+from taskcore.worker.keeping import Deadlines, Keeper
+from taskcore.worker.outage import Outage
+from taskcore.worker.pace import Pace
+from taskcore.worker.performing import Performer
+from taskcore.worker.settling import Conclusion, Settler
+
+__all__ = ["Worker"]
+
+log = logging.getLogger("taskcore.worker")
+
+AHEAD = 0.1  #: seconds of work that may wait in the inbox, so that slots never wait for the broker …
+MOST_AHEAD = 1_000  #: … and how many jobs that may be at most
+LAST_SETTLING = 5.0  #: seconds for which a stopping worker tries to settle what it has concluded
+
+
+class Worker:
+    """Runs the jobs of some queues until told to stop. All times in seconds.
+
+    :param tasks: by name; what is not in it is parked, never dropped.
+    :param queues: where to look, most urgent first.
+    :param concurrency: how many jobs run at once.
+    :param lease: how long a delivery is ours without word from us.
+    :param grace: how long running jobs may go on after ``stop``.
+    :param park_for: how long a job waits for a worker that knows its task.
+    :param clock: seconds since the epoch.
+    :param name: who we are, in trails and logs.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[..., Any]],
+        backend: Backend,
+        store: Store | None,
+        events: Events,
+        *,
+        queues: Sequence[str],
+        concurrency: int,
+        executors: Executors,
+        lease: float,
+        grace: float,
+        park_for: float,
+        clock: Callable[[], float],
+        name: str,
+    ) -> None:
+        self._backend = backend
+        self._events = events
+        self._queues = tuple(queues)
+        self._lease = lease
+        self._grace = grace
+        self._strangers = Rules(park_for=park_for)  # for jobs whose task we do not know
+        self._roll = random.Random().random
+        self._in_hand: set[Job] = set()
+        self._inbox: deque[Job] = deque()
+        self._slots = [Slot() for _ in range(concurrency)]
+        self._idle: list[Slot] = []
+        self._waking = False
+        self._room: anyio.Event | None = None
+        self._pace = Pace()
+        self._stopping = anyio.Event()
+        self._quiet = anyio.Event()
+        self._deadlines = Deadlines(self._slots)
+        self._keeper = Keeper(self._in_hand, store, events, lease=lease, lost=self._lose, clock=clock)
+        self._settler = Settler(
+            store, events, forget=self._forget, lease_over=self._keeper.lease_over, keys=self._keeper.keys
+        )
+        self._performer = Performer(
+            tasks,
+            store,
+            events,
+            executors=executors,
+            settler=self._settler,
+            deadlines=self._deadlines,
+            features=backend.features,
+            lease=lease,
+            clock=clock,
+            name=name,
+        )
+
+    def stop(self) -> None:
+        """Begin to stop: nothing new starts, what runs may finish within the grace (C21)."""
+        self._stopping.set()
+
+    def interrupt(self) -> None:
+        """Stop now: what runs is interrupted and given back."""
+        self._grace = 0.0
+        self._stopping.set()
+        self._quiet.set()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Work until ``stop``; ends when everything in hand is settled or given back.
+
+        :raises BrokerUnavailable: the broker could not be reached at the start. Later outages are waited for.
+        """
+        consuming = self._backend.consume(self._queues, lease=self._lease)
+        async with consuming as source, anyio.create_task_group() as helpers:
+            helpers.start_soon(self._keeper.run, source)
+            helpers.start_soon(self._deadlines.run)
+            self._performer.source = source
+            async with anyio.create_task_group() as settling:
+                settling.start_soon(self._settler.run, source)
+                async with anyio.create_task_group() as working:
+                    for slot in self._slots:
+                        working.start_soon(self._slot, slot)
+                    working.start_soon(self._read, source)
+                    task_status.started()
+                    await self._stopping.wait()
+                    await self._wind_down()
+                self._settler.close()
+                settling.cancel_scope.deadline = anyio.current_time() + LAST_SETTLING
+            helpers.cancel_scope.cancel()
+
+    # ── receiving ──
+
+    async def _read(self, source: Source) -> None:
+        """Receive as much as there is room for, and never more."""
+        outage = Outage("broker", self._events)
+        with anyio.CancelScope() as self._reading:
+            while not self._stopping.is_set():
+                room = self._count_room()
+                if room <= 0:
+                    self._room = anyio.Event()
+                    await self._room.wait()
+                    self._room = None
+                    continue
+                try:
+                    deliveries = await source.receive(room)
+                except BrokerUnavailable as error:
+                    await outage.down(error)
+                    continue
+                outage.up()
+                now = anyio.current_time()
+                jobs = [Job(delivery, now) for delivery in deliveries]
+                self._in_hand.update(jobs)
+                self._inbox.extend(jobs)
+                self._wake_one()
+
+    def _count_room(self) -> int:
+        if self._settler.is_behind:
+            return 0
+        return len(self._idle) + min(int(self._pace.rate() * AHEAD), MOST_AHEAD) - len(self._inbox)
+
+    def _wake_one(self) -> None:
+        """Wake one slot; it wakes the next if there is more. So a slot that never has to wait works undisturbed."""
+        if not self._waking and self._idle and self._inbox:
+            wake = self._idle.pop().wake
+            if wake is not None:
+                self._waking = True
+                wake.set()
+
+    # ── slots ──
+
+    async def _slot(self, slot: Slot) -> None:
+        while not self._stopping.is_set():
+            with anyio.CancelScope() as slot.scope:
+                await self._work(slot)
+            if slot.job is not None:
+                self._conclude_interrupted(slot, slot.job)
+        if not any(slot.job is not None for slot in self._slots):
+            self._quiet.set()
+
+    async def _work(self, slot: Slot) -> None:
+        """Job after job, until the worker stops or this slot's scope is used up."""
+        while not self._stopping.is_set():
+            if not self._inbox:
+                await self._wait_for_job(slot)
+                continue
+            job = slot.job = self._inbox.popleft()
+            if self._inbox:
+                self._wake_one()
+            elif self._room is not None:
+                self._room.set()
+            outcome = await self._performer.perform(job, slot)
+            slot.job = None
+            self._conclude(job, outcome)
+            if slot.scope.cancel_called:
+                slot.why = None
+                return
+
+    async def _wait_for_job(self, slot: Slot) -> None:
+        slot.wake = anyio.Event()
+        self._idle.append(slot)
+        if self._room is not None:
+            self._room.set()
+        await slot.wake.wait()
+        self._waking = False
+
+    # ── concluding ──
+
+    def _conclude(self, job: Job, outcome: Outcome | None) -> None:
+        """From the outcome to the verdict to the settler; an outcome of None is a lease that was lost."""
+        if job.finished:
+            return
+        job.finished = True
+        self._pace.jobs += 1
+        if outcome is None or job.lost:
+            self._events.emit("job.lost", **job.facts)
+            self._forget(job)
+            return
+        rules = job.task.options.rules if job.task is not None else self._strangers
+        verdict = decide(outcome, job.story, rules, roll=self._roll())
+        if isinstance(verdict, Bury):
+            log.error("job %s of %s is dead: %s", job.id, job.envelope.task, verdict.reason)
+        self._settler.put(Conclusion(job, outcome, verdict, ending_of(job, outcome, verdict)))
+
+    def _conclude_interrupted(self, slot: Slot, job: Job) -> None:
+        """What ran in this slot was cut short; why decides what that means."""
+        why, slot.why, slot.job, slot.deadline = slot.why, None, None, None
+        if why == "timeout":
+            self._conclude(job, self._performer.overran(job))
+        elif why == "lost":
+            self._conclude(job, None)
+        else:
+            self._conclude(job, Interrupted())
+
+    def _lose(self, job: Job) -> None:
+        """A lease was lost: interrupt the job if it runs, forget it if it waits."""
+        job.lost = True
+        for slot in self._slots:
+            if slot.job is job:
+                slot.interrupt("lost")
+                return
+        if job in self._inbox:
+            self._inbox.remove(job)
+            self._conclude(job, None)
+
+    def _forget(self, job: Job) -> None:
+        self._in_hand.discard(job)
+        if self._room is not None:
+            self._room.set()
+
+    # ── stopping ──
+
+    async def _wind_down(self) -> None:
+        """First the reader, then what has not started, then what runs; the settler comes last, by itself."""
+        self._reading.cancel()
+        while self._inbox:
+            self._conclude(self._inbox.popleft(), Interrupted())
+        for idle in self._idle:
+            if idle.wake is not None:
+                idle.wake.set()
+        running = 0
+        for slot in self._slots:
+            if slot.job is not None and slot.job.started:
+                running += 1
+            else:
+                slot.interrupt("shutdown")
+        if running:
+            log.info("stopping: %d running jobs have up to %g s to finish", running, self._grace)
+        with anyio.move_on_after(self._grace):
+            await self._quiet.wait()
+        for slot in self._slots:
+            slot.interrupt("shutdown")

@@ -1,0 +1,215 @@
+"""The rule book: decide() is total, pure, and keeps its table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import taskcore.lifecycle as rules_module
+from taskcore import Reject, Retry, RetryLater, Snooze
+from taskcore.envelope import ErrorRecord, Trail, decode_trail
+from taskcore.errors import InvalidSetting
+from taskcore.lifecycle import (
+    Ack,
+    Buried,
+    Bury,
+    Cancelled,
+    Contended,
+    Duplicate,
+    Expired,
+    Failed,
+    Interrupted,
+    Malformed,
+    Outcome,
+    Release,
+    Rules,
+    Succeeded,
+    Suspected,
+    TimedOut,
+    Unencodable,
+    Unrecognised,
+    decide,
+    last_chance,
+    suspected,
+)
+from taskcore.lifecycle import Retry as Again
+
+RECORD = ErrorRecord(type="E", message="m", when=1.0, worker="w", attempt=1)
+
+times = st.floats(0, 1e6)
+errors = st.sampled_from([ValueError("v"), OSError("o"), SystemExit(), Reject("never"), RetryLater(7.0), Snooze(9.0)])
+outcomes = st.one_of(
+    st.builds(Succeeded, st.binary()),
+    st.builds(Duplicate, st.binary()),
+    st.builds(Contended, times),
+    st.builds(Failed, errors, st.just(RECORD)),
+    st.just(TimedOut(RECORD)),
+    st.just(Unencodable(RECORD)),
+    st.builds(Malformed, st.text(max_size=5)),
+    st.builds(Unrecognised, st.text(max_size=5), times),
+    st.just(Interrupted()),
+    st.builds(Suspected, st.integers(0, 9)),
+    st.builds(Buried, st.text(max_size=5)),
+    st.just(Cancelled()),
+    st.just(Expired()),
+)
+trails = st.builds(
+    Trail,
+    attempts=st.integers(0, 10),
+    crashes=st.integers(0, 5),
+    copies=st.integers(0, 20),
+    parked_since=st.none() | times,
+)
+all_rules = st.builds(
+    Rules,
+    retry=st.builds(Retry, attempts=st.integers(1, 8), give_up_on=st.sampled_from([(), (ValueError,)])),
+    crashes=st.integers(1, 5),
+    park_for=times,
+)
+rolls = st.floats(0, 1, exclude_max=True)
+
+
+@given(outcomes, trails, all_rules, rolls)
+def test_total_and_pure(outcome, trail, rules, roll):
+    """Every outcome has a verdict, and the same question has the same answer."""
+    verdict = decide(outcome, trail, rules, roll=roll)
+
+    assert isinstance(verdict, Ack | Again | Release | Bury)
+    assert decide(outcome, trail, rules, roll=roll) == verdict
+
+
+def test_the_strategy_above_knows_every_outcome():
+    """A new outcome has to be added to these tests."""
+    named = set(re.findall(r"(\w+)\(", Path(__file__).read_text(encoding="utf-8").split("outcomes = ")[1].split("trails =")[0]))
+    named |= {"Succeeded", "Duplicate", "Contended", "Failed", "Malformed", "Unrecognised", "Suspected", "Buried"}
+
+    assert {kind.__name__ for kind in get_args(Outcome)} <= named
+
+
+def test_the_table_knows_every_outcome():
+    """The table at the top of the file names every outcome."""
+    table = (rules_module.__doc__ or "").split("outcome  ")[1]
+
+    assert [kind.__name__ for kind in get_args(Outcome) if kind.__name__ not in table] == []
+
+
+@given(outcomes, trails, all_rules, rolls)
+def test_counters_never_shrink(outcome, trail, rules, roll):
+    """Attempts, crashes, copies and errors in a verdict's trail are never less than before (C5)."""
+    verdict = decide(outcome, trail, rules, roll=roll)
+
+    if isinstance(verdict, Again | Bury):
+        after = decode_trail(verdict.trail)
+        assert after.attempts >= trail.attempts
+        assert after.crashes >= trail.crashes
+        assert after.copies >= trail.copies
+        assert after.errors[: len(trail.errors)] == trail.errors
+
+
+@given(trails, all_rules, rolls, st.sampled_from([OSError("o"), ValueError("v"), RetryLater(3.0)]))
+def test_attempts_are_bounded(trail, rules, roll, error):
+    """An error never leads to more attempts than the policy allows (C3)."""
+    verdict = decide(Failed(error, RECORD), trail, rules, roll=roll)
+
+    if trail.attempts + 1 >= rules.retry.attempts:
+        assert isinstance(verdict, Bury)
+    assert decode_trail(verdict.trail).attempts == trail.attempts + 1
+
+
+def verdict_on(outcome, trail=Trail(), rules=Rules()):
+    return decide(outcome, trail, rules, roll=0.5)
+
+
+@pytest.mark.parametrize("outcome", [Succeeded(b"1"), Duplicate(b"1"), Cancelled(), Expired()])
+def test_done(outcome):
+    """What is over is acknowledged."""
+    assert verdict_on(outcome) == Ack()
+
+
+def test_exhausted_is_not_the_same_as_not_retryable():
+    """The reason of a dead letter says whether patience ran out or there was no point."""
+    no_more = Rules(retry=Retry(attempts=1))
+    no_point = Rules(retry=Retry(give_up_on=(ValueError,)))
+
+    assert verdict_on(Failed(ValueError("v"), RECORD), rules=no_more).reason == "exhausted"
+    assert verdict_on(Failed(ValueError("v"), RECORD), rules=no_point).reason == "not retryable"
+
+
+def test_time_outs_are_failures():
+    """Overrunning uses an attempt and follows the policy, as a TimeoutError."""
+    assert isinstance(verdict_on(TimedOut(RECORD)), Again)
+    assert verdict_on(TimedOut(RECORD), rules=Rules(retry=Retry(give_up_on=(TimeoutError,)))).reason == "not retryable"
+
+
+def test_retry_later_uses_an_attempt():
+    """The function chooses the time, not the number of attempts."""
+    verdict = verdict_on(Failed(RetryLater(7.0), RECORD))
+
+    assert verdict.after == 7.0
+    assert decode_trail(verdict.trail).attempts == 1
+
+
+@given(trails, all_rules, st.sampled_from([Failed(Snooze(9.0), RECORD), Contended(9.0)]))
+def test_waiting_uses_no_attempt(trail, rules, outcome):
+    """Sleeping, or waiting for a key, never uses up a job."""
+    verdict = decide(outcome, trail, rules, roll=0.5)
+
+    assert verdict.after == 9.0
+    assert decode_trail(verdict.trail).attempts == trail.attempts
+    assert decode_trail(verdict.trail).errors == trail.errors
+
+
+def test_reject():
+    """A rejected job is dead at once, with the function's own reason."""
+    assert verdict_on(Failed(Reject("card is stolen"), RECORD)).reason == "rejected: card is stolen"
+
+
+def test_unencodable_result_is_never_repeated():
+    """The work is done: the job is dead, whatever the policy would still allow."""
+    assert verdict_on(Unencodable(RECORD)).reason == "result"
+
+
+def test_interrupted_costs_nothing():
+    """Shutdown gives the job back as it was."""
+    assert verdict_on(Interrupted(), Trail(attempts=3)) == Release()
+
+
+def test_parking():
+    """An unknown task waits longer each time, uses no attempt, and is dead after its time, not before."""
+    rules = Rules(park_for=3600.0)
+    trail, now, waits = Trail(), 1_000.0, []
+    while isinstance(verdict := decide(Unrecognised("?", now), trail, rules, roll=0.5), Again):
+        waits.append(verdict.after)
+        trail = decode_trail(verdict.trail)
+        now += verdict.after
+
+    assert waits[:4] == [1.0, 1.0, 2.0, 4.0]
+    assert max(waits) == 60.0
+    assert now - 1_000.0 >= 3600.0
+    assert trail.attempts == 0
+    assert verdict.reason == "unrecognised: ?"
+
+
+@given(all_rules)
+def test_poison(rules):
+    """A job may start as often as `crashes` says, and the last of these starts is the one that runs alone (C12)."""
+    starts = 0
+    while not suspected(starts, rules):
+        assert last_chance(starts, rules) is (starts == rules.crashes - 1)
+        starts += 1
+
+    assert starts == rules.crashes
+    assert verdict_on(Suspected(starts), rules=rules).reason == "poison"
+
+
+@pytest.mark.parametrize("wrong", [-1, float("inf"), float("nan"), "1", True, None])
+@pytest.mark.parametrize("control", [RetryLater, Snooze])
+def test_impossible_times(control, wrong):
+    """RetryLater and Snooze refuse what is not a time in seconds."""
+    with pytest.raises(InvalidSetting):
+        control(wrong)

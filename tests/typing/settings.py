@@ -1,0 +1,20 @@
+"""What type checkers must know about settings; read by them, never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from taskcore.config import Loaded, Settings, load
+from taskcore.policy import Retry
+from taskcore.text import duration, mask_url
+
+assert_type(load(), Loaded)
+assert_type(load(arguments={"url": "memory://"}, environ={}, directory=".").settings, Settings)
+assert_type(load().settings.queues, tuple[str, ...] | None)
+assert_type(load().settings.retry, Retry)
+assert_type(load().sources["url"], str)
+assert_type(duration("1h30m"), float)
+assert_type(mask_url("redis://ada:secret@host"), str)
+
+load().settings.url = "redis://"  # type: ignore[misc]  # settings are frozen
+Settings("memory://")  # type: ignore[misc]  # by keyword only
