@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def virtual_time() -> Iterator[Any]:
+def virtual_time() -> Any:
     """Options for anyio.run under which time passes only when nobody has anything to do."""
     import trio.testing  # noqa: PLC0415 - trio's clock is bound to the moment it is made
 
-    yield {"backend": "trio", "backend_options": {"clock": trio.testing.MockClock(autojump_threshold=0)}}
+    return {"backend": "trio", "backend_options": {"clock": trio.testing.MockClock(autojump_threshold=0)}}

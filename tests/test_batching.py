@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import anyio
 import pytest
 
@@ -18,6 +20,7 @@ class Recorder:
         self.under_way = 0
 
     async def commit(self, batch: list[int]) -> list[int]:
+        """Answer each item with ten times itself."""
         self.under_way += 1
         assert self.under_way == 1, "two commits at once"
         await anyio.sleep(0.01)
@@ -50,7 +53,7 @@ async def test_company_shares_a_batch():
 
     assert answers == {item: item * 10 for item in range(50)}
     assert len(recorder.batches) == 2
-    assert sorted(sum(recorder.batches, [])) == list(range(50))
+    assert sorted(chain.from_iterable(recorder.batches)) == list(range(50))
 
 
 async def test_batches_have_a_limit():
@@ -63,7 +66,7 @@ async def test_batches_have_a_limit():
             group.start_soon(group_commit.submit, item)
 
     assert max(map(len, recorder.batches)) == 7
-    assert sorted(sum(recorder.batches, [])) == list(range(50))
+    assert sorted(chain.from_iterable(recorder.batches)) == list(range(50))
 
 
 async def test_a_failed_batch_fails_its_own_items_only():

@@ -39,6 +39,7 @@ from taskcore.lifecycle import (
 )
 from taskcore.lifecycle import Retry as Again
 
+NOTHING_YET, DEFAULTS = Trail(), Rules()
 RECORD = ErrorRecord(type="E", message="m", when=1.0, worker="w", attempt=1)
 
 times = st.floats(0, 1e6)
@@ -85,7 +86,9 @@ def test_total_and_pure(outcome, trail, rules, roll):
 
 def test_the_strategy_above_knows_every_outcome():
     """A new outcome has to be added to these tests."""
-    named = set(re.findall(r"(\w+)\(", Path(__file__).read_text(encoding="utf-8").split("outcomes = ")[1].split("trails =")[0]))
+    named = set(
+        re.findall(r"(\w+)\(", Path(__file__).read_text(encoding="utf-8").split("outcomes = ")[1].split("trails =")[0])
+    )
     named |= {"Succeeded", "Duplicate", "Contended", "Failed", "Malformed", "Unrecognised", "Suspected", "Buried"}
 
     assert {kind.__name__ for kind in get_args(Outcome)} <= named
@@ -121,7 +124,8 @@ def test_attempts_are_bounded(trail, rules, roll, error):
     assert decode_trail(verdict.trail).attempts == trail.attempts + 1
 
 
-def verdict_on(outcome, trail=Trail(), rules=Rules()):
+def verdict_on(outcome, trail=NOTHING_YET, rules=DEFAULTS):
+    """The verdict, with everything else as by default."""
     return decide(outcome, trail, rules, roll=0.5)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from taskcore.backend import Backend
-from taskcore.config import mask_url
 from taskcore.errors import AdapterMissing, InvalidURL
 from taskcore.store import Store
+from taskcore.text import mask_url
 
 __all__ = ["has_store", "open_backend", "open_store"]
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -24,21 +24,22 @@ from taskcore.adapters import has_store, open_backend, open_store
 from taskcore.asking import Desk
 from taskcore.backend import Backend, QueueStats
 from taskcore.client import Client, store_required
-from taskcore.config import Settings, load, mask_url
+from taskcore.config import Settings, load
 from taskcore.deadletter import DeadLetters
 from taskcore.errors import NotRunning, SetupError
 from taskcore.observe import Event, Events, ObservedBackend
-from taskcore.portal import Portal, SyncApp
+from taskcore.portal import Portal
 from taskcore.results import JobOutcome
 from taskcore.router import Declared, Router
 from taskcore.store import Store
-from taskcore.task import Call, Job, JobStatus, Task
+from taskcore.task import Call, Job, JobStatus, SyncJob, Task
+from taskcore.text import mask_url
 from taskcore.worker import Worker
 from taskcore.worker.errors import errors_as_they_are
 from taskcore.worker.executors import Executors
 from taskcore.worker.signals import stop_on_signals
 
-__all__ = ["App"]
+__all__ = ["App", "SyncApp"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -342,6 +343,31 @@ class App(Router):
 
     def _queues(self) -> list[str]:
         return sorted({task.options.queue for task in self.tasks.values()})
+
+
+class SyncApp:
+    """``app.sync``: blocking forms of what an app can do."""
+
+    def __init__(self, app: App, portal: Portal) -> None:
+        self._app = app
+        self._portal = portal
+
+    def enqueue_many(self, calls: Iterable[Call[R]]) -> list[SyncJob[R]]:
+        """As :meth:`taskcore.App.enqueue_many`, blocking."""
+
+        async def send() -> list[Job[R]]:
+            return await self._app.enqueue_many(calls)
+
+        return [SyncJob(job) for job in self._app.run_blocking(send)]
+
+    @contextmanager
+    def running(self, *, queues: Sequence[str] | None = None, concurrency: int | None = None) -> Iterator[App]:
+        """As :meth:`taskcore.App.running`: a worker in the background of a program without an event loop."""
+        leave = self._portal.hold(lambda: self._app.running(queues=queues, concurrency=concurrency))
+        try:
+            yield self._app
+        finally:
+            leave()
 
 
 async def _work(worker: Worker, ended: anyio.Event, *, task_status: anyio.abc.TaskStatus[None]) -> None:

@@ -69,8 +69,8 @@ class GroupCommit(Generic[T, R]):
         try:
             with anyio.CancelScope(shield=True):
                 answers = await self._commit([entry.item for entry in batch])
-            for entry, answer in zip(batch, answers, strict=True):
-                entry.succeed(answer)
+                for entry, answer in zip(batch, answers, strict=True):
+                    entry.succeed(answer)
         except BaseException as error:
             for entry in batch:
                 entry.fail(error)
@@ -139,6 +139,7 @@ class Collector(Generic[T]):
         self._items.append(item)
         if self._arrival is not None:
             self._arrival.set()
+            self._arrival = None
 
     def close(self) -> None:
         """No more items will come; ``take`` ends when the last one is gone."""
@@ -151,6 +152,5 @@ class Collector(Generic[T]):
         while not self._items and not self._closed:
             self._arrival = anyio.Event()
             await self._arrival.wait()
-            self._arrival = None
         items, self._items = self._items, []
         return items

@@ -10,8 +10,8 @@ A call with a key takes three steps, each of which may be repeated after a crash
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 import msgspec
@@ -38,6 +38,13 @@ R = TypeVar("R")
 
 #: Why a call was not sent, or may not have been.
 SendError: TypeAlias = EnqueueRefused | EnqueueUncertain | KeyConflict | BrokerUnavailable
+
+ANSWERS: Final[Mapping[type[Published], str]] = {
+    Stored: "job.enqueued",
+    Duplicate: "job.duplicate",
+    Refused: "job.refused",
+    Uncertain: "job.uncertain",
+}
 
 BATCH = 500  #: jobs in one publish; a broker that runs a batch as one script is busy for about a millisecond
 
@@ -156,16 +163,8 @@ class Client:
         return [Uncertain(f"the broker did not answer within {self._timeout:g} s")] * len(batch)
 
     def _conclude(self, call: Call[R], outgoing: Outgoing, answer: Published) -> Job[R] | SendError:
-        counters = self._events.counters
-        if isinstance(answer, Stored):
-            name = "job.enqueued"
-        elif isinstance(answer, Duplicate):
-            name = "job.duplicate"
-        elif isinstance(answer, Refused):
-            name = "job.refused"
-        else:
-            name = "job.uncertain"
-        counters[name] += 1
+        name = ANSWERS[type(answer)]
+        self._events.counters[name] += 1
         if self._events.listeners:
             self._events.tell(name, {"job_id": outgoing.id, "task": call.task.name, "queue": outgoing.queue})
         if isinstance(answer, Stored | Duplicate):

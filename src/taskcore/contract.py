@@ -29,14 +29,15 @@ from decimal import Decimal
 from enum import Enum
 from functools import partial
 from itertools import chain, repeat
+from operator import itemgetter
 from types import NoneType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import msgspec
 
 from taskcore.errors import InvalidArguments, InvalidContract, UnencodableResult
-from taskcore.shape import Flaw, NoShape, Shape, describe, explain, flaw_of, model_schema, same, show, tidy
+from taskcore.shape import Flaw, NoShape, Shape, describe, explain, model_schema, resolve, same, show, tidy
 
 __all__ = ["Arguments", "Contract", "Upcast", "compile_contract"]
 
@@ -65,32 +66,23 @@ class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """What one task promises; `compile_contract` makes it.
+    """What one task promises; `compile_contract` makes it."""
 
-    :param name: the task's name.
-    :param version: the version that `pack` writes and `unpack` returns.
-    :param function: the function whose signature it is.
-    :param raises: the errors that travel typed.
-    :param where: file and line of the function, such as ``hello.py:7``.
-    :param signature: for people: ``greet(name: str, times: int = 1) -> str``.
-    :param parameters: the names of the parameters, in order.
-    """
-
-    name: str
-    version: int
-    function: Function
-    raises: tuple[type[BaseException], ...]
-    where: str
-    signature: str
-    parameters: tuple[str, ...]
-    _parameters: tuple[Parameter, ...]
+    name: str  #: the task's name
+    version: int  #: the version that `pack` writes and `unpack` returns
+    function: Function  #: the function whose signature it is
+    raises: tuple[type[BaseException], ...]  #: the errors that travel typed
+    where: str  #: file and line of the function: ``hello.py:7``
+    signature: str  #: for people: ``greet(name: str, times: int = 1) -> str``
+    parameters: tuple[str, ...]  #: their names, in order
+    _parameters: tuple[inspect.Parameter, ...]  # with the type resolved, and the default as msgspec wants it
+    _nameless: frozenset[str]  # positional only
+    _by_name: tuple[str, ...]  # keyword only
     _struct: type[Arguments]
     _arguments: Shape
     _result: Shape
     _upcasts: Mapping[int, Upcast]
     _errors: Mapping[str, ErrorShape]
-    _nameless: frozenset[str]  # positional-only parameters
-    _by_name: tuple[str, ...]  # keyword-only parameters
 
     def __repr__(self) -> str:
         return f"<Contract {self.name} version {self.version}: {self.signature}>"
@@ -117,18 +109,18 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return self._admit(args, kwargs)[1]
 
     def _admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bytes]:
-        try:
-            if self._nameless and not self._nameless.isdisjoint(kwargs):
-                raise TypeError("positional only")  # the struct below would take it by name
-            return self._arguments.admit(self._struct(*args, **kwargs))
-        except Exception as error:  # arguments bring their own code: __eq__, __post_init__, serializers
-            problems = self._misuse(args, kwargs) or [tidy(error)]
-            what = f"{self.function.__name__}() refuses these arguments; nothing was sent"
-            raise self._refusal(what, problems) from None
+        failure: object = None
+        if self._nameless.isdisjoint(kwargs):  # the struct would take those by name, too
+            try:
+                return self._arguments.admit(self._struct(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001 - arguments bring their own code: __eq__, __post_init__, …
+                failure = error
+        what = f"{self.function.__name__}() refuses these arguments; nothing was sent"
+        raise self._refusal(self._misuse(args, kwargs) or [tidy(failure)], what=what)
 
     def _misuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
         """What is wrong with a call."""
-        names = [name for name in self.parameters if name not in self._by_name]
+        names = self.parameters[: len(self.parameters) - len(self._by_name)]
         given = dict(zip(names, args, strict=False))
         lines = self._misfits({**kwargs, **given}, wire=False)
         for name in kwargs:
@@ -141,23 +133,24 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return lines
 
     def _misfits(self, given: Mapping[str, Any], *, wire: bool) -> list[str]:
-        """What is wrong with arguments by name: their values first, then the names."""
+        """What is wrong with arguments by name: with their values, then with their names."""
         lines = []
-        for parameter in self._parameters:
-            if parameter.name in given:
-                lines += explain(parameter.annotation, given[parameter.name], parameter.name, wire=wire)
-        open_names = [name for name in self.parameters if name not in given]
+        for each in self._parameters:
+            if each.name in given:
+                lines += explain(each.annotation, given[each.name], each.name, wire=wire)
+        absent = [each for each in self._parameters if each.name not in given]
         for name in given:
             if name not in self.parameters:
-                alike = difflib.get_close_matches(str(name), open_names, n=1)
+                alike = difflib.get_close_matches(str(name), [each.name for each in absent], n=1)
                 lines.append(f"{name}: unexpected" + (f" (did you mean {alike[0]}?)" if alike else ""))
-        return lines + [
-            f"{each.name}: missing" for each in self._parameters if each.name in open_names and each.required
-        ]
+        return lines + [f"{each.name}: missing" for each in absent if each.default is each.empty]
 
-    def _refusal(self, what: str, problems: Iterable[str], fix: str | None = None) -> InvalidArguments:
-        facts = [*problems, f"contract: {self.signature}, defined at {self.where}"]
-        return InvalidArguments(what, facts=facts, fix=fix)
+    def _refusal(self, problems: Iterable[str], *, what: str = "", fix: str | None = None) -> InvalidArguments:
+        what = what or f"the payload does not fit {self.function.__name__}() version {self.version}"
+        return InvalidArguments(what, facts=[*problems, self._told()], fix=fix)
+
+    def _told(self) -> str:
+        return f"contract: {self.signature}, defined at {self.where}"
 
     # the worker's side
 
@@ -170,42 +163,34 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         try:
             arguments: Arguments = self._arguments.decode(data)
         except Exception as error:  # the classes of arguments bring their own code
-            given = self._read(data)
-            raise self._refusal(self._unfit(), self._misfits(given, wire=True) or [tidy(error)]) from error
+            raise self._refusal(self._misfits(self._read(data), wire=True) or [tidy(error)]) from error
         return arguments
 
-    def _upcast(self, payload: bytes | msgspec.Raw, version: int) -> bytes:
+    def _upcast(self, payload: bytes | msgspec.Raw, version: int) -> bytes | msgspec.Raw:
         """The payload as this version would have written it."""
         written = f"it was written for version {version}"
         if version > self.version:
-            raise self._refusal(self._unfit(), [written], "upgrade the workers before the senders")
-        if version not in self._upcasts:  # they have no gaps
+            raise self._refusal([written], fix="upgrade the workers before the senders")
+        if version not in self._upcasts:  # which have no gaps
             missing = f"no upcast from version {version} to {version + 1}"
-            raise self._refusal(self._unfit(), [written, missing], f"upcasts={{{version}: …}} on the task")
-        given = self._read(payload)
+            raise self._refusal([written, missing], fix=f"declare it on the task: upcasts={{{version}: …}}")
+        self._read(payload)
         for step in range(version, self.version):
             try:
-                given = self._upcasts[step](given)
-                data = PLAIN.encode(given)
+                payload = _climb(self._upcasts[step], payload)
             except Exception as error:
-                failed = f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}: {error}"
-                raise self._refusal(self._unfit(), [written, failed]) from error
-            if not isinstance(given, dict):
-                odd = f"the upcast from version {step} to {step + 1} returned {show(given)}, not a dict"
-                raise self._refusal(self._unfit(), [written, odd])
-        return data
+                failed = f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}: {tidy(error)}"
+                raise self._refusal([written, failed]) from error
+        return payload
 
     def _read(self, payload: bytes | msgspec.Raw) -> dict[str, Any]:
         try:
             given = PLAIN.decode(payload)
         except Exception as error:
-            raise self._refusal(self._unfit(), [f"not JSON: {error}"]) from error
+            raise self._refusal([f"not JSON: {error}"]) from error
         if not isinstance(given, dict):
-            raise self._refusal(self._unfit(), [f"expected a JSON object, got {show(given)}"])
+            raise self._refusal([f"expected a JSON object, got {show(given)}"])
         return given
-
-    def _unfit(self) -> str:
-        return f"the payload does not fit {self.function.__name__}() version {self.version}"
 
     def spread(self, function: Function, arguments: Arguments) -> Any:
         """Calls the function with the arguments, by position or by name as the signature says; returns what it returns."""
@@ -226,63 +211,57 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             if type(value) is self._result.annotation and type(value) in ATOMS:
                 return self._result.encode(value)
             return self._result.admit(value)[1]
-        except Exception as error:  # as above: foreign code
+        except Exception as error:  # noqa: BLE001 - results bring their own code, like arguments
             problems = explain(self._result.annotation, value, "result") or [f"result: {tidy(error)}"]
         raise UnencodableResult(
             f"{self.function.__name__}() succeeded, but what it returned does not fit its contract",
-            facts=[*problems, f"contract: {self.signature}, defined at {self.where}"],
+            facts=[*problems, self._told()],
             fix="return what the annotation says, or change the annotation",
         )
 
     def unpack_result(self, data: bytes) -> Any:
         """The result in these bytes, typed.
 
-        :raises UnencodableResult: it was stored under another return annotation.
+        :raises UnencodableResult: it does not fit the return annotation: another version of the task wrote it.
         """
         try:
             return self._result.decode(data)
         except Exception as error:
-            raise UnencodableResult(
-                f"the stored result does not fit {self.function.__name__}()",
-                facts=[f"result: {tidy(error)}", f"contract: {self.signature}, defined at {self.where}"],
-                fix="was it stored by another version of the task?",
-            ) from error
+            what = f"the stored result does not fit {self.function.__name__}() version {self.version}"
+            raise UnencodableResult(what, facts=[f"result: {tidy(error)}", self._told()]) from error
 
     def pack_error(self, error: BaseException) -> bytes | None:
-        """An error as JSON, if its class or a base of it is declared in ``raises``; it arrives as the declared class.
+        """An error as JSON, if its class, or else a base of it, is declared in ``raises``; it arrives as that class.
 
-        :returns: None if it is not declared, or if it would not arrive with equal ``args`` and attributes.
+        :returns: None if none is declared, or if it would not arrive with equal ``args`` and attributes.
         """
-        shape = next((self._errors[cls.__qualname__] for cls in type(error).__mro__ if cls in self.raises), None)
-        return None if shape is None else shape.pack(error)
+        declared = next((cls for cls in type(error).__mro__ if cls in self.raises), None)
+        return None if declared is None else self._errors[declared.__qualname__].pack(error)
 
     def unpack_error(self, data: bytes) -> BaseException | None:
         """The error in these bytes, built by its class in ``raises`` and by no other; None if that cannot be."""
         try:
             story = msgspec.json.decode(data, type=Story)
             return self._errors[story.type].rebuild(story)
-        except Exception:
+        except Exception:  # noqa: BLE001 - error classes bring their own code, too
             return None
 
     # about the contract
 
     def largest(self, payload: bytes) -> tuple[str, int]:
         """The argument that takes the most room in a payload, and its size in bytes; ``("", 0)`` if there is none."""
-        try:
-            sizes = {
-                name: len(bytes(raw)) for name, raw in msgspec.json.decode(payload, type=dict[str, msgspec.Raw]).items()
-            }
-        except Exception:
-            return "", 0
-        name = max(sizes, key=sizes.__getitem__, default="")
-        return name, sizes.get(name, 0)
+        with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+            arguments = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+            return max(((name, len(bytes(raw))) for name, raw in arguments.items()), key=itemgetter(1), default=("", 0))
+        return "", 0
 
     def schema(self) -> dict[str, Any]:
         """The contract as JSON Schema (draft 2020-12): ``task``, ``version``, ``parameters``, ``result``, ``$defs``."""
-        types = (self._struct, self._result.annotation)
         models: dict[str, Any] = {}
         (parameters, result), shared = msgspec.json.schema_components(
-            types, schema_hook=partial(model_schema, shared=models), ref_template="#/$defs/{name}"
+            (self._struct, self._result.annotation),
+            schema_hook=partial(model_schema, shared=models),
+            ref_template="#/$defs/{name}",
         )
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -294,16 +273,14 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         }
 
 
+def _climb(upcast: Upcast, payload: bytes | msgspec.Raw) -> bytes:
+    arguments = upcast(PLAIN.decode(payload))
+    if not isinstance(arguments, dict):
+        raise TypeError(f"it returned {show(arguments)}, not a dict")
+    return PLAIN.encode(arguments)
+
+
 # ── compiling ────────────────────────────────────────────────────────────────────────────────────
-
-
-class Parameter(NamedTuple):
-    """One parameter of a function; ``field`` is how `msgspec.defstruct` wants it."""
-
-    name: str
-    annotation: Any
-    required: bool
-    field: tuple[Any, ...]
 
 
 def compile_contract(
@@ -328,9 +305,8 @@ def compile_contract(
             facts=["a contract is the signature of a function: def or async def"],
             fix="give the function itself; call a class, a method or a partial from a function of your own",
         )
-    steps = dict(upcasts or {})
-    flaws = [*_kind_flaws(function), *_version_flaws(version, steps), *_raises_flaws(raises)]
-    signature = inspect.signature(function)
+    signature, steps = inspect.signature(function), dict(upcasts or {})
+    flaws = [*_kind_flaws(function, signature), *_version_flaws(version, steps), *_raises_flaws(raises)]
     parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, flaws))]
     result = _result(function, signature.return_annotation, flaws)
     if flaws:
@@ -339,35 +315,31 @@ def compile_contract(
             facts=[*(flaw.fact for flaw in flaws), f"defined at {_where(function)}"],
             fix="; ".join(dict.fromkeys(flaw.fix for flaw in flaws)),
         )
-    struct = _struct(function, signature, parameters)
+    struct = _struct(function.__name__, parameters)
     return Contract(
         name=name,
         version=version,
         function=function,
-        raises=tuple(raises),
+        raises=raises,
         where=_where(function),
         signature=_text(function, signature),
-        parameters=tuple(signature.parameters),
+        parameters=tuple(each.name for each in parameters),
         _parameters=tuple(parameters),
+        _nameless=frozenset(each.name for each in parameters if each.kind is each.POSITIONAL_ONLY),
+        _by_name=tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY),
         _struct=struct,
         _arguments=Shape(struct),
         _result=result,
         _upcasts=steps,
         _errors={cls.__qualname__: ErrorShape(cls) for cls in raises},
-        _nameless=frozenset(each.name for each in signature.parameters.values() if each.kind is each.POSITIONAL_ONLY),
-        _by_name=tuple(each.name for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY),
     )
 
 
-def _kind_flaws(function: Any) -> Iterator[Flaw]:
+def _kind_flaws(function: Any, signature: inspect.Signature) -> Iterator[Flaw]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         yield Flaw("it is a generator, and a job has one result", "return a list, or enqueue one job for each item")
-    owner = function.__qualname__.rpartition(".")[0]
-    if (
-        owner
-        and not owner.endswith("<locals>")
-        and next(iter(inspect.signature(function).parameters), "") in {"self", "cls"}
-    ):
+    owner, first = function.__qualname__.rpartition(".")[0], next(iter(signature.parameters), "")
+    if first in {"self", "cls"} and owner and not owner.endswith("<locals>"):
         yield Flaw(f"it is a method of {owner}", "make it a function of the module, and send what it needs")
 
 
@@ -376,13 +348,13 @@ def _version_flaws(version: Any, upcasts: Mapping[Any, Any]) -> Iterator[Flaw]:
         yield Flaw(f"version: expected a whole number from 1, got {show(version)}", "give a version from 1")
         return
     known = {step for step in upcasts if type(step) is int and 1 <= step < version}
-    for step in upcasts:
+    for step, upcast in upcasts.items():
         if step not in known:
             yield Flaw(
-                f"upcasts: {step!r} is not a version below {version}", f"keys are versions from 1 to {version - 1}"
+                f"upcasts: {step!r} is not a version below {version}", "a key is the version that it starts from"
             )
-        elif not callable(upcasts[step]):
-            yield Flaw(f"upcasts[{step}]: expected a function, got {show(upcasts[step])}", "give dict → dict functions")
+        elif not callable(upcast):
+            yield Flaw(f"upcasts[{step}]: expected a function, got {show(upcast)}", "give functions from dict to dict")
     for step in sorted(set(range(min(known, default=version), version)) - known):
         yield Flaw(f"no upcast from version {step} to {step + 1}", f"upcasts={{{step}: …}}")
 
@@ -398,7 +370,7 @@ def _raises_flaws(raises: Any) -> Iterator[Flaw]:
             names.add(cls.__qualname__)
 
 
-def _parameter(function: Any, each: inspect.Parameter, flaws: list[Flaw]) -> Parameter | None:
+def _parameter(function: Any, each: inspect.Parameter, flaws: list[Flaw]) -> inspect.Parameter | None:
     name = each.name
     if each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD}:
         star, kind = ("*", "list[…]") if each.kind is each.VAR_POSITIONAL else ("**", "dict[str, …]")
@@ -408,31 +380,29 @@ def _parameter(function: Any, each: inspect.Parameter, flaws: list[Flaw]) -> Par
         flaws.append(Flaw(f"{name}: such names are Python's own", "begin it with one underscore at most"))
         return None
     try:
-        shape = Shape(_resolve(function, each.annotation))
+        shape = Shape(resolve(function, each.annotation))
     except NoShape as error:
         flaws += [Flaw(f"{name}: {flaw.fact}", flaw.fix) for flaw in error.flaws]
         return None
     if each.default is each.empty:
-        return Parameter(name, shape.annotation, required=True, field=(name, shape.annotation))
+        return each.replace(annotation=shape.annotation)
     try:
         arrived, data = shape.admit(each.default)
-    except Exception as error:  # defaults bring their own code, like arguments
+    except Exception as error:  # noqa: BLE001 - defaults bring their own code, like arguments
         problem = (explain(shape.annotation, each.default, name) or [f"{name}: {tidy(error)}"])[0]
-        optional = f"write {name}: {describe(shape.annotation)} | None = None"
-        flaws.append(
-            Flaw(f"the default of {problem}", optional if each.default is None else "give a default that fits")
+        fix = (
+            f"write {name}: {describe(shape.annotation)} | None" if each.default is None else "give a default that fits"
         )
+        flaws.append(Flaw(f"the default of {problem}", fix))
         return None
     shared = isinstance(arrived, CONSTANTS)
     default = msgspec.field(default=arrived) if shared else msgspec.field(default_factory=partial(shape.decode, data))
-    return Parameter(name, shape.annotation, required=False, field=(name, shape.annotation, default))
+    return each.replace(annotation=shape.annotation, default=default)
 
 
 def _result(function: Any, annotation: Any, flaws: list[Flaw]) -> Shape:
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        return PLAIN  # the flaw is told already
     try:
-        returned = _resolve(function, annotation)
+        returned = resolve(function, annotation)
         if get_origin(returned) in {Awaitable, Coroutine} and not inspect.iscoroutinefunction(function):
             returned = get_args(returned)[-1]
         return Shape(returned)
@@ -441,53 +411,33 @@ def _result(function: Any, annotation: Any, flaws: list[Flaw]) -> Shape:
         return PLAIN
 
 
-def _resolve(function: Any, annotation: Any) -> Any:
-    """The type that an annotation names; text is looked up where the function is defined."""
-    if annotation is inspect.Parameter.empty:
-        return Any
-    plain = inspect.unwrap(function)
-    names = {each.__name__: each for each in getattr(plain, "__type_params__", ())}
-    for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True):
-        with suppress(ValueError):  # not bound yet
-            names[name] = cell.cell_contents
-
-    def holder() -> None: ...
-
-    holder.__annotations__ = {"it": annotation}
-    try:
-        return get_type_hints(holder, plain.__globals__, names, include_extras=True)["it"]
-    except Exception as error:  # evaluating text can raise anything
-        raise NoShape(flaw_of(error)) from error
-
-
-def _struct(function: Any, signature: inspect.Signature, parameters: Iterable[Parameter]) -> type[Arguments]:
-    """The class of the arguments: positional ones first, keyword-only ones in a subclass, as msgspec wants it."""
-    struct: type[Any] = Arguments
+def _struct(name: str, parameters: Iterable[inspect.Parameter]) -> type[Arguments]:
+    """The class of the arguments; keyword-only ones are in a subclass, because msgspec knows no ``*``."""
+    struct: Any = Arguments
     for by_name in (False, True):
-        kinds = signature.parameters
-        fields = [
-            each.field for each in parameters if (kinds[each.name].kind is inspect.Parameter.KEYWORD_ONLY) is by_name
-        ]
-        if fields or not by_name:
-            struct = msgspec.defstruct(function.__name__, fields, bases=(struct,), kw_only=by_name)
-    return struct
+        some = [each for each in parameters if (each.kind is each.KEYWORD_ONLY) is by_name]
+        fields: list[Any] = [(each.name, each.annotation, each.default) for each in some]
+        fields = [field[:2] if field[2] is inspect.Parameter.empty else field for field in fields]
+        if fields:
+            struct = msgspec.defstruct(name, fields, bases=(struct,), kw_only=by_name)
+    return cast("type[Arguments]", struct)
 
 
 def _text(function: Any, signature: inspect.Signature) -> str:
     """The signature for people, with annotations as they are written."""
-    module = inspect.unwrap(function).__module__
 
-    def written(annotation: Any) -> Any:
-        if annotation is signature.empty:
-            return annotation
-        return AsWritten(annotation if isinstance(annotation, str) else inspect.formatannotation(annotation, module))
+    def written(value: Any, show: Callable[[Any], str]) -> Any:
+        return value if value is signature.empty else AsWritten(value if isinstance(value, str) else show(value))
 
-    parameters = []
-    for each in signature.parameters.values():
-        default = each.default if each.default is each.empty else AsWritten(show(each.default, bare=True))
-        parameters.append(each.replace(annotation=written(each.annotation), default=default))
-    returned = written(signature.return_annotation)
-    return function.__name__ + str(signature.replace(parameters=parameters, return_annotation=returned))
+    of_type = partial(inspect.formatannotation, base_module=inspect.unwrap(function).__module__)
+    parameters = [
+        each.replace(
+            annotation=written(each.annotation, of_type), default=written(each.default, partial(show, bare=True))
+        )
+        for each in signature.parameters.values()
+    ]
+    returns = written(signature.return_annotation, of_type)
+    return f"{function.__name__}{signature.replace(parameters=parameters, return_annotation=returns)}"
 
 
 class AsWritten(str):
@@ -510,9 +460,9 @@ def _where(function: Any) -> str:
 
 
 class Story(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error as JSON: what its class was called with, by name where that can be known, else by position.
+    """An error as JSON: what its class is called with, by name if that can be known, else by position.
 
-    :param positional: how many of ``fields`` were given by position, which decides what ``args`` is.
+    ``positional`` says how many of ``fields`` were given by position, because that decides what ``args`` is.
     """
 
     type: str
@@ -522,28 +472,29 @@ class Story(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ErrorShape:
-    """An error class, compiled: its instances as a `Story` and back.
+    """An error class, compiled: an instance to its story and back.
 
-    An argument has the type that ``__init__`` says, or is plain JSON data. An attribute of the same name as a parameter
-    of ``__init__`` is what was given for it, as in dataclasses; if that does not rebuild an equal error, ``args`` is.
+    What ``__init__`` takes has the type that it says there, or is plain JSON data. An attribute that is called like a
+    parameter is taken for what was given, as in dataclasses; where that rebuilds no equal error, ``args`` is.
     """
 
     __slots__ = ("cls", "shapes")
 
     def __init__(self, cls: type[BaseException]) -> None:
         self.cls = cls
-        try:
-            parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        self.shapes: dict[str, Shape] = {}
+        with suppress(Exception):  # an __init__ that cannot be read: then ``args`` alone has to do
             hints = get_type_hints(cls.__init__, include_extras=True)
-        except Exception:  # noqa: BLE001 - not a signature that can be read: then args it is
-            parameters, hints = [], {}
-        named = [each.name for each in parameters if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}]
-        self.shapes = {name: _shape_or_plain(hints.get(name, Any)) for name in named}
+            for each in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+                if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}:
+                    self.shapes[each.name] = PLAIN
+                    with suppress(NoShape):
+                        self.shapes[each.name] = Shape(hints.get(each.name, Any))
 
     def pack(self, error: BaseException) -> bytes | None:
-        """The first of its stories from which an equal error can be rebuilt."""
+        """The first story of an error that rebuilds an equal one."""
         for tell in (partial(self._by_name, len(error.args)), partial(self._by_name, 0), self._by_position):
-            with suppress(Exception):  # errors bring their own code: then the next story, or none
+            with suppress(Exception):  # errors bring their own code, like arguments
                 data = msgspec.json.encode(tell(error))
                 back = self.rebuild(msgspec.json.decode(data, type=Story))
                 names = [name for name in self.shapes if hasattr(error, name)]
@@ -556,21 +507,14 @@ class ErrorShape:
         return Story(self.cls.__qualname__, fields, min(positional, len(fields)))
 
     def _by_position(self, error: BaseException) -> Story:
-        shapes = chain(self.shapes.values(), repeat(PLAIN))
-        args = tuple(msgspec.Raw(shape.admit(arg)[1]) for shape, arg in zip(shapes, error.args, strict=False))
+        args = tuple(msgspec.Raw(shape.admit(arg)[1]) for shape, arg in self._paired(error.args))
         return Story(self.cls.__qualname__, args=args)
 
     def rebuild(self, story: Story) -> BaseException:
-        """The error of a story; raises anything if there is none."""
+        """The error that a story tells; raises anything if there is none."""
         fields = {name: self.shapes[name].decode(raw) for name, raw in story.fields.items()}
         first = [fields.pop(name) for name in list(fields)[: story.positional]]
-        shapes = chain(self.shapes.values(), repeat(PLAIN))
-        args = [shape.decode(raw) for shape, raw in zip(shapes, story.args, strict=False)]
-        return self.cls(*first, *args, **fields)
+        return self.cls(*first, *(shape.decode(raw) for shape, raw in self._paired(story.args)), **fields)
 
-
-def _shape_or_plain(annotation: Any) -> Shape:
-    try:
-        return Shape(annotation)
-    except NoShape:
-        return PLAIN
+    def _paired(self, args: Iterable[Any]) -> Iterable[tuple[Shape, Any]]:
+        return zip(chain(self.shapes.values(), repeat(PLAIN)), args, strict=False)

@@ -219,7 +219,7 @@ class Ack(msgspec.Struct, frozen=True, gc=False):
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
-    """Make it ready again after so many seconds, with this trail, in one step with the end of the old copy if possible."""
+    """Make it ready again after so many seconds, with this trail; one step with the end of the old copy if possible."""
 
     after: float
     trail: bytes

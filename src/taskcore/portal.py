@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -17,21 +17,19 @@ import anyio.from_thread
 import anyio.lowlevel
 
 from taskcore.errors import NotRunning
-from taskcore.task import Call, SyncJob
 
-if TYPE_CHECKING:
-    from taskcore.app import App
+__all__ = ["Portal"]
 
-__all__ = ["Portal", "SyncApp"]
-
-R = TypeVar("R")
 T = TypeVar("T")
 
 
 class Portal:
-    """Runs coroutine functions from threads that have no event loop."""
+    """Runs coroutine functions from threads that have no event loop.
 
-    def __init__(self, app: App) -> None:
+    :param app: what has to be open in the portal's loop.
+    """
+
+    def __init__(self, app: AbstractAsyncContextManager[object]) -> None:
         self._app = app
         self._lock = threading.Lock()
         self._pid = 0
@@ -102,27 +100,6 @@ class Portal:
         finally:
             self._token = None
             ready.set()
-
-
-class SyncApp:
-    """``app.sync``: blocking forms of what an app can do."""
-
-    def __init__(self, app: App, portal: Portal) -> None:
-        self._app = app
-        self._portal = portal
-
-    def enqueue_many(self, calls: Iterable[Call[R]]) -> list[SyncJob[R]]:
-        """As :meth:`taskcore.App.enqueue_many`, blocking."""
-        return [SyncJob(job) for job in self._app.run_blocking(self._app.enqueue_many, calls)]
-
-    @contextmanager
-    def running(self, *, queues: Sequence[str] | None = None, concurrency: int | None = None) -> Iterator[App]:
-        """As :meth:`taskcore.App.running`: a worker in the background of a program without an event loop."""
-        leave = self._portal.hold(lambda: self._app.running(queues=queues, concurrency=concurrency))
-        try:
-            yield self._app
-        finally:
-            leave()
 
 
 def _has_loop() -> bool:

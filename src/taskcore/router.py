@@ -159,7 +159,7 @@ class Router:
         :param raises: errors that are part of the contract; callers get them back typed.
         :param keep_result: how long the outcome can be asked for; None: nobody will.
         :param delivery: ``"at_most_once"``: forget the job before it starts; never two starts, perhaps none (C9).
-        :param runs_in: ``"loop"`` (async functions), ``"thread"`` (plain ones) or ``"process"`` (plain ones that compute).
+        :param runs_in: ``"loop"`` (async functions), ``"thread"`` or ``"process"`` (plain ones that compute).
         :raises InvalidContract: the function or an option cannot be a contract; names file, line and parameter (TC303).
         :raises DuplicateTask: the name is taken (TC306).
         """

@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import inspect
 import itertools
 import operator
+import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from decimal import Decimal
-from enum import Enum
 from functools import lru_cache
 from math import isfinite
 from typing import (
@@ -44,7 +46,19 @@ from typing import (
 import msgspec
 from msgspec import inspect as info
 
-__all__ = ["Flaw", "NoShape", "Shape", "describe", "explain", "flaw_of", "model_schema", "same", "show", "tidy"]
+__all__ = [
+    "Flaw",
+    "NoShape",
+    "Shape",
+    "describe",
+    "explain",
+    "flaw_of",
+    "model_schema",
+    "resolve",
+    "same",
+    "show",
+    "tidy",
+]
 
 MOST_LINES = 20  #: a refusal names no more problems of one value than these
 MOST_CHARACTERS = 60  #: of a value
@@ -141,7 +155,7 @@ def _same_time(sent: Any, arrived: Any) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _fields(cls: Any) -> tuple[str, ...]:
+def _fields(cls: type) -> tuple[str, ...]:
     """The fields that make up a value, for the kinds of classes whose fields msgspec reads."""
     if names := getattr(cls, "__struct_fields__", None):
         return tuple(names)
@@ -164,20 +178,13 @@ def _from_object(value: Any) -> Any:
     """What to encode for an object that msgspec does not know: a pydantic model, a subclass of a plain type."""
     if _is_model(type(value)):
         return msgspec.Raw(value.model_dump_json(round_trip=True, by_alias=False, warnings="error").encode())
-    for plain, make in _PLAIN:
+    plain: Any
+    for plain in (str, int, float, bytes, Decimal):
         if isinstance(value, plain):
-            return make(value)
+            return plain(value)  # a subclass that says something else here will not arrive equal
+    if isinstance(value, (dt.date, dt.time)):  # datetimes are dates
+        return value.isoformat()
     raise TypeError(f"{type(value).__qualname__} cannot travel as JSON")
-
-
-_PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (str, str.__str__),  # str() itself would ask the subclass
-    (int, int.__int__),
-    (float, float.__float__),
-    (bytes, bytes),
-    (Decimal, Decimal),
-    (dt.date, lambda value: value.isoformat()),  # datetimes, too
-)
 
 
 def _to_model(cls: Any, plain: Any) -> Any:
@@ -210,6 +217,31 @@ def _encode_sorted(value: Any) -> bytes:
         return _encode(value)
 
 
+# ── the type that an annotation names ────────────────────────────────────────────────────────────
+
+
+def resolve(function: Any, annotation: Any) -> Any:
+    """The type that an annotation of a function names; text is looked up where the function is defined.
+
+    :raises NoShape: it names none.
+    """
+    if annotation is inspect.Parameter.empty:
+        return Any
+    plain = inspect.unwrap(function)
+    names = {each.__name__: each for each in getattr(plain, "__type_params__", ())}
+    for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not bound yet
+            names[name] = cell.cell_contents
+
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"it": annotation}
+    try:
+        return get_type_hints(holder, plain.__globals__, names, include_extras=True)["it"]
+    except Exception as error:  # text can say anything
+        raise NoShape(flaw_of(error)) from error
+
+
 # ── types that cannot travel ─────────────────────────────────────────────────────────────────────
 
 _SETS = (info.SetType, info.FrozenSetType)
@@ -219,7 +251,7 @@ _UNHASHABLE = (info.ListType, info.SetType, info.DictType, info.TypedDictType, i
 
 
 def _walk(part: Any, seen: set[int]) -> Iterator[Any]:
-    """This type and every type inside it, once each: a type may contain itself."""
+    """A type and every type inside it, once each: a type may contain itself."""
     if id(part) in seen:
         return
     seen.add(id(part))
@@ -381,7 +413,7 @@ def _is_instance(value: Any, cls: Any) -> bool:
 def _parts(annotation: Any, value: Any, wire: bool) -> Iterator[tuple[str, Any, Any]]:
     """What the value consists of: the end of its path, its type, itself."""
     origin, args = get_origin(annotation) or annotation, get_args(annotation)
-    if isinstance(value, dict) and (origin is Any or _is_subclass(origin, Mapping)) and not is_typeddict(origin):
+    if isinstance(value, dict) and origin in (Any, dict, Mapping, MutableMapping):
         key_type, value_type = args or (str, Any)
         for key, item in value.items():
             if not wire:  # on the wire every key is a str
@@ -452,20 +484,16 @@ def tidy(error: object) -> str:
 
 
 def describe(annotation: Any) -> str:
-    """A type as a person writes it, such as ``list[Order] | None``."""
-    origin, args = get_origin(annotation), get_args(annotation)
-    if annotation is Any:
-        return "plain JSON data"
-    if origin is Annotated:
-        return describe(args[0])
-    if origin in (Union, types.UnionType):
-        return " | ".join(map(describe, args))
-    if origin is Literal:
-        return f"Literal[{', '.join(map(repr, args))}]"
-    if annotation in (None, types.NoneType, ...):
-        return "..." if annotation is ... else "None"
-    name = getattr(origin or annotation, "__name__", str(annotation))
-    return f"{name}[{', '.join(map(describe, args))}]" if args else name
+    """A type as a person writes it: ``list[Order] | None``."""
+    if get_origin(annotation) is Annotated:
+        return describe(get_args(annotation)[0])
+    if annotation in (Any, types.NoneType):
+        return "plain JSON data" if annotation is Any else "None"
+    is_class = isinstance(annotation, type) and not get_args(annotation)
+    return _MODULES.sub("", annotation.__qualname__ if is_class else str(annotation))
+
+
+_MODULES = re.compile(r"(?<!['\"\w.>])[\w.<>]+\.(?=\w)")  # not what stands in the quotes of a Literal
 
 
 def show(value: Any, *, bare: bool = False) -> str:

@@ -81,16 +81,13 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
 AS_USUAL = Sending()
 
 
-class Call(Generic[R]):
+class Call(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
     """A task with its arguments packed and checked; nothing is sent yet. Give it to ``app.enqueue_many``."""
 
-    __slots__ = ("key", "payload", "sending", "task")
-
-    def __init__(self, task: Task[Any, R], payload: bytes, key: str | None, sending: Sending) -> None:
-        self.task = task
-        self.payload = payload
-        self.key = key
-        self.sending = sending
+    task: Task[Any, R]
+    payload: bytes
+    key: str | None
+    sending: Sending
 
     def __repr__(self) -> str:
         return f"<Call {self.task.name} {len(self.payload)} bytes>"
@@ -145,7 +142,7 @@ class Task(Generic[P, R]):
 
         :raises InvalidArguments: they do not fit the signature; the text lists every problem (TC302, C24).
         """
-        return self._pack(AS_USUAL, args, kwargs)
+        return self.pack(AS_USUAL, args, kwargs)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Send a job; it is as durable as the broker's settings when this returns.
@@ -156,7 +153,7 @@ class Task(Generic[P, R]):
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
         """
-        return await self.sender.send(self._pack(AS_USUAL, args, kwargs))
+        return await self.sender.send(self.pack(AS_USUAL, args, kwargs))
 
     def using(
         self,
@@ -221,7 +218,8 @@ class Task(Generic[P, R]):
         self._sender = sender
         self.options = options
 
-    def _pack(self, sending: Sending, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[R]:
+    def pack(self, sending: Sending, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[R]:
+        """As :meth:`call`, with options."""
         rule = self.options.key
         if rule is None or sending.key is not None:
             return Call(self, self.contract.pack(args, kwargs), sending.key, sending)
@@ -272,11 +270,11 @@ class Using(Generic[P, R]):
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """As :meth:`Task.call`."""
-        return self._task._pack(self._sending, args, kwargs)
+        return self._task.pack(self._sending, args, kwargs)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """As :meth:`Task.enqueue`."""
-        return await self._task.sender.send(self._task._pack(self._sending, args, kwargs))
+        return await self._task.sender.send(self._task.pack(self._sending, args, kwargs))
 
     @property
     def sync(self) -> SyncTask[P, R]:
@@ -284,16 +282,13 @@ class Using(Generic[P, R]):
         return SyncTask(self._task, self._sending)
 
 
-class Job(Generic[R]):
+class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
     """The handle of one enqueued call. It holds no connection and may be kept, or made anew from an id."""
 
-    __slots__ = ("id", "key", "queue", "task")
-
-    def __init__(self, id: str, task: Task[Any, R], queue: str, key: str | None = None) -> None:
-        self.id = id
-        self.task = task
-        self.queue = queue
-        self.key = key
+    id: str
+    task: Task[Any, R]
+    queue: str
+    key: str | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.task.name}>"
@@ -354,8 +349,12 @@ class SyncTask(Generic[P, R]):
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> SyncJob[R]:
         """As :meth:`Task.enqueue`, blocking."""
         sender = self._task.sender
-        call = self._task._pack(self._sending, args, kwargs)
-        return SyncJob(sender.run_blocking(sender.send, call))
+        call = self._task.pack(self._sending, args, kwargs)
+
+        async def send() -> Job[R]:
+            return await sender.send(call)
+
+        return SyncJob(sender.run_blocking(send))
 
 
 class SyncJob(Generic[R]):

@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
 from taskcore.backend import (
     DUPLICATE,
@@ -213,21 +214,32 @@ GONE: Final = 3
 PLACES: Final[tuple[Place, ...]] = ("ready", "scheduled", "leased")
 
 
-class _Job:
-    """A job and where it is. ``fence`` grows with each lease; ``since`` is when it became ready."""
+class _Job(msgspec.Struct, gc=False, eq=False):
+    """A job and where it is.
 
-    __slots__ = ("envelope", "expires", "fence", "id", "place", "redeliveries", "shelf", "since", "trail")
+    ``fence`` grows with each lease; ``since`` is when it became ready, ``expires`` when its lease or its delay is over.
+    """
 
-    def __init__(self, job: Outgoing, shelf: _Shelf) -> None:
-        self.id = job.id
-        self.shelf = shelf
-        self.envelope = job.envelope
-        self.trail = job.trail
-        self.redeliveries = 0
-        self.fence = 0
-        self.place = GONE
-        self.since = 0.0
-        self.expires = 0.0
+    id: str
+    shelf: _Shelf
+    envelope: bytes
+    trail: bytes
+    redeliveries: int = 0
+    fence: int = 0
+    place: int = GONE
+    since: float = 0.0
+    expires: float = 0.0
+
+
+class _Hold(msgspec.Struct, frozen=True, gc=False):
+    """A lease: valid as long as the job is leased under this fence."""
+
+    job: _Job
+    fence: int
+
+    @property
+    def valid(self) -> bool:
+        return self.job.fence == self.fence and self.job.place is LEASED
 
 
 class _Shelf:
@@ -255,8 +267,8 @@ class _Ledger:
         self._jobs: dict[str, _Job] = {}  # by id, all that are not gone
         self._ended: OrderedDict[str, float] = OrderedDict()  # id → when, oldest first
         self._due: list[tuple[float, int, _Job]] = []  # heap of scheduled jobs
-        self._leases: list[tuple[float, int, list[tuple[_Job, int]]]] = []  # heap of batches of (job, fence)
-        self._held = 0  # how many (job, fence) there are in it, settled ones included
+        self._leases: list[tuple[float, int, list[_Hold]]] = []  # heap of batches
+        self._held = 0  # how many holds there are in it, settled ones included
         self._order = count()
         self._letters = count(1)
         self._waiting: set[anyio.Event] = set()
@@ -270,7 +282,7 @@ class _Ledger:
             return DUPLICATE
         if shelf.size - replaces >= self._limit:
             return Refused(f'queue "{item.queue}" is full: it holds {shelf.size:,} jobs and dead letters, its limit')
-        job = self._jobs[item.id] = _Job(item, shelf)
+        job = self._jobs[item.id] = _Job(item.id, shelf, item.envelope, item.trail)
         if item.delay > 0:
             self._schedule(job, now + item.delay)
         else:
@@ -281,7 +293,7 @@ class _Ledger:
         """Up to ``limit`` ready jobs, earlier queues first."""
         self.advance(now)
         taken: list[Delivery] = []
-        held: list[tuple[_Job, int]] = []
+        held: list[_Hold] = []
         for name in queues:
             shelf = self.queues.get(name)
             while shelf is not None and shelf.ready and len(taken) < limit:
@@ -293,7 +305,7 @@ class _Ledger:
                 shelf.counts[READY] -= 1
                 shelf.counts[LEASED] += 1
                 job.place = LEASED
-                receipt = (job, fence)
+                receipt = _Hold(job, fence)
                 held.append(receipt)
                 taken.append(Delivery(name, job.envelope, job.trail, job.redeliveries, receipt))
         if held:
@@ -305,10 +317,10 @@ class _Ledger:
 
     def settle(self, delivery: Delivery, verdict: Verdict, now: float) -> bool:
         """Carry out a verdict; False, and nothing changed, if the lease was lost."""
-        job: _Job
-        job, fence = delivery.receipt
-        if job.fence != fence or job.place is not LEASED:
+        hold: _Hold = delivery.receipt
+        if not hold.valid:
             return False
+        job = hold.job
         match verdict:
             case Ack():
                 self._end(job, now)
@@ -330,11 +342,10 @@ class _Ledger:
 
     def extend(self, delivery: Delivery, expires: float) -> bool:
         """Let a lease end later; False if it was lost."""
-        job: _Job
-        job, fence = delivery.receipt
-        if job.fence != fence or job.place is not LEASED:
+        hold: _Hold = delivery.receipt
+        if not hold.valid:
             return False
-        job.expires = expires
+        hold.job.expires = expires
         return True
 
     def advance(self, now: float) -> None:
@@ -346,17 +357,17 @@ class _Ledger:
         while self._leases and self._leases[0][0] <= now:
             held = heapq.heappop(self._leases)[2]
             self._held -= len(held)
-            extended: list[tuple[_Job, int]] = []
-            for job, fence in held:
-                if job.fence != fence or job.place is not LEASED:
+            extended: list[_Hold] = []
+            for hold in held:
+                if not hold.valid:
                     continue
-                if job.expires > now:
-                    extended.append((job, fence))
+                if hold.job.expires > now:
+                    extended.append(hold)
                 else:
-                    job.redeliveries += 1
-                    self._make_ready(job, now, first=True)
+                    hold.job.redeliveries += 1
+                    self._make_ready(hold.job, now, first=True)
             if extended:
-                soonest = min(job.expires for job, _ in extended)
+                soonest = min(hold.job.expires for hold in extended)
                 heapq.heappush(self._leases, (soonest, next(self._order), extended))
                 self._held += len(extended)
 
@@ -431,10 +442,7 @@ class _Ledger:
 
     def _forget_settled(self) -> None:
         """Timers of jobs that are settled would keep them in memory until their lease had ended."""
-        leases = [
-            (expires, order, [(job, fence) for job, fence in held if job.fence == fence and job.place is LEASED])
-            for expires, order, held in self._leases
-        ]
+        leases = [(expires, order, [hold for hold in held if hold.valid]) for expires, order, held in self._leases]
         self._leases = [lease for lease in leases if lease[2]]
         heapq.heapify(self._leases)
         self._held = sum(len(held) for _, _, held in self._leases)

@@ -5,86 +5,75 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 
+import msgspec
+
 from taskcore.envelope import Envelope, Trail
 from taskcore.errors import NotRunning
 
 __all__ = ["Context", "current", "running"]
 
 
-class Context:
-    """The job that runs here. Reading it costs nothing until you ask."""
+class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """The job that runs here.
 
-    __slots__ = ("_asked", "_envelope", "_trail", "crashes", "fence", "queue")
+    :param envelope: the job as it was sent.
+    :param trail: what happened to it so far, with all errors.
+    :param queue: the queue that it came from.
+    :param crashes: how many starts of it are suspected to have killed their process.
+    :param fence: a number that grows with every new holder of the job, or of its key; hand it to systems that can
+        refuse an older one (C7).
+    """
 
-    def __init__(
-        self,
-        envelope: Envelope,
-        trail: Trail,
-        queue: str,
-        crashes: int,
-        fence: int,
-        asked: Callable[[str], Awaitable[bool]],
-    ) -> None:
-        self._envelope = envelope
-        self._trail = trail
-        self._asked = asked
-        self.queue = queue
-        """The queue that the job came from."""
-        self.crashes = crashes
-        """How many starts of this job are suspected to have killed their process."""
-        self.fence = fence
-        """A number that grows with every new holder of the job, or of its key.
-
-        Hand it to systems that can refuse an older one (C7)."""
+    envelope: Envelope
+    trail: Trail
+    queue: str
+    crashes: int
+    fence: int
+    _asked: Callable[[str], Awaitable[bool]]
 
     @property
     def job_id(self) -> str:
         """The job's id."""
-        return self._envelope.id
+        return self.envelope.id
 
     @property
     def task(self) -> str:
         """The task's name."""
-        return self._envelope.task
+        return self.envelope.task
 
     @property
     def attempt(self) -> int:
         """1 for the first attempt; only attempts that ended in an error count."""
-        return self._trail.attempts + 1
-
-    @property
-    def trail(self) -> Trail:
-        """What happened to the job so far, with all errors."""
-        return self._trail
+        return self.trail.attempts + 1
 
     @property
     def key(self) -> str | None:
         """The idempotency key."""
-        return self._envelope.key
+        return self.envelope.key
 
     @property
     def deadline(self) -> float | None:
         """After this time it would not have started, in seconds since the epoch."""
-        return self._envelope.deadline
+        return self.envelope.deadline
 
     @property
     def enqueued_at(self) -> float:
         """When it was sent, by the sender's clock, in seconds since the epoch."""
-        return self._envelope.enqueued_at
+        return self.envelope.enqueued_at
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The caller's headers."""
-        return self._envelope.headers
+        return self.envelope.headers
 
     @property
     def correlation_id(self) -> str | None:
         """What the job belongs to."""
-        return self._envelope.correlation_id
+        return self.envelope.correlation_id
 
     async def cancel_requested(self) -> bool:
         """Whether somebody called ``job.cancel()`` while this job runs; asks the store."""
-        return await self._asked(self._envelope.id)
+        return await self._asked(self.envelope.id)
 
 
 running: ContextVar[Context] = ContextVar("taskcore.job")

@@ -10,7 +10,7 @@ __all__ = ["errors_as_they_are"]
 
 @contextmanager
 def errors_as_they_are() -> Iterator[None]:
-    """A task group wraps even a lone error into a group; callers who write ``except BrokerUnavailable`` want the error."""
+    """A task group wraps even a lone error; callers who write ``except BrokerUnavailable`` want the error itself."""
     try:
         yield
     except BaseExceptionGroup as group:

@@ -20,41 +20,23 @@ Why = Literal["timeout", "lost", "shutdown"]
 UNREAD = Envelope(v=0, id="?", task="?", args=msgspec.Raw(b"null"), enqueued_at=0.0)
 
 
-class Job:
+class Job(msgspec.Struct, gc=False, eq=False):
     """A delivery and everything that was learnt about it. Steps fill it in, in this order."""
 
-    __slots__ = (
-        "alone",
-        "arguments",
-        "crashes",
-        "delivery",
-        "envelope",
-        "finished",
-        "first_lost",
-        "hold",
-        "lost",
-        "marker",
-        "received",
-        "started",
-        "task",
-        "trail",
-    )
-
-    def __init__(self, delivery: Delivery, received: float) -> None:
-        self.delivery = delivery
-        self.received = received
-        self.envelope = UNREAD
-        self.trail: Trail = NOTHING_YET
-        self.task: Task[..., Any] | None = None
-        self.arguments: Any = None
-        self.marker: str | None = None
-        self.crashes = 0
-        self.first_lost = False
-        self.hold: Won | None = None
-        self.alone = False
-        self.started = False
-        self.finished = False
-        self.lost = False
+    delivery: Delivery
+    received: float
+    envelope: Envelope = UNREAD
+    trail: Trail = NOTHING_YET
+    task: Task[..., Any] | None = None
+    arguments: Any = None
+    marker: str | None = None
+    crashes: int = 0
+    first_lost: bool = False
+    hold: Won | None = None
+    alone: bool = False
+    started: bool = False
+    finished: bool = False
+    lost: bool = False
 
     @property
     def id(self) -> str:

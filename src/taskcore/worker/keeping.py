@@ -53,9 +53,9 @@ class Keeper:
         self._outage = Outage("broker (leases)", events)
         self.keys = anyio.Lock()
 
-    def lease_over(self, job: Job) -> bool:
+    def lease_over(self, job: Job, now: float) -> bool:
         """Whether a lease has ended by our own clock, so that somebody else may have the job."""
-        return anyio.current_time() >= max(job.received, self._extended) + self._lease
+        return now >= job.received + self._lease and now >= self._extended + self._lease
 
     async def run(self, source: Source) -> None:
         """Extend until cancelled."""

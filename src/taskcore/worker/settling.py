@@ -6,8 +6,8 @@
     4. the start marker      cleared
 
 Each step is one batch for all jobs that ended while the last batch was under way, and may be repeated: whatever fails
-is tried again until the leases are over, then left to the broker, which hands the jobs out again. This is the only place
-in the library that calls ``settle``.
+is tried again until the leases are over, then left to the broker, which hands the jobs out again. This is the only
+place in the library that calls ``settle``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 
 from taskcore.backend import Delivery, Source
 from taskcore.batching import Collector
@@ -26,11 +27,11 @@ from taskcore.idempotency import Idempotency, Won, decode_claim
 from taskcore.lifecycle import Ack, Bury, Outcome, Release, Retry, Succeeded, Unencodable, Verdict
 from taskcore.results import Results
 from taskcore.store import Conflict, Store, Write
+from taskcore.worker.hand import Job
 from taskcore.worker.outage import Outage
 
 if TYPE_CHECKING:
     from taskcore.observe import Events
-    from taskcore.worker.hand import Job
 
 __all__ = ["Conclusion", "Settler"]
 
@@ -39,17 +40,14 @@ log = logging.getLogger("taskcore.worker")
 FULL = 2_000  #: conclusions waiting, above which no new jobs are received
 
 
-class Conclusion:
+class Conclusion(msgspec.Struct, gc=False, eq=False):
     """A job, what it came to, and how far its settling has got."""
 
-    __slots__ = ("committed", "ending", "job", "outcome", "verdict")
-
-    def __init__(self, job: Job, outcome: Outcome, verdict: Verdict, ending: bytes | None) -> None:
-        self.job = job
-        self.outcome = outcome
-        self.verdict = verdict
-        self.ending = ending
-        self.committed = False
+    job: Job
+    outcome: Outcome
+    verdict: Verdict
+    ending: bytes | None
+    committed: bool = False
 
 
 class Settler:
@@ -65,7 +63,7 @@ class Settler:
         events: Events,
         *,
         forget: Callable[[Job], None],
-        lease_over: Callable[[Job], bool],
+        lease_over: Callable[[Job, float], bool],
         keys: anyio.Lock,
     ) -> None:
         self._store = store
@@ -110,14 +108,12 @@ class Settler:
 
     def _still_ours(self, batch: list[Conclusion]) -> list[Conclusion]:
         """Without those whose lease is over: somebody else may run them, so hands off (C7)."""
-        if not any(conclusion.job.lost or self._lease_over(conclusion.job) for conclusion in batch):
-            return batch
-        kept: list[Conclusion] = []
-        for conclusion in batch:
-            if conclusion.job.lost or self._lease_over(conclusion.job):
-                self._lost(conclusion.job)
-            else:
-                kept.append(conclusion)
+        now = anyio.current_time()
+        kept = [one for one in batch if not one.job.lost and not self._lease_over(one.job, now)]
+        if len(kept) < len(batch):
+            for conclusion in batch:
+                if conclusion not in kept:
+                    self._lost(conclusion.job)
         return kept
 
     def _lost(self, job: Job) -> None:

@@ -4,8 +4,8 @@
                            └ Performer.perform: one job to one outcome
 
 Slots are coroutines that live as long as the worker and loop over deliveries, because spawning a task for each job
-costs more than most jobs. Each slot has a cancel scope; what overruns its time, loses its lease or outlives the shutdown
-is interrupted through it, and the slot goes on with a new one.
+costs more than most jobs. Each slot has a cancel scope; what overruns its time, loses its lease or outlives the
+shutdown is interrupted through it, and the slot goes on with a new one.
 """
 
 from __future__ import annotations
