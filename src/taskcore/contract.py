@@ -425,18 +425,17 @@ def _struct(name: str, parameters: Iterable[inspect.Parameter]) -> type[Argument
 
 def _text(function: Any, signature: inspect.Signature) -> str:
     """The signature for people, with annotations as they are written."""
+    module = inspect.unwrap(function).__module__
 
-    def written(value: Any, show: Callable[[Any], str]) -> Any:
-        return value if value is signature.empty else AsWritten(value if isinstance(value, str) else show(value))
+    def written(annotation: Any) -> Any:
+        text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation, module)
+        return annotation if annotation is signature.empty else AsWritten(text)
 
-    of_type = partial(inspect.formatannotation, base_module=inspect.unwrap(function).__module__)
-    parameters = [
-        each.replace(
-            annotation=written(each.annotation, of_type), default=written(each.default, partial(show, bare=True))
-        )
-        for each in signature.parameters.values()
-    ]
-    returns = written(signature.return_annotation, of_type)
+    parameters = []
+    for each in signature.parameters.values():
+        default = each.default if each.default is each.empty else AsWritten(show(each.default, bare=True))
+        parameters.append(each.replace(annotation=written(each.annotation), default=default))
+    returns = written(signature.return_annotation)
     return f"{function.__name__}{signature.replace(parameters=parameters, return_annotation=returns)}"
 
 

@@ -20,8 +20,9 @@ from taskcore.contract import compile_contract
 from taskcore.envelope import check_name
 from taskcore.errors import DuplicateTask, InvalidContract, InvalidSetting
 from taskcore.lifecycle import Rules
+from taskcore.options import DeliveryMode, Key, Options, RunsIn
 from taskcore.policy import Retry
-from taskcore.task import AsyncTask, DeliveryMode, Key, Options, PlainTask, RunsIn, Task
+from taskcore.task import AsyncTask, PlainTask, Task
 
 __all__ = ["DEFAULT", "Declared", "Decorator", "Default", "Router"]
 

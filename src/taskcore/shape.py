@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import inspect
-import itertools
 import operator
 import re
 import sys
@@ -27,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
+from itertools import chain, islice
 from math import isfinite
 from typing import (
     Annotated,
@@ -120,7 +120,12 @@ class Shape:
             return arrived, data
         if same(value, arrived):
             return arrived, again
-        raise ValueError(f"{show(value)} would arrive as {show(arrived)}")
+        lost = "something that JSON does not hold would be lost"
+        raise ValueError(
+            f"{show(value)}: {lost}"
+            if show(value) == show(arrived)
+            else f"{show(value)} would arrive as {show(arrived)}"
+        )
 
 
 def same(sent: Any, arrived: Any) -> bool:
@@ -180,7 +185,7 @@ def _from_object(value: Any) -> Any:
         return msgspec.Raw(value.model_dump_json(round_trip=True, by_alias=False, warnings="error").encode())
     plain: Any
     for plain in (str, int, float, bytes, Decimal):
-        if isinstance(value, plain):
+        if isinstance(value, plain) and not isinstance(value, bool):  # a bool comes here as the key of a dict
             return plain(value)  # a subclass that says something else here will not arrive equal
     if isinstance(value, (dt.date, dt.time)):  # datetimes are dates
         return value.isoformat()
@@ -256,12 +261,10 @@ def _walk(part: Any, seen: set[int]) -> Iterator[Any]:
         return
     seen.add(id(part))
     yield part
-    inside = [getattr(part, name, None) for name in ("type", "item_type", "key_type", "value_type")]
-    inside += [*getattr(part, "types", ()), *getattr(part, "item_types", ())]
-    inside += [field.type for field in getattr(part, "fields", ())]
-    for child in inside:
-        if child is not None:
-            yield from _walk(child, seen)
+    for inside in msgspec.structs.astuple(part):
+        for child in inside if isinstance(inside, tuple) else (inside,):
+            if isinstance(child, (info.Type, info.Field)):
+                yield from _walk(child, seen)
 
 
 def _flaws(part: Any) -> Iterator[Flaw]:
@@ -289,15 +292,17 @@ def _is_unhashable(part: Any) -> bool:
 
 def flaw_of(error: Exception) -> Flaw:
     """What msgspec has against a type, with a fix."""
-    text, fix = tidy(error), f"use {PLAIN}"
+    text, fix = _MODULES.sub("", tidy(error)), f"use {PLAIN}"
     if isinstance(error, NameError):
         fix = "import it for real, not only under TYPE_CHECKING, and define it at module level, above the function"
     elif "custom type" in text:
         fix = "a pydantic model can only be in a union with None: make the union a field of another model"
     elif text.startswith("type unions"):
-        fix = "make them msgspec.Structs with tags: class A(Struct, tag=True); or one class with a Literal field"
+        fix = (
+            "use msgspec.Structs with tags (class A(Struct, tag=True)), a class with a Literal field, or two parameters"
+        )
     elif text.startswith("can only set"):
-        fix = "put the constraint on the member that it is meant for: Annotated[int, …] | None"
+        fix = "put it on the int, float, str or list that it is meant for: Annotated[int, …] | None"
     return Flaw(text, fix)
 
 
@@ -331,12 +336,13 @@ def _metas(meta: Any) -> Iterator[Any]:
     elif hasattr(meta, "metadata"):  # pydantic.Field()
         if meta.alias or meta.discriminator or not meta.is_required():
             raise NoShape(Flaw("Field() may only hold constraints here", "put the default into the signature"))
-        yield from itertools.chain.from_iterable(map(_metas, meta.metadata))
+        yield from chain.from_iterable(map(_metas, meta.metadata))
     elif isinstance(meta, Iterable):  # annotated_types.Interval and Len, pydantic's StringConstraints
-        yield from itertools.chain.from_iterable(map(_metas, meta))
+        yield from chain.from_iterable(map(_metas, meta))
     elif type(meta).__name__ not in _HARMLESS:
         known = {name: value for name in _CONSTRAINTS if (value := getattr(meta, name, None)) is not None}
-        if not known or getattr(meta, "__dict__", known).keys() - known:
+        asked = {name for name, value in getattr(meta, "__dict__", known).items() if value is not None}
+        if not known or asked - known.keys():
             raise NoShape(Flaw(f"{meta!r} cannot be checked here", "check it in the function, or in a pydantic model"))
         yield msgspec.Meta(**known)
 
@@ -347,37 +353,34 @@ def _metas(meta: Any) -> Iterator[Any]:
 def explain(annotation: Any, value: Any, path: str, *, wire: bool = False) -> list[str]:
     """Every part of a value that does not fit its type: ``order.items[3].price: expected int, got str 'x'``.
 
+    It goes down while a part can be blamed, and blames the whole where none can.
+
     :param wire: the value is plain data read from JSON, where an object is a dict and a date is a str.
     :returns: at most 20 lines; none if the value fits, or if it breaks even this.
     """
-    try:
-        return list(itertools.islice(_explain(annotation, value, path, wire), MOST_LINES))
-    except Exception:  # values bring their own code: __repr__, __eq__, properties
-        return []
+    with suppress(Exception):  # values bring their own code: __repr__, __eq__, properties
+        shape = _shape(annotation)
+        reason = _refused(shape, value, wire=wire)
+        if reason is None:
+            return []
+        if isinstance(reason, RecursionError):
+            return [f"{path}: refers to itself, or is nested too deeply"]
+        target = _narrow(shape.annotation, value)
+        with suppress(Exception):
+            parts = _parts(target, value, wire=wire)
+            lines = chain.from_iterable(explain(part, item, path + step, wire=wire) for step, part, item in parts)
+            if found := list(islice(chain(lines, _model_lines(target, value, path, wire=wire)), MOST_LINES)):
+                return found
+        return [f"{path}: {_blame(shape.annotation, target, value, reason, wire=wire)}"]
+    return []
 
 
-def _explain(annotation: Any, value: Any, path: str, wire: bool) -> Iterator[str]:
-    """Goes down while a part can be blamed; blames the whole where none can."""
-    shape = _shape(annotation)
+def _refused(shape: Shape, value: Any, *, wire: bool) -> Exception | None:
     try:
-        if wire:
-            shape.decode(_encode(value))
-        else:
-            shape.admit(value)
-        return
-    except RecursionError:
-        yield f"{path}: refers to itself, or is nested too deeply"
-        return
-    except Exception as error:
-        reason = error
-    target = _narrow(shape.annotation, value)
-    inner = (_explain(child, part, path + suffix, wire) for suffix, child, part in _parts(target, value, wire))
-    lines = itertools.chain(itertools.chain.from_iterable(inner), _model_lines(target, value, path, wire))
-    first = next(lines, None)
-    if first is None:
-        yield f"{path}: {_blame(shape.annotation, target, value, reason, wire)}"
-    else:
-        yield from itertools.chain((first,), lines)
+        shape.decode(_encode(value)) if wire else shape.admit(value)
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+    return None
 
 
 _kept_shape = lru_cache(maxsize=256)(Shape)  # a list of a thousand wrong items has one type
@@ -407,11 +410,11 @@ def _narrow(annotation: Any, value: Any) -> Any:
 
 
 def _is_instance(value: Any, cls: Any) -> bool:
-    return isinstance(cls, type) and not is_typeddict(cls) and isinstance(value, cls)
+    return cls is not Any and isinstance(cls, type) and isinstance(value, dict if is_typeddict(cls) else cls)
 
 
-def _parts(annotation: Any, value: Any, wire: bool) -> Iterator[tuple[str, Any, Any]]:
-    """What the value consists of: the end of its path, its type, itself."""
+def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, Any, Any]]:
+    """What the value consists of: a step of the path, the type, the part."""
     origin, args = get_origin(annotation) or annotation, get_args(annotation)
     if isinstance(value, dict) and origin in (Any, dict, Mapping, MutableMapping):
         key_type, value_type = args or (str, Any)
@@ -419,7 +422,7 @@ def _parts(annotation: Any, value: Any, wire: bool) -> Iterator[tuple[str, Any, 
             if not wire:  # on the wire every key is a str
                 yield f"[{show(key, bare=True)}] (the key)", key_type, key
             yield f"[{show(key, bare=True)}]", value_type, item
-    elif isinstance(value, list) and origin is Any:
+    elif isinstance(value, list) and not args and origin in (Any, list):
         yield from ((f"[{index}]", Any, item) for index, item in enumerate(value))
     elif isinstance(value, (list, tuple, set, frozenset)) and args and not hasattr(origin, "_fields"):
         fixed = origin is tuple and args[-1] is not ...
@@ -431,12 +434,14 @@ def _parts(annotation: Any, value: Any, wire: bool) -> Iterator[tuple[str, Any, 
     else:
         generics = dict(zip(getattr(origin, "__parameters__", ()), args, strict=False))
         hints = get_type_hints(origin, include_extras=True) if isinstance(origin, type) else {}
-        for name, item in _items(origin, value, wire):
+        for name, item in _items(origin, value, wire=wire):
             hint = generics.get(hints[name], hints[name])
-            yield f".{name}", get_args(hint)[0] if get_origin(hint) in (Required, NotRequired) else hint, item
+            hint = get_args(hint)[0] if get_origin(hint) in (Required, NotRequired) else hint
+            inner = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
+            yield f".{name}", hint[tuple(generics.get(each, Any) for each in inner)] if inner else hint, item
 
 
-def _items(cls: Any, value: Any, wire: bool) -> Iterable[tuple[str, Any]]:
+def _items(cls: Any, value: Any, *, wire: bool) -> Iterable[tuple[str, Any]]:
     """The fields of an object by name: attributes, or, on the wire, the items of a dict or a list."""
     names = getattr(cls, "_fields", None) or _fields(cls)
     if isinstance(value, dict) and is_typeddict(cls):
@@ -449,7 +454,7 @@ def _items(cls: Any, value: Any, wire: bool) -> Iterable[tuple[str, Any]]:
     return ((name, getattr(value, name)) for name in names) if _is_instance(value, cls) else ()
 
 
-def _model_lines(model: Any, value: Any, path: str, wire: bool) -> Iterator[str]:
+def _model_lines(model: Any, value: Any, path: str, *, wire: bool) -> Iterator[str]:
     """What pydantic says about a model, which is everything at once."""
     if not _is_model(model) or not (wire or isinstance(value, model)):
         return
@@ -459,21 +464,29 @@ def _model_lines(model: Any, value: Any, path: str, wire: bool) -> Iterator[str]
     except sys.modules["pydantic"].ValidationError as error:
         for each in error.errors(include_url=False):
             where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in each["loc"])
-            yield f"{path}{where}: {tidy(each['msg'])}, got {show(each['input'])}"
+            got = "None (or nan, which JSON does not have)" if each["input"] is None else show(each["input"])
+            yield f"{path}{where}: {tidy(each['msg'])}, got {got}"
 
 
-def _blame(annotation: Any, target: Any, value: Any, reason: Exception, wire: bool) -> str:
+def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, wire: bool) -> str:
     """What is wrong with this very value; ``reason`` is what its journey ended with."""
     head, _, place = str(reason).partition(" - at `$")
     if isinstance(value, float) and not isfinite(value):
         return f"{value} cannot travel, JSON has neither nan nor infinity"
+    if isinstance(value, Decimal) and value.is_nan():
+        return f"{value} cannot travel, it equals nothing"
     if isinstance(reason, UnicodeEncodeError):
         return f"{show(value)} is not text, it holds half of a surrogate pair"
-    plain = head.startswith("Expected `") and ", got `" in head
-    if place and plain:
-        return f"{tidy(head)}, at {place.rstrip('`')}"
-    if not plain and (wire or _is_instance(value, get_origin(target) or target)):
-        return f"{tidy(head)}, got {show(value)}" if isinstance(reason, msgspec.ValidationError) else head
+    if not isinstance(reason, msgspec.ValidationError):
+        return head if _is_instance(value, get_origin(target) or target) else _expected(annotation, value)
+    if ", got `" in head and head.startswith("Expected `"):
+        return f"{tidy(head)}, at {place.rstrip('`')}" if place else _expected(annotation, value)
+    if head.startswith("Invalid ") and not wire:  # JSON has been asked to be what it is not
+        return _expected(annotation, value)
+    return f"{tidy(head)}, got {show(value)}"
+
+
+def _expected(annotation: Any, value: Any) -> str:
     return f"expected {describe(annotation)}, got {show(value)}"
 
 
@@ -508,4 +521,4 @@ def show(value: Any, *, bare: bool = False) -> str:
         text = f"<{kind} whose repr() fails>"
     if len(text) > MOST_CHARACTERS:
         text = text[:MOST_CHARACTERS] + "…"
-    return text if bare or value is None or text.startswith((kind, "<")) else f"{kind} {text}"
+    return text if bare or value is None or text.startswith((kind, "<", "datetime.")) else f"{kind} {text}"

@@ -18,9 +18,8 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVa
 import msgspec
 
 from taskcore.contract import Contract
-from taskcore.envelope import check_name
-from taskcore.errors import InvalidArguments, InvalidSetting, JobCancelled, JobExpired, JobFailed, NotRunning
-from taskcore.lifecycle import Rules
+from taskcore.errors import InvalidArguments, JobCancelled, JobError, JobExpired, JobFailed, NotRunning
+from taskcore.options import AS_USUAL, Key, Options, Sending, sending_of
 from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, Succeeded
 
 __all__ = [
@@ -28,10 +27,8 @@ __all__ = [
     "Call",
     "Job",
     "JobStatus",
-    "Options",
     "PlainTask",
     "Sender",
-    "Sending",
     "SyncJob",
     "SyncTask",
     "Task",
@@ -42,43 +39,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-Key: TypeAlias = str | tuple[str, ...] | Callable[..., str | None]
-RunsIn: TypeAlias = Literal["loop", "thread", "process"]
-DeliveryMode: TypeAlias = Literal["at_least_once", "at_most_once"]
 JobStatus: TypeAlias = Literal[
     "scheduled", "queued", "running", "succeeded", "failed", "dead", "cancelled", "expired", "unknown"
 ]
-
-TEXT_LIMIT = 512  #: characters that a key or an id may have
-HEADERS_LIMIT = 8_192  #: bytes that the headers of one job may have, names and values together
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The policies of a task: what the decorator said, and the app's settings for the rest. Times in seconds."""
-
-    queue: str
-    rules: Rules
-    timeout: float | None
-    key: Key | None
-    key_window: float
-    keep_result: float | None
-    delivery: DeliveryMode
-    runs_in: RunsIn
-
-
-class Sending(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``using()`` says about one call."""
-
-    delay: float = 0.0
-    key: str | None = None
-    queue: str | None = None
-    headers: Mapping[str, str] = {}
-    expires: float | None = None
-    id: str | None = None
-    correlation_id: str | None = None
-
-
-AS_USUAL = Sending()
 
 
 class Call(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
@@ -179,14 +142,15 @@ class Task(Generic[P, R]):
         :param correlation_id: what this job belongs to.
         :raises InvalidSetting: a value is impossible (TC104).
         """
-        sending = Sending(
-            delay=_delay(delay, at),
-            key=_text("key", key),
-            queue=None if queue is None else check_name("queue", queue),
-            headers=_headers(headers),
-            expires=None if expires is None else _seconds("expires", expires),
-            id=_text("id", id),
-            correlation_id=_text("correlation_id", correlation_id),
+        sending = sending_of(
+            delay=delay,
+            at=at,
+            key=key,
+            queue=queue,
+            headers=headers,
+            expires=expires,
+            id=id,
+            correlation_id=correlation_id,
         )
         return Using(self, sending)
 
@@ -415,46 +379,3 @@ def _key_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return msgspec.json.encode(value).decode()
-
-
-def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise InvalidSetting(f"{name}={value!r} is not a time", fix="give seconds as a number, at least 0")
-    return float(value)
-
-
-def _delay(delay: float | None, at: datetime | None) -> float:
-    if at is None:
-        return 0.0 if delay is None else _seconds("delay", delay)
-    if delay is not None:
-        raise InvalidSetting("both delay and at are given", fix="say either how long or until when")
-    if at.tzinfo is None:
-        raise InvalidSetting(
-            f"at={at!r} has no time zone, so nobody can say when that is",
-            fix='give an aware datetime, such as datetime(2027, 1, 1, 9, tzinfo=ZoneInfo("Europe/Berlin"))',
-        )
-    return max((at - datetime.now(at.tzinfo)).total_seconds(), 0.0)
-
-
-def _text(name: str, value: str | None) -> str | None:
-    if value is None or (isinstance(value, str) and 0 < len(value) <= TEXT_LIMIT):
-        return value
-    raise InvalidSetting(f"{name}={value!r} cannot be used", fix=f"give a text of 1 to {TEXT_LIMIT} characters")
-
-
-def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
-    if headers is None:
-        return {}
-    wrong = [
-        f"{name!r}: {value!r}"
-        for name, value in headers.items()
-        if not isinstance(name, str) or not isinstance(value, str)
-    ]
-    if wrong:
-        raise InvalidSetting("headers are strings to strings", facts=wrong, fix="put other values into the arguments")
-    size = sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
-    if size > HEADERS_LIMIT:
-        raise InvalidSetting(
-            f"the headers have {size} bytes, the limit is {HEADERS_LIMIT}", fix="headers are for small things"
-        )
-    return dict(headers)

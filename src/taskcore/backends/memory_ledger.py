@@ -1,0 +1,294 @@
+"""Every queue, job and lease of the in-memory backend, in plain synchronous code: no ``await`` but in ``change``.
+
+A job is in exactly one place:
+
+    publish ─▶ ready ◀─────┬──────────┐           delay, Retry(after) ─▶ scheduled ─(due)─▶ ready
+                 │ lease   │ Release  │ lease ran out, redeliveries + 1
+                 ▼         │          │
+               leased ─────┴──────────┘           Ack ─▶ gone        Bury ─▶ dead letters
+
+Time is told by the caller, in seconds of the event loop's clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from itertools import count
+from typing import Final, assert_never
+
+import anyio
+import msgspec
+
+from taskcore.backend import DUPLICATE, STORED, Delivery, Letter, Outgoing, Place, Published, Refused
+from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
+
+__all__ = ["DEDUP_WINDOW", "LEASED", "READY", "SCHEDULED", "Ledger", "number"]
+
+DEDUP_WINDOW = 60.0  #: seconds for which the id of an ended job is remembered …
+DEDUP_IDS = 100_000  #: … as long as no more than this many have ended since
+SLACK = 10_000  #: timers that may outlive their jobs before they are cleared away
+
+READY: Final = 0
+SCHEDULED: Final = 1
+LEASED: Final = 2
+GONE: Final = 3
+
+PLACES: Final[tuple[Place, ...]] = ("ready", "scheduled", "leased")
+
+
+class Job(msgspec.Struct, gc=False, eq=False):
+    """A job and where it is.
+
+    ``fence`` grows with each lease; ``since`` is when it became ready, ``expires`` when its lease or its delay is over.
+    """
+
+    id: str
+    shelf: Shelf
+    envelope: bytes
+    trail: bytes
+    redeliveries: int = 0
+    fence: int = 0
+    place: int = GONE
+    since: float = 0.0
+    expires: float = 0.0
+
+
+class Hold(msgspec.Struct, frozen=True, gc=False):
+    """A lease: valid as long as the job is leased under this fence."""
+
+    job: Job
+    fence: int
+
+    @property
+    def valid(self) -> bool:
+        return self.job.fence == self.fence and self.job.place is LEASED
+
+
+class Shelf:
+    """One queue. A job that was removed from the middle stays in ``ready`` until it is met, marked by its place."""
+
+    __slots__ = ("counts", "letters", "name", "ready")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ready: deque[Job] = deque()
+        self.letters: dict[str, Letter] = {}
+        self.counts = [0, 0, 0, 0]
+
+    @property
+    def size(self) -> int:
+        return self.counts[READY] + self.counts[SCHEDULED] + self.counts[LEASED] + len(self.letters)
+
+
+class Ledger:
+    """Every queue, every job, every lease; no ``await`` anywhere."""
+
+    def __init__(self, *, limit: int) -> None:
+        self.queues: dict[str, Shelf] = {}
+        self._limit = limit
+        self._jobs: dict[str, Job] = {}  # by id, all that are not gone
+        self._ended: OrderedDict[str, float] = OrderedDict()  # id → when, oldest first
+        self._due: list[tuple[float, int, Job]] = []  # heap of scheduled jobs
+        self._leases: list[tuple[float, int, list[Hold]]] = []  # heap of batches
+        self._held = 0  # how many holds there are in it, settled ones included
+        self._order = count()
+        self._letters = count(1)
+        self._waiting: set[anyio.Event] = set()
+
+    def publish(self, item: Outgoing, now: float, *, replaces: int = 0) -> Published:
+        """Store one job; ``replaces`` is how many letters will leave in the same step."""
+        shelf = self.queues.get(item.queue)
+        if shelf is None:
+            shelf = self.queues[item.queue] = Shelf(item.queue)
+        if item.id in self._jobs or self._ended_lately(item.id, now):
+            return DUPLICATE
+        if shelf.size - replaces >= self._limit:
+            return Refused(f'queue "{item.queue}" is full: it holds {shelf.size:,} jobs and dead letters, its limit')
+        job = self._jobs[item.id] = Job(item.id, shelf, item.envelope, item.trail)
+        if item.delay > 0:
+            self._schedule(job, now + item.delay)
+        else:
+            self._make_ready(job, now)
+        return STORED
+
+    def lease(self, queues: Iterable[str], limit: int, lease: float, now: float) -> list[Delivery]:
+        """Up to ``limit`` ready jobs, earlier queues first."""
+        self.advance(now)
+        taken: list[Delivery] = []
+        held: list[Hold] = []
+        for name in queues:
+            shelf = self.queues.get(name)
+            while shelf is not None and shelf.ready and len(taken) < limit:
+                job = shelf.ready.popleft()
+                if job.place is not READY:
+                    continue
+                job.fence = fence = job.fence + 1
+                job.expires = now + lease
+                shelf.counts[READY] -= 1
+                shelf.counts[LEASED] += 1
+                job.place = LEASED
+                receipt = Hold(job, fence)
+                held.append(receipt)
+                taken.append(Delivery(name, job.envelope, job.trail, job.redeliveries, receipt))
+        if held:
+            heapq.heappush(self._leases, (now + lease, next(self._order), held))
+            self._held += len(held)
+            if self._held > 2 * len(self._jobs) + SLACK:
+                self._forget_settled()
+        return taken
+
+    def settle(self, delivery: Delivery, verdict: Verdict, now: float) -> bool:
+        """Carry out a verdict; False, and nothing changed, if the lease was lost."""
+        hold: Hold = delivery.receipt
+        if not hold.valid:
+            return False
+        job = hold.job
+        match verdict:
+            case Ack():
+                self._end(job, now)
+            case Retry(after=after, trail=trail):
+                job.trail = trail
+                job.redeliveries = 0
+                if after > 0:
+                    self._schedule(job, now + after)
+                else:
+                    self._make_ready(job, now)
+            case Release():
+                self._make_ready(job, now, first=True)
+            case Bury(reason=reason, trail=trail):
+                self._bury(job, reason, trail)
+                self._end(job, now)
+            case _:
+                assert_never(verdict)
+        return True
+
+    def extend(self, delivery: Delivery, expires: float) -> bool:
+        """Let a lease end later; False if it was lost."""
+        hold: Hold = delivery.receipt
+        if not hold.valid:
+            return False
+        hold.job.expires = expires
+        return True
+
+    def advance(self, now: float) -> None:
+        """What time alone brings about: due jobs become ready, jobs with an expired lease too."""
+        while self._due and self._due[0][0] <= now:
+            job = heapq.heappop(self._due)[2]
+            if job.place is SCHEDULED and job.expires <= now:
+                self._make_ready(job, now)
+        while self._leases and self._leases[0][0] <= now:
+            held = heapq.heappop(self._leases)[2]
+            self._held -= len(held)
+            extended: list[Hold] = []
+            for hold in held:
+                if not hold.valid:
+                    continue
+                if hold.job.expires > now:
+                    extended.append(hold)
+                else:
+                    hold.job.redeliveries += 1
+                    self._make_ready(hold.job, now, first=True)
+            if extended:
+                soonest = min(hold.job.expires for hold in extended)
+                heapq.heappush(self._leases, (soonest, next(self._order), extended))
+                self._held += len(extended)
+
+    async def change(self) -> None:
+        """Wait for news: a job made ready by somebody, or the next point in time at which ``advance`` has work."""
+        news = anyio.Event()
+        self._waiting.add(news)
+        timers = [heap[0][0] for heap in (self._due, self._leases) if heap]
+        try:
+            with anyio.CancelScope(deadline=min(timers, default=float("inf"))):
+                await news.wait()
+        finally:
+            self._waiting.discard(news)
+
+    def remove(self, queue: str, job_id: str, now: float) -> bool:
+        """Forget one ready or scheduled job; False if it is not there."""
+        self.advance(now)
+        job = self._jobs.get(job_id)
+        if job is None or job.shelf.name != queue or job.place not in (READY, SCHEDULED):
+            return False
+        self._end(job, now)
+        return True
+
+    def locate(self, queue: str, job_id: str, now: float) -> Place | None:
+        """Where the job is; None if it has ended or was never here."""
+        self.advance(now)
+        job = self._jobs.get(job_id)
+        return PLACES[job.place] if job is not None and job.shelf.name == queue else None
+
+    def purge(self, queue: str, now: float) -> int:
+        """Forget all ready and scheduled jobs of a queue; how many."""
+        waiting = [job for job in self._jobs.values() if job.shelf.name == queue and job.place in (READY, SCHEDULED)]
+        for job in waiting:
+            self._end(job, now)
+        return len(waiting)
+
+    def letter(self, letter_id: str) -> Letter | None:
+        """One dead letter of any queue."""
+        return next((shelf.letters[letter_id] for shelf in self.queues.values() if letter_id in shelf.letters), None)
+
+    def drop(self, letter_id: str) -> bool:
+        """Forget a dead letter; False if there is none."""
+        return any(shelf.letters.pop(letter_id, None) is not None for shelf in self.queues.values())
+
+    def _make_ready(self, job: Job, now: float, *, first: bool = False) -> None:
+        self._move(job, READY)
+        job.since = now
+        if first:
+            job.shelf.ready.appendleft(job)
+        else:
+            job.shelf.ready.append(job)
+        for news in self._waiting:
+            news.set()
+
+    def _bury(self, job: Job, reason: str, trail: bytes) -> None:
+        letter_id = f"{next(self._letters)}.{job.id}"
+        job.shelf.letters[letter_id] = Letter(
+            id=letter_id, queue=job.shelf.name, envelope=job.envelope, trail=trail, reason=reason, when=time.time()
+        )
+
+    def _schedule(self, job: Job, due: float) -> None:
+        self._move(job, SCHEDULED)
+        job.expires = due
+        heapq.heappush(self._due, (due, next(self._order), job))
+        if len(self._due) > 2 * len(self._jobs) + SLACK:  # timers of cancelled jobs
+            self._due = [timer for timer in self._due if timer[2].place is SCHEDULED and timer[2].expires == timer[0]]
+            heapq.heapify(self._due)
+        for news in self._waiting:  # whoever waits has to look again how long
+            news.set()
+
+    def _end(self, job: Job, now: float) -> None:
+        self._move(job, GONE)
+        del self._jobs[job.id]
+        self._ended[job.id] = now
+        while len(self._ended) > DEDUP_IDS:
+            self._ended.popitem(last=False)
+
+    def _forget_settled(self) -> None:
+        """Timers of jobs that are settled would keep them in memory until their lease had ended."""
+        leases = [(expires, order, [hold for hold in held if hold.valid]) for expires, order, held in self._leases]
+        self._leases = [lease for lease in leases if lease[2]]
+        heapq.heapify(self._leases)
+        self._held = sum(len(held) for _, _, held in self._leases)
+
+    def _move(self, job: Job, place: int) -> None:
+        counts = job.shelf.counts
+        counts[job.place] -= 1
+        counts[place] += 1
+        job.place = place
+
+    def _ended_lately(self, job_id: str, now: float) -> bool:
+        ended = self._ended.get(job_id)
+        return ended is not None and now - ended < DEDUP_WINDOW
+
+
+def number(letter_id: str) -> int:
+    """Letters are numbered in the order of their burial, so that a page can begin behind one that is gone."""
+    number = letter_id.partition(".")[0]
+    return int(number) if number.isdigit() else 0
