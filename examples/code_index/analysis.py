@@ -6,9 +6,9 @@ import ast
 import io
 import tokenize
 import warnings
-from collections.abc import Iterator
+from bisect import bisect
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TypeAlias
 
 __all__ = ["BUCKETS", "Function", "ModuleFacts", "NotPython", "analyse", "decode"]
 
@@ -83,31 +83,105 @@ def analyse(data: bytes) -> ModuleFacts:
     with warnings.catch_warnings(record=True) as findings:  # global to a process: do not do this in threads
         warnings.simplefilter("always")
         tree = _parse(data)
-    functions: list[Function] = []
-    classes = documented = 0
-    imports: set[str] = set()
-    for node, inside in _walk(tree):
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                functions.append(_measure(node, inside))
-                documented += _has_docstring(node)
-            case ast.ClassDef():
-                classes += 1
-                documented += _has_docstring(node)
-            case ast.Module():
-                documented += _has_docstring(node)
-            case ast.Import():
-                imports.update(alias.name.partition(".")[0] for alias in node.names)
-            case ast.ImportFrom(module=str(name), level=0):
-                imports.add(name.partition(".")[0])
+    seen = _survey(tree)
+    functions = [
+        _measure(scope.node, scope.complexity) for scope in seen.scopes if not isinstance(scope.node, ast.Module)
+    ]
+    documentable = [*seen.classes, *(scope.node for scope in seen.scopes)]
     return ModuleFacts(
-        classes=classes,
+        classes=len(seen.classes),
         functions=len(functions),
-        documentable=1 + classes + len(functions),
-        documented=documented,
-        imports=tuple(sorted(imports)),
+        documentable=len(documentable),
+        documented=sum(ast.get_docstring(node, clean=False) is not None for node in documentable),
+        imports=tuple(sorted(seen.imports)),
         complexities=_histogram(functions),
         longest=max(functions, key=lambda function: function.lines, default=None),
         most_complex=max(functions, key=lambda function: function.complexity, default=None),
         warnings=len(findings),
     )
+
+
+def _parse(data: bytes) -> ast.Module:
+    try:
+        return ast.parse(data)
+    except SyntaxError as error:
+        kind = "wrong indentation" if isinstance(error, IndentationError) else "syntax error"
+        if "null bytes" in error.msg:
+            kind = "null bytes"
+        elif "codec" in error.msg or "encoding" in error.msg:
+            kind = "bad encoding"
+        raise NotPython(kind, error.msg, error.lineno or 0) from None
+    except ValueError as error:  # null bytes, before Python 3.12
+        raise NotPython("null bytes", str(error)) from None
+    except (RecursionError, MemoryError):
+        raise NotPython("too deep", "nested more deeply than the compiler can follow") from None
+
+
+# ── the syntax tree ──────────────────────────────────────────────────────────────────────────────
+
+_LEAVES = (ast.Name, ast.Constant, ast.Pass, ast.Break, ast.Continue, ast.alias, ast.expr_context, ast.operator)
+_BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.Assert, ast.match_case)
+
+
+_Def: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class _Scope:
+    """A function while it is measured, or the module. Complexity is the number of ways through it, after McCabe."""
+
+    __slots__ = ("complexity", "node")
+
+    def __init__(self, node: _Def | ast.Module) -> None:
+        self.node = node
+        self.complexity = 1
+
+
+class _Seen:
+    """What a survey finds; the first scope is the module."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.scopes = [_Scope(tree)]
+        self.classes: list[ast.ClassDef] = []
+        self.imports: set[str] = set()
+
+
+def _survey(tree: ast.Module) -> _Seen:
+    """One walk over all nodes, with a list for a stack: trees can be deeper than functions may call each other."""
+    seen = _Seen(tree)
+    todo: list[tuple[ast.AST, _Scope]] = [(tree, seen.scopes[0])]
+    while todo:
+        node, scope = todo.pop()
+        if isinstance(node, _LEAVES):
+            continue
+        if isinstance(node, _BRANCHES):
+            scope.complexity += 1
+        elif isinstance(node, ast.BoolOp):
+            scope.complexity += len(node.values) - 1
+        elif isinstance(node, ast.comprehension):
+            scope.complexity += 1 + len(node.ifs)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            scope = _Scope(node)
+            seen.scopes.append(scope)
+        elif isinstance(node, ast.ClassDef):
+            seen.classes.append(node)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            seen.imports.update(_imported(node))
+        todo += [(child, scope) for child in ast.iter_child_nodes(node)]
+    return seen
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    return [node.module.partition(".")[0]] if node.module and not node.level else []
+
+
+def _measure(node: _Def, complexity: int) -> Function:
+    return Function(node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1, complexity)
+
+
+def _histogram(functions: list[Function]) -> tuple[int, ...]:
+    counts = [0] * len(BUCKETS)
+    for function in functions:
+        counts[bisect(BUCKETS, function.complexity) - 1] += 1
+    return tuple(counts)

@@ -26,7 +26,7 @@ from taskcore.backend import Backend, QueueStats
 from taskcore.client import Client, store_required
 from taskcore.config import Settings, load
 from taskcore.deadletter import DeadLetters
-from taskcore.errors import NotRunning, SetupError
+from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.observe import Event, Events, ObservedBackend
 from taskcore.portal import Portal
 from taskcore.results import JobOutcome
@@ -186,7 +186,7 @@ class App(Router):
             worker = self._worker(queues, concurrency, grace)
             with errors_as_they_are():
                 async with anyio.create_task_group() as group:
-                    await group.start(stop_on_signals, worker)
+                    await group.start(stop_on_signals, worker, self.settings.grace if grace is None else grace)
                     await worker.run()
                     group.cancel_scope.cancel()
 
@@ -321,10 +321,12 @@ class App(Router):
     def _worker(self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> Worker:
         settings = self.settings
         names = tuple(queues or settings.queues or self._queues())
-        if not names:
-            raise SetupError(
-                "this worker has nothing to do: the app has no tasks",
-                fix="import the modules that declare them, or name queues",
+        limit = settings.concurrency if concurrency is None else concurrency
+        if not names or limit < 1:
+            raise InvalidSetting(
+                "this worker has nothing to do",
+                facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
+                fix="import the modules that declare the tasks, or name queues; run at least one job at once",
             )
         return Worker(
             self.tasks,
@@ -332,11 +334,12 @@ class App(Router):
             self._store,
             self._events,
             queues=names,
-            concurrency=settings.concurrency if concurrency is None else concurrency,
+            concurrency=limit,
             executors=Executors(threads=settings.threads, processes=settings.processes or os.cpu_count() or 1),
             lease=settings.lease,
             grace=settings.grace if grace is None else grace,
             park_for=settings.park_for,
+            keep_result=settings.keep_result,
             clock=self._clock,
             name=settings.source or f"{socket.gethostname()}:{os.getpid()}",
         )

@@ -46,19 +46,8 @@ Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 
 PLAIN = Shape(Any)
 ATOMS = (str, bool, NoneType)  #: results of these types need no check: every value arrives equal
-CONSTANTS = (
-    str,
-    int,
-    float,
-    bytes,
-    NoneType,
-    Enum,
-    UUID,
-    Decimal,
-    date,
-    time,
-    timedelta,
-)  #: defaults that may be shared
+#: defaults of these types can be shared by all calls, others are made anew for each
+CONSTANTS = (str, int, float, bytes, NoneType, Enum, UUID, Decimal, date, time, timedelta)
 
 
 class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,10 +113,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         given = dict(zip(names, args, strict=False))
         lines = self._misfits({**kwargs, **given}, wire=False)
         for name in kwargs:
-            if name in self._nameless:
-                lines.append(f"{name}: positional only, it cannot be given by name")
-            elif name in given:
-                lines.append(f"{name}: given twice, by position and by name")
+            if name in self._nameless or name in given:
+                lines.append(f"{name}: {'positional only' if name in self._nameless else 'given by position already'}")
         if len(args) > len(names):
             lines.append(f"takes {len(names)} positional arguments, got {len(args)}")
         return lines
@@ -173,7 +160,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             raise self._refusal([written], fix="upgrade the workers before the senders")
         if version not in self._upcasts:  # which have no gaps
             missing = f"no upcast from version {version} to {version + 1}"
-            raise self._refusal([written, missing], fix=f"declare it on the task: upcasts={{{version}: …}}")
+            raise self._refusal([written, missing], fix=f"upcasts={{{version}: …}} on the task")
         self._read(payload)
         for step in range(version, self.version):
             try:
@@ -193,7 +180,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return given
 
     def spread(self, function: Function, arguments: Arguments) -> Any:
-        """Calls the function with the arguments, by position or by name as the signature says; returns what it returns."""
+        """Calls the function with its arguments, by position or by name as the signature says; returns what it does."""
         values = msgspec.structs.astuple(arguments)
         if not self._by_name:
             return function(*values)
@@ -305,7 +292,7 @@ def compile_contract(
             facts=["a contract is the signature of a function: def or async def"],
             fix="give the function itself; call a class, a method or a partial from a function of your own",
         )
-    signature, steps = inspect.signature(function), dict(upcasts or {})
+    signature, steps = inspect.signature(function), {} if upcasts is None else upcasts
     flaws = [*_kind_flaws(function, signature), *_version_flaws(version, steps), *_raises_flaws(raises)]
     parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, flaws))]
     result = _result(function, signature.return_annotation, flaws)
@@ -330,7 +317,7 @@ def compile_contract(
         _struct=struct,
         _arguments=Shape(struct),
         _result=result,
-        _upcasts=steps,
+        _upcasts=dict(steps),
         _errors={cls.__qualname__: ErrorShape(cls) for cls in raises},
     )
 
@@ -343,16 +330,15 @@ def _kind_flaws(function: Any, signature: inspect.Signature) -> Iterator[Flaw]:
         yield Flaw(f"it is a method of {owner}", "make it a function of the module, and send what it needs")
 
 
-def _version_flaws(version: Any, upcasts: Mapping[Any, Any]) -> Iterator[Flaw]:
-    if type(version) is not int or version < 1:
-        yield Flaw(f"version: expected a whole number from 1, got {show(version)}", "give a version from 1")
+def _version_flaws(version: Any, upcasts: Any) -> Iterator[Flaw]:
+    if type(version) is not int or version < 1 or not isinstance(upcasts, Mapping):
+        numbered = f"expected a version from 1 and a dict, got {show(version)} and {show(upcasts)}"
+        yield Flaw(f"version, upcasts: {numbered}", "for example version=2, upcasts={1: from_v1}")
         return
     known = {step for step in upcasts if type(step) is int and 1 <= step < version}
     for step, upcast in upcasts.items():
         if step not in known:
-            yield Flaw(
-                f"upcasts: {step!r} is not a version below {version}", "a key is the version that it starts from"
-            )
+            yield Flaw(f"upcasts: {step!r} is not a version below {version}", "keys are the versions to start from")
         elif not callable(upcast):
             yield Flaw(f"upcasts[{step}]: expected a function, got {show(upcast)}", "give functions from dict to dict")
     for step in sorted(set(range(min(known, default=version), version)) - known):
@@ -389,11 +375,9 @@ def _parameter(function: Any, each: inspect.Parameter, flaws: list[Flaw]) -> ins
     try:
         arrived, data = shape.admit(each.default)
     except Exception as error:  # noqa: BLE001 - defaults bring their own code, like arguments
-        problem = (explain(shape.annotation, each.default, name) or [f"{name}: {tidy(error)}"])[0]
-        fix = (
-            f"write {name}: {describe(shape.annotation)} | None" if each.default is None else "give a default that fits"
-        )
-        flaws.append(Flaw(f"the default of {problem}", fix))
+        problems = explain(shape.annotation, each.default, name) or [f"{name}: {tidy(error)}"]
+        optional = f"write {name}: {describe(shape.annotation)} | None"
+        flaws.append(Flaw(f"the default of {problems[0]}", optional if each.default is None else "give one that fits"))
         return None
     shared = isinstance(arrived, CONSTANTS)
     default = msgspec.field(default=arrived) if shared else msgspec.field(default_factory=partial(shape.decode, data))
@@ -459,14 +443,11 @@ def _where(function: Any) -> str:
 
 
 class Story(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error as JSON: what its class is called with, by name if that can be known, else by position.
+    """An error as JSON: what its class is called with, by name if that can be known, else by position."""
 
-    ``positional`` says how many of ``fields`` were given by position, because that decides what ``args`` is.
-    """
-
-    type: str
+    type: str  #: the name of the class, as `raises` knows it
     fields: dict[str, msgspec.Raw] = {}
-    positional: int = 0
+    positional: int = 0  #: how many of the fields were given by position, which decides what ``args`` is
     args: tuple[msgspec.Raw, ...] = ()
 
 

@@ -22,47 +22,23 @@ import operator
 import re
 import sys
 import types
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from decimal import Decimal
-from functools import lru_cache
-from itertools import chain, islice
+from functools import lru_cache, reduce
+from itertools import chain, islice, repeat
 from math import isfinite
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    NewType,
-    NotRequired,
-    Required,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-    is_typeddict,
-)
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect as info
 
-__all__ = [
-    "Flaw",
-    "NoShape",
-    "Shape",
-    "describe",
-    "explain",
-    "flaw_of",
-    "model_schema",
-    "resolve",
-    "same",
-    "show",
-    "tidy",
-]
+__all__ = ["Flaw", "NoShape", "Shape", "describe", "explain", "model_schema", "resolve", "same", "show", "tidy"]
 
 MOST_LINES = 20  #: a refusal names no more problems of one value than these
 MOST_CHARACTERS = 60  #: of a value
-PLAIN = "plain data, a dataclass, an attrs class, a msgspec.Struct, a TypedDict or a pydantic model"
+_TRAVELS = "plain data, a dataclass, an attrs class, a msgspec.Struct, a TypedDict or a pydantic model"
 
 
 class Flaw(NamedTuple):
@@ -98,14 +74,13 @@ class Shape:
             decoder = msgspec.json.Decoder(self.annotation, dec_hook=_to_model)
         except NoShape:
             raise
-        except Exception as error:  # a class with odd annotations can make msgspec raise anything
-            raise NoShape(flaw_of(error)) from error
+        except Exception as error:  # a class with odd annotations makes msgspec raise anything
+            raise NoShape(_flaw_of(error)) from error
         if flaws := [flaw for part in inside for flaw in _flaws(part)]:
             raise NoShape(*flaws)
+        has_sets = any(isinstance(part, _SETS) for part in inside)
+        self.encode: Callable[[Any], bytes] = _encode_sorted if has_sets else _encode
         self.decode: Callable[[Any], Any] = decoder.decode
-        self.encode: Callable[[Any], bytes] = (
-            _encode_sorted if any(isinstance(part, _SETS) for part in inside) else _encode
-        )
         self._exact = any(map(_is_ambiguous, inside))
 
     def admit(self, value: Any) -> tuple[Any, bytes]:
@@ -120,37 +95,30 @@ class Shape:
             return arrived, data
         if same(value, arrived):
             return arrived, again
-        lost = "something that JSON does not hold would be lost"
+        before, after = show(value), show(arrived)
         raise ValueError(
-            f"{show(value)}: {lost}"
-            if show(value) == show(arrived)
-            else f"{show(value)} would arrive as {show(arrived)}"
+            f"{before} would arrive as {after if after != before else 'less: JSON does not hold all of it'}"
         )
 
 
 def same(sent: Any, arrived: Any) -> bool:
     """Whether what arrived is what was sent: of the same kind even where ``==`` mixes kinds; classes field by field."""
-    kind = type(arrived)
+    kind: Any = type(arrived)
     if isinstance(arrived, (dt.datetime, dt.time)):
         return isinstance(sent, kind) and _same_time(sent, arrived)
     if isinstance(arrived, (list, tuple)):
         fits = type(sent) is kind if hasattr(kind, "_fields") else isinstance(sent, kind)
         return fits and len(sent) == len(arrived) and all(map(same, sent, arrived))
     if kind is dict:
-        return (
-            isinstance(sent, dict) and sent.keys() == arrived.keys() and all(same(sent[k], arrived[k]) for k in arrived)
-        )
+        fits = isinstance(sent, dict) and sent.keys() == arrived.keys()
+        return fits and all(same(sent[key], item) for key, item in arrived.items())
     if fields := _fields(kind):
         return type(sent) is kind and all(same(getattr(sent, name), getattr(arrived, name)) for name in fields)
     return isinstance(sent, _KINDS.get(kind, kind)) and bool(sent == arrived)
 
 
-_KINDS: dict[type, Any] = {
-    float: (int, float),
-    bytes: (bytes, bytearray, memoryview),
-    set: (set, frozenset),
-    frozenset: (set, frozenset),
-}
+_SOME_SET = (set, frozenset)
+_KINDS = {float: (int, float), bytes: (bytes, bytearray, memoryview), set: _SOME_SET, frozenset: _SOME_SET}
 
 
 def _same_time(sent: Any, arrived: Any) -> bool:
@@ -170,7 +138,7 @@ def _fields(cls: type) -> tuple[str, ...]:
 
 
 def _is_ambiguous(part: info.Type) -> bool:
-    """Whether something else may equal a value of this type and have its bytes: 1 and an IntEnum, a time without its zone."""
+    """Whether ``==`` and bytes cannot tell values of this type from others: an IntEnum from 1, zoned times from naive."""
     if isinstance(part, info.EnumType):
         return issubclass(part.cls, (str, int))
     return isinstance(part, (info.NamedTupleType, info.TimeType))
@@ -244,14 +212,14 @@ def resolve(function: Any, annotation: Any) -> Any:
     try:
         return get_type_hints(holder, plain.__globals__, names, include_extras=True)["it"]
     except Exception as error:  # text can say anything
-        raise NoShape(flaw_of(error)) from error
+        raise NoShape(_flaw_of(error)) from error
 
 
 # ── types that cannot travel ─────────────────────────────────────────────────────────────────────
 
 _SETS = (info.SetType, info.FrozenSetType)
-_NO_KEYS = (info.NoneType, info.BoolType, info.CollectionType, info.TupleType, info.DictType, info.CustomType)
-_OBJECTS = (info.StructType, info.DataclassType, info.TypedDictType, info.NamedTupleType)
+_OBJECTS = (info.StructType, info.DataclassType, info.TypedDictType, info.NamedTupleType, info.CustomType)
+_NO_KEYS = (info.NoneType, info.BoolType, info.CollectionType, info.TupleType, info.DictType, *_OBJECTS)
 _UNHASHABLE = (info.ListType, info.SetType, info.DictType, info.TypedDictType, info.ByteArrayType)
 
 
@@ -269,14 +237,12 @@ def _walk(part: Any, seen: set[int]) -> Iterator[Any]:
 
 def _flaws(part: Any) -> Iterator[Flaw]:
     if isinstance(part, info.CustomType) and not _is_model(part.cls):
-        yield Flaw(f"{part.cls.__qualname__} cannot travel as JSON", f"use {PLAIN}")
+        yield Flaw(f"{part.cls.__qualname__} cannot travel as JSON", f"use {_TRAVELS}")
     elif isinstance(part, (info.RawType, info.ExtType)):
         yield Flaw("raw bytes of a format cannot travel as JSON", "use bytes, or what is in them")
     elif isinstance(part, info.DataclassType) and hasattr(part.cls, "__pydantic_validator__"):
         yield Flaw(f"{part.cls.__name__} is a pydantic dataclass, whose rules would be skipped", "make it a BaseModel")
-    elif isinstance(part, info.DictType) and any(
-        isinstance(key, (*_NO_KEYS, *_OBJECTS)) for key in _options(part.key_type)
-    ):
+    elif isinstance(part, info.DictType) and any(isinstance(key, _NO_KEYS) for key in _options(part.key_type)):
         yield Flaw("dict keys of this type cannot travel as JSON", "use str, number, Enum, UUID or date keys")
     elif isinstance(part, _SETS) and any(map(_is_unhashable, _options(part.item_type))):
         yield Flaw("items of this type cannot be in a set", "use a list, or frozen items")
@@ -290,9 +256,9 @@ def _is_unhashable(part: Any) -> bool:
     return isinstance(part, _UNHASHABLE) or getattr(getattr(part, "cls", None), "__hash__", True) is None
 
 
-def flaw_of(error: Exception) -> Flaw:
+def _flaw_of(error: Exception) -> Flaw:
     """What msgspec has against a type, with a fix."""
-    text, fix = _MODULES.sub("", tidy(error)), f"use {PLAIN}"
+    text, fix = _MODULES.sub("", tidy(error)), f"use {_TRAVELS}"
     if isinstance(error, NameError):
         fix = "import it for real, not only under TYPE_CHECKING, and define it at module level, above the function"
     elif "custom type" in text:
@@ -314,7 +280,7 @@ _HARMLESS = ("Strict", "Doc", "DocInfo", "Unit", "AllowInfNan")  # what they ask
 
 def _with_meta(annotation: Any, seen: tuple[Any, ...] = ()) -> Any:
     """The same type with constraints that msgspec checks; aliases and new types replaced by what they stand for."""
-    if isinstance(annotation, NewType):
+    if isinstance(annotation, typing.NewType):
         return _with_meta(annotation.__supertype__, seen)
     if type(annotation).__name__ == "TypeAliasType":  # type X = …, since Python 3.12; it may stand in its own value
         return annotation if annotation in seen else _with_meta(annotation.__value__, (*seen, annotation))
@@ -326,7 +292,7 @@ def _with_meta(annotation: Any, seen: tuple[Any, ...] = ()) -> Any:
     if all(map(operator.is_, args, before)):
         return annotation
     if origin in (Union, types.UnionType):
-        return Union[args]
+        return reduce(operator.or_, args)
     return annotation.copy_with(args) if hasattr(annotation, "copy_with") else origin[args]
 
 
@@ -410,7 +376,7 @@ def _narrow(annotation: Any, value: Any) -> Any:
 
 
 def _is_instance(value: Any, cls: Any) -> bool:
-    return cls is not Any and isinstance(cls, type) and isinstance(value, dict if is_typeddict(cls) else cls)
+    return cls is not Any and isinstance(cls, type) and isinstance(value, dict if typing.is_typeddict(cls) else cls)
 
 
 def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, Any, Any]]:
@@ -425,26 +391,22 @@ def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, An
     elif isinstance(value, list) and not args and origin in (Any, list):
         yield from ((f"[{index}]", Any, item) for index, item in enumerate(value))
     elif isinstance(value, (list, tuple, set, frozenset)) and args and not hasattr(origin, "_fields"):
-        fixed = origin is tuple and args[-1] is not ...
-        yield from (
-            (f"[{i}]", args[i] if fixed else args[0], item)
-            for i, item in enumerate(value)
-            if not fixed or i < len(args)
-        )
+        kinds = args if origin is tuple and args[-1] is not ... else repeat(args[0])
+        yield from ((f"[{i}]", kind, item) for i, (kind, item) in enumerate(zip(kinds, value, strict=False)))
     else:
         generics = dict(zip(getattr(origin, "__parameters__", ()), args, strict=False))
         hints = get_type_hints(origin, include_extras=True) if isinstance(origin, type) else {}
         for name, item in _items(origin, value, wire=wire):
-            hint = generics.get(hints[name], hints[name])
-            hint = get_args(hint)[0] if get_origin(hint) in (Required, NotRequired) else hint
-            inner = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
+            hint: Any = generics.get(hints[name], hints[name])
+            hint = get_args(hint)[0] if get_origin(hint) in (typing.Required, typing.NotRequired) else hint
+            inner = () if inspect.isclass(hint) else getattr(hint, "__parameters__", ())
             yield f".{name}", hint[tuple(generics.get(each, Any) for each in inner)] if inner else hint, item
 
 
 def _items(cls: Any, value: Any, *, wire: bool) -> Iterable[tuple[str, Any]]:
     """The fields of an object by name: attributes, or, on the wire, the items of a dict or a list."""
     names = getattr(cls, "_fields", None) or _fields(cls)
-    if isinstance(value, dict) and is_typeddict(cls):
+    if isinstance(value, dict) and typing.is_typeddict(cls):
         return ((name, item) for name, item in value.items() if name in cls.__annotations__)
     if isinstance(value, (list, tuple)):
         return zip(names, value, strict=False)
@@ -517,7 +479,7 @@ def show(value: Any, *, bare: bool = False) -> str:
     kind = type(value).__name__
     try:
         text = " ".join(repr(value).split())
-    except Exception:
+    except Exception:  # noqa: BLE001 - it is somebody else's code
         text = f"<{kind} whose repr() fails>"
     if len(text) > MOST_CHARACTERS:
         text = text[:MOST_CHARACTERS] + "…"

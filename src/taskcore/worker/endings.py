@@ -26,10 +26,10 @@ CANCELLED = encode_ending(Ending("cancelled"))
 EXPIRED = encode_ending(Ending("expired"))
 
 
-def ending_of(job: Job, outcome: Outcome, verdict: Verdict) -> bytes | None:
+def ending_of(job: Job, outcome: Outcome, verdict: Verdict, keep: float | None) -> bytes | None:
     """The encoded ending, if this verdict ends the job and somebody may ask for it."""
     task = job.task
-    if task is None or (task.options.keep_result is None and job.hold is None):
+    if keep is None and job.hold is None:
         return None
     if isinstance(verdict, Ack):
         match outcome:
@@ -45,7 +45,7 @@ def ending_of(job: Job, outcome: Outcome, verdict: Verdict) -> bytes | None:
                 return None
     if isinstance(verdict, Bury):
         record = outcome.record if isinstance(outcome, Failed | TimedOut | Unencodable) else None
-        declared = task.contract.pack_error(outcome.error) if isinstance(outcome, Failed) else None
+        declared = task.contract.pack_error(outcome.error) if task is not None and isinstance(outcome, Failed) else None
         error = msgspec.Raw(declared) if declared is not None else NOTHING
         return encode_ending(Ending("dead", reason=verdict.reason, error=error, record=record))
     return None

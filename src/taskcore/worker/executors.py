@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import anyio.to_process
 import anyio.to_thread
 
 from taskcore.errors import TaskcoreError
+from taskcore.options import RunsIn
 
 if TYPE_CHECKING:
     from taskcore.task import Task
@@ -28,14 +30,18 @@ class Executors:
     """Runs plain functions outside of the event loop, a bounded number at a time."""
 
     def __init__(self, *, threads: int, processes: int) -> None:
-        self._threads = anyio.CapacityLimiter(threads)
-        self._processes = anyio.CapacityLimiter(processes)
+        self._rooms = {"thread": anyio.CapacityLimiter(threads), "process": anyio.CapacityLimiter(processes)}
+        self._no_limit = anyio.CapacityLimiter(math.inf)
+
+    def room(self, runs_in: RunsIn) -> anyio.CapacityLimiter | None:
+        """What a job has to enter before it starts, so that waiting for a thread does not count as running."""
+        return self._rooms.get(runs_in)
 
     async def in_thread(self, task: Task[..., Any], arguments: Any) -> Any:
         """Run in a thread. A thread cannot be killed: on cancellation it is left alone, its result thrown away."""
         contract = task.contract
         return await anyio.to_thread.run_sync(
-            contract.spread, contract.function, arguments, abandon_on_cancel=True, limiter=self._threads
+            contract.spread, contract.function, arguments, abandon_on_cancel=True, limiter=self._no_limit
         )
 
     async def in_process(self, task: Task[..., Any], payload: bytes, version: int) -> bytes:
@@ -52,7 +58,7 @@ class Executors:
             payload,
             version,
             cancellable=True,
-            limiter=self._processes,
+            limiter=self._no_limit,
         )
         if status == "returned":
             return data

@@ -37,6 +37,7 @@ class Job(msgspec.Struct, gc=False, eq=False):
     started: bool = False
     finished: bool = False
     lost: bool = False
+    forgotten: bool = False
 
     @property
     def id(self) -> str:

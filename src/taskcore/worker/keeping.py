@@ -73,7 +73,7 @@ class Keeper:
                 self._outage.up()
 
     async def _extend(self, source: Source) -> None:
-        jobs = [job for job in self._in_hand if not job.lost]
+        jobs = [job for job in self._in_hand if not job.lost and not job.forgotten]
         if not jobs:
             return
         asked = anyio.current_time()

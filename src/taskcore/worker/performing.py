@@ -110,18 +110,11 @@ class Performer:
             early = await self._take_key(job, task, job.envelope.key)
         if early is not None:
             return early
-        if options.delivery == "at_most_once" and not await self._forget_first(job):
-            return None
-        if job.alone:
-            async with self._solitude.alone():
-                return await self._run(job, task, slot)
-        if self._solitude.busy:
-            await self._solitude.wait()
-        self._solitude.running += 1
-        try:
-            return await self._run(job, task, slot)
-        finally:
-            self._solitude.ended()
+        room = self._executors.room(options.runs_in)
+        if room is None:
+            return await self._start(job, task, slot)
+        async with room:
+            return await self._start(job, task, slot)
 
     # ── open ──
 
@@ -206,8 +199,23 @@ class Performer:
 
     # ── run and pack ──
 
-    async def _run(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome:
+    async def _start(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome | None:
+        """Wait until it may start, which is not always at once: somebody may have to be alone."""
+        if job.alone:
+            async with self._solitude.alone():
+                return await self._run(job, task, slot)
+        if self._solitude.busy:
+            await self._solitude.wait()
+        self._solitude.running += 1
+        try:
+            return await self._run(job, task, slot)
+        finally:
+            self._solitude.ended()
+
+    async def _run(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome | None:
         envelope, options, contract = job.envelope, task.options, task.contract
+        if options.delivery == "at_most_once" and not await self._forget_first(job):
+            return None
         running.set(Context(envelope, job.trail, job.delivery.queue, job.crashes, _fence(job), self._asked_to_cancel))
         job.started = True
         if self._events.listeners:
@@ -277,10 +285,10 @@ class Performer:
     async def _forget_first(self, job: Job) -> bool:
         """At most once: the broker forgets the job before it starts (C9); False if it is not ours any more."""
         try:
-            return await self._settler.settle_now(self.source, job.delivery, ACK)
+            job.forgotten = await self._settler.settle_now(self.source, job.delivery, ACK)
         except BrokerUnavailable as error:
             log.warning("job %s may run at most once and could not be taken over: %s", job.id, error.what)
-            return False
+        return job.forgotten
 
     async def _asked_to_cancel(self, job_id: str) -> bool:
         return self._results is not None and await self._results.asked_to_cancel(job_id)

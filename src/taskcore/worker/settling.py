@@ -41,12 +41,17 @@ FULL = 2_000  #: conclusions waiting, above which no new jobs are received
 
 
 class Conclusion(msgspec.Struct, gc=False, eq=False):
-    """A job, what it came to, and how far its settling has got."""
+    """A job, what it came to, and how far its settling has got.
+
+    :param ending: what callers will read; None while the job goes on, or if nobody may ask.
+    :param keep: seconds for which they may.
+    """
 
     job: Job
     outcome: Outcome
     verdict: Verdict
     ending: bytes | None
+    keep: float | None
     committed: bool = False
 
 
@@ -109,7 +114,7 @@ class Settler:
     def _still_ours(self, batch: list[Conclusion]) -> list[Conclusion]:
         """Without those whose lease is over: somebody else may run them, so hands off (C7)."""
         now = anyio.current_time()
-        kept = [one for one in batch if not one.job.lost and not self._lease_over(one.job, now)]
+        kept = [one for one in batch if one.job.forgotten or not (one.job.lost or self._lease_over(one.job, now))]
         if len(kept) < len(batch):
             for conclusion in batch:
                 if conclusion not in kept:
@@ -127,8 +132,8 @@ class Settler:
             if holding:
                 await self._commit_keys(self._store, holding)
             await self._write_endings(self._store, batch)
-        lost = await source.settle([(conclusion.job.delivery, conclusion.verdict) for conclusion in batch])
-        if lost:
+        verdicts = [(one.job.delivery, one.verdict) for one in batch if not one.job.forgotten]
+        if verdicts and (lost := await source.settle(verdicts)):
             gone = {id(delivery) for delivery in lost}
             for conclusion in [conclusion for conclusion in batch if id(conclusion.job.delivery) in gone]:
                 self._lost(conclusion.job)
@@ -151,11 +156,9 @@ class Settler:
 
     async def _write_endings(self, store: Store, batch: Sequence[Conclusion]) -> None:
         writes = [
-            Results.write(conclusion.job.id, conclusion.ending, conclusion.job.task.options.keep_result)
+            Results.write(conclusion.job.id, conclusion.ending, conclusion.keep)
             for conclusion in batch
-            if conclusion.ending is not None
-            and conclusion.job.task is not None
-            and conclusion.job.task.options.keep_result is not None
+            if conclusion.ending is not None and conclusion.keep is not None
         ]
         if not writes:
             return
@@ -213,6 +216,8 @@ def _is_ours(conclusion: Conclusion, conflict: Conflict) -> bool:
 
 
 def _event_name(conclusion: Conclusion) -> str:
+    if conclusion.job.forgotten and not isinstance(conclusion.verdict, Ack):
+        return "job.failed"  # at most once: the broker had to forget it before it started, so there is no letter
     match conclusion.verdict:
         case Ack():
             return _ACKED.get(type(conclusion.outcome).__name__, "job.succeeded")

@@ -52,6 +52,7 @@ class Worker:
     :param lease: how long a delivery is ours without word from us.
     :param grace: how long running jobs may go on after ``stop``.
     :param park_for: how long a job waits for a worker that knows its task.
+    :param keep_result: how long the ending of a job can be asked for whose task we do not know.
     :param clock: seconds since the epoch.
     :param name: who we are, in trails and logs.
     """
@@ -69,6 +70,7 @@ class Worker:
         lease: float,
         grace: float,
         park_for: float,
+        keep_result: float,
         clock: Callable[[], float],
         name: str,
     ) -> None:
@@ -77,7 +79,8 @@ class Worker:
         self._queues = tuple(queues)
         self._lease = lease
         self._grace = grace
-        self._strangers = Rules(park_for=park_for)  # for jobs whose task we do not know
+        self._strangers = Rules(park_for=park_for)  # for jobs whose task we do not know …
+        self._keep = keep_result if store is not None else None  # … and how long their endings can be asked for
         self._roll = random.Random().random
         self._in_hand: set[Job] = set()
         self._inbox: deque[Job] = deque()
@@ -86,6 +89,7 @@ class Worker:
         self._waking = False
         self._room: anyio.Event | None = None
         self._pace = Pace()
+        self._reading = anyio.CancelScope()
         self._stopping = anyio.Event()
         self._quiet = anyio.Event()
         self._deadlines = Deadlines(self._slots)
@@ -144,7 +148,7 @@ class Worker:
     async def _read(self, source: Source) -> None:
         """Receive as much as there is room for, and never more."""
         outage = Outage("broker", self._events)
-        with anyio.CancelScope() as self._reading:
+        with self._reading:
             while not self._stopping.is_set():
                 room = self._count_room()
                 if room <= 0:
@@ -226,11 +230,12 @@ class Worker:
             self._events.emit("job.lost", **job.facts)
             self._forget(job)
             return
-        rules = job.task.options.rules if job.task is not None else self._strangers
+        task = job.task
+        rules, keep = (self._strangers, self._keep) if task is None else (task.options.rules, task.options.keep_result)
         verdict = decide(outcome, job.story, rules, roll=self._roll())
         if isinstance(verdict, Bury):
             log.error("job %s of %s is dead: %s", job.id, job.envelope.task, verdict.reason)
-        self._settler.put(Conclusion(job, outcome, verdict, ending_of(job, outcome, verdict)))
+        self._settler.put(Conclusion(job, outcome, verdict, ending_of(job, outcome, verdict, keep), keep))
 
     def _conclude_interrupted(self, slot: Slot, job: Job) -> None:
         """What ran in this slot was cut short; why decides what that means."""

@@ -1,0 +1,142 @@
+"""The command line: options in, worker up, report out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from examples.code_index.index import index_files
+from examples.code_index.progress import Progress
+from examples.code_index.report import make_report, summary, write_report
+from examples.code_index.sources import find_sources
+from examples.code_index.tasks import app
+from taskcore import TaskcoreError
+
+__all__ = ["main"]
+
+ROOT = Path(__file__).resolve().parents[2]  #: where `examples` can be imported from
+APP = "examples.code_index.tasks:app"
+GRACE = 10.0  #: seconds that a worker has to finish what it runs
+
+
+class WorkerEnded(Exception):
+    """A worker process ended although nobody told it to."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; its exit code: 0 every file is accounted for, 1 not, 2 it could not run, 130 Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m examples.code_index", description="Index all Python code here.")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "code_index", metavar="DIR", help="output folder")
+    parser.add_argument("--limit", type=_count, metavar="N", help="index so many files only, of all sizes")
+    parser.add_argument(
+        "--workers", type=_count, default=0, metavar="N", help="worker processes; 0 (default): work in this process"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, no tables")
+    options = parser.parse_args(arguments)
+    if options.workers and app.settings.url.startswith("memory:"):
+        parser.error(
+            "--workers needs a broker that other processes can reach, and memory:// ends at this process;"
+            " name one in TASKCORE_URL, or leave --workers out"
+        )
+    options.out = options.out.resolve()  # workers may be in another folder
+    options.out.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(filename=options.out / "run.log", filemode="w", level=logging.WARNING)
+    try:
+        return anyio.run(_run, options)
+    except KeyboardInterrupt:
+        print("\nstopped; what had not started is taken back")
+        return 130
+    except (TaskcoreError, WorkerEnded, BaseExceptionGroup) as error:
+        reason = _first(error)
+        if not isinstance(reason, (TaskcoreError, WorkerEnded)):
+            raise
+        print(reason, file=sys.stderr)
+        return 2
+
+
+async def _run(options: argparse.Namespace) -> int:
+    sources = find_sources(options.out, options.limit)
+    if not options.quiet:
+        print(f"{len(sources):,} Python files to index. {_where(options.workers)}")
+    async with _working(options.workers, options.out), anyio.create_task_group() as group:
+        progress = Progress(len(sources), quiet=options.quiet)
+        group.start_soon(progress.show)
+        harvest = await index_files(sources, options.out / "catalogue.sqlite", progress)
+        group.cancel_scope.cancel()
+    report = make_report(harvest, progress.timeline, app.settings, workers=options.workers)
+    write_report(report, options.out)
+    print(summary(report, options.out, short=options.quiet))
+    return 0 if report.complete else 1
+
+
+@asynccontextmanager
+async def _working(workers: int, out: Path) -> AsyncIterator[None]:
+    """Somebody works: this process, or some others. For the rest of the program there is no difference."""
+    if workers == 0:
+        async with app.running(grace=GRACE):
+            yield
+    else:
+        async with app, _worker_processes(workers, out):
+            yield
+
+
+@asynccontextmanager
+async def _worker_processes(number: int, out: Path) -> AsyncIterator[None]:
+    """Some ``taskcore worker``, until the end."""
+    command = [sys.executable, "-m", "taskcore", "worker", APP, "--app-dir", str(ROOT), "--log-level", "warning"]
+    async with anyio.create_task_group() as group:
+        processes = []
+        try:
+            for _ in range(number):
+                with (out / f"worker-{len(processes) + 1}.log").open("w") as log:
+                    # In a session of its own, because Ctrl-C is meant for this program, which then tells its workers.
+                    process = await anyio.open_process(command, stdout=log, stderr=log, start_new_session=True)
+                processes.append(process)
+                group.start_soon(_must_go_on, process, log.name)
+            yield
+        finally:
+            group.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                for process in processes:
+                    await _end(process)
+
+
+async def _must_go_on(process: anyio.abc.Process, log: str) -> None:
+    code = await process.wait()
+    raise WorkerEnded(f"a worker process ended with code {code}; it says why in {log}")
+
+
+async def _end(process: anyio.abc.Process) -> None:
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+        with anyio.move_on_after(GRACE + 5.0):
+            await process.wait()
+            return
+        process.kill()
+
+
+def _where(workers: int) -> str:
+    return "The worker runs in this process." if workers == 0 else f"{workers} worker processes."
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error in a group of errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

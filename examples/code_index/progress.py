@@ -1,0 +1,94 @@
+"""A progress bar where somebody looks, a line now and then where nobody does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from typing import TextIO
+
+import anyio
+
+__all__ = ["Progress"]
+
+TICK = 0.1  #: seconds between two looks
+LINE_EVERY = 2.0  #: seconds between two lines, where the output is not a terminal
+
+
+class Progress:
+    """How far the index is.
+
+    :param total: how many files there are.
+    :param quiet: count, but say nothing.
+    """
+
+    def __init__(self, total: int, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.total = total
+        self.done = 0
+        self.dead = 0
+        self.retries = 0
+        self.timeline: list[tuple[float, int]] = [(0.0, 0)]
+        self._quiet = quiet
+        self._stream = sys.stdout if stream is None else stream
+        self._is_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._full, self._empty, self._dot = _signs(self._stream)
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self._began
+
+    async def show(self) -> None:
+        """Look at the counts until cancelled; at the end show them once more."""
+        next_line = LINE_EVERY
+        try:
+            while True:
+                await anyio.sleep(TICK)
+                self.timeline.append((self.seconds, self.done))
+                if self._quiet:
+                    continue
+                if self._is_terminal:
+                    self._draw()
+                elif self.seconds >= next_line:
+                    self._say(self._words())
+                    next_line = self.seconds + LINE_EVERY
+        finally:
+            self.timeline.append((self.seconds, self.done))
+            if not self._quiet and self._is_terminal:
+                self._draw()
+                self._say("")
+            elif not self._quiet:
+                self._say(self._words())
+
+    def _words(self) -> str:
+        dot = f" {self._dot} "
+        rate = self.done / max(self.seconds, TICK)
+        return dot.join((
+            f"{self.done:,} of {self.total:,} files",
+            f"{rate:,.0f} a second",
+            f"{self.retries:,} retries",
+            f"{self.dead:,} dead",
+        ))
+
+    def _draw(self) -> None:
+        words = self._words()
+        room = min(shutil.get_terminal_size().columns - len(words) - 8, 48)
+        share = self.done / max(self.total, 1)
+        full = int(room * share)
+        bar = f"{self._full * full}{self._empty * (room - full)} {share:4.0%}  " if room >= 10 else ""
+        self._stream.write(f"\r{bar}{words}\x1b[K")
+        self._stream.flush()
+
+    def _say(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def _signs(stream: TextIO) -> tuple[str, str, str]:
+    """What the bar is drawn with; not every terminal can show everything."""
+    try:
+        "━─·".encode(stream.encoding or "ascii")
+    except (LookupError, UnicodeEncodeError):
+        return "#", "-", "|"
+    return "━", "─", "·"
