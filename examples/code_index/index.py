@@ -25,7 +25,7 @@ AGAIN = 25  #: files that are sent a second time, to show what becomes of duplic
 
 @dataclass
 class Indexed:
-    """What became of one file. It is dead if its last outcome is not a success."""
+    """What became of one file."""
 
     source: Source
     read_job: Job[FileFacts]
@@ -33,6 +33,16 @@ class Indexed:
     parse_job: Job[ModuleFacts] | None = None
     parsed: JobOutcome[ModuleFacts] | None = None
     letter: DeadLetter | None = None
+
+    @property
+    def ending(self) -> JobOutcome[FileFacts] | JobOutcome[ModuleFacts] | None:
+        """The last outcome."""
+        return self.parsed or self.read
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it is not indexed."""
+        return not isinstance(self.parsed, Succeeded)
 
     @property
     def job_id(self) -> str:
@@ -49,6 +59,7 @@ class Harvest:
     sent_again: int = 0
     answered: int = 0
     letters: list[DeadLetter] = field(default_factory=list)
+    letters_left: int = 0
     counters: dict[str, int] = field(default_factory=dict)
 
 
@@ -76,6 +87,7 @@ async def index_files(sources: Sequence[Source], into: Path, progress: Progress)
     await app.drain(FILES, PARSE)  # a job's outcome can be known a moment before its dead letter is written
     harvest.letters = await _find_letters(files)
     await _drop(harvest.letters)
+    harvest.letters_left = len(await _find_letters(files))
     harvest.counters = dict(app.counters)
     return harvest
 
@@ -91,7 +103,7 @@ async def _follow(file: Indexed, progress: Progress) -> None:
         file.parse_job = await parse_module.enqueue(file.source.path)
         file.parsed = await file.parse_job.outcome()
     progress.done += 1
-    progress.dead += not isinstance(file.parsed, Succeeded)
+    progress.dead += file.is_dead
 
 
 async def _send_again(harvest: Harvest, into: Path) -> None:

@@ -16,15 +16,17 @@ import anyio
 
 from examples.code_index.index import index_files
 from examples.code_index.progress import Progress
-from examples.code_index.report import make_report, summary, write_report
+from examples.code_index.figures import make_report
+from examples.code_index.report import summary, write_report
 from examples.code_index.sources import find_sources
-from examples.code_index.tasks import app
+from examples.code_index.tasks import FILES, PARSE, app
 from taskcore import TaskcoreError
 
 __all__ = ["main"]
 
 ROOT = Path(__file__).resolve().parents[2]  #: where `examples` can be imported from
 APP = "examples.code_index.tasks:app"
+QUEUES = (PARSE, FILES)  #: most urgent first: finish what is begun, then begin something new
 GRACE = 10.0  #: seconds that a worker has to finish what it runs
 
 
@@ -75,14 +77,14 @@ async def _run(options: argparse.Namespace) -> int:
     report = make_report(harvest, progress.timeline, app.settings, workers=options.workers)
     write_report(report, options.out)
     print(summary(report, options.out, short=options.quiet))
-    return 0 if report.complete else 1
+    return 0 if report.is_complete else 1
 
 
 @asynccontextmanager
 async def _working(workers: int, out: Path) -> AsyncIterator[None]:
     """Somebody works: this process, or some others. For the rest of the program there is no difference."""
     if workers == 0:
-        async with app.running(grace=GRACE):
+        async with app.running(queues=QUEUES, grace=GRACE):
             yield
     else:
         async with app, _worker_processes(workers, out):
@@ -92,7 +94,7 @@ async def _working(workers: int, out: Path) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _worker_processes(number: int, out: Path) -> AsyncIterator[None]:
     """Some ``taskcore worker``, until the end."""
-    command = [sys.executable, "-m", "taskcore", "worker", APP, "--app-dir", str(ROOT), "--log-level", "warning"]
+    command = [sys.executable, "-m", "taskcore", "worker", APP, "--app-dir", str(ROOT), "--log-level", "warning", "--queues", ",".join(QUEUES)]
     async with anyio.create_task_group() as group:
         processes = []
         try:

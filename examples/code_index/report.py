@@ -1,24 +1,77 @@
-"""Adding up: from the outcomes of all jobs to numbers, ``report.json`` and the lines in the terminal.
-
-Every file has to be accounted for exactly once: it was indexed, or it is a dead letter with a reason. A program that
-hands thousands of jobs to others should be able to say so.
-"""
+"""The report as files and as lines in the terminal."""
 
 from __future__ import annotations
 
-import os
-import platform
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
-from examples.code_index.analysis import BUCKETS, Function, NotPython
-from examples.code_index.index import Harvest, Indexed
+from examples.code_index.figures import Report
 from examples.code_index.page import render
-from examples.code_index.sources import Origin
-from taskcore import Dead, Failed, Succeeded
-from taskcore.config import Settings, mask_url
 
+__all__ = ["summary", "write_report"]
+
+WIDTH = 100
+
+
+def write_report(report: Report, out: Path) -> None:
+    """Write ``report.json`` and ``report.html``, which needs nothing else to be read."""
+    (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    (out / "report.html").write_text(render(report), encoding="utf-8")
+
+
+def summary(report: Report, out: Path, *, short: bool = False) -> str:
+    """What is said at the end of a run."""
+    lines = [] if short else [*_table(report), ""]
+    if not report.is_complete:
+        lines += [*_missing(report)]
+    lines += [
+        f"accounted for: {report.accounted:,} of {report.submitted:,} files",
+        f"report: {out / 'report.html'}",
+    ]
+    return "\n".join(lines)
+
+
+def _table(report: Report) -> Iterator[str]:
+    where = report.conditions
+    rate = report.jobs / max(report.seconds, 0.001)
+    yield ""
+    yield f"{where.python} on {where.machine}, {where.cores} cores · {where.backend} · worker: {where.workers}"
+    yield ""
+    yield _row("files", report.submitted, f"{report.indexed:,} indexed, {report.dead:,} dead letters")
+    yield _row("jobs", report.jobs, f"in {report.seconds:.1f} s, {rate:,.0f} a second")
+    yield _row("retried attempts", report.retried_attempts, "the catalogue was busy, and free a moment later")
+    yield _row("duplicates", report.sent_again, f"sent again, {report.answered_from_the_first:,} got the first outcome")
+    yield _row("lines", report.lines, f"{report.size / 1e6:,.1f} MB; {report.copies:,} files are copies of others")
+    coverage = report.documented / max(report.documentable, 1)
+    yield _row("functions", report.functions, f"{report.classes:,} classes; {coverage:.0%} have a docstring")
+    yield _row("compiler warnings", report.compiler_warnings, "odd things in files that can be parsed")
+    yield ""
+    yield f"  {'largest packages':36} {'files':>7} {'lines':>10} {'functions':>10} {'docstrings':>11}"
+    for package in report.packages[:8]:
+        name = f"{package.name} ({package.origin})"
+        yield (
+            f"  {name[:36]:36} {package.files:>7,} {package.lines:>10,}"
+            f" {package.functions:>10,} {package.coverage:>11.0%}"
+        )
+    yield ""
+    yield f"  dead letters: {report.letters:,}, read, reported and dropped"
+    for group in report.dead_letters:
+        yield f"  {group.count:>5,}  {group.kind}: {group.means}"
+        for example in group.examples[-2:]:
+            yield f"         {example.file}: {example.problem}"[:WIDTH]
+
+
+def _row(name: str, number: int, words: str) -> str:
+    return f"  {name:18} {number:>11,}   {words}"
+
+
+def _missing(report: Report) -> Iterator[str]:
+    """What is wrong, if something is."""
+    if report.accounted != report.submitted:
+        yield f"NOT ACCOUNTED FOR: {report.submitted - report.accounted:,} files"
+    if report.dead != report.letters:
+        yield f"{report.dead:,} files are dead, but there are {report.letters:,} dead letters"
+    if report.answered_from_the_first != report.sent_again:
+        yield f"{report.sent_again - report.answered_from_the_first:,} duplicates did not get the first outcome"

@@ -11,6 +11,7 @@ from taskcore.client import store_required
 from taskcore.errors import ResultNotKept, ResultTimeout
 from taskcore.idempotency import decode_claim, key_of
 from taskcore.observe import Events
+from taskcore.points import point
 from taskcore.results import (
     Cancelled,
     Dead,
@@ -79,8 +80,10 @@ class Desk:
         if await self._results.find(job.id) is not None:
             return False
         await self._results.ask_to_cancel(job.id)
+        point("cancel.marked")
         if not await self._admin.remove(job.queue, job.id):
             return False
+        point("cancel.removed")
         stands = await self._results.end(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
         if decode_ending(stands).state != "cancelled":
             return False

@@ -29,6 +29,7 @@ from taskcore.errors import (
 )
 from taskcore.idempotency import Claim, Idempotency, decode_claim, fingerprint, key_of
 from taskcore.observe import Events
+from taskcore.points import point
 from taskcore.store import Conflict, Store, Version, Write
 from taskcore.task import Call, Job
 
@@ -192,6 +193,7 @@ class Client:
             raise store_required(f"{call.task.name} was called with the key {call.key!r}")
         sendings = [_Keyed(call, outgoing) for call, outgoing in batch]
         await self._claim(store, sendings)
+        point("enqueue.claimed")
         await self._publish_claimed(store, [sending for sending in sendings if sending.answer is None])
         return [sending.answer for sending in sendings if sending.answer is not None]
 
@@ -224,6 +226,7 @@ class Client:
                 writes.append(Idempotency.confirm(sending.name, sending.claim, sending.version, sending.keep))
             elif isinstance(answer, Refused):
                 writes.append(Idempotency.withdraw(sending.name, sending.version))
+        point("enqueue.published")
         try:
             await store.put_many(writes)
         except BrokerUnavailable as error:

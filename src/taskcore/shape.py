@@ -138,7 +138,7 @@ def _fields(cls: type) -> tuple[str, ...]:
 
 
 def _is_ambiguous(part: info.Type) -> bool:
-    """Whether ``==`` and bytes cannot tell values of this type from others: an IntEnum from 1, zoned times from naive."""
+    """Whether ``==`` and bytes cannot tell values of this type from others: an IntEnum and 1, zoned and naive times."""
     if isinstance(part, info.EnumType):
         return issubclass(part.cls, (str, int))
     return isinstance(part, (info.NamedTupleType, info.TimeType))
@@ -399,7 +399,7 @@ def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, An
         for name, item in _items(origin, value, wire=wire):
             hint: Any = generics.get(hints[name], hints[name])
             hint = get_args(hint)[0] if get_origin(hint) in (typing.Required, typing.NotRequired) else hint
-            inner = () if inspect.isclass(hint) else getattr(hint, "__parameters__", ())
+            inner = getattr(hint, "__parameters__", ()) if get_origin(hint) else ()
             yield f".{name}", hint[tuple(generics.get(each, Any) for each in inner)] if inner else hint, item
 
 

@@ -17,4 +17,4 @@ assert_type(duration("1h30m"), float)
 assert_type(mask_url("redis://ada:secret@host"), str)
 
 load().settings.url = "redis://"  # type: ignore[misc]  # settings are frozen
-Settings("memory://")  # type: ignore[misc]  # by keyword only
+Settings("memory://")  # type: ignore[call-arg]  # by keyword only

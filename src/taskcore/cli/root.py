@@ -195,7 +195,8 @@ def _exit_of(error: TaskcoreError) -> Exit:
 
 def _text(error: TaskcoreError) -> str:
     head, _, rest = str(error).removeprefix(f"[{error.code}] ").partition("\n")
-    return "\n".join(filter(None, [f"{paint(f'error[{error.code}]', 'red', sys.stderr)}: {head}", rest]))
+    label = "error" if error.code == TaskcoreError.code else f"error[{error.code}]"
+    return "\n".join(filter(None, [f"{paint(label, 'red', sys.stderr)}: {head}", rest]))
 
 
 def paint(text: str, colour: str, stream: TextIO) -> str:

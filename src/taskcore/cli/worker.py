@@ -110,23 +110,25 @@ def command(
 
 async def serve(app: App, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> None:
     """Connect, say so, and work until told to stop."""
-    began = time.monotonic()
+    began, ready = time.monotonic(), anyio.Event()
     async with app:
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(announce, began)
+                group.start_soon(announce, began, ready)
                 await app.run_worker(queues=queues, concurrency=concurrency, grace=grace)
                 group.cancel_scope.cancel()
         finally:
-            say(farewell(app.counters, time.monotonic() - began))
+            if ready.is_set():
+                say(farewell(app.counters, time.monotonic() - began))
 
 
-async def announce(began: float) -> None:
+async def announce(began: float, ready: anyio.Event) -> None:
     """Say that the worker is ready: it is connected and listens to signals."""
     with anyio.move_on_after(1.0):
         while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # noqa: ASYNC110 - nobody tells when it changes
             await anyio.sleep(0.001)
     say(f"ready in {time.monotonic() - began:.2f}s. Ctrl-C once to let running jobs finish, twice to stop at once")
+    ready.set()
 
 
 def choose_loop(name: str) -> str:

@@ -43,6 +43,7 @@ from taskcore.lifecycle import (
     suspected,
 )
 from taskcore.observe import Events
+from taskcore.points import point
 from taskcore.results import Results, decode_ending
 from taskcore.store import ANY, Store
 from taskcore.task import Task
@@ -155,6 +156,7 @@ class Performer:
             marked = job.crashes - job.trail.crashes
             job.marker = _marker(job)
             await self._store.put(job.marker, str(marked + 1).encode(), expect=ANY, keep=MARKER_KEPT)
+            point("examine.marked")
         return None
 
     async def _count_starts(self, job: Job) -> int:
@@ -195,6 +197,7 @@ class Performer:
         if isinstance(taken, Held):
             return Contended(taken.after)
         job.hold = taken
+        point("hold.taken")
         return None
 
     # ── run and pack ──
@@ -237,6 +240,7 @@ class Performer:
             return self._raised(job, error)
         finally:
             slot.deadline = None
+        point("run.returned")
         return self._pack(job, task, value)
 
     def _pack(self, job: Job, task: Task[..., Any], value: Any) -> Outcome:
@@ -288,6 +292,7 @@ class Performer:
             job.forgotten = await self._settler.settle_now(self.source, job.delivery, ACK)
         except BrokerUnavailable as error:
             log.warning("job %s may run at most once and could not be taken over: %s", job.id, error.what)
+        point("once.forgotten")
         return job.forgotten
 
     async def _asked_to_cancel(self, job_id: str) -> bool:

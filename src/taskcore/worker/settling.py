@@ -25,6 +25,7 @@ from taskcore.batching import Collector
 from taskcore.errors import BrokerUnavailable
 from taskcore.idempotency import Idempotency, Won, decode_claim
 from taskcore.lifecycle import Ack, Bury, Outcome, Release, Retry, Succeeded, Unencodable, Verdict
+from taskcore.points import point
 from taskcore.results import Results
 from taskcore.store import Conflict, Store, Write
 from taskcore.worker.hand import Job
@@ -45,6 +46,9 @@ class Conclusion(msgspec.Struct, gc=False, eq=False):
 
     :param ending: what callers will read; None while the job goes on, or if nobody may ask.
     :param keep: seconds for which they may.
+    :param committed: the key's outcome is written.
+    :param tried: the broker was told at least once.
+    :param settled: the broker was told, and answered.
     """
 
     job: Job
@@ -53,6 +57,8 @@ class Conclusion(msgspec.Struct, gc=False, eq=False):
     ending: bytes | None
     keep: float | None
     committed: bool = False
+    tried: bool = False
+    settled: bool = False
 
 
 class Settler:
@@ -97,7 +103,7 @@ class Settler:
         while batch := await self._concluded.take():
             while batch := self._still_ours(batch):
                 try:
-                    await self._commit(source, batch)
+                    await self.commit(source, batch)
                 except BrokerUnavailable as error:
                     await self._outage.down(error)
                 else:
@@ -114,33 +120,39 @@ class Settler:
     def _still_ours(self, batch: list[Conclusion]) -> list[Conclusion]:
         """Without those whose lease is over: somebody else may run them, so hands off (C7)."""
         now = anyio.current_time()
-        kept = [one for one in batch if one.job.forgotten or not (one.job.lost or self._lease_over(one.job, now))]
+        kept = [one for one in batch if one.settled or one.job.forgotten or self._is_ours(one.job, now)]
         if len(kept) < len(batch):
             for conclusion in batch:
                 if conclusion not in kept:
                     self._lost(conclusion.job)
         return kept
 
+    def _is_ours(self, job: Job, now: float) -> bool:
+        return not job.lost and not self._lease_over(job, now)
+
     def _lost(self, job: Job) -> None:
         log.warning("lease of job %s lost; its outcome here is not recorded, another worker has it", job.id)
         self._events.emit("job.lost", **job.facts)
         self._forget(job)
 
-    async def _commit(self, source: Source, batch: list[Conclusion]) -> None:
+    async def commit(self, source: Source, batch: Sequence[Conclusion]) -> None:
+        """The four steps for one batch.
+
+        :raises BrokerUnavailable: what was not done yet may be done by committing the batch again.
+        """
         if self._store is not None:
             holding = [one for one in batch if one.job.hold is not None and not one.committed]
             if holding:
                 await self._commit_keys(self._store, holding)
-            await self._write_endings(self._store, batch)
-        verdicts = [(one.job.delivery, one.verdict) for one in batch if not one.job.forgotten]
-        if verdicts and (lost := await source.settle(verdicts)):
-            gone = {id(delivery) for delivery in lost}
-            for conclusion in [conclusion for conclusion in batch if id(conclusion.job.delivery) in gone]:
-                self._lost(conclusion.job)
-            batch = [conclusion for conclusion in batch if id(conclusion.job.delivery) not in gone]
+                point("settle.committed")
+            await self._write_endings(self._store, [one for one in batch if not one.settled])
+        point("settle.ended")
+        await self._settle(source, [one for one in batch if not one.settled])
+        point("settle.settled")
+        settled = [one for one in batch if one.settled]
         if self._store is not None:
-            await self._clear_markers(self._store, batch)
-        self._report(batch)
+            await self._clear_markers(self._store, settled)
+        self._report(settled)
 
     async def _commit_keys(self, store: Store, batch: Sequence[Conclusion]) -> None:
         """The outcome of a key is what its holder says; a job whose hold was taken by another waits for the other's."""
@@ -165,6 +177,24 @@ class Settler:
         for write, answer in zip(writes, await store.put_many(writes), strict=True):
             if isinstance(answer, Conflict) and answer.current is not None and answer.current.value != write.value:
                 self._events.emit("result.ignored", job_id=write.key.removeprefix("job/"))
+
+    async def _settle(self, source: Source, batch: Sequence[Conclusion]) -> None:
+        known = [one for one in batch if not one.job.forgotten]
+        verdicts = [(one.job.delivery, one.verdict) for one in known]
+        repeated = [one.tried for one in known]
+        for one in known:
+            one.tried = True
+        lost = {id(delivery) for delivery in await source.settle(verdicts)} if verdicts else set[int]()
+        for one, again in zip(known, repeated, strict=True):
+            if id(one.job.delivery) not in lost:
+                one.settled = True
+            elif again:  # the first try may have been carried out, its answer lost
+                self._events.emit("settle.unconfirmed", **one.job.facts)
+                one.settled = True
+            else:
+                self._lost(one.job)
+        for one in batch:
+            one.settled = one.settled or one.job.forgotten
 
     async def _clear_markers(self, store: Store, batch: Sequence[Conclusion]) -> None:
         """A start that ended is no crash; one that was interrupted never happened."""

@@ -1,0 +1,40 @@
+"""The pytest plugin, used as its users use it."""
+
+from __future__ import annotations
+
+import pytest
+
+import taskcore
+from taskcore import App, Router
+from taskcore.testing.plugin import RunningApp
+
+pytestmark = pytest.mark.anyio
+
+router = Router()
+
+
+@router.task
+async def greet(name: str) -> str:
+    """Say hello."""
+    return f"hello {name}"
+
+
+async def test_an_app_that_works(taskcore_app: RunningApp) -> None:
+    """The fixture opens an app with a worker, on either event loop, and its jobs are done."""
+    async with taskcore_app(router) as app:
+        assert isinstance(app, App)
+        job = await greet.enqueue("Ada")
+        assert await job.result(timeout=5) == "hello Ada"
+
+
+async def test_options_reach_the_app(taskcore_app: RunningApp) -> None:
+    """Keyword arguments are the app's own options."""
+    async with taskcore_app(concurrency=3, retry=taskcore.Retry(attempts=1)) as app:
+        assert (app.settings.concurrency, app.settings.retry.attempts) == (3, 1)
+
+
+async def test_apps_are_apart(taskcore_app: RunningApp) -> None:
+    """Two apps of one test do not see each other's jobs."""
+    async with taskcore_app() as first, taskcore_app() as second:
+        assert first is not second
+        assert (await second.stats()).ready == 0
