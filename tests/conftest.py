@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent / "support"))  # what tests share, and what processes of theirs import
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Markers of our own."""
+    config.addinivalue_line("markers", "virtual: on both loops, with time that passes only when nobody is busy")
+
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """Every async test runs on asyncio and on trio."""
-    return request.param
+    """Every async test runs on asyncio and on trio; marked ``virtual``, under a clock that jumps."""
+    if request.node.get_closest_marker("virtual") is None:
+        return request.param
+    from virtual import options  # noqa: PLC0415 - imported by the tests that need it
+
+    return request.param, options(request.param)
 
 
 @pytest.fixture

@@ -161,7 +161,9 @@ ITEMS = st.builds(Item, DECIMALS, st.integers())
 CARDS = st.builds(Card, TEXT)
 CASH = st.builds(Cash, DECIMALS)
 ADDRESSES = st.builds(Address, TEXT, st.none() | st.dates())
-PROFILES = st.builds(Profile, age=st.integers(), born=st.none() | TIMES, tags=st.sets(TEXT), ratio=FLOATS, nickName=TEXT)
+PROFILES = st.builds(
+    Profile, age=st.integers(), born=st.none() | TIMES, tags=st.sets(TEXT), ratio=FLOATS, nickName=TEXT
+)
 ORDERS = st.builds(
     Order,
     st.uuids(),
@@ -172,7 +174,9 @@ ORDERS = st.builds(
     st.none() | PROFILES,
     st.dictionaries(TEXT, st.tuples(st.integers(), st.sampled_from(Color)), max_size=2),
 )
-TREES = st.recursive(st.builds(Tree, TEXT), lambda inner: st.builds(Tree, TEXT, st.lists(inner, max_size=2)), max_leaves=4)
+TREES = st.recursive(
+    st.builds(Tree, TEXT), lambda inner: st.builds(Tree, TEXT, st.lists(inner, max_size=2)), max_leaves=4
+)
 
 FITTING: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "Any": (Any, JSON),
@@ -217,7 +221,12 @@ FITTING: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "NamedTuple": (Pair, st.builds(Pair, st.integers(), TEXT)),
     "TypedDict": (Options, st.fixed_dictionaries({"depth": st.integers()}, optional={"label": TEXT})),
     "pydantic": (Profile, PROFILES),
-    "pydantic, nested": (dict[str, Team | None], st.dictionaries(TEXT, st.none() | st.builds(Team, members=st.lists(PROFILES, max_size=2), when=st.dates()), max_size=2)),
+    "pydantic, nested": (
+        dict[str, Team | None],
+        st.dictionaries(
+            TEXT, st.none() | st.builds(Team, members=st.lists(PROFILES, max_size=2), when=st.dates()), max_size=2
+        ),
+    ),
     "everything": (list[Order], st.lists(ORDERS, max_size=2)),
     "constraint": (Annotated[int, msgspec.Meta(gt=0)], st.integers(1)),
     "NewType": (UserId, st.integers()),
@@ -236,7 +245,9 @@ def contract_of(annotation: Any) -> Contract:
 
 
 CONTRACTS = {name: contract_of(annotation) for name, (annotation, _) in FITTING.items()}
-ANYTHING = st.one_of(*(strategy for _, strategy in FITTING.values()), st.sampled_from([object(), math.nan, math.inf, "\ud800"]))
+ANYTHING = st.one_of(
+    *(strategy for _, strategy in FITTING.values()), st.sampled_from([object(), math.nan, math.inf, "\ud800"])
+)
 
 
 def equal(sent: Any, arrived: Any) -> bool:
@@ -300,7 +311,25 @@ def test_whatever_bytes(name, payload):
         assert contract.pack((arguments.value,), {}) == contract.encode(arguments)
 
 
-PLAIN_NAMES = ["bool", "int", "str", "float", "bytes", "Decimal", "UUID", "date", "Enum", "IntEnum", "StrEnum", "list", "tuple", "dict", "union", "Literal", "dataclass", "TypedDict"]
+PLAIN_NAMES = [
+    "bool",
+    "int",
+    "str",
+    "float",
+    "bytes",
+    "Decimal",
+    "UUID",
+    "date",
+    "Enum",
+    "IntEnum",
+    "StrEnum",
+    "list",
+    "tuple",
+    "dict",
+    "union",
+    "Literal",
+    "dataclass",
+]
 
 
 @settings(max_examples=300)
@@ -529,10 +558,18 @@ def test_classes_that_raise_when_they_are_read():
 def test_sets_have_stable_bytes():
     """Equal sets have equal bytes, in every process and whatever the order in which they were filled."""
     program = (
+        "import enum, msgspec, pydantic\n"
         "from taskcore.contract import compile_contract\n"
-        "def task(words: set[str], more: dict[str, set[str]]): ...\n"
+        "class Word(enum.Enum): A = 'a'; B = 'b'; C = 'c'; D = 'd'\n"
+        "class Model(pydantic.BaseModel): words: set[str]; deep: list[frozenset[frozenset[str]]]\n"
+        "class Some(msgspec.Struct, rename='camel', tag=True): the_words: set[str]\n"
+        "def task(words: set[Word], more: dict[int, tuple[frozenset[str], int]], model: Model, some: Some): ...\n"
         "words = {'a', 'b', 'c', 'd', 'e'}\n"
-        "print(compile_contract(task, name='task').pack((words, {'x': words}), {}))"
+        "model = Model(words=words, deep=[{frozenset(words), frozenset('xyz'), frozenset()}])\n"
+        "contract = compile_contract(task, name='task')\n"
+        "payload = contract.pack((set(Word), {2: (frozenset(words), 1), 1: (frozenset(), 2)}, model, Some(words)), {})\n"
+        "assert contract.encode(contract.unpack(payload, 1)) == payload\n"
+        "print(payload)"
     )
     outputs = {
         subprocess.run(

@@ -29,12 +29,5 @@ async def test_an_app_that_works(taskcore_app: RunningApp) -> None:
 
 async def test_options_reach_the_app(taskcore_app: RunningApp) -> None:
     """Keyword arguments are the app's own options."""
-    async with taskcore_app(concurrency=3, retry=taskcore.Retry(attempts=1)) as app:
+    async with taskcore_app(router, concurrency=3, retry=taskcore.Retry(attempts=1)) as app:
         assert (app.settings.concurrency, app.settings.retry.attempts) == (3, 1)
-
-
-async def test_apps_are_apart(taskcore_app: RunningApp) -> None:
-    """Two apps of one test do not see each other's jobs."""
-    async with taskcore_app() as first, taskcore_app() as second:
-        assert first is not second
-        assert (await second.stats()).ready == 0

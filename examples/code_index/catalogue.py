@@ -15,7 +15,7 @@ from pathlib import Path
 
 __all__ = ["create", "record"]
 
-PATIENCE = 0.03  #: seconds to wait for the lock; a thread that waits longer is better given to another job
+PATIENCE = 0.02  #: seconds to wait for the lock; a thread that waits longer is better given to another job
 
 
 def create(path: Path) -> None:

@@ -46,10 +46,10 @@ class Source:
 
 
 def find_sources(out: Path, limit: int | None) -> list[Source]:
-    """All files, large ones first, so that no core is left alone with the largest at the end.
+    """All files to be indexed.
 
     :param out: where the broken ones are written.
-    :param limit: take so many only, of all sizes; the broken ones come on top.
+    :param limit: take so many only, from everywhere; the broken ones come on top.
     """
     paths = sysconfig.get_paths()
     found = [
@@ -58,7 +58,6 @@ def find_sources(out: Path, limit: int | None) -> list[Source]:
     ]
     if paths["platlib"] != paths["purelib"]:
         found += _python_files(Path(paths["platlib"]), "installed")
-    found.sort(key=lambda source: source.size, reverse=True)
     if limit is not None and limit < len(found):
         found = [found[index * len(found) // limit] for index in range(limit)]
     return [*found, *write_broken(out / "broken")]
@@ -74,8 +73,8 @@ def write_broken(folder: Path) -> list[Source]:
 
 def _python_files(folder: Path, origin: Origin, skip: Iterable[str] = ()) -> Iterator[Source]:
     for directory, inner, names in os.walk(folder):
-        inner[:] = [name for name in inner if name != "__pycache__" and name not in skip]
-        for name in names:
+        inner[:] = sorted(name for name in inner if name != "__pycache__" and name not in skip)
+        for name in sorted(names):
             path = Path(directory, name)
             if path.suffix == ".py" and path.is_file():  # not a link to something that is gone
                 yield _source(path, folder, origin)

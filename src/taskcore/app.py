@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import anyio
 import anyio.abc
@@ -39,10 +39,19 @@ from taskcore.worker.errors import errors_as_they_are
 from taskcore.worker.executors import Executors
 from taskcore.worker.signals import stop_on_signals
 
-__all__ = ["App", "SyncApp"]
+__all__ = ["App", "Parts", "SyncApp"]
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+class Parts(NamedTuple):
+    """What an app is made of. ``clock`` gives seconds since the epoch."""
+
+    backend: Backend
+    store: Store | None
+    events: Events
+    clock: Callable[[], float]
 
 
 class App(Router):
@@ -270,6 +279,11 @@ class App(Router):
         return self._events.listen(listener)
 
     # ── inside ──
+
+    @property
+    def parts(self) -> Parts:
+        """What this app is made of, for the test kit and for tools."""
+        return Parts(self._backend, self._store, self._events, self._clock)
 
     def _connect_to_adapters(self) -> None:
         """Build backend and store; nothing is connected yet."""

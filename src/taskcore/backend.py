@@ -218,6 +218,10 @@ class Admin(Protocol):
         """Forget all ready and scheduled jobs of the queue; returns how many. Running ones and dead letters stay."""
         ...
 
+    async def delete(self, queue: str) -> None:
+        """Forget the queue itself and everything in it, dead letters included; for people who are sure."""
+        ...
+
     async def remove(self, queue: str, job_id: str) -> bool:
         """Forget one ready or scheduled job; True if it was there, so that it will never be handed out."""
         ...

@@ -37,7 +37,7 @@ from uuid import UUID
 import msgspec
 
 from taskcore.errors import InvalidArguments, InvalidContract, UnencodableResult
-from taskcore.shape import Flaw, NoShape, Shape, describe, explain, model_schema, resolve, same, show, tidy
+from taskcore.shape import Flaw, NoShape, Shape, describe, explain, model_schema, resolve, same, show, tidy, unqualified
 
 __all__ = ["Arguments", "Contract", "Upcast", "compile_contract"]
 
@@ -409,10 +409,9 @@ def _struct(name: str, parameters: Iterable[inspect.Parameter]) -> type[Argument
 
 def _text(function: Any, signature: inspect.Signature) -> str:
     """The signature for people, with annotations as they are written."""
-    module = inspect.unwrap(function).__module__
 
     def written(annotation: Any) -> Any:
-        text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation, module)
+        text = annotation if isinstance(annotation, str) else unqualified(inspect.formatannotation(annotation))
         return annotation if annotation is signature.empty else AsWritten(text)
 
     parameters = []

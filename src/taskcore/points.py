@@ -1,8 +1,8 @@
 """Crash points: the moments between two durable writes, by name.
 
-An operation that writes more than once says where it stands in between: ``point("settle.ended")``. In production that is
-one comparison. The test kit arms a fuse and kills the worker exactly there, for each operation and each point, and then
-checks that nothing was lost, doubled or forgotten. An operation that writes once has no points.
+An operation that writes more than once says where it stands in between: ``point("settle.ended")``. In production that
+is one comparison. The test kit arms a fuse and kills the worker exactly there, for each operation and each point, and
+then checks that nothing was lost, doubled or forgotten. An operation that writes once has no points.
 
     enqueue.claimed     the key is claimed, the job is not published
     enqueue.published   the job is published, the claim does not say so

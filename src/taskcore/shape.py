@@ -34,7 +34,19 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 from msgspec import inspect as info
 
-__all__ = ["Flaw", "NoShape", "Shape", "describe", "explain", "model_schema", "resolve", "same", "show", "tidy"]
+__all__ = [
+    "Flaw",
+    "NoShape",
+    "Shape",
+    "describe",
+    "explain",
+    "model_schema",
+    "resolve",
+    "same",
+    "show",
+    "tidy",
+    "unqualified",
+]
 
 MOST_LINES = 20  #: a refusal names no more problems of one value than these
 MOST_CHARACTERS = 60  #: of a value
@@ -78,7 +90,7 @@ class Shape:
             raise NoShape(_flaw_of(error)) from error
         if flaws := [flaw for part in inside for flaw in _flaws(part)]:
             raise NoShape(*flaws)
-        has_sets = any(isinstance(part, _SETS) for part in inside)
+        has_sets = any(isinstance(part, (*_SETS, info.CustomType)) for part in inside)  # models, too, may have them
         self.encode: Callable[[Any], bytes] = _encode_sorted if has_sets else _encode
         self.decode: Callable[[Any], Any] = decoder.decode
         self._exact = any(map(_is_ambiguous, inside))
@@ -128,10 +140,12 @@ def _same_time(sent: Any, arrived: Any) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _fields(cls: type) -> tuple[str, ...]:
-    """The fields that make up a value, for the kinds of classes whose fields msgspec reads."""
+def _fields(cls: Any) -> tuple[str, ...]:
+    """The fields that make up a value, for the kinds of classes that have fields."""
     if names := getattr(cls, "__struct_fields__", None):
         return tuple(names)
+    if _is_model(cls):
+        return (*cls.__pydantic_fields__, "__pydantic_extra__", "__pydantic_private__")
     if dataclasses.is_dataclass(cls):
         return tuple(field.name for field in dataclasses.fields(cls) if field.compare)
     return tuple(field.name for field in getattr(cls, "__attrs_attrs__", ()) if field.eq)
@@ -179,15 +193,26 @@ def model_schema(cls: Any, shared: dict[str, Any]) -> dict[str, Any]:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_from_object).encode
-_encode_in_order = msgspec.json.Encoder(enc_hook=_from_object, order="deterministic").encode
+_decode = msgspec.json.Decoder().decode
 
 
 def _encode_sorted(value: Any) -> bytes:
-    """Equal sets as equal bytes, in every process, if their items can be sorted."""
-    try:
-        return _encode_in_order(value)
-    except TypeError:
-        return _encode(value)
+    """Equal sets as equal bytes, in every process; dicts keep their order."""
+    return _encode(_sorted(value, _decode(_encode(value))))
+
+
+def _sorted(value: Any, plain: Any) -> Any:
+    """The plain form of a value, with the items of sets in an order of their own."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_sorted, value, plain), key=_encode)
+    if isinstance(value, (list, tuple)):
+        return list(map(_sorted, value, plain))
+    if isinstance(value, dict):
+        return dict(zip(plain, map(_sorted, value.values(), plain.values()), strict=True))
+    if not isinstance(plain, dict):
+        return plain
+    names = dict(zip(getattr(value, "__struct_encode_fields__", ()), _fields(type(value)), strict=False))
+    return {key: _sorted(getattr(value, names.get(key, key), None), item) for key, item in plain.items()}
 
 
 # ── the type that an annotation names ────────────────────────────────────────────────────────────
@@ -258,7 +283,7 @@ def _is_unhashable(part: Any) -> bool:
 
 def _flaw_of(error: Exception) -> Flaw:
     """What msgspec has against a type, with a fix."""
-    text, fix = _MODULES.sub("", tidy(error)), f"use {_TRAVELS}"
+    text, fix = unqualified(tidy(error)), f"use {_TRAVELS}"
     if isinstance(error, NameError):
         fix = "import it for real, not only under TYPE_CHECKING, and define it at module level, above the function"
     elif "custom type" in text:
@@ -393,7 +418,7 @@ def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, An
     elif isinstance(value, (list, tuple, set, frozenset)) and args and not hasattr(origin, "_fields"):
         kinds = args if origin is tuple and args[-1] is not ... else repeat(args[0])
         yield from ((f"[{i}]", kind, item) for i, (kind, item) in enumerate(zip(kinds, value, strict=False)))
-    else:
+    elif not _is_model(origin):
         generics = dict(zip(getattr(origin, "__parameters__", ()), args, strict=False))
         hints = get_type_hints(origin, include_extras=True) if isinstance(origin, type) else {}
         for name, item in _items(origin, value, wire=wire):
@@ -440,7 +465,8 @@ def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, wire:
     if isinstance(reason, UnicodeEncodeError):
         return f"{show(value)} is not text, it holds half of a surrogate pair"
     if not isinstance(reason, msgspec.ValidationError):
-        return head if _is_instance(value, get_origin(target) or target) else _expected(annotation, value)
+        known = _is_instance(value, get_origin(target) or target)
+        return f"{type(reason).__name__}: {head}" if wire else head if known else _expected(annotation, value)
     if ", got `" in head and head.startswith("Expected `"):
         return f"{tidy(head)}, at {place.rstrip('`')}" if place else _expected(annotation, value)
     if head.startswith("Invalid ") and not wire:  # JSON has been asked to be what it is not
@@ -465,10 +491,12 @@ def describe(annotation: Any) -> str:
     if annotation in (Any, types.NoneType):
         return "plain JSON data" if annotation is Any else "None"
     is_class = isinstance(annotation, type) and not get_args(annotation)
-    return _MODULES.sub("", annotation.__qualname__ if is_class else str(annotation))
+    return unqualified(annotation.__qualname__ if is_class else str(annotation))
 
 
-_MODULES = re.compile(r"(?<!['\"\w.>])[\w.<>]+\.(?=\w)")  # not what stands in the quotes of a Literal
+def unqualified(text: str) -> str:
+    """The text of a type without the modules' names, except in the quotes of a Literal."""
+    return re.sub(r"(?<!['\"\w.>])[\w.<>]+\.(?=\w)", "", text)
 
 
 def show(value: Any, *, bare: bool = False) -> str:

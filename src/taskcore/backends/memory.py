@@ -149,6 +149,10 @@ class MemoryAdmin:
         """Forget all ready and scheduled jobs of the queue; returns how many."""
         return self._ledger.purge(queue, anyio.current_time())
 
+    async def delete(self, queue: str) -> None:
+        """Forget the queue and everything in it."""
+        self._ledger.delete(queue, anyio.current_time())
+
     async def remove(self, queue: str, job_id: str) -> bool:
         """Forget one ready or scheduled job; True if it was there."""
         return self._ledger.remove(queue, job_id, anyio.current_time())

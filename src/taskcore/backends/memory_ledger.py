@@ -229,6 +229,12 @@ class Ledger:
             self._end(job, now)
         return len(waiting)
 
+    def delete(self, queue: str, now: float) -> None:
+        """Forget a queue and everything in it, leases included."""
+        for job in [job for job in self._jobs.values() if job.shelf.name == queue]:
+            self._end(job, now)
+        self.queues.pop(queue, None)
+
     def letter(self, letter_id: str) -> Letter | None:
         """One dead letter of any queue."""
         return next((shelf.letters[letter_id] for shelf in self.queues.values() if letter_id in shelf.letters), None)

@@ -41,17 +41,11 @@ COUNTED = {
 }
 
 
-class Time(click.ParamType[float]):
-    """Seconds, or text such as 1m30s."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
-        try:
-            return duration(value)
-        except InvalidSetting:
-            self.fail(f'{value!r} is not a time; give seconds, or text such as "1m30s"', param, ctx)
+def _time(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else duration(value)
+    except InvalidSetting:
+        raise click.BadParameter(f'{value!r} is not a time; give seconds, or text such as "1m30s"') from None
 
 
 @click.command("worker", short_help="Run jobs until told to stop")
@@ -60,7 +54,7 @@ class Time(click.ParamType[float]):
     "-q", "--queues", multiple=True, metavar="A,B", help="Take jobs of these queues only, earlier ones first."
 )
 @click.option("-c", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Run this many jobs at once.")
-@click.option("--grace", type=Time(), metavar="TIME", help="When stopping, let running jobs go on for this long.")
+@click.option("--grace", callback=_time, metavar="TIME", help="When stopping, let running jobs go on for this long.")
 @click.option(
     "--loop",
     "loop_name",

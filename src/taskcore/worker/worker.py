@@ -11,7 +11,6 @@ shutdown is interrupted through it, and the slot goes on with a new one.
 from __future__ import annotations
 
 import logging
-import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,18 +20,18 @@ import anyio.abc
 
 from taskcore.backend import Backend, Source
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import Bury, Interrupted, Outcome, Rules, decide
+from taskcore.lifecycle import Interrupted, Outcome
 from taskcore.observe import Events
 from taskcore.store import Store
 from taskcore.task import Task
-from taskcore.worker.endings import ending_of
+from taskcore.worker.concluding import Concluder
 from taskcore.worker.executors import Executors
 from taskcore.worker.hand import Job, Slot
 from taskcore.worker.keeping import Deadlines, Keeper
 from taskcore.worker.outage import Outage
 from taskcore.worker.pace import Pace
 from taskcore.worker.performing import Performer
-from taskcore.worker.settling import Conclusion, Settler
+from taskcore.worker.settling import Settler
 
 __all__ = ["Worker"]
 
@@ -79,9 +78,7 @@ class Worker:
         self._queues = tuple(queues)
         self._lease = lease
         self._grace = grace
-        self._strangers = Rules(park_for=park_for)  # for jobs whose task we do not know …
-        self._keep = keep_result if store is not None else None  # … and how long their endings can be asked for
-        self._roll = random.Random().random
+        self._concluder = Concluder(park_for=park_for, keep_result=keep_result if store is not None else None)
         self._in_hand: set[Job] = set()
         self._inbox: deque[Job] = deque()
         self._slots = [Slot() for _ in range(concurrency)]
@@ -230,12 +227,7 @@ class Worker:
             self._events.emit("job.lost", **job.facts)
             self._forget(job)
             return
-        task = job.task
-        rules, keep = (self._strangers, self._keep) if task is None else (task.options.rules, task.options.keep_result)
-        verdict = decide(outcome, job.story, rules, roll=self._roll())
-        if isinstance(verdict, Bury):
-            log.error("job %s of %s is dead: %s", job.id, job.envelope.task, verdict.reason)
-        self._settler.put(Conclusion(job, outcome, verdict, ending_of(job, outcome, verdict, keep), keep))
+        self._settler.put(self._concluder.conclude(job, outcome))
 
     def _conclude_interrupted(self, slot: Slot, job: Job) -> None:
         """What ran in this slot was cut short; why decides what that means."""

@@ -1,0 +1,169 @@
+"""Brokers, stores and workers that fail when a test says so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from taskcore import App, BrokerUnavailable
+from taskcore.backends.memory import MemoryBackend
+from taskcore.stores.memory import MemoryStore
+
+__all__ = ["FaultyBackend", "FaultyStore", "Log", "doomed", "eventually"]
+
+Hook = Callable[[Sequence[Any]], Awaitable[None]]
+
+
+class Faults:
+    """What goes wrong: ``down`` has the verbs that cannot reach the broker, ``calls`` how often each was tried.
+
+    ``before`` and ``after`` hold a hook for a verb; what a hook raises is what the verb raises, before or after it was
+    carried out.
+    """
+
+    def __init__(self) -> None:
+        self.down: set[str] = set()
+        self.calls: Counter[str] = Counter()
+        self.before: dict[str, Hook] = {}
+        self.after: dict[str, Hook] = {}
+
+    async def around(self, verb: str, items: Sequence[Any], work: Callable[[], Awaitable[Any]]) -> Any:
+        """Carry a verb out, or not."""
+        self.calls[verb] += 1
+        if verb in self.down:
+            await anyio.lowlevel.checkpoint()
+            raise BrokerUnavailable(f"{verb}: nobody there")
+        if verb in self.before:
+            await self.before[verb](items)
+        answer = await work()
+        if verb in self.after:
+            await self.after[verb](items)
+        return answer
+
+    async def outage(self, seconds: float, *verbs: str) -> None:
+        """These verbs fail for a while."""
+        self.down.update(verbs)
+        await anyio.sleep(seconds)
+        self.down.difference_update(verbs)
+
+
+class FaultyBackend(MemoryBackend):
+    """The in-memory backend with faults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults = Faults()
+        self.sources: list[FaultySource] = []
+
+    async def publish(self, batch):
+        """Store jobs, or fail."""
+        return await self.faults.around("publish", batch, lambda: super(FaultyBackend, self).publish(batch))
+
+    @asynccontextmanager
+    async def consume(self, queues, *, lease):
+        """A source with the same faults, and some of its own."""
+        async with super().consume(queues, lease=lease) as source:
+            faulty = FaultySource(source, self.faults)
+            self.sources.append(faulty)
+            yield faulty
+
+
+class FaultySource:
+    """A source with faults. ``frozen``: its leases are not extended, though it is told so."""
+
+    def __init__(self, source: Any, faults: Faults) -> None:
+        self._source = source
+        self._faults = faults
+        self.frozen = False
+
+    async def receive(self, limit):
+        """Wait for deliveries, or fail; an outage that begins meanwhile ends the wait, as a lost connection would."""
+
+        async def receive():
+            while True:
+                with anyio.move_on_after(0.5):
+                    return await self._source.receive(limit)
+                if "receive" in self._faults.down:
+                    raise BrokerUnavailable("receive: nobody there any more")
+
+        return await self._faults.around("receive", [], receive)
+
+    async def settle(self, batch):
+        """Carry out verdicts, or fail."""
+        return await self._faults.around("settle", batch, lambda: self._source.settle(batch))
+
+    async def extend(self, batch):
+        """Extend leases, or fail."""
+        if self.frozen:
+            return []
+        return await self._faults.around("extend", batch, lambda: self._source.extend(batch))
+
+
+class FaultyStore(MemoryStore):
+    """The in-memory store with faults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults = Faults()
+
+    async def get(self, key):
+        """Read, or fail."""
+        return await self.faults.around("get", [key], lambda: super(FaultyStore, self).get(key))
+
+    async def put(self, key, value, *, expect, keep):
+        """Write, or fail."""
+        return await self.faults.around(
+            "put", [key], lambda: super(FaultyStore, self).put(key, value, expect=expect, keep=keep)
+        )
+
+    async def delete(self, key, *, expect):
+        """Delete, or fail."""
+        return await self.faults.around("delete", [key], lambda: super(FaultyStore, self).delete(key, expect=expect))
+
+    async def put_many(self, writes):
+        """Write, or fail."""
+        return await self.faults.around("put_many", writes, lambda: super(FaultyStore, self).put_many(writes))
+
+
+STORE_VERBS = ("get", "put", "delete", "put_many")
+BROKER_VERBS = ("publish", "receive", "settle", "extend")
+
+
+class Log(list):
+    """What happened, in order; ``wait`` waits for so many entries."""
+
+    async def wait(self, entries: int = 1) -> None:
+        """Wait until so much has happened."""
+        while len(self) < entries:  # noqa: ASYNC110 - entries come from threads, too
+            await anyio.sleep(0.01)
+
+
+@asynccontextmanager
+async def doomed(app: App, **options: Any) -> AsyncIterator[Any]:
+    """A worker that dies at the end of the block as if its process did: nothing settled, nothing given back."""
+    async with app, anyio.create_task_group() as group:
+        worker = app._worker(options.get("queues"), options.get("concurrency"), options.get("grace"))
+        await group.start(worker.run)
+        yield worker
+        group.cancel_scope.cancel()
+
+
+async def eventually(true: Callable[[], Any], *, within: float = 60.0) -> None:
+    """Wait until it is true."""
+    with anyio.fail_after(within):
+        while True:
+            found = true()
+            if isinstance(found, Awaitable):
+                found = await found
+            if found:
+                return
+            await anyio.sleep(0.01)
+
+
+def ids(jobs: Iterable[Any]) -> list[str]:
+    """The ids of jobs or envelopes."""
+    return [job.id for job in jobs]

@@ -1,0 +1,54 @@
+"""Virtual time on both event loops: it passes only when nobody has anything to do."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import Any
+
+import anyio
+
+__all__ = ["EPOCH", "VirtualLoop", "clock", "options"]
+
+EPOCH = 1_800_000_000.0  #: what the wall clock says when a virtual loop begins
+
+
+def clock() -> float:
+    """Seconds since the epoch, passing as the event loop's time does; for ``App(clock=…)``."""
+    return EPOCH + anyio.current_time()
+
+
+def options(backend: str) -> dict[str, Any]:
+    """The ``backend_options`` of anyio.run under which time is virtual."""
+    if backend == "asyncio":
+        return {"loop_factory": VirtualLoop}
+    import trio.testing  # noqa: PLC0415 - trio's clock is bound to the moment it is made
+
+    return {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Asks what is ready now; instead of waiting it moves the clock."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:  # nothing is planned: somebody outside has to act
+            return super().select(None)
+        self.now += timeout
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop with a clock that jumps to the next timer."""
+
+    def __init__(self) -> None:
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        """Seconds since the loop was made, as far as timers tell."""
+        return self._jumping.now
