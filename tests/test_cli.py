@@ -169,12 +169,24 @@ def test_debug_shows_the_traceback(shop):
     assert "Traceback (most recent call last)" in answer.stderr
 
 
-def test_our_own_errors_come_through(shop):
-    """A module that uses taskcore wrongly gets that error, with its own exit code."""
-    (shop / "wrong.py").write_text('from taskcore import App\napp = App("memory://", lease="soon")\n')
+@pytest.mark.parametrize(
+    ("source", "code", "exit_code"),
+    [
+        ('app = App("memory://", lease="soon")', "TC104", 2),
+        ('app = App("memory:/")', "TC103", 2),
+        ('app = App("nosuch://ada:hunter2@localhost:1/0")', "TC103", 2),
+        ("app = App()\n@app.task\ndef lock(thing: type): ...", "TC303", 5),
+        ('app = App()\n@app.task(name="No Name")\ndef lock(): ...', "TC308", 5),
+    ],
+)
+def test_our_own_errors_come_through(shop, source, code, exit_code):
+    """A module that uses taskcore wrongly gets that error, with its own exit code and without anybody's password."""
+    (shop / "wrong.py").write_text(f"from taskcore import App\n{source}\n")
     answer = run(shop, "worker", "wrong:app")
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("error[TC104]: ")
+    assert answer.stderr.startswith(f"error[{code}]: ")
+    assert answer.returncode == exit_code
+    assert "hunter2" not in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 def test_the_only_app_needs_no_name(shop):
@@ -311,11 +323,27 @@ def test_wrong_options(shop, options, says):
     assert says in answer.stderr
 
 
+DOWN = """
+from taskcore import App, BrokerUnavailable
+from taskcore.backends.memory import MemoryBackend
+
+class Down(MemoryBackend):
+    async def __aenter__(self):
+        raise BrokerUnavailable("cannot reach the broker at nosuch://host")
+
+app = App(Down("memory://"))
+
+@app.task
+def post(): ...
+"""
+
+
 def test_broker_out_of_reach(shop):
-    """No adapter, no broker: an exit code of its own, no traceback, the password hidden."""
-    (shop / "far.py").write_text('from taskcore import App\napp = App("nosuch://ada:hunter2@localhost:1/0")\n')
+    """A broker that cannot be reached has an exit code of its own and no traceback; the address has a source."""
+    (shop / "far.py").write_text(DOWN)
     answer = run(shop, "worker", "far:app")
-    assert answer.returncode in {2, 4}
-    assert answer.stderr.count("error[") == 1
+    assert answer.returncode == 4, answer.stderr
+    assert answer.stderr.count("error[TC201]: cannot reach the broker") == 1
+    assert "the address came from" in answer.stderr
     assert "Traceback" not in answer.stderr
-    assert "hunter2" not in answer.stderr
+    assert "done:" not in answer.stderr

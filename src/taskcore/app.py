@@ -182,21 +182,27 @@ class App(Router):
                 raise failure
 
     async def run_worker(
-        self, *, queues: Sequence[str] | None = None, concurrency: int | None = None, grace: float | None = None
+        self,
+        *,
+        queues: Sequence[str] | None = None,
+        concurrency: int | None = None,
+        grace: float | None = None,
+        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Work until SIGTERM or SIGINT.
 
         First signal: nothing new starts, running jobs get their grace, the rest is given back. Second: running jobs are
         interrupted and given back. Third: the process ends.
 
-        Parameters and errors as :meth:`running`.
+        Parameters as :meth:`running`; ``task_status`` is for ``await group.start(app.run_worker)``, which returns when
+        the worker is ready.
         """
         async with self:
             worker = self._worker(queues, concurrency, grace)
             with errors_as_they_are():
                 async with anyio.create_task_group() as group:
                     await group.start(stop_on_signals, worker, self.settings.grace if grace is None else grace)
-                    await worker.run()
+                    await worker.run(task_status=task_status)
                     group.cancel_scope.cancel()
 
     async def drain(self, *queues: str, timeout: float | None = None) -> None:

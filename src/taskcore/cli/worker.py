@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from taskcore.cli.loading import load_app
 from taskcore.cli.root import APP_DIR, DEBUG, installed_version
 from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
 from taskcore.text import duration, mask_url, show_duration
+from taskcore.worker.errors import errors_as_they_are
 
 if TYPE_CHECKING:
     from taskcore.app import App
@@ -104,25 +105,20 @@ def command(
 
 async def serve(app: App, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> None:
     """Connect, say so, and work until told to stop."""
-    began, ready = time.monotonic(), anyio.Event()
+    began = time.monotonic()
+    ready = False
     async with app:
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(announce, began, ready)
-                await app.run_worker(queues=queues, concurrency=concurrency, grace=grace)
-                group.cancel_scope.cancel()
+            with errors_as_they_are():
+                async with anyio.create_task_group() as group:
+                    work = partial(app.run_worker, queues=queues, concurrency=concurrency, grace=grace)
+                    await group.start(work)
+                    ready = True
+                    took = time.monotonic() - began
+                    say(f"ready in {took:.2f}s. Ctrl-C once to let running jobs finish, twice to stop at once")
         finally:
-            if ready.is_set():
+            if ready:
                 say(farewell(app.counters, time.monotonic() - began))
-
-
-async def announce(began: float, ready: anyio.Event) -> None:
-    """Say that the worker is ready: it is connected and listens to signals."""
-    with anyio.move_on_after(1.0):
-        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # noqa: ASYNC110 - nobody tells when it changes
-            await anyio.sleep(0.001)
-    say(f"ready in {time.monotonic() - began:.2f}s. Ctrl-C once to let running jobs finish, twice to stop at once")
-    ready.set()
 
 
 def choose_loop(name: str) -> str:
