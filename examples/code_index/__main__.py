@@ -6,6 +6,11 @@ from __future__ import annotations
 if __name__ == "__main__":
     import sys
 
-    from examples.code_index.program import main
+    from taskcore import TaskcoreError
 
+    try:
+        from examples.code_index.program import main
+    except TaskcoreError as error:  # the app is made when its module is imported: a setting is wrong
+        print(error, file=sys.stderr)
+        sys.exit(2)
     sys.exit(main())

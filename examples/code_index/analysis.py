@@ -25,7 +25,7 @@ class NotPython(Exception):
         self.line = line
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.problem}" + (f" (line {self.line})" if self.line else "")
+        return f"{self.problem} (line {self.line})" if self.line else self.problem
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -21,9 +22,8 @@ from examples.code_index.tasks import FileFacts
 from taskcore import Dead, Failed, Succeeded
 from taskcore.config import Settings, mask_url
 
-__all__ = ["Conditions", "Example", "Group", "Package", "Place", "Report", "make_report"]
+__all__ = ["Conditions", "Group", "Letter", "Package", "Place", "Report", "make_report"]
 
-MOST_EXAMPLES = 5
 MOST_PLACES = 10
 
 
@@ -62,8 +62,8 @@ class Place(msgspec.Struct):
     function: Function
 
 
-class Example(msgspec.Struct):
-    """One of the dead letters of a group."""
+class Letter(msgspec.Struct, frozen=True):
+    """One dead letter: the file, what is wrong with it, how often it was tried."""
 
     file: str
     problem: str
@@ -77,7 +77,7 @@ class Group(msgspec.Struct):
     count: int
     means: str
     advice: str
-    examples: list[Example]
+    letters: list[Letter]
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -128,9 +128,7 @@ class Report(msgspec.Struct, kw_only=True):
         )
 
 
-def make_report(
-    harvest: Harvest, timeline: Sequence[tuple[float, int]], settings: Settings, *, workers: int
-) -> Report:
+def make_report(harvest: Harvest, timeline: Sequence[tuple[float, int]], settings: Settings, *, workers: int) -> Report:
     """All figures of one run."""
     files = harvest.files
     reads = [(file, file.read.value) for file in files if isinstance(file.read, Succeeded)]
@@ -186,7 +184,7 @@ def _ranked(names: Iterable[str]) -> dict[str, int]:
 
 
 def _histogram(modules: Sequence[ModuleFacts]) -> dict[str, int]:
-    labels = [f"{low}–{high - 1}" for low, high in zip(BUCKETS, BUCKETS[1:], strict=False)] + [f"{BUCKETS[-1]} or more"]
+    labels = [f"{low}–{high - 1}" for low, high in pairwise(BUCKETS)] + [f"{BUCKETS[-1]} or more"]
     columns = zip(*(module.complexities for module in modules), strict=True)
     return dict(zip(labels, map(sum, columns), strict=False))
 
@@ -263,7 +261,7 @@ def _groups(files: Sequence[Indexed]) -> list[Group]:
         if file.is_dead:
             kinds.setdefault(_kind(file), []).append(file)
     groups = [
-        Group(kind, len(dead), *KINDS.get(kind, UNFORESEEN), [_example(file) for file in dead[-MOST_EXAMPLES:]])
+        Group(kind, len(dead), *KINDS.get(kind, UNFORESEEN), [_letter(file) for file in dead])
         for kind, dead in kinds.items()
     ]
     return sorted(groups, key=lambda group: group.count, reverse=True)
@@ -282,9 +280,9 @@ def _kind(file: Indexed) -> str:
             return type(ending).__name__.lower()
 
 
-def _example(file: Indexed) -> Example:
+def _letter(file: Indexed) -> Letter:
     """A dead letter as a person wants to read it; its trail has every error."""
     if file.letter is None or not file.letter.trail.errors:
-        return Example(file.source.name, "no dead letter", 0)
+        return Letter(file.source.name, "no dead letter", 0)
     trail = file.letter.trail
-    return Example(file.source.name, trail.errors[-1].message, trail.attempts)
+    return Letter(file.source.name, trail.errors[-1].message, trail.attempts)

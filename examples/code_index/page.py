@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ __all__ = ["render"]
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 COLOURS = {"standard library": "std", "installed": "ins", "broken on purpose": "bad"}
 ROWS = 12  #: bars in a chart
+MOST_LETTERS = 6  #: dead letters of a kind
 
 
 def render(report: Report) -> str:
@@ -132,7 +134,7 @@ def _charts(report: Report) -> Iterator[str]:
 def _card(title: str, words: str, content: str, *, legend: bool = False) -> Iterator[str]:
     yield f"<section class=card><h2>{title}</h2><p class=sub>{escape(words)}</p>{content}"
     if legend:
-        yield "<p class=legend><span><i class=std></i>standard library</span><span><i class=ins></i>installed</span></p>"
+        yield "<p class=legend><span><i class=std></i>standard library</span><span><i class=ins></i>installed</span>"
     yield "</section>"
 
 
@@ -176,12 +178,11 @@ def _columns(counts: dict[str, int]) -> str:
     total = max(sum(counts.values()), 1)
     for number, (label, count) in enumerate(counts.items()):
         tall = height * math.log10(count) / top if count else 0.0
-        x = left + step * number
+        x, y = left + step * number, base - tall
         parts += (
             f"<g><title>{label}: {count:,} functions, {count / total:.2%}</title>",
-            f'<rect class="heat{number}" x="{x + 12:.1f}" y="{base - tall:.1f}" width="{step - 24:.1f}"'
-            f' height="{tall:.1f}" rx="3"/>',
-            f'<text class="mid num" x="{x + step / 2:.1f}" y="{base - tall - 6:.1f}">{count:,}</text>',
+            f'<rect class="heat{number}" x="{x + 12:.1f}" y="{y:.1f}" width="{step - 24:.1f}" height="{tall:.1f}"/>',
+            f'<text class="mid num" x="{x + step / 2:.1f}" y="{y - 6:.1f}">{count:,}</text>',
             f'<text class="mid" x="{x + step / 2:.1f}" y="{base + 19}">{label}</text></g>',
         )
     return "".join((*parts, "</svg>"))
@@ -205,7 +206,9 @@ def _area(timeline: Sequence[tuple[float, int]]) -> str:
     for share, where in ((0.0, ""), (0.5, "mid"), (1.0, "right")):
         x = left + (560 - left) * share
         parts.append(f'<text class="{where} faint" x="{x:.1f}" y="{base + 19}">{end * share:.1f} s</text>')
-    parts.append(f'<polygon class=area points="{left},{base} {line} 560,{base}"/><polyline class=line points="{line}"/>')
+    parts.append(
+        f'<polygon class=area points="{left},{base} {line} 560,{base}"/><polyline class=line points="{line}"/>'
+    )
     return "".join((*parts, "</svg>"))
 
 
@@ -214,7 +217,7 @@ def _rates(timeline: Sequence[tuple[float, int]], number: int) -> list[float]:
     span = end / number
     times = [when for when, _ in timeline]
     counts = [timeline[min(bisect_left(times, span * step), len(timeline) - 1)][1] for step in range(number + 1)]
-    return [(after - before) / span for before, after in zip(counts, counts[1:], strict=False)]
+    return [(after - before) / span for before, after in pairwise(counts)]
 
 
 # ── tables and text ──────────────────────────────────────────────────────────────────────────────
@@ -246,11 +249,11 @@ def _dead_letters(report: Report) -> Iterator[str]:
 def _group(group: Group) -> Iterator[str]:
     yield f"<section class=card><h3><b>{group.count:,}</b> {escape(group.kind)}</h3>"
     yield f"<p>{escape(group.means)}</p><p class=advice>{escape(group.advice)}</p><ul>"
-    for example in group.examples:
-        attempts = f"{example.attempts} attempt{'s' * (example.attempts != 1)}"
-        yield f"<li><code>{escape(example.file)}</code><small>{escape(example.problem)} · {attempts}</small></li>"
-    if group.count > len(group.examples):
-        yield f"<li><small>and {group.count - len(group.examples):,} more, in report.json</small></li>"
+    for letter in group.letters[-MOST_LETTERS:]:
+        attempts = f"{letter.attempts} attempt{'s' * (letter.attempts != 1)}"
+        yield f"<li><code>{escape(letter.file)}</code><small>{escape(letter.problem)} · {attempts}</small></li>"
+    if group.count > MOST_LETTERS:
+        yield f"<li><small>and {group.count - MOST_LETTERS:,} more, in report.json</small></li>"
     yield "</ul></section>"
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
-import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.abc
 
-from examples.code_index.index import index_files
-from examples.code_index.progress import Progress
 from examples.code_index.figures import make_report
+from examples.code_index.index import Harvest, index_files, leave_nothing
+from examples.code_index.progress import Progress
 from examples.code_index.report import summary, write_report
-from examples.code_index.sources import find_sources
+from examples.code_index.sources import Source, find_sources
 from examples.code_index.tasks import FILES, PARSE, app
 from taskcore import TaskcoreError
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; its exit code: 0 every file is accounted for, 1 not, 2 it could not run, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m examples.code_index", description="Index all Python code here.")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "code_index", metavar="DIR", help="output folder")
-    parser.add_argument("--limit", type=_count, metavar="N", help="index so many files only, of all sizes")
+    parser.add_argument("--limit", type=_count, metavar="N", help="index so many files only")
     parser.add_argument(
         "--workers", type=_count, default=0, metavar="N", help="worker processes; 0 (default): work in this process"
     )
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return anyio.run(_run, options)
     except KeyboardInterrupt:
-        print("\nstopped; what had not started is taken back")
+        print("stopped; what had not started is taken back")
         return 130
     except (TaskcoreError, WorkerEnded, BaseExceptionGroup) as error:
         reason = _first(error)
@@ -69,15 +69,28 @@ async def _run(options: argparse.Namespace) -> int:
     sources = find_sources(options.out, options.limit)
     if not options.quiet:
         print(f"{len(sources):,} Python files to index. {_where(options.workers)}")
-    async with _working(options.workers, options.out), anyio.create_task_group() as group:
-        progress = Progress(len(sources), quiet=options.quiet)
-        group.start_soon(progress.show)
-        harvest = await index_files(sources, options.out / "catalogue.sqlite", progress)
-        group.cancel_scope.cancel()
+    progress = Progress(len(sources), quiet=options.quiet)
+    into = options.out / f"catalogue-{time.time_ns():x}.sqlite"  # a new one each time, so its name names the run
+    try:
+        async with app:
+            harvest = await _index(sources, into, progress, options)
+        into.replace(options.out / "catalogue.sqlite")
+    finally:
+        into.unlink(missing_ok=True)
     report = make_report(harvest, progress.timeline, app.settings, workers=options.workers)
     write_report(report, options.out)
     print(summary(report, options.out, short=options.quiet))
     return 0 if report.is_complete else 1
+
+
+async def _index(sources: Sequence[Source], into: Path, progress: Progress, options: argparse.Namespace) -> Harvest:
+    try:
+        async with _working(options.workers, options.out), progress.shown():
+            return await index_files(sources, into, progress)
+    except BaseException:  # Ctrl-C too; by now the workers have given back what they had
+        with anyio.move_on_after(GRACE, shield=True):
+            await leave_nothing(into.stem)
+        raise
 
 
 @asynccontextmanager
@@ -87,16 +100,28 @@ async def _working(workers: int, out: Path) -> AsyncIterator[None]:
         async with app.running(queues=QUEUES, grace=GRACE):
             yield
     else:
-        async with app, _worker_processes(workers, out):
+        async with _worker_processes(workers, out):
             yield
 
 
 @asynccontextmanager
 async def _worker_processes(number: int, out: Path) -> AsyncIterator[None]:
     """Some ``taskcore worker``, until the end."""
-    command = [sys.executable, "-m", "taskcore", "worker", APP, "--app-dir", str(ROOT), "--log-level", "warning", "--queues", ",".join(QUEUES)]
+    command = [
+        sys.executable,
+        "-m",
+        "taskcore",
+        "worker",
+        APP,
+        "--app-dir",
+        str(ROOT),
+        "--log-level",
+        "warning",
+        "--queues",
+        ",".join(QUEUES),
+    ]
     async with anyio.create_task_group() as group:
-        processes = []
+        processes: list[anyio.abc.Process] = []
         try:
             for _ in range(number):
                 with (out / f"worker-{len(processes) + 1}.log").open("w") as log:

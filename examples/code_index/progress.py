@@ -6,12 +6,15 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TextIO
 
 import anyio
 
 __all__ = ["Progress"]
 
+WORDS = 62  #: columns for everything but the bar
 TICK = 0.1  #: seconds between two looks
 LINE_EVERY = 2.0  #: seconds between two lines, where the output is not a terminal
 
@@ -40,8 +43,16 @@ class Progress:
         """Since the start."""
         return time.perf_counter() - self._began
 
-    async def show(self) -> None:
-        """Look at the counts until cancelled; at the end show them once more."""
+    @asynccontextmanager
+    async def shown(self) -> AsyncIterator[None]:
+        """Show it as long as this lasts."""
+        self._began = time.perf_counter()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._show)
+            yield
+            group.cancel_scope.cancel()
+
+    async def _show(self) -> None:
         next_line = LINE_EVERY
         try:
             while True:
@@ -63,18 +74,13 @@ class Progress:
                 self._say(self._words())
 
     def _words(self) -> str:
-        dot = f" {self._dot} "
         rate = self.done / max(self.seconds, TICK)
-        return dot.join((
-            f"{self.done:,} of {self.total:,} files",
-            f"{rate:,.0f} a second",
-            f"{self.retries:,} retries",
-            f"{self.dead:,} dead",
-        ))
+        counts = (f"{self.retries:,} retries", f"{self.dead:,} dead")
+        return f" {self._dot} ".join((f"{self.done:,}/{self.total:,} files", f"{rate:,.0f}/s", *counts))
 
     def _draw(self) -> None:
         words = self._words()
-        room = min(shutil.get_terminal_size().columns - len(words) - 8, 48)
+        room = min(shutil.get_terminal_size().columns - WORDS, 40)
         share = self.done / max(self.total, 1)
         full = int(room * share)
         bar = f"{self._full * full}{self._empty * (room - full)} {share:4.0%}  " if room >= 10 else ""

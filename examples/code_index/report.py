@@ -25,12 +25,18 @@ def summary(report: Report, out: Path, *, short: bool = False) -> str:
     """What is said at the end of a run."""
     lines = [] if short else [*_table(report), ""]
     if not report.is_complete:
-        lines += [*_missing(report)]
+        lines += _missing(report)
     lines += [
         f"accounted for: {report.accounted:,} of {report.submitted:,} files",
-        f"report: {out / 'report.html'}",
+        f"report: {_near(out / 'report.html')}",
     ]
     return "\n".join(lines)
+
+
+def _near(path: Path) -> Path:
+    """The path from here, if it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _table(report: Report) -> Iterator[str]:
@@ -56,11 +62,12 @@ def _table(report: Report) -> Iterator[str]:
             f" {package.functions:>10,} {package.coverage:>11.0%}"
         )
     yield ""
-    yield f"  dead letters: {report.letters:,}, read, reported and dropped"
+    yield f"  dead letters: {report.letters:,}, read, reported, dropped; the page says what to do about each kind"
     for group in report.dead_letters:
-        yield f"  {group.count:>5,}  {group.kind}: {group.means}"
-        for example in group.examples[-2:]:
-            yield f"         {example.file}: {example.problem}"[:WIDTH]
+        yield f"  {group.count:>5,}  {group.kind}"
+        for letter in dict.fromkeys((group.letters[0], group.letters[-1])):
+            line = f"         {letter.file}: {letter.problem}"
+            yield line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
 def _row(name: str, number: int, words: str) -> str:

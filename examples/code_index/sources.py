@@ -1,4 +1,4 @@
-"""Where the files come from: this interpreter's standard library, everything installed beside it, and some broken ones."""
+"""Where the files come from: the standard library, everything installed beside it, and some that are broken."""
 
 from __future__ import annotations
 
