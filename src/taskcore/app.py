@@ -22,7 +22,7 @@ import anyio.lowlevel
 
 from taskcore.adapters import has_store, open_backend, open_store
 from taskcore.asking import Desk
-from taskcore.backend import Backend, QueueStats
+from taskcore.backend import Backend, Features, QueueStats
 from taskcore.client import Client, store_required
 from taskcore.config import Settings, load
 from taskcore.deadletter import DeadLetters
@@ -85,11 +85,9 @@ class App(Router):
         self._events = Events()
         self._backend_given = None if url is None or isinstance(url, str) else url
         self._store_given = None if store is None or isinstance(store, str) else store
-        self._connect_to_adapters()
         self._portal = Portal(self)
-        self._open = 0
-        self._exits = AsyncExitStack()
-        self._token: object | None = None
+        self._token: anyio.lowlevel.EventLoopToken | None = None
+        self._begin_anew()
 
     @classmethod
     def from_config(cls, **settings: Any) -> Self:
@@ -133,6 +131,8 @@ class App(Router):
         :raises BrokerUnavailable: broker or store cannot be reached (TC201).
         :raises StoreRequired: a task needs a store and there is none (TC105).
         """
+        if self._pid != os.getpid():
+            self._begin_anew()
         if self._open == 0:
             self._check_needs()
             async with AsyncExitStack() as exits:
@@ -209,17 +209,23 @@ class App(Router):
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
 
         :param queues: default: every queue of the app's tasks.
-        :raises TimeoutError: not empty after ``timeout`` seconds.
+        :param timeout: seconds to wait for each queue; None waits as long as it takes.
+        :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
         pause = 0.005
-        with anyio.fail_after(timeout):
-            for queue in queues or self._queues():
+        for queue in queues or self._queues():
+            with anyio.move_on_after(timeout) as patience:
                 while True:
                     stats = await self.stats(queue)
                     if not stats.ready + stats.leased + stats.scheduled:
                         break
                     await anyio.sleep(pause)
                     pause = min(pause * 1.5, 0.1)
+            if patience.cancelled_caught:
+                raise TimeoutError(
+                    f'queue "{queue}" is not empty after {timeout:g} s: '
+                    f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
+                )
 
     # ── sending and asking ──
 
@@ -255,6 +261,11 @@ class App(Router):
         return await self._opened(self._backend).admin.purge(queue)
 
     @property
+    def features(self) -> Features:
+        """What this app's broker does by itself, what is emulated, what cannot be had."""
+        return self._backend.features
+
+    @property
     def dead_letters(self) -> DeadLetters:
         """Read, replay, drop and count dead letters."""
         return DeadLetters(self._opened(self._backend).admin, self._clock)
@@ -271,7 +282,8 @@ class App(Router):
 
         :raises NotRunning: called in an event loop, which it would block (TC106).
         """
-        return self._portal.run(self._token, function, *args)
+        here = self._token if self._pid == os.getpid() else None
+        return self._portal.run(here, function, *args)
 
     # ── watching ──
 
@@ -290,6 +302,14 @@ class App(Router):
     def parts(self) -> Parts:
         """What this app is made of, for the test kit and for tools."""
         return Parts(self._backend, self._store, self._events, self._clock)
+
+    def _begin_anew(self) -> None:
+        """At the beginning, and in the child of a fork, where the parent's connections and loop are dead."""
+        self._pid = os.getpid()
+        self._open = 0
+        self._exits = AsyncExitStack()
+        self._token = None
+        self._connect_to_adapters()
 
     def _connect_to_adapters(self) -> None:
         """Build backend and store; nothing is connected yet."""
@@ -365,7 +385,8 @@ class App(Router):
         )
 
     def _queues(self) -> list[str]:
-        return sorted({task.options.queue for task in self.tasks.values()})
+        """In the order in which the tasks were declared; earlier queues are more urgent."""
+        return list(dict.fromkeys(task.options.queue for task in self.tasks.values()))
 
 
 class SyncApp:

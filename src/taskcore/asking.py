@@ -87,8 +87,6 @@ class Desk:
         stands = await self._results.end(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
         if decode_ending(stands).state != "cancelled":
             return False
-        if job.key is not None or job.task.options.key is not None:
-            await self._forget_key(job)
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
 
@@ -99,15 +97,6 @@ class Desk:
             return None
         claim = decode_claim(record.value)
         return bytes(claim.ending) if claim.state == "done" and claim.job == job.id else None
-
-    async def _forget_key(self, job: Job[Any]) -> None:
-        """A cancelled job commits nothing, so its key may be used again."""
-        if self._store is None or job.key is None:
-            return
-        name = key_of(job.task.name, job.key)
-        record = await self._store.get(name)
-        if record is not None and decode_claim(record.value).job == job.id:
-            await self._store.delete(name, expect=record.version)
 
     async def _timed_out(self, job: Job[Any], timeout: float | None) -> ResultTimeout:
         """Every wait says what it waited for."""

@@ -30,6 +30,7 @@ from taskcore.errors import (
 from taskcore.idempotency import Claim, Idempotency, decode_claim, fingerprint, key_of
 from taskcore.observe import Events
 from taskcore.points import point
+from taskcore.results import Results, decode_ending
 from taskcore.store import Conflict, Store, Version, Write
 from taskcore.task import Call, Job
 
@@ -201,18 +202,38 @@ class Client:
         """Claim the keys. A known key answers at once, or lends its job id if its job may not have been sent."""
         writes = [Idempotency.claim(sending.name, sending.claim, sending.keep) for sending in sendings]
         for sending, answer in zip(sendings, await store.put_many(writes), strict=True):
+            while isinstance(answer, Conflict) and (again := await self._claim_anew(store, sending, answer)):
+                [answer] = await store.put_many([again])  # noqa: PLW2901 - asked again
             if not isinstance(answer, Conflict):
                 sending.version = answer
-                continue
-            standing = decode_claim(answer.current.value) if answer.current else sending.claim
-            if standing.args != sending.claim.args:
-                sending.answer = self._key_conflict(sending, standing)
-            elif standing.confirmed:
-                sending.answer = self._conclude(sending.call, sending.outgoing_of(standing.job), DUPLICATE)
-            else:
-                sending.version = answer.current.version if answer.current else ""
-                sending.claim = standing
-                sending.outgoing = self._prepare(sending.call, standing.job)
+
+    async def _claim_anew(self, store: Store, sending: _Keyed, conflict: Conflict) -> Write | None:
+        """What a standing claim means for a new call: an answer, the same job once more, or nothing any more."""
+        if conflict.current is None:  # it ended in this moment
+            return Idempotency.claim(sending.name, sending.claim, sending.keep)
+        standing = decode_claim(conflict.current.value)
+        if standing.confirmed and await self._is_gone(store, standing):
+            return Idempotency.claim_again(sending.name, sending.claim, conflict.current.version, sending.keep)
+        if standing.args != sending.claim.args:
+            sending.answer = self._key_conflict(sending, standing)
+        elif standing.confirmed:
+            sending.answer = self._conclude(sending.call, sending.outgoing_of(standing.job), DUPLICATE)
+        else:
+            sending.version = conflict.current.version
+            sending.claim = standing
+            sending.outgoing = self._prepare(sending.call, standing.job)
+        return None
+
+    async def _is_gone(self, store: Store, standing: Claim) -> bool:
+        """Whether the job of a key ended without a committed outcome: cancelled, expired, purged, wiped away."""
+        if standing.state != "sent":
+            return False
+        ending = await Results(store).find(standing.job)
+        if ending is not None:
+            return decode_ending(ending).state != "succeeded"
+        if self._backend.features.locate == "absent":
+            return False
+        return await self._backend.admin.locate(standing.queue, standing.job) is None
 
     async def _publish_claimed(self, store: Store, sendings: list[_Keyed]) -> None:
         """Publish, then say so in the claims; a claim whose job was refused is taken back."""
@@ -254,7 +275,7 @@ class _Keyed:
         self.call = call
         self.outgoing = outgoing
         self.name = key_of(call.task.name, key)
-        self.claim = Claim(key=key, job=outgoing.id, args=fingerprint(call.payload))
+        self.claim = Claim(key=key, job=outgoing.id, args=fingerprint(call.payload), queue=outgoing.queue)
         self.keep = call.task.options.key_window + outgoing.delay
         self.version: Version = ""
         self.answer: Job[Any] | SendError | None = None

@@ -37,7 +37,7 @@ from uuid import UUID
 import msgspec
 
 from taskcore.errors import InvalidArguments, InvalidContract, UnencodableResult
-from taskcore.shape import Flaw, NoShape, Shape, describe, explain, model_schema, resolve, same, show, tidy, unqualified
+from taskcore.shape import Flaw, NoShape, Shape, describe, explain, resolve, same, schema_of, shorten, show, tidy
 
 __all__ = ["Arguments", "Contract", "Upcast", "compile_contract"]
 
@@ -83,8 +83,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         :raises InvalidArguments: they do not fit; every problem is named.
         """
-        arrived: Arguments = self._admit(args, kwargs)[0]
-        return arrived
+        return self._admit(args, kwargs)[0]
 
     def encode(self, arguments: Arguments) -> bytes:
         """The payload for arguments that came out of `bind` or `unpack`; equal arguments, equal bytes."""
@@ -97,7 +96,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         """
         return self._admit(args, kwargs)[1]
 
-    def _admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bytes]:
+    def _admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arguments, bytes]:
         failure: object = None
         if self._nameless.isdisjoint(kwargs):  # the struct would take those by name, too
             try:
@@ -247,7 +246,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         models: dict[str, Any] = {}
         (parameters, result), shared = msgspec.json.schema_components(
             (self._struct, self._result.annotation),
-            schema_hook=partial(model_schema, shared=models),
+            schema_hook=partial(schema_of, shared=models),
             ref_template="#/$defs/{name}",
         )
         return {
@@ -287,21 +286,18 @@ def compile_contract(
     :raises InvalidContract: the signature or an option cannot be kept; all reasons are named.
     """
     if not inspect.isfunction(function):
-        raise InvalidContract(
-            f"{show(function)} cannot be a task",
-            facts=["a contract is the signature of a function: def or async def"],
-            fix="give the function itself; call a class, a method or a partial from a function of your own",
-        )
-    signature, steps = inspect.signature(function), {} if upcasts is None else upcasts
+        facts, fix = ["a contract is the signature of a function, def or async def"], "call it from a function of yours"
+        raise InvalidContract(f"{show(function)} cannot be a task", facts=facts, fix=fix)
+    steps = {} if upcasts is None else upcasts
+    try:
+        signature = inspect.signature(function)
+    except Exception as error:  # since Python 3.14, annotations are evaluated here
+        raise _invalid(function, [Flaw(tidy(error), "define the names in its annotations above it")]) from error
     flaws = [*_kind_flaws(function, signature), *_version_flaws(version, steps), *_raises_flaws(raises)]
     parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, flaws))]
     result = _result(function, signature.return_annotation, flaws)
     if flaws:
-        raise InvalidContract(
-            f"{function.__name__}() cannot be a task",
-            facts=[*(flaw.fact for flaw in flaws), f"defined at {_where(function)}"],
-            fix="; ".join(dict.fromkeys(flaw.fix for flaw in flaws)),
-        )
+        raise _invalid(function, flaws)
     struct = _struct(function.__name__, parameters)
     return Contract(
         name=name,
@@ -320,6 +316,12 @@ def compile_contract(
         _upcasts=dict(steps),
         _errors={cls.__qualname__: ErrorShape(cls) for cls in raises},
     )
+
+
+def _invalid(function: Any, flaws: Iterable[Flaw]) -> InvalidContract:
+    facts, fixes = zip(*flaws, strict=True)
+    what, place = f"{function.__name__}() cannot be a task", f"defined at {_where(function)}"
+    return InvalidContract(what, facts=[*facts, place], fix="; ".join(dict.fromkeys(fixes)))
 
 
 def _kind_flaws(function: Any, signature: inspect.Signature) -> Iterator[Flaw]:
@@ -346,14 +348,12 @@ def _version_flaws(version: Any, upcasts: Any) -> Iterator[Flaw]:
 
 
 def _raises_flaws(raises: Any) -> Iterator[Flaw]:
-    names: set[str] = set()
-    for cls in raises if isinstance(raises, tuple) else (raises,):
-        if not (isinstance(raises, tuple) and isinstance(cls, type) and issubclass(cls, BaseException)):
-            yield Flaw(f"raises: expected exception classes, got {show(cls)}", "give a tuple: raises=(CardDeclined,)")
-        elif cls.__qualname__ in names:
-            yield Flaw(f"raises: two classes are called {cls.__qualname__}", "rename one, or declare their base")
-        else:
-            names.add(cls.__qualname__)
+    names = [getattr(each, "__qualname__", "") for each in raises] if isinstance(raises, tuple) else []
+    for each in raises if isinstance(raises, tuple) else [raises]:
+        if not (names and isinstance(each, type) and issubclass(each, BaseException)):
+            yield Flaw(f"raises: expected exception classes, got {show(each)}", "give a tuple: raises=(CardDeclined,)")
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield Flaw(f"raises: several classes are called {name}", "rename them, or declare their base")
 
 
 def _parameter(function: Any, each: inspect.Parameter, flaws: list[Flaw]) -> inspect.Parameter | None:
@@ -411,7 +411,7 @@ def _text(function: Any, signature: inspect.Signature) -> str:
     """The signature for people, with annotations as they are written."""
 
     def written(annotation: Any) -> Any:
-        text = annotation if isinstance(annotation, str) else unqualified(inspect.formatannotation(annotation))
+        text = annotation if isinstance(annotation, str) else shorten(inspect.formatannotation(annotation))
         return annotation if annotation is signature.empty else AsWritten(text)
 
     parameters = []

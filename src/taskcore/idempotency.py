@@ -36,6 +36,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     :param key: the key as the caller wrote it, for people.
     :param job: the job that claimed it.
     :param args: fingerprint of that job's arguments.
+    :param queue: where that job was sent.
     :param confirmed: whether the broker is known to have that job.
     :param fence: grows with each holder.
     :param until: when a holder that says nothing more counts as gone, in seconds since the epoch.
@@ -46,6 +47,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     job: str
     args: str
     state: Literal["sent", "held", "done"] = "sent"
+    queue: str = "default"
     confirmed: bool = False
     fence: int = 0
     until: float = 0.0
@@ -116,13 +118,20 @@ class Idempotency:
         return Write(key=name, value=_encode(confirmed), expect=version, keep=keep)
 
     @staticmethod
+    def claim_again(name: str, claim: Claim, version: Version, keep: float) -> Write:
+        """The write that claims a key whose job is gone without a committed outcome."""
+        return Write(key=name, value=_encode(claim), expect=version, keep=keep)
+
+    @staticmethod
     def withdraw(name: str, version: Version) -> Write:
         """The write that takes a claim back: its job was refused."""
         return Write(key=name, value=None, expect=version)
 
     # ── the worker's side ──
 
-    async def take(self, name: str, claim: Claim, *, hold: float, now: float, keep: float) -> Taken:
+    async def take(
+        self, name: str, claim: Claim, *, hold: float, now: float, keep: float, least_fence: int = 1
+    ) -> Taken:
         """Take the key for a job that is about to start.
 
         A job that holds the key itself takes it anew at once: the broker's lease says that its former holder is gone.
@@ -130,13 +139,14 @@ class Idempotency:
         :param claim: who asks, with which arguments.
         :param hold: seconds after which a silent holder counts as gone.
         :param now: seconds since the epoch.
+        :param least_fence: above all fences that this job had before, should the record be gone meanwhile.
         """
         for _ in range(TRIES):
             record = await self._store.get(name)
             taken = _look(record, claim.job, now)
             if taken is not None:
                 return taken
-            fence = decode_claim(record.value).fence + 1 if record else 1
+            fence = max(decode_claim(record.value).fence + 1 if record else 1, least_fence)
             held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + hold)
             expect = record.version if record else ABSENT
             answer = await self._store.put(name, _encode(held), expect=expect, keep=keep)

@@ -112,9 +112,18 @@ class Reject(Exception):
 
 
 def _seconds(name: str, after: float) -> float:
-    if isinstance(after, bool) or not isinstance(after, int | float) or not 0 <= after < float("inf"):
+    if not _is_time(after):
         raise InvalidSetting(f"{name}(after={after!r}) is not a time", fix="give seconds, at least 0")
     return float(after)
+
+
+def _is_time(after: object) -> bool:
+    return isinstance(after, int | float) and not isinstance(after, bool) and 0 <= after < float("inf")
+
+
+def _says_when(error: BaseException) -> bool:
+    """Whether the function said a time; a subclass of ours may have forgotten it, and is an error like any other."""
+    return _is_time(getattr(error, "after", None))
 
 
 # ── outcomes: what performing came to ────────────────────────────────────────────────────────────
@@ -270,12 +279,12 @@ def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verd
     match outcome:
         case Succeeded() | Duplicate() | Cancelled() | Expired():
             return ACK
-        case Failed(error=Snooze() as snooze):
+        case Failed(error=Snooze() as snooze) if _says_when(snooze):
             return _again(snooze.after, trail)
         case Failed(error=error, record=record):
-            return _after_error(error, trail.with_error(record), rules, roll)
+            return _after_error(error, record, trail.with_error(record), rules, roll)
         case TimedOut(record=record):
-            return _after_error(TimeoutError(record.message), trail.with_error(record), rules, roll)
+            return _after_error(TimeoutError(record.message), record, trail.with_error(record), rules, roll)
         case Interrupted():
             return RELEASE
         case Contended(after=after):
@@ -294,11 +303,11 @@ def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verd
             assert_never(outcome)
 
 
-def _after_error(error: BaseException, trail: Trail, rules: Rules, roll: float) -> Verdict:
-    """The function raised; the trail knows already."""
+def _after_error(error: BaseException, record: ErrorRecord, trail: Trail, rules: Rules, roll: float) -> Verdict:
+    """The function raised; the trail knows already. Its words are taken from the record, where they are bounded."""
     if isinstance(error, Reject):
-        return _bury(f"rejected: {error.reason}", trail)
-    if isinstance(error, RetryLater):
+        return _bury(f"rejected: {record.message}", trail)
+    if isinstance(error, RetryLater) and _says_when(error):
         return _bury("exhausted", trail) if trail.attempts >= rules.retry.attempts else _again(error.after, trail)
     seconds = rules.retry.wait(trail.attempts, error, roll)
     if seconds is not None:

@@ -5,15 +5,15 @@ listens, an event with the job's id (C19). Adapters contain none of this: one wr
 
     job.enqueued  job.duplicate  job.refused  job.uncertain            what became of a call            (client)
     job.started   job.succeeded  job.retried  job.buried               what became of a job             (worker)
-    job.released  job.cancelled  job.expired  job.lost  job.parked
-    key.conflict  key.lost       result.ignored                        idempotency and results
+    job.released  job.cancelled  job.expired  job.lost  job.parked     (skipped: done before, so not run again;
+    job.skipped   job.contended  job.failed   settle.unconfirmed       failed: at most once, so without a letter)
+    key.conflict  key.lost       key.unconfirmed  result.ignored       idempotency and results
     publish.*     settle.*       extend.*                              .complete or .failed, one for each batch
     broker.lost   broker.back    loop.blocked   thread.abandoned       trouble
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,11 @@ import msgspec
 
 from taskcore.backend import Admin, Backend, Delivery, Features, Outgoing, Published, Source
 from taskcore.lifecycle import Verdict
+from taskcore.logs import logger
 
 __all__ = ["Event", "Events", "ObservedBackend"]
 
-log = logging.getLogger("taskcore.observe")
+log = logger("taskcore.observe")
 
 
 class Event(msgspec.Struct, frozen=True):

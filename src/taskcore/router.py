@@ -183,7 +183,11 @@ class Router:
             )
             problems = list(_problems(declared, is_async=is_async, parameters=contract.parameters))
             if problems:
-                raise InvalidContract(f"{contract.name}: these options do not fit ({contract.where})", facts=problems)
+                raise InvalidContract(
+                    f"{contract.name}: these options do not fit ({contract.where})",
+                    facts=problems,
+                    fix="see the options in help(taskcore.App.task)",
+                )
             kind = AsyncTask if is_async else PlainTask
             task: Task[..., Any] = kind(contract, declared.complete(**UNTIL_INCLUDED))
             self.add(task, declared)

@@ -1,16 +1,15 @@
 """Shapes: a type compiled to JSON and back, and the words for a value that does not fit it.
 
-One rule decides what fits: *a value fits a type if it arrives equal*. So the check is the journey itself. It cannot
-overlook a case, because no cases are listed: a tuple for a list, a nan, a datetime for a str, a wrong field deep inside
-a dataclass, a private attribute that JSON would lose: none of them comes out as it went in.
+One rule decides what fits: *a value fits a type if it arrives equal*. So the check is the journey itself, and it cannot
+overlook a case: a tuple for a list, a nan, a datetime for a str, a wrong field deep inside a dataclass, an attribute
+that JSON would lose: none of them comes out as it went in.
 
     encode → decode by the type → equal, and equal bytes again ──────▶ it fits    (all in C)
                │                    └ no → same(sent, arrived) ──yes─▶ it fits    an int for a float, a class without ==
                │                             └ no ─┐
                └ an error ─────────────────────────┴─▶ explain(): every part that does not fit, each with its path
 
-Nothing is bent to make it fit. Two things become what they equal: an int given for a float, and an instance of a
-subclass of a plain type (``class Slug(str)``).
+Nothing is bent to fit. Two things become what they equal: an int for a float, a subclass of str, int, … its base.
 """
 
 from __future__ import annotations
@@ -34,19 +33,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 from msgspec import inspect as info
 
-__all__ = [
-    "Flaw",
-    "NoShape",
-    "Shape",
-    "describe",
-    "explain",
-    "model_schema",
-    "resolve",
-    "same",
-    "show",
-    "tidy",
-    "unqualified",
-]
+__all__ = ["Flaw", "NoShape", "Shape", "describe", "explain", "resolve", "same", "schema_of", "shorten", "show", "tidy"]
 
 MOST_LINES = 20  #: a refusal names no more problems of one value than these
 MOST_CHARACTERS = 60  #: of a value
@@ -69,9 +56,7 @@ class NoShape(Exception):
 
 
 class Shape:
-    """A type, compiled: its values to JSON bytes and back.
-
-    ``encode`` and ``decode`` do not check anything more than msgspec does: they are for values that were admitted.
+    """A type, compiled: its values to JSON bytes and back. ``encode`` checks nothing, it is for admitted values.
 
     :param annotation: the type, with its forward references resolved.
     :raises NoShape: values of this type cannot travel.
@@ -107,30 +92,28 @@ class Shape:
             return arrived, data
         if same(value, arrived):
             return arrived, again
-        before, after = show(value), show(arrived)
-        raise ValueError(
-            f"{before} would arrive as {after if after != before else 'less: JSON does not hold all of it'}"
-        )
+        kept = "less: JSON does not hold all of it" if show(arrived) == show(value) else show(arrived)
+        raise ValueError(f"{show(value)} would arrive as {kept}")
 
 
 def same(sent: Any, arrived: Any) -> bool:
-    """Whether what arrived is what was sent: of the same kind even where ``==`` mixes kinds; classes field by field."""
+    """Whether what arrived is what was sent: also of its kind, where ``==`` mixes kinds; classes field by field."""
     kind: Any = type(arrived)
     if isinstance(arrived, (dt.datetime, dt.time)):
         return isinstance(sent, kind) and _same_time(sent, arrived)
     if isinstance(arrived, (list, tuple)):
-        fits = type(sent) is kind if hasattr(kind, "_fields") else isinstance(sent, kind)
-        return fits and len(sent) == len(arrived) and all(map(same, sent, arrived))
+        return isinstance(sent, kind) and len(sent) == len(arrived) and all(map(same, sent, arrived))
     if kind is dict:
-        fits = isinstance(sent, dict) and sent.keys() == arrived.keys()
-        return fits and all(same(sent[key], item) for key, item in arrived.items())
+        return isinstance(sent, dict) and same([*sent], [*arrived]) and same([*sent.values()], [*arrived.values()])
+    if kind in (set, frozenset):
+        found = {item: item for item in sent} if isinstance(sent, (set, frozenset)) else {}
+        return sent == arrived and all(same(found.get(item), item) for item in arrived)
     if fields := _fields(kind):
         return type(sent) is kind and all(same(getattr(sent, name), getattr(arrived, name)) for name in fields)
     return isinstance(sent, _KINDS.get(kind, kind)) and bool(sent == arrived)
 
 
-_SOME_SET = (set, frozenset)
-_KINDS = {float: (int, float), bytes: (bytes, bytearray, memoryview), set: _SOME_SET, frozenset: _SOME_SET}
+_KINDS = {float: (int, float), bytes: (bytes, bytearray, memoryview)}  # what may become what it equals
 
 
 def _same_time(sent: Any, arrived: Any) -> bool:
@@ -164,14 +147,18 @@ def _is_ambiguous(part: info.Type) -> bool:
 def _from_object(value: Any) -> Any:
     """What to encode for an object that msgspec does not know: a pydantic model, a subclass of a plain type."""
     if _is_model(type(value)):
-        return msgspec.Raw(value.model_dump_json(round_trip=True, by_alias=False, warnings="error").encode())
-    plain: Any
-    for plain in (str, int, float, bytes, Decimal):
-        if isinstance(value, plain) and not isinstance(value, bool):  # a bool comes here as the key of a dict
-            return plain(value)  # a subclass that says something else here will not arrive equal
+        return msgspec.Raw(_dump_model(value))
+    plain: Any = next((each for each in (str, int, float, bytes, Decimal) if isinstance(value, each)), None)
+    if plain and not isinstance(value, bool):  # a bool comes here as the key of a dict
+        return plain(value)  # a subclass that says something else here will not arrive equal
     if isinstance(value, (dt.date, dt.time)):  # datetimes are dates
         return value.isoformat()
     raise TypeError(f"{type(value).__qualname__} cannot travel as JSON")
+
+
+def _dump_model(model: Any) -> bytes:
+    text: str = model.model_dump_json(round_trip=True, by_alias=False, warnings=False)
+    return text.encode()
 
 
 def _to_model(cls: Any, plain: Any) -> Any:
@@ -184,7 +171,7 @@ def _is_model(cls: Any) -> bool:
     return pydantic is not None and isinstance(cls, type) and issubclass(cls, pydantic.BaseModel)
 
 
-def model_schema(cls: Any, shared: dict[str, Any]) -> dict[str, Any]:
+def schema_of(cls: Any, shared: dict[str, Any]) -> dict[str, Any]:
     """The JSON Schema of a pydantic model; the definitions that it needs are added to ``shared``."""
     prefix = f"{cls.__qualname__}."
     schema: dict[str, Any] = cls.model_json_schema(by_alias=False, ref_template=f"#/$defs/{prefix}{{model}}")
@@ -211,11 +198,13 @@ def _sorted(value: Any, plain: Any) -> Any:
         return dict(zip(plain, map(_sorted, value.values(), plain.values()), strict=True))
     if not isinstance(plain, dict):
         return plain
-    names = dict(zip(getattr(value, "__struct_encode_fields__", ()), _fields(type(value)), strict=False))
-    return {key: _sorted(getattr(value, names.get(key, key), None), item) for key, item in plain.items()}
+    kind: Any = type(value)
+    names = {key: key for key in plain}
+    names |= zip(getattr(kind, "__struct_encode_fields__", ()), _fields(kind), strict=False)
+    return {key: _sorted(getattr(value, names[key], None), item) for key, item in plain.items()}
 
 
-# ── the type that an annotation names ────────────────────────────────────────────────────────────
+# ── from an annotation to a type ─────────────────────────────────────────────────────────────────
 
 
 def resolve(function: Any, annotation: Any) -> Any:
@@ -238,6 +227,46 @@ def resolve(function: Any, annotation: Any) -> Any:
         return get_type_hints(holder, plain.__globals__, names, include_extras=True)["it"]
     except Exception as error:  # text can say anything
         raise NoShape(_flaw_of(error)) from error
+
+
+_CONSTRAINTS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
+_HARMLESS = ("Strict", "Doc", "DocInfo", "Unit", "AllowInfNan")  # what they ask for holds anyway, or is for readers
+
+
+def _with_meta(annotation: Any, seen: tuple[Any, ...] = ()) -> Any:
+    """The same type with constraints that msgspec checks; type aliases and NewTypes are what they stand for."""
+    if isinstance(annotation, typing.NewType):
+        return _with_meta(annotation.__supertype__, seen)
+    if type(annotation).__name__ == "TypeAliasType":  # type X = …, since Python 3.12; it may stand in its own value
+        return annotation if annotation in seen else _with_meta(annotation.__value__, (*seen, annotation))
+    origin, before = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        metas = [meta for each in before[1:] for meta in _metas(each)]
+        return Annotated[(_with_meta(before[0], seen), *metas)] if metas else _with_meta(before[0], seen)
+    args = before if origin is Literal else tuple(_with_meta(arg, seen) for arg in before)
+    if all(map(operator.is_, args, before)):
+        return annotation
+    if origin in (Union, types.UnionType):
+        return reduce(operator.or_, args)
+    return annotation.copy_with(args) if hasattr(annotation, "copy_with") else origin[args]
+
+
+def _metas(meta: Any) -> Iterator[Any]:
+    """A constraint of annotated_types or pydantic, as msgspec's."""
+    if type(meta).__module__.partition(".")[0] not in ("annotated_types", "pydantic"):
+        yield meta
+    elif hasattr(meta, "metadata"):  # pydantic.Field()
+        if meta.alias or meta.discriminator or not meta.is_required():
+            raise NoShape(Flaw("Field() may only hold constraints here", "put the default into the signature"))
+        yield from chain.from_iterable(map(_metas, meta.metadata))
+    elif isinstance(meta, Iterable):  # annotated_types.Interval and Len, pydantic's StringConstraints
+        yield from chain.from_iterable(map(_metas, meta))
+    elif type(meta).__name__ not in _HARMLESS:
+        known = {name: value for name in _CONSTRAINTS if (value := getattr(meta, name, None)) is not None}
+        asked = {name for name, value in getattr(meta, "__dict__", known).items() if value is not None}
+        if not known or asked - known.keys():
+            raise NoShape(Flaw(f"{meta!r} cannot be checked here", "check it in the function, or in a pydantic model"))
+        yield msgspec.Meta(**known)
 
 
 # ── types that cannot travel ─────────────────────────────────────────────────────────────────────
@@ -269,7 +298,7 @@ def _flaws(part: Any) -> Iterator[Flaw]:
         yield Flaw(f"{part.cls.__name__} is a pydantic dataclass, whose rules would be skipped", "make it a BaseModel")
     elif isinstance(part, info.DictType) and any(isinstance(key, _NO_KEYS) for key in _options(part.key_type)):
         yield Flaw("dict keys of this type cannot travel as JSON", "use str, number, Enum, UUID or date keys")
-    elif isinstance(part, _SETS) and any(map(_is_unhashable, _options(part.item_type))):
+    elif isinstance(part, _SETS) and not all(map(_is_hashable, _options(part.item_type))):
         yield Flaw("items of this type cannot be in a set", "use a list, or frozen items")
 
 
@@ -277,65 +306,24 @@ def _options(part: Any) -> tuple[Any, ...]:
     return part.types if isinstance(part, info.UnionType) else (part,)
 
 
-def _is_unhashable(part: Any) -> bool:
-    return isinstance(part, _UNHASHABLE) or getattr(getattr(part, "cls", None), "__hash__", True) is None
+def _is_hashable(part: Any) -> bool:
+    return not isinstance(part, _UNHASHABLE) and getattr(getattr(part, "cls", int), "__hash__", None) is not None
 
 
 def _flaw_of(error: Exception) -> Flaw:
     """What msgspec has against a type, with a fix."""
-    text, fix = unqualified(tidy(error)), f"use {_TRAVELS}"
+    text, fix = shorten(tidy(error)), f"use {_TRAVELS}"
     if isinstance(error, NameError):
         fix = "import it for real, not only under TYPE_CHECKING, and define it at module level, above the function"
+    elif isinstance(error, RecursionError):
+        fix = "a type alias cannot contain itself: use a dataclass, a msgspec.Struct, or Any"
     elif "custom type" in text:
         fix = "a pydantic model can only be in a union with None: make the union a field of another model"
     elif text.startswith("type unions"):
-        fix = (
-            "use msgspec.Structs with tags (class A(Struct, tag=True)), a class with a Literal field, or two parameters"
-        )
+        fix = "use msgspec.Structs with tags (class A(Struct, tag=True)), a class with a Literal field, or parameters"
     elif text.startswith("can only set"):
         fix = "put it on the int, float, str or list that it is meant for: Annotated[int, …] | None"
     return Flaw(text, fix)
-
-
-# ── constraints of annotated_types and pydantic, as msgspec's ────────────────────────────────────
-
-_CONSTRAINTS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
-_HARMLESS = ("Strict", "Doc", "DocInfo", "Unit", "AllowInfNan")  # what they ask for holds anyway, or is for readers
-
-
-def _with_meta(annotation: Any, seen: tuple[Any, ...] = ()) -> Any:
-    """The same type with constraints that msgspec checks; aliases and new types replaced by what they stand for."""
-    if isinstance(annotation, typing.NewType):
-        return _with_meta(annotation.__supertype__, seen)
-    if type(annotation).__name__ == "TypeAliasType":  # type X = …, since Python 3.12; it may stand in its own value
-        return annotation if annotation in seen else _with_meta(annotation.__value__, (*seen, annotation))
-    origin, before = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        metas = [meta for each in before[1:] for meta in _metas(each)]
-        return Annotated[(_with_meta(before[0], seen), *metas)] if metas else _with_meta(before[0], seen)
-    args = before if origin is Literal else tuple(_with_meta(arg, seen) for arg in before)
-    if all(map(operator.is_, args, before)):
-        return annotation
-    if origin in (Union, types.UnionType):
-        return reduce(operator.or_, args)
-    return annotation.copy_with(args) if hasattr(annotation, "copy_with") else origin[args]
-
-
-def _metas(meta: Any) -> Iterator[Any]:
-    if type(meta).__module__.partition(".")[0] not in ("annotated_types", "pydantic"):
-        yield meta
-    elif hasattr(meta, "metadata"):  # pydantic.Field()
-        if meta.alias or meta.discriminator or not meta.is_required():
-            raise NoShape(Flaw("Field() may only hold constraints here", "put the default into the signature"))
-        yield from chain.from_iterable(map(_metas, meta.metadata))
-    elif isinstance(meta, Iterable):  # annotated_types.Interval and Len, pydantic's StringConstraints
-        yield from chain.from_iterable(map(_metas, meta))
-    elif type(meta).__name__ not in _HARMLESS:
-        known = {name: value for name in _CONSTRAINTS if (value := getattr(meta, name, None)) is not None}
-        asked = {name for name, value in getattr(meta, "__dict__", known).items() if value is not None}
-        if not known or asked - known.keys():
-            raise NoShape(Flaw(f"{meta!r} cannot be checked here", "check it in the function, or in a pydantic model"))
-        yield msgspec.Meta(**known)
 
 
 # ── the words for a value that does not fit ──────────────────────────────────────────────────────
@@ -343,8 +331,6 @@ def _metas(meta: Any) -> Iterator[Any]:
 
 def explain(annotation: Any, value: Any, path: str, *, wire: bool = False) -> list[str]:
     """Every part of a value that does not fit its type: ``order.items[3].price: expected int, got str 'x'``.
-
-    It goes down while a part can be blamed, and blames the whole where none can.
 
     :param wire: the value is plain data read from JSON, where an object is a dict and a date is a str.
     :returns: at most 20 lines; none if the value fits, or if it breaks even this.
@@ -357,7 +343,7 @@ def explain(annotation: Any, value: Any, path: str, *, wire: bool = False) -> li
         if isinstance(reason, RecursionError):
             return [f"{path}: refers to itself, or is nested too deeply"]
         target = _narrow(shape.annotation, value)
-        with suppress(Exception):
+        with suppress(Exception):  # go down while a part can be blamed, and blame the whole where none can
             parts = _parts(target, value, wire=wire)
             lines = chain.from_iterable(explain(part, item, path + step, wire=wire) for step, part, item in parts)
             if found := list(islice(chain(lines, _model_lines(target, value, path, wire=wire)), MOST_LINES)):
@@ -386,18 +372,14 @@ def _shape(annotation: Any) -> Shape:
 
 def _narrow(annotation: Any, value: Any) -> Any:
     """Of a union, the alternative that the value was probably meant for."""
-    while True:
-        origin, args = get_origin(annotation), get_args(annotation)
-        if origin is Annotated:
-            annotation = args[0]
-        elif origin in (Union, types.UnionType):
-            some = [arg for arg in args if arg is not types.NoneType]
-            alike = [arg for arg in some if _is_instance(value, get_origin(arg) or arg)]
-            if len(some) > 1 and len(alike) != 1:
-                return annotation
-            annotation = (alike or some)[0]
-        else:
-            return annotation
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _narrow(args[0], value)
+    if origin not in (Union, types.UnionType):
+        return annotation
+    some = [arg for arg in args if arg is not types.NoneType]
+    alike = some if len(some) == 1 else [arg for arg in some if _is_instance(value, get_origin(arg) or arg)]
+    return _narrow(alike[0], value) if len(alike) == 1 else annotation
 
 
 def _is_instance(value: Any, cls: Any) -> bool:
@@ -413,10 +395,8 @@ def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, An
             if not wire:  # on the wire every key is a str
                 yield f"[{show(key, bare=True)}] (the key)", key_type, key
             yield f"[{show(key, bare=True)}]", value_type, item
-    elif isinstance(value, list) and not args and origin in (Any, list):
-        yield from ((f"[{index}]", Any, item) for index, item in enumerate(value))
-    elif isinstance(value, (list, tuple, set, frozenset)) and args and not hasattr(origin, "_fields"):
-        kinds = args if origin is tuple and args[-1] is not ... else repeat(args[0])
+    elif isinstance(value, (list, tuple, set, frozenset)) and (args or origin in (Any, list)):
+        kinds = args if origin is tuple and args[-1] is not ... else repeat(args[0] if args else Any)
         yield from ((f"[{i}]", kind, item) for i, (kind, item) in enumerate(zip(kinds, value, strict=False)))
     elif not _is_model(origin):
         generics = dict(zip(getattr(origin, "__parameters__", ()), args, strict=False))
@@ -445,7 +425,7 @@ def _model_lines(model: Any, value: Any, path: str, *, wire: bool) -> Iterator[s
     """What pydantic says about a model, which is everything at once."""
     if not _is_model(model) or not (wire or isinstance(value, model)):
         return
-    data = _encode(value) if wire else value.model_dump_json(round_trip=True, by_alias=False, warnings=False)
+    data = _encode(value) if wire else _dump_model(value)
     try:
         model.model_validate_json(data, strict=True, by_alias=True, by_name=True)
     except sys.modules["pydantic"].ValidationError as error:
@@ -458,24 +438,21 @@ def _model_lines(model: Any, value: Any, path: str, *, wire: bool) -> Iterator[s
 def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, wire: bool) -> str:
     """What is wrong with this very value; ``reason`` is what its journey ended with."""
     head, _, place = str(reason).partition(" - at `$")
+    expected = f"expected {describe(annotation)}, got {show(value)}"
     if isinstance(value, float) and not isfinite(value):
         return f"{value} cannot travel, JSON has neither nan nor infinity"
     if isinstance(value, Decimal) and value.is_nan():
         return f"{value} cannot travel, it equals nothing"
     if isinstance(reason, UnicodeEncodeError):
         return f"{show(value)} is not text, it holds half of a surrogate pair"
+    known = _is_instance(value, get_origin(target) or target)
     if not isinstance(reason, msgspec.ValidationError):
-        known = _is_instance(value, get_origin(target) or target)
-        return f"{type(reason).__name__}: {head}" if wire else head if known else _expected(annotation, value)
-    if ", got `" in head and head.startswith("Expected `"):
-        return f"{tidy(head)}, at {place.rstrip('`')}" if place else _expected(annotation, value)
-    if head.startswith("Invalid ") and not wire:  # JSON has been asked to be what it is not
-        return _expected(annotation, value)
-    return f"{tidy(head)}, got {show(value)}"
-
-
-def _expected(annotation: Any, value: Any) -> str:
-    return f"expected {describe(annotation)}, got {show(value)}"
+        return f"{type(reason).__name__}: {head}" if wire else head if known else expected
+    if head.startswith("Expected `") and ", got `" in head:
+        return f"{tidy(head)}, at {place.rstrip('`')}" if place else expected
+    if head.startswith("Expected `") or wire or (known and not head.startswith("Invalid ")):
+        return f"{tidy(head)}, got {show(value)}"
+    return expected
 
 
 def tidy(error: object) -> str:
@@ -491,11 +468,11 @@ def describe(annotation: Any) -> str:
     if annotation in (Any, types.NoneType):
         return "plain JSON data" if annotation is Any else "None"
     is_class = isinstance(annotation, type) and not get_args(annotation)
-    return unqualified(annotation.__qualname__ if is_class else str(annotation))
+    return shorten(annotation.__qualname__ if is_class else str(annotation))
 
 
-def unqualified(text: str) -> str:
-    """The text of a type without the modules' names, except in the quotes of a Literal."""
+def shorten(text: str) -> str:
+    """The text of a type without the names of modules, except in the quotes of a Literal."""
     return re.sub(r"(?<!['\"\w.>])[\w.<>]+\.(?=\w)", "", text)
 
 

@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVa
 import msgspec
 
 from taskcore.contract import Contract
+from taskcore.envelope import ErrorRecord
 from taskcore.errors import InvalidArguments, JobCancelled, JobError, JobExpired, JobFailed, NotRunning
 from taskcore.options import AS_USUAL, Key, Options, Sending, sending_of
 from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, Succeeded
@@ -366,12 +367,20 @@ def _as_error(job: Job[Any], outcome: Failed | Dead | Cancelled | Expired) -> Jo
         case Dead(reason=reason, record=record):
             error = JobFailed(
                 f"{what} is dead: {reason}",
-                facts=[f"last error: {record.type}: {record.message}", f"at {record.where}"] if record else [],
-                fix="its dead letter has all errors and can be replayed: app.dead_letters",
+                facts=_facts(record) if record else [],
+                fix=None if job.task.options.delivery == "at_most_once" else LETTER,
             )
             error.reason, error.record = reason, record
     error.job_id = job.id
     return error
+
+
+LETTER = "its dead letter has all errors and can be replayed: app.dead_letters"
+
+
+def _facts(record: ErrorRecord) -> list[str]:
+    facts = [f"last error: {record.type}: {record.message}"]
+    return [*facts, f"at {record.where}"] if record.where else facts
 
 
 def _key_text(value: Any) -> str | None:

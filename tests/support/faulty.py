@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from taskcore import App, BrokerUnavailable
 from taskcore.backends.memory import MemoryBackend
 from taskcore.stores.memory import MemoryStore
 
-__all__ = ["FaultyBackend", "FaultyStore", "Log", "doomed", "eventually"]
+__all__ = ["BROKER_VERBS", "STORE_VERBS", "FaultyBackend", "FaultyStore", "Log", "doomed", "eventually", "letters"]
 
 Hook = Callable[[Sequence[Any]], Awaitable[None]]
 
@@ -164,6 +164,6 @@ async def eventually(true: Callable[[], Any], *, within: float = 60.0) -> None:
             await anyio.sleep(0.01)
 
 
-def ids(jobs: Iterable[Any]) -> list[str]:
-    """The ids of jobs or envelopes."""
-    return [job.id for job in jobs]
+async def letters(app: App, queue: str = "default") -> list[Any]:
+    """All dead letters of a queue."""
+    return [letter async for letter in app.dead_letters.read(queue)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-__all__ = ["EPOCH", "VirtualLoop", "clock", "options"]
+__all__ = ["EPOCH", "VirtualLoop", "block", "clock", "options"]
 
 EPOCH = 1_800_000_000.0  #: what the wall clock says when a virtual loop begins
 
@@ -16,6 +16,18 @@ EPOCH = 1_800_000_000.0  #: what the wall clock says when a virtual loop begins
 def clock() -> float:
     """Seconds since the epoch, passing as the event loop's time does; for ``App(clock=…)``."""
     return EPOCH + anyio.current_time()
+
+
+def block(seconds: float) -> None:
+    """Let time pass without letting anybody run, as a task does that computes in the event loop."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        import trio  # noqa: PLC0415
+
+        trio.lowlevel.current_clock().jump(seconds)
+    else:
+        loop.jump(seconds)
 
 
 def options(backend: str) -> dict[str, Any]:
@@ -52,3 +64,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Seconds since the loop was made, as far as timers tell."""
         return self._jumping.now
+
+    def jump(self, seconds: float) -> None:
+        """Let time pass at once."""
+        self._jumping.now += seconds

@@ -152,7 +152,7 @@ APP_DIR = click.option(
 )
 @DEBUG
 def group() -> None:
-    """Background tasks with typed contracts, on Redis, RabbitMQ, NATS or in memory."""
+    """Background tasks with typed contracts, on the broker you have."""
 
 
 def run(arguments: Sequence[str]) -> int:

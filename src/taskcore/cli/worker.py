@@ -31,7 +31,7 @@ EXTRA_OF = {"uvloop": "speed", "trio": "trio"}
 #: event → what the last line calls it
 COUNTED = {
     "job.succeeded": "succeeded",
-    "job.duplicate": "duplicate",
+    "job.skipped": "done before",
     "job.retried": "retried",
     "job.buried": "dead",
     "job.parked": "parked",

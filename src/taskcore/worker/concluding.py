@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import random
 
-from taskcore.lifecycle import Bury, Outcome, Rules, decide
+from taskcore.envelope import ErrorRecord
+from taskcore.lifecycle import Bury, Failed, Outcome, Retry, Rules, TimedOut, Unencodable, Verdict, decide
+from taskcore.logs import logger
 from taskcore.worker.endings import ending_of
 from taskcore.worker.hand import Job
 from taskcore.worker.settling import Conclusion
 
 __all__ = ["Concluder"]
 
-log = logging.getLogger("taskcore.worker")
+log = logger("taskcore.worker")
 
 
 class Concluder:
@@ -32,6 +33,26 @@ class Concluder:
         task = job.task
         rules, keep = (self._strangers, self._keep) if task is None else (task.options.rules, task.options.keep_result)
         verdict = decide(outcome, job.story, rules, roll=self._roll())
-        if isinstance(verdict, Bury):
+        if isinstance(outcome, Failed | TimedOut | Unencodable):
+            _tell(job, verdict, outcome.record)
+        elif isinstance(verdict, Bury):
             log.error("job %s of %s is dead: %s", job.id, job.envelope.task, verdict.reason)
         return Conclusion(job, outcome, verdict, ending_of(job, outcome, verdict, keep), keep)
+
+
+def _tell(job: Job, verdict: Verdict, record: ErrorRecord) -> None:
+    """One line for each attempt that failed: what, where, and what follows."""
+    told = f"{record.type}: {record.message}" + (f" ({record.where})" if record.where else "")
+    if isinstance(verdict, Retry):
+        log.info(
+            "job %s of %s: attempt %d failed with %s; again in %.1f s",
+            job.id,
+            job.envelope.task,
+            record.attempt,
+            told,
+            verdict.after,
+        )
+    elif job.forgotten:
+        log.error("job %s of %s failed with %s; at most once, so that is all", job.id, job.envelope.task, told)
+    elif isinstance(verdict, Bury):
+        log.error("job %s of %s is dead, %s: %s", job.id, job.envelope.task, verdict.reason, told)

@@ -5,25 +5,39 @@ from __future__ import annotations
 import copy
 import importlib
 import math
+import signal
 import sys
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_process
 import anyio.to_thread
 
-from taskcore.errors import TaskcoreError
+from taskcore.envelope import decode_envelope, decode_trail
+from taskcore.errors import InvalidContract
 from taskcore.options import RunsIn
+from taskcore.worker.context import Context, running
+from taskcore.worker.records import message_of, place_of, trace_of
 
 if TYPE_CHECKING:
     from taskcore.task import Task
+    from taskcore.worker.hand import Job
 
-__all__ = ["Executors", "ProcessError"]
+__all__ = ["Executors", "ProcessError", "RemoteError"]
 
 
 class ProcessError(Exception):
     """An error that a function raised in its own process and that cannot be rebuilt here; the text names its type."""
+
+
+class RemoteError(Exception):
+    """What a function raised in its own process, and where: tracebacks do not travel."""
+
+    def __init__(self, error: BaseException, place: str, trace: str) -> None:
+        super().__init__(error, place, trace)
+        self.error = error
+        self.place = place
+        self.trace = trace
 
 
 class Executors:
@@ -44,52 +58,49 @@ class Executors:
             contract.spread, contract.function, arguments, abandon_on_cancel=True, limiter=self._no_limit
         )
 
-    async def in_process(self, task: Task[..., Any], payload: bytes, version: int) -> bytes:
+    async def in_process(self, task: Task[..., Any], job: Job, fence: int) -> bytes:
         """Run in a process, which is killed on cancellation; returns the encoded result.
 
         What crosses over is the module's name and bytes, between this program and itself: the function's module is
         imported there, as a worker would.
+
+        :raises RemoteError: the function raised; it holds the error and its place.
         """
-        function = task.contract.function
-        status, data = await anyio.to_process.run_sync(
-            _perform,
-            function.__module__,
-            function.__qualname__,
-            payload,
-            version,
-            cancellable=True,
-            limiter=self._no_limit,
+        function, delivery = task.contract.function, job.delivery
+        told = (delivery.envelope, delivery.trail, delivery.queue, job.crashes, fence)
+        result: bytes | RemoteError = await anyio.to_process.run_sync(
+            _perform, function.__module__, function.__qualname__, told, cancellable=True, limiter=self._no_limit
         )
-        if status == "returned":
-            return data
-        error = task.contract.unpack_error(data) if status == "declared" else None
-        raise error if error is not None else ProcessError(data.decode())
+        if isinstance(result, RemoteError):
+            raise result
+        return result
 
 
-def _perform(module: str, qualname: str, payload: bytes, version: int) -> tuple[str, bytes]:
+def _perform(module: str, qualname: str, told: tuple[bytes, bytes, str, int, int]) -> bytes | RemoteError:
     """In the child: import, unpack, call, pack."""
-    task = _find(module, qualname)
-    contract = task.contract
-    arguments = contract.unpack(payload, version)
+    # Ctrl-C in a terminal reaches every process of it; who stops, and when, is for the worker to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    contract = _find(module, qualname).contract
+    envelope, trail = decode_envelope(told[0]), decode_trail(told[1])
+    running.set(Context(envelope, trail, *told[2:], _asked=_cannot_ask))
+    arguments = contract.unpack(envelope.args, envelope.version)
     try:
         value = contract.spread(contract.function, arguments)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it has to travel
-        declared = contract.pack_error(error)
-        if declared is not None:
-            return "declared", declared
-        raise _that_can_travel(error) from None
-    return "returned", contract.pack_result(value)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it has to travel
+        return RemoteError(_that_can_travel(error), place_of(error), trace_of(error))
+    return contract.pack_result(value)
 
 
-def _that_can_travel(error: Exception) -> Exception:
-    """The error, if it can be rebuilt from its parts in the other process, else its text; its traceback as a note."""
+def _that_can_travel(error: BaseException) -> BaseException:
+    """The error, if it can be rebuilt from its parts in the other process, else its type and text."""
     try:
-        travelling = copy.copy(error)
-        travelling.with_traceback(None)
+        return copy.copy(error).with_traceback(None)
     except Exception:  # noqa: BLE001 - copying runs the error's own code
-        travelling = ProcessError(f"{type(error).__qualname__}: {error}")
-    travelling.add_note("".join(traceback.format_exception(error)))
-    return travelling
+        return ProcessError(f"{type(error).__qualname__}: {message_of(error)}")
+
+
+async def _cannot_ask(_: str) -> bool:
+    return False
 
 
 def _find(module: str, qualname: str) -> Task[..., Any]:
@@ -97,7 +108,7 @@ def _find(module: str, qualname: str) -> Task[..., Any]:
     for name in qualname.split("."):
         found = getattr(found, name, None)
     if not hasattr(found, "contract"):
-        raise TaskcoreError(
+        raise InvalidContract(
             f"{module}.{qualname} is not a task in the new process",
             fix='a task with runs_in="process" has to be a module-level function',
         )

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING
 
 import anyio
 
 from taskcore.backend import Source
 from taskcore.errors import BrokerUnavailable
 from taskcore.idempotency import Idempotency
+from taskcore.logs import logger
+from taskcore.observe import Events
 from taskcore.store import Conflict, Store
+from taskcore.worker.hand import Job, Slot
 from taskcore.worker.outage import Outage
-
-if TYPE_CHECKING:
-    from taskcore.observe import Events
-    from taskcore.worker.hand import Job, Slot
 
 __all__ = ["Deadlines", "Keeper"]
 
-log = logging.getLogger("taskcore.worker")
+log = logger("taskcore.worker")
 
 
 class Keeper:
@@ -65,23 +62,26 @@ class Keeper:
             await anyio.sleep(pause)
             self._notice_block(anyio.current_time() - asleep - pause)
             try:
-                await self._extend(source)
+                asked = await self._extend(source)
                 await self._prolong_holds()
             except BrokerUnavailable as error:
                 await self._outage.down(error)
             else:
-                self._outage.up()
+                if asked:
+                    self._outage.up()
 
-    async def _extend(self, source: Source) -> None:
+    async def _extend(self, source: Source) -> bool:
+        """Extend what is in hand; False if nothing is, so that the broker was not asked."""
         jobs = [job for job in self._in_hand if not job.lost and not job.forgotten]
         if not jobs:
-            return
+            return False
         asked = anyio.current_time()
         gone = {id(delivery) for delivery in await source.extend([job.delivery for job in jobs])}
         self._extended = asked
         for job in jobs:
             if id(job.delivery) in gone and not job.finished:
                 self._lost(job)
+        return True
 
     async def _prolong_holds(self) -> None:
         """The keys of running jobs stay held as long as their leases do."""

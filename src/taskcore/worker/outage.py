@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 import anyio
 
+from taskcore.logs import logger
 from taskcore.observe import Events
 
 __all__ = ["Outage"]
 
-log = logging.getLogger("taskcore.worker")
+log = logger("taskcore.worker")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  #: seconds between two attempts to reach a broker
 

@@ -13,14 +13,13 @@ leave this file as an exception, except the cancellation of the slot itself (C25
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
 
 from taskcore.backend import Features, Source
-from taskcore.envelope import decode_envelope, decode_trail
+from taskcore.envelope import ErrorRecord, decode_envelope, decode_trail
 from taskcore.errors import BrokerUnavailable, InvalidArguments, MalformedEnvelope, UnencodableResult
 from taskcore.idempotency import Claim, Done, Held, Idempotency, fingerprint, key_of
 from taskcore.lifecycle import (
@@ -42,13 +41,14 @@ from taskcore.lifecycle import (
     last_chance,
     suspected,
 )
+from taskcore.logs import logger
 from taskcore.observe import Events
 from taskcore.points import point
 from taskcore.results import Results, decode_ending
 from taskcore.store import ANY, Store
 from taskcore.task import Task
 from taskcore.worker.context import Context, running
-from taskcore.worker.executors import Executors
+from taskcore.worker.executors import Executors, RemoteError
 from taskcore.worker.hand import Job, Slot
 from taskcore.worker.keeping import Deadlines
 from taskcore.worker.records import describe
@@ -57,7 +57,7 @@ from taskcore.worker.solitude import Solitude
 
 __all__ = ["Performer"]
 
-log = logging.getLogger("taskcore.worker")
+log = logger("taskcore.worker")
 
 
 class Performer:
@@ -96,16 +96,19 @@ class Performer:
         self._cancellation: type[BaseException] | None = None
 
     async def perform(self, job: Job, slot: Slot) -> Outcome | None:
-        """The outcome of a job; None if its lease turned out to be lost."""
+        """The outcome of a job; None if its lease turned out to be lost.
+
+        :raises BrokerUnavailable: the store cannot say whether the job may start; perform it again later.
+        """
         early = self._open(job)
         task = job.task
         if early is not None or task is None:
-            return early
+            return early if task is None else _over(job, early)
         delivery, options = job.delivery, task.options
         if delivery.redeliveries or delivery.trail or self._always_look or options.rules.crashes == 1:
             early = await self._examine(job, options.rules)
             if early is not None:
-                return early
+                return _over(job, early)
         early = self._unpack(job, task)
         if early is None and job.envelope.key is not None:
             early = await self._take_key(job, task, job.envelope.key)
@@ -148,29 +151,27 @@ class Performer:
                     return _already(ending)
             if await self._results.asked_to_cancel(job.id):
                 return Cancelled()
-        starts = await self._count_starts(job)
+        if job.marker is None:
+            await self._count_starts(job)
+        starts = job.crashes + job.first_lost
         if suspected(starts, rules):
             return Suspected(job.crashes)
         job.alone = last_chance(starts, rules)
-        if self._store is not None and (starts or job.delivery.trail or rules.crashes == 1):
-            marked = job.crashes - job.trail.crashes
-            job.marker = _marker(job)
-            await self._store.put(job.marker, str(marked + 1).encode(), expect=ANY, keep=MARKER_KEPT)
-            point("examine.marked")
         return None
 
-    async def _count_starts(self, job: Job) -> int:
+    async def _count_starts(self, job: Job) -> None:
         """Starts without an outcome. All but a job's very first are marked; so a redelivery of that one counts as one.
 
         Without a store the broker's own count stands in, where it has one; it counts prefetched jobs too.
         """
         if self._store is None:
-            return job.trail.crashes + (job.delivery.redeliveries if self._counts_redeliveries else 0)
+            job.crashes = job.trail.crashes + (job.delivery.redeliveries if self._counts_redeliveries else 0)
+            return
         record = await self._store.get(_marker(job))
         marked = int(record.value) if record is not None else 0
         job.crashes = job.trail.crashes + marked
         job.first_lost = job.trail.first_lost or (job.delivery.redeliveries > 0 and not job.delivery.trail)
-        return job.crashes + job.first_lost
+        job.marker = _marker(job)
 
     # ── unpack and hold ──
 
@@ -184,13 +185,15 @@ class Performer:
     async def _take_key(self, job: Job, task: Task[..., Any], key: str) -> Outcome | None:
         if self._keys is None:
             return Unrecognised("its key needs a store, and this worker has none", self._clock())
-        claim = Claim(key=key, job=job.id, args=fingerprint(bytes(job.envelope.args)))
+        args = fingerprint(bytes(job.envelope.args))
+        claim = Claim(key=key, job=job.id, args=args, queue=job.delivery.queue)
         taken = await self._keys.take(
             key_of(task.name, key),
             claim,
             hold=self._lease,
             now=self._clock(),
             keep=task.options.key_window,
+            least_fence=_fence(job),
         )
         if isinstance(taken, Done):
             return _already(taken.ending)
@@ -201,6 +204,13 @@ class Performer:
         return None
 
     # ── run and pack ──
+
+    async def _mark(self, job: Job) -> None:
+        """Count this start as a crash until it has ended; not before it really starts, because waiting kills nobody."""
+        if job.marker is not None and self._store is not None:
+            before = job.crashes - job.trail.crashes
+            await self._store.put(job.marker, str(before + 1).encode(), expect=ANY, keep=MARKER_KEPT)
+            point("examine.marked")
 
     async def _start(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome | None:
         """Wait until it may start, which is not always at once: somebody may have to be alone."""
@@ -217,9 +227,11 @@ class Performer:
 
     async def _run(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome | None:
         envelope, options, contract = job.envelope, task.options, task.contract
+        await self._mark(job)
         if options.delivery == "at_most_once" and not await self._forget_first(job):
             return None
-        running.set(Context(envelope, job.trail, job.delivery.queue, job.crashes, _fence(job), self._asked_to_cancel))
+        fence = _fence(job)
+        running.set(Context(envelope, job.trail, job.delivery.queue, job.crashes, fence, self._asked_to_cancel))
         job.started = True
         if self._events.listeners:
             self._events.tell("job.started", job.facts)
@@ -227,7 +239,7 @@ class Performer:
             self._deadlines.watch(slot, anyio.current_time() + options.timeout)
         try:
             if options.runs_in == "process":
-                return Succeeded(await self._executors.in_process(task, bytes(envelope.args), envelope.version))
+                return Succeeded(await self._executors.in_process(task, job, fence))
             if options.runs_in == "thread":
                 value = await self._executors.in_thread(task, job.arguments)
             else:
@@ -255,16 +267,9 @@ class Performer:
     def _raised(self, job: Job, error: BaseException) -> Outcome:
         if isinstance(error, UnencodableResult):  # from a process, which packs its result itself
             return Unencodable(self._describe(job, error))
-        record = self._describe(job, error)
-        log.info(
-            "job %s of %s: attempt %d failed with %s: %s",
-            job.id,
-            job.facts["task"],
-            record.attempt,
-            record.type,
-            record.message,
-        )
-        return Failed(error, record)
+        if isinstance(error, RemoteError):
+            return Failed(error.error, self._describe(job, error.error, place=error.place, trace=error.trace))
+        return Failed(error, self._describe(job, error))
 
     def overran(self, job: Job) -> TimedOut:
         """The outcome of a job that was interrupted because its time was over."""
@@ -273,8 +278,11 @@ class Performer:
             self._events.emit("thread.abandoned", **job.facts)
         return TimedOut(self._describe(job, TimeoutError(f"took longer than its timeout of {limit} s")))
 
-    def _describe(self, job: Job, error: BaseException) -> Any:
-        return describe(error, when=self._clock(), worker=self._name, attempt=job.trail.attempts + 1)
+    def _describe(
+        self, job: Job, error: BaseException, *, place: str | None = None, trace: str | None = None
+    ) -> ErrorRecord:
+        attempt = job.trail.attempts + 1
+        return describe(error, when=self._clock(), worker=self._name, attempt=attempt, place=place, trace=trace)
 
     def _is_interruption(self, error: BaseException, slot: Slot) -> bool:
         """Whether this is the worker's own cancellation, and not one that the function invented."""
@@ -301,6 +309,13 @@ class Performer:
 
 NOTHING_KEPT = Succeeded(b"")
 FENCE_BITS = 20  #: redeliveries of one copy that a fence has room for
+
+
+def _over(job: Job, outcome: Outcome | None) -> Outcome | None:
+    """It ends without another start; the marker of an earlier one, if there is one, goes with it (C23)."""
+    if job.delivery.redeliveries or job.delivery.trail:
+        job.marker = _marker(job)
+    return outcome
 
 
 def _already(ending: bytes) -> Outcome:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import traceback
-from types import TracebackType
 
 from taskcore.envelope import ErrorRecord
+from taskcore.errors import TaskcoreError
 
-__all__ = ["describe"]
+__all__ = ["describe", "message_of", "place_of", "trace_of"]
 
 MESSAGE_LIMIT = 2_000  #: characters of a message
 TRACEBACK_LIMIT = 8_000  #: characters of a traceback; its end is kept, where the error is
 OURS = "taskcore"
 
 
-def describe(error: BaseException, *, when: float, worker: str, attempt: int) -> ErrorRecord:
-    """The record of an error for the trail; never raises, whatever the error's own methods do."""
+def describe(
+    error: BaseException, *, when: float, worker: str, attempt: int, place: str | None = None, trace: str | None = None
+) -> ErrorRecord:
+    """The record of an error for the trail; never raises, whatever the error's own methods do.
+
+    :param place, trace: where it happened, if that was in another process.
+    """
     return ErrorRecord(
         type=_type_name(error),
-        message=_shorten(_message(error), MESSAGE_LIMIT),
+        message=_shorten(message_of(error), MESSAGE_LIMIT),
         when=when,
         worker=worker,
         attempt=attempt,
-        where=_where(error.__traceback__),
-        traceback=_traceback(error),
+        where=place_of(error) if place is None else place,
+        traceback=trace_of(error) if trace is None else trace,
     )
 
 
@@ -34,7 +39,10 @@ def _type_name(error: BaseException) -> str:
     )
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """The error's text, or what can be said instead."""
+    if isinstance(error, TaskcoreError):
+        return "; ".join((error.what, *error.facts))
     try:
         text = str(error)
     except BaseException as second:  # noqa: BLE001 - a broken __str__ is the user's; the job's story must go on
@@ -42,9 +50,9 @@ def _message(error: BaseException) -> str:
     return text
 
 
-def _where(trace: TracebackType | None) -> str:
-    """The innermost place that is not in this library."""
-    place = ""
+def place_of(error: BaseException) -> str:
+    """The innermost place that is not in this library: file, line, function."""
+    place, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
@@ -58,7 +66,8 @@ def _short_path(path: str) -> str:
     return "/".join(path.replace("\\", "/").split("/")[-2:])
 
 
-def _traceback(error: BaseException) -> str:
+def trace_of(error: BaseException) -> str:
+    """The traceback as text; its end, if it is long."""
     try:
         text = "".join(traceback.format_exception(error, limit=-20))
     except BaseException as second:  # noqa: BLE001 - formatting runs the error's own code

@@ -12,10 +12,8 @@ place in the library that calls ``settle``.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -23,20 +21,19 @@ import msgspec
 from taskcore.backend import Delivery, Source
 from taskcore.batching import Collector
 from taskcore.errors import BrokerUnavailable
-from taskcore.idempotency import Idempotency, Won, decode_claim
-from taskcore.lifecycle import Ack, Bury, Outcome, Release, Retry, Succeeded, Unencodable, Verdict
+from taskcore.idempotency import Idempotency, Won, decode_claim, key_of
+from taskcore.lifecycle import Ack, Bury, Cancelled, Expired, Outcome, Release, Retry, Succeeded, Unencodable, Verdict
+from taskcore.logs import logger
+from taskcore.observe import Events
 from taskcore.points import point
 from taskcore.results import Results
 from taskcore.store import Conflict, Store, Write
 from taskcore.worker.hand import Job
 from taskcore.worker.outage import Outage
 
-if TYPE_CHECKING:
-    from taskcore.observe import Events
-
 __all__ = ["Conclusion", "Settler"]
 
-log = logging.getLogger("taskcore.worker")
+log = logger("taskcore.worker")
 
 FULL = 2_000  #: conclusions waiting, above which no new jobs are received
 
@@ -145,6 +142,7 @@ class Settler:
             if holding:
                 await self._commit_keys(self._store, holding)
                 point("settle.committed")
+            await self._forget_keys(self._store, batch)
             await self._write_endings(self._store, [one for one in batch if not one.settled])
         point("settle.ended")
         await self._settle(source, [one for one in batch if not one.settled])
@@ -165,6 +163,20 @@ class Settler:
                 if isinstance(conclusion.verdict, Ack):
                     conclusion.verdict = Retry(1.0, conclusion.job.delivery.trail)
                     conclusion.ending = None
+
+    async def _forget_keys(self, store: Store, batch: Sequence[Conclusion]) -> None:
+        """A job that ends unrun, expired or as poison, commits nothing, so its key may be used again."""
+        for one in batch:
+            key = one.job.envelope.key
+            ended = isinstance(one.verdict, Bury) or isinstance(one.outcome, Cancelled | Expired)
+            if key is None or one.job.hold is not None or not ended or one.committed:
+                continue
+            name = key_of(one.job.envelope.task, key)
+            record = await store.get(name)
+            claim = decode_claim(record.value) if record is not None else None
+            if record is not None and claim is not None and claim.job == one.job.id and claim.state != "done":
+                await store.delete(name, expect=record.version)
+            one.committed = True
 
     async def _write_endings(self, store: Store, batch: Sequence[Conclusion]) -> None:
         writes = [
@@ -259,5 +271,5 @@ def _event_name(conclusion: Conclusion) -> str:
             return "job.buried"
 
 
-_ACKED = {"Duplicate": "job.duplicate", "Cancelled": "job.cancelled", "Expired": "job.expired"}
+_ACKED = {"Duplicate": "job.skipped", "Cancelled": "job.cancelled", "Expired": "job.expired"}
 _RETRIED = {"Unrecognised": "job.parked", "Contended": "job.contended"}

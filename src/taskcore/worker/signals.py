@@ -6,7 +6,6 @@ stopping process has a last resort: when grace and patience are over it ends at 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -17,12 +16,14 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.abc
 
+from taskcore.logs import logger
+
 if TYPE_CHECKING:
     from taskcore.worker.worker import Worker
 
 __all__ = ["stop_on_signals"]
 
-log = logging.getLogger("taskcore.worker")
+log = logger("taskcore.worker")
 
 PATIENCE = 15.0  #: seconds after the grace in which interrupted jobs may clean up and outcomes may be settled
 INTERRUPTED = 130  #: exit code of a process that was told three times

@@ -10,7 +10,6 @@ shutdown is interrupted through it, and the slot goes on with a new one.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ import anyio.abc
 from taskcore.backend import Backend, Source
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Interrupted, Outcome
+from taskcore.logs import logger
 from taskcore.observe import Events
 from taskcore.store import Store
 from taskcore.task import Task
@@ -35,7 +35,7 @@ from taskcore.worker.settling import Settler
 
 __all__ = ["Worker"]
 
-log = logging.getLogger("taskcore.worker")
+log = logger("taskcore.worker")
 
 AHEAD = 0.1  #: seconds of work that may wait in the inbox, so that slots never wait for the broker …
 MOST_AHEAD = 1_000  #: … and how many jobs that may be at most
@@ -86,6 +86,7 @@ class Worker:
         self._waking = False
         self._room: anyio.Event | None = None
         self._pace = Pace()
+        self._store_outage = Outage("store", events)
         self._reading = anyio.CancelScope()
         self._stopping = anyio.Event()
         self._quiet = anyio.Event()
@@ -200,12 +201,27 @@ class Worker:
                 self._wake_one()
             elif self._room is not None:
                 self._room.set()
-            outcome = await self._performer.perform(job, slot)
+            try:
+                outcome = await self._performer.perform(job, slot)
+            except BrokerUnavailable as error:
+                outcome = await self._perform_later(job, slot, error)
             slot.job = None
             self._conclude(job, outcome)
             if slot.scope.cancel_called:
                 slot.why = None
                 return
+
+    async def _perform_later(self, job: Job, slot: Slot, error: BrokerUnavailable) -> Outcome | None:
+        """As long as the store cannot say whether a job may start, it waits here, under its lease."""
+        while True:
+            await self._store_outage.down(error)
+            try:
+                outcome = await self._performer.perform(job, slot)
+            except BrokerUnavailable as again:
+                error = again
+            else:
+                self._store_outage.up()
+                return outcome
 
     async def _wait_for_job(self, slot: Slot) -> None:
         slot.wake = anyio.Event()

@@ -1,6 +1,6 @@
 """Run the code blocks of one page of documentation, in order, in a folder of the page's own.
 
-    python tests/snippets.py docs/quickstart.md        what each block prints, for whoever writes the page
+    python tests/support/snippets.py docs/quickstart.md        what each block prints, for whoever writes the page
 
 ``test_docs.py`` explains the conventions and compares; this file only runs. It imports neither pytest nor taskcore, so
 one page costs one interpreter.
@@ -22,7 +22,9 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
-BLOCK = re.compile(r"(?P<marks>(?:<!-- *[a-z]+ *-->\s*\n)*)^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"(?P<marks>(?:<!-- *[a-z]+ *-->\s*\n)*)^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 NAME = re.compile(r"# ([\w-]+\.(?:py|toml|json|sh))\b")
 
 
@@ -58,9 +60,8 @@ def blocks_of(text: str) -> list[Block]:
         if "continues" in marks and last is not None:
             last.code += "\n" + block.code
             continue
-        if block.language == "text" and last is not None and "example" not in marks:
-            last.expected = block.code
-            last = None
+        if block.language == "text" and last is not None:
+            last.expected = (last.expected or "") + block.code
             continue
         blocks.append(block)
         last = block if block.runs else None
@@ -138,9 +139,9 @@ def main() -> None:
             except BaseException:  # whatever a block does, the others are run too
                 error = traceback.format_exc()
             if sys.argv[2:]:
-                print(json.dumps({"line": block.line, "output": output, "error": error}), flush=True)
+                print(json.dumps({"line": block.line, "output": output, "error": error}), flush=True)  # noqa: T201 - to test_docs.py
             else:
-                print(f"── line {block.line}\n{output}{error or ''}", flush=True)
+                print(f"── line {block.line}\n{output}{error or ''}", flush=True)  # noqa: T201 - to whoever writes the page
 
 
 if __name__ == "__main__":

@@ -1,0 +1,252 @@
+"""Every page of the documentation does what it says.
+
+Each page gets a folder and a process of its own, in which its blocks run in order. The conventions:
+
+    ```python        runs as a script; ```sh runs with `sh -eu`
+    ```text          behind one of these: what it printed. Else it is a drawing, and nothing is done with it.
+                     "…" stands for anything within a line, a line of its own "…" for any number of lines.
+    ```toml ```json  has to parse; settings have to be settings of ours
+    ```console       is for reading, unless <!-- run --> stands above it: then its "$ " lines are run and compared
+    # name.py        as the first line: the block is a file of that name, which later blocks of the page can use;
+                     a file called test_… is run by pytest
+    <!-- continues -->  above a block: it goes on where the one before ended, in the same script
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import runpy
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import snippets
+
+from taskcore import config, errors
+
+ROOT = Path(__file__).parents[1]
+if not (ROOT / "docs").is_dir():
+    pytest.skip("a source distribution has no documentation", allow_module_level=True)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PATIENCE = 18  #: seconds that one page may take
+
+
+def name_of(page: Path) -> str:
+    """A page as the test's name says it."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def text_of(page: str) -> str:
+    """What a page of docs/ says."""
+    return (ROOT / "docs" / page).read_text()
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+def pattern(expected: str) -> re.Pattern[str]:
+    """What the output has to match."""
+    lines = []
+    for line in expected.rstrip().splitlines():
+        anything = r"(?:.*\n)*?" if line == "…" else None
+        lines.append(anything or ".*".join(re.escape(part) for part in line.rstrip().split("…")) + r" *\n")
+    return re.compile("".join(lines))
+
+
+# ── the blocks ───────────────────────────────────────────────────────────────────────────────────
+
+
+@every_page
+def test_blocks_run_and_print_what_the_page_says(page: Path, tmp_path: Path) -> None:
+    """A reader who types what stands there sees what stands there."""
+    blocks = {block.line: block for block in snippets.blocks_of(page.read_text()) if block.runs}
+    if not blocks:
+        return
+    ran = subprocess.run(
+        [sys.executable, "-X", "utf8", snippets.__file__, page, tmp_path],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    results: list[dict[str, Any]] = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert len(results) == len(blocks)
+    for result in results:
+        where, block = f"{name_of(page)}:{result['line']}", blocks[result["line"]]
+        assert not result["error"], f"{where} failed\n{result['error']}\n{ran.stderr}"
+        expected = block.code if block.language == "console" else block.expected
+        if expected is not None:
+            output = result["output"].rstrip() + "\n"
+            assert pattern(expected).fullmatch(output), f"{where} printed\n{output}\nand not\n{expected}"
+
+
+@every_page
+def test_configuration_blocks_are_valid(page: Path) -> None:
+    """TOML and JSON on a page parse, and settings exist."""
+    for block in snippets.blocks_of(page.read_text()):
+        if block.language == "json":
+            json.loads(block.code)
+        if block.language == "toml":
+            content = tomllib.loads(block.code)
+            ours = content if block.name == "taskcore.toml" else content.get("tool", {}).get("taskcore", {})
+            config.load(arguments=ours, environ={}, directory="/")
+
+
+@every_page
+def test_every_block_says_its_language(page: Path) -> None:
+    """A fence without a language would be neither coloured nor checked."""
+    fences = re.findall(r"^```(.*)$", page.read_text(), re.MULTILINE)
+    assert set(fences[::2]) <= {"python", "sh", "console", "text", "toml", "json", "ini"}, f"in {name_of(page)}"
+    assert not any(fences[1::2]), f"an open fence in {name_of(page)}"
+
+
+# ── links ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MkDocs make them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    """A relative link names a file that exists, and a heading that is in it."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("https://", "http://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{name_of(page)} links to {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{name_of(page)} links to {link}, which has no such heading"
+        if page.name != "README.md":
+            assert target.is_relative_to(ROOT / "docs"), f"{name_of(page)} links to {link}, which no site will have"
+
+
+def test_the_site_has_every_page() -> None:
+    """What is not in the navigation is not found."""
+    nav = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text())
+    assert sorted(nav) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:])
+
+
+# ── pages that tell what the code says ───────────────────────────────────────────────────────────
+
+
+def codes() -> dict[str, type[errors.TaskcoreError]]:
+    """Every error class that has a code of its own."""
+    classes = [getattr(errors, name) for name in errors.__all__]
+    return {cls.code: cls for cls in classes if "code" in vars(cls)}
+
+
+def test_the_errors_page_has_every_code() -> None:
+    """One heading for each code, in order, and below it the class and the builtin that it derives from."""
+    page = text_of("reference/errors.md")
+    sections = re.findall(r"^## (TC\d{3})\n\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert [code for code, _ in sections] == sorted(codes())
+    for code, section in sections:
+        cls = codes()[code]
+        if cls is not errors.TaskcoreError:
+            builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+            assert section.startswith(f"**`{cls.__name__}`** (`{builtin.__name__}`): "), code
+
+
+def test_reserved_codes_are_those_that_nothing_raises() -> None:
+    """The page may not promise an error that nobody raises, nor hide one that somebody does."""
+    calls: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        calls |= {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    unused = {code for code, cls in codes().items() if cls.__name__ not in calls}
+    page = text_of("reference/errors.md")
+    reserved = set(re.findall(r"^## (TC\d{3})\n\n[^\n]*\n\nReserved: ", page, re.MULTILINE))
+    assert reserved == unused
+
+
+def test_the_settings_page_has_every_setting() -> None:
+    """Each setting with its variable and its default, as `taskcore config` prints them."""
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| `(TASKCORE_\w+)` \| (.*?) \|", text_of("reference/configuration.md"), re.MULTILINE
+    )
+    loaded = config.load(environ={}, directory="/")
+    expected = {}
+    for name in loaded.sources:
+        value: Any = loaded.settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        expected[name] = ("TASKCORE_" + name.upper().replace(".", "_"), config.show(name, value))
+    assert {name: (variable, default.strip("`")) for name, variable, default in rows} == expected
+    assert len(rows) == len(expected)
+
+
+def test_the_envelope_page_has_every_field() -> None:
+    """Each field of envelope and trail, and which of them are required."""
+    from taskcore.envelope import Envelope, ErrorRecord, Trail  # noqa: PLC0415 - for this test only
+
+    envelope, trail = text_of("reference/envelope.md").split("## The trail")
+    rows = dict(re.findall(r"^\| `(\w+)` \| \w+ \| (.*?) \|", envelope, re.MULTILINE))
+    required = {field.name: field.required for field in msgspec.structs.fields(Envelope)}
+    assert {name: word == "required" for name, word in rows.items()} == required
+    assert re.findall(r"^\| `(\w+)` \|", trail, re.MULTILINE) == list(Trail.__struct_fields__)
+    assert all(f"`{name}`" in trail for name in ErrorRecord.__struct_fields__)
+
+
+def test_the_lifecycle_page_has_the_rule_book() -> None:
+    """The table is that of lifecycle.py; `python scripts/lifecycle.py` writes it."""
+    script = runpy.run_path(str(ROOT / "scripts" / "lifecycle.py"))
+    assert script["page"]() == script["PAGE"].read_text()
+    outcomes = re.findall(r"^    (?:([A-Z]\w+)(?:\(\w+\))?)(?: · ([A-Z]\w+))?\s", lifecycle_docstring(), re.MULTILINE)
+    from taskcore import lifecycle  # noqa: PLC0415 - for this test only
+
+    told = {name for name in chain.from_iterable(outcomes) if name}
+    assert {cls.__name__ for cls in lifecycle.Outcome.__args__} <= told
+
+
+def lifecycle_docstring() -> str:
+    """The text at the top of lifecycle.py."""
+    return ast.get_docstring(ast.parse((ROOT / "src/taskcore/lifecycle.py").read_text()), clean=False) or ""
+
+
+def test_every_place_that_the_walk_names_exists() -> None:
+    """`file.py` · `Class.method` in the walk through the files lead to code."""
+    page = text_of("internals.md")
+    places = re.findall(r"`([\w/]+\.py)` · `([\w.]+)`", page)
+    assert len(places) > 20
+    for file, name in places:
+        path = ROOT / "src/taskcore" / file
+        assert path.is_file(), file
+        assert name in names_in(path), f"{file} has no {name}"
+
+
+def test_the_walk_passes_every_file() -> None:
+    """A new file needs a sentence in the walk."""
+    page = text_of("internals.md")
+    files = {path.relative_to(ROOT / "src/taskcore").as_posix() for path in (ROOT / "src/taskcore").rglob("*.py")}
+    missing = {file for file in files if f"`{file}`" not in page and not file.endswith(("__init__.py", "__main__.py"))}
+    assert not {file for file in missing if not file.startswith(("cli/", "testing/"))}
+
+
+def names_in(path: Path) -> set[str]:
+    """The functions, classes, methods and constants that a file defines."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            found.add(node.name)
+            inner = (each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)))
+            found |= {f"{node.name}.{each.name}" for each in inner}
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
