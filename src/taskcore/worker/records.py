@@ -42,7 +42,7 @@ def _type_name(error: BaseException) -> str:
 def message_of(error: BaseException) -> str:
     """The error's text, or what can be said instead."""
     if isinstance(error, TaskcoreError):
-        return "; ".join((error.what, *error.facts))
+        return "; ".join((f"[{error.code}] {error.what}", *error.facts))
     try:
         text = str(error)
     except BaseException as second:  # noqa: BLE001 - a broken __str__ is the user's; the job's story must go on
