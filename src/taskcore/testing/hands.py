@@ -59,7 +59,6 @@ class Hands:
             store,
             events,
             executors=Executors(threads=1, processes=1),
-            settler=self._settler,
             deadlines=Deadlines([self._slot]),
             features=backend.features,
             lease=self._lease,
@@ -71,7 +70,6 @@ class Hands:
     async def __aenter__(self) -> Self:
         """Begin to consume."""
         self.source = await self._exits.enter_async_context(self._backend.consume(self._queues, lease=self._lease))
-        self._performer.source = self.source
         return self
 
     async def __aexit__(
@@ -89,7 +87,7 @@ class Hands:
         """The next delivery; None if there is none within so many seconds."""
         with anyio.move_on_after(within):
             for delivery in await self.source.receive(1):
-                job = Job(delivery, anyio.current_time())
+                job = Job(delivery, self.source, anyio.current_time())
                 self._in_hand.add(job)
                 return job
         return None
@@ -97,6 +95,7 @@ class Hands:
     async def perform(self, job: Job) -> Conclusion | None:
         """Run the job's function and conclude; nothing is durable yet. None: its lease turned out to be lost."""
         self._slot.job = job
+        outcome = None
         with anyio.CancelScope() as self._slot.scope:
             outcome = await self._performer.perform(job, self._slot)
         self._slot.job = None
@@ -105,7 +104,7 @@ class Hands:
 
     async def settle(self, conclusion: Conclusion) -> bool:
         """Make a conclusion durable; False if the lease was lost, so that nothing was changed."""
-        await self._settler.commit(self.source, [conclusion])
+        await self._settler.commit([conclusion])
         return conclusion.settled
 
     async def release(self, job: Job) -> bool:

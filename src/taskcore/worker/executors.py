@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import math
 import signal
 import sys
+from collections.abc import Mapping
+from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -44,12 +45,13 @@ class Executors:
     """Runs plain functions outside of the event loop, a bounded number at a time."""
 
     def __init__(self, *, threads: int, processes: int) -> None:
-        self._rooms = {"thread": anyio.CapacityLimiter(threads), "process": anyio.CapacityLimiter(processes)}
+        self.rooms: Mapping[RunsIn, int] = {"thread": threads, "process": processes}
+        self._limiters = {kind: anyio.CapacityLimiter(number) for kind, number in self.rooms.items()}
         self._no_limit = anyio.CapacityLimiter(math.inf)
 
     def room(self, runs_in: RunsIn) -> anyio.CapacityLimiter | None:
         """What a job has to enter before it starts, so that waiting for a thread does not count as running."""
-        return self._rooms.get(runs_in)
+        return self._limiters.get(runs_in)
 
     async def in_thread(self, task: Task[..., Any], arguments: Any) -> Any:
         """Run in a thread. A thread cannot be killed: on cancellation it is left alone, its result thrown away."""
@@ -94,9 +96,10 @@ def _perform(module: str, qualname: str, told: tuple[bytes, bytes, str, int, int
 def _that_can_travel(error: BaseException) -> BaseException:
     """The error, if it can be rebuilt from its parts in the other process, else its type and text."""
     try:
-        return copy.copy(error).with_traceback(None)
-    except Exception:  # noqa: BLE001 - copying runs the error's own code
+        ForkingPickler.loads(ForkingPickler.dumps(error))  # as it will travel, between this program and itself
+    except Exception:  # noqa: BLE001 - this runs the error's own code
         return ProcessError(f"{type(error).__qualname__}: {message_of(error)}")
+    return error
 
 
 async def _cannot_ask(_: str) -> bool:

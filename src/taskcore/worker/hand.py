@@ -7,10 +7,11 @@ from typing import Any, Literal
 import anyio
 import msgspec
 
-from taskcore.backend import Delivery
+from taskcore.backend import Delivery, Source
 from taskcore.envelope import NOTHING_YET, Envelope, Trail
 from taskcore.idempotency import Won
 from taskcore.task import Task
+from taskcore.worker.lanes import Lane
 
 __all__ = ["Job", "Slot"]
 
@@ -24,7 +25,9 @@ class Job(msgspec.Struct, gc=False, eq=False):
     """A delivery and everything that was learnt about it. Steps fill it in, in this order."""
 
     delivery: Delivery
+    source: Source
     received: float
+    lane: Lane | None = None
     envelope: Envelope = UNREAD
     trail: Trail = NOTHING_YET
     task: Task[..., Any] | None = None

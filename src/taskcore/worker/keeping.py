@@ -46,15 +46,15 @@ class Keeper:
         self._lease = lease
         self._lost = lost
         self._clock = clock
-        self._extended = float("-inf")
+        self._extended: dict[Source, float] = {}  # when we last asked for all leases of a source, and were heard
         self._outage = Outage("broker (leases)", events)
         self.keys = anyio.Lock()
 
     def lease_over(self, job: Job, now: float) -> bool:
         """Whether a lease has ended by our own clock, so that somebody else may have the job."""
-        return now >= job.received + self._lease and now >= self._extended + self._lease
+        return now >= max(job.received, self._extended.get(job.source, job.received)) + self._lease
 
-    async def run(self, source: Source) -> None:
+    async def run(self) -> None:
         """Extend until cancelled."""
         pause = self._lease / 3
         while True:
@@ -62,7 +62,7 @@ class Keeper:
             await anyio.sleep(pause)
             self._notice_block(anyio.current_time() - asleep - pause)
             try:
-                asked = await self._extend(source)
+                asked = await self._extend()
                 await self._prolong_holds()
             except BrokerUnavailable as error:
                 await self._outage.down(error)
@@ -70,18 +70,20 @@ class Keeper:
                 if asked:
                     self._outage.up()
 
-    async def _extend(self, source: Source) -> bool:
+    async def _extend(self) -> bool:
         """Extend what is in hand; False if nothing is, so that the broker was not asked."""
-        jobs = [job for job in self._in_hand if not job.lost and not job.forgotten]
-        if not jobs:
-            return False
-        asked = anyio.current_time()
-        gone = {id(delivery) for delivery in await source.extend([job.delivery for job in jobs])}
-        self._extended = asked
-        for job in jobs:
-            if id(job.delivery) in gone and not job.finished:
-                self._lost(job)
-        return True
+        by_source: dict[Source, list[Job]] = {}
+        for job in self._in_hand:
+            if not job.lost and not job.forgotten:
+                by_source.setdefault(job.source, []).append(job)
+        for source, jobs in by_source.items():
+            asked = anyio.current_time()
+            gone = {id(delivery) for delivery in await source.extend([job.delivery for job in jobs])}
+            self._extended[source] = asked
+            for job in jobs:
+                if id(job.delivery) in gone and not job.finished:
+                    self._lost(job)
+        return bool(by_source)
 
     async def _prolong_holds(self) -> None:
         """The keys of running jobs stay held as long as their leases do."""

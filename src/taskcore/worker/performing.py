@@ -18,7 +18,7 @@ from typing import Any
 
 import anyio
 
-from taskcore.backend import Features, Source
+from taskcore.backend import Features
 from taskcore.envelope import ErrorRecord, decode_envelope, decode_trail
 from taskcore.errors import BrokerUnavailable, InvalidArguments, MalformedEnvelope, UnencodableResult
 from taskcore.idempotency import Claim, Done, Held, Idempotency, fingerprint, key_of
@@ -52,7 +52,7 @@ from taskcore.worker.executors import Executors, RemoteError
 from taskcore.worker.hand import Job, Slot
 from taskcore.worker.keeping import Deadlines
 from taskcore.worker.records import describe
-from taskcore.worker.settling import MARKER_KEPT, Settler
+from taskcore.worker.settling import MARKER_KEPT
 from taskcore.worker.solitude import Solitude
 
 __all__ = ["Performer"]
@@ -63,8 +63,6 @@ log = logger("taskcore.worker")
 class Performer:
     """Performs jobs for a worker; knows nothing of queues and slots beyond the one it is given."""
 
-    source: Source
-
     def __init__(
         self,
         tasks: Mapping[str, Task[..., Any]],
@@ -72,7 +70,6 @@ class Performer:
         events: Events,
         *,
         executors: Executors,
-        settler: Settler,
         deadlines: Deadlines,
         features: Features,
         lease: float,
@@ -85,7 +82,6 @@ class Performer:
         self._keys = Idempotency(store) if store is not None else None
         self._events = events
         self._executors = executors
-        self._settler = settler
         self._deadlines = deadlines
         self._counts_redeliveries = features.redeliveries != "absent"
         self._always_look = features.remove == "absent" and store is not None
@@ -297,7 +293,7 @@ class Performer:
     async def _forget_first(self, job: Job) -> bool:
         """At most once: the broker forgets the job before it starts (C9); False if it is not ours any more."""
         try:
-            job.forgotten = await self._settler.settle_now(self.source, job.delivery, ACK)
+            job.forgotten = not await job.source.settle([(job.delivery, ACK)])
         except BrokerUnavailable as error:
             log.warning("job %s may run at most once and could not be taken over: %s", job.id, error.what)
         point("once.forgotten")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import anyio
 import msgspec
 
-from taskcore.backend import Delivery, Source
+from taskcore.backend import Source
 from taskcore.batching import Collector
 from taskcore.errors import BrokerUnavailable
 from taskcore.idempotency import Idempotency, Won, decode_claim, key_of
@@ -95,24 +95,17 @@ class Settler:
         """No more conclusions will come; ``run`` ends when the last one is settled."""
         self._concluded.close()
 
-    async def run(self, source: Source) -> None:
+    async def run(self) -> None:
         """Settle until closed."""
         while batch := await self._concluded.take():
             while batch := self._still_ours(batch):
                 try:
-                    await self.commit(source, batch)
+                    await self.commit(batch)
                 except BrokerUnavailable as error:
                     await self._outage.down(error)
                 else:
                     self._outage.up()
                     break
-
-    async def settle_now(self, source: Source, delivery: Delivery, verdict: Verdict) -> bool:
-        """Settle one delivery and wait for it; False if its lease was lost.
-
-        :raises BrokerUnavailable: it may or may not be settled.
-        """
-        return not await source.settle([(delivery, verdict)])
 
     def _still_ours(self, batch: list[Conclusion]) -> list[Conclusion]:
         """Without those whose lease is over: somebody else may run them, so hands off (C7)."""
@@ -132,7 +125,7 @@ class Settler:
         self._events.emit("job.lost", **job.facts)
         self._forget(job)
 
-    async def commit(self, source: Source, batch: Sequence[Conclusion]) -> None:
+    async def commit(self, batch: Sequence[Conclusion]) -> None:
         """The four steps for one batch.
 
         :raises BrokerUnavailable: what was not done yet may be done by committing the batch again.
@@ -145,7 +138,7 @@ class Settler:
             await self._forget_keys(self._store, batch)
             await self._write_endings(self._store, [one for one in batch if not one.settled])
         point("settle.ended")
-        await self._settle(source, [one for one in batch if not one.settled])
+        await self._settle([one for one in batch if not one.settled])
         point("settle.settled")
         settled = [one for one in batch if one.settled]
         if self._store is not None:
@@ -190,14 +183,22 @@ class Settler:
             if isinstance(answer, Conflict) and answer.current is not None and answer.current.value != write.value:
                 self._events.emit("result.ignored", job_id=write.key.removeprefix("job/"))
 
-    async def _settle(self, source: Source, batch: Sequence[Conclusion]) -> None:
-        known = [one for one in batch if not one.job.forgotten]
-        verdicts = [(one.job.delivery, one.verdict) for one in known]
-        repeated = [one.tried for one in known]
-        for one in known:
+    async def _settle(self, batch: Sequence[Conclusion]) -> None:
+        by_source: dict[Source, list[Conclusion]] = {}
+        for one in batch:
+            if one.job.forgotten:
+                one.settled = True
+            else:
+                by_source.setdefault(one.job.source, []).append(one)
+        for source, known in by_source.items():
+            await self._settle_at(source, known)
+
+    async def _settle_at(self, source: Source, batch: Sequence[Conclusion]) -> None:
+        repeated = [one.tried for one in batch]
+        for one in batch:
             one.tried = True
-        lost = {id(delivery) for delivery in await source.settle(verdicts)} if verdicts else set[int]()
-        for one, again in zip(known, repeated, strict=True):
+        lost = {id(delivery) for delivery in await source.settle([(one.job.delivery, one.verdict) for one in batch])}
+        for one, again in zip(batch, repeated, strict=True):
             if id(one.job.delivery) not in lost:
                 one.settled = True
             elif again:  # the first try may have been carried out, its answer lost
@@ -205,8 +206,6 @@ class Settler:
                 one.settled = True
             else:
                 self._lost(one.job)
-        for one in batch:
-            one.settled = one.settled or one.job.forgotten
 
     async def _clear_markers(self, store: Store, batch: Sequence[Conclusion]) -> None:
         """A start that ended is no crash; one that was interrupted never happened."""

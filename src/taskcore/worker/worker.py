@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -28,8 +29,8 @@ from taskcore.worker.concluding import Concluder
 from taskcore.worker.executors import Executors
 from taskcore.worker.hand import Job, Slot
 from taskcore.worker.keeping import Deadlines, Keeper
+from taskcore.worker.lanes import Lane, lanes_of
 from taskcore.worker.outage import Outage
-from taskcore.worker.pace import Pace
 from taskcore.worker.performing import Performer
 from taskcore.worker.settling import Settler
 
@@ -37,8 +38,6 @@ __all__ = ["Worker"]
 
 log = logger("taskcore.worker")
 
-AHEAD = 0.1  #: seconds of work that may wait in the inbox, so that slots never wait for the broker …
-MOST_AHEAD = 1_000  #: … and how many jobs that may be at most
 LAST_SETTLING = 5.0  #: seconds for which a stopping worker tries to settle what it has concluded
 
 
@@ -75,7 +74,6 @@ class Worker:
     ) -> None:
         self._backend = backend
         self._events = events
-        self._queues = tuple(queues)
         self._lease = lease
         self._grace = grace
         self._concluder = Concluder(park_for=park_for, keep_result=keep_result if store is not None else None)
@@ -84,10 +82,9 @@ class Worker:
         self._slots = [Slot() for _ in range(concurrency)]
         self._idle: list[Slot] = []
         self._waking = False
-        self._room: anyio.Event | None = None
-        self._pace = Pace()
         self._store_outage = Outage("store", events)
-        self._reading = anyio.CancelScope()
+        self._lanes = lanes_of(queues, tasks.values(), concurrency=concurrency, rooms=executors.rooms)
+        self._reading = {lane: anyio.CancelScope() for lane in self._lanes}
         self._stopping = anyio.Event()
         self._quiet = anyio.Event()
         self._deadlines = Deadlines(self._slots)
@@ -100,7 +97,6 @@ class Worker:
             store,
             events,
             executors=executors,
-            settler=self._settler,
             deadlines=self._deadlines,
             features=backend.features,
             lease=lease,
@@ -123,17 +119,20 @@ class Worker:
 
         :raises BrokerUnavailable: the broker could not be reached at the start. Later outages are waited for.
         """
-        consuming = self._backend.consume(self._queues, lease=self._lease)
-        async with consuming as source, anyio.create_task_group() as helpers:
-            helpers.start_soon(self._keeper.run, source)
+        async with AsyncExitStack() as sources, anyio.create_task_group() as helpers:
+            readers = [
+                (lane, await sources.enter_async_context(self._backend.consume(lane.queues, lease=self._lease)))
+                for lane in self._lanes
+            ]
+            helpers.start_soon(self._keeper.run)
             helpers.start_soon(self._deadlines.run)
-            self._performer.source = source
             async with anyio.create_task_group() as settling:
-                settling.start_soon(self._settler.run, source)
+                settling.start_soon(self._settler.run)
                 async with anyio.create_task_group() as working:
                     for slot in self._slots:
                         working.start_soon(self._slot, slot)
-                    working.start_soon(self._read, source)
+                    for lane, source in readers:
+                        working.start_soon(self._read, lane, source)
                     task_status.started()
                     await self._stopping.wait()
                     await self._wind_down()
@@ -143,16 +142,14 @@ class Worker:
 
     # ── receiving ──
 
-    async def _read(self, source: Source) -> None:
+    async def _read(self, lane: Lane, source: Source) -> None:
         """Receive as much as there is room for, and never more."""
         outage = Outage("broker", self._events)
-        with self._reading:
+        with self._reading[lane]:
             while not self._stopping.is_set():
-                room = self._count_room()
+                room = 0 if self._settler.is_behind else lane.room(len(self._idle), len(self._inbox))
                 if room <= 0:
-                    self._room = anyio.Event()
-                    await self._room.wait()
-                    self._room = None
+                    await lane.wait()
                     continue
                 try:
                     deliveries = await source.receive(room)
@@ -161,15 +158,11 @@ class Worker:
                     continue
                 outage.up()
                 now = anyio.current_time()
-                jobs = [Job(delivery, now) for delivery in deliveries]
+                jobs = [Job(delivery, source, now, lane) for delivery in deliveries]
+                lane.active += len(jobs)
                 self._in_hand.update(jobs)
                 self._inbox.extend(jobs)
                 self._wake_one()
-
-    def _count_room(self) -> int:
-        if self._settler.is_behind:
-            return 0
-        return len(self._idle) + min(int(self._pace.rate() * AHEAD), MOST_AHEAD) - len(self._inbox)
 
     def _wake_one(self) -> None:
         """Wake one slot; it wakes the next if there is more. So a slot that never has to wait works undisturbed."""
@@ -199,8 +192,8 @@ class Worker:
             job = slot.job = self._inbox.popleft()
             if self._inbox:
                 self._wake_one()
-            elif self._room is not None:
-                self._room.set()
+            else:
+                self._tell_lanes()
             try:
                 outcome = await self._performer.perform(job, slot)
             except BrokerUnavailable as error:
@@ -226,8 +219,7 @@ class Worker:
     async def _wait_for_job(self, slot: Slot) -> None:
         slot.wake = anyio.Event()
         self._idle.append(slot)
-        if self._room is not None:
-            self._room.set()
+        self._tell_lanes()
         await slot.wake.wait()
         self._waking = False
 
@@ -238,7 +230,9 @@ class Worker:
         if job.finished:
             return
         job.finished = True
-        self._pace.jobs += 1
+        if job.lane is not None:
+            job.lane.active -= 1
+            job.lane.pace.jobs += 1
         if outcome is None or job.lost:
             self._events.emit("job.lost", **job.facts)
             self._forget(job)
@@ -256,7 +250,7 @@ class Worker:
             self._conclude(job, Interrupted())
 
     def _lose(self, job: Job) -> None:
-        """A lease was lost: interrupt the job if it runs, forget it if it waits."""
+        """A lease was lost: interrupt the job if it runs, forget it if it waits; the settler sees to one that ended."""
         job.lost = True
         for slot in self._slots:
             if slot.job is job:
@@ -268,14 +262,18 @@ class Worker:
 
     def _forget(self, job: Job) -> None:
         self._in_hand.discard(job)
-        if self._room is not None:
-            self._room.set()
+        self._tell_lanes()
+
+    def _tell_lanes(self) -> None:
+        for lane in self._lanes:
+            lane.tell()
 
     # ── stopping ──
 
     async def _wind_down(self) -> None:
         """First the reader, then what has not started, then what runs; the settler comes last, by itself."""
-        self._reading.cancel()
+        for scope in self._reading.values():
+            scope.cancel()
         while self._inbox:
             self._conclude(self._inbox.popleft(), Interrupted())
         for idle in self._idle:
