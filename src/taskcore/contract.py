@@ -12,9 +12,10 @@ Rule 1: a refusal names everything that is wrong at once, where it stands, and t
 Rule 2: what is accepted arrives equal; ``shape.py`` says how that is known.
 Rule 3: nothing is imported, and no class is chosen, because a payload says so.
 
-A payload is a JSON object: the arguments by name, all of them, defaults included. A reader fills in defaults that a
-sender left out, and refuses names that it does not know. A parameter without annotation, or with ``Any``, takes plain
-JSON data: None, bool, int, float, str, lists of these, and dicts of these with str keys.
+A payload is a JSON object: the arguments by name, all of them, defaults included; sets are sorted, dicts are not. A
+reader fills in defaults that a sender left out, and refuses parameters that it does not know (inside a dataclass,
+msgspec ignores unknown fields). Without annotation, or with ``Any``, a parameter takes plain JSON data: None, bool,
+int, float, str, lists of these, and dicts of these with str keys.
 """
 
 from __future__ import annotations
@@ -400,8 +401,7 @@ def _struct(name: str, parameters: Iterable[inspect.Parameter]) -> type[Argument
     struct: Any = Arguments
     for by_name in (False, True):
         some = [each for each in parameters if (each.kind is each.KEYWORD_ONLY) is by_name]
-        fields: list[Any] = [(each.name, each.annotation, each.default) for each in some]
-        fields = [field[:2] if field[2] is inspect.Parameter.empty else field for field in fields]
+        fields: Any = [(p.name, p.annotation, *(() if p.default is p.empty else (p.default,))) for p in some]
         if fields:
             struct = msgspec.defstruct(name, fields, bases=(struct,), kw_only=by_name)
     return cast("type[Arguments]", struct)

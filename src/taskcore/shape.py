@@ -185,7 +185,8 @@ _decode = msgspec.json.Decoder().decode
 
 def _encode_sorted(value: Any) -> bytes:
     """Equal sets as equal bytes, in every process; dicts keep their order."""
-    return _encode(_sorted(value, _decode(_encode(value))))
+    data = _encode(value)
+    return _encode(_sorted(value, _decode(data))) if b"[" in data else data
 
 
 def _sorted(value: Any, plain: Any) -> Any:
@@ -320,7 +321,8 @@ def _flaw_of(error: Exception) -> Flaw:
     elif "custom type" in text:
         fix = "a pydantic model can only be in a union with None: make the union a field of another model"
     elif text.startswith("type unions"):
-        fix = "use msgspec.Structs with tags (class A(Struct, tag=True)), a class with a Literal field, or parameters"
+        fix = "use msgspec.Structs with tags: class A(Struct, tag=True); or one class with a Literal field; "
+        fix += "or a parameter for each"
     elif text.startswith("can only set"):
         fix = "put it on the int, float, str or list that it is meant for: Annotated[int, …] | None"
     return Flaw(text, fix)
@@ -457,7 +459,9 @@ def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, wire:
 
 def tidy(error: object) -> str:
     """The first line of an error's text, in the tone of the house."""
-    text = (str(error).splitlines() or [""])[0].replace("`", "")
+    text = type(error).__name__
+    with suppress(Exception):  # an error of the user's may not even have a text
+        text = str(error).splitlines()[0].replace("`", "")
     return text[:1].lower() + text[1:]
 
 
