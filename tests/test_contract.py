@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import pathlib
+import re
 import threading
 import typing
 import uuid
@@ -829,7 +830,7 @@ class Odd(enum.Enum):
         (Annotated[int, annotated_types.Predicate(bool)], "value: Predicate(bool) cannot be checked here"),
         (Annotated[int, pydantic.Field(3)], "value: Field() may only hold constraints here"),
     ],
-    ids=str,
+    ids=lambda part: re.sub(r" at 0x\w+", "", str(part)),
 )
 def test_types_that_cannot_travel(annotation, fact):
     """A type that cannot travel is refused when the function is decorated, as a parameter and as a result."""
@@ -911,7 +912,9 @@ def test_generators(function):
 
 
 @pytest.mark.parametrize(
-    "function", [Plain, Plain(), Plain().method, Plain.made, print, functools.partial(greet, "a"), None], ids=repr
+    "function",
+    [Plain, Plain(), Plain().method, Plain.made, print, functools.partial(greet, "a"), None],
+    ids=["class", "object", "method", "classmethod", "builtin", "partial", "none"],
 )
 def test_only_functions(function):
     """Classes, instances, bound methods, builtins and partials are refused with what to do instead."""
