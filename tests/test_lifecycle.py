@@ -170,7 +170,9 @@ def test_waiting_uses_no_attempt(trail, rules, outcome):
 
 def test_reject():
     """A rejected job is dead at once, with the function's own reason."""
-    assert verdict_on(Failed(Reject("card is stolen"), RECORD)).reason == "rejected: card is stolen"
+    record = ErrorRecord(type="E", message="card is stolen", when=1.0, worker="w", attempt=1)
+
+    assert verdict_on(Failed(Reject("card is stolen"), record)).reason == "rejected: card is stolen"
 
 
 def test_unencodable_result_is_never_repeated():
@@ -209,6 +211,14 @@ def test_poison(rules):
 
     assert starts == rules.crashes
     assert verdict_on(Suspected(starts), rules=rules).reason == "poison"
+
+
+@pytest.mark.parametrize("control", [RetryLater, Snooze])
+def test_no_time_said(control):
+    """A subclass that forgets to say when is an error like any other."""
+    error = control.__new__(type("Forgetful", (control,), {}))
+
+    assert verdict_on(Failed(error, RECORD), rules=Rules(retry=Retry(attempts=1))).reason == "exhausted"
 
 
 @pytest.mark.parametrize("wrong", [-1, float("inf"), float("nan"), "1", True, None])

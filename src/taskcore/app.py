@@ -330,7 +330,7 @@ class App(Router):
             payload_limit=settings.payload_limit,
             source=settings.source,
         )
-        self._made_desk = Desk(self._backend.admin, self._store, self._events, timeout=settings.send_timeout)
+        self._made_desk = Desk(self._backend, self._store, self._events, timeout=settings.send_timeout)
 
     @property
     def _client(self) -> Client:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, assert_never
 
 import anyio
 
-from taskcore.backend import Admin
+from taskcore.backend import Backend
 from taskcore.client import store_required
 from taskcore.errors import ResultNotKept, ResultTimeout
 from taskcore.idempotency import decode_claim, key_of
@@ -38,8 +38,9 @@ STATES: dict[str, JobStatus] = {"ready": "queued", "scheduled": "scheduled", "le
 class Desk:
     """Answers questions about jobs."""
 
-    def __init__(self, admin: Admin, store: Store | None, events: Events, *, timeout: float) -> None:
-        self._admin = admin
+    def __init__(self, backend: Backend, store: Store | None, events: Events, *, timeout: float) -> None:
+        self._backend = backend
+        self._admin = backend.admin
         self._store = store
         self._results = Results(store) if store is not None else None
         self._events = events
@@ -79,9 +80,11 @@ class Desk:
             raise store_required(f"job {job.id} of {job.task.name} cannot be cancelled")
         if await self._results.find(job.id) is not None:
             return False
+        asked_before = await self._results.asked_to_cancel(job.id)
         await self._results.ask_to_cancel(job.id)
         point("cancel.marked")
-        if not await self._admin.remove(job.queue, job.id):
+        removed = await self._admin.remove(job.queue, job.id)
+        if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         point("cancel.removed")
         stands = await self._results.end(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
@@ -89,6 +92,12 @@ class Desk:
             return False
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
+
+    async def _is_nowhere(self, job: Job[Any]) -> bool:
+        """Whether somebody removed it and died before the ending was stored: it is gone, and never ended by itself."""
+        if job.task.options.keep_result is None or self._backend.features.locate == "absent":
+            return False
+        return await self._admin.locate(job.queue, job.id) is None
 
     async def _first_ending(self, job: Job[Any]) -> bytes | None:
         """A key remembers its outcome longer than the job's own record may last."""

@@ -58,13 +58,15 @@ class Won(msgspec.Struct):
     """The key is ours: run, then complete or release.
 
     :param version: of the record as we wrote it last; changes when the hold is prolonged.
-    :param window: seconds for which the record is kept after a write.
+    :param window: seconds for which the record is kept after the end.
+    :param held: seconds for which it is kept while it is held; never less than a hold lasts.
     """
 
     name: str
     claim: Claim
     version: Version
     window: float
+    held: float
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -149,9 +151,10 @@ class Idempotency:
             fence = max(decode_claim(record.value).fence + 1 if record else 1, least_fence)
             held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + hold)
             expect = record.version if record else ABSENT
-            answer = await self._store.put(name, _encode(held), expect=expect, keep=keep)
+            longest = max(keep, hold)
+            answer = await self._store.put(name, _encode(held), expect=expect, keep=longest)
             if not isinstance(answer, Conflict):
-                return Won(name, held, answer, keep)
+                return Won(name, held, answer, keep, longest)
         return Held(ASK_AGAIN)
 
     @staticmethod
@@ -161,7 +164,7 @@ class Idempotency:
             key=won.name,
             value=_encode(msgspec.structs.replace(won.claim, until=until)),
             expect=won.version,
-            keep=won.window,
+            keep=won.held,
         )
 
     @staticmethod

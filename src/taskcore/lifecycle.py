@@ -190,9 +190,13 @@ class Suspected(msgspec.Struct, frozen=True):
 
 
 class Buried(msgspec.Struct, frozen=True):
-    """An earlier worker recorded the job's death and died before the dead letter was written."""
+    """An earlier worker recorded the job's death and died before the dead letter was written.
+
+    ``record`` is the error that it died of, which the trail does not have yet.
+    """
 
     reason: str
+    record: ErrorRecord | None = None
 
 
 class Cancelled(msgspec.Struct, frozen=True):
@@ -297,8 +301,8 @@ def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verd
             return _park(why, now, trail, rules)
         case Suspected(crashes=crashes):
             return _bury("poison", msgspec.structs.replace(trail, crashes=max(trail.crashes, crashes)))
-        case Buried(reason=reason):
-            return _bury(reason, trail)
+        case Buried(reason=reason, record=record):
+            return _bury(reason, trail if record is None else trail.with_error(record))
         case _:
             assert_never(outcome)
 

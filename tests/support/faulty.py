@@ -30,6 +30,18 @@ class Faults:
         self.calls: Counter[str] = Counter()
         self.before: dict[str, Hook] = {}
         self.after: dict[str, Hook] = {}
+        self.waiting: set[anyio.CancelScope] = set()
+
+    def fail(self, *verbs: str) -> None:
+        """From now on these verbs fail, and who waits in ``receive`` is told so."""
+        self.down.update(verbs)
+        if "receive" in verbs:
+            for scope in self.waiting:
+                scope.cancel()
+
+    def heal(self) -> None:
+        """All is well again."""
+        self.down.clear()
 
     async def around(self, verb: str, items: Sequence[Any], work: Callable[[], Awaitable[Any]]) -> Any:
         """Carry a verb out, or not."""
@@ -46,7 +58,7 @@ class Faults:
 
     async def outage(self, seconds: float, *verbs: str) -> None:
         """These verbs fail for a while."""
-        self.down.update(verbs)
+        self.fail(*verbs)
         await anyio.sleep(seconds)
         self.down.difference_update(verbs)
 
@@ -84,11 +96,13 @@ class FaultySource:
         """Wait for deliveries, or fail; an outage that begins meanwhile ends the wait, as a lost connection would."""
 
         async def receive():
-            while True:
-                with anyio.move_on_after(0.5):
+            with anyio.CancelScope() as scope:
+                self._faults.waiting.add(scope)
+                try:
                     return await self._source.receive(limit)
-                if "receive" in self._faults.down:
-                    raise BrokerUnavailable("receive: nobody there any more")
+                finally:
+                    self._faults.waiting.discard(scope)
+            raise BrokerUnavailable("receive: nobody there any more")
 
         return await self._faults.around("receive", [], receive)
 

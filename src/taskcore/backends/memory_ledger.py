@@ -42,7 +42,8 @@ PLACES: Final[tuple[Place, ...]] = ("ready", "scheduled", "leased")
 class Job(msgspec.Struct, gc=False, eq=False):
     """A job and where it is.
 
-    ``fence`` grows with each lease; ``since`` is when it became ready, ``expires`` when its lease or its delay is over.
+    ``fence`` grows with each lease; ``since`` is when it came to the end of the queue, ``expires`` when its lease or its
+    delay is over.
     """
 
     id: str
@@ -173,6 +174,15 @@ class Ledger:
         hold.job.expires = expires
         return True
 
+    def expire(self, job_id: str, now: float) -> bool:
+        """End a lease before its time; False if nobody holds the job."""
+        job = self._jobs.get(job_id)
+        if job is None or job.place is not LEASED:
+            return False
+        job.redeliveries += 1
+        self._make_ready(job, now, first=True)
+        return True
+
     def advance(self, now: float) -> None:
         """What time alone brings about: due jobs become ready, jobs with an expired lease too."""
         while self._due and self._due[0][0] <= now:
@@ -224,6 +234,7 @@ class Ledger:
 
     def purge(self, queue: str, now: float) -> int:
         """Forget all ready and scheduled jobs of a queue; how many."""
+        self.advance(now)
         waiting = [job for job in self._jobs.values() if job.shelf.name == queue and job.place in (READY, SCHEDULED)]
         for job in waiting:
             self._end(job, now)
@@ -245,11 +256,11 @@ class Ledger:
 
     def _make_ready(self, job: Job, now: float, *, first: bool = False) -> None:
         self._move(job, READY)
-        job.since = now
         if first:
             job.shelf.ready.appendleft(job)
         else:
             job.shelf.ready.append(job)
+            job.since = now
         for news in self._waiting:
             news.set()
 
@@ -270,7 +281,10 @@ class Ledger:
             news.set()
 
     def _end(self, job: Job, now: float) -> None:
+        shelf = job.shelf
         self._move(job, GONE)
+        if len(shelf.ready) > 2 * shelf.counts[READY] + SLACK:  # jobs that were removed from the middle
+            shelf.ready = deque(job for job in shelf.ready if job.place is READY)
         del self._jobs[job.id]
         self._ended[job.id] = now
         while len(self._ended) > DEDUP_IDS:

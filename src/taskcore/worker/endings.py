@@ -18,7 +18,7 @@ from taskcore.lifecycle import (
     Verdict,
 )
 from taskcore.results import NOTHING, Ending, encode_ending
-from taskcore.worker.hand import Job
+from taskcore.worker.hand import UNREAD, Job
 
 __all__ = ["ending_of"]
 
@@ -29,7 +29,7 @@ EXPIRED = encode_ending(Ending("expired"))
 def ending_of(job: Job, outcome: Outcome, verdict: Verdict, keep: float | None) -> bytes | None:
     """The encoded ending, if this verdict ends the job and somebody may ask for it."""
     task = job.task
-    if keep is None and job.hold is None:
+    if (keep is None and job.hold is None) or job.envelope is UNREAD:
         return None
     if isinstance(verdict, Ack):
         match outcome:

@@ -81,7 +81,7 @@ class Keeper:
             gone = {id(delivery) for delivery in await source.extend([job.delivery for job in jobs])}
             self._extended[source] = asked
             for job in jobs:
-                if id(job.delivery) in gone and not job.finished:
+                if id(job.delivery) in gone:  # also if it has ended and waits to be settled
                     self._lost(job)
         return bool(by_source)
 

@@ -141,10 +141,9 @@ class Performer:
 
     async def _examine(self, job: Job, rules: Rules) -> Outcome | None:
         if self._results is not None:
-            if job.delivery.redeliveries:
-                ending = await self._results.find(job.id)
-                if ending is not None:
-                    return _already(ending)
+            ending = await self._results.find(job.id)
+            if ending is not None:
+                return _already(ending)
             if await self._results.asked_to_cancel(job.id):
                 return Cancelled()
         if job.marker is None:
@@ -192,7 +191,8 @@ class Performer:
             least_fence=_fence(job),
         )
         if isinstance(taken, Done):
-            return _already(taken.ending)
+            first = _already(taken.ending)
+            return Buried(first.reason) if isinstance(first, Buried) else first  # another job's error is not ours
         if isinstance(taken, Held):
             return Contended(taken.after)
         job.hold = taken
@@ -223,8 +223,9 @@ class Performer:
 
     async def _run(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome | None:
         envelope, options, contract = job.envelope, task.options, task.contract
-        await self._mark(job)
-        if options.delivery == "at_most_once" and not await self._forget_first(job):
+        if options.delivery != "at_most_once":
+            await self._mark(job)
+        elif not await self._forget_first(job):
             return None
         fence = _fence(job)
         running.set(Context(envelope, job.trail, job.delivery.queue, job.crashes, fence, self._asked_to_cancel))
@@ -321,7 +322,7 @@ def _already(ending: bytes) -> Outcome:
         case "succeeded":
             return Duplicate(ending)
         case "dead":
-            return Buried(found.reason)
+            return Buried(found.reason, found.record)
         case "cancelled":
             return Cancelled()
         case "expired":

@@ -20,13 +20,26 @@ import msgspec
 
 from taskcore.backend import Source
 from taskcore.batching import Collector
+from taskcore.envelope import encode_trail
 from taskcore.errors import BrokerUnavailable
 from taskcore.idempotency import Idempotency, Won, decode_claim, key_of
-from taskcore.lifecycle import Ack, Bury, Cancelled, Expired, Outcome, Release, Retry, Succeeded, Unencodable, Verdict
+from taskcore.lifecycle import (
+    ACK,
+    Ack,
+    Bury,
+    Cancelled,
+    Expired,
+    Outcome,
+    Release,
+    Retry,
+    Succeeded,
+    Unencodable,
+    Verdict,
+)
 from taskcore.logs import logger
 from taskcore.observe import Events
 from taskcore.points import point
-from taskcore.results import Results
+from taskcore.results import Ending, Results, decode_ending
 from taskcore.store import Conflict, Store, Write
 from taskcore.worker.hand import Job
 from taskcore.worker.outage import Outage
@@ -172,16 +185,18 @@ class Settler:
             one.committed = True
 
     async def _write_endings(self, store: Store, batch: Sequence[Conclusion]) -> None:
-        writes = [
-            Results.write(conclusion.job.id, conclusion.ending, conclusion.keep)
-            for conclusion in batch
-            if conclusion.ending is not None and conclusion.keep is not None
-        ]
+        ended: list[Conclusion] = []
+        writes: list[Write] = []
+        for one in batch:
+            if one.ending is not None and one.keep is not None:
+                ended.append(one)
+                writes.append(Results.write(one.job.id, one.ending, one.keep))
         if not writes:
             return
-        for write, answer in zip(writes, await store.put_many(writes), strict=True):
-            if isinstance(answer, Conflict) and answer.current is not None and answer.current.value != write.value:
-                self._events.emit("result.ignored", job_id=write.key.removeprefix("job/"))
+        for one, answer in zip(ended, await store.put_many(writes), strict=True):
+            if isinstance(answer, Conflict) and answer.current is not None and answer.current.value != one.ending:
+                self._events.emit("result.ignored", job_id=one.job.id)
+                one.verdict = _as_it_stands(one, decode_ending(answer.current.value))
 
     async def _settle(self, batch: Sequence[Conclusion]) -> None:
         by_source: dict[Source, list[Conclusion]] = {}
@@ -236,6 +251,15 @@ class Settler:
 
 
 MARKER_KEPT = 7 * 86_400.0  #: seconds for which a start without an outcome is remembered
+
+
+def _as_it_stands(conclusion: Conclusion, standing: Ending) -> Verdict:
+    """An ending that was stored first stands (C18), and the dead letter has to be there if, and only if, it says so."""
+    if standing.state != "dead":
+        return ACK
+    if isinstance(conclusion.verdict, Bury):
+        return conclusion.verdict
+    return Bury(standing.reason, encode_trail(conclusion.job.story))
 
 
 def _key_write(conclusion: Conclusion, hold: Won) -> Write:

@@ -1,0 +1,212 @@
+"""Dead letters, stores and workers that break one promise each: what the conformance suite has to notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any
+from unittest.mock import patch
+
+import anyio
+from broken import MUTANTS, change, mutant, numbers, wrapped
+
+from taskcore.asking import Desk
+from taskcore.backend import QueueStats
+from taskcore.backends.memory import MemoryAdmin
+from taskcore.client import Client
+from taskcore.contract import Contract
+from taskcore.envelope import Trail
+from taskcore.lifecycle import Malformed
+from taskcore.store import ANY, Conflict
+from taskcore.stores.memory import MemoryStore
+from taskcore.worker import worker
+from taskcore.worker.performing import Performer
+from taskcore.worker.settling import Settler
+
+__all__ = ["MUTANTS"]
+
+
+# ── admin and letters ────────────────────────────────────────────────────────────────────────────
+
+
+def _admin(method: str, answer: Callable[..., Any]) -> Any:
+    async def verb(original: Any, admin: MemoryAdmin, *args: Any, **kwargs: Any) -> Any:
+        return answer(await original(admin, *args, **kwargs))
+
+    return wrapped(MemoryAdmin, method, verb)
+
+
+async def _never(*_: Any, **__: Any) -> Any:
+    await anyio.sleep_forever()
+
+
+async def _nothing(*_: Any, **__: Any) -> Any:
+    return None
+
+
+async def _purges_all(original: Any, admin: MemoryAdmin, queue: str) -> int:
+    purged = await original(admin, queue)
+    if queue in admin._ledger.queues:
+        admin._ledger.queues[queue].letters.clear()
+    return purged
+
+
+async def _copies(original: Any, admin: MemoryAdmin, letter_id: str, job: Any) -> Any:
+    """Replaying publishes under an id of its own and keeps the letter."""
+    return await original(admin, "0.none", change(job, id=f"{job.id}-{next(numbers)}"))
+
+
+_zeros = QueueStats(ready=0, leased=0, scheduled=0, dead=0)
+mutant(_admin("remove", lambda _: True), name="always says removed")
+mutant(_admin("remove", lambda _: False), name="always says not removed")
+mutant(_admin("stats", lambda stats: _zeros), name="counts nothing")
+mutant(_admin("stats", lambda stats: change(stats, ready=stats.ready + 1, oldest=7e9)), name="counts one more")
+mutant(_admin("letters", lambda letters: list(reversed(letters))), name="turns letters around")
+mutant(
+    _admin("letters", lambda letters: [change(one, envelope=one.envelope.strip()) for one in letters]),
+    name="alters dead letters",
+)
+mutant(_admin("drop", lambda _: True), name="always says dropped")
+mutant(wrapped(MemoryAdmin, "drop", _nothing), name="does not drop")
+mutant(wrapped(MemoryAdmin, "replay", _copies), name="replays copies")
+mutant(wrapped(MemoryAdmin, "purge", _purges_all), name="purges dead letters")
+mutant(wrapped(MemoryAdmin, "delete", _nothing), name="does not delete")
+mutant(wrapped(MemoryAdmin, "stats", _never), name="never answers")
+mutant(_admin("locate", lambda _: None), name="locates nothing")
+
+
+# ── stores ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _expects_nothing(original: Any, store: MemoryStore, key: str, value: Any, expect: Any, keep: Any, now: Any) -> Any:
+    return original(store, key, value, ANY, keep, now)
+
+
+def _truncates(original: Any, store: MemoryStore, key: str, value: Any, expect: Any, keep: Any, now: Any) -> Any:
+    return original(store, key, value.strip(b"\x00"), expect, keep, now)
+
+
+def _no_end(original: Any, store: MemoryStore, key: str, value: Any, expect: Any, keep: Any, now: Any) -> Any:
+    return original(store, key, value, expect, None, now)
+
+
+def _old_versions(original: Any, store: MemoryStore, key: str, value: Any, expect: Any, keep: Any, now: Any) -> Any:
+    if store._find(key) is None:
+        store._versions = count(1)
+    return original(store, key, value, expect, keep, now)
+
+
+def _hides_conflicts(original: Any, store: MemoryStore, *args: Any) -> Any:
+    answer = original(store, *args)
+    return 0 if isinstance(answer, Conflict) else answer
+
+
+def _keeps_first_end(original: Any, store: MemoryStore, key: str, value: Any, expect: Any, keep: Any, now: Any) -> Any:
+    before = store._records.get(key)
+    answer = original(store, key, value, expect, keep, now)
+    if before is not None and key in store._records:
+        store._records[key] = store._records[key][0], before[1]
+        store._ends.append((before[1], key, answer))
+    return answer
+
+
+async def _unordered(original: Any, store: MemoryStore, writes: Any) -> Any:
+    return list(reversed(await original(store, writes)))
+
+
+async def _lazy_put(original: Any, store: MemoryStore, key: str, value: bytes, **options: Any) -> Any:
+    watches, store.watches = store.watches, type(store.watches)(set)
+    try:
+        return await original(store, key, value, **options)
+    finally:
+        store.watches = watches
+
+
+async def _racy_put(original: Any, store: MemoryStore, key: str, value: bytes, *, expect: Any, keep: Any) -> Any:
+    """Compares, then lets others go first, then sets."""
+    record = await store.get(key)
+    found = ANY if expect is ANY or (record.version if record else expect) == expect else expect
+    await anyio.lowlevel.checkpoint()
+    return await original(store, key, value, expect=found, keep=keep)
+
+
+mutant(wrapped(MemoryStore, "_write", _expects_nothing), name="store: compares nothing")
+mutant(wrapped(MemoryStore, "_write", _truncates), name="store: strips values")
+mutant(wrapped(MemoryStore, "_write", _no_end), name="store: keeps for ever")
+mutant(wrapped(MemoryStore, "_write", _old_versions), name="store: repeats versions")
+mutant(wrapped(MemoryStore, "_write", _hides_conflicts), name="store: hides conflicts")
+mutant(wrapped(MemoryStore, "_write", _keeps_first_end), name="store: keeps the first end")
+mutant(wrapped(MemoryStore, "put_many", _unordered), name="store: answers out of order")
+mutant(wrapped(MemoryStore, "put", _lazy_put), name="store: does not push")
+mutant(wrapped(MemoryStore, "put", _racy_put), name="store: compares and sets in two steps")
+
+
+# ── clients and workers ──────────────────────────────────────────────────────────────────────────
+
+
+def _core() -> Mapping[str, Any]:
+    """Faults of clients and workers."""
+
+    async def ack_first(original: Any, settler: Settler, source: Any, batch: Any) -> None:
+        await settler._settle(source, batch)
+        await original(settler, source, batch)
+
+    def no_deadline(original: Any, performer: Performer, job: Any) -> Any:
+        with patch.object(performer, "_clock", lambda: 0.0):
+            return original(performer, job)
+
+    async def no_examination(*_: Any) -> None:
+        return None
+
+    async def cancels_anything(original: Any, desk: Desk, job: Any) -> bool:
+        await original(desk, job)
+        return True
+
+    async def no_claim(original: Any, client: Client, store: Any, sendings: Any) -> None:
+        for sending in sendings:
+            sending.version = ""
+
+    async def starts_anyway(original: Any, a_worker: Any) -> None:
+        await anyio.sleep(5.0)
+        await original(a_worker)
+
+    def lets_through(original: Any, contract: Contract, payload: Any, version: int) -> Any:
+        try:
+            return original(contract, payload, version)
+        except TypeError:
+            return original(contract, b'{"number":1}', version)
+
+    return {
+        "core: acknowledges first": wrapped(Settler, "commit", ack_first),
+        "core: ignores deadlines": wrapped(Performer, "_open", no_deadline),
+        "core: examines nothing": wrapped(Performer, "_examine", no_examination),
+        "core: says cancelled": wrapped(Desk, "cancel", cancels_anything),
+        "core: takes every key": patch("taskcore.idempotency._look", lambda *_: None),
+        "core: claims no key": wrapped(Client, "_claim", no_claim),
+        "core: stops late": wrapped(worker.Worker, "_wind_down", starts_anyway),
+        "core: blames the interrupted": patch.object(worker, "Interrupted", lambda: Malformed("stopped")),
+        "core: checks no arguments": wrapped(Contract, "unpack", lets_through),
+        "core: keeps the latest error": wrapped(
+            Trail, "with_error", lambda original, trail, error: change(original(trail, error), errors=(error,))
+        ),
+        "core: counts no attempts": wrapped(
+            Trail, "with_error", lambda original, trail, error: change(original(trail, error), attempts=trail.attempts)
+        ),
+        "core: lets errors out": patch.object(Performer, "_raised", _dies),
+        "core: says nothing": patch("taskcore.observe.Events.emit", lambda *_, **__: None),
+        "core: forgets nothing first": wrapped(Performer, "_forget_first", _does_not_forget),
+        "core: clears no markers": patch.object(Settler, "_clear_markers", _nothing),
+        "core: commits any key": patch("taskcore.worker.settling._is_ours", lambda *_: True),
+    }
+
+
+def _dies(self: Any, job: Any, error: BaseException) -> Any:
+    raise error
+
+
+async def _does_not_forget(original: Any, performer: Any, job: Any) -> bool:
+    return True
+
+
+for _name, _patch in _core().items():
+    mutant(_patch, name=_name)

@@ -1,0 +1,69 @@
+"""A program whose worker runs until it is told to stop. What it prints is what tests look at.
+
+python signal_program.py LOOP KIND GRACE
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import anyio
+
+from taskcore import App
+
+app = App("memory://")
+
+
+def say(word: str) -> None:
+    """To whoever reads our output, at once."""
+    print(word, flush=True)  # noqa: T201
+
+
+@app.task
+async def sleeper(seconds: float) -> None:
+    """Sleep, and tell how it ended."""
+    say("started")
+    try:
+        await anyio.sleep(seconds)
+    except BaseException:
+        say("interrupted")
+        raise
+    say("finished")
+
+
+@app.task
+async def stubborn() -> None:
+    """Refuse to be interrupted."""
+    say("started")
+    with anyio.CancelScope(shield=True):
+        await anyio.sleep(60.0)
+
+
+@app.task
+def thread() -> None:
+    """Block a thread, which nobody can interrupt."""
+    say("started")
+    time.sleep(60.0)
+
+
+KINDS = {
+    "short": sleeper.call(0.5),
+    "long": sleeper.call(60.0),
+    "stubborn": stubborn.call(),
+    "thread": thread.call(),
+}
+
+
+async def main(kind: str, grace: float) -> None:
+    """One job at a time; the second never starts."""
+    async with app:
+        await app.send(KINDS[kind])
+        await app.send(KINDS[kind])
+        await app.run_worker(concurrency=1, grace=grace)
+        stats = await app.stats()
+        say(f"ready {stats.ready} leased {stats.leased}")
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[2], float(sys.argv[3]), backend=sys.argv[1])

@@ -1,0 +1,27 @@
+"""A child of the tests: it passes crash points and writes a history."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+from taskcore.points import point
+from taskcore.testing.crash import history_from_environment, install_from_environment
+
+
+def main() -> None:
+    """Work until told to stop."""
+    install_from_environment()
+    history = history_from_environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    print("ready", *sys.argv[1:])  # noqa: T201 - the test reads it
+    for number in range(int(sys.argv[1])):
+        history.record("start", f"job-{number}", run=number)
+        point("run.returned")
+        history.record("end", f"job-{number}", run=number, outcome="returned")
+        print("did", number)  # noqa: T201 - likewise
+        time.sleep(0.01)
+
+
+main()
