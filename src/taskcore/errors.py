@@ -161,7 +161,10 @@ class BrokerError(TaskcoreError):
 
 
 class BrokerUnavailable(BrokerError, ConnectionError):
-    """The broker or the store cannot be reached now; nothing was changed."""
+    """The broker or the store cannot be reached now.
+
+    A call that sends jobs has surely sent none; a worker's call may have been carried out, and is repeated safely.
+    """
 
     code = "TC201"
 

@@ -1,16 +1,31 @@
-"""The pytest plugin: the fixture ``taskcore_app``. It imports nothing of ours until a test uses it.
+"""The pytest plugin: four fixtures. They import nothing of ours until a test uses them.
 
     async def test_greet(taskcore_app):
         async with taskcore_app(router) as app:
             job = await greet.enqueue("Ada")
             assert await job.result(timeout=5) == "hello Ada"
 
+    async def test_a_crash(taskcore_app, crash_worker):
+        async with taskcore_app(router) as app:
+            async with crash_worker(app, at="run.returned"):        dies when the function has returned
+                job = await charge.enqueue(7)
+            await job.result(timeout=5)                             a new worker has done it again
+            assert charges == [7]
+
+    async def test_a_lost_lease(taskcore_app, redeliver):
+        async with taskcore_app(router) as app:
+            job = await slow.enqueue()
+            await redeliver(app, job)                               somebody else gets it while it runs
+
+    async def test_charge(assert_idempotent):
+        await assert_idempotent(charge, 7, effects=charges)
+
 Works with whatever runs your async tests: anyio's plugin, pytest-asyncio, pytest-trio.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,10 +33,24 @@ import pytest
 
 if TYPE_CHECKING:
     from taskcore.app import App
+    from taskcore.task import Job
+    from taskcore.testing.idempotent import Proof
 
-__all__ = ["RunningApp", "taskcore_app"]
+__all__ = [
+    "AssertIdempotent",
+    "CrashWorker",
+    "Redeliver",
+    "RunningApp",
+    "assert_idempotent",
+    "crash_worker",
+    "redeliver",
+    "taskcore_app",
+]
 
 RunningApp: TypeAlias = "Callable[..., AbstractAsyncContextManager[App]]"
+CrashWorker: TypeAlias = "Callable[..., AbstractAsyncContextManager[None]]"
+Redeliver: TypeAlias = "Callable[[App, Job[Any]], Coroutine[Any, Any, None]]"
+AssertIdempotent: TypeAlias = "Callable[..., Coroutine[Any, Any, Proof]]"
 
 
 @pytest.fixture
@@ -35,11 +64,48 @@ def taskcore_app() -> RunningApp:
     @asynccontextmanager
     async def running(*routers: Any, url: str = "memory://", **options: Any) -> AsyncIterator[App]:
         from taskcore.app import App
+        from taskcore.testing.crashable import working
 
         app = App(url, **options)
         for router in routers:
             app.include(router)
-        async with app.running():
+        async with working(app):
             yield app
 
     return running
+
+
+@pytest.fixture
+def crash_worker() -> CrashWorker:
+    """Kills an app's worker, at once or at a crash point, without giving anything back; then starts a new one.
+
+    Use it as ``async with crash_worker(app, at="settle.ended"): …``.
+    See :func:`taskcore.testing.crashable.crashing_worker`.
+    """
+    from taskcore.testing.crashable import crashing_worker
+
+    return crashing_worker
+
+
+@pytest.fixture
+def redeliver() -> Redeliver:
+    """Hands a running job out again, as after a lease that ran out.
+
+    Use it as ``await redeliver(app, job)``.
+    See :func:`taskcore.testing.crashable.redeliver`.
+    """
+    from taskcore.testing.crashable import redeliver
+
+    return redeliver
+
+
+@pytest.fixture
+def assert_idempotent() -> AssertIdempotent:
+    """Proves that a task is idempotent, or says where it is not.
+
+    Use it as ``await assert_idempotent(task, 7, effects=…)``.
+    See :func:`taskcore.testing.idempotent.assert_idempotent`.
+    """
+    from taskcore.testing.idempotent import assert_idempotent
+
+    return assert_idempotent

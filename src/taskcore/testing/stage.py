@@ -4,16 +4,16 @@
     stage = Stage.in_memory()                            under a virtual clock or in real time, as the loop has it
 
 A check asks the stage for connections as often as it likes; each is a connection of its own to the same broker, as two
-processes would have. Every queue and every record that a check makes has the stage's mark in its name and is deleted at
-the end.
+processes would have. Every queue that a check makes has the stage's mark in its name; those queues and every record
+written through the stage's connections are deleted at the end, and ``traces`` tells what is left nevertheless.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,10 +22,23 @@ import anyio
 from taskcore.adapters import has_store, open_backend, open_store
 from taskcore.app import App
 from taskcore.backend import Backend, Features
-from taskcore.store import Store
+from taskcore.config import Settings
+from taskcore.store import Store, Write
 from taskcore.testing.hands import Hands
+from taskcore.testing.recording import RecordingStore
 
-__all__ = ["Stage"]
+__all__ = ["TICK", "Stage"]
+
+TICK = 0.005  #: seconds that two clocks may differ in what they call the same moment
+LONG = 60.0  #: seconds, at least: a lease that does not end while a check plays
+CLEARING = 30.0  #: seconds that clearing away may take
+
+#: What apps on a stage are told, whatever the environment and the files around say.
+DEFAULTS = {
+    name: value
+    for name in Settings.__struct_fields__
+    if name not in {"url", "store"} and (value := getattr(Settings(), name)) is not None
+}
 
 
 class Stage:
@@ -43,11 +56,13 @@ class Stage:
         self.lease = lease
         self.margin = margin
         self.mark = f"tc{secrets.token_hex(4)}"
+        self.lateness: list[float] = []  #: how much too late delayed jobs came, as checks measured it
         self._make_backend = backend
         self._make_store = store
         self._exits = AsyncExitStack()
         self._queues: set[str] = set()
-        self._wall = 0.0  # what the loop's clock read when the epoch began
+        self._written: dict[str, float | None] = {}
+        self._wall = 0.0  # what the wall clock said when the loop's clock read zero
 
     @classmethod
     def in_memory(cls, *, lease: float = 30.0, margin: float = 0.0) -> Self:
@@ -77,12 +92,12 @@ class Stage:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Delete what the check made, then disconnect."""
-        with anyio.CancelScope(shield=True), anyio.move_on_after(30):
-            backend = await self.backend()
-            for queue in sorted(self._queues):
-                await backend.admin.delete(queue)
-            await self._exits.aclose()
+        """Disconnect, then delete what the check made: in this order, so that nobody who consumes makes it anew."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLEARING):
+            try:
+                await self._exits.aclose()
+            finally:
+                await self._clear()
 
     # ── what a check uses ──
 
@@ -91,35 +106,71 @@ class Stage:
         """Whether there is a store."""
         return self._make_store is not None
 
+    @property
+    def long(self) -> float:
+        """Seconds: a lease that does not end while a check plays."""
+        return max(LONG, 10 * self.lease)
+
+    @property
+    def beyond(self) -> float:
+        """Seconds after which every lease that nobody extends has run out, and everybody knows it."""
+        return self.lease + self.margin + self.features.delay_error + TICK
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for something that has to come. Costs nothing where it comes."""
+        return 3.0 + 2 * (self.lease + self.margin + self.features.delay_error)
+
+    @property
+    def written(self) -> Mapping[str, float | None]:
+        """Every record that was written on this stage, and how long it was to be kept."""
+        return self._written
+
     def queue(self, name: str = "q") -> str:
         """A queue of this stage's own."""
         queue = f"{self.mark}.{name}"
         self._queues.add(queue)
         return queue
 
+    def name(self, name: str) -> str:
+        """A name of this stage's own, for a task, a key or a record."""
+        return f"{self.mark}.{name}"
+
     async def backend(self) -> Backend:
         """A connection to the broker."""
         return await self._exits.enter_async_context(self._make_backend())
 
+    def connection(self) -> AbstractAsyncContextManager[Backend]:
+        """A connection to the broker that ends when the check leaves it, as a process would."""
+        return self._make_backend()
+
     async def store(self) -> Store:
         """A connection to the store."""
-        if self._make_store is None:
-            raise LookupError("this stage has no store; a check that needs one says so")
-        return await self._exits.enter_async_context(self._make_store())
+        return await self._exits.enter_async_context(self._records())
 
-    async def app(self, **settings: Any) -> App:
-        """An open app with connections of its own, and the stage's lease and clock."""
+    async def app(
+        self,
+        *,
+        around: Callable[[Backend], Backend] = lambda backend: backend,
+        around_store: Callable[[Store], Store] = lambda store: store,
+        **settings: Any,
+    ) -> App:
+        """An open app with connections of its own, the stage's lease and clock, and defaults for the rest.
+
+        :param around: what to put around the connection: something that records, or that fails on command.
+        :param around_store: likewise for the store's.
+        """
         app = App(
-            self._make_backend(),
-            store=self._make_store() if self._make_store is not None else None,
+            around(self._make_backend()),
+            store=around_store(self._records()) if self.has_store else None,
             clock=self.now,
-            **{"lease": self.lease, **settings},
+            **{**DEFAULTS, "lease": self.lease, **settings},
         )
         return await self._exits.enter_async_context(app)
 
-    async def hands(self, app: App, *queues: str, name: str = "hands") -> Hands:
+    async def hands(self, app: App, *queues: str, name: str = "hands", lease: float | None = None) -> Hands:
         """A worker that does one thing at a time, on this stage's queue or on those named."""
-        return await self._exits.enter_async_context(Hands(app, queues or (self.queue(),), name=name))
+        return await self._exits.enter_async_context(Hands(app, queues or (self.queue(),), lease=lease, name=name))
 
     def now(self) -> float:
         """Seconds since the epoch, on the clock that ``sleep`` moves."""
@@ -131,4 +182,30 @@ class Stage:
 
     async def outlast(self, seconds: float) -> None:
         """Let so much time pass, and what a busy machine and this broker may add to it."""
-        await anyio.sleep(seconds + self.margin + self.features.delay_error)
+        await anyio.sleep(seconds + self.margin + self.features.delay_error + TICK)
+
+    # ── afterwards ──
+
+    async def traces(self) -> list[str]:
+        """What the check made and clearing away did not remove; asked on connections of its own, after the end."""
+        async with self._make_backend() as backend:
+            existing = set(await backend.admin.queues())
+        left = [f"queue {queue}" for queue in sorted(self._queues & existing)]
+        if self._make_store is not None and self._written:
+            async with self._make_store() as store:
+                left += [f"record {key}" for key in sorted(self._written) if await store.get(key) is not None]
+        return left
+
+    async def _clear(self) -> None:
+        if self._queues:
+            async with self._make_backend() as backend:
+                for queue in sorted(self._queues):
+                    await backend.admin.delete(queue)
+        if self._make_store is not None and self._written:
+            async with self._make_store() as store:
+                await store.put_many([Write(key=key, value=None) for key in sorted(self._written)])
+
+    def _records(self) -> Store:
+        if self._make_store is None:
+            raise LookupError("this stage has no store; a check that needs one says so")
+        return RecordingStore(self._make_store(), self._written)

@@ -48,16 +48,24 @@ class Keeper:
         self._clock = clock
         self._extended: dict[Source, float] = {}  # when we last asked for all leases of a source, and were heard
         self._outage = Outage("broker (leases)", events)
+        self._idle = anyio.Event()
         self.keys = anyio.Lock()
 
     def lease_over(self, job: Job, now: float) -> bool:
         """Whether a lease has ended by our own clock, so that somebody else may have the job."""
         return now >= max(job.received, self._extended.get(job.source, job.received)) + self._lease
 
+    def begin(self) -> None:
+        """There is something in hand."""
+        self._idle.set()
+
     async def run(self) -> None:
         """Extend until cancelled."""
         pause = self._lease / 3
         while True:
+            if not self._in_hand:  # an idle worker sleeps: days may pass until somebody sends a job
+                self._idle = anyio.Event()
+                await self._idle.wait()
             asleep = anyio.current_time()
             await anyio.sleep(pause)
             self._notice_block(anyio.current_time() - asleep - pause)

@@ -161,6 +161,7 @@ class Worker:
                 jobs = [Job(delivery, source, now, lane) for delivery in deliveries]
                 lane.active += len(jobs)
                 self._in_hand.update(jobs)
+                self._keeper.begin()
                 self._inbox.extend(jobs)
                 self._wake_one()
 

@@ -1,0 +1,295 @@
+"""The checker: reads a history and what is left at the end, and says which promises were broken.
+
+    report = judge(history, await collect(stage, [queue], ids), attempts=5, crashes=3, delta=0.1, time_limit=5.0)
+    assert not report.broken, str(report)
+
+A pure function over data, by sets, linear in the length of the history. It knows no worker and no client: it would
+judge any other library's queue as well.
+
+Nobody knows about *indeterminate* operations (no answer, or "uncertain") whether they happened. Both is allowed,
+always: an uncertain enqueue may run or not, an uncertain verdict may have been carried out or not. Taking them for
+failed would make false alarms; taking them for done would hide losses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from taskcore.testing.checker_letters import Limit, by_job, limit_of, untrue_letters
+from taskcore.testing.final import Final, Found, Left, collect
+from taskcore.testing.history import Entry, History
+from taskcore.testing.report import Finding, Report
+from taskcore.testing.stories import Run, Stories, Story, read
+
+__all__ = ["Final", "Finding", "Found", "Left", "Report", "collect", "judge"]
+
+PATIENCE = 1.0  #: seconds by which a call may exceed its time limit before it counts as hanging
+
+
+def judge(
+    history: History | Iterable[Entry],
+    final: Final,
+    *,
+    attempts: Limit,
+    crashes: Limit,
+    delta: float,
+    duplicates_allowed: int = 0,
+    effects_allowed: int | None = None,
+    ordered: bool = False,
+    at_most_once: bool = False,
+    time_limit: float = float("inf"),
+) -> Report:
+    """Count what was broken.
+
+    :param attempts: how many attempts a job has; a number, or a function from job id to it.
+    :param crashes: how many starts may kill their process; likewise.
+    :param delta: seconds by which a start may be early or late, as the backend states.
+    :param duplicates_allowed: how many runs more than necessary the injected faults excuse; 0 where none can.
+    :param effects_allowed: likewise for effects; default: as many as runs.
+    :param ordered: whether the queue promises that jobs start in the order in which they were enqueued.
+    :param at_most_once: whether the jobs are acked before they start: one start at most, and it counts as the end.
+    :param time_limit: seconds that a call to the broker may take.
+    """
+    entries = history.entries if isinstance(history, History) else list(history)
+    stories = read(entries)
+    all_of_them = stories.by_job.values()
+    letters = by_job(final.letters)
+    repeated = {story.job: spare for story in all_of_them if (spare := _spare_runs(story)) > 0}
+    effects = {key: len(done) - 1 for key, done in stories.effects.items() if len(done) > 1}
+    return Report(
+        lost=list(_lost(stories, final, letters, at_most_once=at_most_once)),
+        unexpected=list(_unexpected(all_of_them)),
+        duplicated=[Finding(job, f"{spare} run(s) too many") for job, spare in repeated.items()],
+        effects=[Finding(key, f"done {spare + 1} times") for key, spare in effects.items()],
+        stuck=list(_stuck(final)),
+        early=list(_early(all_of_them, delta)),
+        late=list(_late(all_of_them, delta)),
+        misordered=list(_misordered(all_of_them)) if ordered else [],
+        overrun=list(_overrun(all_of_them, attempts, crashes, at_most_once=at_most_once)),
+        silent=list(_silent(stories, final)),
+        hang=list(_hang(stories, time_limit)),
+        dlq_bad=list(untrue_letters(stories, final, letters, attempts)),
+        recovered=[story.job for story in all_of_them if story.runs and not story.confirmed and not story.refused],
+        duplicate_runs=sum(repeated.values()),
+        duplicate_effects=sum(effects.values()),
+        allowed=(duplicates_allowed, duplicates_allowed if effects_allowed is None else effects_allowed),
+        stories={story.job: story.entries for story in all_of_them},
+    )
+
+
+# ── C1: no loss ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _lost(stories: Stories, final: Final, letters: dict[str, list[Found]], *, at_most_once: bool) -> Iterator[Finding]:
+    """Confirmed, and at the end neither done nor dead nor taken back nor expired nor still there.
+
+    "Done" asks for a run that *returned*. A job whose only run raised and that is gone without a dead letter is lost,
+    although it did end: nobody will ever learn of it.
+    """
+    here = {job for left in final.queues.values() for job in left.ready | left.scheduled | left.leased}
+    unnamed = sum(left.unnamed for left in final.queues.values())
+    for story in stories.by_job.values():
+        job = story.job
+        if not story.confirmed or job in here or job in letters or _is_over(story, final, at_most_once=at_most_once):
+            continue
+        emptied = stories.emptied.get(str(story.invokes[-1].facts.get("queue"))) if story.invokes else None
+        if emptied is not None and emptied >= story.invokes[0].at:
+            continue  # somebody purged its queue, and a purge does not say whom it met
+        ran = f"{len(story.runs)} run(s), none of which returned" if story.runs else "never started"
+        doubt = f"; it may be one of {unnamed} jobs that are left and cannot be named" if unnamed else ""
+        yield Finding(job, f"enqueued, {ran}, no dead letter, not in any queue{doubt}")
+
+
+def _is_over(story: Story, final: Final, *, at_most_once: bool) -> bool:
+    """Whether the job came to one of the ends that the contract knows, except a dead letter that is still there.
+
+    An ending "dead" is no end without its letter: the letter is what a person has to find.
+    """
+    acked = any(entry.facts["verdict"] == "ack" for entry in story.settled)
+    return (
+        any(run.outcome == "returned" for run in story.runs)
+        or (at_most_once and bool(story.runs))
+        or final.endings.get(story.job) in ("succeeded", "cancelled", "expired")
+        or (acked and story.told("job.expired", "job.duplicate", "job.cancelled"))  # acked unrun, and said why
+        or story.cancelled is not None  # taken back …
+        or story.told("remove.uncertain")  # … or perhaps
+        or story.replayed is not None  # dead, and then a job of another id
+        or story.told("replay.uncertain", "dropped")
+    )
+
+
+# ── C2, C14: nothing is invented ─────────────────────────────────────────────────────────────────
+
+
+def _unexpected(stories: Iterable[Story]) -> Iterator[Finding]:
+    """Started without an enqueue that may have stored it; or after it was taken back; or other bytes than were sent."""
+    for story in stories:
+        sent = {entry.facts["envelope"] for entry in story.invokes if "envelope" in entry.facts}
+        came = {entry.facts["envelope"] for entry in story.events.get("received", ()) if "envelope" in entry.facts}
+        if story.runs and not story.invokes:
+            yield Finding(story.job, "started, and nobody enqueued it")
+        elif story.runs and story.refused:
+            yield Finding(story.job, "started, although its enqueue was refused: surely not stored")
+        elif sent and came - sent:
+            yield Finding(story.job, "was handed out with other bytes than were enqueued")
+        elif story.cancelled is not None and any(run.start.at > story.cancelled.at for run in story.runs):
+            yield Finding(story.job, "started after it was taken back")
+
+
+# ── duplicates ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _spare_runs(story: Story) -> int:
+    """Runs that nothing called for: one is due, and one more for each run that raised or was interrupted.
+
+    Except where the job was buried for it: nothing calls for a run of the dead.
+
+    A run that a crash cut short calls for another one too, but that one is what "duplicate" means: the first may have
+    had its effect already. So crashes show up here, and a test says how many it caused.
+    """
+    called_for = 1 + sum(run.outcome in ("raised", "interrupted") and run.settled != "bury" for run in story.runs)
+    return len(story.runs) - called_for
+
+
+# ── C4: progress ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _stuck(final: Final) -> Iterator[Finding]:
+    """Still there when everything is quiet, also if it has ended: at rest a job is in exactly one place."""
+    for queue, left in final.queues.items():
+        for place, jobs in (("ready", left.ready), ("scheduled", left.scheduled), ("leased", left.leased)):
+            for job in sorted(jobs):
+                ended = f", although it has ended: {final.endings[job]}" if job in final.endings else ""
+                yield Finding(job, f'still {place} in queue "{queue}"{ended}')
+        if left.unnamed:
+            yield Finding("?", f'{left.unnamed} job(s) left in queue "{queue}" that cannot be named')
+
+
+# ── C15, C16, C17: time ──────────────────────────────────────────────────────────────────────────
+
+
+def _early(stories: Iterable[Story], delta: float) -> Iterator[Finding]:
+    """The first start before the delay was over, or a later one before the wait that a verdict asked for.
+
+    The broker counts from when it got the call, which is never before the call began; so the beginning of the call
+    gives a bound that is right on any clock. Of several enqueues (repeated after an uncertain one) any may be the one
+    that was stored: the earliest due time counts.
+    """
+    for story in stories:
+        due = min((entry.at + float(entry.facts.get("delay", 0.0)) for entry in story.invokes), default=0.0)
+        waits = [entry for entry in story.settled if entry.facts["verdict"] == "retry"]
+        for run in story.runs:
+            for entry in waits:
+                # Only the starts behind a verdict wait for it. A start that was recorded before it was carried out may
+                # be a stale worker's.
+                began = float(entry.facts.get("began", entry.at))
+                if entry.at <= run.start.at:
+                    due = max(due, began + float(entry.facts.get("after", 0.0)))
+            if run.start.at < due - delta:
+                yield Finding(story.job, f"started {due - run.start.at:.3f} s too early")
+                break
+
+
+def _late(stories: Iterable[Story], delta: float) -> Iterator[Finding]:
+    """A start after the deadline; the latest deadline, if there were several enqueues of which any may have counted."""
+    for story in stories:
+        deadlines = [entry.at + float(entry.facts.get("expires", float("inf"))) for entry in story.invokes]
+        deadline = max(deadlines, default=float("inf"))
+        over = max((run.start.at - deadline for run in story.runs), default=0.0)
+        if over > delta:
+            yield Finding(story.job, f"started {over:.3f} s after its deadline")
+
+
+# ── C11: order, where it is promised ─────────────────────────────────────────────────────────────
+
+
+def _misordered(stories: Iterable[Story]) -> Iterator[Finding]:
+    """First starts against enqueues, for each queue (or each fact ``order`` of an invoke).
+
+    Enqueues that overlapped have no order among them. So B is misordered if a job started before it whose enqueue
+    *began* after B's was *answered*. One pass in the order of starts, with the latest beginning seen so far.
+    """
+    groups: dict[str, list[tuple[float, float, float, str]]] = {}
+    for story in stories:
+        answered = [entry.at for entry in story.answers if entry.kind == "ok"]
+        if not (story.runs and story.invokes and answered):
+            continue
+        invoke = story.invokes[0]
+        name = str(invoke.facts.get("order", invoke.facts.get("queue", "")))
+        groups.setdefault(name, []).append((story.runs[0].start.at, invoke.at, answered[0], story.job))
+    for group in groups.values():
+        latest, ahead = float("-inf"), ""
+        for _, invoked, answered_at, job in sorted(group):
+            if latest > answered_at:
+                yield Finding(job, f"started behind {ahead}, which was enqueued later")
+            if invoked > latest:
+                latest, ahead = invoked, job
+
+
+# ── C3: bounded ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _overrun(stories: Iterable[Story], attempts: Limit, crashes: Limit, *, at_most_once: bool) -> Iterator[Finding]:
+    """More starts than attempts and crashes. Starts that were given back and snoozes use neither."""
+    for story in stories:
+        limit = 1 if at_most_once else limit_of(attempts, story.job) + limit_of(crashes, story.job)
+        free = 0 if at_most_once else sum(_is_free(run) for run in story.runs)
+        if len(story.runs) - free > limit:
+            given = f" ({free} of them free)" if free else ""
+            yield Finding(story.job, f"started {len(story.runs)} times{given}, allowed are {limit}")
+
+
+def _is_free(run: Run) -> bool:
+    return run.snoozed or (run.outcome == "interrupted" and run.settled == "release")
+
+
+# ── C19: nothing silent ──────────────────────────────────────────────────────────────────────────
+
+
+def _silent(stories: Stories, final: Final) -> Iterator[Finding]:
+    """What happened and has to be told, against what was told by the one whom it happened to.
+
+    Only of those who were listened to, and not of the killed: the dead tell nothing.
+    """
+    alive = stories.listening - stories.died
+    for story in stories.by_job.values():
+        for who, what, names in _tellable(story):
+            if who in alive and not story.told(*names, who=who):
+                yield Finding(story.job, f"{what}, and {who} told nothing ({' or '.join(names)})")
+                break
+        else:
+            expired = final.endings.get(story.job) == "expired"
+            if expired and alive and not stories.died and not story.told("job.expired"):
+                yield Finding(story.job, "expired, and nobody told it (job.expired)")
+
+
+def _tellable(story: Story) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Whom, what, and the events that would tell it."""
+    for entry in story.answers:
+        # A call that its own caller gave up on needs no event: who stopped asking knows that there is no answer.
+        given_up = entry.facts.get("why") in ("CancelledError", "Cancelled")
+        if entry.kind in ("duplicate", "uncertain") and "via" not in entry.facts and not given_up:
+            yield entry.who, f"its enqueue was {entry.kind}", (f"job.{entry.kind}",)
+    for entry in story.entries:
+        if entry.kind == "lost":
+            yield entry.who, "its lease was lost", ("job.lost", "settle.unconfirmed")
+    for entry in story.settled:
+        if entry.facts["verdict"] == "bury":
+            yield entry.who, "it was buried", ("job.buried",)
+
+
+# ── C22: no hang ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _hang(stories: Stories, time_limit: float) -> Iterator[Finding]:
+    """Calls that took longer than their limit, and enqueues that the living never got an answer to."""
+    for story in stories.by_job.values():
+        worst = max((float(entry.facts.get("took", 0.0)) for entry in story.entries), default=0.0)
+        if worst > time_limit + PATIENCE:
+            yield Finding(story.job, f"a call about it took {worst:.3f} s, its limit is {time_limit:g} s")
+            continue
+        for who, number in Counter(entry.who for entry in story.invokes).items():
+            answered = sum(entry.who == who for entry in story.answers)
+            if answered < number and who not in stories.died:
+                yield Finding(story.job, f"its enqueue was never answered, and {who} is alive")

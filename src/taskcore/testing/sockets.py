@@ -1,0 +1,118 @@
+"""Plain TCP sockets on either event loop, for what streams hide: resets, single packets, ports."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from contextlib import suppress
+
+import anyio
+
+__all__ = ["HOST", "accept", "ask", "close", "connect", "free_port", "listen", "receive", "send"]
+
+HOST = "127.0.0.1"
+CHUNK = 65_536
+AT_ONCE = struct.pack("ii", 1, 0)  #: SO_LINGER: closing does not wait, and sends RST
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody uses at the moment."""
+    with socket.socket() as one:
+        one.bind((HOST, 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket, on a port that others of this process may be bound to as well."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((HOST, port))
+    listener.listen(128)
+    listener.settimeout(0)
+    return listener
+
+
+async def accept(listener: socket.socket) -> socket.socket:
+    """The next connection."""
+    while True:
+        await anyio.wait_readable(listener)
+        with suppress(BlockingIOError, ConnectionAbortedError):
+            accepted, _ = listener.accept()
+            accepted.settimeout(0)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return accepted
+
+
+async def connect(host: str, port: int) -> socket.socket:
+    """A connection.
+
+    :raises OSError: nobody accepts it.
+    """
+    family, kind, protocol, _, address = (await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
+    made = socket.socket(family, kind, protocol)
+    made.settimeout(0)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    problem = made.connect_ex(address)
+    try:
+        if problem == errno.EINPROGRESS:
+            await anyio.wait_writable(made)
+            problem = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    except BaseException:
+        made.close()
+        raise
+    if problem:
+        made.close()
+        raise OSError(problem, os.strerror(problem))
+    return made
+
+
+async def receive(connection: socket.socket) -> bytes:
+    """Whatever comes next; empty when the other side is done.
+
+    :raises OSError: the connection is broken.
+    """
+    while True:
+        await anyio.wait_readable(connection)
+        with suppress(BlockingIOError):
+            return connection.recv(CHUNK)
+
+
+async def send(connection: socket.socket, data: bytes) -> None:
+    """All of it.
+
+    :raises OSError: the connection is broken.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[connection.send(rest) :]
+        except BlockingIOError:
+            await anyio.wait_writable(connection)
+
+
+def close(connection: socket.socket, *, reset: bool) -> None:
+    """Close it, as one does or with RST."""
+    if reset:
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    connection.close()
+
+
+async def ask(port: int, question: bytes, *, until: bytes = b"", within: float = 1.0) -> bytes:
+    """What a server on this machine answers to the question, up to a text in it.
+
+    Empty, or what came so far, if it does not answer within so many seconds or hangs up.
+    """
+    answer = b""
+    with suppress(OSError), anyio.move_on_after(within):
+        connection = await connect(HOST, port)
+        with connection:
+            await send(connection, question)
+            while chunk := await receive(connection):
+                answer += chunk
+                if until in answer:
+                    break
+    return answer

