@@ -41,6 +41,8 @@ from taskcore.worker.signals import stop_on_signals
 
 __all__ = ["App", "Parts", "SyncApp"]
 
+NO_STORE = "none"  #: the setting that means: no store, although the broker has one
+
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -59,7 +61,7 @@ class App(Router):
 
     :param url: the broker: ``memory://``, ``redis://…``, ``amqp://…``, ``nats://…``; or a backend object. Without one,
         the configuration says.
-    :param store: where results and keys live, if not in the broker: a URL or a store object.
+    :param store: where results and keys live, if not in the broker: a URL, a store object, or ``"none"``: nowhere.
     :param clock: seconds since the epoch; for tests.
     :param settings: any field of :class:`taskcore.config.Settings`.
     :raises InvalidURL: a URL with a typo or an unknown option (TC103).
@@ -87,6 +89,7 @@ class App(Router):
         self._store_given = None if store is None or isinstance(store, str) else store
         self._portal = Portal(self)
         self._token: anyio.lowlevel.EventLoopToken | None = None
+        self._opening: anyio.Event | None = None
         self._begin_anew()
 
     @classmethod
@@ -133,16 +136,26 @@ class App(Router):
         """
         if self._pid != os.getpid():
             self._begin_anew()
+        while self._opening is not None:
+            await self._opening.wait()
         if self._open == 0:
-            self._check_needs()
-            async with AsyncExitStack() as exits:
-                await exits.enter_async_context(self._backend)
-                if self._store is not None:
-                    await exits.enter_async_context(self._store)
-                self._exits = exits.pop_all()
-            self._token = anyio.lowlevel.current_token()
+            self._opening = anyio.Event()
+            try:
+                await self._connect()
+            finally:
+                self._opening.set()
+                self._opening = None
         self._open += 1
         return self
+
+    async def _connect(self) -> None:
+        self._check_needs()
+        async with AsyncExitStack() as exits:
+            await exits.enter_async_context(self._backend)
+            if self._store is not None:
+                await exits.enter_async_context(self._store)
+            self._exits = exits.pop_all()
+        self._token = anyio.lowlevel.current_token()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -307,6 +320,7 @@ class App(Router):
         """At the beginning, and in the child of a fork, where the parent's connections and loop are dead."""
         self._pid = os.getpid()
         self._open = 0
+        self._opening = None
         self._exits = AsyncExitStack()
         self._token = None
         self._connect_to_adapters()
@@ -316,9 +330,9 @@ class App(Router):
         url, store = self.settings.url, self.settings.store
         self._backend: Backend = ObservedBackend(self._backend_given or open_backend(url), self._events)
         self._store: Store | None = self._store_given
-        if self._store is None and store is not None:
+        if self._store is None and store not in (None, NO_STORE):
             self._store = open_store(store)
-        elif self._store is None and self._backend_given is None and has_store(url):
+        elif self._store is None and store is None and self._backend_given is None and has_store(url):
             self._store = open_store(url)
         settings = self.settings
         self._made_client = Client(

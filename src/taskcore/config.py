@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an app is told from outside. All times in seconds, all sizes in bytes.
 
     :param url: the broker.
-    :param store: where keys and results are kept; None = in the broker's own store, if it has one.
+    :param store: where keys and results are kept; None = in the broker's own store, if it has one; "none" = nowhere.
     :param source: the name of this program, written into envelopes.
     :param queues: what a worker listens to, earlier queues first; None = every queue of the app's tasks.
     :param concurrency: how many jobs a worker runs at once.

@@ -76,8 +76,9 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """The work was done before; this is its encoded ending."""
+    """The work was done before: by which job, and its encoded ending."""
 
+    job: str
     ending: bytes
 
 
@@ -179,11 +180,6 @@ class Idempotency:
         sent = msgspec.structs.replace(won.claim, state="sent", until=0.0)
         return Write(key=won.name, value=_encode(sent), expect=won.version, keep=won.window)
 
-    @staticmethod
-    def release(won: Won) -> Write:
-        """The write that forgets the key: its job ended without a committed outcome, so the key may be used again."""
-        return Write(key=won.name, value=None, expect=won.version)
-
 
 def _look(record: Record | None, job: str, now: float) -> Held | Done | None:
     """Why the key cannot be taken, or None if it can."""
@@ -191,7 +187,7 @@ def _look(record: Record | None, job: str, now: float) -> Held | Done | None:
         return None
     claim = decode_claim(record.value)
     if claim.state == "done":
-        return Done(bytes(claim.ending))
+        return Done(claim.job, bytes(claim.ending))
     if claim.state == "held" and claim.job != job and claim.until > now:
         return Held(min(claim.until - now, ASK_AGAIN))
     return None

@@ -41,15 +41,15 @@ class Portal:
 
         :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
         """
-        if _has_loop():
-            raise NotRunning(
-                "a blocking call (.sync) was made inside an event loop, which it would block",
-                fix="await the call without .sync: await task.enqueue(…)",
-            )
+        _refuse_loop("await the call without .sync: await task.enqueue(…)")
         return anyio.from_thread.run(function, *args, token=token if token is not None else self._start())
 
     def hold(self, context: Callable[[], AbstractAsyncContextManager[object]]) -> Callable[[], None]:
-        """Enter a context in the portal's own loop; returns the function that leaves it."""
+        """Enter a context in the portal's own loop; returns the function that leaves it.
+
+        :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
+        """
+        _refuse_loop("use the form without .sync: async with app.running(): …")
         token = self._start()
         return anyio.from_thread.run(self._enter, context, token=token)
 
@@ -100,6 +100,11 @@ class Portal:
         finally:
             self._token = None
             ready.set()
+
+
+def _refuse_loop(fix: str) -> None:
+    if _has_loop():
+        raise NotRunning("a blocking call (.sync) was made inside an event loop, which it would block", fix=fix)
 
 
 def _has_loop() -> bool:

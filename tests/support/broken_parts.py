@@ -147,9 +147,9 @@ mutant(wrapped(MemoryStore, "put", _racy_put), name="store: compares and sets in
 def _core() -> Mapping[str, Any]:
     """Faults of clients and workers."""
 
-    async def ack_first(original: Any, settler: Settler, source: Any, batch: Any) -> None:
-        await settler._settle(source, batch)
-        await original(settler, source, batch)
+    async def ack_first(original: Any, settler: Settler, batch: Any) -> None:
+        await settler._settle(batch)
+        await original(settler, batch)
 
     def no_deadline(original: Any, performer: Performer, job: Any) -> Any:
         with patch.object(performer, "_clock", lambda: 0.0):
@@ -196,6 +196,7 @@ def _core() -> Mapping[str, Any]:
         "core: says nothing": patch("taskcore.observe.Events.emit", lambda *_, **__: None),
         "core: forgets nothing first": wrapped(Performer, "_forget_first", _does_not_forget),
         "core: clears no markers": patch.object(Settler, "_clear_markers", _nothing),
+        "core: lets late endings stand": patch.object(Settler, "_withdraw_endings", _nothing),
         "core: commits any key": patch("taskcore.worker.settling._is_ours", lambda *_: True),
     }
 

@@ -60,6 +60,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _Jumping()
         super().__init__(self._jumping)
+        self._clock_resolution = 1e-7  # after a year, the next larger float is further away than the real clock's
 
     def time(self) -> float:
         """Seconds since the loop was made, as far as timers tell."""

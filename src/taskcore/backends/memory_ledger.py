@@ -42,8 +42,7 @@ PLACES: Final[tuple[Place, ...]] = ("ready", "scheduled", "leased")
 class Job(msgspec.Struct, gc=False, eq=False):
     """A job and where it is.
 
-    ``fence`` grows with each lease; ``since`` is when it came to the end of the queue, ``expires`` when its lease or its
-    delay is over.
+    ``fence`` grows with each lease; ``since`` is when it joined the queue, ``expires`` when its lease or delay is over.
     """
 
     id: str

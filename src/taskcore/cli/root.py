@@ -56,6 +56,7 @@ EXIT_OF: Sequence[tuple[type[TaskcoreError], Exit]] = (
 COMMANDS = {
     "worker": ("Run", "Run jobs until told to stop"),
     "config": ("Check", "Settings, and where each of them came from"),
+    "conformance": ("Check", "What a broker keeps of the delivery contract"),
 }
 
 EPILOG = """
@@ -63,6 +64,7 @@ EPILOG = """
 Examples:
   taskcore worker shop.tasks:app -q mail -c 8
   taskcore config shop.tasks:app --json
+  taskcore conformance redis://localhost:6379/15
 \b
 Exit codes: 0 done, 1 the job failed, 2 usage or settings, 3 app cannot be loaded,
 4 broker cannot be reached, 5 refused by a contract or the broker, 130 interrupted.

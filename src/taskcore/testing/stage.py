@@ -162,7 +162,7 @@ class Stage:
         """
         app = App(
             around(self._make_backend()),
-            store=around_store(self._records()) if self.has_store else None,
+            store=around_store(self._records()) if self.has_store else "none",
             clock=self.now,
             **{**DEFAULTS, "lease": self.lease, **settings},
         )

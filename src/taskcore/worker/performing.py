@@ -192,7 +192,9 @@ class Performer:
         )
         if isinstance(taken, Done):
             first = _already(taken.ending)
-            return Buried(first.reason) if isinstance(first, Buried) else first  # another job's error is not ours
+            if isinstance(first, Buried) and taken.job != job.id:
+                return Buried(first.reason)  # another job's error is not ours
+            return first
         if isinstance(taken, Held):
             return Contended(taken.after)
         job.hold = taken
@@ -284,7 +286,7 @@ class Performer:
     def _is_interruption(self, error: BaseException, slot: Slot) -> bool:
         """Whether this is the worker's own cancellation, and not one that the function invented."""
         if isinstance(error, GeneratorExit):
-            return True
+            return not _in_a_task()  # a loop that is gone closes what it left; in a running one somebody raised it
         if self._cancellation is None:
             self._cancellation = anyio.get_cancelled_exc_class()
         return isinstance(error, self._cancellation) and (
@@ -313,6 +315,14 @@ def _over(job: Job, outcome: Outcome | None) -> Outcome | None:
     if job.delivery.redeliveries or job.delivery.trail:
         job.marker = _marker(job)
     return outcome
+
+
+def _in_a_task() -> bool:
+    try:
+        anyio.get_current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _already(ending: bytes) -> Outcome:

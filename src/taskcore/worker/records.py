@@ -34,9 +34,8 @@ def describe(
 
 def _type_name(error: BaseException) -> str:
     kind = type(error)
-    return (
-        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
-    )
+    known = kind.__module__.partition(".")[0] in ("builtins", "__main__", OURS)
+    return kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def message_of(error: BaseException) -> str:

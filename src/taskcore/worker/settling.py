@@ -40,7 +40,7 @@ from taskcore.logs import logger
 from taskcore.observe import Events
 from taskcore.points import point
 from taskcore.results import Ending, Results, decode_ending
-from taskcore.store import Conflict, Store, Write
+from taskcore.store import Conflict, Store, Version, Write
 from taskcore.worker.hand import Job
 from taskcore.worker.outage import Outage
 
@@ -59,6 +59,7 @@ class Conclusion(msgspec.Struct, gc=False, eq=False):
     :param committed: the key's outcome is written.
     :param tried: the broker was told at least once.
     :param settled: the broker was told, and answered.
+    :param written: the version of the ending, if we wrote it.
     """
 
     job: Job
@@ -69,6 +70,7 @@ class Conclusion(msgspec.Struct, gc=False, eq=False):
     committed: bool = False
     tried: bool = False
     settled: bool = False
+    written: Version | None = None
 
 
 class Settler:
@@ -155,6 +157,8 @@ class Settler:
         point("settle.settled")
         settled = [one for one in batch if one.settled]
         if self._store is not None:
+            if len(settled) < len(batch):
+                await self._withdraw_endings(self._store, [one for one in batch if not one.settled])
             await self._clear_markers(self._store, settled)
         self._report(settled)
 
@@ -194,7 +198,9 @@ class Settler:
         if not writes:
             return
         for one, answer in zip(ended, await store.put_many(writes), strict=True):
-            if isinstance(answer, Conflict) and answer.current is not None and answer.current.value != one.ending:
+            if not isinstance(answer, Conflict):
+                one.written = answer
+            elif answer.current is not None and answer.current.value != one.ending:
                 self._events.emit("result.ignored", job_id=one.job.id)
                 one.verdict = _as_it_stands(one, decode_ending(answer.current.value))
 
@@ -221,6 +227,19 @@ class Settler:
                 one.settled = True
             else:
                 self._lost(one.job)
+
+    async def _withdraw_endings(self, store: Store, batch: Sequence[Conclusion]) -> None:
+        """The lease was lost between our last look and the settling: what we wrote then is not the job's ending (C7).
+
+        A key's outcome stands: it was committed under a fence of its own, and whoever has the job now will find it.
+        """
+        writes = [
+            Write(key=f"job/{one.job.id}", value=None, expect=one.written)
+            for one in batch
+            if one.written is not None and one.job.hold is None
+        ]
+        if writes:
+            await store.put_many(writes)
 
     async def _clear_markers(self, store: Store, batch: Sequence[Conclusion]) -> None:
         """A start that ended is no crash; one that was interrupted never happened."""
@@ -266,16 +285,16 @@ def _key_write(conclusion: Conclusion, hold: Won) -> Write:
     """What the end of a job means for its key."""
     if isinstance(conclusion.outcome, Succeeded | Unencodable) and conclusion.ending is not None:
         return Idempotency.complete(hold, conclusion.ending)
-    if isinstance(conclusion.verdict, Retry | Release):
-        return Idempotency.give_back(hold)
-    return Idempotency.release(hold)
+    # Given back, and not deleted, even when the job is to die: it may be handed out once more before its death is
+    # durable, and then nobody else may have taken the key for free. A sender who meets it sees that its job is dead.
+    return Idempotency.give_back(hold)
 
 
 def _is_ours(conclusion: Conclusion, conflict: Conflict) -> bool:
     """The write was done by an earlier try whose answer was lost."""
     hold = conclusion.job.hold
     if conflict.current is None or hold is None:
-        return conflict.current is None and isinstance(conclusion.verdict, Bury)
+        return False
     standing = decode_claim(conflict.current.value)
     return standing.job == hold.claim.job and standing.fence == hold.claim.fence
 

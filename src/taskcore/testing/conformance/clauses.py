@@ -1,0 +1,66 @@
+"""The clauses of the delivery contract, by number: a name, and what it means in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+__all__ = ["CLAUSES", "NOT_PROMISED", "Clause"]
+
+
+class Clause(NamedTuple):
+    """One promise."""
+
+    name: str
+    means: str
+
+
+CLAUSES: Final[Mapping[str, Clause]] = {
+    "C1": Clause(
+        "no loss",
+        "A job whose enqueue returned is always in at least one durable place, and at rest in exactly one.",
+    ),
+    "C2": Clause(
+        "no invention", "Whatever starts was enqueued by somebody, once for each id, and arrives byte for byte."
+    ),
+    "C3": Clause("bounded", "A job starts at most `attempts` + `crashes` times."),
+    "C4": Clause("progress", "With a healthy worker and broker every job ends, and recovery needs no new traffic."),
+    "C5": Clause("monotone", "Attempts, crashes, fences and errors never shrink, whoever crashes."),
+    "C6": Clause("one lease", "At most one unexpired lease exists for a job."),
+    "C7": Clause("fencing", "Settling or extending under a lost lease changes nothing durable and is reported."),
+    "C8": Clause("ack last", "The broker forgets a job only after its result, retry copy or dead letter is confirmed."),
+    "C9": Clause("at most once", "With `at_most_once` a job is forgotten before it starts: one start, no retry."),
+    "C10": Clause(
+        "once per key", "Within a key's window at most one outcome is committed, and duplicates get that one."
+    ),
+    "C11": Clause("order", "The order of jobs is not promised, so nothing may rest on it."),
+    "C12": Clause(
+        "poison", "A job that kills its process is dead after `crashes` starts; jobs beside it are never blamed."
+    ),
+    "C13": Clause(
+        "dead letter", "It holds the bytes as they came, errors, counters, reason and queue; a replay links back."
+    ),
+    "C14": Clause("cancel", "After `cancel()` returned True nothing starts, and there is one ending only."),
+    "C15": Clause("expiry", "Nothing starts after its deadline, and what expires is recorded."),
+    "C16": Clause("schedule", "Nothing starts before its time, and a schedule survives a reconnect."),
+    "C17": Clause("backoff", "A retry does not start before its wait is over."),
+    "C18": Clause("terminal", "An ending never changes; a replay is a new job."),
+    "C19": Clause(
+        "nothing silent", "Whatever is discarded, suppressed, foreign or lost raises a counter and an event."
+    ),
+    "C20": Clause(
+        "isolation", "Malformed, foreign or oversized bytes become dead letters and do not hold up their neighbours."
+    ),
+    "C21": Clause(
+        "shutdown", "After the first signal nothing starts; what is given back is visible at once and costs nothing."
+    ),
+    "C22": Clause("no hang", "Every call ends within its time limit."),
+    "C23": Clause("bounded storage", "Whatever is stored has an end; after draining, storage is as it was before."),
+    "C24": Clause(
+        "validated", "A function never runs with arguments that do not fit; such a call never leaves its caller."
+    ),
+    "C25": Clause("survives", "No task, hook, result, error or message can end or wedge a worker."),
+}
+
+#: Clauses that promise nothing, so that there is nothing to check.
+NOT_PROMISED: Final = frozenset({"C11"})

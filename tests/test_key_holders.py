@@ -1,0 +1,149 @@
+"""Running with an idempotency key: one committed outcome, whoever dies, waits or comes too late (C7, C10)."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from faulty import doomed, letters
+from shop import HOUR, LEASE, Shop
+
+from taskcore import Dead, JobFailed, Retry
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
+
+
+@pytest.fixture
+def shop():
+    """Two programs, one key."""
+    return Shop()
+
+
+async def test_a_dead_job_releases_its_key(shop):
+    """What failed may be tried again under the same key."""
+    async with shop.one.running():
+        first = await shop.charge.enqueue("a", -1)
+        with pytest.raises(JobFailed):
+            await first.result(timeout=5)
+        second = await shop.charge.enqueue("a", 5)
+
+        assert await second.result(timeout=5) == "run 2 by one"
+    assert second.id != first.id
+
+
+async def test_an_expired_job_releases_its_key(shop):
+    """A job that never started has done nothing, so its key is free."""
+    async with shop.one:
+        first = await shop.charge.using(expires=1.0).enqueue("a")
+        await anyio.sleep(2)
+        async with shop.one.running():
+            await first.outcome(timeout=5)
+            await shop.one.drain(timeout=5)
+            second = await shop.charge.enqueue("a")
+
+            assert await second.result(timeout=5) == "run 1 by one"
+    assert second.id != first.id
+
+
+async def test_a_cancelled_job_releases_its_key(shop):
+    """What never starts leaves its key to the next."""
+    async with shop.one:
+        first = await shop.charge.enqueue("a")
+        assert await first.cancel()
+        async with shop.one.running():
+            second = await shop.charge.enqueue("a")
+
+            assert await second.result(timeout=5) == "run 1 by one"
+
+
+async def test_poison_releases_its_key():
+    """A job that was buried for killing its process does not keep its key."""
+    shop = Shop(crashes=1)
+    shop.seconds["one"] = HOUR
+    async with shop.one:
+        first = await shop.charge.enqueue("a")
+        async with doomed(shop.one):
+            await shop.runs.wait()
+        async with shop.two.running():
+            assert await shop.two.tasks["charge"].job(first.id).outcome(timeout=2 * LEASE) == Dead("poison", None)
+            await shop.two.drain(timeout=5)
+            second = await shop.two.tasks["charge"].enqueue("a")
+
+            assert await second.result(timeout=5) == "run 2 by two"
+
+
+async def test_retries_keep_the_key():
+    """Between two attempts the key stays with its job."""
+    shop = Shop(retry=Retry(attempts=3, base=100.0, factor=1.0, jitter="none"))
+    async with shop.one.running():
+        first = await shop.charge.enqueue("a", -1)
+        await anyio.sleep(50)
+        second = await shop.charge.enqueue("a", -1)
+
+        assert second.id == first.id
+        with pytest.raises(JobFailed):
+            await first.result()
+    assert [order for _, order, _ in shop.runs] == ["a"] * 3
+    fences = [fence for *_, fence in shop.runs]
+    assert fences == sorted(set(fences))
+
+
+async def test_a_dead_holder_is_replaced(shop):
+    """When the worker that holds a key dies, the next holder of the job takes it with a higher fence (F66)."""
+    shop.seconds["one"] = HOUR
+    async with shop.one:
+        job = await shop.charge.enqueue("a")
+        async with doomed(shop.one):
+            await shop.runs.wait()
+        async with shop.two.running():
+            assert await shop.two.tasks["charge"].job(job.id).result(timeout=2 * LEASE) == "run 2 by two"
+
+    (_, _, first), (_, _, second) = shop.runs
+    assert first < second
+
+
+async def test_a_holder_that_lost_its_lease_commits_nothing(shop):
+    """Who was thought dead and is not cannot overwrite the outcome of who took over (C7, C10)."""
+    shop.seconds |= {"one": 1.5 * LEASE, "two": LEASE}
+    async with doomed(shop.one, concurrency=1), shop.two:
+        job = await shop.charge.enqueue("a")
+        await shop.runs.wait()
+        shop.backend.sources[0].frozen = True
+        async with shop.two.running():
+            assert await job.result(timeout=5 * LEASE) == "run 2 by two"
+            await anyio.sleep(LEASE)
+            duplicate = await shop.charge.enqueue("a")
+
+            assert await duplicate.result(timeout=1) == "run 2 by two"
+    assert shop.one.counters["job.succeeded"] == 0
+    assert len(shop.runs) == 2
+
+
+async def test_two_jobs_with_one_key_have_one_outcome():
+    """When two jobs bear one key, because its window was over too soon, one runs, and the other gets its outcome."""
+    shop = Shop(key_window=10.0)
+    shop.seconds["one"] = 30.0
+    async with shop.one:
+        first = await shop.charge.enqueue("a")
+        await anyio.sleep(11)
+        second = await shop.charge.enqueue("a")
+        assert first.id != second.id
+
+        async with shop.one.running():
+            results = [await job.result(timeout=100) for job in (first, second)]
+    assert results == ["run 1 by one"] * 2
+    assert len(shop.runs) == 1
+
+
+async def test_waiting_for_a_key_uses_no_attempt():
+    """A job that waits for the holder of its key is neither failed nor retried, however long it takes."""
+    shop = Shop(key_window=10.0)
+    shop.seconds["one"] = 10 * LEASE
+    async with shop.one:
+        first = await shop.charge.enqueue("a")
+        await anyio.sleep(11)
+        second = await shop.charge.enqueue("a")
+        async with shop.one.running():
+            assert await second.result() == await first.result()
+            assert await letters(shop.one) == []
+    assert shop.one.counters["job.retried"] == 0
+    assert shop.one.counters["job.contended"] > 0

@@ -1,0 +1,58 @@
+"""The gate: every seeded bug is found, by the model's random stories or by the sweep, within its budget."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from mutants import MUTANTS
+
+from taskcore.testing.model import DEFAULT, machine
+from taskcore.testing.model_tale import Broken
+from taskcore.testing.stage import Stage
+from taskcore.testing.sweep import cases, run
+
+BUDGET = settings(
+    DEFAULT,
+    max_examples=400,
+    derandomize=True,
+    database=None,
+    phases=(Phase.generate,),
+    report_multiple_bugs=False,
+    print_blob=False,
+)
+
+
+def make_stage():
+    """As in the tests of the model."""
+    return Stage.in_memory(lease=32.0)
+
+
+def play_stories():
+    """Random stories, always the same ones; not shrunk, because finding is all that counts here."""
+    run_state_machine_as_test(machine(make_stage), settings=BUDGET)
+
+
+def sweep():
+    """Every case until one fails. Recorded anew, because a bug may bring crash points of its own."""
+    for case in cases(make_stage):
+        try:
+            run(case, make_stage)
+        except AssertionError as error:
+            raise Broken("sweep", f"{case}: {error}") from error
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_bug_is_found(mutant):
+    """A suite that does not notice this bug is decoration."""
+    hunt = {"model": play_stories, "sweep": sweep}[mutant.found_by]
+    with mutant.plant(), pytest.raises((Broken, TimeoutError)) as caught:
+        hunt()
+    print(f"{mutant.name}: {mutant.found_by}: {str(caught.value).rpartition('→')[2].strip()}")
+
+
+def test_there_are_enough_of_them():
+    """Both hunters have something to find."""
+    assert len(MUTANTS) >= 18
+    assert {mutant.found_by for mutant in MUTANTS} == {"model", "sweep"}

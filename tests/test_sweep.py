@@ -1,0 +1,49 @@
+"""The sweep over the in-memory broker: whatever dies wherever, nothing is lost, doubled or forgotten."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from taskcore.points import POINTS
+from taskcore.testing.crashing import CRASHED
+from taskcore.testing.stage import Stage
+from taskcore.testing.sweep import Case, cases, run
+from taskcore.testing.sweep_child import Orders, follow
+
+LEASE = 32.0
+CASES = list(cases(lambda: Stage.in_memory(lease=LEASE)))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_crash(case):
+    """Whoever dies at this point, the job ends once, completely, and leaves nothing behind."""
+    run(case, lambda: Stage.in_memory(lease=LEASE))
+
+
+def test_every_point_is_swept():
+    """A crash point that no operation passes is not tested by anything."""
+    assert set(POINTS) == {case.point for case in CASES if case.point}
+
+
+def test_an_unknown_point_is_an_error():
+    """A case that never reaches its point proves nothing, and says so."""
+    with pytest.raises(AssertionError, match="does not pass"):
+        run(Case("succeed", "no.such.point", 1, "fresh"), lambda: Stage.in_memory(lease=LEASE))
+
+
+def test_a_process_can_die_at_a_point(tmp_path):
+    """The same crash for real: the process that follows the orders ends at the point, without any cleaning up."""
+    orders = Orders(
+        url="memory://",
+        store=None,
+        case=Case("enqueue", "enqueue.claimed", 1, "unknown"),
+        queue="q",
+        mark="m",
+        lease=1.0,
+        margin=0.0,
+        ledger=str(tmp_path / "starts"),
+        key="m-key",
+    )
+    assert follow(orders) == CRASHED
+    assert follow(msgspec.structs.replace(orders, case=orders.case._replace(point="no.such.point"))) == 0
