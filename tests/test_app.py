@@ -17,6 +17,7 @@ from taskcore import (
     NotRunning,
     Retry,
     Router,
+    StoreRequired,
 )
 from taskcore.backends.memory import MemoryBackend
 
@@ -252,6 +253,19 @@ async def test_a_worker_that_fails_ends_the_program():
         async with app.running():
             await greet.enqueue("Ada")
             await anyio.sleep(10)
+
+
+async def test_a_task_that_wants_a_store_is_refused():
+    """keep_result said aloud on an app without a store is refused when the app starts."""
+    app = App(MemoryBackend(), clock=clock)
+
+    @app.task(keep_result=60.0)
+    async def good() -> int:
+        return 7
+
+    with pytest.raises(StoreRequired, match="good keeps its results"):
+        async with app:
+            pass
 
 
 # ── URLs and settings ────────────────────────────────────────────────────────────────────────────

@@ -201,7 +201,7 @@ async def test_a_refused_job_gives_its_key_back():
     app = App("memory://?limit=1", clock=clock)
 
     @app.task(key="order")
-    async def charge(order: str) -> None: ...
+    async def charge(order: str, amount: int = 1) -> None: ...
 
     async with app:
         await charge.enqueue("a")
@@ -209,7 +209,7 @@ async def test_a_refused_job_gives_its_key_back():
             await charge.enqueue("b")
         await app.purge("default")
 
-        assert (await charge.enqueue("b")).id
+        assert (await charge.enqueue("b", 2)).id
         assert (await app.stats()).ready == 1
 
 

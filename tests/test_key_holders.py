@@ -44,11 +44,13 @@ async def test_an_expired_job_releases_its_key(shop):
     assert second.id != first.id
 
 
-async def test_a_cancelled_job_releases_its_key(shop):
-    """What never starts leaves its key to the next."""
+@pytest.mark.parametrize("remade", [False, True])
+async def test_a_cancelled_job_releases_its_key(shop, remade):
+    """What never starts leaves its key to the next, also if its handle was made anew from its id."""
     async with shop.one:
         first = await shop.charge.enqueue("a")
-        assert await first.cancel()
+        handle = shop.charge.job(first.id) if remade else first
+        assert await handle.cancel()
         async with shop.one.running():
             second = await shop.charge.enqueue("a")
 

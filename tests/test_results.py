@@ -288,19 +288,6 @@ async def test_results_without_a_store():
             await job.result()
 
 
-async def test_a_task_that_wants_a_store_is_refused():
-    """keep_result said aloud on an app without a store is refused when the app starts."""
-    app = App(MemoryBackend(), clock=clock)
-
-    @app.task(keep_result=60.0)
-    async def good() -> int:
-        return 7
-
-    with pytest.raises(StoreRequired, match="good keeps its results"):
-        async with app:
-            pass
-
-
 async def test_status(app):
     """A job's story in one word each."""
 

@@ -118,3 +118,14 @@ def test_a_killed_process_leaves_nothing_behind(start):
     program.kill(signal.SIGKILL)
 
     assert program.end()[:2] == (-signal.SIGKILL, [])
+
+
+def test_a_blocked_thread_does_not_hold_up_the_end(start):
+    """A program that was told twice to stop ends, though a thread that nobody can interrupt still works."""
+    program = start("thread", grace=60.0)
+    program.kill()
+    program.kill()
+    code, said, seconds = program.end()
+
+    assert (code, said) == (0, ["ready 2 leased 0"])
+    assert seconds < 5

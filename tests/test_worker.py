@@ -241,38 +241,6 @@ async def test_deadline_does_not_interrupt(app):
         assert await (await slow.using(expires=10.0).enqueue()).result(timeout=60) == "done"
 
 
-async def test_at_most_once(app):
-    """Forgotten by the broker before it starts: one start, whatever happens, and the outcome is still told (C9)."""
-    starts = []
-
-    @app.task(delivery="at_most_once", retry=5)
-    async def fail() -> None:
-        starts.append((await app.stats()).leased)
-        raise ConnectionError("no")
-
-    async with app.running():
-        job = await fail.enqueue()
-        with pytest.raises(JobFailed, match="no"):
-            await job.result(timeout=5)
-        await app.drain(timeout=100)
-
-    assert starts == [0]
-    assert app.counters["job.failed"] == 1
-    assert app.counters["job.lost"] == 0
-
-
-async def test_at_most_once_may_take_long(app):
-    """There is no lease that such a job could lose."""
-
-    @app.task(delivery="at_most_once")
-    async def slow() -> str:
-        await anyio.sleep(1000.0)
-        return "done"
-
-    async with app.running():
-        assert await (await slow.enqueue()).result() == "done"
-
-
 async def test_concurrency(app):
     """No more jobs run at once than allowed, and no fewer."""
     running, peaks = 0, []

@@ -19,7 +19,7 @@ __all__ = ["logger"]
 class _Harmless(_Adapter):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         try:
-            super().log(level, msg, *args, **kwargs)
+            super().log(level, msg, *args, **{"stacklevel": 2, **kwargs})  # the place that is named is the caller's
         except Exception:  # noqa: BLE001 - a broken handler is the user's; it is told where logging tells its own errors
             with suppress(Exception):
                 traceback.print_exc(file=sys.stderr)

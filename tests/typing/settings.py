@@ -16,5 +16,5 @@ assert_type(load().sources["url"], str)
 assert_type(duration("1h30m"), float)
 assert_type(mask_url("redis://ada:secret@host"), str)
 
-load().settings.url = "redis://"  # type: ignore[misc]  # settings are frozen
-Settings("memory://")  # type: ignore[call-arg]  # by keyword only
+load().settings.url = "redis://"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # frozen
+Settings("memory://")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # by keyword only

@@ -20,6 +20,7 @@ from taskcore.worker.concluding import Concluder
 from taskcore.worker.executors import Executors
 from taskcore.worker.hand import Job, Slot
 from taskcore.worker.keeping import Deadlines, Keeper
+from taskcore.worker.outage import Outages
 from taskcore.worker.performing import Performer
 from taskcore.worker.settling import Conclusion, Settler
 
@@ -44,13 +45,17 @@ class Hands:
         self._backend = backend
         self._slot = Slot()
         self._in_hand: set[Job] = set()
-        self._keeper = Keeper(self._in_hand, store, events, lease=self._lease, lost=self._lose, clock=clock)
+        outages = Outages("broker", events)
+        self._keeper = Keeper(
+            self._in_hand, store, events, lease=self._lease, lost=self._lose, clock=clock, outage=outages.part()
+        )
         self._settler = Settler(
             store,
             events,
             forget=self._in_hand.discard,
             lease_over=self._keeper.lease_over,
             keys=self._keeper.keys,
+            outage=outages.part(),
         )
         keep = app.settings.keep_result if store is not None else None
         self._concluder = Concluder(park_for=app.settings.park_for, keep_result=keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 import signal
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_process
-import anyio.to_thread
 
 from taskcore.envelope import decode_envelope, decode_trail
 from taskcore.errors import InvalidContract
 from taskcore.options import RunsIn
 from taskcore.worker.context import Context, running
 from taskcore.worker.records import message_of, place_of, trace_of
+from taskcore.worker.threads import Threads
 
 if TYPE_CHECKING:
     from taskcore.task import Task
@@ -47,18 +48,21 @@ class Executors:
     def __init__(self, *, threads: int, processes: int) -> None:
         self.rooms: Mapping[RunsIn, int] = {"thread": threads, "process": processes}
         self._limiters = {kind: anyio.CapacityLimiter(number) for kind, number in self.rooms.items()}
+        self._threads = Threads()
         self._no_limit = anyio.CapacityLimiter(math.inf)
 
     def room(self, runs_in: RunsIn) -> anyio.CapacityLimiter | None:
         """What a job has to enter before it starts, so that waiting for a thread does not count as running."""
         return self._limiters.get(runs_in)
 
+    def close(self) -> None:
+        """No more jobs will come; threads that still run are not waited for."""
+        self._threads.close()
+
     async def in_thread(self, task: Task[..., Any], arguments: Any) -> Any:
         """Run in a thread. A thread cannot be killed: on cancellation it is left alone, its result thrown away."""
         contract = task.contract
-        return await anyio.to_thread.run_sync(
-            contract.spread, contract.function, arguments, abandon_on_cancel=True, limiter=self._no_limit
-        )
+        return await self._threads.run(contract.spread, contract.function, arguments)
 
     async def in_process(self, task: Task[..., Any], job: Job, fence: int) -> bytes:
         """Run in a process, which is killed on cancellation; returns the encoded result.
@@ -96,7 +100,7 @@ def _perform(module: str, qualname: str, told: tuple[bytes, bytes, str, int, int
 def _that_can_travel(error: BaseException) -> BaseException:
     """The error, if it can be rebuilt from its parts in the other process, else its type and text."""
     try:
-        ForkingPickler.loads(ForkingPickler.dumps(error))  # as it will travel, between this program and itself
+        ForkingPickler.dumps(copy.copy(error))  # as it will travel, between this program and itself
     except Exception:  # noqa: BLE001 - this runs the error's own code
         return ProcessError(f"{type(error).__qualname__}: {message_of(error)}")
     return error

@@ -28,6 +28,7 @@ class Keeper:
     :param in_hand: every job from its receiving to its settling.
     :param lost: called with a job whose lease was lost.
     :param clock: seconds since the epoch.
+    :param outage: told when the broker cannot be reached, and when it can again.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Keeper:
         lease: float,
         lost: Callable[[Job], None],
         clock: Callable[[], float],
+        outage: Outage,
     ) -> None:
         self._in_hand = in_hand
         self._store = store
@@ -47,7 +49,7 @@ class Keeper:
         self._lost = lost
         self._clock = clock
         self._extended: dict[Source, float] = {}  # when we last asked for all leases of a source, and were heard
-        self._outage = Outage("broker (leases)", events)
+        self._outage = outage
         self._idle = anyio.Event()
         self.keys = anyio.Lock()
 
@@ -64,6 +66,7 @@ class Keeper:
         pause = self._lease / 3
         while True:
             if not self._in_hand:  # an idle worker sleeps: days may pass until somebody sends a job
+                self._outage.up()
                 self._idle = anyio.Event()
                 await self._idle.wait()
             asleep = anyio.current_time()

@@ -7,39 +7,64 @@ import anyio
 from taskcore.logs import logger
 from taskcore.observe import Events
 
-__all__ = ["Outage"]
+__all__ = ["Outage", "Outages"]
 
 log = logger("taskcore.worker")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  #: seconds between two attempts to reach a broker
 
 
-class Outage:
-    """The state of one connection, as its user sees it."""
+class Outages:
+    """One broker or store as all parts of a worker see it: gone when one cannot reach it, back when all can.
+
+    :param what: its name in the log.
+    """
 
     def __init__(self, what: str, events: Events) -> None:
         self._what = what
         self._events = events
-        self._since: float | None = None
-        self._pause = FIRST_PAUSE
+        self._since = 0.0
+        self._parts: set[Outage] = set()
 
-    async def down(self, error: BaseException) -> None:
-        """It failed: say so the first time, then wait a little longer each time."""
-        if self._since is None:
+    def part(self) -> Outage:
+        """The view of one part: what receives, what settles, what keeps leases."""
+        return Outage(self)
+
+    def lost(self, part: Outage, error: BaseException) -> None:
+        """A part cannot reach it."""
+        if not self._parts:
             self._since = anyio.current_time()
             log.warning("%s lost: %s; running jobs go on, trying again", self._what, _first_line(error))
             self._events.emit("broker.lost", what=self._what, error=error)
-        await anyio.sleep(self._pause)
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self._parts.add(part)
 
-    def up(self) -> None:
-        """It works: say so if it did not before."""
-        if self._since is not None:
+    def found(self, part: Outage) -> None:
+        """A part can reach it again."""
+        self._parts.discard(part)
+        if not self._parts:
             seconds = anyio.current_time() - self._since
             log.warning("%s back after %.1f s", self._what, seconds)
             self._events.emit("broker.back", what=self._what, seconds=seconds)
-            self._since = None
-            self._pause = FIRST_PAUSE
+
+
+class Outage:
+    """One part's view."""
+
+    def __init__(self, outages: Outages) -> None:
+        self._outages = outages
+        self._pause: float | None = None
+
+    async def down(self, error: BaseException) -> None:
+        """It failed: wait a little longer each time."""
+        self._outages.lost(self, error)
+        self._pause = FIRST_PAUSE if self._pause is None else min(self._pause * 2, LONGEST_PAUSE)
+        await anyio.sleep(self._pause)
+
+    def up(self) -> None:
+        """It works."""
+        if self._pause is not None:
+            self._pause = None
+            self._outages.found(self)
 
 
 def _first_line(error: BaseException) -> str:

@@ -40,7 +40,7 @@ from taskcore.logs import logger
 from taskcore.observe import Events
 from taskcore.points import point
 from taskcore.results import Ending, Results, decode_ending
-from taskcore.store import Conflict, Store, Version, Write
+from taskcore.store import ABSENT, Conflict, Store, Version, Write
 from taskcore.worker.hand import Job
 from taskcore.worker.outage import Outage
 
@@ -77,6 +77,7 @@ class Settler:
     """Carries conclusions to store and broker, a batch at a time.
 
     :param forget: called with each job that is no longer in hand.
+    :param outage: told when the broker cannot be reached, and when it can again.
     :param lease_over: whether a job's lease has ended by our own clock.
     """
 
@@ -88,6 +89,7 @@ class Settler:
         forget: Callable[[Job], None],
         lease_over: Callable[[Job, float], bool],
         keys: anyio.Lock,
+        outage: Outage,
     ) -> None:
         self._store = store
         self._events = events
@@ -95,7 +97,7 @@ class Settler:
         self._lease_over = lease_over
         self._keys = keys
         self._concluded = Collector[Conclusion](full=FULL)
-        self._outage = Outage("broker (settling)", events)
+        self._outage = outage
 
     @property
     def is_behind(self) -> bool:
@@ -116,11 +118,10 @@ class Settler:
             while batch := self._still_ours(batch):
                 try:
                     await self.commit(batch)
+                    break
                 except BrokerUnavailable as error:
                     await self._outage.down(error)
-                else:
-                    self._outage.up()
-                    break
+            self._outage.up()
 
     def _still_ours(self, batch: list[Conclusion]) -> list[Conclusion]:
         """Without those whose lease is over: somebody else may run them, so hands off (C7)."""
@@ -165,12 +166,16 @@ class Settler:
     async def _commit_keys(self, store: Store, batch: Sequence[Conclusion]) -> None:
         """The outcome of a key is what its holder says; a job whose hold was taken by another waits for the other's."""
         async with self._keys:  # a hold that is being prolonged at this moment has another version in a moment
-            answers = await store.put_many([_key_write(one, one.job.hold) for one in batch if one.job.hold is not None])
+            writes = [_key_write(one, one.job.hold) for one in batch if one.job.hold is not None]
+            answers = list(await store.put_many(writes))
+            for index, answer in enumerate(answers):
+                if isinstance(answer, Conflict) and answer.current is None:  # its window ended before it did
+                    [answers[index]] = await store.put_many([msgspec.structs.replace(writes[index], expect=ABSENT)])
         for conclusion, answer in zip(batch, answers, strict=True):
             conclusion.committed = True
             if isinstance(answer, Conflict) and not _is_ours(conclusion, answer):
                 self._events.emit("key.lost", **conclusion.job.facts)
-                if isinstance(conclusion.verdict, Ack):
+                if isinstance(conclusion.verdict, Ack) or isinstance(conclusion.outcome, Unencodable):
                     conclusion.verdict = Retry(1.0, conclusion.job.delivery.trail)
                     conclusion.ending = None
 

@@ -30,7 +30,7 @@ from taskcore.worker.executors import Executors
 from taskcore.worker.hand import Job, Slot
 from taskcore.worker.keeping import Deadlines, Keeper
 from taskcore.worker.lanes import Lane, lanes_of
-from taskcore.worker.outage import Outage
+from taskcore.worker.outage import Outages
 from taskcore.worker.performing import Performer
 from taskcore.worker.settling import Settler
 
@@ -73,6 +73,7 @@ class Worker:
         name: str,
     ) -> None:
         self._backend = backend
+        self._executors = executors
         self._events = events
         self._lease = lease
         self._grace = grace
@@ -82,15 +83,23 @@ class Worker:
         self._slots = [Slot() for _ in range(concurrency)]
         self._idle: list[Slot] = []
         self._waking = False
-        self._store_outage = Outage("store", events)
+        self._store_outage = Outages("store", events).part()
+        self._broker_outages = outages = Outages("broker", events)
         self._lanes = lanes_of(queues, tasks.values(), concurrency=concurrency, rooms=executors.rooms)
         self._reading = {lane: anyio.CancelScope() for lane in self._lanes}
         self._stopping = anyio.Event()
         self._quiet = anyio.Event()
         self._deadlines = Deadlines(self._slots)
-        self._keeper = Keeper(self._in_hand, store, events, lease=lease, lost=self._lose, clock=clock)
+        self._keeper = Keeper(
+            self._in_hand, store, events, lease=lease, lost=self._lose, clock=clock, outage=outages.part()
+        )
         self._settler = Settler(
-            store, events, forget=self._forget, lease_over=self._keeper.lease_over, keys=self._keeper.keys
+            store,
+            events,
+            forget=self._forget,
+            lease_over=self._keeper.lease_over,
+            keys=self._keeper.keys,
+            outage=outages.part(),
         )
         self._performer = Performer(
             tasks,
@@ -139,12 +148,13 @@ class Worker:
                 self._settler.close()
                 settling.cancel_scope.deadline = anyio.current_time() + LAST_SETTLING
             helpers.cancel_scope.cancel()
+            self._executors.close()
 
     # ── receiving ──
 
     async def _read(self, lane: Lane, source: Source) -> None:
         """Receive as much as there is room for, and never more."""
-        outage = Outage("broker", self._events)
+        outage = self._broker_outages.part()
         with self._reading[lane]:
             while not self._stopping.is_set():
                 room = 0 if self._settler.is_behind else lane.room(len(self._idle), len(self._inbox))

@@ -1,0 +1,104 @@
+"""Threads that run tasks, and that cannot keep a process alive.
+
+A thread cannot be interrupted. The usual pools wait for their threads when the interpreter ends, so that a function
+that never returns would keep a stopped worker's process for ever. These threads are daemons: what still runs in them
+when the process ends is cut off, and its lease runs out.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from queue import SimpleQueue
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+
+__all__ = ["Threads"]
+
+
+class Threads:
+    """As many threads as there are functions running; idle ones are used again."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Thread] = []
+        self._closed = False
+
+    async def run(self, function: Callable[..., Any], *args: object) -> Any:
+        """What the function returns. On cancellation it is left alone, and what it returns is thrown away."""
+        errand = _Errand(function, args)
+        thread = self._idle.pop() if self._idle else _Thread(self._back)
+        thread.errands.put(errand)
+        await errand.ended.wait()
+        if errand.error is not None:
+            raise errand.error
+        return errand.result
+
+    def close(self) -> None:
+        """End the idle threads now, the others when their function returns."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().errands.put(None)
+
+    def _back(self, thread: _Thread) -> None:
+        if self._closed:
+            thread.errands.put(None)
+        else:
+            self._idle.append(thread)
+
+
+class _Errand:
+    """One function to run, and what came of it."""
+
+    __slots__ = ("args", "context", "ended", "error", "function", "result", "token")
+
+    def __init__(self, function: Callable[..., Any], args: tuple[object, ...]) -> None:
+        self.function = function
+        self.args = args
+        self.context = _context()
+        self.token = anyio.lowlevel.current_token()
+        self.ended = anyio.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def do(self) -> None:
+        try:
+            self.result = self.context.run(self.function, *self.args)
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits, SystemExit included
+            self.error = error
+
+
+def _context() -> Context:
+    """The caller's context, without the mark by which libraries see that they are called from an event loop."""
+    context = copy_context()
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, None)
+    return context
+
+
+class _Thread(threading.Thread):
+    """Runs one errand after the other."""
+
+    def __init__(self, back: Callable[[_Thread], None]) -> None:
+        super().__init__(name="taskcore-task", daemon=True)
+        self.errands: SimpleQueue[_Errand | None] = SimpleQueue()
+        self._back = back
+        self.start()
+
+    def run(self) -> None:
+        while (errand := self.errands.get()) is not None:
+            errand.do()
+            try:
+                anyio.from_thread.run_sync(self._report, errand, token=errand.token)
+            except Exception:  # noqa: BLE001 - each loop has its own error for this: it has ended, so nobody waits
+                return
+
+    def _report(self, errand: _Errand) -> None:
+        """In the event loop."""
+        errand.ended.set()
+        self._back(self)

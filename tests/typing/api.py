@@ -1,0 +1,209 @@
+"""The public interface as type checkers see it; read by them, never run.
+
+Every ``ignore`` marks a mistake that a checker has to find: one that it does not find is an unused ignore, which is an
+error itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, assert_type
+
+from taskcore import (
+    App,
+    Call,
+    Cancelled,
+    Dead,
+    DeadLetter,
+    Expired,
+    Failed,
+    Job,
+    JobOutcome,
+    JobStatus,
+    QueueStats,
+    Retry,
+    Router,
+    Succeeded,
+    SyncJob,
+    current,
+)
+from taskcore.task import AsyncTask, PlainTask
+
+app = App("memory://")
+router = Router()
+
+
+@dataclass
+class Receipt:
+    """A result."""
+
+    number: int
+
+
+# ── declaring ────────────────────────────────────────────────────────────────────────────────────
+
+
+@app.task
+async def greet(name: str, times: int = 1) -> str:
+    """Bare, async."""
+    return name * times
+
+
+@app.task
+def add(a: int, b: int) -> int:
+    """Bare, plain."""
+    return a + b
+
+
+@app.task(
+    queue="billing", retry=Retry(attempts=8, on=(ConnectionError,)), key="order", raises=(ValueError,), timeout=30.0
+)
+async def charge(order: int, *, amount: float = 1.0) -> Receipt:
+    """With options, async."""
+    return Receipt(order)
+
+
+@router.task(runs_in="process", retry=None, keep_result=None)
+def compute(numbers: list[int]) -> dict[str, int]:
+    """With options, plain, on a router."""
+    return {"sum": sum(numbers)}
+
+
+@app.task()
+async def nothing() -> None:
+    """Without arguments and result."""
+
+
+app.task(delivery="sometimes")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+app.task(retry="often")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+app.task(runs_in="cloud")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+app.task(tiemout=3.0)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+app.include(app)
+app.include("tasks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# ── calling is calling the function ──────────────────────────────────────────────────────────────
+
+
+assert_type(add(1, 2), int)
+assert_type(compute([1]), dict[str, int])
+coroutine = assert_type(greet("Ada"), Coroutine[Any, Any, str])
+add("1", 2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+wrong = greet()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def kinds(one: AsyncTask[[str, int], str], two: PlainTask[[int, int], int]) -> None:
+    """A task can be named as a type."""
+    coroutine = assert_type(one("Ada", 2), Coroutine[Any, Any, str])
+    coroutine.close()
+    assert_type(two(1, 2), int)
+
+
+# ── sending ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def send() -> None:
+    """Arguments are checked, results are known."""
+    job = await greet.enqueue("Ada", times=2)
+    assert_type(job, Job[str])
+    assert_type(job.id, str)
+    assert_type(await job.result(timeout=5), str)
+    assert_type(await job.status(), JobStatus)
+    assert_type(await job.cancel(), bool)
+
+    assert_type(await add.enqueue(1, 2), Job[int])
+    assert_type(await charge.enqueue(7, amount=9.9), Job[Receipt])
+    assert_type((await (await charge.enqueue(7)).result()).number, int)
+    assert_type(await nothing.enqueue(), Job[None])
+    assert_type(await compute.enqueue([1, 2]), Job[dict[str, int]])
+    assert_type(await greet("Ada"), str)
+    assert_type(greet.job("id"), Job[str])
+
+    await greet.enqueue(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await greet.enqueue("Ada", tmies=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await greet.enqueue()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await charge.enqueue(7, 9.9)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await nothing.enqueue(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await compute.enqueue(["1"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+async def send_with_options() -> None:
+    """using() keeps the types."""
+    later = greet.using(delay=60.0, key="ada-1", queue="mail", headers={"tenant": "7"}, expires=5.0, id="1")
+    assert_type(await later.enqueue("Ada"), Job[str])
+    assert_type(await add.using(at=datetime.now(UTC)).enqueue(1, 2), Job[int])
+    assert_type(later.call("Ada"), Call[str])
+
+    await later.enqueue(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    greet.using(dealy=1.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    greet.using(headers={"tenant": 7})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+
+
+async def send_many() -> None:
+    """A batch of one kind has jobs of that kind."""
+    jobs = await app.enqueue_many([greet.call("Ada"), greet.call("Bob", 2)])
+    assert_type(jobs, list[Job[str]])
+    assert_type(await app.send(add.call(1, 2)), Job[int])
+
+    greet.call(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await app.enqueue_many([greet])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# ── outcomes ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def look(job: Job[int]) -> int:
+    """An outcome is one of five, and a checker knows when one is forgotten."""
+    outcome = await job.outcome(timeout=5)
+    assert_type(outcome, JobOutcome[int])
+    match outcome:
+        case Succeeded(value=value):
+            assert_type(value, int)
+            return value
+        case Failed(error=error):
+            assert_type(error, BaseException)
+        case Dead(reason=reason):
+            assert_type(reason, str)
+        case Cancelled() | Expired():
+            pass
+    return 0
+
+
+# ── blocking ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def blocking() -> None:
+    """The same without an event loop."""
+    job = greet.sync.enqueue("Ada", times=2)
+    assert_type(job, SyncJob[str])
+    assert_type(job.result(timeout=5), str)
+    assert_type(job.status(), JobStatus)
+    assert_type(add.using(delay=1.0).sync.enqueue(1, 2), SyncJob[int])
+    assert_type(app.sync.enqueue_many([add.call(1, 2)]), list[SyncJob[int]])
+    with app.sync.running() as running:
+        assert_type(running, App)
+
+    greet.sync.enqueue(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    add.sync.enqueue(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+# ── the app ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def run() -> None:
+    """Opening gives the app."""
+    async with app as opened:
+        assert_type(opened, App)
+    async with app.running(concurrency=5) as running:
+        assert_type(running, App)
+    assert_type(await app.stats("mail"), QueueStats)
+    assert_type(app.dead_letters.read(), AsyncIterator[DeadLetter])
+    assert_type(await app.dead_letters.replay("1"), str)
+    assert_type(await app.dead_letters.count(), int)
+    assert_type(current().attempt, int)
+    assert_type(current().deadline, float | None)
+
+    async with app.running(concurency=5):  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        pass
