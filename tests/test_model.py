@@ -7,6 +7,7 @@ import pytest
 from taskcore.testing.model import machine
 from taskcore.testing.model_play import playing
 from taskcore.testing.model_tale import Broken
+from taskcore.testing.model_world import ACTS
 from taskcore.testing.stage import Stage
 
 
@@ -15,16 +16,16 @@ def make_stage():
     return Stage.in_memory(lease=32.0)
 
 
-TestModel = machine(make_stage).TestCase
+TestModel = pytest.mark.timeout(300)(machine(make_stage).TestCase)  # finding takes seconds, shrinking a minute
 
 
 def test_a_broken_promise_is_told_as_a_story():
     """Whoever reads a failure reads what happened, and which clause it breaks."""
-    with playing(make_stage) as play, pytest.raises(Broken) as caught, play.telling():
+    with playing(make_stage) as play:
         tale = play.enqueue()
-        item = play.take("1")
-        play.work("1", item, "succeeds")
-        tale.broken("C0", "is an example")
+        play.work("1", play.take("1"), "succeeds")
+        with pytest.raises(Broken) as caught, play.telling():
+            tale.broken("C0", "is an example")
     story = "enqueue A; worker 1 takes A; A succeeds; worker 1 settles A → C0 broken: A is an example"
     assert str(caught.value) == story
 
@@ -39,3 +40,45 @@ def test_a_death_between_two_attempts_keeps_the_fence_growing():
         play.finish()
     first, second = play.world.starts
     assert first.fence < second.fence
+
+
+def test_a_job_that_outlives_its_key_runs_once():
+    """A run that takes longer than the key's window commits all the same, instead of running again and again."""
+    with playing(make_stage) as play, play.telling():
+        play.enqueue(key="k")
+        item = play.take("1")
+        play.perform("1", item, ACTS["succeeds"])
+        for _ in range(5):
+            play.wait(31)
+            play.extend("1", item)
+        play.settle("1", item)
+        play.finish()
+    assert len(play.world.starts) == 1
+
+
+def test_a_death_that_was_recorded_is_carried_out_with_its_error():
+    """The worker dies between the record and the letter; the letter has the last error all the same (C13)."""
+    with playing(make_stage) as play, play.telling():
+        tale = play.enqueue()
+        item = play.take("1")
+        play.perform("1", item, ACTS["fails for good"])
+        play.settle("1", item, crash=1)
+        play.finish()
+        assert [state.errors for state in tale.states] == [("A#1",)]
+
+
+def test_the_first_ending_stands():
+    """A slow worker recorded a success; whoever has the job meanwhile cannot make it a dead letter (C18)."""
+    with playing(make_stage) as play, play.telling():
+        play.live(["another worker ends it meanwhile"])
+        play.finish()
+
+
+def test_an_interrupted_cancelling_is_finished_by_the_next():
+    """Removed, but not recorded: whoever asks again is told that it is cancelled, and everybody can read it."""
+    with playing(make_stage) as play, play.telling():
+        tale = play.enqueue()
+        play.cancel(tale, crash=2)
+        play.cancel(tale)
+        assert tale.cancelled
+        play.finish()

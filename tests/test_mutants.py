@@ -49,7 +49,7 @@ def test_the_bug_is_found(mutant):
     hunt = {"model": play_stories, "sweep": sweep}[mutant.found_by]
     with mutant.plant(), pytest.raises((Broken, TimeoutError)) as caught:
         hunt()
-    print(f"{mutant.name}: {mutant.found_by}: {str(caught.value).rpartition('→')[2].strip()}")
+    print(f"{mutant.name}: {mutant.found_by}: {str(caught.value).rpartition('→')[2].strip()}")  # noqa: T201 - shown with -s
 
 
 def test_there_are_enough_of_them():

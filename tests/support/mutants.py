@@ -6,20 +6,18 @@ or the sweep over all crash points.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, NamedTuple
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import msgspec
+import mutants_broker  # noqa: F401 - it plants its own
+from planting import MUTANTS, Mutant, instead, mutant
 
 from taskcore import asking, deadletter, idempotency, lifecycle
 from taskcore.backend import Uncertain
-from taskcore.backends import memory, memory_ledger
-from taskcore.backends.memory_ledger import LEASED, READY, SCHEDULED, Ledger
 from taskcore.client import Client
-from taskcore.envelope import Trail, decode_envelope, decode_trail, encode_envelope, encode_trail
-from taskcore.lifecycle import Ack, Bury, Expired, Release, Retry
+from taskcore.envelope import Trail, decode_envelope, encode_envelope
+from taskcore.lifecycle import Expired
 from taskcore.points import point
 from taskcore.policy import Retry as RetryPolicy
 from taskcore.results import Results
@@ -29,228 +27,6 @@ from taskcore.worker.performing import Performer
 from taskcore.worker.settling import Settler
 
 __all__ = ["MUTANTS", "Mutant"]
-
-
-class Mutant(NamedTuple):
-    """A bug, who finds it, and how to plant it."""
-
-    name: str
-    found_by: str
-    plant: Callable[[], AbstractContextManager[Any]]
-
-
-MUTANTS: list[Mutant] = []
-
-
-def mutant(found_by: str) -> Callable[[Callable[[], Iterator[None]]], None]:
-    """Register a generator function that plants a bug; its docstring says what is wrong."""
-
-    def register(plant: Callable[[], Iterator[None]]) -> None:
-        MUTANTS.append(Mutant(plant.__name__, found_by, contextmanager(plant)))
-
-    return register
-
-
-def instead(owner: Any, name: str, function: Callable[..., Any]) -> AbstractContextManager[Any]:
-    """``function`` gets the original first, then what the original would get."""
-    original = getattr(owner, name)
-    return patch.object(owner, name, lambda *args, **named: function(original, *args, **named))
-
-
-# ── the broker ───────────────────────────────────────────────────────────────────────────────────
-
-
-@mutant("model")
-def ack_forgets_ids():
-    """Dedup forgotten on ack."""
-    with patch.object(Ledger, "_ended_lately", lambda self, job_id, now: False):
-        yield
-
-
-@mutant("model")
-def ready_list_is_trimmed():
-    """A queue that keeps only the newest."""
-
-    def publish(original, self, item, now, **named):
-        answer = original(self, item, now, **named)
-        shelf = self.queues[item.queue]
-        while shelf.counts[READY] > 2:
-            self._end(next(job for job in shelf.ready if job.place is READY), now)
-        return answer
-
-    with instead(Ledger, "publish", publish):
-        yield
-
-
-@mutant("sweep")
-def promotion_is_not_atomic():
-    """Removed from the delay store, then inserted into ready."""
-
-    def advance(original, self, now):
-        while self._due and self._due[0][0] <= now:
-            job = memory_ledger.heapq.heappop(self._due)[2]
-            if job.place is SCHEDULED and job.expires <= now:
-                point("promote.popped")
-                self._make_ready(job, now)
-        original(self, now)
-
-    with instead(Ledger, "advance", advance):
-        yield
-
-
-@mutant("sweep")
-def receive_pops_before_the_lease():
-    """Gone from ready, then leased."""
-
-    def lease(original, self, queues, limit, lease, now):
-        self.advance(now)
-        for shelf in (self.queues[name] for name in queues if name in self.queues):
-            if shelf.ready:
-                head = shelf.ready.popleft()
-                point("receive.popped")
-                shelf.ready.appendleft(head)
-        return original(self, queues, limit, lease, now)
-
-    with instead(Ledger, "lease", lease):
-        yield
-
-
-@mutant("model")
-def no_fencing():
-    """Whoever held it once may settle it."""
-    with patch.object(memory_ledger.Hold, "valid", property(lambda self: self.job.place is LEASED)):
-        yield
-
-
-@mutant("model")
-def lost_leases_are_not_reported():
-    """Settling says that all went well."""
-
-    async def settle(original, self, batch):
-        await original(self, batch)
-        return []
-
-    with instead(memory.MemorySource, "settle", settle):
-        yield
-
-
-@mutant("model")
-def extending_revives_an_expired_lease():
-    """A heartbeat after the end."""
-
-    async def extend(self, batch):
-        expires = memory.anyio.current_time() + self._lease
-        return [delivery for delivery in batch if not self._ledger.extend(delivery, expires)]
-
-    with patch.object(memory.MemorySource, "extend", extend):
-        yield
-
-
-@mutant("model")
-def reclaiming_resets_the_count():
-    """A delivery after a lost lease looks like the first."""
-
-    def advance(original, self, now):
-        original(self, now)
-        for job in self._jobs.values():
-            job.redeliveries = 0
-
-    with instead(Ledger, "advance", advance):
-        yield
-
-
-@mutant("model")
-def expired_leases_stay():
-    """Nobody looks for them."""
-
-    def advance(original, self, now):
-        leases, self._leases = self._leases, []
-        original(self, now)
-        self._leases = leases
-
-    with instead(Ledger, "advance", advance):
-        yield
-
-
-@mutant("model")
-def release_counts_as_a_crash():
-    """What is given back looks like a lost lease."""
-
-    def settle(original, self, delivery, verdict, now):
-        if isinstance(verdict, Release) and delivery.receipt.valid:
-            delivery.receipt.job.redeliveries += 1
-        return original(self, delivery, verdict, now)
-
-    with instead(Ledger, "settle", settle):
-        yield
-
-
-@mutant("sweep")
-def retry_acks_before_it_republishes():
-    """The old copy ends first."""
-
-    def settle(original, self, delivery, verdict, now):
-        hold = delivery.receipt
-        if not isinstance(verdict, Retry) or not hold.valid:
-            return original(self, delivery, verdict, now)
-        self._end(hold.job, now)
-        point("retry.acked")
-        self._jobs[hold.job.id] = hold.job
-        hold.job.place = LEASED
-        hold.job.shelf.counts[LEASED] += 1
-        hold.job.shelf.counts[memory_ledger.GONE] -= 1
-        del self._ended[hold.job.id]
-        return original(self, delivery, verdict, now)
-
-    with instead(Ledger, "settle", settle):
-        yield
-
-
-@mutant("sweep")
-def dead_letter_is_acked_first():
-    """The job ends, then its letter is written."""
-
-    def settle(original, self, delivery, verdict, now):
-        hold = delivery.receipt
-        if not isinstance(verdict, Bury) or not hold.valid:
-            return original(self, delivery, verdict, now)
-        self._end(hold.job, now)
-        point("bury.acked")
-        self._bury(hold.job, verdict.reason, verdict.trail)
-        return True
-
-    with instead(Ledger, "settle", settle):
-        yield
-
-
-@mutant("model")
-def promoted_early():
-    """Due two seconds before its time."""
-
-    def schedule(original, self, job, due):
-        original(self, job, due - 2.0)
-
-    with instead(Ledger, "_schedule", schedule):
-        yield
-
-
-@mutant("model")
-def cancelled_jobs_still_start():
-    """Removing says yes and does nothing."""
-
-    def remove(original, self, queue, job_id, now):
-        job = self._jobs.get(job_id)
-        return job is not None and job.place in (READY, SCHEDULED)
-
-    with instead(Ledger, "remove", remove):
-        yield
-
-
-@mutant("model")
-def replay_keeps_the_letter():
-    """The job is sent again, its letter stays."""
-    with patch.object(Ledger, "drop", lambda self, letter_id: True):
-        yield
 
 
 # ── the client ───────────────────────────────────────────────────────────────────────────────────
@@ -264,7 +40,9 @@ def client_retry_duplicates():
         answers = list(await original(self, batch))
         for index, answer in enumerate(answers):
             if isinstance(answer, Uncertain):
-                envelope = msgspec.structs.replace(decode_envelope(batch[index].envelope), id=batch[index].id + "-again")
+                envelope = msgspec.structs.replace(
+                    decode_envelope(batch[index].envelope), id=batch[index].id + "-again"
+                )
                 again = msgspec.structs.replace(batch[index], id=envelope.id, envelope=encode_envelope(envelope))
                 [answers[index]] = await original(self, [again])
         return answers
@@ -389,7 +167,7 @@ def expired_jobs_run():
         yield
 
 
-@mutant("model")
+@mutant("sweep")
 def at_most_once_acks_afterwards():
     """The broker remembers it while it runs."""
 
@@ -421,7 +199,9 @@ def ack_before_the_result():
 def late_worker_overwrites_the_result():
     """The last one wins."""
     with patch.object(
-        Results, "write", staticmethod(lambda job_id, ending, keep: Write(f"job/{job_id}", ending, ANY, keep))
+        Results,
+        "write",
+        staticmethod(lambda job_id, ending, keep: Write(key=f"job/{job_id}", value=ending, expect=ANY, keep=keep)),
     ):
         yield
 
@@ -456,7 +236,7 @@ def keys_complete_without_a_fence():
         yield
 
 
-@mutant("model")
+@mutant("sweep")
 def keys_of_the_dead_stay_held():
     """A hold never ends."""
 
@@ -487,5 +267,3 @@ def fences_begin_anew():
 
     with instead(idempotency.Idempotency, "take", take):
         yield
-
-

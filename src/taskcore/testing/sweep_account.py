@@ -1,0 +1,114 @@
+"""The account after a sweep's case: nothing lost, doubled or forgotten."""
+
+from __future__ import annotations
+
+import anyio
+
+from taskcore.deadletter import DeadLetter
+from taskcore.results import Ending, decode_ending
+from taskcore.testing.sweep_drill import DEADLY, Drill
+from taskcore.testing.sweep_ground import ERRORS
+
+__all__ = ["check"]
+
+ATTEMPTS = 3
+TWINS = ("key_wanted_twice", "key_held_by_the_dead")
+FOREVER = 8 * 86_400.0  #: seconds after which nothing of ours may be left in a store
+
+
+async def check(drill: Drill, operation: str, state: str, point: str, *, until: float) -> None:
+    """Everything that has to be true when the queue is drained.
+
+    :param until: seconds after which results are gone; 0: that cannot be waited for.
+    :raises AssertionError: a promise was broken; the text names its clause.
+    """
+    letters = [letter async for letter in drill.app.dead_letters.read(drill.queue)]
+    names = [drill.id("a")] + ([drill.id("b")] if state in TWINS else [])
+    if drill.replayed is not None:
+        names = [drill.replayed]
+        assert not [one for one in letters if one.job_id == drill.id("a")], (
+            "C13: replayed, and the letter is still there"
+        )
+    stats = await drill.app.stats(drill.queue)
+    assert not stats.ready + stats.leased + stats.scheduled, f"C4: left in the queue: {stats}"
+    forgotten = operation == "once" and point in ("once.forgotten", "run.returned")
+    endings = {name: await ending_of(drill, name) for name in names}
+    for name, ending in endings.items():
+        starts = [line for line in drill.ledger.read() if line.job == name]
+        own = [letter for letter in letters if letter.job_id == name]
+        assert ending is not None or forgotten, f"C1: nobody knows how {name} ended"
+        if ending is not None:
+            _check_letters(ending, own, once=operation == "once")
+            if ending.state == "succeeded":
+                value = bytes(ending.result).decode()
+                assert value.strip('"') in {line.text for line in drill.ledger.read()}, (
+                    f"C18: {value} was never returned"
+                )
+        fences = [line.fence for line in starts]
+        assert fences == sorted(set(fences)), f"C7: fences {fences}"
+        limit = 1 + drill.crashes + ("retried" in state) + (operation in ERRORS and operation not in DEADLY)
+        limit = 1 if operation == "once" else limit
+        assert len(starts) <= limit, f"C3: {len(starts)} starts, {limit} are allowed"
+    _check_outcome(drill, operation, state, endings)
+    _check_key(endings, state)
+    await _check_storage(drill, point, until)
+
+
+async def ending_of(drill: Drill, job_id: str) -> Ending | None:
+    """How a job ended."""
+    store = drill.app.parts.store
+    record = await store.get(f"job/{job_id}") if store is not None else None
+    return decode_ending(record.value) if record is not None else None
+
+
+def _check_letters(ending: Ending, letters: list[DeadLetter], *, once: bool) -> None:
+    """A dead letter for the dead, whole, and for nobody else (C13)."""
+    expected = 1 if ending.state == "dead" and not once else 0
+    assert len(letters) == expected, f"C13: ended as {ending.state} with {len(letters)} dead letters"
+    for letter in letters:
+        trail = letter.trail
+        assert letter.reason == ending.reason, f"C13: the letter says {letter.reason}, the record {ending.reason}"
+        assert trail.attempts == len(trail.errors), f"C13: {trail.attempts} attempts, {len(trail.errors)} errors"
+        if ending.record is not None:
+            last = trail.errors[-1].message if trail.errors else "nothing"
+            assert last == ending.record.message, f"C13: the last error of the letter is {last}"
+
+
+def _check_outcome(drill: Drill, operation: str, state: str, endings: dict[str, Ending | None]) -> None:
+    """It has to have ended as it should."""
+    ending = endings.get(drill.id("a"))
+    if ending is None or drill.replayed is not None:
+        return
+    expected = {"dead"} if operation in DEADLY else {"succeeded"}
+    if state in ("poisonous", "keyed_and_poisonous"):
+        expected = {"dead"}
+    elif drill.crashes >= ATTEMPTS:
+        expected = expected | {"dead"}
+    if state in ("expired", "redelivered_and_expired"):
+        expected = {"expired"}
+    if state == "asked_to_cancel":
+        expected = {"cancelled"}
+    if operation == "cancel":
+        expected = {"cancelled"}
+    assert ending.state in expected, f"C18: ended as {ending.state} {ending.reason} instead of {' or '.join(expected)}"
+    if ending.reason == "poison":
+        assert drill.crashes >= ATTEMPTS, f"C12: poison after {drill.crashes} crashes"
+
+
+def _check_key(endings: dict[str, Ending | None], state: str) -> None:
+    """One committed outcome for a key, and everybody gets it (C10)."""
+    values = {bytes(one.result) for one in endings.values() if one is not None and one.state == "succeeded"}
+    assert len(values) <= 1 or state not in TWINS, f"C10: one key, outcomes {values}"
+
+
+async def _check_storage(drill: Drill, point: str, until: float) -> None:
+    """No marker is left, unless its worker died on the way to it; and in the end nothing at all (C23)."""
+    store = drill.app.parts.store
+    if store is None:
+        return
+    markers = [name for name in drill.written if name.startswith("start/") and await store.get(name) is not None]
+    assert not markers or point == "settle.settled", f"C23: left behind {markers}"
+    if until:
+        await anyio.sleep(FOREVER + until)
+        left = [name for name in drill.written if await store.get(name) is not None]
+        assert not left, f"C23: left behind for ever {left}"
