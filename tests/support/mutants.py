@@ -258,7 +258,7 @@ def keys_are_not_asked():
         yield
 
 
-@mutant("model")
+@mutant("sweep")
 def fences_begin_anew():
     """When the record of a key is gone, its fence is forgotten."""
 

@@ -86,6 +86,7 @@ class Play(Working):
             self.look()
         self.extend("1", item)
         self.settle("1", item)
+        self.look()
         if other is not None:
             self.settle("2", other)
 

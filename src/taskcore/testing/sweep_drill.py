@@ -15,7 +15,7 @@ from taskcore.backend import Outgoing
 from taskcore.envelope import FORMAT, Envelope, encode_envelope
 from taskcore.task import Task
 from taskcore.testing.crashing import SimulatedCrash, crash_at
-from taskcore.testing.sweep_ground import ERRORS, Ground
+from taskcore.testing.sweep_ground import ERRORS, KEY_WINDOW, Ground
 
 __all__ = ["CLIENT", "DEADLY", "OPERATIONS", "STATES", "WORKER", "Drill"]
 
@@ -78,6 +78,11 @@ class Drill(Ground):
         """Its worker died holding its key, and another job waits for that key."""
         await self.key_wanted_twice(task)
         await self.die_running()
+
+    async def key_outlived(self, task: Task[..., Any]) -> None:
+        """It failed once, and waited longer than anybody remembers its key."""
+        await self.keyed_and_retried(task)
+        await anyio.sleep((KEY_WINDOW + 1) * self.lease)
 
     async def released_and_redelivered(self, task: Task[..., Any]) -> None:
         """It was given back unstarted, which is no crash; then two workers died of it."""
@@ -239,7 +244,7 @@ _HELD = (
 #: In which states an operation makes sense.
 STATES: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(WORKER, _HELD),
-    "succeed": (*_HELD, "poisonous", "keyed_and_poisonous", "expired", "redelivered_and_expired"),
+    "succeed": (*_HELD, "poisonous", "keyed_and_poisonous", "expired", "redelivered_and_expired", "key_outlived"),
     "exhaust": ("fresh", "keyed", "key_wanted_twice", "redelivered", "redelivered_twice", "keyed_and_redelivered"),
     "once": ("fresh", "delayed"),
     "enqueue": ("unknown", "claimed", "published", "keyed", "keyed_and_retried"),

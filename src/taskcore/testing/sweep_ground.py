@@ -17,7 +17,7 @@ from taskcore.testing.crashing import SimulatedCrash, crash_at
 from taskcore.testing.hands import Hands
 from taskcore.worker.context import current
 
-__all__ = ["ERRORS", "KEEP", "Ground", "Ledger", "Line"]
+__all__ = ["ERRORS", "KEEP", "KEY_WINDOW", "Ground", "Ledger", "Line"]
 
 KEY_WINDOW = 8  #: leases
 KEEP = 10_000.0  #: seconds for which results can be asked for
