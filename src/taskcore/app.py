@@ -228,7 +228,10 @@ class App(Router):
         pause = 0.005
         for queue in queues or self._queues():
             began = anyio.current_time()
-            while (stats := await self.stats(queue)) and stats.ready + stats.leased + stats.scheduled:
+            while True:
+                stats = await self.stats(queue)
+                if not stats.ready + stats.leased + stats.scheduled:
+                    break
                 if timeout is not None and anyio.current_time() - began >= timeout:
                     raise TimeoutError(
                         f'queue "{queue}" is not empty after {timeout:g} s: '
