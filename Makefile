@@ -24,5 +24,5 @@ docs: setup ## Build the documentation into site/
 	@scripts/docs
 
 clean: ## Remove what can be made again
-	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .servers build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
