@@ -74,6 +74,41 @@ def test_the_first_ending_stands():
         play.finish()
 
 
+def test_an_ending_that_was_read_is_not_withdrawn():
+    """A worker whose lease ends while its verdict travels takes nothing back that another one has built on (C8)."""
+    with playing(make_stage) as play, play.telling():
+        tale = play.enqueue()
+        item = play.take("1")
+        play.perform("1", item, ACTS["succeeds"])
+        source = item.job.source
+
+        class Slow:
+            async def settle(self, batch):
+                await play.world.stage.sleep(33)
+                assert await play.world.hands["2"].work(await play.world.hands["2"].take())
+                return await source.settle(batch)
+
+        item.job.source = Slow()
+        assert not play.run(play.world.hands["1"].settle, item.conclusion)
+        assert play.run(play.world.ending, tale.id).state == "succeeded"
+
+
+def test_a_late_holder_commits_nothing_for_a_dead_job():
+    """A job that was buried as poison meanwhile has no outcome, so its key is free for the next job (C10)."""
+    with playing(make_stage) as play, play.telling():
+        play.live(["its worker dies running it"] * 2, key="k")
+        late = play.take("1", patience=200.0)
+        play.perform("1", late, ACTS["succeeds"])
+        play.wait(33)
+        item = play.take("2")
+        play.work("2", item, "succeeds")
+        play.settle("1", late)
+        play.look()
+        play.enqueue(key="k")
+        play.finish()
+    assert [tale.ending.state for tale in play.tales] == ["dead", "succeeded"]
+
+
 def test_an_interrupted_cancelling_is_finished_by_the_next():
     """Removed, but not recorded: whoever asks again is told that it is cancelled, and everybody can read it."""
     with playing(make_stage) as play, play.telling():

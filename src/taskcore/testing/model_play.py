@@ -77,17 +77,19 @@ class Play(Working):
                 self.work("1", item, fate)
 
     def _overtake(self, item: Item, act: str) -> None:
-        """One worker is too slow, the next one has it, both settle."""
+        """One worker is too slow, the next one has it; whoever has it last settles first if that ends the job."""
         self.perform("1", item, ACTS["succeeds"])
         self.wait(33)
         other = self.take("2")
         if other is not None:
             self.perform("2", other, ACTS[act])
+            if act == "rejects":
+                self.settle("2", other)
             self.look()
         self.extend("1", item)
         self.settle("1", item)
         self.look()
-        if other is not None:
+        if other is not None and other in self.items["2"]:
             self.settle("2", other)
 
     def _lose_key(self, item: Item) -> None:

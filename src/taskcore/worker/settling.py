@@ -180,7 +180,7 @@ class Settler:
                     conclusion.ending = None
 
     async def _forget_keys(self, store: Store, batch: Sequence[Conclusion]) -> None:
-        """A job that ends unrun, expired or as poison, commits nothing, so its key may be used again."""
+        """A job that ends unrun, expired or as poison, commits nothing: its key is given back."""
         for one in batch:
             key = one.job.envelope.key
             ended = isinstance(one.verdict, Bury) or isinstance(one.outcome, Cancelled | Expired)
@@ -190,7 +190,9 @@ class Settler:
             record = await store.get(name)
             claim = decode_claim(record.value) if record is not None else None
             if record is not None and claim is not None and claim.job == one.job.id and claim.state != "done":
-                await store.delete(name, expect=record.version)
+                window = one.job.task.options.key_window if one.job.task is not None else KEY_KEPT
+                # Not deleted: a holder that is late must find that the key is not his any more.
+                await store.put_many([Idempotency.give_back(Won(name, claim, record.version, window, window))])
             one.committed = True
 
     async def _write_endings(self, store: Store, batch: Sequence[Conclusion]) -> None:
@@ -203,11 +205,28 @@ class Settler:
         if not writes:
             return
         for one, answer in zip(ended, await store.put_many(writes), strict=True):
-            if not isinstance(answer, Conflict):
+            if isinstance(answer, Conflict):
+                await self._let_stand(store, one, answer)
+            else:
                 one.written = answer
-            elif answer.current is not None and answer.current.value != one.ending:
+
+    async def _let_stand(self, store: Store, one: Conclusion, answer: Version | Conflict) -> None:
+        """An ending that is there already stands (C18).
+
+        It is written once more, as it is: whoever wrote it may have lost the lease, and must not withdraw now what this
+        job's end is built on.
+        """
+        key = f"job/{one.job.id}"
+        while isinstance(answer, Conflict) and one.ending is not None:
+            found = answer.current
+            if found is None:  # withdrawn in this moment
+                answer = await store.put(key, one.ending, expect=ABSENT, keep=one.keep)
+                one.written = None if isinstance(answer, Conflict) else answer
+                continue
+            answer = await store.put(key, found.value, expect=found.version, keep=one.keep)
+            if not isinstance(answer, Conflict) and found.value != one.ending:
                 self._events.emit("result.ignored", job_id=one.job.id)
-                one.verdict = _as_it_stands(one, decode_ending(answer.current.value))
+                one.verdict = _as_it_stands(one, decode_ending(found.value))
 
     async def _settle(self, batch: Sequence[Conclusion]) -> None:
         by_source: dict[Source, list[Conclusion]] = {}
@@ -274,6 +293,7 @@ class Settler:
         self._events.counters.update(names)
 
 
+KEY_KEPT = 86_400.0  #: seconds for which the key of a job of an unknown task is remembered after its end
 MARKER_KEPT = 7 * 86_400.0  #: seconds for which a start without an outcome is remembered
 
 
