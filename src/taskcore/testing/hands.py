@@ -52,7 +52,7 @@ class Hands:
         self._settler = Settler(
             store,
             events,
-            forget=self._in_hand.discard,
+            forget=self._in_hand.difference_update,
             lease_over=self._keeper.lease_over,
             keys=self._keeper.keys,
             outage=outages.part(),

@@ -10,9 +10,8 @@ from typing import Any
 
 from taskcore.envelope import decode_envelope
 from taskcore.errors import MalformedEnvelope
-from taskcore.lifecycle import Verdict
 from taskcore.results import decode_ending
-from taskcore.testing.crashing import SimulatedCrash, crash_at
+from taskcore.testing.crashing import crash_at
 from taskcore.testing.model_tale import Broken, Tale
 from taskcore.testing.model_world import SEATS, World
 from taskcore.testing.steps import Steps
@@ -20,9 +19,6 @@ from taskcore.worker.hand import Job
 from taskcore.worker.settling import Conclusion
 
 __all__ = ["Item", "Scene"]
-
-BEFORE_TELLING = {"examine.marked", "hold.taken", "run.returned", "settle.committed", "settle.ended"}
-AFTER_TELLING = {"settle.settled"}
 
 
 def _same_outcome(one: Tale, other: Tale) -> bool:
@@ -140,12 +136,3 @@ class Scene:
         """The worker on this seat is dead; another one sits down."""
         self.items[seat].clear()
         self.run(self.world.seat, seat)
-
-    def crashed_settling(self, tale: Tale, verdict: Verdict, crash: SimulatedCrash, *, valid: bool) -> None:
-        """The worker died while settling; what the broker knows depends on where."""
-        if crash.point in BEFORE_TELLING or not valid:
-            return
-        if crash.point in AFTER_TELLING:
-            tale.told(verdict, self.now())
-        else:
-            tale.perhaps_told(verdict, self.now())

@@ -214,7 +214,7 @@ class Tale:
         self._observe(ending, now)
         if ending is None or len(self.states) > 1 or self.replayed or self.once:
             return
-        if self.states == {GONE} and ending.state == "dead":
+        if self.states == {GONE} and ending.state == "dead" and not self.disturbed:
             self.broken("C13", f"ended as {_tell(ending)}, and there is no dead letter")
         if {state.place for state in self.states} == {"buried"} and ending.state != "dead":
             self.broken("C18", f"ended as {_tell(ending)}, and there is a dead letter")

@@ -16,6 +16,9 @@ from taskcore.testing.model_world import Act
 
 __all__ = ["Working"]
 
+BEFORE_TELLING = {"settle.committed", "settle.ended"}
+AFTER_TELLING = {"settle.settled"}
+
 
 class Working(Sending):
     """The workers' verbs."""
@@ -141,8 +144,8 @@ class Working(Sending):
         except SimulatedCrash as crashed:
             self.tell(f"worker {seat} dies at {crashed.point}")
             tale.disturbed = True
-            if not item.told and not tale.forgotten:
-                self.crashed_settling(tale, conclusion.verdict, crashed, valid=valid)
+            if valid and not item.told and not tale.forgotten:
+                self._crashed_settling(item, tale, crashed)
             self.died(seat)
         except BrokerUnavailable:
             self.tell(f"worker {seat} loses the connection while settling")
@@ -156,6 +159,13 @@ class Working(Sending):
         finally:
             self.world.line.heal()
         self.check_letter(tale)
+
+    def _crashed_settling(self, item: Item, tale: Tale, crash: SimulatedCrash) -> None:
+        """What the broker knows depends on where the worker died."""
+        if crash.point in AFTER_TELLING:
+            self._told(item, tale)
+        elif crash.point not in BEFORE_TELLING:
+            tale.perhaps_told(item.conclusion.verdict, self.now())  # type: ignore[union-attr]  # as below
 
     def _is_valid(self, item: Item) -> bool:
         tale = item.tale

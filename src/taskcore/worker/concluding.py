@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 
-from taskcore.envelope import ErrorRecord
-from taskcore.lifecycle import Bury, Failed, Outcome, Retry, Rules, TimedOut, Unencodable, Verdict, decide
+from taskcore.lifecycle import Ack, Bury, Failed, Outcome, Retry, Rules, TimedOut, Unencodable, Verdict, decide
 from taskcore.logs import logger
 from taskcore.worker.endings import ending_of
 from taskcore.worker.hand import Job
@@ -33,26 +32,24 @@ class Concluder:
         task = job.task
         rules, keep = (self._strangers, self._keep) if task is None else (task.options.rules, task.options.keep_result)
         verdict = decide(outcome, job.story, rules, roll=self._roll())
-        if isinstance(outcome, Failed | TimedOut | Unencodable):
-            _tell(job, verdict, outcome.record)
-        elif isinstance(verdict, Bury):
-            log.error("job %s of %s is dead: %s", job.id, job.envelope.task, verdict.reason)
+        if not isinstance(verdict, Ack):
+            _tell(job, outcome, verdict)
         return Conclusion(job, outcome, verdict, ending_of(job, outcome, verdict, keep), keep)
 
 
-def _tell(job: Job, verdict: Verdict, record: ErrorRecord) -> None:
-    """One line for each attempt that failed: what, where, and what follows."""
+def _tell(job: Job, outcome: Outcome, verdict: Verdict) -> None:
+    """One line for each attempt that failed and for each death: what, where, and what follows."""
+    task = job.envelope.task
+    if not isinstance(outcome, Failed | TimedOut | Unencodable):
+        if isinstance(verdict, Bury):
+            log.error("job %s of %s is dead: %s", job.id, task, verdict.reason)
+        return
+    record = outcome.record
     told = f"{record.type}: {record.message}" + (f" ({record.where})" if record.where else "")
     if isinstance(verdict, Retry):
-        log.info(
-            "job %s of %s: attempt %d failed with %s; again in %.1f s",
-            job.id,
-            job.envelope.task,
-            record.attempt,
-            told,
-            verdict.after,
-        )
+        again = verdict.after
+        log.info("job %s of %s: attempt %d failed with %s; again in %.1f s", job.id, task, record.attempt, told, again)
     elif job.forgotten:
-        log.error("job %s of %s failed with %s; at most once, so that is all", job.id, job.envelope.task, told)
+        log.error("job %s of %s failed with %s; at most once, so that is all", job.id, task, told)
     elif isinstance(verdict, Bury):
-        log.error("job %s of %s is dead, %s: %s", job.id, job.envelope.task, verdict.reason, told)
+        log.error("job %s of %s is dead, %s: %s", job.id, task, verdict.reason, told)

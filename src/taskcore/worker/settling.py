@@ -12,7 +12,6 @@ place in the library that calls ``settle``.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -76,7 +75,7 @@ class Conclusion(msgspec.Struct, gc=False, eq=False):
 class Settler:
     """Carries conclusions to store and broker, a batch at a time.
 
-    :param forget: called with each job that is no longer in hand.
+    :param forget: called with the jobs that are no longer in hand.
     :param outage: told when the broker cannot be reached, and when it can again.
     :param lease_over: whether a job's lease has ended by our own clock.
     """
@@ -86,7 +85,7 @@ class Settler:
         store: Store | None,
         events: Events,
         *,
-        forget: Callable[[Job], None],
+        forget: Callable[[Sequence[Job]], None],
         lease_over: Callable[[Job, float], bool],
         keys: anyio.Lock,
         outage: Outage,
@@ -139,7 +138,7 @@ class Settler:
     def _lost(self, job: Job) -> None:
         log.warning("lease of job %s lost; its outcome here is not recorded, another worker has it", job.id)
         self._events.emit("job.lost", **job.facts)
-        self._forget(job)
+        self._forget([job])
 
     async def commit(self, batch: Sequence[Conclusion]) -> None:
         """The four steps for one batch.
@@ -183,8 +182,9 @@ class Settler:
         """A job that ends unrun, expired or as poison, commits nothing: its key is given back."""
         for one in batch:
             key = one.job.envelope.key
-            ended = isinstance(one.verdict, Bury) or isinstance(one.outcome, Cancelled | Expired)
-            if key is None or one.job.hold is not None or not ended or one.committed:
+            if key is None or one.job.hold is not None or one.committed:
+                continue
+            if not isinstance(one.verdict, Bury) and not isinstance(one.outcome, Cancelled | Expired):
                 continue
             name = key_of(one.job.envelope.task, key)
             record = await store.get(name)
@@ -281,16 +281,12 @@ class Settler:
             await store.put_many(writes)
 
     def _report(self, batch: Sequence[Conclusion]) -> None:
-        names: Counter[str] = Counter()
-        listening = bool(self._events.listeners)
-        for conclusion in batch:
-            self._forget(conclusion.job)
-            name = _event_name(conclusion)
-            names[name] += 1
-            if listening:
-                reason = conclusion.verdict.reason if isinstance(conclusion.verdict, Bury) else None
-                self._events.tell(name, {**conclusion.job.facts, "reason": reason})
-        self._events.counters.update(names)
+        self._forget([one.job for one in batch])
+        self._events.counters.update([_event_name(one) for one in batch])
+        if self._events.listeners:
+            for one in batch:
+                reason = one.verdict.reason if isinstance(one.verdict, Bury) else None
+                self._events.tell(_event_name(one), {**one.job.facts, "reason": reason})
 
 
 KEY_KEPT = 86_400.0  #: seconds for which the key of a job of an unknown task is remembered after its end

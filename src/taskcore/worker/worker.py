@@ -246,7 +246,7 @@ class Worker:
             job.lane.pace.jobs += 1
         if outcome is None or job.lost:
             self._events.emit("job.lost", **job.facts)
-            self._forget(job)
+            self._forget([job])
             return
         self._settler.put(self._concluder.conclude(job, outcome))
 
@@ -271,8 +271,8 @@ class Worker:
             self._inbox.remove(job)
             self._conclude(job, None)
 
-    def _forget(self, job: Job) -> None:
-        self._in_hand.discard(job)
+    def _forget(self, jobs: Sequence[Job]) -> None:
+        self._in_hand.difference_update(jobs)
         self._tell_lanes()
 
     def _tell_lanes(self) -> None:
