@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from taskcore.testing.clock import run_virtually
+from taskcore.testing.hands import Hands
 from taskcore.testing.model import machine
 from taskcore.testing.model_play import playing
 from taskcore.testing.model_tale import Broken
@@ -117,3 +119,25 @@ def test_an_interrupted_cancelling_is_finished_by_the_next():
         play.cancel(tale)
         assert tale.cancelled
         play.finish()
+
+
+def test_who_never_started_is_no_poison():
+    """With crashes=1, a job that was only in the hands of a dying worker is still started by the next (C12)."""
+
+    async def story():
+        async with make_stage() as stage:
+            app, queue = await stage.app(), stage.queue()
+
+            @app.task(name="work", queue=queue, crashes=1)
+            async def work() -> str:
+                return "done"
+
+            job = await work.enqueue()
+            async with Hands(app, [queue]) as dying:
+                await dying.take()
+            await stage.sleep(stage.lease + 1)
+            hands = await stage.hands(app, queue)
+            assert await hands.work(await hands.take())
+            assert await job.result(timeout=1) == "done"
+
+    run_virtually(story)

@@ -148,7 +148,8 @@ class Performer:
                 return Cancelled()
         if job.marker is None:
             await self._count_starts(job)
-        starts = job.crashes + job.first_lost
+        # With a single crash allowed the very first start is marked, too: without a mark it never started.
+        starts = job.crashes + (job.first_lost and rules.crashes > 1)
         if suspected(starts, rules):
             return Suspected(job.crashes)
         job.alone = last_chance(starts, rules)
