@@ -7,7 +7,7 @@ import pytest
 from faulty import FaultyBackend, Log, doomed
 from virtual import clock
 
-from taskcore import App, JobFailed
+from taskcore import App, JobFailed, RetryLater, Snooze
 from taskcore.stores.memory import MemoryStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
@@ -37,6 +37,38 @@ async def test_at_most_once(app):
     assert starts == [0]
     assert app.counters["job.failed"] == 1
     assert app.counters["job.lost"] == 0
+
+
+@pytest.mark.parametrize("wish", [Snooze(1.0), RetryLater(1.0)])
+async def test_there_is_no_second_start_to_ask_for(app, wish):
+    """A job that asks to be started again has had its one start, and its caller learns that it ended."""
+
+    @app.task(delivery="at_most_once")
+    async def wishful() -> None:
+        raise wish
+
+    async with app.running():
+        job = await wishful.enqueue()
+        with pytest.raises(JobFailed) as caught:
+            await job.result(timeout=5)
+
+    assert caught.value.reason in ("at most once", "exhausted")
+    assert app.counters["job.failed"] == 1
+
+
+async def test_interrupted_at_shutdown(app):
+    """A job that shutdown interrupts cannot be given back; its caller learns that it ended."""
+
+    @app.task(delivery="at_most_once")
+    async def slow() -> None:
+        await anyio.sleep(1000.0)
+
+    async with app:
+        async with app.running(grace=1.0):
+            job = await slow.enqueue()
+            await anyio.sleep(0.1)
+        with pytest.raises(JobFailed, match="at most once"):
+            await job.result(timeout=5)
 
 
 async def test_at_most_once_may_take_long(app):

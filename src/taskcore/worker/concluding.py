@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from taskcore.lifecycle import Ack, Bury, Failed, Outcome, Retry, Rules, TimedOut, Unencodable, Verdict, decide
+from taskcore.envelope import encode_trail
+from taskcore.lifecycle import Ack, Bury, Failed, Outcome, Release, Retry, Rules, TimedOut, Unencodable, Verdict, decide
 from taskcore.logs import logger
 from taskcore.worker.endings import ending_of
 from taskcore.worker.hand import Job
@@ -32,6 +33,9 @@ class Concluder:
         task = job.task
         rules, keep = (self._strangers, self._keep) if task is None else (task.options.rules, task.options.keep_result)
         verdict = decide(outcome, job.story, rules, roll=self._roll())
+        if job.forgotten and isinstance(verdict, Retry | Release):
+            # The broker cannot be asked to hand it out again: this was its one start, and its caller has to learn that.
+            verdict = Bury("at most once", encode_trail(job.story))
         if not isinstance(verdict, Ack):
             _tell(job, outcome, verdict)
         return Conclusion(job, outcome, verdict, ending_of(job, outcome, verdict, keep), keep)
