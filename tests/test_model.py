@@ -6,10 +6,10 @@ import pytest
 
 from taskcore.testing.clock import run_virtually
 from taskcore.testing.hands import Hands
-from taskcore.testing.model import machine
-from taskcore.testing.model_play import playing
-from taskcore.testing.model_tale import Broken
-from taskcore.testing.model_world import ACTS
+from taskcore.testing.model.machine import machine
+from taskcore.testing.model.play import playing
+from taskcore.testing.model.tale import Broken
+from taskcore.testing.model.world import ACTS
 from taskcore.testing.stage import Stage
 
 

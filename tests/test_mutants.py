@@ -7,10 +7,10 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from mutants import MUTANTS
 
-from taskcore.testing.model import DEFAULT, machine
-from taskcore.testing.model_tale import Broken
+from taskcore.testing.model.machine import DEFAULT, machine
+from taskcore.testing.model.tale import Broken
 from taskcore.testing.stage import Stage
-from taskcore.testing.sweep import cases, run
+from taskcore.testing.sweep.plan import cases, run
 
 BUDGET = settings(
     DEFAULT,

@@ -8,8 +8,8 @@ import pytest
 from taskcore.points import POINTS
 from taskcore.testing.crashing import CRASHED
 from taskcore.testing.stage import Stage
-from taskcore.testing.sweep import Case, cases, run
-from taskcore.testing.sweep_child import Orders, follow
+from taskcore.testing.sweep.child import Orders, follow
+from taskcore.testing.sweep.plan import Case, cases, run
 
 LEASE = 32.0
 CASES = list(cases(lambda: Stage.in_memory(lease=LEASE)))

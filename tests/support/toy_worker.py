@@ -7,7 +7,7 @@ import sys
 import time
 
 from taskcore.points import point
-from taskcore.testing.crash import history_from_environment, install_from_environment
+from taskcore.testing.faults.crash import history_from_environment, install_from_environment
 
 
 def main() -> None:

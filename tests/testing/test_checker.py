@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskcore.testing.checker import Final, Found, Left, Report, judge
-from taskcore.testing.history import History
+from taskcore.testing.judging import Final, Found, Left, Report, judge
+from taskcore.testing.judging.history import History
 
 QUIET = Final({"q": Left()})
 

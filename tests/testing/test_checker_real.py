@@ -17,11 +17,11 @@ from taskcore.backend import Delivery, Outgoing
 from taskcore.backends.memory import MemoryBackend
 from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Retry, Verdict
 from taskcore.stores.memory import MemoryStore
-from taskcore.testing.checker import Report, collect, judge
 from taskcore.testing.clock import run_virtually
-from taskcore.testing.flaky import DropReply, Fail, FlakyBackend
-from taskcore.testing.history import History
-from taskcore.testing.recorder import RecordingBackend
+from taskcore.testing.faults.flaky import DropReply, Fail, FlakyBackend
+from taskcore.testing.judging import Report, collect, judge
+from taskcore.testing.judging.history import History
+from taskcore.testing.judging.recorder import RecordingBackend
 from taskcore.testing.stage import Stage
 
 ATTEMPTS = 3

@@ -11,7 +11,7 @@ from taskcore.backends.memory import MemoryBackend
 from taskcore.lifecycle import Ack
 from taskcore.store import ABSENT, ANY, Store, Write
 from taskcore.stores.memory import MemoryStore
-from taskcore.testing.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
+from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 

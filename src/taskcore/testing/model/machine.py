@@ -8,7 +8,7 @@ compares after every step. What it finds it tells as a story, shrunk to the sent
 
     enqueue A; worker 1 takes A; A succeeds; worker 1 dies at settle.ended; … → C8 broken: A is gone from the broker, …
 
-The rules draw, :mod:`taskcore.testing.model_play` plays, :mod:`taskcore.testing.model_tale` knows what is allowed.
+The rules draw, :mod:`taskcore.testing.model.play` plays, :mod:`taskcore.testing.model.tale` knows what is allowed.
 Hypothesis disables random rules in each example; ``swarm`` does the same with outcomes and with faults, because a
 story in which everything happens never gets anywhere.
 """
@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, Phase, settings, target
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from taskcore.testing.model_play import FATES, Play, playing
-from taskcore.testing.model_scene import Item
-from taskcore.testing.model_tale import Tale
-from taskcore.testing.model_world import ACTS, SEATS
+from taskcore.testing.model.play import FATES, Play, playing
+from taskcore.testing.model.scene import Item
+from taskcore.testing.model.tale import Tale
+from taskcore.testing.model.world import ACTS, SEATS
 from taskcore.testing.stage import Stage
 
 __all__ = ["DEFAULT", "REAL_TIME", "Machine", "machine"]

@@ -12,9 +12,9 @@ from taskcore.envelope import decode_envelope
 from taskcore.errors import MalformedEnvelope
 from taskcore.results import decode_ending
 from taskcore.testing.crashing import crash_at
-from taskcore.testing.model_tale import Broken, Tale
-from taskcore.testing.model_world import SEATS, World
-from taskcore.testing.steps import Steps
+from taskcore.testing.model.steps import Steps
+from taskcore.testing.model.tale import Broken, Tale
+from taskcore.testing.model.world import SEATS, World
 from taskcore.worker.hand import Job
 from taskcore.worker.settling import Conclusion
 

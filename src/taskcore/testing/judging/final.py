@@ -17,8 +17,8 @@ from taskcore.backend import Admin, Backend, Letter
 from taskcore.envelope import decode_trail
 from taskcore.errors import MalformedEnvelope
 from taskcore.store import Store
-from taskcore.testing.history import error_text
-from taskcore.testing.recorder import digest, job_of
+from taskcore.testing.judging.history import error_text
+from taskcore.testing.judging.recorder import digest, job_of
 
 if TYPE_CHECKING:
     from taskcore.app import App

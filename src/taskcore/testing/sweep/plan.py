@@ -6,7 +6,7 @@ records the points on its way, so whoever adds a point to the code has it swept 
     for case in cases(Stage.in_memory): run(case, Stage.in_memory)              each is one test with a readable name
     run(case, lambda: Stage.at(url), real_time=True, dying=dying(url, path))    and the crash is real
 
-After the crash somebody else goes on, a healthy worker drains the queue, and :mod:`taskcore.testing.sweep_account`
+After the crash somebody else goes on, a healthy worker drains the queue, and :mod:`taskcore.testing.sweep.account`
 checks that nothing was lost, doubled or forgotten.
 """
 
@@ -17,11 +17,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from taskcore.testing.crashing import SimulatedCrash, crash_at, passing
+from taskcore.testing.model.steps import real_steps, virtual_steps
 from taskcore.testing.stage import Stage
-from taskcore.testing.steps import real_steps, virtual_steps
-from taskcore.testing.sweep_account import check
-from taskcore.testing.sweep_drill import STATES, Drill
-from taskcore.testing.sweep_ground import KEEP, Ledger
+from taskcore.testing.sweep.account import check
+from taskcore.testing.sweep.drill import STATES, Drill
+from taskcore.testing.sweep.ground import KEEP, Ledger
 
 __all__ = ["Case", "Dying", "cases", "crash_here", "run"]
 

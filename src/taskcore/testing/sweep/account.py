@@ -6,8 +6,8 @@ import anyio
 
 from taskcore.deadletter import DeadLetter
 from taskcore.results import Ending, decode_ending
-from taskcore.testing.sweep_drill import DEADLY, Drill
-from taskcore.testing.sweep_ground import ERRORS
+from taskcore.testing.sweep.drill import DEADLY, Drill
+from taskcore.testing.sweep.ground import ERRORS
 
 __all__ = ["check"]
 

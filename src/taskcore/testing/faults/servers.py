@@ -26,9 +26,9 @@ import anyio
 import msgspec
 
 from taskcore.errors import BrokerUnavailable
-from taskcore.testing.child import Child
-from taskcore.testing.server_binaries import ServerMissing, find_binary, version_of
-from taskcore.testing.sockets import HOST, ask, free_port
+from taskcore.testing.faults.binaries import ServerMissing, find_binary, version_of
+from taskcore.testing.faults.child import Child
+from taskcore.testing.faults.sockets import HOST, ask, free_port
 
 __all__ = ["NatsServer", "RabbitServer", "RedisServer", "Server", "ServerMissing", "ValkeyServer"]
 

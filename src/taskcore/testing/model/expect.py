@@ -19,8 +19,8 @@ from taskcore.lifecycle import (
     Suspected,
     Verdict,
 )
-from taskcore.testing.model_tale import Tale
-from taskcore.testing.model_world import ATTEMPTS, CRASHES, Start
+from taskcore.testing.model.tale import Tale
+from taskcore.testing.model.world import ATTEMPTS, CRASHES, Start
 
 __all__ = ["check_start", "check_unstarted"]
 

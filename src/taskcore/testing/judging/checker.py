@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from taskcore.testing.checker_letters import Limit, by_job, limit_of, untrue_letters
-from taskcore.testing.final import Final, Found, Left, collect
-from taskcore.testing.history import Entry, History
-from taskcore.testing.report import Finding, Report
-from taskcore.testing.stories import Run, Stories, Story, read
+from taskcore.testing.judging.final import Final, Found
+from taskcore.testing.judging.history import Entry, History
+from taskcore.testing.judging.letters import Limit, by_job, limit_of, untrue_letters
+from taskcore.testing.judging.report import Finding, Report
+from taskcore.testing.judging.stories import Run, Stories, Story, read
 
-__all__ = ["Final", "Finding", "Found", "Left", "Report", "collect", "judge"]
+__all__ = ["Finding", "Report", "judge"]
 
 PATIENCE = 1.0  #: seconds by which a call may exceed its time limit before it counts as hanging
 

@@ -1,12 +1,12 @@
 """For worker children: what their environment wants of them. Imported by the child's own script, never by the library.
 
     # worker.py
-    from taskcore.testing.crash import history_from_environment, install_from_environment
+    from taskcore.testing.faults.crash import history_from_environment, install_from_environment
 
     install_from_environment()              TASKCORE_CRASH_AT="settle.ended" or "settle.ended:3", the third time
     history = history_from_environment()    TASKCORE_HISTORY="/tmp/…/worker-1.jsonl", TASKCORE_WHO="worker-1"
 
-:class:`taskcore.testing.processes.WorkerProcess` sets these variables.
+:class:`taskcore.testing.faults.processes.WorkerProcess` sets these variables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 from contextlib import ExitStack
 
 from taskcore.testing.crashing import CRASHED, exit_at
-from taskcore.testing.history import History
+from taskcore.testing.judging.history import History
 
 __all__ = ["CRASHED", "CRASH_AT", "HISTORY", "WHO", "history_from_environment", "install_from_environment"]
 

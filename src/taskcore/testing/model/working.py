@@ -7,12 +7,12 @@ from typing import Any
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Bury, Malformed
 from taskcore.testing.crashing import SimulatedCrash
-from taskcore.testing.cutting import Cut
-from taskcore.testing.model_expect import check_start, check_unstarted
-from taskcore.testing.model_scene import Item
-from taskcore.testing.model_sending import Sending
-from taskcore.testing.model_tale import GONE, Tale
-from taskcore.testing.model_world import Act
+from taskcore.testing.model.cutting import Cut
+from taskcore.testing.model.expect import check_start, check_unstarted
+from taskcore.testing.model.scene import Item
+from taskcore.testing.model.sending import Sending
+from taskcore.testing.model.tale import GONE, Tale
+from taskcore.testing.model.world import Act
 
 __all__ = ["Working"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from taskcore.testing.history import Entry
+from taskcore.testing.judging.history import Entry
 
 __all__ = ["COUNTS", "Finding", "Report"]
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from taskcore.testing.final import Final, Found
-from taskcore.testing.report import Finding
-from taskcore.testing.stories import Stories, Story
+from taskcore.testing.judging.final import Final, Found
+from taskcore.testing.judging.report import Finding
+from taskcore.testing.judging.stories import Stories, Story
 
 __all__ = ["Limit", "by_job", "limit_of", "untrue_letters"]
 

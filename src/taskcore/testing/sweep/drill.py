@@ -15,7 +15,7 @@ from taskcore.backend import Outgoing
 from taskcore.envelope import FORMAT, Envelope, encode_envelope
 from taskcore.task import Task
 from taskcore.testing.crashing import SimulatedCrash, crash_at
-from taskcore.testing.sweep_ground import ERRORS, KEY_WINDOW, Ground
+from taskcore.testing.sweep.ground import ERRORS, KEY_WINDOW, Ground
 
 __all__ = ["CLIENT", "DEADLY", "OPERATIONS", "STATES", "WORKER", "Drill"]
 

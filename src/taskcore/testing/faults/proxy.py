@@ -29,7 +29,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from taskcore.testing.sockets import HOST, accept, close, connect, listen, receive, send
+from taskcore.testing.faults.sockets import HOST, accept, close, connect, listen, receive, send
 
 __all__ = ["ChaosProxy", "Direction", "Lane"]
 

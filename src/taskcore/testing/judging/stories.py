@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from taskcore.testing.history import Entry
+from taskcore.testing.judging.history import Entry
 
 __all__ = ["Run", "Stories", "Story", "read"]
 

@@ -21,8 +21,8 @@ from taskcore.policy import Retry
 from taskcore.results import Ending, decode_ending
 from taskcore.store import Store
 from taskcore.task import Job, Task
-from taskcore.testing.cutting import CutBackend, Line
 from taskcore.testing.hands import Hands
+from taskcore.testing.model.cutting import CutBackend, Line
 from taskcore.testing.stage import Stage
 from taskcore.worker.context import current
 

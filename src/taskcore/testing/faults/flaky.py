@@ -32,7 +32,7 @@ from taskcore.backend import Admin, Backend, Delivery, Features, Outgoing, Publi
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Verdict
 from taskcore.store import Conflict, Expect, Record, Store, Version, Write
-from taskcore.testing.flaky_admin import FlakyAdmin
+from taskcore.testing.faults.flaky_admin import FlakyAdmin
 
 __all__ = ["Delay", "DropReply", "Fail", "Fault", "Faults", "FlakyBackend", "FlakyStore", "Hang", "Reorder", "Twice"]
 

@@ -10,9 +10,9 @@ from taskcore.backend import Letter
 from taskcore.envelope import FORMAT, Envelope, decode_envelope, decode_trail, encode_envelope
 from taskcore.errors import BrokerUnavailable, EnqueueUncertain, KeyConflict
 from taskcore.testing.crashing import SimulatedCrash
-from taskcore.testing.cutting import Cut
-from taskcore.testing.model_scene import Scene
-from taskcore.testing.model_tale import ABSENT, GONE, Broken, Tale
+from taskcore.testing.model.cutting import Cut
+from taskcore.testing.model.scene import Scene
+from taskcore.testing.model.tale import ABSENT, GONE, Broken, Tale
 
 __all__ = ["Sending"]
 

@@ -2,7 +2,7 @@
 
     run(case, lambda: Stage.at(url), real_time=True, dying=dying(url, ledger), ledger=Ledger(path))
 
-The process is started as ``python -m taskcore.testing.sweep_child`` with the case as JSON; it connects by URL, does the
+The process is started as ``python -m taskcore.testing.sweep.child`` with the case as JSON; it connects by URL, does the
 operation with the point armed, and its exit status says whether it died there.
 """
 
@@ -18,9 +18,9 @@ import msgspec
 
 from taskcore.app import App
 from taskcore.testing.crashing import CRASHED, exit_at
-from taskcore.testing.sweep import Case, Dying
-from taskcore.testing.sweep_drill import Drill
-from taskcore.testing.sweep_ground import KEEP, Ledger
+from taskcore.testing.sweep.drill import Drill
+from taskcore.testing.sweep.ground import KEEP, Ledger
+from taskcore.testing.sweep.plan import Case, Dying
 
 __all__ = ["Orders", "dying", "follow"]
 
@@ -66,7 +66,7 @@ def dying(url: str, ledger: Path, *, store: str | None = None, timeout: float = 
 
 def follow(orders: Orders, timeout: float = 60.0) -> int:
     """Start a process that follows the orders; its exit status, which is CRASHED if it died where it should."""
-    command = [sys.executable, "-m", "taskcore.testing.sweep_child", msgspec.json.encode(orders).decode()]
+    command = [sys.executable, "-m", "taskcore.testing.sweep.child", msgspec.json.encode(orders).decode()]
     return subprocess.run(command, timeout=timeout, check=False).returncode  # noqa: S603 - our own program
 
 

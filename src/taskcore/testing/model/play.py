@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from taskcore.testing.model_scene import Item
-from taskcore.testing.model_tale import ABSENT, Tale
-from taskcore.testing.model_working import Working
-from taskcore.testing.model_world import ACTS, KEEP_UNITS, World
+from taskcore.testing.model.scene import Item
+from taskcore.testing.model.steps import real_steps, virtual_steps
+from taskcore.testing.model.tale import ABSENT, Tale
+from taskcore.testing.model.working import Working
+from taskcore.testing.model.world import ACTS, KEEP_UNITS, World
 from taskcore.testing.stage import Stage
-from taskcore.testing.steps import real_steps, virtual_steps
 
 __all__ = ["FATES", "Play", "playing"]
 

@@ -5,8 +5,8 @@
         worker.kill()                                                           kill -9
     history = History.load([worker.history, …])
 
-The script is the test's own; :mod:`taskcore.testing.crash` has the two lines by which it gets crash points and its
-history file. Times in histories of several processes are ``time.time()``, the same clock for all of one machine.
+The script is the test's own; :mod:`taskcore.testing.faults.crash` has the two lines by which it gets crash points and
+its history file. Times in histories of several processes are ``time.time()``, the same clock for all of one machine.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Self
 
 import anyio
 
-from taskcore.testing.child import Child
-from taskcore.testing.crash import CRASH_AT, CRASHED, HISTORY, WHO
-from taskcore.testing.history import History
+from taskcore.testing.faults.child import Child
+from taskcore.testing.faults.crash import CRASH_AT, CRASHED, HISTORY, WHO
+from taskcore.testing.judging.history import History
 
 __all__ = ["WorkerProcess"]
 

@@ -12,7 +12,7 @@ from taskcore.backend import Letter
 from taskcore.envelope import Envelope, Trail, decode_trail
 from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
 from taskcore.results import Ending
-from taskcore.testing.model_world import ATTEMPTS, CRASHES, Start
+from taskcore.testing.model.world import ATTEMPTS, CRASHES, Start
 
 __all__ = ["ABSENT", "GONE", "Broken", "Hold", "State", "Tale"]
 

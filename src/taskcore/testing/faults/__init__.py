@@ -1,0 +1,31 @@
+"""What goes wrong, on command: calls that fail, networks that break, servers and workers that die.
+
+FlakyBackend · FlakyStore     fail, delay, lose the reply, do it twice, out of order
+ChaosProxy                    between client and server: cut, hang, slow down, byte by byte
+RedisServer, NatsServer, …    private servers to kill, stop, restart
+WorkerProcess                 a real worker in a process of its own
+"""
+
+from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
+from taskcore.testing.faults.processes import WorkerProcess
+from taskcore.testing.faults.proxy import ChaosProxy
+from taskcore.testing.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
+
+__all__ = [
+    "ChaosProxy",
+    "Delay",
+    "DropReply",
+    "Fail",
+    "FlakyBackend",
+    "FlakyStore",
+    "Hang",
+    "NatsServer",
+    "RabbitServer",
+    "RedisServer",
+    "Reorder",
+    "Server",
+    "ServerMissing",
+    "Twice",
+    "ValkeyServer",
+    "WorkerProcess",
+]
