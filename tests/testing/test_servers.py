@@ -1,6 +1,6 @@
 """Servers: started on a free port, killed, frozen, wiped, and gone afterwards.
 
-Skipped where a program is missing; a failure where CI is set and the server is named in TASKCORE_REQUIRE_SERVERS.
+Skipped where a program is missing; a failure where it is named in TASKCORE_REQUIRE_SERVERS.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import pytest
+from real import require
 
 from taskcore import BrokerUnavailable
 from taskcore.testing.faults import binaries
@@ -31,22 +32,10 @@ SERVERS: dict[str, type[Server]] = {
 }
 
 
-def require(name: str) -> type[Server]:
-    """The server, if its program is here."""
-    kind = SERVERS[name]
-    try:
-        kind.find()
-    except ServerMissing as missing:
-        if os.environ.get("CI") and name in os.environ.get("TASKCORE_REQUIRE_SERVERS", "").split(","):
-            pytest.fail(f"this run requires it: {missing}")
-        pytest.skip(str(missing))
-    return kind
-
-
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "rabbitmq")) for name in SERVERS])
 def kind(request: pytest.FixtureRequest) -> type[Server]:
     """Each server in turn."""
-    return require(request.param)
+    return require(SERVERS[request.param])
 
 
 async def test_a_life(kind: type[Server]):
@@ -89,7 +78,7 @@ async def test_a_life(kind: type[Server]):
 @pytest.mark.parametrize("name", ["redis", "valkey"])
 async def test_what_was_answered_survives_a_kill(name: str):
     """Redis and Valkey are started so that a kill loses nothing; a wiped disk loses all."""
-    async with require(name)() as server:
+    async with require(SERVERS[name])() as server:
         assert await ask(server.port, b"SET a 1\r\n") == b"+OK\r\n"
         server.kill()
         await server.restart()
@@ -100,24 +89,24 @@ async def test_what_was_answered_survives_a_kill(name: str):
 
 async def test_config():
     """Settings by the server's own names win over ours."""
-    async with require("redis")(config={"appendonly": "no", "maxmemory": "100mb"}) as server:
+    async with require(SERVERS["redis"])(config={"appendonly": "no", "maxmemory": "100mb"}) as server:
         assert b"104857600" in await ask(server.port, b"CONFIG GET maxmemory\r\n")
         assert b"\r\nno\r\n" in await ask(server.port, b"CONFIG GET appendonly\r\n")
-    async with require("nats")(config={"max_payload": 4096}) as server:
+    async with require(SERVERS["nats"])(config={"max_payload": 4096}) as server:
         assert b'"max_payload":4096' in await ask(server.port, b"", until=b"\r\n")
 
 
 async def test_a_server_that_does_not_start():
     """The error has the end of the server's own log, and nothing is left."""
     with pytest.raises(BrokerUnavailable, match=r"ended at once[\s\S]*no-such-setting"):
-        async with require("redis")(config={"no-such-setting": 1}):
+        async with require(SERVERS["redis"])(config={"no-such-setting": 1}):
             pass
 
 
 async def test_the_log_goes_with_an_error():
     """An error in the block carries the end of the log."""
     with pytest.raises(LookupError) as failure:
-        async with require("redis")():
+        async with require(SERVERS["redis"])():
             raise LookupError("of the test")
     assert "Ready to accept connections" in failure.value.__notes__[0]
 
@@ -125,7 +114,7 @@ async def test_the_log_goes_with_an_error():
 @pytest.mark.parametrize("name", ["redis", "nats"])
 async def test_nothing_is_left_of_a_killed_test(name: str, tmp_path: Path):
     """If the test's own process is killed, server and folder are gone all the same."""
-    kind = require(name)
+    kind = require(SERVERS[name])
     program = textwrap.dedent(f"""
         import anyio
         from taskcore.testing.faults.servers import {kind.__name__}
@@ -189,11 +178,11 @@ def test_required_in_ci(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(NatsServer, "find", missing)
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception):
-        require("nats")
+        require(SERVERS["nats"])
     monkeypatch.setenv("CI", "1")
-    monkeypatch.setenv("TASKCORE_REQUIRE_SERVERS", "redis,nats")
+    monkeypatch.setenv("TASKCORE_REQUIRE_SERVERS", "redis-server,nats-server")
     with pytest.raises(pytest.fail.Exception):
-        require("nats")
-    monkeypatch.setenv("TASKCORE_REQUIRE_SERVERS", "redis")
+        require(SERVERS["nats"])
+    monkeypatch.setenv("TASKCORE_REQUIRE_SERVERS", "redis-server")
     with pytest.raises(pytest.skip.Exception):
-        require("nats")
+        require(SERVERS["nats"])

@@ -1,0 +1,38 @@
+"""Real servers for a module of tests: skipped where their program is missing, a failure where CI requires them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from taskcore.testing.faults import Server, ServerMissing
+
+S = TypeVar("S", bound=Server)
+
+
+def require(kind: type[S], version: str = "") -> type[S]:
+    """The server, if its program is here; ``TASKCORE_REQUIRE_SERVERS=nats-server,redis-server:7`` forbids skipping."""
+    try:
+        kind.find(version)
+    except ServerMissing as missing:
+        name = kind.program + (f":{version}" if version else "")
+        if name in os.environ.get("TASKCORE_REQUIRE_SERVERS", "").split(","):
+            pytest.fail(f"this run requires it: {missing}")
+        pytest.skip(str(missing))
+    return kind
+
+
+@contextmanager
+def serving(kind: type[S], version: str = "", **options: Any) -> Iterator[S]:
+    """One running server for as long as the context lasts, for fixtures of a module or of a session."""
+    require(kind, version)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(kind(version=version, **options)) as server,
+    ):
+        yield server
