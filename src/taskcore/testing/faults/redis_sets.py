@@ -121,8 +121,7 @@ class RedisReplicated:
 
         :raises BrokerUnavailable: they do not after so many seconds.
         """
-        for replica in self.replicas:
-            await until(partial(_follows, replica, self.primary), "a replica catches up", within=within)
+        await _caught_up(self.primary, self.replicas, within)
 
     async def promote(self, replica: int = 0) -> RedisServer:
         """Make a replica the primary, whatever it missed; what was the primary goes on for itself if it lives."""
@@ -131,6 +130,11 @@ class RedisReplicated:
         chosen.config.pop("replicaof", None)  # so that it is one after a restart as well
         self.primary = chosen
         return chosen
+
+
+async def _caught_up(primary: RedisServer, replicas: Sequence[RedisServer], within: float) -> None:
+    for replica in replicas:
+        await until(partial(_follows, replica, primary), "a replica catches up", within=within)
 
 
 async def _follows(replica: RedisServer, primary: RedisServer) -> bool:
@@ -184,7 +188,7 @@ class RedisSentinel:
             for replica in self.replicas:
                 replica.config["replicaof"] = f"{HOST} {self.primary.port}"
                 await exits.enter_async_context(replica)
-                await until(partial(_follows, replica, self.primary), "a replica catches up")
+            await self.caught_up()
             for sentinel in self.sentinels:
                 sentinel.watch(self.service, self.primary.port, len(self.sentinels) // 2 + 1, self._down_after)
                 await exits.enter_async_context(sentinel)
@@ -196,6 +200,13 @@ class RedisSentinel:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._exits.__aexit__(kind, error, traceback)
+
+    async def caught_up(self, *, within: float = 20.0) -> None:
+        """Wait until every replica has what the primary has now.
+
+        :raises BrokerUnavailable: they do not after so many seconds.
+        """
+        await _caught_up(self.primary, [replica for replica in self.replicas if replica.running], within)
 
     async def failover(self, *, within: float = 40.0) -> RedisServer:
         """Kill the primary, and wait until all sentinels name another one that takes writes.
