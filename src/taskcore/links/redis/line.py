@@ -1,0 +1,215 @@
+"""Line: one connection, one exchange at a time, and no doubt about what became of it.
+
+redis-py connects, logs in, packs and parses. What it does not do here is repeat commands: a repeated command whose
+first reply was lost is a doubled job. So an exchange ends in exactly one of
+
+    the replies                     it was carried out
+    Denied                          the server said no; nothing was changed
+    Unanswered                      it was sent and the reply did not come: perhaps carried out
+    BrokerUnavailable otherwise     it was not sent; surely not carried out
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias, cast
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+
+from taskcore.errors import BrokerUnavailable
+
+__all__ = ["Command", "Denied", "Line", "Script", "Unanswered", "denied"]
+
+Command: TypeAlias = Sequence[bytes | str | int | float]
+
+IDLE = 10.0  #: seconds without use, after which a connection is asked whether it still lives
+
+
+class Unanswered(BrokerUnavailable):
+    """A command was sent and no reply came: it was carried out, or it was not."""
+
+
+class Denied(BrokerUnavailable):
+    """The server refused a command and changed nothing.
+
+    :param kind: the first word of its answer: ``OOM``, ``MISCONF``, ``READONLY``, ``MOVED``, …
+    :param says: the answer.
+    """
+
+    def __init__(self, what: str, *, kind: str, says: str, fix: str | None = None) -> None:
+        super().__init__(what, facts=[says], fix=fix)
+        self.kind = kind
+        self.says = says
+
+
+class Script:
+    """A Lua script, sent whole once a server and by its hash ever after."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - the name that Redis gives it
+
+
+class Line:
+    """One connection that is made when it is needed, and made anew after every doubt.
+
+    :param connect: makes a connection that is ready to use.
+    :param shown: the address for texts, without secrets.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[AbstractConnection]], shown: str) -> None:
+        self._connect = connect
+        self._shown = shown
+        self._lock = asyncio.Lock()
+        self._connection: AbstractConnection | None = None
+        self._used = 0.0
+
+    async def call(self, *commands: Command, patience: float | None = None) -> list[Any]:
+        """Send the commands in one piece; their replies in order.
+
+        :param patience: seconds to wait for each reply, where it may take longer than usual (a blocking command).
+        :raises Denied: the server refused one of them; those behind it were carried out.
+        """
+        async with self._lock:
+            connection = await self._ready()
+            try:
+                await connection.send_packed_command(_pack(connection, commands), check_health=False)
+                replies = [await self._read(connection, patience) for _ in commands]
+            except (
+                AuthenticationError,
+                BusyLoadingError,
+            ) as error:  # redis-py takes these answers for lost connections
+                await self.drop()
+                raise self._denied(error) from error
+            except (RedisError, OSError) as error:
+                await self.drop()
+                raise Unanswered(f"Redis at {self._shown} did not answer", facts=[_text(error)]) from error
+            except BaseException:
+                await self.drop()  # half an exchange: whoever comes next must not read our reply
+                raise
+            self._used = time.monotonic()
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise self._denied(reply)
+        return replies
+
+    async def drop(self) -> None:
+        """Disconnect at once; the next call connects anew."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+
+    async def _ready(self) -> AbstractConnection:
+        """A connection that lives, as far as anybody can know."""
+        connection = self._connection
+        if connection is not None and (not connection.is_connected or time.monotonic() - self._used > IDLE):
+            try:
+                await connection.send_packed_command(_pack(connection, [("PING",)]), check_health=False)
+                await connection.read_response(disable_decoding=True)
+            except (RedisError, OSError):  # closed while nobody looked; a new one says more
+                await self.drop()
+            except BaseException:
+                await self.drop()
+                raise
+        if self._connection is None:
+            self._connection = await self._connect()
+        return self._connection
+
+    async def _read(self, connection: AbstractConnection, patience: float | None) -> Any:
+        if patience is None:
+            return await _reply(connection.read_response(disable_decoding=True))
+        async with asyncio.timeout(patience):
+            return await _reply(connection.read_response(disable_decoding=True, timeout=math.inf))
+
+    def _denied(self, error: RedisError) -> Denied:
+        return denied(error, self._shown)
+
+
+def denied(error: RedisError, shown: str) -> Denied:
+    """What the server answered, in our words."""
+    kind = _kind(error)
+    return Denied(
+        f"Redis at {shown} refused: {MEANINGS.get(kind, 'it answered with an error')}",
+        kind=kind,
+        says=_text(error),
+        fix=FIXES.get(kind),
+    )
+
+
+CLASSES = {
+    "AskError": "ASK",
+    "AuthenticationError": "NOAUTH",
+    "BusyLoadingError": "LOADING",
+    "ClusterDownError": "CLUSTERDOWN",
+    "MasterDownError": "MASTERDOWN",
+    "MovedError": "MOVED",
+    "NoPermissionError": "NOPERM",
+    "NoScriptError": "NOSCRIPT",
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+    "TryAgainError": "TRYAGAIN",
+}
+MEANINGS = {
+    "OOM": "its memory is full",
+    "MISCONF": "it cannot write to its disk",
+    "READONLY": "it is a replica, a failover may be under way",
+    "LOADING": "it is still reading its data from disk",
+    "MASTERDOWN": "it is a replica that has lost its primary",
+    "NOREPLICAS": "it has too few replicas to accept writes",
+    "NOAUTH": "user name or password are missing or wrong",
+    "NOPERM": "this user may not do that",
+    "CLUSTERDOWN": "the cluster is down",
+    "TRYAGAIN": "the slot is being moved",
+    "WRONGTYPE": "one of our keys holds something that is not ours",
+    "BUSY": "a script of somebody else's has been running for too long",
+}
+FIXES = {
+    "OOM": "give it more memory (maxmemory), or let workers empty the queues",
+    "MISCONF": "free its disk; it goes on by itself",
+    "NOAUTH": "correct them in the URL: redis://user:password@host, or redis://:password@host",
+    "NOPERM": "the docs have a recipe for the user's rights (ACL)",
+    "WRONGTYPE": "delete that key, or choose another prefix in the URL: ?prefix=…",
+    "BUSY": "SCRIPT KILL, on that server",
+}
+
+
+async def _reply(reading: Awaitable[Any]) -> Any:
+    """A reply; an error of the server's is a value too, because those behind it have to be read all the same."""
+    try:
+        return await reading
+    except ResponseError as error:
+        return error
+
+
+def _packer() -> Callable[[tuple[Any, ...]], bytes] | None:
+    """The extra brings hiredis; without it all is slower, not wrong."""
+    try:
+        from hiredis import pack_command  # noqa: PLC0415 - a private function of this module's
+    except ImportError:
+        return None
+    return cast("Callable[[tuple[Any, ...]], bytes]", pack_command)
+
+
+_PACK = _packer()
+
+
+def _pack(connection: AbstractConnection, commands: Sequence[Command]) -> list[bytes]:
+    if _PACK is not None:
+        return [_PACK(tuple(command)) for command in commands]
+    return connection.pack_commands(commands)
+
+
+def _kind(error: RedisError) -> str:
+    """redis-py takes the first word off the answers that it knows; their classes tell it still."""
+    return CLASSES.get(type(error).__name__) or str(error).partition(" ")[0].rstrip(",:")
+
+
+def _text(error: BaseException) -> str:
+    return str(error).strip() or type(error).__name__
