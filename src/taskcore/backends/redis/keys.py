@@ -28,7 +28,7 @@ __all__ = ["EXTEND", "PUBLISH", "PURGE", "RECEIVE", "REMOVE", "SETTLE", "STATS",
 
 
 def _script(name: str) -> Script:
-    return Script(files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8"))
+    return Script(files("taskcore.backends.redis").joinpath(f"{name}.lua").read_text(encoding="utf-8"))
 
 
 PUBLISH: Final = _script("publish")

@@ -78,7 +78,8 @@ class RedisSource:
         async with self._receiving:
             while True:
                 taken: list[Delivery] = []
-                pause = math.inf
+                found: list[Delivery] = []
+                pause = due = math.inf
                 for queue, keys in self._queues.items():
                     with anyio.CancelScope(shield=True):  # what was leased by now is returned, whoever loses patience
                         found, due = await self._take(queue, keys, min(limit - len(taken), ASKED))

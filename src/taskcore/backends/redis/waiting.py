@@ -17,7 +17,7 @@ import anyio
 
 from taskcore.backends.redis.keys import Keys
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.redis import RedisLink
+from taskcore.links.redis import Command, RedisLink
 
 __all__ = ["Waiting"]
 
@@ -94,7 +94,7 @@ class _Watch:
 
     async def _pop(self) -> bool:
         """Whether there was a token, or something is the matter: whoever waits tries for himself, and sees what."""
-        command = ("BLPOP", *self._keys, math.ceil(self._seconds * 1000) / 1000)
+        command: Command = ("BLPOP", *self._keys, math.ceil(self._seconds * 1000) / 1000)
         patience = self._seconds + self._link.options.timeout
         try:
             [found] = await self._link.call(self._purpose, self._keys[0], command, patience=patience)
