@@ -72,12 +72,13 @@ class Stage:
 
     @classmethod
     def at(cls, url: str, *, store: str | None = None, lease: float = 1.0, margin: float = 1.0) -> Self:
-        """A real broker."""
-        records = store or (url if has_store(url) else None)
-        if url.startswith("memory:"):
+        """A real broker; or ``memory://``, with records here or in another store."""
+        if url.startswith("memory:") and (store is None or store.startswith("memory:")):
             return cls.in_memory(lease=lease, margin=margin)
+        shared = open_backend(url) if url.startswith("memory:") else None  # one broker, not one for each connection
+        records = store or (url if has_store(url) else None)
         return cls(
-            lambda: open_backend(url),
+            lambda: shared or open_backend(url),
             None if records is None else lambda: open_store(records),
             lease=lease,
             margin=margin,

@@ -27,6 +27,7 @@ __all__ = ["Command", "Denied", "Line", "Script", "Unanswered", "denied"]
 
 Command: TypeAlias = Sequence[bytes | str | int | float]
 
+DEMOTED = {"READONLY", "MASTERDOWN"}  #: it is not the primary any more; whoever connects anew is told who is
 IDLE = 10.0  #: seconds without use, after which a connection is asked whether it still lives
 
 
@@ -98,7 +99,10 @@ class Line:
             self._used = time.monotonic()
         for reply in replies:
             if isinstance(reply, ResponseError):
-                raise self._denied(reply)
+                answer = self._denied(reply)
+                if answer.kind in DEMOTED:
+                    await self.drop()
+                raise answer
         return replies
 
     async def drop(self) -> None:

@@ -114,7 +114,11 @@ class RedisLink:
 
         :raises BrokerUnavailable: it cannot be had.
         """
-        return await self._connect(await self._owner(key) if self.is_cluster else None)
+        try:
+            return await self._connect(await self._owner(key) if self.is_cluster else None)
+        except BrokerUnavailable:
+            self._slots.clear()  # as in _follow: the next try asks who has it now
+            raise
 
     async def nodes(self) -> Sequence[Address | None]:
         """Every primary: for questions about all keys."""
@@ -133,6 +137,7 @@ class RedisLink:
         """Send, and follow the redirections of a cluster whose slots are on the move."""
         owner = await self._owner(key)
         asking: Sequence[Command] = ()
+        again: Denied | None = None
         for _ in range(REDIRECTS):
             try:
                 replies = await self._line(purpose, owner).call(*asking, *commands, patience=patience)
@@ -145,6 +150,7 @@ class RedisLink:
                 if answer.kind in {"ASK", "MOVED"}:
                     owner = _address_in(answer.says, owner)
                 elif answer.kind in {"TRYAGAIN", "CLUSTERDOWN"}:
+                    again = answer
                     await asyncio.sleep(PAUSE)
                 else:
                     raise
@@ -153,7 +159,7 @@ class RedisLink:
             except BrokerUnavailable:
                 self._slots.clear()
                 owner = await self._owner(key)
-        raise BrokerUnavailable(
+        raise again or BrokerUnavailable(
             f"no node of the cluster at {self.options.shown} accepts {key!r}",
             facts=[f"asked {REDIRECTS} times; its slot is being moved, or the cluster is being repaired"],
         )

@@ -3,12 +3,15 @@
 FlakyBackend · FlakyStore     fail, delay, lose the reply, do it twice, out of order
 ChaosProxy                    between client and server: cut, hang, slow down, byte by byte
 RedisServer, NatsServer, …    private servers to kill, stop, restart
+RedisReplicated, RedisSentinel, RedisCluster    several of them, to partition, fail over, rearrange
 WorkerProcess                 a real worker in a process of its own
 """
 
 from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
 from taskcore.testing.faults.processes import WorkerProcess
 from taskcore.testing.faults.proxy import ChaosProxy
+from taskcore.testing.faults.redis_cluster import RedisCluster
+from taskcore.testing.faults.redis_sets import RedisReplicated, RedisSentinel
 from taskcore.testing.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
 
 __all__ = [
@@ -21,6 +24,9 @@ __all__ = [
     "Hang",
     "NatsServer",
     "RabbitServer",
+    "RedisCluster",
+    "RedisReplicated",
+    "RedisSentinel",
     "RedisServer",
     "Reorder",
     "Server",

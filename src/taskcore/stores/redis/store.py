@@ -1,0 +1,123 @@
+"""RedisStore: the five verbs, on one link.
+
+Calls that come at the same time travel together: while one batch is under way the next one gathers, so a hundred
+coroutines need a few round trips and two connections, not a hundred. A batch is never repeated and never cut short by
+somebody's cancellation; it ends by itself within its time limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import TracebackType
+from typing import Self, TypeVar
+
+import anyio
+
+from taskcore.batching import GroupCommit
+from taskcore.errors import BrokerUnavailable
+from taskcore.links.redis import RedisLink
+from taskcore.store import Conflict, Expect, Record, Version, Write
+from taskcore.stores.redis.batches import Answer, Found, read, write
+from taskcore.stores.redis.records import Names, versions
+from taskcore.stores.redis.watching import Watches
+
+__all__ = ["RedisStore"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AT_ONCE = 200  #: callers whose reads, or whose writes, travel together
+
+
+class RedisStore:
+    """Records in Redis or Valkey: one server, what sentinels watch, or a cluster.
+
+    :param url: see :mod:`taskcore.links.redis.address`; ``prefix`` and the time limits apply.
+    :raises InvalidURL: it cannot be meant (TC103).
+    """
+
+    def __init__(self, url: str) -> None:
+        self._link = RedisLink(url)
+        options = self._link.options
+        self._names = Names(options.prefix)
+        self._versions = versions()
+        self._limit = 2 * options.timeout + options.connect_timeout
+        self._reads = GroupCommit[str, Found](self._read, limit=AT_ONCE)
+        self._writes = GroupCommit[Sequence[Write], Sequence[Answer]](self._write, limit=AT_ONCE)
+        self._watches = Watches(self._link, self._names, limit=self._limit)
+        self._exits = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        async with AsyncExitStack() as exits:
+            await exits.enter_async_context(self._link)
+            exits.push_async_callback(self._watches.close)
+            self._exits = exits.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Disconnect; watches that are still open end with an error."""
+        await self._exits.__aexit__(kind, error, traceback)
+
+    # ── the verbs ──
+
+    async def get(self, key: str) -> Record | None:
+        """The record, unless its time is over."""
+        found = await self._in_time(self._reads, key)
+        if isinstance(found, BrokerUnavailable):
+            raise found
+        return found
+
+    async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
+        """Write if what is there is as expected."""
+        [answer] = await self.put_many([Write(key=key, value=value, expect=expect, keep=keep)])
+        return answer
+
+    async def delete(self, key: str, *, expect: Expect) -> bool:
+        """Forget if it is as expected."""
+        [answer] = await self.put_many([Write(key=key, value=None, expect=expect)])
+        return not isinstance(answer, Conflict) and answer != ""
+
+    async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
+        """All writes, one answer each."""
+        if not writes:
+            return []
+        answers: list[Version | Conflict] = []
+        for answer in await self._in_time(self._writes, writes):
+            if isinstance(answer, BrokerUnavailable):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
+        """The record as it is, then each new one, announced by the server."""
+        return self._watches.watch(key)
+
+    # ── batches ──
+
+    async def _in_time(self, commit: GroupCommit[T, R], item: T) -> R:
+        """The answer, or the end of the time in which there has to be one."""
+        with anyio.move_on_after(self._limit):
+            return await commit.submit(item)
+        raise self._overdue()
+
+    async def _read(self, keys: list[str]) -> Sequence[Found]:
+        with anyio.move_on_after(self._limit):
+            return await read(self._link, "read records", self._names, keys)
+        raise self._overdue()
+
+    async def _write(self, bundles: list[Sequence[Write]]) -> Sequence[Sequence[Answer]]:
+        writes = [write for bundle in bundles for write in bundle]
+        with anyio.move_on_after(self._limit):
+            answers = iter(await write(self._link, self._names, self._versions, writes))
+            return [[next(answers) for _ in bundle] for bundle in bundles]
+        raise self._overdue()
+
+    def _overdue(self) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"Redis at {self._link.options.shown} did not answer within {self._limit:g} s",
+            facts=["what was asked may have been carried out"],
+        )
