@@ -4,6 +4,8 @@ No timer and no linger: on an idle system a lone item leaves at once, under load
 
     GroupCommit   callers wait for the answer to their own item (client, single enqueues)
     Collector     callers hand over and go on; one task carries the batches away (worker, settling)
+
+And for batches that are there already, ``side_by_side``: the next is prepared while the last is under way.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Generic, TypeVar
 
 import anyio
 
-__all__ = ["Collector", "GroupCommit"]
+__all__ = ["Collector", "GroupCommit", "side_by_side"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -154,3 +156,31 @@ class Collector(Generic[T]):
             await self._arrival.wait()
         items, self._items = self._items, []
         return items
+
+
+async def side_by_side(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, limit: int) -> list[R]:
+    """The results of ``work`` on each item, in order; no more than ``limit`` are under way, begun in order.
+
+    :raises Exception: the first that ``work`` raised; items behind it are not begun.
+    """
+    if len(items) == 1:
+        return [await work(items[0])]
+    results: dict[int, R] = {}
+    waiting = iter(enumerate(items))
+    failures: list[Exception] = []
+
+    async def hand() -> None:
+        for number, item in waiting:
+            if failures:
+                return
+            try:
+                results[number] = await work(item)
+            except Exception as error:  # noqa: BLE001 - raised below, without the group's wrapper
+                failures.append(error)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(min(limit, len(items))):
+            group.start_soon(hand)
+    if failures:
+        raise failures[0]
+    return [results[number] for number in range(len(items))]

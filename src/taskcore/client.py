@@ -17,7 +17,7 @@ import anyio
 import msgspec
 
 from taskcore.backend import DUPLICATE, Backend, Duplicate, Outgoing, Published, Refused, Stored, Uncertain
-from taskcore.batching import GroupCommit
+from taskcore.batching import GroupCommit, side_by_side
 from taskcore.envelope import FORMAT, Envelope, encode_envelope, new_id
 from taskcore.errors import (
     BrokerUnavailable,
@@ -49,6 +49,7 @@ ANSWERS: Final[Mapping[type[Published], str]] = {
 }
 
 BATCH = 500  #: jobs in one publish; a broker that runs a batch as one script is busy for about a millisecond
+AT_ONCE = 2  #: publishes of one enqueue_many that are under way at a time
 
 
 class Client:
@@ -84,6 +85,7 @@ class Client:
 
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call; concurrent ones share a batch."""
+        self._check_size(call)
         outgoing = self._prepare(call, call.sending.id or new_id())
         if call.key is not None:
             [answer] = await self._send_keyed([(call, outgoing)])
@@ -99,13 +101,10 @@ class Client:
         :raises EnqueueRefused, EnqueueUncertain, KeyConflict, BrokerUnavailable: some calls were not sent; ``jobs`` of
             the error holds a Job or None for each call.
         """
-        prepared = [(call, self._prepare(call, call.sending.id or new_id())) for call in calls]
-        answers: list[Job[R] | SendError] = []
-        try:
-            for start in range(0, len(prepared), BATCH):
-                answers += await self._send_some(prepared[start : start + BATCH])
-        except BrokerUnavailable as error:
-            answers += [error] * (len(prepared) - len(answers))
+        for call in calls:  # all of them before the first is sent
+            self._check_size(call)
+        portions = [calls[start : start + BATCH] for start in range(0, len(calls), BATCH)]
+        answers = await self._send_portions(portions)
         jobs = [answer if isinstance(answer, Job) else None for answer in answers]
         problems = [answer for answer in answers if not isinstance(answer, Job)]
         if problems:
@@ -115,6 +114,31 @@ class Client:
             problem.jobs = jobs
             raise problem
         return [job for job in jobs if job is not None]
+
+    async def _send_portions(self, portions: Sequence[Sequence[Call[Any]]]) -> list[Job[Any] | SendError]:
+        """Two at a time: while the broker works on one, the next is encoded.
+
+        When one could not be sent at all, those behind it are not tried: they get its error.
+        """
+        down: BrokerUnavailable | None = None
+
+        async def send(portion: Sequence[Call[Any]]) -> list[Job[Any] | SendError]:
+            nonlocal down
+            if down is not None:
+                return [down] * len(portion)
+            answers = await self._send_portion(portion)
+            if isinstance(answers[0], BrokerUnavailable):
+                down = answers[0]
+            return answers
+
+        return [answer for answers in await side_by_side(send, portions, limit=AT_ONCE) for answer in answers]
+
+    async def _send_portion(self, calls: Sequence[Call[Any]]) -> list[Job[Any] | SendError]:
+        prepared = [(call, self._prepare(call, call.sending.id or new_id())) for call in calls]
+        try:
+            return await self._send_some(prepared)
+        except BrokerUnavailable as error:
+            return [error] * len(calls)
 
     async def _send_some(self, batch: list[tuple[Call[Any], Outgoing]]) -> list[Job[Any] | SendError]:
         if not any(call.key is not None for call, _ in batch):
@@ -130,8 +154,6 @@ class Client:
 
     def _prepare(self, call: Call[Any], job_id: str) -> Outgoing:
         task, sending = call.task, call.sending
-        if len(call.payload) > self._payload_limit:
-            raise self._too_large(call)
         queue = sending.queue or task.options.queue
         now = self._clock()
         envelope = Envelope(
@@ -150,9 +172,11 @@ class Client:
         )
         return Outgoing(queue, job_id, encode_envelope(envelope), b"", sending.delay)
 
-    def _too_large(self, call: Call[Any]) -> PayloadTooLarge:
+    def _check_size(self, call: Call[Any]) -> None:
+        if len(call.payload) <= self._payload_limit:
+            return
         name, size = call.task.contract.largest(call.payload)
-        return PayloadTooLarge(
+        raise PayloadTooLarge(
             f"the arguments of {call.task.name} have {len(call.payload):,} bytes; nothing was sent",
             facts=[f"the limit is {self._payload_limit:,} bytes", f"the largest: {name} with {size:,} bytes"],
             fix="store large data elsewhere and send its address, or raise payload_limit (the broker has a limit too)",

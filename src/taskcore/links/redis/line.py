@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -61,11 +60,13 @@ class Line:
     """One connection that is made when it is needed, and made anew after every doubt.
 
     :param connect: makes a connection that is ready to use.
+    :param timeout: seconds for an exchange.
     :param shown: the address for texts, without secrets.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[AbstractConnection]], shown: str) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[AbstractConnection]], *, timeout: float, shown: str) -> None:
         self._connect = connect
+        self._timeout = timeout
         self._shown = shown
         self._lock = asyncio.Lock()
         self._connection: AbstractConnection | None = None
@@ -74,14 +75,15 @@ class Line:
     async def call(self, *commands: Command, patience: float | None = None) -> list[Any]:
         """Send the commands in one piece; their replies in order.
 
-        :param patience: seconds to wait for each reply, where it may take longer than usual (a blocking command).
+        :param patience: seconds, where it may take longer than usual (a blocking command).
         :raises Denied: the server refused one of them; those behind it were carried out.
         """
         async with self._lock:
             connection = await self._ready()
             try:
-                await connection.send_packed_command(_pack(connection, commands), check_health=False)
-                replies = [await self._read(connection, patience) for _ in commands]
+                async with asyncio.timeout(self._timeout if patience is None else patience):
+                    await connection.send_packed_command(_pack(connection, commands), check_health=False)
+                    replies = [await _reply(connection) for _ in commands]
             except (
                 AuthenticationError,
                 BusyLoadingError,
@@ -115,8 +117,9 @@ class Line:
         connection = self._connection
         if connection is not None and (not connection.is_connected or time.monotonic() - self._used > IDLE):
             try:
-                await connection.send_packed_command(_pack(connection, [("PING",)]), check_health=False)
-                await connection.read_response(disable_decoding=True)
+                async with asyncio.timeout(self._timeout):
+                    await connection.send_packed_command(_pack(connection, [("PING",)]), check_health=False)
+                    await connection.read_response(disable_decoding=True)
             except (RedisError, OSError):  # closed while nobody looked; a new one says more
                 await self.drop()
             except BaseException:
@@ -125,12 +128,6 @@ class Line:
         if self._connection is None:
             self._connection = await self._connect()
         return self._connection
-
-    async def _read(self, connection: AbstractConnection, patience: float | None) -> Any:
-        if patience is None:
-            return await _reply(connection.read_response(disable_decoding=True))
-        async with asyncio.timeout(patience):
-            return await _reply(connection.read_response(disable_decoding=True, timeout=math.inf))
 
     def _denied(self, error: RedisError) -> Denied:
         return denied(error, self._shown)
@@ -184,10 +181,10 @@ FIXES = {
 }
 
 
-async def _reply(reading: Awaitable[Any]) -> Any:
+async def _reply(connection: AbstractConnection) -> Any:
     """A reply; an error of the server's is a value too, because those behind it have to be read all the same."""
     try:
-        return await reading
+        return await connection.read_response(disable_decoding=True)
     except ResponseError as error:
         return error
 

@@ -104,6 +104,11 @@ class RedisLink:
                 raise
         return await self.call(purpose, keys[0], ("EVAL", script.text, len(keys), *keys, *arguments), *after)
 
+    async def hang_up(self, purpose: str) -> None:
+        """Disconnect the lines of a purpose that is over."""
+        for name in [name for name in self._lines if name[0] == purpose]:
+            await self._lines.pop(name).drop()
+
     async def connect(self, key: str = "") -> AbstractConnection:
         """A connection to whoever has the key, for uses of its own (subscriptions); the caller disconnects it.
 
@@ -190,7 +195,9 @@ class RedisLink:
     def _line(self, purpose: str, address: Address | None) -> Line:
         line = self._lines.get((purpose, address))
         if line is None:
-            line = self._lines[purpose, address] = Line(lambda: self._connect(address), self.options.shown)
+            line = self._lines[purpose, address] = Line(
+                lambda: self._connect(address), timeout=self.options.timeout, shown=self.options.shown
+            )
         return line
 
     async def _connect(self, address: Address | None) -> AbstractConnection:
@@ -211,8 +218,9 @@ class RedisLink:
                     sentinel, username=self.options.sentinel_username, password=self.options.sentinel_password
                 )
                 try:
-                    await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.options.service)
-                    found = await connection.read_response(disable_decoding=True)
+                    async with asyncio.timeout(self.options.timeout):
+                        await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.options.service)
+                        found = await connection.read_response(disable_decoding=True)
                 finally:
                     await connection.disconnect(nowait=True)
             except (BrokerUnavailable, RedisError, OSError) as error:
@@ -230,7 +238,7 @@ class RedisLink:
     async def _open(self, address: Address, **login: Any) -> AbstractConnection:
         options = self.options
         settings: dict[str, Any] = {
-            "socket_timeout": options.timeout,
+            "socket_timeout": None,  # one time limit for an exchange, of ours, instead of one for each of its steps
             "socket_connect_timeout": options.connect_timeout,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,  # one shape of replies for every server
