@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from taskcore.testing.judging.final import Final, Found
+from taskcore.testing.judging.recorder import RAW
 from taskcore.testing.judging.report import Finding
 from taskcore.testing.judging.stories import Stories, Story
 
@@ -28,18 +29,23 @@ def by_job(letters: Iterable[Found]) -> dict[str, list[Found]]:
 
 
 def untrue_letters(
-    stories: Stories, final: Final, letters: dict[str, list[Found]], attempts: Limit
+    stories: Stories, final: Final, letters: dict[str, list[Found]], attempts: Limit, *, marked: bool = True
 ) -> Iterator[Finding]:
-    """At most one letter a job, with the bytes that were enqueued, every error, and a reason that fits the story."""
+    """At most one letter a job, with the bytes that were enqueued, every error, and a reason that fits the story.
+
+    :param marked: whether starts are marked; else a job may be poison that was only handed out too often.
+    """
     recorded = any(story.runs for story in stories.by_job.values())
     for job, found in letters.items():
         story = stories.by_job.get(job)
-        if len(found) > 1:
+        if len(found) > 1 and not (story is not None and job.startswith(RAW) and len(found) <= story.copies):
             yield Finding(job, f"{len(found)} dead letters of one job")
         elif final.endings.get(job, "dead") != "dead":
             yield Finding(job, f"a dead letter, although it has ended: {final.endings[job]}")
+        elif story is not None and story.replayed is not None and story.replayed.facts.get("letter") == found[0].id:
+            yield Finding(job, "was sent again, and its dead letter is still there")
         elif story is not None:
-            lie = _lie(found[0], story, limit_of(attempts, job), recorded=recorded)
+            lie = _lie(found[0], story, limit_of(attempts, job), recorded=recorded and marked)
             if lie is not None:
                 yield Finding(job, lie)
 
