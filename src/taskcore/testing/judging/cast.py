@@ -25,10 +25,12 @@ class Cast:
     """Who acts.
 
     :param app: what tells events; they are recorded under the name of whoever acts.
+    :param prefix: how all names begin.
     """
 
-    def __init__(self, history: History, app: Observable) -> None:
+    def __init__(self, history: History, app: Observable, *, prefix: str = "") -> None:
         self._history = history
+        self._prefix = prefix
         self._lives: Counter[str] = Counter()
         history.listen(app)
 
@@ -40,7 +42,7 @@ class Cast:
     def enter(self, role: str) -> str:
         """Somebody new; a name that nobody had before. From now on he has to tell what happens to him (C19)."""
         self._lives[role] += 1
-        name = f"{role}-{self._lives[role]}"
+        name = f"{self._prefix}{role}-{self._lives[role]}"
         self._history.record("event", "", who=name, name="listening")
         return name
 
