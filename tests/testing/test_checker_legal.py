@@ -231,6 +231,68 @@ def test_a_verdict_that_was_under_way(tale: Teller) -> None:
     assert kept(tale.judge(promised=FENCED))
 
 
+# ── copies ───────────────────────────────────────────────────────────────────────────────────────
+
+COPIES = Promised(one_copy=False)
+
+
+def test_each_copy_has_its_own_attempts(tale: Teller) -> None:
+    """A broker that does not notice an id keeps two copies of what was enqueued twice, and each may fail as often."""
+    tale.sent()
+    tale.sent()
+    for run in range(1, 5):
+        tale.failed(run=run)
+    final = found(errors=("ValueError: 3", "ValueError: 4"))
+    assert set(tale.judge(final).violations) == {"dlq_bad", "overrun"}
+    assert kept(tale.judge(final, promised=COPIES))
+    tale.failed(run=5)
+    assert tale.judge(final, promised=COPIES).violations == ("overrun",)
+
+
+def test_each_copy_may_start_once(tale: Teller) -> None:
+    """At most once holds for each copy; one that was enqueued once starts once, whatever the broker keeps."""
+    tale.sent()
+    tale.sent()
+    tale.ran()
+    tale.ran(run=2)
+    options: dict[str, Any] = {"at_most_once": True, "duplicates_allowed": 9}
+    assert tale.judge(**options).violations == ("overrun",)
+    assert kept(tale.judge(promised=COPIES, **options))
+    tale.sent("B")
+    tale.ran("B")
+    tale.ran("B", run=2)
+    assert [finding.job for finding in tale.judge(promised=COPIES, **options).overrun] == ["B"]
+
+
+def test_a_copy_does_not_wait_for_the_other(tale: Teller) -> None:
+    """A verdict makes its own copy wait; where there is none but one, a start before its time is early."""
+    tale.sent()
+    tale.sent()
+    tale.failed(after=60.0)
+    tale.ran(run=2)
+    assert tale.judge().violations == ("early",)
+    assert kept(tale.judge(promised=COPIES))
+    tale.sent("B")
+    tale.failed("B", after=60.0)
+    tale.ran("B", run=2)
+    tale.settled("B", verdict="ack")
+    assert [finding.job for finding in tale.judge(promised=COPIES).early] == ["B"]
+
+
+def test_each_hand_out_may_leave_a_letter(tale: Teller) -> None:
+    """Where burying takes two steps, whoever dies between them leaves a letter, and the next one another."""
+    tale.sent()
+    for who in ("w1", "w2"):
+        tale.event(name="received", who=who)
+    tale.failed(verdict="bury", trail="trail")
+    final = found(errors=("ValueError: 1",), reason="not retryable")
+    twice = msgspec.structs.replace(final, letters=final.letters * 2)
+    thrice = msgspec.structs.replace(final, letters=final.letters * 3)
+    assert tale.judge(twice).violations == ("dlq_bad",)
+    assert kept(tale.judge(twice, promised=COPIES))
+    assert tale.judge(thrice, promised=COPIES).violations == ("dlq_bad",)
+
+
 # ── keys, suspects, strangers ────────────────────────────────────────────────────────────────────
 
 

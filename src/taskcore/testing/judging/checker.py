@@ -89,14 +89,14 @@ def judge(
         effects=[Finding(key, f"done {spare + 1} times") for key, spare in effects.items()],
         outcomes=list(outcomes(stories, final, promised.key_window)),
         stuck=list(_stuck(final)),
-        early=list(_early(all_of_them, delta)),
+        early=list(_early(all_of_them, delta, one_copy=promised.one_copy)),
         late=list(_late(all_of_them, delta)),
         misordered=list(_misordered(all_of_them)) if ordered else [],
         unfenced=list(unfenced(all_of_them)) if promised.fenced else [],
-        overrun=list(overrun(stories, attempts, crashes, at_most_once)),
+        overrun=list(overrun(stories, attempts, crashes, at_most_once, one_copy=promised.one_copy)),
         silent=list(_silent(stories, final)),
         hang=list(_hang(stories, time_limit)),
-        dlq_bad=list(untrue_letters(stories, final, letters, attempts, marked=promised.marked)),
+        dlq_bad=list(untrue_letters(stories, final, letters, attempts, promised)),
         recovered=[story.job for story in all_of_them if story.runs and not story.confirmed and not story.refused],
         duplicate_runs=sum(repeated.values()),
         duplicate_effects=sum(effects.values()),
@@ -199,19 +199,19 @@ def _stuck(final: Final) -> Iterator[Finding]:
 # ── C15, C16, C17: time ──────────────────────────────────────────────────────────────────────────
 
 
-def _early(stories: Iterable[Story], delta: float) -> Iterator[Finding]:
+def _early(stories: Iterable[Story], delta: float, *, one_copy: bool) -> Iterator[Finding]:
     """The first start before the delay was over, or a later one before the wait that a verdict asked for.
 
     The broker counts from when it got the call, which is never before the call began; so the beginning of the call
     gives a bound that is right on any clock. Of several enqueues (repeated after an uncertain one) any may be the one
-    that was stored: the earliest due time counts.
+    that was stored: the earliest due time counts. And a verdict makes only its own copy wait.
     """
     for story in stories:
         due = min((entry.at + float(entry.facts.get("delay", 0.0)) for entry in story.invokes), default=0.0)
         for run in story.runs:
             # Only the starts behind a verdict wait for it. A start that was recorded before it was carried out may be
             # a stale worker's.
-            for entry in story.settled[: run.verdicts]:
+            for entry in story.settled[: run.verdicts if one_copy or not story.other_copies else 0]:
                 if entry.facts["verdict"] == "retry":
                     began = float(entry.facts.get("began", entry.at))
                     due = max(due, began + float(entry.facts.get("after", 0.0)))

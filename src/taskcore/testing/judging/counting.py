@@ -44,7 +44,7 @@ def excused_runs(story: Story, *, one_copy: bool) -> int:
     """
     open_ends = sum(run.settled is None for run in story.runs)
     behind = sum(run.behind in ("ack", "bury") for run in story.runs)
-    return open_ends - max(behind - (0 if one_copy else _other_copies(story)), 0)
+    return open_ends - max(behind - (0 if one_copy else story.other_copies), 0)
 
 
 def _calls_for_another(run: Run) -> bool:
@@ -53,22 +53,23 @@ def _calls_for_another(run: Run) -> bool:
     return run.settled == "retry"
 
 
-def _other_copies(story: Story) -> int:
-    """Each enqueue, and each verdict that was not carried out for sure, may have left another copy."""
-    return max(story.copies - 1, 0) + sum(run.settled is None for run in story.runs)
-
-
 # ── C3, C9: bounded ──────────────────────────────────────────────────────────────────────────────
 
 
-def overrun(stories: Stories, attempts: Limit, crashes: Limit, at_most_once: Choice) -> Iterator[Finding]:
-    """More starts than attempts and crashes. Starts that were given back and snoozes use neither."""
+def overrun(
+    stories: Stories, attempts: Limit, crashes: Limit, at_most_once: Choice, *, one_copy: bool
+) -> Iterator[Finding]:
+    """More starts than attempts and crashes. Starts that were given back and snoozes use neither.
+
+    Where a job may have copies, each of them has its own.
+    """
     for story in stories.by_job.values():
         if choice_of(at_most_once, story.job):
-            if len(story.runs) > 1:
+            if len(story.runs) > (1 if one_copy else max(story.copies, 1)):
                 yield Finding(story.job, f"started {len(story.runs)} times, at most once was asked for")
             continue
-        limit, deaths = limit_of(attempts, story.job), limit_of(crashes, story.job)
+        copies = 1 if one_copy else 1 + story.other_copies
+        limit, deaths = copies * limit_of(attempts, story.job), copies * limit_of(crashes, story.job)
         free = sum(_is_free(run) for run in story.runs)
         failed = sum(run.outcome == "raised" and not run.snoozed and run.settled is not None for run in story.runs)
         deadly = 0 if story.told("settle.uncertain") else sum(_is_deadly(run, stories.died) for run in story.runs)

@@ -81,6 +81,14 @@ class Story(msgspec.Struct, eq=False):
         """How many enqueues may have stored it; a broker that notices its id keeps one of them."""
         return len(self.invokes) - sum(entry.kind == "refused" for entry in self.answers)
 
+    @property
+    def other_copies(self) -> int:
+        """How many more there may be where nobody keeps it to one.
+
+        Each enqueue may have left one, and each verdict that was not carried out for sure.
+        """
+        return max(self.copies - 1, 0) + sum(run.settled is None for run in self.runs)
+
     def held_by(self, names: set[str]) -> bool:
         """Whether one of these was handed it."""
         return any(entry.who in names for entry in self.events.get("received", ()))
