@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-import taskcore
+from shell import environment, run
 
 HELLO = """
 from taskcore import App
@@ -37,27 +36,6 @@ def shop(tmp_path: Path) -> Path:
     """A project with an app in ``hello.py``."""
     (tmp_path / "hello.py").write_text(HELLO)
     return tmp_path
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """The variables of a clean machine that finds this taskcore, and these."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("TASKCORE_", "PYTEST_"))}
-    where = [str(Path(taskcore.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return clean | {"PYTHONPATH": os.pathsep.join(where), "PYTHONUTF8": "1"} | variables
-
-
-def run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """One run of the command line, to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "taskcore", *arguments],
-        cwd=directory,
-        env=environment(**variables),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=15,
-        check=False,
-    )
 
 
 # ── help ─────────────────────────────────────────────────────────────────────────────────────────

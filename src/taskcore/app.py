@@ -31,6 +31,7 @@ from taskcore.observe import Event, Events, ObservedBackend
 from taskcore.portal import Portal
 from taskcore.results import JobOutcome
 from taskcore.router import Declared, Router
+from taskcore.safety import refuse_unsafe, warn_unsafe
 from taskcore.store import Store
 from taskcore.task import Call, Job, JobStatus, SyncJob, Task
 from taskcore.text import mask_url
@@ -82,7 +83,8 @@ class App(Router):
         texts = {name: value for name, value in given.items() if value is not None and not _is_adapter(name, value)}
         loaded = load(arguments=texts)
         self.settings: Settings = loaded.settings
-        self.sources: Mapping[str, str] = loaded.sources
+        objects = {name: "argument" for name in ("url", "store") if _is_adapter(name, given[name] or "")}
+        self.sources: Mapping[str, str] = {**loaded.sources, **objects}
         self._clock = clock
         self._events = Events()
         self._backend_given = None if url is None or isinstance(url, str) else url
@@ -133,6 +135,7 @@ class App(Router):
 
         :raises BrokerUnavailable: broker or store cannot be reached (TC201).
         :raises StoreRequired: a task needs a store and there is none (TC105).
+        :raises UnsafeBroker: ``strict``, and the settings of broker or store break the contract (TC502).
         """
         if self._pid != os.getpid():
             self._begin_anew()
@@ -154,6 +157,8 @@ class App(Router):
             await exits.enter_async_context(self._backend)
             if self._store is not None:
                 await exits.enter_async_context(self._store)
+            if self.settings.strict:
+                await refuse_unsafe(self._backend, self._store)
             self._exits = exits.pop_all()
         self._token = anyio.lowlevel.current_token()
 
@@ -178,7 +183,7 @@ class App(Router):
         """
         failure: Exception | None = None
         async with self:
-            worker = self._worker(queues, concurrency, grace)
+            worker = await self._hire(queues, concurrency, grace)
             with errors_as_they_are():
                 async with anyio.create_task_group() as group:
                     ended = anyio.Event()
@@ -211,7 +216,7 @@ class App(Router):
         the worker is ready.
         """
         async with self:
-            worker = self._worker(queues, concurrency, grace)
+            worker = await self._hire(queues, concurrency, grace)
             with errors_as_they_are():
                 async with anyio.create_task_group() as group:
                     await group.start(stop_on_signals, worker, self.settings.grace if grace is None else grace)
@@ -371,6 +376,13 @@ class App(Router):
                 raise store_required(f"{task.name} has an idempotency key ({task.contract.where})")
             if isinstance(declared.keep_result, float | int):
                 raise store_required(f"{task.name} keeps its results ({task.contract.where})")
+
+    async def _hire(self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> Worker:
+        """A worker, warned of what its broker and store do not keep; a strict app would not have come so far."""
+        worker = self._worker(queues, concurrency, grace)
+        if not self.settings.strict:
+            await warn_unsafe(self._backend, self._store)
+        return worker
 
     def _worker(self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> Worker:
         settings = self.settings

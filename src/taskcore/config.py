@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param keep_result: how long results can be fetched.
     :param key_window: how long an idempotency key is remembered after its job has ended.
     :param park_for: how long a job waits for a worker that knows its task.
+    :param strict: whether to refuse to open on a broker or store whose settings break the contract, as far as it says.
     :param app: ``"module:attribute"``, what the command line works on when it is not told.
     :param retry: what happens after an error in a task that says nothing about it.
     """
@@ -66,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_result: float = 3600.0
     key_window: float = 86_400.0
     park_for: float = 86_400.0
+    strict: bool = False
     app: str | None = None
     retry: Retry = Retry()
 
@@ -128,9 +130,11 @@ def _value(one: _Given, problems: list[str]) -> Any:
     kind = _KINDS[one.name]
     try:
         value = kind.parse(one.raw)
-        if not isinstance(one.raw, bool) and (kind.least is None or kind.least <= value < math.inf):
+        if (isinstance(value, bool) or not isinstance(one.raw, bool)) and (
+            kind.least is None or kind.least <= value < math.inf
+        ):
             return value
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         pass
     got = mask_url(one.raw) if isinstance(one.raw, str) else one.raw
     problems.append(f"{one.source}: {one.name}: expected {kind.expected}, got {got!r}")
@@ -253,6 +257,13 @@ def _jitter(raw: Any) -> Any:
     return raw
 
 
+def _truth(raw: Any) -> bool:
+    known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if not isinstance(raw, str | bool):
+        raise TypeError
+    return raw if isinstance(raw, bool) else known[raw.strip().lower()]
+
+
 def _text(raw: Any) -> str:
     if not isinstance(raw, str) or not raw.strip():
         raise TypeError
@@ -291,6 +302,7 @@ _KINDS: dict[str, _Kind] = {
     "keep_result": _WAIT,
     "key_window": _PERIOD,
     "park_for": _WAIT,
+    "strict": _Kind(_truth, "true or false", show=lambda value: str(value).lower()),
     "app": _Kind(_text, 'a place such as "shop.tasks:app"'),
     "retry.attempts": _COUNT,
     "retry.base": _WAIT,

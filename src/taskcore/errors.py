@@ -8,7 +8,8 @@
     │   ├── InvalidSetting         TC104  (ValueError)      a setting or option with an impossible value
     │   ├── StoreRequired          TC105  (ValueError)      a feature needs a store and the app has none
     │   ├── NotRunning             TC106  (RuntimeError)    the app is not open, or open elsewhere
-    │   └── FeatureRefused         TC501  (ValueError)      this broker cannot do what a task asks
+    │   ├── FeatureRefused         TC501  (ValueError)      this broker cannot do what a task asks
+    │   └── UnsafeBroker           TC502  (RuntimeError)    strict, and the server's settings break the contract
     ├── BrokerError                the broker or the store did not do what it was asked
     │   ├── BrokerUnavailable      TC201  (ConnectionError) it cannot be reached
     │   ├── EnqueueUncertain       TC202  (TimeoutError)    the job may or may not be stored; repeating is safe
@@ -73,6 +74,7 @@ __all__ = [
     "TaskcoreError",
     "UnencodableResult",
     "UnknownTask",
+    "UnsafeBroker",
 ]
 
 
@@ -146,6 +148,16 @@ class FeatureRefused(SetupError, ValueError):
     """The broker cannot do what a task or a call asks; refused early so that it cannot fail silently."""
 
     code = "TC501"
+
+
+class UnsafeBroker(SetupError, RuntimeError):
+    """The app is strict, and with the settings of its broker or store some clauses of the contract do not hold.
+
+    ``unsafe``: the facts, each a :class:`taskcore.diagnosis.Fact` with its clauses and its fix.
+    """
+
+    code = "TC502"
+    unsafe: Sequence[Any] = ()
 
 
 # ── the broker or the store ──────────────────────────────────────────────────────────────────────

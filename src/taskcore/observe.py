@@ -104,6 +104,11 @@ class ObservedBackend:
         self._events = events
 
     @property
+    def inner(self) -> Backend:
+        """The backend itself, for what is no verb: what it can say about its server."""
+        return self._backend
+
+    @property
     def features(self) -> Features:
         """See :class:`taskcore.backend.Backend`."""
         return self._backend.features

@@ -17,6 +17,7 @@ from taskcore.backend import Outgoing
 from taskcore.backends.memory import MemoryBackend
 from taskcore.lifecycle import Ack, Bury, Release, Retry
 from taskcore.testing.faults.flaky import DropReply, Fail, FlakyBackend
+from taskcore.testing.judging.cast import Cast
 from taskcore.testing.judging.history import Entry, History
 from taskcore.testing.judging.recorder import RecordingBackend, digest, job_of
 
@@ -253,8 +254,45 @@ async def test_what_people_do():
     assert kinds(history, "A") == ["invoke", "ok", "cancelled"]
     assert kinds(history, "B")[-1] == "replayed"
     assert kinds(history, "B2") == ["invoke", "ok"]
+    assert next(entry.facts["replays"] for entry in history.entries if entry.job == "B2") == "B"
     assert kinds(history, "C")[-1] == "dropped"
     assert kinds(history, "")[-1] == "purged"
+
+
+@pytest.mark.anyio
+async def test_bytes_that_are_no_envelope():
+    """What nobody can read has the same name when it is sent and when it comes."""
+    history = History(clock=anyio.current_time)
+    backend = RecordingBackend(MemoryBackend(), history)
+    await backend.publish([Outgoing("q", "A", b"{"), Outgoing("q", "B", b'{"id":"B","task":"t"}')])
+    name = job_of(b"{")
+    assert history.tasks == {name: "", "B": "t"}
+    async with backend.consume(["q"], lease=60.0) as source:
+        await source.receive(1)
+    assert kinds(history, name) == ["invoke", "ok", "received"]
+
+
+@pytest.mark.anyio
+async def test_a_cast_acts_by_turns():
+    """Through one connection several act, each under its own name; the dead are known, and listeners too."""
+    history, app = History(clock=anyio.current_time), App("memory://")
+    backend = RecordingBackend(MemoryBackend(), history)
+    cast = Cast(history, app, prefix="p.")
+    one, other = cast.enter("client"), cast.enter("client")
+    cast.turn(one)
+    await backend.publish([Outgoing("q", "A", b"{}")])
+    with cast.acting(other):
+        await backend.publish([Outgoing("q", "B", b"{}")])
+        app.parts.events.emit("job.enqueued", job_id="B")
+    assert cast.on_stage == one
+    cast.dies(one)
+    told = [(entry.who, entry.kind) for entry in history.entries if entry.facts.get("name") != "listening"]
+    assert told == [
+        *[("p.client-1", kind) for kind in ("invoke", "ok")],
+        *[("p.client-2", kind) for kind in ("invoke", "ok", "event")],
+        ("p.client-1", "died"),
+    ]
+    assert {entry.who for entry in history.entries if entry.facts.get("name") == "listening"} >= {one, other}
 
 
 @pytest.mark.anyio

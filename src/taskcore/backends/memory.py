@@ -20,6 +20,7 @@ import anyio.lowlevel
 
 from taskcore.backend import Delivery, Features, Letter, Outgoing, Place, Published, QueueStats, Refused
 from taskcore.backends.memory_ledger import DEDUP_WINDOW, LEASED, READY, SCHEDULED, Ledger, number
+from taskcore.diagnosis import Diagnosis, Fact
 from taskcore.errors import InvalidURL
 from taskcore.lifecycle import Verdict
 
@@ -42,6 +43,16 @@ FEATURES = Features(
     locate="native",
     dead_letters="native",
     atomic_retry=True,
+)
+
+
+#: By design, so no defect. But it is what ``strict`` is for: memory:// is also what holds if nobody names a broker.
+ENDS_WITH_THE_PROCESS = Fact(
+    name="durability",
+    level="ok",
+    text="jobs live in this process and end with it, also those that were confirmed",
+    fix="name a broker: url, or TASKCORE_URL; in tests and on one machine this may be what you want",
+    clauses=("C1",),
 )
 
 
@@ -72,6 +83,16 @@ class MemoryBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """The jobs stay as long as this object."""
+
+    async def diagnose(self) -> Diagnosis:
+        """What is to be known of a broker that is a part of this program."""
+        limit = self._ledger.limit
+        bound = Fact(
+            name="size", level="ok", text=f"a queue holds {limit:,} jobs and dead letters, then it refuses more"
+        )
+        return Diagnosis(
+            server="memory, in this process", durability=FEATURES.durability, facts=(ENDS_WITH_THE_PROCESS, bound)
+        )
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """Store the jobs until the process ends."""

@@ -88,7 +88,7 @@ class Ledger:
 
     def __init__(self, *, limit: int) -> None:
         self.queues: dict[str, Shelf] = {}
-        self._limit = limit
+        self.limit = limit
         self._jobs: dict[str, Job] = {}  # by id, all that are not gone
         self._ended: OrderedDict[str, float] = OrderedDict()  # id → when, oldest first
         self._due: list[tuple[float, int, Job]] = []  # heap of scheduled jobs
@@ -105,7 +105,7 @@ class Ledger:
             shelf = self.queues[item.queue] = Shelf(item.queue)
         if item.id in self._jobs or self._ended_lately(item.id, now):
             return DUPLICATE
-        if shelf.size - replaces >= self._limit:
+        if shelf.size - replaces >= self.limit:
             return Refused(f'queue "{item.queue}" is full: it holds {shelf.size:,} jobs and dead letters, its limit')
         job = self._jobs[item.id] = Job(item.id, shelf, item.envelope, item.trail)
         if item.delay > 0:

@@ -25,6 +25,7 @@ from taskcore.errors import (
     JobError,
     StoreRequired,
     TaskcoreError,
+    UnsafeBroker,
 )
 
 __all__ = ["APP_DIR", "DEBUG", "Exit", "installed_version", "paint", "run"]
@@ -47,6 +48,7 @@ EXIT_OF: Sequence[tuple[type[TaskcoreError], Exit]] = (
     (BrokerError, Exit.NO_BROKER),
     (ContractError, Exit.REFUSED),
     (FeatureRefused, Exit.REFUSED),
+    (UnsafeBroker, Exit.REFUSED),
     (StoreRequired, Exit.REFUSED),
     (JobError, Exit.FAILED),
     (TaskcoreError, Exit.USAGE),
@@ -55,6 +57,7 @@ EXIT_OF: Sequence[tuple[type[TaskcoreError], Exit]] = (
 # Name → the section and the line in the help. Each is `command` in the module of its name, imported when it is used.
 COMMANDS = {
     "worker": ("Run", "Run jobs until told to stop"),
+    "doctor": ("Check", "Test app, settings, broker, store, versions"),
     "config": ("Check", "Settings, and where each of them came from"),
     "conformance": ("Check", "What a broker keeps of the delivery contract"),
 }
@@ -63,6 +66,7 @@ EPILOG = """
 \b
 Examples:
   taskcore worker shop.tasks:app -q mail -c 8
+  taskcore doctor shop.tasks:app
   taskcore config shop.tasks:app --json
   taskcore conformance redis://localhost:6379/15
 \b

@@ -15,11 +15,21 @@ from typing import Self
 
 import anyio
 
+from taskcore.diagnosis import Diagnosis, Fact
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
 
 __all__ = ["MemoryStore"]
 
 SLACK = 10_000  #: timers that may outlive their records before they are cleared away
+
+
+ENDS_WITH_THE_PROCESS = Fact(
+    name="durability",
+    level="ok",
+    text="results, keys and start markers live in this process and end with it",
+    fix="name a store: store, or TASKCORE_STORE; a broker that keeps records is one already",
+    clauses=("C1", "C10"),
+)
 
 
 class MemoryStore:
@@ -39,6 +49,14 @@ class MemoryStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """The records stay as long as this object."""
+
+    async def diagnose(self) -> Diagnosis:
+        """What is to be known of a store that is a part of this program."""
+        return Diagnosis(
+            server="memory, in this process",
+            durability="records live in this process and end with it",
+            facts=(ENDS_WITH_THE_PROCESS,),
+        )
 
     async def get(self, key: str) -> Record | None:
         """The record, unless its time is over."""

@@ -16,14 +16,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from taskcore.testing.judging.counting import (
+    Choice,
+    Excused,
+    choice_of,
+    excused_runs,
+    outcomes,
+    overrun,
+    spare_runs,
+    unfenced,
+)
 from taskcore.testing.judging.final import Final, Found
 from taskcore.testing.judging.history import Entry, History
-from taskcore.testing.judging.letters import Limit, by_job, limit_of, untrue_letters
+from taskcore.testing.judging.letters import Limit, by_job, untrue_letters
+from taskcore.testing.judging.promised import Promised
+from taskcore.testing.judging.recorder import RAW
 from taskcore.testing.judging.report import Finding, Report
-from taskcore.testing.judging.stories import Run, Stories, Story, read
+from taskcore.testing.judging.stories import Stories, Story, read
 
 __all__ = ["Finding", "Report", "judge"]
 
+EVERYWHERE = Promised()
+UNREAD = "?"  #: how events call a job whose envelope cannot be read
 PATIENCE = 1.0  #: seconds by which a call may exceed its time limit before it counts as hanging
 
 
@@ -34,11 +48,12 @@ def judge(
     attempts: Limit,
     crashes: Limit,
     delta: float,
-    duplicates_allowed: int = 0,
+    duplicates_allowed: Excused = 0,
     effects_allowed: int | None = None,
     ordered: bool = False,
-    at_most_once: bool = False,
+    at_most_once: Choice = False,
     time_limit: float = float("inf"),
+    promised: Promised = EVERYWHERE,
 ) -> Report:
     """Count what was broken.
 
@@ -46,34 +61,46 @@ def judge(
     :param crashes: how many starts may kill their process; likewise.
     :param delta: seconds by which a start may be early or late, as the backend states.
     :param duplicates_allowed: how many runs more than necessary the injected faults excuse; 0 where none can.
+        ``"unsettled"``: each run of a job that came to no verdict excuses one more run of that job, but none that began
+        when the job was at its end; for tests that inject so many faults that nobody can count them.
     :param effects_allowed: likewise for effects; default: as many as runs.
     :param ordered: whether the queue promises that jobs start in the order in which they were enqueued.
-    :param at_most_once: whether the jobs are acked before they start: one start at most, and it counts as the end.
+    :param at_most_once: whether the jobs are acked before they start: one start at most, and it counts as the end; for
+        all jobs, or a function from job id to it.
     :param time_limit: seconds that a call to the broker may take.
+    :param promised: what else this broker and this store promise.
     """
     entries = history.entries if isinstance(history, History) else list(history)
     stories = read(entries)
     all_of_them = stories.by_job.values()
     letters = by_job(final.letters)
-    repeated = {story.job: spare for story in all_of_them if (spare := _spare_runs(story)) > 0}
+    by_numbers = isinstance(duplicates_allowed, int)
+    repeated = {
+        story.job: spare
+        for story in all_of_them
+        if (spare := spare_runs(story) - (0 if by_numbers else excused_runs(story, one_copy=promised.one_copy))) > 0
+    }
+    allowed = duplicates_allowed if isinstance(duplicates_allowed, int) else 0
     effects = {key: len(done) - 1 for key, done in stories.effects.items() if len(done) > 1}
     return Report(
-        lost=list(_lost(stories, final, letters, at_most_once=at_most_once)),
+        lost=list(_lost(stories, final, letters, at_most_once, results=promised.results)),
         unexpected=list(_unexpected(all_of_them)),
         duplicated=[Finding(job, f"{spare} run(s) too many") for job, spare in repeated.items()],
         effects=[Finding(key, f"done {spare + 1} times") for key, spare in effects.items()],
+        outcomes=list(outcomes(stories, final, promised.key_window)),
         stuck=list(_stuck(final)),
-        early=list(_early(all_of_them, delta)),
+        early=list(_early(all_of_them, delta, one_copy=promised.one_copy)),
         late=list(_late(all_of_them, delta)),
         misordered=list(_misordered(all_of_them)) if ordered else [],
-        overrun=list(_overrun(all_of_them, attempts, crashes, at_most_once=at_most_once)),
+        unfenced=list(unfenced(all_of_them)) if promised.fenced else [],
+        overrun=list(overrun(stories, attempts, crashes, at_most_once, one_copy=promised.one_copy)),
         silent=list(_silent(stories, final)),
         hang=list(_hang(stories, time_limit)),
-        dlq_bad=list(untrue_letters(stories, final, letters, attempts)),
+        dlq_bad=list(untrue_letters(stories, final, letters, attempts, promised)),
         recovered=[story.job for story in all_of_them if story.runs and not story.confirmed and not story.refused],
         duplicate_runs=sum(repeated.values()),
         duplicate_effects=sum(effects.values()),
-        allowed=(duplicates_allowed, duplicates_allowed if effects_allowed is None else effects_allowed),
+        allowed=(allowed, allowed if effects_allowed is None else effects_allowed),
         stories={story.job: story.entries for story in all_of_them},
     )
 
@@ -81,7 +108,9 @@ def judge(
 # ── C1: no loss ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _lost(stories: Stories, final: Final, letters: dict[str, list[Found]], *, at_most_once: bool) -> Iterator[Finding]:
+def _lost(
+    stories: Stories, final: Final, letters: dict[str, list[Found]], at_most_once: Choice, *, results: bool
+) -> Iterator[Finding]:
     """Confirmed, and at the end neither done nor dead nor taken back nor expired nor still there.
 
     "Done" asks for a run that *returned*. A job whose only run raised and that is gone without a dead letter is lost,
@@ -91,7 +120,13 @@ def _lost(stories: Stories, final: Final, letters: dict[str, list[Found]], *, at
     unnamed = sum(left.unnamed for left in final.queues.values())
     for story in stories.by_job.values():
         job = story.job
-        if not story.confirmed or job in here or job in letters or _is_over(story, final, at_most_once=at_most_once):
+        if not story.confirmed or job in here or job in letters or _is_taken_away(stories, story):
+            continue
+        once = choice_of(at_most_once, job)
+        if _is_over(story, final, once=once, died=stories.died):
+            given_up = story.cancelled is not None and story.cancelled.who in stories.died
+            if results and not once and not given_up and job not in final.endings:
+                yield Finding(job, "is at its end, and nothing says how it ended")
             continue
         emptied = stories.emptied.get(str(story.invokes[-1].facts.get("queue"))) if story.invokes else None
         if emptied is not None and emptied >= story.invokes[0].at:
@@ -101,21 +136,31 @@ def _lost(stories: Stories, final: Final, letters: dict[str, list[Found]], *, at
         yield Finding(job, f"enqueued, {ran}, no dead letter, not in any queue{doubt}")
 
 
-def _is_over(story: Story, final: Final, *, at_most_once: bool) -> bool:
+def _is_over(story: Story, final: Final, *, once: bool, died: set[str]) -> bool:
     """Whether the job came to one of the ends that the contract knows, except a dead letter that is still there.
 
     An ending "dead" is no end without its letter: the letter is what a person has to find.
     """
     acked = any(entry.facts["verdict"] == "ack" for entry in story.settled)
+    unsure = any(entry.facts.get("verdict") == "ack" for entry in story.events.get("settle.uncertain", ()))
     return (
         any(run.outcome == "returned" for run in story.runs)
-        or (at_most_once and bool(story.runs))
+        or (once and (bool(story.runs) or acked or unsure or story.held_by(died)))
         or final.endings.get(story.job) in ("succeeded", "cancelled", "expired")
-        or (acked and story.told("job.expired", "job.duplicate", "job.cancelled"))  # acked unrun, and said why
-        or story.cancelled is not None  # taken back …
-        or story.told("remove.uncertain")  # … or perhaps
-        or story.replayed is not None  # dead, and then a job of another id
-        or story.told("replay.uncertain", "dropped")
+        or (acked and story.told("job.expired", "job.duplicate", "job.skipped", "job.cancelled"))  # unrun, and said why
+        or story.cancelled is not None  # taken back
+    )
+
+
+def _is_taken_away(stories: Stories, story: Story) -> bool:
+    """Whether somebody took it, or perhaps did, so that nobody has to know how it ended."""
+    return (
+        story.told("remove.uncertain", "replay.uncertain", "dropped")
+        or story.replayed is not None  # dead, and then a job of another id …
+        or any(  # … or perhaps, for who wanted it was killed before he had an answer
+            name in stories.by_job and stories.by_job[name].unanswered(stories.died)
+            for name in stories.replays.get(story.job, ())
+        )
     )
 
 
@@ -133,23 +178,8 @@ def _unexpected(stories: Iterable[Story]) -> Iterator[Finding]:
             yield Finding(story.job, "started, although its enqueue was refused: surely not stored")
         elif sent and came - sent:
             yield Finding(story.job, "was handed out with other bytes than were enqueued")
-        elif story.cancelled is not None and any(run.start.at > story.cancelled.at for run in story.runs):
+        elif any(run.behind == "cancelled" for run in story.runs):
             yield Finding(story.job, "started after it was taken back")
-
-
-# ── duplicates ───────────────────────────────────────────────────────────────────────────────────
-
-
-def _spare_runs(story: Story) -> int:
-    """Runs that nothing called for: one is due, and one more for each run that raised or was interrupted.
-
-    Except where the job was buried for it: nothing calls for a run of the dead.
-
-    A run that a crash cut short calls for another one too, but that one is what "duplicate" means: the first may have
-    had its effect already. So crashes show up here, and a test says how many it caused.
-    """
-    called_for = 1 + sum(run.outcome in ("raised", "interrupted") and run.settled != "bury" for run in story.runs)
-    return len(story.runs) - called_for
 
 
 # ── C4: progress ─────────────────────────────────────────────────────────────────────────────────
@@ -169,22 +199,21 @@ def _stuck(final: Final) -> Iterator[Finding]:
 # ── C15, C16, C17: time ──────────────────────────────────────────────────────────────────────────
 
 
-def _early(stories: Iterable[Story], delta: float) -> Iterator[Finding]:
+def _early(stories: Iterable[Story], delta: float, *, one_copy: bool) -> Iterator[Finding]:
     """The first start before the delay was over, or a later one before the wait that a verdict asked for.
 
     The broker counts from when it got the call, which is never before the call began; so the beginning of the call
     gives a bound that is right on any clock. Of several enqueues (repeated after an uncertain one) any may be the one
-    that was stored: the earliest due time counts.
+    that was stored: the earliest due time counts. And a verdict makes only its own copy wait.
     """
     for story in stories:
         due = min((entry.at + float(entry.facts.get("delay", 0.0)) for entry in story.invokes), default=0.0)
-        waits = [entry for entry in story.settled if entry.facts["verdict"] == "retry"]
         for run in story.runs:
-            for entry in waits:
-                # Only the starts behind a verdict wait for it. A start that was recorded before it was carried out may
-                # be a stale worker's.
-                began = float(entry.facts.get("began", entry.at))
-                if entry.at <= run.start.at:
+            # Only the starts behind a verdict wait for it. A start that was recorded before it was carried out may be
+            # a stale worker's.
+            for entry in story.settled[: run.verdicts if one_copy or not story.other_copies else 0]:
+                if entry.facts["verdict"] == "retry":
+                    began = float(entry.facts.get("began", entry.at))
                     due = max(due, began + float(entry.facts.get("after", 0.0)))
             if run.start.at < due - delta:
                 yield Finding(story.job, f"started {due - run.start.at:.3f} s too early")
@@ -227,23 +256,6 @@ def _misordered(stories: Iterable[Story]) -> Iterator[Finding]:
                 latest, ahead = invoked, job
 
 
-# ── C3: bounded ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _overrun(stories: Iterable[Story], attempts: Limit, crashes: Limit, *, at_most_once: bool) -> Iterator[Finding]:
-    """More starts than attempts and crashes. Starts that were given back and snoozes use neither."""
-    for story in stories:
-        limit = 1 if at_most_once else limit_of(attempts, story.job) + limit_of(crashes, story.job)
-        free = 0 if at_most_once else sum(_is_free(run) for run in story.runs)
-        if len(story.runs) - free > limit:
-            given = f" ({free} of them free)" if free else ""
-            yield Finding(story.job, f"started {len(story.runs)} times{given}, allowed are {limit}")
-
-
-def _is_free(run: Run) -> bool:
-    return run.snoozed or (run.outcome == "interrupted" and run.settled == "release")
-
-
 # ── C19: nothing silent ──────────────────────────────────────────────────────────────────────────
 
 
@@ -255,13 +267,19 @@ def _silent(stories: Stories, final: Final) -> Iterator[Finding]:
     alive = stories.listening - stories.died
     for story in stories.by_job.values():
         for who, what, names in _tellable(story):
-            if who in alive and not story.told(*names, who=who):
+            if who in alive and not story.told(*names, who=who) and not _told_unread(stories, story, who, names):
                 yield Finding(story.job, f"{what}, and {who} told nothing ({' or '.join(names)})")
                 break
         else:
             expired = final.endings.get(story.job) == "expired"
             if expired and alive and not stories.died and not story.told("job.expired"):
                 yield Finding(story.job, "expired, and nobody told it (job.expired)")
+
+
+def _told_unread(stories: Stories, story: Story, who: str, names: tuple[str, ...]) -> bool:
+    """Whether it was told about bytes that nobody could read, under the name that such jobs have in events."""
+    unread = stories.by_job.get(UNREAD)
+    return story.job.startswith(RAW) and unread is not None and unread.told(*names, who=who)
 
 
 def _tellable(story: Story) -> Iterator[tuple[str, str, tuple[str, ...]]]:

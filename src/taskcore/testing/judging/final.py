@@ -64,12 +64,14 @@ class Final(msgspec.Struct, frozen=True):
 
     :param queues: by name.
     :param endings: job id → ``succeeded``, ``dead``, ``cancelled`` or ``expired``, as far as the store remembers.
+    :param results: job id → digest of its result, of those that succeeded.
     :param letters: every dead letter of the queues.
     """
 
     queues: Mapping[str, Left] = {}
     endings: Mapping[str, str] = {}
     letters: tuple[Found, ...] = ()
+    results: Mapping[str, str] = {}
 
 
 async def collect(place: Stage | App, queues: Iterable[str], job_ids: Iterable[str]) -> Final:
@@ -86,8 +88,13 @@ async def collect(place: Stage | App, queues: Iterable[str], job_ids: Iterable[s
         found = await _letters(backend.admin, queue)
         letters += found
         left[queue] = await _left(backend, queue, ids, found)
-    endings = {job: state for job in ids if (state := await _ending(store, job)) is not None}
-    return Final(left, endings, tuple(letters))
+    found_endings = {job: ending for job in ids if (ending := await _ending(store, job)) is not None}
+    return Final(
+        left,
+        {job: ending.state for job, ending in found_endings.items()},
+        tuple(letters),
+        {job: digest(bytes(one.result)) for job, one in found_endings.items() if one.state == "succeeded"},
+    )
 
 
 async def _connections(place: Stage | App) -> tuple[Backend, Store | None]:
@@ -144,11 +151,12 @@ async def _left(backend: Backend, queue: str, ids: list[str], letters: list[Foun
 
 class _Ending(msgspec.Struct):
     state: str
+    result: msgspec.Raw = msgspec.Raw()
 
 
 _read = msgspec.json.Decoder(_Ending).decode
 
 
-async def _ending(store: Store | None, job: str) -> str | None:
+async def _ending(store: Store | None, job: str) -> _Ending | None:
     record = None if store is None else await store.get(f"job/{job}")
-    return None if record is None else _read(record.value).state
+    return None if record is None else _read(record.value)

@@ -142,6 +142,11 @@ class History:
         """Everything so far."""
         return self._entries
 
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Job id → name of its task, of all jobs whose enqueue was recorded."""
+        return {entry.job: str(entry.facts.get("task", "")) for entry in self._entries if entry.kind == "invoke"}
+
     def now(self) -> float:
         """Seconds, on this history's clock."""
         return self._clock()
@@ -223,8 +228,9 @@ def error_text(kind: str, message: str) -> str:
 
 
 def _type_name(error: BaseException) -> str:
+    """As trails name it: what everybody knows goes without its module."""
     kind = type(error)
-    if kind.__module__ in ("builtins", "__main__"):
+    if kind.__module__.partition(".")[0] in ("builtins", "__main__", "taskcore"):
         return kind.__qualname__
     return f"{kind.__module__}.{kind.__qualname__}"
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from taskcore.testing.judging.final import Final, Found
+from taskcore.testing.judging.promised import Promised
+from taskcore.testing.judging.recorder import RAW
 from taskcore.testing.judging.report import Finding
 from taskcore.testing.judging.stories import Stories, Story
 
@@ -28,23 +30,37 @@ def by_job(letters: Iterable[Found]) -> dict[str, list[Found]]:
 
 
 def untrue_letters(
-    stories: Stories, final: Final, letters: dict[str, list[Found]], attempts: Limit
+    stories: Stories, final: Final, letters: dict[str, list[Found]], attempts: Limit, promised: Promised
 ) -> Iterator[Finding]:
-    """At most one letter a job, with the bytes that were enqueued, every error, and a reason that fits the story."""
+    """At most one letter a job, with the bytes that were enqueued, every error, and a reason that fits the story.
+
+    Where a job may have copies, each hand-out may have left a letter, and each copy knows its own errors only.
+    """
     recorded = any(story.runs for story in stories.by_job.values())
     for job, found in letters.items():
         story = stories.by_job.get(job)
-        if len(found) > 1:
+        if len(found) > _letters_allowed(story, one_copy=promised.one_copy):
             yield Finding(job, f"{len(found)} dead letters of one job")
         elif final.endings.get(job, "dead") != "dead":
             yield Finding(job, f"a dead letter, although it has ended: {final.endings[job]}")
+        elif story is not None and story.replayed is not None and story.replayed.facts.get("letter") == found[0].id:
+            yield Finding(job, "was sent again, and its dead letter is still there")
         elif story is not None:
-            lie = _lie(found[0], story, limit_of(attempts, job), recorded=recorded)
+            copies = 0 if promised.one_copy else story.other_copies
+            lie = _lie(found[0], story, limit_of(attempts, job), recorded=recorded and promised.marked, copies=copies)
             if lie is not None:
                 yield Finding(job, lie)
 
 
-def _lie(letter: Found, story: Story, attempts: int, *, recorded: bool) -> str | None:
+def _letters_allowed(story: Story | None, *, one_copy: bool) -> int:
+    """One; of bytes that nobody can read as many as were sent; of copies as many as were handed out."""
+    if story is None:
+        return 1
+    handed = 0 if one_copy else len(story.events.get("received", ()))
+    return max(1, story.copies if story.job.startswith(RAW) else 0, handed)
+
+
+def _lie(letter: Found, story: Story, attempts: int, *, recorded: bool, copies: int) -> str | None:
     """What is wrong with a letter, judged by the story of its job; None: nothing."""
     sent = {entry.facts["envelope"] for entry in story.invokes if "envelope" in entry.facts}
     if sent and letter.envelope not in sent:
@@ -63,10 +79,10 @@ def _lie(letter: Found, story: Story, attempts: int, *, recorded: bool) -> str |
         return f'"exhausted" after {letter.attempts} of {attempts} attempts'
     if letter.reason == "poison" and not unsure and all(run.settled is not None for run in story.runs):
         return '"poison", although every start of it was settled'
-    return _wrong_errors(letter, letter.errors, story)
+    return _wrong_errors(letter, letter.errors, story, copies=copies)
 
 
-def _wrong_errors(letter: Found, errors: tuple[str, ...], story: Story) -> str | None:
+def _wrong_errors(letter: Found, errors: tuple[str, ...], story: Story, *, copies: int) -> str | None:
     """The letter's errors against those of the runs, as sets with numbers.
 
     Every run that raised and was settled has to be there. A run that raised and was not settled may be there or not:
@@ -76,7 +92,7 @@ def _wrong_errors(letter: Found, errors: tuple[str, ...], story: Story) -> str |
     possible = Counter(run.error for run in raised)
     needed = Counter(run.error for run in raised if run.settled in ("retry", "bury"))
     there = Counter(errors)
-    if len(errors) < KEPT_ERRORS and needed - there:
+    if len(errors) < KEPT_ERRORS and not copies and needed - there:
         return f"its dead letter leaves out: {'; '.join((needed - there).elements())}"
     invented = [error for error in (there - possible).elements() if not error.startswith(TIMEOUT)]
     if invented and letter.reason != UNENCODABLE:

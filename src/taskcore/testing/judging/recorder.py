@@ -46,13 +46,17 @@ ANSWERS: dict[type[Published], Kind] = {
 }
 
 
+RAW = "raw-"  #: how the names of bytes begin that are no envelope
+
+
 class RecordingBackend:
     """A backend whose enqueues, hand-outs and settling are written down; otherwise the same.
 
     :param who: who acts through this connection; runs recorded under the same name are matched with their settling.
+        None: whoever the history says is acting (see :class:`taskcore.testing.judging.cast.Cast`).
     """
 
-    def __init__(self, backend: Backend, history: History, who: str) -> None:
+    def __init__(self, backend: Backend, history: History, who: str | None = None) -> None:
         self._backend = backend
         self._history = history
         self._who = who
@@ -90,12 +94,12 @@ class RecordingBackend:
             self._answer(batch, "uncertain", began, why=type(error).__name__)
             raise
         for job, answer in zip(batch, answers, strict=True):
-            record_answer(self._history, self._who, job.id, answer, began)
+            record_answer(self._history, self._who, job, answer, began)
         return answers
 
     def _answer(self, batch: Iterable[Outgoing], kind: Kind, began: float, **facts: Any) -> None:
         for job in batch:
-            self._history.record(kind, job.id, who=self._who, took=self._history.now() - began, **facts)
+            self._history.record(kind, name_of(job), who=self._who, took=self._history.now() - began, **facts)
 
     @asynccontextmanager
     async def _consuming(self, context: AbstractAsyncContextManager[Source]) -> AsyncIterator[Source]:
@@ -110,7 +114,7 @@ class RecordingBackend:
 class _RecordingSource:
     """A source whose hand-outs and settling are written down."""
 
-    def __init__(self, source: Source, history: History, who: str) -> None:
+    def __init__(self, source: Source, history: History, who: str | None) -> None:
         self._source = source
         self._history = history
         self._who = who
@@ -162,7 +166,7 @@ class _RecordingSource:
 class _RecordingAdmin:
     """What people do to jobs behind the workers' backs is part of their story."""
 
-    def __init__(self, admin: Admin, history: History, who: str) -> None:
+    def __init__(self, admin: Admin, history: History, who: str | None) -> None:
         self._admin = admin
         self._history = history
         self._who = who
@@ -198,18 +202,20 @@ class _RecordingAdmin:
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         letter = await self._admin.letter(letter_id)
         began = self._history.now()
-        record_invoke(self._history, self._who, job, via="replay")
+        link = {} if letter is None else {"replays": job_of(letter.envelope)}
+        record_invoke(self._history, self._who, job, via="replay", **link)
         try:
             answer = await self._admin.replay(letter_id, job)
         except BaseException as error:
             facts = {"took": self._history.now() - began, "why": type(error).__name__, "via": "replay"}
-            self._history.record("uncertain", job.id, who=self._who, **facts)
+            self._history.record("uncertain", name_of(job), who=self._who, **facts)
             if letter is not None:
                 self._history.record("event", job_of(letter.envelope), who=self._who, name="replay.uncertain")
             raise
-        record_answer(self._history, self._who, job.id, answer, began, via="replay")
+        record_answer(self._history, self._who, job, answer, began, via="replay")
         if letter is not None and isinstance(answer, Stored | Duplicate):
-            self._history.record("replayed", job_of(letter.envelope), who=self._who, letter=letter_id, into=job.id)
+            facts = {"letter": letter_id, "into": name_of(job)}
+            self._history.record("replayed", job_of(letter.envelope), who=self._who, **facts)
         return answer
 
     async def drop(self, letter_id: str) -> bool:
@@ -236,7 +242,7 @@ class _Head(msgspec.Struct):
 _read = msgspec.json.Decoder(_Head).decode
 
 
-def record_invoke(history: History, who: str, job: Outgoing, **facts: Any) -> None:
+def record_invoke(history: History, who: str | None, job: Outgoing, **facts: Any) -> None:
     """An enqueue begins. ``expires`` is the deadline in seconds from now, whatever clock the sender has."""
     try:
         head = _read(job.envelope)
@@ -245,14 +251,16 @@ def record_invoke(history: History, who: str, job: Outgoing, **facts: Any) -> No
     expires = None if head.deadline is None else head.deadline - head.enqueued_at
     known = {"task": head.task, "key": head.key, "expires": expires, "delay": job.delay or None}
     facts |= {name: value for name, value in known.items() if value is not None}
-    history.record("invoke", job.id, who=who, queue=job.queue, envelope=digest(job.envelope), **facts)
+    history.record("invoke", name_of(job), who=who, queue=job.queue, envelope=digest(job.envelope), **facts)
 
 
-def record_answer(history: History, who: str, job: str, answer: Published, began: float, **facts: Any) -> None:
+def record_answer(
+    history: History, who: str | None, job: Outgoing, answer: Published, began: float, **facts: Any
+) -> None:
     """An enqueue was answered."""
     if isinstance(answer, Refused | Uncertain):
         facts["why"] = answer.why
-    history.record(ANSWERS[type(answer)], job, who=who, took=history.now() - began, **facts)
+    history.record(ANSWERS[type(answer)], name_of(job), who=who, took=history.now() - began, **facts)
 
 
 def digest(data: bytes) -> str:
@@ -260,9 +268,15 @@ def digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
+def name_of(job: Outgoing) -> str:
+    """How a job that is sent is called in a history: by its id, and bytes that are no envelope as when they come."""
+    found = job_of(job.envelope)
+    return found if found.startswith(RAW) else job.id
+
+
 def job_of(envelope: bytes) -> str:
     """The id in an envelope; for bytes that are none a name that follows from them."""
     try:
         return _read(envelope).id
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return f"raw-{digest(envelope)}"
+        return f"{RAW}{digest(envelope)}"

@@ -8,7 +8,7 @@ import msgspec
 
 from taskcore.testing.judging.history import Entry
 
-__all__ = ["COUNTS", "Finding", "Report"]
+__all__ = ["COUNTS", "Finding", "PromisesBroken", "Report"]
 
 #: The counts, in the order in which a report names them, and what each of them means.
 COUNTS: Mapping[str, str] = {
@@ -16,10 +16,12 @@ COUNTS: Mapping[str, str] = {
     "unexpected": "started although nobody enqueued it, or after it was taken back",
     "duplicated": "runs that no failed or interrupted run called for",
     "effects": "effects that were done more than once",
+    "outcomes": "one key, and more than one outcome",
     "stuck": "neither ended nor dead when everything was quiet",
     "early": "started before its time",
     "late": "started after its deadline",
     "misordered": "started behind one that was enqueued later",
+    "unfenced": "settled by somebody whose lease was over",
     "overrun": "started more often than attempts and crashes allow",
     "silent": "something happened that no event told",
     "hang": "a call that took longer than it may",
@@ -36,6 +38,15 @@ class Finding(msgspec.Struct, frozen=True):
     why: str
 
 
+class PromisesBroken(AssertionError):
+    """The checker found something. Its text is the report, behind the story that led to it if there is one."""
+
+    def __init__(self, report: Report, story: str = "") -> None:
+        super().__init__(f"{story} →\n{report}" if story else str(report))
+        self.report = report
+        self.story = story
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What the checker counted; each list has one finding for each job. ``print(report)`` tells the stories.
 
@@ -47,10 +58,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     unexpected: Sequence[Finding] = ()
     duplicated: Sequence[Finding] = ()
     effects: Sequence[Finding] = ()
+    outcomes: Sequence[Finding] = ()
     stuck: Sequence[Finding] = ()
     early: Sequence[Finding] = ()
     late: Sequence[Finding] = ()
     misordered: Sequence[Finding] = ()
+    unfenced: Sequence[Finding] = ()
     overrun: Sequence[Finding] = ()
     silent: Sequence[Finding] = ()
     hang: Sequence[Finding] = ()
@@ -77,6 +90,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """The names of the counts that are too high."""
         allowed: dict[str, int] = {"duplicated": self.allowed[0], "effects": self.allowed[1]}
         return tuple(name for name, number in self.counts.items() if number > allowed.get(name, 0))
+
+    def expect_kept(self) -> None:
+        """Nothing, if all promises were kept.
+
+        :raises PromisesBroken: with the report as its text.
+        """
+        if self.broken:
+            raise PromisesBroken(self)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

@@ -21,12 +21,16 @@ class Run(msgspec.Struct, eq=False):
     :param end: None: it never ended; its process was killed, or it is still running.
     :param verdict: what the broker was told about it (``settled`` or ``lost``); None: nothing.
     :param over: its worker was handed the job anew, so that what it tells from now on is not about this run.
+    :param verdicts: how many verdicts about the job had been carried out before it began.
+    :param behind: what had ended the job before it began: ``cancelled``, ``ack``, ``bury``; empty: nothing had.
     """
 
     start: Entry
     end: Entry | None = None
     verdict: Entry | None = None
     over: bool = False
+    behind: str = ""
+    verdicts: int = 0
 
     @property
     def outcome(self) -> str | None:
@@ -42,7 +46,7 @@ class Run(msgspec.Struct, eq=False):
     @property
     def snoozed(self) -> bool:
         """The function said that it is too early; that uses no attempt and leaves no error."""
-        return self.error.startswith("taskcore.lifecycle.Snooze:")
+        return self.error.startswith("Snooze:")
 
     @property
     def error(self) -> str:
@@ -51,7 +55,10 @@ class Run(msgspec.Struct, eq=False):
 
 
 class Story(msgspec.Struct, eq=False):
-    """Everything that a history tells about one job, each list in the order of times."""
+    """Everything that a history tells about one job, each list in the order of times.
+
+    :param handed: for each verdict in ``settled``, how often the job had been handed out when it was recorded.
+    """
 
     job: str
     entries: list[Entry] = []
@@ -59,19 +66,49 @@ class Story(msgspec.Struct, eq=False):
     answers: list[Entry] = []
     runs: list[Run] = []
     settled: list[Entry] = []
+    handed: list[int] = []
     events: dict[str, list[Entry]] = {}
     cancelled: Entry | None = None
     replayed: Entry | None = None
 
     @property
     def confirmed(self) -> bool:
-        """At least one enqueue was answered with OK: the job has to be somewhere."""
-        return any(entry.kind == "ok" for entry in self.answers)
+        """At least one enqueue was answered with OK, or with "it is there": the job has to be somewhere."""
+        return any(entry.kind in ("ok", "duplicate") for entry in self.answers)
+
+    @property
+    def copies(self) -> int:
+        """How many enqueues may have stored it; a broker that notices its id keeps one of them."""
+        return len(self.invokes) - sum(entry.kind == "refused" for entry in self.answers)
+
+    @property
+    def other_copies(self) -> int:
+        """How many more there may be where nobody keeps it to one.
+
+        Each enqueue may have left one, and each verdict that was not carried out for sure.
+        """
+        return max(self.copies - 1, 0) + sum(run.settled is None for run in self.runs)
+
+    def held_by(self, names: set[str]) -> bool:
+        """Whether one of these was handed it."""
+        return any(entry.who in names for entry in self.events.get("received", ()))
+
+    def unanswered(self, names: set[str]) -> bool:
+        """Whether one of these called for it and never got an answer."""
+        return any(
+            sum(entry.who == who for entry in self.invokes) > sum(entry.who == who for entry in self.answers)
+            for who in names
+        )
 
     @property
     def refused(self) -> bool:
         """Every enqueue was refused, so the job is surely nowhere; an answer that is missing proves nothing."""
         return len(self.answers) >= len(self.invokes) > 0 and all(entry.kind == "refused" for entry in self.answers)
+
+    @property
+    def returned_at(self) -> float | None:
+        """When a run returned for the first time; None: none did."""
+        return min((run.end.at for run in self.runs if run.end is not None and run.outcome == "returned"), default=None)
 
     def told(self, *names: str, who: str | None = None) -> bool:
         """Whether an event of one of these names was told about the job, by this worker if one is named."""
@@ -85,6 +122,7 @@ class Stories(msgspec.Struct, eq=False):
     :param died: who was killed.
     :param listening: whose events are recorded.
     :param emptied: queue → when somebody purged or deleted it last.
+    :param replays: job → the jobs as which somebody wanted to send it again.
     """
 
     by_job: dict[str, Story] = {}
@@ -92,6 +130,7 @@ class Stories(msgspec.Struct, eq=False):
     died: set[str] = set()
     listening: set[str] = set()
     emptied: dict[str, float] = {}
+    replays: dict[str, list[str]] = {}
 
 
 def read(entries: Iterable[Entry]) -> Stories:
@@ -131,11 +170,13 @@ class _Reader:
             _read_event(story, entry)
         else:
             _read_enqueue(story, entry)
+            if "replays" in entry.facts:
+                stories.replays.setdefault(str(entry.facts["replays"]), []).append(entry.job)
 
     def _read_run(self, story: Story, entry: Entry) -> None:
         key = (entry.job, entry.who, entry.facts.get("run"))
         if entry.kind == "start":
-            run = self._open[key] = Run(entry)
+            run = self._open[key] = Run(entry, behind=_ended(story), verdicts=len(story.settled))
             story.runs.append(run)
         elif key in self._open:
             self._open.pop(key).end = entry
@@ -156,10 +197,19 @@ def _read_enqueue(story: Story, entry: Entry) -> None:
             pass
 
 
+def _ended(story: Story) -> str:
+    """What has surely ended the job by now."""
+    if story.cancelled is not None:
+        return "cancelled"
+    final = (str(entry.facts["verdict"]) for entry in story.settled if entry.facts["verdict"] in ("ack", "bury"))
+    return next(final, "")
+
+
 def _read_verdict(story: Story, entry: Entry) -> None:
     """A verdict belongs to the latest run of the same worker that can still have one."""
     if entry.kind == "settled":
         story.settled.append(entry)
+        story.handed.append(len(story.events.get("received", ())))
     for run in reversed(_runs_of(story, entry.who)):
         if run.verdict is None and not run.over:
             run.verdict = entry

@@ -45,6 +45,8 @@ def check_start(tale: Tale, start: Start, verdict: Verdict, unit: float) -> None
         case "rejects":
             _expect(tale, start, isinstance(verdict, Bury) and verdict.reason == f"rejected: {start.text}", verdict)
             _errors(tale, start, verdict, start.text)
+        case _ if tale.once:  # it was its only start, and whoever waits for it has to learn that
+            _expect(tale, start, isinstance(verdict, Bury) and verdict.reason == "at most once", verdict)
         case _:
             after = start.act.after * unit
             _expect(tale, start, isinstance(verdict, Retry) and verdict.after == after, verdict)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from taskcore.testing.judging import Report
 from taskcore.testing.model.scene import Item
 from taskcore.testing.model.steps import real_steps, virtual_steps
 from taskcore.testing.model.tale import ABSENT, Tale
@@ -129,6 +130,7 @@ class Play(Working):
             self._check_end(tale)
         self._check_letters()
         self._check_events()
+        self._judge()
         if self.exact:
             self._check_storage()
 
@@ -163,6 +165,11 @@ class Play(Working):
                 self.tales[-1].broken(
                     "C19", f"or another was {name} without the event: {times}, counted {happened[name]}"
                 )
+
+    def _judge(self) -> None:
+        """The checker of all tests has the same opinion, from what was written down and from what is left alone."""
+        report: Report = self.run(self.world.judge)
+        report.expect_kept()
 
     def _check_storage(self) -> None:
         """After its time nothing is left but dead letters (C23)."""

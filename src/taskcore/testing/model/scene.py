@@ -12,9 +12,10 @@ from taskcore.envelope import decode_envelope
 from taskcore.errors import MalformedEnvelope
 from taskcore.results import decode_ending
 from taskcore.testing.crashing import crash_at
+from taskcore.testing.judging import PromisesBroken
 from taskcore.testing.model.steps import Steps
 from taskcore.testing.model.tale import Broken, Tale
-from taskcore.testing.model.world import SEATS, World
+from taskcore.testing.model.world import CLIENT, SEATS, World
 from taskcore.worker.hand import Job
 from taskcore.worker.settling import Conclusion
 
@@ -67,15 +68,21 @@ class Scene:
             story = Broken(broken.clause, broken.what)
             story.args = (f"{'; '.join(self.story)} → {broken}",)
             raise story from None
+        except PromisesBroken as broken:
+            self.failed = True
+            raise PromisesBroken(broken.report, "; ".join(self.story)) from None
         except Exception as error:
             self.failed = True
             error.add_note(f"story: {'; '.join(self.story)}")
             raise
 
-    def run(self, function: Callable[..., Any], *args: Any, crash: int | None = None) -> Any:
-        """One step of the world, perhaps ended by a crash at the so-manieth point that it passes."""
+    def run(self, function: Callable[..., Any], *args: Any, crash: int | None = None, by: str = CLIENT) -> Any:
+        """One step of the world, perhaps ended by a crash at the so-manieth point that it passes.
+
+        :param by: who does it: a client, a stranger, or the worker on this seat.
+        """
         try:
-            with crash_at(visit=crash):
+            with crash_at(visit=crash), self.world.cast.acting(self.world.names[by]):
                 return self.step(self.world.at_once, function, *args)
         finally:
             self.clock = self.world.last
@@ -132,7 +139,11 @@ class Scene:
             if item.started:
                 item.tale.own_offers.append((ending, self.now()))
 
-    def died(self, seat: str) -> None:
-        """The worker on this seat is dead; another one sits down."""
+    def died(self, seat: str, *, surely: bool = True) -> None:
+        """The worker on this seat is dead; another one sits down.
+
+        :param surely: else he died only if he held something; without that nobody can tell it from leaving.
+        """
+        died = surely or bool(self.items[seat])
         self.items[seat].clear()
-        self.run(self.world.seat, seat)
+        self.run(self.world.die if died else self.world.seat, seat)

@@ -13,6 +13,7 @@ from taskcore.testing.crashing import SimulatedCrash
 from taskcore.testing.model.cutting import Cut
 from taskcore.testing.model.scene import Scene
 from taskcore.testing.model.tale import ABSENT, GONE, Broken, Tale
+from taskcore.testing.model.world import CLIENT, STRANGER
 
 __all__ = ["Sending"]
 
@@ -66,6 +67,7 @@ class Sending(Scene):
             answer = self.run(self.world.enqueue, using.call(tale.word), crash=crash)
         except SimulatedCrash as crashed:
             self.tell(f"the client dies at {crashed.point}")
+            self.run(self.world.die, CLIENT)
         except EnqueueUncertain:
             self.tell("no answer")
             self.told["job.uncertain"] += 1
@@ -125,7 +127,7 @@ class Sending(Scene):
                 key=call.key,
             )
         )
-        self.run(self.world.publish_raw, twin.id, envelope)
+        self.run(self.world.publish_raw, twin.id, envelope, by=STRANGER)
         twin.published(self.now(), certain=True)
         self.tales.append(twin)
 
@@ -147,6 +149,7 @@ class Sending(Scene):
             cancelled = self.run(self.world.app.cancel, job, crash=crash)
         except SimulatedCrash as crashed:
             self.tell(f"the client dies at {crashed.point}")
+            self.run(self.world.die, CLIENT)
             if crashed.point != "cancel.marked":
                 self._removed(tale)
             return
@@ -212,7 +215,8 @@ class Sending(Scene):
         """Somebody else puts bytes into our queue."""
         self.tell(f"a stranger puts {data!r} into the queue")
         self.foreign.add(data)
-        self.run(self.world.publish_raw, f"{self.world.stage.mark}-stranger-{len(self.foreign)}", data)
+        name = f"{self.world.stage.mark}-stranger-{len(self.foreign)}"
+        self.run(self.world.publish_raw, name, data, by=STRANGER)
 
     def check_foreign(self, data: bytes) -> None:
         """Bytes that cannot be read are a dead letter as they came (C20)."""

@@ -32,7 +32,7 @@ class Working(Sending):
         self.world.line.cut("receive", "reply" if cut else None)
         lease = self.world.stage.lease
         try:
-            job, taken = self.run(self.world.take, seat, patience, crash=crash)
+            job, taken = self.run(self.world.take, seat, patience, crash=crash, by=seat)
         except (SimulatedCrash, BrokerUnavailable) as error:
             self.dark_until = self.now() + lease + self.margin
             for tale in self.tales:
@@ -89,7 +89,7 @@ class Working(Sending):
             self.world.acts[tale.id] = act
         crashed: SimulatedCrash | None = None
         try:
-            item.conclusion = self.run(self.world.hands[seat].perform, item.job, crash=crash)
+            item.conclusion = self.run(self.world.hands[seat].perform, item.job, crash=crash, by=seat)
         except SimulatedCrash as error:
             crashed = error
         if tale is not None:
@@ -140,7 +140,7 @@ class Working(Sending):
             self.forget_key(tale)
         self.world.line.cut("settle", cut)
         try:
-            settled = self.run(self.world.hands[seat].settle, conclusion, crash=crash)
+            settled = self.run(self.world.hands[seat].settle, conclusion, crash=crash, by=seat)
         except SimulatedCrash as crashed:
             self.tell(f"worker {seat} dies at {crashed.point}")
             tale.disturbed = True
@@ -202,7 +202,7 @@ class Working(Sending):
 
     def _settle_foreign(self, seat: str, item: Item) -> None:
         self.items[seat].remove(item)
-        settled = self.run(self.world.hands[seat].settle, item.conclusion)
+        settled = self.run(self.world.hands[seat].settle, item.conclusion, by=seat)
         if settled:
             self.tell(f"worker {seat} buries the stranger's bytes")
             self.check_foreign(item.job.delivery.envelope)
@@ -214,7 +214,7 @@ class Working(Sending):
         """Give it back unstarted."""
         tale, valid = item.tale, self._is_valid(item)
         self.items[seat].remove(item)
-        settled = self.run(self.world.hands[seat].release, item.job)
+        settled = self.run(self.world.hands[seat].release, item.job, by=seat)
         if tale is None:
             return
         self.tell(f"worker {seat} gives {tale.name} back" if settled else f"worker {seat} has lost {tale.name}")
@@ -232,7 +232,7 @@ class Working(Sending):
     def extend(self, seat: str, item: Item) -> None:
         """Start its lease anew."""
         valid = self._is_valid(item)
-        extended = self.run(self.world.hands[seat].extend, item.job)
+        extended = self.run(self.world.hands[seat].extend, item.job, by=seat)
         if item.tale is None or item.tale.forgotten:
             return
         self.tell(f"worker {seat} {'extends' if extended else 'cannot extend'} its lease of {item.tale.name}")
@@ -249,7 +249,7 @@ class Working(Sending):
             for item in self.items[seat]:
                 if item.tale is not None and item.tale.item is item:
                     item.tale.hold = None
-        self.died(seat)
+        self.died(seat, surely=False)
 
     def wait(self, units: int) -> None:
         """Time passes."""

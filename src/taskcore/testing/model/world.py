@@ -22,8 +22,9 @@ from taskcore.results import Ending, decode_ending
 from taskcore.store import Store
 from taskcore.task import Job, Task
 from taskcore.testing.hands import Hands
+from taskcore.testing.judging import Cast, History, Promised, RecordingBackend, Report, collect, judge
 from taskcore.testing.model.cutting import CutBackend, Line
-from taskcore.testing.stage import Stage
+from taskcore.testing.stage import TICK, Stage
 from taskcore.worker.context import current
 
 __all__ = ["ACTS", "ATTEMPTS", "CRASHES", "SEATS", "Act", "Start", "World"]
@@ -32,6 +33,8 @@ ATTEMPTS, CRASHES = 3, 3
 SEATS = ("1", "2")
 UNITS = 32  #: in a lease
 KEEP_UNITS = 20_000  #: how long results are kept: longer than any example lasts
+CALL = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
+CLIENT, STRANGER = "client", "stranger"
 
 
 class Wrong(Exception):
@@ -82,6 +85,8 @@ class Start(NamedTuple):
 class World:
     """Everything real. Its methods are steps.
 
+    Whatever passes the seam and whatever starts is written into ``history``, under the name of whoever acts.
+
     :param patience: seconds for which a worker waits for a job that may be there.
     """
 
@@ -90,6 +95,7 @@ class World:
     work: Task[..., Any]
     once: Task[..., Any]
     store: Store | None
+    cast: Cast
 
     def __init__(self, stage: Stage, *, patience: float) -> None:
         self.stage = stage
@@ -101,13 +107,14 @@ class World:
         self.events: list[Event] = []
         self.hands: dict[str, Hands] = {}
         self._patience = patience
-        self._lives = 0
+        self.names = {STRANGER: STRANGER}  # who acts for whom: seat → worker
+        self.history = History(clock=stage.now)
         self.last = 0.0  # when the last step was over
 
     async def open(self) -> None:
         """Connect, declare the tasks, seat the workers."""
         stage = await self.stage.__aenter__()
-        backend = CutBackend(await stage.backend(), self.line)
+        backend = RecordingBackend(CutBackend(await stage.backend(), self.line), self.history)
         self.store = await stage.store() if stage.has_store else None
         self.queue = stage.queue()
         self.app = App(
@@ -119,6 +126,8 @@ class World:
         self.work = declare(name="model.work", **options)(self._function())
         self.once = declare(name="model.once", delivery="at_most_once", **options)(self._function())
         self.app.on_event(self.events.append)
+        self.cast = Cast(self.history, self.app)
+        self.names[CLIENT] = self.cast.enter(CLIENT)
         await self.app.__aenter__()
         for seat in SEATS:
             await self.seat(seat)
@@ -134,9 +143,34 @@ class World:
         """A new worker on this seat; whoever sat there dies."""
         if seat in self.hands:
             await self.hands[seat].__aexit__(None, None, None)
-        self._lives += 1
-        self.hands[seat] = Hands(self.app, [self.queue], name=f"worker-{seat}.{self._lives}")
+        self.names[seat] = self.cast.enter(f"worker-{seat}")
+        self.hands[seat] = Hands(self.app, [self.queue], name=self.names[seat])
         await self.hands[seat].__aenter__()
+
+    async def die(self, role: str) -> None:
+        """Whoever plays this is dead; another one takes his place."""
+        self.cast.dies(self.names[role])
+        if role in SEATS:
+            await self.seat(role)
+        else:
+            self.names[role] = self.cast.enter(role)
+
+    async def judge(self) -> Report:
+        """What the checker says, which knows nothing of the model: by the history, and by what is left."""
+        stage, tasks = self.stage, self.history.tasks
+        final = await collect(stage, [self.queue], tasks)
+        delta = stage.margin + stage.features.delay_error + TICK
+        return judge(
+            self.history,
+            final,
+            attempts=ATTEMPTS,
+            crashes=CRASHES,
+            delta=delta,
+            duplicates_allowed="unsettled",
+            at_most_once=lambda job: tasks.get(job) == self.once.name,
+            time_limit=CALL,
+            promised=Promised.by(stage.features, has_store=stage.has_store, key_window=self.key_window - delta),
+        )
 
     def now(self) -> float:
         """Seconds since the epoch, inside of a step."""
@@ -189,8 +223,9 @@ class World:
             act = self.acts.get(job.job_id, SUCCEED)
             text = f"{word}#{len(self.starts) + 1}"
             self.starts.append(Start(job.job_id, self.now(), job.attempt, job.crashes, job.fence, word, act, text))
-            if act.error is not None:
-                raise act.error(text, act.after * self.unit)
+            with self.history.run(job):
+                if act.error is not None:
+                    raise act.error(text, act.after * self.unit)
             return text if act is not UNENCODABLE else 3j  # type: ignore[return-value]  # that is the point
 
         return work

@@ -6,15 +6,38 @@ import anyio
 
 from taskcore.deadletter import DeadLetter
 from taskcore.results import Ending, decode_ending
+from taskcore.testing.judging import Promised, Report, collect, judge
+from taskcore.testing.stage import TICK
 from taskcore.testing.sweep.drill import DEADLY, Drill
-from taskcore.testing.sweep.ground import ERRORS
+from taskcore.testing.sweep.ground import ATTEMPTS, CRASHES, ERRORS, KEY_WINDOW
 
-__all__ = ["check"]
+__all__ = ["check", "judge_drill"]
 
-ATTEMPTS = 3
+CALL = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
 FAILED_BEFORE = ("retried", "keyed_and_retried", "retried_and_redelivered", "key_outlived")
 TWINS = ("key_wanted_twice", "key_held_by_the_dead")
 FOREVER = 8 * 86_400.0  #: seconds after which nothing of ours may be left in a store
+
+
+async def judge_drill(drill: Drill) -> Report:
+    """What the checker says, which knows nothing of the case: by the history, and by what is left."""
+    tasks = drill.history.tasks
+    parts = drill.app.parts
+    delta = drill.margin + TICK
+    promised = Promised.by(
+        parts.backend.features, has_store=parts.store is not None, key_window=KEY_WINDOW * drill.lease - delta
+    )
+    return judge(
+        drill.history,
+        await collect(drill.app, [drill.queue], tasks),
+        attempts=lambda job: 1 if tasks.get(job) == drill.last.name else ATTEMPTS,
+        crashes=CRASHES,
+        delta=delta,
+        duplicates_allowed="unsettled",
+        at_most_once=lambda job: tasks.get(job) == drill.once.name,
+        time_limit=CALL,
+        promised=promised,
+    )
 
 
 async def check(drill: Drill, operation: str, state: str, point: str, *, until: float) -> None:
@@ -83,7 +106,7 @@ def _check_outcome(drill: Drill, operation: str, state: str, endings: dict[str, 
     expected = {"dead"} if operation in DEADLY else {"succeeded"}
     if state in ("poisonous", "keyed_and_poisonous"):
         expected = {"dead"}
-    elif drill.crashes >= ATTEMPTS:
+    elif drill.crashes >= CRASHES:
         expected = expected | {"dead"}
     if state in ("expired", "redelivered_and_expired"):
         expected = {"expired"}
@@ -93,7 +116,7 @@ def _check_outcome(drill: Drill, operation: str, state: str, endings: dict[str, 
         expected = {"cancelled"}
     assert ending.state in expected, f"C18: ended as {ending.state} {ending.reason} instead of {' or '.join(expected)}"
     if ending.reason == "poison":
-        assert drill.crashes >= ATTEMPTS, f"C12: poison after {drill.crashes} crashes"
+        assert drill.crashes >= CRASHES, f"C12: poison after {drill.crashes} crashes"
 
 
 def _check_key(endings: dict[str, Ending | None], state: str) -> None:

@@ -3,21 +3,28 @@
     run(case, lambda: Stage.at(url), real_time=True, dying=dying(url, ledger), ledger=Ledger(path))
 
 The process is started as ``python -m taskcore.testing.sweep.child`` with the case as JSON; it connects by URL, does the
-operation with the point armed, and its exit status says whether it died there.
+operation with the point armed, and its exit status says whether it died there. What it did until then is in the file of
+its history, which becomes part of the drill's.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 import anyio.to_thread
 import msgspec
 
+from taskcore.adapters import has_store, open_backend
 from taskcore.app import App
 from taskcore.testing.crashing import CRASHED, exit_at
+from taskcore.testing.faults.crash import HISTORY, WHO, history_from_environment
+from taskcore.testing.judging import History, RecordingBackend
 from taskcore.testing.sweep.drill import Drill
 from taskcore.testing.sweep.ground import KEEP, Ledger
 from taskcore.testing.sweep.plan import Case, Dying
@@ -59,22 +66,45 @@ def dying(url: str, ledger: Path, *, store: str | None = None, timeout: float = 
             acts=tuple(drill.acts),
         )
         drill.prepare(case.operation)
-        return await anyio.to_thread.run_sync(follow, orders, timeout) == CRASHED
+        who = drill.cast.enter("child")
+        with TemporaryDirectory(prefix="taskcore-sweep-") as folder:
+            file = Path(folder) / "history.jsonl"
+            status = await anyio.to_thread.run_sync(partial(follow, orders, timeout, history=file, who=who))
+            entries = History.load([file]).entries
+        drill.history.extend(entries)
+        for name in sorted({who} | {entry.who for entry in entries}):
+            drill.cast.dies(name)
+        return status == CRASHED
 
     return die
 
 
-def follow(orders: Orders, timeout: float = 60.0) -> int:
-    """Start a process that follows the orders; its exit status, which is CRASHED if it died where it should."""
+def follow(orders: Orders, timeout: float = 60.0, *, history: Path | None = None, who: str = "child") -> int:
+    """Start a process that follows the orders; its exit status, which is CRASHED if it died where it should.
+
+    :param history: the file in which it writes what it does; None: nowhere.
+    :param who: how the names begin of those who act there.
+    """
     command = [sys.executable, "-m", "taskcore.testing.sweep.child", msgspec.json.encode(orders).decode()]
-    return subprocess.run(command, timeout=timeout, check=False).returncode  # noqa: S603 - our own program
+    environment = {**os.environ, WHO: who} | ({} if history is None else {HISTORY: str(history)})
+    return subprocess.run(command, timeout=timeout, check=False, env=environment).returncode  # noqa: S603 - our own
 
 
 async def _operate(orders: Orders) -> None:
-    app = App(orders.url, store=orders.store, lease=orders.lease, keep_result=KEEP)
+    history = history_from_environment()
+    records = orders.store or (orders.url if has_store(orders.url) else "none")
+    app = App(RecordingBackend(open_backend(orders.url), history), store=records, lease=orders.lease, keep_result=KEEP)
     async with app:
-        ledger = Ledger(Path(orders.ledger))
-        drill = Drill(app, orders.queue, ledger, mark=orders.mark, lease=orders.lease, margin=orders.margin)
+        drill = Drill(
+            app,
+            orders.queue,
+            Ledger(Path(orders.ledger)),
+            mark=orders.mark,
+            lease=orders.lease,
+            margin=orders.margin,
+            history=history,
+            prefix=f"{history.who}.",
+        )
         drill.key, drill.letter, drill.acts = orders.key, orders.letter, list(orders.acts)
         with exit_at(orders.case.point, visit=orders.case.visit):
             await drill.operate(orders.case.operation)

@@ -150,6 +150,7 @@ class Drill(Ground):
             with crash_at(point):
                 await self.send(task)
         except SimulatedCrash:
+            self.died()
             return
         raise AssertionError(f"sending with a key should pass {point}")
 

@@ -15,11 +15,14 @@ from taskcore.policy import Retry
 from taskcore.task import Job, Task
 from taskcore.testing.crashing import SimulatedCrash, crash_at
 from taskcore.testing.hands import Hands
+from taskcore.testing.judging import Cast, History
 from taskcore.worker.context import current
 
-__all__ = ["ERRORS", "KEEP", "KEY_WINDOW", "Ground", "Ledger", "Line"]
+__all__ = ["ATTEMPTS", "CRASHES", "ERRORS", "KEEP", "KEY_WINDOW", "Ground", "Ledger", "Line"]
 
 KEY_WINDOW = 8  #: leases
+ATTEMPTS, CRASHES = 3, 3
+CLIENT = "client"
 KEEP = 10_000.0  #: seconds for which results can be asked for
 
 
@@ -66,10 +69,25 @@ class Ground:
     :param lease: seconds.
     :param ledger: where starts are written down.
     :param margin: seconds that a broker may be late.
+    :param history: where everything is written down that happens, under the name of whoever acts.
+    :param prefix: how the names of those begin who act here, for a history that is put together from several.
     """
 
-    def __init__(self, app: App, queue: str, ledger: Ledger, *, mark: str, lease: float, margin: float) -> None:
-        self.app, self.queue, self.ledger, self.mark = app, queue, ledger, mark
+    def __init__(
+        self,
+        app: App,
+        queue: str,
+        ledger: Ledger,
+        *,
+        mark: str,
+        lease: float,
+        margin: float,
+        history: History,
+        prefix: str = "",
+    ) -> None:
+        self.app, self.queue, self.ledger, self.mark, self.history = app, queue, ledger, mark, history
+        self.cast = Cast(history, app, prefix=prefix)
+        self.cast.turn(self.cast.enter(CLIENT))
         self.lease, self.margin = lease, margin
         self.acts: list[str] = []  # what the function does in its next starts
         self.always = "succeed"  # and what the job ``a`` does afterwards
@@ -78,10 +96,10 @@ class Ground:
         self.replayed: str | None = None
         self.crashes = 0
         self.written: Mapping[str, float | None] = {}
-        self._living: list[Hands] = []
+        self._living: list[tuple[str, str, Hands]] = []  # who came after whom, and his hands
         declare: Any = app.task
-        options = {"queue": queue, "key_window": KEY_WINDOW * lease, "keep_result": KEEP, "crashes": 3}
-        again = Retry(attempts=3, base=lease / 16, factor=1, jitter="none", give_up_on=(Hopeless,))
+        options = {"queue": queue, "key_window": KEY_WINDOW * lease, "keep_result": KEEP, "crashes": CRASHES}
+        again = Retry(attempts=ATTEMPTS, base=lease / 16, factor=1, jitter="none", give_up_on=(Hopeless,))
         self.work: Task[..., Any] = declare(name="drill.work", retry=again, **options)(self._function())
         self.last: Task[..., Any] = declare(name="drill.last", retry=1, **options)(self._function())
         self.once: Task[..., Any] = declare(name="drill.once", delivery="at_most_once", **options)(self._function())
@@ -108,15 +126,28 @@ class Ground:
         return await task.using(id=self.id("a"), key=self.key, delay=delay, expires=expires).enqueue("a")
 
     async def hands(self) -> Hands:
-        """A new worker."""
-        hands = await Hands(self.app, [self.queue], lease=self.lease, name=f"worker-{self.mark}").__aenter__()
-        self._living.append(hands)
+        """A new worker; from now on it acts, until it is dead."""
+        before, name = self.cast.on_stage, self.cast.enter("worker")
+        hands = await Hands(self.app, [self.queue], lease=self.lease, name=f"{name}-{self.mark}").__aenter__()
+        self._living.append((name, before, hands))
+        self.cast.turn(name)
         return hands
 
     async def bury_workers(self) -> None:
         """All workers are dead: what they hold comes back when its lease is over."""
         while self._living:
-            await self._living.pop().__aexit__(None, None, None)
+            name, before, hands = self._living.pop()
+            if hands.in_hand:
+                self.cast.dies(name)
+            await hands.__aexit__(None, None, None)
+            self.cast.turn(before)
+
+    def died(self) -> None:
+        """Whoever acts is dead; the next client takes the stage if it was one."""
+        name = self.cast.on_stage
+        self.cast.dies(name)
+        if not self._living:
+            self.cast.turn(self.cast.enter(CLIENT))
 
     async def take(self, hands: Hands) -> Any:
         """The next delivery, wherever it is in its waiting."""
@@ -137,7 +168,7 @@ class Ground:
             with crash_at("run.returned"):
                 await hands.perform(job)
         except SimulatedCrash:
-            pass
+            self.died()
         else:
             raise AssertionError("the function should have started")
         finally:
@@ -158,8 +189,9 @@ class Ground:
             self.ledger.write(Line(job.job_id, job.attempt, job.fence, text))
             afterwards = self.always if job.job_id == self.id("a") else "succeed"
             act = self.acts.pop(0) if self.acts else afterwards
-            if act in ERRORS:
-                raise ERRORS[act](text, self.lease / 8)
+            with self.history.run(job):
+                if act in ERRORS:
+                    raise ERRORS[act](text, self.lease / 8)
             return text if act != "unencodable" else 3j  # type: ignore[return-value]  # that is the point
 
         return work

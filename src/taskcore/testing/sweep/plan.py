@@ -6,8 +6,9 @@ records the points on its way, so whoever adds a point to the code has it swept 
     for case in cases(Stage.in_memory): run(case, Stage.in_memory)              each is one test with a readable name
     run(case, lambda: Stage.at(url), real_time=True, dying=dying(url, path))    and the crash is real
 
-After the crash somebody else goes on, a healthy worker drains the queue, and :mod:`taskcore.testing.sweep.account`
-checks that nothing was lost, doubled or forgotten.
+After the crash somebody else goes on, a healthy worker drains the queue, and two judges look at what came of it: the
+checker of all tests, which reads what was written down, and :mod:`taskcore.testing.sweep.account`, which knows the
+case.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from taskcore.testing.crashing import SimulatedCrash, crash_at, passing
+from taskcore.testing.judging import History, RecordingBackend
 from taskcore.testing.model.steps import real_steps, virtual_steps
 from taskcore.testing.stage import Stage
-from taskcore.testing.sweep.account import check
+from taskcore.testing.sweep.account import check, judge_drill
 from taskcore.testing.sweep.drill import STATES, Drill
 from taskcore.testing.sweep.ground import KEEP, Ledger
 
@@ -51,6 +53,7 @@ async def crash_here(drill: Drill, case: Case) -> bool:
         with crash_at(case.point, visit=case.visit):
             await drill.operate(case.operation)
     except SimulatedCrash:
+        drill.died()
         return True
     return False
 
@@ -101,6 +104,8 @@ def run(
             drill.crashes += 1
             await drill.recover(case.operation)
         await drill.drain()
+        report = await judge_drill(drill)
+        report.expect_kept()
         await check(drill, case.operation, case.state, case.point, until=KEEP if not real_time else 0.0)
 
     _on_stage(make_stage, play, real_time=real_time, ledger=ledger)
@@ -115,10 +120,13 @@ def _on_stage(
 ) -> T:
     async def act() -> T:
         async with make_stage() as stage:
-            app = await stage.app(keep_result=KEEP)
+            history = History(clock=stage.now)
+            app = await stage.app(keep_result=KEEP, around=lambda backend: RecordingBackend(backend, history))
             margin = stage.margin + stage.features.delay_error
             queue = stage.queue()
-            drill = Drill(app, queue, ledger or Ledger(), mark=stage.mark, lease=stage.lease, margin=margin)
+            drill = Drill(
+                app, queue, ledger or Ledger(), mark=stage.mark, lease=stage.lease, margin=margin, history=history
+            )
             drill.written = stage.written
             try:
                 return await play(drill)

@@ -1,0 +1,298 @@
+"""``taskcore doctor``: looks at the app, its settings, the broker and the store, and says line by line what it found.
+
+Every line is a finding: ok, warn or fail, what was looked at, what was found, and what to do about it. A broker that
+cannot be reached is one of them; it ends within a time limit, whatever the broker does (C22).
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+import click
+import msgspec
+
+from taskcore.adapters import has_store, open_backend, open_store
+from taskcore.backend import Backend, Features
+from taskcore.cli.loading import load_app
+from taskcore.cli.root import APP_DIR, DEBUG, Exit, installed_version, paint
+from taskcore.config import Loaded, load
+from taskcore.diagnosis import Diagnosis, Fact, Level
+from taskcore.errors import BrokerUnavailable, TaskcoreError
+from taskcore.safety import diagnoses
+from taskcore.store import Store
+from taskcore.text import mask_url
+from taskcore.worker.errors import errors_as_they_are
+
+if TYPE_CHECKING:
+    from taskcore.app import App
+
+__all__ = ["Finding", "command"]
+
+CONNECTING = 15.0  #: seconds that connecting, and each question to the server, may take
+ROUNDS = 20  #: light calls by which the round trip is measured
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+NO_STORE = "none"
+QUICKER = ("uvloop", "hiredis")  #: nothing needs them, and everything is quicker with them
+CLIENTS = ("anyio", "trio", "redis", "nats-py", "aio-pika", "psycopg", *QUICKER)
+CRASHES = "crashes"
+WIDTH = 18  #: of the names of what was looked at
+
+#: The features that a broker has by itself, that its adapter emulates, or that it has not.
+FEATURES = ("delay", "dedup", "fencing", "redeliveries", "remove", "locate", "dead_letters")
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One line: what was looked at, and what was found.
+
+    :param clauses: the clauses of the contract that do not hold because of it.
+    """
+
+    level: Level
+    name: str
+    text: str
+    fix: str = ""
+    clauses: tuple[str, ...] = ()
+
+
+@click.command("doctor", short_help="Test app, settings, broker, store, versions")
+@click.argument("target", required=False, metavar="[MODULE:APP | URL]")
+@click.option("--store", metavar="URL", help="Look at this store too; only with the URL of a broker.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, the last one with the totals.")
+@APP_DIR
+@DEBUG
+def command(target: str | None, store: str | None, as_json: bool, app_dir: str) -> int:
+    """Look at an app and everything it rests on, and say what is wrong.
+
+    MODULE:APP is an app, URL a broker; without either, the app or the broker that the settings name. Nothing is
+    changed anywhere. The exit code is 1 if something failed, else 0; warnings do not count.
+    """
+    if store is not None and (target is None or "://" not in target):
+        raise click.UsageError("--store goes with the URL of a broker; an app brings its own store")
+    found: list[Finding] = []
+    for finding in _examine(target, store, app_dir):
+        found.append(finding)
+        click.echo(msgspec.json.encode(finding) if as_json else _line(finding))
+    failed, warnings = (sum(finding.level == level for finding in found) for level in ("fail", "warn"))
+    if as_json:
+        click.echo(msgspec.json.encode({"failed": failed, "warnings": warnings}))
+    else:
+        click.echo(f"{failed} failed, {warnings} warning{'s' * (warnings != 1)}")
+    return Exit.FAILED if failed else Exit.DONE
+
+
+def _line(finding: Finding) -> str:
+    level = paint(f"{finding.level:5}", COLOURS[finding.level], sys.stdout)
+    clauses = f" (not kept: {', '.join(finding.clauses)})" if finding.clauses else ""
+    fix = f"\n{'':6}{'':{WIDTH}} fix: {finding.fix}" if finding.fix and finding.level != "ok" else ""
+    return f"{level} {finding.name:{WIDTH}} {finding.text}{clauses}{fix}"
+
+
+def _failure(name: str, error: TaskcoreError, *more: str) -> Finding:
+    facts = [fact.strip() for fact in (*error.facts, *more) if fact]
+    text = "; ".join((f"[{error.code}] {error.what}", *facts))
+    return Finding(level="fail", name=name, text=text, fix=error.fix or "")
+
+
+# ── what can be seen from here ───────────────────────────────────────────────────────────────────
+
+
+def _examine(target: str | None, store_url: str | None, app_dir: str) -> Iterator[Finding]:
+    """Every finding, in an order in which each rests on the ones before."""
+    yield _versions()
+    try:
+        settings = load(directory=app_dir)
+    except TaskcoreError as error:
+        yield _failure("settings", error)
+        return
+    app: App | None = None
+    is_strict = settings.settings.strict
+    if target is not None and "://" in target:
+        yield Finding(level="ok", name="settings", text=f"broker {mask_url(target)} (from: argument)")
+        url, records, came_from = target, store_url, "argument"
+    elif target is not None or settings.settings.app is not None:
+        began = time.perf_counter()
+        try:
+            app = load_app(target, app_dir)
+        except TaskcoreError as error:
+            yield _failure("app", error)
+            return
+        yield _imported(app, target or str(settings.settings.app), time.perf_counter() - began)
+        settings, is_strict = Loaded(app.settings, dict(app.sources)), app.settings.strict
+        yield from _needs(app)
+        url, records, came_from = app.settings.url, None, settings.sources["url"]
+        yield _settings(settings)
+    else:
+        url, records, came_from = settings.settings.url, settings.settings.store, settings.sources["url"]
+        yield _settings(settings)
+    try:
+        backend, store = (app.parts.backend, app.parts.store) if app is not None else _open(url, records)
+    except TaskcoreError as error:
+        yield _failure("adapter", error)
+        return
+    yield from anyio.run(_ask, backend, store, app, f"the address came from: {came_from}", is_strict)
+
+
+def _open(url: str, records: str | None) -> tuple[Backend, Store | None]:
+    """Connections, not yet open, to a broker that no app stands before."""
+    store = None if records == NO_STORE else records or (url if has_store(url) else None)
+    return open_backend(url), None if store is None else open_store(store)
+
+
+def _versions() -> Finding:
+    """What runs here; what is not installed is left out."""
+    known = [f"{name} {number}" for name in CLIENTS if (number := _version_of(name))]
+    known += [f"no {name}" for name in QUICKER if _version_of(name) is None]
+    text = " · ".join([f"taskcore {installed_version()}", f"python {platform.python_version()}", *known])
+    return Finding(level="ok", name="versions", text=text)
+
+
+def _version_of(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _imported(app: App, place: str, seconds: float) -> Finding:
+    count = len(app.tasks)
+    tasks = f"{count} task{'s' * (count != 1)}, no name twice" if count else "no tasks"
+    text = f"{place} imports ({seconds:.2f} s), {tasks}"
+    if count:
+        return Finding(level="ok", name="app", text=text)
+    return Finding(level="warn", name="app", text=text, fix="import the modules that declare the tasks")
+
+
+def _settings(settings: Loaded) -> Finding:
+    one, sources = settings.settings, settings.sources
+    store = "the broker's own" if one.store is None else f"{mask_url(one.store)} (from: {sources['store']})"
+    strict = f"strict (from: {sources['strict']})" if one.strict else "not strict"
+    url = f"{mask_url(one.url)} (from: {sources['url']})"
+    return Finding(level="ok", name="settings", text=f"broker {url} · store {store} · {strict}")
+
+
+def _refused(app: App) -> list[str]:
+    """Tasks for which this app would not open: they need a store, and there is none."""
+    if app.parts.store is not None:
+        return []
+    return [
+        task.name for task, declared in app if declared.key is not None or isinstance(declared.keep_result, float | int)
+    ]
+
+
+def _needs(app: App) -> Iterator[Finding]:
+    if names := _refused(app):
+        text = f"[TC105] without a store these are refused, for their keys or results: {', '.join(names)}"
+        yield Finding(level="fail", name="tasks", text=text, fix='App(…, store="redis://…"), or drop key and result')
+
+
+# ── what only the servers know ───────────────────────────────────────────────────────────────────
+
+
+async def _ask(
+    backend: Backend, store: Store | None, app: App | None, came_from: str, is_strict: bool
+) -> list[Finding]:
+    """Connect and ask; whatever cannot be reached is a finding, too."""
+    found: list[Finding] = []
+    part: Literal["broker", "store"] = "broker"
+    try:
+        with errors_as_they_are():
+            async with AsyncExitStack() as exits:
+                with anyio.fail_after(CONNECTING):
+                    await exits.enter_async_context(backend)
+                    took = await _round_trips(backend)
+                said = await diagnoses(backend, None)
+                found += _reached(backend.features, took, said.get("broker"))
+                part = "store"
+                if store is not None:
+                    with anyio.fail_after(CONNECTING):
+                        await exits.enter_async_context(store)
+                        await store.get("taskcore/doctor")
+                    found += _kept(await diagnoses(None, store), said)
+    except TimeoutError as error:
+        if isinstance(error, TaskcoreError):
+            raise
+        late = BrokerUnavailable(f"the {part} did not answer within {CONNECTING:g} s")
+        return [*found, _failure(part, late, came_from if part == "broker" else "")]
+    except TaskcoreError as error:
+        return [*found, _failure(part, error, came_from if part == "broker" else "")]
+    found += _abilities(backend.features, store, app)
+    return [_strictly(finding) for finding in found] if is_strict else found
+
+
+async def _round_trips(backend: Backend) -> list[float]:
+    """Seconds that light calls took, in order of size."""
+    took: list[float] = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        await backend.admin.queues()
+        took.append(time.perf_counter() - began)
+    return sorted(took)
+
+
+def _strictly(finding: Finding) -> Finding:
+    """With ``strict`` an app does not start on what was said to break a clause."""
+    if not finding.clauses or finding.name == CRASHES:
+        return finding
+    return msgspec.structs.replace(finding, level="fail", text=f"strict apps do not start: {finding.text}")
+
+
+def _reached(features: Features, took: list[float], said: Diagnosis | None) -> Iterator[Finding]:
+    """Who answered, and how fast; what a confirmed job survives there, and how the server is set up."""
+    middle, worst = took[len(took) // 2], took[len(took) * 99 // 100]
+    server = features.broker if said is None else said.server
+    trip = f"round trip {1000 * middle:.2f} ms (p99 {1000 * worst:.2f} ms)"
+    yield Finding(level="ok", name="broker", text=f"{server} · {trip}")
+    yield Finding(level="ok", name="jobs", text=features.durability if said is None else said.durability)
+    if said is not None:
+        yield from _facts("broker", said, ())
+    else:
+        text = "this backend cannot ask its server how it is set up"
+        yield Finding(level="warn", name="diagnosis", text=text, fix="compare the settings with the broker's guide")
+
+
+def _kept(said: Mapping[str, Diagnosis], before: Mapping[str, Diagnosis]) -> Iterator[Finding]:
+    """The store; what its server has said as the broker already is not said again."""
+    if "store" in said:
+        yield Finding(level="ok", name="store", text=f"{said['store'].server} · {said['store'].durability}")
+        yield from _facts("store", said["store"], before["broker"].facts if "broker" in before else ())
+    else:
+        yield Finding(level="ok", name="store", text="it answers; how it is set up it cannot say")
+
+
+def _facts(role: str, diagnosis: Diagnosis, known: Sequence[Fact]) -> Iterator[Finding]:
+    """What a server says; a clause that does not hold is never ok, even by design."""
+    for fact in diagnosis.facts:
+        if fact in known:
+            continue
+        level: Level = "warn" if fact.clauses and fact.level == "ok" else fact.level
+        name = fact.name if role == "broker" else f"{role}: {fact.name}"
+        yield Finding(level=level, name=name, text=fact.text, fix=fact.fix, clauses=fact.clauses)
+
+
+def _abilities(features: Features, store: Store | None, app: App | None) -> Iterator[Finding]:
+    """What the broker can do by itself, and who counts the starts that kill a worker."""
+    by: dict[str, list[str]] = {}
+    for name in FEATURES:
+        support: Any = getattr(features, name)
+        by.setdefault(support, []).append(name.replace("_", " "))
+    told = [f"{support}: {', '.join(by[support])}" for support in ("native", "emulated", "absent") if support in by]
+    if app is not None:
+        refused = _refused(app)
+        told.append(f"refused for: {', '.join(refused)}" if refused else "no task is refused")
+    yield Finding(level="ok", name="features", text=" · ".join(told))
+    if store is not None:
+        text = "starts are marked in the store; a job that kills its worker is dead after its `crashes`"
+        yield Finding(level="ok", name=CRASHES, text=text)
+    elif features.redeliveries != "absent":
+        text = "no store: the broker's count of hand-outs stands in, so jobs fetched beside a killer are counted too"
+        yield Finding(level="warn", name=CRASHES, text=text, fix="give the app a store", clauses=("C12",))
+    else:
+        text = "no store, and the broker does not count: a job that kills its worker is handed out for ever"
+        yield Finding(level="warn", name=CRASHES, text=text, fix="give the app a store", clauses=("C3", "C12"))

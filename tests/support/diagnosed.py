@@ -1,0 +1,90 @@
+"""Backends and stores that say whatever a test wants of the settings of their server."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from taskcore.backends.memory import MemoryBackend
+from taskcore.diagnosis import Diagnosis, Fact
+from taskcore.errors import BrokerUnavailable
+from taskcore.stores.memory import MemoryStore
+
+__all__ = ["EVICTS", "SLOW", "DiagnosedBackend", "DiagnosedStore", "DumbBackend", "DumbStore", "UnreachableBackend"]
+
+EVICTS = Fact(
+    name="eviction",
+    level="warn",
+    text="maxmemory-policy is allkeys-lru, so jobs may vanish",
+    fix="CONFIG SET maxmemory-policy noeviction",
+    clauses=("C1",),
+)
+SLOW = Fact(name="latency", level="warn", text="the disk is slow", fix="get another one")
+
+
+class DiagnosedBackend(MemoryBackend):
+    """A broker with these facts; an error is raised instead, and a number of seconds passes before the answer."""
+
+    def __init__(self, *facts: Fact, error: BrokerUnavailable | None = None, takes: float = 0.0) -> None:
+        super().__init__()
+        self.asked = 0
+        self.open = False
+        self._facts, self._error, self._takes = facts, error, takes
+
+    async def __aenter__(self) -> Self:
+        self.open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.open = False
+
+    async def diagnose(self) -> Diagnosis:
+        """What the test wants."""
+        self.asked += 1
+        await anyio.sleep(self._takes)
+        if self._error is not None:
+            raise self._error
+        return Diagnosis(server="Fake 1.2", durability="survives a restart", facts=self._facts)
+
+
+class DiagnosedStore(MemoryStore):
+    """A store with these facts."""
+
+    def __init__(self, *facts: Fact) -> None:
+        super().__init__()
+        self._facts = facts
+
+    async def diagnose(self) -> Diagnosis:
+        """What the test wants."""
+        return Diagnosis(server="Fake 1.2", durability="survives a restart", facts=self._facts)
+
+
+class DumbBackend(MemoryBackend):
+    """A broker that cannot say how it is set up."""
+
+    diagnose = None
+
+
+class DumbStore(MemoryStore):
+    """Likewise a store."""
+
+    diagnose = None
+
+
+class UnreachableBackend(MemoryBackend):
+    """A broker that is not there; or one that never answers, if it hangs."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        super().__init__()
+        self._hangs = hangs
+
+    async def __aenter__(self) -> Self:
+        if self._hangs:
+            await anyio.sleep_forever()
+        raise BrokerUnavailable(
+            "cannot reach the broker", facts=["connection refused by 127.0.0.1:6399"], fix="is it running?"
+        )

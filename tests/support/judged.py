@@ -1,0 +1,58 @@
+"""Only the checker: model and sweep with their own oracles switched off, to see what is found without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from taskcore.testing.judging import PromisesBroken
+from taskcore.testing.model import working
+from taskcore.testing.model.play import Play
+from taskcore.testing.model.sending import Sending
+from taskcore.testing.model.tale import Broken, Tale
+from taskcore.testing.sweep import plan
+
+__all__ = ["sweep_without_oracle", "without_oracle"]
+
+
+@contextmanager
+def without_oracle() -> Iterator[None]:
+    """The model plays, believes whatever it sees, and asks nobody but the checker at the end."""
+
+    def nothing(*_: Any, **__: Any) -> None:
+        """No opinion."""
+
+    def handed_out(original: Any, self: Tale, *args: Any) -> None:
+        if self.may_wait:
+            original(self, *args)
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(Tale, "broken", nothing))
+        stack.enter_context(patch.object(Tale, "check_letter", nothing))
+        original = Tale.handed_out
+        stack.enter_context(patch.object(Tale, "handed_out", lambda self, *args: handed_out(original, self, *args)))
+        stack.enter_context(patch.object(Tale, "observe", nothing))
+        stack.enter_context(patch.object(working, "check_start", nothing))
+        stack.enter_context(patch.object(working, "check_unstarted", nothing))
+        stack.enter_context(patch.object(Sending, "check_foreign", nothing))
+        for name in ("_check_end", "_check_letters", "_check_events", "_check_storage", "check_keys"):
+            stack.enter_context(patch.object(Play, name, nothing))
+        yield
+
+
+def sweep_without_oracle(make_stage: Any) -> None:
+    """Every case until the checker objects; whatever else goes wrong in a case is its own business."""
+
+    async def nothing(*_: Any, **__: Any) -> None:
+        """No opinion."""
+
+    with patch.object(plan, "check", nothing):
+        for case in plan.cases(make_stage):
+            try:
+                plan.run(case, make_stage)
+            except PromisesBroken:
+                raise
+            except (AssertionError, Broken):
+                continue
