@@ -236,6 +236,20 @@ async def test_prefixes_keep_applications_apart(server: RedisServer):
     assert [key[:6] for key in keys] == [b"oner:{", b"twor:{"]
 
 
+def test_several_lives(server: RedisServer):
+    """A store is made where no event loop runs, and may be opened again, on another one."""
+    store = RedisStore(server.url)
+
+    async def live(number: int) -> None:
+        async with store, store.watch("life") as records:
+            await store.put("life", b"%d" % number, expect=ANY, keep=60.0)
+            while (await anext(records)).value != b"%d" % number:
+                pass
+
+    for number in range(2):
+        anyio.run(live, number)
+
+
 def test_an_unknown_option():
     """What a URL cannot mean is refused when the store is made."""
     with pytest.raises(InvalidURL, match="prefixx"):

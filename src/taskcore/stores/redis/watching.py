@@ -61,7 +61,7 @@ class Watches:
         self._changed = asyncio.Event()
         self._soiled = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None
         self._heard = 0.0
 
     def watch(self, key: str) -> Watch:
@@ -70,8 +70,8 @@ class Watches:
 
     async def close(self) -> None:
         """End all; whoever still waits gets an error."""
-        self._scope.cancel()  # again and again until it ends; a single cancellation may get lost in asyncio.wait_for
-        if self._keeper is not None:
+        if self._scope is not None and self._keeper is not None:
+            self._scope.cancel()  # which repeats itself; a lone Task.cancel() may get lost in asyncio.wait_for
             await self._keeper
         for watch in self._all():
             watch.fail(BrokerUnavailable("the store was closed while somebody watched a record"))
@@ -87,7 +87,8 @@ class Watches:
         else:
             self._changed.set()
         if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep())
+            self._scope = anyio.CancelScope()
+            self._keeper = asyncio.create_task(self._keep(self._scope))
         try:
             with anyio.fail_after(self._limit):
                 await watch.shown()
@@ -115,10 +116,10 @@ class Watches:
 
     # ── the connection ──
 
-    async def _keep(self) -> None:
+    async def _keep(self, scope: anyio.CancelScope) -> None:
         """Have a connection while anybody watches; the last one is kept."""
         tries = 0
-        with self._scope:
+        with scope:
             while True:
                 while not self._desired:
                     self._changed.clear()
