@@ -167,6 +167,16 @@ async def test_a_restart(server: RedisServer):
         assert not isinstance(await store.put("k", b"2", expect=version, keep=60.0), Conflict)
 
 
+async def test_a_connection_that_was_closed_meanwhile(server: RedisServer):
+    """A server that restarts while nobody asks it anything costs nobody an error: nothing had been sent."""
+    async with RedisStore(server.url) as store:
+        version = await store.put("k", b"1", expect=ANY, keep=60.0)
+        await store.get("k")
+        await server.restart()
+        assert await store.get("k") == Record(b"1", version)
+        assert not isinstance(await store.put("k", b"2", expect=version, keep=60.0), Conflict)
+
+
 async def test_nobody_there():
     """A store that cannot connect says so, with the address and what to do."""
     async with require(RedisServer)() as server:
