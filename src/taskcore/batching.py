@@ -30,10 +30,13 @@ class GroupCommit(Generic[T, R]):
 
     :param commit: stores a batch and answers each item, in order; has to end by itself.
     :param limit: how many items a batch may have.
+    :param shields: ``commit`` shields itself, and a second shield would cost as much as the rest of this.
     """
 
-    def __init__(self, commit: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int) -> None:
-        self._commit = commit
+    def __init__(
+        self, commit: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int, shields: bool = False
+    ) -> None:
+        self._commit = commit if shields else _shielded(commit)
         self._limit = limit
         self._waiting: deque[_Entry[T, R]] = deque()
         self._led = False
@@ -69,10 +72,9 @@ class GroupCommit(Generic[T, R]):
         self._led = True
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
         try:
-            with anyio.CancelScope(shield=True):
-                answers = await self._commit([entry.item for entry in batch])
-                for entry, answer in zip(batch, answers, strict=True):
-                    entry.succeed(answer)
+            answers = await self._commit([entry.item for entry in batch])
+            for entry, answer in zip(batch, answers, strict=True):
+                entry.succeed(answer)
         except BaseException as error:
             for entry in batch:
                 entry.fail(error)
@@ -85,6 +87,16 @@ class GroupCommit(Generic[T, R]):
         self._led = bool(self._waiting)
         if self._waiting:
             self._waiting[0].wake()
+
+
+def _shielded(commit: Callable[[list[T]], Awaitable[Sequence[R]]]) -> Callable[[list[T]], Awaitable[Sequence[R]]]:
+    async def shielded(batch: list[T]) -> Sequence[R]:
+        answers: Sequence[R] = ()
+        with anyio.CancelScope(shield=True):
+            answers = await commit(batch)
+        return answers
+
+    return shielded
 
 
 class _Entry(Generic[T, R]):

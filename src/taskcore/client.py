@@ -79,7 +79,7 @@ class Client:
         self._timeout = timeout
         self._payload_limit = payload_limit
         self._source = source
-        self._batches = GroupCommit(self._publish, limit=BATCH)
+        self._batches = GroupCommit(self._publish, limit=BATCH, shields=True)
 
     # ── sending ──
 
@@ -183,8 +183,8 @@ class Client:
         )
 
     async def _publish(self, batch: list[Outgoing]) -> Sequence[Published]:
-        """Store a batch; never longer than the time limit, never an answer missing."""
-        with anyio.move_on_after(self._timeout):
+        """Store a batch; never longer than the time limit, never given up before, never an answer missing."""
+        with anyio.move_on_after(self._timeout, shield=True):
             return await self._backend.publish(batch)
         return [Uncertain(f"the broker did not answer within {self._timeout:g} s")] * len(batch)
 

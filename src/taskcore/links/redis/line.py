@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -71,6 +72,9 @@ class Line:
         self._lock = asyncio.Lock()
         self._connection: AbstractConnection | None = None
         self._used = 0.0
+        self._deadline = math.inf  # of the exchange that is under way; 0: it was passed
+        self._timer: asyncio.TimerHandle | None = None
+        self._hanging_up: asyncio.Task[None] | None = None
 
     async def call(self, *commands: Command, patience: float | None = None) -> list[Any]:
         """Send the commands in one piece; their replies in order.
@@ -80,10 +84,10 @@ class Line:
         """
         async with self._lock:
             connection = await self._ready()
+            self._watch(self._timeout if patience is None else patience)
             try:
-                async with asyncio.timeout(self._timeout if patience is None else patience):
-                    await connection.send_packed_command(_pack(connection, commands), check_health=False)
-                    replies = [await _reply(connection) for _ in commands]
+                await connection.send_packed_command(_pack(connection, commands), check_health=False)
+                replies = [await _reply(connection) for _ in commands]
             except (
                 AuthenticationError,
                 BusyLoadingError,
@@ -92,10 +96,13 @@ class Line:
                 raise self._denied(error) from error
             except (RedisError, OSError) as error:
                 await self.drop()
-                raise Unanswered(f"Redis at {self._shown} did not answer", facts=[_text(error)]) from error
+                why = _text(error) if self._deadline else "the time limit was over"
+                raise Unanswered(f"Redis at {self._shown} did not answer", facts=[why]) from error
             except BaseException:
                 await self.drop()  # half an exchange: whoever comes next must not read our reply
                 raise
+            finally:
+                self._deadline = math.inf
             self._used = time.monotonic()
         for reply in replies:
             if isinstance(reply, ResponseError):
@@ -104,6 +111,26 @@ class Line:
                     await self.drop()
                 raise answer
         return replies
+
+    def _watch(self, seconds: float) -> None:
+        """Hang up after so many seconds. One timer for many exchanges: one of its own would cost as much as they do."""
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        if self._deadline == math.inf:
+            return
+        if loop.time() < self._deadline:
+            self._timer = loop.call_at(self._deadline, self._look)
+            return
+        self._deadline = 0.0
+        self._hanging_up = loop.create_task(self.drop())  # whoever waits for a reply finds the connection closed
 
     async def drop(self) -> None:
         """Disconnect at once; the next call connects anew."""
