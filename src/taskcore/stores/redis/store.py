@@ -15,8 +15,10 @@ from typing import Self, TypeVar
 import anyio
 
 from taskcore.batching import GroupCommit
+from taskcore.diagnosis import Diagnosis
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.redis import RedisLink
+from taskcore.links.redis.facts import diagnose
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.redis.batches import Answer, Found, read, write
 from taskcore.stores.redis.records import Names, versions
@@ -99,6 +101,10 @@ class RedisStore:
 
     def _no_watches(self) -> Watches:
         return Watches(self._link, self._names, limit=self._limit)
+
+    async def diagnose(self) -> Diagnosis:
+        """What the server says about itself."""
+        return await diagnose(self._link)
 
     # ── batches ──
 
