@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from taskcore.backend import Features
-from taskcore.backends.memory import FEATURES
+from taskcore.backends.memory import FEATURES as MEMORY
+from taskcore.backends.redis.backend import FEATURES as REDIS
 from taskcore.points import POINTS
 from taskcore.testing.conformance import CLAUSES, NOT_PROMISED, all_checks
 
 PAGE = Path(__file__).parents[1] / "docs" / "contract.md"
 PART = re.compile(r"(<!-- (?P<part>[a-z]+) -->\n).*?(<!-- end of (?P=part) -->)", re.DOTALL)
-BROKERS = (FEATURES,)
+BROKERS = (MEMORY, REDIS)
 SIGNS = {"native": "●", "emulated": "○", "absent": "–", True: "●", False: "–"}
 
 
