@@ -14,7 +14,7 @@ from real import require
 from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
 from taskcore.stores.redis import RedisStore
-from taskcore.stores.redis.batches import BYTES, WRITES
+from taskcore.stores.redis.batches import BYTES, WRITES, _chunks
 from taskcore.stores.redis.records import GROUPS, SHARES, SLOTS, Names, group_of, versions
 from taskcore.testing.conformance import Check, play
 from taskcore.testing.conformance.checks import STORE_CHECKS
@@ -254,6 +254,16 @@ def test_an_unknown_option():
     """What a URL cannot mean is refused when the store is made."""
     with pytest.raises(InvalidURL, match="prefixx"):
         RedisStore("redis://localhost/0?prefixx=a")
+
+
+def test_chunks():
+    """No script call carries out too many writes, or brings too many bytes; none is empty, none is lost."""
+    small = [Write(key=str(number), value=b"x") for number in range(2 * WRITES + 1)]
+    assert [len(chunk) for chunk in _chunks(small)] == [WRITES, WRITES, 1]
+    sizes = [BYTES + 1, 1, BYTES // 2, BYTES // 2, 0, BYTES, BYTES + 1]
+    heavy = [Write(key=str(number), value=b"x" * size) for number, size in enumerate(sizes)]
+    assert [[int(one.key) for one in chunk] for chunk in _chunks(heavy)] == [[0], [1, 2], [3, 4], [5], [6]]
+    assert list(_chunks([])) == []
 
 
 def test_groups():

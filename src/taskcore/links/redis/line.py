@@ -24,7 +24,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["Command", "Denied", "Line", "Script", "Unanswered", "denied"]
+__all__ = ["DEMOTED", "Command", "Denied", "Line", "Script", "Unanswered", "denied"]
 
 Command: TypeAlias = Sequence[bytes | str | int | float]
 
