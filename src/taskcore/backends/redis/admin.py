@@ -6,16 +6,17 @@ A letter's id is its queue and its place in the stream of letters: ``mail:179535
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
-from taskcore.backends.redis.keys import PURGE, REMOVE, STATS, Keys
+from taskcore.backends.redis.keys import PLACE, PURGE, STATS, Keys
 from taskcore.links.redis import RedisLink
 
 __all__ = ["RedisAdmin"]
 
 PORTION: Final = 1000  #: jobs that one script forgets
+PLACES: Final[Mapping[bytes | None, Place]] = {b"ready": "ready", b"scheduled": "scheduled", b"leased": "leased"}
 ENTRY: Final = re.compile(r"\d+-\d+")
 
 
@@ -71,20 +72,13 @@ class RedisAdmin:
 
     async def remove(self, queue: str, job_id: str) -> bool:
         """Forget one job that nobody holds; True if it was there."""
-        [removed] = await self._link.run("ask", REMOVE, self._keys_of(queue).purge, (job_id,))
-        return bool(removed)
+        [place] = await self._link.run("ask", PLACE, self._keys_of(queue).place, (job_id, 1))
+        return place in {b"ready", b"scheduled"}
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
         """Where the job is now."""
-        places, leases = self._keys_of(queue).places
-        [entry] = await self._link.call("ask", places, ("HGET", places, job_id))
-        if entry is None:
-            return None
-        if entry == b"z":
-            return "scheduled"
-        [expires], now = await self._link.call("ask", places, ("ZMSCORE", leases, entry), ("TIME",))
-        held = expires is not None and float(expires) > int(now[0]) * 1000 + int(now[1]) // 1000
-        return "leased" if held else "ready"
+        [place] = await self._link.run("ask", PLACE, self._keys_of(queue).place, (job_id, 0))
+        return PLACES.get(place)
 
     # ── dead letters ──
 

@@ -102,11 +102,29 @@ class RedisBackend:
         return [answers[index] for index in range(len(batch))]
 
     async def _publish_some(self, queue: str, jobs: Sequence[Outgoing], *, letter: str = "") -> list[Published]:
-        """One script; said again once if its reply was lost, which is safe because the ids are known by then."""
-        keys = self.keys_of(queue)
-        arguments: list[Any] = [self._options.limit, letter, int(self._options.wait > 0)]
-        for job in jobs:
+        """One script for jobs of one queue; with ``letter``, that dead letter goes in the same step."""
+        plain = [job for job in jobs if job.delay <= 0 and not job.trail]
+        arguments: list[Any] = [self._options.limit, letter, int(self._options.wait > 0), len(plain)]
+        arguments += [job.id for job in plain]
+        arguments += [job.envelope for job in plain]
+        if len(plain) < len(jobs):
+            return await self._publish_mixed(queue, jobs, plain, arguments)
+        return await self._publish_ordered(queue, arguments, len(jobs))
+
+    async def _publish_mixed(
+        self, queue: str, jobs: Sequence[Outgoing], plain: Sequence[Outgoing], arguments: list[Any]
+    ) -> list[Published]:
+        """With later ones and such that have a trail among them, which the script wants behind the others."""
+        others = [job for job in jobs if job.delay > 0 or job.trail]
+        for job in others:
             arguments += (job.id, math.ceil(job.delay * 1000), job.trail, job.envelope)
+        answers = await self._publish_ordered(queue, arguments, len(jobs))
+        first, second = iter(answers[: len(plain)]), iter(answers[len(plain) :])
+        return [next(second if job.delay > 0 or job.trail else first) for job in jobs]
+
+    async def _publish_ordered(self, queue: str, arguments: list[Any], number: int) -> list[Published]:
+        """Said again once if its reply was lost, which is safe because the ids are known by then."""
+        keys = self.keys_of(queue)
         try:
             if queue not in self._registered:
                 await self._register(queue)
@@ -118,11 +136,11 @@ class RedisBackend:
                     STORED if answer is DUPLICATE else answer for answer in answers
                 ]  # by the first time, most likely
         except Unanswered as error:
-            return [Uncertain(error.what)] * len(jobs)
+            return [Uncertain(error.what)] * number
         except Denied as error:
             if error.kind not in FULL:
                 raise
-            return [Refused(f"{error.what} ({error.says})")] * len(jobs)
+            return [Refused(f"{error.what} ({error.says})")] * number
 
     async def _store(self, queue: str, keys: Keys, arguments: list[Any]) -> list[Published]:
         if not self._options.wait:

@@ -1,15 +1,13 @@
--- Start leases anew, each only if it is still the asker's.    ARGV: lease in ms, then entry, token …
+-- Start leases anew, each only if it is still the asker's.    ARGV: milliseconds, then leases …
 -- Reply: the positions, from 0, of those that were lost before.
-local l, o = unpack(KEYS)
+local l = KEYS[1]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local entries, lost, longer = {}, {}, {}
-for at = 2, #ARGV, 2 do entries[#entries + 1] = ARGV[at] end
-local owners = redis.call('HMGET', o, unpack(entries))
-local leases = redis.call('ZMSCORE', l, unpack(entries))
-for i, entry in ipairs(entries) do
-  if owners[i] == ARGV[2 * i + 1] and leases[i] and tonumber(leases[i]) > now then
-    longer[#longer + 1] = now + ARGV[1]; longer[#longer + 1] = entry
+local lost, longer = {}, {}
+local expires = string.format('%.0f', now + ARGV[1])
+for i, ends in ipairs(redis.call('ZMSCORE', l, unpack(ARGV, 2))) do
+  if ends and tonumber(ends) > now then
+    longer[#longer + 1], longer[#longer + 2] = expires, ARGV[i + 1]
   else
     lost[#lost + 1] = i - 1
   end

@@ -1,49 +1,68 @@
 -- Store jobs whose ids are not known: ready ones into the stream, later ones into the schedule.
--- ARGV: limit, letter to drop ('' for none), touch ('1': write even if nothing is new), then id, delay in ms, trail, envelope …
--- Reply: one sign for each job (S stored, D duplicate, F full), and whether the stream was there before.
+-- ARGV: limit, letter to drop ('' for none), touch ('1': write even if nothing is new), the number of plain jobs, their
+-- ids …, their envelopes …; then for every other job (later, or with a trail) its id, delay in ms, trail, envelope
+-- Reply: one sign for each job in this order (S stored, D duplicate, F full), and whether the stream was there before.
 local s, z, b, j, e, f, d, w = unpack(KEYS)
-local letter, touch = ARGV[2], ARGV[3] == '1'
-local ids = {}
-for at = 4, #ARGV, 4 do ids[#ids + 1] = ARGV[at] end
+local letter, touch, plain = ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
+local others = 2 * plain + 5
+local ids = {unpack(ARGV, 5, plain + 4)}
+local count = plain
+for at = others, #ARGV, 4 do
+  count = count + 1
+  ids[count] = ARGV[at]
+end
 local known = redis.call('HMGET', j, unpack(ids))
-local ended = redis.call('SMISMEMBER', e, unpack(ids))
-local before = redis.call('SMISMEMBER', f, unpack(ids))
+for _, lately in ipairs({e, f}) do
+  if redis.call('EXISTS', lately) == 1 then
+    for i, there in ipairs(redis.call('SMISMEMBER', lately, unpack(ids))) do
+      if there == 1 then known[i] = known[i] or 'x' end
+    end
+  end
+end
 local there = redis.call('EXISTS', s)
 local room = tonumber(ARGV[1]) - redis.call('XLEN', s) - redis.call('ZCARD', z) - redis.call('XLEN', d)
 if letter ~= '' then room = room + 1 end
-local now
-local signs, places, seen = {}, {}, {}
-local ready, earliest = false, false
-for i, id in ipairs(ids) do
-  local at = 4 * i
-  if known[i] or seen[id] or ended[i] == 1 or before[i] == 1 then
-    signs[i] = 'D'
-    if touch and known[i] then redis.call('HSET', j, id, known[i]) end
-  elseif room <= 0 then
-    signs[i] = 'F'
-  else
-    local delay, trail, envelope = tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
-    if delay > 0 then
-      if not now then local t = redis.call('TIME'); now = t[1] * 1000 + math.floor(t[2] / 1000) + 1 end
-      local first = redis.call('ZRANGE', z, 0, 0, 'WITHSCORES')
-      if not first[2] or now + delay < tonumber(first[2]) then earliest = true end
-      redis.call('ZADD', z, now + delay, id)
-      redis.call('HSET', b, id, #trail .. ':' .. trail .. envelope)
-      places[#places + 1] = id; places[#places + 1] = 'z'
-    else
-      local entry
-      if trail == '' then
-        entry = redis.call('XADD', s, '*', 'i', id, 'e', envelope)
-      else
-        entry = redis.call('XADD', s, '*', 'i', id, 'e', envelope, 't', trail)
-      end
-      places[#places + 1] = id; places[#places + 1] = entry
-      ready = true
-    end
-    signs[i] = 'S'; seen[id] = true; room = room - 1
+local signs, places, k, seen = {}, {}, 0, {}
+local news, now = false, nil
+
+local function sign(i, id)
+  if known[i] or seen[id] then
+    if touch and known[i] and known[i] ~= 'x' then redis.call('HSET', j, id, known[i]) end
+    return 'D'
+  end
+  if room <= 0 then return 'F' end
+  room = room - 1
+  seen[id] = true
+  return 'S'
+end
+for i = 1, plain do
+  local id = ids[i]
+  signs[i] = sign(i, id)
+  if signs[i] == 'S' then
+    places[k + 1], places[k + 2] = id, redis.call('XADD', s, '*', 'i', id, 'e', ARGV[plain + 4 + i])
+    k = k + 2
+    news = true
   end
 end
-if #places > 0 then redis.call('HSET', j, unpack(places)) end
+for i = plain + 1, count do
+  local at = others + 4 * (i - plain - 1)
+  local id, delay, trail, envelope = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
+  signs[i] = sign(i, id)
+  if signs[i] == 'S' and delay > 0 then
+    if not now then local t = redis.call('TIME'); now = t[1] * 1000 + math.floor(t[2] / 1000) + 1 end
+    local first = redis.call('ZRANGE', z, 0, 0, 'WITHSCORES')[2]
+    if not first or now + delay < tonumber(first) then news = true end
+    redis.call('ZADD', z, now + delay, id)
+    redis.call('HSET', b, id, #trail .. ':' .. trail .. envelope)
+    places[k + 1], places[k + 2] = id, 'z'
+    k = k + 2
+  elseif signs[i] == 'S' then
+    places[k + 1], places[k + 2] = id, redis.call('XADD', s, '*', 'i', id, 'e', envelope, 't', trail)
+    k = k + 2
+    news = true
+  end
+end
+if k > 0 then redis.call('HSET', j, unpack(places)) end
 if letter ~= '' and signs[1] ~= 'F' then redis.call('XDEL', d, letter) end
-if (ready or earliest) and redis.call('LLEN', w) == 0 then redis.call('LPUSH', w, 1) end
+if news and redis.call('LLEN', w) == 0 then redis.call('LPUSH', w, 1) end
 return {table.concat(signs), there}

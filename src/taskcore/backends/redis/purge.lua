@@ -1,5 +1,5 @@
 -- Forget ready and scheduled jobs, some at a time.    ARGV: how many at most.    Reply: how many there were.
-local s, l, o, n, z, b, j, e, f = unpack(KEYS)
+local s, l, n, z, b, j, e, f = unpack(KEYS)
 local limit = tonumber(ARGV[1])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -17,10 +17,10 @@ local function forget(found)
     if entry[2][1] == 'i' and entry[2][2] ~= '' then ids[#ids + 1] = entry[2][2] end
   end
 end
-for _, entry in ipairs(redis.call('ZRANGEBYSCORE', l, '-inf', now, 'LIMIT', 0, limit - #later)) do
+for _, held in ipairs(redis.call('ZRANGEBYSCORE', l, '-inf', now, 'LIMIT', 0, limit - #later)) do
+  local entry = string.match(held, '^%S+')
   forget(redis.call('XRANGE', s, entry, entry))
-  redis.call('ZREM', l, entry)
-  redis.call('HDEL', o, entry)
+  redis.call('ZREM', l, held)
   redis.call('HDEL', n, entry)
 end
 local left = limit - #later - #entries

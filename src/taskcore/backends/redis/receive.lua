@@ -2,7 +2,7 @@
 -- ARGV: how many, lease in ms, token, then tokens whose replies were lost.
 -- Reply: new entries as they are; others as {entry, redeliveries, fields}; ids of what has disappeared; ms until something
 -- is due or a lease ends (-1: nothing to wait for); whether the group had to be made anew.
-local s, l, o, n, z, b, j, w = unpack(KEYS)
+local s, l, n, z, b, j, w = unpack(KEYS)
 local limit, lease, token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -34,38 +34,43 @@ if #due > 0 then
   redis.call('HDEL', b, unpack(due))
 end
 
-local leases, owners = {}, {}
-local function take(entry, blame)
+local leases, k = {}, 0
+local expires = string.format('%.0f', now + lease) -- once: Redis turns a number into text more slowly than Lua
+local suffix = ' ' .. token
+local function take(held, entry, blame)
+  redis.call('ZREM', l, held)
   local found = redis.call('XRANGE', s, entry, entry)
   if not found[1] then
     gone[#gone + 1] = entry
-    redis.call('ZREM', l, entry); redis.call('HDEL', o, entry); redis.call('HDEL', n, entry)
+    redis.call('HDEL', n, entry)
     return
   end
   local count
   if blame then count = redis.call('HINCRBY', n, entry, 1) else count = tonumber(redis.call('HGET', n, entry) or '0') end
   again[#again + 1] = {entry, count, found[1][2]}
-  leases[#leases + 1] = now + lease; leases[#leases + 1] = entry
-  owners[#owners + 1] = entry; owners[#owners + 1] = token
+  leases[k + 1], leases[k + 2] = expires, entry .. suffix
+  k = k + 2
 end
 if #ARGV > 3 then
   local lost = {}
   for at = 4, #ARGV do lost[ARGV[at]] = true end
-  local held = redis.call('HGETALL', o)
-  for at = 1, #held, 2 do
-    if lost[held[at + 1]] then
+  for _, held in ipairs(redis.call('ZRANGE', l, 0, -1)) do
+    local space = string.find(held, ' ', 1, true)
+    if space and lost[string.sub(held, space + 1)] then
+      local entry = string.sub(held, 1, space - 1)
       if #again < limit then
-        take(held[at], false)
+        take(held, entry, false)
       else -- more than we asked for now: for whoever comes next
-        redis.call('ZADD', l, 0, held[at]); redis.call('HSET', o, held[at], '')
+        redis.call('ZREM', l, held)
+        redis.call('ZADD', l, 0, entry)
       end
     end
   end
 end
 if #again < limit then
-  local over = redis.call('ZRANGEBYSCORE', l, '-inf', now, 'LIMIT', 0, limit - #again)
-  for _, entry in ipairs(over) do
-    take(entry, redis.call('HGET', o, entry) ~= '')
+  for _, held in ipairs(redis.call('ZRANGEBYSCORE', l, '-inf', now, 'LIMIT', 0, limit - #again)) do
+    local space = string.find(held, ' ', 1, true)
+    take(held, space and string.sub(held, 1, space - 1) or held, space)
   end
 end
 
@@ -76,13 +81,16 @@ if #again < limit then
     if not string.find(reply.err, 'NOGROUP', 1, true) then return reply end
     reply = nil
     if redis.call('EXISTS', s) == 1 then
-      -- Everything that was handed out and is not settled has an owner, so the highest of those is where we were.
+      -- Everything that was handed out and is not settled is in l, or was just taken from there; so the highest of
+      -- those is where we were.
       local from, high, low = '0', -1, -1
-      for _, entry in ipairs(redis.call('HKEYS', o)) do
-        local dash = string.find(entry, '-', 1, true)
-        local ms, seq = tonumber(string.sub(entry, 1, dash - 1)), tonumber(string.sub(entry, dash + 1))
-        if ms > high or (ms == high and seq > low) then from, high, low = entry, ms, seq end
+      local function behind(held)
+        local ms, seq = string.match(held, '^(%d+)-(%d+)')
+        ms, seq = tonumber(ms), tonumber(seq)
+        if ms > high or (ms == high and seq > low) then from, high, low = string.match(held, '^%S+'), ms, seq end
       end
+      for _, held in ipairs(redis.call('ZRANGE', l, 0, -1)) do behind(held) end
+      for at = 2, k, 2 do behind(leases[at]) end
       redis.call('XGROUP', 'CREATE', s, 'w', from)
       reply = redis.call(unpack(read))
       renewed = 1
@@ -92,17 +100,14 @@ if #again < limit then
   end
   if reply then
     fresh = reply[1][2]
-    for _, entry in ipairs(fresh) do
-      leases[#leases + 1] = now + lease; leases[#leases + 1] = entry[1]
-      owners[#owners + 1] = entry[1]; owners[#owners + 1] = token
+    for i = 1, #fresh do
+      leases[k + 1], leases[k + 2] = expires, fresh[i][1] .. suffix
+      k = k + 2
     end
   end
 end
 
-if #leases > 0 then
-  redis.call('ZADD', l, unpack(leases))
-  redis.call('HSET', o, unpack(owners))
-end
+if k > 0 then redis.call('ZADD', l, unpack(leases)) end
 local next = redis.call('ZRANGE', z, 0, 0, 'WITHSCORES')[2]
 -- Somebody else may be able to go on: with more that is ready, or by watching the clock while we are busy.
 if (#fresh + #again >= limit or (next and #fresh + #again > 0)) and redis.call('LLEN', w) == 0 then

@@ -33,10 +33,10 @@ ASKED: Final = 200  #: jobs that are asked for at once; more would keep the serv
 
 
 class Receipt(NamedTuple):
-    """The proof of a lease: where the job is, and by which hand-out it is ours."""
+    """The proof of a lease: its name, which holds the entry and the token of the hand-out, and whose it is."""
 
+    lease: bytes
     entry: bytes
-    token: bytes
     id: bytes
 
 
@@ -109,6 +109,7 @@ class RedisSource:
         if not renewed:
             self._seen.add(queue)
         deliveries: list[Delivery] = []
+        token = b" " + token
         for entry, redeliveries, fields in again:
             deliveries.append(_delivery(queue, entry, fields, redeliveries, token))
         for entry, fields in fresh:
@@ -144,24 +145,20 @@ class RedisSource:
         return lost
 
     async def _settle(self, queue: str, part: Sequence[tuple[Delivery, Verdict]]) -> list[Delivery]:
-        arguments: list[Any] = []
-        for delivery, verdict in part:
-            entry, token, job_id = delivery.receipt
-            match verdict:
-                case Ack():
-                    arguments += (entry, token, job_id, b"a", 0, b"", b"")
-                case Retry(after=after, trail=trail):
-                    arguments += (entry, token, job_id, b"r", math.ceil(after * 1000), trail, b"")
-                case Release():
-                    arguments += (entry, token, job_id, b"f", 0, b"", b"")
-                case Bury(reason=reason, trail=trail):
-                    arguments += (entry, token, job_id, b"d", 0, trail, reason.encode())
-                case _:
-                    assert_never(verdict)
+        acks = [delivery for delivery, verdict in part if type(verdict) is Ack]
+        receipts = [delivery.receipt for delivery in acks]
+        arguments: list[Any] = [len(acks), *(one[0] for one in receipts), *(one[1] for one in receipts)]
+        arguments += [one[2] for one in receipts]
+        others: list[Delivery] = []
+        if len(acks) < len(part):
+            for delivery, verdict in part:
+                if type(verdict) is not Ack:
+                    others.append(delivery)
+                    arguments += (*delivery.receipt, *_effect(verdict))
         [(lost, gone)] = await self._link.run(f"settle {self._name}", SETTLE, self._queues[queue].settle, arguments)
         if gone:
             self._alarm(queue, gone, 0)
-        return [part[index][0] for index in lost]
+        return [acks[index] if index < len(acks) else others[index - len(acks)] for index in lost]
 
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Start the leases anew; returns those that were lost before.
@@ -176,11 +173,25 @@ class RedisSource:
             for start in range(0, len(deliveries), BATCH):
                 part = deliveries[start : start + BATCH]
                 arguments: list[Any] = [self._lease]
-                for delivery in part:
-                    arguments += delivery.receipt[:2]
+                arguments += [delivery.receipt[0] for delivery in part]
                 [gone] = await self._link.run(f"settle {self._name}", EXTEND, self._queues[queue].extend, arguments)
                 lost += [part[index] for index in gone]
         return lost
+
+
+def _effect(verdict: Verdict) -> tuple[bytes, int, bytes, bytes]:
+    """Kind, milliseconds, trail, reason: a verdict as the script wants it."""
+    match verdict:
+        case Retry(after=after, trail=trail):
+            return b"r", math.ceil(after * 1000), trail, b""
+        case Release():
+            return b"f", 0, b"", b""
+        case Bury(reason=reason, trail=trail):
+            return b"d", 0, trail, reason.encode()
+        case Ack():
+            return b"a", 0, b"", b""
+        case _:
+            assert_never(verdict)
 
 
 def _by_queue(batch: Sequence[tuple[Delivery, Verdict]]) -> list[tuple[str, Sequence[tuple[Delivery, Verdict]]]]:
@@ -197,7 +208,7 @@ def _delivery(queue: str, entry: bytes, fields: list[bytes], redeliveries: int, 
     """An entry of ours has id, envelope and perhaps a trail; of anybody else's, all bytes are the envelope (C20)."""
     match fields:
         case [b"i", job_id, b"e", envelope]:
-            return Delivery(queue, envelope, b"", redeliveries, Receipt(entry, token, job_id))
+            return Delivery(queue, envelope, b"", redeliveries, Receipt(entry + token, entry, job_id))
         case [b"i", job_id, b"e", envelope, b"t", trail]:
-            return Delivery(queue, envelope, trail, redeliveries, Receipt(entry, token, job_id))
-    return Delivery(queue, b" ".join(fields), b"", redeliveries, Receipt(entry, token, b""))
+            return Delivery(queue, envelope, trail, redeliveries, Receipt(entry + token, entry, job_id))
+    return Delivery(queue, b" ".join(fields), b"", redeliveries, Receipt(entry + token, entry, b""))

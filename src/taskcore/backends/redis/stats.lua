@@ -7,7 +7,7 @@ local due = redis.call('ZCOUNT', z, '-inf', now)
 local ready = redis.call('XLEN', s) - leased + due
 local oldest = now
 local function since(entry)
-  local ms = tonumber(string.sub(entry, 1, string.find(entry, '-', 1, true) - 1))
+  local ms = tonumber(string.match(entry, '^%d+'))
   if ms < oldest then oldest = ms end
 end
 for _, entry in ipairs(redis.call('ZRANGEBYSCORE', l, '-inf', now, 'LIMIT', 0, 100)) do since(entry) end
