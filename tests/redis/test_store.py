@@ -14,7 +14,7 @@ from real import require
 from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
 from taskcore.stores.redis import RedisStore
-from taskcore.stores.redis.batches import BYTES, WRITES
+from taskcore.stores.redis.batches import BYTES, WRITES, _chunks
 from taskcore.stores.redis.records import GROUPS, SHARES, SLOTS, Names, group_of, versions
 from taskcore.testing.conformance import Check, play
 from taskcore.testing.conformance.checks import STORE_CHECKS
@@ -236,10 +236,34 @@ async def test_prefixes_keep_applications_apart(server: RedisServer):
     assert [key[:6] for key in keys] == [b"oner:{", b"twor:{"]
 
 
+def test_several_lives(server: RedisServer):
+    """A store is made where no event loop runs, and may be opened again, on another one."""
+    store = RedisStore(server.url)
+
+    async def live(number: int) -> None:
+        async with store, store.watch("life") as records:
+            await store.put("life", b"%d" % number, expect=ANY, keep=60.0)
+            while (await anext(records)).value != b"%d" % number:
+                pass
+
+    for number in range(2):
+        anyio.run(live, number)
+
+
 def test_an_unknown_option():
     """What a URL cannot mean is refused when the store is made."""
     with pytest.raises(InvalidURL, match="prefixx"):
         RedisStore("redis://localhost/0?prefixx=a")
+
+
+def test_chunks():
+    """No script call carries out too many writes, or brings too many bytes; none is empty, none is lost."""
+    small = [Write(key=str(number), value=b"x") for number in range(2 * WRITES + 1)]
+    assert [len(chunk) for chunk in _chunks(small)] == [WRITES, WRITES, 1]
+    sizes = [BYTES + 1, 1, BYTES // 2, BYTES // 2, 0, BYTES, BYTES + 1]
+    heavy = [Write(key=str(number), value=b"x" * size) for number, size in enumerate(sizes)]
+    assert [[int(one.key) for one in chunk] for chunk in _chunks(heavy)] == [[0], [1, 2], [3, 4], [5], [6]]
+    assert list(_chunks([])) == []
 
 
 def test_groups():

@@ -13,8 +13,10 @@ from taskcore.backend import DUPLICATE, STORED, Features, Outgoing, Published, R
 from taskcore.backends.redis.admin import RedisAdmin
 from taskcore.backends.redis.keys import PUBLISH, Keys
 from taskcore.backends.redis.source import RedisSource
+from taskcore.diagnosis import Diagnosis
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.redis import Denied, RedisLink, Unanswered
+from taskcore.links.redis.facts import diagnose
 
 __all__ = ["RedisBackend"]
 
@@ -75,6 +77,13 @@ class RedisBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._link.close()
+
+    async def diagnose(self) -> Diagnosis:
+        """How the server is set up; of a cluster, every node.
+
+        :raises BrokerUnavailable: it cannot be reached.
+        """
+        return await diagnose(self._link)
 
     def keys_of(self, queue: str) -> Keys:
         """The keys of a queue."""

@@ -24,7 +24,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["Command", "Denied", "Line", "Script", "Unanswered", "denied"]
+__all__ = ["DEMOTED", "Command", "Denied", "Line", "Script", "Unanswered", "denied"]
 
 Command: TypeAlias = Sequence[bytes | str | int | float]
 
@@ -142,7 +142,9 @@ class Line:
     async def _ready(self) -> AbstractConnection:
         """A connection that lives, as far as anybody can know."""
         connection = self._connection
-        if connection is not None and (not connection.is_connected or time.monotonic() - self._used > IDLE):
+        if connection is not None and _is_closed(connection):
+            await self.drop()  # before anything was sent, so that nothing is in doubt
+        elif connection is not None and time.monotonic() - self._used > IDLE:
             try:
                 async with asyncio.timeout(self._timeout):
                     await connection.send_packed_command(_pack(connection, [("PING",)]), check_health=False)
@@ -158,6 +160,12 @@ class Line:
 
     def _denied(self, error: RedisError) -> Denied:
         return denied(error, self._shown)
+
+
+def _is_closed(connection: AbstractConnection) -> bool:
+    """Whether the server has closed the connection, as far as has been heard; redis-py only looks when it reads."""
+    reader: asyncio.StreamReader | None = getattr(connection, "_reader", None)
+    return reader is None or reader.at_eof() or reader.exception() is not None
 
 
 def denied(error: RedisError, shown: str) -> Denied:

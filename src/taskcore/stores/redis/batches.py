@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.redis import Denied, RedisLink, Script
-from taskcore.links.redis.line import denied
+from taskcore.links.redis.line import DEMOTED, denied
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
 from taskcore.stores.redis.records import Names, decode, foreign, group_of, milliseconds, version_in
 
@@ -29,6 +29,7 @@ Answer: TypeAlias = Version | Conflict | BrokerUnavailable
 T = TypeVar("T")
 R = TypeVar("R")
 
+WRITING = "write records"  #: the purpose of the line
 WRITES = 250  #: that one script call carries out: it holds the server up for about half a millisecond
 BYTES = 4_000_000  #: that one script call brings
 SCRIPT: Final = Script(files("taskcore.stores.redis").joinpath("write.lua").read_text())
@@ -85,6 +86,8 @@ async def write(link: RedisLink, names: Names, versions: Iterator[str], writes: 
     answers: list[Answer] = []
     for chunk in _chunks(writes):
         answers += await _run(link, names, versions, chunk)
+    if any(isinstance(answer, Denied) and answer.kind in DEMOTED for answer in answers):
+        await link.hang_up(WRITING)  # it said so inside of the script, where the link does not hear it
     return answers
 
 
@@ -111,7 +114,7 @@ async def _run(link: RedisLink, names: Names, versions: Iterator[str], writes: S
         else:
             keep = "" if one.keep is None else milliseconds(one.keep)
             arguments += (_expect(one.expect), keep, b"%b %b" % (version.encode(), one.value))
-    [replies] = await link.run("write records", SCRIPT, keys, arguments)
+    [replies] = await link.run(WRITING, SCRIPT, keys, arguments)
     shown = link.options.shown
     return [_answer(reply, version, name, shown) for reply, version, name in zip(replies, new, keys, strict=True)]
 

@@ -15,8 +15,10 @@ from typing import Self, TypeVar
 import anyio
 
 from taskcore.batching import GroupCommit
+from taskcore.diagnosis import Diagnosis
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.redis import RedisLink
+from taskcore.links.redis.facts import diagnose
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.redis.batches import Answer, Found, read, write
 from taskcore.stores.redis.records import Names, versions
@@ -45,13 +47,14 @@ class RedisStore:
         self._limit = 2 * options.timeout + options.connect_timeout
         self._reads = GroupCommit[str, Found](self._read, limit=AT_ONCE)
         self._writes = GroupCommit[Sequence[Write], Sequence[Answer]](self._write, limit=AT_ONCE)
-        self._watches = Watches(self._link, self._names, limit=self._limit)
+        self._watches = self._no_watches()
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Connect."""
         async with AsyncExitStack() as exits:
             await exits.enter_async_context(self._link)
+            self._watches = self._no_watches()  # those of an earlier life belong to its event loop
             exits.push_async_callback(self._watches.close)
             self._exits = exits.pop_all()
         return self
@@ -95,6 +98,13 @@ class RedisStore:
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """The record as it is, then each new one, announced by the server."""
         return self._watches.watch(key)
+
+    def _no_watches(self) -> Watches:
+        return Watches(self._link, self._names, limit=self._limit)
+
+    async def diagnose(self) -> Diagnosis:
+        """What the server says about itself."""
+        return await diagnose(self._link)
 
     # ── batches ──
 

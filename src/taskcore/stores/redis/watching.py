@@ -1,7 +1,8 @@
 """Watches: one connection that is told which records were written, for everybody who waits.
 
-    desired     the channels of which there are watches        subscribed    those the server has confirmed
-    dirty       records to be read: newly subscribed, announced, or perhaps missed while the connection was away
+    desired       the channels of which there are watches      subscribed    those the server has confirmed
+    missing       to be subscribed                             needless      to be unsubscribed
+    dirty         records to be read: newly subscribed, announced, or perhaps missed while the connection was away
 
 Three loops live as long as there is a connection: one makes ``subscribed`` equal to ``desired``, a batch at a time; one
 hears the server; one reads what is dirty and shows it to the watches. A record is always read after its announcement
@@ -17,8 +18,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Self
+from itertools import islice
 
 import anyio
 import anyio.abc
@@ -29,11 +29,11 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.links.redis import RedisLink
 from taskcore.links.redis.line import denied
 from taskcore.logs import logger
-from taskcore.store import Record
 from taskcore.stores.redis.batches import read
 from taskcore.stores.redis.records import Names
+from taskcore.stores.redis.watch import Watch
 
-__all__ = ["Watch", "Watches"]
+__all__ = ["Watches"]
 
 log = logger("taskcore.stores.redis")
 
@@ -56,12 +56,14 @@ class Watches:
         self._limit = limit
         self._desired: dict[str, tuple[str, list[Watch]]] = {}  # channel → key, watches
         self._subscribed: set[str] = set()
+        self._missing: dict[str, None] = {}  # in order
+        self._needless: dict[str, None] = {}
         self._awaited = 0  # confirmations that are on their way
         self._dirty: dict[str, None] = {}  # channels, in order
         self._changed = asyncio.Event()
         self._soiled = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._scope: anyio.CancelScope | None = None  # made with the keeper: a store is made before there is a loop
+        self._scope: anyio.CancelScope | None = None
         self._heard = 0.0
 
     def watch(self, key: str) -> Watch:
@@ -70,9 +72,8 @@ class Watches:
 
     async def close(self) -> None:
         """End all; whoever still waits gets an error."""
-        if self._scope is not None:
-            self._scope.cancel()  # again and again until it ends; a single cancellation may get lost on its way
-        if self._keeper is not None:
+        if self._scope is not None and self._keeper is not None:
+            self._scope.cancel()  # which repeats itself; a lone Task.cancel() may get lost in asyncio.wait_for
             await self._keeper
         for watch in self._all():
             watch.fail(BrokerUnavailable("the store was closed while somebody watched a record"))
@@ -86,7 +87,9 @@ class Watches:
         if channel in self._subscribed:
             self._soil([channel])
         else:
-            self._changed.set()
+            self._missing[channel] = None
+        self._needless.pop(channel, None)
+        self._changed.set()
         if self._keeper is None:
             self._scope = anyio.CancelScope()
             self._keeper = asyncio.create_task(self._keep(self._scope))
@@ -113,6 +116,9 @@ class Watches:
             watches.remove(watch)
             if not watches:
                 del self._desired[channel]
+                self._missing.pop(channel, None)
+                if channel in self._subscribed:
+                    self._needless[channel] = None
                 self._changed.set()
 
     # ── the connection ──
@@ -140,6 +146,8 @@ class Watches:
     async def _serve(self, connection: AbstractConnection) -> None:
         """Use a connection until it breaks."""
         self._subscribed.clear()
+        self._needless.clear()
+        self._missing = dict.fromkeys(self._desired)
         self._awaited = 0
         self._heard = asyncio.get_running_loop().time()
         self._changed.set()
@@ -176,8 +184,7 @@ class Watches:
             self._changed.clear()
             if self._awaited:
                 continue
-            missing = [channel for channel in self._desired if channel not in self._subscribed][:AT_ONCE]
-            needless = [channel for channel in self._subscribed if channel not in self._desired][:AT_ONCE]
+            missing, needless = _take(self._missing), _take(self._needless)
             self._awaited = len(missing) + len(needless)
             if missing:
                 await connection.send_command("SUBSCRIBE", *missing, check_health=False)
@@ -223,9 +230,13 @@ class Watches:
             elif kind == b"subscribe":
                 self._subscribed.add(channel)
                 self._soil([channel])
+                if channel not in self._desired:  # nobody wants it any more
+                    self._needless[channel] = None
                 self._confirmed()
             elif kind == b"unsubscribe":
                 self._subscribed.discard(channel)
+                if channel in self._desired:  # somebody wants it again
+                    self._missing[channel] = None
                 self._confirmed()
 
     def _confirmed(self) -> None:
@@ -283,63 +294,9 @@ class Watches:
                 watch.fail(error)
 
 
-class Watch:
-    """One reader's view of one record: only the latest that it has not seen is kept for it."""
-
-    __slots__ = ("_arrival", "_error", "_news", "_seen", "_watches", "entered", "key")
-
-    def __init__(self, watches: Watches, key: str) -> None:
-        self.key = key
-        self.entered = False  #: whether the record was looked at
-        self._watches = watches
-        self._news: Record | None = None
-        self._seen: object = None  # the version shown last
-        self._error: BrokerUnavailable | None = None
-        self._arrival: asyncio.Event | None = None
-
-    async def __aenter__(self) -> Self:
-        await self._watches.enter(self)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._watches.leave(self)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Record:
-        while self._news is None:
-            await self._wait()
-        news, self._news = self._news, None
-        return news
-
-    async def shown(self) -> None:
-        """Wait until the record was looked at."""
-        while not self.entered:
-            await self._wait()
-
-    def show(self, record: Record | None) -> None:
-        """The record as it is now."""
-        self.entered = True
-        if record is not None and record.version != self._seen:
-            self._news, self._seen = record, record.version
-        self._wake()
-
-    def fail(self, error: BrokerUnavailable) -> None:
-        """There will be nothing more to see."""
-        self._error = error
-        self._wake()
-
-    async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
-        if self._arrival is None:
-            self._arrival = asyncio.Event()
-        await self._arrival.wait()
-
-    def _wake(self) -> None:
-        if self._arrival is not None:
-            self._arrival.set()
-            self._arrival = None
+def _take(channels: dict[str, None]) -> list[str]:
+    """The first of them, taken out; not too many at once."""
+    taken = list(islice(channels, AT_ONCE))
+    for channel in taken:
+        del channels[channel]
+    return taken
