@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from taskcore.testing.clock import run_virtually
@@ -141,3 +142,14 @@ def test_who_never_started_is_no_poison():
             assert await job.result(timeout=1) == "done"
 
     run_virtually(story)
+
+
+def test_no_id_is_sent_again_where_nobody_notices():
+    """A broker without dedup keeps two jobs of one id, so the model does not ask it for that."""
+    model = machine(make_stage)()
+    model.play.enqueue()
+    assert model.repeatable
+    stage = model.play.world.stage
+    stage.features = msgspec.structs.replace(stage.features, dedup="absent")
+    assert not model.repeatable
+    model.teardown()
