@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from taskcore.testing.clock import run_virtually
@@ -141,3 +142,28 @@ def test_who_never_started_is_no_poison():
             assert await job.result(timeout=1) == "done"
 
     run_virtually(story)
+
+
+def test_no_id_is_sent_again_where_nobody_notices():
+    """A broker without dedup keeps two jobs of one id, so the model does not ask it for that."""
+    model = machine(make_stage)()
+    model.play.enqueue()
+    assert model.repeatable
+    stage = model.play.world.stage
+    stage.features = msgspec.structs.replace(stage.features, dedup="absent")
+    assert not model.repeatable
+    model.play.tales.clear()  # nothing to finish
+    model.teardown()
+
+
+def test_the_death_that_was_recorded_is_the_one_that_counts():
+    """A first worker died before its ending was stored, a second one after: the letter has the second one's error."""
+    with playing(make_stage) as play, play.telling():
+        tale = play.enqueue(key="k")
+        for point in (1, 2):  # settle.committed, settle.ended
+            item = play.take("1", patience=200.0)
+            play.perform("1", item, ACTS["fails for good"])
+            play.settle("1", item, crash=point)
+            play.look()
+        play.finish()
+        assert [state.errors for state in tale.states] == [("k#2",)]

@@ -85,7 +85,8 @@ def check_unstarted(  # noqa: C901, PLR0912 - a table
 
 def _all_errors(tale: Tale, verdict: Verdict) -> None:
     """A death that was recorded and is carried out later still has its last error."""
-    last = next((one.record for one in tale.endings_offered if one.state == "dead" and one.record), None)
+    recorded = tale.endings_offered if tale.ending is None else [tale.ending]
+    last = next((one.record for one in recorded if one.state == "dead" and one.record), None)
     expected = tale.settled_errors if last is None else (*tale.settled_errors, last.message)
     if _messages(verdict) != expected:
         tale.broken("C13", f"is buried with {list(_messages(verdict))} instead of {list(expected)}")
