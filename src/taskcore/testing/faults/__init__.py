@@ -7,6 +7,7 @@ WorkerProcess                 a real worker in a process of its own
 """
 
 from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
+from taskcore.testing.faults.postgres import PostgresServer
 from taskcore.testing.faults.processes import WorkerProcess
 from taskcore.testing.faults.proxy import ChaosProxy
 from taskcore.testing.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
@@ -20,6 +21,7 @@ __all__ = [
     "FlakyStore",
     "Hang",
     "NatsServer",
+    "PostgresServer",
     "RabbitServer",
     "RedisServer",
     "Reorder",
