@@ -21,7 +21,7 @@ from taskcore.backend import Source
 from taskcore.batching import Collector
 from taskcore.envelope import encode_trail
 from taskcore.errors import BrokerUnavailable
-from taskcore.idempotency import Idempotency, Won, decode_claim, key_of
+from taskcore.idempotency import Claim, Idempotency, Won, decode_claim, key_of
 from taskcore.lifecycle import (
     ACK,
     Ack,
@@ -172,7 +172,11 @@ class Settler:
                     [answers[index]] = await store.put_many([msgspec.structs.replace(writes[index], expect=ABSENT)])
         for conclusion, answer in zip(batch, answers, strict=True):
             conclusion.committed = True
-            if isinstance(answer, Conflict) and not _is_ours(conclusion, answer):
+            if not isinstance(answer, Conflict):
+                continue
+            if standing := _committed_by_us(conclusion, answer):
+                _keep_to(conclusion, standing)
+            else:
                 self._events.emit("key.lost", **conclusion.job.facts)
                 if isinstance(conclusion.verdict, Ack) or isinstance(conclusion.outcome, Unencodable):
                     conclusion.verdict = Retry(1.0, conclusion.job.delivery.trail)
@@ -311,13 +315,25 @@ def _key_write(conclusion: Conclusion, hold: Won) -> Write:
     return Idempotency.give_back(hold)
 
 
-def _is_ours(conclusion: Conclusion, conflict: Conflict) -> bool:
-    """The write was done by an earlier try whose answer was lost."""
+def _committed_by_us(conclusion: Conclusion, conflict: Conflict) -> Claim | None:
+    """The record as this start of the job left it: an earlier try whose answer was lost, or the function itself."""
     hold = conclusion.job.hold
     if conflict.current is None or hold is None:
-        return False
+        return None
     standing = decode_claim(conflict.current.value)
-    return standing.job == hold.claim.job and standing.fence == hold.claim.fence
+    ours = standing.job == hold.claim.job and standing.fence == hold.claim.fence
+    return standing if ours else None
+
+
+def _keep_to(conclusion: Conclusion, standing: Claim) -> None:
+    """What is committed is how the job ended, even if its function raised, or was interrupted, after it had said so."""
+    if standing.state != "done":
+        return
+    conclusion.ending = bytes(standing.ending)
+    verdict = _as_it_stands(conclusion, decode_ending(conclusion.ending))
+    if verdict != conclusion.verdict:
+        log.warning("job %s committed its outcome before it ended otherwise; what it committed counts", conclusion.job.id)
+        conclusion.verdict = verdict
 
 
 def _event_name(conclusion: Conclusion) -> str:

@@ -17,7 +17,7 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.links.sqlite import SqliteFile
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
 
-__all__ = ["SCHEMA", "TABLES", "clean", "find", "prepare", "write_all"]
+__all__ = ["FIND", "NEXT", "PUT", "SCHEMA", "TABLES", "TAKE", "clean", "find", "prepare", "write_all"]
 
 SCHEMA = 1  #: the version of the tables
 
@@ -33,6 +33,7 @@ PUT = """INSERT INTO taskcore_records (key, value, version, ends) VALUES (?, ?, 
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version, ends = excluded.ends"""
 DELETE = "DELETE FROM taskcore_records WHERE key = ?"
 NEXT = "SELECT next_record FROM taskcore_schema"
+TAKE = "UPDATE taskcore_schema SET next_record = next_record + 1"
 COUNTED = "UPDATE taskcore_schema SET next_record = ?"
 ENDED = "SELECT 1 FROM taskcore_records WHERE ends <= ? LIMIT 1"
 CLEAN = """DELETE FROM taskcore_records WHERE key IN (
