@@ -58,7 +58,13 @@ def postgres_address(url: str) -> PostgresAddress:
 
     :raises InvalidURL: an option that neither libpq nor taskcore knows, or an impossible value (TC103).
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidURL(
+            f"this PostgreSQL URL cannot be read: {error}",
+            fix="for example postgresql://user:secret@localhost:5432/database",
+        ) from None
     options = parse_qsl(parts.query, keep_blank_values=True)
     ours = {name: value for name, value in options if name.startswith(PREFIX)}
     unknown = sorted(ours.keys() - {f"{PREFIX}timeout"})
@@ -116,7 +122,9 @@ class Line:
             with anyio.fail_after(self._address.timeout):  # unlike asyncio's it insists, so psycopg cannot wait longer
                 async with self._turn:
                     return await self._run(work, repeatable=repeatable)
-        except (psycopg.Error, OSError) as error:  # TimeoutError is an OSError
+        except BrokerUnavailable:  # an OSError too
+            raise
+        except (psycopg.Error, OSError) as error:  # TimeoutError is one
             raise postgres_unavailable(error, self._address) from error
 
     def drop(self) -> None:

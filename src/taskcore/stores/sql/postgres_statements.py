@@ -14,6 +14,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any, Final
 
+from psycopg import errors
+from psycopg.types.numeric import Int8
+
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.postgres import Connection
 from taskcore.store import ABSENT, ANY, Conflict, Record, Version, Write
@@ -125,8 +128,6 @@ async def _schema(connection: Connection) -> int | None:
 
 
 async def _make(connection: Connection) -> None:
-    from psycopg import errors  # noqa: PLC0415 - only here
-
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
@@ -166,7 +167,8 @@ def _columns(names: list[str], writes: list[Write]) -> dict[str, Any]:
         "keys": names,
         "values": [write.value or b"" for write in writes],
         "kinds": [_kind(write) for write in writes],
-        "expects": [write.expect if isinstance(write.expect, int) else NONE for write in writes],
+        # One type whatever their size is, so that the statement is prepared once.
+        "expects": [Int8(write.expect if isinstance(write.expect, int) else NONE) for write in writes],
         "keeps": [NEVER if write.keep is None else min(max(write.keep, 0.0), LONGEST) for write in writes],
         "marks": "".join(mark(one) for one, write in zip(names, writes, strict=True) if write.value is not None),
     }

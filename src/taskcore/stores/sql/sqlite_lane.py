@@ -182,7 +182,7 @@ class _Thread(threading.Thread, Generic[T, R]):
                 file.close()
                 file = None
             try:
-                if file is None and (batch or self._parts.rest() is not None):
+                if file is None and (batch or (not self._closing and self._parts.rest() is not None)):
                     file = self._open()
                 if file is not None and batch:
                     self._answer(batch, self._parts.work(file, [errand.item for errand in batch]))
@@ -233,9 +233,11 @@ class _Thread(threading.Thread, Generic[T, R]):
         self._post(answer)
 
     def _fail(self, batch: list[_Errand[T, R]], error: BaseException) -> None:
-        known = sqlite_unavailable(error, self._address) if isinstance(error, sqlite3.Error | OSError) else error
+        known = error
+        if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, BrokerUnavailable):
+            known = sqlite_unavailable(error, self._address)
         if not batch:
-            self._complain(error)
+            self._complain(known)
 
         def fail() -> None:
             for errand in batch:
@@ -255,7 +257,7 @@ class _Thread(threading.Thread, Generic[T, R]):
     def _complain(self, error: BaseException) -> None:
         """Once for each time of trouble."""
         if not self._troubled:
-            log.warning("%s: %s; trying again", self._address.path, error)
+            log.warning("%s: %s; trying again", self._address.path, str(error).partition("\n")[0])
             self._troubled = True
 
 
