@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from real import serving
 
 from taskcore.testing.faults import PostgresServer
+
+
+sys.path.append(str(Path(__file__).parent))  # what children import
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +32,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Each store in turn."""
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Each store in turn, in a database of the test's own."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/records.db"
+        yield f"sqlite:///{tmp_path}/records.db"
+        return
     server: Any = request.getfixturevalue("postgres")
-    return str(server.url)
+    name = f"t{secrets.token_hex(4)}"
+    with psycopg.connect(server.url, autocommit=True) as root:
+        root.execute(f"CREATE DATABASE {name}")
+        yield f"{server.url.rpartition('/')[0]}/{name}"
+        root.execute(f"DROP DATABASE {name} WITH (FORCE)")

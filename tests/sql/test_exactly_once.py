@@ -62,46 +62,46 @@ def results(worker: WorkerProcess) -> dict[int, str]:
     return {int(order): receipt for order, receipt in re.findall(r"result (\d+) (\w+)", worker.output(10_000))}
 
 
-@pytest.fixture
-async def own_url(url: str) -> Any:
-    """A database in which the tables may be dropped."""
-    if url.startswith("sqlite"):
-        yield url
-        return
-    name = f"t{random.getrandbits(40):x}"
-    with psycopg.connect(url, autocommit=True) as root:
-        root.execute(f"CREATE DATABASE {name}")
-        yield f"{url.rpartition('/')[0]}/{name}"
-        root.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 @pytest.mark.parametrize("point", OWN + CORE)
-async def test_dead_at(point: str, own_url: str, tmp_path: Path):
+async def test_dead_at(point: str, url: str, tmp_path: Path):
     """Whoever dies at this point, the order is paid once, and the caller is told the receipt of that payment."""
-    async with Till(own_url) as till:
-        async with WorkerProcess(PAYER, own_url, tmp_path, 1, folder=tmp_path, who="first", crash_at=point) as worker:
+    async with Till(url) as till:
+        async with WorkerProcess(PAYER, url, tmp_path, 1, folder=tmp_path, who="first", crash_at=point) as worker:
             assert await worker.wait(30) == CRASHED, worker.output()
         paid = till.payments()
         committed = point in ("pay.committed", "run.returned") or point.startswith("settle")
         assert len(paid) == committed
-        async with WorkerProcess(PAYER, own_url, tmp_path, 1, folder=tmp_path, who="second") as worker:
+        async with WorkerProcess(PAYER, url, tmp_path, 1, folder=tmp_path, who="second") as worker:
             assert await worker.wait(30) == 0, worker.output()
             assert results(worker) == till.payments()
         if paid:
             assert till.payments() == paid
 
 
-async def test_killed_at_any_moment(own_url: str, tmp_path: Path):
+async def test_the_test_would_notice(url: str, tmp_path: Path):
+    """Without complete_in, a worker that dies after its payment leads to a second one."""
+    careless = {"CARELESS": "1"}
+    async with Till(url) as till:
+        for who, crash in (("first", "pay.committed"), ("second", None)):
+            async with WorkerProcess(
+                PAYER, url, tmp_path, 1, folder=tmp_path, who=who, crash_at=crash, environment=careless
+            ) as worker:
+                await worker.wait(30)
+        with pytest.raises(AssertionError, match="paid twice"):
+            till.payments()
+
+
+async def test_killed_at_any_moment(url: str, tmp_path: Path):
     """SIGKILL at random moments, again and again: every order is paid once, and told so."""
     orders, dice = 40, random.Random(7)
-    async with Till(own_url) as till:
+    async with Till(url) as till:
         for kill in range(8):
-            async with WorkerProcess(PAYER, own_url, tmp_path, orders, folder=tmp_path, who=f"w{kill}") as worker:
+            async with WorkerProcess(PAYER, url, tmp_path, orders, folder=tmp_path, who=f"w{kill}") as worker:
                 await worker.says("ready")
                 await anyio.sleep(dice.uniform(0.0, 0.15))
                 worker.kill()
             till.payments()
-        async with WorkerProcess(PAYER, own_url, tmp_path, orders, folder=tmp_path, who="last") as worker:
+        async with WorkerProcess(PAYER, url, tmp_path, orders, folder=tmp_path, who="last") as worker:
             assert await worker.wait(60) == 0, worker.output()
             assert results(worker) == till.payments()
         assert len(till.payments()) == orders

@@ -183,7 +183,7 @@ def _kind(write: Write) -> int:
 
 
 def _answer(write: Write, standing: Record | None) -> Version | Conflict:
-    """What was not done: deleting nothing is no conflict for those who expect nothing."""
-    if write.value is None and standing is None and (write.expect is ANY or write.expect is ABSENT):
+    """What was not done: deleting nothing is no conflict for those who expect nothing in particular."""
+    if write.value is None and (write.expect is ANY or (write.expect is ABSENT and standing is None)):
         return ""
     return Conflict(standing)
