@@ -25,7 +25,18 @@ import msgspec
 
 from taskcore.store import ABSENT, Conflict, Record, Store, Version, Write
 
-__all__ = ["Claim", "Completion", "Done", "Held", "Idempotency", "Taken", "Won", "decode_claim", "fingerprint", "key_of"]
+__all__ = [
+    "Claim",
+    "Completion",
+    "Done",
+    "Held",
+    "Idempotency",
+    "Taken",
+    "Won",
+    "decode_claim",
+    "fingerprint",
+    "key_of",
+]
 
 NOTHING = msgspec.Raw()
 TRIES = 5  #: how often a lost race for a key is run again before the key counts as held

@@ -14,7 +14,6 @@ from real import serving
 
 from taskcore.testing.faults import PostgresServer
 
-
 sys.path.append(str(Path(__file__).parent))  # what children import
 
 

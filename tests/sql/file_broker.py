@@ -68,8 +68,7 @@ class FileBroker(MemoryBackend):
                         self._note("settled", self._ids[delivery.envelope])
                     else:
                         self._note("others", repr(verdict))
-                lost = await settle(batch)
-                return lost
+                return await settle(batch)
 
             source.receive, source.settle = noted_receive, noted_settle
             yield source

@@ -1,3 +1,4 @@
+# ruff: noqa: T201 - the test reads what it prints
 """A child of the tests: a worker whose task pays, in one transaction with the outcome of its key.
 
     python payer.py <store url> <folder> <orders>       sends the orders that were not sent, works until all are settled

@@ -1,8 +1,9 @@
+# ruff: noqa: T201 - the test reads what it prints
 """A child of the tests: one of several processes that write the same records.
 
-    python racer.py <url> race <name> <rounds>      counts a record up by compare-and-set; prints how often it won
-    python racer.py <url> flood                     writes for ever, a transaction after the other; prints what is confirmed
-    python racer.py <url> begin                     dies inside of a transaction, when it is told to
+python racer.py <url> race <name> <rounds>      counts a record up by compare-and-set; prints how often it won
+python racer.py <url> flood                     writes for ever, a transaction after the other; prints what is confirmed
+python racer.py <url> begin                     dies inside of a transaction, when it is told to
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ async def test_the_record_is_what_settling_writes(url: str, effects: Any):
 
 @pytest.mark.parametrize("after", ["raises", "rejects", "overruns", "returns something else"])
 async def test_what_was_committed_counts(url: str, effects: Any, after: str):
-    """A function that fails after its commit has succeeded: it is not run again, and its caller gets what it committed."""
+    """A function that fails after its commit has succeeded: no second start, and its caller gets what it committed."""
     app = make_app(url)
     starts = 0
 
@@ -237,7 +237,7 @@ async def test_plain_functions(url: str, effects: Any, runs_in: Any, tmp_path: A
 
 
 async def test_asynchronous_connections(postgres: Any):
-    """psycopg's asynchronous connections, with rows of any kind."""
+    """Psycopg's asynchronous connections, with rows of any kind."""
     url = postgres.url
     run(url, "CREATE TABLE IF NOT EXISTS async_payments (number INTEGER)")
     app = make_app(url)
@@ -251,7 +251,9 @@ async def test_asynchronous_connections(postgres: Any):
 
     async with app.running():
         assert await (await charge.enqueue("x")).result(timeout=10) == "paid"
-        await app.parts.store.delete(key_of("async_charge", "x"), expect=(await app.parts.store.get(key_of("async_charge", "x"))).version)
+        await app.parts.store.delete(
+            key_of("async_charge", "x"), expect=(await app.parts.store.get(key_of("async_charge", "x"))).version
+        )
     assert run(url, "SELECT * FROM async_payments") == [(1,)]
     run(url, "DROP TABLE async_payments")
 

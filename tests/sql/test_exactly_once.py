@@ -19,7 +19,15 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 PAYER = Path(__file__).parent / "payer.py"
 OWN = ["pay.begun", "pay.paid", "pay.completed", "pay.committed"]
-CORE = ["enqueue.claimed", "enqueue.published", "hold.taken", "run.returned", "settle.committed", "settle.ended", "settle.settled"]
+CORE = [
+    "enqueue.claimed",
+    "enqueue.published",
+    "hold.taken",
+    "run.returned",
+    "settle.committed",
+    "settle.ended",
+    "settle.settled",
+]
 
 
 class Till:

@@ -48,7 +48,7 @@ async def works_again(store: PostgresStore, within: float = 15.0) -> float:
 
 @pytest.mark.parametrize("how", ["kill", "stop", "freeze"])
 async def test_confirmed_writes_survive(how: str):
-    """F18, F20, F21: under load the server goes and comes back; what was confirmed is there, every call ended in time."""
+    """F18, F20, F21: under load the server goes and comes back; what was confirmed is there, all calls end in time."""
     async with serving() as server, PostgresStore(brief(server.url)) as store:
         confirmed: list[str] = []
         failed: list[float] = []
@@ -207,9 +207,7 @@ async def test_half_open(postgres: PostgresServer):
 
 
 @pytest.mark.parametrize("fault", ["cut", "refused for a while", "black hole"])
-async def test_a_watch_outlives_its_connection(
-    postgres: PostgresServer, fault: str, monkeypatch: pytest.MonkeyPatch
-):
+async def test_a_watch_outlives_its_connection(postgres: PostgresServer, fault: str, monkeypatch: pytest.MonkeyPatch):
     """What is written while nobody can listen is seen when somebody can again: it is read then."""
     from taskcore.stores.sql import postgres_news  # noqa: PLC0415 - for this test only
 
@@ -241,15 +239,14 @@ async def test_a_watch_without_a_server_says_so(monkeypatch: pytest.MonkeyPatch)
     from taskcore.stores.sql import postgres_news  # noqa: PLC0415 - for this test only
 
     monkeypatch.setattr(postgres_news, "PATIENCE", 0.5)
-    async with serving() as server, PostgresStore(brief(server.url)) as store:
-        async with store.watch("a") as records:
-            server.kill()
-            with anyio.fail_after(20), pytest.raises(BrokerUnavailable):
-                await anext(aiter(records))
+    async with serving() as server, PostgresStore(brief(server.url)) as store, store.watch("a") as records:
+        server.kill()
+        with anyio.fail_after(20), pytest.raises(BrokerUnavailable):
+            await anext(aiter(records))
 
 
 async def test_a_record_that_a_program_locks(postgres: PostgresServer):
-    """A transaction of the program's own that holds a record for long holds nobody up for longer than a call may take."""
+    """A program's transaction that holds a record for long holds nobody up for longer than a call may take."""
     import psycopg  # noqa: PLC0415 - for this test only
 
     async with PostgresStore(brief(postgres.url)) as store:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_addresses():
-    """libpq's options go to libpq, ours are taken out; both schemes are known."""
+    """Libpq's options go to libpq, ours are taken out; both schemes are known."""
     store = open_store("postgres://ada:pw@db.example:6432/shop?sslmode=require&taskcore_timeout=3s&connect_timeout=2")
     assert isinstance(store, PostgresStore)
     assert store._address.url == "postgres://ada:pw@db.example:6432/shop?sslmode=require&connect_timeout=2"
@@ -58,7 +58,9 @@ def test_without_psycopg(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.delitem(sys.modules, "taskcore.stores.sql.postgres")
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    for name in [name for name in sys.modules if name.startswith(("taskcore.links.postgres", "taskcore.stores.sql.pos"))]:
+    for name in [
+        name for name in sys.modules if name.startswith(("taskcore.links.postgres", "taskcore.stores.sql.pos"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(AdapterMissing) as caught:
         open_store("postgresql://localhost/x")

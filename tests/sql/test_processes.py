@@ -37,7 +37,7 @@ async def test_one_winner_of_each_race(url: str, tmp_path: Path):
 
 
 async def test_a_killed_writer_leaves_all_or_nothing(url: str, tmp_path: Path):
-    """kill -9 at any moment: what was confirmed is there, and of a transaction either everything or nothing (C1)."""
+    """Kill -9 at any moment: what was confirmed is there, and of a transaction either everything or nothing (C1)."""
     async with open_store(url) as store:
         for number, pause in enumerate((0.05, 0.11, 0.2)):
             await store.put_many([Write(key="left", value=b"0"), Write(key="right", value=b"0")])

@@ -1,7 +1,7 @@
 """A store is a compare-and-set register for each key: concurrent histories are checked by brute force.
 
 Hypothesis draws what three clients do to one key at the same time, each on a connection of its own. Afterwards some
-order of all the calls has to exist that respects real time and in which each answer is what a plain variable would give.
+order of all the calls has to exist that respects real time, and in which each answer is what a plain variable gives.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ class State(NamedTuple):
     used: frozenset[Version]
 
 
+BEGINNING = State(None, frozenset())
+
+
 def after(state: State, call: Call) -> State | None:
     """The state behind this call, if its answer is right for the state before it."""
     record = state.record
@@ -65,7 +68,7 @@ def after(state: State, call: Call) -> State | None:
     return State(Record(call.value, call.answer), state.used | {call.answer})
 
 
-def can_be_explained(calls: Sequence[Call], state: State = State(None, frozenset())) -> bool:
+def can_be_explained(calls: Sequence[Call], state: State = BEGINNING) -> bool:
     """Whether some order of the calls explains every answer."""
     if not calls:
         return True
@@ -93,11 +96,15 @@ async def play(stores: Sequence[Store], key: str, plans: Sequence[Sequence[str]]
                 answer: Any = await store.get(key)
                 seen = answer.version if answer else seen
             elif what == "delete" or step == "put many":
-                [answer] = await store.put_many([Write(key=key, value=None if what == "delete" else value, expect=expect)])
+                [answer] = await store.put_many(
+                    [Write(key=key, value=None if what == "delete" else value, expect=expect)]
+                )
             else:
                 answer = await store.put(key, value, expect=expect, keep=60.0)
             if what == "put":
-                seen = answer if not isinstance(answer, Conflict) else answer.current.version if answer.current else seen
+                seen = (
+                    answer if not isinstance(answer, Conflict) else answer.current.version if answer.current else seen
+                )
             calls.append(Call(what, value, expect, answer, began, next(clock)))
 
     async with anyio.create_task_group() as group:

@@ -118,8 +118,7 @@ async def test_a_file_that_was_deleted_is_made_anew(url: str, tmp_path: Path):
     """Nobody goes on writing into a file that no one else can see; versions do not repeat even then."""
     async with SqliteStore(url) as store:
         old = await store.put("a", b"1", expect=ANY, keep=None)
-        for path in tmp_path.glob("r.db*"):
-            path.unlink()
+        delete(tmp_path)
         assert await store.get("a") is None
         new = await store.put("a", b"1", expect=ABSENT, keep=None)
         assert new != old
@@ -130,15 +129,19 @@ async def test_a_file_that_was_deleted_is_made_anew(url: str, tmp_path: Path):
             assert record.version == new
 
 
+def delete(folder: Path) -> None:
+    """The file, and what SQLite keeps beside it."""
+    for path in folder.glob("r.db*"):
+        path.unlink()
+
+
 async def test_a_watch_survives_the_loss_of_the_file(url: str, tmp_path: Path):
     """Whoever watches sees what is written into the new file."""
-    async with SqliteStore(url) as store, SqliteStore(url) as other:
-        async with store.watch("a") as records:
-            for path in tmp_path.glob("r.db*"):
-                path.unlink()
-            await other.put("a", b"new", expect=ANY, keep=None)
-            with anyio.fail_after(5):
-                assert (await anext(aiter(records))).value == b"new"
+    async with SqliteStore(url) as store, SqliteStore(url) as other, store.watch("a") as records:
+        delete(tmp_path)
+        await other.put("a", b"new", expect=ANY, keep=None)
+        with anyio.fail_after(5):
+            assert (await anext(aiter(records))).value == b"new"
 
 
 async def test_a_full_database(url: str, tmp_path: Path):
@@ -259,9 +262,7 @@ async def test_a_crowd_shares_transactions(url: str):
 # ── forgetting ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_has_ended_is_deleted_by_whoever_writes(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+async def test_what_has_ended_is_deleted_by_whoever_writes(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Bounded steps, one after each write, until nothing that has ended is left (C23)."""
     monkeypatch.setattr(sqlite, "CLEAN_AT_ONCE", 10)
     async with SqliteStore(url) as store:
@@ -315,7 +316,7 @@ async def test_threads_end_with_the_store(url: str):
 async def ended_since(before: set[threading.Thread]) -> None:
     """Wait until every thread of ours that was started meanwhile has ended."""
     with anyio.fail_after(5):
-        while [one for one in threading.enumerate() if one not in before and one.name.startswith("taskcore")]:
+        while [one for one in threading.enumerate() if one not in before and one.name.startswith("taskcore")]:  # noqa: ASYNC110 - as above
             await anyio.sleep(0.01)
 
 
@@ -355,11 +356,10 @@ async def use_in_child(store: SqliteStore) -> int:
 async def test_own_writes_are_pushed(url: str, monkeypatch: pytest.MonkeyPatch):
     """Within one store nobody waits for the next look at the file."""
     monkeypatch.setattr(sqlite, "POLL", 30.0)
-    async with SqliteStore(url) as store:
-        async with store.watch("a") as records:
-            await store.put("a", b"1", expect=ANY, keep=None)
-            with anyio.fail_after(5):
-                assert (await anext(aiter(records))).value == b"1"
+    async with SqliteStore(url) as store, store.watch("a") as records:
+        await store.put("a", b"1", expect=ANY, keep=None)
+        with anyio.fail_after(5):
+            assert (await anext(aiter(records))).value == b"1"
 
 
 async def test_looking_is_rare_and_ends_with_the_watch(url: str):
@@ -396,9 +396,7 @@ async def test_a_diagnosis(url: str, tmp_path: Path):
     assert diagnosis.unsafe == ()
 
 
-async def test_a_diagnosis_of_a_file_that_loses_commits(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+async def test_a_diagnosis_of_a_file_that_loses_commits(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Less syncing, a network file system and a file without rights are said, with the clauses that suffer."""
     mounts = tmp_path / "mounts"
     mounts.write_text(f"disk / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
@@ -413,18 +411,20 @@ async def test_a_diagnosis_of_a_file_that_loses_commits(
     assert "power cut takes" in diagnosis.durability
 
 
-async def test_a_file_that_may_not_be_written(tmp_path: Path):
+def test_a_file_that_may_not_be_written(tmp_path: Path):
     """Whoever may only read learns which file it is (skipped for root, who may do anything)."""
     if os.getuid() == 0:
         pytest.skip("root may write everything")
-    path = tmp_path / "r.db"
-    async with SqliteStore(f"sqlite:///{path}"):
-        pass
-    path.chmod(stat.S_IRUSR)
+
+    async def use() -> None:
+        async with SqliteStore(f"sqlite:///{tmp_path}/r.db") as store:
+            await store.put("a", b"1", expect=ANY, keep=None)
+
+    anyio.run(use)
+    (tmp_path / "r.db").chmod(stat.S_IRUSR)
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
-        with pytest.raises(BrokerUnavailable):
-            async with SqliteStore(f"sqlite:///{path}") as store:
-                await store.put("a", b"1", expect=ANY, keep=None)
+        with pytest.raises(BrokerUnavailable, match=r"r\.db"):
+            anyio.run(use)
     finally:
         tmp_path.chmod(stat.S_IRWXU)

@@ -34,12 +34,6 @@ SERVER_SHARE: Final = 0.8  #: of that time, after which the server gives up by i
 PREFIX: Final = "taskcore_"
 AGAIN: Final = 3  #: how often what the server undid, because of a deadlock or the like, is done again at once
 
-#: The session as taskcore needs it, whatever the role's defaults are.
-SETTINGS: Final = {
-    "application_name": "taskcore",
-    "client_encoding": "UTF8",
-}
-
 
 class PostgresAddress(msgspec.Struct, frozen=True):
     """Where the server is.
@@ -104,9 +98,7 @@ class Line:
     :param begin: called with each new connection, before anything else is done with it.
     """
 
-    def __init__(
-        self, address: PostgresAddress, begin: Callable[[Connection], Awaitable[None]] | None = None
-    ) -> None:
+    def __init__(self, address: PostgresAddress, begin: Callable[[Connection], Awaitable[None]] | None = None) -> None:
         self._address = address
         self._begin = begin
         self._connection: Connection | None = None
@@ -168,7 +160,9 @@ async def connect(address: PostgresAddress) -> Connection:
 
     :raises psycopg.Error: it cannot be had.
     """
-    connection: Connection = await psycopg.AsyncConnection.connect(address.url, autocommit=True, **SETTINGS)
+    connection: Connection = await psycopg.AsyncConnection.connect(
+        address.url, autocommit=True, client_encoding="UTF8", fallback_application_name="taskcore"
+    )
     limit = f"{max(int(address.timeout * SERVER_SHARE * 1000), 1)}ms"
     try:
         await connection.execute(

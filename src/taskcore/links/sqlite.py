@@ -1,11 +1,11 @@
 """SQLite: from a URL to an open file, and its errors in our words. Nothing here is asynchronous.
 
-    sqlite:///shop.db                      relative to the working folder
-    sqlite:////var/lib/shop/shop.db        absolute
+sqlite:///shop.db                      relative to the working folder
+sqlite:////var/lib/shop/shop.db        absolute
 
-    ?synchronous=full      full: a commit survives a power cut. normal: it survives a killed process, a power cut takes
-                           the last commits. extra: as full, and the folder is synced too
-    ?timeout=10            seconds that a call may take, waiting for another process's lock included
+?synchronous=full      full: a commit survives a power cut. normal: it survives a killed process, a power cut takes
+                       the last commits. extra: as full, and the folder is synced too
+?timeout=10            seconds that a call may take, waiting for another process's lock included
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def _options(url: str, query: str) -> dict[str, str]:
         )
     if options.get("synchronous", "full") not in SYNCHRONOUS:
         raise InvalidURL(
-            f"{mask_url(url)}: synchronous={options['synchronous']} is not known", fix=f"one of {', '.join(SYNCHRONOUS)}"
+            f"{mask_url(url)}: synchronous={options['synchronous']} is not known",
+            fix=f"one of {', '.join(SYNCHRONOUS)}",
         )
     return options
 
@@ -117,7 +118,7 @@ class SqliteFile:
 
     @property
     def is_there(self) -> bool:
-        """Whether the path still leads to the file that is open: one that was deleted can be written without an error."""
+        """Whether the path still leads to the open file: a deleted one can be written without any error."""
         with suppress(OSError):
             return _identity(self.address.path) == self._identity
         return False

@@ -93,12 +93,11 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
         """Whether somebody called ``job.cancel()`` while this job runs; asks the store."""
         return await self._asked(self.envelope.id)
 
-
     def completion(self, result: Any) -> Completion:
         """The outcome of this job's key, to be committed together with the job's effect.
 
-        Hand it to ``taskcore.stores.sql.complete_in`` in the transaction in which the effect is written. From that commit on
-        the job has succeeded, with this result, whatever happens to the function or to the worker afterwards.
+        Hand it to ``taskcore.stores.sql.complete_in`` in the transaction in which the effect is written. From that
+        commit on the job has succeeded, with this result, whatever happens to function or worker afterwards.
 
         :param result: what the function will return.
         :raises InvalidSetting: the job has no key (TC104).

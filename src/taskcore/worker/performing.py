@@ -233,9 +233,7 @@ class Performer:
         fence, hold = _fence(job), job.hold
         holding = Holding(hold.name, hold.claim, hold.window) if hold is not None else None
         running.set(
-            Context(
-                envelope, job.trail, job.delivery.queue, job.crashes, fence, self._asked_to_cancel, task, holding
-            )
+            Context(envelope, job.trail, job.delivery.queue, job.crashes, fence, self._asked_to_cancel, task, holding)
         )
         job.started = True
         if self._events.listeners:

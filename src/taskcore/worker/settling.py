@@ -332,7 +332,9 @@ def _keep_to(conclusion: Conclusion, standing: Claim) -> None:
     conclusion.ending = bytes(standing.ending)
     verdict = _as_it_stands(conclusion, decode_ending(conclusion.ending))
     if verdict != conclusion.verdict:
-        log.warning("job %s committed its outcome before it ended otherwise; what it committed counts", conclusion.job.id)
+        log.warning(
+            "job %s committed its outcome before it ended otherwise; what it committed counts", conclusion.job.id
+        )
         conclusion.verdict = verdict
 
 

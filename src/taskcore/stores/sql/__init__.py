@@ -1,9 +1,9 @@
 """Records in a SQL database: one SQLite file, or PostgreSQL.
 
-    sqlite.py            SqliteStore            postgres.py            PostgresStore
-    sqlite_lane.py       its threads            postgres_statements.py its SQL
-    sqlite_records.py    its SQL                postgres_news.py       LISTEN, and what is read after it
-    completing.py        complete_in: the outcome of a key in a transaction of the program's own
+sqlite.py            SqliteStore            postgres.py            PostgresStore
+sqlite_lane.py       its threads            postgres_statements.py its SQL
+sqlite_records.py    its SQL                postgres_news.py       LISTEN, and what is read after it
+completing.py        complete_in: the outcome of a key in a transaction of the program's own
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@
         await connection.execute("INSERT INTO payments …")
         await complete_in_async(connection, current().completion(receipt))
 
-Effect and outcome are in one commit, so a redelivery finds both or neither. The record is locked first, then checked: it
-has to be the hold of this very start of the job. Nothing of ours commits or rolls back; that is the program's to do.
+Effect and outcome are in one commit, so a redelivery finds both or neither. The record is locked first, then checked:
+it has to be the hold of this very start of the job. Nothing of ours commits or rolls back; the program does.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _check(found: tuple[Any, ...] | None, completion: Completion) -> None:
     obstacle = completion.obstacle(found[0])
     if obstacle is not None:
         raise LeaseLost(
-            "the outcome was not committed, because the key does not belong to this start of the job any more",
+            "the outcome was not committed: the key does not belong to this start of the job any more",
             facts=[obstacle],
             fix="let this error pass, so that the transaction is rolled back; the job asks for its key again",
         )
@@ -156,5 +156,5 @@ def _unknown(connection: object) -> InvalidSetting:
     return InvalidSetting(
         f"complete_in cannot use {type(connection).__qualname__}",
         facts=["it knows sqlite3.Connection and psycopg.Connection; complete_in_async knows psycopg.AsyncConnection"],
-        fix="hand over the driver's own connection (with SQLAlchemy: session.connection().connection.driver_connection)",
+        fix="hand over the driver's own connection (SQLAlchemy: session.connection().connection.driver_connection)",
     )

@@ -177,7 +177,9 @@ def _parts(writes: list[Write]) -> list[list[Write]]:
 
 def _is_gone(write: Write, answer: Version | Conflict) -> bool:
     """It lost against a record that had gone when we looked what it was."""
-    return write.value is not None and write.expect is ABSENT and isinstance(answer, Conflict) and answer.current is None
+    return (
+        write.value is not None and write.expect is ABSENT and isinstance(answer, Conflict) and answer.current is None
+    )
 
 
 async def _forget(connection: Connection) -> int:

@@ -1,4 +1,4 @@
-"""What a PostgreSQL server says about itself: does a commit survive, and is its clock ours?"""
+"""What a PostgreSQL server says about itself: whether a commit survives, and whether its clock is ours."""
 
 from __future__ import annotations
 

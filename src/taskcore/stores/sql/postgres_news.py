@@ -1,8 +1,8 @@
 """News: what is written is pushed to those who watch it, by LISTEN and NOTIFY.
 
-One connection listens for all watches of a store, and only while there are any. A notification holds short marks of keys
-and no values; what it may be about is read again. So nothing is missed by whoever reads once after it has begun to
-listen: at the start of a watch, and after each connection that was lost.
+One connection listens for all watches of a store, and only while there are any. A notification holds short marks of
+keys and no values; what it may be about is read again. So nothing is missed by whoever reads once after it has begun
+to listen: at the start of a watch, and after each connection that was lost.
 """
 
 from __future__ import annotations

@@ -132,12 +132,12 @@ async def _make(connection: Connection) -> None:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             await connection.execute(TABLES)
-    except (errors.InsufficientPrivilege, errors.InvalidSchemaName, errors.ReadOnlySqlTransaction) as error:
+    except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
         raise BrokerUnavailable(
             f"the tables of taskcore are not in this database, and this role may not make them: {error}",
             facts=["the SQL to run, by a role that may:", *TABLES.splitlines()],
-            fix="run it, then GRANT SELECT, INSERT, UPDATE, DELETE ON taskcore_records, GRANT SELECT ON taskcore_schema "
-            "and GRANT USAGE ON SEQUENCE taskcore_versions to this role",
+            fix="run it, then grant this role SELECT, INSERT, UPDATE, DELETE on taskcore_records, SELECT on "
+            "taskcore_schema, and USAGE on the sequence taskcore_versions",
         ) from error
 
 
@@ -152,7 +152,7 @@ async def write_distinct(connection: Connection, writes: list[Write]) -> list[Ve
     """Writes of which no two have the same key, in one statement; a second one only to look at what was in the way."""
     names = [name(write.key) for write in writes]
     async with connection.cursor(binary=True) as cursor:
-        await cursor.execute(WRITE, _columns(names, writes), prepare=True)
+        await cursor.execute(WRITE.encode(), _columns(names, writes), prepare=True)
         done: dict[str, int] = dict(await cursor.fetchall())
     missed = [one for one in names if one not in done]
     standing = await read(connection, missed) if missed else {}

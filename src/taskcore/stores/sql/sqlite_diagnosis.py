@@ -1,4 +1,4 @@
-"""What can be known about a SQLite file: does a commit survive a power cut, and may several machines be using it?"""
+"""What can be known about a SQLite file: whether a commit survives a power cut, and whether its place is safe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,20 @@ from taskcore.links.sqlite import SqliteAddress, SqliteFile, is_writable, sqlite
 __all__ = ["diagnose"]
 
 #: File systems whose locks and shared memory SQLite cannot rely on, because other machines write there too.
-NETWORK = {"9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
+NETWORK = {
+    "9p",
+    "afs",
+    "ceph",
+    "cifs",
+    "fuse.glusterfs",
+    "fuse.sshfs",
+    "glusterfs",
+    "lustre",
+    "nfs",
+    "nfs4",
+    "smb3",
+    "smbfs",
+}
 MOUNTS = Path("/proc/mounts")
 
 

@@ -6,9 +6,9 @@ transaction is on its way to the disk, what arrives joins the next. Works with e
     lane = Lane(…, work=work)           work(file, [item, …]) → [answer, …], in the thread
     answer = await lane.ask(item)       never longer than the address allows
 
-The thread is a daemon, so that a disk that hangs cannot keep a process alive, and is given up when it does not answer in
-time: the next call gets a new one with a new connection. A forked child has none of its parent's threads, and makes new
-ones too; the parent's connections stay untouched in it, because closing one in the wrong process harms the file.
+The thread is a daemon, so that a disk that hangs cannot keep a process alive, and is given up when it does not answer
+in time: the next call gets a new one with a new connection. A forked child has none of its parent's threads, and makes
+new ones too; the parent's connections stay untouched in it: closing one in the wrong process harms the file.
 """
 
 from __future__ import annotations

@@ -78,9 +78,7 @@ def find(connection: sqlite3.Connection, key: str, now: float) -> Record | None:
     return Record(found[0], found[1]) if found is not None else None
 
 
-def write_all(
-    connection: sqlite3.Connection, batches: Iterable[Sequence[Write]]
-) -> list[Sequence[Version | Conflict]]:
+def write_all(connection: sqlite3.Connection, batches: Iterable[Sequence[Write]]) -> list[Sequence[Version | Conflict]]:
     """All batches in one transaction, which is durable when this returns.
 
     :raises sqlite3.Error: nothing was written; only if the last step itself failed, nobody knows.
