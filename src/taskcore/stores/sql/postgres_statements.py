@@ -11,6 +11,7 @@ is being changed by somebody else, PostgreSQL waits, looks at it again, and only
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -51,40 +52,53 @@ PUT_ANY, PUT_ABSENT, PUT_VERSION, DELETE_ANY, DELETE_VERSION = range(5)
 
 NONE: Final = 0  #: a version that no record has
 
-WRITE: Final = f"""
-WITH input AS (
-    SELECT * FROM unnest(%(keys)s::text[], %(values)s::bytea[], %(kinds)s::smallint[], %(expects)s::bigint[],
-        %(keeps)s::float8[]) AS input (key, value, kind, expect, keep)
-), changed AS (
-    UPDATE taskcore_records AS record
+INPUT: Final = """SELECT * FROM unnest(%(keys)s::text[], %(values)s::bytea[], %(kinds)s::smallint[],
+    %(expects)s::bigint[], %(keeps)s::float8[]) AS input (key, value, kind, expect, keep)"""
+
+#: By their names, what the kinds of writes come to; a statement has those parts that it needs.
+PARTS: Final = {
+    "changed": f"""UPDATE taskcore_records AS record
     SET value = input.value, version = nextval('taskcore_versions'), ends = {ENDS}
     FROM input
     WHERE kind = {PUT_VERSION} AND record.key = input.key AND record.version = expect
         AND (ends IS NULL OR ends > clock_timestamp())
-    RETURNING record.key, record.version
-), written AS (
-    INSERT INTO taskcore_records AS record (key, value, version, ends)
+    RETURNING record.key, record.version""",  # noqa: S608 - constants of this file
+    "written": f"""INSERT INTO taskcore_records AS record (key, value, version, ends)
     SELECT key, value, nextval('taskcore_versions'), {ENDS} FROM input WHERE kind = {PUT_ANY} ORDER BY key
     ON CONFLICT (key) DO UPDATE
     SET value = excluded.value, version = nextval('taskcore_versions'), ends = excluded.ends
-    RETURNING record.key, record.version
-), begun AS (
-    INSERT INTO taskcore_records AS record (key, value, version, ends)
+    RETURNING record.key, record.version""",  # noqa: S608 - constants of this file
+    "begun": f"""INSERT INTO taskcore_records AS record (key, value, version, ends)
     SELECT key, value, nextval('taskcore_versions'), {ENDS} FROM input WHERE kind = {PUT_ABSENT} ORDER BY key
     ON CONFLICT (key) DO UPDATE
     SET value = excluded.value, version = nextval('taskcore_versions'), ends = excluded.ends
     WHERE record.ends <= clock_timestamp()
-    RETURNING record.key, record.version
-), deleted AS (
-    DELETE FROM taskcore_records AS record USING input
+    RETURNING record.key, record.version""",  # noqa: S608 - constants of this file
+    "deleted": f"""DELETE FROM taskcore_records AS record USING input
     WHERE (kind = {DELETE_ANY} OR (kind = {DELETE_VERSION} AND record.version = expect)) AND record.key = input.key
         AND (ends IS NULL OR ends > clock_timestamp())
-    RETURNING record.key, record.version
-)
-SELECT key, version FROM changed UNION ALL SELECT key, version FROM written UNION ALL SELECT key, version FROM begun
-UNION ALL SELECT key, version FROM deleted
-UNION ALL SELECT pg_notify('{CHANNEL}', %(marks)s)::text, {NONE} WHERE %(marks)s <> ''
-"""  # noqa: S608 - constants of this file
+    RETURNING record.key, record.version""",  # noqa: S608 - constants of this file
+}
+PART_OF: Final = {
+    PUT_ANY: "written",
+    PUT_ABSENT: "begun",
+    PUT_VERSION: "changed",
+    DELETE_ANY: "deleted",
+    DELETE_VERSION: "deleted",
+}
+NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %(marks)s)::text, {NONE}"
+
+
+@cache
+def write_statement(kinds: frozenset[int]) -> bytes:
+    """One statement for a batch in which there are these kinds."""
+    parts = sorted({PART_OF[kind] for kind in kinds})
+    body = "".join(f", {part} AS (\n{PARTS[part]}\n)" for part in parts)
+    answers = [f"SELECT key, version FROM {part}" for part in parts]  # noqa: S608 - as above
+    if parts != ["deleted"]:
+        answers.append(NOTIFY)
+    return f"WITH input AS (\n{INPUT}\n){body}\n{' UNION ALL '.join(answers)}".encode()
+
 
 CLEAN: Final = """DELETE FROM taskcore_records WHERE key IN (
     SELECT key FROM taskcore_records WHERE ends <= clock_timestamp() ORDER BY ends LIMIT %s FOR UPDATE SKIP LOCKED)"""
@@ -152,7 +166,8 @@ async def write_distinct(connection: Connection, writes: list[Write]) -> list[Ve
     """Writes of which no two have the same key, in one statement; a second one only to look at what was in the way."""
     names = [name(write.key) for write in writes]
     async with connection.cursor(binary=True) as cursor:
-        await cursor.execute(WRITE.encode(), _columns(names, writes), prepare=True)
+        columns = _columns(names, writes)
+        await cursor.execute(write_statement(frozenset(columns["kinds"])), columns, prepare=True)
         done: dict[str, int] = dict(await cursor.fetchall())
     missed = [one for one in names if one not in done]
     standing = await read(connection, missed) if missed else {}
