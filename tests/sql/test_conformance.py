@@ -13,7 +13,7 @@ from taskcore.testing.stage import Stage
 
 every_check = pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
 
-LEASE, MARGIN = 0.5, 1.0  #: seconds
+LEASE, MARGIN = 0.5, 0.7  #: seconds
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -21,7 +21,7 @@ from taskcore.backend import Source
 from taskcore.batching import Collector
 from taskcore.envelope import encode_trail
 from taskcore.errors import BrokerUnavailable
-from taskcore.idempotency import Claim, Idempotency, Won, decode_claim, key_of
+from taskcore.idempotency import Idempotency, Won, decode_claim, key_of
 from taskcore.lifecycle import (
     ACK,
     Ack,
@@ -174,8 +174,8 @@ class Settler:
             conclusion.committed = True
             if not isinstance(answer, Conflict):
                 continue
-            if standing := _committed_by_us(conclusion, answer):
-                _keep_to(conclusion, standing)
+            if _is_ours(conclusion, answer):
+                _keep_to(conclusion, answer)
             else:
                 self._events.emit("key.lost", **conclusion.job.facts)
                 if isinstance(conclusion.verdict, Ack) or isinstance(conclusion.outcome, Unencodable):
@@ -315,19 +315,19 @@ def _key_write(conclusion: Conclusion, hold: Won) -> Write:
     return Idempotency.give_back(hold)
 
 
-def _committed_by_us(conclusion: Conclusion, conflict: Conflict) -> Claim | None:
-    """The record as this start of the job left it: an earlier try whose answer was lost, or the function itself."""
+def _is_ours(conclusion: Conclusion, conflict: Conflict) -> bool:
+    """The write was done by this start of the job: by an earlier try whose answer was lost, or by the function itself."""
     hold = conclusion.job.hold
     if conflict.current is None or hold is None:
-        return None
+        return False
     standing = decode_claim(conflict.current.value)
-    ours = standing.job == hold.claim.job and standing.fence == hold.claim.fence
-    return standing if ours else None
+    return standing.job == hold.claim.job and standing.fence == hold.claim.fence
 
 
-def _keep_to(conclusion: Conclusion, standing: Claim) -> None:
+def _keep_to(conclusion: Conclusion, conflict: Conflict) -> None:
     """What is committed is how the job ended, even if its function raised, or was interrupted, after it had said so."""
-    if standing.state != "done":
+    standing = decode_claim(conflict.current.value) if conflict.current is not None else None
+    if standing is None or standing.state != "done" or standing.job != conclusion.job.id:
         return
     conclusion.ending = bytes(standing.ending)
     verdict = _as_it_stands(conclusion, decode_ending(conclusion.ending))
