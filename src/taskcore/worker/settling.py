@@ -316,7 +316,7 @@ def _key_write(conclusion: Conclusion, hold: Won) -> Write:
 
 
 def _is_ours(conclusion: Conclusion, conflict: Conflict) -> bool:
-    """The write was done by this start of the job: by an earlier try whose answer was lost, or by the function itself."""
+    """The write was done by this start of the job: an earlier try whose answer was lost, or the function itself."""
     hold = conclusion.job.hold
     if conflict.current is None or hold is None:
         return False
