@@ -298,7 +298,7 @@ async def test_a_diagnosis(postgres: PostgresServer):
     async with PostgresStore(postgres.url) as store:
         diagnosis = await store.diagnose()
     assert diagnosis.server.startswith("PostgreSQL ")
-    assert {fact.level for fact in diagnosis.facts} == {"ok"}
+    assert {fact.level for fact in diagnosis.facts if fact.name != "round trip"} == {"ok"}  # a busy machine is slow
     assert {fact.name for fact in diagnosis.facts} == {
         "version", "synchronous_commit", "disk", "role", "clock", "round trip",
     }  # fmt: skip

@@ -383,7 +383,7 @@ async def test_looking_is_rare_and_ends_with_the_watch(url: str):
         seen = looks
         await anyio.sleep(0.3)
         assert 2 <= seen <= 15
-        assert looks <= seen + 1
+        assert looks <= seen + 3  # what was asked before
 
 
 # ── the diagnosis ────────────────────────────────────────────────────────────────────────────────
