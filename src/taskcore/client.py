@@ -312,5 +312,8 @@ def store_required(what: str) -> StoreRequired:
     """The error for a feature that needs a store, on an app without one; two lines that repair it."""
     return StoreRequired(
         f"{what}, but this app has no store to keep it in",
-        fix='give it one: App("amqp://…", store="redis://…")  (also postgresql://… or sqlite:///file)',
+        fix=(
+            'give it one: App("amqp://…", store="redis://localhost:6379/0")   # also postgresql://…, nats://…\n'
+            '  or, on one machine, a file: App("amqp://…", store="sqlite:///taskcore.db")'
+        ),
     )

@@ -10,6 +10,8 @@ The record of a key goes through three states:
     held   a worker runs it until `until`; a holder that lost its place cannot complete, because the version has changed
     done   the ending of the first job that completed
 
+Who completes is the settling worker, or the job itself, in a transaction that holds its effect too (``Completion``).
+
 Two states would not do: a store that only knows "seen" either loses the work of a worker that died after saying so,
 or lets a second run begin while the first is still under way.
 """
@@ -23,7 +25,18 @@ import msgspec
 
 from taskcore.store import ABSENT, Conflict, Record, Store, Version, Write
 
-__all__ = ["Claim", "Done", "Held", "Idempotency", "Taken", "Won", "decode_claim", "fingerprint", "key_of"]
+__all__ = [
+    "Claim",
+    "Completion",
+    "Done",
+    "Held",
+    "Idempotency",
+    "Taken",
+    "Won",
+    "decode_claim",
+    "fingerprint",
+    "key_of",
+]
 
 NOTHING = msgspec.Raw()
 TRIES = 5  #: how often a lost race for a key is run again before the key counts as held
@@ -52,6 +65,32 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     fence: int = 0
     until: float = 0.0
     ending: msgspec.Raw = NOTHING
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """The outcome of a key as the job itself may commit it, in one transaction with its effect.
+
+    Fenced by the holder and not by the record's version, which changes whenever the hold is prolonged.
+
+    :param name: of the record.
+    :param value: what it becomes.
+    :param keep: seconds for which it is kept.
+    :param job, fence: whose hold it completes.
+    """
+
+    name: str
+    value: bytes
+    keep: float
+    job: str
+    fence: int
+
+    def obstacle(self, found: bytes) -> str | None:
+        """Why it may not replace this record; None if it may: the key is still held by this very start of the job."""
+        claim = decode_claim(found)
+        if (claim.state, claim.job, claim.fence) == ("held", self.job, self.fence):
+            return None
+        whose = "this job" if claim.job == self.job else f"job {claim.job}"
+        return f"the key is {claim.state} by {whose} with fence {claim.fence}; this start has fence {self.fence}"
 
 
 class Won(msgspec.Struct):
@@ -171,14 +210,22 @@ class Idempotency:
     @staticmethod
     def complete(won: Won, ending: bytes) -> Write:
         """The write that commits the outcome; a Conflict means that the hold was lost and nothing was committed."""
-        done = msgspec.structs.replace(won.claim, state="done", ending=msgspec.Raw(ending))
-        return Write(key=won.name, value=_encode(done), expect=won.version, keep=won.window)
+        return Write(key=won.name, value=_done(won.claim, ending), expect=won.version, keep=won.window)
+
+    @staticmethod
+    def completion(name: str, claim: Claim, ending: bytes, window: float) -> Completion:
+        """The same for the job itself; a store writes it with what it knows of transactions."""
+        return Completion(name, _done(claim, ending), window, claim.job, claim.fence)
 
     @staticmethod
     def give_back(won: Won) -> Write:
         """The write that frees the key for the next attempt of the same job."""
         sent = msgspec.structs.replace(won.claim, state="sent", until=0.0)
         return Write(key=won.name, value=_encode(sent), expect=won.version, keep=won.window)
+
+
+def _done(claim: Claim, ending: bytes) -> bytes:
+    return _encode(msgspec.structs.replace(claim, state="done", ending=msgspec.Raw(ending)))
 
 
 def _look(record: Record | None, job: str, now: float) -> Held | Done | None:

@@ -65,20 +65,21 @@ class Stage:
         self._wall = 0.0  # what the wall clock said when the loop's clock read zero
 
     @classmethod
-    def in_memory(cls, *, lease: float = 30.0, margin: float = 0.0) -> Self:
-        """One in-memory broker and store that all connections share."""
-        backend, store = open_backend("memory://"), open_store("memory://")
-        return cls(lambda: backend, lambda: store, lease=lease, margin=margin)
+    def in_memory(cls, *, store: str | None = None, lease: float = 30.0, margin: float = 0.0) -> Self:
+        """One in-memory broker that all connections share, and its store, or connections to another one."""
+        backend, records = open_backend("memory://"), open_store("memory://")
+        if store is None or store.startswith("memory:"):
+            return cls(lambda: backend, lambda: records, lease=lease, margin=margin)
+        return cls(lambda: backend, lambda: open_store(store), lease=lease, margin=margin)
 
     @classmethod
     def at(cls, url: str, *, store: str | None = None, lease: float = 1.0, margin: float = 1.0) -> Self:
         """A real broker; or ``memory://``, with records here or in another store."""
-        if url.startswith("memory:") and (store is None or store.startswith("memory:")):
-            return cls.in_memory(lease=lease, margin=margin)
-        shared = open_backend(url) if url.startswith("memory:") else None  # one broker, not one for each connection
         records = store or (url if has_store(url) else None)
+        if url.startswith("memory:"):
+            return cls.in_memory(store=store, lease=lease, margin=margin)
         return cls(
-            lambda: shared or open_backend(url),
+            lambda: open_backend(url),
             None if records is None else lambda: open_store(records),
             lease=lease,
             margin=margin,

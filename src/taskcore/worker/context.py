@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from typing import Any
 
 import msgspec
 
 from taskcore.envelope import Envelope, Trail
-from taskcore.errors import NotRunning
+from taskcore.errors import InvalidSetting, NotRunning
+from taskcore.idempotency import Claim, Completion, Idempotency
+from taskcore.results import Ending, encode_ending
+from taskcore.task import Task
 
-__all__ = ["Context", "current", "running"]
+__all__ = ["Context", "Holding", "current", "running"]
+
+
+class Holding(msgspec.Struct, frozen=True, gc=False):
+    """The key that the job holds.
+
+    :param name: of its record.
+    :param window: seconds for which the outcome is kept.
+    """
+
+    name: str
+    claim: Claim
+    window: float
 
 
 class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -30,6 +46,8 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
     crashes: int
     fence: int
     _asked: Callable[[str], Awaitable[bool]]
+    _task: Task[..., Any] | None = None
+    _holding: Holding | None = None
 
     @property
     def job_id(self) -> str:
@@ -74,6 +92,24 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
     async def cancel_requested(self) -> bool:
         """Whether somebody called ``job.cancel()`` while this job runs; asks the store."""
         return await self._asked(self.envelope.id)
+
+    def completion(self, result: Any) -> Completion:
+        """The outcome of this job's key, to be committed together with the job's effect.
+
+        Hand it to ``taskcore.stores.sql.complete_in`` in the transaction in which the effect is written. From that
+        commit on the job has succeeded, with this result, whatever happens to function or worker afterwards.
+
+        :param result: what the function will return.
+        :raises InvalidSetting: the job has no key (TC104).
+        :raises UnencodableResult: the result does not fit the task's contract (TC304).
+        """
+        if self._task is None or self._holding is None:
+            raise InvalidSetting(
+                f"this job of {self.task} has no key, so there is no record that its outcome could be committed to",
+                fix='@app.task(key="order_id"), or .using(key=…) for one call',
+            )
+        ending = encode_ending(Ending("succeeded", msgspec.Raw(self._task.contract.pack_result(result))))
+        return Idempotency.completion(self._holding.name, self._holding.claim, ending, self._holding.window)
 
 
 running: ContextVar[Context] = ContextVar("taskcore.job")

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_process
+import msgspec
 
 from taskcore.envelope import decode_envelope, decode_trail
 from taskcore.errors import InvalidContract
 from taskcore.options import RunsIn
-from taskcore.worker.context import Context, running
+from taskcore.worker.context import Context, Holding, running
 from taskcore.worker.records import message_of, place_of, trace_of
 from taskcore.worker.threads import Threads
 
@@ -64,7 +65,7 @@ class Executors:
         contract = task.contract
         return await self._threads.run(contract.spread, contract.function, arguments)
 
-    async def in_process(self, task: Task[..., Any], job: Job, fence: int) -> bytes:
+    async def in_process(self, task: Task[..., Any], job: Job, fence: int, holding: Holding | None) -> bytes:
         """Run in a process, which is killed on cancellation; returns the encoded result.
 
         What crosses over is the module's name and bytes, between this program and itself: the function's module is
@@ -73,7 +74,7 @@ class Executors:
         :raises RemoteError: the function raised; it holds the error and its place.
         """
         function, delivery = task.contract.function, job.delivery
-        told = (delivery.envelope, delivery.trail, delivery.queue, job.crashes, fence)
+        told = (delivery.envelope, delivery.trail, delivery.queue, job.crashes, fence, msgspec.json.encode(holding))
         result: bytes | RemoteError = await anyio.to_process.run_sync(
             _perform, function.__module__, function.__qualname__, told, cancellable=True, limiter=self._no_limit
         )
@@ -82,13 +83,15 @@ class Executors:
         return result
 
 
-def _perform(module: str, qualname: str, told: tuple[bytes, bytes, str, int, int]) -> bytes | RemoteError:
+def _perform(module: str, qualname: str, told: tuple[bytes, bytes, str, int, int, bytes]) -> bytes | RemoteError:
     """In the child: import, unpack, call, pack."""
     # Ctrl-C in a terminal reaches every process of it; who stops, and when, is for the worker to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    contract = _find(module, qualname).contract
-    envelope, trail = decode_envelope(told[0]), decode_trail(told[1])
-    running.set(Context(envelope, trail, *told[2:], _asked=_cannot_ask))
+    task = _find(module, qualname)
+    contract = task.contract
+    envelope, trail, queue, crashes, fence, held = decode_envelope(told[0]), decode_trail(told[1]), *told[2:]
+    holding = msgspec.json.decode(held, type=Holding | None)
+    running.set(Context(envelope, trail, queue, crashes, fence, _cannot_ask, task, holding))
     arguments = contract.unpack(envelope.args, envelope.version)
     try:
         value = contract.spread(contract.function, arguments)

@@ -20,8 +20,8 @@ import anyio
 
 from taskcore.backend import Features
 from taskcore.envelope import ErrorRecord, decode_envelope, decode_trail
-from taskcore.errors import BrokerUnavailable, InvalidArguments, MalformedEnvelope, UnencodableResult
-from taskcore.idempotency import Claim, Done, Held, Idempotency, fingerprint, key_of
+from taskcore.errors import BrokerUnavailable, InvalidArguments, LeaseLost, MalformedEnvelope, UnencodableResult
+from taskcore.idempotency import ASK_AGAIN, Claim, Done, Held, Idempotency, fingerprint, key_of
 from taskcore.lifecycle import (
     ACK,
     Buried,
@@ -47,7 +47,7 @@ from taskcore.points import point
 from taskcore.results import Results, decode_ending
 from taskcore.store import ANY, Store
 from taskcore.task import Task
-from taskcore.worker.context import Context, running
+from taskcore.worker.context import Context, Holding, running
 from taskcore.worker.executors import Executors, RemoteError
 from taskcore.worker.hand import Job, Slot
 from taskcore.worker.keeping import Deadlines
@@ -230,8 +230,11 @@ class Performer:
             await self._mark(job)
         elif not await self._forget_first(job):
             return None
-        fence = _fence(job)
-        running.set(Context(envelope, job.trail, job.delivery.queue, job.crashes, fence, self._asked_to_cancel))
+        fence, hold = _fence(job), job.hold
+        holding = Holding(hold.name, hold.claim, hold.window) if hold is not None else None
+        running.set(
+            Context(envelope, job.trail, job.delivery.queue, job.crashes, fence, self._asked_to_cancel, task, holding)
+        )
         job.started = True
         if self._events.listeners:
             self._events.tell("job.started", job.facts)
@@ -239,7 +242,7 @@ class Performer:
             self._deadlines.watch(slot, anyio.current_time() + options.timeout)
         try:
             if options.runs_in == "process":
-                return Succeeded(await self._executors.in_process(task, job, fence))
+                return Succeeded(await self._executors.in_process(task, job, fence, holding))
             if options.runs_in == "thread":
                 value = await self._executors.in_thread(task, job.arguments)
             else:
@@ -267,6 +270,10 @@ class Performer:
     def _raised(self, job: Job, error: BaseException) -> Outcome:
         if isinstance(error, UnencodableResult):  # from a process, which packs its result itself
             return Unencodable(self._describe(job, error))
+        lost = error.error if isinstance(error, RemoteError) else error
+        if isinstance(lost, LeaseLost) and job.hold is not None:
+            log.warning("job %s: %s", job.id, lost.what)
+            return Contended(ASK_AGAIN)  # its transaction was undone, because its key is somebody else's: no failure
         if isinstance(error, RemoteError):
             return Failed(error.error, self._describe(job, error.error, place=error.place, trace=error.trace))
         return Failed(error, self._describe(job, error))

