@@ -53,8 +53,7 @@ async def _index(
     sources: Sequence[Source], into: Path, progress: Progress, workers: Workers, trouble: Trouble, plan: Plan
 ) -> Harvest:
     try:
-        async with workers.working(), progress.shown(), anyio.create_task_group() as group:
-            group.start_soon(make_trouble, plan, trouble, progress, workers)
+        async with workers.working(), progress.shown(), make_trouble(plan, trouble, progress, workers):
             return await index_files(sources, into, progress)
     except BaseException:  # Ctrl-C too; by now the workers have given back what they had
         with anyio.move_on_after(GRACE, shield=True):

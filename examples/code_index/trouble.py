@@ -5,6 +5,8 @@ That is what a broker, leases and keys are for, so here they have to show it.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -71,12 +73,14 @@ class Plan:
     server: Server | None = None
 
 
-async def make_trouble(plan: Plan, trouble: Trouble, progress: Progress, workers: Workers) -> None:
+@asynccontextmanager
+async def make_trouble(plan: Plan, trouble: Trouble, progress: Progress, workers: Workers) -> AsyncIterator[None]:
     """Kill workers, from one third of the files on, and the server, at two thirds; write down what was done."""
     async with anyio.create_task_group() as group:
         group.start_soon(_kill_workers, plan.kill, trouble, progress, workers)
         if plan.server is not None:
             group.start_soon(_kill_server, plan.server, trouble, progress)
+        yield
 
 
 async def _kill_workers(number: int, trouble: Trouble, progress: Progress, workers: Workers) -> None:
