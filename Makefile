@@ -8,8 +8,8 @@ help: ## Show this
 setup: ## Make .venv with everything in it (quick when nothing has changed)
 	@scripts/setup
 
-demo: setup ## Run the example application, without any server
-	@scripts/demo
+demo: setup ## Run the example application; ARGS="…" are its options
+	@scripts/demo $(ARGS)
 
 test: setup check ## Set up, check, and run the whole suite: what a change has to pass
 	@scripts/test

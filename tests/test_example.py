@@ -1,19 +1,26 @@
-"""The example application as a visitor meets it: a real process, on the in-memory broker, indexing real files."""
+"""The example application as a visitor meets it: a real process, indexing real files, with nothing and with trouble."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from real import require, serving
+
+from taskcore.testing.faults import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 150
+FEW = ("--limit", "300")
 
 pytestmark = pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="the examples are in the checkout only")
 
@@ -45,7 +52,7 @@ def start(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=18,
+        timeout=60,
         check=False,
     )
 
@@ -140,9 +147,101 @@ def test_worker_processes_are_refused_where_they_could_not_see_the_jobs(tmp_path
     assert "TASKCORE_URL" in process.stderr
 
 
+def test_at_least_one_worker_has_to_survive(tmp_path):
+    """Killing all of them is refused before anything is started; the refusal says how many it takes."""
+    process = start("--server", "redis", "--workers", "2", "--kill", "2", "--out", str(tmp_path))
+    assert process.returncode == 2
+    assert "--workers 3" in process.stderr
+
+
+def test_only_a_private_server_is_killed(tmp_path):
+    """A server that somebody else may use is left alone, whatever the options say."""
+    process = start("--kill-server", "--out", str(tmp_path), TASKCORE_URL="redis://127.0.0.1:1/0")
+    assert process.returncode == 2
+    assert "--server" in process.stderr
+
+
 def test_a_wrong_setting_is_one_message_and_no_traceback():
     """The app is made when its module is imported; that must not show."""
     process = start(TASKCORE_URL="memry://")
     assert process.returncode == 2
     assert "did you mean memory://?" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+# ── trouble ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def killed_worker(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on a Redis that is not its own, with two workers of which one is killed."""
+    out = tmp_path_factory.mktemp("killed_worker")
+    with serving(RedisServer) as server:
+        return Run(start("--workers", "2", "--kill", "1", *FEW, "--out", str(out), TASKCORE_URL=server.url), out)
+
+
+@pytest.fixture(scope="module")
+def killed_server(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on a Redis of its own, which is killed after one of the workers."""
+    require(RedisServer)
+    out = tmp_path_factory.mktemp("killed_server")
+    return Run(start("--server", "redis", "--kill", "1", "--kill-server", *FEW, "--out", str(out)), out)
+
+
+@pytest.fixture(params=["killed_worker", "killed_server"])
+def survivor(request: pytest.FixtureRequest) -> Run:
+    """Each of the runs with trouble."""
+    return request.getfixturevalue(request.param)
+
+
+def test_trouble_costs_no_file(survivor):
+    """Exit code 0, every file accounted for, each counted once, nothing left in the broker."""
+    assert survivor.process.returncode == 0, survivor.process.stderr + survivor.process.stdout
+    report = survivor.report
+    total = report["submitted"]
+    assert f"accounted for: {total:,} of {total:,} files" in survivor.process.stdout
+    assert report["indexed"] + report["dead"] == total == int(FEW[1]) + 8
+    assert report["letters"] == report["dead"]
+    assert report["letters_left"] == 0
+    with closing(sqlite3.connect(survivor.out / "catalogue.sqlite")) as catalogue:
+        [(rows,)] = catalogue.execute("select count(*) from file")
+    assert rows == report["jobs"] - total  # every file that could be read has one row, however often it was begun
+
+
+def test_a_worker_was_really_killed_in_the_middle(survivor):
+    """After a third of the files, before the end; its process is gone and never said that it was done."""
+    [killed] = survivor.report["trouble"]["workers"]
+    assert survivor.report["submitted"] // 3 <= killed["files_done"] < survivor.report["submitted"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(killed["pid"], 0)
+    ends = {number: (survivor.out / f"worker-{number}.log").read_text().count("done: ") for number in (1, 2)}
+    assert ends == {killed["number"]: 0, 3 - killed["number"]: 1}
+    assert f"killed worker {killed['number']} (pid {killed['pid']}) with" in survivor.process.stdout
+
+
+def test_what_was_begun_twice_is_counted_from_the_journals_and_told(survivor):
+    """The report has as many as the workers' own journals; what the killed one had under way is the most of it."""
+    starts, explained, lost = Counter(), Counter(), 0
+    text = "".join((survivor.out / f"journal-{number}").read_text() for number in (1, 2))
+    for line in text.splitlines():
+        name, job = line.split()
+        starts[job] += name == "job.started"
+        lost += name == "job.lost"  # on a machine so busy that a worker could not prolong its leases
+        explained[job] += name in {"job.retried", "job.released", "job.contended"}
+    again = sum(starts[job] - explained[job] > 1 for job in starts)
+    trouble = survivor.report["trouble"]
+    assert trouble["begun_again"] == again
+    if not trouble["servers"]:
+        assert again <= trouble["workers"][0]["under_way"] + lost
+    words = "1 job was begun a second time" if again == 1 else f"{again} jobs were begun a second time"
+    assert words in survivor.process.stdout
+    assert words in survivor.page
+
+
+def test_the_server_was_really_killed_and_came_back(killed_server):
+    """It was away for a while at two thirds, and the report says so."""
+    [server] = killed_server.report["trouble"]["servers"]
+    assert server["away"] >= 1.0
+    assert server["files_done"] >= killed_server.report["submitted"] * 2 // 3
+    assert "killed the server (redis-server" in killed_server.process.stdout
+    assert "started again on the same data" in killed_server.page

@@ -6,11 +6,6 @@ from __future__ import annotations
 if __name__ == "__main__":
     import sys
 
-    from taskcore import TaskcoreError
+    from examples.code_index.program import main
 
-    try:
-        from examples.code_index.program import main
-    except TaskcoreError as error:  # the app is made when its module is imported: a setting is wrong
-        print(error, file=sys.stderr)
-        sys.exit(2)
     sys.exit(main())

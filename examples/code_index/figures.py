@@ -19,6 +19,7 @@ from examples.code_index.analysis import BUCKETS, Function, ModuleFacts, NotPyth
 from examples.code_index.index import Harvest, Indexed
 from examples.code_index.sources import Origin
 from examples.code_index.tasks import FileFacts
+from examples.code_index.trouble import Trouble
 from taskcore import Dead, Failed, Succeeded
 from taskcore.config import Settings, mask_url
 
@@ -112,6 +113,7 @@ class Report(msgspec.Struct, kw_only=True):
     dead_letters: list[Group]
     timeline: list[tuple[float, int]]
     counters: dict[str, int]
+    trouble: Trouble
 
     @property
     def accounted(self) -> int:
@@ -128,7 +130,9 @@ class Report(msgspec.Struct, kw_only=True):
         )
 
 
-def make_report(harvest: Harvest, timeline: Sequence[tuple[float, int]], settings: Settings, *, workers: int) -> Report:
+def make_report(
+    harvest: Harvest, timeline: Sequence[tuple[float, int]], settings: Settings, *, workers: int, trouble: Trouble
+) -> Report:
     """All figures of one run."""
     files = harvest.files
     reads = [(file, file.read.value) for file in files if isinstance(file.read, Succeeded)]
@@ -165,6 +169,7 @@ def make_report(harvest: Harvest, timeline: Sequence[tuple[float, int]], setting
         dead_letters=_groups(files),
         timeline=[(round(when, 2), done) for when, done in timeline],
         counters=harvest.counters,
+        trouble=trouble,
     )
 
 

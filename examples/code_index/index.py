@@ -5,18 +5,23 @@ The worker may run in this process or in others: all that is known of a job here
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
 
 from examples.code_index import catalogue
 from examples.code_index.analysis import ModuleFacts
+from examples.code_index.patience import patiently
 from examples.code_index.progress import Progress
 from examples.code_index.sources import Source
 from examples.code_index.tasks import FILES, PARSE, FileFacts, app, parse_module, read_file
-from taskcore import Call, DeadLetter, Job, JobOutcome, Succeeded
+from taskcore import Call, DeadLetter, Job, JobOutcome, LetterNotFound, Succeeded
+from taskcore.errors import BrokerError
 
 __all__ = ["Harvest", "Indexed", "index_files", "leave_nothing"]
 
@@ -64,14 +69,16 @@ async def index_files(sources: Sequence[Source], into: Path, progress: Progress)
     :param into: the catalogue; its name is the name of this run.
     """
     catalogue.create(into)
-    jobs = await app.enqueue_many(_call(source, into) for source in sources)  # thousands of jobs in few batches
+    jobs = await _send([_call(source, into) for source in sources])
     files = [Indexed(source, job) for source, job in zip(sources, jobs, strict=True)]
     async with anyio.create_task_group() as group:
         for file in files:
             group.start_soon(_follow, file, into.stem, progress)
     harvest = Harvest(files, progress.seconds)
     await _send_again(harvest, into)
-    await app.drain(FILES, PARSE)  # an outcome can be known a moment before the dead letter is written
+    await patiently(
+        lambda: app.drain(FILES, PARSE)
+    )  # an outcome can be known a moment before the dead letter is written
     await _take_letters(harvest, into.stem)
     harvest.counters = dict(app.counters)
     return harvest
@@ -82,51 +89,78 @@ def _call(source: Source, into: Path) -> Call[FileFacts]:
     return read_file.using(correlation_id=into.stem).call(str(into), source.path, source.modified)
 
 
+async def _send(calls: Sequence[Call[FileFacts]]) -> list[Job[FileFacts]]:
+    """Thousands of jobs in few batches. What may not have arrived is sent again: it has a key, so it runs once."""
+    jobs: list[Job[FileFacts] | None] = [None] * len(calls)
+
+    async def send_missing() -> None:
+        missing = [number for number, job in enumerate(jobs) if job is None]
+        sent: Sequence[Job[FileFacts] | None] = ()
+        try:
+            sent = await app.enqueue_many(calls[number] for number in missing)
+        except BrokerError as error:
+            sent = error.jobs  # a Job or None for each
+            raise
+        finally:
+            for number, job in zip(missing, sent, strict=False):
+                jobs[number] = job
+
+    await patiently(send_missing)
+    return [job for job in jobs if job is not None]
+
+
 async def _follow(file: Indexed, run: str, progress: Progress) -> None:
     """Wait until a file has been read, have it parsed, wait for that.
 
     Thousands of these wait at once. What they send at the same moment travels in one batch: nobody has to collect it.
     """
-    file.read = await file.read_job.outcome()
+    file.read = await patiently(file.read_job.outcome)
     if isinstance(file.read, Succeeded):
         progress.retries += file.read.value.attempt - 1
-        file.parse_job = await parse_module.using(correlation_id=run).enqueue(file.source.path)
-        file.parsed = await file.parse_job.outcome()
-    progress.done += 1
-    progress.dead += file.is_dead
+        # It has no key; so that it can be sent again if the answer is lost, its id is ours.
+        parse = parse_module.using(id=str(uuid4()), correlation_id=run)
+        file.parse_job = await patiently(lambda: parse.enqueue(file.source.path))
+        file.parsed = await patiently(file.parse_job.outcome)
+    progress.finished(dead=file.is_dead)
 
 
 async def _send_again(harvest: Harvest, into: Path) -> None:
     """Send some files a second time: each key is known, so nothing runs, and the first outcome is the answer."""
     some = [file for file in harvest.files if isinstance(file.read, Succeeded)][:AGAIN]
-    for file, job in zip(some, await app.enqueue_many(_call(file.source, into) for file in some), strict=True):
+    for file, job in zip(some, await _send([_call(file.source, into) for file in some]), strict=True):
         harvest.sent_again += 1
-        harvest.answered += job == file.read_job and await job.outcome() == file.read
+        harvest.answered += job == file.read_job and await patiently(job.outcome) == file.read
 
 
 async def _take_letters(harvest: Harvest, run: str) -> None:
     """Read the dead letters, and drop them: what they say is in the report from now on."""
     files = {(file.parse_job or file.read_job).id: file for file in harvest.files}
-    async for letter in _letters(run):
-        harvest.letters.append(letter)
+    harvest.letters = await patiently(lambda: _letters(run))
+    for letter in harvest.letters:
         if letter.job_id in files:
             files[letter.job_id].letter = letter
-    for letter in harvest.letters:
-        await app.dead_letters.drop(letter.id)
-    harvest.letters_left = len([letter async for letter in _letters(run)])
+        await patiently(partial(_drop, letter))
+    harvest.letters_left = len(await patiently(lambda: _letters(run)))
 
 
 async def leave_nothing(run: str) -> None:
     """After Ctrl-C: take back what has not started, drop what is dead."""
     for queue in (FILES, PARSE):
         await app.purge(queue)
-    for letter in [letter async for letter in _letters(run)]:
-        await app.dead_letters.drop(letter.id)
+    for letter in await _letters(run):
+        await _drop(letter)
 
 
-async def _letters(run: str) -> AsyncIterator[DeadLetter]:
+async def _letters(run: str) -> list[DeadLetter]:
     """The dead letters of this run; there may be others."""
-    for queue in (FILES, PARSE):
-        async for letter in app.dead_letters.read(queue):
-            if letter.envelope is not None and letter.envelope.correlation_id == run:
-                yield letter
+    return [
+        letter
+        for queue in (FILES, PARSE)
+        async for letter in app.dead_letters.read(queue)
+        if letter.envelope is not None and letter.envelope.correlation_id == run
+    ]
+
+
+async def _drop(letter: DeadLetter) -> None:
+    with suppress(LetterNotFound):  # the answer to an earlier try was lost: it is gone, as it should be
+        await app.dead_letters.drop(letter.id)

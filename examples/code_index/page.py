@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from examples.code_index.figures import Group, Package, Place, Report
+from examples.code_index.trouble import Trouble
 
 __all__ = ["render"]
 
@@ -51,6 +52,7 @@ def _header(report: Report) -> Iterator[str]:
         f" {report.jobs:,} background jobs in {report.seconds:.1f} seconds.</p>"
     )
     yield from _accounts(report)
+    yield from _trouble(report.trouble)
     yield "</header>"
 
 
@@ -69,6 +71,25 @@ def _accounts(report: Report) -> Iterator[str]:
     if missing:
         yield f"<span><i class=bad></i>{missing:,} missing</span>"
     yield "</p></div>"
+
+
+def _trouble(trouble: Trouble) -> Iterator[str]:
+    """What was done to this run; nothing, if nothing was."""
+    if not trouble:
+        return
+    yield f"<section class=card><h2>Trouble, on purpose</h2><p class=sub>{escape(trouble.in_short)}</p><table>"
+    yield "<tr><th>killed with SIGKILL<th class=number>after files</tr>"
+    for worker in trouble.workers:
+        words = f"with {worker.under_way:,} jobs under way; when its leases were over, others did them"
+        yield _casualty(f"worker {worker.number}, pid {worker.pid}", words, worker.files_done)
+    for server in trouble.servers:
+        words = f"started again on the same data, away for {server.away:.2f} s"
+        yield _casualty(f"the server, {server.server}", words, server.files_done)
+    yield "</table></section>"
+
+
+def _casualty(who: str, words: str, files: int) -> str:
+    return f"<tr><td>{escape(who)}<small>{escape(words)}</small><td class=number>{files:,}</tr>"
 
 
 def _tiles(report: Report) -> Iterator[str]:

@@ -37,11 +37,32 @@ class Progress:
         self._is_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._full, self._empty, self._dot = _signs(self._stream)
         self._began = time.perf_counter()
+        self._marks: list[tuple[int, anyio.Event]] = []
 
     @property
     def seconds(self) -> float:
         """Since the start."""
         return time.perf_counter() - self._began
+
+    def finished(self, *, dead: bool) -> None:
+        """One more file is done."""
+        self.done += 1
+        self.dead += dead
+        for number, event in self._marks:
+            if self.done >= number:
+                event.set()
+
+    async def reach(self, number: int) -> None:
+        """Wait until so many files are done."""
+        event = anyio.Event()
+        self._marks.append((number, event))
+        if self.done < number:
+            await event.wait()
+
+    def say(self, line: str) -> None:
+        """A line of its own, for something that happened."""
+        if not self._quiet:
+            self._say(f"\r\x1b[K{line}" if self._is_terminal else line)
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ import msgspec
 
 from examples.code_index.figures import Report
 from examples.code_index.page import render
+from examples.code_index.trouble import Trouble
 
 __all__ = ["summary", "write_report"]
 
@@ -26,6 +27,8 @@ def summary(report: Report, out: Path, *, short: bool = False) -> str:
     lines = [] if short else [*_table(report), ""]
     if not report.is_complete:
         lines += _missing(report)
+    if report.trouble:
+        lines.append(report.trouble.in_short)
     lines += [
         f"accounted for: {report.accounted:,} of {report.submitted:,} files",
         f"report: {_near(out / 'report.html')}",
@@ -49,6 +52,7 @@ def _table(report: Report) -> Iterator[str]:
     yield _row("jobs", report.jobs, f"in {report.seconds:.1f} s, {rate:,.0f} a second")
     yield _row("retried attempts", report.retried_attempts, "the catalogue was busy, and free a moment later")
     yield _row("duplicates", report.sent_again, f"sent again, {report.answered_from_the_first:,} got the first outcome")
+    yield from _trouble(report.trouble)
     yield _row("lines", report.lines, f"{report.size / 1e6:,.1f} MB; {report.copies:,} files are copies of others")
     coverage = report.documented / max(report.documentable, 1)
     yield _row("functions", report.functions, f"{report.classes:,} classes; {coverage:.0%} have a docstring")
@@ -68,6 +72,16 @@ def _table(report: Report) -> Iterator[str]:
         for letter in dict.fromkeys((group.letters[0], group.letters[-1])):
             line = f"         {letter.file}: {letter.problem}"
             yield line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
+
+
+def _trouble(trouble: Trouble) -> Iterator[str]:
+    if trouble.workers:
+        under_way = sum(worker.under_way for worker in trouble.workers)
+        yield _row("workers killed", len(trouble.workers), f"with SIGKILL, {under_way:,} jobs under way")
+    for server in trouble.servers:
+        yield _row("server killed", 1, f"{server.server}, with SIGKILL; away for {server.away:.2f} s, same data")
+    if trouble:
+        yield _row("begun again", trouble.begun_again, "jobs that were begun a second time; each counts once")
 
 
 def _row(name: str, number: int, words: str) -> str:

@@ -1,0 +1,106 @@
+"""Trouble, on command: workers and the server die in the middle of the work, and the index has to be complete.
+
+That is what a broker, leases and keys are for, so here they have to show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+import msgspec
+
+from examples.code_index.progress import Progress
+from examples.code_index.workers import Workers
+from taskcore.testing.faults import Server
+
+__all__ = ["Plan", "ServerKilled", "Trouble", "WorkerKilled", "make_trouble"]
+
+LOOK = 0.01  #: seconds between two looks into the journals
+AWAY = 1.0  #: seconds for which a killed server stays away: time enough for everybody to notice
+
+
+class WorkerKilled(msgspec.Struct, frozen=True):
+    """A worker process that was killed, and how many jobs it had under way: begun, and not settled."""
+
+    number: int
+    pid: int
+    files_done: int
+    under_way: int
+
+
+class ServerKilled(msgspec.Struct, frozen=True):
+    """The server was killed, and answered again after so many seconds, with the data that its disk had."""
+
+    server: str
+    files_done: int
+    away: float
+
+
+class Trouble(msgspec.Struct):
+    """What was done to a run, and how many jobs were begun a second time because of it."""
+
+    workers: list[WorkerKilled] = msgspec.field(default_factory=list)
+    servers: list[ServerKilled] = msgspec.field(default_factory=list)
+    begun_again: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.workers or self.servers)
+
+    @property
+    def in_short(self) -> str:
+        """One line."""
+        parts = []
+        if self.workers:
+            parts.append(f"{len(self.workers)} worker{'s' * (len(self.workers) != 1)} killed")
+        if self.servers:
+            parts.append("the server killed and started again")
+        were = "job was" if self.begun_again == 1 else "jobs were"
+        return f"{', '.join(parts)}; {self.begun_again:,} {were} begun a second time"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done to a run.
+
+    :param kill: how many workers to kill; others have to be left.
+    :param server: which server to kill and to start again.
+    """
+
+    kill: int = 0
+    server: Server | None = None
+
+
+@asynccontextmanager
+async def make_trouble(plan: Plan, trouble: Trouble, progress: Progress, workers: Workers) -> AsyncIterator[None]:
+    """Kill workers, from one third of the files on, and the server, at two thirds; write down what was done."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(_kill_workers, plan.kill, trouble, progress, workers)
+        if plan.server is not None:
+            group.start_soon(_kill_server, plan.server, trouble, progress)
+        yield
+
+
+async def _kill_workers(number: int, trouble: Trouble, progress: Progress, workers: Workers) -> None:
+    third = progress.total // 3
+    for one in range(number):
+        await progress.reach(third + third * one // number)
+        while not workers.busy and progress.done < progress.total:  # noqa: ASYNC110 - a journal has no event
+            await anyio.sleep(LOOK)
+        killed = await workers.kill_busiest()
+        trouble.workers.append(WorkerKilled(killed.number, killed.pid, progress.done, killed.under_way))
+        progress.say(f"killed worker {killed.number} (pid {killed.pid}) with {killed.under_way} jobs under way")
+
+
+async def _kill_server(server: Server, trouble: Trouble, progress: Progress) -> None:
+    await progress.reach(progress.total * 2 // 3)
+    done, began = progress.done, anyio.current_time()
+    server.kill()
+    progress.say(f"killed the server ({server.program} {server.version})")
+    await anyio.sleep(AWAY)
+    await server.restart()
+    away = anyio.current_time() - began
+    trouble.servers.append(ServerKilled(f"{server.program} {server.version}", done, round(away, 3)))
+    progress.say(f"started the server again, on the same data; it was away for {away:.2f} s")
