@@ -83,6 +83,18 @@ async def test_a_long_outage_logs_one_line_and_one_at_its_end(app, backend, capl
     assert backend.faults.calls["receive"] < 300
 
 
+async def test_the_end_of_an_outage_is_told_on_an_idle_queue(app, backend, caplog):
+    """Nobody has to send a job for the worker to say that the broker is back (C19)."""
+    make_slow(app)
+    with caplog.at_level(logging.WARNING, "taskcore"):
+        async with app.running():
+            await anyio.sleep(5)
+            await backend.faults.outage(30, *BROKER_VERBS)
+            await anyio.sleep(60)
+            assert any("broker back after" in record.getMessage() for record in caplog.records)
+            assert app.counters["broker.back"] == 1
+
+
 async def test_the_broker_is_gone_for_longer_than_a_lease(app, backend):
     """A job whose lease ended before its verdict was carried out comes back, and its stored result ends it (F03)."""
     slow, starts = make_slow(app)

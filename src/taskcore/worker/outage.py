@@ -54,6 +54,11 @@ class Outage:
         self._outages = outages
         self._pause: float | None = None
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it failed when it was last tried."""
+        return self._pause is not None
+
     async def down(self, error: BaseException) -> None:
         """It failed: wait a little longer each time."""
         self._outages.lost(self, error)

@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from taskcore.backend import Backend, Source
+from taskcore.backend import Backend, Delivery, Source
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Interrupted, Outcome
 from taskcore.logs import logger
@@ -38,6 +38,7 @@ __all__ = ["Worker"]
 
 log = logger("taskcore.worker")
 
+QUIET = 10.0  #: seconds of waiting without an error after which an outage is over; no adapter's call hangs for longer
 LAST_SETTLING = 5.0  #: seconds for which a stopping worker tries to settle what it has concluded
 
 
@@ -161,8 +162,11 @@ class Worker:
                 if room <= 0:
                     await lane.wait()
                     continue
+                deliveries: Sequence[Delivery] = ()
                 try:
-                    deliveries = await source.receive(room)
+                    # Whoever waits for jobs without an error has a broker, although an empty queue never says so.
+                    with anyio.move_on_after(QUIET if outage.is_on else None):
+                        deliveries = await source.receive(room)
                 except BrokerUnavailable as error:
                     await outage.down(error)
                     continue
