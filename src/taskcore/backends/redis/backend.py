@@ -112,17 +112,22 @@ class RedisBackend:
                 await self._register(queue)
             try:
                 return await self._store(queue, keys, arguments)
-            except Unanswered:
-                answers = await self._store(queue, keys, arguments)
-                return [
-                    STORED if answer is DUPLICATE else answer for answer in answers
-                ]  # by the first time, most likely
+            except Unanswered as doubt:
+                return await self._store_again(queue, keys, arguments, doubt)
         except Unanswered as error:
             return [Uncertain(error.what)] * len(jobs)
         except Denied as error:
             if error.kind not in FULL:
                 raise
             return [Refused(f"{error.what} ({error.says})")] * len(jobs)
+
+    async def _store_again(self, queue: str, keys: Keys, arguments: list[Any], doubt: Unanswered) -> list[Published]:
+        """Whatever comes of the second try, the first one may have been carried out."""
+        try:
+            answers = await self._store(queue, keys, arguments)
+        except BrokerUnavailable:
+            return [Uncertain(doubt.what)] * ((len(arguments) - 3) // 4)
+        return [STORED if answer is DUPLICATE else answer for answer in answers]  # by the first time, most likely
 
     async def _store(self, queue: str, keys: Keys, arguments: list[Any]) -> list[Published]:
         if not self._options.wait:

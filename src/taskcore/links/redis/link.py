@@ -182,11 +182,10 @@ class RedisLink:
                 problem = error
                 continue
             if ranges:
-                self._slots = {
-                    slot: Address(node[0].decode() or seed.host, node[1])
-                    for first, last, node, *_ in ranges
-                    for slot in range(first, last + 1)
-                }
+                self._slots.clear()
+                for first, last, node, *_ in ranges:
+                    owner = Address(node[0].decode() or seed.host, node[1])
+                    self._slots.update(dict.fromkeys(range(first, last + 1), owner))
                 return
         raise problem or BrokerUnavailable(f"the cluster at {self.options.shown} has no slots yet")
 
