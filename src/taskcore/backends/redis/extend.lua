@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Start leases anew, each only if it is still the asker's.    ARGV: lease in ms, then entry, token …
 -- Reply: the positions, from 0, of those that were lost before.
 local l, o = unpack(KEYS)

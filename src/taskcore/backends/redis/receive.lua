@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Move due jobs into the stream, then lease: what others lost, what our own lost replies contained, what is new.
 -- ARGV: how many, lease in ms, token, then tokens whose replies were lost.
 -- Reply: new entries as they are; others as {entry, redeliveries, fields}; ids of what has disappeared; ms until something

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Forget one job that nobody holds.    ARGV: id.    Reply: 1 if it was there.
 local s, l, o, n, z, b, j, e, f = unpack(KEYS)
 local id = ARGV[1]

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Carry out verdicts, each only if the lease is still the asker's. Copies are written before their original is deleted.
 -- ARGV: entry, token, id, verdict, time in ms, trail, reason …   (a: ack, r: retry, f: release, d: bury)
 -- Reply: the positions, from 0, of those whose lease was lost; and the entries that have disappeared.
