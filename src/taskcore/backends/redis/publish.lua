@@ -3,6 +3,7 @@
 -- Reply: one sign for each job (S stored, D duplicate, F full), and whether the stream was there before.
 local s, z, b, j, e, f, d, w = unpack(KEYS)
 local letter, touch = ARGV[2], ARGV[3] == '1'
+local woken = redis.call('LLEN', w) + 0 * redis.call('HLEN', b) -- a key of another type fails here, before anything is written
 local ids = {}
 for at = 4, #ARGV, 4 do ids[#ids + 1] = ARGV[at] end
 local known = redis.call('HMGET', j, unpack(ids))
@@ -45,5 +46,5 @@ for i, id in ipairs(ids) do
 end
 if #places > 0 then redis.call('HSET', j, unpack(places)) end
 if letter ~= '' and signs[1] ~= 'F' then redis.call('XDEL', d, letter) end
-if (ready or earliest) and redis.call('LLEN', w) == 0 then redis.call('LPUSH', w, 1) end
+if (ready or earliest) and woken == 0 then redis.call('LPUSH', w, 1) end
 return {table.concat(signs), there}

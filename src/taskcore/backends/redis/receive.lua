@@ -1,16 +1,24 @@
 #!lua flags=allow-oom
 -- Move due jobs into the stream, then lease: what others lost, what our own lost replies contained, what is new.
 -- ARGV: how many, lease in ms, token, then tokens whose replies were lost.
--- Reply: new entries as they are; others as {entry, redeliveries, fields}; ids of what has disappeared; ms until something
--- is due or a lease ends (-1: nothing to wait for); whether the group had to be made anew.
+-- Reply: new entries as they are; others as {entry, redeliveries, fields}; what has disappeared; ms until something
+-- is due or a lease ends (-1: nothing to wait for); whether the group had to be made anew; how many jobs more have disappeared.
 local s, l, o, n, z, b, j, w = unpack(KEYS)
 local limit, lease, token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local fresh, again, gone, renewed = {}, {}, {}, 0
+local woken, length
+local function check() -- a key of another type fails here, before anything is written
+  if woken then return end
+  for _, key in ipairs({o, n, b, j}) do redis.call('HLEN', key) end
+  redis.call('ZCARD', l); redis.call('XLEN', s)
+  woken = redis.call('LLEN', w)
+end
 
 local due = redis.call('ZRANGEBYSCORE', z, '-inf', now, 'LIMIT', 0, 200)
 if #due > 0 then
+  check()
   local bodies, places = redis.call('HMGET', b, unpack(due)), {}
   for i, id in ipairs(due) do
     local body = bodies[i]
@@ -50,6 +58,7 @@ local function take(entry, blame)
   owners[#owners + 1] = entry; owners[#owners + 1] = token
 end
 if #ARGV > 3 then
+  check()
   local lost = {}
   for at = 4, #ARGV do lost[ARGV[at]] = true end
   local held = redis.call('HGETALL', o)
@@ -65,12 +74,15 @@ if #ARGV > 3 then
 end
 if #again < limit then
   local over = redis.call('ZRANGEBYSCORE', l, '-inf', now, 'LIMIT', 0, limit - #again)
+  if #over > 0 then check() end
   for _, entry in ipairs(over) do
     take(entry, redis.call('HGET', o, entry) ~= '')
   end
 end
 
 if #again < limit then
+  length = redis.call('XLEN', s)
+  if length > 0 then check() end
   local read = {'XREADGROUP', 'GROUP', 'w', 'w', 'COUNT', limit - #again, 'NOACK', 'STREAMS', s, '>'}
   local reply = redis.pcall(unpack(read))
   if reply and reply.err then
@@ -105,10 +117,18 @@ if #leases > 0 then
   redis.call('HSET', o, unpack(owners))
 end
 local next = redis.call('ZRANGE', z, 0, 0, 'WITHSCORES')[2]
+local more = 0
+local orphans = length == 0 and not next and redis.call('HLEN', j) or 0
+if orphans > 0 then -- nothing is left, and these have not ended: somebody trimmed or deleted them; their ids are free again
+  local names = redis.call('HRANDFIELD', j, 10)
+  more = orphans - #names
+  for _, id in ipairs(names) do gone[#gone + 1] = id end
+  redis.call('UNLINK', j)
+end
 -- Somebody else may be able to go on: with more that is ready, or by watching the clock while we are busy.
-if (#fresh + #again >= limit or (next and #fresh + #again > 0)) and redis.call('LLEN', w) == 0 then
+if (#fresh + #again >= limit or (next and #fresh + #again > 0)) and woken == 0 then
   redis.call('LPUSH', w, 1)
 end
 local over = redis.call('ZRANGE', l, 0, 0, 'WITHSCORES')[2]
 if over and (not next or tonumber(over) < tonumber(next)) then next = over end
-return {fresh, again, gone, next and math.max(0, tonumber(next) - now) or -1, renewed}
+return {fresh, again, gone, next and math.max(0, tonumber(next) - now) or -1, renewed, more}

@@ -3,6 +3,9 @@
 -- ARGV: entry, token, id, verdict, time in ms, trail, reason …   (a: ack, r: retry, f: release, d: bury)
 -- Reply: the positions, from 0, of those whose lease was lost; and the entries that have disappeared.
 local s, l, o, n, z, b, j, e, f, d, w = unpack(KEYS)
+for _, key in ipairs({o, n, b, j}) do redis.call('HLEN', key) end -- a key of another type fails here, before anything is written
+redis.call('ZCARD', z); redis.call('SCARD', e); redis.call('SCARD', f); redis.call('XLEN', s); redis.call('XLEN', d)
+local woken = redis.call('LLEN', w)
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local entries = {}
@@ -74,5 +77,5 @@ if #over > 0 then
   redis.call('HDEL', o, unpack(over))
   if redis.call('EXISTS', n) == 1 then redis.call('HDEL', n, unpack(over)) end
 end
-if ready and redis.call('LLEN', w) == 0 then redis.call('LPUSH', w, 1) end
+if ready and woken == 0 then redis.call('LPUSH', w, 1) end
 return {lost, gone}
