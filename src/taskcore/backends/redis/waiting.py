@@ -26,7 +26,7 @@ log = logger("taskcore.backends.redis")
 
 LONGEST: Final = 2.5  #: seconds; an idle worker looks this often whether it was forgotten
 SHORTEST: Final = 0.01
-LOUD: Final = 8  #: failures in a row after which it is told
+LOUD: Final = 5  #: failures in a row after which it is told
 
 
 class Waiting:
