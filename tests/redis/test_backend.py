@@ -1,178 +1,24 @@
-"""What is special about the backend on Redis: waking, waiting, remembering, growing, URLs, versions, TLS."""
+"""What is special about the backend on Redis: what it remembers, how it grows, limits, prefixes, URLs, versions."""
 
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
-from real import require, serving
-from redis_play import Play, send, until
+from real import require
+from redis_play import Play, held, key, send
 
-from taskcore import App, BrokerUnavailable, EnqueueRefused, InvalidURL
-from taskcore.adapters import open_backend
+from taskcore import BrokerUnavailable, EnqueueRefused, InvalidURL
 from taskcore.backend import Backend, Duplicate, Outgoing, Refused, Source, Stored
 from taskcore.backends.redis import RedisBackend
-from taskcore.lifecycle import ACK, RELEASE, Bury, Retry
+from taskcore.lifecycle import ACK, Bury, Retry
 from taskcore.links.redis import link
 from taskcore.testing.faults import RedisServer
 from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
-
-
-@asynccontextmanager
-async def held(url: str, *queues: str, lease: float = 30.0) -> AsyncIterator[tuple[Backend, Source]]:
-    """A backend and a source."""
-    async with open_backend(url) as backend, backend.consume(queues or ["q"], lease=lease) as source:
-        yield backend, source
-
-
-def key(queue: str, part: str) -> str:
-    """The name of one of a queue's keys."""
-    return f"tc:{{{queue}}}:{part}"
-
-
-async def calls(port: int, *names: str) -> int:
-    """How often clients and scripts have used these commands; without names: any."""
-    info: bytes = await command(port, "INFO", "commandstats")
-    found = re.findall(r"cmdstat_([a-z|_]+):calls=(\d+)", info.decode())
-    return sum(int(count) for name, count in found if not names or name in names)
-
-
-# ── waking ───────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_an_idle_worker_starts_within_milliseconds(shared: RedisServer, tmp_path: Path):
-    """A worker in another process that has been idle for seconds starts a job as soon as it is there."""
-    play = Play(shared.url)
-    async with play.app("client") as app, play.worker(tmp_path, "w", lease=60.0) as worker:
-        await worker.says("ready")
-        await send(app, [0])
-        await until(lambda: play.count("end") == 1, "it is warm")
-        took = []
-        for number in range(1, 6):
-            await anyio.sleep(3.0 if number == 1 else 0.6)
-            sent = time.time()
-            await send(app, [number])
-            await until(lambda: play.count("start") == number + 1, "a start")  # noqa: B023
-            took.append(max(entry.at for entry in play.merged().entries if entry.kind == "start") - sent)
-        await play.judge()
-    assert sorted(took)[2] < 0.05, took
-    assert max(took) < 0.5, took
-
-
-async def test_one_job_wakes_one_worker(own: RedisServer):
-    """Of twenty idle workers one is woken by a job; the other nineteen sleep on."""
-    async with open_backend(own.url) as backend:
-        got: list[str] = []
-
-        async def work(source: Source) -> None:
-            while True:
-                batch = await source.receive(10)
-                got.extend(one.receipt.id for one in batch)
-                await source.settle([(one, ACK) for one in batch])
-
-        async with anyio.create_task_group() as group:
-            for _ in range(20):
-                group.start_soon(work, await _enter(group, backend))
-            await until_idle(own.port, 20)
-            rounds = 10
-            before = await calls(own.port, "evalsha")
-            began = anyio.current_time()
-            for number in range(rounds):
-                await backend.publish([Outgoing("q", f"{number}", b"x")])
-                await until(lambda: len(got) == number + 1, "it is done")  # noqa: B023
-            scripts = await calls(own.port, "evalsha") - before
-            looks = 20 * (anyio.current_time() - began) / 2.5  # each looks by himself every 2.5 s
-            group.cancel_scope.cancel()
-    # For each job: publish, receive, settle, and the receive of whoever waits anew.
-    assert 3 * rounds <= scripts <= 5 * rounds + looks + 20
-
-
-async def _enter(group: anyio.abc.TaskGroup, backend: Backend) -> Source:
-    """A source that lives as long as the group."""
-    async with anyio.create_task_group() as starting:
-        box: list[Source] = []
-
-        async def live(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-            async with backend.consume(["q"], lease=60.0) as source:
-                box.append(source)
-                task_status.started()
-                await anyio.sleep_forever()
-
-        starting.start_soon(group.start, live)
-    return box[0]
-
-
-async def until_idle(port: int, workers: int) -> None:
-    """Wait until so many connections wait for a token."""
-    with anyio.fail_after(10):
-        while True:
-            clients: bytes = await command(port, "CLIENT", "LIST")
-            if clients.count(b"cmd=blpop") >= workers:
-                return
-            await anyio.sleep(0.02)
-
-
-async def test_an_idle_worker_asks_seldom(own: RedisServer):
-    """An idle worker costs the server at most five commands a second, and those of its scripts are counted."""
-    play = Play(own.url)
-    async with play.running("worker", lease=60.0) as app:
-        await send(app, [1])
-        await play.quiet()
-        await anyio.sleep(0.5)
-        before = await calls(own.port)
-        await anyio.sleep(5.0)
-        assert await calls(own.port) - before <= 5 * 5 + 1
-
-
-async def test_never_more_than_one_token(own: RedisServer):
-    """However much is published while nobody waits, one token lies there; it is gone when somebody has looked."""
-    async with open_backend(own.url) as backend:
-        for number in range(50):
-            await backend.publish([Outgoing("q", f"{number}", b"x", b"", 60.0 * (number % 3 == 0))])
-            assert await command(own.port, "LLEN", key("q", "w")) == 1
-        async with backend.consume(["q"], lease=30.0) as source:
-            batch = await source.receive(100)
-            await source.settle([(one, RELEASE if index % 2 else Retry(0.0, b"")) for index, one in enumerate(batch)])
-            assert await command(own.port, "LLEN", key("q", "w")) == 1
-            while True:
-                with anyio.move_on_after(0.5) as waiting:
-                    await source.settle([(one, ACK) for one in await source.receive(100)])
-                if waiting.cancelled_caught:
-                    break
-                assert await command(own.port, "LLEN", key("q", "w")) <= 1
-
-
-async def test_a_source_that_goes_wakes_the_next(shared: RedisServer):
-    """A token that was popped by somebody who left is not lost: the next one starts at once."""
-    queue = "handover"
-    async with held(shared.url, queue, lease=60.0) as (backend, patient):
-        for number in range(5):
-            async with anyio.create_task_group() as group, backend.consume([queue], lease=60.0) as leaving:
-                group.start_soon(leaving.receive, 1)
-                await anyio.sleep(0.05)
-                group.cancel_scope.cancel()
-            async with anyio.create_task_group() as group:
-                group.start_soon(take_one, patient)
-                await anyio.sleep(0.05)
-                sent = anyio.current_time()
-                await backend.publish([Outgoing(queue, f"{number}", b"x")])
-            assert anyio.current_time() - sent < 0.5
-
-
-async def take_one(source: Source) -> None:
-    """Wait for a job and settle it."""
-    [one] = await source.receive(10)
-    await source.settle([(one, ACK)])
 
 
 # ── growing ──────────────────────────────────────────────────────────────────────────────────────
@@ -385,96 +231,6 @@ async def test_an_old_server_is_refused(shared: RedisServer, monkeypatch: pytest
         async with RedisBackend(shared.url):
             pass
     assert "oldest that works" in str(refused.value)
-
-
-# ── TLS ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def openssl(folder: Path, *arguments: str) -> None:
-    """Run openssl in a folder."""
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def sign(folder: Path, name: str, host: str) -> None:
-    """A certificate for a host, from the folder's authority."""
-    openssl(
-        folder,
-        "req",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        f"{name}.key",
-        "-out",
-        f"{name}.csr",
-        "-subj",
-        "/CN=x",
-    )
-    (folder / f"{name}.ext").write_text(f"subjectAltName={host}\n")
-    openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-            "-out", f"{name}.pem", "-days", "2", "-extfile", f"{name}.ext")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority of our own, a certificate for this machine and one for another."""
-    folder = tmp_path_factory.mktemp("tls")
-    key_of = ("-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key")
-    openssl(folder, "req", "-x509", *key_of, "-out", "ca.pem", "-days", "2", "-subj", "/CN=ours")
-    sign(folder, "here", "IP:127.0.0.1,DNS:localhost")
-    sign(folder, "elsewhere", "DNS:elsewhere.example")
-    return folder
-
-
-def with_tls(folder: Path, name: str, port: int) -> dict[str, Any]:
-    """The settings of a server that speaks TLS on another port."""
-    return {
-        "tls-port": port,
-        "tls-cert-file": folder / f"{name}.pem",
-        "tls-key-file": folder / f"{name}.key",
-        "tls-ca-cert-file": folder / "ca.pem",
-        "tls-auth-clients": "no",
-    }
-
-
-@pytest.fixture(scope="module")
-def speaking(certificates: Path) -> Iterator[dict[str, tuple[int, int]]]:
-    """The ports, plain and TLS, of a server with a right certificate and of one with another host's."""
-    from taskcore.testing.faults.sockets import free_port  # noqa: PLC0415
-
-    here, elsewhere = free_port(), free_port()
-    with (
-        serving(RedisServer, config=with_tls(certificates, "here", here)) as right,
-        serving(RedisServer, config=with_tls(certificates, "elsewhere", elsewhere)) as wrong,
-    ):
-        yield {"here": (right.port, here), "elsewhere": (wrong.port, elsewhere)}
-
-
-async def test_tls(speaking: dict[str, tuple[int, int]], certificates: Path):
-    """F43: with the right certificate and the authority that signed it, everything works."""
-    url = f"rediss://127.0.0.1:{speaking['here'][1]}/0?ssl_ca_certs={certificates}/ca.pem"
-    async with held(url) as (backend, source):
-        await backend.publish([Outgoing("q", "1", b"x")])
-        assert [one.envelope for one in await source.receive(1)] == [b"x"]
-
-
-@pytest.mark.parametrize(
-    ("name", "tls", "authority"),
-    [("here", True, False), ("elsewhere", True, True), ("here", False, True)],
-    ids=["unknown authority", "another host", "a plaintext port"],
-)
-async def test_tls_that_cannot_be_trusted(
-    speaking: dict[str, tuple[int, int]], certificates: Path, name: str, tls: bool, authority: bool
-):
-    """F43: an unknown authority, another host's certificate and a port without TLS are refused; never plaintext."""
-    port = speaking[name][int(tls)]
-    trust = f"&ssl_ca_certs={certificates}/ca.pem" if authority else ""
-    url = f"rediss://127.0.0.1:{port}/0?connect_timeout=1s&timeout=1s{trust}"
-    with anyio.fail_after(5), pytest.raises(BrokerUnavailable, match="cannot reach Redis"):
-        async with App(url, store="none"):
-            pass
-    stats: bytes = await command(speaking[name][0], "INFO", "commandstats")
-    assert b"cmdstat_evalsha" not in stats or name == "here"
 
 
 async def test_no_file_is_left_open(shared: RedisServer):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from typing import Any
 
 import anyio
 import pytest
-from redis_play import Play, send, until
+from redis_play import Play, held, key, send, until
 
 from taskcore import App, BrokerUnavailable
 from taskcore.adapters import open_backend
-from taskcore.backend import Backend, Outgoing, Source
+from taskcore.backend import Outgoing, Source
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
 from taskcore.testing.faults import RedisServer
 from taskcore.testing.faults.resp import command
@@ -38,18 +37,6 @@ FOREIGN: dict[str, list[bytes | str]] = {
     "no text": ["i", b"\xff\xfe", "e", b"\xff\xfe"],
     "huge": ["blob", b"z" * 2_000_000],
 }
-
-
-@asynccontextmanager
-async def held(url: str, queue: str, lease: float = 30.0) -> AsyncIterator[tuple[Backend, Source]]:
-    """A backend and a source on one queue."""
-    async with open_backend(url) as backend, backend.consume([queue], lease=lease) as source:
-        yield backend, source
-
-
-def key(queue: str, part: str) -> str:
-    """The name of one of a queue's keys."""
-    return f"tc:{{{queue}}}:{part}"
 
 
 def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -85,6 +85,17 @@ async def test_a_repeated_publish_waits_for_replicas_too():
         assert [type(one) for one in await backend.publish([job])] == [Duplicate]
 
 
+async def test_a_user_who_may_not_wait(shared: RedisServer):
+    """With ?wait, a user without the right to WAIT is refused at the start, not told later that nothing was stored."""
+    await command(shared.port, "ACL", "SETUSER", "hasty", "on", ">pw", "~*", "&*", "+@all", "-wait")
+    url = shared.url.replace("redis://", "redis://hasty:pw@")
+    async with open_backend(url):
+        pass
+    with pytest.raises(BrokerUnavailable, match="this user may not do that"):
+        async with open_backend(url + "?wait=1"):
+            pass
+
+
 async def test_too_few_replicas():
     """A primary that has too few replicas to be safe refuses, and the caller is told so; nothing is stored."""
     async with RedisReplicated(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -21,8 +22,9 @@ import anyio
 
 from taskcore import App, BrokerUnavailable, EnqueueUncertain, Retry, current
 from taskcore.adapters import open_backend, open_store
-from taskcore.backend import Backend
+from taskcore.backend import Backend, Source
 from taskcore.testing.faults import WorkerProcess
+from taskcore.testing.faults.resp import command
 from taskcore.testing.judging import History, RecordingBackend, Report, collect, judge
 
 SCRIPT = Path(__file__).with_name("redis_worker.py")
@@ -171,3 +173,25 @@ async def send(app: App, numbers: Iterable[int], *, task: str = "work", **argume
         else:
             stored.append(number)
     return stored
+
+
+# ── at the seam ──────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def held(url: str, *queues: str, lease: float = 30.0) -> AsyncIterator[tuple[Backend, Source]]:
+    """A backend, and a source on these queues or on "q"."""
+    async with open_backend(url) as backend, backend.consume(queues or ["q"], lease=lease) as source:
+        yield backend, source
+
+
+def key(queue: str, part: str) -> str:
+    """The name of one of a queue's keys."""
+    return f"tc:{{{queue}}}:{part}"
+
+
+async def calls(port: int, *names: str) -> int:
+    """How often clients and scripts have used these commands; without names: any."""
+    info: bytes = await command(port, "INFO", "commandstats")
+    found = re.findall(r"cmdstat_([a-z|_]+):calls=(\d+)", info.decode())
+    return sum(int(count) for name, count in found if not names or name in names)

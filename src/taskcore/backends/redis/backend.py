@@ -66,9 +66,15 @@ class RedisBackend:
     async def __aenter__(self) -> Self:
         """Connect.
 
-        :raises BrokerUnavailable: it cannot be reached, or is older than 7.0.
+        :raises BrokerUnavailable: it cannot be reached, is older than 7.0, or does not let us wait for replicas.
         """
         await self._link.__aenter__()
+        if self._options.wait:  # or a job would be stored and its sender told the contrary
+            try:
+                await self._link.call("publish", "", ("WAIT", 0, 1))
+            except BaseException:
+                await self._link.close()
+                raise
         return self
 
     async def __aexit__(

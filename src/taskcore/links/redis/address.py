@@ -105,7 +105,9 @@ def read_url(url: str) -> Options:
     files = {name: found.pop(name, None) for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")}
     if any(files.values()) and not wants_tls:
         problems.append("ssl_… options need TLS: rediss://, or tls=yes with Sentinel and Cluster")
-    if problems and "@" in parts.path + parts.query + parts.fragment:  # a password ended too early: do not show its pieces
+    if (
+        problems and "@" in parts.path + parts.query + parts.fragment
+    ):  # a password ended too early: do not show its pieces
         problems = ["in a user name or a password # is written %23, / %2F, ? %3F and @ %40"]
     if problems:
         raise InvalidURL(f"cannot use the URL {mask_url(url)!r}", facts=problems, fix=f"for example {EXAMPLES}")
