@@ -1,11 +1,30 @@
-"""Shared by the tests of Redis: its client library knows asyncio only."""
+"""Shared by the tests of Redis: its client library knows asyncio only; servers to share and servers to mistreat."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+
 import pytest
+from real import require, serving
+
+from taskcore.testing.faults import RedisServer
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Tests here run on asyncio."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[RedisServer]:
+    """One Redis for all tests of this process that only use queues of their own."""
+    with serving(RedisServer) as server:
+        yield server
+
+
+@pytest.fixture
+async def own() -> AsyncIterator[RedisServer]:
+    """A Redis of the test's own, to mistreat."""
+    async with require(RedisServer)() as server:
+        yield server

@@ -68,9 +68,15 @@ class RedisBackend:
     async def __aenter__(self) -> Self:
         """Connect.
 
-        :raises BrokerUnavailable: it cannot be reached, or is older than 7.0.
+        :raises BrokerUnavailable: it cannot be reached, is older than 7.0, or does not let us wait for replicas.
         """
         await self._link.__aenter__()
+        if self._options.wait:  # or a job would be stored and its sender told the contrary
+            try:
+                await self._link.call("publish", "", ("WAIT", 0, 1))
+            except BaseException:
+                await self._link.close()
+                raise
         return self
 
     async def __aexit__(
@@ -139,17 +145,23 @@ class RedisBackend:
                 await self._register(queue)
             try:
                 return await self._store(queue, keys, arguments)
-            except Unanswered:
-                answers = await self._store(queue, keys, arguments)
-                return [
-                    STORED if answer is DUPLICATE else answer for answer in answers
-                ]  # by the first time, most likely
+            except Unanswered as doubt:
+                answers = await self._store_again(queue, keys, arguments)
+                return [Uncertain(doubt.what)] * number if answers is None else answers
         except Unanswered as error:
             return [Uncertain(error.what)] * number
         except Denied as error:
             if error.kind not in FULL:
                 raise
             return [Refused(f"{error.what} ({error.says})")] * number
+
+    async def _store_again(self, queue: str, keys: Keys, arguments: list[Any]) -> list[Published] | None:
+        """None if this fails too, however it does: the first try may have been carried out."""
+        try:
+            answers = await self._store(queue, keys, arguments)
+        except BrokerUnavailable:
+            return None
+        return [STORED if answer is DUPLICATE else answer for answer in answers]  # by the first time, most likely
 
     async def _store(self, queue: str, keys: Keys, arguments: list[Any]) -> list[Published]:
         if not self._options.wait:

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Start leases anew, each only if it is still the asker's.    ARGV: milliseconds, then leases …
 -- Reply: the positions, from 0, of those that were lost before.
 local l = KEYS[1]

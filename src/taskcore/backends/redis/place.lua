@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Where a job is, and perhaps: forget it, if nobody holds it.    ARGV: id, '1' to forget it.
 -- Reply: scheduled, ready, leased; or nothing.
 local s, l, n, z, b, j, e, f = unpack(KEYS)

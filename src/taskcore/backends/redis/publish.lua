@@ -3,6 +3,9 @@
 -- ids …, their envelopes …; then for every other job (later, or with a trail) its id, delay in ms, trail, envelope
 -- Reply: one sign for each job in this order (S stored, D duplicate, F full), and whether the stream was there before.
 local s, z, b, j, e, f, d, w = unpack(KEYS)
+-- A key of another type fails here, before anything is written.
+local woken = redis.call('LLEN', w)
+redis.call('HLEN', b)
 local letter, touch, plain = ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
 local others = 2 * plain + 5
 local ids = {unpack(ARGV, 5, plain + 4)}
@@ -64,5 +67,5 @@ for i = plain + 1, count do
 end
 if k > 0 then redis.call('HSET', j, unpack(places)) end
 if letter ~= '' and signs[1] ~= 'F' then redis.call('XDEL', d, letter) end
-if news and redis.call('LLEN', w) == 0 then redis.call('LPUSH', w, 1) end
+if news and woken == 0 then redis.call('LPUSH', w, 1) end
 return {table.concat(signs), there}

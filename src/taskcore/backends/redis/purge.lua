@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Forget ready and scheduled jobs, some at a time.    ARGV: how many at most.    Reply: how many there were.
 local s, l, n, z, b, j, e, f = unpack(KEYS)
 local limit = tonumber(ARGV[1])

@@ -1,15 +1,25 @@
+#!lua flags=allow-oom
 -- Move due jobs into the stream, then lease: what others lost, what our own lost replies contained, what is new.
 -- ARGV: how many, lease in ms, token, then tokens whose replies were lost.
--- Reply: new entries as they are; others as {entry, redeliveries, fields}; ids of what has disappeared; ms until something
--- is due or a lease ends (-1: nothing to wait for); whether the group had to be made anew.
+-- Reply: new entries as they are; others as {entry, redeliveries, fields}; what has disappeared; ms until something is
+-- due or a lease ends (-1: nothing to wait for); whether the group had to be made anew; how many more have disappeared.
 local s, l, n, z, b, j, w = unpack(KEYS)
 local limit, lease, token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local fresh, again, gone, renewed = {}, {}, {}, 0
+local woken, length
+local function check() -- a key of another type fails here, before anything is written
+  if woken then return end
+  for _, key in ipairs({n, b, j}) do redis.call('HLEN', key) end
+  redis.call('ZCARD', l)
+  redis.call('XLEN', s)
+  woken = redis.call('LLEN', w)
+end
 
 local due = redis.call('ZRANGEBYSCORE', z, '-inf', now, 'LIMIT', 0, 200)
 if #due > 0 then
+  check()
   local bodies, places = redis.call('HMGET', b, unpack(due)), {}
   for i, id in ipairs(due) do
     local body = bodies[i]
@@ -52,6 +62,7 @@ local function take(held, entry, blame)
   k = k + 2
 end
 if #ARGV > 3 then
+  check()
   local lost = {}
   for at = 4, #ARGV do lost[ARGV[at]] = true end
   for _, held in ipairs(redis.call('ZRANGE', l, 0, -1)) do
@@ -68,13 +79,17 @@ if #ARGV > 3 then
   end
 end
 if #again < limit then
-  for _, held in ipairs(redis.call('ZRANGEBYSCORE', l, '-inf', now, 'LIMIT', 0, limit - #again)) do
+  local over = redis.call('ZRANGEBYSCORE', l, '-inf', now, 'LIMIT', 0, limit - #again)
+  if #over > 0 then check() end
+  for _, held in ipairs(over) do
     local space = string.find(held, ' ', 1, true)
     take(held, space and string.sub(held, 1, space - 1) or held, space)
   end
 end
 
 if #again < limit then
+  length = redis.call('XLEN', s)
+  if length > 0 then check() end
   local read = {'XREADGROUP', 'GROUP', 'w', 'w', 'COUNT', limit - #again, 'NOACK', 'STREAMS', s, '>'}
   local reply = redis.pcall(unpack(read))
   if reply and reply.err then
@@ -109,10 +124,19 @@ end
 
 if k > 0 then redis.call('ZADD', l, unpack(leases)) end
 local next = redis.call('ZRANGE', z, 0, 0, 'WITHSCORES')[2]
+local more = 0
+if length == 0 and not next then
+  local orphans = redis.call('HLEN', j)
+  if orphans > 0 then -- nothing is left, and these have not ended: somebody trimmed or deleted them
+    gone = redis.call('HRANDFIELD', j, 10)
+    more = orphans - #gone
+    redis.call('UNLINK', j) -- their ids are free again
+  end
+end
 -- Somebody else may be able to go on: with more that is ready, or by watching the clock while we are busy.
-if (#fresh + #again >= limit or (next and #fresh + #again > 0)) and redis.call('LLEN', w) == 0 then
+if (#fresh + #again >= limit or (next and #fresh + #again > 0)) and woken == 0 then
   redis.call('LPUSH', w, 1)
 end
 local over = redis.call('ZRANGE', l, 0, 0, 'WITHSCORES')[2]
 if over and (not next or tonumber(over) < tonumber(next)) then next = over end
-return {fresh, again, gone, next and math.max(0, tonumber(next) - now) or -1, renewed}
+return {fresh, again, gone, next and math.max(0, tonumber(next) - now) or -1, renewed, more}

@@ -1,8 +1,15 @@
+#!lua flags=allow-oom
 -- Carry out verdicts, each only if the lease is still the asker's. Copies are written before their original is deleted.
 -- ARGV: the number of acks, their leases …, their entries …, their ids …; then for every other verdict its
 -- lease, entry, id, kind (r: retry, f: release, d: bury), time in ms, trail, reason
 -- Reply: the positions in this order, from 0, of those whose lease was lost; and the entries that have disappeared.
 local s, l, n, z, b, j, e, f, d, w = unpack(KEYS)
+-- A key of another type fails here, before anything is written.
+for _, key in ipairs({n, b, j}) do redis.call('HLEN', key) end
+for _, key in ipairs({e, f}) do redis.call('SCARD', key) end
+for _, key in ipairs({s, d}) do redis.call('XLEN', key) end
+redis.call('ZCARD', z)
+local woken = redis.call('LLEN', w)
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local acks = tonumber(ARGV[1])
@@ -93,5 +100,5 @@ if #over > 0 then
   redis.call('XDEL', s, unpack(over))
   if redis.call('EXISTS', n) == 1 then redis.call('HDEL', n, unpack(over)) end
 end
-if ready and redis.call('LLEN', w) == 0 then redis.call('LPUSH', w, 1) end
+if ready and woken == 0 then redis.call('LPUSH', w, 1) end
 return {lost, gone}

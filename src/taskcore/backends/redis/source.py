@@ -103,9 +103,9 @@ class RedisSource:
             self._lost[queue] = [*lost, token]
             raise
         self._lost.pop(queue, None)
-        fresh, again, gone, due, renewed = reply
+        fresh, again, gone, due, renewed, more = reply
         if gone or renewed:
-            self._alarm(queue, gone, renewed)
+            self._alarm(queue, gone, renewed, more)
         if not renewed:
             self._seen.add(queue)
         deliveries: list[Delivery] = []
@@ -116,12 +116,12 @@ class RedisSource:
             deliveries.append(_delivery(queue, entry, fields, 0, token))
         return deliveries, math.inf if due < 0 else due / 1000
 
-    def _alarm(self, queue: str, gone: Sequence[bytes], renewed: int) -> None:
+    def _alarm(self, queue: str, gone: Sequence[bytes], renewed: int, more: int = 0) -> None:
         """What should never happen is told, and work goes on (C19)."""
         if gone:
             log.error(
                 "%d jobs of queue %s have disappeared from Redis: %s; something trims, evicts or deletes keys there",
-                len(gone), queue, ", ".join(one.decode(errors="replace") for one in gone[:10]),
+                len(gone) + more, queue, ", ".join(one.decode(errors="replace") for one in gone[:10]),
             )  # fmt: skip
         if queue not in self._seen:
             return

@@ -18,11 +18,15 @@ import anyio
 from taskcore.backends.redis.keys import Keys
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.redis import Command, RedisLink
+from taskcore.logs import logger
 
 __all__ = ["Waiting"]
 
+log = logger("taskcore.backends.redis")
+
 LONGEST: Final = 2.5  #: seconds; an idle worker looks this often whether it was forgotten
 SHORTEST: Final = 0.01
+LOUD: Final = 5  #: failures in a row after which it is told
 
 
 class Waiting:
@@ -75,6 +79,7 @@ class _Watch:
         self._news: anyio.Event | None = None
         self._seconds = 0.0
         self._begun = anyio.Event()
+        self._failures = 0
 
     def begin(self, news: anyio.Event, seconds: float) -> None:
         self._news = news
@@ -93,13 +98,23 @@ class _Watch:
                 await self._tell()
 
     async def _pop(self) -> bool:
-        """Whether there was a token, or something is the matter: whoever waits tries for himself, and sees what."""
+        """Whether there was a token, or something is the matter: whoever waits tries for himself, and sees what.
+
+        If he sees nothing (only this command is forbidden, only this connection is cut), he does not try all the time.
+        """
         command: Command = ("BLPOP", *self._keys, math.ceil(self._seconds * 1000) / 1000)
         patience = self._seconds + self._link.options.timeout
         try:
             [found] = await self._link.call(self._purpose, self._keys[0], command, patience=patience)
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
+            if self._failures:
+                await anyio.sleep(min(SHORTEST * 2**self._failures, self._seconds))
+            if self._failures == LOUD:
+                told = ("nobody can be woken on %s: %s; looking now and then instead", self._keys[0], error)
+                log.error(*told)  # noqa: TRY400 - where this line is says nothing
+            self._failures += 1
             return True
+        self._failures = 0
         return found is not None
 
     async def _tell(self) -> None:

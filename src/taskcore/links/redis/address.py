@@ -88,7 +88,7 @@ def read_url(url: str) -> Options:
     kind, tls = KINDS[parts.scheme]
     found: dict[str, Any] = _read_options(parts.query, problems)
     if parts.fragment:
-        problems.append("a # in a password or name is written %23")
+        problems.append("a # in a name is written %23")
     authority, _, hosts = parts.netloc.rpartition("@")
     username, _, password = authority.partition(":")
     seeds: tuple[Address, ...]
@@ -105,6 +105,10 @@ def read_url(url: str) -> Options:
     files = {name: found.pop(name, None) for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")}
     if any(files.values()) and not wants_tls:
         problems.append("ssl_… options need TLS: rediss://, or tls=yes with Sentinel and Cluster")
+    if (
+        problems and "@" in parts.path + parts.query + parts.fragment
+    ):  # a password ended too early: do not show its pieces
+        problems = ["in a user name or a password # is written %23, / %2F, ? %3F and @ %40"]
     if problems:
         raise InvalidURL(f"cannot use the URL {mask_url(url)!r}", facts=problems, fix=f"for example {EXAMPLES}")
     return Options(

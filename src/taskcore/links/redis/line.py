@@ -82,7 +82,10 @@ class Line:
         :param patience: seconds, where it may take longer than usual (a blocking command).
         :raises Denied: the server refused one of them; those behind it were carried out.
         """
+        asked = time.monotonic()
         async with self._lock:
+            if time.monotonic() - asked >= self._timeout:  # or each would wait for its own time limit behind the others
+                raise BrokerUnavailable(f"Redis at {self._shown} has not answered others for {self._timeout:g} s")
             connection = await self._ready()
             self._watch(self._timeout if patience is None else patience)
             try:

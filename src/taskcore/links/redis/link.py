@@ -44,6 +44,7 @@ class RedisLink:
         self.options: Options = read_url(url)
         self._lines: dict[tuple[str, Address | None], Line] = {}
         self._slots: dict[int, Address] = {}  # a cluster's map
+        self._last: Address | None = None  # whom the sentinels named last
 
     async def __aenter__(self) -> Self:
         """Connect once, to learn that it can be done, and that the server is new enough.
@@ -182,11 +183,10 @@ class RedisLink:
                 problem = error
                 continue
             if ranges:
-                self._slots = {
-                    slot: Address(node[0].decode() or seed.host, node[1])
-                    for first, last, node, *_ in ranges
-                    for slot in range(first, last + 1)
-                }
+                self._slots.clear()
+                for first, last, node, *_ in ranges:
+                    owner = Address(node[0].decode() or seed.host, node[1])
+                    self._slots.update(dict.fromkeys(range(first, last + 1), owner))
                 return
         raise problem or BrokerUnavailable(f"the cluster at {self.options.shown} has no slots yet")
 
@@ -205,9 +205,17 @@ class RedisLink:
         if address is None:
             if options.kind == "sentinel":
                 address = await self._primary()
+                await self._leave(address)
             else:
                 address = options.seeds[0]
         return await self._open(address, username=options.username, password=options.password, db=options.database)
+
+    async def _leave(self, named: Address) -> None:
+        """When another primary is named, no line stays with the old one, which may live on and know nothing of it."""
+        last, self._last = self._last, named
+        if last not in {None, named}:
+            for line in tuple(self._lines.values()):
+                await line.drop()
 
     async def _primary(self) -> Address:
         """Whom the sentinels call the primary."""

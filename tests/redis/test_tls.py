@@ -1,0 +1,107 @@
+"""Redis through TLS: what cannot be trusted is refused, and nothing ever falls back to plain text."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from real import serving
+from redis_play import held
+
+from taskcore import App, BrokerUnavailable
+from taskcore.backend import Outgoing
+from taskcore.testing.faults import RedisServer
+from taskcore.testing.faults.resp import command
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    """Run openssl in a folder."""
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def sign(folder: Path, name: str, host: str) -> None:
+    """A certificate for a host, from the folder's authority."""
+    openssl(
+        folder,
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        f"{name}.key",
+        "-out",
+        f"{name}.csr",
+        "-subj",
+        "/CN=x",
+    )
+    (folder / f"{name}.ext").write_text(f"subjectAltName={host}\n")
+    openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+            "-out", f"{name}.pem", "-days", "2", "-extfile", f"{name}.ext")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority of our own, a certificate for this machine and one for another."""
+    folder = tmp_path_factory.mktemp("tls")
+    key_of = ("-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key")
+    openssl(folder, "req", "-x509", *key_of, "-out", "ca.pem", "-days", "2", "-subj", "/CN=ours")
+    sign(folder, "here", "IP:127.0.0.1,DNS:localhost")
+    sign(folder, "elsewhere", "DNS:elsewhere.example")
+    return folder
+
+
+def with_tls(folder: Path, name: str, port: int) -> dict[str, Any]:
+    """The settings of a server that speaks TLS on another port."""
+    return {
+        "tls-port": port,
+        "tls-cert-file": folder / f"{name}.pem",
+        "tls-key-file": folder / f"{name}.key",
+        "tls-ca-cert-file": folder / "ca.pem",
+        "tls-auth-clients": "no",
+    }
+
+
+@pytest.fixture(scope="module")
+def speaking(certificates: Path) -> Iterator[dict[str, tuple[int, int]]]:
+    """The ports, plain and TLS, of a server with a right certificate and of one with another host's."""
+    from taskcore.testing.faults.sockets import free_port  # noqa: PLC0415
+
+    here, elsewhere = free_port(), free_port()
+    with (
+        serving(RedisServer, config=with_tls(certificates, "here", here)) as right,
+        serving(RedisServer, config=with_tls(certificates, "elsewhere", elsewhere)) as wrong,
+    ):
+        yield {"here": (right.port, here), "elsewhere": (wrong.port, elsewhere)}
+
+
+async def test_tls(speaking: dict[str, tuple[int, int]], certificates: Path):
+    """F43: with the right certificate and the authority that signed it, everything works."""
+    url = f"rediss://127.0.0.1:{speaking['here'][1]}/0?ssl_ca_certs={certificates}/ca.pem"
+    async with held(url) as (backend, source):
+        await backend.publish([Outgoing("q", "1", b"x")])
+        assert [one.envelope for one in await source.receive(1)] == [b"x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "tls", "authority"),
+    [("here", True, False), ("elsewhere", True, True), ("here", False, True)],
+    ids=["unknown authority", "another host", "a plaintext port"],
+)
+async def test_tls_that_cannot_be_trusted(
+    speaking: dict[str, tuple[int, int]], certificates: Path, name: str, tls: bool, authority: bool
+):
+    """F43: an unknown authority, another host's certificate and a port without TLS are refused; never plaintext."""
+    port = speaking[name][int(tls)]
+    trust = f"&ssl_ca_certs={certificates}/ca.pem" if authority else ""
+    url = f"rediss://127.0.0.1:{port}/0?connect_timeout=1s&timeout=1s{trust}"
+    with anyio.fail_after(5), pytest.raises(BrokerUnavailable, match="cannot reach Redis"):
+        async with App(url, store="none"):
+            pass
+    stats: bytes = await command(speaking[name][0], "INFO", "commandstats")
+    assert b"cmdstat_evalsha" not in stats or name == "here"

@@ -1,0 +1,197 @@
+"""Plays of faults on Redis: apps and workers on one queue, everything written down, and a judge at the end.
+
+play = Play(server.url)
+async with play.app("client", proxied_url) as app: ...      in this process
+async with play.worker(tmp_path, "w1", url): ...            a real process
+report = await play.judge()                                 what is left, asked directly; nothing may be broken
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from taskcore import App, BrokerUnavailable, EnqueueUncertain, Retry, current
+from taskcore.adapters import open_backend, open_store
+from taskcore.backend import Backend, Source
+from taskcore.testing.faults import WorkerProcess
+from taskcore.testing.faults.resp import command
+from taskcore.testing.judging import History, RecordingBackend, Report, collect, judge
+
+SCRIPT = Path(__file__).with_name("redis_worker.py")
+QUICK = "?timeout=400ms&connect_timeout=400ms"  #: so that faults are noticed soon
+ATTEMPTS, CRASHES = 3, 3
+
+
+def declare(app: App, history: History, queue: str, who: str) -> None:
+    """The tasks of every play."""
+    options: dict[str, Any] = {
+        "queue": queue,
+        "retry": Retry(attempts=ATTEMPTS, base=0.05, factor=1.0, jitter="none"),
+        "crashes": CRASHES,
+    }
+
+    @app.task(name="work", **options)
+    async def work(number: int, seconds: float = 0.0) -> int:
+        with history.run(current(), who=who):
+            await anyio.sleep(seconds)
+            history.effect(f"{queue}/{number}", current().job_id, who=who)
+            return number
+
+    @app.task(name="fail", **options)
+    async def fail(number: int) -> None:
+        with history.run(current(), who=who):
+            raise ValueError(number)
+
+    @app.task(name="once_bitten", **options)
+    async def once_bitten(number: int) -> int:
+        with history.run(current(), who=who):
+            if current().attempt == 1:
+                raise ValueError(number)
+            return number
+
+    @app.task(name="block", **options)
+    async def block(seconds: float) -> None:
+        with history.run(current(), who=who):
+            if current().crashes == 0 and current().fence == 1:
+                time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
+
+    @app.task(name="kill", **options)
+    async def kill() -> None:
+        with history.run(current(), who=who):
+            os._exit(9)
+
+
+class Play:
+    """One queue of its own, and the history of what happened on it.
+
+    :param url: how to reach the broker without any fault in between.
+    """
+
+    def __init__(self, url: str, *, queue: str | None = None) -> None:
+        self.url = url
+        self.queue = queue or f"play-{secrets.token_hex(4)}"
+        self.history = History()
+        self.files: list[Path] = []
+
+    @asynccontextmanager
+    async def app(
+        self,
+        who: str,
+        url: str | None = None,
+        *,
+        around: Callable[[Backend], Backend] = lambda one: one,
+        **settings: Any,
+    ) -> AsyncIterator[App]:
+        """An open app of this process, with the tasks of every play."""
+        url = url or self.url
+        backend = RecordingBackend(around(open_backend(url)), self.history, who)
+        app = App(backend, store=open_store(url), **{"lease": 5.0, "concurrency": 10, **settings})
+        self.history.listen(app, who=who)
+        declare(app, self.history, self.queue, who)
+        async with app:
+            yield app
+
+    @asynccontextmanager
+    async def running(self, who: str, url: str | None = None, **settings: Any) -> AsyncIterator[App]:
+        """An app that also works."""
+        async with self.app(who, url, **settings) as app, app.running():
+            yield app
+
+    def worker(self, folder: Path, who: str, url: str | None = None, **orders: Any) -> WorkerProcess:
+        """A worker in a process of its own; it says "ready" when it is."""
+        crash_at, nth = orders.pop("crash_at", None), orders.pop("nth", 1)
+        text = json.dumps({"url": url or self.url, "queue": self.queue, **orders})
+        worker = WorkerProcess(SCRIPT, text, folder=folder, who=who, crash_at=crash_at, nth=nth, history=self.history)
+        self.files.append(worker.history)
+        return worker
+
+    def merged(self) -> History:
+        """Everything that this process and all workers have written down."""
+        merged = History.load(self.files)
+        merged.extend(self.history.entries)
+        return merged
+
+    def count(self, kind: str, **facts: Any) -> int:
+        """How often something happened so far."""
+        return sum(
+            entry.kind == kind and all(entry.facts.get(name) == value for name, value in facts.items())
+            for entry in self.merged().entries
+        )
+
+    async def quiet(self, url: str | None = None, *, within: float = 30.0) -> None:
+        """Wait until the queue holds nothing but dead letters."""
+        async with open_backend(url or self.url) as backend:
+            with anyio.move_on_after(within):
+                while True:
+                    stats = await backend.admin.stats(self.queue)
+                    if not stats.ready + stats.leased + stats.scheduled:
+                        return
+                    await anyio.sleep(0.05)
+        raise TimeoutError(f"after {within:g} s there is still {stats}")
+
+    async def judge(self, url: str | None = None, **allowed: Any) -> Report:
+        """Wait until everything is quiet, look what is left, and demand that no promise was broken."""
+        await self.quiet(url)
+        history = self.merged()
+        ids = {entry.job for entry in history.entries if entry.kind == "invoke"}
+        url = url or self.url
+        async with App(url, store=url) as app:
+            final = await collect(app, [self.queue], ids)
+        limits: dict[str, Any] = {"attempts": ATTEMPTS, "crashes": CRASHES, "delta": 1.0, "time_limit": 10.0}
+        report = judge(history, final, **{**limits, **allowed})
+        assert not report.broken, str(report)
+        return report
+
+
+async def until(true: Callable[[], bool], what: str = "it", *, within: float = 20.0) -> None:
+    """Wait until something has happened."""
+    with anyio.move_on_after(within):
+        while not true():  # noqa: ASYNC110 - other processes and histories have no events
+            await anyio.sleep(0.005)
+        return
+    raise TimeoutError(f"{what}: not within {within:g} s")
+
+
+async def send(app: App, numbers: Iterable[int], *, task: str = "work", **arguments: Any) -> list[int]:
+    """Enqueue one after the other, as a program that takes no for an answer; which were answered with OK."""
+    stored: list[int] = []
+    for number in numbers:
+        try:
+            await app.tasks[task].enqueue(number, **arguments)
+        except (BrokerUnavailable, EnqueueUncertain):
+            await anyio.sleep(0.05)
+        else:
+            stored.append(number)
+    return stored
+
+
+# ── at the seam ──────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def held(url: str, *queues: str, lease: float = 30.0) -> AsyncIterator[tuple[Backend, Source]]:
+    """A backend, and a source on these queues or on "q"."""
+    async with open_backend(url) as backend, backend.consume(queues or ["q"], lease=lease) as source:
+        yield backend, source
+
+
+def key(queue: str, part: str) -> str:
+    """The name of one of a queue's keys."""
+    return f"tc:{{{queue}}}:{part}"
+
+
+async def calls(port: int, *names: str) -> int:
+    """How often clients and scripts have used these commands; without names: any."""
+    info: bytes = await command(port, "INFO", "commandstats")
+    found = re.findall(r"cmdstat_([a-z|_]+):calls=(\d+)", info.decode())
+    return sum(int(count) for name, count in found if not names or name in names)

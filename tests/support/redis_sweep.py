@@ -1,0 +1,26 @@
+"""One case of the sweep on a real broker, for a pool of processes: crash points are armed for a whole process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taskcore.testing.stage import Stage
+from taskcore.testing.sweep.child import dying
+from taskcore.testing.sweep.ground import Ledger
+from taskcore.testing.sweep.plan import Case, run
+
+
+def play(case: Case, url: str, folder: Path, lease: float, margin: float) -> str:
+    """Play it, its death in a process of its own; what is wrong, or nothing."""
+    path = folder / f"{case}.jsonl"
+    try:
+        run(
+            case,
+            lambda: Stage.at(url, lease=lease, margin=margin),
+            real_time=True,
+            dying=dying(url, path),
+            ledger=Ledger(path),
+        )
+    except Exception as error:
+        return f"{case}: {type(error).__name__}: {error}"
+    return ""
