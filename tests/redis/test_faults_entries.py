@@ -172,7 +172,7 @@ async def test_the_body_of_a_scheduled_job_vanishes(shared: RedisServer, caplog:
 # ── keys of another type ─────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("part", "slonzbjefdw")
+@pytest.mark.parametrize("part", "slnzbjefdw")
 async def test_a_key_of_another_type(own: RedisServer, part: str):
     """F53: whichever of our keys is somebody else's, nothing is done by halves, and the text says what to do."""
     async with held(own.url, "q", lease=0.6) as (backend, source):

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Carry out verdicts, each only if the lease is still the asker's. Copies are written before their original is deleted.
 -- ARGV: the number of acks, their leases …, their entries …, their ids …; then for every other verdict its
--- lease, entry, id, kind (r: retry, f: release, d: bury), time in ms, trail, reason
+-- lease, entry, id ('' if it is not a job of ours), kind (a: ack, r: retry, f: release, d: bury), ms, trail, reason
 -- Reply: the positions in this order, from 0, of those whose lease was lost; and the entries that have disappeared.
 local s, l, n, z, b, j, e, f, d, w = unpack(KEYS)
 -- A key of another type fails here, before anything is written.
@@ -66,6 +66,9 @@ for at = others, #ARGV, 7 do
     redis.call('ZADD', l, 0, entry)
     leases[#leases + 1] = lease
     ready = true
+  elseif kind == 'a' then
+    leases[#leases + 1], over[#over + 1] = lease, entry
+    if id ~= '' then ended[#ended + 1] = id end
   else
     local envelope = body(entry)
     if not envelope then
@@ -73,7 +76,7 @@ for at = others, #ARGV, 7 do
       lost[#lost + 1] = position
     elseif kind == 'd' then
       redis.call('XADD', d, '*', 'i', id, 'e', envelope, 't', trail, 'r', ARGV[at + 6])
-      ended[#ended + 1] = id
+      if id ~= '' then ended[#ended + 1] = id end
     elseif after > 0 and id ~= '' then
       later(id, after, trail, envelope)
     else

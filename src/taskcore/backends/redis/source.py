@@ -145,14 +145,15 @@ class RedisSource:
         return lost
 
     async def _settle(self, queue: str, part: Sequence[tuple[Delivery, Verdict]]) -> list[Delivery]:
-        acks = [delivery for delivery, verdict in part if type(verdict) is Ack]
+        # Nearly all verdicts are acks of jobs of ours; they travel as columns, the others one by one.
+        acks = [delivery for delivery, verdict in part if type(verdict) is Ack and delivery.receipt[2]]
         receipts = [delivery.receipt for delivery in acks]
         arguments: list[Any] = [len(acks), *(one[0] for one in receipts), *(one[1] for one in receipts)]
         arguments += [one[2] for one in receipts]
         others: list[Delivery] = []
         if len(acks) < len(part):
             for delivery, verdict in part:
-                if type(verdict) is not Ack:
+                if type(verdict) is not Ack or not delivery.receipt[2]:
                     others.append(delivery)
                     arguments += (*delivery.receipt, *_effect(verdict))
         [(lost, gone)] = await self._link.run(f"settle {self._name}", SETTLE, self._queues[queue].settle, arguments)
