@@ -1,0 +1,90 @@
+"""Sending jobs where they belong, and opening the queues that turn out not to be open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from taskcore.backend import Outgoing, Published, Refused
+from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq.messages import Parcel, parcel_of
+from taskcore.backends.rabbitmq.office import Office
+from taskcore.backends.rabbitmq.publisher import NOWHERE, Publisher
+from taskcore.backends.rabbitmq.registry import Registry
+from taskcore.backends.rabbitmq.topology import Topology
+from taskcore.logs import logger
+
+__all__ = ["Sender"]
+
+log = logger("taskcore.rabbitmq")
+
+
+class Sender:
+    """Publisher and topology together."""
+
+    def __init__(self, publisher: Publisher, topology: Topology, office: Office, registry: Registry) -> None:
+        self._publisher = publisher
+        self._topology = topology
+        self._office = office
+        self._registry = registry
+
+    def parcel(self, job: Outgoing, *, before: int = 0, of: bytes = b"") -> Parcel:
+        """A job on its way to its queue, now or later; see :func:`taskcore.backends.rabbitmq.messages.parcel_of`."""
+        if job.delay <= 0:
+            return parcel_of(names.JOBS, job.queue, job, before=before, of=of)
+        key = names.delay_key(job.queue, names.steps_of(min(job.delay, names.FAR)))
+        return parcel_of(names.SCHEDULE, key, job, before=before, of=of)
+
+    async def make(self, queue: str) -> int:
+        """The queue is there and as it should be; how many jobs are ready in it."""
+        counted = await self._office.count(names.jobs(queue))
+        if counted is None or not self._topology.knows(queue):
+            await self._topology.make(queue)
+        return counted[0] if counted is not None else 0
+
+    async def open(self, queue: str) -> None:
+        """Jobs reach the queue, as soon as it is old enough."""
+        await self._topology.open(queue, self._registry.add)
+
+    async def send(self, parcels: Sequence[Parcel], *, copies: bool = False) -> list[Published]:
+        """One answer for each, in order. Jobs for queues that are not open wait until they are.
+
+        :param copies: they are copies of jobs that are held: a full queue takes them a moment later.
+        :raises BrokerUnavailable: surely none of them was stored.
+        """
+        answers = await self._publisher.send(parcels)
+        if any(answer is NOWHERE for answer in answers):
+            await self._again(parcels, answers)
+        if copies and any(isinstance(answer, Refused) for answer in answers):
+            full = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
+            later = [_by_a_detour(parcels[index]) for index in full]
+            for index, answer in zip(full, await self._publisher.send(later), strict=True):
+                answers[index] = answer
+        return answers
+
+    async def _again(self, parcels: Sequence[Parcel], answers: list[Published]) -> None:
+        """Open the queues that are not open, and send once more what came back."""
+        returned = [index for index, answer in enumerate(answers) if answer is NOWHERE]
+        queues = {queue_of(parcels[index]) for index in returned}
+        for queue in queues:
+            self._topology.shut(queue)
+        await asyncio.gather(*(self.open(queue) for queue in queues))
+        again = await self._publisher.send([parcels[index] for index in returned])
+        for index, answer in zip(returned, again, strict=True):
+            answers[index] = answer
+
+
+def queue_of(parcel: Parcel) -> str:
+    """The queue that a message is meant for."""
+    if parcel.exchange == names.SCHEDULE:
+        return parcel.key.rpartition(".")[2].replace("/", ".")
+    return parcel.key.removeprefix(names.dead_letters("")) if not parcel.exchange else parcel.key
+
+
+def _by_a_detour(parcel: Parcel) -> Parcel:
+    """Through the shortest delay: there the copy is safe until its queue has room again."""
+    if parcel.exchange != names.JOBS:
+        return parcel
+    return msgspec.structs.replace(parcel, exchange=names.SCHEDULE, key=names.delay_key(parcel.key, 1))
