@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from taskcore.backends.rabbitmq.parts import Parts
 from taskcore.backends.rabbitmq.source import RabbitSource
 
 __all__ = ["RabbitAdmin"]
-
-PATIENCE, GLANCE = 0.5, 0.02  #: seconds to wait for somebody who looks through the dead letters, and between two looks
 
 
 class RabbitAdmin:
@@ -38,22 +35,14 @@ class RabbitAdmin:
         return sorted([queue for queue in known if await self._parts().office.count(names.jobs(queue)) is not None])
 
     async def stats(self, queue: str) -> QueueStats:
-        """How many jobs are ready and dead; held ones are those of this connection, scheduled ones cannot be seen."""
-        counted = await self._parts().office.count(names.jobs(queue))
-        dead = await self._dead(queue)
-        held = sum(source.held.get(queue, 0) for source in self._sources())
-        return QueueStats(ready=counted[0] if counted else 0, leased=held, scheduled=0, dead=dead)
+        """How many jobs are ready and dead; held ones are those of this connection, scheduled ones cannot be seen.
 
-    async def _dead(self, queue: str) -> int:
-        """Letters that somebody looks at this moment are not counted, so wait for him."""
-        until = asyncio.get_running_loop().time() + PATIENCE
-        while True:
-            counted = await self._parts().office.count(names.dead_letters(queue))
-            if counted is None:
-                return 0
-            if not counted[1] or asyncio.get_running_loop().time() > until:
-                return counted[0]
-            await asyncio.sleep(GLANCE)
+        Dead letters that somebody looks through in this moment are not counted.
+        """
+        office = self._parts().office
+        ready, dead = await office.count(names.jobs(queue)), await office.count(names.dead_letters(queue))
+        held = sum(source.held.get(queue, 0) for source in self._sources())
+        return QueueStats(ready=ready or 0, leased=held, scheduled=0, dead=dead or 0)
 
     async def purge(self, queue: str) -> int:
         """Forget all ready jobs; scheduled ones, and what was pushed to other connections, cannot be reached."""

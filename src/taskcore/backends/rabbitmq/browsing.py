@@ -1,7 +1,7 @@
 """Looking through a queue without taking anything away.
 
 The protocol has no way to look: whoever sees a message has it, until it is given back. So a queue that is looked
-through (dead letters, names) lets one reader in at a time, over all connections and processes, and each sees all of it.
+through (dead letters, names) has one reader at a time, over all connections and processes, and each sees all of it.
 What he does not drop goes back, in its order, when he leaves; also when he is killed.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -23,8 +23,8 @@ from taskcore.links.rabbitmq_wire import Lane
 __all__ = ["Reading", "Sheet", "browse"]
 
 WINDOW = 500  #: messages asked for at once
-GLANCE = 0.02  #: seconds between two looks whether there is more; in between, whoever looked before us gives back
-LOOKS = 2  #: looks that have to find nothing, one after the other
+LOOKS, LOOK = 40, 0.005  #: how often we look whether all is back, and seconds in between
+GLANCE = 0.1  #: seconds without a message, after which we look whether there is one
 
 
 class Sheet(msgspec.Struct, frozen=True):
@@ -36,24 +36,29 @@ class Sheet(msgspec.Struct, frozen=True):
 
 
 class Reading:
-    """One pass through a queue, from its head."""
+    """One pass through a queue, from its head.
 
-    def __init__(self, office: Office, queue: str) -> None:
+    :param there: how many messages there were when it began; what comes later is left to the next one.
+    """
+
+    def __init__(self, office: Office, queue: str, there: int) -> None:
         self._office = office
         self._queue = queue
+        self._there = there
         self._come: deque[Sheet] = deque()
         self._news = asyncio.Event()
         self._seen = 0
         self._why = ""
         self._consumer = ""
+        self.dropped = 0
         self.lane: Lane | None = None
 
     async def sheets(self) -> AsyncIterator[Sheet]:
         """Every message, oldest first."""
-        while True:
+        while self._seen < self._there:
             await self._ask_for_more()
             for _ in range(WINDOW):
-                if not self._come and not await self._more():
+                if self._seen == self._there or (not self._come and not await self._more()):
                     return
                 self._seen += 1
                 yield self._come.popleft()
@@ -61,6 +66,7 @@ class Reading:
     def drop(self, sheet: Sheet) -> None:
         """Take this one away."""
         if self.lane is not None:
+            self.dropped += 1
             self.lane.write(amqp.ack(self.lane.number, sheet.tag, multiple=False))
 
     async def _ask_for_more(self) -> None:
@@ -81,23 +87,20 @@ class Reading:
         return amqp.cancel(self.lane.number, self._consumer) if self._consumer and self.lane is not None else b""
 
     async def _more(self) -> bool:
-        """Whether another message comes: it is there, or somebody else is looking through it at the moment."""
-        looks = 0
+        """Wait for the next message; False if there is none, because the broker threw some away meanwhile."""
         while not self._come:
             self._news.clear()
             if self._why:
                 raise ConnectionError(self._why)
-            counted = await self._office.count(self._queue)
-            if self.lane is not None:
-                await self.lane.sync(self._office.link.address.timeout, WINDOW)  # what was on its way has come
-            if self._come:
-                break
-            looks = looks + 1 if counted is None or (counted[0] == 0 and counted[1] <= 1) else 0
-            if looks == LOOKS:
-                return False
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(GLANCE):
                     await self._news.wait()
+            except TimeoutError:
+                counted = await self._office.count(self._queue)
+                if self.lane is not None:
+                    await self.lane.sync(self._office.link.address.timeout, WINDOW)  # what was on its way has come
+                if not self._come and (counted is None or not counted):
+                    return False
         return True
 
     # ── what a lane tells ──
@@ -125,18 +128,24 @@ async def browse(office: Office, queue: str) -> AsyncIterator[Reading | None]:
 
     :raises BrokerUnavailable: it took too long, or the connection was lost; then nothing was taken away.
     """
-    if await office.count(queue) is None:
-        yield None
-        return
-    reading = Reading(office, queue)
+    within = office.link.address.timeout
     with office.link.errors(f"looking through {queue}"):
-        reading.lane = lane = await office.lane(reading)
-        try:
-            async with asyncio.timeout(office.link.address.timeout):
+        async with asyncio.timeout(within), office.alone(f"{queue}.reader"):
+            there = await office.count(queue)
+            if there is None:
+                yield None
+                return
+            reading = Reading(office, queue, there)
+            reading.lane = await office.lane(reading)
+            try:
                 yield reading
-                await _leave(reading, office.link.address.timeout)
-        finally:
-            await lane.close()
+                await _leave(reading, within)
+            finally:
+                await reading.lane.close()
+            for _ in range(LOOKS):  # the next reader counts what there is, so all of it has to be back
+                if (await office.count(queue) or 0) >= there - reading.dropped:
+                    break
+                await asyncio.sleep(LOOK)
 
 
 async def _leave(reading: Reading, within: float) -> None:

@@ -8,8 +8,9 @@
                                       nothing bound ─▶ tc.lost               its queue was deleted meanwhile
 
     tc.q.<queue>      the jobs            delivery limit as a safety net, over it ─▶ tc.dead.<queue>
-    tc.dead.<queue>   the dead letters    kept until dropped; one reader at a time
-    tc.queues         names of queues     because the protocol cannot list them; one reader at a time
+    tc.dead.<queue>   the dead letters    kept until dropped
+    tc.queues         names of queues     because the protocol cannot list them
+    <both>.reader     nothing             belongs to the connection that looks through them at the moment, as a lock
     tc.lost           jobs whose queue is gone; 30 days, the latest 100,000
 
 The key of a delayed job has 31 words of one bit, then the queue's name in one word: ``0.0. … .1.0.1.mail``. Delays are
@@ -113,8 +114,8 @@ def of_jobs(queue: str, options: Options) -> Arguments:
 
 
 def shared() -> Arguments:
-    """The arguments of a queue that is looked through, by one reader at a time."""
-    return {"x-queue-type": "quorum", "x-single-active-consumer": True, "x-delivery-limit": OFTEN}
+    """The arguments of a queue that is looked through."""
+    return {"x-queue-type": "quorum", "x-delivery-limit": OFTEN}
 
 
 def of_level(number: int) -> Arguments:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 
 from taskcore.links.rabbitmq import Link, whole
 from taskcore.links.rabbitmq_wire import Hearer, Lane, Wire
@@ -14,6 +17,8 @@ from taskcore.links.rabbitmq_wire import Hearer, Lane, Wire
 __all__ = ["Line", "Office"]
 
 T = TypeVar("T")
+
+TRY_AGAIN = (0.005, 0.03)  #: seconds, from and to, between two tries to be alone
 
 
 class Line:
@@ -64,6 +69,7 @@ class Office:
         self._line = Line(link, "admin")
         self._channel: Any = None
         self._one = asyncio.Lock()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def line(self) -> Line:
@@ -87,15 +93,15 @@ class Office:
         with self.link.errors(what):
             return await whole(answer(), self.link.address.timeout)
 
-    async def count(self, queue: str) -> tuple[int, int] | None:
-        """How many ready messages and how many consumers a queue has; None if there is no such queue."""
+    async def count(self, queue: str) -> int | None:
+        """How many ready messages a queue has; None if there is no such queue."""
 
-        async def question(channel: Any) -> tuple[int, int] | None:
+        async def question(channel: Any) -> int | None:
             try:
                 declared = await channel.queue_declare(queue, passive=True)
             except ChannelNotFoundEntity:
                 return None
-            return int(declared.message_count or 0), int(declared.consumer_count or 0)
+            return int(declared.message_count or 0)
 
         return await self.ask(f"looking at queue {queue}", question)
 
@@ -107,6 +113,31 @@ class Office:
 
         with self.link.errors("opening a channel"):
             return await whole(make(), self.link.address.timeout)
+
+    @asynccontextmanager
+    async def alone(self, name: str) -> AsyncIterator[None]:
+        """Nobody else is in such a block at the same time, in no process.
+
+        The lock is a queue that belongs to this connection, so it ends with it, whatever becomes of us.
+        """
+
+        async def take(channel: Any) -> bool:
+            try:
+                await channel.queue_declare(name, exclusive=True, auto_delete=True)
+            except ChannelLockedResource:
+                return False
+            return True
+
+        async def leave(channel: Any) -> None:
+            await channel.queue_delete(name)
+
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            while not await self.ask(f"waiting for {name}", take):  # noqa: ASYNC110 - the broker does not tell
+                await asyncio.sleep(random.uniform(*TRY_AGAIN))
+            try:
+                yield
+            finally:
+                await self.ask(f"leaving {name}", leave)
 
     async def close(self) -> None:
         """Hang up."""

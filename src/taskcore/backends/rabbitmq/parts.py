@@ -26,7 +26,8 @@ class Parts:
         self.office = Office(link)
         self.topology = Topology(self.office, options)
         self.registry = Registry(self.office, self.publisher)
-        self.sender = Sender(self.publisher, self.topology, self.office, self.registry)
+        limited = options.limit is not None
+        self.sender = Sender(self.publisher, self.topology, self.office, self.registry, is_limited=limited)
         self.letters = Letters(self.office, self.sender)
 
     async def close(self) -> None:

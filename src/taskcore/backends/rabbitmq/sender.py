@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -14,17 +15,22 @@ from taskcore.backends.rabbitmq.office import Office
 from taskcore.backends.rabbitmq.publisher import NOWHERE, Publisher
 from taskcore.backends.rabbitmq.registry import Registry
 from taskcore.backends.rabbitmq.topology import Topology
-from taskcore.logs import logger
 
 __all__ = ["Sender"]
 
-log = logger("taskcore.rabbitmq")
+AGAIN: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a job that was refused is sent again
 
 
 class Sender:
-    """Publisher and topology together."""
+    """Publisher and topology together.
 
-    def __init__(self, publisher: Publisher, topology: Topology, office: Office, registry: Registry) -> None:
+    :param is_limited: queues have a limit, so that a refusal means that one is full.
+    """
+
+    def __init__(
+        self, publisher: Publisher, topology: Topology, office: Office, registry: Registry, *, is_limited: bool
+    ) -> None:
+        self._is_limited = is_limited
         self._publisher = publisher
         self._topology = topology
         self._office = office
@@ -42,7 +48,11 @@ class Sender:
         counted = await self._office.count(names.jobs(queue))
         if counted is None or not self._topology.knows(queue):
             await self._topology.make(queue)
-        return counted[0] if counted is not None else 0
+        return counted or 0
+
+    async def look(self, queue: str) -> int | None:
+        """How many messages are ready in a queue of the broker."""
+        return await self._office.count(queue)
 
     async def open(self, queue: str) -> None:
         """Jobs reach the queue, as soon as it is old enough."""
@@ -57,6 +67,14 @@ class Sender:
         answers = await self._publisher.send(parcels)
         if any(answer is NOWHERE for answer in answers):
             await self._again(parcels, answers)
+        for pause in AGAIN if not self._is_limited else ():
+            refused = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
+            if not refused:
+                break
+            await asyncio.sleep(pause)  # its queue has no leader at the moment; where there is no limit, it is not full
+            again = await self._publisher.send([parcels[index] for index in refused])
+            for index, answer in zip(refused, again, strict=True):
+                answers[index] = answer
         if copies and any(isinstance(answer, Refused) for answer in answers):
             full = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
             later = [_by_a_detour(parcels[index]) for index in full]

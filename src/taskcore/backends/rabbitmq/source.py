@@ -50,7 +50,7 @@ POINTS: Final[dict[type[Verdict], str]] = {
 
 IDLE: Final = 0.1  #: seconds: what has come and nobody asks for goes back after so long
 FIRST: Final = 0.1  #: seconds that an earlier queue has to deliver what it is known to have
-AGAIN: Final = 0.2  #: seconds before a consumer that could not be started is tried once more
+AGAIN: Final = (0.1, 0.2, 0.4)  #: seconds before a consumer that could not be started is tried again
 LEAVING: Final = 2.0  #: seconds for giving back what was never handed out
 
 
@@ -68,7 +68,7 @@ class RabbitSource:
         self._sender = sender
         self._lease = lease
         self._news = asyncio.Event()
-        self._streams = [Stream(queue, counts=counts, news=self._news.set) for queue in queues]
+        self._streams = [Stream(queue, counts=counts, news=self._news.set, look=sender.look) for queue in queues]
         self._consuming = asyncio.Lock()
         self._asking = 0  # how many wait in ``receive``
         self._asked = 0.0  # when somebody last did
@@ -94,7 +94,7 @@ class RabbitSource:
                     await asyncio.sleep(0)
                     return batch
                 self._news.clear()
-                if any(stream.wants(limit) for stream in self._streams):
+                if any(stream.wants() for stream in self._streams):
                     await self._ensure(limit)
                     if any(stream.come for stream in self._streams):
                         continue
@@ -111,7 +111,7 @@ class RabbitSource:
         for stream in self._streams:
             while stream.come and len(batch) < limit:
                 batch.append(stream.hand_out(expires))
-            if len(batch) >= limit or (not batch and stream.wants(1)):
+            if len(batch) >= limit or (not batch and stream.wants()):
                 break
         if batch:
             self._after(self._lease, self._sweep)
@@ -119,13 +119,18 @@ class RabbitSource:
 
     async def _ensure(self, limit: int) -> None:
         """Consumers are there and may get so many jobs."""
-        with self._link.errors("consuming"):
+        # A queue that somebody else is making in this moment ends the connection of whoever consumes it.
+        for pause in AGAIN:
             try:
-                await whole(self._start(limit), self._link.address.timeout)
-            except (AMQPError, OSError):
-                # A queue that somebody else is making in this moment ends the connection of whoever consumes it.
-                await asyncio.sleep(AGAIN)
-                await whole(self._start(limit), self._link.address.timeout)
+                with self._link.errors("consuming"):
+                    return await whole(self._start(limit), self._link.address.timeout)
+            except BrokerUnavailable as error:
+                if not isinstance(error.__cause__, AMQPError | ConnectionError):
+                    raise
+                log.debug("consuming is tried again in %g s: %s", pause, error)
+            await asyncio.sleep(pause)
+        with self._link.errors("consuming"):
+            return await whole(self._start(limit), self._link.address.timeout)
 
     async def _start(self, limit: int) -> None:
         within = self._link.address.timeout
@@ -136,7 +141,7 @@ class RabbitSource:
             for stream in self._streams:
                 if stream.come:
                     return
-                if stream.wants(limit):
+                if stream.wants():
                     ready = await self._prepare(stream)
                     await stream.start(wire, min(limit, MOST), within)
                     if ready and stream is not self._streams[-1]:
@@ -194,7 +199,7 @@ class RabbitSource:
                 await stream.stop(within)
         kept = [stream.hand_out(float("inf")) for stream in self._streams for _ in range(len(stream.come))]
         if kept:
-            await self._settle([(delivery, Release()) for delivery in kept], within)
+            await self._carry_out([(delivery, Release()) for delivery in kept], within)
 
     # ── leases ──
 
@@ -240,6 +245,11 @@ class RabbitSource:
         return await whole(self._settle(batch, within), 4 * within) if batch else []
 
     async def _settle(self, batch: Sequence[tuple[Delivery, Verdict]], within: float) -> list[Delivery]:
+        if not self._asking and any(isinstance(verdict, Release) for _, verdict in batch):
+            await self.recall()  # or it would come straight back to us
+        return await self._carry_out(batch, within)
+
+    async def _carry_out(self, batch: Sequence[tuple[Delivery, Verdict]], within: float) -> list[Delivery]:
         lost: list[Delivery] = []
         mine: list[tuple[Held, Delivery, Verdict]] = []
         now = asyncio.get_running_loop().time()
@@ -313,6 +323,7 @@ class RabbitSource:
         with self._link.errors("acknowledging"):
             waiting = []
             for stream, tags in by_stream.items():
+                await stream.may_end.wait()
                 lane = stream.lane
                 if lane is not None:
                     frames = stream.end(tags)

@@ -6,8 +6,9 @@ source was asked for, and when nobody asks any more it is stopped, and what has 
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from taskcore.backend import Delivery
@@ -22,7 +23,7 @@ __all__ = ["Held", "Stream"]
 log = logger("taskcore.rabbitmq")
 
 MOST = 2_000  #: messages that a consumer asks for
-FEW = 32  #: up to here exactly as many as asked for; above, with some room to grow
+LOOKS, GLANCE = 50, 0.005  #: how often, and seconds in between, before a consumer is stopped although more may come
 
 COUNTED, BEFORE, ID = b"x-delivery-count", b"tc-before", b"tc-id"
 
@@ -60,7 +61,9 @@ class Stream:
     :param news: called when something has come, or the channel is gone.
     """
 
-    def __init__(self, queue: str, *, counts: bool, news: Callable[[], None]) -> None:
+    def __init__(
+        self, queue: str, *, counts: bool, news: Callable[[], None], look: Callable[[str], Awaitable[object]]
+    ) -> None:
         self.queue = queue
         self.turn = 0  # grows with each channel
         self.come: deque[tuple[int, bytes, bytes, bool]] = deque()
@@ -68,8 +71,11 @@ class Stream:
         self.lane: Lane | None = None
         self.prefetch = 0
         self.is_consuming = False
+        self.may_end = asyncio.Event()  # whether deliveries may be acknowledged now
+        self.may_end.set()
         self._counts = counts
         self._news = news
+        self._look = look
         self._consumers = 0
 
     @property
@@ -82,9 +88,9 @@ class Stream:
         """How many more messages the broker may push."""
         return self.prefetch - len(self.unsettled) if self.is_consuming and self.is_open else 0
 
-    def wants(self, limit: int) -> bool:
-        """Whether the consumer has to be started, or started anew with more room, so that ``limit`` jobs can come."""
-        return self.credit < 1 or (limit > 2 * self.prefetch and self.prefetch < MOST)
+    def wants(self) -> bool:
+        """Whether the consumer has to be started, or started anew with more room."""
+        return self.credit < 1
 
     # ── consuming ──
 
@@ -98,20 +104,32 @@ class Stream:
             lane.channel.on_consumer_cancel_callbacks.add(self._cancelled)
         if self.is_consuming:
             await self.stop(within)
-        room = len(self.unsettled) + limit
-        self.prefetch = min(room if room <= FEW else room * 3 // 2, 65_535)
+        self.prefetch = min(len(self.unsettled) + limit, 65_535)
         await lane.sync(within, self.prefetch)
         self._consumers += 1
         await lane.channel.basic_consume(names.jobs(self.queue), _nobody, consumer_tag=f"jobs {self._consumers}")
         self.is_consuming = lane is self.lane and not lane.is_closed
 
     async def stop(self, within: float) -> None:
-        """Stop consuming; what is held stays held. Afterwards nothing more comes."""
+        """Stop consuming; what is held stays held. Nothing is acknowledged meanwhile.
+
+        What the broker has pushed and we have not got when it hears of the stop, it takes back, and counts it. So first
+        all comes that may come: until there is no room for more, or nothing is left.
+        """
         lane = self.lane
-        if self.is_consuming and lane is not None and not lane.is_closed:
+        if not self.is_consuming or lane is None or lane.is_closed:
+            return
+        self.may_end.clear()
+        try:
+            for _ in range(LOOKS):
+                if self.credit < 1 or not await self._look(names.jobs(self.queue)):
+                    break
+                await asyncio.sleep(GLANCE)
+            await lane.sync(within, self.prefetch)  # what was on its way has come
             self.is_consuming = False
             await lane.channel.basic_cancel(f"jobs {self._consumers}")
-            await lane.sync(within, self.prefetch)  # what was on its way has come
+        finally:
+            self.may_end.set()
 
     async def close(self) -> None:
         """Close the channel; what is held goes back to the queue."""
