@@ -201,6 +201,8 @@ class Link:
         """Nothing of the client library leaves this block: its errors become BrokerUnavailable."""
         try:
             yield
+        except BrokerUnavailable:  # which is a ConnectionError, too
+            raise
         except (aiormq.exceptions.AMQPError, OSError, EOFError, TimeoutError, RuntimeError) as error:
             raise BrokerUnavailable(
                 f"{what} failed: RabbitMQ at {self.address.url}",

@@ -22,7 +22,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, assert_never
 
 import msgspec
-from aiormq.exceptions import AMQPError
 
 from taskcore.backend import Delivery, Outgoing, Stored
 from taskcore.backends.rabbitmq import names
@@ -125,8 +124,8 @@ class RabbitSource:
                 with self._link.errors("consuming"):
                     return await whole(self._start(limit), self._link.address.timeout)
             except BrokerUnavailable as error:
-                if not isinstance(error.__cause__, AMQPError | ConnectionError):
-                    raise
+                if error.__cause__ is None or isinstance(error.__cause__, TimeoutError):
+                    raise  # it cannot be reached
                 log.debug("consuming is tried again in %g s: %s", pause, error)
             await asyncio.sleep(pause)
         with self._link.errors("consuming"):
