@@ -14,8 +14,10 @@ import msgspec
 from taskcore.backend import Features, Outgoing, Published, Refused
 from taskcore.backends.rabbitmq import names, options
 from taskcore.backends.rabbitmq.admin import RabbitAdmin
+from taskcore.backends.rabbitmq.diagnosis import diagnose
 from taskcore.backends.rabbitmq.parts import Parts
 from taskcore.backends.rabbitmq.source import RabbitSource
+from taskcore.diagnosis import Diagnosis
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.rabbitmq import Link, parse
 from taskcore.logs import logger
@@ -106,6 +108,10 @@ class RabbitBackend:
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[RabbitSource]:
         """A source on these queues, earlier queues first."""
         return self._consuming(tuple(queues), lease)
+
+    async def diagnose(self) -> Diagnosis:
+        """What the server says about itself; see :class:`taskcore.diagnosis.Diagnosable`."""
+        return await diagnose(self._opened(), self._options, self._features.durability)
 
     @asynccontextmanager
     async def _consuming(self, queues: tuple[str, ...], lease: float) -> AsyncIterator[RabbitSource]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import nsmallest
 
 from taskcore.backend import DUPLICATE, Letter, Published, Stored
 from taskcore.backends.rabbitmq import names
@@ -14,6 +15,8 @@ from taskcore.points import point
 
 __all__ = ["Letters"]
 
+SOME = 100  #: letters that may be kept in memory beyond those of a page
+
 WHEN, OF = b"tc-when", b"tc-of"
 DIED, DIED_WHEN = b"x-death.reason", b"x-death.time"
 
@@ -21,8 +24,8 @@ DIED, DIED_WHEN = b"x-death.reason", b"x-death.time"
 class Letters:
     """The dead letters of all queues.
 
-    A letter's id is ``<when>.<message>.<queue>``, so that it can be found, and so that the place of one that is gone is
-    still known.
+    A letter's id is ``<when>.<message>.<queue>``, so that it can be found, so that ids are in the order of their times,
+    and so that the place of one that is gone is still known.
     """
 
     def __init__(self, office: Office, sender: Sender) -> None:
@@ -30,11 +33,12 @@ class Letters:
         self._sender = sender
 
     async def page(self, queue: str, limit: int, after: str | None) -> Sequence[Letter]:
-        """Up to ``limit`` letters behind a letter, oldest first."""
+        """Up to ``limit`` letters behind a letter, oldest first.
+
+        Each page looks at all of them, because the broker does not keep their order when they are given back.
+        """
         found: list[Letter] = []
         twins: set[bytes] = set()
-        older: list[Letter] = []  # what was skipped although ``after`` has not been seen yet
-        behind = after is None
         async with browse(self._office, names.dead_letters(queue)) as reading:
             if reading is None:
                 return []
@@ -46,16 +50,11 @@ class Letters:
                         continue
                     twins.add(of)
                 letter = letter_of(sheet, queue)
-                if behind:
+                if after is None or letter.id > after:
                     found.append(letter)
-                    if len(found) == limit:
-                        break
-                elif letter.id == after:
-                    behind = True
-                    older.clear()
-                elif after is not None and letter.id > after and len(older) < limit:
-                    older.append(letter)
-        return found if behind else older
+                if len(found) > 2 * limit + SOME:
+                    found = nsmallest(limit, found, key=_id)
+        return nsmallest(limit, found, key=_id)
 
     async def one(self, letter_id: str) -> Letter | None:
         """One letter."""
@@ -98,7 +97,7 @@ def letter_of(sheet: Sheet, queue: str) -> Letter:
     """A message in the queue of dead letters, whoever put it there."""
     properties = sheet.properties
     envelope, trail, reason = split(properties, sheet.body)
-    when = whole_number(properties, WHEN) or 1000 * whole_number(properties, DIED_WHEN)
+    when = whole_number(properties, WHEN) or 1_000_000 * whole_number(properties, DIED_WHEN)
     died = properties.headers.get(DIED)
     if reason:
         text = reason.decode(errors="replace")
@@ -106,15 +105,18 @@ def letter_of(sheet: Sheet, queue: str) -> Letter:
         text = "delivery limit: handed out again and again, and never settled"
     else:
         text = f"put here by the broker: {died.decode(errors='replace')}" if isinstance(died, bytes) else "unknown"
-    message = properties.message_id.hex() if b"." in properties.message_id[:1] else _plain(properties.message_id)
     return Letter(
-        id=f"{when:013x}.{message}.{queue}",
+        id=f"{when:014x}.{_plain(properties.message_id)}.{queue}",
         queue=queue,
         envelope=envelope,
         trail=trail,
         reason=text,
-        when=when / 1000,
+        when=when / 1_000_000,
     )
+
+
+def _id(letter: Letter) -> str:
+    return letter.id
 
 
 def _plain(message_id: bytes) -> str:

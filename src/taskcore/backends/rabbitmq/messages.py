@@ -5,7 +5,7 @@
                tc-id                  the job's id
                tc-before              redeliveries of earlier copies, which giving back must not forget
                tc-of                  the message that this one is a copy of
-               tc-queue, tc-when      dead letters: where it died, and when, in milliseconds since the epoch
+               tc-when                dead letters: when it died, in microseconds since the epoch
     id         of this one message: two copies of a job have two
 
 Whatever stands in a message that is not ours, this file finds something in it and never fails.
@@ -13,6 +13,7 @@ Whatever stands in a message that is not ours, this file finds something in it a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import msgspec
@@ -20,7 +21,7 @@ import msgspec
 from taskcore.backend import Outgoing
 from taskcore.links.amqp import Properties, Value
 
-__all__ = ["Parcel", "parcel_of", "split", "whole_number"]
+__all__ = ["Parcel", "parcel_of", "split", "stamp", "whole_number"]
 
 TRAIL, REASON = b"tc-trail", b"tc-reason"
 
@@ -52,6 +53,16 @@ def parcel_of(
     if of:
         headers["tc-of"] = of
     return Parcel(exchange, key, headers, job.envelope + job.trail + reason if job.trail or reason else job.envelope)
+
+
+_latest = 0
+
+
+def stamp() -> int:
+    """Now, in microseconds since the epoch; never the same twice in one process."""
+    global _latest  # noqa: PLW0603 - one clock for the whole process
+    _latest = max(time.time_ns() // 1000, _latest + 1)
+    return _latest
 
 
 def split(properties: Properties, body: bytes) -> tuple[bytes, bytes, bytes]:

@@ -26,8 +26,7 @@ class Parts:
         self.office = Office(link)
         self.topology = Topology(self.office, options)
         self.registry = Registry(self.office, self.publisher)
-        limited = options.limit is not None
-        self.sender = Sender(self.publisher, self.topology, self.office, self.registry, is_limited=limited)
+        self.sender = Sender(self.publisher, self.topology, self.office, self.registry, limit=options.limit)
         self.letters = Letters(self.office, self.sender)
 
     async def close(self) -> None:

@@ -22,7 +22,7 @@ from taskcore.links import amqp
 from taskcore.links.rabbitmq import Link, whole
 from taskcore.links.rabbitmq_wire import Lane
 
-__all__ = ["NOWHERE", "Publisher"]
+__all__ = ["LARGEST", "NOWHERE", "Publisher", "unavailable"]
 
 AT_ONCE = 1 << 20  #: bytes written before we look whether the server keeps up
 LARGEST = 16 * 1024 * 1024 - 4096  #: bytes: from version 4 on the server closes the channel above it
@@ -69,7 +69,9 @@ class _Confirms:
 
     def confirmed(self, tag: int, *, multiple: bool, stored: bool) -> None:
         """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
-        answer: Published = STORED if stored else Refused("the broker refused it: its queue is full")
+        answer: Published = (
+            STORED if stored else Refused("the broker refused it: its queue is full, or has no leader at the moment")
+        )
         tags: Iterable[int] = (tag,)
         if multiple:
             tags = []
@@ -140,6 +142,12 @@ class Publisher:
                 if answer is None:
                     batch.answers[index] = Uncertain(why)
         return [answer for answer in batch.answers if answer is not None]
+
+    async def renew(self) -> None:
+        """Send through another channel from now on."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            await lane.close()
 
     async def close(self) -> None:
         """Hang up."""

@@ -8,29 +8,30 @@ from typing import Final
 
 import msgspec
 
-from taskcore.backend import Outgoing, Published, Refused
+from taskcore.backend import Outgoing, Published, Refused, Uncertain
 from taskcore.backends.rabbitmq import names
 from taskcore.backends.rabbitmq.messages import Parcel, parcel_of
 from taskcore.backends.rabbitmq.office import Office
-from taskcore.backends.rabbitmq.publisher import NOWHERE, Publisher
+from taskcore.backends.rabbitmq.publisher import LARGEST, NOWHERE, Publisher
 from taskcore.backends.rabbitmq.registry import Registry
 from taskcore.backends.rabbitmq.topology import Topology
 
 __all__ = ["Sender"]
 
+GONE: Final = "no exchange"  #: how the server says that ours is not there: somebody has restarted it without its data
 AGAIN: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a job that was refused is sent again
 
 
 class Sender:
     """Publisher and topology together.
 
-    :param is_limited: queues have a limit, so that a refusal means that one is full.
+    :param limit: ready jobs of a queue, above which the broker refuses more.
     """
 
     def __init__(
-        self, publisher: Publisher, topology: Topology, office: Office, registry: Registry, *, is_limited: bool
+        self, publisher: Publisher, topology: Topology, office: Office, registry: Registry, *, limit: int | None
     ) -> None:
-        self._is_limited = is_limited
+        self._limit = limit
         self._publisher = publisher
         self._topology = topology
         self._office = office
@@ -65,22 +66,41 @@ class Sender:
         :raises BrokerUnavailable: surely none of them was stored.
         """
         answers = await self._publisher.send(parcels)
+        if any(isinstance(answer, Uncertain) and GONE in answer.why for answer in answers):
+            await self._topology.lay_again()
         if any(answer is NOWHERE for answer in answers):
             await self._again(parcels, answers)
-        for pause in AGAIN if not self._is_limited else ():
-            refused = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
-            if not refused:
-                break
-            await asyncio.sleep(pause)  # its queue has no leader at the moment; where there is no limit, it is not full
-            again = await self._publisher.send([parcels[index] for index in refused])
-            for index, answer in zip(refused, again, strict=True):
-                answers[index] = answer
+        await self._insist(parcels, answers)
         if copies and any(isinstance(answer, Refused) for answer in answers):
             full = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
             later = [_by_a_detour(parcels[index]) for index in full]
             for index, answer in zip(full, await self._publisher.send(later), strict=True):
                 answers[index] = answer
         return answers
+
+    async def _insist(self, parcels: Sequence[Parcel], answers: list[Published]) -> None:
+        """A refusal means that the queue is full, or that it has no leader at the moment; then it is sent again.
+
+        A channel that has sent to a leader who died goes on refusing for ever, so that another one is taken.
+        """
+        for pause in AGAIN:
+            refused = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
+            full = {queue for queue in {queue_of(parcels[index]) for index in refused} if await self._is_full(queue)}
+            refused = [index for index in refused if queue_of(parcels[index]) not in full and _may_pass(parcels[index])]
+            if not refused:
+                return
+            await asyncio.sleep(pause)
+            await self._publisher.renew()
+            again = await self._publisher.send([parcels[index] for index in refused])
+            for index, answer in zip(refused, again, strict=True):
+                answers[index] = answer
+
+    async def _is_full(self, queue: str) -> bool:
+        """Whether its limit is reached, as far as it can be seen."""
+        if self._limit is None:
+            return False
+        ready = await self._office.count(names.jobs(queue))
+        return ready is not None and ready >= self._limit
 
     async def _again(self, parcels: Sequence[Parcel], answers: list[Published]) -> None:
         """Open the queues that are not open, and send once more what came back."""
@@ -99,6 +119,11 @@ def queue_of(parcel: Parcel) -> str:
     if parcel.exchange == names.SCHEDULE:
         return parcel.key.rpartition(".")[2].replace("/", ".")
     return parcel.key.removeprefix(names.dead_letters("")) if not parcel.exchange else parcel.key
+
+
+def _may_pass(parcel: Parcel) -> bool:
+    """Whether the broker would take it in better times."""
+    return len(parcel.body) <= LARGEST
 
 
 def _by_a_detour(parcel: Parcel) -> Parcel:

@@ -17,7 +17,6 @@ follows them on the channel and is answered proves that they were heard.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, assert_never
 
@@ -25,7 +24,7 @@ import msgspec
 
 from taskcore.backend import Delivery, Outgoing, Stored
 from taskcore.backends.rabbitmq import names
-from taskcore.backends.rabbitmq.messages import Parcel, parcel_of
+from taskcore.backends.rabbitmq.messages import Parcel, parcel_of, stamp
 from taskcore.backends.rabbitmq.office import Line
 from taskcore.backends.rabbitmq.publisher import unavailable
 from taskcore.backends.rabbitmq.sender import Sender
@@ -309,8 +308,7 @@ class RabbitSource:
                 letter = parcel_of(
                     "", names.dead_letters(job.queue), job, of=held.message_id, reason=reason.encode(errors="replace")
                 )
-                when = {"tc-when": time.time_ns() // 1_000_000, "tc-queue": job.queue, "tc-before": held.redeliveries}
-                return msgspec.structs.replace(letter, headers={**letter.headers, **when})
+                return msgspec.structs.replace(letter, headers={**letter.headers, "tc-when": stamp()})
             case _:
                 assert_never(verdict)
 

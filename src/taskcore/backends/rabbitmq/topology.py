@@ -54,6 +54,14 @@ class Topology:
         await self._queue(names.LOST, names.of_lost())
         await self._bind(names.LOST, names.LOST, "")
 
+    async def lay_again(self) -> None:
+        """Somebody has taken it away: what we knew is not true any more."""
+        log.warning("the exchanges of this virtual host are gone: was it reset? They are made again")
+        self._known.clear()
+        self._open.clear()
+        self._levels_known = None
+        await self.lay()
+
     async def make(self, queue: str) -> None:
         """A queue and its dead letters, not open yet; and a look whether they are as they should be.
 

@@ -3,9 +3,11 @@
 FlakyBackend · FlakyStore     fail, delay, lose the reply, do it twice, out of order
 ChaosProxy                    between client and server: cut, hang, slow down, byte by byte
 RedisServer, NatsServer, …    private servers to kill, stop, restart
+RabbitCluster                 three nodes that know each other
 WorkerProcess                 a real worker in a process of its own
 """
 
+from taskcore.testing.faults.cluster import RabbitCluster
 from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
 from taskcore.testing.faults.processes import WorkerProcess
 from taskcore.testing.faults.proxy import ChaosProxy
@@ -20,6 +22,7 @@ __all__ = [
     "FlakyStore",
     "Hang",
     "NatsServer",
+    "RabbitCluster",
     "RabbitServer",
     "RedisServer",
     "Reorder",
