@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from taskcore.testing.model.machine import REAL_TIME, machine
 from taskcore.testing.model.play import playing
 
-EXAMPLES = settings(REAL_TIME, max_examples=10, stateful_step_count=12, derandomize=True, database=None)
+EXAMPLES = settings(  # what fails here is told as it was; shrinking it in real time would take an hour
+    REAL_TIME, max_examples=10, stateful_step_count=12, derandomize=True, database=None, phases=(Phase.generate,)
+)
 
 
 @pytest.mark.timeout(180)

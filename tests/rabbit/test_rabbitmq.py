@@ -124,10 +124,17 @@ def foreign(channel, queue, headers, *, flags=0, rest=b"", body=b"foreign"):
 class Deaf:
     """Hears nothing."""
 
-    def delivered(self, *_, **__): ...
-    def confirmed(self, *_, **__): ...
-    def returned(self, *_, **__): ...
-    def closed(self, *_): ...
+    def delivered(self, *_, **__):
+        """Nothing is consumed."""
+
+    def confirmed(self, *_, **__):
+        """Nothing is confirmed."""
+
+    def returned(self, *_, **__):
+        """Nothing is returned."""
+
+    def closed(self, *_):
+        """It does not matter."""
 
 
 STRANGE = {
@@ -142,7 +149,7 @@ STRANGE = {
 
 @pytest.mark.parametrize("what", STRANGE)
 async def test_what_cannot_be_decoded_harms_nobody(url, what):
-    """Properties that end the client library's connection are handed out with their body, and so are neighbours (F51)."""
+    """Properties that end the client library's connection are handed out with their body, as are neighbours (F51)."""
     queue = "strange"
     headers, flags, rest = STRANGE[what]
     async with RabbitBackend(url) as backend:
@@ -225,7 +232,7 @@ async def test_what_the_broker_buries_is_a_letter(node, url):
         await anyio.sleep(0.2)
     async with RabbitBackend(url) as backend:
         with anyio.fail_after(10):
-            while not (letters := await backend.admin.letters("limited", limit=5)):
+            while not (letters := await backend.admin.letters("limited", limit=5)):  # noqa: ASYNC110 - no event
                 await anyio.sleep(0.1)
         assert letters[0].envelope == b"tired"
         assert letters[0].reason.startswith("delivery limit")
@@ -255,7 +262,7 @@ async def test_what_nobody_asks_for_goes_to_others(url):
 
 
 async def test_after_a_cut_nothing_stale_is_handed_out(node):
-    """Jobs that came through a connection that is lost are never handed out, and settling them changes nothing (F36)."""
+    """Jobs that came through a lost connection are never handed out, and settling them changes nothing (F36)."""
     async with ChaosProxy("127.0.0.1", node.port) as proxy:
         url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?settle=0.1&timeout=3"
         async with RabbitBackend(url) as backend:

@@ -1,4 +1,4 @@
-"""A store for brokers that have none: SQLite's, if its adapter is here, else one in memory that all connections share."""
+"""A store for brokers that have none: SQLite's, if its adapter is here, else one in memory for all connections."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ import aiormq.exceptions
 import msgspec
 
 from taskcore.errors import BrokerUnavailable, InvalidURL
-from taskcore.links.loops import require_asyncio
 from taskcore.links.rabbitmq_wire import Wire
 from taskcore.text import mask_url
 
@@ -148,10 +147,7 @@ def _number(name: str, text: str, low: float, high: float, problems: list[str], 
 
 
 class Link:
-    """Opens connections to one address.
-
-    :raises FeatureRefused: at the first connection, if the loop is not asyncio's (TC501).
-    """
+    """Opens connections to one address."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -163,7 +159,6 @@ class Link:
         :param purpose: what the server's own tools show as its name.
         :raises BrokerUnavailable: none of them does, or we may not come in.
         """
-        require_asyncio("amqp", "aiormq")
         address, facts = self.address, list[str]()
         for turn in range(len(address.nodes)):
             index = (self._first + turn) % len(address.nodes)

@@ -19,6 +19,7 @@ from taskcore.backends.rabbitmq.parts import Parts
 from taskcore.backends.rabbitmq.source import RabbitSource
 from taskcore.diagnosis import Diagnosis
 from taskcore.errors import BrokerUnavailable
+from taskcore.links.loops import require_asyncio
 from taskcore.links.rabbitmq import Link, parse
 from taskcore.logs import logger
 
@@ -81,7 +82,9 @@ class RabbitBackend:
         """Connect, and make what every app of the virtual host needs.
 
         :raises BrokerUnavailable: it cannot be reached, or something else has one of our names.
+        :raises FeatureRefused: the loop is not asyncio's (TC501).
         """
+        require_asyncio("amqp", "aiormq")
         self._parts = parts = Parts(self._link, self._options)
         try:
             await parts.topology.lay()

@@ -95,8 +95,7 @@ def _timeout(version: tuple[int, ...], options: Options) -> Fact:
     return Fact(
         name="time limit",
         level="warn",
-        text="the broker takes a job back that runs for longer than its consumer_timeout, 30 minutes by default, and this "
-        "version has no other limit for single queues",
+        text="the broker takes a job back that runs for longer than the node's consumer_timeout, 30 minutes by default",
         fix="consumer_timeout = 86400000 in rabbitmq.conf, if tasks run longer",
     )
 

@@ -28,6 +28,7 @@ AT_ONCE = 1 << 20  #: bytes written before we look whether the server keeps up
 LARGEST = 16 * 1024 * 1024 - 4096  #: bytes: from version 4 on the server closes the channel above it
 PLACES = 4096  #: exchanges and keys whose first frame is kept packed
 
+REFUSED = Refused("the broker refused it: its queue is full, or has no leader at the moment")
 NOWHERE = Refused("nothing is bound for it")  #: returned by the server; the caller may open the queue and send again
 
 
@@ -69,9 +70,7 @@ class _Confirms:
 
     def confirmed(self, tag: int, *, multiple: bool, stored: bool) -> None:
         """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
-        answer: Published = (
-            STORED if stored else Refused("the broker refused it: its queue is full, or has no leader at the moment")
-        )
+        answer: Published = STORED if stored else REFUSED
         tags: Iterable[int] = (tag,)
         if multiple:
             tags = []

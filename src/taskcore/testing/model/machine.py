@@ -238,7 +238,9 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def repeatable(self) -> list[Tale]:
-        """Jobs whose id may be sent again: still there, or ended a moment ago."""
+        """Jobs whose id may be sent again: still there, or ended a moment ago; where a broker notices that at all."""
+        if self.play.world.stage.features.dedup == "absent":
+            return []
         lately = self.play.now() - self.play.world.stage.features.dedup_window / 2
         return [
             tale
