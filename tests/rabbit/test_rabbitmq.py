@@ -28,9 +28,12 @@ async def raw(node, *commands):
     """What another program does, with the client library as it is."""
     import aiormq  # noqa: PLC0415 - only here
 
-    async with aiormq.connect(node.url) as connection:
+    connection = await aiormq.connect(node.url)
+    try:
         channel = await connection.channel()
         return [await command(channel) for command in commands]
+    finally:
+        await connection.close()
 
 
 # ── arguments ────────────────────────────────────────────────────────────────────────────────────
@@ -133,6 +136,9 @@ class Deaf:
     def returned(self, *_, **__):
         """Nothing is returned."""
 
+    def cancelled(self):
+        """Nothing is consumed."""
+
     def closed(self, *_):
         """It does not matter."""
 
@@ -171,6 +177,22 @@ async def test_what_cannot_be_decoded_harms_nobody(url, what):
         letters = await backend.admin.letters(queue, limit=10)
         assert {letter.envelope for letter in letters} == {b"before", b"foreign", b"after"}
         await backend.admin.delete(queue)
+
+
+async def test_a_queue_that_is_deleted_under_a_worker_is_made_again(node, url):
+    """Deleted by hand while somebody waits for jobs: the next job is stored and comes (F24)."""
+    async with RabbitBackend(url) as backend:
+        await backend.publish([Outgoing("gone", "1", b"before")])
+        async with backend.consume(["gone"], lease=60) as source:
+            [delivery] = await source.receive(1)
+            await source.settle([(delivery, ACK)])
+            await raw(node, lambda channel: channel.queue_delete(names.jobs("gone")))
+            await backend.publish([Outgoing("gone", "2", b"after")])  # makes it anew, before anybody is told
+            with anyio.fail_after(15):
+                [delivery] = await source.receive(1)
+            assert delivery.envelope == b"after"
+            await source.settle([(delivery, ACK)])
+        await backend.admin.delete("gone")
 
 
 # ── letters ──────────────────────────────────────────────────────────────────────────────────────

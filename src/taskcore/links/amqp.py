@@ -19,6 +19,7 @@ __all__ = [
     "ACK",
     "BLOCKED",
     "BODY",
+    "CANCEL",
     "CHANNEL_CLOSE",
     "DELIVER",
     "END",
@@ -53,6 +54,7 @@ HEAD: Final = struct.Struct(">BHI")  #: type, channel, size
 
 #: Methods that the fast path meets: class and method in one number.
 CHANNEL_CLOSE: Final = 20 << 16 | 40
+CANCEL: Final = 60 << 16 | 30
 QOS_OK: Final = 60 << 16 | 11
 RETURN: Final = 60 << 16 | 50
 DELIVER: Final = 60 << 16 | 60

@@ -46,6 +46,9 @@ class Hearer(Protocol):
     def returned(self, properties: bytes, why: str) -> None:
         """A message that was published has nowhere to go; its confirm follows."""
 
+    def cancelled(self) -> None:
+        """The server has ended a consumer of the lane: its queue is gone, or moves."""
+
     def closed(self, why: str) -> None:
         """The lane is closed, for whatever reason; called once."""
 
@@ -328,6 +331,8 @@ class Lane:
             if self._answers and not (answer := self._answers.pop(0)).done():
                 answer.set_result(None)
         else:
+            if code == amqp.CANCEL:
+                self._hearer.cancelled()
             if code == amqp.CHANNEL_CLOSE:
                 self.lose("the server closed the channel: " + payload[7 : 7 + payload[6]].decode(errors="replace"))
             return False

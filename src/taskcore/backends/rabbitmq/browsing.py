@@ -116,6 +116,10 @@ class Reading:
     def returned(self, properties: bytes, why: str) -> None:
         """Nothing is published here."""
 
+    def cancelled(self) -> None:
+        """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
+        self.closed("the queue was deleted meanwhile")
+
     def closed(self, why: str) -> None:
         """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
         self._why = why

@@ -91,6 +91,9 @@ class _Confirms:
             if found is not None:
                 found[0].answer(found[1], NOWHERE)
 
+    def cancelled(self) -> None:
+        """Nothing is consumed here."""
+
     def closed(self, why: str) -> None:
         """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
         for batch, index in self._open.values():

@@ -49,6 +49,8 @@ POINTS: Final[dict[type[Verdict], str]] = {
 IDLE: Final = 0.1  #: seconds: what has come and nobody asks for goes back after so long
 FIRST: Final = 0.1  #: seconds that an earlier queue has to deliver what it is known to have
 AGAIN: Final = (0.1, 0.2, 0.4)  #: seconds before a consumer that could not be started is tried again
+SILENCE: Final = 5.0  #: seconds without any job, after which we look whether there is one …
+LOOKS: Final = 3  #: … and how often it has to be there before we doubt our consumer
 LEAVING: Final = 2.0  #: seconds for giving back what was never handed out
 
 
@@ -96,7 +98,8 @@ class RabbitSource:
                     await self._ensure(limit)
                     if any(stream.come for stream in self._streams):
                         continue
-                await self._news.wait()
+                if not await self._hear():
+                await self._doubt()
         finally:
             self._asking -= 1
             self._asked = loop.time()
@@ -114,6 +117,33 @@ class RabbitSource:
         if batch:
             self._after(self._lease, self._sweep)
         return batch
+
+    async def _hear(self) -> bool:
+        """Wait for news; False if there is none for a while."""
+        try:
+            async with asyncio.timeout(SILENCE):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _doubt(self) -> None:
+        """Nothing came for a while: is nothing there, or has the broker forgotten our consumer?
+
+        It does, without a word, when a queue is deleted and made again in the same moment.
+        """
+        with self._link.errors("looking for jobs"):
+            for stream in self._streams:
+                for _ in range(LOOKS):
+                    ready = await self._sender.look(names.jobs(stream.queue))
+                    if not ready or stream.come or stream.credit < 1:
+                        break
+                    await asyncio.sleep(AGAIN[0])
+                else:
+                    log.warning("queue %s has jobs and sends us none: consuming it anew", stream.queue)
+                    stream.is_consuming = False
+                    if not stream.unsettled:
+                        await whole(stream.close(), self._link.address.timeout)
 
     async def _ensure(self, limit: int) -> None:
         """Consumers are there and may get so many jobs."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
 
 from taskcore.backend import Delivery
 from taskcore.backends.rabbitmq import names
@@ -101,7 +100,6 @@ class Stream:
             self.turn += 1
             lane = self.lane = await wire.lane(_Turn(self, self.turn))
             self.is_consuming = False
-            lane.channel.on_consumer_cancel_callbacks.add(self._cancelled)
         if self.is_consuming:
             await self.stop(within)
         self.prefetch = min(len(self.unsettled) + limit, 65_535)
@@ -136,7 +134,8 @@ class Stream:
         if self.lane is not None:
             await self.lane.close()
 
-    async def _cancelled(self, _: Any) -> None:
+    def cancelled(self) -> None:
+        """The broker stopped the consumer."""
         log.warning("RabbitMQ stopped our consumer of queue %s: was the queue deleted?", self.queue)
         self.is_consuming = False
         self._news()
@@ -211,6 +210,10 @@ class _Turn:
 
     def returned(self, properties: bytes, why: str) -> None:
         """Nothing is published here."""
+
+    def cancelled(self) -> None:
+        """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
+        self._stream.cancelled()
 
     def closed(self, why: str) -> None:
         """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
