@@ -99,7 +99,7 @@ class RabbitSource:
                     if any(stream.come for stream in self._streams):
                         continue
                 if not await self._hear():
-                await self._doubt()
+                    await self._doubt()
         finally:
             self._asking -= 1
             self._asked = loop.time()
