@@ -128,7 +128,7 @@ class RabbitSource:
         return True
 
     async def _doubt(self) -> None:
-        """Nothing came for a while: is nothing there, or has the broker forgotten our consumer?
+        """Nothing came for a while: either nothing is there, or the broker has forgotten our consumer.
 
         It does, without a word, when a queue is deleted and made again in the same moment.
         """

@@ -185,7 +185,7 @@ async def late_by_a_hair_never_counts_twice(stage: Stage) -> None:
 
         async def settle_around(end: float, number: int, delivery: Delivery) -> None:
             await anyio.sleep_until(end + (number - 12) * 0.001)
-            lost = await holder.settle([(delivery, ACK)])  # not in one line: others count meanwhile
+            lost = await holder.settle([(delivery, ACK)])  # not in the sum: it would be begun before and end behind
             believed[delivery.envelope] += not lost
 
         async def inherit() -> None:

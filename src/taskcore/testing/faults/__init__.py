@@ -7,10 +7,10 @@ RabbitCluster                 three nodes that know each other
 WorkerProcess                 a real worker in a process of its own
 """
 
-from taskcore.testing.faults.cluster import RabbitCluster
 from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
 from taskcore.testing.faults.processes import WorkerProcess
 from taskcore.testing.faults.proxy import ChaosProxy
+from taskcore.testing.faults.rabbit_cluster import RabbitCluster
 from taskcore.testing.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
 
 __all__ = [
