@@ -76,6 +76,8 @@ def _meanings() -> dict[str, str]:
         "locate": "a job can be found by its id",
         "dead_letters": "dead letters can be read, replayed, dropped",
         "atomic_retry": "retry copy and end of the old one in one step",
+        "counts": "every job is counted, wherever it is",
+        "new_queue": "the first job of a new queue waits for",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 
 import anyio
@@ -329,3 +330,51 @@ async def test_a_silent_connection_is_noticed(node):
                             await anyio.sleep(0.1)
                 assert not await source.settle([(found[0], ACK)])
             await backend.admin.delete("silent")
+
+
+async def test_a_flapping_link_loses_nothing_and_leaks_nothing(node):
+    """Cut again and again under load: what was confirmed comes, and no task stays behind (F41)."""
+    async with ChaosProxy("127.0.0.1", node.port) as proxy:
+        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?settle=0.1&timeout=3"
+        stored, seen, over = set(), set(), False
+
+        async def send(backend):
+            number = 0
+            while not over:
+                number += 1
+                job = Outgoing("flap", str(number), b"%d" % number)
+                try:
+                    [answer] = await backend.publish([job])
+                except BrokerUnavailable:
+                    continue
+                finally:
+                    await anyio.sleep(0.01)
+                if isinstance(answer, Stored):
+                    stored.add(job.envelope)
+
+        async def take(backend):
+            async with backend.consume(["flap"], lease=60) as source:
+                while not over or stored - seen:
+                    try:
+                        with anyio.move_on_after(0.5):
+                            for delivery in await source.receive(10):
+                                seen.add(delivery.envelope)  # first: settling goes on when we are cancelled
+                                await source.settle([(delivery, ACK)])
+                    except BrokerUnavailable:
+                        await anyio.sleep(0.05)
+
+        async with RabbitBackend(url) as backend:
+            await backend.publish([Outgoing("flap", "0", b"0")])
+            with anyio.fail_after(40):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(send, backend)
+                    group.start_soon(take, backend)
+                    for _ in range(10):
+                        await anyio.sleep(0.3)
+                        proxy.cut()
+                    over = True
+            assert stored, "nothing was stored between the cuts"
+            assert stored - seen == set()
+            await backend.admin.delete("flap")
+    await anyio.sleep(0.2)
+    assert [task for task in asyncio.all_tasks() if "rabbitmq" in repr(task) or "aiormq" in repr(task)] == []
