@@ -13,13 +13,14 @@ from pathlib import Path
 
 from taskcore.backend import Features
 from taskcore.backends.memory import FEATURES as MEMORY
+from taskcore.backends.rabbitmq.backend import CLASSIC, QUORUM
 from taskcore.backends.redis.backend import FEATURES as REDIS
 from taskcore.points import POINTS
 from taskcore.testing.conformance import CLAUSES, NOT_PROMISED, all_checks
 
 PAGE = Path(__file__).parents[1] / "docs" / "contract.md"
 PART = re.compile(r"(<!-- (?P<part>[a-z]+) -->\n).*?(<!-- end of (?P=part) -->)", re.DOTALL)
-BROKERS = (MEMORY, REDIS)
+BROKERS = (MEMORY, REDIS, QUORUM, CLASSIC)
 SIGNS = {"native": "●", "emulated": "○", "absent": "–", True: "●", False: "–"}
 
 
@@ -77,6 +78,8 @@ def _meanings() -> dict[str, str]:
         "locate": "a job can be found by its id",
         "dead_letters": "dead letters can be read, replayed, dropped",
         "atomic_retry": "retry copy and end of the old one in one step",
+        "counts": "every job is counted, wherever it is",
+        "new_queue": "the first job of a new queue waits for",
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import anyio
+import msgspec
 import pytest
 from faulty import FaultyBackend, FaultyStore, doomed, letters
 from virtual import clock
@@ -22,8 +23,15 @@ class Village:
     :param crashes: how many starts may kill a process.
     """
 
-    def __init__(self, *, crashes: int = 3, with_store: bool = True, retry: Retry | None = None) -> None:
-        self.backend, self.store = FaultyBackend(), FaultyStore()
+    def __init__(
+        self,
+        *,
+        crashes: int = 3,
+        with_store: bool = True,
+        retry: Retry | None = None,
+        broker: type[FaultyBackend] = FaultyBackend,
+    ) -> None:
+        self.backend, self.store = broker(), FaultyStore()
         self.starts: Counter[str] = Counter()
         self.crashes: list[int] = []
         self.company: list[set[str]] = []
@@ -256,3 +264,22 @@ async def test_nothing_is_left_in_the_store():
         while await village.live_and_die():
             pass
     assert [key for key in village.store._records if not key.startswith("job/")] == []
+
+
+class Unreachable(FaultyBackend):
+    """A broker that cannot take back a job that waits."""
+
+    @property
+    def features(self):
+        """All but that."""
+        return msgspec.structs.replace(super().features, remove="absent")
+
+
+async def test_a_look_at_a_first_delivery_is_no_mark():
+    """Where waiting jobs cannot be taken back, every job is looked up before it starts; that is not a start (C12)."""
+    village = Village(broker=Unreachable)
+    async with village.app:
+        await village.app.tasks["poison"].enqueue()
+        deaths = [await village.live_and_die() for _ in range(5)]
+    assert deaths == [True, True, True, False, False]
+    assert village.starts["poison"] == 3

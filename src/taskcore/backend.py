@@ -264,8 +264,11 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     :param redeliveries: the broker counts hand-outs without a verdict (C5, C12).
     :param remove: a waiting job can be taken back, so that cancelling needs no look-up before each start (C14).
     :param locate: a job's place can be looked up by its id.
+    :param counts: every job of a queue is counted, wherever it is, and purged. Absent: ready and dead ones only; held
+        ones are told as far as this connection holds them, scheduled ones and ages not at all.
     :param dead_letters: dead letters can be read one by one, replayed and dropped (C13).
     :param atomic_retry: the retry copy and the end of the old one are one step.
+    :param new_queue: seconds for which the first job of a new queue waits, until the queue itself is durable.
     """
 
     broker: str
@@ -282,3 +285,5 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     locate: Support
     dead_letters: Support
     atomic_retry: bool
+    counts: Support = "native"
+    new_queue: float = 0.0

@@ -10,7 +10,7 @@ A call with a key takes three steps, each of which may be repeated after a crash
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
@@ -48,6 +48,7 @@ ANSWERS: Final[Mapping[type[Published], str]] = {
     Uncertain: "job.uncertain",
 }
 
+SENDER_HAS, SENDER_LOOK = 5.0, 0.05  #: seconds that the sender of a key has to confirm it; and between two looks
 BATCH = 500  #: jobs in one publish; a broker that runs a batch as one script is busy for about a millisecond
 AT_ONCE = 2  #: publishes of one enqueue_many that are under way at a time
 
@@ -225,11 +226,30 @@ class Client:
     async def _claim(self, store: Store, sendings: list[_Keyed]) -> None:
         """Claim the keys. A known key answers at once, or lends its job id if its job may not have been sent."""
         writes = [Idempotency.claim(sending.name, sending.claim, sending.keep) for sending in sendings]
+        ours = {sending.outgoing.id for sending in sendings}
+        patience = anyio.current_time() + SENDER_HAS
         for sending, answer in zip(sendings, await store.put_many(writes), strict=True):
+            if isinstance(answer, Conflict) and self._backend.features.dedup == "absent":
+                answer = await self._wait_for_sender(store, sending.name, answer, ours, patience)  # noqa: PLW2901 - seen later
             while isinstance(answer, Conflict) and (again := await self._claim_anew(store, sending, answer)):
                 [answer] = await store.put_many([again])  # noqa: PLW2901 - asked again
             if not isinstance(answer, Conflict):
                 sending.version = answer
+
+    async def _wait_for_sender(
+        self, store: Store, name: str, conflict: Conflict, ours: Collection[str], until: float
+    ) -> Conflict:
+        """Where an id that is published twice becomes two jobs, whoever has claimed a key gets time to publish.
+
+        Only if he does not say that he has, because he died, it is published again.
+        """
+        while conflict.current is not None and anyio.current_time() < until:
+            standing = decode_claim(conflict.current.value)
+            if standing.confirmed or standing.job in ours:
+                break
+            await anyio.sleep(SENDER_LOOK)
+            conflict = Conflict(await store.get(name))
+        return conflict
 
     async def _claim_anew(self, store: Store, sending: _Keyed, conflict: Conflict) -> Write | None:
         """What a standing claim means for a new call: an answer, the same job once more, or nothing any more."""
@@ -263,9 +283,13 @@ class Client:
         """Publish, then say so in the claims; a claim whose job was refused is taken back."""
         if not sendings:
             return
-        published = await self._publish([sending.outgoing for sending in sendings])
+        once = {sending.outgoing.id: sending.outgoing for sending in sendings}  # two calls may have one key
+        published = dict(zip(once, await self._publish(list(once.values())), strict=True))
         writes: list[Write] = []
-        for sending, answer in zip(sendings, published, strict=True):
+        for sending in sendings:
+            answer = published[sending.outgoing.id]
+            if isinstance(answer, Stored):
+                published[sending.outgoing.id] = DUPLICATE
             sending.answer = self._conclude(sending.call, sending.outgoing, answer)
             if isinstance(answer, Stored | Duplicate):
                 writes.append(Idempotency.confirm(sending.name, sending.claim, sending.version, sending.keep))

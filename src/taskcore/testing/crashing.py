@@ -12,7 +12,7 @@ SimulatedCrash is a BaseException: no ``except Exception`` on its way may surviv
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from taskcore.points import arm
@@ -31,13 +31,18 @@ class SimulatedCrash(BaseException):
 
 
 @contextmanager
-def crash_at(point: str | None = None, *, visit: int | None = 1) -> Iterator[None]:
-    """Die at the ``visit``-th visit of this point, or of any point if none is named; ``visit=None``: nowhere."""
+def crash_at(
+    point: str | None = None, *, visit: int | None = 1, among: Collection[str] | None = None
+) -> Iterator[None]:
+    """Die at the ``visit``-th visit of this point, or of any point if none is named; ``visit=None``: nowhere.
+
+    :param among: only these points count; None: all.
+    """
 
     def die(name: str) -> None:
         raise SimulatedCrash(name)
 
-    with _armed(None if visit is None else _at(point, visit, die)):
+    with _armed(None if visit is None else _at(point, visit, die, among)):
         yield
 
 
@@ -65,12 +70,14 @@ def _armed(fuse: Callable[[str], None] | None) -> Iterator[None]:
         arm(None)
 
 
-def _at(point: str | None, visit: int, die: Callable[[str], None]) -> Callable[[str], None]:
+def _at(
+    point: str | None, visit: int, die: Callable[[str], None], among: Collection[str] | None = None
+) -> Callable[[str], None]:
     left = visit
 
     def fuse(name: str) -> None:
         nonlocal left
-        if point in (None, name):
+        if point in (None, name) and (among is None or name in among):
             left -= 1
             if left == 0:
                 die(name)

@@ -146,7 +146,8 @@ class Performer:
                 return _already(ending)
             if await self._results.asked_to_cancel(job.id):
                 return Cancelled()
-        if job.marker is None:
+        first = not (job.delivery.redeliveries or job.delivery.trail)  # looked up only because it may be cancelled
+        if job.marker is None and not (first and rules.crashes > 1):
             await self._count_starts(job)
         # With a single crash allowed the very first start is marked, too: without a mark it never started.
         starts = job.crashes + (job.first_lost and rules.crashes > 1)

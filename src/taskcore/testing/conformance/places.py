@@ -11,7 +11,7 @@ from taskcore.testing.conformance.tools import eventually, job, put, receive, se
 from taskcore.testing.stage import Stage
 
 
-@check(BACKEND_CHECKS, "C1", needs=("delay", "dead_letters"))
+@check(BACKEND_CHECKS, "C1", needs=("delay", "dead_letters", "counts"))
 async def a_job_at_rest_is_in_one_place(stage: Stage) -> None:
     """Through its whole life a job is counted in exactly one place: scheduled, ready, leased, dead."""
     queue, backend = stage.queue(), await stage.backend()
@@ -42,7 +42,7 @@ async def a_job_at_rest_is_in_one_place(stage: Stage) -> None:
         await counted(scheduled=1, dead=1)
 
 
-@check(BACKEND_CHECKS, "C4")
+@check(BACKEND_CHECKS, "C4", needs="counts")
 async def the_oldest_job_has_an_age(stage: Stage) -> None:
     """The age of the oldest ready job grows as time passes, and there is none without ready jobs."""
     queue, backend = stage.queue(), await stage.backend()
@@ -180,7 +180,8 @@ async def draining_leaves_an_empty_queue(stage: Stage) -> None:
 async def a_deleted_queue_is_gone(stage: Stage) -> None:
     """Deleting a queue forgets its jobs, its schedule and its dead letters, and the queue itself."""
     queue, backend = stage.queue(), await stage.backend()
-    delayed = [job(queue, delay=stage.lease / 2)] * (stage.features.delay != "absent")
+    within_reach = stage.features.delay != "absent" and stage.features.counts != "absent"
+    delayed = [job(queue, delay=stage.lease / 2)] * within_reach
     await put(backend, *(job(queue) for _ in range(3)), *delayed)
     must(queue in await backend.admin.queues(), "a queue with jobs is not listed")
     if stage.features.dead_letters != "absent":
@@ -203,9 +204,12 @@ async def purging_spares_what_runs_and_what_died(stage: Stage) -> None:
     async with backend.consume([queue], lease=stage.long) as source:
         found = {delivery.envelope: delivery for delivery in await receive(stage, source, 2)}
         await settle(source, (found[b"dies"], Bury("for this check", b"")))
-        await put(backend, *(job(queue) for _ in range(3)), job(queue, delay=stage.lease / 2))
+        jobs = [*(job(queue) for _ in range(3)), job(queue, delay=stage.lease / 2)]
+        if stage.features.counts == "absent":
+            jobs.pop()  # what is scheduled there is out of reach
+        await put(backend, *jobs)
         purged = await backend.admin.purge(queue)
-        must(purged == 4, f"three ready jobs and a scheduled one were purged, {purged} were counted")
+        must(purged == len(jobs), f"{len(jobs)} jobs, ready or scheduled, were purged, {purged} were counted")
         await stays_away(stage, source, "a purged job")
         await settle(source, (found[b"runs"], ACK))
     must((await backend.admin.stats(queue)).dead == 1, "purging took a dead letter away")

@@ -75,7 +75,7 @@ async def certify(
         if on_progress is not None:
             on_progress(finding, len(checks) - len(findings))
 
-    stalls = _Stalls(lease / 3)
+    stalls = Stalls(lease / 3)
     with errors_as_they_are():
         async with anyio.create_task_group() as watching:
             watching.start_soon(stalls.watch)
@@ -103,7 +103,7 @@ async def play(
     make: Callable[[], Stage],
     *,
     limit: float = LIMIT,
-    stalls: _Stalls | None = None,
+    stalls: Stalls | None = None,
     left: list[str] | None = None,
     lateness: list[float] | None = None,
 ) -> Finding:
@@ -191,7 +191,7 @@ def _version() -> str:
         return "(not installed)"
 
 
-class _Stalls:
+class Stalls:
     """When this process stood still for longer than it should.
 
     :param longest: seconds that are nothing to speak of.

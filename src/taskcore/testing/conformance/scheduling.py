@@ -112,7 +112,7 @@ async def a_repeated_schedule_is_stored_once(stage: Stage) -> None:
         await nothing_from(source, stage.lease, "a second copy of a delayed job")
 
 
-@check(BACKEND_CHECKS, "C16", "C1", needs="delay")
+@check(BACKEND_CHECKS, "C16", "C1", needs=("delay", "counts"))
 async def what_waits_is_counted_as_scheduled(stage: Stage) -> None:
     """A delayed job is counted as scheduled, and no longer when its time has come."""
     queue, backend = stage.queue(), await stage.backend()

@@ -4,6 +4,7 @@ FlakyBackend · FlakyStore     fail, delay, lose the reply, do it twice, out of 
 ChaosProxy                    between client and server: cut, hang, slow down, byte by byte
 RedisServer, NatsServer, …    private servers to kill, stop, restart
 RedisReplicated, RedisSentinel, RedisCluster    several of them, to partition, fail over, rearrange
+RabbitCluster                 three nodes that know each other
 WorkerProcess                 a real worker in a process of its own
 """
 
@@ -13,6 +14,7 @@ from taskcore.testing.faults.processes import WorkerProcess
 from taskcore.testing.faults.proxy import ChaosProxy
 from taskcore.testing.faults.redis_cluster import RedisCluster
 from taskcore.testing.faults.redis_sets import RedisReplicated, RedisSentinel
+from taskcore.testing.faults.rabbit_cluster import RabbitCluster
 from taskcore.testing.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Hang",
     "NatsServer",
     "PostgresServer",
+    "RabbitCluster",
     "RabbitServer",
     "RedisCluster",
     "RedisReplicated",

@@ -301,7 +301,7 @@ class RabbitServer(Server):
             "HOME": str(folder),
             "LANG": "C.UTF-8",
             "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the node, so that signals reach it
-            "RABBITMQ_NODENAME": f"t{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_IP_ADDRESS": HOST,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
@@ -317,6 +317,25 @@ class RabbitServer(Server):
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         }
+
+    async def control(self, *command: str, within: float = 30.0) -> str:
+        """Run ``rabbitmqctl`` on this node; what it prints.
+
+        :raises RuntimeError: it failed; the text has what it printed.
+        """
+        program = self.binary.with_name("rabbitmqctl")
+        with anyio.fail_after(within):
+            done = await anyio.run_process(
+                [str(program), "-n", self.node, *command], env=self._environment(), check=False
+            )
+        if done.returncode:
+            raise RuntimeError(f"rabbitmqctl {' '.join(command)} failed: {(done.stderr or done.stdout).decode()}")
+        return done.stdout.decode()
+
+    @property
+    def node(self) -> str:
+        """What it is called among nodes."""
+        return f"t{self.port}@localhost"
 
     async def _answers(self) -> bool:
         return (await ask(self.port, b"AMQP\0\0\x09\x01")).startswith(b"\x01\0\0")  # a method frame: connection.start

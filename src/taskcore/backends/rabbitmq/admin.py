@@ -1,0 +1,89 @@
+"""For people: counts, purging, deleting, dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats
+from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq.letters import queue_of
+from taskcore.backends.rabbitmq.parts import Parts
+from taskcore.backends.rabbitmq.source import RabbitSource
+
+__all__ = ["RabbitAdmin"]
+
+
+class RabbitAdmin:
+    """See :class:`taskcore.backend.Admin`.
+
+    What is scheduled or held elsewhere cannot be seen, and no job can be found or taken back by its id.
+
+    :param parts: the connections of the backend, while it is open.
+    :param sources: its sources.
+    """
+
+    def __init__(self, parts: Callable[[], Parts], sources: Callable[[], Collection[RabbitSource]]) -> None:
+        self._parts = parts
+        self._sources = sources
+
+    async def queues(self) -> Sequence[str]:
+        """The queues that exist."""
+        known = await self._parts().registry.read()
+        return sorted([queue for queue in known if await self._parts().office.count(names.jobs(queue)) is not None])
+
+    async def stats(self, queue: str) -> QueueStats:
+        """How many jobs are ready and dead; held ones are those of this connection, scheduled ones cannot be seen.
+
+        Dead letters that somebody looks through in this moment are not counted.
+        """
+        office = self._parts().office
+        ready, dead = await office.count(names.jobs(queue)), await office.count(names.dead_letters(queue))
+        held = sum(source.held.get(queue, 0) for source in self._sources())
+        return QueueStats(ready=ready or 0, leased=held, scheduled=0, dead=dead or 0)
+
+    async def purge(self, queue: str) -> int:
+        """Forget all ready jobs; scheduled ones, and what was pushed to other connections, cannot be reached."""
+        for source in tuple(self._sources()):
+            if queue in source.held:
+                await source.recall()
+
+        async def question(channel: Any) -> int:
+            try:
+                purged = await channel.queue_purge(names.jobs(queue))
+            except ChannelNotFoundEntity:
+                return 0
+            return int(purged.message_count or 0)
+
+        return await self._parts().office.ask(f"purging queue {queue}", question)
+
+    async def delete(self, queue: str) -> None:
+        """Forget the queue and its dead letters; jobs that are scheduled for it are put aside when they are due."""
+        await self._parts().topology.delete(queue)
+        await self._parts().registry.remove(queue)
+
+    async def remove(self, queue: str, job_id: str) -> bool:  # noqa: ARG002 - the broker cannot find a job
+        """Never: the broker cannot find a job by its id."""
+        return False
+
+    async def locate(self, queue: str, job_id: str) -> Place | None:  # noqa: ARG002 - as above
+        """Unknown, always."""
+        return None
+
+    async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
+        """Dead letters, oldest first, a page at a time."""
+        return await self._parts().letters.page(queue, limit, after)
+
+    async def letter(self, letter_id: str) -> Letter | None:
+        """One dead letter."""
+        return await self._parts().letters.one(letter_id) if queue_of(letter_id) else None
+
+    async def replay(self, letter_id: str, job: Outgoing) -> Published:
+        """Publish the job, then drop the letter."""
+        return await self._parts().letters.replay(letter_id, self._parts().sender.parcel(job))
+
+    async def drop(self, letter_id: str) -> bool:
+        """Forget a dead letter."""
+        return await self._parts().letters.drop(letter_id) if queue_of(letter_id) else False

@@ -1,0 +1,133 @@
+"""Sending jobs where they belong, and opening the queues that turn out not to be open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from taskcore.backend import Outgoing, Published, Refused, Uncertain
+from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq.messages import Parcel, parcel_of
+from taskcore.backends.rabbitmq.office import Office
+from taskcore.backends.rabbitmq.publisher import LARGEST, NOWHERE, Publisher
+from taskcore.backends.rabbitmq.registry import Registry
+from taskcore.backends.rabbitmq.topology import Topology
+
+__all__ = ["Sender"]
+
+GONE: Final = "no exchange"  #: how the server says that ours is not there: somebody has restarted it without its data
+AGAIN: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a job that was refused is sent again
+
+
+class Sender:
+    """Publisher and topology together.
+
+    :param limit: ready jobs of a queue, above which the broker refuses more.
+    """
+
+    def __init__(
+        self, publisher: Publisher, topology: Topology, office: Office, registry: Registry, *, limit: int | None
+    ) -> None:
+        self._limit = limit
+        self._publisher = publisher
+        self._topology = topology
+        self._office = office
+        self._registry = registry
+
+    def parcel(self, job: Outgoing, *, before: int = 0, of: bytes = b"") -> Parcel:
+        """A job on its way to its queue, now or later; see :func:`taskcore.backends.rabbitmq.messages.parcel_of`."""
+        if job.delay <= 0:
+            return parcel_of(names.JOBS, job.queue, job, before=before, of=of)
+        key = names.delay_key(job.queue, names.steps_of(min(job.delay, names.FAR)))
+        return parcel_of(names.SCHEDULE, key, job, before=before, of=of)
+
+    async def make(self, queue: str) -> int:
+        """The queue is there and as it should be; how many jobs are ready in it."""
+        counted = await self._office.count(names.jobs(queue))
+        if counted is None or not self._topology.knows(queue):
+            await self._topology.make(queue)
+        return counted or 0
+
+    async def look(self, queue: str) -> int | None:
+        """How many messages are ready in a queue of the broker."""
+        return await self._office.count(queue)
+
+    async def open(self, queue: str) -> None:
+        """Jobs reach the queue, as soon as it is old enough."""
+        await self._topology.open(queue, self._registry.add)
+
+    async def send(self, parcels: Sequence[Parcel], *, copies: bool = False) -> list[Published]:
+        """One answer for each, in order. Jobs for queues that are not open wait until they are.
+
+        :param copies: they are copies of jobs that are held: a full queue takes them a moment later.
+        :raises BrokerUnavailable: surely none of them was stored.
+        """
+        answers = await self._publisher.send(parcels)
+        if any(isinstance(answer, Uncertain) and GONE in answer.why for answer in answers):
+            await self._topology.lay_again()
+        if any(answer is NOWHERE for answer in answers):
+            await self._again(parcels, answers)
+        await self._insist(parcels, answers)
+        if copies and any(isinstance(answer, Refused) for answer in answers):
+            full = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
+            later = [_by_a_detour(parcels[index]) for index in full]
+            for index, answer in zip(full, await self._publisher.send(later), strict=True):
+                answers[index] = answer
+        return answers
+
+    async def _insist(self, parcels: Sequence[Parcel], answers: list[Published]) -> None:
+        """A refusal means that the queue is full, or that it has no leader at the moment; then it is sent again.
+
+        A channel that has sent to a leader who died goes on refusing for ever, so that another one is taken.
+        """
+        for pause in AGAIN:
+            refused = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
+            full = {queue for queue in {queue_of(parcels[index]) for index in refused} if await self._is_full(queue)}
+            refused = [index for index in refused if queue_of(parcels[index]) not in full and _may_pass(parcels[index])]
+            if not refused:
+                return
+            await asyncio.sleep(pause)
+            await self._publisher.renew()
+            again = await self._publisher.send([parcels[index] for index in refused])
+            for index, answer in zip(refused, again, strict=True):
+                answers[index] = answer
+
+    async def _is_full(self, queue: str) -> bool:
+        """Whether its limit is reached, as far as it can be seen."""
+        if self._limit is None:
+            return False
+        ready = await self._office.count(names.jobs(queue))
+        return ready is not None and ready >= self._limit
+
+    async def _again(self, parcels: Sequence[Parcel], answers: list[Published]) -> None:
+        """Open the queues that are not open, and send once more what came back."""
+        returned = [index for index, answer in enumerate(answers) if answer is NOWHERE]
+        queues = {queue_of(parcels[index]) for index in returned}
+        for queue in queues:
+            self._topology.shut(queue)
+        await asyncio.gather(*(self.open(queue) for queue in queues))
+        again = await self._publisher.send([parcels[index] for index in returned])
+        for index, answer in zip(returned, again, strict=True):
+            answers[index] = answer
+
+
+def queue_of(parcel: Parcel) -> str:
+    """The queue that a message is meant for."""
+    if parcel.exchange == names.SCHEDULE:
+        return parcel.key.rpartition(".")[2].replace("/", ".")
+    return parcel.key.removeprefix(names.dead_letters("")) if not parcel.exchange else parcel.key
+
+
+def _may_pass(parcel: Parcel) -> bool:
+    """Whether the broker would take it in better times."""
+    return len(parcel.body) <= LARGEST
+
+
+def _by_a_detour(parcel: Parcel) -> Parcel:
+    """Through the shortest delay: there the copy is safe until its queue has room again."""
+    if parcel.exchange != names.JOBS:
+        return parcel
+    return msgspec.structs.replace(parcel, exchange=names.SCHEDULE, key=names.delay_key(parcel.key, 1))

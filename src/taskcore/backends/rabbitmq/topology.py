@@ -1,0 +1,202 @@
+"""Making what is missing on the broker, and finding out that what is there is something else.
+
+A queue exists before it is *open*: open means that jobs reach it, because it is bound. In between lie some seconds
+(``settle``): a node that is killed within the first moments of a new quorum queue has forgotten, after its restart,
+that the queue was its own, and every confirmed job in it. So nobody binds a queue that he has known for less than that
+time; a job for a queue that is not open is returned to its sender, surely not stored, and the sender opens it.
+
+Nothing that exists is ever changed. A queue with other arguments than ours is reported with the difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
+
+from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq.office import Office
+from taskcore.backends.rabbitmq.options import Options
+from taskcore.errors import BrokerUnavailable
+from taskcore.logs import logger
+
+__all__ = ["Topology"]
+
+log = logger("taskcore.rabbitmq")
+
+Announce = Callable[[str], Awaitable[None]]
+
+
+class Topology:
+    """What one backend knows of the broker's exchanges and queues."""
+
+    def __init__(self, office: Office, options: Options) -> None:
+        self._office = office
+        self._options = options
+        self._known: dict[str, float] = {}  # when we first saw a queue, or made it, by the loop's clock
+        self._open: set[str] = set()
+        self._levels_known: float | None = None
+        self._making = asyncio.Lock()
+        self._opening: dict[str, asyncio.Lock] = {}
+
+    async def lay(self) -> None:
+        """What every app of the virtual host needs: exchanges, and the queues for names and for the lost.
+
+        :raises BrokerUnavailable: it cannot be reached, or something else has one of our names.
+        """
+        await self._exchange(names.JOBS, "direct")
+        await self._exchange(names.SCHEDULE, "topic")
+        await self._exchange(names.LOST, "fanout")
+        await self._exchange(names.DUE, "topic", {"alternate-exchange": names.LOST})
+        await self._queue(names.NAMES, names.shared())
+        await self._queue(names.LOST, names.of_lost())
+        await self._bind(names.LOST, names.LOST, "")
+
+    async def lay_again(self) -> None:
+        """Somebody has taken it away: what we knew is not true any more."""
+        log.warning("the exchanges of this virtual host are gone: was it reset? They are made again")
+        self._known.clear()
+        self._open.clear()
+        self._levels_known = None
+        await self.lay()
+
+    async def make(self, queue: str) -> None:
+        """A queue and its dead letters, not open yet; and a look whether they are as they should be.
+
+        :raises BrokerUnavailable: it exists with other arguments; the text has the difference.
+        """
+        async with self._making:
+            await self._make_levels()
+            made = await self._queue(names.dead_letters(queue), names.shared())
+            made |= await self._queue(names.jobs(queue), names.of_jobs(queue, self._options))
+            if made:
+                self._open.discard(queue)
+            if made or queue not in self._known:
+                self._known[queue] = asyncio.get_running_loop().time()
+
+    async def open(self, queue: str, announce: Announce) -> None:
+        """Let jobs in, as soon as the queue is old enough.
+
+        :param announce: writes a queue's name where other apps find it.
+        """
+        async with self._opening.setdefault(queue, asyncio.Lock()):
+            if queue in self._open:
+                return
+            if queue not in self._known:
+                await self.make(queue)
+            born = max(self._known[queue], self._levels_known or 0.0)
+            await asyncio.sleep(max(born + self._options.settle - asyncio.get_running_loop().time(), 0.0))
+            await announce(queue)
+            place, key = names.jobs(queue), f"#.{names.word(queue)}"
+            await self._bind(place, names.DUE, key)
+            await self._bind_exchange(names.level(names.LEVELS - 1), names.SCHEDULE, key)
+            await self._bind(place, names.JOBS, queue)  # last: whoever finds this one finds the others
+            self._open.add(queue)
+
+    def knows(self, queue: str) -> bool:
+        """Whether it was made or looked at before."""
+        return queue in self._known
+
+    def shut(self, queue: str) -> None:
+        """It turned out that it is not there, or not open."""
+        self._open.discard(queue)
+        self._known.pop(queue, None)
+
+    async def delete(self, queue: str) -> None:
+        """Forget a queue and its dead letters."""
+        self.shut(queue)
+
+        async def question(channel: Any) -> None:
+            await channel.queue_delete(names.jobs(queue))
+            await channel.queue_delete(names.dead_letters(queue))
+            await channel.exchange_unbind(names.level(names.LEVELS - 1), names.SCHEDULE, f"#.{names.word(queue)}")
+
+        await self._office.ask(f"deleting queue {queue}", question)
+
+    async def _make_levels(self) -> None:
+        if self._levels_known is not None:
+            return
+        made = False
+        for number in range(names.LEVELS):
+            exchange = names.level(number)
+            await self._exchange(exchange, "topic")
+            made |= await self._queue(exchange, names.of_level(number))
+            await self._bind(exchange, exchange, names.pattern_of_bit(number, 1))
+            await self._bind_exchange(names.level(number - 1), exchange, names.pattern_of_bit(number, 0))
+        self._levels_known = asyncio.get_running_loop().time() if made else 0.0
+
+    # ── one thing at a time ──
+
+    async def _exchange(self, name: str, kind: str, arguments: dict[str, Any] | None = None) -> None:
+        async def question(channel: Any) -> None:
+            await channel.exchange_declare(name, exchange_type=kind, durable=True, arguments=arguments)
+
+        try:
+            await self._office.ask(f"making exchange {name}", question)
+        except BrokerUnavailable as error:
+            await self._not_as_wanted(error, f"exchange {name}", lambda channel: _look(channel, name))
+
+    async def _queue(self, name: str, arguments: dict[str, Any]) -> bool:
+        """Make a queue if it is not there; True if it was not."""
+        found = await self._office.count(name)
+
+        async def question(channel: Any) -> None:
+            # Declaring what is there changes nothing: it compares the arguments, and is refused if they differ.
+            await channel.queue_declare(name, durable=True, arguments=arguments)
+
+        try:
+            await self._office.ask(f"making queue {name}", question)
+        except BrokerUnavailable as error:
+            await self._not_as_wanted(error, f"queue {name}", lambda channel: channel.queue_declare(name, passive=True))
+        return found is None
+
+    async def _not_as_wanted(
+        self, error: BrokerUnavailable, what: str, look: Callable[[Any], Awaitable[object]]
+    ) -> None:
+        """Declaring was refused: because it is there and different, or because we may use it and not make it."""
+        cause = error.__cause__
+        if isinstance(cause, ChannelPreconditionFailed):
+            raise BrokerUnavailable(
+                f"{what} exists with other arguments than this app's URL asks for",
+                facts=[str(cause)],
+                fix="use the options that it was made with, or delete it, or give this app a virtual host of its own",
+            ) from cause
+        if not isinstance(cause, ChannelAccessRefused):
+            raise error
+        try:
+            await self._office.ask(f"looking for {what}", look)
+        except BrokerUnavailable as second:
+            if isinstance(second.__cause__, ChannelNotFoundEntity):
+                raise BrokerUnavailable(
+                    f"{what} does not exist, and this user may not make it",
+                    facts=[str(cause)],
+                    fix="give the user permission to configure it, or start an app with that permission once",
+                ) from cause
+            raise
+
+    async def _bind(self, queue: str, exchange: str, key: str) -> None:
+        async def question(channel: Any) -> None:
+            await channel.queue_bind(queue, exchange, key)
+
+        await self._allowed(f"binding {queue} to {exchange}", question)
+
+    async def _bind_exchange(self, destination: str, source: str, key: str) -> None:
+        async def question(channel: Any) -> None:
+            await channel.exchange_bind(destination, source, key)
+
+        await self._allowed(f"binding {destination} to {source}", question)
+
+    async def _allowed(self, what: str, question: Callable[[Any], Awaitable[None]]) -> None:
+        """Bind, if we may; somebody who may will do it otherwise."""
+        try:
+            await self._office.ask(what, question)
+        except BrokerUnavailable as error:
+            if not isinstance(error.__cause__, ChannelAccessRefused):
+                raise
+            log.debug("%s is left to others: %s", what, error.__cause__)
+
+
+async def _look(channel: Any, name: str) -> None:
+    await channel.exchange_declare(name, passive=True)

@@ -1,0 +1,40 @@
+"""A real node for each module of tests, and a stage on it."""
+
+from __future__ import annotations
+
+import pytest
+from real import serving
+from records import shared_store
+
+from taskcore.backends.rabbitmq import RabbitBackend
+from taskcore.testing.faults import RabbitServer
+from taskcore.testing.stage import Stage
+
+
+@pytest.fixture
+def anyio_backend():
+    """The client library lives on asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def node():
+    """A running node, for the tests of one module."""
+    with serving(RabbitServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Makes connections to one store: the broker has none."""
+    return shared_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def make_stage(node, store):
+    """A stage on the node, with queues that need not grow old first, because nobody kills it."""
+
+    def make(options: str = "settle=0.1", *, lease: float = 1.0, margin: float = 1.0) -> Stage:
+        return Stage(lambda: RabbitBackend(f"{node.url}?{options}"), store, lease=lease, margin=margin)
+
+    return make

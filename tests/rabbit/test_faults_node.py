@@ -1,0 +1,174 @@
+"""A node that is killed, frozen, out of memory, out of disk, or that hangs up: what is confirmed stays, calls end."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from taskcore.backend import Outgoing, Stored, Uncertain
+from taskcore.backends.rabbitmq import RabbitBackend
+from taskcore.errors import BrokerUnavailable
+from taskcore.lifecycle import ACK, Bury, Retry
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def running(node):
+    """The node, running when the test begins and when it ends."""
+    yield node
+    node.resume()
+    anyio.run(node.start)
+
+
+def jobs(queue, count, delay=0.0):
+    """So many jobs, whose envelopes say which they are."""
+    return [
+        Outgoing(queue, f"{queue}-{number}", b"%s %d" % (queue.encode(), number), b"", delay) for number in range(count)
+    ]
+
+
+async def take(source, count, within=15.0):
+    """So many deliveries, through outages."""
+    found = []
+    with anyio.fail_after(within):
+        while len(found) < count:
+            try:
+                found += await source.receive(count - len(found))
+            except BrokerUnavailable:
+                await anyio.sleep(0.1)
+    return found
+
+
+async def until_stored(backend, job, within=20.0):
+    """Publish until it is stored."""
+    with anyio.fail_after(within):
+        while True:
+            try:
+                [answer] = await backend.publish([job])
+            except BrokerUnavailable:
+                answer = None
+            if isinstance(answer, Stored):
+                return
+            await anyio.sleep(0.2)
+
+
+async def test_a_killed_node_has_everything_that_it_confirmed(running):
+    """Ready, scheduled, dead: all of it is there after SIGKILL, with queues of the youngest age that we trust (F18)."""
+    async with RabbitBackend(running.url) as backend:
+        assert all(isinstance(answer, Stored) for answer in await backend.publish(jobs("killed", 100)))
+        await backend.publish(jobs("killed", 20, delay=1.0))
+        async with backend.consume(["killed"], lease=60) as source:
+            [first] = await take(source, 1)
+            await source.settle([(first, Bury("for this test", b"story"))])
+        running.kill()
+        await running.start()
+        async with backend.consume(["killed"], lease=60) as source:
+            found = await take(source, 119, within=30)
+            await source.settle([(delivery, ACK) for delivery in found])
+        assert {delivery.envelope for delivery in found} | {first.envelope} == {
+            job.envelope for job in jobs("killed", 100) + jobs("killed", 20)
+        }
+        [letter] = await backend.admin.letters("killed", limit=10)
+        assert (letter.envelope, letter.reason, letter.trail) == (first.envelope, "for this test", b"story")
+
+
+async def test_while_the_node_is_down_calls_end_and_later_work_again(running):
+    """Every call says that the broker is not there, in time; the same objects work when it is back (F22, F40)."""
+    async with RabbitBackend(f"{running.url}?timeout=2") as backend:  # old enough to survive a kill
+        await backend.publish(jobs("down", 1))
+        async with backend.consume(["down"], lease=60) as source:
+            [held] = await take(source, 1)
+            running.kill()
+            await anyio.sleep(0.2)
+            with anyio.fail_after(6):
+                for call in (
+                    lambda: backend.publish(jobs("down", 1)),
+                    lambda: source.receive(1),
+                    lambda: backend.admin.stats("down"),
+                    lambda: backend.admin.letters("down", limit=1),
+                ):
+                    with pytest.raises(BrokerUnavailable):
+                        await call()
+            assert [delivery is held for delivery in await source.extend([held])] == [True]
+            assert [delivery is held for delivery in await source.settle([(held, ACK)])] == [True]
+            await running.start()
+            [again] = await take(source, 1)
+            assert (again.envelope, again.redeliveries) == (held.envelope, 1)
+            await source.settle([(again, ACK)])
+
+
+async def test_a_frozen_node_holds_nobody_up(running):
+    """A node that answers nothing: publishing is uncertain, the rest unavailable, in time (F21)."""
+    async with RabbitBackend(f"{running.url}?settle=0.1&timeout=1.5") as backend:
+        await backend.publish(jobs("frozen", 2))
+        running.pause()
+        with anyio.fail_after(8):
+            answers = await backend.publish(jobs("frozen", 3))
+            assert all(isinstance(answer, Uncertain) for answer in answers)
+            with pytest.raises(BrokerUnavailable):
+                await backend.admin.stats("frozen")
+        running.resume()
+        await until_stored(backend, jobs("frozen", 1)[0])
+
+
+async def test_an_alarm_blocks_senders_only(running):
+    """Out of memory: publishing is uncertain, then unavailable, while what is held is acknowledged (F28, Q5)."""
+    async with RabbitBackend(f"{running.url}?settle=0.1&timeout=2") as backend:
+        await backend.publish(jobs("alarm", 5))
+        async with backend.consume(["alarm"], lease=60) as source:
+            held = await take(source, 3)
+            await running.control("set_vm_memory_high_watermark", "0.00001")
+            [answer] = await backend.publish(jobs("alarm", 1))
+            assert isinstance(answer, Uncertain)
+            assert "blocks publishers" in answer.why
+            with pytest.raises(BrokerUnavailable):
+                await backend.publish(jobs("alarm", 1))
+            assert not await source.settle([(held[0], ACK)])
+            with pytest.raises(BrokerUnavailable):
+                await source.settle([(held[1], Retry(0.0, b"again")), (held[2], ACK)])
+            await running.control("set_vm_memory_high_watermark", "0.4")
+            await until_stored(backend, jobs("alarm", 1)[0])
+            assert not await source.extend([held[1]]), "a job whose copy could not be stored is still held"
+            await source.settle([(held[1], ACK)])
+
+
+async def test_a_full_disk_blocks_senders_only(running):
+    """Out of disk: the same; what comes later is stored (F26)."""
+    async with RabbitBackend(f"{running.url}?settle=0.1&timeout=2") as backend:
+        await backend.publish(jobs("disk", 2))
+        await running.control("set_disk_free_limit", "100000GB")
+        try:
+            [answer] = await backend.publish(jobs("disk", 1))
+            assert isinstance(answer, Uncertain)
+            async with backend.consume(["disk"], lease=60) as source:
+                held = await take(source, 2)
+                assert not await source.settle([(delivery, ACK) for delivery in held])
+        finally:
+            await running.control("set_disk_free_limit", "50MB")
+        await until_stored(backend, jobs("disk", 1)[0])
+
+
+async def test_a_connection_that_the_broker_closes_is_made_again(running):
+    """Closed by an operator: what was held is lost and says so, and comes again (F44, Q8)."""
+    async with RabbitBackend(f"{running.url}?settle=0.1") as backend:
+        await backend.publish(jobs("closed", 3))
+        async with backend.consume(["closed"], lease=60) as source:
+            held = await take(source, 2)
+            await running.control("close_all_connections", "for this test")
+            found = await take(source, 3)
+            assert len(await source.settle([(delivery, ACK) for delivery in held])) == 2
+            assert not await source.settle([(delivery, ACK) for delivery in found])
+            assert {delivery.envelope for delivery in found} == {job.envelope for job in jobs("closed", 3)}
+        await until_stored(backend, jobs("closed", 1)[0])
+
+
+async def test_a_node_without_its_data_is_laid_out_anew(running):
+    """Restarted empty: exchanges and queues are made again, and new jobs flow (F23)."""
+    async with RabbitBackend(f"{running.url}?settle=0.1") as backend:
+        await backend.publish(jobs("wiped", 1))
+        async with backend.consume(["wiped"], lease=60) as source:
+            await running.restart(wipe=True)
+            await until_stored(backend, jobs("wiped", 1)[0])
+            [delivery] = await take(source, 1)
+            await source.settle([(delivery, ACK)])

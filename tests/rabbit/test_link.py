@@ -1,0 +1,117 @@
+"""From a URL to connections: what is understood, what is refused, and what is never said."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from taskcore.backends.rabbitmq import RabbitBackend
+from taskcore.errors import BrokerUnavailable, FeatureRefused, InvalidURL
+from taskcore.links import amqp
+from taskcore.links.rabbitmq import parse
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("amqp://host/?heartbeat=30s", "heartbeat: expected a whole number"),
+        ("amqp://host/?heartbeat=0", "heartbeat"),
+        ("amqp://host/?heart_beat=30", "unknown option 'heart_beat'"),
+        ("amqp://host/?no_verify_ssl=1", "unknown option 'no_verify_ssl'"),
+        ("amqp://host/?timeout=nan", "timeout"),
+        ("amqp://host/?queue_type=stream", "queue_type"),
+        ("amqp://host/?limit=0", "limit"),
+        ("amqp://host/?limit=-3", "limit"),
+        ("amqp://host/?settle=-1", "settle"),
+        ("amqp://host/?cafile=ca.pem", "cafile needs amqps"),
+        ("amqps://host/?keyfile=key.pem", "keyfile needs certfile"),
+        ("amqp://host/a/b", "%2F"),
+        ("amqp://host:port/", "is not host"),
+        ("amqp://one,,two/", "is not host"),
+        ("amqp:///", "is not host"),
+        ("amqp://host/?limit=1&limit=2", "twice"),
+        ("amqp://host/#x", "fragment"),
+    ],
+)
+def test_a_url_with_a_typo_is_refused(url, problem):
+    """Each problem is named; what the client library would take for 0 or for "off" is refused here (Q22)."""
+    with pytest.raises(InvalidURL) as caught:
+        RabbitBackend(url)
+    assert problem in str(caught.value)
+
+
+def test_everything_in_a_url():
+    """Hosts, credentials and virtual host are unquoted; the secret is in no text."""
+    address, rest = parse("amqps://me:p%40ss@one,two:7,[::1]:8/a%2Fb?heartbeat=9&limit=3", {"limit": ""})
+    assert address.nodes == (("one", 5671), ("two", 7), ("::1", 8))
+    assert (address.user, address.password, address.vhost, address.heartbeat) == ("me", "p@ss", "a/b", 9)
+    assert rest == {"limit": "3"}
+    assert "p@ss" not in f"{address!r} {address.url}"
+    assert "p%40ss" not in f"{address!r} {address.url}"
+
+
+def test_trio_is_refused_with_a_reason():
+    """The client library knows asyncio only."""
+
+    async def story():
+        async with RabbitBackend("amqp://127.0.0.1:1/"):
+            pass
+
+    with pytest.raises(FeatureRefused, match="trio"):
+        anyio.run(story, backend="trio")
+
+
+def test_nobody_there():
+    """All nodes are tried, and the text says what each answered."""
+
+    async def story():
+        async with RabbitBackend("amqp://me:secret@127.0.0.1:1,127.0.0.1:2/?timeout=3"):
+            pass
+
+    with pytest.raises(BrokerUnavailable) as caught:
+        anyio.run(story)
+    assert "127.0.0.1:1:" in str(caught.value)
+    assert "127.0.0.1:2:" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_wrong_password_is_named(node):
+    """Whoever may not come in is told so at once."""
+
+    async def story():
+        async with RabbitBackend(f"amqp://guest:wrong@127.0.0.1:{node.port}/"):
+            pass
+
+    with pytest.raises(BrokerUnavailable, match="refused us"):
+        anyio.run(story)
+
+
+def test_the_second_node_is_used(node):
+    """A node that does not answer is passed over."""
+
+    async def story():
+        async with RabbitBackend(f"amqp://guest:guest@127.0.0.1:1,127.0.0.1:{node.port}/") as backend:
+            return await backend.admin.stats("nothing")
+
+    assert anyio.run(story).ready == 0
+
+
+def test_frames_are_read_as_they_are_written():
+    """Packed and read again: body in parts, id, headers; half a frame is left for later."""
+    pack = amqp.publisher(3, "exchange", "key", 4096).pack
+    body = bytes(range(256)) * 40
+    data = pack(b"id", {"tc-id": "job", "tc-trail": 7, "raw": b"\xff"}, body)
+    found = list(amqp.frames(data + data[:20]))
+    assert [kind for kind, *_ in found[:4]] == [1, 2, 3, 3]
+    properties = amqp.read_properties(data[found[1][2] : found[1][3]])
+    assert properties.message_id == b"id"
+    assert properties.headers == {b"tc-id": b"job", b"tc-trail": 7, b"raw": b"\xff"}
+    assert b"".join(data[start:end] for kind, _, start, end in found if kind == 3)[: len(body)] == body
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 3))
+def test_half_of_the_properties_is_no_error(cut):
+    """Whatever is in them, reading ends without an exception."""
+    data = amqp.publisher(1, "", "q", 4096).pack(b"some id", {"a": 1, "b": "text"}, b"x")
+    [_, (_, _, start, end), _] = amqp.frames(data + b"\x00")
+    amqp.read_properties(data[start : max(start + 14, end - cut)])

@@ -1,0 +1,60 @@
+"""A job that runs longer than the broker allows is taken back: the holder learns it, another one gets it (Q10)."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from real import serving
+
+from taskcore.backend import Outgoing
+from taskcore.backends.rabbitmq import RabbitBackend
+from taskcore.errors import BrokerUnavailable
+from taskcore.lifecycle import ACK
+from taskcore.testing.faults import RabbitServer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+
+@pytest.fixture(scope="module")
+def strict():
+    """A node that closes the channel of whoever holds a job for longer than two seconds."""
+    settings = {"consumer_timeout": 2_000, "channel_tick_interval": 1_000}  # the second is in no configuration file
+    with serving(RabbitServer) as server:
+        for name, value in settings.items():
+            anyio.run(server.control, "eval", f"application:set_env(rabbit, {name}, {value}).")
+        yield server
+
+
+async def test_a_job_over_the_time_limit_is_lost_and_comes_again(strict):
+    """Extending does not help; the source goes on with another channel, and nothing settles twice."""
+    async with RabbitBackend(f"{strict.url}?settle=0.1&consumer_timeout=0") as backend:
+        await backend.publish([Outgoing("slow", "1", b"slow")])
+        async with backend.consume(["slow"], lease=60) as source:
+            [held] = await source.receive(1)
+            with anyio.fail_after(20):
+                while not await source.extend([held]):  # noqa: ASYNC110 - nobody tells a holder
+                    await anyio.sleep(0.1)
+            found = []
+            with anyio.fail_after(10):
+                while not found:
+                    try:
+                        found = await source.receive(1)
+                    except BrokerUnavailable:
+                        await anyio.sleep(0.1)
+            assert (found[0].envelope, found[0].redeliveries) == (b"slow", 1)
+            assert [delivery is held for delivery in await source.settle([(held, ACK)])] == [True]
+            assert not await source.settle([(found[0], ACK)])
+
+
+async def test_what_the_server_says_about_itself(strict):
+    """Version, kind of queues, time limit, alarms, heartbeat; and a sentence on what is durable."""
+    async with RabbitBackend(f"{strict.url}?settle=0.1&heartbeat=7") as backend:
+        diagnosis = await backend.diagnose()
+    facts = {fact.name: fact for fact in diagnosis.facts}
+    assert diagnosis.server == f"RabbitMQ {strict.version}"
+    assert "quorum" in diagnosis.durability
+    assert diagnosis.unsafe == ()
+    assert facts["heartbeat"].text.endswith("7 to 14 s")
+    assert {"version", "queues", "time limit", "limit", "alarm", "heartbeat", "policies", "lost"} <= set(facts)
+    async with RabbitBackend(f"{strict.url}?settle=0.1&queue_type=classic") as backend:
+        assert {clause for fact in (await backend.diagnose()).unsafe for clause in fact.clauses} == {"C5", "C12"}

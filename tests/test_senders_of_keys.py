@@ -1,0 +1,74 @@
+"""Where a broker does not notice an id that is published twice, the sender of a key gets time to confirm it (C10)."""
+
+from __future__ import annotations
+
+import anyio
+import msgspec
+import pytest
+
+from taskcore import App
+from taskcore.backends.memory import FEATURES, MemoryBackend
+from taskcore.testing.clock import run_virtually
+from taskcore.testing.crashing import SimulatedCrash, crash_at
+
+
+class Forgetful(MemoryBackend):
+    """A broker that stores the same id as often as it is told to, each time as another job; and takes its time."""
+
+    def __init__(self):
+        super().__init__()
+        self.published = []
+
+    @property
+    def features(self):
+        """It notices no id."""
+        return msgspec.structs.replace(FEATURES, dedup="absent", locate="absent")
+
+    async def publish(self, batch):
+        """Slowly, and under other ids."""
+        await anyio.sleep(0.5)
+        self.published += [job.id for job in batch]
+        return await super().publish(
+            [msgspec.structs.replace(job, id=f"{job.id}/{len(self.published)}") for job in batch]
+        )
+
+
+def make_app():
+    """An app on such a broker, with a task that has a key."""
+    broker = Forgetful()
+    app = App(broker, store="memory://")
+
+    @app.task(name="pay", key="order")
+    async def pay(order: int) -> None: ...
+
+    return broker, app, pay
+
+
+def test_calls_at_the_same_time_are_published_once():
+    """Ten calls with one key, some of them in one batch: one message."""
+
+    async def story():
+        broker, app, pay = make_app()
+        async with app, anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(app.send, pay.call(7))
+            group.start_soon(app.enqueue_many, [pay.call(7) for _ in range(5)])
+        return broker.published
+
+    assert len(run_virtually(story)) == 1
+
+
+def test_a_dead_sender_is_not_waited_for_for_ever():
+    """Whoever claimed the key and died published nothing: after some seconds the next one does."""
+
+    async def story():
+        broker, app, pay = make_app()
+        async with app:
+            with pytest.raises(SimulatedCrash), crash_at("enqueue.claimed"):
+                await pay.enqueue(7)
+            began = anyio.current_time()
+            await pay.enqueue(7)
+            assert 4.9 < anyio.current_time() - began < 6.5
+        return broker.published
+
+    assert len(run_virtually(story)) == 1
