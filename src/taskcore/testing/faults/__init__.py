@@ -12,9 +12,9 @@ from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, 
 from taskcore.testing.faults.postgres import PostgresServer
 from taskcore.testing.faults.processes import WorkerProcess
 from taskcore.testing.faults.proxy import ChaosProxy
+from taskcore.testing.faults.rabbit_cluster import RabbitCluster
 from taskcore.testing.faults.redis_cluster import RedisCluster
 from taskcore.testing.faults.redis_sets import RedisReplicated, RedisSentinel
-from taskcore.testing.faults.rabbit_cluster import RabbitCluster
 from taskcore.testing.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
 
 __all__ = [
