@@ -79,6 +79,11 @@ class Tap:
         """Whether a request should have shown signs of life, and has not."""
         return self.asked > 0 and self._clock() - self._signs > SILENCE
 
+    @property
+    def busy(self) -> bool:
+        """Whether jobs have come, or may still come."""
+        return bool(self.asked or self.waiting)
+
     def pull(self, number: int, *, wait: bool) -> bool:
         """Ask for so many more jobs; False if there is no connection.
 

@@ -16,15 +16,16 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import NatsLink
 from taskcore.logs import logger
 
-__all__ = ["NANO", "SCHEDULES", "Shelf", "Shelves", "broker_time", "error_of"]
+__all__ = ["CLOCK", "NANO", "SCHEDULES", "Shelf", "Shelves", "broker_time", "error_of"]
 
 log = logger("taskcore.nats")
 
 NANO = 1_000_000_000
+CLOCK = "~clock"  #: stands for a job where only the time is asked for
 REMEMBERED = 120.0  #: seconds from its publishing for which a server remembers an id
 SCHEDULES = 2  #: the level of the API from which servers have schedules
 FAMILY = 1  #: the level from which a write may expect something of other subjects
-PARKED_LEASE = 30.0  #: seconds for which a scheduled job is in a timer's hands
+PARKED_LEASE = 5.0  #: seconds for which a scheduled job is in a timer's hands
 WAITING_PULLS = 10_000  #: workers that may wait at one queue
 CLOCK_KEPT = 60.0  #: seconds after which we ask for the server's time again
 NO_STREAM, NO_CONSUMER, EXISTS_ALREADY = 10059, 10014, (10058, 10148, 10105, 10013)
@@ -264,7 +265,7 @@ class Shelves:
 
     async def _probe(self, shelf: Shelf) -> float:
         """Servers before 2.10 tell the time only by the time stamp of something stored."""
-        subject = f"{shelf.names.scheduled}~clock".encode()
+        subject = f"{shelf.names.scheduled}{CLOCK}".encode()
         before = _now()
         [answer] = await self._link.exchange([self._link.request("INFO")._replace(subject=subject, body=b"")])
         after = _now()

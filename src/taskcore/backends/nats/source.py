@@ -48,6 +48,7 @@ class NatsSource:
         self._listeners: list[Listener] = []
         self._news = asyncio.Event()
         self._receiving = 0
+        self._closing = False
         self._resting: asyncio.TimerHandle | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._setting: dict[int, bytes | None] = {}
@@ -79,7 +80,11 @@ class NatsSource:
 
     async def close(self) -> None:
         """Give back what nobody took."""
-        self._rest()
+        self._closing = True
+        if self._resting is not None:
+            self._resting.cancel()
+        if any(tap.busy for tap in self._taps):
+            self._rest()
         for timer in self._timers:
             await timer.stop()
         for listener in self._listeners:
@@ -109,7 +114,7 @@ class NatsSource:
                 await self._wait()
         finally:
             self._receiving -= 1
-            if not self._receiving and any(tap.asked or tap.waiting for tap in self._taps):
+            if not self._receiving and not self._closing and any(tap.busy for tap in self._taps):
                 self._resting = asyncio.get_running_loop().call_later(RESTING, self._rest)
 
     def _ask(self, limit: int) -> None:
@@ -249,20 +254,25 @@ class NatsSource:
     # ── giving back ──
 
     def _rest(self) -> None:
-        """Nobody asks any more: withdraw, and give back what has come."""
+        """Nobody asks any more: withdraw what was asked for, and give back what has come nevertheless."""
         self._resting = None
         for tap in self._taps:
             tap.rest()
         self._empty = []
+        chore = asyncio.create_task(self._give_back())
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    async def _give_back(self) -> None:
+        """What was on its way has arrived after a round trip; if somebody asks again by then, it is his."""
+        await self._link.round_trip(timeout=LEAVING)
+        if self._receiving and not self._closing:
+            return
         unwanted = [deliver(arrival) for tap in self._taps for arrival in tap.waiting]
         for tap in self._taps:
             tap.waiting.clear()
-        if unwanted and self._link.connected:
-            chore = asyncio.create_task(self._give_back(unwanted))
-            self._chores.add(chore)
-            chore.add_done_callback(self._chores.discard)
-
-    async def _give_back(self, unwanted: Sequence[Delivery]) -> None:
+        if not unwanted or not self._link.connected:
+            return
         try:
             await self._settler.settle([(delivery, RELEASE) for delivery in unwanted])
         except BrokerUnavailable as error:

@@ -17,7 +17,7 @@ from taskcore.backends.nats.holds import Arrival
 from taskcore.backends.nats.packing import number_at
 from taskcore.backends.nats.pulling import SIGN_OF_LIFE, Tap
 from taskcore.backends.nats.publishing import IS_ANOTHER, verdict_on
-from taskcore.backends.nats.shelves import NANO, PARKED_LEASE, Shelf, Shelves
+from taskcore.backends.nats.shelves import CLOCK, NANO, PARKED_LEASE, Shelf, Shelves
 from taskcore.backends.nats.withdrawing import Listener
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import Answer, NatsLink, Parcel, headers_of
@@ -31,6 +31,7 @@ log = logger("taskcore.nats")
 AT_ONCE = 200  #: scheduled jobs asked for at a time
 NEAR = 0.002  #: seconds: due now
 LONGEST = 30 * 86_400.0  #: seconds for which one is parked before somebody looks again
+GIVEN_BACK = 0.1  #: seconds after which another timer gets what this one has no time for
 PAUSE = 1.0  #: seconds after trouble
 
 
@@ -71,6 +72,10 @@ class Timer:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        self._tap.rest()
+        await self._link.round_trip(timeout=PAUSE)
+        back = b'-NAK {"delay": %d}' % (GIVEN_BACK * NANO)  # at once, NATS 2.9 would hand them to us again
+        self._link.send_now(b"".join(frame(Parcel(arrival.reply, back)) for arrival in self._tap.waiting))
         self._listener.close()
         self._tap.close()
 
@@ -103,6 +108,9 @@ class Timer:
         parked: list[bytes] = []
         while tap.waiting:
             arrival = tap.waiting.popleft()
+            if arrival.subject.endswith(CLOCK.encode()):
+                parked.append(frame(Parcel(arrival.reply, b"+ACK")))
+                continue
             left = _stored_at(arrival) + delay_of(arrival.headers) - now
             if left <= NEAR:
                 due.append(arrival)

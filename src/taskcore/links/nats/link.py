@@ -215,6 +215,23 @@ class NatsLink:
             batch.news = asyncio.get_running_loop().create_future()
             await batch.news
 
+    async def round_trip(self, *, timeout: float = TIMEOUT) -> bool:
+        """To the server and back: what it sent before has arrived then. False if nothing came back."""
+        wire = self._wire
+        if wire is None or not wire.alive:
+            return False
+        key = b"%x" % next(self._batch_numbers)
+        batch = self._batches[key] = _Batch(1)
+        try:
+            async with asyncio.timeout(timeout):
+                wire.write(frame(Parcel(b"%b.%b.0" % (self._inbox, key), b"")))
+                await self._until(wire, batch, 0)
+        except (TimeoutError, OSError):
+            return False
+        finally:
+            del self._batches[key]
+        return not batch.left
+
     async def send(self, frames: bytes) -> None:
         """Write frames for which there are no answers.
 
