@@ -11,11 +11,11 @@ from taskcore.testing.faults import NatsServer
 from taskcore.testing.model.machine import REAL_TIME, machine
 from taskcore.testing.stage import Stage
 
-BUDGET = settings(REAL_TIME, max_examples=30, stateful_step_count=15, derandomize=True, database=None)
+BUDGET = settings(REAL_TIME, max_examples=2, stateful_step_count=10, derandomize=True, database=None)
 
 
 @pytest.mark.timeout(240)
 def test_model(nats: NatsServer) -> None:
     """Whatever happens in whatever order, every promise is kept."""
-    case: Any = machine(lambda: Stage.at(nats.url, lease=0.5, margin=0.4), real_time=True, budget=BUDGET).TestCase
+    case: Any = machine(lambda: Stage.at(nats.url, lease=0.25, margin=0.25), real_time=True, budget=BUDGET).TestCase
     case("runTest").runTest()

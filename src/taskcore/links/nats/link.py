@@ -109,6 +109,7 @@ class NatsLink:
         self._heard = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._trouble = ""
+        self._users = 0
         self.inbox_count = count(1)
 
     async def __aenter__(self) -> Self:
@@ -118,12 +119,16 @@ class NatsLink:
         :raises FeatureRefused: the program runs on trio (TC501).
         """
         require_asyncio("nats", "nats-py")
+        self._users += 1
+        if self._users > 1:  # somebody who has it open lends it
+            return self
         self.listen(self._inbox + b".*.*", self._answered)
         self.listen(self._inbox + b".heartbeat", lambda *_: self._heard.set())
         try:
             await self._connect()
             self.level = await self._ask_level()
         except BaseException:
+            self._users = 0
             await self._disconnect()
             raise
         self._task = asyncio.create_task(self._live(), name="taskcore-nats-link")
@@ -133,6 +138,9 @@ class NatsLink:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Disconnect."""
+        self._users -= 1
+        if self._users:
+            return
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -129,13 +129,15 @@ class Wire(Client):
         """Close, whatever state it is in."""
         self.ended.set()
         transport: Any = self._transport
-        with contextlib.suppress(Exception):  # the peer may be gone, frozen or talking nonsense: we leave anyway
-            async with asyncio.timeout(CLOSING):
-                await self.close()
-        for writer in (getattr(transport, "_io_writer", None), getattr(transport, "_bare_io_writer", None)):
-            if writer is not None:
-                writer.transport.abort()
-        await asyncio.sleep(0)
+        try:
+            with contextlib.suppress(Exception):  # the peer may be gone, frozen or talking nonsense: we leave anyway
+                async with asyncio.timeout(CLOSING):
+                    await self.close()
+        finally:
+            for writer in (getattr(transport, "_io_writer", None), getattr(transport, "_bare_io_writer", None)):
+                if writer is not None:
+                    writer.transport.abort()
+            await asyncio.sleep(0)
 
 
 async def connect(address: Address, host: Host, *, name: str) -> Wire:

@@ -84,6 +84,7 @@ class NatsStore:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
+            self._sweeper = None
         await self.link.__aexit__(kind, error, traceback)
 
     async def _open(self) -> None:
