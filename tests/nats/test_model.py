@@ -11,7 +11,7 @@ from taskcore.testing.faults import NatsServer
 from taskcore.testing.model.machine import REAL_TIME, machine
 from taskcore.testing.stage import Stage
 
-BUDGET = settings(REAL_TIME, max_examples=2, stateful_step_count=10, derandomize=True, database=None)
+BUDGET = settings(REAL_TIME, max_examples=18, stateful_step_count=10, derandomize=True, database=None)
 
 
 @pytest.mark.timeout(240)

@@ -3,9 +3,11 @@
 FlakyBackend · FlakyStore     fail, delay, lose the reply, do it twice, out of order
 ChaosProxy                    between client and server: cut, hang, slow down, byte by byte
 RedisServer, NatsServer, …    private servers to kill, stop, restart
+NatsCluster                   several of them that know each other
 WorkerProcess                 a real worker in a process of its own
 """
 
+from taskcore.testing.faults.clusters import NatsCluster
 from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
 from taskcore.testing.faults.processes import WorkerProcess
 from taskcore.testing.faults.proxy import ChaosProxy
@@ -19,6 +21,7 @@ __all__ = [
     "FlakyBackend",
     "FlakyStore",
     "Hang",
+    "NatsCluster",
     "NatsServer",
     "RabbitServer",
     "RedisServer",
