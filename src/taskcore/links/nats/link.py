@@ -108,7 +108,7 @@ class NatsLink:
         self._batch_numbers = count(1)
         self._heard = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._trouble = ""
+        self._trouble = self._told = ""
         self._users = 0
         self.inbox_count = count(1)
 
@@ -334,10 +334,17 @@ class NatsLink:
                     self.level = await self._ask_level()
                 except BrokerUnavailable as error:
                     await self._disconnect()
-                    log.debug("%s", error)
+                    self._tell_trouble(error)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE)
+            self._told = ""
             log.warning("connected to NATS again after %.1f s", time.monotonic() - began)
+
+    def _tell_trouble(self, error: BrokerUnavailable) -> None:
+        """Each reason once: people have to hear that credentials were revoked, and not a thousand times."""
+        if self._told != self._trouble:
+            self._told = self._trouble
+            log.error("cannot connect to NATS: %s; trying on", self._trouble or error.what)
 
     async def _watch(self, wire: Wire) -> str:
         """Ends when this connection does; says why."""
@@ -376,7 +383,7 @@ class NatsLink:
 
     async def _disconnect(self) -> None:
         wire = self._wire
-        self._lose("closed")
+        self._lose(self._trouble or "closed")
         if wire is not None:
             await wire.abandon()
 
