@@ -1,4 +1,4 @@
-"""How fast is taskcore on NATS JetStream, against the bare limits of the client library in the same run?
+"""taskcore on NATS JetStream, beside the bare limits of the client library in the same run.
 
     python benchmarks/nats.py [--jobs 20000] [--rounds 3] [--parked 100000] [--only drain] [--json]
 
@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,6 @@ from nats.aio.client import Client
 
 from taskcore import App
 from taskcore.testing.faults import NatsServer
-
-# ruff: noqa: E402
 
 PAYLOAD = "x" * 150  # an envelope of about 200 bytes and more
 IN_FLIGHT = 1000
@@ -88,7 +87,11 @@ def show(options: argparse.Namespace, name: str, found: list[tuple[float, float]
 
 def tell(options: argparse.Namespace, name: str, value: float, unit: str) -> None:
     """One figure."""
-    print(json.dumps({"name": name, "value": value, "unit": unit}) if options.json else f"{name:22} {value:>10,.2f} {unit}")
+    print(
+        json.dumps({"name": name, "value": value, "unit": unit})
+        if options.json
+        else f"{name:22} {value:>10,.2f} {unit}"
+    )
 
 
 # ── raw ──────────────────────────────────────────────────────────────────────────────────────────
@@ -97,10 +100,8 @@ def tell(options: argparse.Namespace, name: str, value: float, unit: str) -> Non
 async def raw_stream(client: Client) -> Any:
     """A fresh work-queue stream in files."""
     js = client.jetstream()
-    try:
+    with suppress(nats.js.errors.NotFoundError):
         await js.delete_stream("raw")
-    except nats.js.errors.NotFoundError:
-        pass
     await js.add_stream(name="raw", subjects=["raw.*"], retention="workqueue", storage="file")
     return js
 

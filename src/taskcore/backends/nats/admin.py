@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
 from taskcore.backends.nats.packing import Names, job_token, queue_of, unpack
 from taskcore.backends.nats.publishing import publish
-from taskcore.backends.nats.shelves import Shelf, Shelves, broker_time, error_of
+from taskcore.backends.nats.shelves import Shelves, error_of
 from taskcore.backends.nats.withdrawing import is_held
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import NatsLink
+from taskcore.links.nats.clock import broker_time, wall_clock
 
 __all__ = ["NatsAdmin"]
 
@@ -42,7 +42,7 @@ class NatsAdmin:
                     found.add(queue_of(stream.removeprefix(f"{prefix}-{kind}-")))
         return sorted(found)
 
-    async def _streams(self, subject: str) -> Any:
+    async def _streams(self, subject: str) -> AsyncIterator[str]:
         offset = 0
         while True:
             page = await self._link.api("STREAM.NAMES", {"subject": subject, "offset": offset})
@@ -62,7 +62,7 @@ class NatsAdmin:
             self._link.request(f"CONSUMER.INFO.{names.stream}.worker"),
             self._link.request(f"STREAM.INFO.{names.dead_stream}"),
         ]
-        before = _now()
+        before = wall_clock()
         stream, consumer, dead = [self._link.read(answer, "INFO") for answer in await self._link.exchange(requests)]
         buried = 0 if error_of(dead) else int(dead["state"]["messages"])
         if error_of(stream):
@@ -88,7 +88,7 @@ class NatsAdmin:
             info = await self._link.api(f"STREAM.INFO.{stream}", body)
             self._check(info, "STREAM.INFO")
             subjects = info["state"].get("subjects") or {}
-            found += sum(subjects.values())
+            found += sum(int(number) for number in subjects.values())
             offset += len(subjects)
             if not subjects or offset >= info.get("total", 0):
                 return found
@@ -248,7 +248,7 @@ def _is_due_soon(found: Mapping[str, Any]) -> bool:
     if start < 0:
         return True
     moment = headers[start + 19 : headers.find(b"\r\n", start)].decode("ascii", "replace")
-    return broker_time(moment) - _now() < SOON
+    return broker_time(moment) - wall_clock() < SOON
 
 
 def _windows(first: int, last: int) -> Iterator[range]:
@@ -279,7 +279,3 @@ def _place_of(letter_id: str) -> tuple[str, int, str] | None:
     if len(parts) != 3 or not parts[1].isdigit():  # noqa: PLR2004 - what a letter's id has
         return None
     return parts[0], int(parts[1]), parts[2]
-
-
-def _now() -> float:
-    return datetime.now(UTC).timestamp()

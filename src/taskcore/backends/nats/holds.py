@@ -1,4 +1,4 @@
-"""Holds: what proves a lease. Ours is judged by our own clock, which begins later and ends earlier than the server's."""
+"""Holds: what proves a lease. Our own clock judges it, and ends it before the server does."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ class Arrival:
 
     __slots__ = ("body", "handed", "headers", "number", "reply", "shelf", "subject", "until")
 
-    def __init__(
-        self, shelf: Shelf, subject: bytes, reply: bytes, body: bytes, headers: bytes, until: float
-    ) -> None:
+    def __init__(self, shelf: Shelf, subject: bytes, reply: bytes, body: bytes, headers: bytes, until: float) -> None:
         self.shelf = shelf
         self.subject = subject
         self.reply = reply

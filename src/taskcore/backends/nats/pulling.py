@@ -155,10 +155,7 @@ class Tap:
         status = headers[9:12]
         if status == b"100":
             return
-        if status == b"503":
-            self.absent = True
-            self.asked = 0
-        elif status == b"409" and b"onsumer" in headers and b"eleted" in headers:
+        if status == b"503" or (status == b"409" and b"onsumer" in headers and b"eleted" in headers):
             self.absent = True
             self.asked = 0
         elif status == b"409" and b"MaxWaiting" in headers:

@@ -157,10 +157,7 @@ class Settler:
     def _letter(self, delivery: Delivery, reason: bytes, trail: bytes) -> Parcel:
         """One for each copy of a job at most: whoever buries it again finds it."""
         hold: Hold = delivery.receipt
-        headers = (
-            "Nats-Expected-Last-Subject-Sequence: 0\r\n"
-            f"Tc-Trail: {len(trail)}\r\nTc-Reason: {len(reason)}\r\n"
-        )
+        headers = f"Nats-Expected-Last-Subject-Sequence: 0\r\nTc-Trail: {len(trail)}\r\nTc-Reason: {len(reason)}\r\n"
         subject = f"{hold.shelf.names.dead}{hold.token}.{hold.number}"
         return Parcel(_bytes(subject), delivery.envelope + trail + reason, _bytes(headers))
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from taskcore.backends.nats.packing import Names
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import NatsLink
+from taskcore.links.nats.clock import broker_time, wall_clock
 from taskcore.logs import logger
 
-__all__ = ["CLOCK", "NANO", "SCHEDULES", "Shelf", "Shelves", "broker_time", "error_of"]
+__all__ = ["CLOCK", "NANO", "SCHEDULES", "Shelf", "Shelves", "error_of"]
 
 log = logger("taskcore.nats")
 
@@ -35,13 +35,6 @@ def error_of(answer: Mapping[str, Any]) -> int:
     """The code of an answer's error; 0 if there is none."""
     error = answer.get("error")
     return int(error.get("err_code") or error.get("code") or 1) if isinstance(error, Mapping) else 0
-
-
-def broker_time(text: str) -> float:
-    """A server's time stamp as seconds since the epoch."""
-    whole, _, rest = text.rstrip("Z").partition(".")
-    seconds = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
-    return seconds + (float(f"0.{rest}") if rest.isdigit() else 0.0)
 
 
 class Shelf:
@@ -253,9 +246,9 @@ class Shelves:
         """Seconds that the server's clock is ahead of ours; asked anew from time to time."""
         loop = asyncio.get_running_loop()
         if loop.time() - shelf.clock_at > CLOCK_KEPT:
-            before = _now()
+            before = wall_clock()
             info = await self._link.api(f"STREAM.INFO.{shelf.names.stream}")
-            after = _now()
+            after = wall_clock()
             if "ts" in info:
                 shelf.offset = broker_time(info["ts"]) - (before + after) / 2
             else:
@@ -266,9 +259,9 @@ class Shelves:
     async def _probe(self, shelf: Shelf) -> float:
         """Servers before 2.10 tell the time only by the time stamp of something stored."""
         subject = f"{shelf.names.scheduled}{CLOCK}".encode()
-        before = _now()
+        before = wall_clock()
         [answer] = await self._link.exchange([self._link.request("INFO")._replace(subject=subject, body=b"")])
-        after = _now()
+        after = wall_clock()
         stored = self._link.read(answer)
         _raise_unless(stored, 0, "asking for the time")
         found = await self._link.api(f"STREAM.MSG.GET.{shelf.names.stream}", {"seq": stored["seq"]})
@@ -287,10 +280,6 @@ def _consumer_config(name: str, subject: str, ack_wait: float) -> dict[str, Any]
         "deliver_policy": "all",
         "replay_policy": "instant",
     }
-
-
-def _now() -> float:
-    return datetime.now(UTC).timestamp()
 
 
 def _compare(name: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -324,5 +313,3 @@ def _raise_unless(answer: Mapping[str, Any], allowed: int, what: str) -> None:
             facts=[f"{error.get('description')} ({code})"],
             fix="see what its log says, and what the account may do",
         )
-
-

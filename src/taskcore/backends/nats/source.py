@@ -70,9 +70,7 @@ class NatsSource:
                 await self._shelves.consumer(shelf, ack_wait=self._guarded)
             setting = self._own_setting(shelf)
             self._setting[id(shelf)] = setting
-            tap = Tap(
-                self._link, shelf, consumer="worker", arrived=self._news.set, lease=self._lease, greeting=setting
-            )
+            tap = Tap(self._link, shelf, consumer="worker", arrived=self._news.set, lease=self._lease, greeting=setting)
             self._taps.append(tap)
             self._listeners.append(Listener(self._link, tap))
             if not shelf.native:

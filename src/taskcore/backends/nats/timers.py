@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Self
 
 from taskcore.backends.nats.holds import Arrival
 from taskcore.backends.nats.packing import number_at
-from taskcore.backends.nats.pulling import SIGN_OF_LIFE, Tap
 from taskcore.backends.nats.publishing import IS_ANOTHER, verdict_on
+from taskcore.backends.nats.pulling import SIGN_OF_LIFE, Tap
 from taskcore.backends.nats.shelves import CLOCK, NANO, PARKED_LEASE, Shelf, Shelves
 from taskcore.backends.nats.withdrawing import Listener
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import Answer, NatsLink, Parcel, headers_of
+from taskcore.links.nats.clock import wall_clock
 from taskcore.links.nats.wire import frame
 from taskcore.logs import logger
 
@@ -64,7 +64,7 @@ class Timer:
         """
         await shelves.timer(shelf)
         timer = cls(link, shelves, shelf)
-        timer._task = asyncio.create_task(timer._run(), name=f"taskcore-nats-timer-{shelf.names.queue}")  # noqa: SLF001
+        timer._task = asyncio.create_task(timer._run(), name=f"taskcore-nats-timer-{shelf.names.queue}")
         return timer
 
     async def stop(self) -> None:
@@ -103,7 +103,7 @@ class Timer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SIGN_OF_LIFE):
                     await self._news.wait()
-        now = datetime.now(UTC).timestamp() + await self._shelves.clock(self._shelf)
+        now = wall_clock() + await self._shelves.clock(self._shelf)
         due: list[Arrival] = []
         parked: list[bytes] = []
         while tap.waiting:
@@ -150,9 +150,11 @@ class Timer:
 
     def _ready(self, arrival: Arrival, *, expected: int) -> Parcel:
         token = arrival.subject.rpartition(b".")[2]
-        headers = (
-            b"Nats-Msg-Id: %b:due:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n"
-            % (token, arrival.number, expected, number_at(arrival.headers, b"Tc-Trail"))
+        headers = b"Nats-Msg-Id: %b:due:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n" % (
+            token,
+            arrival.number,
+            expected,
+            number_at(arrival.headers, b"Tc-Trail"),
         )
         return Parcel(self._shelf.names.ready.encode() + token, arrival.body, headers)
 

@@ -1,7 +1,7 @@
 """From a URL to what a NATS connection and our streams need.
 
-    nats://user:password@one:4222,two:4222,three:4222/?replicas=3
-    tls://example.com?creds=/etc/taskcore/worker.creds
+nats://user:password@one:4222,two:4222,three:4222/?replicas=3
+tls://example.com?creds=/etc/taskcore/worker.creds
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ EXAMPLE = "nats://localhost:4222   or   nats://user:password@one:4222,two:4222,t
 
 Storage: TypeAlias = Literal["file", "memory"]
 
+STORAGES: tuple[Storage, ...] = ("file", "memory")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -160,8 +161,9 @@ def _prefix(text: str) -> str:
 
 
 def _storage(text: str) -> Storage:
-    if text == "file" or text == "memory":  # noqa: PLR1714 - so that the type is known
-        return text
+    for kind in STORAGES:
+        if text == kind:
+            return kind
     raise ValueError(f"expected file or memory, got {text!r}")
 
 

@@ -210,8 +210,10 @@ class NatsLink:
                     await wire.written()
                     last = sent >= len(parcels)
                     await self._until(wire, batch, 0 if last else len(parcels) - sent + WINDOW // 2)
-        except (TimeoutError, OSError):
+        except TimeoutError:
             pass
+        except OSError as error:
+            await wire.broke(error)
         finally:
             del self._batches[key]
         return batch.answers
@@ -234,7 +236,7 @@ class NatsLink:
             async with asyncio.timeout(timeout):
                 wire.write(frame(Parcel(b"%b.%b.0" % (self._inbox, key), b"")))
                 await self._until(wire, batch, 0)
-        except (TimeoutError, OSError):
+        except TimeoutError:
             return False
         finally:
             del self._batches[key]
@@ -319,6 +321,7 @@ class NatsLink:
 
     async def _live(self) -> None:
         """Watch the connection; make a new one when it is gone."""
+        began = 0.0
         while True:
             wire = self._wire
             if wire is not None:

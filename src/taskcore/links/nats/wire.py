@@ -109,6 +109,12 @@ class Wire(Client):
         transport: Any = self._transport
         await transport.drain()
 
+    async def broke(self, error: OSError) -> None:
+        """Writing failed; its reader may not have noticed yet, and gets its turn now."""
+        self.why = self.why or error
+        self.ended.set()
+        await asyncio.sleep(0)
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """What arrives, from nats-py's parser; an exception here would end its reading loop for ever."""
         handler = self.handlers.get(sid)

@@ -22,7 +22,17 @@ import msgspec
 from taskcore.links.nats import Answer, Parcel, headers_of
 from taskcore.store import Record, Version
 
-__all__ = ["Found", "ends_at", "key_token", "read_answer", "read_stored", "tombstone", "version_of", "wanted_of", "write_parcel"]
+__all__ = [
+    "Found",
+    "ends_at",
+    "key_token",
+    "read_answer",
+    "read_stored",
+    "tombstone",
+    "version_of",
+    "wanted_of",
+    "write_parcel",
+]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_/-]{1,200}")
 TOMB = 2  #: seconds for which a mark stays where the server can take it away by itself

@@ -11,13 +11,13 @@ import asyncio
 import heapq
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 from taskcore.diagnosis import Diagnosis, Fact
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import Answer, NatsLink, Parcel, read_address
+from taskcore.links.nats.clock import wall_clock
 from taskcore.links.nats.link import decode_answer
 from taskcore.logs import logger
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
@@ -61,7 +61,6 @@ class NatsStore:
         self._offset = 0.0
         self._asked = float("-inf")
         self._ends: list[tuple[int, int]] = []
-        self._removed: dict[str, int] = {}  # ends of records that are being deleted
         self._sweeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -151,11 +150,13 @@ class NatsStore:
         answers: list[Version | Conflict] = [""] * len(writes)
         left = list(range(len(writes)))
         while left:
-            seen: set[str] = set()
-            first = [index for index in left if not (writes[index].key in seen or seen.add(writes[index].key))]
-            for index, answer in zip(first, await self._write([writes[index] for index in first]), strict=True):
+            first: dict[str, int] = {}
+            for index in left:
+                first.setdefault(writes[index].key, index)
+            places = list(first.values())
+            for index, answer in zip(places, await self._write([writes[index] for index in places]), strict=True):
                 answers[index] = answer
-            left = [index for index in left if index not in set(first)] if len(first) < len(left) else []
+            left = [index for index in left if first[writes[index].key] != index]
         return answers
 
     async def _write(self, writes: Sequence[Write]) -> list[Version | Conflict]:
@@ -163,14 +164,15 @@ class NatsStore:
         now = await self.now()
         answers: list[Version | Conflict | None] = [None] * len(writes)
         expected = [_expected_at_first(write, now) for write in writes]
+        ends: dict[int, int] = {}  # of the records that are to be deleted
         looking = [index for index, number in enumerate(expected) if number == UNKNOWN]
         for _ in range(TRIES):
             if looking:
-                await self._look(writes, looking, expected, answers)
+                await self._look(writes, looking, expected, answers, ends)
             trying = [index for index, answer in enumerate(answers) if answer is None]
             if not trying:
                 break
-            looking = await self._try(writes, trying, expected, answers)
+            looking = await self._try(writes, trying, expected, answers, ends)
         if None in answers:
             raise self.link.unavailable("others write this record faster than we can")
         return [answer for answer in answers if answer is not None]
@@ -181,6 +183,7 @@ class NatsStore:
         trying: list[int],
         expected: list[int | None],
         answers: list[Version | Conflict | None],
+        before: dict[int, int],
     ) -> list[int]:
         """Write; returns those where something else than expected was there."""
         now = await self.now()
@@ -196,7 +199,7 @@ class NatsStore:
             elif code:
                 raise self.link.unavailable(f"the server refuses a record: {answer.body[:200]!r}")
             elif write.value is None:
-                answers[index] = version_of(expected[index] or 0, self._removed.pop(write.key, 0))
+                answers[index] = version_of(expected[index] or 0, before[index])
                 cleared.append(self._clearing(number))
             else:
                 answers[index] = version_of(number, ends[index])
@@ -224,6 +227,7 @@ class NatsStore:
         looking: list[int],
         expected: list[int | None],
         answers: list[Version | Conflict | None],
+        before: dict[int, int],
     ) -> None:
         """See what is there; a write that cannot be done has its answer now, the others what to expect."""
         now = await self.now()
@@ -240,15 +244,13 @@ class NatsStore:
             else:
                 expected[index] = found.number if found is not None else 0
                 if write.value is None and record is not None:
-                    self._removed[write.key] = record.ends
+                    before[index] = record.ends
 
     def _parcel(self, write: Write, expected: int | None, ends: int) -> Parcel:
         subject = self.subject(write.key)
         if write.value is None:
             return tombstone(subject, expected=expected or 0, native=self._native)
-        return write_parcel(
-            subject, write.value, ends=ends, keep=write.keep, expected=expected, native=self._native
-        )
+        return write_parcel(subject, write.value, ends=ends, keep=write.keep, expected=expected, native=self._native)
 
     def _clearing(self, number: int) -> Parcel:
         return self.link.request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": number, "no_erase": True})
@@ -267,7 +269,7 @@ class NatsStore:
         if loop.time() - self._asked > CLOCK_KEPT:
             self._offset = await clock_of(self.link, self._stream, self.subject("clock"))
             self._asked = loop.time()
-        return datetime.now(UTC).timestamp() + self._offset
+        return wall_clock() + self._offset
 
     async def _sweep(self) -> None:
         """Take away what we wrote and whose time is over, where the server does not."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import NatsLink, Parcel
+from taskcore.links.nats.clock import broker_time, wall_clock
 from taskcore.links.nats.link import decode_answer
 
-__all__ = ["broker_time", "clock_of", "make_stream"]
+__all__ = ["clock_of", "make_stream"]
 
 TTL_LEVEL = 1  #: the level of the API from which servers take records away by themselves
 OLDEST = 30 * 86_400 * 10**9  #: nanoseconds after which every record goes, where they do not
@@ -49,7 +49,11 @@ async def make_stream(link: NatsLink, name: str, subjects: str) -> dict[str, Any
             fix="see what its log says, and what the account may do",
         )
     found: dict[str, Any] = info["config"]
-    checked = [*CHECKED, *["num_replicas"] * (address.replicas is not None), *["storage"] * (address.storage is not None)]
+    checked = [
+        *CHECKED,
+        *["num_replicas"] * (address.replicas is not None),
+        *["storage"] * (address.storage is not None),
+    ]
     different = [
         f"{key}: {found.get(key)}, wanted {wanted[key]}" for key in checked if (found.get(key) or 0) != wanted[key]
     ]
@@ -67,28 +71,17 @@ async def clock_of(link: NatsLink, stream: str, subject: bytes) -> float:
 
     :raises BrokerUnavailable: it does not answer.
     """
-    before = _now()
+    before = wall_clock()
     info = await link.api(f"STREAM.INFO.{stream}")
-    after = _now()
+    after = wall_clock()
     if "ts" in info:
         return broker_time(info["ts"]) - (before + after) / 2
-    before = _now()  # servers before 2.10 tell the time only by the time stamp of something stored
+    before = wall_clock()  # servers before 2.10 tell the time only by the time stamp of something stored
     [answer] = await link.exchange([Parcel(subject, b"", b"Tc-Gone: 1\r\n")])
-    after = _now()
+    after = wall_clock()
     number = decode_answer(answer.body).get("seq") if answer is not None else None
     found = await link.api(f"STREAM.MSG.GET.{stream}", {"seq": number})
     if "message" not in found:
         return 0.0
     await link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": number, "no_erase": True})
     return broker_time(found["message"]["time"]) - (before + after) / 2
-
-
-def broker_time(text: str) -> float:
-    """A server's time stamp as seconds since the epoch."""
-    whole, _, rest = text.rstrip("Z").partition(".")
-    seconds = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
-    return seconds + (float(f"0.{rest}") if rest.isdigit() else 0.0)
-
-
-def _now() -> float:
-    return datetime.now(UTC).timestamp()

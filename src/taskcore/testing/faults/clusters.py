@@ -1,10 +1,10 @@
 """Clusters: several servers of one kind on this machine that know each other.
 
-    async with NatsCluster() as cluster:
-        app = App(f"{cluster.url}/?replicas=3")
-        cluster.servers[0].kill()               one is gone, two are a majority
-        await cluster.servers[0].restart()
-        leader = await cluster.leader("taskcore-q-default")
+async with NatsCluster() as cluster:
+    app = App(f"{cluster.url}/?replicas=3")
+    cluster.servers[0].kill()               one is gone, two are a majority
+    await cluster.servers[0].restart()
+    leader = await cluster.leader("taskcore-q-default")
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class NatsCluster:
         """
         with anyio.move_on_after(ELECTING):
             for server in self.servers:
-                while server.running and "error" in await self._ask(server, "INFO"):
+                while server.running and "error" in await self._ask(server, "INFO"):  # noqa: ASYNC110 - another process
                     await anyio.sleep(0.1)
             return
         raise BrokerUnavailable("the cluster has no leader", facts=[server.log(5) for server in self.servers])
