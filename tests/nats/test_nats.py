@@ -11,10 +11,11 @@ import anyio
 import pytest
 from real import require
 
-from taskcore import BrokerUnavailable, FeatureRefused
+from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Outgoing, Stored
 from taskcore.envelope import new_id
+from taskcore.errors import FeatureRefused
 from taskcore.lifecycle import ACK, RELEASE
 from taskcore.store import ANY
 from taskcore.testing.conformance import certify
@@ -67,7 +68,7 @@ async def test_receive_asks_for_no_more_than_it_was_asked_for(nats: NatsServer, 
 
 async def test_what_nobody_comes_for_is_given_back(nats: NatsServer, queue: str) -> None:
     """A job that comes when its worker has gone away from the counter is with others at once, without blame."""
-    async with open_backend(nats.url) as backend, open_backend(nats.url) as other:
+    async with open_backend(nats.url) as backend, open_backend(nats.url) as other:  # noqa: SIM117
         async with backend.consume([queue], lease=30.0) as source:
             with anyio.move_on_after(0.1):
                 await source.receive(5)
@@ -158,7 +159,7 @@ async def test_tls_is_never_left_out(nats: NatsServer, tmp_path: Path) -> None:
     tls: Any = {"cert_file": str(cert), "key_file": str(key)}
     async with require(NatsServer)(config={"tls": tls}) as server:
         url = server.url.replace("nats://", "tls://")
-        with pytest.raises(BrokerUnavailable, match="(?i)certificate"):
+        with pytest.raises(BrokerUnavailable, match=r"(?i)certificate"):
             await open_backend(url).__aenter__()
         async with open_backend(f"{url}?ca={cert}") as backend:
             assert await backend.publish([Outgoing("q", "j", b"job")]) == [Stored()]
