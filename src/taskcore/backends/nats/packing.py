@@ -52,7 +52,18 @@ def job_token(job_id: str) -> str:
 class Names:
     """The names that one queue's things have."""
 
-    __slots__ = ("dead", "dead_stream", "either", "queue", "ready", "scheduled", "stream", "withdrawn")
+    __slots__ = (
+        "dead",
+        "dead_stream",
+        "either",
+        "either_bytes",
+        "queue",
+        "ready",
+        "ready_bytes",
+        "scheduled",
+        "stream",
+        "withdrawn",
+    )
 
     def __init__(self, prefix: str, queue: str) -> None:
         token = queue_token(queue)
@@ -62,6 +73,7 @@ class Names:
         self.ready = f"{prefix}.q.{token}."
         self.scheduled = f"{prefix}.s.{token}."
         self.either = f"{prefix}.*.{token}."
+        self.ready_bytes, self.either_bytes = self.ready.encode(), self.either.encode()
         self.dead = f"{prefix}.d.{token}."
         self.withdrawn = f"{prefix}.withdrawn.{token}"
 

@@ -73,16 +73,18 @@ async def _again(
 def job_parcel(shelf: Shelf, job: Outgoing, *, family: bool, offset: float) -> Parcel:
     """A new job: stored only if there is none of this id."""
     token, names = job_token(job.id), shelf.names
-    headers = f"Nats-Msg-Id: {token}\r\nNats-Expected-Last-Subject-Sequence: 0\r\n"
+    word = token.encode()
+    headers = b"Nats-Msg-Id: %b\r\nNats-Expected-Last-Subject-Sequence: 0\r\n" % word
     if family:
-        headers += f"Nats-Expected-Last-Subject-Sequence-Subject: {names.either}{token}\r\n"
+        headers += b"Nats-Expected-Last-Subject-Sequence-Subject: %b%b\r\n" % (names.either_bytes, word)
+    body = job.envelope
     if job.trail:
-        headers += f"Tc-Trail: {len(job.trail)}\r\n"
-    subject = names.ready
-    if job.delay > 0:
-        subject = names.scheduled
-        headers += scheduling(shelf, token, job.delay, offset)
-    return Parcel(f"{subject}{token}".encode(), job.envelope + job.trail, headers.encode())
+        headers += b"Tc-Trail: %d\r\n" % len(job.trail)
+        body += job.trail
+    if job.delay <= 0:
+        return Parcel(names.ready_bytes + word, body, headers)
+    headers += scheduling(shelf, token, job.delay, offset).encode()
+    return Parcel(names.scheduled.encode() + word, body, headers)
 
 
 def scheduling(shelf: Shelf, token: str, delay: float, offset: float) -> str:

@@ -37,6 +37,7 @@ WAITING = 2.0  #: seconds for which a call waits for a connection that is being 
 HEARTBEAT = 4.0  #: seconds between two times that we listen to ourselves …
 DEAF = 4.0  #: … and how long that may take
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  #: seconds between two rounds of attempts to connect
+PIECE, PIECE_BYTES = 500, 250_000  #: parcels and bytes that are written at once
 WINDOW = 1_000  #: parcels without an answer, at most …
 WINDOW_BYTES = 4_000_000  #: … and their bytes
 
@@ -197,19 +198,7 @@ class NatsLink:
         prefix = b"%b.%b." % (self._inbox, key)
         try:
             async with asyncio.timeout(timeout + len(parcels) / WINDOW):
-                sent = 0
-                while sent < len(parcels) and wire.alive:
-                    frames = [ahead] if ahead else []
-                    ahead, size, first = b"", 0, sent
-                    while sent < len(parcels) and sent - first < WINDOW // 2 and size < WINDOW_BYTES // 2:
-                        one = frame(parcels[sent], b"%b%x" % (prefix, sent))
-                        frames.append(one)
-                        size += len(one)
-                        sent += 1
-                    wire.write(b"".join(frames))
-                    await wire.written()
-                    last = sent >= len(parcels)
-                    await self._until(wire, batch, 0 if last else len(parcels) - sent + WINDOW // 2)
+                await self._send_all(wire, batch, parcels, prefix, ahead)
         except TimeoutError:
             pass
         except OSError as error:
@@ -217,6 +206,28 @@ class NatsLink:
         finally:
             del self._batches[key]
         return batch.answers
+
+    async def _send_all(
+        self, wire: Wire, batch: _Batch, parcels: Sequence[Parcel], prefix: bytes, ahead: bytes
+    ) -> None:
+        """In pieces, so that the server begins while we still write; a window of them without answers at most."""
+        total, sent, unanswered = len(parcels), 0, 0
+        while sent < total and wire.alive:
+            frames, first = [ahead], sent
+            ahead, size = b"", 0
+            while sent < total and sent - first < PIECE and size < PIECE_BYTES:
+                one = frame(parcels[sent], b"%b%x" % (prefix, sent))
+                frames.append(one)
+                size += len(one)
+                sent += 1
+            wire.write(b"".join(frames))
+            unanswered += size
+            if sent - (total - batch.left) > WINDOW - PIECE or unanswered > WINDOW_BYTES:
+                await wire.written()
+                await self._until(wire, batch, total - sent + WINDOW // 2)
+                unanswered = 0
+        await wire.written()
+        await self._until(wire, batch, 0)
 
     async def _until(self, wire: Wire, batch: _Batch, target: int) -> None:
         """Wait until no more than so many answers are missing, or the connection is gone."""

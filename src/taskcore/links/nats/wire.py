@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from taskcore.links.nats.address import Address, Host
+from taskcore.links.nats.reader import Reader
 from taskcore.logs import logger
 
 __all__ = ["Answer", "Handler", "Parcel", "Wire", "connect", "frame", "headers_of"]
@@ -79,6 +80,7 @@ class Wire(Client):
         self.ended = asyncio.Event()
         self.why: BaseException | None = None
         self._encrypted = encrypted
+        self._ps = Reader(self)
 
     @property
     def alive(self) -> bool:
@@ -115,12 +117,12 @@ class Wire(Client):
         self.ended.set()
         await asyncio.sleep(0)
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        """What arrives, from nats-py's parser; an exception here would end its reading loop for ever."""
-        handler = self.handlers.get(sid)
+    def take(self, number: int, subject: bytes, reply: bytes, body: bytes, headers: bytes) -> None:
+        """What arrives, from our reader; an exception here would end nats-py's reading loop for ever."""
+        handler = self.handlers.get(number)
         if handler is not None:
             try:
-                handler(subject, reply, data, headers or b"")
+                handler(subject, reply, body, headers)
             except Exception:
                 log.exception("could not take in what came on %r", subject)
 
