@@ -161,7 +161,7 @@ class NatsAdmin:
         body = {"filter": f"{names.scheduled}*"}
         purged = int((await self._link.api(f"STREAM.PURGE.{names.stream}", body)).get("purged", 0))
         consumer = await self._worker(names)
-        if error_of(consumer):
+        if error_of(consumer) or not consumer["num_ack_pending"] + consumer["num_waiting"]:  # nobody works on it
             body = {"filter": f"{names.ready}*"}
             return purged + int((await self._link.api(f"STREAM.PURGE.{names.stream}", body)).get("purged", 0))
         first, last = int(consumer["delivered"]["stream_seq"]), int(info["state"]["last_seq"])

@@ -266,12 +266,16 @@ class NatsSource:
         await self._link.round_trip(timeout=LEAVING)
         if self._receiving and not self._closing:
             return
-        unwanted = [deliver(arrival) for tap in self._taps for arrival in tap.waiting]
+        arrivals = [arrival for tap in self._taps for arrival in tap.waiting]
         for tap in self._taps:
             tap.waiting.clear()
-        if not unwanted or not self._link.connected:
+        if not arrivals or not self._link.connected:
             return
+        unwanted = [deliver(arrival) for arrival in arrivals if arrival.handed == 1]
+        again = [arrival for arrival in arrivals if arrival.handed > 1]
         try:
+            if again:
+                unwanted += [deliver(arrival) for arrival in await self._still_alive(again)]
             await self._settler.settle([(delivery, RELEASE) for delivery in unwanted])
         except BrokerUnavailable as error:
             log.warning("%d jobs could not be given back, their leases have to run out: %s", len(unwanted), error)

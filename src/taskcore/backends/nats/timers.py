@@ -86,6 +86,9 @@ class Timer:
             except BrokerUnavailable as error:
                 log.debug("the timer of queue %s waits: %s", self._shelf.names.queue, error)
                 await asyncio.sleep(PAUSE)
+            except Exception:
+                log.exception("the timer of queue %s stumbled; it goes on", self._shelf.names.queue)
+                await asyncio.sleep(PAUSE)
 
     async def _turn(self) -> None:
         """Wait for scheduled jobs, park those that are early, move those that are due."""

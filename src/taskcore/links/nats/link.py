@@ -111,6 +111,7 @@ class NatsLink:
         self._task: asyncio.Task[None] | None = None
         self._trouble = self._told = ""
         self._users = 0
+        self._gone_since = 0.0
         self.inbox_count = count(1)
 
     async def __aenter__(self) -> Self:
@@ -332,27 +333,34 @@ class NatsLink:
 
     async def _live(self) -> None:
         """Watch the connection; make a new one when it is gone."""
-        began = 0.0
         while True:
-            wire = self._wire
-            if wire is not None:
-                why = await self._watch(wire)
-                began = time.monotonic()
-                log.warning("connection to NATS lost: %s; connecting again", why)
-                self._lose(why)
-                await wire.abandon()
-            pause = FIRST_PAUSE
-            while self._wire is None:
-                try:
-                    await self._connect()
-                    self.level = await self._ask_level()
-                except BrokerUnavailable as error:
-                    await self._disconnect()
-                    self._tell_trouble(error)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, LONGEST_PAUSE)
-            self._told = ""
-            log.warning("connected to NATS again after %.1f s", time.monotonic() - began)
+            try:
+                wire = self._wire
+                if wire is not None:
+                    why = await self._watch(wire)
+                    self._gone_since = time.monotonic()
+                    log.warning("connection to NATS lost: %s; connecting again", why)
+                    self._lose(why)
+                    await wire.abandon()
+                await self._reconnect()
+            except Exception:
+                log.exception("the link to NATS stumbled; it goes on")
+                await asyncio.sleep(LONGEST_PAUSE)
+
+    async def _reconnect(self) -> None:
+        """Try until there is a connection, with growing pauses."""
+        pause = FIRST_PAUSE
+        while self._wire is None:
+            try:
+                await self._connect()
+                self.level = await self._ask_level()
+            except BrokerUnavailable as error:
+                await self._disconnect()
+                self._tell_trouble(error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+        self._told = ""
+        log.warning("connected to NATS again after %.1f s", time.monotonic() - self._gone_since)
 
     def _tell_trouble(self, error: BrokerUnavailable) -> None:
         """Each reason once: people have to hear that credentials were revoked, and not a thousand times."""
