@@ -16,9 +16,10 @@ from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Outgoing, Stored
 from taskcore.envelope import new_id
 from taskcore.errors import FeatureRefused
-from taskcore.lifecycle import ACK, RELEASE
+from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
 from taskcore.store import ANY
 from taskcore.testing.conformance import certify
+from taskcore.testing.crashing import SimulatedCrash, crash_at
 from taskcore.testing.faults import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -79,6 +80,33 @@ async def test_what_nobody_comes_for_is_given_back(nats: NatsServer, queue: str)
                     [found] = await second.receive(1)
                 assert found.redeliveries == 0
                 assert not await second.settle([(found, RELEASE)])
+
+
+@pytest.mark.parametrize("version", ["", "2.10"], ids=["newest", "2.10"])
+@pytest.mark.parametrize(
+    ("verdict", "point"),
+    [(Retry(0.2, b"new"), "nats.retry.copied"), (Bury("why", b"new"), "nats.bury.written")],
+    ids=["retry", "bury"],
+)
+async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, point: str, version: str) -> None:
+    """The copy or the letter is written, its job not ended: whoever gets that job ends it, and nobody runs it."""
+    async with require(NatsServer, version)(version=version) as server:  # noqa: SIM117
+        async with open_backend(server.url) as backend, open_backend(server.url) as other:
+            await backend.publish([Outgoing("q", "j", b"job", b"old")])
+            async with backend.consume(["q"], lease=0.6) as source:
+                [held] = await source.receive(1)
+                with pytest.raises(SimulatedCrash), crash_at(point):
+                    await source.settle([(held, verdict)])
+            async with other.consume(["q"], lease=0.6) as heir:
+                seen: list[bytes] = []
+                with anyio.move_on_after(3.0):
+                    while True:
+                        found = await heir.receive(5)
+                        seen += [one.trail for one in found]
+                        await heir.settle([(one, ACK) for one in found])
+            assert seen == ([b"new"] if isinstance(verdict, Retry) else [])
+            stats = await other.admin.stats("q")
+            assert (stats.ready, stats.leased, stats.scheduled, stats.dead) == (0, 0, 0, isinstance(verdict, Bury))
 
 
 async def test_an_idle_source_is_quiet(nats: NatsServer, queue: str) -> None:
