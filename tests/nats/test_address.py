@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from taskcore import InvalidURL
+from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.backends.nats.packing import Names, job_token, queue_of, queue_token, unpack
-from taskcore.links.nats import read_address
+from taskcore.links.nats import Answer, read_address
+from taskcore.links.nats.answers import stored_in
+from taskcore.stores.nats.records import read_answer
 
 
 def test_everything_that_can_be_said(tmp_path: Path) -> None:
@@ -90,3 +92,16 @@ def test_a_body_with_wrong_headers() -> None:
         assert unpack(b"body", headers).envelope == b"body"
     packed = unpack(b"bodytrail", b"NATS/1.0\r\nTc-Trail: 5\r\nTc-Handed: 2\r\n\r\n")
     assert (packed.envelope, packed.trail, packed.handed) == (b"body", b"trail", 2)
+
+
+def test_not_there_is_not_the_same_as_nobody_can_say() -> None:
+    """A stream without a leader answers with an error; only "no message found" and "no stream" mean that there is none."""
+    assert stored_in({"message": {"seq": 1}}) == {"seq": 1}
+    for code in (10037, 10059):
+        assert stored_in({"error": {"code": 404, "err_code": code, "description": "not found"}}) is None
+    for error in ({"code": 503, "err_code": 10008, "description": "temporarily unavailable"}, {"code": 503}):
+        with pytest.raises(BrokerUnavailable):
+            stored_in({"error": error})
+    assert read_answer(Answer(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n")) is None
+    with pytest.raises(BrokerUnavailable):
+        read_answer(Answer(b"", b"NATS/1.0 503\r\n\r\n"))

@@ -10,16 +10,18 @@ from typing import Any
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
 from taskcore.backends.nats.packing import Names, job_token, queue_of, unpack
 from taskcore.backends.nats.publishing import publish
-from taskcore.backends.nats.shelves import Shelves, error_of
+from taskcore.backends.nats.shelves import Shelves
 from taskcore.backends.nats.withdrawing import is_held
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import NatsLink
+from taskcore.links.nats.answers import NO_CONSUMER, NO_STREAM, error_of, must_be, stored_in
 from taskcore.links.nats.clock import broker_time, wall_clock
 
 __all__ = ["NatsAdmin"]
 
 SETTLING_DOWN = 0.1  #: seconds in which a scheduled job that was just due has become a ready one
 DELETED_AT_ONCE = 500
+NOT_THERE = (10057, 10037)  #: what a server says when there is nothing to delete
 SOON = 5.0  #: seconds: a schedule that ends so soon may be ending now
 
 
@@ -64,6 +66,9 @@ class NatsAdmin:
         ]
         before = wall_clock()
         stream, consumer, dead = [self._link.read(answer, "INFO") for answer in await self._link.exchange(requests)]
+        for answer in (stream, dead):
+            must_be(answer, NO_STREAM)
+        must_be(consumer, NO_STREAM, NO_CONSUMER)
         buried = 0 if error_of(dead) else int(dead["state"]["messages"])
         if error_of(stream):
             return QueueStats(ready=0, leased=0, scheduled=0, dead=buried)
@@ -96,7 +101,8 @@ class NatsAdmin:
     async def _age(self, names: Names, first: int, now: float) -> float | None:
         body = {"seq": first, "next_by_subj": f"{names.ready}*"}
         found = await self._link.api(f"STREAM.MSG.GET.{names.stream}", body)
-        return None if "message" not in found else max(now - broker_time(found["message"]["time"]), 0.0)
+        stored = stored_in(found)
+        return None if stored is None else max(now - broker_time(stored["time"]), 0.0)
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
         """Where the job is now; a lease that ran out counts as one until the job is handed out again."""
@@ -106,11 +112,12 @@ class NatsAdmin:
             self._link.request(f"CONSUMER.INFO.{names.stream}.worker"),
         ]
         found, consumer = [self._link.read(answer, "locate") for answer in await self._link.exchange(requests)]
-        if "message" not in found:
+        stored = stored_in(found)
+        if stored is None:
             return None
-        if found["message"]["subject"].startswith(names.scheduled):
+        if stored["subject"].startswith(names.scheduled):
             return "scheduled"
-        return "leased" if _was_handed_out(found["message"]["seq"], consumer) else "ready"
+        return "leased" if _was_handed_out(int(stored["seq"]), consumer) else "ready"
 
     # ── taking away ──
 
@@ -120,9 +127,10 @@ class NatsAdmin:
         removed = False
         while True:
             found = await self._link.api(f"STREAM.MSG.GET.{names.stream}", {"last_by_subj": f"{names.either}{token}"})
-            if "message" not in found:
+            stored = stored_in(found)
+            if stored is None:
                 return removed
-            taken = await self._remove(names, found["message"])
+            taken = await self._remove(names, stored)
             if taken is False:
                 return False
             removed = removed or taken is True
@@ -135,6 +143,7 @@ class NatsAdmin:
         body = {"seq": number, "no_erase": True}
         deleted = await self._link.api(f"STREAM.MSG.DELETE.{names.stream}", body)
         if not deleted.get("success"):
+            must_be(deleted, NO_STREAM, *NOT_THERE)
             await asyncio.sleep(0.01)
             return None
         if not scheduled:
@@ -149,7 +158,9 @@ class NatsAdmin:
         return True
 
     async def _worker(self, names: Names) -> dict[str, Any]:
-        return await self._link.api(f"CONSUMER.INFO.{names.stream}.worker")
+        answer = await self._link.api(f"CONSUMER.INFO.{names.stream}.worker")
+        must_be(answer, NO_STREAM, NO_CONSUMER)
+        return answer
 
     async def purge(self, queue: str) -> int:
         """Forget all ready and scheduled jobs of the queue; returns how many."""
@@ -200,10 +211,11 @@ class NatsAdmin:
         while len(letters) < limit:
             body = {"seq": number + 1, "next_by_subj": f"{names.dead}*.*"}
             found = await self._link.api(f"STREAM.MSG.GET.{names.dead_stream}", body)
-            if "message" not in found:
+            stored = stored_in(found)
+            if stored is None:
                 break
-            number = int(found["message"]["seq"])
-            letters.append(_letter(queue, found["message"]))
+            number = int(stored["seq"])
+            letters.append(_letter(queue, stored))
         return letters
 
     async def letter(self, letter_id: str) -> Letter | None:
@@ -213,9 +225,10 @@ class NatsAdmin:
             return None
         queue, number, token = place
         found = await self._link.api(f"STREAM.MSG.GET.{self._shelves.names(queue).dead_stream}", {"seq": number})
-        if "message" not in found or found["message"]["subject"].split(".")[-2] != token:
+        stored = stored_in(found)
+        if stored is None or stored["subject"].split(".")[-2] != token:
             return None
-        return _letter(queue, found["message"])
+        return _letter(queue, stored)
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job, then drop the letter."""

@@ -18,9 +18,10 @@ from typing import assert_never
 from taskcore.backend import Delivery
 from taskcore.backends.nats.holds import Hold
 from taskcore.backends.nats.publishing import HEADERS, IS_ANOTHER, scheduling, verdict_on
-from taskcore.backends.nats.shelves import FAMILY, Shelves, error_of
+from taskcore.backends.nats.shelves import FAMILY, Shelves
 from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
 from taskcore.links.nats import Answer, NatsLink, Parcel
+from taskcore.links.nats.answers import stored_in
 from taskcore.links.nats.wire import frame
 from taskcore.logs import logger
 from taskcore.points import point
@@ -63,7 +64,9 @@ class Settler:
             await self.end(ends)
         return lost
 
-    async def _write(self, writing: Sequence[tuple[Delivery, Verdict]], lost: list[Delivery]) -> list[Hold]:
+    async def _write(  # noqa: C901 - a table of answers
+        self, writing: Sequence[tuple[Delivery, Verdict]], lost: list[Delivery]
+    ) -> list[Hold]:
         """Copies and dead letters; returns the holds whose job is to end now."""
         parcels = [await self._parcel(delivery, verdict) for delivery, verdict in writing]
         answers = await self._exchange(parcels)
@@ -84,6 +87,8 @@ class Settler:
             elif code == IS_ANOTHER:
                 hold.over = True
                 lost.append(delivery)
+            elif not answer.body:
+                trouble = "nobody takes a copy or a dead letter: its stream has no leader"
             else:
                 trouble = f"the server refuses a copy or a dead letter: {answer.body[:200]!r}"
         if any(isinstance(verdict, Bury) for _, verdict in writing):
@@ -210,7 +215,8 @@ class Settler:
         """The consumer that leased this job was deleted: its new one knows nothing of our lease."""
         stream = hold.shelf.names.stream
         found = await self._link.api(f"STREAM.MSG.GET.{stream}", {"seq": hold.number})
-        if error_of(found) or found["message"]["subject"].encode() != hold.subject:
+        stored = stored_in(found)
+        if stored is None or stored["subject"].encode() != hold.subject:
             return
         await self._link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": hold.number, "no_erase": True})
 

@@ -13,10 +13,11 @@ from typing import Any
 from taskcore.backends.nats.packing import Names
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import NatsLink
+from taskcore.links.nats.answers import NO_CONSUMER, NO_STREAM, error_of
 from taskcore.links.nats.clock import broker_time, wall_clock
 from taskcore.logs import logger
 
-__all__ = ["CLOCK", "NANO", "SCHEDULES", "Shelf", "Shelves", "error_of"]
+__all__ = ["CLOCK", "NANO", "SCHEDULES", "Shelf", "Shelves"]
 
 log = logger("taskcore.nats")
 
@@ -28,13 +29,7 @@ FAMILY = 1  #: the level from which a write may expect something of other subjec
 PARKED_LEASE = 5.0  #: seconds for which a scheduled job is in a timer's hands
 WAITING_PULLS = 10_000  #: workers that may wait at one queue
 CLOCK_KEPT = 60.0  #: seconds after which we ask for the server's time again
-NO_STREAM, NO_CONSUMER, EXISTS_ALREADY = 10059, 10014, (10058, 10148, 10105, 10013)
-
-
-def error_of(answer: Mapping[str, Any]) -> int:
-    """The code of an answer's error; 0 if there is none."""
-    error = answer.get("error")
-    return int(error.get("err_code") or error.get("code") or 1) if isinstance(error, Mapping) else 0
+EXISTS_ALREADY = (10058, 10148, 10105, 10013)
 
 
 class Shelf:

@@ -13,7 +13,6 @@ from contextlib import suppress
 
 from taskcore.backend import Delivery
 from taskcore.backends.nats.holds import Arrival, Hold, deliver, guard_of
-from taskcore.backends.nats.packing import number_at
 from taskcore.backends.nats.pulling import SIGN_OF_LIFE, Tap
 from taskcore.backends.nats.settling import Settler
 from taskcore.backends.nats.shelves import NANO, Shelf, Shelves
@@ -22,6 +21,7 @@ from taskcore.backends.nats.withdrawing import Listener
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import RELEASE, Verdict
 from taskcore.links.nats import NatsLink
+from taskcore.links.nats.answers import stored_in
 from taskcore.logs import logger
 
 __all__ = ["NatsSource"]
@@ -173,14 +173,12 @@ class NatsSource:
         answers = [self._link.read(answer, "STREAM.MSG.GET") for answer in await self._link.exchange(parcels)]
         alive: list[Arrival] = []
         over: list[Hold] = []
-        for arrival, latest, letter in zip(again, answers[::2], answers[1::2], strict=True):
-            replaced = "message" in latest and latest["message"]["seq"] != arrival.number
-            if replaced or "message" in letter:
-                over.append(Hold(arrival, number_at(arrival.headers, b"Tc-Handed")))
-            elif "message" in latest:
+        stored = [stored_in(answer) for answer in answers]
+        for arrival, latest, letter in zip(again, stored[::2], stored[1::2], strict=True):
+            if letter is None and latest is not None and latest["seq"] == arrival.number:
                 alive.append(arrival)
-            else:
-                over.append(Hold(arrival, 0))  # it was ended or removed meanwhile
+            else:  # replaced, buried, ended or removed meanwhile
+                over.append(Hold(arrival, 0))
         if over:
             await self._settler.end(over)
         return alive

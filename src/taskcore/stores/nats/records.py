@@ -19,7 +19,9 @@ from typing import Any
 
 import msgspec
 
+from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import Answer, Parcel, headers_of
+from taskcore.links.nats.answers import stored_in
 from taskcore.store import Record, Version
 
 __all__ = [
@@ -103,16 +105,26 @@ def tombstone(subject: bytes, *, expected: int, native: bool) -> Parcel:
 
 
 def read_answer(answer: Answer) -> Found | None:
-    """What a direct question was answered with."""
-    if answer.status or not answer.headers:
+    """What a direct question was answered with.
+
+    :raises BrokerUnavailable: nobody can say at the moment.
+    """
+    if answer.status == b"404":
         return None
+    if answer.status or not answer.headers:
+        raise BrokerUnavailable(
+            "the store cannot say what is there", facts=[answer.headers[:60].decode("ascii", "replace")]
+        )
     headers = headers_of(answer.headers)
     return _found(headers, int(headers.get(b"Nats-Sequence", b"0")), answer.body)
 
 
 def read_stored(answer: dict[str, Any]) -> Found | None:
-    """What the stream's leader answered."""
-    stored = answer.get("message")
+    """What the stream's leader answered.
+
+    :raises BrokerUnavailable: it cannot say at the moment.
+    """
+    stored = stored_in(answer)
     if stored is None:
         return None
     headers = headers_of(base64.b64decode(stored.get("hdrs") or ""))

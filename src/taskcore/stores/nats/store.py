@@ -17,6 +17,7 @@ from typing import Any, Self
 from taskcore.diagnosis import Diagnosis, Fact
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.nats import Answer, NatsLink, Parcel, read_address
+from taskcore.links.nats.answers import NO_STREAM, error_of
 from taskcore.links.nats.clock import wall_clock
 from taskcore.links.nats.link import decode_answer
 from taskcore.logs import logger
@@ -125,7 +126,7 @@ class NatsStore:
     async def _stream_is_gone(self) -> None:
         """Nobody answers for it: look, and make it anew."""
         info = await self.link.api(f"STREAM.INFO.{self._stream}")
-        if "error" in info:
+        if error_of(info) == NO_STREAM:
             log.error("the stream %s was deleted while we used it; it is made anew, its records are lost", self._stream)
         await self._open()
 
