@@ -13,6 +13,7 @@ from pathlib import Path
 
 from taskcore.backend import Features
 from taskcore.backends.memory import FEATURES as MEMORY
+from taskcore.backends.nats.backend import FEATURES as NATS
 from taskcore.backends.rabbitmq.backend import CLASSIC, QUORUM
 from taskcore.backends.redis.backend import FEATURES as REDIS
 from taskcore.points import POINTS
@@ -20,7 +21,7 @@ from taskcore.testing.conformance import CLAUSES, NOT_PROMISED, all_checks
 
 PAGE = Path(__file__).parents[1] / "docs" / "contract.md"
 PART = re.compile(r"(<!-- (?P<part>[a-z]+) -->\n).*?(<!-- end of (?P=part) -->)", re.DOTALL)
-BROKERS = (MEMORY, REDIS, QUORUM, CLASSIC)
+BROKERS = (MEMORY, REDIS, NATS, QUORUM, CLASSIC)
 SIGNS = {"native": "●", "emulated": "○", "absent": "–", True: "●", False: "–"}
 
 

@@ -5,9 +5,11 @@ ChaosProxy                    between client and server: cut, hang, slow down, b
 RedisServer, NatsServer, …    private servers to kill, stop, restart
 RedisReplicated, RedisSentinel, RedisCluster    several of them, to partition, fail over, rearrange
 RabbitCluster                 three nodes that know each other
+NatsCluster                   several of them that know each other
 WorkerProcess                 a real worker in a process of its own
 """
 
+from taskcore.testing.faults.clusters import NatsCluster
 from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
 from taskcore.testing.faults.postgres import PostgresServer
 from taskcore.testing.faults.processes import WorkerProcess
@@ -25,6 +27,7 @@ __all__ = [
     "FlakyBackend",
     "FlakyStore",
     "Hang",
+    "NatsCluster",
     "NatsServer",
     "PostgresServer",
     "RabbitCluster",

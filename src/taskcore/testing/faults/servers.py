@@ -247,7 +247,7 @@ class NatsServer(Server):
 
     async def _answers(self) -> bool:
         reply = await ask(self.port, b'CONNECT {"verbose":false}\r\nPING\r\n', until=b"PONG")
-        return b"PONG" in reply
+        return any(sign in reply for sign in (b"PONG", b"'Authorization Violation'", b'"tls_required":true'))
 
 
 class RabbitServer(Server):

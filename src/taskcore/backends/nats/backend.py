@@ -1,0 +1,95 @@
+"""NatsBackend: queues in JetStream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from taskcore.backend import Features, Outgoing, Published
+from taskcore.backends.nats.admin import NatsAdmin
+from taskcore.backends.nats.diagnosing import diagnose
+from taskcore.backends.nats.publishing import publish
+from taskcore.backends.nats.shelves import SCHEDULES, Shelves
+from taskcore.backends.nats.source import NatsSource
+from taskcore.diagnosis import Diagnosis
+from taskcore.links.nats import NatsLink, read_address
+
+__all__ = ["NatsBackend"]
+
+FEATURES = Features(
+    broker="nats",
+    durability="confirmed jobs survive a killed server; a power cut only as far as sync_interval and replicas say",
+    survives_worker=True,
+    survives_broker=True,
+    delay="native",
+    delay_error=0.05,
+    dedup="native",
+    dedup_window=0.0,  # after an end: what is left of two minutes from publishing, which is no promise
+    fencing="emulated",
+    redeliveries="native",
+    remove="native",
+    locate="native",
+    dead_letters="native",
+    atomic_retry=False,
+)
+
+
+class NatsBackend:
+    """Queues in NATS JetStream: ``nats://user:password@host:4222,other:4222/?replicas=3``.
+
+    :raises InvalidURL: it names an unknown option, or an impossible value (TC103).
+    """
+
+    def __init__(self, url: str = "nats://localhost:4222") -> None:
+        self._address = read_address(url)
+        self._link = NatsLink(self._address, name="taskcore")
+        self._shelves = Shelves(self._link)
+        self._emulates = self._address.max_bytes is not None
+
+    @property
+    def features(self) -> Features:
+        """What this server can do, once connected."""
+        if self._link.level < SCHEDULES or self._emulates:
+            return msgspec.structs.replace(FEATURES, delay="emulated", delay_error=0.25)
+        return FEATURES
+
+    @property
+    def admin(self) -> NatsAdmin:
+        """Counts, purging, removing, dead letters."""
+        return NatsAdmin(self._link, self._shelves)
+
+    async def __aenter__(self) -> Self:
+        """Connect, and see whether JetStream is there."""
+        await self._link.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        await self._link.__aexit__(kind, error, traceback)
+
+    async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
+        """Store the jobs; one answer for each, in order."""
+        return await publish(self._link, self._shelves, batch)
+
+    def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[NatsSource]:
+        """A source on these queues, earlier queues first."""
+        return _consuming(NatsSource(self._link, self._shelves, queues, lease))
+
+    async def diagnose(self) -> Diagnosis:
+        """What the server says about itself."""
+        return await diagnose(self._link)
+
+
+@asynccontextmanager
+async def _consuming(source: NatsSource) -> AsyncIterator[NatsSource]:
+    try:
+        await source.open()
+        yield source
+    finally:
+        await source.close()

@@ -1,0 +1,283 @@
+"""Source: one consumer's hold on some queues, earlier queues first.
+
+One queue: a request waits at the server, so a job comes as soon as it is there. Several queues: each is asked in turn,
+without waiting; only when all are empty a request for one job waits at each. What nobody comes for within a moment is
+given back, so that no job waits in the hands of a worker that has no room for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+from taskcore.backend import Delivery
+from taskcore.backends.nats.holds import Arrival, Hold, deliver, guard_of
+from taskcore.backends.nats.pulling import SIGN_OF_LIFE, Tap
+from taskcore.backends.nats.settling import Settler
+from taskcore.backends.nats.shelves import NANO, Shelf, Shelves
+from taskcore.backends.nats.timers import Timer
+from taskcore.backends.nats.withdrawing import Listener
+from taskcore.errors import BrokerUnavailable
+from taskcore.lifecycle import RELEASE, Verdict
+from taskcore.links.nats import NatsLink
+from taskcore.links.nats.answers import stored_in
+from taskcore.logs import logger
+
+__all__ = ["NatsSource"]
+
+log = logger("taskcore.nats")
+
+RESTING = 0.2  #: seconds without a call of receive, after which nothing more is asked for
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue that is not there
+LEAVING = 2.0  #: seconds that giving back may take at the end
+
+
+class NatsSource:
+    """One consumer's hold on some queues."""
+
+    def __init__(self, link: NatsLink, shelves: Shelves, queues: Sequence[str], lease: float) -> None:
+        self._link = link
+        self._shelves = shelves
+        self._queues = tuple(dict.fromkeys(queues))
+        self._lease = lease
+        self._guarded = lease + guard_of(lease)
+        self._settler = Settler(link, shelves)
+        self._taps: list[Tap] = []
+        self._timers: list[Timer] = []
+        self._listeners: list[Listener] = []
+        self._news = asyncio.Event()
+        self._receiving = 0
+        self._closing = False
+        self._resting: asyncio.TimerHandle | None = None
+        self._chores: set[asyncio.Task[None]] = set()
+        self._setting: dict[int, bytes | None] = {}
+        self._pause = FIRST_PAUSE
+        self._empty: list[Tap] = []  # queues that have said, since the last job, that they are empty
+
+    async def open(self) -> None:
+        """Make what is not there.
+
+        :raises BrokerUnavailable: it cannot be made, or is there with other settings.
+        """
+        for queue in self._queues:
+            shelf = await self._shelves.shelf(queue)
+            try:
+                await self._shelves.consumer(shelf, ack_wait=self._guarded)
+            except BrokerUnavailable:  # the stream we knew may be gone
+                self._shelves.forget(queue)
+                shelf = await self._shelves.shelf(queue)
+                await self._shelves.consumer(shelf, ack_wait=self._guarded)
+            setting = self._own_setting(shelf)
+            self._setting[id(shelf)] = setting
+            tap = Tap(self._link, shelf, consumer="worker", arrived=self._news.set, lease=self._lease, greeting=setting)
+            self._taps.append(tap)
+            self._listeners.append(Listener(self._link, tap))
+            if not shelf.native:
+                self._timers.append(await Timer.start(self._link, self._shelves, shelf))
+
+    async def close(self) -> None:
+        """Give back what nobody took."""
+        self._closing = True
+        if self._resting is not None:
+            self._resting.cancel()
+        if any(tap.busy for tap in self._taps):
+            self._rest()
+        for timer in self._timers:
+            await timer.stop()
+        for listener in self._listeners:
+            listener.close()
+        if self._chores:
+            await asyncio.wait(self._chores, timeout=LEAVING)
+        for chore in self._chores:
+            chore.cancel()
+        for tap in self._taps:
+            tap.close()
+
+    # ── receiving ──
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """At least one and at most ``limit`` deliveries."""
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        self._receiving += 1
+        try:
+            while True:
+                self._news.clear()
+                self._ask(limit)
+                found = await self._take(limit)
+                if found:
+                    return found
+                await self._wait()
+        finally:
+            self._receiving -= 1
+            if not self._receiving and not self._closing and any(tap.busy for tap in self._taps):
+                self._resting = asyncio.get_running_loop().call_later(RESTING, self._rest)
+
+    def _ask(self, limit: int) -> None:
+        """Let the server send as many as are wanted, and no more."""
+        if len(self._taps) == 1:
+            [tap] = self._taps
+            missing = limit - tap.asked - len(tap.waiting)
+            if missing > 0 and (2 * missing >= limit or not tap.asked) and not tap.absent:
+                tap.pull(missing, wait=True)
+            return
+        if any(tap.waiting or tap.probing for tap in self._taps):
+            return
+        for tap in self._taps:
+            if not tap.asked and tap not in self._empty and not tap.absent:
+                tap.pull(limit, wait=False)
+                self._empty.append(tap)
+                return
+        for tap in self._taps:
+            if not tap.asked and not tap.absent:
+                tap.pull(1, wait=True)
+
+    async def _take(self, limit: int) -> list[Delivery]:
+        """What has arrived, earlier queues first, without what is no longer ours or was ended by somebody."""
+        now = asyncio.get_running_loop().time()
+        fresh: list[Arrival] = []
+        again: list[Arrival] = []
+        for tap in self._taps:
+            waiting = tap.waiting
+            while waiting and len(fresh) + len(again) < limit:
+                arrival = waiting.popleft()
+                if now >= arrival.until:
+                    log.warning("a job of queue %s waited here beyond its lease; somebody else has it", _queue(arrival))
+                elif arrival.handed > 1:
+                    again.append(arrival)
+                else:
+                    fresh.append(arrival)
+        if again:
+            try:
+                fresh += await self._still_alive(again)
+            except BaseException:
+                for arrival in reversed(fresh + again):
+                    self._tap_of(arrival).waiting.appendleft(arrival)
+                raise
+        if fresh:
+            self._empty = []
+            self._pause = FIRST_PAUSE
+        return [deliver(arrival) for arrival in fresh]
+
+    async def _still_alive(self, again: list[Arrival]) -> list[Arrival]:
+        """Of jobs that were handed out before: those that nobody had replaced or buried before he died."""
+        parcels = []
+        for arrival in again:
+            names, token = arrival.shelf.names, arrival.subject.rpartition(b".")[2].decode("utf-8", "replace")
+            body = {"last_by_subj": f"{names.either}{token}"}
+            parcels.append(self._link.request(f"STREAM.MSG.GET.{names.stream}", body))
+            body = {"last_by_subj": f"{names.dead}{token}.{arrival.number}"}
+            parcels.append(self._link.request(f"STREAM.MSG.GET.{names.dead_stream}", body))
+        answers = [self._link.read(answer, "STREAM.MSG.GET") for answer in await self._link.exchange(parcels)]
+        alive: list[Arrival] = []
+        over: list[Hold] = []
+        stored = [stored_in(answer) for answer in answers]
+        for arrival, latest, letter in zip(again, stored[::2], stored[1::2], strict=True):
+            if letter is None and latest is not None and latest["seq"] == arrival.number:
+                alive.append(arrival)
+            else:  # replaced, buried, ended or removed meanwhile
+                over.append(Hold(arrival, 0))
+        if over:
+            await self._settler.end(over)
+        return alive
+
+    async def _wait(self) -> None:
+        """Until there is news; and what to do about news that is bad."""
+        if not self._link.connected:
+            await self._link.ready()
+            return
+        for tap in self._taps:
+            if tap.absent or tap.silent:
+                await self._repair(tap)
+                return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SIGN_OF_LIFE):
+                await self._news.wait()
+        if any(tap.crowded for tap in self._taps):
+            for tap in self._taps:
+                tap.crowded = False
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    async def _repair(self, tap: Tap) -> None:
+        """The consumer is gone, or does not answer."""
+        try:
+            gone = await self._shelves.repair(tap.shelf.names.queue, ack_wait=self._guarded)
+        finally:
+            tap.rest()
+            tap.absent = False
+        if not gone:
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self._empty = []
+
+    def _tap_of(self, arrival: Arrival) -> Tap:
+        return next(tap for tap in self._taps if tap.shelf is arrival.shelf)
+
+    # ── settling ──
+
+    async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
+        """Carry out the verdicts; returns those whose lease was lost."""
+        return await self._settler.settle(batch)
+
+    async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Start the leases anew; returns those that were lost before."""
+        by_setting: dict[bytes | None, list[Delivery]] = {}
+        for delivery in batch:
+            by_setting.setdefault(self._setting.get(id(delivery.receipt.shelf)), []).append(delivery)
+        lost: list[Delivery] = []
+        for setting, deliveries in by_setting.items():
+            lost += await self._settler.extend(deliveries, lease=self._lease, setting=setting)
+        return lost
+
+    def _own_setting(self, shelf: Shelf) -> bytes | None:
+        """The consumer's lease is that of whoever made it. Another one is told to the server job by job.
+
+        It is told as "hand it out again after so long", which is what a lease is; the job is ours until then.
+        """
+        if shelf.ack_wait is not None and abs(shelf.ack_wait - self._guarded) < 0.001:  # noqa: PLR2004 - rounding
+            return None
+        log.info(
+            "queue %s was made for leases of %.3g s, this worker wants %.3g s: each delivery costs one more line",
+            shelf.names.queue,
+            shelf.ack_wait,
+            self._guarded,
+        )
+        return b'-NAK {"delay": %d}' % (self._guarded * NANO)
+
+    # ── giving back ──
+
+    def _rest(self) -> None:
+        """Nobody asks any more: withdraw what was asked for, and give back what has come nevertheless."""
+        self._resting = None
+        for tap in self._taps:
+            tap.rest()
+        self._empty = []
+        chore = asyncio.create_task(self._give_back())
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    async def _give_back(self) -> None:
+        """What was on its way has arrived after a round trip; if somebody asks again by then, it is his."""
+        await self._link.round_trip(timeout=LEAVING)
+        if self._receiving and not self._closing:
+            return
+        arrivals = [arrival for tap in self._taps for arrival in tap.waiting]
+        for tap in self._taps:
+            tap.waiting.clear()
+        if not arrivals or not self._link.connected:
+            return
+        unwanted = [deliver(arrival) for arrival in arrivals if arrival.handed == 1]
+        again = [arrival for arrival in arrivals if arrival.handed > 1]
+        try:
+            if again:
+                unwanted += [deliver(arrival) for arrival in await self._still_alive(again)]
+            await self._settler.settle([(delivery, RELEASE) for delivery in unwanted])
+        except BrokerUnavailable as error:
+            log.warning("%d jobs could not be given back, their leases have to run out: %s", len(unwanted), error)
+
+
+def _queue(arrival: Arrival) -> str:
+    return arrival.shelf.names.queue

@@ -1,0 +1,5 @@
+"""The NATS JetStream store."""
+
+from taskcore.stores.nats.store import NatsStore
+
+__all__ = ["NatsStore"]

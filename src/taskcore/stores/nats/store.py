@@ -1,0 +1,327 @@
+"""NatsStore: keyed records in a JetStream stream.
+
+One subject a key, of which the stream keeps the last write. A write that expects something names the number of the
+write before it, and the server compares. From NATS 2.11 the server also takes records away when their time is over;
+before that we do. No verb believes that alone: each record carries its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
+from typing import Any, Self
+
+from taskcore.diagnosis import Diagnosis, Fact
+from taskcore.errors import BrokerUnavailable
+from taskcore.links.nats import Answer, NatsLink, Parcel, read_address
+from taskcore.links.nats.answers import NO_STREAM, error_of
+from taskcore.links.nats.clock import wall_clock
+from taskcore.links.nats.link import decode_answer
+from taskcore.logs import logger
+from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
+from taskcore.stores.nats.records import (
+    Found,
+    ends_at,
+    key_token,
+    read_answer,
+    read_stored,
+    tombstone,
+    version_of,
+    wanted_of,
+    write_parcel,
+)
+from taskcore.stores.nats.stream import clock_of, make_stream
+from taskcore.stores.nats.watching import Watch
+
+__all__ = ["NatsStore"]
+
+log = logger("taskcore.nats")
+
+IS_ANOTHER, NOBODY = 10071, 503
+CLOCK_KEPT = 60.0  #: seconds after which we ask for the server's time again
+TRIES = 20  #: times that a write is tried against others
+SWEEPING = 5.0  #: seconds between two times that we take records away ourselves
+
+
+class NatsStore:
+    """Records in NATS JetStream; the same URL as for the backend.
+
+    :raises InvalidURL: it names an unknown option, or an impossible value (TC103).
+    """
+
+    def __init__(self, url: str = "nats://localhost:4222") -> None:
+        address = read_address(url)
+        self.link = NatsLink(address, name="taskcore-store")
+        self._stream = f"{address.prefix}-store"
+        self._subjects = f"{address.prefix}.r."
+        self._native = False
+        self._direct = False
+        self._offset = 0.0
+        self._asked = float("-inf")
+        self._ends: list[tuple[int, int]] = []
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect, and make the stream if it is not there.
+
+        :raises BrokerUnavailable: it cannot be reached, or the stream is there with other settings.
+        """
+        await self.link.__aenter__()
+        try:
+            await self._open()
+        except BaseException:
+            await self.link.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+            self._sweeper = None
+        await self.link.__aexit__(kind, error, traceback)
+
+    async def _open(self) -> None:
+        config = await make_stream(self.link, self._stream, f"{self._subjects}*")
+        self._native = bool(config.get("allow_msg_ttl"))
+        self._direct = bool(config.get("allow_direct")) and int(config.get("num_replicas", 1)) == 1
+        await self.now()
+        if not self._native and self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep(), name="taskcore-nats-store")
+
+    # ── reading ──
+
+    async def get(self, key: str) -> Record | None:
+        """The record, unless its time is over."""
+        [found] = await self._read([key])
+        return found.record if found is not None and found.alive(await self.now()) else None
+
+    async def _read(self, keys: Sequence[str]) -> list[Found | None]:
+        """What lies under the keys. With replicas the leader is asked: the others may be behind."""
+        if self._direct:
+            question = f"{self.link.address.api}DIRECT.GET.{self._stream}."
+            parcels = [Parcel(question.encode() + self.subject(key), b"") for key in keys]
+        else:
+            name = f"STREAM.MSG.GET.{self._stream}"
+            parcels = [self.link.request(name, {"last_by_subj": self.subject(key).decode()}) for key in keys]
+        answers = await self.link.exchange(parcels)
+        if None in answers:
+            raise self.link.unavailable("the store did not answer in time")
+        if any(answer is not None and answer.status == b"503" for answer in answers):
+            await self._stream_is_gone()
+            answers = await self.link.exchange(parcels)
+        found: list[Found | None] = []
+        for answer in answers:
+            if answer is None or answer.status == b"503":
+                raise self.link.unavailable("the store did not answer")
+            found.append(read_answer(answer) if self._direct else read_stored(self.link.read(answer)))
+        return found
+
+    async def _stream_is_gone(self) -> None:
+        """Nobody answers for it: look, and make it anew."""
+        info = await self.link.api(f"STREAM.INFO.{self._stream}")
+        if error_of(info) == NO_STREAM:
+            log.error("the stream %s was deleted while we used it; it is made anew, its records are lost", self._stream)
+        await self._open()
+
+    def subject(self, key: str) -> bytes:
+        """Where the record of a key lies."""
+        return f"{self._subjects}{key_token(key)}".encode()
+
+    # ── writing ──
+
+    async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
+        """Write if what is there is as expected."""
+        [answer] = await self.put_many([Write(key=key, value=value, expect=expect, keep=keep)])
+        return answer
+
+    async def delete(self, key: str, *, expect: Expect) -> bool:
+        """Forget if it is as expected."""
+        [answer] = await self.put_many([Write(key=key, value=None, expect=expect)])
+        return not isinstance(answer, Conflict) and answer != ""
+
+    async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
+        """All writes in one round trip, one answer each; a key that comes twice waits for its first write."""
+        answers: list[Version | Conflict] = [""] * len(writes)
+        left = list(range(len(writes)))
+        while left:
+            first: dict[str, int] = {}
+            for index in left:
+                first.setdefault(writes[index].key, index)
+            places = list(first.values())
+            for index, answer in zip(places, await self._write([writes[index] for index in places]), strict=True):
+                answers[index] = answer
+            left = [index for index in left if first[writes[index].key] != index]
+        return answers
+
+    async def _write(self, writes: Sequence[Write]) -> list[Version | Conflict]:
+        """Writes of different keys."""
+        now = await self.now()
+        answers: list[Version | Conflict | None] = [None] * len(writes)
+        expected = [_expected_at_first(write, now) for write in writes]
+        ends: dict[int, int] = {}  # of the records that are to be deleted
+        looking = [index for index, number in enumerate(expected) if number == UNKNOWN]
+        for _ in range(TRIES):
+            if looking:
+                await self._look(writes, looking, expected, answers, ends)
+            trying = [index for index, answer in enumerate(answers) if answer is None]
+            if not trying:
+                break
+            looking = await self._try(writes, trying, expected, answers, ends)
+        if None in answers:
+            raise self.link.unavailable("others write this record faster than we can")
+        return [answer for answer in answers if answer is not None]
+
+    async def _try(
+        self,
+        writes: Sequence[Write],
+        trying: list[int],
+        expected: list[int | None],
+        answers: list[Version | Conflict | None],
+        before: dict[int, int],
+    ) -> list[int]:
+        """Write; returns those where something else than expected was there."""
+        now = await self.now()
+        ends = {index: ends_at(now, writes[index].keep) for index in trying}
+        parcels = [self._parcel(writes[index], expected[index], ends[index]) for index in trying]
+        met: list[int] = []
+        cleared: list[Parcel] = []
+        for index, answer in zip(trying, await self._send(parcels), strict=True):
+            code, number = _meaning(answer)
+            write = writes[index]
+            if code == IS_ANOTHER:
+                met.append(index)
+            elif code:
+                raise self.link.unavailable(f"the server refuses a record: {answer.body[:200]!r}")
+            elif write.value is None:
+                answers[index] = version_of(expected[index] or 0, before[index])
+                cleared.append(self._clearing(number))
+            else:
+                answers[index] = version_of(number, ends[index])
+                if ends[index] and not self._native:
+                    heapq.heappush(self._ends, (ends[index], number))
+        if cleared and not self._native:
+            await self.link.exchange(cleared)
+        return met
+
+    async def _send(self, parcels: list[Parcel]) -> list[Answer]:
+        answers = await self.link.exchange(parcels)
+        nowhere = [index for index, answer in enumerate(answers) if answer is not None and answer.status == b"503"]
+        if nowhere:
+            await self._stream_is_gone()
+            for index, answer in zip(nowhere, await self.link.exchange([parcels[i] for i in nowhere]), strict=True):
+                answers[index] = answer
+        sure = [answer for answer in answers if answer is not None and answer.status != b"503"]
+        if len(sure) < len(answers):
+            raise self.link.unavailable("the store did not confirm a record in time")
+        return sure
+
+    async def _look(
+        self,
+        writes: Sequence[Write],
+        looking: list[int],
+        expected: list[int | None],
+        answers: list[Version | Conflict | None],
+        before: dict[int, int],
+    ) -> None:
+        """See what is there; a write that cannot be done has its answer now, the others what to expect."""
+        now = await self.now()
+        for index, found in zip(looking, await self._read([writes[index].key for index in looking]), strict=True):
+            write, record = writes[index], found if found is not None and found.alive(now) else None
+            if write.expect is ABSENT or write.expect is ANY:
+                wrong = write.expect is ABSENT and record is not None
+            else:
+                wrong = record is None or record.record.version != write.expect
+            if wrong:
+                answers[index] = Conflict(record.record if record is not None else None)
+            elif write.value is None and record is None:
+                answers[index] = ""
+            else:
+                expected[index] = found.number if found is not None else 0
+                if write.value is None and record is not None:
+                    before[index] = record.ends
+
+    def _parcel(self, write: Write, expected: int | None, ends: int) -> Parcel:
+        subject = self.subject(write.key)
+        if write.value is None:
+            return tombstone(subject, expected=expected or 0, native=self._native)
+        return write_parcel(subject, write.value, ends=ends, keep=write.keep, expected=expected, native=self._native)
+
+    def _clearing(self, number: int) -> Parcel:
+        return self.link.request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": number, "no_erase": True})
+
+    # ── watching ──
+
+    def watch(self, key: str) -> AbstractAsyncContextManager[Watch]:
+        """The record as it is, then each new one."""
+        return Watch(self.link, self.subject(key), lambda: self.get(key))
+
+    # ── time ──
+
+    async def now(self) -> float:
+        """Seconds since the epoch by the server's clock."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._asked > CLOCK_KEPT:
+            self._offset = await clock_of(self.link, self._stream, self.subject("clock"))
+            self._asked = loop.time()
+        return wall_clock() + self._offset
+
+    async def _sweep(self) -> None:
+        """Take away what we wrote and whose time is over, where the server does not."""
+        while True:
+            await asyncio.sleep(SWEEPING)
+            with suppress(BrokerUnavailable):  # the next time, then
+                now, over = await self.now() * 1000, []
+                while self._ends and self._ends[0][0] <= now:
+                    over.append(heapq.heappop(self._ends))
+                if over:
+                    await self.link.exchange([self._clearing(number) for _, number in over])
+
+    async def diagnose(self) -> Diagnosis:
+        """What the server says about itself.
+
+        :raises BrokerUnavailable: it cannot be reached.
+        """
+        info = await self.link.api(f"STREAM.INFO.{self._stream}")
+        state: dict[str, Any] = info.get("state") or {}
+        facts = (
+            Fact(name="records", level="ok", text=f"{state.get('messages', 0):,}, {state.get('bytes', 0):,} bytes"),
+            Fact(name="expiry", level="ok", text="the server removes records when their time is over")
+            if self._native
+            else Fact(
+                name="expiry",
+                level="warn",
+                text="this server has no times to live: the process that wrote a record removes it",
+                fix="upgrade the server to 2.11 or newer",
+            ),
+        )
+        durability = "records survive a killed server; a power cut may take the last 2 min"
+        return Diagnosis(server=f"NATS {self.link.version}", durability=durability, facts=facts)
+
+
+UNKNOWN = -1  #: what has to be expected is not known before we have looked
+
+
+def _expected_at_first(write: Write, now: float) -> int | None:
+    """The number that the last write of this key has to have; None: any; 0: there is none."""
+    if write.expect is ANY:
+        return None if write.value is not None else UNKNOWN
+    if write.expect is ABSENT:
+        return 0 if write.value is not None else UNKNOWN
+    number, ends = wanted_of(write.expect)
+    return UNKNOWN if number < 0 or write.value is None or (ends and now * 1000 >= ends) else number
+
+
+def _meaning(answer: Answer) -> tuple[int, int]:
+    """The code of the error, and the number of the write."""
+    found = decode_answer(answer.body)
+    error = found.get("error")
+    if isinstance(error, dict):
+        return int(error.get("err_code") or error.get("code") or 1), 0
+    return 0, int(found.get("seq", 0))

@@ -1,0 +1,107 @@
+"""What a NATS URL may say, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from taskcore import BrokerUnavailable, InvalidURL
+from taskcore.backends.nats.packing import Names, job_token, queue_of, queue_token, unpack
+from taskcore.links.nats import Answer, read_address
+from taskcore.links.nats.answers import stored_in
+from taskcore.stores.nats.records import read_answer
+
+
+def test_everything_that_can_be_said(tmp_path: Path) -> None:
+    """Servers, credentials with escapes, options."""
+    ca = tmp_path / "ca.pem"
+    ca.touch()
+    url = f"tls://a%40b:p%2Fw@one:1,two,token@[::1]:3/?replicas=3&prefix=shop&storage=memory&max_bytes=1MiB&domain=hub&ca={ca}"
+    address = read_address(url)
+    assert [(host.name, host.port, host.user, host.password) for host in address.hosts] == [
+        ("one", 1, "a@b", "p/w"),
+        ("two", 4222, None, None),
+        ("::1", 3, "token", None),
+    ]
+    assert address.hosts[2].text == "[::1]:3"
+    assert (address.encrypted, address.replicas, address.prefix) == (True, 3, "shop")
+    assert (address.storage, address.max_bytes, address.api) == ("memory", 1_048_576, "$JS.hub.API.")
+    plain = read_address("nats://one,nats://two:2")
+    assert [host.text for host in plain.hosts] == ["one:4222", "two:2"]
+    assert (plain.encrypted, plain.replicas, plain.api, plain.tls()) == (False, None, "$JS.API.", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("nats://", "no host"),
+        ("nats://one:port", "Port could not be cast|port"),
+        ("nats://one,tls://two", "mixed"),
+        ("nats://one/path", "no path"),
+        ("nats://one/#x", "fragment"),
+        ("nats://one?replicas=0", "from 1 to 5"),
+        ("nats://one?replica=3", "unknown option 'replica'; NATS knows: ca, cert"),
+        ("nats://one?prefix=a.b", "letters"),
+        ("nats://one?storage=disk", "file or memory"),
+        ("nats://one?max_bytes=0", "above 0"),
+        ("nats://one?max_bytes=lots", "not a size"),
+        ("nats://one?creds=/no/such/file", "no file"),
+        ("nats://one?key=/etc/hostname", "there is no cert"),
+        ("nats://one?token=a&nkey=/etc/hostname", "exclude each other"),
+        ("nats://one?token=", "empty"),
+    ],
+)
+def test_what_is_refused(url: str, problem: str) -> None:
+    """Each problem is named."""
+    with pytest.raises(InvalidURL, match=f"(?i){problem}"):
+        read_address(url)
+
+
+def test_no_secret_is_told() -> None:
+    """Neither passwords nor tokens appear in errors."""
+    for url in ("nats://me:topsecret@one?x=1", "nats://topsecret@one?x=1", "nats://one?x=1&token=topsecret"):
+        with pytest.raises(InvalidURL) as error:
+            read_address(url)
+        assert "topsecret" not in str(error.value)
+
+
+def test_names_on_the_wire() -> None:
+    """Every queue has names of its own, in one word; every id becomes one word."""
+    queues = ["default", "a.b", "a-b", "a_b", "a~b", "a%7eb", "ä b*>"]
+    tokens = [queue_token(queue) for queue in queues]
+    assert len(set(tokens)) == len(queues)
+    assert [queue_of(token) for token in tokens] == queues
+    assert all(not set(token) & set(" .*>/\\") for token in tokens)
+    ids = ["01a2-b3", "a.b", "a b", "*", "x" * 500, "ä"]
+    assert job_token(ids[0]) == ids[0]
+    words = [job_token(one) for one in ids]
+    assert len(set(words)) == len(ids)
+    assert all(not set(word) & set(" .*>") for word in words)
+    assert Names("p", "a.b").stream == "p-q-a~b"
+
+
+def test_a_body_with_wrong_headers() -> None:
+    """What does not fit is part of the envelope: nothing that a stranger writes is lost or raises."""
+    for headers in (
+        b"",
+        b"NATS/1.0\r\nTc-Trail: 9\r\n\r\n",
+        b"NATS/1.0\r\nTc-Trail: x\r\n\r\n",
+        b"NATS/1.0\r\nA: b\r\n\r\n",
+    ):
+        assert unpack(b"body", headers).envelope == b"body"
+    packed = unpack(b"bodytrail", b"NATS/1.0\r\nTc-Trail: 5\r\nTc-Handed: 2\r\n\r\n")
+    assert (packed.envelope, packed.trail, packed.handed) == (b"body", b"trail", 2)
+
+
+def test_not_there_is_not_the_same_as_nobody_can_say() -> None:
+    """A stream without a leader answers with an error; only "no message found" and "no stream" mean that there is none."""
+    assert stored_in({"message": {"seq": 1}}) == {"seq": 1}
+    for code in (10037, 10059):
+        assert stored_in({"error": {"code": 404, "err_code": code, "description": "not found"}}) is None
+    for error in ({"code": 503, "err_code": 10008, "description": "temporarily unavailable"}, {"code": 503}):
+        with pytest.raises(BrokerUnavailable):
+            stored_in({"error": error})
+    assert read_answer(Answer(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n")) is None
+    with pytest.raises(BrokerUnavailable):
+        read_answer(Answer(b"", b"NATS/1.0 503\r\n\r\n"))
