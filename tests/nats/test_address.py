@@ -95,7 +95,7 @@ def test_a_body_with_wrong_headers() -> None:
 
 
 def test_not_there_is_not_the_same_as_nobody_can_say() -> None:
-    """A stream without a leader answers with an error; only "no message found" and "no stream" mean that there is none."""
+    """A stream without a leader answers with an error; only two answers mean that there is nothing."""
     assert stored_in({"message": {"seq": 1}}) == {"seq": 1}
     for code in (10037, 10059):
         assert stored_in({"error": {"code": 404, "err_code": code, "description": "not found"}}) is None
