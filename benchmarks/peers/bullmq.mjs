@@ -39,7 +39,7 @@ function work() {
   new Worker(queueName, async (job) => {
     const data = job.data.data, at = now(), number = Number(data.slice(0, 9));
     if (!numbers.length) { first = at; cpuFirst = cpu(); }
-    if (ledger !== null) { sign("start", number); await sleep(0.02); sign("end", number); }
+    if (ledger !== null) { sign("start", number); await sleep(0.05); sign("end", number); }
     numbers.push(number);
     if (timed) latencies.push(at - Number(data.slice(10, 27)));
     last = now();

@@ -7,7 +7,7 @@ import ruler
 PEER = ruler.Peer(
     name="BullMQ (Node)",
     package="bullmq",
-    requirements=["bullmq"],
+    requirements=["bullmq", "ioredis"],
     brokers=["redis"],
     command=["node", "{work}/bullmq.mjs", "work"],
     slots=100,

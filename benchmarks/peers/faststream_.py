@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import ruler
 from faststream import AckPolicy, FastStream
 
@@ -13,7 +15,7 @@ PEER = ruler.Peer(
     command=["{python}", "-m", "faststream", "run", "faststream_:app", "--log-level", "error"],
     slots=100,
     settings="100 workers of one subscriber, acknowledged on success, no validation by pydantic (apply_types off), uvloop; "
-    "Redis: stream with a group, batches of 100; RabbitMQ: durable queue, prefetch 100, persistent, confirmed; NATS: pull "
+    "Redis: stream with a group, batches of 100, a claiming subscriber while workers are killed; RabbitMQ: durable queue, prefetch 100, persistent, confirmed; NATS: pull "
     "subscription, batches of 100. No retries, no results, no dead letters: less than a task library does.",
     source="https://faststream.ag2.ai/latest/",
 )
@@ -28,10 +30,13 @@ if ruler.BROKER == "redis":
     from faststream.redis import RedisBroker, StreamSub
 
     broker = RedisBroker(ruler.URL or "redis://localhost", apply_types=False, logger=None)
-    stream = StreamSub(
-        ruler.QUEUE, group="bench", consumer="one", max_records=100, last_id=">",
-    )  # fmt: skip
+    stream = StreamSub(ruler.QUEUE, group="bench", consumer="one", max_records=100)
     broker.subscriber(stream=stream, max_workers=100, ack_policy=AckPolicy.REJECT_ON_ERROR)(job)
+    if ruler.LEASE:  # a second subscriber claims what a dead one has left
+        left = StreamSub(
+            ruler.QUEUE, group="bench", consumer="two", max_records=100, min_idle_time=int(ruler.LEASE * 1000)
+        )
+        broker.subscriber(stream=left, max_workers=100, ack_policy=AckPolicy.REJECT_ON_ERROR)(job)
 
     async def publish(data):
         """One message."""
@@ -76,6 +81,13 @@ class Adapter(ruler.Adapter):
     async def open(self):
         """Connect, and declare what the subscriber declares."""
         await broker.connect()
+        if ruler.BROKER == "redis":  # a group that the subscriber makes would begin with what comes later
+            from redis.asyncio import Redis
+            from redis.exceptions import ResponseError
+
+            async with Redis.from_url(ruler.URL) as redis:
+                with suppress(ResponseError):  # it is there
+                    await redis.xgroup_create(ruler.QUEUE, "bench", id="0", mkstream=True)
         if ruler.BROKER == "nats":
             await broker.start()
         if ruler.BROKER == "rabbitmq":

@@ -157,7 +157,7 @@ class Measured:
         ]
 
     def _worker_killed(self, folder: Path) -> list[dict[str, Any]]:
-        jobs = max(self.peer.slots * 10, 100)
+        jobs = max(self.peer.slots * 20, 40)
         ledger = ledger_module.Ledger(folder / "ledger")
         environment = self._environment(folder, BENCH_LEDGER=str(ledger.path), BENCH_LEASE=f"{self.effort.lease:g}")
         self._role("fill", {"jobs": jobs}, environment)
@@ -200,8 +200,7 @@ class Measured:
         for line in ran.stdout.splitlines():
             if line.startswith("ANSWER "):
                 return json.loads(line.removeprefix("ANSWER "))
-        last = (ran.stderr or ran.stdout).strip().splitlines()[-1:] or ["it said nothing"]
-        raise PeerFailed(f"{name}: {last[0]}")
+        raise PeerFailed(f"{name}: {_telling(ran.stderr or ran.stdout)}")
 
     @contextmanager
     def _worker(self, environment: dict[str, str]) -> Iterator[Worker]:
@@ -273,8 +272,13 @@ class Worker:
         self.kill()
 
     def _last(self) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it printed nothing"
+        return _telling(self._log.read_text(errors="replace"))
+
+
+def _telling(output: str) -> str:
+    """The line of an output that says most: the last with an error in it."""
+    lines = output.strip().splitlines() or ["it printed nothing"]
+    return next((line.strip() for line in reversed(lines) if "Error" in line), lines[-1])
 
 
 def _until(happened: Callable[[], bool], within: float) -> bool:

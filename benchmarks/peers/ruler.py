@@ -28,7 +28,8 @@ from typing import Any
 HERE = Path(__file__).parent
 BENCH = HERE.parents[1] / "src" / "taskcore" / "testing" / "bench"
 CHUNK = 1_000  #: jobs of one bulk call
-SLEEP = 0.02  #: seconds that a job takes while workers are killed
+SPIN = 0.0004  #: seconds spent looking at the clock, because waking up takes time
+SLEEP = 0.05  #: seconds that a job takes while workers are killed
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,9 @@ async def arrive(adapter: Adapter, *, rate: float, jobs: int) -> None:
     for number in range(jobs):
         due = start + number / rate
         await asyncio.sleep(max(due - time.monotonic() - 0.0015, 0.0))
-        time.sleep(max(due - time.monotonic(), 0.0))
+        time.sleep(max(due - time.monotonic() - SPIN, 0.0))
+        while time.monotonic() < due:
+            pass
         await adapter.one(payload(number, due=due))
 
 

@@ -50,4 +50,4 @@ class Adapter(ruler.Adapter):
 
     async def trip(self, data):
         """One result."""
-        await queue.apply("job", data=data, **OPTIONS)
+        await queue.apply("job", data=data, poll_interval=0.002, **OPTIONS)

@@ -28,7 +28,7 @@ PEER = ruler.Peer(
     ],
     slots=100,
     settings="one worker process, ack when executed, 100 async tasks, prefetch 100, uvloop; Redis: stream broker, "
-    "xread_count 100; RabbitMQ: qos 100; NATS: pull consumer, batches of 100 with a short timeout.",
+    "xread_count 100 (abandoned messages are looked for only after a read that brought new ones); RabbitMQ: qos 100; NATS: pull consumer, batches of 100 with a short timeout.",
     source="https://taskiq-python.github.io/available-components/brokers.html",
 )
 

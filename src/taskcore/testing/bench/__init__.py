@@ -8,12 +8,12 @@
 The repository's ``benchmarks/`` adds other libraries, the limits of the client libraries, and a report.
 """
 
-from taskcore.testing.bench.brokers import BROKERS, named_ground, private_ground
+from taskcore.testing.bench.brokers import BROKERS, ground_on, named_ground, private_ground, private_server
 from taskcore.testing.bench.figures import Contestant, Figure, Machine, Record, Skipped, decode_lines, encode_line
 from taskcore.testing.bench.ground import FULL, QUICK, Ground, NotHere, Size
 from taskcore.testing.bench.machine import describe_machine
 from taskcore.testing.bench.progress import printed
-from taskcore.testing.bench.running import Progress, measure
+from taskcore.testing.bench.running import Progress, Tell, measure, measure_on, plain, show
 from taskcore.testing.bench.scenarios import SCENARIOS, chosen
 from taskcore.testing.bench.table import table_of
 
@@ -31,13 +31,19 @@ __all__ = [
     "Record",
     "Size",
     "Skipped",
+    "Tell",
     "chosen",
     "decode_lines",
     "describe_machine",
     "encode_line",
+    "ground_on",
     "measure",
+    "measure_on",
     "named_ground",
+    "plain",
     "printed",
     "private_ground",
+    "private_server",
+    "show",
     "table_of",
 ]

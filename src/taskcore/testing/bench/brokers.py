@@ -9,11 +9,12 @@ from typing import Final, NamedTuple
 from taskcore.adapters import open_backend
 from taskcore.errors import AdapterMissing
 from taskcore.testing.bench.ground import Ground, NotHere, Size
+from taskcore.testing.bench.running import plain
 from taskcore.testing.faults.binaries import ServerMissing
 from taskcore.testing.faults.servers import NatsServer, RabbitServer, RedisServer, Server
 from taskcore.text import mask_url
 
-__all__ = ["BROKERS", "Kind", "named_ground", "private_ground"]
+__all__ = ["BROKERS", "Kind", "ground_on", "named_ground", "private_ground", "private_server"]
 
 
 class Kind(NamedTuple):
@@ -48,22 +49,46 @@ BROKERS: Final[Mapping[str, Kind]] = {
 
 
 @asynccontextmanager
+async def private_server(name: str) -> AsyncIterator[Server | None]:
+    """The server of a broker, started for us; None for one that needs none.
+
+    :raises NotHere: its program is not installed.
+    """
+    make = BROKERS[name].server
+    if make is None:
+        yield None
+        return
+    try:
+        server = make()
+    except ServerMissing as error:
+        raise NotHere(plain(error)) from error
+    async with server:
+        yield server
+
+
+@asynccontextmanager
+async def ground_on(name: str, server: Server | None, size: Size) -> AsyncIterator[Ground]:
+    """A ground on a server of our own.
+
+    :raises NotHere: its adapter is not installed.
+    """
+    kind = BROKERS[name]
+    url = f"{kind.scheme}://" if server is None else server.url
+    try:
+        open_backend(url)  # not connected: this only asks for the adapter
+    except AdapterMissing as error:
+        raise NotHere(plain(error)) from error
+    async with _records(kind) as store, Ground(name, url, size, store=store, server=server) as ground:
+        yield ground
+
+
+@asynccontextmanager
 async def private_ground(name: str, size: Size) -> AsyncIterator[Ground]:
     """A ground on a broker of our own.
 
     :raises NotHere: its adapter or its server is not installed.
     """
-    kind = BROKERS[name]
-    if kind.server is None:
-        async with Ground(name, f"{kind.scheme}://", size) as ground:
-            yield ground
-        return
-    try:
-        open_backend(f"{kind.scheme}://127.0.0.1:1")  # not connected: this only asks for the adapter
-        server = kind.server()
-    except (AdapterMissing, ServerMissing) as error:
-        raise NotHere(str(error).splitlines()[0]) from error
-    async with server, _records(kind) as store, Ground(name, server.url, size, store=store, server=server) as ground:
+    async with private_server(name) as server, ground_on(name, server, size) as ground:
         yield ground
 
 

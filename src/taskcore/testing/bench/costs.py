@@ -113,7 +113,7 @@ async def storage(ground: Ground) -> list[Figure]:
         disk_left, memory_left = look()
     await ground.clean_up()
     return [
-        ground.figure("storage", name, "bytes/job", (max(value, 0) / jobs,), "less", jobs=jobs)
+        ground.figure("storage", name, "bytes/job", (max(value, 0) / jobs,), "less", {"jobs": jobs})
         for name, value in (
             ("disk while queued", disk_full - disk),
             ("memory while queued", memory_full - memory),

@@ -22,8 +22,8 @@ import anyio
 import msgspec
 
 from taskcore.app import App
-from taskcore.testing.bench.program import Spec
 from taskcore.testing.bench.proc import cpu_of, has_proc
+from taskcore.testing.bench.program import Spec
 from taskcore.testing.bench.tally import EVERY, Tally
 from taskcore.testing.faults.child import Child
 
@@ -205,7 +205,7 @@ class Processes:
 
 async def _count_to(crew: Here | Processes, jobs: int, within: float) -> None:
     with anyio.move_on_after(within):
-        while crew.counted() < jobs:
+        while crew.counted() < jobs:  # noqa: ASYNC110 - another process has no event
             await anyio.sleep(EVERY)
         return
     raise TimeoutError(f"only {crew.counted()} of {jobs} jobs have run within {within:g} s")

@@ -61,14 +61,14 @@ async def draining(ground: Ground) -> list[Figure]:
         runs = [await drain(ground, jobs, processes=number) for _ in range(ground.size.rounds)]
         name = f"{number} process{'es' if number > 1 else ''}"
         facts = {key: sum(run.account[key] for run in runs) for key in ("lost", "duplicated")} | {"jobs": jobs}
-        figures.append(ground.figure("drain", name, "jobs/s", tuple(run.rate for run in runs), **facts))
+        figures.append(ground.figure("drain", name, "jobs/s", tuple(run.rate for run in runs), facts=facts))
         if number == 1:
             figures += _costs(ground, runs)
     if ground.store != "none":
         runs = [await drain(ground, jobs // 2, task="bench.answer") for _ in range(ground.size.rounds)]
         lost = sum(run.account["lost"] for run in runs)
         rates = tuple(run.rate for run in runs)
-        figures.append(ground.figure("drain", "with results", "jobs/s", rates, lost=lost, jobs=jobs // 2))
+        figures.append(ground.figure("drain", "with results", "jobs/s", rates, facts={"lost": lost, "jobs": jobs // 2}))
     return figures
 
 
@@ -92,12 +92,14 @@ async def retry_storm(ground: Ground) -> list[Figure]:
     runs = [await drain(ground, jobs, task="bench.failing") for _ in range(ground.size.rounds)]
     facts = {key: sum(run.account[key] for run in runs) for key in ("lost", "duplicated")} | {"jobs": jobs}
     return [
-        ground.figure("retries", "each fails twice, then succeeds", "jobs/s", tuple(run.rate for run in runs), **facts)
+        ground.figure(
+            "retries", "each fails twice, then succeeds", "jobs/s", tuple(run.rate for run in runs), facts=facts
+        )
     ]
 
 
 async def backlog(ground: Ground) -> list[Figure]:
-    """The same drain and the same enqueue, behind a long queue: how much slower are they?"""
+    """The same drain and the same enqueue, behind a long queue, which should not make them slower."""
     many, few = ground.size.backlog, 10_000
     queue, tally = ground.new_queue(), Tally()
     async with ground.app(queue, tally=tally) as app:
@@ -118,7 +120,7 @@ async def backlog(ground: Ground) -> list[Figure]:
             await crew.dismiss()
     await ground.clean_up()
     return [
-        ground.figure("backlog", "filling it, bulk", "jobs/s", (filling,), jobs=many),
-        ground.figure("backlog", "one awaited, behind it", "jobs/s", (single,), jobs=many),
-        ground.figure("backlog", "drain, at its beginning", "jobs/s", (rate,), jobs=many),
+        ground.figure("backlog", "filling it, bulk", "jobs/s", (filling,), facts={"jobs": many}),
+        ground.figure("backlog", "one awaited, behind it", "jobs/s", (single,), facts={"jobs": many}),
+        ground.figure("backlog", "drain, at its beginning", "jobs/s", (rate,), facts={"jobs": many}),
     ]

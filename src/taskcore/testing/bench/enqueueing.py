@@ -1,4 +1,4 @@
-"""Enqueueing: one awaited after another, from a hundred places at once, in bulk, with keys, and payloads of all sizes."""
+"""Enqueueing: one awaited after another, from a hundred places, in bulk, with keys, and in all sizes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def enqueueing(ground: Ground) -> list[Figure]:
 
         kinds = (("one awaited", one), ("100 at once", hundred), ("bulk", bulk))
         return [
-            ground.figure("enqueue", name, "jobs/s", await ground.rounds(measure), bytes=len(data))
+            ground.figure("enqueue", name, "jobs/s", await ground.rounds(measure), facts={"bytes": len(data)})
             for name, measure in kinds
         ]
 
@@ -81,7 +81,7 @@ async def keys(ground: Ground) -> list[Figure]:
         values = await ground.rounds(first_and_again, most=20_000)
         return [
             ground.figure("keys", "new keys, bulk", "jobs/s", values),
-            ground.figure("keys", "known keys, bulk", "jobs/s", tuple(again[1:]), stored_again=max(stored)),
+            ground.figure("keys", "known keys, bulk", "jobs/s", tuple(again[1:]), facts={"stored_again": max(stored)}),
         ]
 
 
@@ -103,5 +103,9 @@ async def payloads(ground: Ground) -> list[Figure]:
 
             values = await ground.rounds(bulk, most=min(20_000, 100_000_000 // size))
             rate = max(values) * size / 1e6
-            figures.append(ground.figure("payloads", f"{size:,} bytes, bulk", "jobs/s", values, bytes=size, mb_s=rate))
+            figures.append(
+                ground.figure(
+                    "payloads", f"{size:,} bytes, bulk", "jobs/s", values, facts={"bytes": size, "mb_s": rate}
+                )
+            )
     return figures

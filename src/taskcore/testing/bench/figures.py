@@ -14,7 +14,20 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["Contestant", "Figure", "Machine", "Record", "Skipped", "decode_lines", "encode_line", "percentile"]
+__all__ = [
+    "Better",
+    "Contestant",
+    "Figure",
+    "Machine",
+    "Record",
+    "Skipped",
+    "decode_lines",
+    "encode_line",
+    "percentile",
+]
+
+
+Better: TypeAlias = Literal["more", "less", ""]
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="figure"):
@@ -32,7 +45,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     name: str
     unit: str
     values: tuple[float, ...]
-    better: Literal["more", "less", ""] = "more"
+    better: Better = "more"
     facts: dict[str, Any] = {}
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import anyio
 import msgspec
@@ -19,7 +19,7 @@ from taskcore.app import App
 from taskcore.envelope import new_id
 from taskcore.errors import BrokerUnavailable, TaskcoreError
 from taskcore.testing.bench.crew import Crew, Here, Processes
-from taskcore.testing.bench.figures import Figure
+from taskcore.testing.bench.figures import Better, Figure
 from taskcore.testing.bench.jobs import make_app
 from taskcore.testing.bench.ledger import Ledger
 from taskcore.testing.bench.proc import cpu_of, has_proc
@@ -34,7 +34,7 @@ MOST = 100_000  #: jobs of one round
 
 
 class NotHere(TaskcoreError):
-    """This scenario cannot be measured on this broker; the text says why."""
+    """A scenario cannot be measured on this broker; the text says why."""
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ FULL: Final = Size(
     payloads=(100, 1_000, 10_000, 100_000),
     scheduled=1_000,
     lease=5.0,
-    killed_jobs=1_000,
+    killed_jobs=2_000,
     outage=6.0,
     outage_jobs=200.0,
     idle=4.0,
@@ -80,11 +80,11 @@ QUICK: Final = Size(
     rounds=1,
     seconds=0.25,
     processes=(1, 2),
-    arrivals=((100.0, 1.5),),
+    arrivals=((50.0, 2.0),),
     payloads=(100, 10_000),
     scheduled=200,
     lease=2.0,
-    killed_jobs=200,
+    killed_jobs=600,
     outage=3.0,
     outage_jobs=100.0,
     idle=1.5,
@@ -162,26 +162,43 @@ class Ground:
 
     @asynccontextmanager
     async def crew(
-        self, app: App, queue: str, tally: Tally, *, number: int = 1, url: str | None = None, **told: Any
+        self, app: App, queue: str, tally: Tally, *, number: int = 1, timed: bool = False
     ) -> AsyncIterator[Crew]:
         """Workers of a queue: so many processes, or one right here if the broker is."""
         if self.is_local:
-            tally.timed = bool(told.get("timed"))
+            tally.timed = timed
             async with Here(app, tally) as here:
                 yield here
             return
-        async with self.processes(app, queue, number=number, url=url, **told) as crew:
+        async with self.processes(app, queue, number=number, timed=timed) as crew:
             yield crew
 
-    def processes(self, app: App, queue: str, *, number: int = 1, url: str | None = None, **told: Any) -> Processes:
+    def processes(
+        self,
+        app: App,
+        queue: str,
+        *,
+        number: int = 1,
+        url: str | None = None,
+        timed: bool = False,
+        ledger: Ledger | None = None,
+        lease: float | None = None,
+    ) -> Processes:
         """Worker processes.
 
         :raises NotHere: the broker lives in this process.
         """
         if self.is_local:
             raise NotHere("this broker lives in this process")
-        store = "none" if app.parts.store is None else self.store
-        spec = Spec(url=url or self.url, store=store, queue=queue, report="", **told)
+        spec = Spec(
+            url=url or self.url,
+            store="none" if app.parts.store is None else self.store,
+            queue=queue,
+            report="",
+            ledger=str(ledger.path) if ledger is not None else None,
+            timed=timed,
+            lease=lease,
+        )
         return Processes(spec, number, self.new_folder())
 
     def ledger(self) -> Ledger:
@@ -210,8 +227,8 @@ class Ground:
         name: str,
         unit: str,
         values: tuple[float, ...],
-        better: Literal["more", "less", ""] = "more",
-        **facts: Any,
+        better: Better = "more",
+        facts: Mapping[str, Any] | None = None,
     ) -> Figure:
         """A figure of ours on this broker."""
         return Figure(
@@ -222,7 +239,7 @@ class Ground:
             unit=unit,
             values=values,
             better=better,
-            facts=facts,
+            facts=dict(facts or {}),
         )
 
     def private(self) -> Server:
@@ -247,7 +264,7 @@ class Ground:
         """
         ready = 0
         with anyio.move_on_after(5.0):
-            while (ready := (await app.stats(queue)).ready) < jobs:
+            while (ready := (await app.stats(queue)).ready) < jobs:  # noqa: ASYNC110 - nor has a broker
                 await anyio.sleep(0.02)
         if ready < jobs:
             raise RuntimeError(f"{jobs} jobs were enqueued, and the queue has {ready}")

@@ -27,7 +27,7 @@ def loop_name() -> str:
 
 
 async def describe_machine(command: str, *, versions: Mapping[str, str] | None = None) -> Machine:
-    """This machine, now.
+    """The machine that this runs on, now.
 
     :param versions: of servers, besides those of the libraries.
     """

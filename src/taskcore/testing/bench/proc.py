@@ -1,5 +1,4 @@
-"""What processes cost, from /proc: of a whole process group with all that it started, because a server may consist of
-several processes."""
+"""What processes cost, from /proc: of a whole group with all that it started, because a server may be several."""
 
 from __future__ import annotations
 

@@ -32,7 +32,6 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     ledger: str | None = None
     timed: bool = False
     lease: float | None = None
-    concurrency: int | None = None
 
 
 def main() -> None:
@@ -51,7 +50,7 @@ async def work(spec: Spec) -> None:
         group.start_soon(_pulse, tally, Path(spec.report).with_suffix(".count"))
 
         async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-            await app.run_worker(concurrency=spec.concurrency, grace=2.0, task_status=task_status)
+            await app.run_worker(grace=2.0, task_status=task_status)
             group.cancel_scope.cancel()
 
         await group.start(serve)

@@ -16,8 +16,8 @@ BAR = 20
 
 def printed(stream: TextIO | None = None) -> Progress:
     """A display on this stream, by default stderr."""
-    stream = stream or sys.stderr
-    return _Changing(stream) if stream.isatty() else _Plain(stream)
+    out: TextIO = sys.stderr if stream is None else stream
+    return _Changing(out) if out.isatty() else _Plain(out)
 
 
 class _Plain:

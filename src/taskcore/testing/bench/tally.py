@@ -68,14 +68,13 @@ class Tally:
 
     def report(self) -> dict[str, Any]:
         """All of it, for JSON. Memory in bytes: the most that this process ever had."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "numbers": self.numbers,
             "latencies": self.latencies,
             "first": self.first,
             "last": self.last,
             "cpu": max(self.cpu_last - self.cpu_first, 0.0),
-            "rss": peak * (1 if sys.platform == "darwin" else 1024),
+            "rss": _peak(),
         }
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -83,3 +82,13 @@ class Tally:
         scratch = Path(f"{os.fspath(path)}.new")
         scratch.write_text(json.dumps(self.report()))
         scratch.replace(path)
+
+
+def _peak() -> int:
+    """The most memory that this program ever held. What the system calls maxrss counts the parent's, too, on Linux."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
