@@ -15,8 +15,8 @@ PEER = ruler.Peer(
     command=["{python}", "-m", "faststream", "run", "faststream_:app", "--log-level", "error"],
     slots=100,
     settings="100 workers of one subscriber, acknowledged on success, no validation by pydantic (apply_types off), uvloop; "
-    "Redis: stream with a group, batches of 100, a claiming subscriber while workers are killed; RabbitMQ: durable queue, prefetch 100, persistent, confirmed; NATS: pull "
-    "subscription, batches of 100. No retries, no results, no dead letters: less than a task library does.",
+    "Redis: stream with a group, batches of 100, a claiming subscriber while workers are killed; RabbitMQ: durable queue, prefetch 100, persistent, confirmed; NATS: push "
+    "subscription. No retries, no results, no dead letters: less than a task library does.",
     source="https://faststream.ag2.ai/latest/",
 )
 
@@ -52,7 +52,7 @@ elif ruler.BROKER == "rabbitmq":
         """One message."""
         await broker.publish(data, queue=queue, persist=True)
 else:
-    from faststream.nats import JStream, NatsBroker, PullSub
+    from faststream.nats import JStream, NatsBroker
     from nats.js.api import ConsumerConfig
 
     broker = NatsBroker(ruler.URL, apply_types=False, logger=None)
@@ -61,7 +61,6 @@ else:
         ruler.QUEUE,
         stream=jet,
         durable=f"d-{ruler.QUEUE}",
-        pull_sub=PullSub(batch_size=100, timeout=0.2),
         max_workers=100,
         ack_policy=AckPolicy.REJECT_ON_ERROR,
         config=ConsumerConfig(ack_wait=ruler.LEASE or 30, max_ack_pending=10_000),
@@ -88,8 +87,12 @@ class Adapter(ruler.Adapter):
             async with Redis.from_url(ruler.URL) as redis:
                 with suppress(ResponseError):  # it is there
                     await redis.xgroup_create(ruler.QUEUE, "bench", id="0", mkstream=True)
-        if ruler.BROKER == "nats":
-            await broker.start()
+        if ruler.BROKER == "nats":  # not broker.start(): that would subscribe here, too
+            import nats
+
+            client = await nats.connect(ruler.URL)
+            await client.jetstream().add_stream(name=jet.name, subjects=[ruler.QUEUE])
+            await client.close()
         if ruler.BROKER == "rabbitmq":
             await broker.declare_queue(queue)
 

@@ -139,12 +139,8 @@ def count(path: str, rounds: int = 3) -> Work:
     works = []
     for _ in range(rounds):
         few, many = (anyio.run(PATHS[path], jobs) for jobs in (FEW, MANY))
-        works.append(
-            Work((many.bytecodes - few.bytecodes) / (MANY - FEW), (many.calls - few.calls) / (MANY - FEW))
-        )
-    return Work(
-        statistics.median(work.bytecodes for work in works), statistics.median(work.calls for work in works)
-    )
+        works.append(Work((many.bytecodes - few.bytecodes) / (MANY - FEW), (many.calls - few.calls) / (MANY - FEW)))
+    return Work(statistics.median(work.bytecodes for work in works), statistics.median(work.calls for work in works))
 
 
 def version() -> str:
