@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 import taskcore
-from taskcore import App
 from taskcore.testing.bench import (
     BROKERS,
     QUICK,
@@ -159,14 +158,15 @@ def test_percentiles_are_values_that_were_measured():
 @pytest.mark.skipif(not has_proc(), reason="no /proc here")
 def test_costs_of_a_process_group_include_its_children(tmp_path):
     """A server that consists of several processes is counted whole, also where they lead groups of their own."""
-    busy = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nprint(1, flush=True)"
-    program = (
-        f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {busy!r}], process_group=0).wait()"
-    )
-    program += "; print('done', flush=True); time.sleep(30)"
-    idle = f"import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', {busy + chr(10) + 'time.sleep(30)'!r}],"
-    idle += " process_group=0, stdout=subprocess.PIPE); p.stdout.readline(); print('done', flush=True); time.sleep(30)"
-    with subprocess.Popen([sys.executable, "-c", idle], stdout=subprocess.PIPE, process_group=0) as parent:
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(1, flush=True)\ntime.sleep(30)"
+    program = f"""
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {busy!r}], process_group=0, stdout=subprocess.PIPE)
+child.stdout.readline()
+print("done", flush=True)
+time.sleep(30)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, process_group=0) as parent:
         try:
             assert parent.stdout is not None
             parent.stdout.readline()

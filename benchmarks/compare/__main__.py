@@ -23,6 +23,10 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from benchmarks.compare.peers import install
+from benchmarks.compare.report import write_report
+from benchmarks.compare.run import Run
+from benchmarks.compare.session import Plan, run
 from taskcore.testing.bench import (
     BROKERS,
     FULL,
@@ -37,11 +41,6 @@ from taskcore.testing.bench import (
     table_of,
 )
 from taskcore.testing.bench.machine import loop_name
-
-from benchmarks.compare.peers import install
-from benchmarks.compare.report import write_report
-from benchmarks.compare.run import Run
-from benchmarks.compare.session import Plan, run
 
 ROOT = Path(__file__).parents[2]
 ALL_BROKERS = (*BROKERS, "postgresql")

@@ -18,8 +18,14 @@ class Raw(Protocol):
     how: str
     verbs: tuple[str, ...]  #: those of the three that mean something here
 
-    async def open(self) -> None: ...
-    async def close(self) -> None: ...
+    async def open(self) -> None:
+        """Connect."""
+        ...
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        ...
+
     async def one(self, jobs: int) -> float:
         """Publish, one after another, each confirmed before the next."""
         ...

@@ -15,7 +15,7 @@ class RawMemory:
     how = "a deque; one asyncio task a job, a hundred at a time"
     verbs = ("drain",)
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, _: str) -> None:
         self.queue: deque[bytes] = deque()
 
     async def open(self) -> None:

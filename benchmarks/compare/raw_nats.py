@@ -19,7 +19,10 @@ WINDOW = 500
 class RawNats:
     """One connection."""
 
-    how = "nats-py: js.publish awaited; windows of 500 publishes with one reply inbox; pull requests of 500 asked ahead, each acknowledged"
+    how = (
+        "nats-py: js.publish awaited; windows of 500 publishes with one reply inbox; "
+        "pull requests of 500 asked ahead, each acknowledged"
+    )
     verbs = ("one", "bulk", "drain")
 
     def __init__(self, url: str) -> None:

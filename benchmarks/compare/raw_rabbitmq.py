@@ -18,7 +18,10 @@ PERSISTENT = aiormq.spec.Basic.Properties(delivery_mode=2)
 class RawRabbit:
     """Two channels of one connection."""
 
-    how = "aiormq, quorum queue, persistent: confirms awaited singly; 1,000 in flight; prefetch 1,000, acknowledged in hundreds"
+    how = (
+        "aiormq, quorum queue, persistent: confirms awaited singly; 1,000 in flight; "
+        "prefetch 1,000, acknowledged in hundreds"
+    )
     verbs = ("one", "bulk", "drain")
 
     def __init__(self, url: str) -> None:

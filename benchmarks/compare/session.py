@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from benchmarks.compare.peers import PARTS, Installed, measure_peer
+from benchmarks.compare.raw import Raw, measure_raw
 from taskcore.testing.bench import (
     BROKERS,
     Contestant,
@@ -25,9 +27,6 @@ from taskcore.testing.bench.proc import cpu_of, has_proc
 from taskcore.testing.bench.scenarios import Scenario
 from taskcore.testing.faults import RedisServer, Server, ServerMissing
 from taskcore.testing.faults import sockets as plain_sockets
-
-from benchmarks.compare.peers import PARTS, Installed, measure_peer
-from benchmarks.compare.raw import Raw, measure_raw
 
 __all__ = ["Plan", "run"]
 

@@ -1,6 +1,8 @@
-"""Measure one peer alone:  python benchmarks/peers celery redis://127.0.0.1:6379/0 [--results URL] [--parts drain,latency]
+"""Measure one peer alone, on an empty server: queues of peers are not removed.
 
-Its environment is made first if it is not there. Give it an empty server: queues of peers are not removed.
+    python benchmarks/peers celery redis://127.0.0.1:6379/0 [--results URL] [--parts drain,latency]
+
+Its environment is made first if it is not there.
 """
 
 from __future__ import annotations

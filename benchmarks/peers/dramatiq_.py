@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ruler
 import dramatiq
+import ruler
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results

@@ -40,7 +40,7 @@ def cache() -> Path:
 
 def names() -> list[str]:
     """The peers, as the command line calls them."""
-    return sorted(path.stem.rstrip("_") for path in HERE.glob("*_.py"))
+    return sorted(path.stem.rstrip("_") for path in HERE.glob("[!_]*_.py"))
 
 
 def read(name: str) -> Peer:
@@ -52,9 +52,10 @@ def read(name: str) -> Peer:
     if not path.is_file():
         raise PeerFailed(f'no peer is called "{name}"; there are: {", ".join(names())}')
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-            if [target.id for target in node.targets if isinstance(target, ast.Name)] == ["PEER"]:
-                return Peer(**{str(each.arg): ast.literal_eval(each.value) for each in node.value.keywords})
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
+            continue
+        if [target.id for target in node.targets if isinstance(target, ast.Name)] == ["PEER"]:
+            return Peer(**{str(each.arg): ast.literal_eval(each.value) for each in node.value.keywords})
     raise PeerFailed(f"{path.name} does not say PEER = ruler.Peer(…)")
 
 

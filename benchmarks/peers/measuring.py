@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -258,10 +258,8 @@ class Worker:
 
     def kill(self) -> None:
         """End it and all that it started, with SIGKILL."""
-        try:
+        with suppress(ProcessLookupError):  # it has ended, and so has its group
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has ended, and so has its group
         self._process.wait()
 
     def stop(self) -> None:

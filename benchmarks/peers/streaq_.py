@@ -55,3 +55,10 @@ class Adapter(ruler.Adapter):
         """One result."""
         sent = await job.enqueue(data)
         await sent.result(20)
+
+    async def trips(self, batch):
+        """All sent, then all awaited, each through a subscription of its own; a hundred at once time out."""
+        sent = [job.enqueue(data) for data in batch]
+        await worker.enqueue_many(sent)
+        for one in sent:
+            await one.result(20)

@@ -1,9 +1,9 @@
-"""How much work one job is: bytecodes of ours, and calls of anybody's, counted and not timed, so that no noise can matter.
+"""How much work one job is: bytecodes of ours and calls of anybody's, counted and not timed, so no noise can matter.
 
     python tests/support/counting.py            what this checkout does, beside what is written down for this Python
     python tests/support/counting.py --write    write it down
 
-Counted is the difference between many jobs and fewer, divided by their number, so that starting and stopping cancel out.
+Counted is the difference between many jobs and fewer, divided by their number: starting and stopping cancel out.
 ``test_speed_guard.py`` compares.
 """
 
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import anyio
 
@@ -42,7 +42,7 @@ class Counter:
     def __init__(self) -> None:
         self.bytecodes = self.calls = 0
 
-    def __enter__(self) -> Counter:
+    def __enter__(self) -> Self:
         gc.disable()
         sys.settrace(self._enter)
         sys.setprofile(self._profile)
@@ -121,7 +121,7 @@ async def _drain(jobs: int, *, results: bool) -> Counter:
         await app.enqueue_many([app.tasks["noop"].call(PAYLOAD) for _ in range(jobs)])
         with Counter() as counter:
             async with app.running():
-                while app.counters.get("job.succeeded", 0) < jobs:
+                while app.counters.get("job.succeeded", 0) < jobs:  # noqa: ASYNC110 - nothing tells it
                     await anyio.sleep(0.01)
     return counter
 
@@ -162,7 +162,7 @@ def main() -> None:
     for path, work in new.items():
         before = old.get(path)
         beside = f"   written down: {before.bytecodes:8.1f} {before.calls:6.1f}" if before else ""
-        print(f"{path:20} {work.bytecodes:8.1f} bytecodes {work.calls:6.1f} calls{beside}")
+        print(f"{path:20} {work.bytecodes:8.1f} bytecodes {work.calls:6.1f} calls{beside}")  # noqa: T201
     if "--write" in sys.argv:
         known[version()] = new
         rows = {

@@ -1,6 +1,7 @@
 """The report of a run: one HTML file that needs no internet, Markdown for the repository.
 
-page.py   the HTML     svg.py   plots     charts.py   which plots     markdown.py   the Markdown     slower.py   where we lose
+page.py   the HTML        charts.py   which plots    svg.py      plots
+markdown.py   the Markdown    slower.py   where others are better
 """
 
 from __future__ import annotations

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from taskcore.testing.bench import Figure
-
 from benchmarks.compare.report.svg import Bar, Line, Range, bars, lines, ranges, timeline
 from benchmarks.compare.run import RAW, US, Run
+from taskcore.testing.bench import Figure
 
 __all__ = ["cpu", "kill", "latencies", "percentiles", "processes", "race"]
 

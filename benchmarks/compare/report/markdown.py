@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from taskcore.testing.bench import Figure, show
-
 from benchmarks.compare.report.slower import aims, losses
 from benchmarks.compare.run import RAW, US, Run
+from taskcore.testing.bench import Figure, show
 
 __all__ = ["markdown"]
 

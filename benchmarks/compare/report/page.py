@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from taskcore.testing.bench import Figure, show
-
 from benchmarks.compare.report import charts
 from benchmarks.compare.report.slower import aims, losses
 from benchmarks.compare.run import RAW, US, Run
+from taskcore.testing.bench import Figure, show
 
 __all__ = ["page"]
 
@@ -246,7 +245,7 @@ def missing(run: Run) -> str:
     return _section("Not measured", "", [_table(["broker", "who", "what", "why"], rows)], "") if rows else ""
 
 
-def again(run: Run) -> str:
+def again(_: Run) -> str:
     """How to repeat it."""
     return (
         "<section><h2>Repeat it</h2><pre>python -m benchmarks.compare            # this report, on your machine\n"

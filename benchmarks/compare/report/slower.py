@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from taskcore.testing.bench import Figure
-
 from benchmarks.compare.run import RAW, US, Run
+from taskcore.testing.bench import Figure
 
 __all__ = ["AIMS", "Loss", "aims", "losses"]
 

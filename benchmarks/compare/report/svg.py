@@ -73,7 +73,7 @@ def bars(rows: Sequence[Bar], unit: str) -> str:
 
 
 def ranges(rows: Sequence[Range], unit: str) -> str:
-    """From p50 to p99 on a logarithmic scale: a dot, a line, a dot."""
+    """From p50 to p99 on a logarithmic scale, as a dot, a line, a dot."""
     x, ticks = _log_scale([row.low for row in rows] + [row.high for row in rows], LABEL, WIDTH - 70)
     height = len(rows) * ROW + 4
     parts = [_tick(x(tick), height, f"{tick:g} {unit}") for tick in ticks]
