@@ -60,6 +60,7 @@ COMMANDS = {
     "doctor": ("Check", "Test app, settings, broker, store, versions"),
     "config": ("Check", "Settings, and where each of them came from"),
     "conformance": ("Check", "What a broker keeps of the delivery contract"),
+    "bench": ("Check", "Measure brokers on this machine"),
 }
 
 EPILOG = """
@@ -69,6 +70,7 @@ Examples:
   taskcore doctor shop.tasks:app
   taskcore config shop.tasks:app --json
   taskcore conformance redis://localhost:6379/15
+  taskcore bench --quick
 \b
 Exit codes: 0 done, 1 the job failed, 2 usage or settings, 3 app cannot be loaded,
 4 broker cannot be reached, 5 refused by a contract or the broker, 130 interrupted.

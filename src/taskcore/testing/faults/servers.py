@@ -73,6 +73,16 @@ class Server(ABC):
         """What ``App`` takes."""
 
     @property
+    def pid(self) -> int:
+        """The id of its process and of its group, to which all that it starts belongs.
+
+        :raises LookupError: it was never started.
+        """
+        if self._child is None:
+            raise LookupError(f"{self.program} was never started")
+        return self._child.pid
+
+    @property
     def data(self) -> Path:
         """Where its data are."""
         return self._folder / "data"

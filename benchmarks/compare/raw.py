@@ -1,0 +1,66 @@
+"""The ceiling: what a bare loop over the client library reaches, without any of our features."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from taskcore.testing.bench import Figure
+
+PAYLOAD = b"x" * 200
+PILOT = 1_000
+
+
+class Raw(Protocol):
+    """One broker's client library, used as fast as we know how. Each verb says how many seconds it took."""
+
+    how: str
+    verbs: tuple[str, ...]  #: those of the three that mean something here
+
+    async def open(self) -> None:
+        """Connect."""
+        ...
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        ...
+
+    async def one(self, jobs: int) -> float:
+        """Publish, one after another, each confirmed before the next."""
+        ...
+
+    async def bulk(self, jobs: int) -> float:
+        """Publish as many at once as is fastest, all confirmed."""
+        ...
+
+    async def drain(self, jobs: int) -> float:
+        """Publish (not measured), then read and acknowledge all of them."""
+        ...
+
+
+async def measure_raw(raw: Raw, broker: str, *, rounds: int, seconds: float) -> list[Figure]:
+    """The three figures of a ceiling."""
+    await raw.open()
+    try:
+        return [
+            Figure(
+                broker=broker, who="raw client", scenario=scenario, name=name, unit="jobs/s",
+                values=await _rounds(verb, rounds, seconds),
+            )
+            for scenario, name, verb in (each for each in (
+                ("enqueue", "one awaited", raw.one), ("enqueue", "bulk", raw.bulk), ("drain", "1 process", raw.drain),
+            ) if each[2].__name__ in raw.verbs)
+        ]  # fmt: skip
+    finally:
+        await raw.close()
+
+
+async def _rounds(verb: Callable[[int], Awaitable[float]], rounds: int, seconds: float) -> tuple[float, ...]:
+    rate = PILOT / await verb(PILOT)
+    jobs = max(int(rate * seconds) // PILOT, 1) * PILOT
+    values = []
+    for _ in range(rounds):
+        values.append(jobs / await verb(jobs))
+        time.sleep(0.05)  # noqa: ASYNC251 - the broker breathes, and nobody else is here
+    return tuple(values)

@@ -1,0 +1,218 @@
+"""The report as Markdown, for the repository: the same figures in tables, each with the command that measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.compare.report.slower import aims, losses
+from benchmarks.compare.run import RAW, US, Run
+from taskcore.testing.bench import Figure, show
+
+__all__ = ["markdown"]
+
+RACES = (
+    ("drain", "1 process", "Drain: a full queue, one worker process"),
+    ("enqueue", "one awaited", "Enqueue: one awaited after another"),
+    ("enqueue", "bulk", "Enqueue: in bulk"),
+    ("results", "round trips, 100 at once", "Results: round trips, 100 at once"),
+    ("cost", "worker CPU", "CPU of the worker"),
+)
+
+
+def markdown(run: Run) -> str:
+    """The whole page."""
+    parts = [*_head(run)]
+    for scenario, name, title in RACES:
+        parts += _race(run, scenario, name, title)
+    parts += [*_latency(run), *_killed(run), *_ours(run), *_slower(run), *_settings(run), *_missing(run), *_again()]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _head(run: Run) -> Iterator[str]:
+    machine = run.machine
+    yield "# Benchmarks"
+    yield ""
+    yield "<!-- Written by `python -m benchmarks.compare --docs`; run it again instead of editing this page. -->"
+    yield ""
+    yield "*How fast, at which guarantee, and where is somebody else faster?* How it is measured, and what it cannot say:"
+    yield "[Measuring](guides/measuring.md)."
+    yield ""
+    yield f"One run, {machine.when[:10]}, {machine.seconds / 60:.0f} minutes: {machine.cpu}, {machine.cores} cores, "
+    yield f"{machine.memory / 2**30:.0f} GiB, {machine.system}, {machine.python}, {machine.loop}, "
+    yield f"taskcore {machine.commit or machine.taskcore}. Load at the start: {machine.load[0] if machine.load else 0:g}."
+    if machine.load and machine.load[0] > 0.5:
+        yield "**The machine was busy, so do not quote these figures.**"
+    yield ""
+    yield "```console"
+    yield f"$ {machine.command}"
+    yield "```"
+    yield ""
+    yield "Jobs of 200 bytes that do nothing, acknowledged after the run; private servers; medians, and half of the spread"
+    yield "between rounds. Compare within this page: another machine has other absolute figures."
+    yield ""
+
+
+def _race(run: Run, scenario: str, name: str, title: str) -> Iterator[str]:
+    found = {broker: run.race(broker, scenario, name) for broker in run.brokers}
+    if not any(found.values()):
+        return
+    yield f"## {title}"
+    yield ""
+    for broker, figures in found.items():
+        ours = run.find(broker, US, scenario, name)
+        rows = []
+        for figure in figures:
+            ratio = ours.median / figure.median if ours is not None and figure.median and figure.who != US else None
+            rows.append([_name(figure), _value(figure), "" if ratio is None else f"{ratio:.2g} ×", _counts(figure)])
+        if rows:
+            yield from _table(
+                [f"**{run.title(broker)}**", figures[0].unit, "taskcore / this", "lost, duplicated"], rows
+            )
+    yield from _command(run, scenario)
+
+
+def _latency(run: Run) -> Iterator[str]:
+    rows = []
+    for low in run.figures:
+        if low.scenario == "latency" and low.name.endswith("p50"):
+            cells = [
+                run.find(low.broker, low.who, "latency", low.name.replace("p50", p)) for p in ("p95", "p99", "p99.9")
+            ]
+            shown = [show(cell.median) if cell else "–" for cell in cells]
+            rows.append(
+                [run.title(low.broker), _name(low), f"{low.facts.get('rate', 0):g}/s", show(low.median), *shown]
+            )
+    if not rows:
+        return
+    yield "## Latency: from the intended time of an enqueue to the function's start"
+    yield ""
+    yield "Open loop: jobs arrive at fixed times; milliseconds."
+    yield ""
+    yield from _table(["broker", "who", "arrivals", "p50", "p95", "p99", "p99.9"], rows)
+    yield from _command(run, "latency")
+
+
+def _killed(run: Run) -> Iterator[str]:
+    rows = []
+    for figure in run.figures:
+        facts = figure.facts
+        if figure.scenario in ("worker killed", "broker killed") and "lost" in facts:
+            late = facts["lost"] and "waited" in facts
+            seconds = f"not all after {facts['waited']:g} s" if late else f"{figure.name} {figure.median:.2f} s"
+            lost = f"**{facts['lost']}**" if facts["lost"] else "0"
+            cells = [f"{facts['sent']:,}", str(facts.get("in_hand", "–")), lost, str(facts["duplicated"]), seconds]
+            rows.append([run.title(figure.broker), _name(figure), figure.scenario, *cells])
+    if not rows:
+        return
+    yield "## Killed: SIGKILL in the middle"
+    yield ""
+    yield "Counted from ids in a ledger file. Missing: accepted, and not ended 20 seconds later; ran twice: to the end."
+    yield ""
+    yield from _table(["broker", "who", "what", "jobs", "in hand", "missing", "ran twice", "how long"], rows)
+    yield from _command(run, "killed")
+
+
+def _ours(run: Run) -> Iterator[str]:
+    ours = [figure for figure in run.figures if figure.who == US]
+    brokers = [broker for broker in run.brokers if any(figure.broker == broker for figure in ours)]
+    rows = []
+    for scenario, name, unit in dict.fromkeys((figure.scenario, figure.name, figure.unit) for figure in ours):
+        cells = [run.find(broker, US, scenario, name) for broker in brokers]
+        rows.append([f"{scenario}: {name}", unit, *(_value(cell) if cell else "–" for cell in cells)])
+    yield "## Broker by broker: all of taskcore's figures"
+    yield ""
+    yield from _table(["", "", *(run.title(broker) for broker in brokers)], rows)
+
+
+def _slower(run: Run) -> Iterator[str]:
+    yield "## Where taskcore is slower"
+    yield ""
+    rows = [
+        [
+            run.title(loss.ours.broker), f"{loss.ours.scenario}: {loss.ours.name}", loss.theirs.who,
+            f"{show(loss.theirs.median)} {loss.theirs.unit}", f"{show(loss.ours.median)} {loss.ours.unit}", f"{loss.factor:.2f} ×",
+        ]
+        for loss in losses(run)
+    ]  # fmt: skip
+    if rows:
+        yield "Every figure in which somebody else was better by more than 5% and lost nothing, without selection."
+        yield ""
+        yield from _table(["broker", "figure", "who is better", "theirs", "taskcore's", "by"], rows)
+    else:
+        yield "In no figure of this run by more than 5%."
+        yield ""
+    shares = [
+        [
+            run.title(aim.ours.broker), f"{aim.ours.scenario}: {aim.ours.name}", f"{show(aim.raw.median)} {aim.raw.unit}",
+            f"{aim.share:.0%}", f"{aim.wanted:.0%}", "yes" if aim.share >= aim.wanted else "**not yet**",
+        ]
+        for aim in aims(run)
+    ]  # fmt: skip
+    if shares:
+        yield "Against the client library alone, without any feature of ours:"
+        yield ""
+        yield from _table(["broker", "figure", "raw client", "taskcore's share", "aim", "reached"], shares)
+
+
+def _settings(run: Run) -> Iterator[str]:
+    yield "## Settings of everybody"
+    yield ""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(run.machine.versions.items()))
+    yield f"Servers and libraries: {versions}."
+    yield ""
+    rows = [
+        [one.who, one.version, one.settings + (f" [Docs]({one.source})." if one.source else "")]
+        for one in run.contestants
+    ]
+    yield from _table(["who", "version", "settings and guarantee"], rows)
+
+
+def _missing(run: Run) -> Iterator[str]:
+    if run.skipped:
+        yield "## Not measured"
+        yield ""
+        yield from _table(
+            ["broker", "who", "what", "why"],
+            [[run.title(one.broker), one.who, one.scenario, one.why.replace("|", "\\|")] for one in run.skipped],
+        )
+
+
+def _again() -> Iterator[str]:
+    yield "## Repeat it"
+    yield ""
+    yield "```console"
+    yield "$ python -m benchmarks.compare              # all of this, on your machine"
+    yield "$ taskcore bench redis://…                  # taskcore alone, on your broker"
+    yield "$ python benchmarks/peers celery redis://…  # one peer alone"
+    yield "```"
+
+
+# ── pieces ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(names)} |"
+    yield f"|{'---|' * len(names)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def _command(run: Run, scenario: str) -> Iterator[str]:
+    yield f"`{run.command('drain' if scenario == 'cost' else scenario)}`"
+    yield ""
+
+
+def _name(figure: Figure) -> str:
+    return f"**{figure.who}**" if figure.who == US else f"*{figure.who}*" if figure.who == RAW else figure.who
+
+
+def _value(figure: Figure) -> str:
+    if len(figure.values) < 2 or not figure.median:
+        return show(figure.median)
+    return f"{show(figure.median)} ±{(max(figure.values) - min(figure.values)) / figure.median * 50:.0f}%"
+
+
+def _counts(figure: Figure) -> str:
+    facts = figure.facts
+    return f"{facts['lost']}, {facts['duplicated']}" if "lost" in facts and "duplicated" in facts else ""

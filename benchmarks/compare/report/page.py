@@ -1,0 +1,290 @@
+"""The report as one HTML file: no script, no font, no picture from elsewhere; light or dark as the reader has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from benchmarks.compare.report import charts
+from benchmarks.compare.report.slower import aims, losses
+from benchmarks.compare.run import RAW, US, Run
+from taskcore.testing.bench import Figure, show
+
+__all__ = ["page"]
+
+STYLE = Path(__file__).with_name("style.css")
+KILLS = ("worker killed", "broker killed")
+
+
+def page(run: Run) -> str:
+    """The whole page."""
+    body = "".join(
+        part(run)
+        for part in (
+            head, drain, guarantees, enqueue, latency, results, scaling, costs, everything, slower, contestants, missing, again,
+        )
+    )  # fmt: skip
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>taskcore: brokers and peers compared</title>'
+        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+        f"<style>{STYLE.read_text()}</style></head><body><main>{body}</main></body></html>"
+    )
+
+
+def head(run: Run) -> str:
+    """What this is, where it was measured, and the four figures to remember."""
+    machine = run.machine
+    lost = sum(figure.lost for figure in run.figures if figure.who == US)
+    jobs = sum(figure.facts.get("jobs", figure.facts.get("sent", 0)) for figure in run.figures if figure.who == US)
+    tiles = []
+    for broker in run.brokers:
+        ours = run.find(broker, US, "drain", "1 process")
+        rivals = [one for one in run.race(broker, "drain", "1 process") if one.who not in (US, RAW)]
+        if ours is not None:
+            beside = (
+                f"{ours.median / rivals[0].median:.1f}× {rivals[0].who}, the next best" if rivals else "one process"
+            )
+            tiles.append(
+                f"<li><b>{show(ours.median)}</b> jobs/s<span>{run.title(broker)} drained</span><i>{escape(beside)}</i></li>"
+            )
+    busy = machine.load and machine.load[0] > 0.5
+    warning = (
+        f'<p class="warning">The machine was busy when this began (load {machine.load[0]:g}): do not quote these figures.</p>'
+        if busy
+        else ""
+    )
+    return (
+        "<header><h1>Brokers by guarantee, taskcore and its peers</h1>"
+        f"<p>{escape(machine.cpu)}, {machine.cores} cores, {machine.memory / 2**30:.0f} GiB · {escape(machine.system)} · "
+        f"{escape(machine.python)} · {escape(machine.loop)} · {machine.when[:10]}, {machine.seconds / 60:.0f} minutes<br>"
+        f"<code>{escape(machine.command)}</code></p>{warning}<ul class='tiles'>{''.join(tiles)}"
+        f"<li><b>{lost}</b> of {jobs:,}<span>taskcore jobs lost</span><i>counted from ids, kills included</i></li></ul>"
+        "<p>Everybody ran on the same machine, one after another, on a private server for each broker, with jobs of 200 "
+        "bytes that do nothing, acknowledged after the run. Bars are medians, dots are rounds. Compare within this page; "
+        "another machine gives other absolute figures.</p></header>"
+    )
+
+
+def drain(run: Run) -> str:
+    """The first plot."""
+    parts = [
+        _plot(run.title(broker), charts.race(run, broker, "drain", "1 process"), "jobs/s") for broker in run.brokers
+    ]
+    told = "A full queue, one worker process, from the first start to the last end. “5×”: taskcore's figure is five times this one."
+    return _section("Drain", told, parts, run.command("drain"))
+
+
+def guarantees(run: Run) -> str:
+    """What was lost and what ran twice, by everybody; and what it looked like for us."""
+    rows = []
+    for figure in run.figures:
+        if figure.scenario not in KILLS or "lost" not in figure.facts:
+            continue
+        facts = figure.facts
+        waited = (
+            f"not all after {facts['waited']:g} s" if facts["lost"] and "waited" in facts else f"{figure.median:.2f} s"
+        )
+        rows.append(
+            [
+                run.title(figure.broker), figure.who, figure.scenario, f"{facts['sent']:,}", str(facts.get("in_hand", "–")),
+                _loud(facts["lost"]), str(facts["duplicated"]), waited,
+            ]
+        )  # fmt: skip
+    if not rows:
+        return ""
+    table = _table(
+        [
+            "broker",
+            "who",
+            "what",
+            "jobs",
+            "in hand",
+            "missing",
+            "ran twice to the end",
+            "all ended, or jobs end again, after",
+        ],
+        rows,
+    )
+    plots = [
+        _plot(f"{run.title(figure.broker)}, {figure.scenario}", charts.kill(figure), "jobs ended")
+        for figure in run.figures
+        if figure.who == US and figure.scenario in KILLS and figure.facts.get("timeline")
+    ]
+    told = (
+        "SIGKILL in the middle, then the same command again. Jobs sign a ledger file when they start and when they end; "
+        "an accepted job is missing if it has not ended 20 seconds later; whether it would ever come back is not measured. A job that was running when its "
+        "worker died comes back when its lease is over, so a shorter lease means a faster recovery, for everybody who has one."
+    )
+    return _section("Killed", told, [table, *plots], run.command("killed"))
+
+
+def enqueue(run: Run) -> str:
+    """One awaited, and bulk."""
+    parts = []
+    for broker in run.brokers:
+        for name in ("one awaited", "bulk"):
+            parts.append(_plot(f"{run.title(broker)}, {name}", charts.race(run, broker, "enqueue", name), "jobs/s"))
+    told = "One process that sends. “one awaited”: the next when the broker has confirmed the last. “bulk”: the fastest documented way."
+    return _section("Enqueue", told, parts, run.command("enqueue"))
+
+
+def latency(run: Run) -> str:
+    """Everybody at low load; us at all rates."""
+    parts = []
+    for broker in run.brokers:
+        parts.append(_plot(f"{run.title(broker)}, low load, p50 ● and p99 ○", charts.latencies(run, broker), "ms"))
+        parts.append(
+            _plot(f"{run.title(broker)}, taskcore at fixed arrival rates", charts.percentiles(run, broker), "ms")
+        )
+    told = (
+        "Open loop: jobs arrive at fixed times, and each is measured from the time at which it was to be sent until its "
+        "function starts, so a system that falls behind cannot hide it (no coordinated omission)."
+    )
+    return _section("Latency", told, parts, run.command("latency"))
+
+
+def results(run: Run) -> str:
+    """Round trips."""
+    parts = []
+    for broker in run.brokers:
+        name = "round trips, 100 at once"
+        parts.append(
+            _plot(f"{run.title(broker)}, 100 at once", charts.race(run, broker, "results", name), "round trips/s")
+        )
+    return _section("Results", "From enqueue to the caller's result.", parts, run.command("results"))
+
+
+def scaling(run: Run) -> str:
+    """More processes."""
+    plot = _plot("taskcore, by worker processes", charts.processes(run), "jobs/s")
+    told = f"The machine has {run.machine.cores} cores, and broker, sender and workers share them."
+    return _section("More processes", told, [plot], run.command("drain"))
+
+
+def costs(run: Run) -> str:
+    """CPU a job; idle; storage."""
+    parts = [
+        _plot(f"{run.title(broker)}, CPU a job", charts.cpu(run, broker), "µs of worker and broker together")
+        for broker in run.brokers
+    ]
+    rows = [
+        [run.title(figure.broker), f"{figure.scenario}: {figure.name}", show(figure.median), figure.unit]
+        for scenario in ("idle", "storage")
+        for figure in run.ours(scenario)
+    ]
+    if rows:
+        parts.append(_table(["broker", "taskcore", "", ""], rows))
+    return _section(
+        "What it costs", "CPU times from /proc, during the drain.", parts, run.command("drain,idle,storage")
+    )
+
+
+def everything(run: Run) -> str:
+    """All figures of ours, broker beside broker."""
+    ours = [figure for figure in run.figures if figure.who == US]
+    brokers = [broker for broker in run.brokers if any(figure.broker == broker for figure in ours)]
+    kinds = dict.fromkeys((figure.scenario, figure.name, figure.unit) for figure in ours)
+    rows = []
+    for scenario, name, unit in kinds:
+        cells = [run.find(broker, US, scenario, name) for broker in brokers]
+        rows.append([f"{scenario}: {name}", unit, *(_cell(cell) for cell in cells)])
+    table = _table(["", "", *(run.title(broker) for broker in brokers)], rows)
+    told = "Medians, and half of the spread between the rounds in percent."
+    return _section("All of taskcore's figures, broker by broker", told, [table], run.machine.command)
+
+
+def slower(run: Run) -> str:
+    """Found by comparing."""
+    rows = [
+        [
+            run.title(loss.ours.broker), f"{loss.ours.scenario}: {loss.ours.name}", loss.theirs.who,
+            f"{show(loss.theirs.median)} {loss.theirs.unit}", f"{show(loss.ours.median)} {loss.ours.unit}", f"{loss.factor:.2f}×",
+        ]
+        for loss in losses(run)
+    ]  # fmt: skip
+    parts = [
+        _table(["broker", "figure", "who is better", "theirs", "taskcore's", "by"], rows)
+        if rows
+        else "<p>In no figure of this run by more than 5%.</p>"
+    ]
+    shares = [
+        [
+            run.title(aim.ours.broker), f"{aim.ours.scenario}: {aim.ours.name}", f"{show(aim.raw.median)} {aim.raw.unit}",
+            f"{aim.share:.0%}", f"{aim.wanted:.0%}", "" if aim.share >= aim.wanted else "<b class='loud'>not yet</b>",
+        ]
+        for aim in aims(run)
+    ]  # fmt: skip
+    if shares:
+        parts.append("<h3>Against the client library alone</h3>")
+        parts.append(_table(["broker", "figure", "raw client", "taskcore's share", "aim", ""], shares))
+    told = "Every figure in which somebody else was better by more than 5% and lost nothing, without selection."
+    return _section("Where taskcore is slower", told, parts, run.machine.command)
+
+
+def contestants(run: Run) -> str:
+    """Everybody's settings."""
+    rows = [
+        [
+            escape(one.who),
+            escape(one.version),
+            escape(one.settings),
+            f'<a href="{escape(one.source)}">docs</a>' if one.source else "",
+        ]
+        for one in run.contestants
+    ]
+    table = _table(["who", "version", "settings and guarantee", ""], rows)
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(run.machine.versions.items()))
+    told = f"Servers and libraries here: {escape(versions)}. taskcore at {escape(run.machine.commit or run.machine.taskcore)}."
+    return _section("Settings of everybody", told, [table], "")
+
+
+def missing(run: Run) -> str:
+    """What was not measured, and why."""
+    rows = [[run.title(one.broker), escape(one.who), one.scenario, escape(one.why)] for one in run.skipped]
+    return _section("Not measured", "", [_table(["broker", "who", "what", "why"], rows)], "") if rows else ""
+
+
+def again(_: Run) -> str:
+    """How to repeat it."""
+    return (
+        "<section><h2>Repeat it</h2><pre>python -m benchmarks.compare            # this report, on your machine\n"
+        "taskcore bench redis://…                # taskcore alone, on your broker\n"
+        "python benchmarks/peers celery redis://…   # one peer alone</pre>"
+        "<p>The raw figures are in <code>raw.jsonl</code> beside this file, one JSON object a line.</p></section>"
+    )
+
+
+# ── pieces ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _section(title: str, told: str, parts: Sequence[str], command: str) -> str:
+    inside = "".join(part for part in parts if part)
+    if not inside:
+        return ""
+    again = f'<p class="command"><code>{escape(command)}</code></p>' if command else ""
+    anchor = title.lower().replace(" ", "-")
+    return f'<section id="{anchor}"><h2>{title}</h2><p>{told}</p>{inside}{again}</section>'
+
+
+def _plot(title: str, svg: str, unit: str) -> str:
+    return f"<figure><figcaption>{escape(title)}<span>{escape(unit)}</span></figcaption>{svg}</figure>" if svg else ""
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{name}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "–"
+    low, high = min(figure.values), max(figure.values)
+    if len(figure.values) < 2 or not figure.median:
+        return show(figure.median)
+    return f"{show(figure.median)} <span class='soft'>±{(high - low) / figure.median * 50:.0f}%</span>"
+
+
+def _loud(number: int) -> str:
+    return f"<b class='loud'>{number}</b>" if number else "0"

@@ -1,0 +1,294 @@
+"""A peer measured on one broker, from outside: this process starts its programs and reads what they wrote.
+
+enqueue       one awaited, bulk                          drain      no-op jobs of 200 bytes, one worker process
+latency       open loop at a low rate                    results    round trips
+worker killed SIGKILL in the middle; the same command is started again; lost and duplicated from ids
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from environment import Home, PeerFailed
+from ruler import HERE, Peer, ledger_module
+
+PILOT = 200
+MOST = 60_000
+PATIENCE = 60.0
+BACK_WITHIN = 20.0  #: seconds for which we wait for the jobs of a worker that was killed
+PARTS = ("enqueue", "drain", "latency", "results", "worker killed")
+
+_queues = itertools.count()
+
+
+class Effort(NamedTuple):
+    """How much is measured; seconds."""
+
+    rounds: int = 3
+    seconds: float = 1.0
+    rate: float = 50.0
+    latency: float = 5.0
+    lease: float = 5.0
+
+
+class Measured:
+    """One peer on one broker.
+
+    :param results_url: a Redis in which results are kept.
+    :param broker_cpu: seconds of CPU that the broker has used; None if nobody can tell.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        home: Home,
+        broker: str,
+        url: str,
+        *,
+        results_url: str = "",
+        effort: Effort | None = None,
+        broker_cpu: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self.peer, self.home, self.broker, self.url = peer, home, broker, url
+        self.results_url = results_url
+        self.effort = effort or Effort()
+        self.broker_cpu = broker_cpu
+
+    def part(self, name: str) -> list[dict[str, Any]]:
+        """The figures of one part.
+
+        :raises PeerFailed: it did not do what it was asked to.
+        """
+        with tempfile.TemporaryDirectory(prefix="taskcore-peer-") as folder:
+            return getattr(self, f"_{name.replace(' ', '_')}")(Path(folder))
+
+    # ── the parts ──
+
+    def _enqueue(self, folder: Path) -> list[dict[str, Any]]:
+        told = {"seconds": self.effort.seconds / 2, "rounds": self.effort.rounds}
+        answer = self._role("send", told, self._environment(folder))
+        return [
+            self._figure("enqueue", "one awaited", "jobs/s", answer["one"]),
+            self._figure("enqueue", "bulk", "jobs/s", answer["many"]),
+        ]
+
+    def _drain(self, folder: Path) -> list[dict[str, Any]]:
+        rate = self._drained(folder, PILOT)["rate"]
+        jobs = max(min(int(rate * self.effort.seconds * 1.5), MOST) // 100, 20 if rate > 1_000 else 2) * 100
+        runs = [self._drained(folder, jobs) for _ in range(self.effort.rounds)]
+        facts = {key: sum(run[key] for run in runs) for key in ("lost", "duplicated")} | {"jobs": jobs}
+        figures = [
+            self._figure("drain", "1 process", "jobs/s", [run["rate"] for run in runs], **facts),
+            self._figure("cost", "worker CPU", "µs/job", [run["cpu"] for run in runs], "less"),
+            self._figure("cost", "worker memory, at most", "MB", [run["rss"] for run in runs], "less"),
+        ]
+        broker = [run["broker"] for run in runs if run["broker"] is not None]
+        return [*figures, self._figure("cost", "broker CPU", "µs/job", broker, "less")] if broker else figures
+
+    def _drained(self, folder: Path, jobs: int) -> dict[str, Any]:
+        environment = self._environment(folder)
+        self._role("fill", {"jobs": jobs}, environment)
+        before = self.broker_cpu()
+        with self._worker(environment) as worker:
+            worker.count_to(jobs, PATIENCE)
+            after = self.broker_cpu()
+            report = worker.report()
+        counts = Counter(report["numbers"])
+        return {
+            "rate": jobs / max(report["last"] - report["first"], 1e-9),
+            "lost": jobs - len(counts),
+            "duplicated": sum(1 for count in counts.values() if count > 1),
+            "cpu": report["cpu"] / jobs * 1e6,
+            "rss": report["rss"] / 1e6,
+            "broker": None if before is None or after is None else (after - before) / jobs * 1e6,
+        }
+
+    def _latency(self, folder: Path) -> list[dict[str, Any]]:
+        rate, warm = self.effort.rate, 50
+        jobs = int(rate * self.effort.latency) + warm
+        environment = self._environment(folder, BENCH_MODE="timed")
+        self._role("fill", {"jobs": 1}, environment)  # what has to be declared, is
+        with self._worker(environment) as worker:
+            worker.count_to(1, PATIENCE)
+            self._role("arrive", {"rate": rate, "jobs": jobs}, environment)
+            worker.count_to(jobs + 1, PATIENCE)
+            late = sorted(worker.report()["latencies"][1 + warm :])
+        facts = {"rate": rate, "measured": len(late)}
+        curve = [round(late[min(int(len(late) * one / 100), len(late) - 1)] * 1e3, 4) for one in range(1, 100)]
+        return [
+            self._figure(
+                "latency",
+                f"{rate:g}/s, p{percent}",
+                "ms",
+                [late[min(-(-len(late) * percent // 100), len(late)) - 1] * 1e3],
+                "less",
+                **(facts | ({"curve": curve} if percent == 50 else {})),
+            )
+            for percent in (50, 90, 95, 99)
+        ]
+
+    def _results(self, folder: Path) -> list[dict[str, Any]]:
+        if not self.results_url:
+            return []
+        environment = self._environment(folder, BENCH_RESULTS=self.results_url)
+        self._role("fill", {"jobs": 1}, environment)
+        with self._worker(environment) as worker:
+            worker.count_to(1, PATIENCE)
+            answer = self._role("trips", {"seconds": self.effort.seconds}, environment)
+        if answer is None:
+            return []
+        single = sorted(answer["ms"])
+        return [
+            self._figure("results", "round trip, p50", "ms", [statistics.median(single)], "less"),
+            self._figure("results", "round trip, p99", "ms", [single[int(len(single) * 0.99)]], "less"),
+            self._figure("results", "round trips, 100 at once", "jobs/s", [answer["rate"]]),
+        ]
+
+    def _worker_killed(self, folder: Path) -> list[dict[str, Any]]:
+        jobs = max(self.peer.slots * 20, 40)
+        ledger = ledger_module.Ledger(folder / "ledger")
+        environment = self._environment(folder, BENCH_LEDGER=str(ledger.path), BENCH_LEASE=f"{self.effort.lease:g}")
+        self._role("fill", {"jobs": jobs}, environment)
+        with self._worker(environment) as victim:
+            _until(lambda: ledger.ended() >= jobs // 3, PATIENCE)
+            killed = time.monotonic()
+            victim.kill()
+        held = _in_hand(ledger.read())
+        with self._worker(environment):
+            _until(lambda: ledger.ended() >= jobs, BACK_WITHIN)
+        entries = ledger.read()
+        ledger.close()
+        account = ledger_module.account(range(jobs), entries)._asdict()
+        seconds = max(one.when for one in entries if one.what == "end") - killed if not account["lost"] else BACK_WITHIN
+        facts = account | {"in_hand": held, "lease": self.effort.lease, "waited": BACK_WITHIN}
+        return [self._figure("worker killed", "all jobs have ended after", "s", [seconds], "less", **facts)]
+
+    # ── processes ──
+
+    def _environment(self, folder: Path, **more: str) -> dict[str, str]:
+        queue = f"bench{os.getpid()}x{next(_queues)}"
+        keep = {name: value for name, value in os.environ.items() if not name.startswith(("BENCH_", "PYTHONPATH"))}
+        path = f"{self.home.python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        return keep | more | {
+            "PATH": path, "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "ignore", "BENCH_URL": self.url,
+            "BENCH_BROKER": self.broker, "BENCH_QUEUE": queue, "BENCH_REPORT": str(folder / f"{queue}.json"),
+        }  # fmt: skip
+
+    def _role(self, name: str, told: dict[str, Any], environment: dict[str, str]) -> Any:
+        program = ["-c", f"import ruler; ruler.main('{self.peer.package}_')"]
+        if self.peer.tool == "npm":
+            program = [str(self.home.work / f"{self.peer.package}.mjs")]
+        try:
+            ran = subprocess.run(
+                [str(self.home.python), *program, name, json.dumps(told)],
+                cwd=HERE, env=environment, capture_output=True, text=True, timeout=PATIENCE * 2, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise PeerFailed(f"{name} was not done after {PATIENCE * 2:g} s") from error
+        for line in ran.stdout.splitlines():
+            if line.startswith("ANSWER "):
+                return json.loads(line.removeprefix("ANSWER "))
+        raise PeerFailed(f"{name}: {_telling(ran.stderr or ran.stdout)}")
+
+    @contextmanager
+    def _worker(self, environment: dict[str, str]) -> Iterator[Worker]:
+        values = {
+            "python": self.home.python,
+            "work": self.home.work,
+            "queue": environment["BENCH_QUEUE"],
+            "url": self.url,
+        }
+        worker = Worker([part.format(**values) for part in self.peer.command], environment)
+        try:
+            yield worker
+        finally:
+            worker.stop()
+
+    def _figure(
+        self, scenario: str, name: str, unit: str, values: list[float], better: str = "more", **facts: Any
+    ) -> dict[str, Any]:
+        return {
+            "kind": "figure", "broker": self.broker, "who": self.peer.name, "scenario": scenario, "name": name,
+            "unit": unit, "values": values, "better": better, "facts": facts,
+        }  # fmt: skip
+
+
+class Worker:
+    """The peer's own worker program, in a process group of its own."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._report = Path(environment["BENCH_REPORT"])
+        self._log = self._report.with_suffix(".log")
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=HERE, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+            )
+
+    def count_to(self, jobs: int, within: float) -> None:
+        """Wait until so many jobs have run."""
+        count = self._report.with_suffix(".count")
+
+        def reached() -> bool:
+            if self._process.poll() is not None:
+                raise PeerFailed(f"its worker ended: {self._last()}")
+            return count.exists() and int(count.read_text() or 0) >= jobs
+
+        if not _until(reached, within):
+            done = count.read_text() if count.exists() else "none"
+            raise PeerFailed(f"its worker has run {done} of {jobs} jobs after {within:g} s: {self._last()}")
+
+    def report(self) -> dict[str, Any]:
+        """What the process that runs the jobs has counted."""
+        self._report.with_suffix(".ask").touch()
+        if not _until(self._report.exists, 10.0):
+            raise PeerFailed(f"its worker does not report: {self._last()}")
+        return json.loads(self._report.read_text())
+
+    def kill(self) -> None:
+        """End it and all that it started, with SIGKILL."""
+        with suppress(ProcessLookupError):  # it has ended, and so has its group
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it; nothing that it could still say is of interest."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            _until(lambda: self._process.poll() is not None, 1.0)
+        self.kill()
+
+    def _last(self) -> str:
+        return _telling(self._log.read_text(errors="replace"))
+
+
+def _telling(output: str) -> str:
+    """The line of an output that says most: the last with an error in it."""
+    lines = output.strip().splitlines() or ["it printed nothing"]
+    return next((line.strip() for line in reversed(lines) if "Error" in line), lines[-1])
+
+
+def _until(happened: Callable[[], bool], within: float) -> bool:
+    end = time.monotonic() + within
+    while not happened():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _in_hand(entries: list[Any]) -> int:
+    """How many jobs were started and not ended."""
+    started = {entry.number for entry in entries if entry.what == "start"}
+    return len(started - {entry.number for entry in entries if entry.what == "end"})

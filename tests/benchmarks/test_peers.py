@@ -1,0 +1,188 @@
+"""Measuring peers: what their files say, environments, and a toy peer whose queue is a folder of files."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import environment
+import measuring
+import msgspec
+import pytest
+import ruler
+from environment import Home, PeerFailed
+from measuring import Effort, Measured
+
+from taskcore.testing.bench import Figure
+
+ISSUED = {
+    "arq", "bullmq", "celery", "dramatiq", "faststream", "huey", "procrastinate", "repid", "rq", "saq", "streaq", "taskiq",
+}  # fmt: skip
+
+TOY = '''
+"""A peer whose queue is a file of lines."""
+import os, sys, time
+from pathlib import Path
+import ruler
+
+FILE = Path(ruler.URL.removeprefix("toy://")) / ruler.QUEUE
+
+class Adapter(ruler.Adapter):
+    async def one(self, data):
+        with FILE.open("a") as file:
+            file.write(data + "\\n")
+
+    async def trip(self, data):
+        await self.one(data)
+        answer = FILE.with_suffix(".answers")
+        before = answer.stat().st_size if answer.exists() else 0
+        while not answer.exists() or answer.stat().st_size <= before:
+            time.sleep(0.001)
+
+def work():
+    place = FILE.with_suffix(".place")  # what is done: written after the run, so that nothing is lost
+    done = int(place.read_text()) if place.exists() and "LOSSY" not in os.environ else 0
+    if "LOSSY" in os.environ and place.exists():
+        done = int(place.read_text()) + 3
+    while True:
+        lines = FILE.read_text().splitlines() if FILE.exists() else []
+        for data in lines[done:]:
+            ruler.job(data)
+            done += 1
+            place.write_text(str(done))
+            if ruler.RESULTS:
+                with FILE.with_suffix(".answers").open("a") as answers:
+                    answers.write("x")
+        time.sleep(0.001)
+
+if sys.argv[1:] == ["work"]:
+    work()
+'''
+
+RULER = """
+import sys
+sys.path.append({folder!r})
+__file__ = {folder!r} + "/ruler.py"
+exec(compile(open(__file__).read(), __file__, "exec"))
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch) -> Measured:
+    """The toy, to be measured."""
+    (tmp_path / "toy_.py").write_text(TOY)
+    (tmp_path / "ruler.py").write_text(RULER.format(folder=str(ruler.HERE)))
+    monkeypatch.setattr(measuring, "HERE", tmp_path)
+    monkeypatch.setattr(measuring, "BACK_WITHIN", 5.0)
+    peer = ruler.Peer(
+        name="Toy", package="toy", requirements=[], brokers=["files"], command=["{python}", "toy_.py", "work"], slots=1,
+        settings="", source="",
+    )  # fmt: skip
+    home = Home(tmp_path, Path(sys.executable), "1")
+    effort = Effort(rounds=2, seconds=0.1, rate=100.0, latency=0.5, lease=1.0)
+    return Measured(peer, home, "files", f"toy://{tmp_path}", results_url="toy://", effort=effort)
+
+
+def test_every_peer_is_described():
+    """All that are to be measured, each with what a reader needs to repeat it."""
+    assert set(environment.names()) == ISSUED
+    for name in ISSUED:
+        peer = environment.read(name)
+        assert peer.settings.endswith(".")
+        assert peer.source.startswith("https://")
+        assert peer.requirements
+        assert peer.slots >= 1
+        assert set(peer.brokers) <= {"redis", "rabbitmq", "nats", "postgresql"}
+        [part.format(python="p", work="w", queue="q", url="u") for part in peer.command]
+
+
+def test_an_unknown_peer_is_told():
+    """With the ones that there are."""
+    with pytest.raises(PeerFailed, match='no peer is called "nosuch"; there are: arq'):
+        environment.read("nosuch")
+
+
+def test_a_peer_that_cannot_be_installed_has_a_reason(tmp_path, monkeypatch):
+    """The last line of the installer; nothing is left that looks finished."""
+    monkeypatch.setenv("TASKCORE_BENCH_CACHE", str(tmp_path))
+    peer = ruler.Peer("No", "no", [str(tmp_path / "nowhere")], ["redis"], [], 1, "", "")
+    with pytest.raises(PeerFailed, match="nowhere"):
+        environment.prepare(peer)
+    assert not list(tmp_path.rglob("ready"))
+
+
+def test_enqueueing_is_measured_in_rounds(toy):
+    """Two figures, one value a round."""
+    one, bulk = toy.part("enqueue")
+    assert (one["name"], bulk["name"]) == ("one awaited", "bulk")
+    assert len(one["values"]) == len(bulk["values"]) == 2
+    assert all(value > 0 for value in (*one["values"], *bulk["values"]))
+
+
+def test_a_drain_counts_every_id(toy):
+    """Rate, costs, and an account."""
+    drain, cpu, memory = toy.part("drain")
+    assert drain["facts"]["lost"] == drain["facts"]["duplicated"] == 0
+    assert drain["values"][0] > 0
+    assert cpu["unit"] == "µs/job"
+    assert memory["values"][0] > 1
+
+
+def test_latency_counts_from_the_intended_time(toy):
+    """Percentiles in order, and as many values as jobs after the warm-up."""
+    figures = toy.part("latency")
+    assert [figure["name"] for figure in figures] == [f"100/s, p{percent}" for percent in (50, 90, 95, 99)]
+    assert figures[0]["facts"]["measured"] == 50
+    values = [figure["values"][0] for figure in figures]
+    assert values == sorted(values)
+
+
+def test_round_trips(toy):
+    """Singles and many."""
+    p50, p99, many = toy.part("results")
+    assert 0 < p50["values"][0] <= p99["values"][0]
+    assert many["values"][0] > 0
+
+
+def test_a_killed_worker_that_loses_nothing(toy):
+    """The toy repeats what it had in hand."""
+    [figure] = toy.part("worker killed")
+    assert figure["facts"]["lost"] == 0
+    assert figure["facts"]["sent"] == 40
+
+
+def test_a_killed_worker_that_loses_jobs_is_found_out(toy, monkeypatch):
+    """The same toy, which goes on a few jobs further on: they are missing, and it is said so."""
+    monkeypatch.setenv("LOSSY", "1")
+    [figure] = toy.part("worker killed")
+    assert figure["facts"]["lost"] == 3
+    assert figure["values"] == [5.0]
+
+
+def test_a_worker_that_ends_is_a_failure_with_its_words(toy, monkeypatch):
+    """The reader learns why it was not measured."""
+    monkeypatch.setattr(measuring, "PATIENCE", 5.0)
+    (measuring.HERE / "toy_.py").write_text(TOY.replace("def work():", "def work():\n    raise OSError('no disk')"))
+    with pytest.raises(PeerFailed, match="no disk"):
+        toy.part("drain")
+
+
+def test_one_peer_can_run_alone(tmp_path, monkeypatch, capsys):
+    """The command says what it measures, and refuses a broker that the peer does not know."""
+    monkeypatch.setattr(sys, "argv", ["peers", "celery", "nats://127.0.0.1:1"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ruler.HERE), run_name="__main__")
+    assert "Celery is measured on: redis, rabbitmq" in capsys.readouterr().err
+
+
+def test_figures_of_peers_are_figures():
+    """What comes from another environment is read as ours."""
+    text = json.dumps(
+        {
+            "kind": "figure", "broker": "redis", "who": "Celery", "scenario": "drain", "name": "1 process",
+            "unit": "jobs/s", "values": [1.0], "better": "more", "facts": {"lost": 0},
+        }
+    )  # fmt: skip
+    assert msgspec.json.decode(text, type=Figure).who == "Celery"

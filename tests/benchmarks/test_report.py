@@ -1,0 +1,214 @@
+"""The report of a run: complete, well-formed, without the internet, and honest about where others are better."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks.compare.report import write_report
+from benchmarks.compare.report.slower import aims, losses
+from benchmarks.compare.report.svg import Bar, Line, Range, bars, lines, ranges, timeline
+from benchmarks.compare.run import RAW, US, Run
+from taskcore.testing.bench import Contestant, Figure, Machine, Record, Skipped, encode_line
+
+MACHINE = Machine(
+    when="2026-05-04T03:02:01+00:00", command="python -m benchmarks.compare", cpu="Abacus <9>", cores=2, memory=4 << 30,
+    system="Linux", python="CPython 3.11.7", loop="asyncio", taskcore="0.1.0", commit="abc1234", load=(0.1, 0.1, 0.1),
+    versions={"redis-server": "7.0.15"}, seconds=600.0,
+)  # fmt: skip
+
+
+def records() -> list[Record]:
+    """A run on two brokers with two peers, of which one is better in one figure and one loses jobs."""
+    made: list[Record] = [
+        MACHINE,
+        Contestant(who=US, version="0.1.0", settings="defaults"),
+        Contestant(who="Quick & Co", version="9", settings="as <documented>", source="https://example.org/docs"),
+    ]
+
+    def add(broker, who, scenario, name, unit, values, better="more", **facts):
+        figure = Figure(
+            broker=broker, who=who, scenario=scenario, name=name, unit=unit, values=values, better=better, facts=facts
+        )
+        made.append(figure)
+
+    for broker in ("redis", "nats"):
+        for who, factor in ((RAW, 3.0), (US, 1.0), ("Quick & Co", 0.1), ("Lossy", 2.0)):
+            lost = 7 if who == "Lossy" else 0
+            counts = {"lost": lost, "duplicated": 0, "jobs": 100}
+            base = 50_000 * factor
+            add(broker, who, "drain", "1 process", "jobs/s", (base, base * 1.1, base * 0.9), **counts)
+            add(broker, who, "enqueue", "one awaited", "jobs/s", (9_000 * factor,))
+            add(broker, who, "enqueue", "bulk", "jobs/s", (90_000 * factor,))
+            if who == RAW:
+                continue
+            add(broker, who, "cost", "worker CPU", "µs/job", (10 / factor,), "less")
+            add(broker, who, "cost", "broker CPU", "µs/job", (8 / factor,), "less")
+            faster = 0.5 if who == "Quick & Co" else 1.0
+            for percent, value in ((50, 1.0), (95, 1.5), (99, 3.0)):
+                curve = {"curve": [0.5 + one / 50 for one in range(101)], "measured": 2_000} if percent == 50 else {}
+                add(broker, who, "latency", f"50/s, p{percent}", "ms", (value * faster,), "less", rate=50.0, **curve)
+            add(broker, who, "results", "round trips, 100 at once", "jobs/s", (2_000 * factor,))
+            killed = {"sent": 100, "lost": lost, "duplicated": 1, "in_hand": 5, "waited": 20.0}
+            shape = {"timeline": [5, 9, 0, 0, 12], "bin": 0.1, "from": -0.2} if who == US else {}
+            add(broker, who, "worker killed", "all jobs have ended after", "s", (5.5,), "less", **killed, **shape)
+        add(broker, US, "drain", "2 processes", "jobs/s", (80_000.0,), lost=0)
+        add(broker, US, "idle", "worker CPU", "% of a core", (0.1,), "less")
+    made.append(Skipped(broker="rabbitmq", who=US, scenario="all", why="amqp:// needs the rabbitmq extra"))
+    return made
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A report, from a file of JSON lines as a run writes it."""
+    (tmp_path / "raw.jsonl").write_bytes(b"\n".join(encode_line(record) for record in records()))
+    write_report(Run.read(tmp_path / "raw.jsonl"), tmp_path, tmp_path / "benchmarks.md")
+    return tmp_path
+
+
+class Tags(HTMLParser):
+    """Checks that tags are closed in order, and collects what would be loaded."""
+
+    VOID = frozenset({"meta", "br", "circle", "rect", "line", "polyline", "polygon"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.headings: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        """Remember."""
+        self.loaded += [
+            value for name, value in attrs if name in ("src", "srcset") or (tag == "link" and name == "href")
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        """Nothing is left open."""
+
+    def handle_endtag(self, tag):
+        """The innermost."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        """Headings."""
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def test_the_page_is_whole_and_needs_nothing_from_elsewhere(written):
+    """Tags match, nothing is loaded, there is no script, and each section is there."""
+    text = (written / "report.html").read_text()
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert tags.loaded == []
+    assert "<script" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert tags.headings == [
+        "Drain", "Killed", "Enqueue", "Latency", "Results", "More processes", "What it costs",
+        "All of taskcore's figures, broker by broker", "Where taskcore is slower", "Settings of everybody", "Not measured",
+        "Repeat it",
+    ]  # fmt: skip
+    assert "Abacus &lt;9&gt;" in text
+    assert "as &lt;documented&gt;" in text
+    assert "amqp:// needs the rabbitmq extra" in text
+
+
+def test_every_plot_is_well_formed(written):
+    """Each is XML of its own, with numbers that are numbers."""
+    plots = re.findall(r"<svg.*?</svg>", (written / "report.html").read_text(), re.DOTALL)
+    assert len(plots) >= 14
+    for plot in plots:
+        ET.fromstring(plot)
+        assert "nan" not in plot
+        assert "inf" not in plot.replace("info", "")
+
+
+def test_who_loses_jobs_is_shown_as_losing(written):
+    """A fast lossy setting cannot look like a victory: its losses stand at its bar and in the table."""
+    text = (written / "report.html").read_text()
+    assert "7 lost" in text
+    assert "<b class='loud'>7</b>" in text
+    assert "not all after 20 s" in text
+    assert "| **7** |" in (written / "benchmarks.md").read_text()
+
+
+def test_where_others_are_better_is_found_without_selection():
+    """Every figure by more than noise, the greatest first; who lost jobs in it does not count; raw is no rival."""
+    run = Run(records())
+    found = losses(run)
+    assert found
+    assert {loss.theirs.who for loss in found if loss.ours.scenario == "latency"} == {"Quick & Co"}
+    assert not [loss for loss in found if loss.theirs.lost or loss.theirs.who == RAW]
+    assert [loss.factor for loss in found] == sorted((loss.factor for loss in found), reverse=True)
+    assert all(loss.factor > 1.05 for loss in found)
+
+
+def test_the_share_of_the_ceiling_is_compared_with_the_aim():
+    """A third of the raw client is below the aim of half of it, and said to be."""
+    run = Run(records())
+    assert {(aim.ours.broker, round(aim.share, 2), aim.wanted) for aim in aims(run) if aim.ours.scenario == "drain"} == {
+        ("redis", 0.33, 0.5), ("nats", 0.33, 0.5),
+    }  # fmt: skip
+
+
+def test_the_markdown_has_a_command_for_each_table(written):
+    """No figure without the command that measures it; tables have as many cells as names."""
+    text = (written / "benchmarks.md").read_text()
+    assert text == (written / "REPORT.md").read_text()
+    for scenario in ("drain", "enqueue", "results", "latency", "killed"):
+        assert f'`python -m benchmarks.compare --only "{scenario}"`' in text
+    assert "$ python -m benchmarks.compare\n" in text
+    assert "## Where taskcore is slower" in text
+    for table in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
+        assert len({row.count("|") for row in table.splitlines()}) == 1, table
+    fences = re.findall(r"^```(.*)$", text, re.MULTILINE)
+    assert set(fences[::2]) == {"console"}
+    assert not any(fences[1::2])
+
+
+def test_a_busy_machine_is_said(tmp_path):
+    """Whoever reads it is warned."""
+    busy = [record for record in records() if not isinstance(record, Machine)]
+    machine = Machine(
+        **{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"load": (3.0, 2.0, 1.0)}
+    )
+    write_report(Run([machine, *busy]), tmp_path, None)
+    assert "do not quote these figures" in (tmp_path / "report.html").read_text()
+    assert "do not quote these figures" in (tmp_path / "REPORT.md").read_text()
+
+
+def test_a_small_run_renders_too(tmp_path):
+    """One broker, one figure."""
+    small = [MACHINE, Figure(broker="memory", who=US, scenario="enqueue", name="bulk", unit="jobs/s", values=(1.0,))]
+    write_report(Run(small), tmp_path, None)
+    tags = Tags()
+    tags.feed((tmp_path / "report.html").read_text())
+    assert tags.headings[0] == "Enqueue"
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        bars([Bar("a & b", (0.0,), "us"), Bar("c", (1.0, 2.0, 3.0), "peer", "3 lost")], "jobs/s"),
+        ranges([Range("a", 0.0, 0.0, "us"), Range("b", 0.1, 1000.0, "peer")], "ms"),
+        ranges([Range("a", 1.0, 1.0, "us")], "ms"),
+        lines([Line("a", [(0, 5.0)], "c0"), Line("b", [(0, 5.0), (1, 7.0)], "c1")], labels=[(0, "1")], unit="x"),
+        lines([Line("a", [(0, 0.0), (1, 0.5)], "c0")], labels=[], unit="x", logarithmic=True),
+        timeline([0, 0], step=0.1, start=0.0, marks=[]),
+        timeline([1, 2, 3], step=0.1, start=-1.0, marks=[(0.0, "SIGKILL"), (0.5, "back")]),
+    ],
+)
+def test_plots_of_odd_numbers(plot):
+    """Zeros, single values, equal values: still a picture."""
+    ET.fromstring(plot)
+    assert "nan" not in plot
