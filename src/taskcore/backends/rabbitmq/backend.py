@@ -43,9 +43,11 @@ QUORUM = Features(
     counts="absent",
     dead_letters="emulated",
     atomic_retry=False,
+    new_queue=2.0,
 )
 CLASSIC = msgspec.structs.replace(
     QUORUM,
+    broker="rabbitmq, classic queues",
     durability="a confirmed job is on the disk of one node: it survives killed processes, not the loss of that node",
     redeliveries="absent",
 )
