@@ -163,6 +163,7 @@ async def test_a_primary_that_hangs():
             await anyio.sleep(0.5)
             await send(app, range(200, 230))
             await play.judge(duplicates_allowed=5, time_limit=20.0)
+    assert play.count("settled", verdict="bury") == 0, "a job was blamed for verdicts that went to the old primary"
 
 
 # ── a cluster ────────────────────────────────────────────────────────────────────────────────────

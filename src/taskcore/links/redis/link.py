@@ -202,13 +202,16 @@ class RedisLink:
 
     async def _connect(self, address: Address | None) -> AbstractConnection:
         options = self.options
-        if address is None:
-            if options.kind == "sentinel":
-                address = await self._primary()
-                await self._leave(address)
-            else:
-                address = options.seeds[0]
-        return await self._open(address, username=options.username, password=options.password, db=options.database)
+        login = {"username": options.username, "password": options.password, "db": options.database}
+        if options.kind != "sentinel":
+            return await self._open(options.seeds[0] if address is None else address, **login)
+        while True:
+            primary = await self._primary()
+            await self._leave(primary)
+            connection = await self._open(primary, **login)
+            if primary == self._last:
+                return connection
+            await connection.disconnect(nowait=True)  # another one was named while this one hesitated
 
     async def _leave(self, named: Address) -> None:
         """When another primary is named, no line stays with the old one, which may live on and know nothing of it."""
