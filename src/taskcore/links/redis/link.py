@@ -246,6 +246,15 @@ class RedisLink:
             fix=f"SENTINEL GET-MASTER-ADDR-BY-NAME {self.options.service}, on one of them, has to answer",
         )
 
+    async def _greet(self, connection: AbstractConnection) -> None:
+        """Connect and log in; what was half made when its time was over is closed, or it would stay open."""
+        try:
+            async with asyncio.timeout(2 * self.options.connect_timeout + self.options.timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
     async def _open(self, address: Address, **login: Any) -> AbstractConnection:
         options = self.options
         settings: dict[str, Any] = {
@@ -263,8 +272,7 @@ class RedisLink:
             kind = Connection if options.tls is None else SSLConnection
             connection = kind(**settings, **tls_arguments(options))
         try:
-            async with asyncio.timeout(2 * options.connect_timeout + options.timeout):
-                await connection.connect()  # type: ignore[no-untyped-call]
+            await self._greet(connection)
         except (AuthenticationError, BusyLoadingError, ResponseError) as error:
             raise denied(error, str(address)) from error
         except (RedisError, OSError) as error:
