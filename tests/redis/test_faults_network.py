@@ -204,6 +204,19 @@ async def test_refused_and_unknown_hosts():
                     pass
 
 
+async def test_a_greeting_that_never_comes(own: RedisServer):
+    """F37: connections that were accepted and never answered are closed when their time is over."""
+    async with open_backend(own.url + "?timeout=50ms&connect_timeout=50ms") as backend:
+        own.pause()
+        before = fds()
+        for _ in range(10):
+            with pytest.raises(BrokerUnavailable):
+                await backend.admin.stats("q")
+        await anyio.lowlevel.checkpoint()
+        assert fds() <= before
+        own.resume()
+
+
 @pytest.mark.slow
 async def test_a_flapping_link(own: RedisServer):
     """F41: cut every half second, work goes on; afterwards there is no connection, task or file too many."""

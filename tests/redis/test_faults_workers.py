@@ -217,8 +217,13 @@ async def test_poison_and_its_neighbours(shared: RedisServer, tmp_path: Path):
         "poison"
     ]
     assert sum(entry.kind == "start" for entry in report.stories[poison.id]) == 3
-    for job in jobs:
-        assert [entry.facts["attempt"] for entry in report.stories[job.id] if entry.kind == "start"] == [1]
+    for job in jobs:  # a second run is that of one that had returned, and was not settled yet when the poison killed
+        story = report.stories[job.id]
+        assert {entry.facts["attempt"] for entry in story if entry.kind == "start"} == {1}
+        assert [entry.kind for entry in story if entry.kind in {"start", "end"}] in (
+            ["start", "end"],
+            ["start", "end"] * 2,
+        )
 
 
 @pytest.mark.slow

@@ -23,8 +23,9 @@ from redis_sweep import play
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Delivery, Outgoing, QueueStats, Source, Stored, Uncertain
-from taskcore.backends.redis.keys import PLACE, PUBLISH, RECEIVE, SETTLE
+from taskcore.backends.redis import keys
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
+from taskcore.links.redis import Script
 from taskcore.testing.faults import ChaosProxy, RedisServer
 from taskcore.testing.faults.resp import command
 from taskcore.testing.stage import Stage
@@ -132,7 +133,11 @@ CHANGES: dict[Verb, dict[str, int]] = {
         "e": 2,
         "d": 1,
     },
-    receive: {"ready": -2, "leased": 2, "l": 2},
+    receive: {
+        "ready": -2,
+        "leased": 2,
+        "l": 2,
+    },
     remove: {"ready": -1, "s": -1, "j": -1, "e": 1},
 }
 
@@ -151,8 +156,9 @@ async def test_a_server_that_dies_between_command_and_reply(own: RedisServer, ve
             await other.publish([Outgoing("q", f"waiting-{number}", b"x") for number in range(2)])
         await source.extend(held)  # every connection that will be used is there, and every script
         await backend.admin.stats("q")
-        for script in (PUBLISH, RECEIVE, SETTLE, PLACE):
-            await command(own.port, "SCRIPT", "LOAD", script.text)
+        for script in vars(keys).values():
+            if isinstance(script, Script):
+                await command(own.port, "SCRIPT", "LOAD", script.text)
         before = await counts(own)
         expected = {name: before[name] + (CHANGES[verb].get(name, 0) if carried_out else 0) for name in before}
         answers: list[Any] = []

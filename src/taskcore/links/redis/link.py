@@ -202,13 +202,16 @@ class RedisLink:
 
     async def _connect(self, address: Address | None) -> AbstractConnection:
         options = self.options
-        if address is None:
-            if options.kind == "sentinel":
-                address = await self._primary()
-                await self._leave(address)
-            else:
-                address = options.seeds[0]
-        return await self._open(address, username=options.username, password=options.password, db=options.database)
+        login = {"username": options.username, "password": options.password, "db": options.database}
+        if options.kind != "sentinel":
+            return await self._open(options.seeds[0] if address is None else address, **login)
+        while True:
+            primary = await self._primary()
+            await self._leave(primary)
+            connection = await self._open(primary, **login)
+            if primary == self._last:
+                return connection
+            await connection.disconnect(nowait=True)  # another one was named while this one hesitated
 
     async def _leave(self, named: Address) -> None:
         """When another primary is named, no line stays with the old one, which may live on and know nothing of it."""
@@ -243,6 +246,15 @@ class RedisLink:
             fix=f"SENTINEL GET-MASTER-ADDR-BY-NAME {self.options.service}, on one of them, has to answer",
         )
 
+    async def _greet(self, connection: AbstractConnection) -> None:
+        """Connect and log in; what was half made when its time was over is closed, or it would stay open."""
+        try:
+            async with asyncio.timeout(2 * self.options.connect_timeout + self.options.timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
     async def _open(self, address: Address, **login: Any) -> AbstractConnection:
         options = self.options
         settings: dict[str, Any] = {
@@ -260,8 +272,7 @@ class RedisLink:
             kind = Connection if options.tls is None else SSLConnection
             connection = kind(**settings, **tls_arguments(options))
         try:
-            async with asyncio.timeout(2 * options.connect_timeout + options.timeout):
-                await connection.connect()  # type: ignore[no-untyped-call]
+            await self._greet(connection)
         except (AuthenticationError, BusyLoadingError, ResponseError) as error:
             raise denied(error, str(address)) from error
         except (RedisError, OSError) as error:
