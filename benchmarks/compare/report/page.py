@@ -123,8 +123,10 @@ def enqueue(run: Run) -> str:
     """One awaited, and bulk."""
     parts = []
     for broker in run.brokers:
-        for name in ("one awaited", "bulk"):
-            parts.append(_plot(f"{run.title(broker)}, {name}", charts.race(run, broker, "enqueue", name), "jobs/s"))
+        parts += [
+            _plot(f"{run.title(broker)}, {name}", charts.race(run, broker, "enqueue", name), "jobs/s")
+            for name in ("one awaited", "bulk")
+        ]
     told = "One process that sends. “one awaited”: the next when the broker has confirmed the last. “bulk”: the fastest documented way."
     return _section("Enqueue", told, parts, run.command("enqueue"))
 
