@@ -431,3 +431,17 @@ def test_a_failed_scenario_is_an_exit_code(tmp_path):
     )  # fmt: skip
     assert answer.returncode == 1
     assert "failed: too slow" in answer.stdout
+
+
+def test_client_libraries_are_quiet_and_our_failures_are_not():
+    """A broker that is killed on purpose makes its client log; a scenario that fails is still told with its traceback."""
+    program = """
+import logging
+from taskcore.testing.bench import quiet_logs
+quiet_logs()
+logging.getLogger("aiormq").error("connection refused")
+logging.getLogger("taskcore.testing.bench").error("drain failed")
+"""
+    where = {**os.environ, "PYTHONPATH": str(Path(taskcore.__file__).parents[1])}
+    ran = subprocess.run([sys.executable, "-c", program], env=where, capture_output=True, text=True, check=True)
+    assert ran.stderr == "drain failed\n"

@@ -38,6 +38,7 @@ from taskcore.testing.bench import (
     describe_machine,
     encode_line,
     printed,
+    quiet_logs,
     table_of,
 )
 from taskcore.testing.bench.machine import loop_name
@@ -62,15 +63,14 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md, too")
     parser.add_argument("--report", type=Path, metavar="DIR", help="do not measure: read DIR/raw.jsonl again")
     options = parser.parse_args()
-    if (ROOT / ".servers" / "bin").is_dir():  # where scripts/servers puts them
-        given = os.environ.get("TASKCORE_SERVERS")
-        os.environ["TASKCORE_SERVERS"] = os.pathsep.join(filter(None, [given, str(ROOT / ".servers" / "bin")]))
+    _know_servers()
     docs = ROOT / "docs" / "benchmarks.md" if options.docs else None
     if options.report is not None:
         write_report(Run.read(options.report / "raw.jsonl"), options.report, docs)
         return 0
     folder = options.out or ROOT / "benchmarks" / "results" / datetime.now(UTC).strftime("%Y-%m-%d-%H%M")
     folder.mkdir(parents=True, exist_ok=True)
+    quiet_logs()
     try:
         records = anyio.run(
             measure, options, folder, backend_options={"use_uvloop": True} if find_spec("uvloop") else {}
@@ -125,9 +125,17 @@ async def measure(options: argparse.Namespace, folder: Path) -> list[Record]:
     return records
 
 
+def _know_servers() -> None:
+    """Servers that ``scripts/servers`` has fetched are found, the newest first."""
+    fetched = ROOT / ".servers"
+    folders = [fetched / "bin", *sorted(fetched.glob("nats-[0-9]*"), reverse=True)]
+    given = os.environ.get("TASKCORE_SERVERS", "").split(os.pathsep)
+    os.environ["TASKCORE_SERVERS"] = os.pathsep.join(filter(None, [*given, *map(str, folders)]))
+
+
 OURS = (
-    "Its defaults: 100 jobs at once, lease 60 s ({lease:g} s where workers are killed), acknowledged after the run, every "
-    "task async. Event loop: {loop}. at least once: acknowledged after the run."
+    "Its defaults: 100 jobs at once, lease 60 s ({lease:g} s where workers are killed), acknowledged after the run, "
+    "every task async. Event loop: {loop}. at least once: acknowledged after the run."
 )
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from measuring import Effort, Measured
 from taskcore.testing.bench import Figure
 
 ISSUED = {
-    "arq", "bullmq", "celery", "dramatiq", "faststream", "huey", "procrastinate", "repid", "rq", "saq", "streaq", "taskiq",
+    "arq", "bullmq", "celery", "dramatiq", "faststream", "huey",
+    "procrastinate", "repid", "rq", "saq", "streaq", "taskiq",
 }  # fmt: skip
 
 TOY = '''

@@ -115,7 +115,8 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(written):
     assert "prefers-color-scheme: dark" in text
     assert tags.headings == [
         "Drain", "Killed", "Enqueue", "Latency", "Results", "More processes", "What it costs",
-        "All of taskcore's figures, broker by broker", "Where taskcore is slower", "Settings of everybody", "Not measured",
+        "All of taskcore's figures, broker by broker", "Where taskcore is slower", "Settings of everybody",
+        "Not measured",
         "Repeat it",
     ]  # fmt: skip
     assert "Abacus &lt;9&gt;" in text
@@ -156,9 +157,11 @@ def test_where_others_are_better_is_found_without_selection():
 def test_the_share_of_the_ceiling_is_compared_with_the_aim():
     """A third of the raw client is below the aim of half of it, and said to be."""
     run = Run(records())
-    assert {(aim.ours.broker, round(aim.share, 2), aim.wanted) for aim in aims(run) if aim.ours.scenario == "drain"} == {
-        ("redis", 0.33, 0.5), ("nats", 0.33, 0.5),
-    }  # fmt: skip
+    drains = [aim for aim in aims(run) if aim.ours.scenario == "drain"]
+    assert [(aim.ours.broker, round(aim.share, 2), aim.wanted) for aim in drains] == [
+        ("redis", 0.33, 0.5),
+        ("nats", 0.33, 0.5),
+    ]
 
 
 def test_the_markdown_has_a_command_for_each_table(written):

@@ -93,19 +93,8 @@ def guarantees(run: Run) -> str:
         )  # fmt: skip
     if not rows:
         return ""
-    table = _table(
-        [
-            "broker",
-            "who",
-            "what",
-            "jobs",
-            "in hand",
-            "missing",
-            "ran twice to the end",
-            "all ended, or jobs end again, after",
-        ],
-        rows,
-    )
+    names = ["broker", "who", "what", "jobs", "in hand", "missing", "ran twice", "all ended, or jobs end again, after"]
+    table = _table(names, rows, "short")
     plots = [
         _plot(f"{run.title(figure.broker)}, {figure.scenario}", charts.kill(figure), "jobs ended")
         for figure in run.figures
@@ -123,8 +112,10 @@ def enqueue(run: Run) -> str:
     """One awaited, and bulk."""
     parts = []
     for broker in run.brokers:
-        for name in ("one awaited", "bulk"):
-            parts.append(_plot(f"{run.title(broker)}, {name}", charts.race(run, broker, "enqueue", name), "jobs/s"))
+        parts += [
+            _plot(f"{run.title(broker)}, {name}", charts.race(run, broker, "enqueue", name), "jobs/s")
+            for name in ("one awaited", "bulk")
+        ]
     told = "One process that sends. “one awaited”: the next when the broker has confirmed the last. “bulk”: the fastest documented way."
     return _section("Enqueue", told, parts, run.command("enqueue"))
 
@@ -271,10 +262,10 @@ def _plot(title: str, svg: str, unit: str) -> str:
     return f"<figure><figcaption>{escape(title)}<span>{escape(unit)}</span></figcaption>{svg}</figure>" if svg else ""
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
     head = "".join(f"<th>{name}</th>" for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="wide {kind}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cell(figure: Figure | None) -> str:

@@ -67,7 +67,8 @@ def bars(rows: Sequence[Bar], unit: str) -> str:
             ]
         at = LABEL + max(value / top for value in row.values) * room + 8
         parts.append(
-            f'<text class="value" x="{at:.1f}" y="{middle}">{show(median)}<tspan class="soft">{escape(beside)}</tspan></text>'
+            f'<text class="value" x="{at:.1f}" y="{middle}">{show(median)}'
+            f'<tspan class="soft">{escape(beside)}</tspan></text>'
         )
     return _svg(parts, len(rows) * ROW + 8, f"bars in {unit}")
 
@@ -162,11 +163,11 @@ def timeline(counts: Sequence[float], *, step: float, start: float, marks: Seque
     parts = [f'<polygon class="area" points="{" ".join(points)}"/>']
     parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - 24}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>')
     parts.append(f'<text class="axis" x="{left - 8}" y="{y(top):.1f}" text-anchor="end">{_short(top / step)}/s</text>')
-    for second in range(math.ceil(first), math.floor(end) + 1):
-        if (end - first) < 16 or second % 5 == 0:
-            parts.append(
-                f'<text class="axis" x="{x(second):.1f}" y="{height - 6}" text-anchor="middle">{second:g} s</text>'
-            )
+    parts += [
+        f'<text class="axis" x="{x(second):.1f}" y="{height - 6}" text-anchor="middle">{second:g} s</text>'
+        for second in range(math.ceil(first), math.floor(end) + 1)
+        if (end - first) < 16 or second % 5 == 0
+    ]
     for at, text in marks:
         parts.append(
             f'<line class="mark" x1="{x(at):.1f}" x2="{x(at):.1f}" y1="12" y2="{height - bottom}"/>'

@@ -54,7 +54,9 @@ def command(
     Compare figures of one run on one quiet machine only. The exit code is 0; 1 if a job was lost or a scenario failed;
     4 if a broker cannot be reached.
     """
-    from taskcore.testing.bench import FULL, QUICK, chosen
+    from taskcore.testing.bench import FULL, QUICK, chosen, quiet_logs
+
+    quiet_logs()
 
     size = msgspec.structs.replace(QUICK if quick else FULL, backlog=backlog)
     size = msgspec.structs.replace(size, rounds=rounds or size.rounds)

@@ -12,7 +12,7 @@ from taskcore.testing.bench.brokers import BROKERS, ground_on, named_ground, pri
 from taskcore.testing.bench.figures import Contestant, Figure, Machine, Record, Skipped, decode_lines, encode_line
 from taskcore.testing.bench.ground import FULL, QUICK, Ground, NotHere, Size
 from taskcore.testing.bench.machine import describe_machine
-from taskcore.testing.bench.progress import printed
+from taskcore.testing.bench.progress import printed, quiet_logs
 from taskcore.testing.bench.running import Progress, Tell, measure, measure_on, plain, show
 from taskcore.testing.bench.scenarios import SCENARIOS, chosen
 from taskcore.testing.bench.table import table_of
@@ -44,6 +44,7 @@ __all__ = [
     "printed",
     "private_ground",
     "private_server",
+    "quiet_logs",
     "show",
     "table_of",
 ]

@@ -38,11 +38,13 @@ async def open_loop(ground: Ground) -> list[Figure]:
             ground.crew(app, queue, tally, timed=True) as crew,
         ):
             jobs = int(rate * seconds) + WARM_UP
+            await app.tasks["bench.noop"].enqueue(payload(jobs))
+            await crew.count_to(1, within=60.0)  # from here on somebody works
             sender_late = await arrive(app, rate, jobs)
-            await crew.count_to(jobs, within=60.0)
+            await crew.count_to(jobs + 1, within=60.0)
             report = await crew.dismiss()
         await ground.clean_up()
-        late = report.latencies[WARM_UP:]
+        late = report.latencies[1 + WARM_UP :]
         facts = report.account(jobs) | {
             "rate": rate,
             "measured": len(late),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
@@ -9,7 +10,7 @@ from typing import TextIO
 
 from taskcore.testing.bench.running import Progress
 
-__all__ = ["printed"]
+__all__ = ["printed", "quiet_logs"]
 
 BAR = 20
 
@@ -18,6 +19,14 @@ def printed(stream: TextIO | None = None) -> Progress:
     """A display on this stream, by default stderr."""
     out: TextIO = sys.stderr if stream is None else stream
     return _Changing(out) if out.isatty() else _Plain(out)
+
+
+def quiet_logs() -> None:
+    """Client libraries have much to say while a broker is killed on purpose; only our own failures are shown."""
+    logging.getLogger().addHandler(logging.NullHandler())
+    own = logging.getLogger("taskcore.testing.bench")
+    own.addHandler(logging.StreamHandler(sys.stderr))
+    own.propagate = False
 
 
 class _Plain:

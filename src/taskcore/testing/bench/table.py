@@ -41,10 +41,10 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _machine(records: Sequence[Record]) -> list[str]:
+    machines = [record for record in records if isinstance(record, Machine)]
     return [
         f"{one.cpu}, {one.cores} cores, {one.python}, {one.loop}, load {one.load[0] if one.load else 0:g} at the start"
-        for one in records
-        if isinstance(one, Machine)
+        for one in machines[-1:]
     ]
 
 
