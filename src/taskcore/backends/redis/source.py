@@ -64,9 +64,10 @@ class RedisSource:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._waiting.__aexit__(kind, error, traceback)
-        await self._link.hang_up(f"take {self._name}")
-        await self._link.hang_up(f"settle {self._name}")
+        with anyio.CancelScope(shield=True):  # each step ends by itself; none may be left out
+            await self._waiting.__aexit__(kind, error, traceback)
+            await self._link.hang_up(f"take {self._name}")
+            await self._link.hang_up(f"settle {self._name}")
 
     # ── receiving ──
 

@@ -51,7 +51,7 @@ class Waiting:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=1.0)
         for watch in self._watches:
             await watch.close()
 
