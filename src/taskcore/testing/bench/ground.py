@@ -64,9 +64,9 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
 FULL: Final = Size(
     rounds=3,
-    seconds=1.0,
+    seconds=0.6,
     processes=(1, 2, 4),
-    arrivals=((50.0, 6.0), (500.0, 4.0), (2000.0, 3.0)),
+    arrivals=((50.0, 5.0), (500.0, 4.0), (2000.0, 3.0)),
     payloads=(100, 1_000, 10_000, 100_000),
     scheduled=1_000,
     lease=5.0,
