@@ -434,7 +434,7 @@ def test_a_failed_scenario_is_an_exit_code(tmp_path):
 
 
 def test_client_libraries_are_quiet_and_our_failures_are_not():
-    """A broker that is killed on purpose makes its client log; a scenario that fails still shows its traceback."""
+    """A broker that is killed on purpose makes its client log; a scenario that fails is still told."""
     program = """
 import logging
 from taskcore.testing.bench import quiet_logs

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -71,12 +72,16 @@ def main() -> int:
     folder = options.out or ROOT / "benchmarks" / "results" / datetime.now(UTC).strftime("%Y-%m-%d-%H%M")
     folder.mkdir(parents=True, exist_ok=True)
     quiet_logs()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers and workers are ended, as after Ctrl-C
     try:
         records = anyio.run(
             measure, options, folder, backend_options={"use_uvloop": True} if find_spec("uvloop") else {}
         )
     except LookupError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        print(f"\nstopped; what was measured is in {folder / 'raw.jsonl'}", file=sys.stderr)
+        return 130
     print(table_of([record for record in records if getattr(record, "who", "taskcore") == "taskcore"]))
     write_report(Run(records), folder, docs)
     print(f"\nreport: {folder / 'report.html'}")

@@ -77,7 +77,7 @@ async def measure_peer(
         rounds=size.rounds,
         seconds=size.seconds,
         rate=size.arrivals[0][0],
-        latency=size.arrivals[0][1],
+        latency=min(size.arrivals[0][1], 4.0),
         lease=size.lease,
     )
     measured = Measured(peer, home, broker, url, results_url=results_url, effort=effort, broker_cpu=broker_cpu)

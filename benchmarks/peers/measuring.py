@@ -27,7 +27,7 @@ from ruler import HERE, Peer, ledger_module
 PILOT = 200
 MOST = 60_000
 PATIENCE = 60.0
-BACK_WITHIN = 20.0  #: seconds for which we wait for the jobs of a worker that was killed
+BACK_WITHIN = 15.0  #: seconds for which we wait for the jobs of a worker that was killed
 PARTS = ("enqueue", "drain", "latency", "results", "worker killed")
 
 _queues = itertools.count()
@@ -37,7 +37,7 @@ class Effort(NamedTuple):
     """How much is measured; seconds."""
 
     rounds: int = 3
-    seconds: float = 1.0
+    seconds: float = 0.6
     rate: float = 50.0
     latency: float = 5.0
     lease: float = 5.0

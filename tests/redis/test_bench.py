@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import msgspec
 import pytest
 import real
@@ -120,3 +121,16 @@ async def test_a_guest_touches_nothing_and_leaves_nothing():
         skipped = {record.scenario for record in records if isinstance(record, Skipped)}
         assert skipped == {"broker killed", "storage"}
         assert server.running
+
+
+async def test_an_interrupted_guest_leaves_no_queue():
+    """Whatever ends the measuring, Ctrl-C included, the queues that it made are deleted."""
+    async with RedisServer() as server, App(server.url) as app:
+        with anyio.CancelScope() as scope:
+            async with named_ground(server.url, TINY, None) as ground:
+                async with ground.app(queue := ground.new_queue()) as ours:
+                    await ours.tasks["bench.noop"].enqueue("000000000")
+                assert list(await app.parts.backend.admin.queues()) == [queue]
+                scope.cancel()
+                await anyio.sleep(1)
+        assert list(await app.parts.backend.admin.queues()) == []

@@ -106,7 +106,7 @@ def _killed(run: Run) -> Iterator[str]:
         return
     yield "## Killed: SIGKILL in the middle"
     yield ""
-    yield "Counted from ids in a ledger file. Missing: accepted, and not ended 20 seconds later; ran twice: to the end."
+    yield "Counted from ids in a ledger file. Missing: accepted, and not ended 15 seconds later; ran twice: to the end."
     yield ""
     yield from _table(["broker", "who", "what", "jobs", "in hand", "missing", "ran twice", "how long"], rows)
     yield from _command(run, "killed")

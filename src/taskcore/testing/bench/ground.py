@@ -18,6 +18,7 @@ from taskcore.adapters import has_store
 from taskcore.app import App
 from taskcore.envelope import new_id
 from taskcore.errors import BrokerUnavailable, TaskcoreError
+from taskcore.logs import logger
 from taskcore.testing.bench.crew import Crew, Here, Processes
 from taskcore.testing.bench.figures import Better, Figure
 from taskcore.testing.bench.jobs import make_app
@@ -29,6 +30,9 @@ from taskcore.testing.faults.servers import Server
 
 __all__ = ["FULL", "QUICK", "Ground", "NotHere", "Size"]
 
+log = logger("taskcore.testing.bench")
+
+LAST_CLEANING = 5.0  #: seconds that deleting our queues may take at the end
 PILOT = 300  #: jobs by which the right number for a round is found
 MOST = 100_000  #: jobs of one round
 
@@ -64,9 +68,9 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
 FULL: Final = Size(
     rounds=3,
-    seconds=1.0,
+    seconds=0.6,
     processes=(1, 2, 4),
-    arrivals=((50.0, 6.0), (500.0, 4.0), (2000.0, 3.0)),
+    arrivals=((50.0, 5.0), (500.0, 4.0), (2000.0, 3.0)),
     payloads=(100, 1_000, 10_000, 100_000),
     scheduled=1_000,
     lease=5.0,
@@ -120,6 +124,13 @@ class Ground:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self.server is not None:
+            return  # it ends with all that is in it
+        with anyio.move_on_after(LAST_CLEANING, shield=True):  # also when somebody has pressed Ctrl-C
+            try:
+                await self.clean_up()
+            except BrokerUnavailable as gone:
+                log.warning("these queues of ours could not be deleted: %s; %s", ", ".join(self._queues), gone)
 
     @property
     def is_local(self) -> bool:
@@ -139,12 +150,13 @@ class Ground:
 
     async def clean_up(self) -> None:
         """Delete our queues, dead letters included. Records of results and keys end by themselves, in two minutes."""
-        queues, self._queues = self._queues, []
-        if not queues or self.is_local:
+        if not self._queues or self.is_local:
+            self._queues.clear()
             return
         async with App(self.url, store="none") as app:
-            for queue in queues:
-                await app.parts.backend.admin.delete(queue)
+            while self._queues:
+                await app.parts.backend.admin.delete(self._queues[-1])
+                self._queues.pop()
 
     # ── apps and workers ──
 

@@ -17,7 +17,7 @@ from taskcore.testing.bench.tally import payload
 
 __all__ = ["broker_killed", "worker_killed"]
 
-PATIENCE = 20.0  #: seconds after which a job that has not ended is missing
+PATIENCE = 15.0  #: seconds after which a job that has not ended is missing
 JOB = 0.05  #: seconds that one job takes
 BIN = 0.1  #: seconds of one step of a timeline
 DOWN = 0.5  #: seconds before a killed broker is started again
