@@ -52,7 +52,8 @@ def work():
         for data in lines[done:]:
             ruler.job(data)
             done += 1
-            place.write_text(str(done))
+            place.with_suffix(".new").write_text(str(done))
+            place.with_suffix(".new").replace(place)
             if ruler.RESULTS:
                 with FILE.with_suffix(".answers").open("a") as answers:
                     answers.write("x")
