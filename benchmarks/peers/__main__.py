@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="of one round")
     parser.add_argument("--json", action="store_true", help="one object per line")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its worker is ended, as after Ctrl-C
     peer = read(options.peer)
     broker = BROKERS.get(options.url.partition("://")[0], "")
     if broker not in peer.brokers:

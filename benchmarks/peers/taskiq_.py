@@ -28,7 +28,7 @@ PEER = ruler.Peer(
     ],
     slots=100,
     settings="one worker process, ack when executed, 100 async tasks, prefetch 100, uvloop; Redis: stream broker, "
-    "xread_count 100 (abandoned messages are looked for only after a read that brought new ones); RabbitMQ: qos 100; NATS: push consumer (pulled in batches it waits for a full one, pulled singly it is slower).",
+    "xread_count 100 (abandoned messages are looked for only after a read that brought new ones); RabbitMQ: qos 100; NATS: pull consumer, one at a time as is its default (a batch waits until it is full; the push consumer subscribes in senders, too).",
     source="https://taskiq-python.github.io/available-components/brokers.html",
 )
 
@@ -57,16 +57,15 @@ def make_broker():
             task_queues=[Queue(name=ruler.QUEUE, routing_key=ruler.QUEUE)],
         )
     from nats.js.api import ConsumerConfig
-    from taskiq_nats import PushBasedJetStreamBroker
+    from taskiq_nats import PullBasedJetStreamBroker
 
-    return PushBasedJetStreamBroker(
+    return PullBasedJetStreamBroker(
         ruler.URL,
         subject=ruler.QUEUE,
         stream_name=ruler.QUEUE,
-        queue=f"{ruler.QUEUE}-workers",
+        durable=f"{ruler.QUEUE}-workers",
         consumer_config=ConsumerConfig(
             durable_name=f"{ruler.QUEUE}-workers",
-            deliver_group=f"{ruler.QUEUE}-workers",
             ack_wait=ruler.LEASE or 30,
             max_ack_pending=10_000,
         ),

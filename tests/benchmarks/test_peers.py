@@ -52,7 +52,8 @@ def work():
         for data in lines[done:]:
             ruler.job(data)
             done += 1
-            place.write_text(str(done))
+            place.with_suffix(".new").write_text(str(done))
+            place.with_suffix(".new").replace(place)
             if ruler.RESULTS:
                 with FILE.with_suffix(".answers").open("a") as answers:
                     answers.write("x")
@@ -158,7 +159,7 @@ def test_a_killed_worker_that_loses_jobs_is_found_out(toy, monkeypatch):
     """The same toy, which goes on a few jobs further on: they are missing, and it is said so."""
     monkeypatch.setenv("LOSSY", "1")
     [figure] = toy.part("worker killed")
-    assert figure["facts"]["lost"] == 3
+    assert figure["facts"]["lost"] in (2, 3)  # 2 if it was killed after a job and before it noted that it was done
     assert figure["values"] == [5.0]
 
 
