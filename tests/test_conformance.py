@@ -37,7 +37,7 @@ from taskcore.testing.stage import Stage
 
 every_check = pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
 
-LEASE, MARGIN = 0.4, 0.5  #: seconds, in real time
+LEASE, MARGIN = 0.8, 0.5  #: seconds, in real time
 
 
 # ── on the in-memory broker ──────────────────────────────────────────────────────────────────────

@@ -43,7 +43,7 @@ QUORUM = Features(
     counts="absent",
     dead_letters="emulated",
     atomic_retry=False,
-    new_queue=2.0,
+    new_queue=4.0,
 )
 CLASSIC = msgspec.structs.replace(
     QUORUM,
