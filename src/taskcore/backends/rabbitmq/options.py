@@ -11,7 +11,7 @@ from taskcore.text import mask_url
 
 __all__ = ["KNOWN", "Options", "read"]
 
-SETTLE: Final = 2.0
+SETTLE: Final = 4.0  # seconds; a busy node forgot queues of two after SIGKILL
 HELD_FOR: Final = 86_400
 
 KNOWN: Final = {

@@ -213,17 +213,18 @@ _FULL: Final = ord("F")
 
 
 def _portions(batch: Sequence[Outgoing]) -> list[tuple[str, list[int]]]:
-    """Positions in the batch, by queue, as many at a time as one script may have."""
+    """Positions in the batch, by queue, as many at a time as one script may have; no id is twice in one of them."""
     portions: list[tuple[str, list[int]]] = []
-    open_: dict[str, list[int]] = {}
+    filling: dict[str, tuple[list[int], set[str]]] = {}
     sizes: dict[str, int] = {}
     for index, job in enumerate(batch):
-        size = len(job.envelope)
-        portion = open_.get(job.queue)
-        if portion is None or len(portion) >= BATCH or sizes[job.queue] + size > BYTES:
-            portion = open_[job.queue] = []
-            portions.append((job.queue, portion))
-            sizes[job.queue] = 0
+        queue, size = job.queue, len(job.envelope)
+        portion, ids = filling.get(queue, (None, None))
+        if portion is None or ids is None or len(portion) >= BATCH or sizes[queue] + size > BYTES or job.id in ids:
+            portion, ids = filling[queue] = [], set()
+            portions.append((queue, portion))
+            sizes[queue] = 0
         portion.append(index)
-        sizes[job.queue] += size
+        ids.add(job.id)
+        sizes[queue] += size
     return portions

@@ -1,15 +1,14 @@
 -- Store jobs whose ids are not known: ready ones into the stream, later ones into the schedule.
 -- ARGV: limit, letter to drop ('' for none), touch ('1': write even if nothing is new), the number of plain jobs, their
 -- ids …, their envelopes …; then for every other job (later, or with a trail) its id, delay in ms, trail, envelope
--- Reply: one sign for each job in this order (S stored, D duplicate, F full), and whether the stream was there before.
+-- No id may be there twice in a batch. Reply: one sign for each job in this order (S stored, D duplicate, F full), and whether the stream was there before.
 local s, z, b, j, e, f, d, w = unpack(KEYS)
--- A key of another type fails here, before anything is written.
-local woken = redis.call('LLEN', w)
-redis.call('HLEN', b)
+local woken = redis.call('LLEN', w) -- a key of another type fails here, before anything is written
 local letter, touch, plain = ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
 local others = 2 * plain + 5
 local ids = {unpack(ARGV, 5, plain + 4)}
 local count = plain
+if others <= #ARGV then redis.call('HLEN', b) end
 for at = others, #ARGV, 4 do
   count = count + 1
   ids[count] = ARGV[at]
@@ -22,29 +21,31 @@ for _, lately in ipairs({e, f}) do
     end
   end
 end
-local there = redis.call('EXISTS', s)
-local room = tonumber(ARGV[1]) - redis.call('XLEN', s) - redis.call('ZCARD', z) - redis.call('XLEN', d)
+local length = redis.call('XLEN', s)
+local there = length > 0 and 1 or redis.call('EXISTS', s)
+local room = tonumber(ARGV[1]) - length - redis.call('ZCARD', z) - redis.call('XLEN', d)
 if letter ~= '' then room = room + 1 end
-local signs, places, k, seen = {}, {}, 0, {}
+local signs, places, k = {}, {}, 0
 local news, now = false, nil
 
 local function sign(i, id)
-  if known[i] or seen[id] then
-    if touch and known[i] and known[i] ~= 'x' then redis.call('HSET', j, id, known[i]) end
+  if known[i] then
+    if touch and known[i] ~= 'x' then redis.call('HSET', j, id, known[i]) end
     return 'D'
   end
   if room <= 0 then return 'F' end
   room = room - 1
-  seen[id] = true
   return 'S'
 end
+local call = redis.call
 for i = 1, plain do
   local id = ids[i]
-  signs[i] = sign(i, id)
-  if signs[i] == 'S' then
-    places[k + 1], places[k + 2] = id, redis.call('XADD', s, '*', 'i', id, 'e', ARGV[plain + 4 + i])
-    k = k + 2
-    news = true
+  if known[i] or room <= 0 then
+    signs[i] = sign(i, id)
+  else
+    places[k + 1], places[k + 2] = id, call('XADD', s, '*', 'i', id, 'e', ARGV[plain + 4 + i])
+    signs[i] = 'S'
+    k, room, news = k + 2, room - 1, true
   end
 end
 for i = plain + 1, count do
