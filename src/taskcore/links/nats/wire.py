@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from taskcore.links.nats.address import Address, Host
+from taskcore.links.nats.credentials import read_credentials
 from taskcore.links.nats.reader import Reader
 from taskcore.logs import logger
 
@@ -179,7 +180,7 @@ async def connect(address: Address, host: Host, *, name: str) -> Wire:
         "tls": address.tls(),
         "tls_hostname": host.name,
         "token": address.token,
-        "user_credentials": address.creds,
+        "user_credentials": read_credentials(address.creds) if address.creds else None,
         "nkeys_seed": address.nkey,
     }
     if host.user is not None and host.password is not None:
