@@ -70,6 +70,7 @@ class Line:
         self._timeout = timeout
         self._shown = shown
         self._lock = asyncio.Lock()
+        self._queued = 0  # callers who wait for their turn
         self._connection: AbstractConnection | None = None
         self._used = 0.0
         self._deadline = math.inf  # of the exchange that is under way; 0: it was passed
@@ -83,36 +84,49 @@ class Line:
         :raises Denied: the server refused one of them; those behind it were carried out.
         """
         asked = time.monotonic()
-        async with self._lock:
-            if time.monotonic() - asked >= self._timeout:  # or each would wait for its own time limit behind the others
-                raise BrokerUnavailable(f"Redis at {self._shown} has not answered others for {self._timeout:g} s")
-            connection = await self._ready()
-            self._watch(self._timeout if patience is None else patience)
-            try:
-                await connection.send_packed_command(_pack(connection, commands), check_health=False)
-                replies = [await _reply(connection) for _ in commands]
-            except (
-                AuthenticationError,
-                BusyLoadingError,
-            ) as error:  # redis-py takes these answers for lost connections
-                await self.drop()
-                raise self._denied(error) from error
-            except (RedisError, OSError) as error:
-                await self.drop()
-                why = _text(error) if self._deadline else "the time limit was over"
-                raise Unanswered(f"Redis at {self._shown} did not answer", facts=[why]) from error
-            except BaseException:
-                await self.drop()  # half an exchange: whoever comes next must not read our reply
-                raise
-            finally:
-                self._deadline = math.inf
-            self._used = time.monotonic()
+        self._queued += 1
+        try:
+            await self._lock.acquire()
+        finally:
+            self._queued -= 1
+        try:
+            replies = await self._exchange(commands, asked, patience)
+        finally:
+            self._lock.release()
+        if self._queued:
+            await asyncio.sleep(0)  # let the next one send before we digest our replies, so that the server goes on
         for reply in replies:
             if isinstance(reply, ResponseError):
                 answer = self._denied(reply)
                 if answer.kind in DEMOTED:
                     await self.drop()
                 raise answer
+        return replies
+
+    async def _exchange(self, commands: Sequence[Command], asked: float, patience: float | None) -> list[Any]:
+        if time.monotonic() - asked >= self._timeout:  # or each would wait for its own time limit behind the others
+            raise BrokerUnavailable(f"Redis at {self._shown} has not answered others for {self._timeout:g} s")
+        connection = await self._ready()
+        self._watch(self._timeout if patience is None else patience)
+        try:
+            await connection.send_packed_command(_pack(connection, commands), check_health=False)
+            replies = [await _reply(connection) for _ in commands]
+        except (
+            AuthenticationError,
+            BusyLoadingError,
+        ) as error:  # redis-py takes these answers for lost connections
+            await self.drop()
+            raise self._denied(error) from error
+        except (RedisError, OSError) as error:
+            await self.drop()
+            why = _text(error) if self._deadline else "the time limit was over"
+            raise Unanswered(f"Redis at {self._shown} did not answer", facts=[why]) from error
+        except BaseException:
+            await self.drop()  # half an exchange: whoever comes next must not read our reply
+            raise
+        finally:
+            self._deadline = math.inf
+        self._used = time.monotonic()
         return replies
 
     def _watch(self, seconds: float) -> None:
