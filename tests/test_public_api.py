@@ -26,7 +26,7 @@ def modules():
         try:
             yield importlib.import_module(found.name)
         except ImportError as error:
-            if error.name and error.name.partition(".")[0] in ("redis", "aio_pika", "nats", "psycopg", "click", "rich"):
+            if error.name and error.name.partition(".")[0] in ("redis", "aiormq", "nats", "psycopg", "click", "rich"):
                 continue
             raise
 
