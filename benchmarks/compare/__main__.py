@@ -1,7 +1,8 @@
 """Compare brokers by guarantee, and taskcore with its peers, in one run on this machine.
 
-    python -m benchmarks.compare                    everything, about a quarter of an hour
-    python -m benchmarks.compare --quick            small numbers, no peers unless named: under two minutes
+    python -m benchmarks.compare                    everything, three rounds: about an hour
+    python -m benchmarks.compare --budget 45        as many rounds as fit into so many minutes
+    python -m benchmarks.compare --quick            small numbers, no peers unless named: about two minutes
     python -m benchmarks.compare --docs             and write docs/benchmarks.md from it
     python -m benchmarks.compare --report DIR       write the report of an earlier run again
 
@@ -12,6 +13,7 @@ Each broker gets a private server, started and removed by the run; each peer an 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import signal
@@ -24,10 +26,11 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from benchmarks.compare.limited import Limited
 from benchmarks.compare.peers import install
 from benchmarks.compare.report import write_report
-from benchmarks.compare.run import Run
-from benchmarks.compare.session import Plan, run
+from benchmarks.compare.run import US, Run, public
+from benchmarks.compare.session import Plan, Session
 from taskcore.testing.bench import (
     BROKERS,
     FULL,
@@ -46,6 +49,8 @@ from taskcore.testing.bench.machine import loop_name
 
 ROOT = Path(__file__).parents[2]
 ALL_BROKERS = (*BROKERS, "postgresql")
+BACKLOG = 1_000_000
+ENDING = 15.0  #: seconds of the budget that are kept for stopping the last server and writing the report
 
 
 def main() -> int:
@@ -57,9 +62,17 @@ def main() -> int:
     parser.add_argument("--brokers", default=",".join(ALL_BROKERS), help="default: %(default)s")
     parser.add_argument("--only", default="", metavar="NAME,…", help="scenarios: " + ", ".join(SCENARIOS))
     parser.add_argument("--peers", metavar="NAME,…", help="all, none, or names; default: all, with --quick none")
-    parser.add_argument("--rounds", type=int, help="rounds of each rate")
-    parser.add_argument("--seconds", type=float, help="length of one round")
-    parser.add_argument("--backlog", type=int, default=0, metavar="N", help="also behind N queued jobs, e. g. 1000000")
+    parser.add_argument(
+        "--rounds", type=int, help="how often everybody has his turn in each scenario; default: 3, quick 1"
+    )
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="end in time; what is left out for it is told")
+    parser.add_argument("--seconds", type=float, help="how long a rate is measured in one turn")
+    parser.add_argument(
+        "--backlog",
+        type=int,
+        metavar="N",
+        help="jobs of the long queue; default: 1000000, quick: 0, which leaves it out",
+    )
     parser.add_argument("--out", type=Path, help="the folder for the result; default: benchmarks/results/<now>")
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md, too")
     parser.add_argument("--report", type=Path, metavar="DIR", help="do not measure: read DIR/raw.jsonl again")
@@ -74,34 +87,28 @@ def main() -> int:
     quiet_logs()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers and workers are ended, as after Ctrl-C
     try:
-        records = anyio.run(
-            measure, options, folder, backend_options={"use_uvloop": True} if find_spec("uvloop") else {}
-        )
+        anyio.run(measure, options, folder, docs, backend_options={"use_uvloop": True} if find_spec("uvloop") else {})
     except LookupError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         print(f"\nstopped; what was measured is in {folder / 'raw.jsonl'}", file=sys.stderr)
         return 130
-    print(table_of([record for record in records if getattr(record, "who", "taskcore") == "taskcore"]))
-    write_report(Run(records), folder, docs)
-    print(f"\nreport: {folder / 'report.html'}")
     return 0
 
 
-async def measure(options: argparse.Namespace, folder: Path) -> list[Record]:
+async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) -> None:
     """The run itself; each record is in the file as soon as it is there."""
+    began = time.monotonic()
     size = QUICK if options.quick else FULL
-    size = msgspec.structs.replace(
-        size, rounds=options.rounds or size.rounds, seconds=options.seconds or size.seconds, backlog=options.backlog
-    )
-    names = [name.strip() for name in options.only.split(",") if name.strip()]
-    scenarios = chosen(names, backlog=options.backlog)
+    rounds = options.rounds or size.rounds
+    backlog = options.backlog if options.backlog is not None else (0 if options.quick else BACKLOG)
+    size = msgspec.structs.replace(size, rounds=1, seconds=options.seconds or size.seconds, backlog=backlog)
+    scenarios = chosen([name.strip() for name in options.only.split(",") if name.strip()], backlog=backlog)
     brokers = [name.strip() for name in options.brokers.split(",")]
     if unknown := set(brokers) - set(ALL_BROKERS):
         raise LookupError(f"no broker is called {', '.join(unknown)}; there are: {', '.join(ALL_BROKERS)}")
     peers = (options.peers or ("none" if options.quick else "all")).split(",")
-    began = time.monotonic()
-    machine = await describe_machine(shlex.join(["python", "-m", "benchmarks.compare", *sys.argv[1:]]))
+    machine = await describe_machine(public(shlex.join(["python", "-m", "benchmarks.compare", *sys.argv[1:]])))
     records: list[Record] = []
     with (folder / "raw.jsonl").open("wb") as file:
 
@@ -111,23 +118,31 @@ async def measure(options: argparse.Namespace, folder: Path) -> list[Record]:
             file.flush()
 
         tell(machine)
-        tell(
-            Contestant(
-                who="taskcore", version=machine.taskcore, settings=OURS.format(loop=loop_name(), lease=size.lease)
-            )
-        )
-        for name in brokers:
-            if name in BROKERS:
-                tell(Contestant(who=f"server, {name}", version="", settings=BROKERS[name].settings))
+        settings = OURS.format(loop=loop_name(), lease=size.lease)
+        tell(Contestant(who=US, version=machine.taskcore, settings=settings))
         progress = printed()
         installed = await install(peers, progress, tell)
-        versions = await run(Plan(brokers, scenarios, size, installed), progress, tell)
-        tell(
-            msgspec.structs.replace(
-                machine, versions=machine.versions | versions, seconds=round(time.monotonic() - began, 1)
-            )
-        )
-    return records
+        until = began + options.budget * 60 - ENDING if options.budget else math.inf
+        plan = Plan(brokers, scenarios, size, rounds, installed, until)
+        async with anyio.create_task_group() as group:
+            limited = Limited(group)
+            session = Session(plan, limited, progress, tell)
+            await session.run()
+            seconds = round(time.monotonic() - began, 1)
+            tell(msgspec.structs.replace(machine, versions=machine.versions | session.versions, seconds=seconds))
+            finish(records, folder, docs)
+            if limited.stuck:  # this group would wait for it for ever
+                sys.stdout.flush()
+                os._exit(1)
+
+
+def finish(records: list[Record], folder: Path, docs: Path | None) -> None:
+    """The table on the screen, the report in the folder."""
+    run = Run(records)
+    ours = [record for record in (*run.figures, *run.skipped) if record.who in (US, "all")]
+    print(table_of([run.machine, *ours]))
+    write_report(run, folder, docs)
+    print(f"\nreport: {folder / 'report.html'}")
 
 
 def _know_servers() -> None:

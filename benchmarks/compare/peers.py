@@ -1,4 +1,4 @@
-"""The peers' part of a run: each is installed, measured in a thread of ours, and told about."""
+"""The peers that take part in a run: their environments are made before anything is measured."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
-import msgspec
 
-from taskcore.testing.bench import Contestant, Figure, Progress, Record, Size, Skipped, show
+from taskcore.testing.bench import Contestant, Progress, Record, Skipped
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 from environment import Home, PeerFailed, names, prepare, read
 from measuring import PARTS, Effort, Measured
 from ruler import Peer
 
-__all__ = ["PARTS", "Installed", "install", "measure_peer"]
+__all__ = ["PARTS", "Effort", "Home", "Installed", "Measured", "Peer", "PeerFailed", "install"]
 
 
 class Installed:
@@ -26,7 +24,6 @@ class Installed:
 
     def __init__(self) -> None:
         self.homes: list[tuple[Peer, Home]] = []
-        self.missing: list[tuple[Peer, str]] = []
 
     def on(self, broker: str) -> list[tuple[Peer, Home]]:
         """Those that know this broker."""
@@ -45,7 +42,6 @@ async def install(wanted: list[str], progress: Progress, tell: Callable[[Record]
             home = await anyio.to_thread.run_sync(prepare, peer)
         except PeerFailed as error:
             progress.ends("peers", f"install {peer.name}", time.monotonic() - start, f"skipped: {error}")
-            installed.missing.append((peer, str(error)))
             for broker in peer.brokers:
                 tell(Skipped(broker=broker, who=peer.name, scenario="all", why=f"cannot be installed: {error}"))
             continue
@@ -57,43 +53,3 @@ async def install(wanted: list[str], progress: Progress, tell: Callable[[Record]
             )
         )
     return installed
-
-
-async def measure_peer(
-    peer: Peer,
-    home: Home,
-    *,
-    broker: str,
-    url: str,
-    results_url: str,
-    size: Size,
-    parts: list[str],
-    broker_cpu: Callable[[], float | None],
-    progress: Progress,
-    tell: Callable[[Record], None],
-) -> None:
-    """One peer on one broker."""
-    effort = Effort(
-        rounds=size.rounds,
-        seconds=size.seconds,
-        rate=size.arrivals[0][0],
-        latency=min(size.arrivals[0][1], 4.0),
-        lease=size.lease,
-    )
-    measured = Measured(peer, home, broker, url, results_url=results_url, effort=effort, broker_cpu=broker_cpu)
-    for number, part in enumerate(parts):
-        progress.begins(f"{broker}, {peer.name}", part, number, len(parts))
-        start = time.monotonic()
-        try:
-            found: list[dict[str, Any]] = await anyio.to_thread.run_sync(measured.part, part)
-        except PeerFailed as error:
-            tell(Skipped(broker=broker, who=peer.name, scenario=part, why=f"failed: {error}"))
-            progress.ends(f"{broker}, {peer.name}", part, time.monotonic() - start, f"failed: {error}")
-            continue
-        figures = [msgspec.convert(each, Figure) for each in found]
-        if not figures:
-            tell(Skipped(broker=broker, who=peer.name, scenario=part, why="it has no such feature"))
-        for figure in figures:
-            tell(figure)
-        outcome = "; ".join(f"{one.name} {show(one.median)} {one.unit}" for one in figures[:2]) or "no such feature"
-        progress.ends(f"{broker}, {peer.name}", part, time.monotonic() - start, outcome)

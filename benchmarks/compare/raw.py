@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -39,28 +38,26 @@ class Raw(Protocol):
         ...
 
 
-async def measure_raw(raw: Raw, broker: str, *, rounds: int, seconds: float) -> list[Figure]:
-    """The three figures of a ceiling."""
+FIGURES = {"enqueue": (("one awaited", "one"), ("bulk", "bulk")), "drain": (("1 process", "drain"),)}
+
+
+async def measure_raw(raw: Raw, broker: str, scenario: str, *, seconds: float) -> list[Figure]:
+    """The ceiling of one scenario, once."""
     await raw.open()
     try:
         return [
             Figure(
                 broker=broker, who="raw client", scenario=scenario, name=name, unit="jobs/s",
-                values=await _rounds(verb, rounds, seconds),
+                values=(await _rate(getattr(raw, verb), seconds),),
             )
-            for scenario, name, verb in (each for each in (
-                ("enqueue", "one awaited", raw.one), ("enqueue", "bulk", raw.bulk), ("drain", "1 process", raw.drain),
-            ) if each[2].__name__ in raw.verbs)
+            for name, verb in FIGURES[scenario]
+            if verb in raw.verbs
         ]  # fmt: skip
     finally:
         await raw.close()
 
 
-async def _rounds(verb: Callable[[int], Awaitable[float]], rounds: int, seconds: float) -> tuple[float, ...]:
+async def _rate(verb: Callable[[int], Awaitable[float]], seconds: float) -> float:
     rate = PILOT / await verb(PILOT)
     jobs = max(int(rate * seconds) // PILOT, 1) * PILOT
-    values = []
-    for _ in range(rounds):
-        values.append(jobs / await verb(jobs))
-        time.sleep(0.05)  # noqa: ASYNC251 - the broker breathes, and nobody else is here
-    return tuple(values)
+    return jobs / await verb(jobs)

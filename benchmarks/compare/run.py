@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
+
+import msgspec
 
 from taskcore.testing.bench import Contestant, Figure, Machine, Record, Skipped, decode_lines
 
-__all__ = ["RAW", "US", "Run"]
+__all__ = ["RAW", "US", "Ratio", "Run", "public"]
 
 US, RAW = "taskcore", "raw client"
 TITLES = {
@@ -18,23 +22,52 @@ TITLES = {
     "rabbitmq": "RabbitMQ",
     "postgresql": "PostgreSQL",
 }
+COUNTS = ("jobs", "sent", "lost", "duplicated", "restarted", "unknown", "in_hand", "early", "repeats", "measured")
+BUSY = 0.5  #: a load at the start above which a figure is not to be quoted
+
+
+class Ratio(NamedTuple):
+    """How many times better one is than another: the median of the rounds, the least, the most."""
+
+    middle: float
+    low: float
+    high: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether every round says the same about who is better."""
+        return self.low > 1 or self.high < 1
 
 
 class Run:
-    """All records of one run."""
+    """All records of one run. Figures of several rounds are one figure here, with a value for each round."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self.records = list(records)
-        self.figures = [record for record in records if isinstance(record, Figure)]
-        self.skipped = [record for record in records if isinstance(record, Skipped)]
+        figures = [record for record in records if isinstance(record, Figure)]
+        self.figures = _merged(figures)
+        self.skipped = list(dict.fromkeys(record for record in records if isinstance(record, Skipped)))
         self.contestants = [record for record in records if isinstance(record, Contestant)]
-        self.machine = [record for record in records if isinstance(record, Machine)][-1]  # the last knows the servers
+        machine = [record for record in records if isinstance(record, Machine)][-1]  # the last knows the servers
+        self.whole = machine.seconds > 0  #: whether it came to its end
+        seconds = machine.seconds or max((figure.at for figure in figures), default=0.0)
+        self.machine = msgspec.structs.replace(machine, seconds=seconds, command=public(machine.command))
         self.brokers = list(dict.fromkeys(figure.broker for figure in self.figures))
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """The run that a file of JSON lines holds."""
         return cls(list(decode_lines(path.read_text().splitlines())))
+
+    @property
+    def busy(self) -> bool:
+        """Whether the machine did something else when it began."""
+        return bool(self.machine.load) and self.machine.load[0] > BUSY
+
+    @property
+    def lasted(self) -> str:
+        """How long it took, in words."""
+        minutes = f"{max(self.machine.seconds / 60, 1):.0f} minutes" if self.machine.seconds else ""
+        return minutes if self.whole else f"{minutes + ', ' if minutes else ''}stopped before its end"
 
     def find(self, broker: str, who: str, scenario: str, name: str) -> Figure | None:
         """One figure."""
@@ -56,6 +89,17 @@ class Run:
         """What taskcore came to in one scenario, on all brokers."""
         return [figure for figure in self.figures if figure.who == US and figure.scenario == scenario]
 
+    def rounds(self) -> list[tuple[str, dict[str, str]]]:
+        """Scenario → broker → how many rounds it had, as a text, because not all contestants may have as many."""
+        found: dict[str, dict[str, set[int]]] = {}
+        for figure in self.figures:
+            found.setdefault(figure.scenario, {}).setdefault(figure.broker, set()).add(len(figure.values))
+        return [
+            (scenario, {broker: "–".join(map(str, sorted({min(seen), max(seen)}))) for broker, seen in brokers.items()})
+            for scenario, brokers in found.items()
+            if scenario != "cost"  # is measured with the drain
+        ]
+
     def command(self, scenario: str) -> str:
         """What measures this part again."""
         quick = " --quick" if "--quick" in self.machine.command else ""
@@ -65,3 +109,44 @@ class Run:
     def title(broker: str) -> str:
         """A broker's name, as it writes itself."""
         return TITLES.get(broker, broker)
+
+    @staticmethod
+    def ratio(better: Figure, worse: Figure) -> Ratio | None:
+        """How many times better the first is. Compared are neighbours in time: the same round of both; None: a zero."""
+        mine, yours = (dict(zip(_rounds_of(one), one.values, strict=True)) for one in (better, worse))
+        pairs = [(mine[number], yours[number]) for number in mine if number in yours]
+        pairs = pairs or [(better.median, worse.median)]
+        if better.better == "less":
+            pairs = [(second, first) for first, second in pairs]
+        if not all(second for _, second in pairs):
+            return None
+        ratios = [first / second for first, second in pairs]
+        return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def public(command: str) -> str:
+    """The command without what concerns this machine only: where the result goes."""
+    return re.sub(r"\s--out(=|\s+)('[^']*'|\S+)", "", command)
+
+
+def _merged(figures: Sequence[Figure]) -> list[Figure]:
+    """One figure for all rounds of the same thing: values in their order, counts added up, the rest from the first."""
+    found: dict[tuple[str, ...], list[Figure]] = {}
+    for figure in figures:
+        key = (figure.broker, figure.who, figure.scenario, figure.name, figure.unit)
+        found.setdefault(key, []).append(figure)
+    return [_one(each) for each in found.values()]
+
+
+def _one(rounds: Sequence[Figure]) -> Figure:
+    first = rounds[0]
+    if len(rounds) == 1:
+        return first
+    facts: dict[str, Any] = dict(first.facts)
+    facts |= {key: sum(int(each.facts.get(key, 0)) for each in rounds) for key in COUNTS if key in facts}
+    facts["rounds"] = [each.round for each in rounds for _ in each.values]
+    return msgspec.structs.replace(first, values=tuple(value for each in rounds for value in each.values), facts=facts)
+
+
+def _rounds_of(figure: Figure) -> list[int]:
+    return list(figure.facts.get("rounds", range(len(figure.values)) if len(figure.values) > 1 else [figure.round]))

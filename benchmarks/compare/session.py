@@ -1,78 +1,208 @@
-"""One run: for each broker a private server, the raw client, taskcore, then the peers; records as they come."""
+"""One run: for each broker a private server, and on it everybody in turns: who is compared is a neighbour in time."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
-from benchmarks.compare.peers import PARTS, Installed, measure_peer
-from benchmarks.compare.raw import Raw, measure_raw
+import msgspec
+
+from benchmarks.compare.contenders import Bare, Contender, Other, Ours, raw_of
+from benchmarks.compare.limited import LeftBehind, Limited
+from benchmarks.compare.peers import PARTS, Installed
+from benchmarks.compare.raw import FIGURES
+from benchmarks.compare.run import RAW, US
+from benchmarks.compare.turns import ONCE, Turn, Turns, guess, share
 from taskcore.testing.bench import (
     BROKERS,
     Contestant,
+    Figure,
     NotHere,
     Progress,
     Record,
     Size,
     Skipped,
     ground_on,
-    measure_on,
+    limit_of,
     plain,
     private_server,
     show,
 )
 from taskcore.testing.bench.proc import cpu_of, has_proc
 from taskcore.testing.bench.scenarios import Scenario
-from taskcore.testing.faults import RedisServer, Server, ServerMissing
-from taskcore.testing.faults import sockets as plain_sockets
+from taskcore.testing.faults import PostgresServer, RedisServer, Server, ServerMissing
 
-__all__ = ["Plan", "run"]
+__all__ = ["Plan", "Session"]
+
+SLACK = 60.0  #: seconds beyond a scenario's own limit, for whoever does not keep it
+Tell = Callable[[Record], None]
 
 
 class Plan(NamedTuple):
-    """What is to be measured."""
+    """What is to be measured.
+
+    :param until: when it has to be over, by ``time.monotonic()``.
+    """
 
     brokers: list[str]
     scenarios: Mapping[str, Scenario]
     size: Size
+    rounds: int
     installed: Installed
-    raw: bool = True
+    until: float = math.inf
 
 
-def raw_of(broker: str, url: str) -> Raw:
-    """The bare loop for a broker; imported here, because each needs a client library."""
-    if broker == "memory":
-        from benchmarks.compare.raw_memory import RawMemory
+class Session:
+    """One run.
 
-        return RawMemory(url)
-    if broker == "redis":
-        from benchmarks.compare.raw_redis import RawRedis
+    :param limited: what a scenario runs in.
+    """
 
-        return RawRedis(url)
-    if broker == "nats":
-        from benchmarks.compare.raw_nats import RawNats
+    def __init__(self, plan: Plan, limited: Limited, progress: Progress, tell: Tell) -> None:
+        self._plan = plan
+        self._limited = limited
+        self._progress = progress
+        self._tell = tell
+        self._began = time.monotonic()
+        self._done = 0
+        self.versions: dict[str, str] = {}
 
-        return RawNats(url)
-    from benchmarks.compare.raw_rabbitmq import RawRabbit
+    async def run(self) -> None:
+        """Measure everything."""
+        brokers = self._plan.brokers
+        weights = [sum(self._guesses(broker).values()) for broker in brokers]
+        for index, broker in enumerate(brokers):
+            now = time.monotonic()
+            until = now + share(self._plan.until - now, weights[index:]) if self._plan.until < math.inf else math.inf
+            try:
+                async with _server(broker) as server:
+                    if server is not None:
+                        self.versions[server.program] = server.version
+                    self._tell(_server_settings(broker, server))
+                    await self._on(broker, server, until)
+            except NotHere as error:
+                self._progress.ends(broker, "all", 0.0, f"skipped: {plain(error)}")
+                self._tell(Skipped(broker=broker, who="all", scenario="all", why=plain(error)))
 
-    return RawRabbit(url)
+    def _guesses(self, broker: str) -> dict[str, float]:
+        """Scenario → seconds that one turn of everybody may take on this broker."""
+        scenarios = (
+            self._plan.scenarios if broker in BROKERS else [name for name in PARTS if name in self._plan.scenarios]
+        )
+        peers = len(self._plan.installed.on(broker))
+        return {name: guess(name, peers=peers, raw=broker in BROKERS, ours=broker in BROKERS) for name in scenarios}
 
+    async def _on(self, broker: str, server: Server | None, until: float) -> None:
+        async with AsyncExitStack() as exits:
+            contenders = await self._contenders(broker, server, exits)
+            if not contenders:
+                self._tell(Skipped(broker=broker, who="all", scenario="all", why="nobody here knows this broker"))
+                return
+            turns = Turns(self._guesses(broker), self._plan.rounds, until)
+            while (turn := turns.next(start := time.monotonic())) is not None:
+                for contender in contenders:
+                    if turn.scenario in contender.scenarios:
+                        await self._turn(contender, server, turn)
+                turns.took(turn, time.monotonic() - start)
+        for scenario, (done, wanted) in turns.left.items():
+            times = f"after {done} of {wanted} rounds" if done else "altogether"
+            self._tell(Skipped(broker=broker, who="all", scenario=scenario, why=f"left out {times}: no time was left"))
 
-async def run(plan: Plan, progress: Progress, tell: Callable[[Record], None]) -> dict[str, str]:
-    """Measure everything; returns the versions of the servers."""
-    versions: dict[str, str] = {}
-    for broker in plan.brokers:
+    async def _contenders(self, broker: str, server: Server | None, exits: AsyncExitStack) -> list[Contender]:
+        """The raw client, taskcore, the peers, in this order."""
+        found: list[Contender] = []
+        plan = self._plan
+        if broker in BROKERS:
+            try:
+                raw = raw_of(broker, "" if server is None else server.url)
+            except ModuleNotFoundError as error:
+                self._tell(Skipped(broker=broker, who=RAW, scenario="all", why=f"{error.name} is not installed"))
+            else:
+                self._tell(Contestant(who=f"{RAW}, {broker}", version="", settings=raw.how))
+                found.append(Bare(broker, raw, plan.size))
+            try:
+                ground = await exits.enter_async_context(ground_on(broker, server, plan.size))
+            except NotHere as error:
+                self._tell(Skipped(broker=broker, who=US, scenario="all", why=plain(error)))
+            else:
+                found.append(Ours(ground, plan.scenarios))
+        peers = plan.installed.on(broker)
+        if server is not None and peers:
+            results_url = await exits.enter_async_context(_results(broker, server))
+            found += [
+                Other(
+                    peer, home, broker=broker, server=server, results_url=results_url, size=plan.size,
+                    broker_cpu=lambda: cpu_of(server.pid) if has_proc() else None,
+                )
+                for peer, home in peers
+            ]  # fmt: skip
+        for each in found:
+            each.scenarios = [name for name in each.scenarios if name in plan.scenarios]
+        return found
+
+    async def _turn(self, contender: Contender, server: Server | None, turn: Turn) -> None:
+        """One contestant, one scenario, once. Whatever goes wrong is told in its place, and the run goes on."""
+        scenario, label = turn.scenario, f"{contender.broker}, {contender.who}"
+        name = scenario if self._plan.rounds == 1 else f"{scenario} {turn.round}/{self._plan.rounds}"
+        self._progress.begins(label, name, self._done, self._all())
+        start, limit = time.monotonic(), limit_of(scenario)
+        records: list[Figure | Skipped]
         try:
-            async with _server(broker) as server:
-                if server is not None:
-                    versions[server.program] = server.version
-                await _on(broker, server, plan, progress, tell)
-        except NotHere as error:
-            progress.ends(broker, "all", 0.0, f"skipped: {plain(error)}")
-            tell(Skipped(broker=broker, who="all", scenario="all", why=plain(error)))
-    return versions
+            records = await self._limited.run(lambda: contender.measure(scenario), limit + SLACK)
+        except LeftBehind as error:
+            records = [
+                contender.skipped(scenario, f"failed: {error}; nothing more of {contender.who} was measured here")
+            ]
+            contender.scenarios = []
+        except Exception as error:  # noqa: BLE001 - a client library that fails is a finding, too
+            records = [contender.skipped(scenario, f"failed: {plain(error)}")]
+        seconds = time.monotonic() - start
+        if server is not None and not server.running:
+            await server.start()
+        failed = [record for record in records if isinstance(record, Skipped)]
+        if failed and (seconds >= limit or not any(one.why.startswith("failed") for one in failed)):
+            contender.scenarios = [one for one in contender.scenarios if one != scenario]  # the next time is no better
+        for record in records:
+            self._tell(_stamped(record, turn, start - self._began))
+        self._done += 1
+        self._progress.ends(label, name, seconds, _outcome(records))
+
+    def _all(self) -> int:
+        """How many turns of one contestant this run may have."""
+        plan, turns = self._plan, 0
+        for broker in plan.brokers:
+            peers = len(plan.installed.on(broker))
+            for name in plan.scenarios:
+                who = peers * (name in PARTS) + (broker in BROKERS) * (1 + (name in FIGURES))
+                turns += who * (1 if name in ONCE else plan.rounds)
+        return max(turns, self._done)
+
+
+def _stamped(record: Figure | Skipped, turn: Turn, at: float) -> Figure | Skipped:
+    if isinstance(record, Figure):
+        return msgspec.structs.replace(record, round=turn.round, at=round(at, 1))
+    if turn.round > 1:
+        return msgspec.structs.replace(record, why=f"in round {turn.round}: {record.why}")
+    return record
+
+
+def _outcome(records: list[Figure | Skipped]) -> str:
+    for record in records:
+        if isinstance(record, Skipped):
+            return record.why
+    figures = [record for record in records if isinstance(record, Figure)]
+    return "; ".join(f"{one.name} {show(one.median)} {one.unit}" for one in figures[:3])
+
+
+def _server_settings(broker: str, server: Server | None) -> Contestant:
+    settings = BROKERS[broker].settings if broker in BROKERS else POSTGRES_SETTINGS
+    return Contestant(who=f"server, {broker}", version=server.version if server else "", settings=settings)
+
+
+POSTGRES_SETTINGS = "one server, defaults (every commit on disk: synchronous_commit), shared_buffers 256 MB"
 
 
 @asynccontextmanager
@@ -82,60 +212,11 @@ async def _server(broker: str) -> AsyncIterator[Server | None]:
             yield server
         return
     try:
-        from taskcore.testing.faults import PostgresServer
-    except ImportError as error:
-        raise NotHere("this checkout cannot start a PostgreSQL") from error
-    try:
-        server = PostgresServer(config={"shared_buffers": "256MB"})
+        postgres = PostgresServer(config={"shared_buffers": "256MB"})
     except ServerMissing as error:
         raise NotHere(plain(error)) from error
-    async with server:
-        yield server
-
-
-async def _on(
-    broker: str, server: Server | None, plan: Plan, progress: Progress, tell: Callable[[Record], None]
-) -> None:
-    if broker in BROKERS:
-        if plan.raw and {"enqueue", "drain"} & plan.scenarios.keys():
-            await _raw(broker, server, plan, progress, tell)
-        try:
-            async with ground_on(broker, server, plan.size) as ground:
-                await measure_on(ground, plan.scenarios, progress, tell, done=0, all=len(plan.scenarios))
-        except NotHere as error:
-            progress.ends(broker, "all", 0.0, f"taskcore skipped: {plain(error)}")
-            tell(Skipped(broker=broker, who="taskcore", scenario="all", why=plain(error)))
-    if server is None:
-        return
-    peers = plan.installed.on(broker)
-    if not peers:
-        return
-    async with _results(broker, server) as results_url:
-        for peer, home in peers:
-            await _empty(broker, server)
-            await measure_peer(
-                peer, home, broker=broker, url=server.url, results_url=results_url, size=plan.size,
-                parts=[part for part in PARTS if part in plan.scenarios], progress=progress, tell=tell,
-                broker_cpu=lambda: cpu_of(server.pid) if has_proc() else None,
-            )  # fmt: skip
-
-
-async def _raw(
-    broker: str, server: Server | None, plan: Plan, progress: Progress, tell: Callable[[Record], None]
-) -> None:
-    progress.begins(broker, "raw client", 0, 1)
-    start = time.monotonic()
-    try:
-        raw = raw_of(broker, "" if server is None else server.url)
-    except ModuleNotFoundError as error:
-        tell(Skipped(broker=broker, who="raw client", scenario="all", why=f"{error.name} is not installed"))
-        return
-    figures = await measure_raw(raw, broker, rounds=plan.size.rounds, seconds=plan.size.seconds)
-    tell(Contestant(who=f"raw client, {broker}", version="", settings=raw.how))
-    for figure in figures:
-        tell(figure)
-    outcome = "; ".join(f"{one.scenario}, {one.name} {show(one.median)}" for one in figures)
-    progress.ends(broker, "raw client", time.monotonic() - start, outcome)
+    async with postgres:
+        yield postgres
 
 
 @asynccontextmanager
@@ -153,9 +234,3 @@ async def _results(broker: str, server: Server) -> AsyncIterator[str]:
             return
         async with other:
             yield other.url
-
-
-async def _empty(broker: str, server: Server) -> None:
-    """What one peer left in Redis is not to weigh on the next; elsewhere queues have names of their own."""
-    if broker == "redis":
-        await plain_sockets.ask(server.port, b"FLUSHALL\r\n")

@@ -1,7 +1,7 @@
 """A peer's file, read without importing it, and an environment of its own to run it in.
 
 Requirements of peers contradict each other (arq wants redis-py 5, Repid 7, others 8), so each gets a virtual environment
-below ``.bench/peers`` of this checkout, or below ``TASKCORE_BENCH_CACHE``.
+below ``.bench/peers`` of this checkout, or of the folder that ``TASKCORE_BENCH_CACHE`` names instead of ``.bench``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Home(NamedTuple):
 def cache() -> Path:
     """Where environments are kept from run to run."""
     given = os.environ.get("TASKCORE_BENCH_CACHE")
-    return Path(given) if given else HERE.parents[1] / ".bench" / "peers"
+    return (Path(given) if given else HERE.parents[1] / ".bench") / "peers"
 
 
 def names() -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import signal
 import statistics
@@ -16,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,18 +29,23 @@ PILOT = 200
 MOST = 60_000
 PATIENCE = 60.0
 BACK_WITHIN = 15.0  #: seconds for which we wait for the jobs of a worker that was killed
+WARM_UP = 50
+PERCENTILES = (50, 90, 95, 99, 99.9)
+ENOUGH = 1_000  #: values below which a p99.9 would only be the greatest of them
 PARTS = ("enqueue", "drain", "latency", "results", "worker killed")
 
 _queues = itertools.count()
 
 
 class Effort(NamedTuple):
-    """How much is measured; seconds."""
+    """How much is measured; seconds.
+
+    :param arrivals: rates of the open loop, and for how long each.
+    """
 
     rounds: int = 3
     seconds: float = 0.6
-    rate: float = 50.0
-    latency: float = 5.0
+    arrivals: Sequence[tuple[float, float]] = ((50.0, 5.0),)
     lease: float = 5.0
 
 
@@ -65,12 +71,17 @@ class Measured:
         self.results_url = results_url
         self.effort = effort or Effort()
         self.broker_cpu = broker_cpu
+        self.queues: list[str] = []  #: those that it has used
+        self._end = math.inf
+        self._jobs = 0
 
-    def part(self, name: str) -> list[dict[str, Any]]:
+    def part(self, name: str, *, within: float = math.inf) -> list[dict[str, Any]]:
         """The figures of one part.
 
+        :param within: seconds that it may take; then its processes are ended.
         :raises PeerFailed: it did not do what it was asked to.
         """
+        self._end = time.monotonic() + within
         with tempfile.TemporaryDirectory(prefix="taskcore-peer-") as folder:
             return getattr(self, f"_{name.replace(' ', '_')}")(Path(folder))
 
@@ -85,10 +96,11 @@ class Measured:
         ]
 
     def _drain(self, folder: Path) -> list[dict[str, Any]]:
-        rate = self._drained(folder, PILOT)["rate"]
-        jobs = max(min(int(rate * self.effort.seconds * 1.5), MOST) // 100, 20 if rate > 1_000 else 2) * 100
-        runs = [self._drained(folder, jobs) for _ in range(self.effort.rounds)]
-        facts = {key: sum(run[key] for run in runs) for key in ("lost", "duplicated")} | {"jobs": jobs}
+        if not self._jobs:  # how many it takes for a round of the wanted length
+            rate = self._drained(folder, PILOT)["rate"]
+            self._jobs = max(min(int(rate * self.effort.seconds * 1.5), MOST) // 100, 20 if rate > 1_000 else 2) * 100
+        runs = [self._drained(folder, self._jobs) for _ in range(self.effort.rounds)]
+        facts = {key: sum(run[key] for run in runs) for key in ("jobs", "lost", "duplicated")}
         figures = [
             self._figure("drain", "1 process", "jobs/s", [run["rate"] for run in runs], **facts),
             self._figure("cost", "worker CPU", "µs/job", [run["cpu"] for run in runs], "less"),
@@ -102,11 +114,12 @@ class Measured:
         self._role("fill", {"jobs": jobs}, environment)
         before = self.broker_cpu()
         with self._worker(environment) as worker:
-            worker.count_to(jobs, PATIENCE)
+            worker.count_to(jobs, self._left(PATIENCE))
             after = self.broker_cpu()
             report = worker.report()
         counts = Counter(report["numbers"])
         return {
+            "jobs": jobs,
             "rate": jobs / max(report["last"] - report["first"], 1e-9),
             "lost": jobs - len(counts),
             "duplicated": sum(1 for count in counts.values() if count > 1),
@@ -116,27 +129,34 @@ class Measured:
         }
 
     def _latency(self, folder: Path) -> list[dict[str, Any]]:
-        rate, warm = self.effort.rate, 50
-        jobs = int(rate * self.effort.latency) + warm
         environment = self._environment(folder, BENCH_MODE="timed")
         self._role("fill", {"jobs": 1}, environment)  # what has to be declared, is
+        phases, sent = [], 1
         with self._worker(environment) as worker:
-            worker.count_to(1, PATIENCE)
-            self._role("arrive", {"rate": rate, "jobs": jobs}, environment)
-            worker.count_to(jobs + 1, PATIENCE)
-            late = sorted(worker.report()["latencies"][1 + warm :])
+            worker.count_to(1, self._left(PATIENCE))
+            for rate, seconds in self.effort.arrivals:
+                jobs = int(rate * seconds) + WARM_UP
+                self._role("arrive", {"rate": rate, "jobs": jobs}, environment)
+                phases.append((rate, sent + WARM_UP, sent + jobs))
+                sent += jobs
+                worker.count_to(sent, self._left(PATIENCE))
+            late = worker.report()["latencies"]
+        return [figure for rate, first, last in phases for figure in self._curve(rate, sorted(late[first:last]))]
+
+    def _curve(self, rate: float, late: list[float]) -> list[dict[str, Any]]:
+        curve = [round(_percentile(late, one) * 1e3, 4) for one in (*range(1, 100), 99.5, 99.9)]
         facts = {"rate": rate, "measured": len(late)}
-        curve = [round(late[min(int(len(late) * one / 100), len(late) - 1)] * 1e3, 4) for one in range(1, 100)]
         return [
             self._figure(
                 "latency",
                 f"{rate:g}/s, p{percent}",
                 "ms",
-                [late[min(-(-len(late) * percent // 100), len(late)) - 1] * 1e3],
+                [_percentile(late, percent) * 1e3],
                 "less",
                 **(facts | ({"curve": curve} if percent == 50 else {})),
             )
-            for percent in (50, 90, 95, 99)
+            for percent in PERCENTILES
+            if percent < 99.9 or len(late) >= ENOUGH
         ]
 
     def _results(self, folder: Path) -> list[dict[str, Any]]:
@@ -145,7 +165,7 @@ class Measured:
         environment = self._environment(folder, BENCH_RESULTS=self.results_url)
         self._role("fill", {"jobs": 1}, environment)
         with self._worker(environment) as worker:
-            worker.count_to(1, PATIENCE)
+            worker.count_to(1, self._left(PATIENCE))
             answer = self._role("trips", {"seconds": self.effort.seconds}, environment)
         if answer is None:
             return []
@@ -162,12 +182,13 @@ class Measured:
         environment = self._environment(folder, BENCH_LEDGER=str(ledger.path), BENCH_LEASE=f"{self.effort.lease:g}")
         self._role("fill", {"jobs": jobs}, environment)
         with self._worker(environment) as victim:
-            _until(lambda: ledger.ended() >= jobs // 3, PATIENCE)
+            if not _until(lambda: ledger.ended() >= jobs // 3, self._left(PATIENCE)):
+                raise PeerFailed(f"its worker had done {ledger.ended()} of {jobs} jobs when it was to be killed")
             killed = time.monotonic()
             victim.kill()
         held = _in_hand(ledger.read())
         with self._worker(environment):
-            _until(lambda: ledger.ended() >= jobs, BACK_WITHIN)
+            _until(lambda: ledger.ended() >= jobs, self._left(BACK_WITHIN))
         entries = ledger.read()
         ledger.close()
         account = ledger_module.account(range(jobs), entries)._asdict()
@@ -177,8 +198,19 @@ class Measured:
 
     # ── processes ──
 
+    def _left(self, patience: float) -> float:
+        """So many seconds, or as many as this part has left.
+
+        :raises PeerFailed: it has none.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise PeerFailed("its time was over")
+        return min(patience, left)
+
     def _environment(self, folder: Path, **more: str) -> dict[str, str]:
         queue = f"bench{os.getpid()}x{next(_queues)}"
+        self.queues.append(queue)
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("BENCH_", "PYTHONPATH"))}
         path = f"{self.home.python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
         return keep | more | {
@@ -190,13 +222,14 @@ class Measured:
         program = ["-c", f"import ruler; ruler.main('{self.peer.package}_')"]
         if self.peer.tool == "npm":
             program = [str(self.home.work / f"{self.peer.package}.mjs")]
+        patience = self._left(PATIENCE * 2)
         try:
             ran = subprocess.run(
                 [str(self.home.python), *program, name, json.dumps(told)],
-                cwd=HERE, env=environment, capture_output=True, text=True, timeout=PATIENCE * 2, check=False,
+                cwd=HERE, env=environment, capture_output=True, text=True, timeout=patience, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise PeerFailed(f"{name} was not done after {PATIENCE * 2:g} s") from error
+            raise PeerFailed(f"{name} was not done after {patience:.0f} s") from error
         for line in ran.stdout.splitlines():
             if line.startswith("ANSWER "):
                 return json.loads(line.removeprefix("ANSWER "))
@@ -286,6 +319,12 @@ def _until(happened: Callable[[], bool], within: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def _percentile(ordered: Sequence[float], percent: float) -> float:
+    """The nearest rank."""
+    rank = -(-len(ordered) * percent // 100)  # rounded up
+    return ordered[min(max(int(rank), 1), len(ordered)) - 1]
 
 
 def _in_hand(entries: list[Any]) -> int:

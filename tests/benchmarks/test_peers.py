@@ -83,7 +83,7 @@ def toy(tmp_path, monkeypatch) -> Measured:
         settings="", source="",
     )  # fmt: skip
     home = Home(tmp_path, Path(sys.executable), "1")
-    effort = Effort(rounds=2, seconds=0.1, rate=100.0, latency=0.5, lease=1.0)
+    effort = Effort(rounds=2, seconds=0.1, arrivals=((100.0, 0.5), (1_000.0, 1.0)), lease=1.0)
     return Measured(peer, home, "files", f"toy://{tmp_path}", results_url="toy://", effort=effort)
 
 

@@ -8,7 +8,7 @@ from benchmarks.compare.report.svg import Bar, Line, Range, bars, lines, ranges,
 from benchmarks.compare.run import RAW, US, Run
 from taskcore.testing.bench import Figure
 
-__all__ = ["cpu", "kill", "latencies", "percentiles", "processes", "race"]
+__all__ = ["cpu", "kill", "latencies", "percentiles", "processes", "race", "shared_rates"]
 
 
 def kind_of(figure: Figure) -> str:
@@ -27,23 +27,36 @@ def race(run: Run, broker: str, scenario: str, name: str) -> str:
     found = run.race(broker, scenario, name)
     if not found:
         return ""
-    return bars([Bar(one.who, one.values, kind_of(one), note_of(one)) for one in found], found[0].unit)
-
-
-def latencies(run: Run, broker: str) -> str:
-    """p50 and p99 of everybody at the lowest arrival rate that all share."""
-    found = []
-    for low in run.figures:
-        if low.broker == broker and low.scenario == "latency" and low.name.endswith("p50"):
-            high = run.find(broker, low.who, "latency", low.name.replace("p50", "p99"))
-            if high is not None:
-                found.append((low, high))
-    shared = {low.name for low, _ in found if low.who != US} or {low.name for low, _ in found[:1]}
+    ours = run.find(broker, US, scenario, name)
+    ratios = [run.ratio(ours, one) if ours is not None and kind_of(one) == "peer" else None for one in found]
     rows = [
-        Range(low.who, low.median, high.median, kind_of(low))
-        for low, high in sorted(found, key=lambda pair: pair[0].median)
-        if low.name in shared
+        Bar(one.who, one.values, kind_of(one), note_of(one), ratio.middle if ratio else None)
+        for one, ratio in zip(found, ratios, strict=True)
     ]
+    return bars(rows, found[0].unit)
+
+
+def shared_rates(run: Run, broker: str) -> list[str]:
+    """The arrival rates that others bore, too, such as ``50/s``; if there is nobody else, our lowest."""
+    rates = {
+        who: [figure.name.removesuffix(", p50") for figure in run.figures if _is_median(figure, broker, who == US)]
+        for who in (US, "others")
+    }
+    return list(dict.fromkeys(rates["others"])) or rates[US][:1]
+
+
+def _is_median(figure: Figure, broker: str, ours: bool) -> bool:
+    is_median = figure.scenario == "latency" and figure.name.endswith(", p50")
+    return is_median and figure.broker == broker and (figure.who == US) == ours
+
+
+def latencies(run: Run, broker: str, rate: str) -> str:
+    """p50 and p99 of everybody at one arrival rate."""
+    rows = []
+    for low in run.race(broker, "latency", f"{rate}, p50"):
+        high = run.find(broker, low.who, "latency", f"{rate}, p99")
+        if high is not None:
+            rows.append(Range(low.who, low.median, high.median, kind_of(low)))
     return ranges(rows, "ms") if rows else ""
 
 

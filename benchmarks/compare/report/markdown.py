@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.compare.report.slower import aims, losses
+from benchmarks.compare.report.wording import factor, spread, took
 from benchmarks.compare.run import RAW, US, Run
 from taskcore.testing.bench import Figure, show
 
@@ -37,18 +38,20 @@ def _head(run: Run) -> Iterator[str]:
     yield "*How fast, at which guarantee, and where is somebody else faster?* How it is measured, and what it cannot say:"
     yield "[Measuring](guides/measuring.md)."
     yield ""
-    yield f"One run, {machine.when[:10]}, {machine.seconds / 60:.0f} minutes: {machine.cpu}, {machine.cores} cores, "
-    yield f"{machine.memory / 2**30:.0f} GiB, {machine.system}, {machine.python}, {machine.loop}, "
+    yield f"One run, {machine.when[:10]}, {run.lasted}: {machine.cpu}, {machine.cores} cores,"
+    yield f"{machine.memory / 2**30:.0f} GiB, {machine.system}, {machine.python}, {machine.loop},"
     yield f"taskcore {machine.commit or machine.taskcore}. Load at the start: {machine.load[0] if machine.load else 0:g}."
-    if machine.load and machine.load[0] > 0.5:
+    if run.busy:
         yield "**The machine was busy, so do not quote these figures.**"
     yield ""
     yield "```console"
     yield f"$ {machine.command}"
     yield "```"
     yield ""
-    yield "Jobs of 200 bytes that do nothing, acknowledged after the run; private servers; medians, and half of the spread"
-    yield "between rounds. Compare within this page: another machine has other absolute figures."
+    yield "Jobs of 200 bytes that do nothing, acknowledged after the run; private servers. In each round everybody has a turn"
+    yield "of a scenario, one right after another, before the next scenario comes. Figures are medians of the rounds, and half"
+    yield "of the spread between them; a ratio is the median of the rounds' own ratios, with the least and the greatest of them."
+    yield "Compare within this page: another machine has other absolute figures."
     yield ""
 
 
@@ -62,53 +65,58 @@ def _race(run: Run, scenario: str, name: str, title: str) -> Iterator[str]:
         ours = run.find(broker, US, scenario, name)
         rows = []
         for figure in figures:
-            ratio = ours.median / figure.median if ours is not None and figure.median and figure.who != US else None
-            rows.append([_name(figure), _value(figure), "" if ratio is None else f"{ratio:.2g} ×", _counts(figure)])
+            ratio = run.ratio(ours, figure) if ours is not None and figure.who != US else None
+            counts = [_counts(figure)] if any(map(_counts, figures)) else []
+            rows.append([_name(figure), _value(figure), factor(ratio) if ratio else "", *counts])
         if rows:
-            yield from _table(
-                [f"**{run.title(broker)}**", figures[0].unit, "taskcore / this", "lost, duplicated"], rows
-            )
+            names = [f"**{run.title(broker)}**", figures[0].unit, "taskcore is better by", "lost, ran twice"]
+            yield from _table(names[: len(rows[0])], rows)
     yield from _command(run, scenario)
 
 
 def _latency(run: Run) -> Iterator[str]:
     rows = []
-    for low in run.figures:
-        if low.scenario == "latency" and low.name.endswith("p50"):
-            cells = [
-                run.find(low.broker, low.who, "latency", low.name.replace("p50", p)) for p in ("p95", "p99", "p99.9")
-            ]
-            shown = [show(cell.median) if cell else "–" for cell in cells]
-            rows.append(
-                [run.title(low.broker), _name(low), f"{low.facts.get('rate', 0):g}/s", show(low.median), *shown]
-            )
+    for broker in run.brokers:
+        rates = dict.fromkeys(
+            figure.name.removesuffix(", p50")
+            for figure in run.figures
+            if (figure.broker, figure.scenario) == (broker, "latency") and figure.name.endswith(", p50")
+        )
+        for rate in rates:
+            for low in run.race(broker, "latency", f"{rate}, p50"):
+                cells = [run.find(broker, low.who, "latency", f"{rate}, {p}") for p in ("p90", "p95", "p99", "p99.9")]
+                shown = [show(cell.median) if cell else "–" for cell in cells]
+                rows.append(
+                    [run.title(broker), rate, _name(low), _value(low), *shown, f"{low.facts.get('measured', 0):,}"]
+                )
     if not rows:
         return
     yield "## Latency: from the intended time of an enqueue to the function's start"
     yield ""
-    yield "Open loop: jobs arrive at fixed times; milliseconds."
+    yield "Open loop: jobs arrive at fixed times, and a sender that is late makes its own figure worse. Milliseconds; each"
+    yield "percentile is the median of the rounds'. No p99.9 where a round has less than 1,000 jobs."
     yield ""
-    yield from _table(["broker", "who", "arrivals", "p50", "p95", "p99", "p99.9"], rows)
+    yield from _table(["broker", "arrivals", "who", "p50", "p90", "p95", "p99", "p99.9", "jobs"], rows)
     yield from _command(run, "latency")
 
 
 def _killed(run: Run) -> Iterator[str]:
     rows = []
-    for figure in run.figures:
+    for figure in sorted(run.figures, key=lambda one: (run.brokers.index(one.broker), one.scenario)):
         facts = figure.facts
         if figure.scenario in ("worker killed", "broker killed") and "lost" in facts:
-            late = facts["lost"] and "waited" in facts
-            seconds = f"not all after {facts['waited']:g} s" if late else f"{figure.name} {figure.median:.2f} s"
             lost = f"**{facts['lost']}**" if facts["lost"] else "0"
-            cells = [f"{facts['sent']:,}", str(facts.get("in_hand", "–")), lost, str(facts["duplicated"]), seconds]
-            rows.append([run.title(figure.broker), _name(figure), figure.scenario, *cells])
+            cells = [f"{facts['sent']:,}", str(facts.get("in_hand", "–")), lost, str(facts["duplicated"]), took(figure)]
+            rows.append([run.title(figure.broker), figure.scenario, _name(figure), str(len(figure.values)), *cells])
     if not rows:
         return
     yield "## Killed: SIGKILL in the middle"
     yield ""
-    yield "Counted from ids in a ledger file. Missing: accepted, and not ended 15 seconds later; ran twice: to the end."
+    yield "Counted from ids in a ledger file, all rounds together. Missing: accepted, and not ended 15 seconds later; ran twice:"
+    yield "to the end. How long: worker killed, until all jobs have ended; broker killed, from when it is back until jobs end again."
     yield ""
-    yield from _table(["broker", "who", "what", "jobs", "in hand", "missing", "ran twice", "how long"], rows)
+    names = ["broker", "what", "who", "kills", "jobs", "in hand", "missing", "ran twice", "how long"]
+    yield from _table(names, rows)
     yield from _command(run, "killed")
 
 
@@ -130,26 +138,29 @@ def _slower(run: Run) -> Iterator[str]:
     rows = [
         [
             run.title(loss.ours.broker), f"{loss.ours.scenario}: {loss.ours.name}", loss.theirs.who,
-            f"{show(loss.theirs.median)} {loss.theirs.unit}", f"{show(loss.ours.median)} {loss.ours.unit}", f"{loss.factor:.2f} ×",
+            f"{show(loss.theirs.median)} {loss.theirs.unit}", f"{show(loss.ours.median)} {loss.ours.unit}",
+            factor(loss.factor), "yes" if loss.factor.sure else "no",
         ]
         for loss in losses(run)
     ]  # fmt: skip
     if rows:
         yield "Every figure in which somebody else was better by more than 5% and lost nothing, without selection."
         yield ""
-        yield from _table(["broker", "figure", "who is better", "theirs", "taskcore's", "by"], rows)
+        names = ["broker", "figure", "who is better", "theirs", "taskcore's", "by", "in every round"]
+        yield from _table(names, rows)
     else:
         yield "In no figure of this run by more than 5%."
         yield ""
     shares = [
         [
             run.title(aim.ours.broker), f"{aim.ours.scenario}: {aim.ours.name}", f"{show(aim.raw.median)} {aim.raw.unit}",
-            f"{aim.share:.0%}", f"{aim.wanted:.0%}", "yes" if aim.share >= aim.wanted else "**not yet**",
+            f"{aim.share.middle:.0%}", f"{aim.wanted:.0%}", "yes" if aim.share.middle >= aim.wanted else "**not yet**",
         ]
         for aim in aims(run)
     ]  # fmt: skip
     if shares:
-        yield "Against the client library alone, without any feature of ours:"
+        yield "Against the client library alone, without any feature of ours. On RabbitMQ taskcore speaks to the broker without"
+        yield "the client library where messages are concerned, so its limit is not ours:"
         yield ""
         yield from _table(["broker", "figure", "raw client", "taskcore's share", "aim", "reached"], shares)
 
@@ -168,6 +179,11 @@ def _settings(run: Run) -> Iterator[str]:
 
 
 def _missing(run: Run) -> Iterator[str]:
+    brokers = run.brokers
+    yield "## Rounds"
+    yield ""
+    rows = [[scenario, *(found.get(broker, "–") for broker in brokers)] for scenario, found in run.rounds()]
+    yield from _table(["", *map(run.title, brokers)], rows)
     if run.skipped:
         yield "## Not measured"
         yield ""
@@ -208,9 +224,7 @@ def _name(figure: Figure) -> str:
 
 
 def _value(figure: Figure) -> str:
-    if len(figure.values) < 2 or not figure.median:
-        return show(figure.median)
-    return f"{show(figure.median)} ±{(max(figure.values) - min(figure.values)) / figure.median * 50:.0f}%"
+    return f"{show(figure.median)} {spread(figure)}".rstrip()
 
 
 def _counts(figure: Figure) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.compare.report import charts
 from benchmarks.compare.report.slower import aims, losses
+from benchmarks.compare.report.wording import factor, spread, times, took
 from benchmarks.compare.run import RAW, US, Run
 from taskcore.testing.bench import Figure, show
 
@@ -35,34 +36,34 @@ def page(run: Run) -> str:
 def head(run: Run) -> str:
     """What this is, where it was measured, and the four figures to remember."""
     machine = run.machine
-    lost = sum(figure.lost for figure in run.figures if figure.who == US)
-    jobs = sum(figure.facts.get("jobs", figure.facts.get("sent", 0)) for figure in run.figures if figure.who == US)
+    counted = [figure for figure in run.figures if figure.who == US and "lost" in figure.facts]
+    lost = sum(figure.lost for figure in counted)
+    jobs = sum(figure.facts.get("jobs", figure.facts.get("sent", 0)) for figure in counted)
     tiles = []
     for broker in run.brokers:
         ours = run.find(broker, US, "drain", "1 process")
         rivals = [one for one in run.race(broker, "drain", "1 process") if one.who not in (US, RAW)]
         if ours is not None:
-            beside = (
-                f"{ours.median / rivals[0].median:.1f}× {rivals[0].who}, the next best" if rivals else "one process"
-            )
+            ratio = run.ratio(ours, rivals[0]) if rivals else None
+            beside = f"{times(ratio.middle)}× {rivals[0].who}, the best of the others" if ratio else "one process"
             tiles.append(
                 f"<li><b>{show(ours.median)}</b> jobs/s<span>{run.title(broker)} drained</span><i>{escape(beside)}</i></li>"
             )
-    busy = machine.load and machine.load[0] > 0.5
     warning = (
         f'<p class="warning">The machine was busy when this began (load {machine.load[0]:g}): do not quote these figures.</p>'
-        if busy
+        if run.busy
         else ""
     )
     return (
         "<header><h1>Brokers by guarantee, taskcore and its peers</h1>"
         f"<p>{escape(machine.cpu)}, {machine.cores} cores, {machine.memory / 2**30:.0f} GiB · {escape(machine.system)} · "
-        f"{escape(machine.python)} · {escape(machine.loop)} · {machine.when[:10]}, {machine.seconds / 60:.0f} minutes<br>"
+        f"{escape(machine.python)} · {escape(machine.loop)} · {machine.when[:10]}, {run.lasted}<br>"
         f"<code>{escape(machine.command)}</code></p>{warning}<ul class='tiles'>{''.join(tiles)}"
         f"<li><b>{lost}</b> of {jobs:,}<span>taskcore jobs lost</span><i>counted from ids, kills included</i></li></ul>"
-        "<p>Everybody ran on the same machine, one after another, on a private server for each broker, with jobs of 200 "
-        "bytes that do nothing, acknowledged after the run. Bars are medians, dots are rounds. Compare within this page; "
-        "another machine gives other absolute figures.</p></header>"
+        "<p>Everybody ran on the same machine, on a private server for each broker, with jobs of 200 bytes that do nothing, "
+        "acknowledged after the run. In each round everybody has a turn of a scenario, one right after another, before the next "
+        "scenario comes. Bars are medians, dots are rounds; a ratio is the median of the rounds' own ratios. Compare within this "
+        "page; another machine gives other absolute figures.</p></header>"
     )
 
 
@@ -78,22 +79,29 @@ def drain(run: Run) -> str:
 def guarantees(run: Run) -> str:
     """What was lost and what ran twice, by everybody; and what it looked like for us."""
     rows = []
-    for figure in run.figures:
+    for figure in sorted(run.figures, key=lambda one: (run.brokers.index(one.broker), one.scenario)):
         if figure.scenario not in KILLS or "lost" not in figure.facts:
             continue
         facts = figure.facts
-        waited = (
-            f"not all after {facts['waited']:g} s" if facts["lost"] and "waited" in facts else f"{figure.median:.2f} s"
-        )
         rows.append(
             [
-                run.title(figure.broker), figure.who, figure.scenario, f"{facts['sent']:,}", str(facts.get("in_hand", "–")),
-                _loud(facts["lost"]), str(facts["duplicated"]), waited,
+                run.title(figure.broker), figure.scenario, _who(figure), str(len(figure.values)), f"{facts['sent']:,}",
+                str(facts.get("in_hand", "–")), _loud(facts["lost"]), str(facts["duplicated"]), took(figure),
             ]
         )  # fmt: skip
     if not rows:
         return ""
-    names = ["broker", "who", "what", "jobs", "in hand", "missing", "ran twice", "all ended, or jobs end again, after"]
+    names = [
+        "broker",
+        "what",
+        "who",
+        "kills",
+        "jobs",
+        "in hand",
+        "missing",
+        "ran twice",
+        "all ended, or jobs end again, after",
+    ]
     table = _table(names, rows, "short")
     plots = [
         _plot(f"{run.title(figure.broker)}, {figure.scenario}", charts.kill(figure), "jobs ended")
@@ -124,7 +132,10 @@ def latency(run: Run) -> str:
     """Everybody at low load; us at all rates."""
     parts = []
     for broker in run.brokers:
-        parts.append(_plot(f"{run.title(broker)}, low load, p50 ● and p99 ○", charts.latencies(run, broker), "ms"))
+        parts += [
+            _plot(f"{run.title(broker)}, {rate}: p50 ● and p99 ○", charts.latencies(run, broker, rate), "ms")
+            for rate in charts.shared_rates(run, broker)
+        ]
         parts.append(
             _plot(f"{run.title(broker)}, taskcore at fixed arrival rates", charts.percentiles(run, broker), "ms")
         )
@@ -190,24 +201,28 @@ def slower(run: Run) -> str:
     rows = [
         [
             run.title(loss.ours.broker), f"{loss.ours.scenario}: {loss.ours.name}", loss.theirs.who,
-            f"{show(loss.theirs.median)} {loss.theirs.unit}", f"{show(loss.ours.median)} {loss.ours.unit}", f"{loss.factor:.2f}×",
+            f"{show(loss.theirs.median)} {loss.theirs.unit}", f"{show(loss.ours.median)} {loss.ours.unit}", factor(loss.factor),
+            "yes" if loss.factor.sure else "no",
         ]
         for loss in losses(run)
     ]  # fmt: skip
     parts = [
-        _table(["broker", "figure", "who is better", "theirs", "taskcore's", "by"], rows)
+        _table(["broker", "figure", "who is better", "theirs", "taskcore's", "by", "in every round"], rows)
         if rows
         else "<p>In no figure of this run by more than 5%.</p>"
     ]
     shares = [
         [
             run.title(aim.ours.broker), f"{aim.ours.scenario}: {aim.ours.name}", f"{show(aim.raw.median)} {aim.raw.unit}",
-            f"{aim.share:.0%}", f"{aim.wanted:.0%}", "" if aim.share >= aim.wanted else "<b class='loud'>not yet</b>",
+            f"{aim.share.middle:.0%}", f"{aim.wanted:.0%}", "" if aim.share.middle >= aim.wanted else "<b class='loud'>not yet</b>",
         ]
         for aim in aims(run)
     ]  # fmt: skip
     if shares:
-        parts.append("<h3>Against the client library alone</h3>")
+        parts.append(
+            "<h3>Against the client library alone</h3><p>On RabbitMQ taskcore speaks to the broker without the client library "
+            "where messages are concerned, so its limit is not ours.</p>"
+        )
         parts.append(_table(["broker", "figure", "raw client", "taskcore's share", "aim", ""], shares))
     told = "Every figure in which somebody else was better by more than 5% and lost nothing, without selection."
     return _section("Where taskcore is slower", told, parts, run.machine.command)
@@ -231,9 +246,11 @@ def contestants(run: Run) -> str:
 
 
 def missing(run: Run) -> str:
-    """What was not measured, and why."""
+    """How often each was measured; what was not, and why."""
+    rounds = [[scenario, *(found.get(broker, "–") for broker in run.brokers)] for scenario, found in run.rounds()]
     rows = [[run.title(one.broker), escape(one.who), one.scenario, escape(one.why)] for one in run.skipped]
-    return _section("Not measured", "", [_table(["broker", "who", "what", "why"], rows)], "") if rows else ""
+    told = _section("Rounds", "", [_table(["", *map(run.title, run.brokers)], rounds)], "")
+    return told + (_section("Not measured", "", [_table(["broker", "who", "what", "why"], rows)], "") if rows else "")
 
 
 def again(_: Run) -> str:
@@ -271,10 +288,11 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") 
 def _cell(figure: Figure | None) -> str:
     if figure is None:
         return "–"
-    low, high = min(figure.values), max(figure.values)
-    if len(figure.values) < 2 or not figure.median:
-        return show(figure.median)
-    return f"{show(figure.median)} <span class='soft'>±{(high - low) / figure.median * 50:.0f}%</span>"
+    return f"{show(figure.median)} <span class='soft'>{spread(figure)}</span>"
+
+
+def _who(figure: Figure) -> str:
+    return f"<b>{US}</b>" if figure.who == US else escape(figure.who)
 
 
 def _loud(number: int) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from benchmarks.compare.run import RAW, US, Run
+from benchmarks.compare.run import RAW, US, Ratio, Run
 from taskcore.testing.bench import Figure
 
-__all__ = ["AIMS", "Loss", "aims", "losses"]
+__all__ = ["AIMS", "Aim", "Loss", "aims", "losses"]
 
 NOTICEABLE = 1.05  #: less than that is noise
 
@@ -24,7 +24,7 @@ class Loss(NamedTuple):
 
     ours: Figure
     theirs: Figure
-    factor: float
+    factor: Ratio
 
 
 class Aim(NamedTuple):
@@ -32,7 +32,7 @@ class Aim(NamedTuple):
 
     ours: Figure
     raw: Figure
-    share: float
+    share: Ratio
     wanted: float
 
 
@@ -40,15 +40,13 @@ def losses(run: Run) -> list[Loss]:
     """Every figure in which a peer is better by more than noise, the greatest loss first."""
     found = []
     for theirs in run.figures:
-        if theirs.who in (US, RAW) or not theirs.better:
+        if theirs.who in (US, RAW) or not theirs.better or theirs.lost:
             continue
         ours = run.find(theirs.broker, US, theirs.scenario, theirs.name)
-        if ours is None or not ours.median or not theirs.median or theirs.lost:
-            continue
-        ratio = theirs.median / ours.median if theirs.better == "more" else ours.median / theirs.median
-        if ratio > NOTICEABLE:
-            found.append(Loss(ours, theirs, ratio))
-    return sorted(found, key=lambda loss: -loss.factor)
+        factor = run.ratio(theirs, ours) if ours is not None else None
+        if ours is not None and factor is not None and factor.middle > NOTICEABLE:
+            found.append(Loss(ours, theirs, factor))
+    return sorted(found, key=lambda loss: -loss.factor.middle)
 
 
 def aims(run: Run) -> list[Aim]:
@@ -57,6 +55,7 @@ def aims(run: Run) -> list[Aim]:
     for broker, wanted in AIMS.items():
         for (scenario, name), share in wanted.items():
             ours, raw = run.find(broker, US, scenario, name), run.find(broker, RAW, scenario, name)
-            if ours is not None and raw is not None:
-                found.append(Aim(ours, raw, ours.median / raw.median, share))
+            ratio = run.ratio(ours, raw) if ours is not None and raw is not None else None
+            if ours is not None and raw is not None and ratio is not None:
+                found.append(Aim(ours, raw, ratio, share))
     return found

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
+from benchmarks.compare.report.wording import times
 from taskcore.testing.bench import show
 
 __all__ = ["Bar", "Line", "Range", "bars", "lines", "ranges", "timeline"]
@@ -18,12 +19,13 @@ ROW = 26
 
 
 class Bar(NamedTuple):
-    """One bar: a name, the values of all rounds, and a class: ``us``, ``peer`` or ``raw``."""
+    """One bar: a name, the values of all rounds, a class: ``us``, ``peer`` or ``raw``; how many times better we are."""
 
     name: str
     values: Sequence[float]
     kind: str
     note: str = ""
+    ratio: float | None = None
 
 
 class Line(NamedTuple):
@@ -46,7 +48,6 @@ class Range(NamedTuple):
 def bars(rows: Sequence[Bar], unit: str) -> str:
     """Horizontal bars from zero, the median as a number, each round as a dot."""
     top = max((max(row.values) for row in rows), default=1.0) or 1.0
-    best = max((_median(row.values) for row in rows if row.kind == "us"), default=0.0)
     room = WIDTH - LABEL - VALUE
     parts = []
     for index, row in enumerate(rows):
@@ -54,8 +55,8 @@ def bars(rows: Sequence[Bar], unit: str) -> str:
         median = _median(row.values)
         length = max(median / top * room, 1.5)
         beside = f" · {row.note}" if row.note else ""
-        if best and row.kind == "peer" and median:
-            beside = f" · {best / median:.1f}×{beside}" if best >= median else f" · {best / median:.2f}×{beside}"
+        if row.ratio is not None:
+            beside = f" · {times(row.ratio)}×{beside}"
         parts.append(
             f'<text class="name {row.kind}" x="{LABEL - 10}" y="{middle}" text-anchor="end">{escape(row.name)}</text>'
             f'<rect class="{row.kind}" x="{LABEL}" y="{y}" width="{length:.1f}" height="{ROW - 8}" rx="3"/>'

@@ -13,8 +13,8 @@ from taskcore.testing.bench.figures import Contestant, Figure, Machine, Record, 
 from taskcore.testing.bench.ground import FULL, QUICK, Ground, NotHere, Size
 from taskcore.testing.bench.machine import describe_machine
 from taskcore.testing.bench.progress import printed, quiet_logs
-from taskcore.testing.bench.running import Progress, Tell, measure, measure_on, plain, show
-from taskcore.testing.bench.scenarios import SCENARIOS, chosen
+from taskcore.testing.bench.running import Progress, Tell, measure, measure_on, measure_one, plain, show
+from taskcore.testing.bench.scenarios import SCENARIOS, Scenario, chosen, limit_of
 from taskcore.testing.bench.table import table_of
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "NotHere",
     "Progress",
     "Record",
+    "Scenario",
     "Size",
     "Skipped",
     "Tell",
@@ -37,8 +38,10 @@ __all__ = [
     "describe_machine",
     "encode_line",
     "ground_on",
+    "limit_of",
     "measure",
     "measure_on",
+    "measure_one",
     "named_ground",
     "plain",
     "printed",

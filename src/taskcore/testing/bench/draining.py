@@ -60,16 +60,19 @@ async def draining(ground: Ground) -> list[Figure]:
     for number in numbers:
         runs = [await drain(ground, jobs, processes=number) for _ in range(ground.size.rounds)]
         name = f"{number} process{'es' if number > 1 else ''}"
-        facts = {key: sum(run.account[key] for run in runs) for key in ("lost", "duplicated")} | {"jobs": jobs}
-        figures.append(ground.figure("drain", name, "jobs/s", tuple(run.rate for run in runs), facts=facts))
+        figures.append(ground.figure("drain", name, "jobs/s", tuple(run.rate for run in runs), facts=_account(runs)))
         if number == 1:
             figures += _costs(ground, runs)
     if ground.store != "none":
         runs = [await drain(ground, jobs // 2, task="bench.answer") for _ in range(ground.size.rounds)]
-        lost = sum(run.account["lost"] for run in runs)
         rates = tuple(run.rate for run in runs)
-        figures.append(ground.figure("drain", "with results", "jobs/s", rates, facts={"lost": lost, "jobs": jobs // 2}))
+        figures.append(ground.figure("drain", "with results", "jobs/s", rates, facts=_account(runs)))
     return figures
+
+
+def _account(runs: list[Drained]) -> dict[str, int]:
+    """Jobs of all rounds together, and what became of them."""
+    return {key: sum(run.account[key] for run in runs) for key in ("jobs", "lost", "duplicated")}
 
 
 def _costs(ground: Ground, runs: list[Drained]) -> list[Figure]:
@@ -90,12 +93,8 @@ async def retry_storm(ground: Ground) -> list[Figure]:
     pilot = await drain(ground, PILOT, task="bench.failing")
     jobs = max(min(int(pilot.rate * ground.size.seconds), 20_000) // 100, 1) * 100
     runs = [await drain(ground, jobs, task="bench.failing") for _ in range(ground.size.rounds)]
-    facts = {key: sum(run.account[key] for run in runs) for key in ("lost", "duplicated")} | {"jobs": jobs}
-    return [
-        ground.figure(
-            "retries", "each fails twice, then succeeds", "jobs/s", tuple(run.rate for run in runs), facts=facts
-        )
-    ]
+    rates = tuple(run.rate for run in runs)
+    return [ground.figure("retries", "each fails twice, then succeeds", "jobs/s", rates, facts=_account(runs))]
 
 
 async def backlog(ground: Ground) -> list[Figure]:

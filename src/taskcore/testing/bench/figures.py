@@ -36,7 +36,9 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     :param who: ``"taskcore"``, ``"raw client"``, or a peer's name.
     :param scenario: the part of the run, such as ``"drain"``; ``name`` says which of its figures.
     :param better: whether more is better, or less; empty for what is only told.
-    :param facts: numbers beside it: how many jobs, how many of them lost, the timeline …
+    :param facts: numbers beside it: how many jobs in all, how many of them lost, the timeline …
+    :param round: in which round of a run it was measured, from 1; 0: nobody tells.
+    :param at: seconds from the beginning of the run.
     """
 
     broker: str
@@ -47,6 +49,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     values: tuple[float, ...]
     better: Better = "more"
     facts: dict[str, Any] = {}
+    round: int = 0
+    at: float = 0.0
 
     @property
     def median(self) -> float:

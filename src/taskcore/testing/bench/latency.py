@@ -40,7 +40,7 @@ async def open_loop(ground: Ground) -> list[Figure]:
             jobs = int(rate * seconds) + WARM_UP
             await app.tasks["bench.noop"].enqueue(payload(jobs))
             await crew.count_to(1, within=60.0)  # from here on somebody works
-            sender_late = await arrive(app, rate, jobs)
+            sender_late = await arrive(app, rate, jobs, works_here=ground.is_local)
             await crew.count_to(jobs + 1, within=60.0)
             report = await crew.dismiss()
         await ground.clean_up()
@@ -59,15 +59,17 @@ async def open_loop(ground: Ground) -> list[Figure]:
     return figures
 
 
-async def arrive(app: App, rate: float, jobs: int) -> list[float]:
-    """Send jobs at fixed times; how late each was handed to ``enqueue``, in seconds."""
+async def arrive(app: App, rate: float, jobs: int, *, works_here: bool = False) -> list[float]:
+    """Send jobs at fixed times; how late each was handed to ``enqueue``, in seconds.
+
+    :param works_here: the worker lives in this event loop, which must not be held up therefore.
+    """
     task = app.tasks["bench.noop"]
     under_way = 0
     late: list[float] = []
 
     async def send(number: int, due: float) -> None:
         nonlocal under_way
-        under_way += 1
         late.append(time.monotonic() - due)
         await task.enqueue(payload(number, due=due))
         under_way -= 1
@@ -76,13 +78,16 @@ async def arrive(app: App, rate: float, jobs: int) -> list[float]:
     async with anyio.create_task_group() as group:
         for number in range(jobs):
             due = start + number / rate
+            if under_way:
+                await anyio.lowlevel.checkpoint()  # also when this loop is late, or they would wait for its end
             while (left := due - time.monotonic()) > 0:
                 if left > CLOSE:
                     await anyio.sleep(left - CLOSE)
-                elif under_way:
+                elif under_way or works_here:
                     await anyio.lowlevel.checkpoint()
                 elif left > SPIN:  # nobody else has anything to do in this loop, whose own clock counts in milliseconds
                     time.sleep(left - SPIN)  # noqa: ASYNC251
+            under_way += 1  # from here on, and not from when it begins: it begins only when this loop lets others run
             group.start_soon(send, number, due)
     return late
 

@@ -7,18 +7,22 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias
 
+import anyio
+
 from taskcore.errors import BrokerUnavailable, FeatureRefused
 from taskcore.logs import logger
 from taskcore.testing.bench.figures import Figure, Skipped
 from taskcore.testing.bench.ground import Ground, NotHere
-from taskcore.testing.bench.scenarios import Scenario
+from taskcore.testing.bench.scenarios import Scenario, limit_of
 
-__all__ = ["Progress", "Tell", "measure", "measure_on", "plain", "show"]
+__all__ = ["Progress", "Tell", "measure", "measure_on", "measure_one", "plain", "show"]
 
 
 Tell: TypeAlias = Callable[[Figure | Skipped], None]
 
 log = logger("taskcore.testing.bench")
+
+CLEANING = 30.0  #: seconds that deleting the queues of a scenario may take
 
 
 class Progress(Protocol):
@@ -64,17 +68,23 @@ async def measure_on(
     for number, (name, scenario) in enumerate(scenarios.items()):
         progress.begins(ground.broker, name, done + number, all)
         start = time.monotonic()
-        records = await _one(ground, name, scenario)
+        records = await measure_one(ground, name, scenario)
         progress.ends(ground.broker, name, time.monotonic() - start, _outcome(records))
         for record in records:
             tell(record)
 
 
-async def _one(ground: Ground, name: str, scenario: Scenario) -> list[Figure | Skipped]:
-    """One scenario. What goes wrong in it is a finding, told in its place; the next ones are measured all the same."""
+async def measure_one(
+    ground: Ground, name: str, scenario: Scenario, *, within: float | None = None
+) -> list[Figure | Skipped]:
+    """One scenario. What goes wrong in it is a finding, told in its place; the next ones are measured all the same.
+
+    :param within: seconds that it may take; it is ended when they are over. By default what :func:`limit_of` says.
+    """
     records: list[Figure | Skipped] = []
+    limit = limit_of(name, ground.size.rounds) if within is None else within
     try:
-        records += await scenario(ground)
+        records += await _within(limit, scenario, ground)
     except (NotHere, FeatureRefused) as error:
         records.append(Skipped(broker=ground.broker, who="taskcore", scenario=name, why=plain(error)))
     except Exception as error:
@@ -84,8 +94,17 @@ async def _one(ground: Ground, name: str, scenario: Scenario) -> list[Figure | S
         records.append(Skipped(broker=ground.broker, who="taskcore", scenario=name, why=f"failed: {plain(error)}"))
         if ground.server is not None:
             await ground.server.start()  # it may have been killed in the middle
-    await ground.clean_up()
+    with anyio.move_on_after(CLEANING) as scope:
+        await ground.clean_up()
+    if scope.cancelled_caught:
+        log.warning("%s on %s: its queues could not be deleted within %g s", name, ground.broker, CLEANING)
     return records
+
+
+async def _within(limit: float, scenario: Scenario, ground: Ground) -> list[Figure]:
+    with anyio.move_on_after(limit):
+        return await scenario(ground)
+    raise TimeoutError(f"it was not done after {limit:g} s, and was ended")
 
 
 def plain(error: BaseException) -> str:

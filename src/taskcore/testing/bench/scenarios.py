@@ -9,7 +9,7 @@ from taskcore.testing.bench import costs, draining, enqueueing, latency, recover
 from taskcore.testing.bench.figures import Figure
 from taskcore.testing.bench.ground import Ground
 
-__all__ = ["SCENARIOS", "Scenario", "chosen"]
+__all__ = ["SCENARIOS", "Scenario", "chosen", "limit_of"]
 
 Scenario: TypeAlias = Callable[[Ground], Awaitable[list[Figure]]]
 
@@ -28,6 +28,15 @@ SCENARIOS: Mapping[str, Scenario] = {
     "storage": costs.storage,
     "backlog": draining.backlog,
 }
+
+
+LIMIT = 120.0  #: seconds that a scenario may take on one broker, for one round
+LIMITS: Mapping[str, float] = {"drain": 300.0, "backlog": 600.0}
+
+
+def limit_of(scenario: str, rounds: int = 1) -> float:
+    """Seconds after which a scenario is ended, and reported as not done: far more than it takes where all is well."""
+    return LIMITS.get(scenario, LIMIT) * max(rounds, 1)
 
 
 def chosen(names: Sequence[str], *, backlog: int) -> dict[str, Scenario]:

@@ -53,7 +53,7 @@ def _lost(figures: Sequence[Figure]) -> list[str]:
     if not counted:
         return []
     lost = [figure for figure in counted if figure.lost]
-    jobs = sum(int(figure.facts.get("jobs", figure.facts.get("sent", 0))) * len(figure.values) for figure in counted)
+    jobs = sum(int(figure.facts.get("jobs", figure.facts.get("sent", 0))) for figure in counted)
     if not lost:
         return [f"lost: none of {jobs:,} jobs, counted from their ids"]
     return [f"LOST: {figure.lost} jobs on {figure.broker}, {figure.scenario}: {figure.name}" for figure in lost]

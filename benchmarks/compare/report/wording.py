@@ -1,0 +1,46 @@
+"""How numbers are written, in both reports alike."""
+
+from __future__ import annotations
+
+from benchmarks.compare.run import Ratio
+from taskcore.testing.bench import Figure
+
+__all__ = ["factor", "spread", "times", "took"]
+
+
+def times(ratio: float) -> str:
+    """A ratio with as many digits as mean something: 0.853, 1.13, 4.9, 170."""
+    return (
+        f"{ratio:.3f}"
+        if ratio < 0.1
+        else f"{ratio:.2f}"
+        if ratio < 2
+        else f"{ratio:.1f}"
+        if ratio < 10
+        else f"{ratio:,.0f}"
+    )
+
+
+def factor(ratio: Ratio) -> str:
+    """How many times, and between which values in the rounds."""
+    low, middle, high = times(ratio.low), times(ratio.middle), times(ratio.high)
+    return f"{middle} ×" if low == high else f"{middle} × ({low} … {high})"
+
+
+def spread(figure: Figure) -> str:
+    """Half of the spread between rounds, in percent of the median; nothing if there was one round."""
+    if len(figure.values) < 2 or not figure.median:
+        return ""
+    return f"±{(max(figure.values) - min(figure.values)) / figure.median * 50:.0f}%"
+
+
+def took(figure: Figure) -> str:
+    """Seconds until all was well after a kill: median, and the longest if it took longer in one of the rounds."""
+    if figure.lost and "waited" in figure.facts:
+        return f"not all after {figure.facts['waited']:g} s"
+    longest = max(figure.values)
+    return (
+        f"{figure.median:.2f} s"
+        if longest < figure.median + 0.01
+        else f"{figure.median:.2f} s (at most {longest:.2f} s)"
+    )

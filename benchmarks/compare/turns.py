@@ -1,0 +1,93 @@
+"""Whose turn it is: each scenario goes once around everybody before any goes around again, until the time is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+__all__ = ["GUESSED", "Turn", "Turns", "guess", "share"]
+
+RESERVE = 1.15  #: a turn is begun if it would fit even when it takes that much longer than the last one
+ONCE = frozenset({"backlog"})  #: says nothing new when it is repeated, and takes longest
+
+
+class Guess(NamedTuple):
+    """Seconds that one turn of a scenario takes before anybody knows it: us, each peer, the raw client."""
+
+    ours: float
+    peer: float = 0.0
+    raw: float = 0.0
+
+
+GUESSED: Mapping[str, Guess] = {
+    "enqueue": Guess(5, 3, 3),
+    "drain": Guess(14, 8, 3),
+    "latency": Guess(16, 11),
+    "results": Guess(5, 6),
+    "payloads": Guess(5),
+    "scheduled": Guess(6),
+    "retries": Guess(6),
+    "keys": Guess(6),
+    "worker killed": Guess(9, 14),
+    "broker killed": Guess(13),
+    "idle": Guess(12),
+    "storage": Guess(9),
+    "backlog": Guess(40),
+}
+UNKNOWN = Guess(10, 10, 3)
+
+
+def guess(scenario: str, *, peers: int, raw: bool, ours: bool = True) -> float:
+    """Seconds that one turn of a scenario may take with so many contestants."""
+    one = GUESSED.get(scenario, UNKNOWN)
+    return one.ours * ours + one.peer * peers + one.raw * raw
+
+
+def share(left: float, weights: Sequence[float]) -> float:
+    """How much of the time that is left the first of several brokers may use."""
+    return left * weights[0] / (sum(weights) or 1.0)
+
+
+class Turn(NamedTuple):
+    """A scenario, and which round of it this is, from 1."""
+
+    scenario: str
+    round: int
+
+
+class Turns:
+    """The plan for one broker. It learns from each turn how long the next one of that scenario will take.
+
+    :param guesses: scenario → seconds of one turn, in the order in which they are wanted.
+    :param rounds: how many turns each scenario is to have.
+    :param until: when the time is over; the clock is the caller's.
+    """
+
+    def __init__(self, guesses: Mapping[str, float], rounds: int, until: float = math.inf) -> None:
+        self.until = until
+        self.wanted = {name: 1 if name in ONCE else rounds for name in guesses}
+        self.done = dict.fromkeys(guesses, 0)
+        self._seconds = dict(guesses)
+
+    def next(self, now: float) -> Turn | None:
+        """The next turn: of those that still fit, the scenario that has had the fewest."""
+        fits = [
+            name
+            for name, wanted in self.wanted.items()
+            if self.done[name] < wanted and now + self._seconds[name] * RESERVE <= self.until
+        ]
+        if not fits:
+            return None
+        name = min(fits, key=lambda one: self.done[one])  # the first of several
+        return Turn(name, self.done[name] + 1)
+
+    def took(self, turn: Turn, seconds: float) -> None:
+        """A turn is over."""
+        self.done[turn.scenario] = turn.round
+        self._seconds[turn.scenario] = seconds
+
+    @property
+    def left(self) -> dict[str, tuple[int, int]]:
+        """What there was no time for: scenario → turns that it had, turns that it was to have."""
+        return {name: (self.done[name], wanted) for name, wanted in self.wanted.items() if self.done[name] < wanted}
