@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, ClassVar
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
@@ -29,6 +31,7 @@ from taskcore.testing.bench import (
     describe_machine,
     encode_line,
     measure,
+    measure_one,
     printed,
     private_ground,
     show,
@@ -36,6 +39,7 @@ from taskcore.testing.bench import (
 )
 from taskcore.testing.bench import brokers as brokers_module
 from taskcore.testing.bench.figures import percentile
+from taskcore.testing.bench.latency import arrive
 from taskcore.testing.bench.ledger import Ledger, account
 from taskcore.testing.bench.proc import cpu_of, folder_size, has_proc, memory_of
 from taskcore.testing.bench.tally import Tally, number_of, payload
@@ -234,6 +238,41 @@ async def test_a_scenario_that_fails_is_told_and_the_next_goes_on(caplog):
     assert isinstance(records[0], Skipped)
     assert records[0].why == "failed: only 3 of 5 jobs have run within 1 s"
     assert "bad on memory failed" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_a_scenario_that_does_not_end_is_ended_and_told():
+    """Its limit is over, so it is a failure like any other, and the run goes on."""
+
+    async def endless(ground: Ground) -> list[Figure]:
+        await anyio.sleep_forever()
+        return []
+
+    async with private_ground("memory", TINY) as ground:
+        [record] = await measure_one(ground, "endless", endless, within=0.01)
+    assert isinstance(record, Skipped)
+    assert record.why == "failed: it was not done after 0.01 s, and was ended"
+
+
+class Nowhere:
+    """An app whose tasks are sent nowhere."""
+
+    tasks: ClassVar[dict[str, Nowhere]] = {}
+
+    async def enqueue(self, data: str) -> None:
+        """Take a moment."""
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("works_here", [False, True])
+async def test_the_open_loop_lets_the_jobs_run_that_it_has_started(works_here):
+    """A sender that only looks at the clock measures itself: the first job would begin when the last one is due."""
+    app: Any = Nowhere()
+    app.tasks["bench.noop"] = app
+    late = await arrive(app, 2_000.0, 2_000, works_here=works_here)
+    assert len(late) == 2_000
+    assert late[0] < 0.9  # and not the whole second; a hundredth is usual on a machine that does much else
 
 
 @pytest.mark.anyio

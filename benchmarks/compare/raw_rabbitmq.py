@@ -1,12 +1,14 @@
-"""RabbitMQ by aiormq: quorum queue, persistent, windows of a thousand confirms, multiple acks."""
+"""RabbitMQ by aiormq: quorum queue, persistent, frames packed by hand, a thousand confirms in flight, multiple acks."""
 
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from typing import Any
 
 import aiormq
+from aiormq.channel import ChannelFrame
 
 from benchmarks.compare.raw import PAYLOAD
 
@@ -19,8 +21,8 @@ class RawRabbit:
     """Two channels of one connection."""
 
     how = (
-        "aiormq, quorum queue, persistent: confirms awaited singly; 1,000 in flight; "
-        "prefetch 1,000, acknowledged in hundreds"
+        "aiormq, quorum queue, persistent: confirms awaited singly; bulk: frames packed by hand, 1,000 in flight, "
+        "twice as fast as its own publish; drain: prefetch 1,000, a callback each, acknowledged in hundreds"
     )
     verbs = ("one", "bulk", "drain")
 
@@ -61,8 +63,25 @@ class RawRabbit:
     async def _fill(self, jobs: int) -> float:
         start = time.perf_counter()
         for _ in range(jobs // WINDOW):
-            await asyncio.gather(*(self._publish() for _ in range(WINDOW)))
+            await self._window()
         return time.perf_counter() - start
+
+    async def _window(self) -> None:
+        """What aiormq writes for so many publishes, in one piece on its write queue; then all of their confirms."""
+        channel, loop, waiting, out = self.sending, asyncio.get_running_loop(), [], bytearray()
+        method = struct.pack(">HHHB", 60, 40, 0, 0) + bytes((len(NAME),)) + NAME.encode() + b"\x00"
+        header = struct.pack(">HHQH", 60, 0, len(PAYLOAD), 1 << 12) + b"\x02"
+        frames = b"".join(
+            struct.pack(">BHI", kind, channel.number, len(content)) + content + b"\xce"
+            for kind, content in ((1, method), (2, header), (3, PAYLOAD))
+        )
+        async with channel.lock:
+            for _ in range(WINDOW):
+                channel.delivery_tag += 1
+                waiting.append(channel.confirmations.setdefault(channel.delivery_tag, loop.create_future()))
+                out += frames
+            await channel.write_queue.put(ChannelFrame(payload=bytes(out), should_close=False))
+        await asyncio.gather(*waiting)
 
     async def drain(self, jobs: int) -> float:
         """Acknowledge up to every hundredth."""

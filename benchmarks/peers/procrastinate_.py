@@ -15,8 +15,9 @@ PEER = ruler.Peer(
     brokers=["postgresql"],
     command=["{python}", "procrastinate_.py", "work"],
     slots=100,
-    settings="concurrency 100, LISTEN/NOTIFY, successful jobs deleted, bulk by batch_defer_async, pool of up to 20 connections.",
-    source="https://procrastinate.readthedocs.io/en/stable/howto/production/concurrency.html",
+    settings="concurrency 100, LISTEN/NOTIFY, successful jobs deleted, bulk by batch_defer_async, pool of up to 20 connections; "
+    "stalled jobs are looked for and retried while workers are killed, as its documentation shows.",
+    source="https://procrastinate.readthedocs.io/en/stable/howto/production/retry_stalled_jobs.html",
     guarantee="at least once, if the program itself retries stalled jobs",
 )
 app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=ruler.URL, min_size=1, max_size=20))
@@ -52,10 +53,21 @@ class Adapter(ruler.Adapter):
 
 async def work():
     """One worker."""
-    async with app.open_async():
+    beats = {"update_heartbeat_interval": ruler.LEASE / 5, "stalled_worker_timeout": ruler.LEASE} if ruler.LEASE else {}
+    async with app.open_async(), asyncio.TaskGroup() as group:
+        if ruler.LEASE:
+            group.create_task(retry_stalled())
         await app.run_worker_async(
-            queues=[ruler.QUEUE], concurrency=100, delete_jobs="successful", install_signal_handlers=False
+            queues=[ruler.QUEUE], concurrency=100, delete_jobs="successful", install_signal_handlers=False, **beats
         )
+
+
+async def retry_stalled():
+    """Jobs of workers whose heart has stopped go back into the queue. The library leaves it to the program to ask."""
+    while True:
+        for stalled in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=ruler.LEASE):
+            await app.job_manager.retry_job(stalled)
+        await asyncio.sleep(1)
 
 
 if __name__ == "__main__":

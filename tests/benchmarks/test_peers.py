@@ -133,12 +133,17 @@ def test_a_drain_counts_every_id(toy):
 
 
 def test_latency_counts_from_the_intended_time(toy):
-    """Percentiles in order, and as many values as jobs after the warm-up."""
+    """Percentiles in order at each rate, as many values as jobs after the warm-up, p99.9 only of a thousand."""
     figures = toy.part("latency")
-    assert [figure["name"] for figure in figures] == [f"100/s, p{percent}" for percent in (50, 90, 95, 99)]
-    assert figures[0]["facts"]["measured"] == 50
-    values = [figure["values"][0] for figure in figures]
-    assert values == sorted(values)
+    low, high = (
+        [f"100/s, p{percent}" for percent in (50, 90, 95, 99)],
+        [f"1000/s, p{percent}" for percent in (50, 90, 95, 99, 99.9)],
+    )
+    assert [figure["name"] for figure in figures] == low + high
+    assert [figure["facts"]["measured"] for figure in figures] == [50] * 4 + [1_000] * 5
+    for names in (low, high):
+        values = [figure["values"][0] for figure in figures if figure["name"] in names]
+        assert values == sorted(values)
 
 
 def test_round_trips(toy):
@@ -169,6 +174,15 @@ def test_a_worker_that_ends_is_a_failure_with_its_words(toy, monkeypatch):
     (measuring.HERE / "toy_.py").write_text(TOY.replace("def work():", "def work():\n    raise OSError('no disk')"))
     with pytest.raises(PeerFailed, match="no disk"):
         toy.part("drain")
+
+
+def test_a_part_that_takes_too_long_is_ended(toy):
+    """A worker that never works cannot hold up a run."""
+    (measuring.HERE / "toy_.py").write_text(TOY.replace("def work():", "def work():\n    time.sleep(600)"))
+    with pytest.raises(PeerFailed, match="of 200 jobs after"):
+        toy.part("drain", within=3.0)
+    with pytest.raises(PeerFailed, match="its time was over"):
+        toy.part("drain", within=0.0)
 
 
 def test_one_peer_can_run_alone(tmp_path, monkeypatch, capsys):

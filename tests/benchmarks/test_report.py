@@ -12,7 +12,8 @@ import pytest
 from benchmarks.compare.report import write_report
 from benchmarks.compare.report.slower import aims, losses
 from benchmarks.compare.report.svg import Bar, Line, Range, bars, lines, ranges, timeline
-from benchmarks.compare.run import RAW, US, Run
+from benchmarks.compare.report.wording import factor, spread, took
+from benchmarks.compare.run import RAW, US, Ratio, Run, public
 from taskcore.testing.bench import Contestant, Figure, Machine, Record, Skipped, encode_line
 
 MACHINE = Machine(
@@ -37,22 +38,22 @@ def records() -> list[Record]:
         made.append(figure)
 
     for broker in ("redis", "nats"):
-        for who, factor in ((RAW, 3.0), (US, 1.0), ("Quick & Co", 0.1), ("Lossy", 2.0)):
+        for who, times in ((RAW, 3.0), (US, 1.0), ("Quick & Co", 0.1), ("Lossy", 2.0)):
             lost = 7 if who == "Lossy" else 0
             counts = {"lost": lost, "duplicated": 0, "jobs": 100}
-            base = 50_000 * factor
+            base = 50_000 * times
             add(broker, who, "drain", "1 process", "jobs/s", (base, base * 1.1, base * 0.9), **counts)
-            add(broker, who, "enqueue", "one awaited", "jobs/s", (9_000 * factor,))
-            add(broker, who, "enqueue", "bulk", "jobs/s", (90_000 * factor,))
+            add(broker, who, "enqueue", "one awaited", "jobs/s", (9_000 * times,))
+            add(broker, who, "enqueue", "bulk", "jobs/s", (90_000 * times,))
             if who == RAW:
                 continue
-            add(broker, who, "cost", "worker CPU", "µs/job", (10 / factor,), "less")
-            add(broker, who, "cost", "broker CPU", "µs/job", (8 / factor,), "less")
+            add(broker, who, "cost", "worker CPU", "µs/job", (10 / times,), "less")
+            add(broker, who, "cost", "broker CPU", "µs/job", (8 / times,), "less")
             faster = 0.5 if who == "Quick & Co" else 1.0
             for percent, value in ((50, 1.0), (95, 1.5), (99, 3.0)):
                 curve = {"curve": [0.5 + one / 50 for one in range(101)], "measured": 2_000} if percent == 50 else {}
                 add(broker, who, "latency", f"50/s, p{percent}", "ms", (value * faster,), "less", rate=50.0, **curve)
-            add(broker, who, "results", "round trips, 100 at once", "jobs/s", (2_000 * factor,))
+            add(broker, who, "results", "round trips, 100 at once", "jobs/s", (2_000 * times,))
             killed = {"sent": 100, "lost": lost, "duplicated": 1, "in_hand": 5, "waited": 20.0}
             shape = {"timeline": [5, 9, 0, 0, 12], "bin": 0.1, "from": -0.2} if who == US else {}
             add(broker, who, "worker killed", "all jobs have ended after", "s", (5.5,), "less", **killed, **shape)
@@ -116,7 +117,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(written):
     assert tags.headings == [
         "Drain", "Killed", "Enqueue", "Latency", "Results", "More processes", "What it costs",
         "All of taskcore's figures, broker by broker", "Where taskcore is slower", "Settings of everybody",
-        "Not measured",
+        "Rounds", "Not measured",
         "Repeat it",
     ]  # fmt: skip
     assert "Abacus &lt;9&gt;" in text
@@ -150,15 +151,16 @@ def test_where_others_are_better_is_found_without_selection():
     assert found
     assert {loss.theirs.who for loss in found if loss.ours.scenario == "latency"} == {"Quick & Co"}
     assert not [loss for loss in found if loss.theirs.lost or loss.theirs.who == RAW]
-    assert [loss.factor for loss in found] == sorted((loss.factor for loss in found), reverse=True)
-    assert all(loss.factor > 1.05 for loss in found)
+    factors = [loss.factor.middle for loss in found]
+    assert factors == sorted(factors, reverse=True)
+    assert all(factor > 1.05 for factor in factors)
 
 
 def test_the_share_of_the_ceiling_is_compared_with_the_aim():
     """A third of the raw client is below the aim of half of it, and said to be."""
     run = Run(records())
     drains = [aim for aim in aims(run) if aim.ours.scenario == "drain"]
-    assert [(aim.ours.broker, round(aim.share, 2), aim.wanted) for aim in drains] == [
+    assert [(aim.ours.broker, round(aim.share.middle, 2), aim.wanted) for aim in drains] == [
         ("redis", 0.33, 0.5),
         ("nats", 0.33, 0.5),
     ]
@@ -215,3 +217,91 @@ def test_plots_of_odd_numbers(plot):
     """Zeros, single values, equal values: still a picture."""
     ET.fromstring(plot)
     assert "nan" not in plot
+
+
+# ── rounds ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def one_round(number: int, who: str, value: float, better: str = "more", **facts: object) -> Figure:
+    """What a run writes down in one round."""
+    return Figure(
+        broker="redis", who=who, scenario="drain", name="1 process", unit="jobs/s", values=(value,), better=better,
+        facts=facts, round=number, at=60.0 * number,
+    )  # fmt: skip
+
+
+def test_rounds_are_one_figure_whose_counts_are_added_up():
+    """Nothing that was lost in one round is hidden by another."""
+    rounds = [one_round(number, US, 10.0 * number, jobs=100, lost=number - 1, curve=[number]) for number in (1, 2, 3)]
+    [figure] = Run([MACHINE, *rounds]).figures
+    assert figure.values == (10.0, 20.0, 30.0)
+    assert figure.facts == {"jobs": 300, "lost": 3, "curve": [1], "rounds": [1, 2, 3]}
+
+
+def test_a_ratio_compares_neighbours_in_time():
+    """A machine that was slow in one round was so for both; who missed a round is compared in those that he had."""
+    ours = [one_round(number, US, value) for number, value in ((1, 100.0), (2, 10.0), (3, 120.0))]
+    theirs = [one_round(number, "Celery", value) for number, value in ((2, 5.0), (3, 40.0))]
+    run = Run([MACHINE, *ours, *theirs])
+    us, celery = run.figures
+    assert run.ratio(us, celery) == Ratio(2.5, 2.0, 3.0)
+    assert run.ratio(us, celery).sure
+    assert run.ratio(celery, us).high < 1
+
+
+def test_less_is_better_where_it_is():
+    """A latency of one is three times better than one of three."""
+    run = Run([MACHINE, one_round(1, US, 1.0, "less"), one_round(1, "Celery", 3.0, "less")])
+    us, celery = run.figures
+    assert run.ratio(us, celery) == Ratio(3.0, 3.0, 3.0)
+    assert run.ratio(us, run.figures[0]).sure is False
+
+
+def test_a_ratio_to_nothing_is_none():
+    """A zero divides nothing."""
+    run = Run([MACHINE, one_round(1, US, 1.0), one_round(1, "Celery", 0.0)])
+    us, celery = run.figures
+    assert run.ratio(us, celery) is None
+
+
+def test_a_run_that_was_stopped_says_so_and_how_long_it_lasted():
+    """The header is made from what is there: the last figure's time, if nobody wrote the end."""
+    begun = Machine(**{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"seconds": 0.0})
+    run = Run([begun, one_round(9, US, 1.0)])
+    assert run.lasted == "9 minutes, stopped before its end"
+    assert Run([MACHINE, one_round(9, US, 1.0)]).lasted == "10 minutes"
+    assert Run([begun]).lasted == "stopped before its end"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python -m benchmarks.compare --out /home/somebody/x --docs",
+        "python -m benchmarks.compare --out=/home/somebody/x --docs",
+        "python -m benchmarks.compare --out '/home/some body/x' --docs",
+    ],
+)
+def test_the_command_has_no_path_of_the_machine(command):
+    """Where the result went is nobody's business."""
+    assert public(command) == "python -m benchmarks.compare --docs"
+    machine = Machine(**{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"command": command})
+    assert Run([machine]).machine.command == "python -m benchmarks.compare --docs"
+
+
+def test_rounds_are_told_for_each_broker():
+    """Also where some had fewer."""
+    run = Run([MACHINE, one_round(1, US, 1.0), one_round(2, US, 1.0), one_round(1, "Celery", 1.0)])
+    assert run.rounds() == [("drain", {"redis": "1–2"})]
+
+
+def test_numbers_are_written_alike_everywhere():
+    """A ratio with the rounds' own, a spread in percent, and what took longest."""
+    assert factor(Ratio(4.94, 4.6, 12.2)) == "4.9 × (4.6 … 12)"
+    assert factor(Ratio(1.0, 1.0, 1.0)) == "1.00 ×"
+    assert factor(Ratio(0.05, 0.05, 0.05)) == "0.050 ×"
+    run = Run([MACHINE, one_round(1, US, 90.0), one_round(2, US, 110.0), one_round(3, US, 100.0)])
+    assert spread(run.figures[0]) == "±10%"
+    assert took(run.figures[0]) == "100.00 s (at most 110.00 s)"
+    lost = Run([MACHINE, one_round(1, US, 15.0, lost=2, waited=15.0)])
+    assert took(lost.figures[0]) == "not all after 15 s"
+    assert spread(lost.figures[0]) == ""

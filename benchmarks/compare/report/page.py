@@ -220,8 +220,8 @@ def slower(run: Run) -> str:
     ]  # fmt: skip
     if shares:
         parts.append(
-            "<h3>Against the client library alone</h3><p>On RabbitMQ taskcore speaks to the broker without the client library "
-            "where messages are concerned, so its limit is not ours.</p>"
+            "<h3>Against the client library alone</h3><p>On RabbitMQ deliveries do not pass through the client library, so "
+            "draining can be faster than it.</p>"
         )
         parts.append(_table(["broker", "figure", "raw client", "taskcore's share", "aim", ""], shares))
     told = "Every figure in which somebody else was better by more than 5% and lost nothing, without selection."

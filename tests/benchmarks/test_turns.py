@@ -1,0 +1,241 @@
+"""The plan of a run: whose turn it is, what fits into the time, what happens to those who never end."""
+
+from __future__ import annotations
+
+import math
+
+import anyio
+import pytest
+
+from benchmarks.compare import session as session_module
+from benchmarks.compare.contenders import Contender
+from benchmarks.compare.limited import LeftBehind, Limited
+from benchmarks.compare.peers import Installed
+from benchmarks.compare.session import Plan, Session
+from benchmarks.compare.turns import GUESSED, Turns, guess, share
+from taskcore.testing.bench import FULL, SCENARIOS, Figure, Record, Skipped
+
+
+def play(turns: Turns, seconds: dict[str, float]) -> tuple[list[str], float]:
+    """All turns in their order, each as long as that; when the last one ended."""
+    now, order = 0.0, []
+    while (turn := turns.next(now)) is not None:
+        order.append(f"{turn.scenario} {turn.round}")
+        now += seconds[turn.scenario]
+        turns.took(turn, seconds[turn.scenario])
+    return order, now
+
+
+# ── turns ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_scenario_has_its_first_round_before_any_has_its_second():
+    """So that a run that is stopped has something of everything."""
+    order, _ = play(Turns({"enqueue": 1, "drain": 1}, 2), {"enqueue": 1, "drain": 1})
+    assert order == ["enqueue 1", "drain 1", "enqueue 2", "drain 2"]
+
+
+def test_the_long_queue_is_measured_once():
+    """It takes longest, and says nothing new when it is repeated."""
+    order, _ = play(Turns({"enqueue": 1, "backlog": 1}, 3), {"enqueue": 1, "backlog": 50})
+    assert order == ["enqueue 1", "backlog 1", "enqueue 2", "enqueue 3"]
+
+
+def test_what_does_not_fit_is_left_out_and_told():
+    """A scenario that takes too long for what is left gives way to shorter ones, and the end is kept."""
+    turns = Turns({"drain": 10, "latency": 10, "keys": 1}, 3, until=60)
+    order, end = play(turns, {"drain": 10, "latency": 25, "keys": 1})
+    assert order == ["drain 1", "latency 1", "keys 1", "drain 2", "keys 2", "drain 3", "keys 3"]
+    assert end == 58
+    assert turns.left == {"latency": (1, 3)}
+
+
+def test_a_turn_is_as_long_as_the_last_one_was():
+    """What was guessed counts only until somebody knows."""
+    turns = Turns({"drain": 1}, 3, until=100)
+    first = turns.next(0)
+    assert first is not None
+    turns.took(first, 60)
+    assert turns.next(60) is None
+    assert turns.left == {"drain": (1, 3)}
+
+
+def test_without_time_nothing_is_begun():
+    """Not even a first round."""
+    turns = Turns({"drain": 10}, 1, until=5)
+    assert turns.next(0) is None
+    assert turns.left == {"drain": (0, 1)}
+
+
+def test_brokers_share_the_time_by_what_they_have_to_do():
+    """The first of them has its share; what it does not use is there for the others."""
+    assert share(100, [1, 3]) == 25
+    assert share(80, [3]) == 80
+    assert share(10, [0.0, 0.0]) == 0
+
+
+def test_every_scenario_has_a_guess():
+    """Otherwise a budget would be planned with a number that fits none."""
+    assert set(SCENARIOS) == set(GUESSED)
+    assert guess("drain", peers=2, raw=True) > guess("drain", peers=1, raw=True) > guess("drain", peers=1, raw=False)
+    assert guess("drain", peers=1, raw=False, ours=False) < guess("drain", peers=1, raw=False)
+
+
+# ── the outer limit ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.anyio
+async def test_what_ends_in_time_has_its_result_and_its_error():
+    """As if it had been awaited."""
+
+    async def fine() -> int:
+        return 3
+
+    async def bad() -> int:
+        raise LookupError("no such queue")
+
+    async with anyio.create_task_group() as group:
+        limited = Limited(group)
+        assert await limited.run(fine, 5) == 3
+        with pytest.raises(LookupError, match="no such queue"):
+            await limited.run(bad, 5)
+        assert limited.stuck == 0
+
+
+@pytest.mark.anyio
+async def test_what_does_not_end_is_ended():
+    """It is cancelled, and it is told."""
+    async with anyio.create_task_group() as group:
+        limited = Limited(group)
+        with pytest.raises(TimeoutError, match=r"not done after 0.01 s, and was ended"):
+            await limited.run(anyio.sleep_forever, 0.01)
+        assert limited.stuck == 0
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_ended_is_left_behind():
+    """The run goes on beside it, and knows that it must not wait for it."""
+    release = anyio.Event()
+
+    async def stubborn() -> None:
+        with anyio.CancelScope(shield=True):
+            await release.wait()
+
+    async with anyio.create_task_group() as group:
+        limited = Limited(group, grace=0.01)
+        with pytest.raises(LeftBehind, match="nor did it end when it was cancelled"):
+            await limited.run(stubborn, 0.01)
+        assert limited.stuck == 1
+        release.set()
+
+
+# ── a session ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Toy(Contender):
+    """Writes down when it was its turn."""
+
+    def __init__(self, who: str, log: list[str], *, bad: str = "", has: tuple[str, ...] = ("enqueue", "drain")) -> None:
+        super().__init__(who, "memory", list(has))
+        self.log, self.bad = log, bad
+
+    async def measure(self, scenario: str) -> list[Figure | Skipped]:
+        """One figure, whose value is its place in the order."""
+        self.log.append(f"{scenario} {self.who}")
+        if self.bad == "raises":
+            raise ConnectionError("the broker is gone")
+        if self.bad == "stuck":
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.3)
+        if self.bad == "lacks":
+            return [self.skipped(scenario, "it has no such feature")]
+        return [
+            Figure(
+                broker="memory",
+                who=self.who,
+                scenario=scenario,
+                name="x",
+                unit="jobs/s",
+                values=(float(len(self.log)),),
+            )
+        ]
+
+
+class Silent:
+    """A display that counts."""
+
+    def __init__(self) -> None:
+        self.numbers: list[tuple[int, int]] = []
+
+    def begins(self, broker, scenario, done, all):
+        """Remember."""
+        self.numbers.append((done, all))
+
+    def ends(self, broker, scenario, seconds, outcome):
+        """Nothing."""
+
+
+async def hold(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = math.inf) -> list[Record]:
+    """A session of these on memory."""
+
+    async def contenders(self, broker, server, exits):
+        return toys
+
+    monkeypatch.setattr(Session, "_contenders", contenders)
+    scenarios = {name: SCENARIOS[name] for name in ("enqueue", "drain")}
+    records: list[Record] = []
+    async with anyio.create_task_group() as group:
+        plan = Plan(["memory"], scenarios, FULL, rounds, Installed(), until)
+        await Session(plan, Limited(group, grace=0.05), Silent(), records.append).run()
+    return records
+
+
+@pytest.mark.anyio
+async def test_who_is_compared_is_a_neighbour_in_time(monkeypatch):
+    """A round of a scenario goes around everybody before the next scenario, and that before the next round."""
+    log: list[str] = []
+    records = await hold(
+        [Toy("raw client", log, has=("drain",)), Toy("taskcore", log), Toy("Celery", log)], monkeypatch
+    )
+    once = ["enqueue taskcore", "enqueue Celery", "drain raw client", "drain taskcore", "drain Celery"]
+    assert log == once * 2
+    figures = [record for record in records if isinstance(record, Figure)]
+    assert [figure.round for figure in figures] == [1] * 5 + [2] * 5
+    assert [figure.values for figure in figures] == [(float(number),) for number in range(1, 11)]
+
+
+@pytest.mark.anyio
+async def test_who_fails_has_his_next_turn_and_who_cannot_has_not(monkeypatch):
+    """A failure may be chance and is tried again; a feature that is not there is told once."""
+    log: list[str] = []
+    toys = [Toy("Fails", log, bad="raises", has=("drain",)), Toy("Lacks", log, bad="lacks", has=("drain",))]
+    records = await hold(toys, monkeypatch)
+    skipped = [(one.who, one.why) for one in records if isinstance(one, Skipped) and one.who != "all"]
+    assert skipped == [
+        ("Fails", "failed: the broker is gone"),
+        ("Lacks", "it has no such feature"),
+        ("Fails", "in round 2: failed: the broker is gone"),
+    ]
+
+
+@pytest.mark.anyio
+async def test_who_cannot_be_ended_is_out_and_the_others_go_on(monkeypatch):
+    """No scenario can hold up the run."""
+    log: list[str] = []
+    monkeypatch.setattr(session_module, "limit_of", lambda scenario: 0.0)
+    monkeypatch.setattr(session_module, "SLACK", 0.02)
+    records = await hold([Toy("Stuck", log, bad="stuck"), Toy("Fine", log)], monkeypatch, rounds=1)
+    assert log == ["enqueue Stuck", "enqueue Fine", "drain Fine"]
+    [skipped] = [one for one in records if isinstance(one, Skipped)]
+    assert "nor did it end when it was cancelled; nothing more of Stuck was measured here" in skipped.why
+
+
+@pytest.mark.anyio
+async def test_a_budget_that_is_too_small_is_told(monkeypatch):
+    """What was left out stands in the report, and is not silently missing."""
+    records = await hold([Toy("taskcore", [])], monkeypatch, until=0.0)
+    told = [(one.who, one.scenario, one.why) for one in records if isinstance(one, Skipped)]
+    assert told == [
+        ("all", "enqueue", "left out altogether: no time was left"),
+        ("all", "drain", "left out altogether: no time was left"),
+    ]
