@@ -1,7 +1,7 @@
 """The hot paths do not get slower unnoticed: the work of one job is counted, so a busy machine cannot matter.
 
-When a change is meant to cost more, write the new numbers down: ``python tests/support/counting.py --write``, with each
-Python that is in there, and say in the commit what they buy.
+When a change is meant to cost more, write the new numbers down: ``scripts/counts --write`` does it with each Python
+that is in there and on this machine, and say in the commit what they buy.
 """
 
 from __future__ import annotations

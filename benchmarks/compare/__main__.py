@@ -155,7 +155,8 @@ def _know_servers() -> None:
 
 OURS = (
     "Its defaults: 100 jobs at once, lease 60 s ({lease:g} s where workers are killed), acknowledged after the run, "
-    "every task async. Event loop: {loop}. at least once: acknowledged after the run."
+    "every task async. RabbitMQ: quorum queues, where the queues of the others are classic ones, as is their default. "
+    "Event loop: {loop}. at least once: acknowledged after the run."
 )
 
 if __name__ == "__main__":

@@ -27,16 +27,16 @@ BUSY = 0.5  #: a load at the start above which a figure is not to be quoted
 
 
 class Ratio(NamedTuple):
-    """How many times better one is than another: the median of the rounds, the least, the most."""
+    """How many times better one is than another: the median of the rounds, the least, the most.
+
+    :param better: in how many rounds it was better at all.
+    """
 
     middle: float
     low: float
     high: float
-
-    @property
-    def sure(self) -> bool:
-        """Whether every round says the same about who is better."""
-        return self.low > 1 or self.high < 1
+    better: int
+    rounds: int
 
 
 class Run:
@@ -121,7 +121,8 @@ class Run:
         if not all(second for _, second in pairs):
             return None
         ratios = [first / second for first, second in pairs]
-        return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+        better_in = sum(ratio > 1 for ratio in ratios)
+        return Ratio(statistics.median(ratios), min(ratios), max(ratios), better_in, len(ratios))
 
 
 def public(command: str) -> str:

@@ -15,7 +15,7 @@ from benchmarks.compare.limited import LeftBehind, Limited
 from benchmarks.compare.peers import PARTS, Installed
 from benchmarks.compare.raw import FIGURES
 from benchmarks.compare.run import RAW, US
-from benchmarks.compare.turns import ONCE, Turn, Turns, guess, share
+from benchmarks.compare.turns import GUESSED, ONCE, Turn, Turns, guess, share
 from taskcore.testing.bench import (
     BROKERS,
     Contestant,
@@ -89,11 +89,10 @@ class Session:
 
     def _guesses(self, broker: str) -> dict[str, float]:
         """Scenario → seconds that one turn of everybody may take on this broker."""
-        scenarios = (
-            self._plan.scenarios if broker in BROKERS else [name for name in PARTS if name in self._plan.scenarios]
-        )
+        known = broker in BROKERS
+        scenarios = [name for name in GUESSED if name in self._plan.scenarios and (known or name in PARTS)]
         peers = len(self._plan.installed.on(broker))
-        return {name: guess(name, peers=peers, raw=broker in BROKERS, ours=broker in BROKERS) for name in scenarios}
+        return {name: guess(name, peers=peers, raw=known, ours=known) for name in scenarios}
 
     async def _on(self, broker: str, server: Server | None, until: float) -> None:
         async with AsyncExitStack() as exits:
@@ -107,9 +106,12 @@ class Session:
                     if turn.scenario in contender.scenarios:
                         await self._turn(contender, server, turn)
                 turns.took(turn, time.monotonic() - start)
+        left: dict[str, list[str]] = {}
         for scenario, (done, wanted) in turns.left.items():
-            times = f"after {done} of {wanted} rounds" if done else "altogether"
-            self._tell(Skipped(broker=broker, who="all", scenario=scenario, why=f"left out {times}: no time was left"))
+            left.setdefault(f"after {done} of {wanted} rounds" if done else "altogether", []).append(scenario)
+        for times, names in left.items():
+            why = f"left out {times}: the time was over"
+            self._tell(Skipped(broker=broker, who="all", scenario=", ".join(names), why=why))
 
     async def _contenders(self, broker: str, server: Server | None, exits: AsyncExitStack) -> list[Contender]:
         """The raw client, taskcore, the peers, in this order."""
@@ -129,6 +131,9 @@ class Session:
                 self._tell(Skipped(broker=broker, who=US, scenario="all", why=plain(error)))
             else:
                 found.append(Ours(ground, plan.scenarios))
+        else:
+            why = "it has no adapter for this broker: the peers stand beside each other here"
+            self._tell(Skipped(broker=broker, who=US, scenario="all", why=why))
         peers = plan.installed.on(broker)
         if server is not None and peers:
             results_url = await exits.enter_async_context(_results(broker, server))

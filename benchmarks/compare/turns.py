@@ -20,17 +20,18 @@ class Guess(NamedTuple):
     raw: float = 0.0
 
 
+#: in the order in which they are wanted: what comes last is left out first
 GUESSED: Mapping[str, Guess] = {
     "enqueue": Guess(5, 3, 3),
     "drain": Guess(14, 8, 3),
     "latency": Guess(16, 11),
     "results": Guess(5, 6),
+    "worker killed": Guess(9, 14),
+    "broker killed": Guess(13),
     "payloads": Guess(5),
     "scheduled": Guess(6),
     "retries": Guess(6),
     "keys": Guess(6),
-    "worker killed": Guess(9, 14),
-    "broker killed": Guess(13),
     "idle": Guess(12),
     "storage": Guess(9),
     "backlog": Guess(40),

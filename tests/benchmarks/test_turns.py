@@ -236,6 +236,5 @@ async def test_a_budget_that_is_too_small_is_told(monkeypatch):
     records = await hold([Toy("taskcore", [])], monkeypatch, until=0.0)
     told = [(one.who, one.scenario, one.why) for one in records if isinstance(one, Skipped)]
     assert told == [
-        ("all", "enqueue", "left out altogether: no time was left"),
-        ("all", "drain", "left out altogether: no time was left"),
+        ("all", "enqueue, drain", "left out altogether: the time was over"),
     ]

@@ -139,14 +139,14 @@ def _slower(run: Run) -> Iterator[str]:
         [
             run.title(loss.ours.broker), f"{loss.ours.scenario}: {loss.ours.name}", loss.theirs.who,
             f"{show(loss.theirs.median)} {loss.theirs.unit}", f"{show(loss.ours.median)} {loss.ours.unit}",
-            factor(loss.factor), "yes" if loss.factor.sure else "no",
+            factor(loss.factor), f"{loss.factor.better} of {loss.factor.rounds}",
         ]
         for loss in losses(run)
     ]  # fmt: skip
     if rows:
         yield "Every figure in which somebody else was better by more than 5% and lost nothing, without selection."
         yield ""
-        names = ["broker", "figure", "who is better", "theirs", "taskcore's", "by", "in every round"]
+        names = ["broker", "figure", "who is better", "theirs", "taskcore's", "by", "in rounds"]
         yield from _table(names, rows)
     else:
         yield "In no figure of this run by more than 5%."

@@ -202,12 +202,12 @@ def slower(run: Run) -> str:
         [
             run.title(loss.ours.broker), f"{loss.ours.scenario}: {loss.ours.name}", loss.theirs.who,
             f"{show(loss.theirs.median)} {loss.theirs.unit}", f"{show(loss.ours.median)} {loss.ours.unit}", factor(loss.factor),
-            "yes" if loss.factor.sure else "no",
+            f"{loss.factor.better} of {loss.factor.rounds}",
         ]
         for loss in losses(run)
     ]  # fmt: skip
     parts = [
-        _table(["broker", "figure", "who is better", "theirs", "taskcore's", "by", "in every round"], rows)
+        _table(["broker", "figure", "who is better", "theirs", "taskcore's", "by", "in rounds"], rows)
         if rows
         else "<p>In no figure of this run by more than 5%.</p>"
     ]
