@@ -22,7 +22,7 @@ TITLES = {
     "rabbitmq": "RabbitMQ",
     "postgresql": "PostgreSQL",
 }
-COUNTS = ("jobs", "sent", "lost", "duplicated", "restarted", "unknown", "in_hand", "early", "repeats", "measured")
+COUNTS = ("jobs", "sent", "lost", "duplicated", "restarted", "unknown", "in_hand", "early", "repeats")
 BUSY = 0.5  #: a load at the start above which a figure is not to be quoted
 
 
@@ -131,7 +131,7 @@ def public(command: str) -> str:
 
 
 def _merged(figures: Sequence[Figure]) -> list[Figure]:
-    """One figure for all rounds of the same thing: values in their order, counts added up, the rest from the first."""
+    """One figure for all rounds of the same thing: all values, counts added up, curves by their median."""
     found: dict[tuple[str, ...], list[Figure]] = {}
     for figure in figures:
         key = (figure.broker, figure.who, figure.scenario, figure.name, figure.unit)
@@ -145,6 +145,9 @@ def _one(rounds: Sequence[Figure]) -> Figure:
         return first
     facts: dict[str, Any] = dict(first.facts)
     facts |= {key: sum(int(each.facts.get(key, 0)) for each in rounds) for key in COUNTS if key in facts}
+    curves = [each.facts["curve"] for each in rounds if "curve" in each.facts]
+    if curves:  # each percentile is the median of the rounds'
+        facts["curve"] = [statistics.median(values) for values in zip(*curves, strict=False)]
     facts["rounds"] = [each.round for each in rounds for _ in each.values]
     return msgspec.structs.replace(first, values=tuple(value for each in rounds for value in each.values), facts=facts)
 

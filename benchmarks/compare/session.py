@@ -151,7 +151,7 @@ class Session:
     async def _turn(self, contender: Contender, server: Server | None, turn: Turn) -> None:
         """One contestant, one scenario, once. Whatever goes wrong is told in its place, and the run goes on."""
         scenario, label = turn.scenario, f"{contender.broker}, {contender.who}"
-        name = scenario if self._plan.rounds == 1 else f"{scenario} {turn.round}/{self._plan.rounds}"
+        name = scenario if turn.of == 1 else f"{scenario} {turn.round}/{turn.of}"
         self._progress.begins(label, name, self._done, self._all())
         start, limit = time.monotonic(), limit_of(scenario)
         records: list[Figure | Skipped]

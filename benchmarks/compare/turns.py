@@ -51,10 +51,11 @@ def share(left: float, weights: Sequence[float]) -> float:
 
 
 class Turn(NamedTuple):
-    """A scenario, and which round of it this is, from 1."""
+    """A scenario, which round of it this is, from 1, and of how many if there is time for all."""
 
     scenario: str
     round: int
+    of: int
 
 
 class Turns:
@@ -81,7 +82,7 @@ class Turns:
         if not fits:
             return None
         name = min(fits, key=lambda one: self.done[one])  # the first of several
-        return Turn(name, self.done[name] + 1)
+        return Turn(name, self.done[name] + 1, self.wanted[name])
 
     def took(self, turn: Turn, seconds: float) -> None:
         """A turn is over."""

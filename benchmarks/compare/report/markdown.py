@@ -96,7 +96,7 @@ def _latency(run: Run) -> Iterator[str]:
     yield "Open loop: jobs arrive at fixed times, and a sender that is late makes its own figure worse. Milliseconds; each"
     yield "percentile is the median of the rounds'. No p99.9 where a round has less than 1,000 jobs."
     yield ""
-    yield from _table(["broker", "arrivals", "who", "p50", "p90", "p95", "p99", "p99.9", "jobs"], rows)
+    yield from _table(["broker", "arrivals", "who", "p50", "p90", "p95", "p99", "p99.9", "jobs a round"], rows)
     yield from _command(run, "latency")
 
 

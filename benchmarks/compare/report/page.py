@@ -72,7 +72,7 @@ def drain(run: Run) -> str:
     parts = [
         _plot(run.title(broker), charts.race(run, broker, "drain", "1 process"), "jobs/s") for broker in run.brokers
     ]
-    told = "A full queue, one worker process, from the first start to the last end. “5×”: taskcore's figure is five times this one."
+    told = "A full queue, one worker process, from the first start to the last end. “5×”: taskcore is five times as fast, round by round."
     return _section("Drain", told, parts, run.command("drain"))
 
 
@@ -141,7 +141,7 @@ def latency(run: Run) -> str:
         )
     told = (
         "Open loop: jobs arrive at fixed times, and each is measured from the time at which it was to be sent until its "
-        "function starts, so a system that falls behind cannot hide it (no coordinated omission)."
+        "function starts, so a system that falls behind cannot hide it (no coordinated omission). Percentiles are medians of the rounds'."
     )
     return _section("Latency", told, parts, run.command("latency"))
 
