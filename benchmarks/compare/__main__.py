@@ -1,6 +1,6 @@
 """Compare brokers by guarantee, and taskcore with its peers, in one run on this machine.
 
-    python -m benchmarks.compare                    everything, three rounds: about an hour
+    python -m benchmarks.compare                    everything, in three rounds: about an hour
     python -m benchmarks.compare --budget 45        as many rounds as fit into so many minutes
     python -m benchmarks.compare --quick            small numbers, no peers unless named: about two minutes
     python -m benchmarks.compare --docs             and write docs/benchmarks.md from it
@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="NAME,…", help="scenarios: " + ", ".join(SCENARIOS))
     parser.add_argument("--peers", metavar="NAME,…", help="all, none, or names; default: all, with --quick none")
     parser.add_argument(
-        "--rounds", type=int, help="how often everybody has his turn in each scenario; default: 3, quick 1"
+        "--rounds", type=int, help="rounds of the races; two of three for the rest; default: 3, quick: 1"
     )
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="end in time; what is left out for it is told")
     parser.add_argument("--seconds", type=float, help="how long a rate is measured in one turn")

@@ -74,7 +74,7 @@ class Other(Contender):
         broker_cpu: Callable[[], float | None],
     ) -> None:  # fmt: skip
         super().__init__(peer.name, broker, list(PARTS))
-        effort = Effort(1, size.seconds, tuple((rate, seconds) for rate, seconds in size.arrivals[:SHARED]), size.lease)
+        effort = Effort(1, size.seconds, size.arrivals[:SHARED], size.lease)
         self._measured = Measured(
             peer, home, broker, server.url, results_url=results_url, effort=effort, broker_cpu=broker_cpu
         )

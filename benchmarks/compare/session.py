@@ -15,7 +15,7 @@ from benchmarks.compare.limited import LeftBehind, Limited
 from benchmarks.compare.peers import PARTS, Installed
 from benchmarks.compare.raw import FIGURES
 from benchmarks.compare.run import RAW, US
-from benchmarks.compare.turns import GUESSED, ONCE, Turn, Turns, guess, share
+from benchmarks.compare.turns import GUESSED, Turn, Turns, guess, share, wanted
 from taskcore.testing.bench import (
     BROKERS,
     Contestant,
@@ -107,8 +107,8 @@ class Session:
                         await self._turn(contender, server, turn)
                 turns.took(turn, time.monotonic() - start)
         left: dict[str, list[str]] = {}
-        for scenario, (done, wanted) in turns.left.items():
-            left.setdefault(f"after {done} of {wanted} rounds" if done else "altogether", []).append(scenario)
+        for scenario, (done, rounds) in turns.left.items():
+            left.setdefault(f"after {done} of {rounds} rounds" if done else "altogether", []).append(scenario)
         for times, names in left.items():
             why = f"left out {times}: the time was over"
             self._tell(Skipped(broker=broker, who="all", scenario=", ".join(names), why=why))
@@ -182,7 +182,7 @@ class Session:
             peers = len(plan.installed.on(broker))
             for name in plan.scenarios:
                 who = peers * (name in PARTS) + (broker in BROKERS) * (1 + (name in FIGURES))
-                turns += who * (1 if name in ONCE else plan.rounds)
+                turns += who * wanted(name, plan.rounds)
         return max(turns, self._done)
 
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["GUESSED", "Turn", "Turns", "guess", "share"]
+__all__ = ["GUESSED", "Turn", "Turns", "guess", "share", "wanted"]
 
 RESERVE = 1.15  #: a turn is begun if it would fit even when it takes that much longer than the last one
 ONCE = frozenset({"backlog"})  #: says nothing new when it is repeated, and takes longest
+OFTEN = frozenset({"enqueue", "drain", "latency", "results"})  #: the races; of everything else two rounds of three
 
 
 class Guess(NamedTuple):
@@ -22,11 +23,11 @@ class Guess(NamedTuple):
 
 #: in the order in which they are wanted: what comes last is left out first
 GUESSED: Mapping[str, Guess] = {
-    "enqueue": Guess(5, 3, 3),
-    "drain": Guess(14, 8, 3),
+    "enqueue": Guess(4, 2, 3),
+    "drain": Guess(12, 6, 3),
     "latency": Guess(16, 11),
-    "results": Guess(5, 6),
-    "worker killed": Guess(9, 14),
+    "results": Guess(4, 4),
+    "worker killed": Guess(9, 12),
     "broker killed": Guess(13),
     "payloads": Guess(5),
     "scheduled": Guess(6),
@@ -43,6 +44,11 @@ def guess(scenario: str, *, peers: int, raw: bool, ours: bool = True) -> float:
     """Seconds that one turn of a scenario may take with so many contestants."""
     one = GUESSED.get(scenario, UNKNOWN)
     return one.ours * ours + one.peer * peers + one.raw * raw
+
+
+def wanted(scenario: str, rounds: int) -> int:
+    """How many rounds a scenario is to have in a run of so many."""
+    return 1 if scenario in ONCE else rounds if scenario in OFTEN else math.ceil(rounds * 2 / 3)
 
 
 def share(left: float, weights: Sequence[float]) -> float:
@@ -68,7 +74,7 @@ class Turns:
 
     def __init__(self, guesses: Mapping[str, float], rounds: int, until: float = math.inf) -> None:
         self.until = until
-        self.wanted = {name: 1 if name in ONCE else rounds for name in guesses}
+        self.wanted = {name: wanted(name, rounds) for name in guesses}
         self.done = dict.fromkeys(guesses, 0)
         self._seconds = dict(guesses)
 
@@ -76,8 +82,8 @@ class Turns:
         """The next turn: of those that still fit, the scenario that has had the fewest."""
         fits = [
             name
-            for name, wanted in self.wanted.items()
-            if self.done[name] < wanted and now + self._seconds[name] * RESERVE <= self.until
+            for name, rounds in self.wanted.items()
+            if self.done[name] < rounds and now + self._seconds[name] * RESERVE <= self.until
         ]
         if not fits:
             return None
@@ -92,4 +98,4 @@ class Turns:
     @property
     def left(self) -> dict[str, tuple[int, int]]:
         """What there was no time for: scenario → turns that it had, turns that it was to have."""
-        return {name: (self.done[name], wanted) for name, wanted in self.wanted.items() if self.done[name] < wanted}
+        return {name: (self.done[name], rounds) for name, rounds in self.wanted.items() if self.done[name] < rounds}

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import anyio
 import pytest
@@ -11,9 +15,12 @@ from benchmarks.compare import session as session_module
 from benchmarks.compare.contenders import Contender
 from benchmarks.compare.limited import LeftBehind, Limited
 from benchmarks.compare.peers import Installed
+from benchmarks.compare.run import Run
 from benchmarks.compare.session import Plan, Session
-from benchmarks.compare.turns import GUESSED, Turns, guess, share
+from benchmarks.compare.turns import GUESSED, Turns, guess, share, wanted
 from taskcore.testing.bench import FULL, SCENARIOS, Figure, Record, Skipped
+
+ROOT = Path(__file__).parents[2]
 
 
 def play(turns: Turns, seconds: dict[str, float]) -> tuple[list[str], float]:
@@ -35,17 +42,18 @@ def test_every_scenario_has_its_first_round_before_any_has_its_second():
     assert order == ["enqueue 1", "drain 1", "enqueue 2", "drain 2"]
 
 
-def test_the_long_queue_is_measured_once():
-    """It takes longest, and says nothing new when it is repeated."""
-    order, _ = play(Turns({"enqueue": 1, "backlog": 1}, 3), {"enqueue": 1, "backlog": 50})
-    assert order == ["enqueue 1", "backlog 1", "enqueue 2", "enqueue 3"]
+def test_not_everything_is_repeated_as_often():
+    """Races have all rounds, the rest two of three; the long queue takes longest, and says nothing new twice."""
+    order, _ = play(Turns({"enqueue": 1, "idle": 1, "backlog": 1}, 3), {"enqueue": 1, "idle": 1, "backlog": 50})
+    assert order == ["enqueue 1", "idle 1", "backlog 1", "enqueue 2", "idle 2", "enqueue 3"]
+    assert [wanted("idle", rounds) for rounds in (1, 2, 3, 6)] == [1, 2, 2, 4]
 
 
 def test_what_does_not_fit_is_left_out_and_told():
     """A scenario that takes too long for what is left gives way to shorter ones, and the end is kept."""
-    turns = Turns({"drain": 10, "latency": 10, "keys": 1}, 3, until=60)
-    order, end = play(turns, {"drain": 10, "latency": 25, "keys": 1})
-    assert order == ["drain 1", "latency 1", "keys 1", "drain 2", "keys 2", "drain 3", "keys 3"]
+    turns = Turns({"drain": 10, "latency": 10, "results": 1}, 3, until=60)
+    order, end = play(turns, {"drain": 10, "latency": 25, "results": 1})
+    assert order == ["drain 1", "latency 1", "results 1", "drain 2", "results 2", "drain 3", "results 3"]
     assert end == 58
     assert turns.left == {"latency": (1, 3)}
 
@@ -238,3 +246,43 @@ async def test_a_budget_that_is_too_small_is_told(monkeypatch):
     assert told == [
         ("all", "enqueue, drain", "left out altogether: the time was over"),
     ]
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.timeout(120)
+def test_the_command_measures_in_rounds_and_writes_the_report(tmp_path):
+    """From the command line to the page: two rounds, in the given time, nothing of this machine's paths."""
+    options = ["--quick", "--brokers", "memory", "--only", "enqueue,drain", "--rounds", "2", "--seconds", "0.01"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks.compare", *options, "--budget", "10", "--out", str(tmp_path / "found")],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}"}, capture_output=True, encoding="utf-8",
+        timeout=100, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    run = Run.read(tmp_path / "found" / "raw.jsonl")
+    assert run.whole
+    assert run.skipped == []
+    assert dict(run.rounds()) == {"enqueue": {"memory": "2"}, "drain": {"memory": "2"}}
+    turns = [line.split(" · ")[:2] for line in ran.stderr.splitlines()]
+    assert turns == [
+        [f"memory, {who}", f"{name} {number}/2"]
+        for number in (1, 2)
+        for who, name in (("taskcore", "enqueue"), ("raw client", "drain"), ("taskcore", "drain"))
+    ]
+    for report in ("report.html", "REPORT.md"):
+        text = (tmp_path / "found" / report).read_text()
+        assert str(tmp_path) not in text
+        assert "--budget 10" in text
+
+
+def test_a_broker_that_nobody_knows_is_refused():
+    """With the names of those that there are."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks.compare", "--brokers", "kafka"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}"}, capture_output=True, encoding="utf-8",
+        timeout=30, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert "no broker is called kafka; there are: memory, redis" in ran.stderr
