@@ -106,6 +106,8 @@ class Session:
                     if turn.scenario in contender.scenarios:
                         await self._turn(contender, server, turn)
                 turns.took(turn, time.monotonic() - start)
+                if not any(turn.scenario in contender.scenarios for contender in contenders):
+                    turns.end(turn.scenario)
         left: dict[str, list[str]] = {}
         for scenario, (done, rounds) in turns.left.items():
             left.setdefault(f"after {done} of {rounds} rounds" if done else "altogether", []).append(scenario)

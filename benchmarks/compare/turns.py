@@ -95,6 +95,10 @@ class Turns:
         self.done[turn.scenario] = turn.round
         self._seconds[turn.scenario] = seconds
 
+    def end(self, scenario: str) -> None:
+        """Nobody is left who could have another turn."""
+        self.wanted[scenario] = self.done[scenario]
+
     @property
     def left(self) -> dict[str, tuple[int, int]]:
         """What there was no time for: scenario → turns that it had, turns that it was to have."""

@@ -106,6 +106,7 @@ def test_an_unknown_peer_is_told():
         environment.read("nosuch")
 
 
+@pytest.mark.timeout(120)  # it makes a virtual environment
 def test_a_peer_that_cannot_be_installed_has_a_reason(tmp_path, monkeypatch):
     """The last line of the installer; nothing is left that looks finished."""
     monkeypatch.setenv("TASKCORE_BENCH_CACHE", str(tmp_path))

@@ -140,7 +140,7 @@ def test_who_loses_jobs_is_shown_as_losing(written):
     text = (written / "report.html").read_text()
     assert "7 lost" in text
     assert "<b class='loud'>7</b>" in text
-    assert "not all after 20 s" in text
+    assert "not all: none for 20 s" in text
     assert "| **7** |" in (written / "benchmarks.md").read_text()
 
 
@@ -305,5 +305,5 @@ def test_numbers_are_written_alike_everywhere():
     assert spread(run.figures[0]) == "±10%"
     assert took(run.figures[0]) == "100.00 s (at most 110.00 s)"
     lost = Run([MACHINE, one_round(1, US, 15.0, lost=2, waited=15.0)])
-    assert took(lost.figures[0]) == "not all after 15 s"
+    assert took(lost.figures[0]) == "not all: none for 15 s"
     assert spread(lost.figures[0]) == ""

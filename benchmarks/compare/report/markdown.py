@@ -112,8 +112,8 @@ def _killed(run: Run) -> Iterator[str]:
         return
     yield "## Killed: SIGKILL in the middle"
     yield ""
-    yield "Counted from ids in a ledger file, all rounds together. Missing: accepted, and not ended 15 seconds later; ran twice:"
-    yield "to the end. How long: worker killed, until all jobs have ended; broker killed, from when it is back until jobs end again."
+    yield "Counted from ids in a ledger file, all rounds together. Missing: accepted, and not ended when no job has ended for 15"
+    yield "seconds; ran twice: to the end. How long: worker killed, until all jobs have ended; broker killed, from when it is back until jobs end again."
     yield ""
     names = ["broker", "what", "who", "kills", "jobs", "in hand", "missing", "ran twice", "how long"]
     yield from _table(names, rows)

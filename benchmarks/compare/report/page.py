@@ -110,7 +110,7 @@ def guarantees(run: Run) -> str:
     ]
     told = (
         "SIGKILL in the middle, then the same command again. Jobs sign a ledger file when they start and when they end; "
-        "an accepted job is missing if it has not ended 15 seconds later; whether it would ever come back is not measured. A job that was running when its "
+        "an accepted job is missing if it has not ended when no job has ended for 15 seconds; whether it would ever come back is not measured. A job that was running when its "
         "worker died comes back when its lease is over, so a shorter lease means a faster recovery, for everybody who has one."
     )
     return _section("Killed", told, [table, *plots], run.command("killed"))

@@ -37,7 +37,7 @@ def spread(figure: Figure) -> str:
 def took(figure: Figure) -> str:
     """Seconds until all was well after a kill: median, and the longest if it took longer in one of the rounds."""
     if figure.lost and "waited" in figure.facts:
-        return f"not all after {figure.facts['waited']:g} s"
+        return f"not all: none for {figure.facts['waited']:g} s"
     longest = max(figure.values)
     return (
         f"{figure.median:.2f} s"
