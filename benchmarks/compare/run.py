@@ -100,6 +100,10 @@ class Run:
             if scenario != "cost"  # is measured with the drain
         ]
 
+    def failed(self, scenario: str) -> list[Skipped]:
+        """Whoever did not get through a scenario, which is a finding and no omission."""
+        return [one for one in self.skipped if one.scenario == scenario and "failed" in one.why]
+
     def command(self, scenario: str) -> str:
         """What measures this part again."""
         quick = " --quick" if "--quick" in self.machine.command else ""

@@ -307,3 +307,13 @@ def test_numbers_are_written_alike_everywhere():
     lost = Run([MACHINE, one_round(1, US, 15.0, lost=2, waited=15.0)])
     assert took(lost.figures[0]) == "not all: none for 15 s"
     assert spread(lost.figures[0]) == ""
+
+
+def test_a_kill_that_was_not_survived_stands_among_the_kills(tmp_path):
+    """A scenario that failed is no omission: it is told where the others are, too."""
+    why = "failed: it was not done after 120 s, and was ended"
+    records = [MACHINE, one_round(1, US, 1.0), Skipped(broker="redis", who=US, scenario="broker killed", why=why)]
+    write_report(Run(records), tmp_path, None)
+    assert f"| Redis | broker killed | taskcore | – | – | – | – | – | {why} |" in (tmp_path / "REPORT.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert why in page[page.index(">Killed<") : page.index(">Rounds<")]

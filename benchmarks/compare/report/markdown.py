@@ -108,6 +108,11 @@ def _killed(run: Run) -> Iterator[str]:
             lost = f"**{facts['lost']}**" if facts["lost"] else "0"
             cells = [f"{facts['sent']:,}", str(facts.get("in_hand", "–")), lost, str(facts["duplicated"]), took(figure)]
             rows.append([run.title(figure.broker), figure.scenario, _name(figure), str(len(figure.values)), *cells])
+    rows += [
+        [run.title(one.broker), scenario, one.who, *"–––––", one.why.replace("|", "\\|")]
+        for scenario in ("worker killed", "broker killed")
+        for one in run.failed(scenario)
+    ]
     if not rows:
         return
     yield "## Killed: SIGKILL in the middle"

@@ -89,6 +89,11 @@ def guarantees(run: Run) -> str:
                 str(facts.get("in_hand", "–")), _loud(facts["lost"]), str(facts["duplicated"]), took(figure),
             ]
         )  # fmt: skip
+    rows += [
+        [run.title(one.broker), scenario, escape(one.who), *"–––––", f"<b class='loud'>{escape(one.why)}</b>"]
+        for scenario in KILLS
+        for one in run.failed(scenario)
+    ]
     if not rows:
         return ""
     names = [
