@@ -22,11 +22,13 @@ WINDOW_BYTES = 4_000_000  #: … and their bytes
 class _Batch:
     """Answers that are waited for."""
 
-    __slots__ = ("answers", "left", "news", "target")
+    __slots__ = ("answers", "deadline", "late", "left", "news", "target")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, deadline: float) -> None:
         self.answers: list[Answer | None] = [None] * size
         self.left = size
+        self.deadline = deadline  # on the loop's clock
+        self.late = False
         self.target = 0
         self.news: asyncio.Future[None] | None = None
 
@@ -52,6 +54,7 @@ class Exchange:
         self.batches: dict[bytes, _Batch] = {}
         self._inbox = inbox
         self._numbers = count(1)
+        self._timer: asyncio.TimerHandle | None = None
 
     async def answers(
         self, wire: Wire, parcels: Sequence[Parcel], *, ahead: bytes, timeout: float
@@ -60,14 +63,10 @@ class Exchange:
 
         :param ahead: frames to be written before them, without answers.
         """
-        key = b"%x" % next(self._numbers)
-        batch = self.batches[key] = _Batch(len(parcels))
+        key, batch = self._begin(len(parcels), timeout + len(parcels) / WINDOW)
         prefix = b"%b.%b." % (self._inbox, key)
         try:
-            async with asyncio.timeout(timeout + len(parcels) / WINDOW):
-                await self._send_all(wire, batch, parcels, prefix, ahead)
-        except TimeoutError:
-            pass
+            await self._send_all(wire, batch, parcels, prefix, ahead)
         except OSError as error:
             await wire.broke(error)
         finally:
@@ -79,7 +78,7 @@ class Exchange:
     ) -> None:
         """In pieces, so that the server begins while we still write; a window of them without answers at most."""
         total, sent, unanswered = len(parcels), 0, 0
-        while sent < total and wire.alive:
+        while sent < total and wire.alive and not batch.late:
             frames, first = [ahead], sent
             ahead, size = b"", 0
             while sent < total and sent - first < PIECE and size < PIECE_BYTES:
@@ -90,29 +89,25 @@ class Exchange:
             wire.write(b"".join(frames))
             unanswered += size
             if sent - (total - batch.left) > WINDOW - PIECE or unanswered > WINDOW_BYTES:
-                await wire.written()
+                await wire.written(until=batch.deadline)
                 await self._until(wire, batch, total - sent + WINDOW // 2)
                 unanswered = 0
-        await wire.written()
+        await wire.written(until=batch.deadline)
         await self._until(wire, batch, 0)
 
     async def _until(self, wire: Wire, batch: _Batch, target: int) -> None:
-        """Wait until no more than so many answers are missing, or the connection is gone."""
-        while batch.left > target and wire.alive:
+        """Wait until no more than so many answers are missing, the time is over, or the connection is gone."""
+        while batch.left > target and wire.alive and not batch.late:
             batch.target = target
             batch.news = asyncio.get_running_loop().create_future()
             await batch.news
 
     async def round_trip(self, wire: Wire, *, timeout: float) -> bool:
         """To the server and back, a parcel to ourselves; False if nothing came back."""
-        key = b"%x" % next(self._numbers)
-        batch = self.batches[key] = _Batch(1)
+        key, batch = self._begin(1, timeout)
         try:
-            async with asyncio.timeout(timeout):
-                wire.write(frame(Parcel(b"%b.%b.0" % (self._inbox, key), b"")))
-                await self._until(wire, batch, 0)
-        except TimeoutError:
-            return False
+            wire.write(frame(Parcel(b"%b.%b.0" % (self._inbox, key), b"")))
+            await self._until(wire, batch, 0)
         finally:
             del self.batches[key]
         return not batch.left
@@ -128,3 +123,31 @@ class Exchange:
         """The connection is gone: everybody who waits looks up, and sees that."""
         for batch in self.batches.values():
             batch.tell()
+
+    # ── time limits: one timer for all batches, because one for each would cost as much as the rest of it ──
+
+    def _begin(self, size: int, timeout: float) -> tuple[bytes, _Batch]:
+        """A new batch that waits for its answers for so many seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        if self._timer is None or deadline < self._timer.when():
+            self._look_at(loop, deadline)
+        key = b"%x" % next(self._numbers)
+        batch = self.batches[key] = _Batch(size, deadline)
+        return key, batch
+
+    def _look_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._look, loop, when)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        """Wake the batches whose time is over; look again when the next one's is."""
+        self._timer = None
+        for batch in self.batches.values():
+            if batch.deadline <= now:
+                batch.late = True
+                batch.tell()
+        waiting = [batch.deadline for batch in self.batches.values() if not batch.late]
+        if waiting:
+            self._look_at(loop, min(waiting))
