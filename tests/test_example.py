@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import pytest
 from real import require, serving
 
-from taskcore.testing.faults import RedisServer
+from taskcore.testing.faults import NatsServer, RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 150
-FEW = ("--limit", "300")
+FEW = 300  #: files of a run with trouble …
+FEWER = 100  #: … where each write is confirmed by several servers
+LONG = 170  #: seconds for a test that may have to wait for such a run, on a machine with other work
 
 pytestmark = pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="the examples are in the checkout only")
 
@@ -30,6 +32,7 @@ class Run(NamedTuple):
 
     process: subprocess.CompletedProcess[str]
     out: Path
+    limit: int = LIMIT
 
     @property
     def report(self) -> dict[str, Any]:
@@ -42,9 +45,10 @@ class Run(NamedTuple):
         return (self.out / "report.html").read_text(encoding="utf-8")
 
 
-def start(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The example, in the environment of somebody who has set nothing."""
+def start(*arguments: str, within: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The example, in the environment of somebody who has set nothing, but has the servers that the tests have."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TASKCORE_", "PYTEST_"))}
+    clean |= {name: value for name, value in os.environ.items() if name == "TASKCORE_SERVERS"}
     return subprocess.run(
         [sys.executable, "-m", "examples.code_index", *arguments],
         cwd=ROOT,
@@ -52,7 +56,7 @@ def start(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=within,
         check=False,
     )
 
@@ -161,6 +165,13 @@ def test_only_a_private_server_is_killed(tmp_path):
     assert "--server" in process.stderr
 
 
+def test_only_a_server_that_others_replace_is_killed_for_good(tmp_path):
+    """The end of the only server would be the end of the run: refused before anything is started."""
+    process = start("--server", "nats", "--kill-server", "--for-good", "--out", str(tmp_path))
+    assert process.returncode == 2
+    assert "--server nats-cluster --kill-server" in process.stderr
+
+
 def test_a_wrong_setting_is_one_message_and_no_traceback():
     """The app is made when its module is imported; that must not show."""
     process = start(TASKCORE_URL="memry://")
@@ -177,7 +188,8 @@ def killed_worker(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run on a Redis that is not its own, with two workers of which one is killed."""
     out = tmp_path_factory.mktemp("killed_worker")
     with serving(RedisServer) as server:
-        return Run(start("--workers", "2", "--kill", "1", *FEW, "--out", str(out), TASKCORE_URL=server.url), out)
+        options = ("--workers", "2", "--kill", "1", "--limit", str(FEW), "--out", str(out))
+        return Run(start(*options, TASKCORE_URL=server.url), out, FEW)
 
 
 @pytest.fixture(scope="module")
@@ -185,22 +197,49 @@ def killed_server(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run on a Redis of its own, which is killed after one of the workers."""
     require(RedisServer)
     out = tmp_path_factory.mktemp("killed_server")
-    return Run(start("--server", "redis", "--kill", "1", "--kill-server", *FEW, "--out", str(out)), out)
+    return private("redis", out, FEW)
 
 
-@pytest.fixture(params=["killed_worker", "killed_server"])
+@pytest.fixture(scope="module")
+def killed_nats(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same on NATS."""
+    require(NatsServer)
+    return private("nats", tmp_path_factory.mktemp("killed_nats"), FEW)
+
+
+@pytest.fixture(scope="module")
+def killed_node(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on three NATS servers that each keep everything; the one that leads most is killed for good."""
+    require(NatsServer)
+    return private("nats-cluster", tmp_path_factory.mktemp("killed_node"), FEWER, "--for-good", within=150)
+
+
+def private(server: str, out: Path, limit: int, *more: str, within: float = 60) -> Run:
+    """A run on a broker of its own, where a worker is killed and then a server."""
+    options = ("--server", server, "--kill", "1", "--kill-server", "--limit", str(limit), "--out", str(out))
+    return Run(start(*options, *more, within=within), out, limit)
+
+
+@pytest.fixture(params=["killed_worker", "killed_server", "killed_nats", "killed_node"])
 def survivor(request: pytest.FixtureRequest) -> Run:
     """Each of the runs with trouble."""
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture(params=["killed_server", "killed_nats"])
+def revived(request: pytest.FixtureRequest) -> Run:
+    """Each of the runs whose only server was killed."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.timeout(LONG)
 def test_trouble_costs_no_file(survivor):
     """Exit code 0, every file accounted for, each counted once, nothing left in the broker."""
     assert survivor.process.returncode == 0, survivor.process.stderr + survivor.process.stdout
     report = survivor.report
     total = report["submitted"]
     assert f"accounted for: {total:,} of {total:,} files" in survivor.process.stdout
-    assert report["indexed"] + report["dead"] == total == int(FEW[1]) + 8
+    assert report["indexed"] + report["dead"] == total == survivor.limit + 8
     assert report["letters"] == report["dead"]
     assert report["letters_left"] == 0
     with closing(sqlite3.connect(survivor.out / "catalogue.sqlite")) as catalogue:
@@ -208,6 +247,7 @@ def test_trouble_costs_no_file(survivor):
     assert rows == report["jobs"] - total  # every file that could be read has one row, however often it was begun
 
 
+@pytest.mark.timeout(LONG)
 def test_a_worker_was_really_killed_in_the_middle(survivor):
     """After a third of the files, before the end; its process is gone and never said that it was done."""
     [killed] = survivor.report["trouble"]["workers"]
@@ -219,6 +259,7 @@ def test_a_worker_was_really_killed_in_the_middle(survivor):
     assert f"killed worker {killed['number']} (pid {killed['pid']}) with" in survivor.process.stdout
 
 
+@pytest.mark.timeout(LONG)
 def test_what_was_begun_twice_is_counted_from_the_journals_and_told(survivor):
     """The report has as many as the workers' own journals; what the killed one had under way is the most of it."""
     starts, explained, lost = Counter(), Counter(), 0
@@ -238,10 +279,23 @@ def test_what_was_begun_twice_is_counted_from_the_journals_and_told(survivor):
     assert words in survivor.page
 
 
-def test_the_server_was_really_killed_and_came_back(killed_server):
+@pytest.mark.timeout(LONG)
+def test_the_server_was_really_killed_and_came_back(revived):
     """It was away for a while at two thirds, and the report says so."""
-    [server] = killed_server.report["trouble"]["servers"]
+    [server] = revived.report["trouble"]["servers"]
     assert server["away"] >= 1.0
-    assert server["files_done"] >= killed_server.report["submitted"] * 2 // 3
-    assert "killed the server (redis-server" in killed_server.process.stdout
-    assert "started again on the same data" in killed_server.page
+    assert server["of"] == 1
+    assert server["files_done"] >= revived.report["submitted"] * 2 // 3
+    assert f"killed the server ({server['server']})" in revived.process.stdout
+    assert "started again on the same data" in revived.page
+
+
+@pytest.mark.timeout(LONG)
+def test_a_server_of_a_cluster_was_really_killed_and_did_not_come_back(killed_node):
+    """At two thirds one of the three is gone for good; the report says so, and the others have done the rest."""
+    [server] = killed_node.report["trouble"]["servers"]
+    assert (server["away"], server["of"]) == (None, 3)
+    assert server["files_done"] >= killed_node.report["submitted"] * 2 // 3
+    assert f"killed one of 3 servers ({server['server']})" in killed_node.process.stdout
+    assert "started the server again" not in killed_node.process.stdout
+    assert "for good; the other 2 went on" in killed_node.page

@@ -8,25 +8,49 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from taskcore.adapters import has_store
 from taskcore.config import load
-from taskcore.testing.faults import NatsServer, RabbitServer, RedisServer, Server, ValkeyServer
+from taskcore.testing.faults import NatsCluster, NatsServer, RabbitServer, RedisServer, Server, ValkeyServer
 
-__all__ = ["SERVERS", "broker"]
+__all__ = ["CLUSTERS", "SERVERS", "Private", "broker"]
 
-SERVERS: Final[Mapping[str, type[Server]]] = {
+SERVERS: Final[Mapping[str, type[Server | NatsCluster]]] = {
     "redis": RedisServer,
     "valkey": ValkeyServer,
     "nats": NatsServer,
+    "nats-cluster": NatsCluster,
     "rabbitmq": RabbitServer,
 }
+CLUSTERS: Final = frozenset({"nats-cluster"})  #: of these one server may be missed
+
+
+@dataclass(frozen=True)
+class Private:
+    """A broker that was started for this run, so that it may be mistreated: one server, or three that are a cluster."""
+
+    broker: Server | NatsCluster
+
+    @property
+    def url(self) -> str:
+        """What ``App`` takes; in a cluster, every server keeps everything."""
+        return f"{self.broker.url}/?replicas=3" if isinstance(self.broker, NatsCluster) else self.broker.url
+
+    @property
+    def size(self) -> int:
+        """How many servers it has."""
+        return len(self.broker.servers) if isinstance(self.broker, NatsCluster) else 1
+
+    async def victim(self) -> Server:
+        """The server whose end is felt most."""
+        return await self.broker.busiest() if isinstance(self.broker, NatsCluster) else self.broker
 
 
 @asynccontextmanager
-async def broker(kind: str | None, store: str | None, out: Path) -> AsyncIterator[Server | None]:
+async def broker(kind: str | None, store: str | None, out: Path) -> AsyncIterator[Private | None]:
     """Say in the environment, where this program and its workers look, which broker and which store to use.
 
     :param kind: a name in ``SERVERS``, or None: what the settings say.
@@ -36,10 +60,11 @@ async def broker(kind: str | None, store: str | None, out: Path) -> AsyncIterato
         _choose_store(store, out)
         yield None
         return
-    async with SERVERS[kind]() as server:
-        os.environ["TASKCORE_URL"] = server.url
+    async with SERVERS[kind]() as started:
+        private = Private(started)
+        os.environ["TASKCORE_URL"] = private.url
         _choose_store(store, out)
-        yield server
+        yield private
 
 
 def _choose_store(store: str | None, out: Path) -> None:

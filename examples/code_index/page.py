@@ -83,8 +83,10 @@ def _trouble(trouble: Trouble) -> Iterator[str]:
         words = f"with {worker.under_way:,} jobs under way; when its leases were over, others did them"
         yield _casualty(f"worker {worker.number}, pid {worker.pid}", words, worker.files_done)
     for server in trouble.servers:
-        words = f"started again on the same data, away for {server.away:.2f} s"
-        yield _casualty(f"the server, {server.server}", words, server.files_done)
+        others = f"for good; the other {server.of - 1} went on"
+        words = others if server.away is None else f"started again on the same data, away for {server.away:.2f} s"
+        who = "the server" if server.of == 1 else f"one of {server.of} servers"
+        yield _casualty(f"{who}, {server.server}", words, server.files_done)
     yield "</table></section>"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from examples.code_index.broker import SERVERS, broker
+from examples.code_index.broker import CLUSTERS, SERVERS, broker
 from examples.code_index.errors import WorkerEnded
 from taskcore import TaskcoreError
 from taskcore.config import load
@@ -49,8 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quiet", action="store_true", help="no progress, no tables")
     trouble = parser.add_argument_group("trouble")
     trouble.add_argument("--kill", type=_count, default=0, metavar="N", help="kill so many workers in the middle")
-    trouble.add_argument("--server", choices=SERVERS, help="start a private server for this run")
-    trouble.add_argument("--kill-server", action="store_true", help="kill that server too, and start it again")
+    trouble.add_argument("--server", choices=SERVERS, help="start a private server, or three, for this run")
+    trouble.add_argument(
+        "--kill-server", action="store_true", help="kill that server, or one of the three, and start it again"
+    )
+    trouble.add_argument("--for-good", action="store_true", help="do not start it again: the others go on")
     return parser
 
 
@@ -65,6 +68,8 @@ def _complete(options: argparse.Namespace, parser: argparse.ArgumentParser) -> N
         )
     if options.kill_server and not options.server:
         parser.error(f"--kill-server kills a server that this program has started: --server {'|'.join(SERVERS)}")
+    if options.for_good and (options.server not in CLUSTERS or not options.kill_server):
+        parser.error(f"--for-good takes a server that others replace: --server {'|'.join(CLUSTERS)} --kill-server")
     if options.workers and not options.server and load().settings.url.startswith("memory:"):
         parser.error(
             "--workers and --kill need a broker that other processes can reach, and memory:// ends at this process;"
@@ -76,11 +81,11 @@ def _complete(options: argparse.Namespace, parser: argparse.ArgumentParser) -> N
 
 
 async def _run(options: argparse.Namespace) -> int:
-    async with broker(options.server, options.store, options.out) as server:
+    async with broker(options.server, options.store, options.out) as private:
         # Not before the broker is known: the app is made when the module of the tasks is imported.
         from examples.code_index.run import run  # noqa: PLC0415
 
-        return await run(options, server)
+        return await run(options, private)
 
 
 def _count(text: str) -> int:

@@ -79,7 +79,7 @@ def _trouble(trouble: Trouble) -> Iterator[str]:
         under_way = sum(worker.under_way for worker in trouble.workers)
         yield _row("workers killed", len(trouble.workers), f"with SIGKILL, {under_way:,} jobs under way")
     for server in trouble.servers:
-        yield _row("server killed", 1, f"{server.server}, with SIGKILL; away for {server.away:.2f} s, same data")
+        yield _row("server killed", 1, server.server + server.in_short)
     if trouble:
         yield _row("begun again", trouble.begun_again, "jobs that were begun a second time; each counts once")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 
+from examples.code_index.broker import Private
 from examples.code_index.figures import make_report
 from examples.code_index.index import Harvest, index_files, leave_nothing
 from examples.code_index.journal import begun_again
@@ -18,15 +19,14 @@ from examples.code_index.sources import Source, find_sources
 from examples.code_index.tasks import app
 from examples.code_index.trouble import Plan, Trouble, make_trouble
 from examples.code_index.workers import GRACE, Workers
-from taskcore.testing.faults import Server
 
 __all__ = ["run"]
 
 
-async def run(options: argparse.Namespace, server: Server | None) -> int:
+async def run(options: argparse.Namespace, broker: Private | None) -> int:
     """Run; the exit code.
 
-    :param server: the private one, if there is one; it may be killed.
+    :param broker: the private one, if there is one; of it, a server may be killed.
     """
     sources = find_sources(options.out, options.limit)
     if not options.quiet:
@@ -34,7 +34,7 @@ async def run(options: argparse.Namespace, server: Server | None) -> int:
     progress = Progress(len(sources), quiet=options.quiet)
     into = options.out / f"catalogue-{time.time_ns():x}.sqlite"  # a new one each time, so its name names the run
     workers = Workers(options.workers, options.out, impatient=options.kill > 0)
-    plan = Plan(kill=options.kill, server=server if options.kill_server else None)
+    plan = Plan(kill=options.kill, broker=broker if options.kill_server else None, for_good=options.for_good)
     trouble = Trouble()
     try:
         async with app:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import anyio
 import msgspec
 
+from examples.code_index.broker import Private
 from examples.code_index.progress import Progress
 from examples.code_index.workers import Workers
-from taskcore.testing.faults import Server
 
 __all__ = ["Plan", "ServerKilled", "Trouble", "WorkerKilled", "make_trouble"]
 
@@ -32,11 +32,24 @@ class WorkerKilled(msgspec.Struct, frozen=True):
 
 
 class ServerKilled(msgspec.Struct, frozen=True):
-    """The server was killed, and answered again after so many seconds, with the data that its disk had."""
+    """A server was killed, and answered again after so many seconds, with the data that its disk had.
+
+    :param of: how many servers there were; with others, work goes on without it.
+    :param away: None: it did not come back.
+    """
 
     server: str
     files_done: int
-    away: float
+    away: float | None
+    of: int = 1
+
+    @property
+    def in_short(self) -> str:
+        """What was done to it, after its name."""
+        who = "" if self.of == 1 else f", one of {self.of}"
+        return f"{who}, with SIGKILL; " + (
+            "for good" if self.away is None else f"away for {self.away:.2f} s, same data"
+        )
 
 
 class Trouble(msgspec.Struct):
@@ -55,8 +68,9 @@ class Trouble(msgspec.Struct):
         parts = []
         if self.workers:
             parts.append(f"{len(self.workers)} worker{'s' * (len(self.workers) != 1)} killed")
-        if self.servers:
-            parts.append("the server killed and started again")
+        for server in self.servers:
+            who = "the server" if server.of == 1 else f"one of {server.of} servers"
+            parts.append(f"{who} killed {'for good' if server.away is None else 'and started again'}")
         were = "job was" if self.begun_again == 1 else "jobs were"
         return f"{', '.join(parts)}; {self.begun_again:,} {were} begun a second time"
 
@@ -66,20 +80,22 @@ class Plan:
     """What is to be done to a run.
 
     :param kill: how many workers to kill; others have to be left.
-    :param server: which server to kill and to start again.
+    :param broker: of which to kill a server.
+    :param for_good: whether that server stays away.
     """
 
     kill: int = 0
-    server: Server | None = None
+    broker: Private | None = None
+    for_good: bool = False
 
 
 @asynccontextmanager
 async def make_trouble(plan: Plan, trouble: Trouble, progress: Progress, workers: Workers) -> AsyncIterator[None]:
-    """Kill workers, from one third of the files on, and the server, at two thirds; write down what was done."""
+    """Kill workers, from one third of the files on, and a server, at two thirds; write down what was done."""
     async with anyio.create_task_group() as group:
         group.start_soon(_kill_workers, plan.kill, trouble, progress, workers)
-        if plan.server is not None:
-            group.start_soon(_kill_server, plan.server, trouble, progress)
+        if plan.broker is not None:
+            group.start_soon(_kill_server, plan.broker, plan.for_good, trouble, progress)
         yield
 
 
@@ -94,13 +110,16 @@ async def _kill_workers(number: int, trouble: Trouble, progress: Progress, worke
         progress.say(f"killed worker {killed.number} (pid {killed.pid}) with {killed.under_way} jobs under way")
 
 
-async def _kill_server(server: Server, trouble: Trouble, progress: Progress) -> None:
+async def _kill_server(broker: Private, for_good: bool, trouble: Trouble, progress: Progress) -> None:
     await progress.reach(progress.total * 2 // 3)
-    done, began = progress.done, anyio.current_time()
+    server = await broker.victim()
+    name = f"{server.program} {server.version}"
+    done, began, away = progress.done, anyio.current_time(), None
     server.kill()
-    progress.say(f"killed the server ({server.program} {server.version})")
-    await anyio.sleep(AWAY)
-    await server.restart()
-    away = anyio.current_time() - began
-    trouble.servers.append(ServerKilled(f"{server.program} {server.version}", done, round(away, 3)))
-    progress.say(f"started the server again, on the same data; it was away for {away:.2f} s")
+    progress.say(f"killed {'the server' if broker.size == 1 else f'one of {broker.size} servers'} ({name})")
+    if not for_good:
+        await anyio.sleep(AWAY)
+        await server.restart()
+        away = round(anyio.current_time() - began, 3)
+        progress.say(f"started the server again, on the same data; it was away for {away:.2f} s")
+    trouble.servers.append(ServerKilled(name, done, away, broker.size))

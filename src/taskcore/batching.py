@@ -46,7 +46,7 @@ class GroupCommit(Generic[T, R]):
 
         :raises Exception: whatever ``commit`` raised for the batch.
         """
-        entry = _Entry[T, R](item)
+        entry: _Entry[T, R] = _Entry(item)  # subscribed at run time, it would cost as much as the rest
         self._waiting.append(entry)
         if self._led:
             await self._follow(entry)

@@ -146,9 +146,9 @@ def no_crash_limit():
 def starts_are_not_marked():
     """The marker is gone before the function starts."""
 
-    async def mark(self, job):
-        if job.marker is not None and self._store is not None:
-            await self._store.put_many([Write(key=job.marker, value=None)])
+    async def mark(self, job, marker):
+        if self._store is not None:
+            await self._store.put_many([Write(key=marker, value=None)])
             point("examine.marked")
 
     with patch.object(Performer, "_mark", mark):

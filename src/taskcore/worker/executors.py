@@ -47,14 +47,13 @@ class Executors:
     """Runs plain functions outside of the event loop, a bounded number at a time."""
 
     def __init__(self, *, threads: int, processes: int) -> None:
-        self.rooms: Mapping[RunsIn, int] = {"thread": threads, "process": processes}
-        self._limiters = {kind: anyio.CapacityLimiter(number) for kind, number in self.rooms.items()}
+        #: What a job has to enter before it starts, so that waiting for a thread does not count as running.
+        self.rooms: Mapping[RunsIn, anyio.CapacityLimiter] = {
+            "thread": anyio.CapacityLimiter(threads),
+            "process": anyio.CapacityLimiter(processes),
+        }
         self._threads = Threads()
         self._no_limit = anyio.CapacityLimiter(math.inf)
-
-    def room(self, runs_in: RunsIn) -> anyio.CapacityLimiter | None:
-        """What a job has to enter before it starts, so that waiting for a thread does not count as running."""
-        return self._limiters.get(runs_in)
 
     def close(self) -> None:
         """No more jobs will come; threads that still run are not waited for."""

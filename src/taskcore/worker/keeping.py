@@ -55,7 +55,9 @@ class Keeper:
 
     def lease_over(self, job: Job, now: float) -> bool:
         """Whether a lease has ended by our own clock, so that somebody else may have the job."""
-        return now >= max(job.received, self._extended.get(job.source, job.received)) + self._lease
+        if now < job.received + self._lease:  # nearly always
+            return False
+        return now >= self._extended.get(job.source, 0.0) + self._lease
 
     def begin(self) -> None:
         """There is something in hand."""

@@ -110,11 +110,12 @@ class Performer:
             early = await self._take_key(job, task, job.envelope.key)
         if early is not None:
             return early
-        room = self._executors.room(options.runs_in)
-        if room is None:
+        if options.runs_in != "loop":
+            async with self._executors.rooms[options.runs_in]:
+                return await self._start(job, task, slot)
+        if job.alone or self._solitude.busy:
             return await self._start(job, task, slot)
-        async with room:
-            return await self._start(job, task, slot)
+        return await self._run(job, task, slot)  # nearly always: not one coroutine more than it takes
 
     # ── open ──
 
@@ -205,11 +206,11 @@ class Performer:
 
     # ── run and pack ──
 
-    async def _mark(self, job: Job) -> None:
+    async def _mark(self, job: Job, marker: str) -> None:
         """Count this start as a crash until it has ended; not before it really starts, because waiting kills nobody."""
-        if job.marker is not None and self._store is not None:
+        if self._store is not None:
             before = job.crashes - job.trail.crashes
-            await self._store.put(job.marker, str(before + 1).encode(), expect=ANY, keep=MARKER_KEPT)
+            await self._store.put(marker, str(before + 1).encode(), expect=ANY, keep=MARKER_KEPT)
             point("examine.marked")
 
     async def _start(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome | None:
@@ -217,33 +218,21 @@ class Performer:
         if job.alone:
             async with self._solitude.alone():
                 return await self._run(job, task, slot)
-        if self._solitude.busy:
-            await self._solitude.wait()
-        self._solitude.running += 1
-        try:
-            return await self._run(job, task, slot)
-        finally:
-            self._solitude.ended()
+        await self._solitude.wait()
+        return await self._run(job, task, slot)
 
     async def _run(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome | None:
-        envelope, options, contract = job.envelope, task.options, task.contract
-        if options.delivery != "at_most_once":
-            await self._mark(job)
-        elif not await self._forget_first(job):
-            return None
-        fence, hold = _fence(job), job.hold
-        holding = Holding(hold.name, hold.claim, hold.window) if hold is not None else None
-        running.set(
-            Context(envelope, job.trail, job.delivery.queue, job.crashes, fence, self._asked_to_cancel, task, holding)
-        )
-        job.started = True
-        if self._events.listeners:
-            self._events.tell("job.started", job.facts)
-        if options.timeout is not None:
-            self._deadlines.watch(slot, anyio.current_time() + options.timeout)
+        options, contract = task.options, task.contract
+        self._solitude.running += 1
         try:
+            if options.delivery == "at_most_once":
+                if not await self._forget_first(job):
+                    return None
+            elif job.marker is not None:
+                await self._mark(job, job.marker)
+            holding = self._begin(job, task, slot)
             if options.runs_in == "process":
-                return Succeeded(await self._executors.in_process(task, job, fence, holding))
+                return Succeeded(await self._executors.in_process(task, job, _fence(job), holding))
             if options.runs_in == "thread":
                 value = await self._executors.in_thread(task, job.arguments)
             else:
@@ -251,13 +240,37 @@ class Performer:
                 if task.is_async:
                     value = await value
         except BaseException as error:
-            if self._is_interruption(error, slot):
+            if not job.started or self._is_interruption(error, slot):
                 raise
             return self._raised(job, error)
         finally:
             slot.deadline = None
+            self._solitude.ended()
         point("run.returned")
         return self._pack(job, task, value)
+
+    def _begin(self, job: Job, task: Task[..., Any], slot: Slot) -> Holding | None:
+        """From here on it has started: what it can ask for is there, and its time runs."""
+        hold = job.hold
+        holding = Holding(hold.name, hold.claim, hold.window) if hold is not None else None
+        running.set(
+            Context(
+                job.envelope,
+                job.trail,
+                job.delivery.queue,
+                job.crashes,
+                _fence(job),
+                self._asked_to_cancel,
+                task,
+                holding,
+            )
+        )
+        job.started = True
+        if self._events.listeners:
+            self._events.tell("job.started", job.facts)
+        if task.options.timeout is not None:
+            self._deadlines.watch(slot, anyio.current_time() + task.options.timeout)
+        return holding
 
     def _pack(self, job: Job, task: Task[..., Any], value: Any) -> Outcome:
         if task.options.keep_result is None and job.hold is None:

@@ -12,7 +12,7 @@ place in the library that calls ``settle``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 import msgspec
@@ -27,12 +27,15 @@ from taskcore.lifecycle import (
     Ack,
     Bury,
     Cancelled,
+    Contended,
+    Duplicate,
     Expired,
     Outcome,
     Release,
     Retry,
     Succeeded,
     Unencodable,
+    Unrecognised,
     Verdict,
 )
 from taskcore.logs import logger
@@ -96,16 +99,13 @@ class Settler:
         self._lease_over = lease_over
         self._keys = keys
         self._concluded = Collector[Conclusion](full=FULL)
+        self.put = self._concluded.put  #: hand over a conclusion; never waits
         self._outage = outage
 
     @property
     def is_behind(self) -> bool:
         """Whether more is concluded than can be settled at the moment."""
         return self._concluded.is_full
-
-    def put(self, conclusion: Conclusion) -> None:
-        """Hand over a conclusion; never waits."""
-        self._concluded.put(conclusion)
 
     def close(self) -> None:
         """No more conclusions will come; ``run`` ends when the last one is settled."""
@@ -125,15 +125,13 @@ class Settler:
     def _still_ours(self, batch: list[Conclusion]) -> list[Conclusion]:
         """Without those whose lease is over: somebody else may run them, so hands off (C7)."""
         now = anyio.current_time()
-        kept = [one for one in batch if one.settled or one.job.forgotten or self._is_ours(one.job, now)]
+        over = self._lease_over
+        kept = [one for one in batch if one.settled or one.job.forgotten or not (one.job.lost or over(one.job, now))]
         if len(kept) < len(batch):
             for conclusion in batch:
                 if conclusion not in kept:
                     self._lost(conclusion.job)
         return kept
-
-    def _is_ours(self, job: Job, now: float) -> bool:
-        return not job.lost and not self._lease_over(job, now)
 
     def _lost(self, job: Job) -> None:
         log.warning("lease of job %s lost; its outcome here is not recorded, another worker has it", job.id)
@@ -243,14 +241,14 @@ class Settler:
             await self._settle_at(source, known)
 
     async def _settle_at(self, source: Source, batch: Sequence[Conclusion]) -> None:
-        repeated = [one.tried for one in batch]
+        repeated = {id(one) for one in batch if one.tried}
         for one in batch:
             one.tried = True
         lost = {id(delivery) for delivery in await source.settle([(one.job.delivery, one.verdict) for one in batch])}
-        for one, again in zip(batch, repeated, strict=True):
-            if id(one.job.delivery) not in lost:
+        for one in batch:
+            if not lost or id(one.job.delivery) not in lost:
                 one.settled = True
-            elif again:  # the first try may have been carried out, its answer lost
+            elif id(one) in repeated:  # the first try may have been carried out, its answer lost
                 self._events.emit("settle.unconfirmed", **one.job.facts)
                 one.settled = True
             else:
@@ -339,18 +337,18 @@ def _keep_to(conclusion: Conclusion, conflict: Conflict) -> None:
 
 
 def _event_name(conclusion: Conclusion) -> str:
-    if conclusion.job.forgotten and not isinstance(conclusion.verdict, Ack):
+    if isinstance(conclusion.verdict, Ack):
+        return _ACKED.get(type(conclusion.outcome), "job.succeeded")
+    if conclusion.job.forgotten:
         return "job.failed"  # at most once: the broker had to forget it before it started, so there is no letter
     match conclusion.verdict:
-        case Ack():
-            return _ACKED.get(type(conclusion.outcome).__name__, "job.succeeded")
         case Retry():
-            return _RETRIED.get(type(conclusion.outcome).__name__, "job.retried")
+            return _RETRIED.get(type(conclusion.outcome), "job.retried")
         case Release():
             return "job.released"
         case Bury():
             return "job.buried"
 
 
-_ACKED = {"Duplicate": "job.skipped", "Cancelled": "job.cancelled", "Expired": "job.expired"}
-_RETRIED = {"Unrecognised": "job.parked", "Contended": "job.contended"}
+_ACKED: Mapping[type[Outcome], str] = {Duplicate: "job.skipped", Cancelled: "job.cancelled", Expired: "job.expired"}
+_RETRIED: Mapping[type[Outcome], str] = {Unrecognised: "job.parked", Contended: "job.contended"}

@@ -13,7 +13,7 @@ PATIENCE = 10.0  #: seconds to wait for running jobs to end; what runs longer do
 
 
 class Solitude:
-    """While somebody is alone, or waits to be, nobody else starts. ``running`` counts the others."""
+    """While somebody is alone, or waits to be, nobody else starts. ``running`` counts who has."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -32,7 +32,7 @@ class Solitude:
             await self._over.wait()
 
     def ended(self) -> None:
-        """One of the others has ended."""
+        """One that was running has ended."""
         self.running -= 1
         if self._one_ended is not None:
             self._one_ended.set()

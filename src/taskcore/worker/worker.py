@@ -23,6 +23,7 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Interrupted, Outcome
 from taskcore.logs import logger
 from taskcore.observe import Events
+from taskcore.options import RunsIn
 from taskcore.store import Store
 from taskcore.task import Task
 from taskcore.worker.concluding import Concluder
@@ -86,9 +87,11 @@ class Worker:
         self._waking = False
         self._store_outage = Outages("store", events).part()
         self._broker_outages = outages = Outages("broker", events)
-        self._lanes = lanes_of(queues, tasks.values(), concurrency=concurrency, rooms=executors.rooms)
+        rooms: dict[RunsIn, int] = {kind: int(room.total_tokens) for kind, room in executors.rooms.items()}
+        self._lanes = lanes_of(queues, tasks.values(), concurrency=concurrency, rooms=rooms)
         self._reading = {lane: anyio.CancelScope() for lane in self._lanes}
         self._stopping = anyio.Event()
+        self._stops = False  # the same, for whoever looks after each job
         self._quiet = anyio.Event()
         self._deadlines = Deadlines(self._slots)
         self._keeper = Keeper(
@@ -116,12 +119,13 @@ class Worker:
 
     def stop(self) -> None:
         """Begin to stop: nothing new starts, what runs may finish within the grace (C21)."""
+        self._stops = True
         self._stopping.set()
 
     def interrupt(self) -> None:
         """Stop now: what runs is interrupted and given back."""
         self._grace = 0.0
-        self._stopping.set()
+        self.stop()
         self._quiet.set()
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -200,15 +204,15 @@ class Worker:
 
     async def _work(self, slot: Slot) -> None:
         """Job after job, until the worker stops or this slot's scope is used up."""
-        while not self._stopping.is_set():
+        while not self._stops:
             if not self._inbox:
                 await self._wait_for_job(slot)
                 continue
             job = slot.job = self._inbox.popleft()
-            if self._inbox:
-                self._wake_one()
-            else:
+            if not self._inbox:
                 self._tell_lanes()
+            elif not self._waking:
+                self._wake_one()
             try:
                 outcome = await self._performer.perform(job, slot)
             except BrokerUnavailable as error:

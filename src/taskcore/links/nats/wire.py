@@ -107,10 +107,13 @@ class Wire(Client):
         transport: Any = self._transport
         transport.write(data)
 
-    async def written(self) -> None:
-        """Wait while too much is waiting to leave."""
+    async def written(self, *, until: float) -> None:
+        """Wait while too much is waiting to leave, at most until this time of the loop's."""
         transport: Any = self._transport
-        await transport.drain()
+        if transport._io_writer.transport.get_write_buffer_size():  # noqa: SLF001 - a time limit costs more than a look
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await transport.drain()
 
     async def broke(self, error: OSError) -> None:
         """Writing failed; its reader may not have noticed yet, and gets its turn now."""

@@ -9,6 +9,8 @@ async with NatsCluster() as cluster:
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -88,16 +90,27 @@ class NatsCluster:
 
         :raises LookupError: none does.
         """
+        return await self._found(f"STREAM.INFO.{stream}", lambda info: [info], f"nobody leads {stream}")
+
+    async def busiest(self) -> NatsServer:
+        """The server that leads most streams: its end is felt most.
+
+        :raises LookupError: no stream has a leader.
+        """
+        return await self._found("STREAM.LIST", lambda found: found.get("streams") or [], "nobody leads any stream")
+
+    async def _found(self, what: str, streams: Callable[[Any], list[Any]], otherwise: str) -> NatsServer:
+        """The running server that leads most of the streams in an answer."""
         with anyio.move_on_after(ELECTING):
             while True:
                 for server in self.servers:
-                    info = await self._ask(server, f"STREAM.INFO.{stream}") if server.running else {}
-                    name = (info.get("cluster") or {}).get("leader")
-                    for one in self.servers:
-                        if name and one.config["server_name"] == name:
-                            return one
+                    found = streams(await self._ask(server, what)) if server.running else []
+                    leaders = Counter((stream.get("cluster") or {}).get("leader") for stream in found)
+                    leading = [one for one in self.servers if one.running and leaders[one.config["server_name"]]]
+                    if leading:
+                        return max(leading, key=lambda one: leaders[one.config["server_name"]])
                 await anyio.sleep(0.1)
-        raise LookupError(f"nobody leads {stream}")
+        raise LookupError(otherwise)
 
     async def current(self, stream: str) -> None:
         """Wait until every replica of a stream has everything.
