@@ -18,7 +18,7 @@ from typing import Self
 import anyio
 
 from taskcore.testing.faults.child import Child
-from taskcore.testing.faults.servers import RabbitServer
+from taskcore.testing.faults.servers import RabbitServer, epmd_of
 from taskcore.testing.faults.sockets import HOST, free_port
 
 __all__ = ["RabbitCluster"]
@@ -82,7 +82,8 @@ class RabbitCluster:
 
     def _start_daemon(self, exits: AsyncExitStack) -> None:
         folder = Path(tempfile.mkdtemp(prefix="taskcore-epmd-"))
-        command: list[str | Path] = [shutil.which("epmd") or "epmd", "-address", HOST, "-port", str(self._epmd_port)]
+        epmd = epmd_of(self.nodes[0].binary)
+        command: list[str | Path] = [shutil.which(epmd) or epmd, "-address", HOST, "-port", str(self._epmd_port)]
         daemon = Child(command, output=folder / "log", environment={}, folder=folder, temporary=folder)
         daemon.start()
         exits.callback(daemon.forget)

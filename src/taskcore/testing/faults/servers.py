@@ -18,6 +18,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -273,11 +274,7 @@ class RabbitServer(Server):
 
         :raises ServerMissing: it is not on this machine, or not in this version.
         """
-        binary = find_binary(cls.program, folders=["/usr/lib/rabbitmq/bin"])
-        if version and not f"{rabbit_version(binary)}.".startswith(f"{version}."):
-            facts = [f"{binary} has version {rabbit_version(binary)}"]
-            raise ServerMissing(f"rabbitmq-server {version} is not on this machine", facts=facts)
-        return binary
+        return find_binary(cls.program, version=version, folders=["/usr/lib/rabbitmq/bin"], ask=rabbit_version)
 
     @property
     def version(self) -> str:
@@ -301,7 +298,7 @@ class RabbitServer(Server):
 
     def _command(self) -> Sequence[str | Path]:
         # epmd first, in our process group: the node would start one that outlives it.
-        epmd = f'epmd -address {HOST} -port {self._epmd_port} & exec "{self.binary}"'
+        epmd = f'"{epmd_of(self.binary)}" -address {HOST} -port {self._epmd_port} & exec "{self.binary}"'
         return ["/bin/sh", "-c", epmd]
 
     def _environment(self) -> Mapping[str, str]:
@@ -351,8 +348,16 @@ class RabbitServer(Server):
         return (await ask(self.port, b"AMQP\0\0\x09\x01")).startswith(b"\x01\0\0")  # a method frame: connection.start
 
 
+@cache
 def rabbit_version(binary: Path) -> str:
-    """The version of an installed RabbitMQ, from the folder of its libraries: asking it would start a node."""
-    roots = (binary.parent.parent, Path("/usr/lib/rabbitmq"))
-    names = [path.name for root in roots for path in root.glob("**/plugins/rabbit-*")]
-    return next((name.removeprefix("rabbit-").removesuffix(".ez") for name in names if name[7:8].isdigit()), "?")
+    """The version of a RabbitMQ, from the name of its own library: asking it would start a node."""
+    home = binary.resolve().parent.parent
+    folders = (binary.parent / "plugins", home / "plugins", *home.glob("lib/*/plugins"))
+    names = [path.name for folder in folders for path in folder.glob("rabbit-[0-9]*")]
+    return next((name.removeprefix("rabbit-").removesuffix(".ez") for name in names), "?")
+
+
+def epmd_of(binary: Path) -> str:
+    """The daemon by which nodes find each other: the one beside the program, or that of the system."""
+    beside = binary.with_name("epmd")
+    return str(beside) if beside.exists() else "epmd"
