@@ -32,6 +32,10 @@ Connection: TypeAlias = "psycopg.AsyncConnection[Any]"
 TIMEOUT: Final = 10.0  #: seconds that a call may take
 SERVER_SHARE: Final = 0.8  #: of that time, after which the server gives up by itself, so that its answer comes first
 PREFIX: Final = "taskcore_"
+LIMIT: Final = """SELECT set_config('statement_timeout', %(limit)s, false),
+    set_config('lock_timeout', %(limit)s, false),
+    set_config('default_transaction_isolation', 'read committed', false)
+    WHERE %(only)s::int IS NULL OR pg_backend_pid() = %(only)s::int"""
 AGAIN: Final = 3  #: how often what the server undid, because of a deadlock or the like, is done again at once
 
 
@@ -156,24 +160,58 @@ class Line:
 
 
 async def connect(address: PostgresAddress) -> Connection:
-    """A new connection that commits each statement by itself.
+    """A new connection that commits each statement by itself, with a session that nobody else is served by.
 
     :raises psycopg.Error: it cannot be had.
+    :raises BrokerUnavailable: a pooler shares its sessions among all who are connected to it.
     """
-    connection: Connection = await psycopg.AsyncConnection.connect(
-        address.url, autocommit=True, client_encoding="UTF8", fallback_application_name="taskcore"
-    )
-    limit = f"{max(int(address.timeout * SERVER_SHARE * 1000), 1)}ms"
+    connection = await _connect(address)
     try:
-        await connection.execute(
-            "SELECT set_config('statement_timeout', %(limit)s, false), set_config('lock_timeout', %(limit)s, false),"
-            " set_config('default_transaction_isolation', 'read committed', false)",
-            {"limit": limit},
-        )
+        if not await _limit(connection, address, only=connection.pgconn.backend_pid):
+            await _require_own_session(connection, address)
+            await _limit(connection, address)
     except BaseException:
         connection.pgconn.finish()
         raise
     return connection
+
+
+async def _connect(address: PostgresAddress) -> Connection:
+    return await psycopg.AsyncConnection.connect(
+        address.url, autocommit=True, client_encoding="UTF8", fallback_application_name="taskcore"
+    )
+
+
+async def _limit(connection: Connection, address: PostgresAddress, *, only: int | None = None) -> bool:
+    """Let the server give up in time; whether it was done.
+
+    :param only: the session for which it is meant: behind a pooler, it may be one that serves others, too.
+    """
+    limit = f"{max(int(address.timeout * SERVER_SHARE * 1000), 1)}ms"
+    cursor = await connection.execute(LIMIT, {"limit": limit, "only": only})
+    return await cursor.fetchone() is not None
+
+
+async def _require_own_session(connection: Connection, address: PostgresAddress) -> None:
+    """Somebody stands in between. See whether two who are connected to him are served by the same session.
+
+    The order matters: an idle pooler gives its sessions out either the latest first or in turn.
+    """
+    other = await _connect(address)
+    try:
+        seen: dict[Connection, set[int]] = {connection: set(), other: set()}
+        for asked in (connection, other, other, connection, connection, other):
+            row = await (await asked.execute("SELECT pg_backend_pid()", prepare=False)).fetchone()
+            seen[asked].add(row[0] if row is not None else 0)
+    finally:
+        other.pgconn.finish()
+    if len(seen[connection]) > 1 or seen[connection] & seen[other]:
+        raise BrokerUnavailable(
+            f"a pooler at {address.shown} lets its clients share sessions (PgBouncer: pool_mode = transaction)",
+            facts=["without a session of its own a store is not told of news, and its time limits would hit others"],
+            fix="name PostgreSQL itself in the URL of the store, or a pool in session mode; other connections of your "
+            "program may go through the pooler all the same",
+        )
 
 
 def _is_stale(connection: Connection) -> bool:
