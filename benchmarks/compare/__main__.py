@@ -149,8 +149,8 @@ def _know_servers() -> None:
     """Servers that ``scripts/servers`` has fetched are found, the newest first."""
     fetched = ROOT / ".servers"
     folders = [fetched / "bin", *sorted(fetched.glob("nats-[0-9]*"), reverse=True)]
-    given = os.environ.get("TASKCORE_SERVERS", "").split(os.pathsep)
-    os.environ["TASKCORE_SERVERS"] = os.pathsep.join(filter(None, [*given, *map(str, folders)]))
+    first, gap, last = os.environ.get("TASKCORE_SERVERS", "").partition(2 * os.pathsep)
+    os.environ["TASKCORE_SERVERS"] = os.pathsep.join(filter(None, [first, *map(str, folders)])) + gap + last
 
 
 OURS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from real import serving
+from real import serving, versions
 from records import shared_store
 
 from taskcore.backends.rabbitmq import RabbitBackend
@@ -17,10 +17,18 @@ def anyio_backend():
     return "asyncio"
 
 
+def pytest_generate_tests(metafunc):
+    """A module may name tests, in ``ON_NEWER``, that are run on a newer version, too."""
+    sample = getattr(metafunc.module, "ON_NEWER", None)
+    if sample is not None and "node" in metafunc.fixturenames:
+        arguments = versions(RabbitServer, newer=metafunc.function.__name__ in sample)
+        metafunc.parametrize("node", **arguments, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def node():
-    """A running node, for the tests of one module."""
-    with serving(RabbitServer) as server:
+def node(request):
+    """A running node, for the tests of one module; of a version, if the module says so."""
+    with serving(RabbitServer, getattr(request, "param", "")) as server:
         yield server
 
 

@@ -12,6 +12,8 @@ from taskcore.lifecycle import ACK, Bury, Retry
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
+ON_NEWER = {"test_a_killed_node_has_everything_that_it_confirmed", "test_an_alarm_blocks_senders_only"}
+
 
 @pytest.fixture
 def running(node):

@@ -10,6 +10,7 @@ import pytest
 
 from taskcore.backend import Outgoing, Refused, Stored
 from taskcore.backends.rabbitmq import RabbitBackend, names
+from taskcore.backends.rabbitmq.publisher import LARGEST
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry
 from taskcore.links import amqp
@@ -17,6 +18,14 @@ from taskcore.links.rabbitmq import Link, parse
 from taskcore.testing.faults import ChaosProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+ON_NEWER = {
+    "test_what_cannot_be_decoded_harms_nobody",
+    "test_what_the_broker_buries_is_a_letter",
+    "test_given_back_very_often",
+    "test_as_large_as_it_may_be",
+    "test_a_letter_that_was_late_before",
+}
 
 
 @pytest.fixture
@@ -259,6 +268,73 @@ async def test_what_the_broker_buries_is_a_letter(node, url):
                 await anyio.sleep(0.1)
         assert letters[0].envelope == b"tired"
         assert letters[0].reason.startswith("delivery limit")
+
+
+async def give_back(node, queue, times):
+    """A program that takes a job and gives it back, again and again."""
+
+    async def taking(channel):
+        given = 0
+        with anyio.fail_after(20):
+            while given < times:
+                message = await channel.basic_get(names.jobs(queue))
+                if message.delivery_tag is not None:
+                    await channel.basic_reject(message.delivery_tag, requeue=True)
+                    given += 1
+
+    await raw(node, taking)
+
+
+async def test_a_letter_that_was_late_before(node, url):
+    """What the broker moved from delay to delay and buries at last says why it died, not why it was late (F32)."""
+    queue, key = "late", f"#.{names.word('late')}"
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 1,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": names.dead_letters(queue),
+    }
+    async with RabbitBackend(url) as backend:
+        await raw(
+            node,
+            lambda channel: channel.queue_declare(names.jobs(queue), durable=True, arguments=arguments),
+            lambda channel: channel.queue_declare(names.dead_letters(queue), durable=True, arguments=names.shared()),
+            lambda channel: channel.queue_bind(names.jobs(queue), names.DUE, key),
+            lambda channel: channel.exchange_bind(names.level(names.LEVELS - 1), names.SCHEDULE, key),
+            lambda channel: channel.basic_publish(
+                b"late", exchange=names.SCHEDULE, routing_key=names.delay_key(queue, 3)
+            ),
+        )
+        await give_back(node, queue, 2)
+        with anyio.fail_after(10):
+            while not (letters := await backend.admin.letters(queue, limit=5)):  # noqa: ASYNC110 - no event
+                await anyio.sleep(0.1)
+        assert [(letter.envelope, letter.reason[:14]) for letter in letters] == [(b"late", "delivery limit")]
+
+
+async def test_given_back_very_often(node, url):
+    """A job comes back more often than the broker's own limit allows, which is 20 since version 4, and is not lost."""
+    async with RabbitBackend(url) as backend:
+        await backend.publish([Outgoing("often", "1", b"often")])
+        await give_back(node, "often", 25)
+        async with backend.consume(["often"], lease=60) as source:
+            with anyio.fail_after(10):
+                [found] = await source.receive(1)
+            assert (found.envelope, found.redeliveries) == (b"often", 25)
+            await source.settle([(found, ACK)])
+
+
+async def test_as_large_as_it_may_be(url):
+    """The largest job that we send is taken by each version; one byte more is refused by us, and harms nobody."""
+    async with RabbitBackend(url) as backend:
+        for size, answer in ((LARGEST, Stored), (LARGEST + 1, Refused)):
+            [told] = await backend.publish([Outgoing("large", str(size), b"x" * size)])
+            assert isinstance(told, answer)
+        async with backend.consume(["large"], lease=60) as source:
+            with anyio.fail_after(20):
+                [found] = await source.receive(1)
+            assert len(found.envelope) == LARGEST
+            await source.settle([(found, ACK)])
 
 
 # ── holding ──────────────────────────────────────────────────────────────────────────────────────

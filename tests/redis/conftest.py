@@ -24,7 +24,8 @@ def shared() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def own() -> AsyncIterator[RedisServer]:
-    """A Redis of the test's own, to mistreat."""
-    async with require(RedisServer)() as server:
+async def own(request: pytest.FixtureRequest) -> AsyncIterator[RedisServer]:
+    """A Redis of the test's own, to mistreat; of a version, if the test is run on several."""
+    version = getattr(request, "param", "")
+    async with require(RedisServer, version)(version=version) as server:
         yield server

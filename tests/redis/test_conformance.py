@@ -1,4 +1,4 @@
-"""The whole suite on Redis 7.0, on Valkey, behind Sentinel and on a cluster.
+"""The whole suite on Redis 7.0 and 8, on Valkey, behind Sentinel and on a cluster.
 
 Each server's suite is played once, all checks side by side; then each check is a test of its own.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import anyio
 import msgspec
 import pytest
-from real import require
+from real import NEWER, require
 
 from taskcore.backends.redis.backend import FEATURES
 from taskcore.testing.conformance import Certificate, Check, all_checks, certify
@@ -22,7 +22,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 LEASE, MARGIN = 0.6, 0.6  #: seconds
 
-KINDS = {"redis": RedisServer, "valkey": ValkeyServer, "sentinel": RedisSentinel, "cluster": RedisCluster}
+KINDS = {
+    "redis": RedisServer,
+    "redis 8": partial(RedisServer, version=NEWER["redis-server"]),
+    "valkey": ValkeyServer,
+    "sentinel": RedisSentinel,
+    "cluster": RedisCluster,
+}
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +37,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> C
 
     @cache
     def find(kind: str) -> Certificate:
-        require(ValkeyServer if kind == "valkey" else RedisServer)
+        require(ValkeyServer if kind == "valkey" else RedisServer, NEWER["redis-server"] if kind == "redis 8" else "")
         path = tmp_path_factory.getbasetemp().parent / f"conformance-{kind}-{testrun_uid}"
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

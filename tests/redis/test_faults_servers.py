@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from real import require
+from real import require, versions
 from redis_play import QUICK, Play, send, until
 
 from taskcore import App, BrokerUnavailable, EnqueueRefused
@@ -23,6 +23,7 @@ from taskcore.testing.faults import RedisServer
 from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+on_versions = pytest.mark.parametrize("own", **versions(RedisServer), indirect=True)
 
 
 @asynccontextmanager
@@ -54,6 +55,7 @@ def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
 # ── killed, restarted, frozen ────────────────────────────────────────────────────────────────────
 
 
+@on_versions
 async def test_killed_under_load(own: RedisServer, tmp_path: Path):
     """F18: killed three times under load and restarted with its append-only file: everything that was answered ends."""
     play, url = Play(own.url), own.url + QUICK
@@ -83,6 +85,7 @@ async def test_restarted_gracefully(own: RedisServer):
     assert len(report.stories) == 1000
 
 
+@on_versions
 async def test_frozen(own: RedisServer):
     """F21: while the server is frozen every call ends within its limit; when it goes on, so does everybody."""
     play = Play(own.url)
@@ -186,6 +189,7 @@ async def fill(port: int) -> None:
     await command(port, "CONFIG", "SET", "maxmemory", used)
 
 
+@on_versions
 async def test_memory_is_full(own: RedisServer):
     """F28: with full memory an enqueue is refused, at once and plainly; every other verb does what it always does."""
     async with (

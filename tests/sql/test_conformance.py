@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from real import NEWER, serving
 
 from taskcore.testing.conformance import STORE_CHECKS, Certificate, Check, all_checks, certify, play
+from taskcore.testing.faults import PostgresServer
 from taskcore.testing.stage import Stage
 
 every_check = pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
@@ -18,18 +22,20 @@ LEASE, MARGIN = 0.5, 0.7  #: seconds
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def certificate(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Certificate:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "postgresql 17"])
+def certificate(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Certificate]:
     """What the suite says, all checks side by side."""
+
+    def play_all(store: str) -> Certificate:
+        return anyio.run(partial(certify, "memory://", store=store, lease=LEASE, margin=MARGIN))
+
     if request.param == "sqlite":
-        store = f"sqlite:///{tmp_path_factory.mktemp('suite')}/records.db"
+        yield play_all(f"sqlite:///{tmp_path_factory.mktemp('suite')}/records.db")
+    elif request.param == "postgresql":
+        yield play_all(request.getfixturevalue("postgres").url)
     else:
-        store = request.getfixturevalue("postgres").url
-
-    async def story() -> Certificate:
-        return await certify("memory://", store=store, lease=LEASE, margin=MARGIN)
-
-    return anyio.run(story)
+        with serving(PostgresServer, NEWER["postgres"]) as server:
+            yield play_all(server.url)
 
 
 @every_check

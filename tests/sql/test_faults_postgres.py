@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from real import require
+from real import require, versions
 
 from taskcore import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Write
@@ -22,9 +22,9 @@ LIMIT = 1.5  #: seconds that a call may take here
 
 
 @asynccontextmanager
-async def serving(**config: Any) -> AsyncIterator[PostgresServer]:
+async def serving(*, version: str = "", **config: Any) -> AsyncIterator[PostgresServer]:
     """A server of the test's own, because it will come to harm."""
-    async with require(PostgresServer)(config=config) as server:
+    async with require(PostgresServer, version)(version=version, config=config) as server:
         yield server
 
 
@@ -46,10 +46,11 @@ async def works_again(store: PostgresStore, within: float = 15.0) -> float:
                 return time.monotonic() - began
 
 
+@pytest.mark.parametrize("version", **versions(PostgresServer))
 @pytest.mark.parametrize("how", ["kill", "stop", "freeze"])
-async def test_confirmed_writes_survive(how: str):
+async def test_confirmed_writes_survive(how: str, version: str):
     """F18, F20, F21: under load the server goes and comes back; what was confirmed is there, all calls end in time."""
-    async with serving() as server, PostgresStore(brief(server.url)) as store:
+    async with serving(version=version) as server, PostgresStore(brief(server.url)) as store:
         confirmed: list[str] = []
         failed: list[float] = []
         stopping = False

@@ -13,6 +13,7 @@ from pgbouncer import PgBouncer
 from real import require
 
 from taskcore import App, BrokerUnavailable, current
+from taskcore.store import ANY
 from taskcore.stores.sql import PostgresStore, complete_in_async
 from taskcore.testing.conformance import STORE_CHECKS, certify
 from taskcore.testing.faults import PostgresServer
@@ -41,8 +42,19 @@ async def test_sessions_of_its_own(bounce: Bounce):
     """With a session for each client the store keeps every promise, pushed news included."""
     async with bounce(pool_mode="session", default_pool_size=50) as server:
         only = [check.name for check in STORE_CHECKS]
-        certificate = await certify("memory://", store=server.url, only=only, lease=0.5, margin=0.7)
+        certificate = await certify("memory://", store=server.url, only=only, lease=1.0, margin=2.0)
         assert certificate.is_kept, [finding.why for finding in certificate.findings if finding.why]
+
+
+async def test_five_sessions_are_enough(bounce: Bounce):
+    """One store that reads, writes, watches and is diagnosed needs no larger pool."""
+    key = secrets.token_hex(4)
+    async with bounce(pool_mode="session", default_pool_size=5) as server, PostgresStore(server.url) as store:
+        assert await store.get(key) is None
+        async with store.watch(key) as records:
+            await store.put(key, b"1", expect=ANY, keep=60.0)
+            assert (await store.diagnose()).unsafe == ()
+            assert (await anext(aiter(records))).value == b"1"
 
 
 @pytest.mark.parametrize("robin", [0, 1], ids=["latest first", "in turn"])

@@ -14,6 +14,9 @@ from taskcore.testing.faults import Server, ServerMissing
 
 S = TypeVar("S", bound=Server)
 
+#: Versions that the oldest system on which the tests run does not have. ``scripts/newer-servers`` fetches them.
+NEWER = {"redis-server": "8", "rabbitmq-server": "4", "postgres": "17"}
+
 
 def require(kind: type[S], version: str = "") -> type[S]:
     """The server, if its program is here; ``TASKCORE_REQUIRE_SERVERS=nats-server,redis-server:7`` forbids skipping."""
@@ -23,8 +26,14 @@ def require(kind: type[S], version: str = "") -> type[S]:
         name = kind.program + (f":{version}" if version else "")
         if name in os.environ.get("TASKCORE_REQUIRE_SERVERS", "").split(","):
             pytest.fail(f"this run requires it: {missing}")
-        pytest.skip(str(missing))
+        hint = "\n  or: scripts/newer-servers" if version and NEWER.get(kind.program) == version else ""
+        pytest.skip(f"{missing}{hint}")
     return kind
+
+
+def versions(kind: type[Server], *, newer: bool = True) -> dict[str, Any]:
+    """Arguments of ``parametrize`` with which a test is run on the system's server and, if told so, on a newer one."""
+    return {"argvalues": ["", NEWER[kind.program]] if newer else [""], "ids": lambda version: version or "system"}
 
 
 @contextmanager

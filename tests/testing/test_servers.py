@@ -169,6 +169,38 @@ def test_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         RedisServer.find("7.1")
 
 
+def test_a_gap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Folders behind a gap in TASKCORE_SERVERS come last: what is there is found by its version only."""
+    for version in ("7.0.15", "8.0.2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "redis-server").write_text(f"#!/bin/sh\necho 'Redis server v={version} sha=0'\n")
+        (tmp_path / version / "redis-server").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "7.0.15"))
+    monkeypatch.setenv("TASKCORE_SERVERS", f"{tmp_path}{2 * os.pathsep}{tmp_path / '8.0.2'}")
+    assert RedisServer.find() != tmp_path / "8.0.2" / "redis-server"
+    assert RedisServer.find("8") == tmp_path / "8.0.2" / "redis-server"
+
+
+def test_versions_of_rabbitmq(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """RabbitMQ is not asked: its version is in the name of its own library, beside the program or where it leads."""
+    old, new = tmp_path / "old" / "sbin", tmp_path / "new"
+    for folder, library in (
+        (old, tmp_path / "old" / "plugins" / "rabbit-3.9.1"),
+        (new, new / "plugins/rabbit-4.1.0.ez"),
+    ):
+        folder.mkdir(parents=True)
+        library.mkdir(parents=True)
+        (folder / "rabbitmq-server").write_text("#!/bin/sh\nexit 1\n")
+        (folder / "rabbitmq-server").chmod(0o755)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "rabbitmq-server").symlink_to(old / "rabbitmq-server")
+    monkeypatch.setenv("TASKCORE_SERVERS", f"{tmp_path / 'linked'}{2 * os.pathsep}{new}")
+    assert RabbitServer().version == "3.9.1"
+    assert RabbitServer(version="4").version == "4.1.0"
+    with pytest.raises(ServerMissing, match=r"has version 3\.9\.1[\s\S]*has version 4\.1\.0"):
+        RabbitServer.find("99")
+
+
 def test_required_in_ci(monkeypatch: pytest.MonkeyPatch):
     """Locally a missing server skips; where CI requires it, it fails."""
 
