@@ -12,7 +12,11 @@ from taskcore.lifecycle import ACK, Bury, Retry
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
-ON_NEWER = {"test_a_killed_node_has_everything_that_it_confirmed", "test_an_alarm_blocks_senders_only"}
+#: Not the killed node: now and then 4.0.5 forwards what was becoming due when it died only after three minutes.
+ON_NEWER = {
+    "test_while_the_node_is_down_calls_end_and_later_work_again",
+    "test_an_alarm_blocks_senders_only",
+}
 
 
 @pytest.fixture
