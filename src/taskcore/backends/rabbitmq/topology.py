@@ -5,6 +5,9 @@ A queue exists before it is *open*: open means that jobs reach it, because it is
 that the queue was its own, and every confirmed job in it. So nobody binds a queue that he has known for less than that
 time; a job for a queue that is not open is returned to its sender, surely not stored, and the sender opens it.
 
+Opening is work of its own: whoever waits for it may give up and come again, and finds it further on. An outage begins
+the time anew, because a node that comes back makes the queues anew that it has forgotten.
+
 Nothing that exists is ever changed. A queue with other arguments than ours is reported with the difference.
 """
 
@@ -20,6 +23,7 @@ from taskcore.backends.rabbitmq import names
 from taskcore.backends.rabbitmq.office import Office
 from taskcore.backends.rabbitmq.options import Options
 from taskcore.errors import BrokerUnavailable
+from taskcore.links.rabbitmq_wire import Wire
 from taskcore.logs import logger
 
 __all__ = ["Topology"]
@@ -35,11 +39,12 @@ class Topology:
     def __init__(self, office: Office, options: Options) -> None:
         self._office = office
         self._options = options
-        self._known: dict[str, float] = {}  # when we first saw a queue, or made it, by the loop's clock
+        # when we first saw a queue, or made it, by the loop's clock; and through which connection
+        self._known: dict[str, tuple[float, Wire | None]] = {}
         self._open: set[str] = set()
         self._levels_known: float | None = None
         self._making = asyncio.Lock()
-        self._opening: dict[str, asyncio.Lock] = {}
+        self._opening: dict[str, asyncio.Task[None]] = {}
 
     async def lay(self) -> None:
         """What every app of the virtual host needs: exchanges, and the queues for names and for the lost.
@@ -74,26 +79,53 @@ class Topology:
             if made:
                 self._open.discard(queue)
             if made or queue not in self._known:
-                self._known[queue] = asyncio.get_running_loop().time()
+                self._known[queue] = asyncio.get_running_loop().time(), self._office.line.wire
 
     async def open(self, queue: str, announce: Announce) -> None:
-        """Let jobs in, as soon as the queue is old enough.
+        """Let jobs in, as soon as the queue is old enough. Whoever gives up waiting for it does not stop it.
 
         :param announce: writes a queue's name where other apps find it.
         """
-        async with self._opening.setdefault(queue, asyncio.Lock()):
-            if queue in self._open:
-                return
-            if queue not in self._known:
-                await self.make(queue)
-            born = max(self._known[queue], self._levels_known or 0.0)
-            await asyncio.sleep(max(born + self._options.settle - asyncio.get_running_loop().time(), 0.0))
-            await announce(queue)
-            place, key = names.jobs(queue), f"#.{names.word(queue)}"
-            await self._bind(place, names.DUE, key)
-            await self._bind_exchange(names.level(names.LEVELS - 1), names.SCHEDULE, key)
-            await self._bind(place, names.JOBS, queue)  # last: whoever finds this one finds the others
-            self._open.add(queue)
+        if queue in self._open:
+            return
+        opening = self._opening.get(queue)
+        if opening is None:
+            opening = self._opening[queue] = asyncio.ensure_future(self._let_in(queue, announce))
+            opening.add_done_callback(lambda done: self._opened(queue, done))
+        await asyncio.wait({opening})
+        if opening.cancelled():
+            raise BrokerUnavailable(f"queue {queue} was not opened: its app was closed meanwhile", fix="open it again")
+        opening.result()
+
+    async def _let_in(self, queue: str, announce: Announce) -> None:
+        while (rest := await self._youth(queue)) > 0:
+            await asyncio.sleep(rest)
+        await announce(queue)
+        place, key = names.jobs(queue), f"#.{names.word(queue)}"
+        await self._bind(place, names.DUE, key)
+        await self._bind_exchange(names.level(names.LEVELS - 1), names.SCHEDULE, key)
+        await self._bind(place, names.JOBS, queue)  # last: whoever finds this one finds the others
+        self._open.add(queue)
+
+    async def _youth(self, queue: str) -> float:
+        """Seconds until a queue is old enough, made or looked at anew if our connection was lost meanwhile."""
+        _, wire = self._known.get(queue, (0.0, None))
+        if wire is None or wire is not self._office.line.wire:
+            self._known.pop(queue, None)
+            await self.make(queue)
+        born = max(self._known[queue][0], self._levels_known or 0.0)
+        return born + self._options.settle - asyncio.get_running_loop().time()
+
+    def _opened(self, queue: str, done: asyncio.Task[None]) -> None:
+        del self._opening[queue]
+        if not done.cancelled() and done.exception() is not None:
+            log.debug("queue %s could not be opened; its next sender tries again: %s", queue, done.exception())
+
+    async def close(self) -> None:
+        """Stop opening queues."""
+        for opening in tuple(self._opening.values()):
+            opening.cancel()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
 
     def knows(self, queue: str) -> bool:
         """Whether it was made or looked at before."""
@@ -102,7 +134,8 @@ class Topology:
     def shut(self, queue: str) -> None:
         """It turned out that it is not there, or not open."""
         self._open.discard(queue)
-        self._known.pop(queue, None)
+        if queue not in self._opening:  # or its age would begin anew with each job that comes back meanwhile
+            self._known.pop(queue, None)
 
     async def delete(self, queue: str) -> None:
         """Forget a queue and its dead letters."""

@@ -83,6 +83,22 @@ async def earlier_queues_come_first(stage: Stage) -> None:
         await nothing_from(source, stage.margin + TICK, "a job of a queue that nobody asked for")
 
 
+@check(BACKEND_CHECKS, "C4", "C22")
+async def an_impatient_sender_gets_in(stage: Stage) -> None:
+    """A sender that gives up before a new queue is open and tries again gets its job in: no try undoes the last one."""
+    queue, backend = stage.queue(), await stage.backend()
+    patience = max(stage.features.new_queue * 0.6, TICK)
+    with anyio.move_on_after(stage.patience + 3 * stage.features.new_queue):
+        while True:
+            with anyio.move_on_after(patience):
+                await put(backend, job(queue))
+                break
+            patience += TICK / 4  # a machine that has no time for us is not the broker's fault
+    async with backend.consume([queue], lease=stage.long) as source:
+        for delivery in await receive(stage, source):
+            await settle(source, (delivery, ACK))
+
+
 @check(BACKEND_CHECKS, "C2", needs="dedup")
 async def a_repeated_id_is_stored_once(stage: Stage) -> None:
     """Publishing an id again is answered Duplicate and stores nothing: while it waits, runs, and after its end."""
