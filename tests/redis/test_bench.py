@@ -9,8 +9,7 @@ import real
 from redis.asyncio import Redis
 
 from taskcore import App
-from taskcore.testing.bench import QUICK, SCENARIOS, Figure, Skipped, measure, named_ground, private_ground
-from taskcore.testing.bench import recovery
+from taskcore.testing.bench import QUICK, SCENARIOS, Figure, Skipped, measure, named_ground, private_ground, recovery
 from taskcore.testing.faults import RedisServer
 
 TINY = msgspec.structs.replace(

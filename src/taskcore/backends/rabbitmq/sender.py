@@ -41,8 +41,8 @@ class Sender:
         """A job on its way to its queue, now or later; see :func:`taskcore.backends.rabbitmq.messages.parcel_of`."""
         if job.delay <= 0:
             return parcel_of(names.JOBS, job.queue, job, before=before, of=of)
-        key = names.delay_key(job.queue, names.steps_of(min(job.delay, names.FAR)))
-        return parcel_of(names.SCHEDULE, key, job, before=before, of=of)
+        parcel = parcel_of(names.SCHEDULE, job.queue, job, before=before, of=of)
+        return _waiting(parcel, names.steps_of(min(job.delay, names.FAR)))
 
     async def make(self, queue: str) -> int:
         """The queue is there and as it should be; how many jobs are ready in it."""
@@ -116,9 +116,12 @@ class Sender:
 
 def queue_of(parcel: Parcel) -> str:
     """The queue that a message is meant for."""
-    if parcel.exchange == names.SCHEDULE:
-        return parcel.key.rpartition(".")[2].replace("/", ".")
     return parcel.key.removeprefix(names.dead_letters("")) if not parcel.exchange else parcel.key
+
+
+def _waiting(parcel: Parcel, steps: int) -> Parcel:
+    """The same with its way through the levels in its headers."""
+    return msgspec.structs.replace(parcel, headers={**parcel.headers, **names.route_of(steps)})
 
 
 def _may_pass(parcel: Parcel) -> bool:
@@ -130,4 +133,4 @@ def _by_a_detour(parcel: Parcel) -> Parcel:
     """Through the shortest delay: there the copy is safe until its queue has room again."""
     if parcel.exchange != names.JOBS:
         return parcel
-    return msgspec.structs.replace(parcel, exchange=names.SCHEDULE, key=names.delay_key(parcel.key, 1))
+    return _waiting(msgspec.structs.replace(parcel, exchange=names.SCHEDULE), 1)

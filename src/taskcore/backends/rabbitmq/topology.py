@@ -43,6 +43,7 @@ class Topology:
         self._known: dict[str, tuple[float, Wire | None]] = {}
         self._open: set[str] = set()
         self._levels_known: float | None = None
+        self._doubted = False  # whether all levels are made, although whoever made them said so
         self._making = asyncio.Lock()
         self._opening: dict[str, asyncio.Task[None]] = {}
 
@@ -52,9 +53,9 @@ class Topology:
         :raises BrokerUnavailable: it cannot be reached, or something else has one of our names.
         """
         await self._exchange(names.JOBS, "direct")
-        await self._exchange(names.SCHEDULE, "topic")
+        await self._exchange(names.SCHEDULE, "direct")
         await self._exchange(names.LOST, "fanout")
-        await self._exchange(names.DUE, "topic", {"alternate-exchange": names.LOST})
+        await self._exchange(names.DUE, "direct", {"alternate-exchange": names.LOST})
         await self._queue(names.NAMES, names.shared())
         await self._queue(names.LOST, names.of_lost())
         await self._bind(names.LOST, names.LOST, "")
@@ -101,10 +102,9 @@ class Topology:
         while (rest := await self._youth(queue)) > 0:
             await asyncio.sleep(rest)
         await announce(queue)
-        place, key = names.jobs(queue), f"#.{names.word(queue)}"
-        await self._bind(place, names.DUE, key)
-        await self._bind_exchange(names.level(names.LEVELS - 1), names.SCHEDULE, key)
-        await self._bind(place, names.JOBS, queue)  # last: whoever finds this one finds the others
+        await self._bind(names.jobs(queue), names.DUE, queue)
+        await self._bind_exchange(names.DELAY, names.SCHEDULE, queue)
+        await self._bind(names.jobs(queue), names.JOBS, queue)  # last: whoever finds this one finds the others
         self._open.add(queue)
 
     async def _youth(self, queue: str) -> float:
@@ -132,35 +132,58 @@ class Topology:
         return queue in self._known
 
     def shut(self, queue: str) -> None:
-        """It turned out that it is not there, or not open."""
+        """It turned out that it is not there, or not open; or that a level is not."""
+        if queue in self._open:  # then somebody has deleted something, perhaps a level
+            self._doubted, self._levels_known = True, None
+        self._forget(queue)
+
+    def _forget(self, queue: str) -> None:
         self._open.discard(queue)
         if queue not in self._opening:  # or its age would begin anew with each job that comes back meanwhile
             self._known.pop(queue, None)
 
     async def delete(self, queue: str) -> None:
         """Forget a queue and its dead letters."""
-        self.shut(queue)
+        self._forget(queue)
 
         async def question(channel: Any) -> None:
             await channel.queue_delete(names.jobs(queue))
             await channel.queue_delete(names.dead_letters(queue))
-            await channel.exchange_unbind(names.level(names.LEVELS - 1), names.SCHEDULE, f"#.{names.word(queue)}")
+            await channel.exchange_unbind(names.DELAY, names.SCHEDULE, queue)
 
         await self._office.ask(f"deleting queue {queue}", question)
 
     async def _make_levels(self) -> None:
         if self._levels_known is not None:
             return
-        made = False
-        for number in range(names.LEVELS):
-            exchange = names.level(number)
-            await self._exchange(exchange, "topic")
-            made |= await self._queue(exchange, names.of_level(number))
-            await self._bind(exchange, exchange, names.pattern_of_bit(number, 1))
-            await self._bind_exchange(names.level(number - 1), exchange, names.pattern_of_bit(number, 0))
+        made = self._doubted or not await self._is_exchange(names.MADE)
+        if made:
+            await self._exchange(names.DELAY, "headers")
+            for number in range(names.LEVELS):
+                await self._exchange(names.level(number), "headers")
+                await self._queue(names.level(number), names.of_level(number))
+                await self._lead_on(names.level(number), names.nexts_of(number))
+            await self._lead_on(names.DELAY, names.nexts_of(None))
+            await self._exchange(names.MADE, "fanout")
+            self._doubted = False
         self._levels_known = asyncio.get_running_loop().time() if made else 0.0
 
+    async def _lead_on(self, exchange: str, nexts: dict[str, dict[str, Any]]) -> None:
+        for place, headers in nexts.items():
+            bind = self._bind_exchange if place == names.DUE else self._bind
+            await bind(place, exchange, "", headers)
+
     # ── one thing at a time ──
+
+    async def _is_exchange(self, name: str) -> bool:
+        async def question(channel: Any) -> bool:
+            try:
+                await _look(channel, name)
+            except ChannelNotFoundEntity:
+                return False
+            return True
+
+        return await self._office.ask(f"looking at exchange {name}", question)
 
     async def _exchange(self, name: str, kind: str, arguments: dict[str, Any] | None = None) -> None:
         async def question(channel: Any) -> None:
@@ -209,15 +232,17 @@ class Topology:
                 ) from cause
             raise
 
-    async def _bind(self, queue: str, exchange: str, key: str) -> None:
+    async def _bind(self, queue: str, exchange: str, key: str, headers: dict[str, Any] | None = None) -> None:
         async def question(channel: Any) -> None:
-            await channel.queue_bind(queue, exchange, key)
+            await channel.queue_bind(queue, exchange, key, arguments=headers)
 
         await self._allowed(f"binding {queue} to {exchange}", question)
 
-    async def _bind_exchange(self, destination: str, source: str, key: str) -> None:
+    async def _bind_exchange(
+        self, destination: str, source: str, key: str, headers: dict[str, Any] | None = None
+    ) -> None:
         async def question(channel: Any) -> None:
-            await channel.exchange_bind(destination, source, key)
+            await channel.exchange_bind(destination, source, key, arguments=headers)
 
         await self._allowed(f"binding {destination} to {source}", question)
 
