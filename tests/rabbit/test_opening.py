@@ -46,7 +46,7 @@ async def until_made(node, queue, within=15.0):
     with anyio.fail_after(within):
         office = Office(Link(parse(node.url, {})[0]))
         try:
-            while await office.count(names.jobs(queue)) is None:
+            while await office.count(names.jobs(queue)) is None:  # noqa: ASYNC110 - the broker does not tell
                 await anyio.sleep(0.05)
         finally:
             await office.close()
@@ -61,28 +61,34 @@ async def test_a_sender_who_gives_up_sooner_gets_in_all_the_same(node):
 async def test_a_node_that_is_killed_before_a_queue_is_open(node):
     """Senders that give up sooner than a queue is old, and a kill before it is: their job runs when it is back (C4)."""
     url = f"{node.url}?settle=5"
-    async with RabbitBackend(url) as sender, RabbitBackend(url) as worker:
-        async with worker.consume(["reborn"], lease=60) as source:
-            with anyio.move_on_after(4.0):  # so old, the broker does not forget it
-                await sender.publish([Outgoing("reborn", "1", b"the job")])
-            node.kill()
-            await anyio.sleep(2.0)  # whoever wanted to open it meanwhile has found nobody
-            await node.start()
-            await insist(sender, "reborn", patience=3.0, within=40)
-            delivery = await take(source)
-            assert delivery.envelope == b"the job"
-            assert not await source.settle([(delivery, ACK)])
+    async with (
+        RabbitBackend(url) as sender,
+        RabbitBackend(url) as worker,
+        worker.consume(["reborn"], lease=60) as source,
+    ):
+        with anyio.move_on_after(4.0):  # so old, the broker does not forget it
+            await sender.publish([Outgoing("reborn", "1", b"the job")])
+        node.kill()
+        await anyio.sleep(2.0)  # whoever wanted to open it meanwhile has found nobody
+        await node.start()
+        await insist(sender, "reborn", patience=3.0, within=40)
+        delivery = await take(source)
+        assert delivery.envelope == b"the job"
+        assert not await source.settle([(delivery, ACK)])
 
 
 async def test_an_outage_makes_a_queue_young_again(node):
     """A node that was away may have made its queues anew: their age counts from its return, for workers too (C1)."""
     async with ChaosProxy("127.0.0.1", node.port) as proxy:
         url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?settle=2"
-        async with RabbitBackend(url) as worker, RabbitBackend(f"{node.url}?settle=60") as sender:
-            async with worker.consume(["young"], lease=60):
-                await anyio.sleep(1.2)
-                proxy.cut()
-                assert await insist(sender, "young", patience=0.3) >= 1.9
+        async with (
+            RabbitBackend(url) as worker,
+            RabbitBackend(f"{node.url}?settle=60") as sender,
+            worker.consume(["young"], lease=60),
+        ):
+            await anyio.sleep(1.2)
+            proxy.cut()
+            assert await insist(sender, "young", patience=0.3) >= 1.9
 
 
 async def test_closing_ends_the_wait_for_a_queue(node):

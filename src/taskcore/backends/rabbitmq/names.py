@@ -17,8 +17,8 @@
 
 A delay is the sum of the levels whose bits are set in it. A delayed job passes them from the highest to the lowest, and
 its headers say which comes next behind each: ``tc-in: 6``, ``tc-6: 4``, ``tc-4: due``. So a hop is one look at one
-exchange. (Bits as words of a topic key cost the broker a walk over all words of the key, at each of 31 exchanges.) Delays
-are rounded up to 125 ms and end after 8.5 years. All queues but ``tc.q.<queue>`` are quorum queues always, because every
+exchange; bits as words of a topic key cost the broker a walk over the whole key at each of 31 exchanges. Delays are
+rounded up to 125 ms and end after 8.5 years. All queues but ``tc.q.<queue>`` are quorum queues always, because every
 app of a virtual host shares them.
 """
 

@@ -65,11 +65,12 @@ class Sender:
         :param copies: they are copies of jobs that are held: a full queue takes them a moment later.
         :raises BrokerUnavailable: surely none of them was stored.
         """
+        sent = asyncio.get_running_loop().time()
         answers = await self._publisher.send(parcels)
         if any(isinstance(answer, Uncertain) and GONE in answer.why for answer in answers):
             await self._topology.lay_again()
         if any(answer is NOWHERE for answer in answers):
-            await self._again(parcels, answers)
+            await self._again(parcels, answers, sent)
         await self._insist(parcels, answers)
         if copies and any(isinstance(answer, Refused) for answer in answers):
             full = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
@@ -102,12 +103,12 @@ class Sender:
         ready = await self._office.count(names.jobs(queue))
         return ready is not None and ready >= self._limit
 
-    async def _again(self, parcels: Sequence[Parcel], answers: list[Published]) -> None:
+    async def _again(self, parcels: Sequence[Parcel], answers: list[Published], sent: float) -> None:
         """Open the queues that are not open, and send once more what came back."""
         returned = [index for index, answer in enumerate(answers) if answer is NOWHERE]
         queues = {queue_of(parcels[index]) for index in returned}
         for queue in queues:
-            self._topology.shut(queue)
+            self._topology.shut(queue, sent)
         await asyncio.gather(*(self.open(queue) for queue in queues))
         again = await self._publisher.send([parcels[index] for index in returned])
         for index, answer in zip(returned, again, strict=True):

@@ -41,7 +41,7 @@ class Topology:
         self._options = options
         # when we first saw a queue, or made it, by the loop's clock; and through which connection
         self._known: dict[str, tuple[float, Wire | None]] = {}
-        self._open: set[str] = set()
+        self._open: dict[str, float] = {}  # and since when
         self._levels_known: float | None = None
         self._doubted = False  # whether all levels are made, although whoever made them said so
         self._making = asyncio.Lock()
@@ -78,7 +78,7 @@ class Topology:
             made = await self._queue(names.dead_letters(queue), names.shared())
             made |= await self._queue(names.jobs(queue), names.of_jobs(queue, self._options))
             if made:
-                self._open.discard(queue)
+                self._open.pop(queue, None)
             if made or queue not in self._known:
                 self._known[queue] = asyncio.get_running_loop().time(), self._office.line.wire
 
@@ -99,13 +99,13 @@ class Topology:
         opening.result()
 
     async def _let_in(self, queue: str, announce: Announce) -> None:
-        while (rest := await self._youth(queue)) > 0:
+        while (rest := await self._youth(queue)) > 0:  # noqa: ASYNC110 - it is only a matter of age
             await asyncio.sleep(rest)
         await announce(queue)
         await self._bind(names.jobs(queue), names.DUE, queue)
         await self._bind_exchange(names.DELAY, names.SCHEDULE, queue)
         await self._bind(names.jobs(queue), names.JOBS, queue)  # last: whoever finds this one finds the others
-        self._open.add(queue)
+        self._open[queue] = asyncio.get_running_loop().time()
 
     async def _youth(self, queue: str) -> float:
         """Seconds until a queue is old enough, made or looked at anew if our connection was lost meanwhile."""
@@ -131,14 +131,20 @@ class Topology:
         """Whether it was made or looked at before."""
         return queue in self._known
 
-    def shut(self, queue: str) -> None:
-        """It turned out that it is not there, or not open; or that a level is not."""
-        if queue in self._open:  # then somebody has deleted something, perhaps a level
+    def shut(self, queue: str, sent: float) -> None:
+        """It turned out that it is not there, or not open; or that a level is not.
+
+        :param sent: when the job was sent that came back; the queue may have been opened meanwhile.
+        """
+        opened = self._open.get(queue)
+        if opened is not None and opened > sent:
+            return
+        if opened is not None:  # then somebody has deleted something, perhaps a level
             self._doubted, self._levels_known = True, None
         self._forget(queue)
 
     def _forget(self, queue: str) -> None:
-        self._open.discard(queue)
+        self._open.pop(queue, None)
         if queue not in self._opening:  # or its age would begin anew with each job that comes back meanwhile
             self._known.pop(queue, None)
 
