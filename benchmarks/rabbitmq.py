@@ -6,8 +6,10 @@ Starts a node of its own on a free port; quorum queues, persistent messages, con
 the raw limit that was measured beside it: ratios hold from machine to machine, figures do not.
 
     enqueue_many       batches of 500 calls            raw: hand-packed frames on aiormq's write queue, one wait
+    later              enqueue_many with a delay           raw: the same as above, into one queue
     drain              one worker, a no-op task        raw: aiormq, prefetch 1000, one multiple ack per 100
     one enqueue        awaited one by one              raw: aiormq, one publish awaited after the other
+    levels             broker CPU of a delayed job, by how many delay levels it passes; nothing raw beside it
     start, p50 / p99   enqueue until the function starts, one job at a time, 50 a second
 """
 
@@ -29,12 +31,14 @@ from aiormq.abc import ChannelFrame
 from pamqp import commands
 
 from taskcore import App
+from taskcore.testing.bench.proc import cpu_of
 from taskcore.testing.faults import RabbitServer
 
 PAYLOAD = "x" * 60  #: with it an envelope has about 200 bytes
 QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000, "x-overflow": "reject-publish"}
 WINDOW, BATCH, ACK_EVERY, PREFETCH = 1_000, 500, 100, 1_000
 SINGLES, PACED = 500, 150
+RAW = {"later": "enqueue"}  #: what ours is compared with, where it is called something else
 
 
 def main() -> None:
@@ -60,20 +64,25 @@ async def measure(jobs: int, rounds: int, as_json: bool) -> None:
             await note("raw drain", lambda: raw_drain(node.url, jobs))
             async with App(f"{node.url}?settle=0.5", store="none", keep_result=None) as app:
                 await note("our enqueue", lambda: our_publish(app, jobs))
+                await note("our later", lambda: our_publish(app, jobs, delay=86_400.0))
                 await note("our drain", lambda: our_drain(app, jobs))
             await note("raw one", lambda: raw_one(node.url))
             async with App(f"{node.url}?settle=0.5", store="none", keep_result=None) as app:
                 await note("our one", lambda: our_one(app))
         async with App(f"{node.url}?settle=0.5", store="none", keep_result=None) as app:
             waits = await latencies(app)
+            levels = {number: await cpu_of_levels(app, node, number, min(jobs, 2_000)) for number in (1, 3, 5)}
     show(figures, waits, as_json=as_json)
+    for number, cost in levels.items():
+        row = {"name": f"levels {number}", "unit": "µs broker CPU/job", "ours": cost}
+        print(json.dumps(row) if as_json else f"{row['name']:10} {cost:>10,.0f} {row['unit']}")
 
 
 def show(figures: dict[str, list[float]], waits: list[float], *, as_json: bool) -> None:
     """Ours, raw, and how much of it that is."""
     rows = []
-    for name, unit in (("enqueue", "jobs/s"), ("drain", "jobs/s"), ("one", "enqueues/s")):
-        ours, raw = statistics.median(figures[f"our {name}"]), statistics.median(figures[f"raw {name}"])
+    for name, unit in (("enqueue", "jobs/s"), ("later", "jobs/s"), ("drain", "jobs/s"), ("one", "enqueues/s")):
+        ours, raw = statistics.median(figures[f"our {name}"]), statistics.median(figures[f"raw {RAW.get(name, name)}"])
         rows.append({"name": name, "unit": unit, "ours": ours, "raw": raw, "ratio": ours / raw})
     waits.sort()
     p50, p99 = (1000 * waits[int(part * (len(waits) - 1))] for part in (0.5, 0.99))
@@ -94,6 +103,8 @@ started: list[float] = []
 
 def declare(app: App) -> Any:
     """The task that does nothing."""
+    if "bench.nothing" in app.tasks:
+        return app.tasks["bench.nothing"]
 
     @app.task(name="bench.nothing", queue="bench", keep_result=None)
     async def nothing(text: str) -> None:  # noqa: ARG001 - what travels
@@ -102,11 +113,12 @@ def declare(app: App) -> Any:
     return nothing
 
 
-async def our_publish(app: App, jobs: int) -> float:
+async def our_publish(app: App, jobs: int, *, delay: float = 0.0) -> float:
     """Calls that were packed before, in batches."""
     task = declare(app)
-    await task.enqueue("opens the queue")
-    calls = [task.call(PAYLOAD) for _ in range(jobs)]
+    if not delay:
+        await task.enqueue("opens the queue")
+    calls = [task.using(delay=delay).call(PAYLOAD) for _ in range(jobs)]
     began = time.perf_counter()
     for start in range(0, jobs, BATCH):
         await app.enqueue_many(calls[start : start + BATCH])
@@ -133,6 +145,18 @@ async def our_one(app: App) -> float:
     seconds = time.perf_counter() - began
     await app.purge("bench")
     return SINGLES / seconds
+
+
+async def cpu_of_levels(app: App, node: RabbitServer, number: int, jobs: int) -> float:
+    """Of jobs whose delay has so many bits: from the first enqueue until the last is ready, in microseconds a job."""
+    task, delay = declare(app), 0.125 * (2**number - 1) * 2 ** (5 - number)  # between 2 and 4 seconds, the longest way
+    await app.purge("bench")
+    before = cpu_of(node.pid)
+    for _ in range(0, jobs, BATCH):
+        await app.enqueue_many([task.using(delay=delay).call(PAYLOAD) for _ in range(BATCH)])
+    while (await app.stats("bench")).ready < jobs:  # noqa: ASYNC110 - the broker does not tell
+        await anyio.sleep(0.05)
+    return (cpu_of(node.pid) - before) / jobs * 1e6
 
 
 async def latencies(app: App) -> list[float]:

@@ -242,6 +242,7 @@ NOTICES = {
     "a_stored_job_outlives_its_publisher": ("forgets when somebody disconnects", "loses every third"),
     "bytes_arrive_as_they_were": ("strips bytes", "counts one too many"),
     "every_item_of_a_batch_is_answered": ("answers half of a batch", "ignores queues and limits"),
+    "an_impatient_sender_gets_in": ("begins anew with each try",),
     "earlier_queues_come_first": ("ignores queues and limits", "loses every third"),
     "a_repeated_id_is_stored_once": ("never says duplicate", "ignores delays"),
     "a_repeated_id_does_not_raise_the_dead": ("never says duplicate", "ignores ids"),

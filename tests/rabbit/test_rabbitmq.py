@@ -92,13 +92,43 @@ async def test_a_delay_beyond_the_levels_is_refused(url):
 
 
 def test_delays_are_rounded_up_to_a_unit():
-    """The key of a delay has its units in binary, the highest first."""
+    """The way of a delay goes through the levels of its bits, the highest first, and ends."""
     assert names.steps_of(0.125) == 1
     assert names.steps_of(0.126) == 2
-    key = names.delay_key("a.b", 5)
-    assert key.endswith(".1.0.1.a/b")
-    assert key.count(".") == names.LEVELS
-    assert len(names.delay_key("q" * 128, 1)) < 255
+    assert names.route_of(names.steps_of(10.0)) == {"tc-in": "6", "tc-6": "4", "tc-4": "due"}
+    assert len(names.route_of(names.steps_of(names.FAR))) == names.LEVELS + 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 80, 2**30, 2**31 - 1])
+def test_every_way_through_the_levels_is_bound(steps):
+    """Behind each level exactly one binding fits the headers of a job, and the levels add up to its delay."""
+    route, at, waited = names.route_of(steps), None, 0
+    while at != names.DUE:
+        nexts = names.nexts_of(None if at is None else int(at.rpartition(".")[2]))
+        [at] = [
+            place
+            for place, wanted in nexts.items()
+            if all(route.get(name) == value for name, value in wanted.items() if name != "x-match")
+        ]
+        waited += 0 if at == names.DUE else 2 ** int(at.rpartition(".")[2])
+    assert waited == steps
+
+
+async def test_a_level_that_was_deleted_is_made_again(node, url):
+    """Deleted by hand: delayed jobs are refused, surely not stored, and then it is there again (F24)."""
+    async with RabbitBackend(url) as backend:
+        await backend.publish([Outgoing("level", "1", b"before")])
+        await raw(node, lambda channel: channel.queue_delete(names.level(3)))
+        with anyio.fail_after(15):
+            while not isinstance((await backend.publish([Outgoing("level", "2", b"after", b"", 1.0)]))[0], Stored):
+                pass
+            async with backend.consume(["level"], lease=60) as source:
+                found = []
+                while len(found) < 2:
+                    found += await source.receive(2)
+                await source.settle([(delivery, ACK) for delivery in found])
+        assert {delivery.envelope for delivery in found} == {b"before", b"after"}
+        await backend.admin.delete("level")
 
 
 async def test_names_that_end_alike_are_not_mixed_up(url):

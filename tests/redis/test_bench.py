@@ -9,7 +9,7 @@ import real
 from redis.asyncio import Redis
 
 from taskcore import App
-from taskcore.testing.bench import QUICK, SCENARIOS, Figure, Skipped, measure, named_ground, private_ground
+from taskcore.testing.bench import QUICK, SCENARIOS, Figure, Skipped, measure, named_ground, private_ground, recovery
 from taskcore.testing.faults import RedisServer
 
 TINY = msgspec.structs.replace(
@@ -74,6 +74,19 @@ async def test_a_killed_broker_loses_nothing_that_was_accepted():
     assert facts["sent"] == int(TINY.outage * TINY.outage_jobs)
     assert facts["repeats"] > 0
     assert facts["unknown"] == 0
+
+
+async def test_a_broker_that_does_not_come_back_ends_the_scenario(monkeypatch):
+    """Senders who repeat until they are accepted are given up in the end, and the report says so."""
+
+    async def stay_away(server: RedisServer) -> None:
+        """What was killed stays so."""
+
+    async with private_ground("redis", TINY) as ground:
+        monkeypatch.setattr(recovery, "BACK_WITHIN", 0.2)
+        monkeypatch.setattr(RedisServer, "start", stay_away)
+        with pytest.raises(TimeoutError, match=r"not back within 0.2 s: \d+ of 90 jobs were accepted"):
+            await SCENARIOS["broker killed"](ground)
 
 
 async def test_an_idle_worker_is_watched_through_a_relay():

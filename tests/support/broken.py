@@ -192,6 +192,13 @@ async def _loses_the_third(original: Any, backend: MemoryBackend, batch: Any) ->
     return answers
 
 
+async def _begins_anew(original: Any, backend: MemoryBackend, batch: Any) -> Any:
+    if any(job.queue not in backend._ledger.queues for job in batch):
+        await anyio.sleep(1.0)
+    return await original(backend, batch)
+
+
+mutant(wrapped(MemoryBackend, "publish", _begins_anew), name="begins anew with each try")
 mutant(wrapped(MemoryBackend, "publish", _half_a_batch), name="answers half of a batch")
 mutant(wrapped(MemoryBackend, "publish", _says_stored), name="never says duplicate")
 mutant(wrapped(MemoryBackend, "publish", _loses_the_third), name="loses every third")

@@ -1,11 +1,13 @@
 """Everything of ours on the broker: names, arguments, and how a job finds its way.
 
     tc.jobs        direct exchange    <queue> ─▶ tc.q.<queue>                a job that is due
-    tc.schedule    topic exchange     #.<queue> ─▶ tc.delay.30               a job for later
-    tc.delay.<k>   topic exchange     bit k of the key is 1 ─▶ queue tc.delay.<k>, where it waits 2^k × 125 ms
-                                      bit k is 0, or the wait is over ─▶ tc.delay.<k-1>
-    tc.due         topic exchange     #.<queue> ─▶ tc.q.<queue>              behind the last level
+    tc.schedule    direct exchange    <queue> ─▶ tc.delay                    a job for later
+    tc.delay       headers exchange   its first level, k ─▶ queue tc.delay.<k>, where it waits 2^k × 125 ms
+    tc.delay.<k>   headers exchange   its next level behind k ─▶ queue of that level
+                                      no more levels ─▶ tc.due
+    tc.due         direct exchange    <queue> ─▶ tc.q.<queue>                behind its last level
                                       nothing bound ─▶ tc.lost               its queue was deleted meanwhile
+    tc.delay.made  nothing            made last: whoever finds it finds all levels and their bindings
 
     tc.q.<queue>      the jobs            delivery limit as a safety net, over it ─▶ tc.dead.<queue>
     tc.dead.<queue>   the dead letters    kept until dropped
@@ -13,7 +15,9 @@
     <both>.reader     nothing             belongs to the connection that looks through them at the moment, as a lock
     tc.lost           jobs whose queue is gone; 30 days, the latest 100,000
 
-The key of a delayed job has 31 words of one bit, then the queue's name in one word: ``0.0. … .1.0.1.mail``. Delays are
+A delay is the sum of the levels whose bits are set in it. A delayed job passes them from the highest to the lowest, and
+its headers say which comes next behind each: ``tc-in: 6``, ``tc-6: 4``, ``tc-4: due``. So a hop is one look at one
+exchange; bits as words of a topic key cost the broker a walk over the whole key at each of 31 exchanges. Delays are
 rounded up to 125 ms and end after 8.5 years. All queues but ``tc.q.<queue>`` are quorum queues always, because every
 app of a virtual host shares them.
 """
@@ -26,31 +30,35 @@ from typing import Any, Final
 from taskcore.backends.rabbitmq.options import Options
 
 __all__ = [
+    "DELAY",
     "DUE",
     "FAR",
     "JOBS",
     "LEVELS",
     "LOST",
+    "MADE",
     "NAMES",
     "SCHEDULE",
     "dead_letters",
-    "delay_key",
     "jobs",
     "level",
-    "pattern_of_bit",
+    "nexts_of",
+    "route_of",
     "shared",
     "steps_of",
-    "word",
 ]
 
 JOBS: Final = "tc.jobs"
 SCHEDULE: Final = "tc.schedule"
 DUE: Final = "tc.due"
+DELAY: Final = "tc.delay"
+MADE: Final = "tc.delay.made"
 LOST: Final = "tc.lost"
 NAMES: Final = "tc.queues"
 
 UNIT: Final = 0.125  #: seconds that the shortest level waits
 LEVELS: Final = 31
+DONE: Final = "due"  #: what comes next behind the last level
 FAR: Final = UNIT * (2**LEVELS - 1)  #: seconds: no delay is longer
 
 OFTEN: Final = 1_000_000_000  #: deliveries: -1 means "none" to some versions and "no limit" to others
@@ -71,13 +79,8 @@ def dead_letters(queue: str) -> str:
 
 
 def level(number: int) -> str:
-    """Exchange and queue of a delay level; below the lowest one, what is due."""
-    return f"tc.delay.{number}" if number >= 0 else DUE
-
-
-def word(queue: str) -> str:
-    """A queue's name as one word of a routing key; names have dots in them, and no slashes."""
-    return queue.replace(".", "/")
+    """The queue of a delay level, and the exchange behind it."""
+    return f"{DELAY}.{number}"
 
 
 def steps_of(delay: float) -> int:
@@ -85,14 +88,21 @@ def steps_of(delay: float) -> int:
     return math.ceil(delay / UNIT - 1e-9)
 
 
-def delay_key(queue: str, steps: int) -> str:
-    """The routing key of a job that waits for so many units."""
-    return f"{'.'.join(f'{steps:0{LEVELS}b}')}.{word(queue)}"
+def route_of(steps: int) -> dict[str, str]:
+    """The headers of a job that waits for so many units: its first level, and the next one behind each."""
+    bits = [number for number in reversed(range(LEVELS)) if steps >> number & 1]
+    return dict(zip([_behind(None), *map(_behind, bits)], [*map(str, bits), DONE], strict=True))
 
 
-def pattern_of_bit(number: int, bit: int) -> str:
-    """Keys in which the bit of a level is 0 or 1."""
-    return "*." * (LEVELS - 1 - number) + f"{bit}.#"
+def nexts_of(number: int | None) -> dict[str, Arguments]:
+    """The places that may come next behind a level, or first, and the headers of the jobs that go there."""
+    lower = range(LEVELS if number is None else number)
+    nexts = {level(below): {"x-match": "all", _behind(number): str(below)} for below in lower}
+    return nexts if number is None else nexts | {DUE: {"x-match": "all", _behind(number): DONE}}
+
+
+def _behind(number: int | None) -> str:
+    return "tc-in" if number is None else f"tc-{number}"
 
 
 def of_jobs(queue: str, options: Options) -> Arguments:
@@ -123,7 +133,7 @@ def of_level(number: int) -> Arguments:
     return {
         "x-queue-type": "quorum",
         "x-message-ttl": int(UNIT * 1000) << number,
-        "x-dead-letter-exchange": level(number - 1),
+        "x-dead-letter-exchange": level(number),
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
         "x-delivery-limit": OFTEN,

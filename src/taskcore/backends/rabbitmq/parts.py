@@ -31,4 +31,5 @@ class Parts:
 
     async def close(self) -> None:
         """Hang up."""
+        await self.topology.close()
         await asyncio.gather(self.line.close(), self.publisher.close(), self.office.close())

@@ -41,8 +41,8 @@ class Sender:
         """A job on its way to its queue, now or later; see :func:`taskcore.backends.rabbitmq.messages.parcel_of`."""
         if job.delay <= 0:
             return parcel_of(names.JOBS, job.queue, job, before=before, of=of)
-        key = names.delay_key(job.queue, names.steps_of(min(job.delay, names.FAR)))
-        return parcel_of(names.SCHEDULE, key, job, before=before, of=of)
+        parcel = parcel_of(names.SCHEDULE, job.queue, job, before=before, of=of)
+        return _waiting(parcel, names.steps_of(min(job.delay, names.FAR)))
 
     async def make(self, queue: str) -> int:
         """The queue is there and as it should be; how many jobs are ready in it."""
@@ -65,11 +65,12 @@ class Sender:
         :param copies: they are copies of jobs that are held: a full queue takes them a moment later.
         :raises BrokerUnavailable: surely none of them was stored.
         """
+        sent = asyncio.get_running_loop().time()
         answers = await self._publisher.send(parcels)
         if any(isinstance(answer, Uncertain) and GONE in answer.why for answer in answers):
             await self._topology.lay_again()
         if any(answer is NOWHERE for answer in answers):
-            await self._again(parcels, answers)
+            await self._again(parcels, answers, sent)
         await self._insist(parcels, answers)
         if copies and any(isinstance(answer, Refused) for answer in answers):
             full = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
@@ -102,12 +103,12 @@ class Sender:
         ready = await self._office.count(names.jobs(queue))
         return ready is not None and ready >= self._limit
 
-    async def _again(self, parcels: Sequence[Parcel], answers: list[Published]) -> None:
+    async def _again(self, parcels: Sequence[Parcel], answers: list[Published], sent: float) -> None:
         """Open the queues that are not open, and send once more what came back."""
         returned = [index for index, answer in enumerate(answers) if answer is NOWHERE]
         queues = {queue_of(parcels[index]) for index in returned}
         for queue in queues:
-            self._topology.shut(queue)
+            self._topology.shut(queue, sent)
         await asyncio.gather(*(self.open(queue) for queue in queues))
         again = await self._publisher.send([parcels[index] for index in returned])
         for index, answer in zip(returned, again, strict=True):
@@ -116,9 +117,12 @@ class Sender:
 
 def queue_of(parcel: Parcel) -> str:
     """The queue that a message is meant for."""
-    if parcel.exchange == names.SCHEDULE:
-        return parcel.key.rpartition(".")[2].replace("/", ".")
     return parcel.key.removeprefix(names.dead_letters("")) if not parcel.exchange else parcel.key
+
+
+def _waiting(parcel: Parcel, steps: int) -> Parcel:
+    """The same with its way through the levels in its headers."""
+    return msgspec.structs.replace(parcel, headers={**parcel.headers, **names.route_of(steps)})
 
 
 def _may_pass(parcel: Parcel) -> bool:
@@ -130,4 +134,4 @@ def _by_a_detour(parcel: Parcel) -> Parcel:
     """Through the shortest delay: there the copy is safe until its queue has room again."""
     if parcel.exchange != names.JOBS:
         return parcel
-    return msgspec.structs.replace(parcel, exchange=names.SCHEDULE, key=names.delay_key(parcel.key, 1))
+    return _waiting(msgspec.structs.replace(parcel, exchange=names.SCHEDULE), 1)

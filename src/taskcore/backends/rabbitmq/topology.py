@@ -5,6 +5,9 @@ A queue exists before it is *open*: open means that jobs reach it, because it is
 that the queue was its own, and every confirmed job in it. So nobody binds a queue that he has known for less than that
 time; a job for a queue that is not open is returned to its sender, surely not stored, and the sender opens it.
 
+Opening is work of its own: whoever waits for it may give up and come again, and finds it further on. An outage begins
+the time anew, because a node that comes back makes the queues anew that it has forgotten.
+
 Nothing that exists is ever changed. A queue with other arguments than ours is reported with the difference.
 """
 
@@ -20,6 +23,7 @@ from taskcore.backends.rabbitmq import names
 from taskcore.backends.rabbitmq.office import Office
 from taskcore.backends.rabbitmq.options import Options
 from taskcore.errors import BrokerUnavailable
+from taskcore.links.rabbitmq_wire import Wire
 from taskcore.logs import logger
 
 __all__ = ["Topology"]
@@ -35,11 +39,13 @@ class Topology:
     def __init__(self, office: Office, options: Options) -> None:
         self._office = office
         self._options = options
-        self._known: dict[str, float] = {}  # when we first saw a queue, or made it, by the loop's clock
-        self._open: set[str] = set()
+        # when we first saw a queue, or made it, by the loop's clock; and through which connection
+        self._known: dict[str, tuple[float, Wire | None]] = {}
+        self._open: dict[str, float] = {}  # and since when
         self._levels_known: float | None = None
+        self._doubted = False  # whether all levels are made, although whoever made them said so
         self._making = asyncio.Lock()
-        self._opening: dict[str, asyncio.Lock] = {}
+        self._opening: dict[str, asyncio.Task[None]] = {}
 
     async def lay(self) -> None:
         """What every app of the virtual host needs: exchanges, and the queues for names and for the lost.
@@ -47,9 +53,9 @@ class Topology:
         :raises BrokerUnavailable: it cannot be reached, or something else has one of our names.
         """
         await self._exchange(names.JOBS, "direct")
-        await self._exchange(names.SCHEDULE, "topic")
+        await self._exchange(names.SCHEDULE, "direct")
         await self._exchange(names.LOST, "fanout")
-        await self._exchange(names.DUE, "topic", {"alternate-exchange": names.LOST})
+        await self._exchange(names.DUE, "direct", {"alternate-exchange": names.LOST})
         await self._queue(names.NAMES, names.shared())
         await self._queue(names.LOST, names.of_lost())
         await self._bind(names.LOST, names.LOST, "")
@@ -72,62 +78,118 @@ class Topology:
             made = await self._queue(names.dead_letters(queue), names.shared())
             made |= await self._queue(names.jobs(queue), names.of_jobs(queue, self._options))
             if made:
-                self._open.discard(queue)
+                self._open.pop(queue, None)
             if made or queue not in self._known:
-                self._known[queue] = asyncio.get_running_loop().time()
+                self._known[queue] = asyncio.get_running_loop().time(), self._office.line.wire
 
     async def open(self, queue: str, announce: Announce) -> None:
-        """Let jobs in, as soon as the queue is old enough.
+        """Let jobs in, as soon as the queue is old enough. Whoever gives up waiting for it does not stop it.
 
         :param announce: writes a queue's name where other apps find it.
         """
-        async with self._opening.setdefault(queue, asyncio.Lock()):
-            if queue in self._open:
-                return
-            if queue not in self._known:
-                await self.make(queue)
-            born = max(self._known[queue], self._levels_known or 0.0)
-            await asyncio.sleep(max(born + self._options.settle - asyncio.get_running_loop().time(), 0.0))
-            await announce(queue)
-            place, key = names.jobs(queue), f"#.{names.word(queue)}"
-            await self._bind(place, names.DUE, key)
-            await self._bind_exchange(names.level(names.LEVELS - 1), names.SCHEDULE, key)
-            await self._bind(place, names.JOBS, queue)  # last: whoever finds this one finds the others
-            self._open.add(queue)
+        if queue in self._open:
+            return
+        opening = self._opening.get(queue)
+        if opening is None:
+            opening = self._opening[queue] = asyncio.ensure_future(self._let_in(queue, announce))
+            opening.add_done_callback(lambda done: self._opened(queue, done))
+        await asyncio.wait({opening})
+        if opening.cancelled():
+            raise BrokerUnavailable(f"queue {queue} was not opened: its app was closed meanwhile", fix="open it again")
+        opening.result()
+
+    async def _let_in(self, queue: str, announce: Announce) -> None:
+        while (rest := await self._youth(queue)) > 0:  # noqa: ASYNC110 - it is only a matter of age
+            await asyncio.sleep(rest)
+        await announce(queue)
+        await self._bind(names.jobs(queue), names.DUE, queue)
+        await self._bind_exchange(names.DELAY, names.SCHEDULE, queue)
+        await self._bind(names.jobs(queue), names.JOBS, queue)  # last: whoever finds this one finds the others
+        self._open[queue] = asyncio.get_running_loop().time()
+
+    async def _youth(self, queue: str) -> float:
+        """Seconds until a queue is old enough, made or looked at anew if our connection was lost meanwhile."""
+        _, wire = self._known.get(queue, (0.0, None))
+        if wire is None or wire is not self._office.line.wire:
+            self._known.pop(queue, None)
+            await self.make(queue)
+        born = max(self._known[queue][0], self._levels_known or 0.0)
+        return born + self._options.settle - asyncio.get_running_loop().time()
+
+    def _opened(self, queue: str, done: asyncio.Task[None]) -> None:
+        del self._opening[queue]
+        if not done.cancelled() and done.exception() is not None:
+            log.debug("queue %s could not be opened; its next sender tries again: %s", queue, done.exception())
+
+    async def close(self) -> None:
+        """Stop opening queues."""
+        for opening in tuple(self._opening.values()):
+            opening.cancel()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
 
     def knows(self, queue: str) -> bool:
         """Whether it was made or looked at before."""
         return queue in self._known
 
-    def shut(self, queue: str) -> None:
-        """It turned out that it is not there, or not open."""
-        self._open.discard(queue)
-        self._known.pop(queue, None)
+    def shut(self, queue: str, sent: float) -> None:
+        """It turned out that it is not there, or not open; or that a level is not.
+
+        :param sent: when the job was sent that came back; the queue may have been opened meanwhile.
+        """
+        opened = self._open.get(queue)
+        if opened is not None and opened > sent:
+            return
+        if opened is not None:  # then somebody has deleted something, perhaps a level
+            self._doubted, self._levels_known = True, None
+        self._forget(queue)
+
+    def _forget(self, queue: str) -> None:
+        self._open.pop(queue, None)
+        if queue not in self._opening:  # or its age would begin anew with each job that comes back meanwhile
+            self._known.pop(queue, None)
 
     async def delete(self, queue: str) -> None:
         """Forget a queue and its dead letters."""
-        self.shut(queue)
+        self._forget(queue)
 
         async def question(channel: Any) -> None:
             await channel.queue_delete(names.jobs(queue))
             await channel.queue_delete(names.dead_letters(queue))
-            await channel.exchange_unbind(names.level(names.LEVELS - 1), names.SCHEDULE, f"#.{names.word(queue)}")
+            await channel.exchange_unbind(names.DELAY, names.SCHEDULE, queue)
 
         await self._office.ask(f"deleting queue {queue}", question)
 
     async def _make_levels(self) -> None:
         if self._levels_known is not None:
             return
-        made = False
-        for number in range(names.LEVELS):
-            exchange = names.level(number)
-            await self._exchange(exchange, "topic")
-            made |= await self._queue(exchange, names.of_level(number))
-            await self._bind(exchange, exchange, names.pattern_of_bit(number, 1))
-            await self._bind_exchange(names.level(number - 1), exchange, names.pattern_of_bit(number, 0))
+        made = self._doubted or not await self._is_exchange(names.MADE)
+        if made:
+            await self._exchange(names.DELAY, "headers")
+            for number in range(names.LEVELS):
+                await self._exchange(names.level(number), "headers")
+                await self._queue(names.level(number), names.of_level(number))
+                await self._lead_on(names.level(number), names.nexts_of(number))
+            await self._lead_on(names.DELAY, names.nexts_of(None))
+            await self._exchange(names.MADE, "fanout")
+            self._doubted = False
         self._levels_known = asyncio.get_running_loop().time() if made else 0.0
 
+    async def _lead_on(self, exchange: str, nexts: dict[str, dict[str, Any]]) -> None:
+        for place, headers in nexts.items():
+            bind = self._bind_exchange if place == names.DUE else self._bind
+            await bind(place, exchange, "", headers)
+
     # ── one thing at a time ──
+
+    async def _is_exchange(self, name: str) -> bool:
+        async def question(channel: Any) -> bool:
+            try:
+                await _look(channel, name)
+            except ChannelNotFoundEntity:
+                return False
+            return True
+
+        return await self._office.ask(f"looking at exchange {name}", question)
 
     async def _exchange(self, name: str, kind: str, arguments: dict[str, Any] | None = None) -> None:
         async def question(channel: Any) -> None:
@@ -176,15 +238,17 @@ class Topology:
                 ) from cause
             raise
 
-    async def _bind(self, queue: str, exchange: str, key: str) -> None:
+    async def _bind(self, queue: str, exchange: str, key: str, headers: dict[str, Any] | None = None) -> None:
         async def question(channel: Any) -> None:
-            await channel.queue_bind(queue, exchange, key)
+            await channel.queue_bind(queue, exchange, key, arguments=headers)
 
         await self._allowed(f"binding {queue} to {exchange}", question)
 
-    async def _bind_exchange(self, destination: str, source: str, key: str) -> None:
+    async def _bind_exchange(
+        self, destination: str, source: str, key: str, headers: dict[str, Any] | None = None
+    ) -> None:
         async def question(channel: Any) -> None:
-            await channel.exchange_bind(destination, source, key)
+            await channel.exchange_bind(destination, source, key, arguments=headers)
 
         await self._allowed(f"binding {destination} to {source}", question)
 

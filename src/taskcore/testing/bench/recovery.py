@@ -21,6 +21,7 @@ PATIENCE = 15.0  #: seconds after which a job that has not ended is missing
 JOB = 0.05  #: seconds that one job takes
 BIN = 0.1  #: seconds of one step of a timeline
 DOWN = 0.5  #: seconds before a killed broker is started again
+BACK_WITHIN = 60.0  #: seconds from its return until every job is accepted
 
 
 async def worker_killed(ground: Ground) -> list[Figure]:
@@ -47,7 +48,10 @@ async def worker_killed(ground: Ground) -> list[Figure]:
 
 
 async def broker_killed(ground: Ground) -> list[Figure]:
-    """Jobs arrive all the time, each repeated with its id until it is accepted; the broker is killed and comes back."""
+    """Jobs arrive all the time, each repeated with its id until it is accepted; the broker is killed and comes back.
+
+    :raises TimeoutError: some are still not accepted long after that.
+    """
     server, size = ground.private(), ground.size
     queue, ledger = ground.new_queue(), ground.ledger()
     killed = again = 0.0
@@ -71,7 +75,7 @@ async def broker_killed(ground: Ground) -> list[Figure]:
     async def arrive(app: App) -> None:
         start = time.monotonic()
         async with anyio.create_task_group() as group:
-            for number in range(jobs):
+            for number in range(1, jobs):
                 await anyio.sleep(max(start + number / size.outage_jobs - time.monotonic(), 0.0))
                 group.start_soon(send, app, number)
 
@@ -79,6 +83,9 @@ async def broker_killed(ground: Ground) -> list[Figure]:
         ground.app(queue, send_timeout=3.0) as app,
         ground.processes(app, queue, ledger=ledger, lease=ground.size.lease),
     ):
+        with anyio.move_on_after(BACK_WITHIN):  # the queue is there and in use before the kill
+            await send(app, 0)
+        await _until(ledger, 1)
         async with anyio.create_task_group() as group:
             group.start_soon(arrive, app)
             await anyio.sleep(size.outage / 3)
@@ -87,6 +94,9 @@ async def broker_killed(ground: Ground) -> list[Figure]:
             await anyio.sleep(DOWN)
             await server.start()
             again = time.monotonic()
+            group.cancel_scope.deadline = anyio.current_time() + size.outage + BACK_WITHIN
+        if len(accepted) < jobs:
+            raise TimeoutError(f"not back within {BACK_WITHIN:g} s: {len(accepted)} of {jobs} jobs were accepted")
         await _until(ledger, len(set(accepted)))
         await ground.settled(app, queue)
     await ground.clean_up()

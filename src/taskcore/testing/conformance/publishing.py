@@ -12,6 +12,8 @@ from taskcore.testing.conformance.checks import BACKEND_CHECKS, check, must
 from taskcore.testing.conformance.tools import TICK, job, nothing_from, put, receive, settle, stays_away, took
 from taskcore.testing.stage import Stage
 
+MOMENT = 0.3  #: seconds in which a broker that has time stores a job
+
 #: Bytes that protocols, encodings and careless parsers trip over.
 NASTY = (
     b"",
@@ -81,6 +83,20 @@ async def earlier_queues_come_first(stage: Stage) -> None:
         order = [(await receive(stage, source))[0].queue for _ in range(6)]
         must(order == [urgent] * 3 + [other] * 3, f"the order of the queues was {order}")
         await nothing_from(source, stage.margin + TICK, "a job of a queue that nobody asked for")
+
+
+@check(BACKEND_CHECKS, "C4", "C22")
+async def an_impatient_sender_gets_in(stage: Stage) -> None:
+    """A sender that gives up before a new queue is open and tries again gets its job in: no try undoes the last one."""
+    queue, backend = stage.queue(), await stage.backend()
+    with anyio.move_on_after(stage.patience + 3 * stage.features.new_queue):
+        while True:
+            with anyio.move_on_after(max(stage.features.new_queue * 0.6, MOMENT)):
+                await put(backend, job(queue))
+                break
+    async with backend.consume([queue], lease=stage.long) as source:
+        for delivery in await receive(stage, source):
+            await settle(source, (delivery, ACK))
 
 
 @check(BACKEND_CHECKS, "C2", needs="dedup")
