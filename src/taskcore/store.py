@@ -52,12 +52,17 @@ class Conflict(msgspec.Struct, frozen=True, gc=False):
 
 
 class Write(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One write of a batch. ``value`` None deletes. ``keep`` in seconds, None for ever."""
+    """One write of a batch. ``value`` None deletes. ``keep`` in seconds, None for ever.
+
+    ``reserve``: a job cannot end without it, and a job that ends makes room. A store that is full may do it all the
+    same, within a bound of its own.
+    """
 
     key: str
     value: bytes | None
     expect: Expect = ANY
     keep: float | None = None
+    reserve: bool = False
 
 
 def is_expected(current: Record | None, expect: Expect) -> bool:
