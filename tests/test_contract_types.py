@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import enum
 import math
+import pathlib
 import subprocess
 import sys
 import types
@@ -689,13 +690,13 @@ def test_pydantic_is_not_imported_without_need():
         "except TypeError: pass\n"
         "assert not {'pydantic', 'anyio', 'asyncio'} & set(sys.modules), sys.modules"
     )
-    # taskcore/__init__.py imports the rest of the package: here contract.py has to stand alone
+    # taskcore/__init__.py imports the rest of the package: here the contract has to stand alone
     alone = (
         "import sys, types\n"
         "sys.modules['taskcore'] = types.ModuleType('taskcore')\n"
         "sys.modules['taskcore'].__path__ = [sys.argv[1]]\n"
     )
-    home = compile_contract.__code__.co_filename.rpartition("/")[0]
+    home = str(pathlib.Path(compile_contract.__code__.co_filename).parents[1])
     subprocess.run([sys.executable, "-c", alone + program, home], check=True)
 
 

@@ -192,7 +192,8 @@ class Idempotency:
             held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + hold)
             expect = record.version if record else ABSENT
             longest = max(keep, hold)
-            answer = await self._store.put(name, _encode(held), expect=expect, keep=longest)
+            taking = Write(key=name, value=_encode(held), expect=expect, keep=longest, reserve=True)
+            [answer] = await self._store.put_many([taking])
             if not isinstance(answer, Conflict):
                 return Won(name, held, answer, keep, longest)
         return Held(ASK_AGAIN)
@@ -205,12 +206,13 @@ class Idempotency:
             value=_encode(msgspec.structs.replace(won.claim, until=until)),
             expect=won.version,
             keep=won.held,
+            reserve=True,
         )
 
     @staticmethod
     def complete(won: Won, ending: bytes) -> Write:
         """The write that commits the outcome; a Conflict means that the hold was lost and nothing was committed."""
-        return Write(key=won.name, value=_done(won.claim, ending), expect=won.version, keep=won.window)
+        return Write(key=won.name, value=_done(won.claim, ending), expect=won.version, keep=won.window, reserve=True)
 
     @staticmethod
     def completion(name: str, claim: Claim, ending: bytes, window: float) -> Completion:
@@ -221,7 +223,7 @@ class Idempotency:
     def give_back(won: Won) -> Write:
         """The write that frees the key for the next attempt of the same job."""
         sent = msgspec.structs.replace(won.claim, state="sent", until=0.0)
-        return Write(key=won.name, value=_encode(sent), expect=won.version, keep=won.window)
+        return Write(key=won.name, value=_encode(sent), expect=won.version, keep=won.window, reserve=True)
 
 
 def _done(claim: Claim, ending: bytes) -> bytes:

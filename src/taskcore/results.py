@@ -98,7 +98,7 @@ class Results:
     @staticmethod
     def write(job_id: str, ending: bytes, keep: float) -> Write:
         """The write of an ending; it loses against an ending that is there already (C18)."""
-        return Write(key=f"job/{job_id}", value=ending, expect=ABSENT, keep=keep)
+        return Write(key=f"job/{job_id}", value=ending, expect=ABSENT, keep=keep, reserve=True)
 
     async def find(self, job_id: str) -> bytes | None:
         """The encoded ending, if the job has one."""

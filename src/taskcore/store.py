@@ -20,7 +20,7 @@ from typing import Final, Literal, Protocol, Self, TypeAlias
 
 import msgspec
 
-__all__ = ["ABSENT", "ANY", "Conflict", "Expect", "Record", "Store", "Version", "Write"]
+__all__ = ["ABSENT", "ANY", "Conflict", "Expect", "Record", "Store", "Version", "Write", "is_expected"]
 
 Version: TypeAlias = int | str  #: what a store gives a record at each write; only comparing for equality means anything
 
@@ -52,12 +52,26 @@ class Conflict(msgspec.Struct, frozen=True, gc=False):
 
 
 class Write(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One write of a batch. ``value`` None deletes. ``keep`` in seconds, None for ever."""
+    """One write of a batch. ``value`` None deletes. ``keep`` in seconds, None for ever.
+
+    ``reserve``: a job cannot end without it, and a job that ends makes room. A store that is full may do it all the
+    same, within a bound of its own.
+    """
 
     key: str
     value: bytes | None
     expect: Expect = ANY
     keep: float | None = None
+    reserve: bool = False
+
+
+def is_expected(current: Record | None, expect: Expect) -> bool:
+    """Whether a write may be done that expects this, where that is what there is."""
+    if expect is ANY:
+        return True
+    if expect is ABSENT:
+        return current is None
+    return current is not None and current.version == expect
 
 
 class Store(Protocol):

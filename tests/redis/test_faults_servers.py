@@ -15,7 +15,7 @@ import pytest
 from real import require, versions
 from redis_play import QUICK, Play, send, until
 
-from taskcore import App, BrokerUnavailable, EnqueueRefused
+from taskcore import App, BrokerUnavailable, Dead, EnqueueRefused
 from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing
 from taskcore.lifecycle import ACK, Bury, Retry
@@ -249,6 +249,45 @@ async def test_workers_empty_a_full_server(own: RedisServer):
             assert (await backend.admin.stats(play.queue)).dead == 5
         await command(own.port, "CONFIG", "SET", "maxmemory", 0)
         await play.judge()
+
+
+async def memory(port: int) -> int:
+    """What the server says that it uses."""
+    return int((await command(port, "INFO", "memory")).split(b"used_memory:")[1].split()[0])
+
+
+async def test_jobs_with_results_and_keys_empty_a_full_server(own: RedisServer):
+    """F28: jobs end although their results and keys are in the full server, and there is room again for new ones."""
+    await command(own.port, "SET", "other", b"x" * 20_000_000)
+    app = App(own.url)
+
+    @app.task(queue="full")
+    async def double(number: int, text: str) -> int:
+        return 2 * number
+
+    @app.task(queue="full", key="number")
+    async def keyed(number: int, text: str) -> int:
+        return 3 * number
+
+    @app.task(queue="full", retry=2)
+    async def fail(number: int) -> None:
+        raise ValueError(number)
+
+    async with app:
+        jobs = await app.enqueue_many(double.call(number, "x" * 500) for number in range(3_000))
+        jobs += await app.enqueue_many(keyed.call(number, "x" * 500) for number in range(300))
+        bad = await fail.enqueue(1)
+        before = await memory(own.port)
+        await command(own.port, "CONFIG", "SET", "maxmemory", before - 200_000)
+        with pytest.raises(EnqueueRefused, match="memory is full"):
+            await double.enqueue(1, "x")
+        async with app.running():
+            with anyio.fail_after(30):
+                results = [await job.result() for job in jobs]
+                assert isinstance(await bad.outcome(), Dead)
+        assert results == [2 * number for number in range(3_000)] + [3 * number for number in range(300)]
+        assert await memory(own.port) < before - 200_000
+        await double.enqueue(1, "x")
 
 
 async def test_the_disk_is_full(caplog: pytest.LogCaptureFixture):

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from real import require
 
@@ -213,6 +214,36 @@ async def test_full_memory():
         deletes = [Write(key=f"n{number}", value=None) for number in range(written)]
         assert all(isinstance(answer, str) and answer for answer in await store.put_many(deletes))
         assert not isinstance(await store.put("n0", b"x", expect=ABSENT, keep=60.0), Conflict)
+
+
+async def test_a_full_store_has_a_reserve_for_the_ends_of_jobs():
+    """Beyond maxmemory goes only what jobs need to end, and no further than a twentieth, however much that is."""
+    async with require(RedisServer)() as server, RedisStore(server.url) as store:
+        version = await store.put("held", b"1", expect=ANY, keep=60.0)
+        assert not isinstance(version, Conflict)
+        await command(server.port, "SET", "other", b"x" * 20_000_000)
+        limit = await used_memory(server.port) - 200_000
+        await command(server.port, "CONFIG", "SET", "maxmemory", limit)
+        with pytest.raises(BrokerUnavailable, match="memory is full"):
+            await store.put("other", b"1", expect=ABSENT, keep=60.0)
+        ordinary = Write(key="held", value=b"2", expect=version)
+        with pytest.raises(BrokerUnavailable, match="memory is full"):
+            await store.put_many([ordinary])
+        [again] = await store.put_many([msgspec.structs.replace(ordinary, reserve=True)])
+        assert not isinstance(again, Conflict)
+        [answer] = await store.put_many([msgspec.structs.replace(ordinary, reserve=True)])
+        assert isinstance(answer, Conflict)  # the reserve changes nothing about what is expected
+        crowd = [Write(key=f"n{number}", value=b"x" * 1_000, reserve=True) for number in range(5_000)]
+        with pytest.raises(BrokerUnavailable, match="memory is full"):
+            await store.put_many(crowd)
+        written = [key.key for key in crowd if await store.get(key.key) is not None]
+        assert 100 < len(written) < 1_000
+        assert await used_memory(server.port) < limit * 1.05
+
+
+async def used_memory(port: int) -> int:
+    """What the server says that it uses."""
+    return int((await command(port, "INFO", "memory")).split(b"used_memory:")[1].split()[0])
 
 
 async def test_a_disk_that_cannot_be_written():

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from subprocess import run
 from typing import Any
 
 import anyio
+import psycopg
 import pytest
 from real import require, versions
 
@@ -138,6 +144,101 @@ async def test_a_server_that_is_not_there():
     assert "geheim" not in str(caught.value)
 
 
+@contextmanager
+def small_disk(megabytes: int) -> Iterator[Path]:
+    """A file system of its own, outside of pytest's folders, which a server that is somebody else may not enter."""
+    disk = Path(tempfile.mkdtemp(prefix="taskcore-disk-"))
+    try:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", disk]
+        if os.geteuid() or run(command, check=False).returncode:
+            pytest.skip("a small disk needs root, and the right to mount")
+        try:
+            disk.chmod(0o755)
+            yield disk
+        finally:
+            run(["umount", "-l", disk], check=True)
+    finally:
+        disk.rmdir()
+
+
+def fill(disk: Path, *, but: int = 0) -> Path:
+    """A file of somebody else's that leaves no more room than so many bytes."""
+    filler = disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(disk).free - but))
+    return filler
+
+
+async def written_until_refused(store: PostgresStore) -> tuple[list[str], BrokerUnavailable]:
+    """The keys that were confirmed, and the first refusal."""
+    confirmed: list[str] = []
+    for number in range(1_000):
+        try:
+            await store.put(f"k{number}", os.urandom(100_000), expect=ABSENT, keep=None)
+        except BrokerUnavailable as error:
+            return confirmed, error
+        confirmed.append(f"k{number}")
+    raise AssertionError("100 MB found room on a full disk")
+
+
+async def test_no_room_for_records():
+    """F26: the refusal names the disk and what to do; reading and deleting go on, and with room everything does."""
+    with small_disk(24) as disk:
+        async with serving() as server:
+            place = disk / "space"
+            place.mkdir()
+            owner = server.data.stat()
+            os.chown(place, owner.st_uid, owner.st_gid)
+            with psycopg.connect(server.url, autocommit=True) as root:
+                root.execute(f"CREATE TABLESPACE small LOCATION '{place}'")
+                root.execute("CREATE DATABASE small TABLESPACE small")
+            async with PostgresStore(f"{server.url.rpartition('/')[0]}/small") as store:
+                await store.put("first", b"1", expect=ANY, keep=None)
+                filler = fill(disk, but=1_000_000)
+                confirmed, refused = await written_until_refused(store)
+                assert confirmed
+                assert "could not extend file" in str(refused)
+                assert refused.fix is not None
+                assert refused.fix.startswith("make room on the server's disk")
+                assert await store.get("first") is not None
+                assert await store.delete("first", expect=ANY)
+                assert isinstance(await store.put(confirmed[0], b"", expect=ABSENT, keep=None), Conflict)
+                filler.unlink()
+                assert not isinstance(await store.put("again", b"1", expect=ABSENT, keep=None), Conflict)
+                found = [await store.get(key) for key in confirmed]
+                assert all(record is not None for record in found), f"lost {found.count(None)} of {len(found)}"
+
+
+async def test_no_room_for_the_log():
+    """F26: without room for its log PostgreSQL ends; who was there is told why, and started again it has everything."""
+    with small_disk(64) as disk:
+        async with serving() as server:
+            await server.stop()
+            log, owner = server.data / "pg_wal", server.data.stat()
+            shutil.copytree(log, disk / "log")
+            shutil.rmtree(log)
+            log.symlink_to(disk / "log")
+            for path in (disk / "log", *(disk / "log").rglob("*")):
+                os.chown(path, owner.st_uid, owner.st_gid)
+            await server.start()
+            async with PostgresStore(brief(server.url)) as store:
+                filler = fill(disk)
+                confirmed, refused = await written_until_refused(store)
+                assert confirmed
+                assert "No space left on device" in str(refused)
+                assert refused.fix == "make room on the server's disk, and start the server again if that has ended it"
+                with anyio.fail_after(20):
+                    while server.running:  # noqa: ASYNC110 - another process; it tries to recover, and gives up
+                        await anyio.sleep(0.05)
+                with pytest.raises(BrokerUnavailable) as caught:
+                    await store.get("k0")
+                assert "its log" in str(caught.value.fix)
+                filler.unlink()
+                await server.restart()
+                await works_again(store)
+                found = [await store.get(key) for key in confirmed]
+                assert all(record is not None for record in found), f"lost {found.count(None)} of {len(found)}"
+
+
 async def test_a_cut_connection(postgres: PostgresServer):
     """F33: the call whose connection is cut fails, or was lucky; the next one works at once."""
     async with ChaosProxy("127.0.0.1", postgres.port) as proxy:
@@ -250,8 +351,6 @@ async def test_a_watch_without_a_server_says_so(monkeypatch: pytest.MonkeyPatch)
 
 async def test_a_record_that_a_program_locks(postgres: PostgresServer):
     """A program's transaction that holds a record for long holds nobody up for longer than a call may take."""
-    import psycopg  # noqa: PLC0415 - for this test only
-
     async with PostgresStore(brief(postgres.url)) as store:
         await store.put("locked", b"1", expect=ANY, keep=60.0)
         async with await psycopg.AsyncConnection.connect(postgres.url) as program:

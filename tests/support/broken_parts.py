@@ -115,7 +115,7 @@ async def _unordered(original: Any, store: MemoryStore, writes: Any) -> Any:
 
 
 async def _lazy_put(original: Any, store: MemoryStore, key: str, value: bytes, **options: Any) -> Any:
-    watches, store.watches = store.watches, type(store.watches)(set)
+    watches, store.watches = store.watches, type(store.watches)(begin=store.get, end=lambda _: None)
     try:
         return await original(store, key, value, **options)
     finally:

@@ -236,7 +236,7 @@ def postgres_unavailable(error: BaseException, address: PostgresAddress) -> Brok
     return BrokerUnavailable(
         f"PostgreSQL at {address.shown} cannot be used now: {text}",
         facts=[f"{type(error).__name__}{f', SQLSTATE {state}' if state else ''}"],
-        fix=FIXES.get(state or "", "see whether it runs and can be reached; the next call connects anew"),
+        fix=FIXES.get(state or "", "see whether it runs and can be reached, and its log; the next call connects anew"),
     )
 
 
@@ -245,7 +245,7 @@ FIXES: Final = {
     "28000": "check the user, and pg_hba.conf on the server",
     "3D000": "create the database, or name another one in the URL",
     "25006": "this server only answers reads; name the primary, or use ?target_session_attrs=read-write",
-    "53100": "make room on the server's disk",
+    "53100": "make room on the server's disk, and start the server again if that has ended it",
     "53300": "the server has no connection left; raise max_connections, or use fewer processes",
     "55P03": "some transaction holds a record for long; find it in pg_stat_activity and keep it short",
     "57014": "some transaction holds a record for long; find it in pg_stat_activity and keep it short",

@@ -6,7 +6,6 @@ The reference for all other stores. Time is the event loop's clock.
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import count
@@ -16,7 +15,8 @@ from typing import Self
 import anyio
 
 from taskcore.diagnosis import Diagnosis, Fact
-from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
+from taskcore.store import Conflict, Expect, Record, Version, Write, is_expected
+from taskcore.stores.watching import Watch, Watches
 
 __all__ = ["MemoryStore"]
 
@@ -39,7 +39,7 @@ class MemoryStore:
         self._records: dict[str, tuple[Record, float]] = {}  # key → record, when it ends
         self._ends: list[tuple[float, str, Version]] = []  # heap
         self._versions = count(1)
-        self.watches: defaultdict[str, set[_Watch]] = defaultdict(set)
+        self.watches = Watches(begin=self.get, end=lambda _: None)  # whoever writes pushes
 
     async def __aenter__(self) -> Self:
         """Nothing to connect to."""
@@ -86,9 +86,9 @@ class MemoryStore:
             for write in writes
         ]
 
-    def watch(self, key: str) -> AbstractAsyncContextManager[_Watch]:
+    def watch(self, key: str) -> AbstractAsyncContextManager[Watch]:
         """The record as it is, then each new one."""
-        return _Watch(self, key)
+        return self.watches.watch(key)
 
     def _find(self, key: str) -> Record | None:
         found = self._records.get(key)
@@ -96,7 +96,7 @@ class MemoryStore:
 
     def _write(self, key: str, value: bytes, expect: Expect, keep: float | None, now: float) -> Version | Conflict:
         current = self._find(key)
-        if not _as_expected(current, expect):
+        if not is_expected(current, expect):
             return Conflict(current)
         version = next(self._versions)
         record = Record(value, version)
@@ -108,13 +108,12 @@ class MemoryStore:
             if len(self._ends) > 2 * len(self._records) + SLACK:
                 self._forget_replaced()
         if key in self.watches:
-            for watch in self.watches[key]:
-                watch.push(record)
+            self.watches.push(key, record)
         return version
 
     def _delete(self, key: str, expect: Expect) -> Version | Conflict:
         current = self._find(key)
-        if not _as_expected(current, expect):
+        if not is_expected(current, expect):
             return Conflict(current)
         if current is None:
             return ""
@@ -132,50 +131,3 @@ class MemoryStore:
         """Timers of records that were overwritten or deleted would stay until the record's first end."""
         self._ends = [timer for timer in self._ends if (found := self._find(timer[1])) and found.version == timer[2]]
         heapq.heapify(self._ends)
-
-
-def _as_expected(current: Record | None, expect: Expect) -> bool:
-    if expect is ANY:
-        return True
-    if expect is ABSENT:
-        return current is None
-    return current is not None and current.version == expect
-
-
-class _Watch:
-    """One reader's view of one key: only the latest record that it has not seen is kept for it."""
-
-    def __init__(self, store: MemoryStore, key: str) -> None:
-        self._store = store
-        self._key = key
-        self._news: Record | None = None
-        self._arrival = anyio.Event()
-
-    async def __aenter__(self) -> Self:
-        self._store.watches[self._key].add(self)
-        record = await self._store.get(self._key)
-        if record is not None:
-            self.push(record)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        watches = self._store.watches[self._key]
-        watches.discard(self)
-        if not watches:
-            del self._store.watches[self._key]
-
-    def push(self, record: Record) -> None:
-        self._news = record
-        self._arrival.set()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Record:
-        while self._news is None:
-            await self._arrival.wait()
-            self._arrival = anyio.Event()
-        news, self._news = self._news, None
-        return news

@@ -32,7 +32,9 @@ R = TypeVar("R")
 WRITING = "write records"  #: the purpose of the line
 WRITES = 250  #: that one script call carries out: it holds the server up for about half a millisecond
 BYTES = 4_000_000  #: that one script call brings
-SCRIPT: Final = Script(files("taskcore.stores.redis").joinpath("write.lua").read_text())
+LUA: Final = files("taskcore.stores.redis")
+SCRIPT: Final = Script("local room\n" + LUA.joinpath("write.lua").read_text())
+RESERVE: Final = Script(LUA.joinpath("reserve.lua").read_text() + LUA.joinpath("write.lua").read_text())
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────
@@ -106,6 +108,23 @@ async def _write_group(link: RedisLink, names: Names, versions: Iterator[str], w
 
 
 async def _run(link: RedisLink, names: Names, versions: Iterator[str], writes: Sequence[Write]) -> list[Answer]:
+    """Carry them out; when memory is full, those by which jobs end from the reserve."""
+    answers = await _carry_out(SCRIPT, link, names, versions, writes)
+    refused = [
+        index
+        for index, (one, answer) in enumerate(zip(writes, answers, strict=True))
+        if one.reserve and isinstance(answer, Denied) and answer.kind == "OOM"
+    ]
+    if refused:
+        again = await _carry_out(RESERVE, link, names, versions, [writes[index] for index in refused])
+        for index, answer in zip(refused, again, strict=True):
+            answers[index] = answer
+    return answers
+
+
+async def _carry_out(
+    script: Script, link: RedisLink, names: Names, versions: Iterator[str], writes: Sequence[Write]
+) -> list[Answer]:
     keys, new = [names(one.key) for one in writes], [next(versions) for _ in writes]
     arguments: list[bytes | str | int] = []
     for one, version in zip(writes, new, strict=True):
@@ -114,7 +133,7 @@ async def _run(link: RedisLink, names: Names, versions: Iterator[str], writes: S
         else:
             keep = "" if one.keep is None else milliseconds(one.keep)
             arguments += (_expect(one.expect), keep, b"%b %b" % (version.encode(), one.value))
-    [replies] = await link.run(WRITING, SCRIPT, keys, arguments)
+    [replies] = await link.run(WRITING, script, keys, arguments)
     shown = link.options.shown
     return [_answer(reply, version, name, shown) for reply, version, name in zip(replies, new, keys, strict=True)]
 

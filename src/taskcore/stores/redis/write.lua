@@ -11,7 +11,10 @@
 -- What was written is announced on a channel with the name of its key. Only the name: whoever cares asks for the latest
 -- record, so that nobody can see an older one after a newer one, and what nobody watches costs next to nothing.
 
+-- Before it comes a line that says what room() is: nothing, where the server itself knows when it is full; or reserve.lua.
+
 local HEAD = 63  -- bytes of a record in which its version ends
+local OVERHEAD = 250  -- bytes that a record takes besides its key and itself, at most
 
 local function delete(key, expect)
   if expect == '-' then
@@ -56,9 +59,15 @@ local function write(key, expect, keep, record)
   return 1
 end
 
-local answers = {}
+local answers, left = {}, room and room()
 for i = 1, #KEYS do
-  local done, answer = pcall(write, KEYS[i], ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i])
+  local done, answer = false, {err = 'OOM the reserve is used up, too'}
+  if left then
+    left = left - #KEYS[i] - #ARGV[3 * i] - OVERHEAD
+  end
+  if not left or left >= 0 then
+    done, answer = pcall(write, KEYS[i], ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i])
+  end
   if done then
     answers[i] = answer
   else

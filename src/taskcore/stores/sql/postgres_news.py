@@ -11,8 +11,6 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Self
 
 import psycopg
 
@@ -21,6 +19,7 @@ from taskcore.links.postgres import Connection, PostgresAddress, connect, postgr
 from taskcore.logs import logger
 from taskcore.store import Record
 from taskcore.stores.sql.postgres_statements import CHANNEL, MARK, mark
+from taskcore.stores.watching import Watch, Watches
 
 __all__ = ["News"]
 
@@ -42,14 +41,14 @@ class News:
     def __init__(self, address: PostgresAddress, find: Find) -> None:
         self._address = address
         self._find = find
-        self._watches: defaultdict[str, set[_Watch]] = defaultdict(set)
+        self._watches = Watches(begin=self._begin, end=self._end)
         self._keys: defaultdict[str, set[str]] = defaultdict(set)  # by their marks
         self._task: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
 
-    def watch(self, key: str) -> _Watch:
+    def watch(self, key: str) -> Watch:
         """A watch of one record, to be entered."""
-        return _Watch(self, key)
+        return self._watches.watch(key)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -61,12 +60,11 @@ class News:
 
     # ── watches ──
 
-    async def begin(self, watch: _Watch, key: str) -> None:
+    async def _begin(self, key: str) -> None:
         """Listen first, then read: what is written in between is notified.
 
         :raises BrokerUnavailable: nobody can listen now.
         """
-        self._watches[key].add(watch)
         self._keys[mark(key)].add(key)
         if self._task is None or self._task.done():
             self._listening = asyncio.Event()
@@ -78,15 +76,11 @@ class News:
             raise postgres_unavailable(error, self._address) from None
         await self._read([key])
 
-    def end(self, watch: _Watch, key: str) -> None:
-        """It gets nothing any more."""
-        self._watches[key].discard(watch)
-        if not self._watches[key]:
-            del self._watches[key]
-            keys = self._keys[mark(key)]
-            keys.discard(key)
-            if not keys:
-                del self._keys[mark(key)]
+    def _end(self, key: str) -> None:
+        keys = self._keys[mark(key)]
+        keys.discard(key)
+        if not keys:
+            del self._keys[mark(key)]
 
     async def _read(self, keys: Iterable[str]) -> None:
         wanted = [key for key in keys if key in self._watches]
@@ -94,8 +88,7 @@ class News:
         for key in wanted:
             record = found.get(key)
             if record is not None:
-                for watch in self._watches.get(key, ()):
-                    watch.push(record)
+                self._watches.push(key, record)
 
     # ── listening ──
 
@@ -126,7 +119,7 @@ class News:
             async with asyncio.timeout(self._address.timeout):
                 await connection.execute(f"LISTEN {CHANNEL}")
             self._listening.set()
-            await self._read(tuple(self._watches))
+            await self._read(tuple(self._watches.keys))
             while self._watches:
                 await self._hear(connection)
         finally:
@@ -147,55 +140,4 @@ class News:
     def _tell(self, error: BaseException) -> None:
         """Those who watch would wait in vain."""
         known = error if isinstance(error, BrokerUnavailable) else postgres_unavailable(error, self._address)
-        for watches in self._watches.values():
-            for watch in watches:
-                watch.fail(known)
-
-
-class _Watch:
-    """One reader's view of one key: only the latest record that it has not seen is kept for it."""
-
-    def __init__(self, news: News, key: str) -> None:
-        self._source = news
-        self._key = key
-        self._latest = 0
-        self._news: Record | None = None
-        self._error: BrokerUnavailable | None = None
-        self._arrival = asyncio.Event()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._source.begin(self, self._key)
-        except BaseException:
-            self._source.end(self, self._key)
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._source.end(self, self._key)
-
-    def push(self, record: Record) -> None:
-        """Several reads may be under way; versions only grow, so what comes late is known."""
-        if isinstance(record.version, int) and record.version > self._latest:
-            self._latest = record.version
-            self._news = record
-            self._arrival.set()
-
-    def fail(self, error: BrokerUnavailable) -> None:
-        self._error = error
-        self._arrival.set()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Record:
-        while self._news is None:
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
-            await self._arrival.wait()
-            self._arrival.clear()
-        news, self._news = self._news, None
-        return news
+        self._watches.fail(known)

@@ -8,13 +8,10 @@ whether the file has changed, twenty times a second, and only while somebody wat
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, TypeAlias
-
-import anyio
 
 from taskcore.diagnosis import Diagnosis
 from taskcore.links.sqlite import SqliteFile, sqlite_address
@@ -22,6 +19,7 @@ from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.sql.sqlite_diagnosis import diagnose
 from taskcore.stores.sql.sqlite_lane import Lane, Post, poster
 from taskcore.stores.sql.sqlite_records import clean, find, prepare, write_all
+from taskcore.stores.watching import Watches
 
 __all__ = ["SqliteStore"]
 
@@ -61,7 +59,10 @@ class SqliteStore:
             rest=lambda: POLL if self._watched else None,
         )
         self._post: Post | None = None
-        self.watches: defaultdict[str, set[_Watch]] = defaultdict(set)  # in the event loop
+        self._watches = Watches(  # in the event loop
+            begin=lambda key: self._reader.ask(Look(key, "from now on")),
+            end=lambda key: self._reader.tell(Look(key, "no more")),
+        )
         self._watched: set[str] = set()  # in the reading thread: the same keys
         self._seen: int | None = None  # likewise: what SQLite said about the file when we last looked
         self._cleaned = 0.0  # in the writing thread
@@ -110,7 +111,7 @@ class SqliteStore:
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """See :class:`taskcore.store.Store`. Pushed within this store; writes of others are seen within 0.05 s."""
-        return _Watch(self, key)
+        return self._watches.watch(key)
 
     async def diagnose(self) -> Diagnosis:
         """See :class:`taskcore.diagnosis.Diagnosable`."""
@@ -176,61 +177,4 @@ class SqliteStore:
 
     def _push(self, news: Sequence[tuple[str, Record]]) -> None:
         for key, record in news:
-            for watch in self.watches.get(key, ()):
-                watch.push(record)
-
-    async def begin(self, watch: _Watch, key: str) -> None:
-        """From now on it gets the record, beginning with what is there."""
-        self.watches[key].add(watch)
-        record = await self._reader.ask(Look(key, "from now on"))
-        if record is not None:
-            watch.push(record)
-
-    def end(self, watch: _Watch, key: str) -> None:
-        """It gets nothing any more."""
-        watches = self.watches[key]
-        watches.discard(watch)
-        if not watches:
-            del self.watches[key]
-            self._reader.tell(Look(key, "no more"))
-
-
-class _Watch:
-    """One reader's view of one key: only the latest record that it has not seen is kept for it."""
-
-    def __init__(self, store: SqliteStore, key: str) -> None:
-        self._store = store
-        self._key = key
-        self._latest = 0
-        self._news: Record | None = None
-        self._arrival = anyio.Event()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._store.begin(self, self._key)
-        except BaseException:
-            self._store.end(self, self._key)
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._store.end(self, self._key)
-
-    def push(self, record: Record) -> None:
-        """Two threads bring news; versions only grow, so what comes late is known."""
-        if isinstance(record.version, int) and record.version > self._latest:
-            self._latest = record.version
-            self._news = record
-            self._arrival.set()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Record:
-        while self._news is None:
-            await self._arrival.wait()
-            self._arrival = anyio.Event()
-        news, self._news = self._news, None
-        return news
+            self._watches.push(key, record)

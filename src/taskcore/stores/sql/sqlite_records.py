@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from taskcore.errors import BrokerUnavailable
 from taskcore.links.sqlite import SqliteFile
-from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
+from taskcore.store import ANY, Conflict, Record, Version, Write, is_expected
 
 __all__ = ["FIND", "NEXT", "PUT", "SCHEMA", "TABLES", "TAKE", "clean", "find", "prepare", "write_all"]
 
@@ -110,7 +110,7 @@ def _write(connection: sqlite3.Connection, write: Write, version: int, now: floa
     deleting = write.value is None
     if write.expect is not ANY or deleting:
         current = find(connection, write.key, now)
-        if not _as_expected(current, write.expect):
+        if not is_expected(current, write.expect):
             return Conflict(current)
         if deleting:
             if current is None:
@@ -120,14 +120,6 @@ def _write(connection: sqlite3.Connection, write: Write, version: int, now: floa
     ends = None if write.keep is None else now + write.keep
     connection.execute(PUT, (write.key, write.value, version, ends))
     return version
-
-
-def _as_expected(current: Record | None, expect: Expect) -> bool:
-    if expect is ANY:
-        return True
-    if expect is ABSENT:
-        return current is None
-    return current is not None and current.version == expect
 
 
 def clean(connection: sqlite3.Connection, limit: int) -> int:

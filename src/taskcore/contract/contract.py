@@ -1,0 +1,241 @@
+"""Contract: what is done with it on every call, on the caller's side and on the worker's."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from operator import itemgetter
+from types import NoneType
+from typing import Any
+
+import msgspec
+
+from taskcore.contract.errors import ErrorShape, Story
+from taskcore.errors import InvalidArguments, UnencodableResult
+from taskcore.shape import PLAIN, Shape, explain, schema_of, show, tidy
+
+__all__ = ["Arguments", "Contract", "Function", "Upcast"]
+
+Function = Callable[..., Any]
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+
+ATOMS = (str, bool, NoneType)  #: results of these types need no check: every value arrives equal
+
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of one call, by name; each contract compiles its own subclass."""
+
+
+class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """What one task promises; `compile_contract` makes it."""
+
+    name: str  #: the task's name
+    version: int  #: the version that `pack` writes and `unpack` returns
+    function: Function  #: the function whose signature it is
+    raises: tuple[type[BaseException], ...]  #: the errors that travel typed
+    where: str  #: file and line of the function: ``hello.py:7``
+    signature: str  #: for people: ``greet(name: str, times: int = 1) -> str``
+    parameters: tuple[str, ...]  #: their names, in order
+    _parameters: tuple[inspect.Parameter, ...]  # with the type resolved, and the default as msgspec wants it
+    _nameless: frozenset[str]  # positional only
+    _by_name: tuple[str, ...]  # keyword only
+    _struct: type[Arguments]
+    _arguments: Shape
+    _result: Shape
+    _upcasts: Mapping[int, Upcast]
+    _errors: Mapping[str, ErrorShape]
+
+    def __repr__(self) -> str:
+        return f"<Contract {self.name} version {self.version}: {self.signature}>"
+
+    # the caller's side
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """The arguments of a call as they will arrive: copies, not the caller's objects.
+
+        :raises InvalidArguments: they do not fit; every problem is named.
+        """
+        return self._admit(args, kwargs)[0]
+
+    def encode(self, arguments: Arguments) -> bytes:
+        """The payload for arguments that came out of `bind` or `unpack`; equal arguments, equal bytes."""
+        return self._arguments.encode(arguments)
+
+    def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """`bind` and `encode` in one step, the fast way.
+
+        :raises InvalidArguments: they do not fit; every problem is named.
+        """
+        return self._admit(args, kwargs)[1]
+
+    def _admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arguments, bytes]:
+        failure: object = None
+        if self._nameless.isdisjoint(kwargs):  # the struct would take those by name, too
+            try:
+                return self._arguments.admit(self._struct(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001 - arguments bring their own code: __eq__, __post_init__, …
+                failure = error
+        what = f"{self.function.__name__}() refuses these arguments; nothing was sent"
+        raise self._refusal(self._misuse(args, kwargs) or [tidy(failure)], what=what)
+
+    def _misuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+        """What is wrong with a call."""
+        names = self.parameters[: len(self.parameters) - len(self._by_name)]
+        given = dict(zip(names, args, strict=False))
+        lines = self._misfits({**kwargs, **given}, wire=False)
+        for name in kwargs:
+            if name in self._nameless or name in given:
+                lines.append(f"{name}: {'positional only' if name in self._nameless else 'given by position already'}")
+        if len(args) > len(names):
+            lines.append(f"takes {len(names)} positional arguments, got {len(args)}")
+        return lines
+
+    def _misfits(self, given: Mapping[str, Any], *, wire: bool) -> list[str]:
+        """What is wrong with arguments by name: with their values, then with their names."""
+        lines = []
+        for each in self._parameters:
+            if each.name in given:
+                lines += explain(each.annotation, given[each.name], each.name, wire=wire)
+        absent = [each for each in self._parameters if each.name not in given]
+        for name in given:
+            if name not in self.parameters:
+                alike = difflib.get_close_matches(str(name), [each.name for each in absent], n=1)
+                lines.append(f"{name}: unexpected" + (f" (did you mean {alike[0]}?)" if alike else ""))
+        return lines + [f"{each.name}: missing" for each in absent if each.default is each.empty]
+
+    def _refusal(self, problems: Iterable[str], *, what: str = "", fix: str | None = None) -> InvalidArguments:
+        what = what or f"the payload does not fit {self.function.__name__}() version {self.version}"
+        return InvalidArguments(what, facts=[*problems, self._told()], fix=fix)
+
+    def _told(self) -> str:
+        return f"contract: {self.signature}, defined at {self.where}"
+
+    # the worker's side
+
+    def unpack(self, payload: bytes | msgspec.Raw, version: int) -> Arguments:
+        """The arguments in a payload that was written for this version, or for an older one that has upcasts.
+
+        :raises InvalidArguments: they do not fit; never another exception, for any bytes (C24).
+        """
+        data = payload if version == self.version else self._upcast(payload, version)
+        try:
+            arguments: Arguments = self._arguments.decode(data)
+        except Exception as error:  # the classes of arguments bring their own code
+            raise self._refusal(self._misfits(self._read(data), wire=True) or [tidy(error)]) from error
+        return arguments
+
+    def _upcast(self, payload: bytes | msgspec.Raw, version: int) -> bytes | msgspec.Raw:
+        """The payload as this version would have written it."""
+        written = f"it was written for version {version}"
+        if version > self.version:
+            raise self._refusal([written], fix="upgrade the workers before the senders")
+        if version not in self._upcasts:  # which have no gaps
+            missing = f"no upcast from version {version} to {version + 1}"
+            raise self._refusal([written, missing], fix=f"upcasts={{{version}: …}} on the task")
+        self._read(payload)
+        for step in range(version, self.version):
+            try:
+                payload = _climb(self._upcasts[step], payload)
+            except Exception as error:
+                failed = f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}: {tidy(error)}"
+                raise self._refusal([written, failed]) from error
+        return payload
+
+    def _read(self, payload: bytes | msgspec.Raw) -> dict[str, Any]:
+        try:
+            given = PLAIN.decode(payload)
+        except Exception as error:
+            raise self._refusal([f"not JSON: {error}"]) from error
+        if not isinstance(given, dict):
+            raise self._refusal([f"expected a JSON object, got {show(given)}"])
+        return given
+
+    def spread(self, function: Function, arguments: Arguments) -> Any:
+        """Calls the function with its arguments, by position or by name as the signature says; returns what it does."""
+        values = msgspec.structs.astuple(arguments)
+        if not self._by_name:
+            return function(*values)
+        first = len(values) - len(self._by_name)
+        return function(*values[:first], **dict(zip(self._by_name, values[first:], strict=True)))
+
+    # results and errors, there and back
+
+    def pack_result(self, value: Any) -> bytes:
+        """What the function returned, as JSON.
+
+        :raises UnencodableResult: it does not fit the return annotation; never another exception.
+        """
+        try:
+            if type(value) is self._result.annotation and type(value) in ATOMS:
+                return self._result.encode(value)
+            return self._result.admit(value)[1]
+        except Exception as error:  # noqa: BLE001 - results bring their own code, like arguments
+            problems = explain(self._result.annotation, value, "result") or [f"result: {tidy(error)}"]
+        raise UnencodableResult(
+            f"{self.function.__name__}() succeeded, but what it returned does not fit its contract",
+            facts=[*problems, self._told()],
+            fix="return what the annotation says, or change the annotation",
+        )
+
+    def unpack_result(self, data: bytes) -> Any:
+        """The result in these bytes, typed.
+
+        :raises UnencodableResult: it does not fit the return annotation: another version of the task wrote it.
+        """
+        try:
+            return self._result.decode(data)
+        except Exception as error:
+            what = f"the stored result does not fit {self.function.__name__}() version {self.version}"
+            raise UnencodableResult(what, facts=[f"result: {tidy(error)}", self._told()]) from error
+
+    def pack_error(self, error: BaseException) -> bytes | None:
+        """An error as JSON, if its class, or else a base of it, is declared in ``raises``; it arrives as that class.
+
+        :returns: None if none is declared, or if it would not arrive with equal ``args`` and attributes.
+        """
+        declared = next((cls for cls in type(error).__mro__ if cls in self.raises), None)
+        return None if declared is None else self._errors[declared.__qualname__].pack(error)
+
+    def unpack_error(self, data: bytes) -> BaseException | None:
+        """The error in these bytes, built by its class in ``raises`` and by no other; None if that cannot be."""
+        try:
+            story = msgspec.json.decode(data, type=Story)
+            return self._errors[story.type].rebuild(story)
+        except Exception:  # noqa: BLE001 - error classes bring their own code, too
+            return None
+
+    # about the contract
+
+    def largest(self, payload: bytes) -> tuple[str, int]:
+        """The argument that takes the most room in a payload, and its size in bytes; ``("", 0)`` if there is none."""
+        with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+            arguments = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+            return max(((name, len(bytes(raw))) for name, raw in arguments.items()), key=itemgetter(1), default=("", 0))
+        return "", 0
+
+    def schema(self) -> dict[str, Any]:
+        """The contract as JSON Schema (draft 2020-12): ``task``, ``version``, ``parameters``, ``result``, ``$defs``."""
+        models: dict[str, Any] = {}
+        (parameters, result), shared = msgspec.json.schema_components(
+            (self._struct, self._result.annotation),
+            schema_hook=partial(schema_of, shared=models),
+            ref_template="#/$defs/{name}",
+        )
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "task": self.name,
+            "version": self.version,
+            "parameters": shared.pop(parameters["$ref"].rpartition("/")[2]),
+            "result": result,
+            "$defs": {**shared, **models},
+        }
+
+
+def _climb(upcast: Upcast, payload: bytes | msgspec.Raw) -> bytes:
+    arguments = upcast(PLAIN.decode(payload))
+    if not isinstance(arguments, dict):
+        raise TypeError(f"it returned {show(arguments)}, not a dict")
+    return PLAIN.encode(arguments)

@@ -1,0 +1,74 @@
+"""Errors that travel: a declared class, compiled, to JSON and back."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from itertools import chain, repeat
+from typing import Any, get_type_hints
+
+import msgspec
+
+from taskcore.shape import PLAIN, NoShape, Shape, same
+
+__all__ = ["ErrorShape", "Story"]
+
+
+class Story(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as JSON: what its class is called with, by name if that can be known, else by position."""
+
+    type: str  #: the name of the class, as `raises` knows it
+    fields: dict[str, msgspec.Raw] = {}
+    positional: int = 0  #: how many of the fields were given by position, which decides what ``args`` is
+    args: tuple[msgspec.Raw, ...] = ()
+
+
+class ErrorShape:
+    """An error class, compiled: an instance to its story and back.
+
+    What ``__init__`` takes has the type that it says there, or is plain JSON data. An attribute that is called like a
+    parameter is taken for what was given, as in dataclasses; where that rebuilds no equal error, ``args`` is.
+    """
+
+    __slots__ = ("cls", "shapes")
+
+    def __init__(self, cls: type[BaseException]) -> None:
+        self.cls = cls
+        self.shapes: dict[str, Shape] = {}
+        with suppress(Exception):  # an __init__ that cannot be read: then ``args`` alone has to do
+            hints = get_type_hints(cls.__init__, include_extras=True)
+            for each in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+                if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}:
+                    self.shapes[each.name] = PLAIN
+                    with suppress(NoShape):
+                        self.shapes[each.name] = Shape(hints.get(each.name, Any))
+
+    def pack(self, error: BaseException) -> bytes | None:
+        """The first story of an error that rebuilds an equal one."""
+        for tell in (partial(self._by_name, len(error.args)), partial(self._by_name, 0), self._by_position):
+            with suppress(Exception):  # errors bring their own code, like arguments
+                data = msgspec.json.encode(tell(error))
+                back = self.rebuild(msgspec.json.decode(data, type=Story))
+                names = [name for name in self.shapes if hasattr(error, name)]
+                if same(error.args, back.args) and all(same(getattr(error, n), getattr(back, n)) for n in names):
+                    return data
+        return None
+
+    def _by_name(self, positional: int, error: BaseException) -> Story:
+        fields = {name: msgspec.Raw(shape.admit(getattr(error, name))[1]) for name, shape in self.shapes.items()}
+        return Story(self.cls.__qualname__, fields, min(positional, len(fields)))
+
+    def _by_position(self, error: BaseException) -> Story:
+        args = tuple(msgspec.Raw(shape.admit(arg)[1]) for shape, arg in self._paired(error.args))
+        return Story(self.cls.__qualname__, args=args)
+
+    def rebuild(self, story: Story) -> BaseException:
+        """The error that a story tells; raises anything if there is none."""
+        fields = {name: self.shapes[name].decode(raw) for name, raw in story.fields.items()}
+        first = [fields.pop(name) for name in list(fields)[: story.positional]]
+        return self.cls(*first, *(shape.decode(raw) for shape, raw in self._paired(story.args)), **fields)
+
+    def _paired(self, args: Iterable[Any]) -> Iterable[tuple[Shape, Any]]:
+        return zip(chain(self.shapes.values(), repeat(PLAIN)), args, strict=False)

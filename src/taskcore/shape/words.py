@@ -1,0 +1,50 @@
+"""Words: values, types and errors as people write them."""
+
+from __future__ import annotations
+
+import re
+import types
+from contextlib import suppress
+from typing import Annotated, Any, get_args, get_origin
+
+__all__ = ["describe", "shorten", "show", "tidy"]
+
+MOST_CHARACTERS = 60  #: of a value
+
+
+def tidy(error: object) -> str:
+    """The first line of an error's text, in the tone of the house."""
+    text = type(error).__name__
+    with suppress(Exception):  # an error of the user's may not even have a text
+        text = str(error).splitlines()[0].replace("`", "")
+    return text[:1].lower() + text[1:]
+
+
+def describe(annotation: Any) -> str:
+    """A type as a person writes it: ``list[Order] | None``."""
+    if get_origin(annotation) is Annotated:
+        return describe(get_args(annotation)[0])
+    if annotation in (Any, types.NoneType):
+        return "plain JSON data" if annotation is Any else "None"
+    is_class = isinstance(annotation, type) and not get_args(annotation)
+    return shorten(annotation.__qualname__ if is_class else str(annotation))
+
+
+def shorten(text: str) -> str:
+    """The text of a type without the names of modules, except in the quotes of a Literal."""
+    return re.sub(r"(?<!['\"\w.>])[\w.<>]+\.(?=\w)", "", text)
+
+
+def show(value: Any, *, bare: bool = False) -> str:
+    """A value with its kind, such as ``str 'two'``, in about 60 characters; never raises.
+
+    :param bare: without the kind.
+    """
+    kind = type(value).__name__
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 - it is somebody else's code
+        text = f"<{kind} whose repr() fails>"
+    if len(text) > MOST_CHARACTERS:
+        text = text[:MOST_CHARACTERS] + "…"
+    return text if bare or value is None or text.startswith((kind, "<", "datetime.")) else f"{kind} {text}"
