@@ -1,4 +1,4 @@
-"""Certificates for tests of TLS, made with openssl: an authority of our own, one for this machine, one for another."""
+"""Certificates for tests of TLS, made with openssl: an authority of our own, this machine, another one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ __all__ = ["make_certificates"]
 
 
 def make_certificates(folder: Path) -> Path:
-    """The folder, with ``ca.pem``, and ``here`` and ``elsewhere``, each as ``.pem`` and ``.key``."""
+    """The folder, with ``ca.pem``, and ``here``, ``address`` and ``elsewhere``, each as ``.pem`` and ``.key``."""
     key_of = ("-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key")
     _openssl(folder, "req", "-x509", *key_of, "-out", "ca.pem", "-days", "2", "-subj", "/CN=ours")
     _sign(folder, "here", "IP:127.0.0.1,DNS:localhost")
+    _sign(folder, "address", "IP:127.0.0.1")  # so it is not localhost's
     _sign(folder, "elsewhere", "DNS:elsewhere.example")
     return folder
 
