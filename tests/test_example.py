@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from real import require, serving
 
-from taskcore.testing.faults import NatsServer, RedisServer
+from taskcore.testing.faults import NatsServer, PostgresServer, RabbitServer, RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 150
@@ -214,19 +214,27 @@ def killed_node(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return private("nats-cluster", tmp_path_factory.mktemp("killed_node"), FEWER, "--for-good", within=150)
 
 
+@pytest.fixture(scope="module")
+def killed_rabbit(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on a RabbitMQ, which has no store, with results and keys in a PostgreSQL beside it."""
+    require(RabbitServer)
+    require(PostgresServer)
+    return private("rabbitmq", tmp_path_factory.mktemp("killed_rabbit"), FEW, "--store", "postgres", within=150)
+
+
 def private(server: str, out: Path, limit: int, *more: str, within: float = 60) -> Run:
     """A run on a broker of its own, where a worker is killed and then a server."""
     options = ("--server", server, "--kill", "1", "--kill-server", "--limit", str(limit), "--out", str(out))
     return Run(start(*options, *more, within=within), out, limit)
 
 
-@pytest.fixture(params=["killed_worker", "killed_server", "killed_nats", "killed_node"])
+@pytest.fixture(params=["killed_worker", "killed_server", "killed_nats", "killed_node", "killed_rabbit"])
 def survivor(request: pytest.FixtureRequest) -> Run:
     """Each of the runs with trouble."""
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture(params=["killed_server", "killed_nats"])
+@pytest.fixture(params=["killed_server", "killed_nats", "killed_rabbit"])
 def revived(request: pytest.FixtureRequest) -> Run:
     """Each of the runs whose only server was killed."""
     return request.getfixturevalue(request.param)
@@ -299,3 +307,10 @@ def test_a_server_of_a_cluster_was_really_killed_and_did_not_come_back(killed_no
     assert f"killed one of 3 servers ({server['server']})" in killed_node.process.stdout
     assert "started the server again" not in killed_node.process.stdout
     assert "for good; the other 2 went on" in killed_node.page
+
+
+@pytest.mark.timeout(LONG)
+def test_results_and_keys_are_kept_where_it_was_asked_for(killed_rabbit):
+    """The report names the store, and there is no file for one beside it."""
+    assert killed_rabbit.report["conditions"]["store"].startswith("postgresql://")
+    assert not list(killed_rabbit.out.glob("store.sqlite*"))

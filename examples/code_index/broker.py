@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from taskcore.adapters import has_store
 from taskcore.config import load
-from taskcore.testing.faults import NatsCluster, NatsServer, RabbitServer, RedisServer, Server, ValkeyServer
+from taskcore.testing.faults import (
+    NatsCluster,
+    NatsServer,
+    PostgresServer,
+    RabbitServer,
+    RedisServer,
+    Server,
+    ValkeyServer,
+)
 
-__all__ = ["CLUSTERS", "SERVERS", "Private", "broker"]
+__all__ = ["CLUSTERS", "SERVERS", "STORES", "Private", "broker"]
 
 SERVERS: Final[Mapping[str, type[Server | NatsCluster]]] = {
     "redis": RedisServer,
@@ -25,6 +33,7 @@ SERVERS: Final[Mapping[str, type[Server | NatsCluster]]] = {
     "nats-cluster": NatsCluster,
     "rabbitmq": RabbitServer,
 }
+STORES: Final[Mapping[str, type[Server]]] = {"postgres": PostgresServer}
 CLUSTERS: Final = frozenset({"nats-cluster"})  #: of these one server may be missed
 
 
@@ -54,15 +63,16 @@ async def broker(kind: str | None, store: str | None, out: Path) -> AsyncIterato
     """Say in the environment, where this program and its workers look, which broker and which store to use.
 
     :param kind: a name in ``SERVERS``, or None: what the settings say.
-    :param store: the URL of a store, or None: what the settings say, or the broker's own, or a file in ``out``.
+    :param store: a name in ``STORES``, the URL of a store, or None: what the settings say, or the broker's own, or a
+        file in ``out``.
     """
-    if kind is None:
-        _choose_store(store, out)
-        yield None
-        return
-    async with SERVERS[kind]() as started:
-        private = Private(started)
-        os.environ["TASKCORE_URL"] = private.url
+    async with AsyncExitStack() as exits:
+        private: Private | None = None
+        if kind is not None:
+            private = Private(await exits.enter_async_context(SERVERS[kind]()))
+            os.environ["TASKCORE_URL"] = private.url
+        if store in STORES:
+            store = (await exits.enter_async_context(STORES[store]())).url
         _choose_store(store, out)
         yield private
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from examples.code_index.broker import CLUSTERS, SERVERS, broker
+from examples.code_index.broker import CLUSTERS, SERVERS, STORES, broker
 from examples.code_index.errors import WorkerEnded
 from taskcore import TaskcoreError
 from taskcore.config import load
@@ -45,7 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=_count, metavar="N", help="worker processes; 0 (default without --server): in this process"
     )
-    parser.add_argument("--store", metavar="URL", help="where results and keys are kept, if not in the broker")
+    parser.add_argument(
+        "--store",
+        metavar=f"URL|{'|'.join(STORES)}",
+        help="where results and keys are kept, if not in the broker; a name: in a private server for this run",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, no tables")
     trouble = parser.add_argument_group("trouble")
     trouble.add_argument("--kill", type=_count, default=0, metavar="N", help="kill so many workers in the middle")

@@ -275,7 +275,11 @@ class App(Router):
         return await self._opened(self._backend).admin.stats(queue)
 
     async def purge(self, queue: str) -> int:
-        """Forget all jobs of a queue that have not started; returns how many."""
+        """Forget all jobs of a queue that have not started; returns how many.
+
+        Where ``features.counts`` is absent, scheduled ones (retries, too) are out of reach: they come when they are
+        due, and a warning in the log says so.
+        """
         return await self._opened(self._backend).admin.purge(queue)
 
     @property
@@ -376,6 +380,9 @@ class App(Router):
                 raise store_required(f"{task.name} has an idempotency key ({task.contract.where})")
             if isinstance(declared.keep_result, float | int):
                 raise store_required(f"{task.name} keeps its results ({task.contract.where})")
+            if isinstance(declared.crashes, int) and self._backend.features.redeliveries == "absent":
+                what = f"{task.name} limits its crashes ({task.contract.where}), which this broker does not count"
+                raise store_required(what)
 
     async def _hire(self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> Worker:
         """A worker, warned of what its broker and store do not keep; a strict app would not have come so far."""

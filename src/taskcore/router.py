@@ -49,7 +49,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
 
     queue: str
     retry: Retry | AsSet
-    crashes: int
+    crashes: int | AsSet
     timeout: float | None
     key: Key | None
     key_window: float | AsSet
@@ -62,9 +62,12 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
         chosen = retry if self.retry is DEFAULT else self.retry
         if self.delivery == "at_most_once":
             chosen = Retry(attempts=1)
+        rules = Rules(retry=chosen, park_for=park_for)
+        if self.crashes is not DEFAULT:
+            rules = msgspec.structs.replace(rules, crashes=self.crashes)
         return Options(
             queue=self.queue,
-            rules=Rules(retry=chosen, crashes=self.crashes, park_for=park_for),
+            rules=rules,
             timeout=self.timeout,
             key=self.key,
             key_window=key_window if self.key_window is DEFAULT else self.key_window,
@@ -119,7 +122,7 @@ class Router:
         upcasts: Mapping[int, Upcast] | None = None,
         timeout: float | None = None,
         retry: Retry | int | AsSet | None = DEFAULT,
-        crashes: int = 3,
+        crashes: int | AsSet = DEFAULT,
         key: Key | None = None,
         key_window: float | AsSet = DEFAULT,
         raises: tuple[type[BaseException], ...] = (),
@@ -138,7 +141,7 @@ class Router:
         upcasts: Mapping[int, Upcast] | None = None,
         timeout: float | None = None,
         retry: Retry | int | AsSet | None = DEFAULT,
-        crashes: int = 3,
+        crashes: int | AsSet = DEFAULT,
         key: Key | None = None,
         key_window: float | AsSet = DEFAULT,
         raises: tuple[type[BaseException], ...] = (),
@@ -154,7 +157,7 @@ class Router:
         :param upcasts: ``{1: from_v1}``: turns the arguments of an older version, a dict, into those of the next.
         :param timeout: how long one attempt may take; None is as long as it likes.
         :param retry: a :class:`Retry`, a number of attempts, or None for a single attempt.
-        :param crashes: how many starts may kill their process before the job is dead (C12).
+        :param crashes: how many starts may kill their process before the job is dead (C12); 3, where they are counted.
         :param key: idempotency key: parameter name(s), or a function of the arguments (C10).
         :param key_window: how long a key is remembered.
         :param raises: errors that are part of the contract; callers get them back typed.
@@ -254,7 +257,7 @@ def _problems(declared: Declared, *, is_async: bool, parameters: tuple[str, ...]
         value = getattr(declared, name)
         if value is not None and value is not DEFAULT and not _positive(value):
             yield f"{name}: expected seconds above 0, got {value!r}"
-    if type(declared.crashes) is not int or declared.crashes < 1:
+    if declared.crashes is not DEFAULT and (type(declared.crashes) is not int or declared.crashes < 1):
         yield f"crashes: expected a whole number, at least 1, got {declared.crashes!r}"
     if declared.delivery not in ("at_least_once", "at_most_once"):
         yield f'delivery: expected "at_least_once" or "at_most_once", got {declared.delivery!r}'

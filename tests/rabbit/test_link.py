@@ -5,8 +5,9 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from taskcore import App
 from taskcore.backends.rabbitmq import RabbitBackend
-from taskcore.errors import BrokerUnavailable, FeatureRefused, InvalidURL
+from taskcore.errors import BrokerUnavailable, FeatureRefused, InvalidURL, StoreRequired
 from taskcore.links import amqp
 from taskcore.links.rabbitmq import parse
 
@@ -59,6 +60,34 @@ def test_trio_is_refused_with_a_reason():
 
     with pytest.raises(FeatureRefused, match="trio"):
         anyio.run(story, backend="trio")
+
+
+@pytest.mark.parametrize(
+    ("kind", "store", "crashes", "refused"),
+    [
+        ("classic", "none", {"crashes": 3}, True),
+        ("classic", "none", {}, False),
+        ("classic", "memory://", {"crashes": 3}, False),
+        ("quorum", "none", {"crashes": 3}, False),
+    ],
+)
+def test_a_limit_of_crashes_needs_somebody_who_counts(kind, store, crashes, refused):
+    """Classic queues do not count: a task with a limit is refused at the start, unless a store counts (C12)."""
+    app = App(f"amqp://127.0.0.1:1/?timeout=1&queue_type={kind}", store=store)
+
+    @app.task(**crashes)
+    async def dangerous():
+        """Nothing."""
+
+    async def story():
+        async with app:
+            pass
+
+    with pytest.raises(StoreRequired if refused else BrokerUnavailable) as caught:
+        anyio.run(story)
+    if refused:
+        assert "dangerous limits its crashes" in caught.value.what
+        assert "store=" in caught.value.fix
 
 
 def test_nobody_there():

@@ -149,6 +149,24 @@ async def test_names_that_end_alike_are_not_mixed_up(url):
             await backend.admin.delete(queue)
 
 
+async def test_a_purge_says_what_it_cannot_reach(url, caplog):
+    """What waits in the delay levels is not purged, and comes; the log says so, and is silent if nothing waits."""
+    async with RabbitBackend(url) as backend:
+        await backend.publish([Outgoing("purged", "0", b"ready")])
+        assert await backend.admin.purge("purged") == 1
+        assert "cannot be reached" not in caplog.text
+        await backend.publish([Outgoing("purged", "1", b"later", b"", 3.0), Outgoing("purged", "2", b"ready")])
+        assert await backend.admin.purge("purged") == 1
+        assert "queue purged: 1 ready jobs are purged; scheduled ones cannot be reached" in caplog.text
+        assert "1 wait in this virtual host" in caplog.text
+        async with backend.consume(["purged"], lease=60) as source:
+            with anyio.fail_after(10):
+                [late] = await source.receive(2)
+            assert late.envelope == b"later"
+            await source.settle([(late, ACK)])
+        await backend.admin.delete("purged")
+
+
 # ── what others write ────────────────────────────────────────────────────────────────────────────
 
 

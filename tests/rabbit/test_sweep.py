@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
 import pytest
 from records import store_url
+from redis_sweep import play
 
-from taskcore.adapters import open_backend, open_store
 from taskcore.testing.stage import Stage
-from taskcore.testing.sweep.child import dying
-from taskcore.testing.sweep.ground import Ledger
-from taskcore.testing.sweep.plan import Case, run
+from taskcore.testing.sweep.plan import Case, cases, run
 
 #: Each verdict that leaves a copy: dead behind the copy.
 COPIES = [
@@ -28,7 +29,16 @@ CORE = [
     Case("once", "once.forgotten", 1, "fresh"),
     Case("cancel", "cancel.marked", 1, "fresh"),
 ]
+#: Each of the core's points once, in a state that is quickly reached; and every third of them, for real processes.
+QUICK_STATES = {"fresh", "keyed", "delayed", "retried", "unknown", "claimed", "published", "buried", "poisonous"}
+POINTS = {
+    (case.operation, case.point): case
+    for case in cases(lambda: Stage.in_memory(lease=32.0))
+    if case.point and case.point != "cancel.removed" and case.state in QUICK_STATES  # nothing can be removed here
+}
+REAL = list(POINTS.values())[::3]
 LEASE, MARGIN = 0.6, 0.4
+AT_ONCE = 8  #: processes with a case each
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -39,15 +49,20 @@ def test_crash(case, make_stage):
     run(case, lambda: make_stage(lease=LEASE, margin=MARGIN), real_time=True)
 
 
-@pytest.mark.parametrize("case", [COPIES[0], COPIES[2], COPIES[-1]], ids=str)
-def test_a_process_dies(case, node, tmp_path):
-    """The same with a process that really ends there."""
-    store, url = store_url(tmp_path), f"{node.url}?settle=0.1"
-    if store is None:
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_processes_that_die(node, tmp_path):
+    """The same with processes that really end: behind each kind of copy, and at every third point of the core's."""
+    if store_url(tmp_path) is None:
         pytest.skip("no store is installed here that two processes can share")
-
-    def make():
-        return Stage(lambda: open_backend(url), lambda: open_store(store), lease=LEASE, margin=MARGIN)
-
-    ledger = tmp_path / "starts"
-    run(case, make, real_time=True, dying=dying(url, ledger, store=store), ledger=Ledger(ledger))
+    sample = [COPIES[0], COPIES[2], COPIES[-1], *REAL]
+    with ProcessPoolExecutor(AT_ONCE, mp_context=multiprocessing.get_context("spawn")) as processes:
+        playing = [
+            processes.submit(
+                play, case, url=f"{node.url}?settle=0.1", folder=tmp_path, lease=LEASE, margin=MARGIN,
+                store=f"sqlite:///{tmp_path / f'records-{number}.db'}",
+            )
+            for number, case in enumerate(sample)
+        ]  # fmt: skip
+        problems = [problem for one in playing if (problem := one.result())]
+    assert problems == []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from certificates import make_certificates
 from real import serving
 from redis_play import held
 
@@ -20,40 +20,10 @@ from taskcore.testing.faults.resp import command
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 
-def openssl(folder: Path, *arguments: str) -> None:
-    """Run openssl in a folder."""
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def sign(folder: Path, name: str, host: str) -> None:
-    """A certificate for a host, from the folder's authority."""
-    openssl(
-        folder,
-        "req",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        f"{name}.key",
-        "-out",
-        f"{name}.csr",
-        "-subj",
-        "/CN=x",
-    )
-    (folder / f"{name}.ext").write_text(f"subjectAltName={host}\n")
-    openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-            "-out", f"{name}.pem", "-days", "2", "-extfile", f"{name}.ext")  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An authority of our own, a certificate for this machine and one for another."""
-    folder = tmp_path_factory.mktemp("tls")
-    key_of = ("-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key")
-    openssl(folder, "req", "-x509", *key_of, "-out", "ca.pem", "-days", "2", "-subj", "/CN=ours")
-    sign(folder, "here", "IP:127.0.0.1,DNS:localhost")
-    sign(folder, "elsewhere", "DNS:elsewhere.example")
-    return folder
+    return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
 def with_tls(folder: Path, name: str, port: int) -> dict[str, Any]:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import traceback
 
-from hypothesis import seed, settings
+from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from taskcore.testing.model.machine import REAL_TIME, machine
 from taskcore.testing.stage import Stage
 
 
-def tell(number: int, url: str, examples: int, steps: int, lease: float, margin: float) -> str:
-    """Play so many stories, the same for the same number; the shrunk story of a failure, or nothing."""
-    budget = settings(REAL_TIME, max_examples=examples, stateful_step_count=steps, database=None)
-    model = seed(number)(machine(lambda: Stage.at(url, lease=lease, margin=margin), real_time=True))
+def tell(
+    number: int,
+    url: str,
+    examples: int,
+    steps: int,
+    lease: float,
+    margin: float,
+    store: str | None = None,
+    phases: tuple[Phase, ...] = tuple(Phase),
+) -> str:
+    """Play so many stories, the same for the same number; the (shrunk) story of a failure, or nothing."""
+    budget = settings(REAL_TIME, max_examples=examples, stateful_step_count=steps, database=None, phases=phases)
+    model = seed(number)(machine(lambda: Stage.at(url, store=store, lease=lease, margin=margin), real_time=True))
     try:
         run_state_machine_as_test(model, settings=budget)
     except Exception:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -68,17 +69,19 @@ def declare(app: App, history: History, queue: str, who: str) -> None:
     @app.task(name="kill", **options)
     async def kill() -> None:
         with history.run(current(), who=who):
-            os._exit(9)
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Play:
     """One queue of its own, and the history of what happened on it.
 
     :param url: how to reach the broker without any fault in between.
+    :param store: where results and start markers are kept; None: in the broker.
     """
 
-    def __init__(self, url: str, *, queue: str | None = None) -> None:
+    def __init__(self, url: str, *, queue: str | None = None, store: str | None = None) -> None:
         self.url = url
+        self.store = store
         self.queue = queue or f"play-{secrets.token_hex(4)}"
         self.history = History()
         self.files: list[Path] = []
@@ -95,7 +98,7 @@ class Play:
         """An open app of this process, with the tasks of every play."""
         url = url or self.url
         backend = RecordingBackend(around(open_backend(url)), self.history, who)
-        app = App(backend, store=open_store(url), **{"lease": 5.0, "concurrency": 10, **settings})
+        app = App(backend, store=open_store(self.store or url), **{"lease": 5.0, "concurrency": 10, **settings})
         self.history.listen(app, who=who)
         declare(app, self.history, self.queue, who)
         async with app:
@@ -110,7 +113,8 @@ class Play:
     def worker(self, folder: Path, who: str, url: str | None = None, **orders: Any) -> WorkerProcess:
         """A worker in a process of its own; it says "ready" when it is."""
         crash_at, nth = orders.pop("crash_at", None), orders.pop("nth", 1)
-        text = json.dumps({"url": url or self.url, "queue": self.queue, **orders})
+        url = url or self.url
+        text = json.dumps({"url": url, "store": self.store or url, "queue": self.queue, **orders})
         worker = WorkerProcess(SCRIPT, text, folder=folder, who=who, crash_at=crash_at, nth=nth, history=self.history)
         self.files.append(worker.history)
         return worker
@@ -145,7 +149,7 @@ class Play:
         history = self.merged()
         ids = {entry.job for entry in history.entries if entry.kind == "invoke"}
         url = url or self.url
-        async with App(url, store=url) as app:
+        async with App(url, store=self.store or url) as app:
             final = await collect(app, [self.queue], ids)
         limits: dict[str, Any] = {"attempts": ATTEMPTS, "crashes": CRASHES, "delta": 1.0, "time_limit": 10.0}
         report = judge(history, final, **{**limits, **allowed})

@@ -10,15 +10,15 @@ from taskcore.testing.sweep.ground import Ledger
 from taskcore.testing.sweep.plan import Case, run
 
 
-def play(case: Case, url: str, folder: Path, lease: float, margin: float) -> str:
+def play(case: Case, url: str, folder: Path, lease: float, margin: float, store: str | None = None) -> str:
     """Play it, its death in a process of its own; what is wrong, or nothing."""
     path = folder / f"{case}.jsonl"
     try:
         run(
             case,
-            lambda: Stage.at(url, lease=lease, margin=margin),
+            lambda: Stage.at(url, store=store, lease=lease, margin=margin),
             real_time=True,
-            dying=dying(url, path),
+            dying=dying(url, path, store=store),
             ledger=Ledger(path),
         )
     except Exception as error:

@@ -19,10 +19,10 @@ async def main() -> None:
     """Work until told to stop."""
     install_from_environment()
     orders = json.loads(sys.argv[1])
-    url, queue = orders.pop("url"), orders.pop("queue")
+    url, store, queue = orders.pop("url"), orders.pop("store"), orders.pop("queue")
     history = history_from_environment()
     backend = RecordingBackend(open_backend(url), history, history.who)
-    app = App(backend, store=open_store(url), **{"lease": 1.0, "concurrency": 5, **orders})
+    app = App(backend, store=open_store(store), **{"lease": 1.0, "concurrency": 5, **orders})
     history.listen(app, who=history.who)
     declare(app, history, queue, history.who)
     async with anyio.create_task_group() as group:

@@ -160,25 +160,28 @@ class Link:
         :raises BrokerUnavailable: none of them does, or we may not come in.
         """
         address, facts = self.address, list[str]()
+        context = await asyncio.to_thread(self._tls) if address.scheme == "amqps" else None
+        fix = "is it running, and are host, port, user, password and virtual host right?"
         for turn in range(len(address.nodes)):
             index = (self._first + turn) % len(address.nodes)
             host, port = address.nodes[index]
             try:
-                wire = await whole(self._connect(host, port, purpose), min(HANDSHAKE * 2, address.timeout))
+                wire = await whole(self._connect(host, port, purpose, context), min(HANDSHAKE * 2, address.timeout))
             except (aiormq.exceptions.AMQPError, OSError, EOFError, TimeoutError) as error:
                 facts.append(f"{host}:{port}: {_why(error)}")
+                if _is_about_tls(error):
+                    fix = "cafile has to be who signed its certificate, the host a name in it, the port one for TLS"
             else:
                 self._first = index
                 return wire
         raise BrokerUnavailable(
             f"RabbitMQ at {address.url} cannot be reached",
             facts=facts,
-            fix="is it running, and are host, port, user, password and virtual host right?",
+            fix=fix,
         )
 
-    async def _connect(self, host: str, port: int, purpose: str) -> Wire:
+    async def _connect(self, host: str, port: int, purpose: str, context: ssl.SSLContext | None) -> Wire:
         address = self.address
-        context = await asyncio.to_thread(self._tls) if address.scheme == "amqps" else None
         place = f"[{host}]" if ":" in host else host
         who = f"{quote(address.user, safe='')}:{quote(address.password, safe='')}"
         options = f"heartbeat={address.heartbeat}&name={quote('taskcore ' + purpose)}"
@@ -186,9 +189,18 @@ class Link:
         return await Wire.open(url, host, port, context, heartbeat=address.heartbeat)
 
     def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self.address.cafile)
-        if self.address.certfile is not None:
-            context.load_cert_chain(self.address.certfile, self.address.keyfile)
+        address = self.address
+        try:
+            context = ssl.create_default_context(cafile=address.cafile)
+            if address.certfile is not None:
+                context.load_cert_chain(address.certfile, address.keyfile)
+        except OSError as error:  # ssl's own errors are some, too
+            files = {"cafile": address.cafile, "certfile": address.certfile, "keyfile": address.keyfile}
+            raise BrokerUnavailable(
+                f"RabbitMQ at {address.url} is not tried, because its certificates cannot be read",
+                facts=[_why(error), *(f"{name}: {path}" for name, path in files.items() if path)],
+                fix="give the paths of PEM files that this process may read, and a key that belongs to its certificate",
+            ) from error
         return context
 
     @contextmanager
@@ -199,10 +211,11 @@ class Link:
         except BrokerUnavailable:  # which is a ConnectionError, too
             raise
         except (aiormq.exceptions.AMQPError, OSError, EOFError, TimeoutError, RuntimeError) as error:
+            fix = "see the broker's log; taskcore doctor says how it is set up"
+            if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+                fix = "give this user the permission to configure, write or read it: rabbitmqctl set_permissions"
             raise BrokerUnavailable(
-                f"{what} failed: RabbitMQ at {self.address.url}",
-                facts=[_why(error)],
-                fix="see the broker's log; taskcore doctor says how it is set up",
+                f"{what} failed: RabbitMQ at {self.address.url}", facts=[_why(error)], fix=fix
             ) from error
 
 
@@ -227,9 +240,16 @@ async def whole(work: Coroutine[Any, Any, T], within: float) -> T:
     return task.result()
 
 
+def _is_about_tls(error: BaseException) -> bool:
+    """Whether the handshake of TLS failed, also if the client library has wrapped that."""
+    return isinstance(error, ssl.SSLError) or (error.__cause__ is not None and _is_about_tls(error.__cause__))
+
+
 def _why(error: BaseException) -> str:
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
     if isinstance(error, aiormq.exceptions.ProbableAuthenticationError):
         return f"it refused us: {error}"
+    if isinstance(error, aiormq.exceptions.InvalidFrameError):  # a goodbye, where its yes was expected
+        return "it refused the virtual host: there is none of this name, or this user has no permission in it"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -45,7 +45,7 @@ from taskcore.logs import logger
 from taskcore.observe import Events
 from taskcore.points import point
 from taskcore.results import Results, decode_ending
-from taskcore.store import ANY, Store
+from taskcore.store import Store, Write
 from taskcore.task import Task
 from taskcore.worker.context import Context, Holding, running
 from taskcore.worker.executors import Executors, RemoteError
@@ -210,7 +210,8 @@ class Performer:
         """Count this start as a crash until it has ended; not before it really starts, because waiting kills nobody."""
         if self._store is not None:
             before = job.crashes - job.trail.crashes
-            await self._store.put(marker, str(before + 1).encode(), expect=ANY, keep=MARKER_KEPT)
+            write = Write(key=marker, value=str(before + 1).encode(), keep=MARKER_KEPT, reserve=True)
+            await self._store.put_many([write])
             point("examine.marked")
 
     async def _start(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome | None:

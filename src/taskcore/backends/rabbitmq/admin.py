@@ -12,8 +12,11 @@ from taskcore.backends.rabbitmq import names
 from taskcore.backends.rabbitmq.letters import queue_of
 from taskcore.backends.rabbitmq.parts import Parts
 from taskcore.backends.rabbitmq.source import RabbitSource
+from taskcore.logs import logger
 
 __all__ = ["RabbitAdmin"]
+
+log = logger("taskcore.rabbitmq")
 
 
 class RabbitAdmin:
@@ -45,7 +48,14 @@ class RabbitAdmin:
         return QueueStats(ready=ready or 0, leased=held, scheduled=0, dead=dead or 0)
 
     async def purge(self, queue: str) -> int:
-        """Forget all ready jobs; scheduled ones, and what was pushed to other connections, cannot be reached."""
+        """Forget all ready jobs; scheduled ones, and what was pushed to other connections, cannot be reached.
+
+        All queues share the delay levels, and the broker cannot take one queue's jobs out of them. If anything waits
+        there at all, that is said in the log: some of it may be of this queue.
+        """
+        if await self._parts().office.count(names.jobs(queue)) is None:
+            return 0
+        waiting = await self._scheduled()  # first: what becomes due meanwhile is purged with the rest
         for source in tuple(self._sources()):
             if queue in source.held:
                 await source.recall()
@@ -57,7 +67,21 @@ class RabbitAdmin:
                 return 0
             return int(purged.message_count or 0)
 
-        return await self._parts().office.ask(f"purging queue {queue}", question)
+        purged = await self._parts().office.ask(f"purging queue {queue}", question)
+        if waiting:
+            log.warning(
+                "queue %s: %s ready jobs are purged; scheduled ones cannot be reached and come when they are due: "
+                "%s wait in this virtual host, for this queue or another",
+                queue,
+                purged,
+                waiting,
+            )
+        return purged
+
+    async def _scheduled(self) -> int:
+        """How many jobs wait in the delay levels, for any queue; the way they go, so that none slips past."""
+        counts = [await self._parts().office.count(names.level(number)) for number in reversed(range(names.LEVELS))]
+        return sum(count or 0 for count in counts)
 
     async def delete(self, queue: str) -> None:
         """Forget the queue and its dead letters; jobs that are scheduled for it are put aside when they are due."""

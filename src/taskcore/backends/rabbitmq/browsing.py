@@ -8,6 +8,7 @@ What he does not drop goes back, in its order, when he leaves; also when he is k
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,29 +39,30 @@ class Sheet(msgspec.Struct, frozen=True):
 class Reading:
     """One pass through a queue, from its head.
 
-    :param there: how many messages there were when it began; what comes later is left to the next one.
+    :param there: how many messages there were when it began; what comes later is left to the next one. 0 is not
+        believed, because a node says so of every queue in the first seconds after its start: then all that comes is read.
     """
 
     def __init__(self, office: Office, queue: str, there: int) -> None:
         self._office = office
         self._queue = queue
-        self._there = there
+        self._there = there or math.inf
         self._come: deque[Sheet] = deque()
         self._news = asyncio.Event()
-        self._seen = 0
         self._why = ""
         self._consumer = ""
+        self.seen = 0
         self.dropped = 0
         self.lane: Lane | None = None
 
     async def sheets(self) -> AsyncIterator[Sheet]:
         """Every message, oldest first."""
-        while self._seen < self._there:
+        while self.seen < self._there:
             await self._ask_for_more()
             for _ in range(WINDOW):
-                if self._seen == self._there or (not self._come and not await self._more()):
+                if self.seen == self._there or (not self._come and not await self._more()):
                     return
-                self._seen += 1
+                self.seen += 1
                 yield self._come.popleft()
 
     def drop(self, sheet: Sheet) -> None:
@@ -77,7 +79,7 @@ class Reading:
         async def consume() -> None:
             lane.write(self.goodbye())
             await lane.sync(within, WINDOW)
-            self._consumer = f"window {self._seen}"
+            self._consumer = f"window {self.seen}"
             await lane.channel.basic_consume(self._queue, _nobody, consumer_tag=self._consumer)
 
         await whole(consume(), within)
@@ -147,7 +149,7 @@ async def browse(office: Office, queue: str) -> AsyncIterator[Reading | None]:
             finally:
                 await reading.lane.close()
             for _ in range(LOOKS):  # the next reader counts what there is, so all of it has to be back
-                if (await office.count(queue) or 0) >= there - reading.dropped:
+                if (await office.count(queue) or 0) >= (there or reading.seen) - reading.dropped:
                     break
                 await asyncio.sleep(LOOK)
 

@@ -18,6 +18,7 @@ from taskcore.backends.rabbitmq.topology import Topology
 
 __all__ = ["Sender"]
 
+DENIED: Final = "ACCESS_REFUSED"  #: how the server says that we may not
 GONE: Final = "no exchange"  #: how the server says that ours is not there: somebody has restarted it without its data
 AGAIN: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a job that was refused is sent again
 
@@ -65,6 +66,10 @@ class Sender:
         :param copies: they are copies of jobs that are held: a full queue takes them a moment later.
         :raises BrokerUnavailable: surely none of them was stored.
         """
+        answers = await self._send(parcels, copies=copies)
+        return [_denied(parcel, answer) for parcel, answer in zip(parcels, answers, strict=True)]
+
+    async def _send(self, parcels: Sequence[Parcel], *, copies: bool) -> list[Published]:
         sent = asyncio.get_running_loop().time()
         answers = await self._publisher.send(parcels)
         if any(isinstance(answer, Uncertain) and GONE in answer.why for answer in answers):
@@ -135,3 +140,11 @@ def _by_a_detour(parcel: Parcel) -> Parcel:
     if parcel.exchange != names.JOBS:
         return parcel
     return _waiting(msgspec.structs.replace(parcel, exchange=names.SCHEDULE), 1)
+
+
+def _denied(parcel: Parcel, answer: Published) -> Published:
+    """Whoever may not write to an exchange has stored nothing there, although all that he hears is a closed channel."""
+    exchange = parcel.exchange or "amq.default"
+    if isinstance(answer, Uncertain) and DENIED in answer.why and f"exchange '{exchange}'" in answer.why:
+        return Refused(f"this user may not write to exchange {exchange}; permit it: rabbitmqctl set_permissions")
+    return answer

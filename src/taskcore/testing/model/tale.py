@@ -148,6 +148,8 @@ class Tale:
             self.losses = self.redeliveries_seen = 0
         if redeliveries < max(self.losses, self.redeliveries_seen):
             self.broken("C5", f"says it was handed out {redeliveries} times before, it was {self.losses} times")
+        if redeliveries > max(self.losses, self.redeliveries_seen):
+            self.unstarted_losses += 1  # the broker counts what it had sent to somebody who stopped listening just then
         if story.crashes > self.unsettled:
             self.broken("C12", f"is blamed for {story.crashes} crashes, it had {self.unsettled}")
         self.crashes_seen, self.first_lost_seen = story.crashes, story.first_lost
