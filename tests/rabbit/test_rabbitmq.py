@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 
+import aiormq
 import anyio
 import pytest
 
@@ -36,8 +37,6 @@ def url(node):
 
 async def raw(node, *commands):
     """What another program does, with the client library as it is."""
-    import aiormq  # noqa: PLC0415 - only here
-
     connection = await aiormq.connect(node.url)
     try:
         channel = await connection.channel()
@@ -335,7 +334,7 @@ async def give_back(node, queue, times):
 
 async def test_a_letter_that_was_late_before(node, url):
     """What the broker moved from delay to delay and buries at last says why it died, not why it was late (F32)."""
-    queue, key = "late", f"#.{names.word('late')}"
+    queue = "late"
     arguments = {
         "x-queue-type": "quorum",
         "x-delivery-limit": 1,
@@ -347,10 +346,13 @@ async def test_a_letter_that_was_late_before(node, url):
             node,
             lambda channel: channel.queue_declare(names.jobs(queue), durable=True, arguments=arguments),
             lambda channel: channel.queue_declare(names.dead_letters(queue), durable=True, arguments=names.shared()),
-            lambda channel: channel.queue_bind(names.jobs(queue), names.DUE, key),
-            lambda channel: channel.exchange_bind(names.level(names.LEVELS - 1), names.SCHEDULE, key),
+            lambda channel: channel.queue_bind(names.jobs(queue), names.DUE, queue),
+            lambda channel: channel.exchange_bind(names.DELAY, names.SCHEDULE, queue),
             lambda channel: channel.basic_publish(
-                b"late", exchange=names.SCHEDULE, routing_key=names.delay_key(queue, 3)
+                b"late",
+                exchange=names.SCHEDULE,
+                routing_key=queue,
+                properties=aiormq.spec.Basic.Properties(headers=names.route_of(3)),
             ),
         )
         await give_back(node, queue, 2)

@@ -40,7 +40,7 @@ class Reading:
     """One pass through a queue, from its head.
 
     :param there: how many messages there were when it began; what comes later is left to the next one. 0 is not
-        believed, because a node says so of every queue in the first seconds after its start: then all that comes is read.
+        believed, because a node says so of every queue in its first seconds after a start: all that comes is read then.
     """
 
     def __init__(self, office: Office, queue: str, there: int) -> None:
