@@ -28,7 +28,8 @@ __all__ = ["RedisSource"]
 
 log = logger("taskcore.backends.redis")
 
-BATCH: Final = 500  #: jobs in one script; more would keep the server from others for too long
+BATCH: Final = 500  #: jobs in one script
+ASKED: Final = 200  #: jobs that are asked for at once; more would keep the server from others, and are slower, too
 
 
 class Receipt(NamedTuple):
@@ -82,7 +83,7 @@ class RedisSource:
                 pause = due = math.inf
                 for queue, keys in self._queues.items():
                     with anyio.CancelScope(shield=True):  # what was leased by now is returned, whoever loses patience
-                        found, due = await self._take(queue, keys, min(limit - len(taken), BATCH))
+                        found, due = await self._take(queue, keys, min(limit - len(taken), ASKED))
                     taken += found
                     pause = min(pause, due)
                     if len(taken) >= limit:

@@ -60,11 +60,10 @@ local function write(key, expect, keep, record)
 end
 
 local answers, left = {}, room and room()
+local USED_UP = {err = 'OOM the reserve is used up, too'}
 for i = 1, #KEYS do
-  local done, answer = false, {err = 'OOM the reserve is used up, too'}
-  if left then
-    left = left - #KEYS[i] - #ARGV[3 * i] - OVERHEAD
-  end
+  local done, answer = false, USED_UP
+  if left then left = left - #KEYS[i] - #ARGV[3 * i] - OVERHEAD end
   if not left or left >= 0 then
     done, answer = pcall(write, KEYS[i], ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i])
   end
