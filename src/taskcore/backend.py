@@ -268,6 +268,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
         ones are told as far as this connection holds them, scheduled ones and ages not at all.
     :param dead_letters: dead letters can be read one by one, replayed and dropped (C13).
     :param atomic_retry: the retry copy and the end of the old one are one step.
+    :param pushes: jobs are sent to sources before they are asked for, so that one which nobody was given may count as
+        handed out, and a poisonous one may be given up one start early (C12).
     :param new_queue: seconds for which the first job of a new queue waits, until the queue itself is durable.
     """
 
@@ -286,4 +288,5 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: Support
     atomic_retry: bool
     counts: Support = "native"
+    pushes: bool = False
     new_queue: float = 0.0

@@ -43,6 +43,7 @@ QUORUM = Features(
     counts="absent",
     dead_letters="emulated",
     atomic_retry=False,
+    pushes=True,
     new_queue=4.0,
 )
 CLASSIC = msgspec.structs.replace(

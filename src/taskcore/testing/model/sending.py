@@ -37,7 +37,7 @@ class Sending(Scene):
         """A new job. Times in units; ``clash``: other arguments than the key was used with before."""
         name = NAMES[len(self.tales) % 26] + "'" * (len(self.tales) // 26)
         word = f"{key or name}{'!' if clash else ''}"
-        tale = Tale(name, f"{self.world.stage.mark}-{name}", word, key=key, once=once, margin=self.margin)
+        tale = self._tale(name, f"{self.world.stage.mark}-{name}", word, key=key, once=once)
         extras = [f"key {key}"] if key else []
         extras += [f"delay {delay}"] if delay else []
         extras += [f"expires {expires}"] if expires is not None else []
@@ -46,6 +46,10 @@ class Sending(Scene):
         self.tales.append(tale)
         self._send(tale, delay, expires, crash, cut)
         return tale
+
+    def _tale(self, name: str, job_id: str, word: str, *, key: str | None, once: bool) -> Tale:
+        pushed = self.world.stage.features.pushes
+        return Tale(name, job_id, word, key=key, once=once, margin=self.margin, pushed=pushed)
 
     def again(self, tale: Tale, *, crash: int | None = None, cut: Cut | None = None) -> None:
         """The same job once more, by its id."""
@@ -113,7 +117,7 @@ class Sending(Scene):
         while any(other.name == name for other in self.tales):
             name += "+"
         self.tell(f"a stranger enqueues {name} with the key of {tale.name}")
-        twin = Tale(name, f"{self.world.stage.mark}-{name}", tale.word, key=tale.key, once=False, margin=self.margin)
+        twin = self._tale(name, f"{self.world.stage.mark}-{name}", tale.word, key=tale.key, once=False)
         task = self.world.work
         call = task.using(key=f"{self.world.stage.mark}-{tale.key}").call(tale.word)
         envelope = encode_envelope(
@@ -190,7 +194,7 @@ class Sending(Scene):
         new_id = self.run(self.world.app.dead_letters.replay, letter.id)
         name = f"{tale.name}²"
         self.tell(f"replay {tale.name} as {name}")
-        new = Tale(name, new_id, tale.word, key=tale.key, once=tale.once, margin=self.margin)
+        new = self._tale(name, new_id, tale.word, key=tale.key, once=tale.once)
         new.published(self.now(), certain=True)
         new.replays = old
         self.tales.append(new)

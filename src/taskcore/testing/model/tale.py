@@ -50,11 +50,15 @@ class Tale:
 
     :param once: at most once: forgotten before it starts.
     :param margin: seconds by which a broker may be late.
+    :param pushed: the broker sends jobs ahead, and may count one as handed out that nobody was given.
     """
 
-    def __init__(self, name: str, job_id: str, word: str, *, key: str | None, once: bool, margin: float) -> None:
+    def __init__(
+        self, name: str, job_id: str, word: str, *, key: str | None, once: bool, margin: float, pushed: bool
+    ) -> None:
         self.name, self.id, self.word, self.key, self.once = name, job_id, word, key, once
         self.margin = margin
+        self.pushed = pushed
         self.states: set[State] = {ABSENT}
         self.certain = False  # an enqueue was answered: it must not be lost
         self.deadline: float | None = None
@@ -148,7 +152,7 @@ class Tale:
             self.losses = self.redeliveries_seen = 0
         if redeliveries < max(self.losses, self.redeliveries_seen):
             self.broken("C5", f"says it was handed out {redeliveries} times before, it was {self.losses} times")
-        if redeliveries > max(self.losses, self.redeliveries_seen):
+        if self.pushed and redeliveries > max(self.losses, self.redeliveries_seen):
             self.unstarted_losses += 1  # the broker counts what it had sent to somebody who stopped listening just then
         if story.crashes > self.unsettled:
             self.broken("C12", f"is blamed for {story.crashes} crashes, it had {self.unsettled}")
