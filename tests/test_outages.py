@@ -225,7 +225,7 @@ async def test_a_start_marker_whose_answer_was_lost(app, store):
             failures -= 1
             raise BrokerUnavailable("the answer was lost")
 
-    store.faults.after["put"] = lose_answer
+    store.faults.after["put_many"] = lose_answer
     async with app.running():
         with pytest.raises(JobFailed, match="exhausted"):
             await (await fail.enqueue()).result(timeout=100)

@@ -188,10 +188,13 @@ async def test_a_role_with_other_defaults(postgres: PostgresServer):
     async with database(postgres) as (url, own):
         name = url.rpartition("/")[2]
         await own.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
-        await own.execute(f"ALTER DATABASE {name} SET statement_timeout = '1ms'")
-        async with PostgresStore(url) as store:
-            answers = await store.put_many([Write(key=f"k{number}", value=b"1") for number in range(2_000)])
-            assert not any(isinstance(answer, Conflict) for answer in answers)
+        await own.execute(f"ALTER DATABASE {name} SET statement_timeout = '250ms'")
+        async with PostgresStore(url) as store, anyio.create_task_group() as group:
+            await store.put_many([Write(key="held", value=b"0")])
+            async with own.transaction():
+                await own.execute("SELECT FROM taskcore_records WHERE key = 'held' FOR UPDATE")
+                group.start_soon(store.put_many, [Write(key="held", value=b"1")])
+                await anyio.sleep(0.6)  # longer than that default
 
 
 # ── batches ──────────────────────────────────────────────────────────────────────────────────────
