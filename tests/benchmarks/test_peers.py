@@ -17,6 +17,8 @@ from measuring import Effort, Measured
 
 from taskcore.testing.bench import Figure
 
+pytestmark = pytest.mark.timeout(90)  # a toy peer is several processes, each with a start of its own
+
 ISSUED = {
     "arq", "bullmq", "celery", "dramatiq", "faststream", "huey",
     "procrastinate", "repid", "rq", "saq", "streaq", "taskiq",
