@@ -101,7 +101,7 @@ class Reading:
                 counted = await self._office.count(self._queue)
                 if self.lane is not None:
                     await self.lane.sync(self._office.link.address.timeout, WINDOW)  # what was on its way has come
-                if not self._come and (counted is None or not counted):
+                if not self._come and (not counted or self._there == math.inf):  # who was wrong once is not believed
                     return False
         return True
 
