@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import chain
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from taskcore.batching import Collector, GroupCommit
@@ -15,17 +19,27 @@ pytestmark = pytest.mark.anyio
 class Recorder:
     """Commits by remembering; each commit takes a moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, moment: float = 0.01) -> None:
+        self.moment = moment
         self.batches: list[list[int]] = []
+        self.begun = 0
         self.under_way = 0
+
+    async def begins(self, number: int) -> None:
+        """Wait until so many commits have begun."""
+        while self.begun < number:
+            await anyio.lowlevel.checkpoint()
 
     async def commit(self, batch: list[int]) -> list[int]:
         """Answer each item with ten times itself."""
+        self.begun += 1
         self.under_way += 1
         assert self.under_way == 1, "two commits at once"
-        await anyio.sleep(0.01)
+        try:
+            await anyio.sleep(self.moment)
+        finally:
+            self.under_way -= 1
         self.batches.append(batch)
-        self.under_way -= 1
         if -1 in batch:
             raise ConnectionError("no")
         return [item * 10 for item in batch]
@@ -88,28 +102,84 @@ async def test_a_failed_batch_fails_its_own_items_only():
     assert len(failed) + len(succeeded) == 6
 
 
-async def test_cancelling_the_leader_does_not_stop_the_batch():
-    """A batch in flight is completed for the others, even if whoever led it is cancelled."""
-    recorder, answers = Recorder(), []
+async def test_cancelling_a_lone_item_cancels_its_commit():
+    """Who is alone gets away at once when he is cancelled, and those who come after him are served."""
+    recorder = Recorder()
     group_commit = GroupCommit(recorder.commit, limit=100)
 
-    async def lead(scope: anyio.CancelScope) -> None:
-        with scope:
-            await group_commit.submit(1)
+    with anyio.move_on_after(0.001) as scope:
+        await group_commit.submit(1)
 
-    async def follow() -> None:
-        answers.append(await group_commit.submit(2))
+    assert scope.cancelled_caught
+    assert await group_commit.submit(2) == 20
+    assert recorder.batches == [[2]]
 
-    scope = anyio.CancelScope()
+
+async def three_with_a_leader(
+    recorder: Recorder,
+    group_commit: GroupCommit[int, int],
+    stop: Callable[[], None],
+    leader: Callable[[], Awaitable[object]],
+) -> list[int]:
+    """One goes ahead alone; the leader and two others share the next batch; the leader is stopped."""
+    answers = []
+
+    async def follow(item: int) -> None:
+        answers.append(await group_commit.submit(item))
+
     async with anyio.create_task_group() as group:
-        group.start_soon(lead, scope)
-        await anyio.sleep(0.001)
-        group.start_soon(follow)
-        await anyio.sleep(0.001)
-        scope.cancel()
+        group.start_soon(group_commit.submit, 1)
+        await recorder.begins(1)
+        group.start_soon(leader)
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(follow, 3)
+        group.start_soon(follow, 4)
+        await recorder.begins(2)
+        stop()
+    return sorted(answers)
 
-    assert recorder.batches == [[1], [2]]
-    assert answers == [20]
+
+async def test_cancelling_the_leader_does_not_stop_the_batch():
+    """A batch in flight is completed for the others, even if whoever led it is cancelled."""
+    recorder, scope = Recorder(0.3), anyio.CancelScope()
+    group_commit = GroupCommit(recorder.commit, limit=100)
+
+    async def lead() -> None:
+        with scope:
+            await group_commit.submit(2)
+
+    assert await three_with_a_leader(recorder, group_commit, scope.cancel, lead) == [30, 40]
+    assert sorted(recorder.batches[1]) == [2, 3, 4]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_leader_that_asyncio_cancels_takes_nobody_along():
+    """Asyncio's own cancellation goes through anyio's shields, and must not reach those who share the batch."""
+    recorder, leaders = Recorder(0.3), []
+    group_commit = GroupCommit(recorder.commit, limit=100)
+
+    async def lead() -> None:
+        leaders.append(asyncio.create_task(group_commit.submit(2)))
+        with suppress(asyncio.CancelledError):
+            await leaders[0]
+
+    assert await three_with_a_leader(recorder, group_commit, lambda: leaders.pop().cancel(), lead) == [30, 40]
+    assert sorted(recorder.batches[1]) == [2, 3, 4]
+
+
+async def test_the_end_of_what_nobody_waits_for_can_be_awaited():
+    """A batch whose callers were all cancelled goes on, and ``ended`` waits for it."""
+    recorder = Recorder(0.3)
+    group_commit = GroupCommit(recorder.commit, limit=100)
+
+    async with anyio.create_task_group() as group:
+        for item in (1, 2, 3):
+            group.start_soon(group_commit.submit, item)
+        await recorder.begins(2)
+        group.cancel_scope.cancel()
+    await group_commit.ended()
+
+    assert [len(batch) for batch in recorder.batches] == [1, 2]
 
 
 async def test_cancelling_a_waiter_takes_its_item_back():

@@ -159,6 +159,7 @@ class App(Router):
                 await exits.enter_async_context(self._store)
             if self.settings.strict:
                 await refuse_unsafe(self._backend, self._store)
+            exits.push_async_callback(self._made_client.ended)
             self._exits = exits.pop_all()
         self._token = anyio.lowlevel.current_token()
 

@@ -16,6 +16,8 @@ from typing import Generic, TypeVar
 
 import anyio
 
+from taskcore.apart import Apart
+
 __all__ = ["Collector", "GroupCommit", "side_by_side"]
 
 T = TypeVar("T")
@@ -26,20 +28,19 @@ class GroupCommit(Generic[T, R]):
     """Turns many single submissions into few batches, without a task of its own.
 
     The first caller leads: it commits a batch for everybody who is there, then hands the lead to the first of those who
-    came meanwhile. A commit in flight is shielded from its leader's cancellation, because it is not the leader's alone.
+    came meanwhile. A lone item is committed by its caller, and cancelled with him. A batch that has several callers is
+    committed apart, because it is not the leader's alone.
 
     :param commit: stores a batch and answers each item, in order; has to end by itself.
     :param limit: how many items a batch may have.
-    :param shields: ``commit`` shields itself, and a second shield would cost as much as the rest of this.
     """
 
-    def __init__(
-        self, commit: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int, shields: bool = False
-    ) -> None:
-        self._commit = commit if shields else _shielded(commit)
+    def __init__(self, commit: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int) -> None:
+        self._commit = commit
         self._limit = limit
         self._waiting: deque[_Entry[T, R]] = deque()
         self._led = False
+        self._apart = Apart()
 
     async def submit(self, item: T) -> R:
         """The answer to this item. Cancelled before its batch has left: it is surely not committed.
@@ -53,6 +54,10 @@ class GroupCommit(Generic[T, R]):
         if not entry.ended:
             await self._lead()
         return entry.take()
+
+    async def ended(self) -> None:
+        """Wait for a batch that is under way although nobody waits for it any more."""
+        await self._apart.ended()
 
     async def _follow(self, entry: _Entry[T, R]) -> None:
         """Wait until the entry was committed by somebody else, or it is this caller's turn to lead."""
@@ -71,6 +76,12 @@ class GroupCommit(Generic[T, R]):
         """Commit one batch; this caller's entry is the first of it."""
         self._led = True
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
+        if len(batch) == 1:
+            await self._carry(batch)
+        else:
+            await self._apart.run(lambda: self._carry(batch))
+
+    async def _carry(self, batch: list[_Entry[T, R]]) -> None:
         try:
             answers = await self._commit([entry.item for entry in batch])
             for entry, answer in zip(batch, answers, strict=True):
@@ -87,16 +98,6 @@ class GroupCommit(Generic[T, R]):
         self._led = bool(self._waiting)
         if self._waiting:
             self._waiting[0].wake()
-
-
-def _shielded(commit: Callable[[list[T]], Awaitable[Sequence[R]]]) -> Callable[[list[T]], Awaitable[Sequence[R]]]:
-    async def shielded(batch: list[T]) -> Sequence[R]:
-        answers: Sequence[R] = ()
-        with anyio.CancelScope(shield=True):
-            answers = await commit(batch)
-        return answers  # noqa: RET504 - from inside, a type checker thinks the scope could swallow an error
-
-    return shielded
 
 
 class _Entry(Generic[T, R]):

@@ -28,6 +28,7 @@ from taskcore.errors import (
     StoreRequired,
 )
 from taskcore.idempotency import Claim, Idempotency, decode_claim, fingerprint, key_of
+from taskcore.limits import TimeLimit
 from taskcore.observe import Events
 from taskcore.points import point
 from taskcore.results import Results, decode_ending
@@ -78,9 +79,10 @@ class Client:
         self._events = events
         self._clock = clock
         self._timeout = timeout
+        self._limit = TimeLimit(timeout)
         self._payload_limit = payload_limit
         self._source = source
-        self._batches = GroupCommit(self._publish, limit=BATCH, shields=True)
+        self._batches = GroupCommit(self._publish, limit=BATCH)
 
     # ── sending ──
 
@@ -115,6 +117,10 @@ class Client:
             problem.jobs = jobs
             raise problem
         return [job for job in jobs if job is not None]
+
+    async def ended(self) -> None:
+        """Wait for what is still being sent although nobody waits for it any more."""
+        await self._batches.ended()
 
     async def _send_portions(self, portions: Sequence[Sequence[Call[Any]]]) -> list[Job[Any] | SendError]:
         """Two at a time: while the broker works on one, the next is encoded.
@@ -184,8 +190,8 @@ class Client:
         )
 
     async def _publish(self, batch: list[Outgoing]) -> Sequence[Published]:
-        """Store a batch; never longer than the time limit, never given up before, never an answer missing."""
-        with anyio.move_on_after(self._timeout, shield=True):
+        """Store a batch; never longer than the time limit, never an answer missing."""
+        with self._limit.each():
             return await self._backend.publish(batch)
         return [Uncertain(f"the broker did not answer within {self._timeout:g} s")] * len(batch)
 

@@ -105,6 +105,8 @@ class RedisBackend:
 
         :raises BrokerUnavailable: surely none of them was stored.
         """
+        if len(batch) == 1:
+            return await self._publish_some(batch[0].queue, batch)
         answers: dict[int, Published] = {}
         for queue, indexes in _portions(batch):
             try:

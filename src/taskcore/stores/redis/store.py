@@ -12,11 +12,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self, TypeVar
 
-import anyio
-
 from taskcore.batching import GroupCommit
 from taskcore.diagnosis import Diagnosis
 from taskcore.errors import BrokerUnavailable
+from taskcore.limits import TimeLimit
 from taskcore.links.redis import RedisLink
 from taskcore.links.redis.facts import diagnose
 from taskcore.store import Conflict, Expect, Record, Version, Write
@@ -45,6 +44,7 @@ class RedisStore:
         self._names = Names(options.prefix)
         self._versions = versions()
         self._limit = 2 * options.timeout + options.connect_timeout
+        self._time = TimeLimit(self._limit)
         self._reads = GroupCommit[str, Found](self._read, limit=AT_ONCE)
         self._writes = GroupCommit[Sequence[Write], Sequence[Answer]](self._write, limit=AT_ONCE)
         self._watches = self._no_watches()
@@ -63,6 +63,8 @@ class RedisStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Disconnect; watches that are still open end with an error."""
+        await self._reads.ended()
+        await self._writes.ended()
         await self._exits.__aexit__(kind, error, traceback)
 
     # ── the verbs ──
@@ -110,18 +112,18 @@ class RedisStore:
 
     async def _in_time(self, commit: GroupCommit[T, R], item: T) -> R:
         """The answer, or the end of the time in which there has to be one."""
-        with anyio.move_on_after(self._limit):
+        with self._time.each():
             return await commit.submit(item)
         raise self._overdue()
 
     async def _read(self, keys: list[str]) -> Sequence[Found]:
-        with anyio.move_on_after(self._limit):
+        with self._time.each():
             return await read(self._link, "read records", self._names, keys)
         raise self._overdue()
 
     async def _write(self, bundles: list[Sequence[Write]]) -> Sequence[Sequence[Answer]]:
         writes = [write for bundle in bundles for write in bundle]
-        with anyio.move_on_after(self._limit):
+        with self._time.each():
             answers = iter(await write(self._link, self._names, self._versions, writes))
             return [[next(answers) for _ in bundle] for bundle in bundles]
         raise self._overdue()

@@ -82,6 +82,8 @@ class PostgresStore:
             with suppress(asyncio.CancelledError):
                 await self._cleaner
         await self._news.close()
+        await self._reads.ended()
+        await self._writes.ended()
         self._writing.drop()
         self._reading.drop()
 

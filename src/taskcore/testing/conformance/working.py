@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from taskcore.backend import Outgoing
@@ -90,6 +93,37 @@ async def nothing_is_suppressed_in_silence(stage: Stage) -> None:
     must(ids == {sent.id}, f"events name these jobs: {ids}")
     for name in set(expected) - {"job.started"}:
         must(app.counters[name] == expected.count(name), f"{name} was counted {app.counters[name]} times")
+
+
+@check(APP_CHECKS, "C1", "C2", "C22")
+async def an_impatient_sender_takes_nobody_along(stage: Stage) -> None:
+    """Senders share batches; those who are cancelled, wherever they stand, change nothing for the others."""
+    router, queue = Router(), stage.queue()
+    starts: Counter[int] = Counter()
+
+    @router.task(name=stage.name("work"), queue=queue)
+    async def work_on(number: int) -> None:
+        starts[number] += 1
+
+    app = await crew(stage, router)
+    answered: set[int] = set()
+
+    async def send(number: int, patience: float) -> None:
+        with anyio.move_on_after(patience):
+            await work_on.enqueue(number)
+            answered.add(number)
+
+    rounds, senders = 12, 10
+    for at in range(rounds):
+        async with anyio.create_task_group() as group:
+            for number in range(at * senders, (at + 1) * senders):
+                group.start_soon(send, number, stage.patience if number % 3 else at * 0.0002)
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+    patient = {number for number in range(rounds * senders) if number % 3}
+    must(patient <= answered, f"{len(patient - answered)} of {len(patient)} who waited patiently got no answer")
+    async with working(stage, app):
+        await until(stage, lambda: answered <= starts.keys(), "a job whose sender got an answer was not done")
+    must(set(starts.values()) == {1}, f"jobs were done several times: {starts.most_common(3)}")
 
 
 # ── no hang, no invalid argument, no end ─────────────────────────────────────────────────────────

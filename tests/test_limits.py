@@ -1,0 +1,126 @@
+"""Time limits for many with one timer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import pytest
+
+from taskcore.limits import TimeLimit
+
+pytestmark = pytest.mark.anyio
+ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+async def test_what_is_in_time_is_left_alone():
+    """Within its time nothing happens to it, nor to what its task does later."""
+    limit = TimeLimit(0.5)
+    done = []
+    for number in range(5):
+        with limit.each():
+            await anyio.sleep(0.001)
+            done.append(number)
+    await anyio.sleep(0.6)
+
+    assert done == list(range(5))
+
+
+async def test_what_takes_longer_is_left():
+    """When the time is over the context is left, and what follows it runs."""
+    limit, began = TimeLimit(0.03), anyio.current_time()
+    with limit.each():
+        await anyio.sleep(5)
+        raise AssertionError
+    seconds = anyio.current_time() - began
+
+    assert 0.029 <= seconds < 1
+    await anyio.sleep(0.001)  # and nothing is left of the cancellation
+
+
+async def test_each_has_its_own_time():
+    """Many at once: each ends when its own time is over, those in time are spared."""
+    limit, ends = TimeLimit(0.1), {}
+
+    async def wait(number: int, seconds: float) -> None:
+        began = anyio.current_time()
+        with limit.each():
+            await anyio.sleep(seconds)
+        ends[number] = anyio.current_time() - began
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(wait, number, 5.0 if number % 2 else 0.01)
+            await anyio.sleep(0.002)
+
+    assert all((0.09 < ends[number] < 1) == bool(number % 2) for number in range(20)), ends
+
+
+async def test_limits_within_limits():
+    """The outer one ends what is inside, although the inner one has time left."""
+    outer, inner, passed = TimeLimit(0.02), TimeLimit(5.0), []
+    with outer.each():
+        with inner.each():
+            await anyio.sleep(5)
+        passed.append("inner")
+
+    assert not passed
+
+
+async def test_an_error_stays_an_error():
+    """What the work raises in time is raised."""
+    with pytest.raises(KeyError), TimeLimit(1.0).each():
+        raise KeyError
+
+
+async def test_a_scope_around_it_ends_it():
+    """Somebody else's cancellation passes through."""
+    with anyio.move_on_after(0.01) as scope, TimeLimit(5.0).each():
+        await anyio.sleep(5)
+
+    assert scope.cancelled_caught
+
+
+@ASYNCIO
+async def test_asyncio_s_cancellation_is_not_mistaken_for_the_end_of_the_time():
+    """A task that is cancelled in the moment in which its time ends is cancelled."""
+    limit = TimeLimit(0.02)
+
+    async def work() -> str:
+        with limit.each():
+            await asyncio.sleep(5)
+        return "went on"
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_at(limit._turns[0].ends, task.cancel)
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@ASYNCIO
+async def test_it_insists():
+    """Work that swallows its cancellation is told again."""
+    told = []
+    with TimeLimit(0.02).each():
+        for _ in range(2):
+            try:
+                await asyncio.sleep(5)
+            except asyncio.CancelledError:
+                told.append(1)
+        await asyncio.sleep(5)
+
+    assert len(told) == 2
+
+
+def test_a_limit_outlives_its_loop():
+    """A program may run one event loop after another; each has a timer that rings."""
+    limit = TimeLimit(0.02)
+
+    async def work() -> str:
+        with limit.each():
+            await asyncio.sleep(5)
+        return "over"
+
+    assert [asyncio.run(work()) for _ in range(2)] == ["over", "over"]
