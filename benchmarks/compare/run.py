@@ -132,11 +132,9 @@ class Run:
         return [first / second for first, second in pairs] if all(second for _, second in pairs) else []
 
 
-def ratio_of(values: Sequence[float], above: float = 1.0) -> Ratio:
-    """The median, the least and the most of some values, and how many are above another one."""
-    return Ratio(
-        statistics.median(values), min(values), max(values), sum(value > above for value in values), len(values)
-    )
+def ratio_of(values: Sequence[float]) -> Ratio:
+    """The median, the least and the most of the rounds' own."""
+    return Ratio(statistics.median(values), min(values), max(values), sum(value > 1 for value in values), len(values))
 
 
 def public(command: str) -> str:

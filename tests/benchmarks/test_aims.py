@@ -92,6 +92,13 @@ def test_every_broker_with_peers_has_an_aim_against_the_fastest_rival():
     assert wanted == {"memory": [], "redis": [6], "nats": [6], "rabbitmq": [3]}
 
 
+def test_who_loses_jobs_reaches_no_aim():
+    """However fast: neither others nor we."""
+    run = Run([MACHINE, one(US, "drain", "1 process", 100.0, lost=3), one("Repid", "drain", "1 process", 1.0)])
+    [row] = aim_rows(run)
+    assert row[2:] == ["100 × Repid", "no: 3 jobs lost", ""]
+
+
 # ── lines ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -181,8 +188,8 @@ def test_an_awaited_call_says_where_its_time_went():
     ours = one(US, "enqueue", "one awaited", 4_000.0, cpu=120.0, broker_cpu=40.0)
     raw = one(RAW, "enqueue", "one awaited", 8_000.0, cpu=85.0)
     assert why(ours, raw, figure=("enqueue", "one awaited")) == (
-        "a call takes 250 µs, of which 120 are CPU of the sender, 40 of the server; "
-        "the raw client's takes 125 µs, of which 85 are CPU of the sender"
+        "a call takes 250 µs, with 120 of CPU in the sender and 40 in the server; "
+        "the raw client's takes 125 µs, with 85 of CPU in the sender"
     )
 
 
@@ -198,14 +205,16 @@ def test_a_latency_is_seen_beside_other_rates_and_other_libraries():
     )
 
 
-def test_a_sender_that_was_late_is_told():
+def test_a_sender_that_was_late_is_told_and_how_few_jobs_make_a_percentile():
     """Its delay is part of the figure; median of the rounds."""
     rounds = [
-        msgspec.structs.replace(one(US, "latency", "50/s, p50", 0.5, sender_late_p99_ms=late), round=number)
+        msgspec.structs.replace(
+            one(US, "latency", "50/s, p50", 0.5, sender_late_p99_ms=late, measured=250), round=number
+        )
         for number, late in enumerate((1.0, 30.0, 4.0), start=1)
     ]
     told = why(*rounds, one(US, "latency", "50/s, p99", 8.0), figure=("latency", "50/s, p99"))
-    assert told == "the sender itself was up to 4 ms late (p99), which counts"
+    assert told == ("3 of the 250 jobs of a round decide it; the sender itself was up to 4 ms late (p99), which counts")
 
 
 def test_what_the_run_does_not_tell_is_told_by_a_sentence_if_there_is_one():

@@ -42,13 +42,9 @@ class Aim(NamedTuple):
     @property
     def against(self) -> str:
         """What it is compared with, in words."""
-        return (
-            self.of
-            if self.of in (RIVAL, PYTHON)
-            else f"the {RAW}"
-            if self.of == RAW
-            else f"{self.figure[0]}: {self.of}"
-        )
+        if self.of in (RIVAL, PYTHON):
+            return self.of
+        return f"the {RAW}" if self.of == RAW else f"{self.figure[0]}: {self.of}"
 
 
 AIMS: dict[str, tuple[Aim, ...]] = {
@@ -113,9 +109,9 @@ class Judged(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """The median decides."""
+        """The median decides; whoever loses jobs reaches nothing."""
         median, wanted = self.measured.middle, self.aim.wanted
-        return median <= wanted if self.at_most else median >= wanted
+        return not self.ours.lost and (median <= wanted if self.at_most else median >= wanted)
 
 
 def judge(run: Run) -> list[Judged]:
@@ -146,16 +142,14 @@ def _judged(run: Run, broker: str, aim: Aim) -> Judged | None:
     if ours is None:
         return None
     if not aim.of:
-        held = [
-            value for value in ours.values if (value <= aim.wanted if ours.better == "less" else value >= aim.wanted)
-        ]
-        return Judged(aim, ours, None, ratio_of(ours.values)._replace(better=len(held)))
+        held = sum(value <= aim.wanted if ours.better == "less" else value >= aim.wanted for value in ours.values)
+        return Judged(aim, ours, None, ratio_of(ours.values)._replace(better=held))
     than = _than(run, ours, aim.of)
     ratios = run.ratios(ours, than) if than is not None else []
     if not ratios:
         return None
-    held = [ratio for ratio in ratios if ratio >= aim.wanted]
-    return Judged(aim, ours, than, ratio_of(ratios)._replace(better=len(held)))
+    held = sum(ratio >= aim.wanted for ratio in ratios)
+    return Judged(aim, ours, than, ratio_of(ratios)._replace(better=held))
 
 
 def _than(run: Run, ours: Figure, of: str) -> Figure | None:
@@ -196,13 +190,15 @@ def _verdict(one: Judged) -> str:
     held, of = one.measured.better, one.measured.rounds
     if one.holds:
         return "yes" if held == of else f"yes, in {held} of {of} rounds"
+    if one.ours.lost:
+        return f"no: {one.ours.lost} jobs lost"
     median, wanted = one.measured.middle, one.aim.wanted
     missed = f"{times(median / wanted)} × as much" if one.at_most else f"{1 - median / wanted:.1%} too little"
     return f"no: {missed}{f'; in {held} of {of} rounds it did' if held else ''}"
 
 
 def _why(run: Run, one: Judged) -> str:
-    if one.holds:
+    if one.holds or one.ours.lost:
         return ""
     needed = one.aim.wanted * (one.than.median if one.than is not None else 1.0)
     found = why_not(run, one.ours, one.than, needed) or [one.aim.otherwise]

@@ -14,9 +14,9 @@ __all__ = ["LOSSES", "SLOWER", "TIES", "Loss", "loss_rows", "losses"]
 NOTICEABLE = 1.05  #: less than that is noise
 LOSSES = ("broker", "where", "fastest other", "theirs", "taskcore's", "by", "in rounds", "others, other figures")
 SLOWER = (
-    "Every figure in which somebody else was better by more than 5% in every round that both had, and lost nothing, "
-    "without selection: a line for each scenario and broker with the greatest loss, and every other one at its end. "
-    "What had one round only has no spread, and may be chance."
+    "Every figure in which somebody else was better in every round that both had, by more than 5% in the median, and "
+    "lost nothing, without selection: a line for each scenario and broker with the greatest loss, and every other one "
+    "at its end. What had one round only has no spread, and may be chance."
 )
 TIES = (
     "Ties: in the median of the rounds somebody else was better, but by 5% at most, or taskcore was as good or better "
