@@ -44,14 +44,16 @@ class Contender(ABC):
 class Bare(Contender):
     """The client library alone."""
 
-    def __init__(self, broker: str, raw: Raw, size: Size) -> None:
+    def __init__(self, broker: str, raw: Raw, size: Size, broker_cpu: Callable[[], float | None]) -> None:
         has = [name for name, figures in FIGURES.items() if any(verb in raw.verbs for _, verb in figures)]
         super().__init__(RAW, broker, has)
-        self._raw, self._size = raw, size
+        self._raw, self._size, self._broker_cpu = raw, size, broker_cpu
 
     async def measure(self, scenario: str) -> Records:
         """See :class:`Contender`."""
-        return list(await measure_raw(self._raw, self.broker, scenario, seconds=self._size.seconds))
+        return list(
+            await measure_raw(self._raw, self.broker, scenario, seconds=self._size.seconds, broker_cpu=self._broker_cpu)
+        )
 
 
 class Ours(Contender):

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from taskcore.testing.bench import Figure
+from taskcore.testing.bench.proc import Watch
 
 PAYLOAD = b"x" * 200
 PILOT = 1_000
@@ -41,23 +42,33 @@ class Raw(Protocol):
 FIGURES = {"enqueue": (("one awaited", "one"), ("bulk", "bulk")), "drain": (("1 process", "drain"),)}
 
 
-async def measure_raw(raw: Raw, broker: str, scenario: str, *, seconds: float) -> list[Figure]:
-    """The ceiling of one scenario, once."""
+async def measure_raw(
+    raw: Raw, broker: str, scenario: str, *, seconds: float, broker_cpu: Callable[[], float | None] = lambda: None
+) -> list[Figure]:
+    """The ceiling of one scenario, once. Publishing has its CPU beside it; a drain has published before."""
     await raw.open()
     try:
-        return [
-            Figure(
-                broker=broker, who="raw client", scenario=scenario, name=name, unit="jobs/s",
-                values=(await _rate(getattr(raw, verb), seconds),),
-            )
-            for name, verb in FIGURES[scenario]
-            if verb in raw.verbs
-        ]  # fmt: skip
+        found = []
+        for name, verb in FIGURES[scenario]:
+            if verb in raw.verbs:
+                rate, facts = await _rate(getattr(raw, verb), seconds, broker_cpu)
+                facts = {} if verb == "drain" else facts
+                found.append(
+                    Figure(
+                        broker=broker, who="raw client", scenario=scenario, name=name, unit="jobs/s", values=(rate,),
+                        facts=facts,
+                    )
+                )  # fmt: skip
+        return found
     finally:
         await raw.close()
 
 
-async def _rate(verb: Callable[[int], Awaitable[float]], seconds: float) -> float:
+async def _rate(
+    verb: Callable[[int], Awaitable[float]], seconds: float, broker_cpu: Callable[[], float | None]
+) -> tuple[float, dict[str, float]]:
     rate = PILOT / await verb(PILOT)
     jobs = max(int(rate * seconds) // PILOT, 1) * PILOT
-    return jobs / await verb(jobs)
+    watch = Watch(broker_cpu)
+    took = await verb(jobs)
+    return jobs / took, watch.stop(jobs)[1]

@@ -12,7 +12,7 @@ import msgspec
 
 from taskcore.testing.bench import Contestant, Figure, Machine, Record, Skipped, decode_lines
 
-__all__ = ["RAW", "US", "Ratio", "Run", "public"]
+__all__ = ["RAW", "US", "Ratio", "Run", "public", "ratio_of"]
 
 US, RAW = "taskcore", "raw client"
 TITLES = {
@@ -23,6 +23,7 @@ TITLES = {
     "postgresql": "PostgreSQL",
 }
 COUNTS = ("jobs", "sent", "lost", "duplicated", "restarted", "unknown", "in_hand", "early", "repeats")
+MEDIANS = ("cpu", "broker_cpu", "sender_late_p99_ms")
 BUSY = 0.5  #: a load at the start above which a figure is not to be quoted
 
 
@@ -117,16 +118,23 @@ class Run:
     @staticmethod
     def ratio(better: Figure, worse: Figure) -> Ratio | None:
         """How many times better the first is. Compared are neighbours in time: the same round of both; None: a zero."""
+        found = Run.ratios(better, worse)
+        return ratio_of(found) if found else None
+
+    @staticmethod
+    def ratios(better: Figure, worse: Figure) -> list[float]:
+        """The same, round by round; nothing if one of them would be divided by zero."""
         mine, yours = (dict(zip(_rounds_of(one), one.values, strict=True)) for one in (better, worse))
         pairs = [(mine[number], yours[number]) for number in mine if number in yours]
         pairs = pairs or [(better.median, worse.median)]
         if better.better == "less":
             pairs = [(second, first) for first, second in pairs]
-        if not all(second for _, second in pairs):
-            return None
-        ratios = [first / second for first, second in pairs]
-        better_in = sum(ratio > 1 for ratio in ratios)
-        return Ratio(statistics.median(ratios), min(ratios), max(ratios), better_in, len(ratios))
+        return [first / second for first, second in pairs] if all(second for _, second in pairs) else []
+
+
+def ratio_of(values: Sequence[float]) -> Ratio:
+    """The median, the least and the most of the rounds' own."""
+    return Ratio(statistics.median(values), min(values), max(values), sum(value > 1 for value in values), len(values))
 
 
 def public(command: str) -> str:
@@ -149,6 +157,9 @@ def _one(rounds: Sequence[Figure]) -> Figure:
         return first
     facts: dict[str, Any] = dict(first.facts)
     facts |= {key: sum(int(each.facts.get(key, 0)) for each in rounds) for key in COUNTS if key in facts}
+    for key in MEDIANS:
+        if key in facts:
+            facts[key] = statistics.median(each.facts[key] for each in rounds if key in each.facts)
     curves = [each.facts["curve"] for each in rounds if "curve" in each.facts]
     if curves:  # each percentile is the median of the rounds'
         facts["curve"] = [statistics.median(values) for values in zip(*curves, strict=False)]

@@ -119,6 +119,10 @@ class Session:
         """The raw client, taskcore, the peers, in this order."""
         found: list[Contender] = []
         plan = self._plan
+
+        def broker_cpu() -> float | None:
+            return cpu_of(server.pid) if server is not None and server.running and has_proc() else None
+
         if broker in BROKERS:
             try:
                 raw = raw_of(broker, "" if server is None else server.url)
@@ -126,7 +130,7 @@ class Session:
                 self._tell(Skipped(broker=broker, who=RAW, scenario="all", why=f"{error.name} is not installed"))
             else:
                 self._tell(Contestant(who=f"{RAW}, {broker}", version="", settings=raw.how))
-                found.append(Bare(broker, raw, plan.size))
+                found.append(Bare(broker, raw, plan.size, broker_cpu))
             try:
                 ground = await exits.enter_async_context(ground_on(broker, server, plan.size))
             except NotHere as error:
@@ -142,7 +146,7 @@ class Session:
             found += [
                 Other(
                     peer, home, broker=broker, server=server, results_url=results_url, size=plan.size,
-                    broker_cpu=lambda: cpu_of(server.pid) if has_proc() else None,
+                    broker_cpu=broker_cpu,
                 )
                 for peer, home in peers
             ]  # fmt: skip

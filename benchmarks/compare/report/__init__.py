@@ -2,6 +2,7 @@
 
 page.py   the HTML        charts.py   which plots    svg.py      plots
 markdown.py   the Markdown    slower.py   where others are better
+aims.py   what we aim at, and whether it holds    reasons.py   why not
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.compare.report.slower import aims, losses
+from benchmarks.compare.report.aims import AIMED, aim_rows, unmeasured
+from benchmarks.compare.report.slower import LOSSES, SLOWER, TIES, loss_rows, losses
 from benchmarks.compare.report.wording import factor, spread, took
 from benchmarks.compare.run import RAW, US, Run
 from taskcore.testing.bench import Figure, show
@@ -25,7 +26,16 @@ def markdown(run: Run) -> str:
     parts = [*_head(run)]
     for scenario, name, title in RACES:
         parts += _race(run, scenario, name, title)
-    parts += [*_latency(run), *_killed(run), *_ours(run), *_slower(run), *_settings(run), *_missing(run), *_again()]
+    parts += [
+        *_latency(run),
+        *_killed(run),
+        *_ours(run),
+        *_aims(run),
+        *_slower(run),
+        *_settings(run),
+        *_missing(run),
+        *_again(),
+    ]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -137,37 +147,33 @@ def _ours(run: Run) -> Iterator[str]:
     yield from _table(["", "", *(run.title(broker) for broker in brokers)], rows)
 
 
+def _aims(run: Run) -> Iterator[str]:
+    rows = [[*row[:3], _loud(row[3]), row[4]] for row in aim_rows(run)]
+    if not rows:
+        return
+    yield "## What taskcore aims at"
+    yield ""
+    yield AIMED
+    yield ""
+    yield from _table(["broker", "aim", "measured", "holds", "why not"], rows)
+    if missing := unmeasured(run):
+        yield f"Not measured in this run: {'; '.join(missing)}."
+        yield ""
+
+
 def _slower(run: Run) -> Iterator[str]:
     yield "## Where taskcore is slower"
     yield ""
-    rows = [
-        [
-            run.title(loss.ours.broker), f"{loss.ours.scenario}: {loss.ours.name}", loss.theirs.who,
-            f"{show(loss.theirs.median)} {loss.theirs.unit}", f"{show(loss.ours.median)} {loss.ours.unit}",
-            factor(loss.factor), f"{loss.factor.better} of {loss.factor.rounds}",
-        ]
-        for loss in losses(run)
-    ]  # fmt: skip
-    if rows:
-        yield "Every figure in which somebody else was better by more than 5% and lost nothing, without selection."
+    found = losses(run)
+    slower = loss_rows(run, [loss for loss in found if not loss.tie])
+    yield SLOWER if slower else "In no figure of this run by more than 5% in every round."
+    yield ""
+    if slower:
+        yield from _table(LOSSES, slower)
+    if ties := loss_rows(run, [loss for loss in found if loss.tie]):
+        yield TIES
         yield ""
-        names = ["broker", "figure", "who is better", "theirs", "taskcore's", "by", "in rounds"]
-        yield from _table(names, rows)
-    else:
-        yield "In no figure of this run by more than 5%."
-        yield ""
-    shares = [
-        [
-            run.title(aim.ours.broker), f"{aim.ours.scenario}: {aim.ours.name}", f"{show(aim.raw.median)} {aim.raw.unit}",
-            f"{aim.share.middle:.0%}", f"{aim.wanted:.0%}", "yes" if aim.share.middle >= aim.wanted else "**not yet**",
-        ]
-        for aim in aims(run)
-    ]  # fmt: skip
-    if shares:
-        yield "Against the client library alone, without any feature of ours. On RabbitMQ deliveries do not pass through the client"
-        yield "library, so draining can be faster than it:"
-        yield ""
-        yield from _table(["broker", "figure", "raw client", "taskcore's share", "aim", "reached"], shares)
+        yield from _table(LOSSES, ties)
 
 
 def _settings(run: Run) -> Iterator[str]:
@@ -222,6 +228,10 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 def _command(run: Run, scenario: str) -> Iterator[str]:
     yield f"`{run.command('drain' if scenario == 'cost' else scenario)}`"
     yield ""
+
+
+def _loud(verdict: str) -> str:
+    return f"**no**{verdict.removeprefix('no')}" if verdict.startswith("no") else verdict
 
 
 def _name(figure: Figure) -> str:

@@ -7,8 +7,9 @@ from html import escape
 from pathlib import Path
 
 from benchmarks.compare.report import charts
-from benchmarks.compare.report.slower import aims, losses
-from benchmarks.compare.report.wording import factor, spread, times, took
+from benchmarks.compare.report.aims import AIMED, aim_rows, unmeasured
+from benchmarks.compare.report.slower import LOSSES, SLOWER, TIES, loss_rows, losses
+from benchmarks.compare.report.wording import spread, times, took
 from benchmarks.compare.run import RAW, US, Run
 from taskcore.testing.bench import Figure, show
 
@@ -23,7 +24,7 @@ def page(run: Run) -> str:
     body = "".join(
         part(run)
         for part in (
-            head, drain, guarantees, enqueue, latency, results, scaling, costs, everything, slower, contestants, missing, again,
+            head, drain, guarantees, enqueue, latency, results, scaling, costs, everything, aims, slower, contestants, missing, again,
         )
     )  # fmt: skip
     return (
@@ -201,36 +202,30 @@ def everything(run: Run) -> str:
     return _section("All of taskcore's figures, broker by broker", told, [table], run.machine.command)
 
 
+def aims(run: Run) -> str:
+    """Whether they hold."""
+    rows = [
+        [*cells[:3], f"<b class='loud'>{cells[3]}</b>" if cells[3].startswith("no") else cells[3], cells[4]]
+        for cells in _escaped(aim_rows(run))
+    ]
+    missing = "; ".join(unmeasured(run))
+    parts = [
+        _table(["broker", "aim", "measured", "holds", "why not"], rows) if rows else "",
+        f"<p>Not measured in this run: {escape(missing)}.</p>" if rows and missing else "",
+    ]
+    return _section("What taskcore aims at", AIMED, parts, run.machine.command)
+
+
 def slower(run: Run) -> str:
     """Found by comparing."""
-    rows = [
-        [
-            run.title(loss.ours.broker), f"{loss.ours.scenario}: {loss.ours.name}", loss.theirs.who,
-            f"{show(loss.theirs.median)} {loss.theirs.unit}", f"{show(loss.ours.median)} {loss.ours.unit}", factor(loss.factor),
-            f"{loss.factor.better} of {loss.factor.rounds}",
-        ]
-        for loss in losses(run)
-    ]  # fmt: skip
+    found = losses(run)
+    lost, ties = (loss_rows(run, [loss for loss in found if loss.tie is tie]) for tie in (False, True))
     parts = [
-        _table(["broker", "figure", "who is better", "theirs", "taskcore's", "by", "in rounds"], rows)
-        if rows
-        else "<p>In no figure of this run by more than 5%.</p>"
+        _table(LOSSES, _escaped(lost)) if lost else "<p>In no figure of this run by more than 5% in every round.</p>"
     ]
-    shares = [
-        [
-            run.title(aim.ours.broker), f"{aim.ours.scenario}: {aim.ours.name}", f"{show(aim.raw.median)} {aim.raw.unit}",
-            f"{aim.share.middle:.0%}", f"{aim.wanted:.0%}", "" if aim.share.middle >= aim.wanted else "<b class='loud'>not yet</b>",
-        ]
-        for aim in aims(run)
-    ]  # fmt: skip
-    if shares:
-        parts.append(
-            "<h3>Against the client library alone</h3><p>On RabbitMQ deliveries do not pass through the client library, so "
-            "draining can be faster than it.</p>"
-        )
-        parts.append(_table(["broker", "figure", "raw client", "taskcore's share", "aim", ""], shares))
-    told = "Every figure in which somebody else was better by more than 5% and lost nothing, without selection."
-    return _section("Where taskcore is slower", told, parts, run.machine.command)
+    if ties:
+        parts += [f"<p>{TIES}</p>", _table(LOSSES, _escaped(ties))]
+    return _section("Where taskcore is slower", SLOWER, parts, run.machine.command)
 
 
 def contestants(run: Run) -> str:
@@ -288,6 +283,10 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") 
     head = "".join(f"<th>{name}</th>" for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="wide {kind}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [list(map(escape, row)) for row in rows]
 
 
 def _cell(figure: Figure | None) -> str:

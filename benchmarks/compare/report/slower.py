@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from benchmarks.compare.report.wording import factor, times
 from benchmarks.compare.run import RAW, US, Ratio, Run
-from taskcore.testing.bench import Figure
+from taskcore.testing.bench import Figure, show
 
-__all__ = ["AIMS", "Aim", "Loss", "aims", "losses"]
+__all__ = ["LOSSES", "SLOWER", "TIES", "Loss", "loss_rows", "losses"]
 
 NOTICEABLE = 1.05  #: less than that is noise
-
-#: broker → scenario and figure → the share of the raw client's limit that we aim at
-AIMS = {
-    "redis": {("enqueue", "bulk"): 0.5, ("drain", "1 process"): 0.5, ("enqueue", "one awaited"): 0.75},
-    "nats": {("enqueue", "bulk"): 0.5, ("drain", "1 process"): 0.5, ("enqueue", "one awaited"): 0.75},
-    "rabbitmq": {("enqueue", "bulk"): 0.6, ("drain", "1 process"): 0.6, ("enqueue", "one awaited"): 0.8},
-}
+LOSSES = ("broker", "where", "fastest other", "theirs", "taskcore's", "by", "in rounds", "others, other figures")
+SLOWER = (
+    "Every figure in which somebody else was better in every round that both had, by more than 5% in the median, and "
+    "lost nothing, without selection: a line for each scenario and broker with the greatest loss, and every other one "
+    "at its end. What had one round only has no spread, and may be chance."
+)
+TIES = (
+    "Ties: in the median of the rounds somebody else was better, but by 5% at most, or taskcore was as good or better "
+    "in one of them."
+)
 
 
 class Loss(NamedTuple):
@@ -26,36 +31,55 @@ class Loss(NamedTuple):
     theirs: Figure
     factor: Ratio
 
+    @property
+    def tie(self) -> bool:
+        """Whether the rounds do not agree on it, or it is less than noise."""
+        return self.factor.low <= 1 or self.factor.middle <= NOTICEABLE
 
-class Aim(NamedTuple):
-    """Our share of what the client library alone reaches, and the share that we want."""
-
-    ours: Figure
-    raw: Figure
-    share: Ratio
-    wanted: float
+    @property
+    def group(self) -> tuple[str, str]:
+        """The broker and the scenario; each arrival rate is a scenario of its own."""
+        rate = f": {self.ours.name.partition(',')[0]}" if self.ours.scenario == "latency" else ""
+        return self.ours.broker, f"{self.ours.scenario}{rate}"
 
 
 def losses(run: Run) -> list[Loss]:
-    """Every figure in which a peer is better by more than noise, the greatest loss first."""
+    """Every figure in which a peer that lost no jobs is better in the median of the rounds, the greatest loss first."""
     found = []
     for theirs in run.figures:
         if theirs.who in (US, RAW) or not theirs.better or theirs.lost:
             continue
         ours = run.find(theirs.broker, US, theirs.scenario, theirs.name)
         factor = run.ratio(theirs, ours) if ours is not None else None
-        if ours is not None and factor is not None and factor.middle > NOTICEABLE:
+        if ours is not None and factor is not None and factor.middle > 1:
             found.append(Loss(ours, theirs, factor))
     return sorted(found, key=lambda loss: -loss.factor.middle)
 
 
-def aims(run: Run) -> list[Aim]:
-    """How far we are from the client library's own limit, against what we aim at."""
-    found = []
-    for broker, wanted in AIMS.items():
-        for (scenario, name), share in wanted.items():
-            ours, raw = run.find(broker, US, scenario, name), run.find(broker, RAW, scenario, name)
-            ratio = run.ratio(ours, raw) if ours is not None and raw is not None else None
-            if ours is not None and raw is not None and ratio is not None:
-                found.append(Aim(ours, raw, ratio, share))
-    return found
+def loss_rows(run: Run, found: Sequence[Loss]) -> list[list[str]]:
+    """For a table: a line for each scenario and broker, the greatest loss in full, the others in short."""
+    groups: dict[tuple[str, str], list[Loss]] = {}
+    for loss in found:
+        groups.setdefault(loss.group, []).append(loss)
+    return [
+        [
+            run.title(first.ours.broker), f"{first.ours.scenario}: {first.ours.name}", first.theirs.who,
+            f"{show(first.theirs.median)} {first.theirs.unit}", f"{show(first.ours.median)} {first.ours.unit}",
+            factor(first.factor), f"{first.factor.better} of {first.factor.rounds}", _others(rest),
+        ]
+        for first, *rest in groups.values()
+    ]  # fmt: skip
+
+
+def _others(rest: Sequence[Loss]) -> str:
+    """Everybody else who was better, in which figures, and by how much."""
+    found: dict[str, list[Loss]] = {}
+    for loss in rest:
+        found.setdefault(loss.theirs.who, []).append(loss)
+    return "; ".join(f"{who}: {_figures(each)}" for who, each in found.items())
+
+
+def _figures(rest: Sequence[Loss]) -> str:
+    names = [one.ours.name.rpartition(", ")[2] if one.ours.scenario == "latency" else one.ours.name for one in rest]
+    least, most = times(rest[-1].factor.middle), times(rest[0].factor.middle)  # as they are sorted
+    return f"{', '.join(sorted(names))} ({f'{least} … ' if least != most else ''}{most} ×)"

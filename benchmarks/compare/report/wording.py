@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from benchmarks.compare.run import Ratio
 from taskcore.testing.bench import Figure
 
-__all__ = ["factor", "spread", "times", "took"]
+__all__ = ["factor", "percents", "range_of", "spread", "times", "took"]
 
 
 def times(ratio: float) -> str:
@@ -23,8 +25,18 @@ def times(ratio: float) -> str:
 
 def factor(ratio: Ratio) -> str:
     """How many times, and between which values in the rounds."""
-    low, middle, high = times(ratio.low), times(ratio.middle), times(ratio.high)
-    return f"{middle} ×" if low == high else f"{middle} × ({low} … {high})"
+    return range_of(ratio, times, " ×")
+
+
+def percents(ratio: Ratio) -> str:
+    """A share, and between which values in the rounds."""
+    return range_of(ratio, lambda value: f"{value * 100:.0f}", "%")
+
+
+def range_of(ratio: Ratio, write: Callable[[float], str], unit: str = "") -> str:
+    """The median, and the least and the greatest if they are others."""
+    low, middle, high = write(ratio.low), write(ratio.middle), write(ratio.high)
+    return f"{middle}{unit}" if low == high else f"{middle}{unit} ({low} … {high})"
 
 
 def spread(figure: Figure) -> str:

@@ -37,7 +37,7 @@ async def idling(ground: Ground) -> list[Figure]:
         alone = await _broker_rate(ground, seconds)
         relay = await exits.enter_async_context(ChaosProxy(host, port))
         url = relayed.replace("PORT", str(relay.port))
-        crew: Processes = ground.processes(app, queue, url=url)
+        crew: Processes = ground.processes(app, queue, url=url, counts=False)
         await exits.enter_async_context(crew)
         await anyio.sleep(CALM)
         requests, cpu, start = relay.up.chunks, crew.cpu(), time.monotonic()

@@ -66,11 +66,14 @@ async def draining(ground: Ground) -> list[Figure]:
     if ground.store != "none":
         runs = [await drain(ground, jobs // 2, task="bench.answer") for _ in range(ground.size.rounds)]
         rates = tuple(run.rate for run in runs)
-        figures.append(ground.figure("drain", "with results", "jobs/s", rates, facts=_account(runs)))
+        facts = _account(runs) | {"cpu": runs[-1].report.cpu / runs[-1].jobs * 1e6}
+        if (broker := runs[-1].broker) is not None:
+            facts["broker_cpu"] = broker / runs[-1].jobs * 1e6
+        figures.append(ground.figure("drain", "with results", "jobs/s", rates, facts=facts))
     return figures
 
 
-def _account(runs: list[Drained]) -> dict[str, int]:
+def _account(runs: list[Drained]) -> dict[str, float]:
     """Jobs of all rounds together, and what became of them."""
     return {key: sum(run.account[key] for run in runs) for key in ("jobs", "lost", "duplicated")}
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 import anyio
 
+from taskcore.task import Task
 from taskcore.testing.bench.figures import Figure
 from taskcore.testing.bench.ground import Ground
+from taskcore.testing.bench.proc import Watch
 from taskcore.testing.bench.tally import payload
 
 __all__ = ["enqueueing", "keys", "payloads"]
 
 PLACES = 100
+PACKED = 10_000
 
 
 async def enqueueing(ground: Ground) -> list[Figure]:
@@ -22,39 +26,50 @@ async def enqueueing(ground: Ground) -> list[Figure]:
         task = app.tasks["bench.noop"]
         data = payload(0)
 
-        async def one(jobs: int) -> float:
-            start = time.perf_counter()
+        async def one(jobs: int) -> None:
             for _ in range(jobs):
                 await task.enqueue(data)
-            return await timed(jobs, start)
 
-        async def hundred(jobs: int) -> float:
+        async def hundred(jobs: int) -> None:
             async def some() -> None:
                 for _ in range(jobs // PLACES):
                     await task.enqueue(data)
 
-            start = time.perf_counter()
             async with anyio.create_task_group() as group:
                 for _ in range(PLACES):
                     group.start_soon(some)
-            return await timed(jobs, start)
 
-        async def bulk(jobs: int) -> float:
-            start = time.perf_counter()
+        async def bulk(jobs: int) -> None:
             await app.enqueue_many([task.call(data) for _ in range(jobs)])
-            return await timed(jobs, start)
 
-        async def timed(jobs: int, start: float) -> float:
-            seconds = time.perf_counter() - start
-            await ground.holds(app, queue, jobs)
-            await app.purge(queue)
-            return seconds
+        async def figure(name: str, send: Callable[[int], Awaitable[None]]) -> Figure:
+            facts: dict[str, float] = {"bytes": len(data)}
+
+            async def measure(jobs: int) -> float:
+                watch = Watch(ground.broker_cpu)
+                await send(jobs)
+                seconds, spent = watch.stop(jobs)
+                facts.update(spent)
+                await ground.holds(app, queue, jobs)
+                await app.purge(queue)
+                return seconds
+
+            return ground.figure("enqueue", name, "jobs/s", await ground.rounds(measure), facts=facts)
 
         kinds = (("one awaited", one), ("100 at once", hundred), ("bulk", bulk))
-        return [
-            ground.figure("enqueue", name, "jobs/s", await ground.rounds(measure), facts={"bytes": len(data)})
-            for name, measure in kinds
-        ]
+        figures = [await figure(name, send) for name, send in kinds]
+        return [*figures, _packing(ground, task, data)]
+
+
+def _packing(ground: Ground, task: Task[..., object], data: str) -> Figure:
+    """Checking and packing the arguments of a call, which comes before any broker."""
+    values = []
+    for _ in range(ground.size.rounds):
+        start = time.perf_counter()
+        for _ in range(PACKED):
+            task.call(data)
+        values.append((time.perf_counter() - start) / PACKED * 1e6)
+    return ground.figure("enqueue", "packing alone", "µs/job", tuple(values), "less")
 
 
 async def keys(ground: Ground) -> list[Figure]:

@@ -193,6 +193,7 @@ class Ground:
         number: int = 1,
         url: str | None = None,
         timed: bool = False,
+        counts: bool = True,
         ledger: Ledger | None = None,
         lease: float | None = None,
     ) -> Processes:
@@ -209,6 +210,7 @@ class Ground:
             report="",
             ledger=str(ledger.path) if ledger is not None else None,
             timed=timed,
+            counts=counts,
             lease=lease,
         )
         return Processes(spec, number, self.new_folder())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["cpu_of", "folder_size", "has_proc", "memory_of"]
+__all__ = ["Watch", "cpu_of", "folder_size", "has_proc", "memory_of"]
 
 PROC = Path("/proc")
 PARENT, GROUP, UTIME, STIME, RSS = 1, 2, 11, 12, 21  #: fields of /proc/…/stat, counted behind the name in parentheses
@@ -51,3 +52,25 @@ def _group(group: int) -> Iterator[list[str]]:
     while more := {pid for pid, fields in found.items() if pid not in family and int(fields[PARENT]) in family}:
         family |= more
     yield from (found[pid] for pid in family)
+
+
+class Watch:
+    """Runs from when it is made: seconds, and the CPU of this process and of the broker.
+
+    :param broker_cpu: seconds of CPU that the broker has used so far; None if nobody can tell.
+    """
+
+    def __init__(self, broker_cpu: Callable[[], float | None]) -> None:
+        self._broker_cpu = broker_cpu
+        self._broker = broker_cpu()
+        self._cpu = time.process_time()
+        self._start = time.perf_counter()
+
+    def stop(self, jobs: int) -> tuple[float, dict[str, float]]:
+        """The seconds; and µs of CPU a job as facts: ``cpu``, and ``broker_cpu`` if anybody can tell."""
+        seconds = time.perf_counter() - self._start
+        facts = {"cpu": (time.process_time() - self._cpu) / jobs * 1e6}
+        broker = self._broker_cpu()
+        if broker is not None and self._broker is not None:
+            facts["broker_cpu"] = max(broker - self._broker, 0.0) / jobs * 1e6
+        return seconds, facts

@@ -22,6 +22,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker process is told.
 
     :param report: where its tally goes; its count goes beside it.
+    :param counts: whether it looks at its count a hundred times a second, which an idle worker would be measured by.
     :param ledger: where its jobs sign, if they do.
     """
 
@@ -29,6 +30,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     store: str | None
     queue: str
     report: str
+    counts: bool = True
     ledger: str | None = None
     timed: bool = False
     lease: float | None = None
@@ -47,7 +49,8 @@ async def work(spec: Spec) -> None:
     ledger = Ledger(spec.ledger) if spec.ledger else None
     app = make_app(spec.url, spec.store, spec.queue, tally=tally, ledger=ledger, lease=spec.lease)
     async with app, anyio.create_task_group() as group:
-        group.start_soon(_pulse, tally, Path(spec.report).with_suffix(".count"))
+        if spec.counts:
+            group.start_soon(_pulse, tally, Path(spec.report).with_suffix(".count"))
 
         async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
             await app.run_worker(grace=2.0, task_status=task_status)

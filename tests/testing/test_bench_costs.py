@@ -1,0 +1,70 @@
+"""What a measurement says about CPU: beside the rates it belongs to, and without that of the measuring itself."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+
+from taskcore.testing.bench import QUICK, SCENARIOS, Figure, measure_one, private_ground
+from taskcore.testing.bench.crew import Processes
+from taskcore.testing.bench.proc import Watch
+from taskcore.testing.bench.program import Spec
+
+TINY = msgspec.structs.replace(QUICK, seconds=0.01)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Measuring is for the loop that programs use."""
+    return "asyncio"
+
+
+def test_a_watch_tells_cpu_a_job_and_waiting_is_none():
+    """Of this process, and of the broker, from when the watch was made."""
+    broker = iter([5.0, 5.5])
+    watch = Watch(lambda: next(broker))
+    before = time.process_time()
+    while time.process_time() - before < 0.02:
+        pass
+    time.sleep(0.1)
+    seconds, facts = watch.stop(1_000)
+    assert seconds >= 0.12
+    assert 20.0 <= facts["cpu"] < seconds * 1_000
+    assert facts["broker_cpu"] == pytest.approx(500.0)
+
+
+def test_a_watch_says_nothing_about_a_broker_that_nobody_can_look_into():
+    """Neither zero nor a guess."""
+    assert set(Watch(lambda: None).stop(1)[1]) == {"cpu"}
+
+
+async def measured(scenario: str) -> dict[str, Figure]:
+    """The figures of a scenario in memory, by name."""
+    async with private_ground("memory", TINY) as ground:
+        found = await measure_one(ground, scenario, SCENARIOS[scenario])
+    return {one.name: one for one in found if isinstance(one, Figure)}
+
+
+@pytest.mark.anyio
+async def test_rates_have_their_cpu_beside_them():
+    """So that a report can tell whether a core was not enough; packing is told alone."""
+    sent, drained = await measured("enqueue"), await measured("drain")
+    for rate in (sent["one awaited"], sent["100 at once"], sent["bulk"], drained["with results"]):
+        assert rate.facts["cpu"] > 0
+        assert "broker_cpu" not in rate.facts
+    assert sent["packing alone"].unit == "µs/job"
+    assert sent["packing alone"].better == "less"
+    assert sent["packing alone"].median > 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("counts", [True, False])
+async def test_an_idle_worker_is_not_woken_by_who_measures_it(tmp_path, counts):
+    """A hundred looks a second at a count that stands still cost more than the worker itself."""
+    spec = Spec(url="memory://", store="none", queue="idle", report="", counts=counts)
+    async with Processes(spec, 1, tmp_path) as crew:
+        assert (tmp_path / "worker-0.count").exists() is counts
+        assert crew.counted() == 0
+        await crew.dismiss()
