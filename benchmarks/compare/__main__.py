@@ -27,7 +27,7 @@ import anyio
 import msgspec
 
 from benchmarks.compare.limited import Limited
-from benchmarks.compare.peers import install
+from benchmarks.compare.peers import install, wanted
 from benchmarks.compare.report import write_report
 from benchmarks.compare.run import US, Run, public
 from benchmarks.compare.session import Plan, Session
@@ -83,7 +83,6 @@ def main() -> int:
         write_report(Run.read(options.report / "raw.jsonl"), options.report, docs)
         return 0
     folder = options.out or ROOT / "benchmarks" / "results" / datetime.now(UTC).strftime("%Y-%m-%d-%H%M")
-    folder.mkdir(parents=True, exist_ok=True)
     quiet_logs()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers and workers are ended, as after Ctrl-C
     try:
@@ -107,9 +106,10 @@ async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) 
     brokers = [name.strip() for name in options.brokers.split(",")]
     if unknown := set(brokers) - set(ALL_BROKERS):
         raise LookupError(f"no broker is called {', '.join(unknown)}; there are: {', '.join(ALL_BROKERS)}")
-    peers = (options.peers or ("none" if options.quick else "all")).split(",")
+    peers = wanted(options.peers or ("none" if options.quick else "all"))
     machine = await describe_machine(public(shlex.join(["python", "-m", "benchmarks.compare", *sys.argv[1:]])))
     records: list[Record] = []
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "raw.jsonl").open("wb") as file:
 
         def tell(record: Record) -> None:

@@ -16,7 +16,7 @@ from environment import Home, PeerFailed, names, prepare, read
 from measuring import PARTS, Effort, Measured
 from ruler import Peer
 
-__all__ = ["PARTS", "Effort", "Home", "Installed", "Measured", "Peer", "PeerFailed", "install"]
+__all__ = ["PARTS", "Effort", "Home", "Installed", "Measured", "Peer", "PeerFailed", "install", "wanted"]
 
 
 class Installed:
@@ -30,10 +30,22 @@ class Installed:
         return [(peer, home) for peer, home in self.homes if broker in peer.brokers]
 
 
-async def install(wanted: list[str], progress: Progress, tell: Callable[[Record], None]) -> Installed:
+def wanted(text: str) -> list[str]:
+    """The peers that somebody names: all of them, none, or some, however their names are written.
+
+    :raises LookupError: one that is not here; who is, is told.
+    """
+    chosen = {name.strip().lower() for name in text.split(",")} - {"none", ""}
+    if "all" in chosen:
+        return names()
+    if unknown := chosen - set(names()):
+        raise LookupError(f"no peer is called {', '.join(sorted(unknown))}; there are: {', '.join(names())}")
+    return [name for name in names() if name in chosen]
+
+
+async def install(chosen: list[str], progress: Progress, tell: Callable[[Record], None]) -> Installed:
     """Make the environments that are not there yet. One that cannot be made is told about, with the reason."""
     installed = Installed()
-    chosen = [name for name in names() if "all" in wanted or name in wanted]
     for number, name in enumerate(chosen):
         peer = read(name)
         progress.begins("peers", f"install {peer.name}", number, len(chosen))

@@ -15,6 +15,7 @@ import ruler
 from environment import Home, PeerFailed
 from measuring import Effort, Measured
 
+from benchmarks.compare.peers import wanted
 from taskcore.testing.bench import Figure
 
 pytestmark = pytest.mark.timeout(90)  # a toy peer is several processes, each with a start of its own
@@ -87,6 +88,15 @@ def toy(tmp_path, monkeypatch) -> Measured:
     home = Home(tmp_path, Path(sys.executable), "1")
     effort = Effort(rounds=2, seconds=0.1, arrivals=((100.0, 0.5), (1_000.0, 1.0)), lease=1.0)
     return Measured(peer, home, "files", f"toy://{tmp_path}", results_url="toy://", effort=effort)
+
+
+def test_peers_are_chosen_by_name():
+    """All, none, or some, however they are written; a name that nobody has is refused, and who is there is told."""
+    assert set(wanted("all")) == ISSUED
+    assert wanted("none") == []
+    assert wanted("RQ, Celery") == ["celery", "rq"]
+    with pytest.raises(LookupError, match="no peer is called repit; there are: arq, bullmq"):
+        wanted("repit,rq")
 
 
 def test_every_peer_is_described():
