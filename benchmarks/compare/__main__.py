@@ -22,6 +22,7 @@ import time
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 import anyio
 import msgspec
@@ -109,8 +110,7 @@ async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) 
     peers = wanted(options.peers or ("none" if options.quick else "all"))
     machine = await describe_machine(public(shlex.join(["python", "-m", "benchmarks.compare", *sys.argv[1:]])))
     records: list[Record] = []
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "raw.jsonl").open("wb") as file:
+    with _raw(folder) as file:
 
         def tell(record: Record) -> None:
             records.append(record)
@@ -134,6 +134,12 @@ async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) 
             if limited.stuck:  # this group would wait for it for ever
                 sys.stdout.flush()
                 os._exit(1)
+
+
+def _raw(folder: Path) -> BinaryIO:
+    """The file of the records; there is none for a run that cannot begin."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / "raw.jsonl").open("wb")
 
 
 def finish(records: list[Record], folder: Path, docs: Path | None) -> None:
