@@ -335,6 +335,7 @@ NOTICES = {
     "waiting_for_a_result_ends": ("locates nothing", "ignores ids"),
     "arguments_that_do_not_fit_reach_no_function": ("core: checks no arguments", "counts nothing"),
     "nothing_a_task_does_ends_the_worker": ("core: counts no attempts", "core: lets errors out"),
+    "an_impatient_sender_takes_nobody_along": ("core: carries a batch in its leader's hands", "hands out twice"),
     "a_program_sees_what_it_sent": ("answers half of a batch", "loses every third"),
 }
 

@@ -10,9 +10,10 @@ from unittest.mock import patch
 import anyio
 from broken import MUTANTS, change, mutant, numbers, wrapped
 
+from taskcore.apart import Apart
 from taskcore.asking import Desk
 from taskcore.backend import QueueStats
-from taskcore.backends.memory import MemoryAdmin
+from taskcore.backends.memory import MemoryAdmin, MemoryBackend
 from taskcore.client import Client
 from taskcore.contract import Contract
 from taskcore.envelope import Trail
@@ -209,5 +210,15 @@ async def _does_not_forget(original: Any, performer: Any, job: Any) -> bool:
     return True
 
 
+async def _takes_its_time(original: Any, backend: MemoryBackend, batch: Any) -> Any:
+    await anyio.sleep(0.0012)  # so that those who come meanwhile share the next batch
+    return await original(backend, batch)
+
+
 for _name, _patch in _core().items():
     mutant(_patch, name=_name)
+mutant(
+    wrapped(MemoryBackend, "publish", _takes_its_time),
+    patch.object(Apart, "run", lambda _, work: work()),
+    name="core: carries a batch in its leader's hands",
+)
