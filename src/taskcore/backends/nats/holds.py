@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskcore.backend import Delivery
-from taskcore.backends.nats.packing import unpack
+from taskcore.backends.nats.packing import travels, unpack
 
 if TYPE_CHECKING:
     from taskcore.backends.nats.shelves import Shelf
 
-__all__ = ["Arrival", "Hold", "deliver", "guard_of"]
+__all__ = ["Hold", "guard_of"]
 
 
 def guard_of(lease: float) -> float:
@@ -18,13 +18,33 @@ def guard_of(lease: float) -> float:
     return min(max(lease / 8, 0.1), 2.0)
 
 
-class Arrival:
-    """One delivery as it came: not looked at any closer than needed."""
+class Hold:
+    """A lease on one job, from the moment in which it came.
 
-    __slots__ = ("body", "handed", "headers", "number", "reply", "shelf", "subject", "until")
+    :param until: when it is over by our own clock.
+
+    Beside what came: ``number`` is the job's in its stream, each copy has a new one; ``handed`` counts how often the
+    server handed it out; ``over`` says that it is settled, or known to be lost.
+    """
+
+    __slots__ = (
+        "base",
+        "body",
+        "generation",
+        "handed",
+        "headers",
+        "number",
+        "over",
+        "reply",
+        "shelf",
+        "subject",
+        "until",
+        "written",
+    )
 
     def __init__(self, shelf: Shelf, subject: bytes, reply: bytes, body: bytes, headers: bytes, until: float) -> None:
         self.shelf = shelf
+        self.generation = shelf.generation
         self.subject = subject
         self.reply = reply
         self.body = body
@@ -34,28 +54,7 @@ class Arrival:
         first = 4 if len(tokens) == 9 else 6  # $JS.ACK.[domain.account.]stream.consumer.handed.number.…  # noqa: PLR2004
         self.handed = int(tokens[first])
         self.number = int(tokens[first + 1])
-
-
-class Hold:
-    """A lease on one job.
-
-    :param number: the job's number in its stream; each copy has a new one.
-    :param until: when it is over by our own clock.
-    :param stored: nanoseconds since the epoch at which this copy was stored, by the server's clock.
-    :param over: settled, or known to be lost.
-    """
-
-    __slots__ = ("base", "generation", "handed", "number", "over", "reply", "shelf", "subject", "until", "written")
-
-    def __init__(self, arrival: Arrival, base: int) -> None:
-        self.shelf = arrival.shelf
-        self.generation = arrival.shelf.generation
-        self.subject = arrival.subject
-        self.reply = arrival.reply
-        self.number = arrival.number
-        self.handed = arrival.handed
-        self.base = base
-        self.until = arrival.until
+        self.base = 0  # how often copies before this one were handed out
         self.written = False
         self.over = False
 
@@ -74,12 +73,11 @@ class Hold:
         """Whether the consumer that leased it is gone."""
         return self.generation != self.shelf.generation
 
-
-def deliver(arrival: Arrival) -> Delivery:
-    """What is handed out."""
-    packed = unpack(arrival.body, arrival.headers) if arrival.headers else None
-    if packed is None:
-        hold = Hold(arrival, 0)
-        return Delivery(arrival.shelf.names.queue, arrival.body, b"", hold.handed - 1, hold)
-    hold = Hold(arrival, packed.handed)
-    return Delivery(arrival.shelf.names.queue, packed.envelope, packed.trail, hold.redeliveries, hold)
+    def deliver(self) -> Delivery:
+        """What is handed out."""
+        body = self.body
+        if not travels(self.headers):
+            return Delivery(self.shelf.names.queue, body, b"", self.handed - 1, self)
+        packed = unpack(body, self.headers)
+        self.base = packed.handed
+        return Delivery(self.shelf.names.queue, packed.envelope, packed.trail, self.redeliveries, self)

@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-__all__ = ["Names", "Packed", "at", "job_token", "number_at", "queue_of", "queue_token", "unpack"]
+__all__ = ["Names", "Packed", "at", "job_token", "number_at", "queue_of", "queue_token", "travels", "unpack"]
 
 LONGEST = 100 * 365 * 86_400.0  #: seconds; what is later than that is not meant
 
@@ -87,9 +87,14 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
     reason: bytes = b""
 
 
+def travels(headers: bytes) -> bool:
+    """Whether anything travels beside the envelope."""
+    return b"\r\nTc-" in headers
+
+
 def unpack(body: bytes, headers: bytes) -> Packed:
     """The envelope and what travels beside it; whatever does not fit is part of the envelope."""
-    if b"\r\nTc-" not in headers:
+    if not travels(headers):
         return Packed(body, b"", 0)
     trail, reason = number_at(headers, b"Tc-Trail"), number_at(headers, b"Tc-Reason")
     handed = number_at(headers, b"Tc-Handed")

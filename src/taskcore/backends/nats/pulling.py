@@ -17,7 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
 
-from taskcore.backends.nats.holds import Arrival
+from taskcore.backends.nats.holds import Hold
 from taskcore.backends.nats.packing import number_at
 from taskcore.backends.nats.shelves import NANO, Shelf
 from taskcore.links.nats import Ear, NatsLink, Parcel
@@ -54,7 +54,7 @@ class Tap:
         greeting: bytes | None = None,
     ) -> None:
         self.shelf = shelf
-        self.waiting: deque[Arrival] = deque()
+        self.waiting: deque[Hold] = deque()
         self.asked = 0  #: jobs that may still come
         self.probing = False  #: a request that does not wait is on its way
         self.absent = False  #: the server says that there is no consumer
@@ -144,7 +144,7 @@ class Tap:
                 self.probing = False
         if self._greeting is not None:
             self._link.send_now(frame(Parcel(reply, self._greeting)))
-        arrival = Arrival(self.shelf, subject, reply, body, headers, now + self._lease)
+        arrival = Hold(self.shelf, subject, reply, body, headers, now + self._lease)
         if arrival.number in self.withdrawn:
             return
         self.recent.append(arrival.number)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from taskcore.backend import Delivery
-from taskcore.backends.nats.holds import Arrival, Hold, deliver, guard_of
+from taskcore.backends.nats.holds import Hold, guard_of
 from taskcore.backends.nats.pulling import SIGN_OF_LIFE, Tap
 from taskcore.backends.nats.settling import Settler
 from taskcore.backends.nats.shelves import NANO, Shelf, Shelves
@@ -137,8 +137,8 @@ class NatsSource:
     async def _take(self, limit: int) -> list[Delivery]:
         """What has arrived, earlier queues first, without what is no longer ours or was ended by somebody."""
         now = asyncio.get_running_loop().time()
-        fresh: list[Arrival] = []
-        again: list[Arrival] = []
+        fresh: list[Hold] = []
+        again: list[Hold] = []
         for tap in self._taps:
             waiting = tap.waiting
             while waiting and len(fresh) + len(again) < limit:
@@ -159,9 +159,9 @@ class NatsSource:
         if fresh:
             self._empty = []
             self._pause = FIRST_PAUSE
-        return [deliver(arrival) for arrival in fresh]
+        return [arrival.deliver() for arrival in fresh]
 
-    async def _still_alive(self, again: list[Arrival]) -> list[Arrival]:
+    async def _still_alive(self, again: list[Hold]) -> list[Hold]:
         """Of jobs that were handed out before: those that nobody had replaced or buried before he died."""
         parcels = []
         for arrival in again:
@@ -171,14 +171,14 @@ class NatsSource:
             body = {"last_by_subj": f"{names.dead}{token}.{arrival.number}"}
             parcels.append(self._link.request(f"STREAM.MSG.GET.{names.dead_stream}", body))
         answers = [self._link.read(answer, "STREAM.MSG.GET") for answer in await self._link.exchange(parcels)]
-        alive: list[Arrival] = []
+        alive: list[Hold] = []
         over: list[Hold] = []
         stored = [stored_in(answer) for answer in answers]
         for arrival, latest, letter in zip(again, stored[::2], stored[1::2], strict=True):
             if letter is None and latest is not None and latest["seq"] == arrival.number:
                 alive.append(arrival)
             else:  # replaced, buried, ended or removed meanwhile
-                over.append(Hold(arrival, 0))
+                over.append(arrival)
         if over:
             await self._settler.end(over)
         return alive
@@ -213,7 +213,7 @@ class NatsSource:
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
         self._empty = []
 
-    def _tap_of(self, arrival: Arrival) -> Tap:
+    def _tap_of(self, arrival: Hold) -> Tap:
         return next(tap for tap in self._taps if tap.shelf is arrival.shelf)
 
     # ── settling ──
@@ -269,15 +269,15 @@ class NatsSource:
             tap.waiting.clear()
         if not arrivals or not self._link.connected:
             return
-        unwanted = [deliver(arrival) for arrival in arrivals if arrival.handed == 1]
+        unwanted = [arrival.deliver() for arrival in arrivals if arrival.handed == 1]
         again = [arrival for arrival in arrivals if arrival.handed > 1]
         try:
             if again:
-                unwanted += [deliver(arrival) for arrival in await self._still_alive(again)]
+                unwanted += [arrival.deliver() for arrival in await self._still_alive(again)]
             await self._settler.settle([(delivery, RELEASE) for delivery in unwanted])
         except BrokerUnavailable as error:
             log.warning("%d jobs could not be given back, their leases have to run out: %s", len(unwanted), error)
 
 
-def _queue(arrival: Arrival) -> str:
+def _queue(arrival: Hold) -> str:
     return arrival.shelf.names.queue

@@ -12,7 +12,7 @@ import asyncio
 from contextlib import suppress
 from typing import Self
 
-from taskcore.backends.nats.holds import Arrival
+from taskcore.backends.nats.holds import Hold
 from taskcore.backends.nats.packing import number_at
 from taskcore.backends.nats.publishing import IS_ANOTHER, verdict_on
 from taskcore.backends.nats.pulling import SIGN_OF_LIFE, Tap
@@ -107,7 +107,7 @@ class Timer:
                 async with asyncio.timeout(SIGN_OF_LIFE):
                     await self._news.wait()
         now = wall_clock() + await self._shelves.clock(self._shelf)
-        due: list[Arrival] = []
+        due: list[Hold] = []
         parked: list[bytes] = []
         while tap.waiting:
             arrival = tap.waiting.popleft()
@@ -126,7 +126,7 @@ class Timer:
         if due:
             await self._move(due)
 
-    async def _move(self, due: list[Arrival]) -> None:
+    async def _move(self, due: list[Hold]) -> None:
         due = [arrival for arrival in due if arrival.number not in self._tap.withdrawn]
         answers = await self._link.exchange([self._ready(arrival, expected=0) for arrival in due])
         await self._replace(due, answers)
@@ -138,7 +138,7 @@ class Timer:
         if moved:
             await self._link.exchange([Parcel(arrival.reply, b"+ACK") for arrival in moved])
 
-    async def _replace(self, due: list[Arrival], answers: list[Answer | None]) -> None:
+    async def _replace(self, due: list[Hold], answers: list[Answer | None]) -> None:
         """A retry whose job was not ended, because its worker died in between, takes that job's place."""
         copies = [
             (index, copied)
@@ -151,7 +151,7 @@ class Timer:
         for (index, _), answer in zip(copies, again, strict=True):
             answers[index] = answer
 
-    def _ready(self, arrival: Arrival, *, expected: int) -> Parcel:
+    def _ready(self, arrival: Hold, *, expected: int) -> Parcel:
         token = arrival.subject.rpartition(b".")[2]
         headers = b"Nats-Msg-Id: %b:due:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n" % (
             token,
@@ -162,7 +162,7 @@ class Timer:
         return Parcel(self._shelf.names.ready.encode() + token, arrival.body, headers)
 
 
-def _stored_at(arrival: Arrival) -> float:
+def _stored_at(arrival: Hold) -> float:
     """When it was stored, by the server's clock."""
     tokens = arrival.reply.split(b".")
-    return int(tokens[7 if len(tokens) == 9 else 9]) / NANO  # noqa: PLR2004 - see Arrival
+    return int(tokens[7 if len(tokens) == 9 else 9]) / NANO  # noqa: PLR2004 - see Hold
