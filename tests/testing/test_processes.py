@@ -78,7 +78,8 @@ async def test_patience(tmp_path):
     """Waiting has a limit, and the error has the child's output; so has an error of the test."""
     with pytest.raises(TimeoutError, match=r"did \d"):
         async with WorkerProcess(SCRIPT, 9_999, folder=tmp_path) as worker:
-            await worker.wait(within=0.5)
+            await worker.says("did 1")
+            await worker.wait(within=0.1)
     with pytest.raises(RuntimeError, match="ended without saying 'bye'"):
         async with WorkerProcess(SCRIPT, 1, folder=tmp_path, who="w2") as worker:
             await worker.says("bye")
