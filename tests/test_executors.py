@@ -257,6 +257,7 @@ async def test_a_process_that_overran_is_killed(processes, tmp_path):
     """A process can be killed, and is: at its limit it does not go on."""
     path = tmp_path / "beats"
     async with processes.running():
+        await (await in_processes.where.enqueue(in_processes.Point(0, 0))).result(timeout=10)  # it has begun
         with pytest.raises(JobFailed, match="took longer"):
             await (await in_processes.beat.enqueue(str(path))).result(timeout=10)
         size = path.stat().st_size
