@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from unittest.mock import patch
-
 import msgspec
 import pytest
-from broken import change, delivers
-from hypothesis import Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 
-from taskcore.backends import memory
 from taskcore.testing.clock import run_virtually
 from taskcore.testing.hands import Hands
-from taskcore.testing.model.machine import DEFAULT, machine
+from taskcore.testing.model.machine import machine
 from taskcore.testing.model.play import playing
 from taskcore.testing.model.tale import Broken
 from taskcore.testing.model.world import ACTS
@@ -185,36 +178,3 @@ def test_the_death_that_was_recorded_is_the_one_that_counts():
             play.look()
         play.finish()
         assert [state.errors for state in tale.states] == [("k#2",)]
-
-
-#: Always the same stories, not shrunk.
-STORIES = settings(DEFAULT, max_examples=30, derandomize=True, database=None, phases=(Phase.generate,))
-
-
-@contextmanager
-def saying(translate, *, redeliveries):
-    """A broker that says this instead of how often it handed a job out, and has this to say about its counting."""
-    features = change(memory.FEATURES, redeliveries=redeliveries)
-    told = delivers(lambda delivery: change(delivery, redeliveries=translate(delivery.redeliveries)))
-    with patch.object(memory, "FEATURES", features), told:
-        yield
-
-
-def test_a_broker_that_does_not_count_need_not():
-    """Where it says "again" and not how often, the model asks for no more; limits, keys and endings hold (C3)."""
-    with saying(lambda count: min(count, 1), redeliveries="absent"):
-        run_state_machine_as_test(machine(make_stage), settings=STORIES)
-
-
-def test_a_broker_that_claims_to_count_has_to():
-    """The same broker breaks its word if it says that it counts (C5)."""
-    count_to_one = saying(lambda count: min(count, 1), redeliveries="native")
-    with count_to_one, playing(make_stage) as play, pytest.raises(Broken, match="C5"), play.telling():
-        play.live(["its worker dies running it"] * 3)
-
-
-def test_a_broker_that_does_not_count_still_says_again():
-    """A job that comes again like a new one would not be looked up, so even that broker may not forget it (C5)."""
-    forget = saying(lambda _: 0, redeliveries="absent")
-    with forget, playing(make_stage) as play, pytest.raises(Broken, match="C5"), play.telling():
-        play.live(["its worker dies running it"] * 2)

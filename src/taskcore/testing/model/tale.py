@@ -64,7 +64,7 @@ class Tale:
         self.states: set[State] = {ABSENT}
         self.certain = False  # an enqueue was answered: it must not be lost
         self.deadline: float | None = None
-        self.fenced_for = float("inf")  # seconds: what others did to its key is remembered for the key's window
+        self.fenced_for = float("inf")  # seconds: what only its key's record knows is remembered for the key's window
         self.deadline_of_key = float("-inf")  # until when its key is surely known
         self.hold: Hold | None = None
         self.starts: list[Start] = []
@@ -186,7 +186,7 @@ class Tale:
         self.unfinished += 1
 
     def _is_old(self, fence: int) -> bool:
-        """Whether an earlier holder's fence was as high; without a key it rests on the broker's count."""
+        """Whether an earlier holder's fence was as high; only the broker's count or a key tells each from the next."""
         last = self.starts[-1].fence
         return fence <= last if self.counted or self.key is not None else fence < last
 
