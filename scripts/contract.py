@@ -74,7 +74,7 @@ def _meanings() -> dict[str, str]:
         "dedup": "an id that is published again is noticed",
         "dedup_window": "… for how long after the job's end",
         "fencing": "a lost lease has no effect",
-        "redeliveries": "leases that ran out are counted",
+        "redeliveries": "leases that ran out are counted, and fences grow without a key",
         "remove": "a waiting job can be taken back",
         "locate": "a job can be found by its id",
         "dead_letters": "dead letters can be read, replayed, dropped",

@@ -156,6 +156,17 @@ def test_no_id_is_sent_again_where_nobody_notices():
     model.teardown()
 
 
+def test_a_job_that_is_given_back_too_late_is_named():
+    """Whoever gives back what it never started, and has lost already, says which job that was (C19)."""
+    with playing(make_stage) as play, play.telling():
+        play.enqueue()
+        item = play.take("1")
+        play.wait(33)
+        play.release("1", item)
+        play.finish()
+    assert play.told["job.lost"] == 1
+
+
 def test_the_death_that_was_recorded_is_the_one_that_counts():
     """A first worker died before its ending was stored, a second one after: the letter has the second one's error."""
     with playing(make_stage) as play, play.telling():

@@ -84,9 +84,11 @@ async def test_after_the_grace_jobs_are_given_back(shift):
 
 
 async def test_what_has_not_started_is_given_back_at_once(shift):
-    """Prefetched jobs are visible to another worker within a second, while the running ones finish (F08)."""
+    """Prefetched jobs are visible to another worker within a second, each is told, the running ones finish (F08)."""
+    released = []
+    shift.old.on_event(lambda event: released.append(event.facts["job_id"]) if event.name == "job.released" else None)
     async with shift.old, shift.new:
-        await shift.enqueue(*[0.01] * 60, *[20.0] * 30)
+        jobs = await shift.enqueue(*[0.01] * 60, *[20.0] * 30)
         async with anyio.create_task_group() as group:
             worker = shift.old._worker(None, 10, 30.0)
             await group.start(worker.run)
@@ -104,7 +106,8 @@ async def test_what_has_not_started_is_given_back_at_once(shift):
     starts = [entry for entry in shift.log if entry[1] == "starts"]
     assert len(starts) == 90
     assert {(attempt, crashes) for _, _, _, attempt, crashes in starts} == {(1, 0)}
-    assert [who for who, *_ in starts].count("new") == 20
+    assert sorted(released) == sorted(jobs[number].id for who, _, number, *_ in starts if who == "new")
+    assert len(released) == 20
 
 
 async def test_nothing_starts_after_the_signal(shift):

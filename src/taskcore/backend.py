@@ -261,7 +261,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     :param delay: handing out later (C16); ``delay_error`` is the δ of C16 and C17 in seconds.
     :param dedup: publishing an id again is noticed, for ``dedup_window`` seconds after the job's end (C2).
     :param fencing: settling under a lost lease changes nothing (C7).
-    :param redeliveries: the broker counts hand-outs without a verdict (C5, C12).
+    :param redeliveries: the broker counts hand-outs without a verdict (C5, C12). Absent: a delivery says only whether
+        there was one, so crashes are counted with a store's help, and without a key two holders may have one fence.
     :param remove: a waiting job can be taken back, so that cancelling needs no look-up before each start (C14).
     :param locate: a job's place can be looked up by its id.
     :param counts: every job of a queue is counted, wherever it is, and purged. Absent: ready and dead ones only; held

@@ -37,7 +37,8 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
     :param queue: the queue that it came from.
     :param crashes: how many starts of it are suspected to have killed their process.
     :param fence: a number that grows with every new holder of the job, or of its key; hand it to systems that can
-        refuse an older one (C7).
+        refuse an older one (C7). Where a broker does not count hand-outs, two holders may have the same without a
+        key, or after its window.
     """
 
     envelope: Envelope

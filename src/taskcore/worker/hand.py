@@ -8,7 +8,8 @@ import anyio
 import msgspec
 
 from taskcore.backend import Delivery, Source
-from taskcore.envelope import NOTHING_YET, Envelope, Trail
+from taskcore.envelope import NOTHING_YET, Envelope, Trail, decode_envelope
+from taskcore.errors import MalformedEnvelope
 from taskcore.idempotency import Won
 from taskcore.task import Task
 from taskcore.worker.lanes import Lane
@@ -44,8 +45,8 @@ class Job(msgspec.Struct, gc=False, eq=False):
 
     @property
     def id(self) -> str:
-        """The job's id; ``"?"`` until the envelope is read."""
-        return self.envelope.id
+        """The job's id; ``"?"`` if its bytes cannot be read."""
+        return self.envelope.id if self.envelope is not UNREAD else self._name.id
 
     @property
     def story(self) -> Trail:
@@ -57,7 +58,16 @@ class Job(msgspec.Struct, gc=False, eq=False):
     @property
     def facts(self) -> dict[str, Any]:
         """For events."""
-        return {"job_id": self.envelope.id, "task": self.envelope.task, "queue": self.delivery.queue}
+        envelope = self.envelope if self.envelope is not UNREAD else self._name
+        return {"job_id": envelope.id, "task": envelope.task, "queue": self.delivery.queue}
+
+    @property
+    def _name(self) -> Envelope:
+        """The envelope of a job that was never performed: whoever gives it back or loses it says which it was (C19)."""
+        try:
+            return decode_envelope(self.delivery.envelope)
+        except MalformedEnvelope:
+            return UNREAD
 
 
 class Slot:

@@ -76,11 +76,13 @@ async def nothing_is_suppressed_in_silence(stage: Stage) -> None:
     heard: list[Event] = []
     app.on_event(heard.append)
     sent = await failing.enqueue()
-    expected = ["job.enqueued", "job.released", "job.started", "job.retried", "job.started", "job.buried"]
+    expected = ["job.enqueued", "job.released", "job.released"]
+    expected += ["job.started", "job.retried", "job.started", "job.buried"]
     if stage.features.dedup != "absent":
         await failing.using(id=sent.id).enqueue()
         expected.insert(1, "job.duplicate")
     hands = await stage.hands(app, lease=stage.long)
+    must(await hands.release(await take(stage, hands)), "a job that had not started could not be given back")
     taken = await take(stage, hands)
     await hands.perform(taken)  # starts, and is thrown away: what follows shows that giving back is reported too
     heard[:] = [event for event in heard if event.name != "job.started"]

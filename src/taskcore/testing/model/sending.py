@@ -48,8 +48,8 @@ class Sending(Scene):
         return tale
 
     def _tale(self, name: str, job_id: str, word: str, *, key: str | None, once: bool) -> Tale:
-        pushed = self.world.stage.features.pushes
-        return Tale(name, job_id, word, key=key, once=once, margin=self.margin, pushed=pushed)
+        features = self.world.stage.features
+        return Tale(name, job_id, word, key=key, once=once, margin=self.margin, features=features)
 
     def again(self, tale: Tale, *, crash: int | None = None, cut: Cut | None = None) -> None:
         """The same job once more, by its id."""

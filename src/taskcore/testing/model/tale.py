@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, NoReturn
 
-from taskcore.backend import Letter
+from taskcore.backend import Features, Letter
 from taskcore.envelope import Envelope, Trail, decode_trail
 from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
 from taskcore.results import Ending
@@ -50,19 +50,21 @@ class Tale:
 
     :param once: at most once: forgotten before it starts.
     :param margin: seconds by which a broker may be late.
-    :param pushed: the broker sends jobs ahead, and may count one as handed out that nobody was given.
+    :param features: what the broker cannot do is not asked of it: a count that it does not keep is only a sign, and one
+        that sends jobs ahead may count one as handed out that nobody was given.
     """
 
     def __init__(
-        self, name: str, job_id: str, word: str, *, key: str | None, once: bool, margin: float, pushed: bool
+        self, name: str, job_id: str, word: str, *, key: str | None, once: bool, margin: float, features: Features
     ) -> None:
         self.name, self.id, self.word, self.key, self.once = name, job_id, word, key, once
         self.margin = margin
-        self.pushed = pushed
+        self.pushed = features.pushes
+        self.counted = features.redeliveries != "absent"
         self.states: set[State] = {ABSENT}
         self.certain = False  # an enqueue was answered: it must not be lost
         self.deadline: float | None = None
-        self.fenced_for = float("inf")  # seconds: what others did to its key is remembered for the key's window
+        self.fenced_for = float("inf")  # seconds: what only its key's record knows is remembered for the key's window
         self.deadline_of_key = float("-inf")  # until when its key is surely known
         self.hold: Hold | None = None
         self.starts: list[Start] = []
@@ -150,7 +152,8 @@ class Tale:
             self.broken("C5", f"is copy {story.copies} after copy {self.copies_seen}")
         if story.copies > self.copies_seen:
             self.losses = self.redeliveries_seen = 0
-        if redeliveries < max(self.losses, self.redeliveries_seen):
+        least = self.losses if self.counted else min(self.losses, 1)  # that it was lost is known, how often is not
+        if redeliveries < max(least, self.redeliveries_seen):
             self.broken("C5", f"says it was handed out {redeliveries} times before, it was {self.losses} times")
         if self.pushed and redeliveries > max(self.losses, self.redeliveries_seen):
             self.unstarted_losses += 1  # the broker counts what it had sent to somebody who stopped listening just then
@@ -177,10 +180,15 @@ class Tale:
             self.broken("C3", f"started an attempt {start.attempt} of {ATTEMPTS}")
         if self.unfinished >= CRASHES:
             self.broken("C3", f"started again after {self.unfinished} starts without an outcome; {CRASHES} are allowed")
-        if self.starts and start.fence <= self.starts[-1].fence and start.at < self.starts[-1].at + self.fenced_for:
+        if self.starts and self._is_old(start.fence) and start.at < self.starts[-1].at + self.fenced_for:
             self.broken("C7", f"got the fence {start.fence} after {self.starts[-1].fence}")
         self.starts.append(start)
         self.unfinished += 1
+
+    def _is_old(self, fence: int) -> bool:
+        """Whether an earlier holder's fence was as high; only the broker's count or a key tells each from the next."""
+        last = self.starts[-1].fence
+        return fence <= last if self.counted or self.key is not None else fence < last
 
     # ── it is settled ──
 

@@ -111,7 +111,8 @@ class Working(Sending):
         conclusion = item.conclusion
         if start is not None:
             self.tell(f"{tale.name} {act.name}")
-            tale.fenced_for = self.world.key_window if self.same_key(tale) else float("inf")
+            forgetful = self.same_key(tale) or (tale.key is not None and not tale.counted)
+            tale.fenced_for = self.world.key_window if forgetful else float("inf")
             tale.started(start)
             item.started = True
             if tale.key is not None:

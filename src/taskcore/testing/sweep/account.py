@@ -56,6 +56,7 @@ async def check(drill: Drill, operation: str, state: str, point: str, *, until: 
         )
     stats = await drill.app.stats(drill.queue)
     assert not stats.ready + stats.leased + stats.scheduled, f"C4: left in the queue: {stats}"
+    counted = drill.app.features.redeliveries != "absent"  # else only a key's record tells one holder from the next
     forgotten = operation == "once" and point in ("once.forgotten", "run.returned")
     endings = {name: await ending_of(drill, name) for name in names}
     for name, ending in endings.items():
@@ -70,7 +71,8 @@ async def check(drill: Drill, operation: str, state: str, point: str, *, until: 
                     f"C18: {value} was never returned"
                 )
         fences = [line.fence for line in starts]
-        assert fences == sorted(set(fences)), f"C7: fences {fences}"
+        told_apart = counted or (drill.key is not None and state != "key_outlived")
+        assert fences == sorted(set(fences) if told_apart else fences), f"C7: fences {fences}"
         limit = 1 + drill.crashes + (state in FAILED_BEFORE) + (operation in ERRORS and operation not in DEADLY)
         limit = 1 if operation == "once" else limit
         assert len(starts) <= limit, f"C3: {len(starts)} starts, {limit} are allowed"
