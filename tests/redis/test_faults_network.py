@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from redis_play import QUICK, Play, send, until
+from redis_play import QUICK, Play, fds, send, until
 
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
@@ -40,11 +39,6 @@ async def consuming(url: str, queue: str, lease: float = 30.0) -> AsyncIterator[
     """A backend and a source on one queue."""
     async with open_backend(url) as backend, backend.consume([queue], lease=lease) as source:
         yield backend, source
-
-
-def fds() -> int:
-    """File descriptors of this process."""
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers only
 
 
 # ── single cuts ──────────────────────────────────────────────────────────────────────────────────

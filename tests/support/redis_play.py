@@ -194,6 +194,22 @@ def key(queue: str, part: str) -> str:
     return f"tc:{{{queue}}}:{part}"
 
 
+def with_tls(folder: Path, name: str, port: int) -> dict[str, Any]:
+    """The settings of a server that speaks TLS on another port."""
+    return {
+        "tls-port": port,
+        "tls-cert-file": folder / f"{name}.pem",
+        "tls-key-file": folder / f"{name}.key",
+        "tls-ca-cert-file": folder / "ca.pem",
+        "tls-auth-clients": "no",
+    }
+
+
+def fds() -> int:
+    """File descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers only
+
+
 async def calls(port: int, *names: str) -> int:
     """How often clients and scripts have used these commands; without names: any."""
     info: bytes = await command(port, "INFO", "commandstats")
