@@ -188,6 +188,17 @@ async def test_byte_by_byte(shared: RedisServer):
     assert play.count("event", name="broker.lost") == 0
 
 
+async def test_nobody_is_judged_too_early(shared: RedisServer):
+    """What the broker has done and the worker has not heard of yet is waited for, or it would never be judged."""
+    play = Play(shared.url)
+    async with proxied(shared) as proxy, play.running("worker", through(proxy, ""), lease=20.0) as app:
+        await app.tasks["fail"].enqueue(1)
+        await until(lambda: play.count("start") == 3, "the last attempt")
+        proxy.delay(0.5, only="down")
+        await play.judge()
+        assert play.count("settled", verdict="bury") == play.count("event", name="job.buried") == 1
+
+
 async def test_refused_and_unknown_hosts():
     """F40: a port where nobody listens, and a host that does not exist, are one clear error each, at once."""
     async with ChaosProxy("127.0.0.1", 1) as proxy:
