@@ -10,6 +10,7 @@ from faulty import BROKER_VERBS, STORE_VERBS, FaultyBackend, FaultyStore, eventu
 from virtual import clock
 
 from taskcore import App, BrokerUnavailable, JobFailed, Retry, current
+from taskcore.lifecycle import Bury
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
@@ -261,6 +262,34 @@ async def test_the_store_is_gone_after_settling(app, store, backend):
     assert len(attempts) == 2
     assert app.counters["job.succeeded"] == 1
     assert app.counters["job.lost"] == 0
+
+
+@pytest.mark.parametrize("comes_back", [True, False], ids=["back later", "gone for ever"])
+async def test_what_was_settled_is_told_at_once(app, store, backend, comes_back):
+    """A verdict that was carried out is told once, and not only when the store has forgotten the start marker (C19)."""
+
+    @app.task(name="fail", retry=Retry(attempts=2, base=1.0, jitter="none"))
+    async def fail() -> None:
+        raise ConnectionError
+
+    async def break_store(batch) -> None:
+        if [verdict for _, verdict in batch if isinstance(verdict, Bury)]:
+            store.faults.fail(*STORE_VERBS)
+
+    backend.faults.after["settle"] = break_store
+    app.on_event(lambda event: told.append(event.name))
+    told = []
+    async with app.running(grace=1.0):
+        await fail.enqueue()
+        await eventually(lambda: "put_many" in store.faults.down)
+        await anyio.sleep(1)
+        assert told.count("job.buried") == 1
+        if comes_back:
+            store.faults.heal()
+            await anyio.sleep(2 * LEASE)
+
+    assert told.count("job.buried") == 1
+    assert app.counters["job.buried"] == 1
 
 
 async def test_sending_while_the_broker_is_gone(app, backend):

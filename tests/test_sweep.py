@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import anyio
 import msgspec
 import pytest
 
 from taskcore.points import POINTS
 from taskcore.testing.crashing import CRASHED
+from taskcore.testing.hands import Hands
 from taskcore.testing.stage import Stage
 from taskcore.testing.sweep.child import Orders, follow
 from taskcore.testing.sweep.plan import Case, cases, run
@@ -30,6 +32,23 @@ def test_an_unknown_point_is_an_error():
     """A case that never reaches its point proves nothing, and says so."""
     with pytest.raises(AssertionError, match="does not pass"):
         run(Case("succeed", "no.such.point", 1, "fresh"), lambda: Stage.in_memory(lease=LEASE))
+
+
+def test_who_waits_for_a_processor(monkeypatch):
+    """In real time a lease that ended while its holder had no processor is one more crash, and no broken promise."""
+    settle, slow = Hands.settle, iter([0.0, 0.4])  # the first failure in time, then too late, then in time again
+
+    async def settle_late(self, conclusion):
+        await anyio.sleep(next(slow, 0.0))
+        return await settle(self, conclusion)
+
+    monkeypatch.setattr(Hands, "settle", settle_late)
+    run(
+        Case("unencodable", "run.returned", 1, "retried"),
+        lambda: Stage.in_memory(lease=0.2, margin=0.2),
+        real_time=True,
+    )
+    assert next(slow, None) is None
 
 
 def test_a_process_can_die_at_a_point(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from redis_play import QUICK, Play, send, until
+from redis_play import QUICK, Play, fds, send, until
 
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
@@ -40,11 +39,6 @@ async def consuming(url: str, queue: str, lease: float = 30.0) -> AsyncIterator[
     """A backend and a source on one queue."""
     async with open_backend(url) as backend, backend.consume([queue], lease=lease) as source:
         yield backend, source
-
-
-def fds() -> int:
-    """File descriptors of this process."""
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers only
 
 
 # ── single cuts ──────────────────────────────────────────────────────────────────────────────────
@@ -192,6 +186,17 @@ async def test_byte_by_byte(shared: RedisServer):
             await app.tasks["fail"].enqueue(1)
             await play.judge()
     assert play.count("event", name="broker.lost") == 0
+
+
+async def test_nobody_is_judged_too_early(shared: RedisServer):
+    """What the broker has done and the worker has not heard of yet is waited for, or it would never be judged."""
+    play = Play(shared.url)
+    async with proxied(shared) as proxy, play.running("worker", through(proxy, ""), lease=20.0) as app:
+        await app.tasks["fail"].enqueue(1)
+        await until(lambda: play.count("start") == 3, "the last attempt")
+        proxy.delay(0.5, only="down")
+        await play.judge()
+        assert play.count("settled", verdict="bury") == play.count("event", name="job.buried") == 1
 
 
 async def test_refused_and_unknown_hosts():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 from certificates import make_certificates
 from real import serving
-from redis_play import held
+from redis_play import held, with_tls
 
 from taskcore import App, BrokerUnavailable
 from taskcore.backend import Outgoing
@@ -24,17 +23,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An authority of our own, a certificate for this machine and one for another."""
     return make_certificates(tmp_path_factory.mktemp("tls"))
-
-
-def with_tls(folder: Path, name: str, port: int) -> dict[str, Any]:
-    """The settings of a server that speaks TLS on another port."""
-    return {
-        "tls-port": port,
-        "tls-cert-file": folder / f"{name}.pem",
-        "tls-key-file": folder / f"{name}.key",
-        "tls-ca-cert-file": folder / "ca.pem",
-        "tls-auth-clients": "no",
-    }
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import re
 import secrets
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -143,10 +144,21 @@ class Play:
                     await anyio.sleep(0.05)
         raise TimeoutError(f"after {within:g} s there is still {stats}")
 
+    async def told(self, *, within: float = 5.0) -> History:
+        """What everybody has written down, as soon as the living owe nothing any more.
+
+        A queue is quiet when the broker has carried out the last verdict; its answer may still be on its way then, and
+        the worker has not written down yet what it learns from it. Who owes something for longer is judged as he is.
+        """
+        deadline = anyio.current_time() + within
+        while owed(history := self.merged()) and anyio.current_time() < deadline:  # noqa: ASYNC110 - files have no events
+            await anyio.sleep(0.02)
+        return history
+
     async def judge(self, url: str | None = None, **allowed: Any) -> Report:
         """Wait until everything is quiet, look what is left, and demand that no promise was broken."""
         await self.quiet(url)
-        history = self.merged()
+        history = await self.told()
         ids = {entry.job for entry in history.entries if entry.kind == "invoke"}
         url = url or self.url
         async with App(url, store=self.store or url) as app:
@@ -155,6 +167,26 @@ class Play:
         report = judge(history, final, **{**limits, **allowed})
         assert not report.broken, str(report)
         return report
+
+
+#: How a worker tells that it is done with a job that it was handed.
+ENDS = {f"job.{how}" for how in (
+    "succeeded", "retried", "buried", "released", "cancelled", "expired", "lost",
+    "parked", "skipped", "contended", "failed",
+)}  # fmt: skip
+
+
+def owed(history: History) -> set[tuple[str, str]]:
+    """Who was handed which job, is alive, and has not told yet what became of it there."""
+    dead = {entry.who for entry in history.entries if entry.kind == "died"}
+    open_ends: Counter[tuple[str, str]] = Counter()
+    for entry in history.entries:
+        name = entry.facts.get("name") if entry.kind == "event" else None
+        if name == "received":
+            open_ends[entry.who, entry.job] += 1
+        elif name in ENDS:
+            open_ends[entry.who, entry.job] -= 1
+    return {(who, job) for (who, job), number in open_ends.items() if number > 0 and who not in dead}
 
 
 async def until(true: Callable[[], bool], what: str = "it", *, within: float = 20.0) -> None:
@@ -192,6 +224,22 @@ async def held(url: str, *queues: str, lease: float = 30.0) -> AsyncIterator[tup
 def key(queue: str, part: str) -> str:
     """The name of one of a queue's keys."""
     return f"tc:{{{queue}}}:{part}"
+
+
+def with_tls(folder: Path, name: str, port: int) -> dict[str, Any]:
+    """The settings of a server that speaks TLS on another port."""
+    return {
+        "tls-port": port,
+        "tls-cert-file": folder / f"{name}.pem",
+        "tls-key-file": folder / f"{name}.key",
+        "tls-ca-cert-file": folder / "ca.pem",
+        "tls-auth-clients": "no",
+    }
+
+
+def fds() -> int:
+    """File descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers only
 
 
 async def calls(port: int, *names: str) -> int:

@@ -24,3 +24,13 @@ def play(case: Case, url: str, folder: Path, lease: float, margin: float, store:
     except Exception as error:
         return f"{case}: {type(error).__name__}: {error}"
     return ""
+
+
+def play_here(case: Case, url: str, folder: Path, lease: float, margin: float) -> str:
+    """Play it, with a store of its own and with deaths that are played; what is wrong, or nothing."""
+    store = f"sqlite:///{folder / f'{case}.db'}"
+    try:
+        run(case, lambda: Stage.at(url, store=store, lease=lease, margin=margin), real_time=True)
+    except Exception as error:
+        return f"{case}: {type(error).__name__}: {error}"
+    return ""

@@ -2,7 +2,7 @@
 
     1. the key's outcome     committed under its fence; a job that lost its hold commits nothing
     2. the ending            written once; an ending that is there already stands
-    3. the verdict           settle, the last step: only now may the broker forget the job
+    3. the verdict           settle, the last step: only now may the broker forget the job; told as soon as it is done
     4. the start marker      cleared
 
 Each step is one batch for all jobs that ended while the last batch was under way, and may be repeated: whatever fails
@@ -158,7 +158,7 @@ class Settler:
             if len(settled) < len(batch):
                 await self._withdraw_endings(self._store, [one for one in batch if not one.settled])
             await self._clear_markers(self._store, settled)
-        self._report(settled)
+        self._forget([one.job for one in settled])
 
     async def _commit_keys(self, store: Store, batch: Sequence[Conclusion]) -> None:
         """The outcome of a key is what its holder says; a job whose hold was taken by another waits for the other's."""
@@ -232,11 +232,15 @@ class Settler:
 
     async def _settle(self, batch: Sequence[Conclusion]) -> None:
         by_source: dict[Source, list[Conclusion]] = {}
+        over: list[Conclusion] = []
         for one in batch:
             if one.job.forgotten:
                 one.settled = True
+                over.append(one)
             else:
                 by_source.setdefault(one.job.source, []).append(one)
+        if over:
+            self._report(over)
         for source, known in by_source.items():
             await self._settle_at(source, known)
 
@@ -253,6 +257,15 @@ class Settler:
                 one.settled = True
             else:
                 self._lost(one.job)
+        self._report([one for one in batch if one.settled] if lost else batch)
+
+    def _report(self, batch: Sequence[Conclusion]) -> None:
+        """Tell it as soon as it is so: what is left to do may fail, and be done late or never (C19)."""
+        self._events.counters.update([_event_name(one) for one in batch])
+        if self._events.listeners:
+            for one in batch:
+                reason = one.verdict.reason if isinstance(one.verdict, Bury) else None
+                self._events.tell(_event_name(one), {**one.job.facts, "reason": reason})
 
     async def _withdraw_endings(self, store: Store, batch: Sequence[Conclusion]) -> None:
         """The lease was lost between our last look and the settling: what we wrote then is not the job's ending (C7).
@@ -281,14 +294,6 @@ class Settler:
                 writes.append(Write(key=job.marker, value=None))
         if writes:
             await store.put_many(writes)
-
-    def _report(self, batch: Sequence[Conclusion]) -> None:
-        self._forget([one.job for one in batch])
-        self._events.counters.update([_event_name(one) for one in batch])
-        if self._events.listeners:
-            for one in batch:
-                reason = one.verdict.reason if isinstance(one.verdict, Bury) else None
-                self._events.tell(_event_name(one), {**one.job.facts, "reason": reason})
 
 
 KEY_KEPT = 86_400.0  #: seconds for which the key of a job of an unknown task is remembered after its end

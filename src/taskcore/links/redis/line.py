@@ -72,6 +72,7 @@ class Line:
         self._lock = asyncio.Lock()
         self._queued = 0  # callers who wait for their turn
         self._connection: AbstractConnection | None = None
+        self._closed = False
         self._used = 0.0
         self._deadline = math.inf  # of the exchange that is under way; 0: it was passed
         self._timer: asyncio.TimerHandle | None = None
@@ -156,6 +157,14 @@ class Line:
             with suppress(RedisError, OSError):
                 await connection.disconnect(nowait=True)
 
+    async def close(self) -> None:
+        """Disconnect for good: what those connect who are still under way, or wait their turn, would be nobody's."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        await self.drop()
+
     async def _ready(self) -> AbstractConnection:
         """A connection that lives, as far as anybody can know."""
         connection = self._connection
@@ -172,8 +181,16 @@ class Line:
                 await self.drop()
                 raise
         if self._connection is None:
+            self._require_open()
             self._connection = await self._connect()
+            if self._closed:
+                await self.drop()
+            self._require_open()
         return self._connection
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise BrokerUnavailable(f"the connections to Redis at {self._shown} were closed")
 
     def _denied(self, error: RedisError) -> Denied:
         return denied(error, self._shown)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
@@ -25,6 +25,7 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.links.loops import require_asyncio
 from taskcore.links.redis.address import Address, Options, read_url, tls_arguments
 from taskcore.links.redis.line import Command, Denied, Line, Script, Unanswered, denied
+from taskcore.links.redis.sockets import TcpConnection, TlsConnection, UnixConnection
 
 __all__ = ["RedisLink"]
 
@@ -42,6 +43,7 @@ class RedisLink:
 
     def __init__(self, url: str) -> None:
         self.options: Options = read_url(url)
+        self._closed = False
         self._lines: dict[tuple[str, Address | None], Line] = {}
         self._slots: dict[int, Address] = {}  # a cluster's map
         self._last: Address | None = None  # whom the sentinels named last
@@ -52,15 +54,22 @@ class RedisLink:
         :raises BrokerUnavailable: it cannot be.
         """
         require_asyncio("redis", "redis-py")
+        self._closed = False
+        try:
+            await self._look()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _look(self) -> None:
         [info] = await self.call("ask", "", ("INFO", "server"))
         found = re.search(rb"redis_version:(\d+)\.(\d+)", info)
         if found is not None and (int(found[1]), int(found[2])) < OLDEST:
             version = b".".join(found.groups()).decode()
-            await self.close()
             raise BrokerUnavailable(
                 f"the server at {self.options.shown} is Redis {version}", fix="7.0 is the oldest that works"
             )
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -68,10 +77,11 @@ class RedisLink:
         await self.close()
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect, for good: until it is entered anew there are no connections."""
+        self._closed = True
         lines, self._lines = self._lines, {}
         for line in lines.values():
-            await line.drop()
+            await line.close()
 
     @property
     def is_cluster(self) -> bool:
@@ -108,7 +118,7 @@ class RedisLink:
     async def hang_up(self, purpose: str) -> None:
         """Disconnect the lines of a purpose that is over."""
         for name in [name for name in self._lines if name[0] == purpose]:
-            await self._lines.pop(name).drop()
+            await self._lines.pop(name).close()
 
     async def connect(self, key: str = "") -> AbstractConnection:
         """A connection to whoever has the key, for uses of its own (subscriptions); the caller disconnects it.
@@ -116,10 +126,14 @@ class RedisLink:
         :raises BrokerUnavailable: it cannot be had.
         """
         try:
-            return await self._connect(await self._owner(key) if self.is_cluster else None)
+            connection = await self._connect(await self._owner(key) if self.is_cluster else None)
         except BrokerUnavailable:
             self._slots.clear()  # as in _follow: the next try asks who has it now
             raise
+        if self._closed:
+            await connection.disconnect(nowait=True)
+            raise self._gone()
+        return connection
 
     async def nodes(self) -> Sequence[Address | None]:
         """Every primary: for questions about all keys."""
@@ -194,11 +208,17 @@ class RedisLink:
 
     def _line(self, purpose: str, address: Address | None) -> Line:
         line = self._lines.get((purpose, address))
+        if line is None and self._closed:
+            raise self._gone()
         if line is None:
             line = self._lines[purpose, address] = Line(
                 lambda: self._connect(address), timeout=self.options.timeout, shown=self.options.shown
             )
         return line
+
+    def _gone(self) -> BrokerUnavailable:
+        """For those who come, or come back, when nobody would close their connections any more."""
+        return BrokerUnavailable(f"the connections to Redis at {self.options.shown} were closed")
 
     async def _connect(self, address: Address | None) -> AbstractConnection:
         options = self.options
@@ -266,10 +286,10 @@ class RedisLink:
         }
         connection: AbstractConnection
         if not address.port:
-            connection = UnixDomainSocketConnection(path=address.host, **settings)
+            connection = UnixConnection(path=address.host, **settings)
         else:
             settings |= {"host": address.host, "port": address.port, "socket_keepalive": True}
-            kind = Connection if options.tls is None else SSLConnection
+            kind = TcpConnection if options.tls is None else TlsConnection
             connection = kind(**settings, **tls_arguments(options))
         try:
             await self._greet(connection)

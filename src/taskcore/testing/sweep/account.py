@@ -47,6 +47,7 @@ async def check(drill: Drill, operation: str, state: str, point: str, *, until: 
     :param until: seconds after which results are gone; 0: that cannot be waited for.
     :raises AssertionError: a promise was broken; the text names its clause.
     """
+    drill.crashes += _starved(drill)
     letters = [letter async for letter in drill.app.dead_letters.read(drill.queue)]
     names = [drill.id("a")] + ([drill.id("b")] if state in TWINS else [])
     if drill.replayed is not None:
@@ -79,6 +80,16 @@ async def check(drill: Drill, operation: str, state: str, point: str, *, until: 
     _check_outcome(drill, operation, state, endings)
     _check_key(endings, state)
     await _check_storage(drill, point, until)
+
+
+def _starved(drill: Drill) -> int:
+    """Leases that the living lost: in real time somebody may wait for a processor for longer than a lease lasts.
+
+    To the contract that is a crash: the job is handed out anew, and starts once more.
+    """
+    entries = drill.history.entries if drill.margin else ()
+    dead = {entry.who for entry in entries if entry.kind == "died"}
+    return sum(entry.kind == "lost" and entry.job == drill.id("a") and entry.who not in dead for entry in entries)
 
 
 async def ending_of(drill: Drill, job_id: str) -> Ending | None:
