@@ -79,8 +79,17 @@ class RabbitSource:
 
     @property
     def held(self) -> dict[str, int]:
-        """How many jobs of each queue are held, by this source."""
-        return {stream.queue: len(stream.unsettled) - len(stream.come) for stream in self._streams}
+        """How many jobs of each queue are held, by this source: handed out, or sent to us to be handed out."""
+        return {stream.queue: len(stream.unsettled) for stream in self._streams}
+
+    async def hear(self, queue: str) -> None:
+        """Come back when what the server has sent us so far is here."""
+        within = self._link.address.timeout
+        with self._link.errors("looking at what is held"):
+            for stream in self._streams:
+                lane = stream.lane
+                if stream.queue == queue and lane is not None and not lane.is_closed:
+                    await lane.sync(within, stream.prefetch)
 
     # ── receiving ──
 
