@@ -6,8 +6,11 @@ import anyio
 import pytest
 from faulty import doomed, letters
 from shop import HOUR, LEASE, Shop
+from virtual import clock
 
-from taskcore import Dead, JobFailed, Retry
+from taskcore import App, Dead, JobFailed, Retry, current
+from taskcore.idempotency import Claim, Held, Idempotency, Won, decode_claim, key_of
+from taskcore.stores.memory import MemoryStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
@@ -149,3 +152,39 @@ async def test_waiting_for_a_key_uses_no_attempt():
             assert await letters(shop.one) == []
     assert shop.one.counters["job.retried"] == 0
     assert shop.one.counters["job.contended"] > 0
+
+
+async def test_a_failure_behind_the_back_of_another_start():
+    """Whoever fails while another start of the same job has the key has not ended the job: that one will (C10, C18)."""
+    app = App("memory://", clock=clock, lease=LEASE)
+    fences: list[int] = []
+
+    @app.task(name="charge", key="order", retry=None)
+    async def charge(order: int) -> str:
+        fences.append(current().fence)
+        if len(fences) > 1:
+            return "done"
+        store, name = app.parts.store, key_of(charge.name, f"{order}")
+        claim = decode_claim((await store.get(name)).value)
+        await Idempotency(store).take(name, claim, hold=LEASE, now=clock(), keep=HOUR)
+        raise ValueError(order)
+
+    async with app.running():
+        job = await charge.enqueue(1)
+        assert await job.result(timeout=HOUR) == "done"
+        assert await letters(app) == []
+    assert fences == [1, 3]
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_the_twin_of_a_job(alive):
+    """Where a job may be there twice, its own hold is waited for as another job's is; not longer than it lasts."""
+    keys = Idempotency(MemoryStore("memory://"))
+    claim = Claim(key="7", job="one", args="")
+    times = {"hold": LEASE, "keep": HOUR}
+    async with keys._store:
+        won = await keys.take("key", claim, now=1000.0, **times)
+        later = 1000.0 + LEASE + (-1.0 if alive else 1.0)
+        twin = await keys.take("key", claim, now=later, twin=True, **times)
+        assert (won.claim.fence, type(twin)) == (1, Held if alive else Won)
+        assert (await keys.take("key", claim, now=later, **times)).claim.fence == (2 if alive else 3)

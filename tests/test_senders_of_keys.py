@@ -6,7 +6,8 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore import App
+from taskcore import App, EnqueueUncertain
+from taskcore.backend import Uncertain
 from taskcore.backends.memory import FEATURES, MemoryBackend
 from taskcore.testing.clock import run_virtually
 from taskcore.testing.crashing import SimulatedCrash, crash_at
@@ -72,3 +73,36 @@ def test_a_dead_sender_is_not_waited_for_for_ever():
         return broker.published
 
     assert len(run_virtually(story)) == 1
+
+
+class Silent(Forgetful):
+    """It answers nobody."""
+
+    async def publish(self, batch):
+        """Perhaps."""
+        return [Uncertain("no answer")] * len(batch)
+
+
+@pytest.mark.parametrize(
+    ("broker", "store", "key", "advice"),
+    [
+        (Silent, "memory://", None, "it may run twice, with one outcome recorded; with a key it runs once"),
+        (Silent, "none", None, "it may run twice, as there is no store; with a key it runs once"),
+        (Silent, "memory://", "number", "repeat it safely: its key"),
+    ],
+)
+def test_what_is_said_of_repeating(broker, store, key, advice):
+    """An enqueue that is uncertain says what repeating it comes to on this broker, with this store."""
+
+    async def story():
+        app = App(broker(), store=store, keep_result=60.0 if store != "none" else None)
+
+        @app.task(name="work", key=key)
+        async def work(number: int) -> None: ...
+
+        async with app:
+            with pytest.raises(EnqueueUncertain) as caught:
+                await work.enqueue(1)
+        return caught.value.fix
+
+    assert advice in run_virtually(story)

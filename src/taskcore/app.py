@@ -227,6 +227,9 @@ class App(Router):
     async def drain(self, *queues: str, timeout: float | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
 
+        Where ``features.counts`` is absent, jobs that are scheduled (retries, too) or that other programs hold are not
+        seen: ask for the jobs' outcomes instead.
+
         :param queues: default: every queue of the app's tasks.
         :param timeout: seconds to wait for each queue; None waits as long as it takes.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.

@@ -1,7 +1,7 @@
 """Sending: a checked call becomes an envelope, joins the current batch, and ends as a job or an error.
 
 Every enqueue ends in exactly one of: a Job · a raised refusal (surely not stored) · EnqueueUncertain (may or may not be
-stored; repeating with the same id or key is safe). A known key ends in the first job's handle.
+stored; repeating with the same id or key gives one outcome). A known key ends in the first job's handle.
 
 A call with a key takes three steps, each of which may be repeated after a crash anywhere in between:
 
@@ -210,10 +210,21 @@ class Client:
         error = EnqueueUncertain(
             f"{call.task.name} may or may not be enqueued: {answer.why}",
             facts=[f"job id {outgoing.id}"],
-            fix=f'repeat it safely: .using(id="{outgoing.id}"), or give the task a key',
+            fix=self._how_to_repeat(call, outgoing),
         )
         error.job_ids = [outgoing.id]
         return error
+
+    def _how_to_repeat(self, call: Call[Any], outgoing: Outgoing) -> str:
+        if call.key is not None:
+            return "repeat it safely: its key keeps it from being two jobs with two outcomes"
+        if self._backend.features.dedup != "absent":
+            return f'repeat it safely: .using(id="{outgoing.id}"), or give the task a key'
+        once = "with one outcome recorded" if self._store is not None else "as there is no store"
+        return (
+            f'repeat it with .using(id="{outgoing.id}"): this broker notices no ids, so that it may run twice, {once}; '
+            "with a key it runs once"
+        )
 
     # ── sending with a key ──
 

@@ -84,7 +84,7 @@ class DeadLetters:
 
         :raises LetterNotFound: there is none with that id, or it does not hold an envelope (TC407).
         :raises EnqueueRefused: the broker refused the new job; the letter stays (TC203).
-        :raises EnqueueUncertain: no answer; replaying again is safe (TC202).
+        :raises EnqueueUncertain: no answer; replaying again sends the same id (TC202).
         """
         letter = await self.get(letter_id)
         if letter.envelope is None:

@@ -12,7 +12,7 @@
     │   └── UnsafeBroker           TC502  (RuntimeError)    strict, and the server's settings break the contract
     ├── BrokerError                the broker or the store did not do what it was asked
     │   ├── BrokerUnavailable      TC201  (ConnectionError) it cannot be reached
-    │   ├── EnqueueUncertain       TC202  (TimeoutError)    the job may or may not be stored; repeating is safe
+    │   ├── EnqueueUncertain       TC202  (TimeoutError)    the job may or may not be stored; repeat it by its id
     │   ├── EnqueueRefused         TC203  (RuntimeError)    the job is surely not stored (full, unroutable, …)
     │   └── LeaseLost              TC204  (RuntimeError)    the delivery belongs to somebody else by now
     ├── ContractError              values and signatures do not fit together
@@ -182,9 +182,10 @@ class BrokerUnavailable(BrokerError, ConnectionError):
 
 
 class EnqueueUncertain(BrokerError, TimeoutError):
-    """The job may or may not be stored (contract: UNCERTAIN). Repeating with the same job id or key is safe.
+    """The job may or may not be stored (contract: UNCERTAIN). Repeat it with the same job id or key.
 
-    ``job_ids`` names the jobs in doubt.
+    That gives one job where the broker notices ids; where ``features.dedup`` is absent, perhaps two, which have one
+    outcome if there is a store, and one run if there is a key. ``job_ids`` names the jobs in doubt.
     """
 
     code = "TC202"

@@ -172,7 +172,15 @@ class Idempotency:
     # ── the worker's side ──
 
     async def take(
-        self, name: str, claim: Claim, *, hold: float, now: float, keep: float, least_fence: int = 1
+        self,
+        name: str,
+        claim: Claim,
+        *,
+        hold: float,
+        now: float,
+        keep: float,
+        least_fence: int = 1,
+        twin: bool = False,
     ) -> Taken:
         """Take the key for a job that is about to start.
 
@@ -182,10 +190,11 @@ class Idempotency:
         :param hold: seconds after which a silent holder counts as gone.
         :param now: seconds since the epoch.
         :param least_fence: above all fences that this job had before, should the record be gone meanwhile.
+        :param twin: the broker may have this job twice, so that its holder is perhaps alive, and waited for.
         """
         for _ in range(TRIES):
             record = await self._store.get(name)
-            taken = _look(record, claim.job, now)
+            taken = _look(record, None if twin else claim.job, now)
             if taken is not None:
                 return taken
             fence = max(decode_claim(record.value).fence + 1 if record else 1, least_fence)
@@ -230,8 +239,8 @@ def _done(claim: Claim, ending: bytes) -> bytes:
     return _encode(msgspec.structs.replace(claim, state="done", ending=msgspec.Raw(ending)))
 
 
-def _look(record: Record | None, job: str, now: float) -> Held | Done | None:
-    """Why the key cannot be taken, or None if it can."""
+def _look(record: Record | None, job: str | None, now: float) -> Held | Done | None:
+    """Why the key cannot be taken, or None if it can. ``job``: whose hold does not count."""
     if record is None:
         return None
     claim = decode_claim(record.value)

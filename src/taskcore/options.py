@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -88,12 +88,13 @@ def _delay(delay: float | None, at: datetime | None) -> float:
         return 0.0 if delay is None else _seconds("delay", delay)
     if delay is not None:
         raise InvalidSetting("both delay and at are given", fix="say either how long or until when")
-    if at.tzinfo is None:
+    if at.utcoffset() is None:
         raise InvalidSetting(
             f"at={at!r} has no time zone, so nobody can say when that is",
             fix='give an aware datetime, such as datetime(2027, 1, 1, 9, tzinfo=ZoneInfo("Europe/Berlin"))',
         )
-    return max((at - datetime.now(at.tzinfo)).total_seconds(), 0.0)
+    # Not now(at.tzinfo): within one zone Python subtracts what clocks show, and those are put forward and back.
+    return max((at - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def _text(name: str, value: str | None) -> str | None:

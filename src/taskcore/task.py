@@ -113,7 +113,7 @@ class Task(Generic[P, R]):
 
         :raises InvalidArguments: the arguments do not fit; nothing was sent (TC302).
         :raises EnqueueRefused: surely not stored: the queue is full, … (TC203).
-        :raises EnqueueUncertain: may or may not be stored; repeating with its id is safe (TC202).
+        :raises EnqueueUncertain: may or may not be stored; repeat it with its id (TC202).
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
         """

@@ -14,7 +14,7 @@ from taskcore import BrokerUnavailable, EnqueueUncertain
 from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing, Refused, Stored, Uncertain
 from taskcore.backends.rabbitmq import names
-from taskcore.backends.rabbitmq.publisher import LARGEST
+from taskcore.backends.rabbitmq.publisher import LARGEST_JOB
 from taskcore.lifecycle import ACK, Bury, Retry
 from taskcore.testing.faults import ChaosProxy
 
@@ -231,8 +231,8 @@ async def test_the_largest_job(node, queue):
         small, large, larger = await backend.publish(
             [
                 Outgoing(queue, "1", b"small"),
-                Outgoing(queue, "2", b"x" * LARGEST),
-                Outgoing(queue, "3", b"x" * (LARGEST + 1)),
+                Outgoing(queue, "2", b"x" * LARGEST_JOB),
+                Outgoing(queue, "3", b"x" * (LARGEST_JOB + 1)),
             ]
         )
         assert (small, large) == (Stored(), Stored())
@@ -241,7 +241,7 @@ async def test_the_largest_job(node, queue):
             found = list(await source.receive(2))
             while len(found) < 2:
                 found += await source.receive(2)
-            assert [len(one.envelope) for one in found] == [5, LARGEST]
+            assert [len(one.envelope) for one in found] == [5, LARGEST_JOB]
             assert not await source.settle([(one, ACK) for one in found])
         await backend.admin.delete(queue)
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import anyio
 import pytest
+from bad_disk import syncs_fail
+from rabbit_play import RabbitPlay
+from redis_play import until
 
+from taskcore import EnqueueUncertain
 from taskcore.backend import Outgoing, Stored, Uncertain
 from taskcore.backends.rabbitmq import RabbitBackend
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import ACK, Bury, Retry
+from taskcore.testing.faults import ChaosProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -178,3 +185,70 @@ async def test_a_node_without_its_data_is_laid_out_anew(running):
             await until_stored(backend, jobs("wiped", 1)[0])
             [delivery] = await take(source, 1)
             await source.settle([(delivery, ACK)])
+
+
+async def test_killed_while_jobs_become_due_and_before_it_has_answered(running, tmp_path):
+    """F06, F19: killed while it moves delayed jobs, and with confirms on their way: none is lost, early, or done twice.
+
+    A sender that is uncertain repeats its job with its id.
+    """
+    play = RabbitPlay(running.url, tmp_path, "timeout=3")  # with queues of the youngest age that we trust
+    async with ChaosProxy("127.0.0.1", running.port) as proxy:
+        through = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?timeout=3"
+        async with play.app("client", through) as client, play.running("worker", lease=30.0):
+            work, bitten = client.tasks["work"], client.tasks["once_bitten"]
+            await (await work.enqueue(0)).result(timeout=20)
+            await client.enqueue_many([work.using(delay=0.5 + number / 200).call(number) for number in range(1, 201)])
+            await client.enqueue_many([bitten.call(number) for number in range(20)])
+            await until(lambda: play.count("start") >= 100, "half of them are due")
+            proxy.down.block()
+            call = work.using(id=f"{play.queue}-uncertain")
+
+            async def enqueue() -> None:
+                with pytest.raises(EnqueueUncertain):
+                    await call.enqueue(201)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(enqueue)
+                await until(lambda: play.count("effect", key=f"{play.queue}/201") == 1, "it is there, unanswered")
+                running.kill()
+            await running.start()
+            await proxy.heal()
+            with anyio.fail_after(30):
+                while True:
+                    try:
+                        await call.enqueue(201)
+                        break
+                    except (BrokerUnavailable, EnqueueUncertain):
+                        await anyio.sleep(0.1)
+            report = await play.judge(duplicates_allowed=10, delta=0.3)
+    assert len(report.stories) == 222
+    assert sum(entry.kind == "start" for entry in report.stories[f"{play.queue}-uncertain"]) == 1
+
+
+async def test_restarted_while_jobs_are_settled(running, tmp_path):
+    """F20: an ordinary restart in the middle of a thousand settlings loses nothing, and repeats what was in hand."""
+    play = RabbitPlay(running.url, tmp_path)
+    async with play.running("worker", concurrency=50, lease=30.0) as app:
+        await app.enqueue_many([app.tasks["work"].call(number) for number in range(1000)])
+        await until(lambda: app.counters["job.succeeded"] >= 200, "some are settled")
+        await running.restart()
+        report = await play.judge(duplicates_allowed=50)
+    assert len(report.stories) == 1000
+
+
+async def test_a_disk_that_cannot_be_synced(running):
+    """F27: while fsync fails nothing is confirmed; started again, the node has everything that was."""
+    async with RabbitBackend(f"{running.url}?timeout=1") as backend:
+        await backend.publish(jobs("unsynced", 5))
+        async with syncs_fail(running.pid):
+            for job in jobs("unsynced", 8)[5:]:
+                with suppress(BrokerUnavailable):
+                    assert isinstance((await backend.publish([job]))[0], Uncertain)
+        running.kill()
+        await running.start()
+        async with backend.consume(["unsynced"], lease=60) as source:
+            found = await take(source, 5, within=30)
+            assert not await source.settle([(delivery, ACK) for delivery in found])
+        assert {job.envelope for job in jobs("unsynced", 5)} <= {delivery.envelope for delivery in found}
+        await until_stored(backend, jobs("unsynced", 9)[8])

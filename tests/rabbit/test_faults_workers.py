@@ -97,12 +97,36 @@ async def test_stopped_while_the_node_is_away(node, tmp_path):
             node.resume()
 
 
-@pytest.mark.parametrize("kind", ["quorum", "classic"])
-async def test_poison_and_its_neighbours(node, tmp_path, kind):
-    """F12: a job that kills its worker with SIGKILL is dead after three starts; nine jobs beside it are done."""
+async def test_a_blocked_loop(node, tmp_path):
+    """F13: a task that blocks the loop beyond lease and heartbeats loses its job, and its worker says so, loudly."""
+    play = RabbitPlay(node.url, tmp_path, "settle=0.1&timeout=3&heartbeat=1")
+    async with play.app("client") as app, play.worker(tmp_path, "blocked") as blocked:
+        await blocked.says("ready")
+        job = await app.tasks["block"].enqueue(4.0)
+        await until(lambda: play.count("start") == 1, "a start")
+        async with play.running("heir"):
+            await job.outcome(timeout=20)
+            await until(lambda: play.count("event", name="job.lost") >= 1, "it learns that its job is lost")
+            await until(lambda: play.count("event", name="loop.blocked") >= 1, "an alarm")
+            await play.judge(duplicates_allowed=1)
+    assert [entry.who for entry in play.merged().entries if entry.kind == "settled"] == ["heir"]
+
+
+#: Ways to die, the status of a process that does, and the kind of queue.
+DEATHS = [
+    ("killed", -signal.SIGKILL, "quorum"),
+    ("killed", -signal.SIGKILL, "classic"),
+    ("left", 1, "quorum"),
+    ("crashed", -signal.SIGSEGV, "quorum"),
+]
+
+
+@pytest.mark.parametrize(("how", "status", "kind"), DEATHS)
+async def test_poison_and_its_neighbours(node, tmp_path, how, status, kind):
+    """F10–F12: a job that kills its worker is dead after three starts, however it does it; nine beside it are done."""
     play = RabbitPlay(node.url, tmp_path, f"settle=0.1&timeout=3&queue_type={kind}")
     async with play.app("client") as app:
-        poison = await app.tasks["kill"].enqueue()
+        poison = await app.tasks["kill"].enqueue(how)
         jobs = await app.enqueue_many([app.tasks["work"].call(number) for number in range(9)])
         for number in range(6):
             async with play.worker(tmp_path, f"w{number}", concurrency=1) as worker:
@@ -111,7 +135,7 @@ async def test_poison_and_its_neighbours(node, tmp_path, kind):
                         await anyio.sleep(0.05)
                 if worker.status is None:
                     break
-                assert worker.status == -signal.SIGKILL
+                assert worker.status == status
                 play.history.record("died", "", who=worker.who)
         async with play.running("healthy"):
             # Besides the poison's own two: whoever had returned, and was not settled yet when the poison killed.

@@ -72,6 +72,7 @@ async def test_the_least_that_works(let_in, recipe, tmp_path):
         jobs = await client.enqueue_many([work.call(1), work.using(delay=0.3).call(2), work.call(0), work.call(-9)])
         assert [await job.result(timeout=10) for job in jobs[:3]] == [1, 2, 0]
         assert (await jobs[3].outcome(timeout=10)).reason == "exhausted"
+        assert (await client.stats("mail")).ready == 0
     async with app_of(urls["reader"], tmp_path) as reader:
         [letter] = [letter async for letter in reader.dead_letters.read("mail")]
         await reader.dead_letters.replay(letter.id)

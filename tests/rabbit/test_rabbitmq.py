@@ -11,7 +11,7 @@ import pytest
 
 from taskcore.backend import Outgoing, Refused, Stored
 from taskcore.backends.rabbitmq import RabbitBackend, names
-from taskcore.backends.rabbitmq.publisher import LARGEST
+from taskcore.backends.rabbitmq.publisher import LARGEST_JOB
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry
 from taskcore.links import amqp
@@ -377,13 +377,13 @@ async def test_given_back_very_often(node, url):
 async def test_as_large_as_it_may_be(url):
     """The largest job that we send is taken by each version; one byte more is refused by us, and harms nobody."""
     async with RabbitBackend(url) as backend:
-        for size, answer in ((LARGEST, Stored), (LARGEST + 1, Refused)):
+        for size, answer in ((LARGEST_JOB, Stored), (LARGEST_JOB + 1, Refused)):
             [told] = await backend.publish([Outgoing("large", str(size), b"x" * size)])
             assert isinstance(told, answer)
         async with backend.consume(["large"], lease=60) as source:
             with anyio.fail_after(20):
                 [found] = await source.receive(1)
-            assert len(found.envelope) == LARGEST
+            assert len(found.envelope) == LARGEST_JOB
             await source.settle([(found, ACK)])
 
 

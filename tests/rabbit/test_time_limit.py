@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from rabbit_play import RabbitPlay
 from real import serving
 
 from taskcore.backend import Outgoing
@@ -44,6 +45,16 @@ async def test_a_job_over_the_time_limit_is_lost_and_comes_again(strict):
             assert (found[0].envelope, found[0].redeliveries) == (b"slow", 1)
             assert [delivery is held for delivery in await source.settle([(held, ACK)])] == [True]
             assert not await source.settle([(found[0], ACK)])
+
+
+async def test_a_delay_longer_than_every_limit(strict, tmp_path):
+    """F60: a job that is due long after leases and the broker's time limit have passed starts then, and once."""
+    play = RabbitPlay(strict.url, tmp_path, "settle=0.1&consumer_timeout=0")
+    async with play.running("worker", lease=0.5) as app:
+        job = await app.tasks["work"].using(delay=4.0).enqueue(1)
+        assert await job.result(timeout=15) == 1
+        report = await play.judge(delta=0.3)
+    assert sum(entry.kind == "start" for entry in report.stories[job.id]) == 1
 
 
 async def test_what_the_server_says_about_itself(strict):

@@ -8,6 +8,7 @@ report = await play.judge()                                 what is left, asked 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -32,6 +33,14 @@ from taskcore.testing.judging import History, RecordingBackend, Report, collect,
 SCRIPT = Path(__file__).with_name("redis_worker.py")
 QUICK = "?timeout=400ms&connect_timeout=400ms"  #: so that faults are noticed soon
 ATTEMPTS, CRASHES = 3, 3
+
+
+#: Ways in which a function takes its process with it; what the system does to who takes too much memory is the first.
+DEADLY: dict[str, Callable[[], object]] = {
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "left": lambda: os._exit(1),
+    "crashed": lambda: ctypes.string_at(0),
+}
 
 
 def declare(app: App, history: History, queue: str, who: str) -> None:
@@ -68,9 +77,9 @@ def declare(app: App, history: History, queue: str, who: str) -> None:
                 time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
 
     @app.task(name="kill", **options)
-    async def kill() -> None:
+    async def kill(how: str = "killed") -> None:
         with history.run(current(), who=who):
-            os.kill(os.getpid(), signal.SIGKILL)
+            DEADLY[how]()
 
 
 class Play:

@@ -86,9 +86,9 @@ def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
     return method_frame(channel, struct.pack(">HHQB", 60, 80, tag, multiple))
 
 
-def reject(channel: int, tag: int) -> bytes:
-    """The delivery goes back to its queue, and counts as one that came to nothing."""
-    return method_frame(channel, struct.pack(">HHQB", 60, 90, tag, 1))
+def reject(channel: int, tag: int, *, back: bool) -> bytes:
+    """The delivery goes back to its queue, and counts as one that came to nothing; or to where the dead go."""
+    return method_frame(channel, struct.pack(">HHQB", 60, 90, tag, back))
 
 
 def nack(channel: int, tag: int, *, multiple: bool) -> bytes:

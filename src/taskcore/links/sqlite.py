@@ -154,6 +154,8 @@ def sqlite_unavailable(error: BaseException, address: SqliteAddress) -> BrokerUn
         fix = f"some transaction holds the file for longer than {address.patience:g} s; find it and keep it short"
     elif kind == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC:
         fix = "make room on the disk (or raise max_page_count); the next call tries again"
+    elif kind == sqlite3.SQLITE_IOERR:
+        fix = "the disk has failed: see the system's log before you trust it; the next call tries again"
     elif kind == sqlite3.SQLITE_READONLY:
         fix = "this process has to be allowed to write the file and its folder"
     elif kind == sqlite3.SQLITE_CANTOPEN:

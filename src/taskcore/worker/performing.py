@@ -84,6 +84,7 @@ class Performer:
         self._executors = executors
         self._deadlines = deadlines
         self._counts_redeliveries = features.redeliveries != "absent"
+        self._may_be_twins = features.dedup == "absent"
         self._always_look = features.remove == "absent" and store is not None
         self._lease = lease
         self._clock = clock
@@ -192,6 +193,7 @@ class Performer:
             now=self._clock(),
             keep=task.options.key_window,
             least_fence=_fence(job),
+            twin=self._may_be_twins and not job.delivery.redeliveries,
         )
         if isinstance(taken, Done):
             first = _already(taken.ending)

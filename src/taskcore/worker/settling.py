@@ -176,7 +176,11 @@ class Settler:
                 _keep_to(conclusion, answer)
             else:
                 self._events.emit("key.lost", **conclusion.job.facts)
-                if isinstance(conclusion.verdict, Ack) or isinstance(conclusion.outcome, Unencodable):
+                if (
+                    isinstance(conclusion.verdict, Ack)
+                    or isinstance(conclusion.outcome, Unencodable)
+                    or _runs_elsewhere(conclusion, answer)
+                ):
                     conclusion.verdict = Retry(1.0, conclusion.job.delivery.trail)
                     conclusion.ending = None
 
@@ -325,6 +329,18 @@ def _is_ours(conclusion: Conclusion, conflict: Conflict) -> bool:
         return False
     standing = decode_claim(conflict.current.value)
     return standing.job == hold.claim.job and standing.fence == hold.claim.fence
+
+
+def _runs_elsewhere(conclusion: Conclusion, conflict: Conflict) -> bool:
+    """Another start of this very job has its key, and what comes of that one is how the job ends.
+
+    A broker that keeps no ids has a job twice when its enqueue was repeated.
+    """
+    hold = conclusion.job.hold
+    if conclusion.ending is None or conflict.current is None or hold is None:
+        return False
+    standing = decode_claim(conflict.current.value)
+    return standing.job == hold.claim.job and standing.state != "sent"
 
 
 def _keep_to(conclusion: Conclusion, conflict: Conflict) -> None:

@@ -40,12 +40,32 @@ class RabbitAdmin:
     async def stats(self, queue: str) -> QueueStats:
         """How many jobs are ready and dead; held ones are those of this connection, scheduled ones cannot be seen.
 
-        Dead letters that somebody looks through in this moment are not counted.
+        Dead letters that somebody looks through in this moment are not counted, nor those of a queue whose node has
+        just started.
+
+        :raises BrokerUnavailable: nobody knows how many are ready, because the queue has no leader.
         """
-        office = self._parts().office
-        ready, dead = await office.count(names.jobs(queue)), await office.count(names.dead_letters(queue))
-        held = sum(source.held.get(queue, 0) for source in self._sources())
-        return QueueStats(ready=ready or 0, leased=held, scheduled=0, dead=dead or 0)
+        while True:
+            before = self._held(queue)
+            ready = await self._ready(queue)
+            for source in tuple(self._sources()) if not ready else ():
+                await source.hear(queue)
+            held = self._held(queue)
+            if ready or held or not before:  # else one that was held is perhaps ready again
+                break
+        dead = await self._parts().office.count(names.dead_letters(queue))
+        return QueueStats(ready=ready, leased=held, scheduled=0, dead=dead or 0)
+
+    async def _ready(self, queue: str) -> int:
+        """How many jobs are ready; that there are none is asked for twice."""
+        office, name = self._parts().office, names.jobs(queue)
+        counted = await office.count(name)
+        if counted is None or counted:
+            return counted or 0
+        return 0 if await office.is_empty(name) else await office.count(name) or 1
+
+    def _held(self, queue: str) -> int:
+        return sum(source.held.get(queue, 0) for source in self._sources())
 
     async def purge(self, queue: str) -> int:
         """Forget all ready jobs; scheduled ones, and what was pushed to other connections, cannot be reached.

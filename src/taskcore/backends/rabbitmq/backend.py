@@ -16,6 +16,7 @@ from taskcore.backends.rabbitmq import names, options
 from taskcore.backends.rabbitmq.admin import RabbitAdmin
 from taskcore.backends.rabbitmq.diagnosis import diagnose
 from taskcore.backends.rabbitmq.parts import Parts
+from taskcore.backends.rabbitmq.publisher import LARGEST_JOB
 from taskcore.backends.rabbitmq.source import RabbitSource
 from taskcore.diagnosis import Diagnosis
 from taskcore.errors import BrokerUnavailable
@@ -104,12 +105,11 @@ class RabbitBackend:
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """Store the jobs; one answer for each. The first jobs of a new queue wait until it is old enough."""
-        if all(job.delay <= names.FAR for job in batch):
-            return await self._opened().sender.send([self._opened().sender.parcel(job) for job in batch])
-        near = [job for job in batch if job.delay <= names.FAR]
-        answers = iter(await self._opened().sender.send([self._opened().sender.parcel(job) for job in near]))
-        far = Refused(f"a delay of more than {names.FAR / 86_400:,.0f} days is too long for this broker")
-        return [next(answers) if job.delay <= names.FAR else far for job in batch]
+        sender = self._opened().sender
+        refusals = [_refusal(job) for job in batch]
+        fine = [job for job, refusal in zip(batch, refusals, strict=True) if refusal is None]
+        answers = iter(await sender.send([sender.parcel(job) for job in fine]))
+        return [next(answers) if refusal is None else refusal for refusal in refusals]
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[RabbitSource]:
         """A source on these queues, earlier queues first."""
@@ -159,3 +159,13 @@ class RabbitBackend:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if parts is not None:
                 await parts.close()
+
+
+def _refusal(job: Outgoing) -> Refused | None:
+    """Why a job cannot be sent, whatever the server says; None if it can."""
+    if job.delay > names.FAR:
+        return Refused(f"a delay of more than {names.FAR / 86_400:,.0f} days is too long for this broker")
+    size = len(job.envelope) + len(job.trail)
+    if size > LARGEST_JOB:
+        return Refused(f"{size:,} bytes are more than the broker takes, whose limit is {LARGEST_JOB:,} for a job")
+    return None

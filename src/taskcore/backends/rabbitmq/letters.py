@@ -101,6 +101,8 @@ def letter_of(sheet: Sheet, queue: str) -> Letter:
     died = properties.headers.get(DIED)
     if reason:
         text = reason.decode(errors="replace")
+    elif died == b"rejected":
+        text = "too large to be copied with its story, so that the broker has put it here as it is"
     elif died == b"delivery_limit":
         text = "delivery limit: handed out again and again, and never settled"
     else:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ChannelNotFoundEntity
 
 from taskcore.links.rabbitmq import Link, whole
 from taskcore.links.rabbitmq_wire import Hearer, Lane, Wire
@@ -104,6 +104,30 @@ class Office:
             return int(declared.message_count or 0)
 
         return await self.ask(f"looking at queue {queue}", question)
+
+    async def is_empty(self, queue: str) -> bool:
+        """Whether a queue has no ready message, as its leader says, who is waited for.
+
+        ``count`` is 0 also for a quorum queue whose leader is away, or has not recovered yet. The only question that
+        its leader has to answer is for a message; one that is there after all is given back at once, and counts as
+        handed out.
+
+        :raises BrokerUnavailable: it has no leader, and none came in time.
+        """
+
+        async def question(channel: Any) -> bool:
+            try:
+                found = await channel.basic_get(queue)
+            except ChannelNotFoundEntity:
+                return True
+            except ChannelAccessRefused:  # whoever may not read has to believe the count
+                return True
+            if found.delivery_tag is None:
+                return True
+            await channel.basic_reject(found.delivery_tag, requeue=True)
+            return False
+
+        return await self.ask(f"looking whether queue {queue} is empty", question)
 
     async def lane(self, hearer: Hearer) -> Lane:
         """A channel of its own, for looking through a queue."""

@@ -22,10 +22,11 @@ from taskcore.links import amqp
 from taskcore.links.rabbitmq import Link, whole
 from taskcore.links.rabbitmq_wire import Lane
 
-__all__ = ["LARGEST", "NOWHERE", "Publisher", "unavailable"]
+__all__ = ["LARGEST", "LARGEST_JOB", "NOWHERE", "Publisher", "unavailable"]
 
 AT_ONCE = 1 << 20  #: bytes written before we look whether the server keeps up
 LARGEST = 16 * 1024 * 1024 - 4096  #: bytes: from version 4 on the server closes the channel above it
+LARGEST_JOB = 15 * 1024 * 1024  #: bytes of a job that is sent: the rest is for its trail, in retries and letters
 PLACES = 4096  #: exchanges and keys whose first frame is kept packed
 
 REFUSED = Refused("the broker refused it: its queue is full, or has no leader at the moment")

@@ -7,7 +7,8 @@ process wakes up, its own clock and its dead channel both tell it that the job i
 
 Settling. A copy of the job (retry, dead letter, giving back) is written and confirmed first, then the job itself is
 acknowledged, and the answer comes when the broker has heard that. Acknowledgements have no reply of their own; what
-follows them on the channel and is answered proves that they were heard.
+follows them on the channel and is answered proves that they were heard. What is too large to be copied, because others
+have sent it, is rejected instead: the broker itself moves it to the dead letters, or back.
 
     rabbitmq.retry.copied      the retry is stored, the job it is a copy of is still held
     rabbitmq.bury.written      likewise the dead letter
@@ -26,7 +27,7 @@ from taskcore.backend import Delivery, Outgoing, Stored
 from taskcore.backends.rabbitmq import names
 from taskcore.backends.rabbitmq.messages import Parcel, parcel_of, stamp
 from taskcore.backends.rabbitmq.office import Line
-from taskcore.backends.rabbitmq.publisher import unavailable
+from taskcore.backends.rabbitmq.publisher import LARGEST, unavailable
 from taskcore.backends.rabbitmq.sender import Sender
 from taskcore.backends.rabbitmq.stream import MOST, Held, Stream
 from taskcore.errors import BrokerUnavailable
@@ -78,8 +79,17 @@ class RabbitSource:
 
     @property
     def held(self) -> dict[str, int]:
-        """How many jobs of each queue are held, by this source."""
-        return {stream.queue: len(stream.unsettled) - len(stream.come) for stream in self._streams}
+        """How many jobs of each queue are held, by this source: handed out, or sent to us to be handed out."""
+        return {stream.queue: len(stream.unsettled) for stream in self._streams}
+
+    async def hear(self, queue: str) -> None:
+        """Come back when what the server has sent us so far is here."""
+        within = self._link.address.timeout
+        with self._link.errors("looking at what is held"):
+            for stream in self._streams:
+                lane = stream.lane
+                if stream.queue == queue and lane is not None and not lane.is_closed:
+                    await lane.sync(within, stream.prefetch)
 
     # ── receiving ──
 
@@ -309,7 +319,9 @@ class RabbitSource:
         kinds: set[type[Verdict]] = set()
         for held, delivery, verdict in mine:
             parcel = self._copy_of(held, delivery, verdict)
-            if parcel is not None:
+            if parcel is not None and len(parcel.body) > LARGEST:
+                self._leave_whole(held, verdict, len(parcel.body))
+            elif parcel is not None:
                 parcels.append((held, parcel))
                 kinds.add(type(verdict))
         if not parcels:
@@ -322,6 +334,20 @@ class RabbitSource:
             if kind in kinds:
                 point(name)
         return unavailable(answers)
+
+    def _leave_whole(self, held: Held, verdict: Verdict, size: int) -> None:
+        """No copy can be made of what is as large as this, so that it can only go as it is, without its story."""
+        if isinstance(verdict, Release):
+            held.way = Held.BACK
+            return
+        log.error(
+            "queue %s: job %s has %s bytes with its story, too large to be copied; the broker moves it to the dead "
+            "letters as it is",
+            held.stream.queue,
+            held.id or "?",
+            f"{size:,}",
+        )
+        held.way = Held.DEAD
 
     def _copy_of(self, held: Held, delivery: Delivery, verdict: Verdict) -> Parcel | None:
         """What a verdict leaves behind."""
@@ -344,19 +370,18 @@ class RabbitSource:
 
     async def _end(self, ended: Sequence[Held], within: float) -> None:
         """Acknowledge, and come back when the broker has heard it."""
-        by_stream: dict[Stream, list[int]] = {}
+        by_stream: dict[Stream, list[Held]] = {}
         for held in ended:
-            by_stream.setdefault(held.stream, []).append(held.tag)
+            by_stream.setdefault(held.stream, []).append(held)
         with self._link.errors("acknowledging"):
             waiting = []
-            for stream, tags in by_stream.items():
+            for stream, its in by_stream.items():
                 await stream.may_end.wait()
                 lane = stream.lane
                 if lane is not None:
-                    frames = stream.end(tags)
-                    for held in ended:
-                        if held.stream is stream:
-                            held.state = Held.OVER
+                    frames = stream.end(its)
+                    for held in its:
+                        held.state = Held.OVER
                     lane.write(frames)
                     waiting.append(lane.sync(within, stream.prefetch))
             for heard in waiting:

@@ -31,11 +31,13 @@ class Held:
     """A delivery that was handed out: the receipt. It is worth something as long as its lane is open.
 
     ``state``: held, settling (its verdict is being carried out), or over.
+    ``way``: how it leaves us when it is settled: done, or as it is, back to its queue or to the dead letters.
     """
 
-    __slots__ = ("expires", "id", "message_id", "redeliveries", "state", "stream", "tag", "turn")
+    __slots__ = ("expires", "id", "message_id", "redeliveries", "state", "stream", "tag", "turn", "way")
 
     HELD, SETTLING, OVER = range(3)
+    DONE, BACK, DEAD = range(3)
 
     def __init__(self, stream: Stream, tag: int, redeliveries: int, message_id: bytes, job_id: str) -> None:
         self.stream = stream
@@ -46,6 +48,7 @@ class Held:
         self.id = job_id
         self.expires = 0.0
         self.state = Held.HELD
+        self.way = Held.DONE
 
     @property
     def is_alive(self) -> bool:
@@ -157,17 +160,25 @@ class Stream:
 
     # ── settling ──
 
-    def end(self, tags: Iterable[int]) -> bytes:
+    def end(self, ended: Iterable[Held]) -> bytes:
         """The frames that end these deliveries: one for all up to the first that stays, one for each behind it."""
         if self.lane is None:
             return b""
-        number, done = self.lane.number, set(tags)
+        number, done = self.lane.number, set[int]()
+        frames: list[bytes] = []
+        for held in ended:
+            if held.way == Held.DONE:
+                done.add(held.tag)
+            else:
+                self.unsettled.pop(held.tag, None)
+                frames.append(amqp.reject(number, held.tag, back=held.way == Held.BACK))
         first: list[int] = []
         for tag in self.unsettled:
             if tag not in done:
                 break
             first.append(tag)
-        frames = [amqp.ack(number, first[-1], multiple=len(first) > 1)] if first else []
+        if first:
+            frames.append(amqp.ack(number, first[-1], multiple=len(first) > 1))
         frames += [amqp.ack(number, tag, multiple=False) for tag in sorted(done.difference(first))]
         for tag in done:
             self.unsettled.pop(tag, None)
@@ -177,7 +188,7 @@ class Stream:
         """A lease ran out: the broker may hand the job out again, and counts it."""
         self.unsettled.pop(held.tag, None)
         if held.is_alive and self.lane is not None:
-            self.lane.write(amqp.reject(self.lane.number, held.tag))
+            self.lane.write(amqp.reject(self.lane.number, held.tag, back=True))
 
     def lose(self, turn: int) -> None:
         """The channel of this turn is closed: whatever came through it is somebody else's."""
