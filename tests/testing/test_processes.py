@@ -78,8 +78,7 @@ async def test_patience(tmp_path):
     """Waiting has a limit, and the error has the child's output; so has an error of the test."""
     with pytest.raises(TimeoutError, match=r"did \d"):
         async with WorkerProcess(SCRIPT, 9_999, folder=tmp_path) as worker:
-            await worker.says("did 1")
-            await worker.wait(within=0.1)
+            await _wait_when_working(worker)
     with pytest.raises(RuntimeError, match="ended without saying 'bye'"):
         async with WorkerProcess(SCRIPT, 1, folder=tmp_path, who="w2") as worker:
             await worker.says("bye")
@@ -117,6 +116,11 @@ async def test_nothing_is_left_of_a_killed_test(tmp_path):
     with anyio.fail_after(5):
         while _is_alive(child):  # noqa: ASYNC110 - another process has no event
             await anyio.sleep(0.02)
+
+
+async def _wait_when_working(worker: WorkerProcess) -> None:
+    await worker.says("did 1")
+    await worker.wait(within=0.1)
 
 
 async def _fail_when_ready(worker: WorkerProcess) -> None:
