@@ -1,6 +1,9 @@
-"""A real node for each module of tests, and a stage on it."""
+"""A real node for all modules of tests that only use queues of their own, and a stage on it."""
 
 from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 from real import serving, versions
@@ -25,10 +28,21 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("node", **arguments, indirect=True, scope="module")
 
 
+@pytest.fixture(scope="session")
+def shared_nodes():
+    """By version, nodes that run until the end: to start one takes longer than most modules of tests."""
+    with ExitStack() as exits:
+        yield cache(lambda version: exits.enter_context(serving(RabbitServer, version)))
+
+
 @pytest.fixture(scope="module")
-def node(request):
-    """A running node, for the tests of one module; of a version, if the module says so."""
-    with serving(RabbitServer, getattr(request, "param", "")) as server:
+def node(request, shared_nodes):
+    """A running node, of a version if the module says so; of its own if it says ``MISTREATS``."""
+    version = getattr(request, "param", "")
+    if not getattr(request.module, "MISTREATS", False):
+        yield shared_nodes(version)
+        return
+    with serving(RabbitServer, version) as server:
         yield server
 
 

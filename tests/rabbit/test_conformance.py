@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+
 import anyio
+import msgspec
 import pytest
 
-from taskcore.testing.conformance import CLAUSES, NOT_PROMISED, all_checks, play
+from taskcore.testing.conformance import CLAUSES, NOT_PROMISED, Finding, all_checks, play
 from taskcore.testing.conformance.runner import Stalls
 
 AT_ONCE = 12  #: checks that play side by side
@@ -65,15 +68,30 @@ def certify(make_stage, options, checks):
 
 
 @pytest.fixture(scope="module")
-def quorum(make_stage):
-    """What the suite says about quorum queues."""
-    return certify(make_stage, "settle=0.1", all_checks())
+def certified(make_stage, tmp_path_factory, testrun_uid):
+    """What comes of the whole suite; played once, also if several processes share these tests."""
+
+    def find(options):
+        path = tmp_path_factory.getbasetemp().parent / f"rabbit-conformance-{options}-{testrun_uid}"
+        with path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not path.stat().st_size:
+                path.write_bytes(msgspec.json.encode(certify(make_stage, options, all_checks())))
+            return msgspec.json.decode(path.read_bytes(), type=tuple[dict[str, Finding], list[str]])
+
+    return find
 
 
 @pytest.fixture(scope="module")
-def classic(make_stage):
+def quorum(certified):
+    """What the suite says about quorum queues."""
+    return certified("settle=0.1")
+
+
+@pytest.fixture(scope="module")
+def classic(certified):
     """What the suite says about classic queues."""
-    return certify(make_stage, "settle=0.1&queue_type=classic", all_checks())
+    return certified("settle=0.1&queue_type=classic")
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)

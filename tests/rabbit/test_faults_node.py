@@ -18,6 +18,7 @@ from taskcore.lifecycle import ACK, Bury, Retry
 from taskcore.testing.faults import ChaosProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+MISTREATS = True  # the node
 
 #: Not the killed node: now and then 4.0.5 forwards what was becoming due when it died only after three minutes.
 ON_NEWER = {
@@ -123,6 +124,16 @@ async def test_a_frozen_node_holds_nobody_up(running):
                 await backend.admin.stats("frozen")
         running.resume()
         await until_stored(backend, jobs("frozen", 1)[0])
+
+
+async def test_a_frozen_node_and_a_job_that_is_half_sent(running):
+    """More than fits between us and a node that hangs: who closes then does not wait for it to be taken (F21, C22)."""
+    large = [Outgoing("frozen", f"large-{number}", b"x" * 12_000_000) for number in range(2)]
+    with anyio.fail_after(15):
+        async with RabbitBackend(f"{running.url}?settle=0.1&timeout=1.5") as backend:
+            await backend.publish(jobs("frozen", 1))
+            running.pause()
+            assert all(isinstance(answer, Uncertain) for answer in await backend.publish(large))
 
 
 async def test_an_alarm_blocks_senders_only(running):

@@ -14,6 +14,7 @@ from taskcore.links.rabbitmq import Link, parse
 from taskcore.testing.faults import ChaosProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+MISTREATS = True  # the node
 
 
 async def insist(backend, queue, *, patience, within=20.0):

@@ -129,12 +129,15 @@ class Wire:
     async def close(self) -> None:
         """Say goodbye if the server listens, and be gone in any case."""
         self._lose("we closed it")
+        # The library waits until all is sent, also when it is cancelled; only a transport that is cut ends that.
+        patience = asyncio.get_running_loop().call_later(GOODBYE, self._writer.transport.abort)
         try:
-            async with asyncio.timeout(GOODBYE):
+            async with asyncio.timeout(2 * GOODBYE):
                 await self._connection.close()
         except (TimeoutError, OSError, aiormq.AMQPError) as error:
             log.debug("closing a connection to RabbitMQ politely failed: %r", error)
         finally:
+            patience.cancel()
             self._writer.transport.abort()
             for task in self._tasks:
                 task.cancel()
