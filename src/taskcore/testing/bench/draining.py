@@ -13,6 +13,7 @@ from taskcore.testing.bench.tally import Tally, payload
 __all__ = ["backlog", "draining", "retry_storm"]
 
 PATIENCE = 120.0  #: seconds that a drain may take
+UNDER_WAY = 4  #: how much faster than with the pilot's few jobs a drain may be, so that it still lasts for about a second
 
 
 class Drained:
@@ -56,7 +57,7 @@ async def draining(ground: Ground) -> list[Figure]:
     figures = []
     numbers = (1,) if ground.is_local else ground.size.processes
     pilot = await drain(ground, PILOT)
-    jobs = max(min(int(pilot.rate * ground.size.seconds * 2), MOST) // 100, 5) * 100
+    jobs = max(min(int(pilot.rate * ground.size.seconds * UNDER_WAY), MOST) // 100, 5) * 100
     for number in numbers:
         runs = [await drain(ground, jobs, processes=number) for _ in range(ground.size.rounds)]
         name = f"{number} process{'es' if number > 1 else ''}"
