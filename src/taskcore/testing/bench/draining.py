@@ -13,7 +13,7 @@ from taskcore.testing.bench.tally import Tally, payload
 __all__ = ["backlog", "draining", "retry_storm"]
 
 PATIENCE = 120.0  #: seconds that a drain may take
-UNDER_WAY = 4  #: how much faster than with the pilot's few jobs a drain may be, so that it still lasts for about a second
+UNDER_WAY = 4  #: times as fast as with the pilot's few jobs a drain may be, and last for half a second still
 
 
 class Drained:
