@@ -102,10 +102,22 @@ async def test_a_failed_batch_fails_its_own_items_only():
     assert len(failed) + len(succeeded) == 6
 
 
-async def test_cancelling_a_lone_item_cancels_its_commit():
-    """Who is alone gets away at once when he is cancelled, and those who come after him are served."""
+async def test_a_lone_item_is_committed_whoever_is_cancelled():
+    """What is under way when its only caller is cancelled comes to its end."""
     recorder = Recorder()
     group_commit = GroupCommit(recorder.commit, limit=100)
+
+    with anyio.move_on_after(0.001):
+        await group_commit.submit(1)
+
+    assert await group_commit.submit(2) == 20
+    assert recorder.batches == [[1], [2]]
+
+
+async def test_cancelling_a_lone_item_in_place_cancels_its_commit():
+    """In place, who is alone gets away at once when he is cancelled, and those who come after him are served."""
+    recorder = Recorder(0.1)
+    group_commit = GroupCommit(recorder.commit, limit=100, in_place=True)
 
     with anyio.move_on_after(0.001) as scope:
         await group_commit.submit(1)

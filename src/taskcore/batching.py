@@ -28,16 +28,19 @@ class GroupCommit(Generic[T, R]):
     """Turns many single submissions into few batches, without a task of its own.
 
     The first caller leads: it commits a batch for everybody who is there, then hands the lead to the first of those who
-    came meanwhile. A lone item is committed by its caller, and cancelled with him. A batch that has several callers is
-    committed apart, because it is not the leader's alone.
+    came meanwhile. Batches are committed apart, because they are not the leader's alone.
 
     :param commit: stores a batch and answers each item, in order; has to end by itself.
     :param limit: how many items a batch may have.
+    :param in_place: a lone item is committed by its caller, which is cheaper, and cancelled with him.
     """
 
-    def __init__(self, commit: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int) -> None:
+    def __init__(
+        self, commit: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int, in_place: bool = False
+    ) -> None:
         self._commit = commit
         self._limit = limit
+        self._in_place = in_place
         self._waiting: deque[_Entry[T, R]] = deque()
         self._led = False
         self._apart = Apart()
@@ -76,7 +79,7 @@ class GroupCommit(Generic[T, R]):
         """Commit one batch; this caller's entry is the first of it."""
         self._led = True
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
-        if len(batch) == 1:
+        if self._in_place and len(batch) == 1:
             await self._carry(batch)
         else:
             await self._apart.run(lambda: self._carry(batch))

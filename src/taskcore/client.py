@@ -82,7 +82,7 @@ class Client:
         self._limit = TimeLimit(timeout)
         self._payload_limit = payload_limit
         self._source = source
-        self._batches = GroupCommit(self._publish, limit=BATCH)
+        self._batches = GroupCommit(self._publish, limit=BATCH, in_place=True)
 
     # ── sending ──
 
