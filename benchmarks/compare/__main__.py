@@ -20,7 +20,6 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,7 +86,7 @@ def main() -> int:
     quiet_logs()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers and workers are ended, as after Ctrl-C
     try:
-        anyio.run(measure, options, folder, docs, backend_options={"use_uvloop": True} if find_spec("uvloop") else {})
+        anyio.run(measure, options, folder, docs)  # on asyncio, as the senders of all others
     except LookupError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
@@ -162,7 +161,8 @@ def _know_servers() -> None:
 OURS = (
     "Its defaults: 100 jobs at once, lease 60 s ({lease:g} s where workers are killed), acknowledged after the run, "
     "every task async. RabbitMQ: quorum queues, where the queues of the others are classic ones, as is their default. "
-    "Event loop: {loop}. at least once: acknowledged after the run."
+    "Event loop of its workers: {loop}; of its sender, as of everybody's: asyncio. "
+    "at least once: acknowledged after the run."
 )
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import shlex
 import sys
 import time
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import anyio
@@ -64,8 +63,7 @@ def command(
         scenarios = chosen([name.strip() for part in only for name in part.split(",") if name.strip()], backlog=backlog)
     except LookupError as error:
         raise click.BadParameter(str(error), param_hint="--only") from None
-    options = {"use_uvloop": True} if find_spec("uvloop") else {}
-    records = anyio.run(partial(_run, _grounds(urls, size, store), scenarios, as_json), backend_options=options)
+    records = anyio.run(partial(_run, _grounds(urls, size, store), scenarios, as_json))
     return Exit.FAILED if any(_is_bad(record) for record in records) else Exit.DONE
 
 

@@ -22,7 +22,7 @@ LIBRARIES = ("anyio", "msgspec", "redis", "hiredis", "nats-py", "aiormq", "psyco
 
 
 def loop_name() -> str:
-    """The event loop that all our processes use: uvloop where it is installed."""
+    """The event loop of our worker processes: uvloop where it is installed. Whoever sends is on asyncio's."""
     return "uvloop" if find_spec("uvloop") else "asyncio"
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 import anyio
 import anyio.abc
@@ -50,7 +52,7 @@ async def work(spec: Spec) -> None:
     app = make_app(spec.url, spec.store, spec.queue, tally=tally, ledger=ledger, lease=spec.lease)
     async with app, anyio.create_task_group() as group:
         if spec.counts:
-            group.start_soon(_pulse, tally, Path(spec.report).with_suffix(".count"))
+            Thread(target=_pulse, args=(tally, Path(spec.report).with_suffix(".count")), daemon=True).start()
 
         async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
             await app.run_worker(grace=2.0, task_status=task_status)
@@ -61,11 +63,11 @@ async def work(spec: Spec) -> None:
     tally.write(spec.report)
 
 
-async def _pulse(tally: Tally, path: Path) -> None:
-    """Tell the parent how many; when nothing changes, nothing is written."""
+def _pulse(tally: Tally, path: Path) -> None:
+    """Tell the parent how many; when nothing changes, nothing is written. A thread, because a disk takes its time."""
     told = -1
     while True:
         if len(tally.numbers) != told:
             told = len(tally.numbers)
             tally.pulse(path)
-        await anyio.sleep(EVERY)
+        time.sleep(EVERY)
