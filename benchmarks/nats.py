@@ -32,7 +32,7 @@ import nats
 from nats.aio.client import Client
 
 from taskcore import App
-from taskcore.testing.faults import NatsServer
+from taskcore.faults import NatsServer
 
 PAYLOAD = "x" * 150  # an envelope of about 200 bytes and more
 IN_FLIGHT = 1000

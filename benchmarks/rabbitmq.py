@@ -31,8 +31,8 @@ from aiormq.abc import ChannelFrame
 from pamqp import commands
 
 from taskcore import App
-from taskcore.testing.bench.proc import cpu_of
-from taskcore.testing.faults import RabbitServer
+from taskcore.bench.proc import cpu_of
+from taskcore.faults import RabbitServer
 
 PAYLOAD = "x" * 60  #: with it an envelope has about 200 bytes
 QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000, "x-overflow": "reject-publish"}

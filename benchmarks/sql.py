@@ -30,8 +30,8 @@ import anyio
 import psycopg
 
 from taskcore.adapters import open_store
+from taskcore.faults import PostgresServer, ServerMissing
 from taskcore.store import ANY, Conflict, Store, Write
-from taskcore.testing.faults import PostgresServer, ServerMissing
 
 VALUE = b"x" * 200
 BATCH, CALLERS, SINGLES = 100, 100, 300

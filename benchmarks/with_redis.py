@@ -28,7 +28,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from taskcore import App
-from taskcore.testing.faults import RedisServer
+from taskcore.faults import RedisServer
 
 PAYLOAD = "x" * 200
 QUEUE = "bench"

@@ -16,8 +16,8 @@ from taskcore.backends.memory import FEATURES as MEMORY
 from taskcore.backends.nats.backend import FEATURES as NATS
 from taskcore.backends.rabbitmq.backend import CLASSIC, QUORUM
 from taskcore.backends.redis.backend import FEATURES as REDIS
-from taskcore.points import POINTS
-from taskcore.testing.conformance import CLAUSES, NOT_PROMISED, all_checks
+from taskcore.conformance import CLAUSES, NOT_PROMISED, all_checks
+from taskcore.toolkit.failpoints import POINTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "contract.md"
 PART = re.compile(r"(<!-- (?P<part>[a-z]+) -->\n).*?(<!-- end of (?P=part) -->)", re.DOTALL)

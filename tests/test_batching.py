@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from taskcore.batching import Collector, GroupCommit
+from taskcore.toolkit.batching import Collector, GroupCommit
 
 pytestmark = pytest.mark.anyio
 

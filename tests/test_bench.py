@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import taskcore
-from taskcore.testing.bench import (
+from taskcore.bench import (
     BROKERS,
     QUICK,
     SCENARIOS,
@@ -37,12 +37,12 @@ from taskcore.testing.bench import (
     show,
     table_of,
 )
-from taskcore.testing.bench import brokers as brokers_module
-from taskcore.testing.bench.figures import percentile
-from taskcore.testing.bench.latency import arrive
-from taskcore.testing.bench.ledger import Ledger, account
-from taskcore.testing.bench.proc import cpu_of, folder_size, has_proc, memory_of
-from taskcore.testing.bench.tally import Tally, number_of, payload
+from taskcore.bench import brokers as brokers_module
+from taskcore.bench.figures import percentile
+from taskcore.bench.latency import arrive
+from taskcore.bench.ledger import Ledger, account
+from taskcore.bench.proc import cpu_of, folder_size, has_proc, memory_of
+from taskcore.bench.tally import Tally, number_of, payload
 
 TINY = msgspec.structs.replace(
     QUICK, seconds=0.01, arrivals=((500.0, 0.1),), scheduled=20, idle=0.1, payloads=(100,), backlog=0
@@ -137,7 +137,7 @@ def test_a_ledger_is_shared_and_survives_a_killed_writer(tmp_path):
     """What was signed before SIGKILL is there."""
     program = """
 import os, signal, sys
-from taskcore.testing.bench.ledger import Ledger
+from taskcore.bench.ledger import Ledger
 ledger = Ledger(sys.argv[1])
 for number in range(100):
     ledger.write("end", number)
@@ -458,9 +458,9 @@ def test_the_command_refuses(tmp_path, arguments, code, says):
 def test_a_failed_scenario_is_an_exit_code(tmp_path):
     """A script learns that something was lost or did not work."""
     (tmp_path / "sitecustomize.py").write_text(
-        "from taskcore.testing.bench import draining\n"
+        "from taskcore.bench import draining\n"
         "async def failing(ground):\n    raise TimeoutError('too slow')\n"
-        "from taskcore.testing.bench import scenarios\n"
+        "from taskcore.bench import scenarios\n"
         "scenarios.SCENARIOS['retries'] = failing\n"
     )
     where = os.pathsep.join([str(tmp_path), str(Path(taskcore.__file__).parents[1])])
@@ -476,10 +476,10 @@ def test_client_libraries_are_quiet_and_our_failures_are_not():
     """A broker that is killed on purpose makes its client log; a scenario that fails is still told."""
     program = """
 import logging
-from taskcore.testing.bench import quiet_logs
+from taskcore.bench import quiet_logs
 quiet_logs()
 logging.getLogger("aiormq").error("connection refused")
-logging.getLogger("taskcore.testing.bench").error("drain failed")
+logging.getLogger("taskcore.bench").error("drain failed")
 """
     where = {**os.environ, "PYTHONPATH": str(Path(taskcore.__file__).parents[1])}
     ran = subprocess.run([sys.executable, "-c", program], env=where, capture_output=True, text=True, check=True)

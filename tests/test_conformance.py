@@ -19,8 +19,7 @@ from broken_parts import MUTANTS
 from taskcore import InvalidSetting
 from taskcore.backend import Features
 from taskcore.backends.memory import FEATURES
-from taskcore.testing import conformance
-from taskcore.testing.conformance import (
+from taskcore.conformance import (
     CLAUSES,
     NOT_PROMISED,
     THEMES,
@@ -33,7 +32,8 @@ from taskcore.testing.conformance import (
     must,
     play,
 )
-from taskcore.testing.stage import Stage
+from taskcore.conformance import guarantees as conformance
+from taskcore.conformance.harness import Stage
 
 every_check = pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
 

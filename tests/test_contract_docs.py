@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from taskcore.points import POINTS
-from taskcore.testing.conformance import CLAUSES, NOT_PROMISED, all_checks
+from taskcore.conformance import CLAUSES, NOT_PROMISED, all_checks
+from taskcore.toolkit.failpoints import POINTS
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "docs").is_dir():

@@ -27,8 +27,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskcore.contract import Contract, compile_contract
+from taskcore.contract.codec import NoShape, Shape, explain, show
 from taskcore.errors import InvalidArguments, UnencodableResult
-from taskcore.shape import NoShape, Shape, explain, show
 
 T = TypeVar("T")
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from real import require, serving
 
-from taskcore.testing.faults import NatsServer, PostgresServer, RabbitServer, RedisServer
+from taskcore.faults import NatsServer, PostgresServer, RabbitServer, RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 150

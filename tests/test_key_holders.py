@@ -9,7 +9,7 @@ from shop import HOUR, LEASE, Shop
 from virtual import clock
 
 from taskcore import App, Dead, JobFailed, Retry, current
-from taskcore.idempotency import Claim, Held, Idempotency, Won, decode_claim, key_of
+from taskcore.records.keys import Claim, Held, Idempotency, Won, decode_claim, key_of
 from taskcore.stores.memory import MemoryStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual import options
 
-from taskcore.idempotency import Claim, Done, Held, Idempotency, Won, decode_claim
+from taskcore.records.keys import Claim, Done, Held, Idempotency, Won, decode_claim
 from taskcore.store import Conflict
 from taskcore.stores.memory import MemoryStore
 

@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from taskcore.limits import TimeLimit
+from taskcore.toolkit.timeouts import TimeLimit
 
 pytestmark = pytest.mark.anyio
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])

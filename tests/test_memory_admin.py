@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from taskcore.backend import Outgoing, QueueStats, Stored
 from taskcore.backends.memory import MemoryBackend
-from taskcore.backends.memory_ledger import SLACK, Ledger
+from taskcore.backends.memory.ledger import SLACK, Ledger
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]

@@ -7,7 +7,7 @@ import pytest
 
 from taskcore.backend import DUPLICATE, STORED, Outgoing, Refused
 from taskcore.backends.memory import MemoryBackend
-from taskcore.backends.memory_ledger import DEDUP_WINDOW
+from taskcore.backends.memory.ledger import DEDUP_WINDOW
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]

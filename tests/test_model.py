@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from taskcore.conformance.harness import Stage
+from taskcore.conformance.model.job import Broken
+from taskcore.conformance.model.machine import machine
+from taskcore.conformance.model.rules import playing
+from taskcore.conformance.model.system import ACTS
+from taskcore.conformance.step_worker import Hands
 from taskcore.testing.clock import run_virtually
-from taskcore.testing.hands import Hands
-from taskcore.testing.model.machine import machine
-from taskcore.testing.model.play import playing
-from taskcore.testing.model.tale import Broken
-from taskcore.testing.model.world import ACTS
-from taskcore.testing.stage import Stage
 
 
 def make_stage():

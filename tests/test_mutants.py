@@ -7,10 +7,10 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from mutants import MUTANTS
 
-from taskcore.testing.model.machine import DEFAULT, machine
-from taskcore.testing.model.tale import Broken
-from taskcore.testing.stage import Stage
-from taskcore.testing.sweep.plan import cases, run
+from taskcore.conformance.crash_sweep.cases import cases, run
+from taskcore.conformance.harness import Stage
+from taskcore.conformance.model.job import Broken
+from taskcore.conformance.model.machine import DEFAULT, machine
 
 BUDGET = settings(
     DEFAULT,

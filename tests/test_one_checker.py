@@ -10,15 +10,15 @@ from hypothesis.stateful import run_state_machine_as_test
 from judged import sweep_without_oracle, without_oracle
 from mutants import MUTANTS
 
-from taskcore.testing.judging import Entry, PromisesBroken
-from taskcore.testing.model.machine import DEFAULT, machine
-from taskcore.testing.model.play import playing
-from taskcore.testing.model.world import ACTS
-from taskcore.testing.stage import Stage
-from taskcore.testing.sweep import child
-from taskcore.testing.sweep.ground import Ledger
-from taskcore.testing.sweep.plan import Case, run
-from taskcore.worker.settling import Settler
+from taskcore.conformance.checking import Entry, PromisesBroken
+from taskcore.conformance.crash_sweep import child
+from taskcore.conformance.crash_sweep.cases import Case, run
+from taskcore.conformance.crash_sweep.environment import Ledger
+from taskcore.conformance.harness import Stage
+from taskcore.conformance.model.machine import DEFAULT, machine
+from taskcore.conformance.model.rules import playing
+from taskcore.conformance.model.system import ACTS
+from taskcore.worker.settle import Settler
 
 BUDGET = settings(
     DEFAULT, max_examples=150, derandomize=True, database=None, phases=(Phase.generate,), print_blob=False

@@ -10,7 +10,7 @@ from taskcore import App, EnqueueUncertain
 from taskcore.backend import Uncertain
 from taskcore.backends.memory import FEATURES, MemoryBackend
 from taskcore.testing.clock import run_virtually
-from taskcore.testing.crashing import SimulatedCrash, crash_at
+from taskcore.testing.crash_points import SimulatedCrash, crash_at
 
 
 class Forgetful(MemoryBackend):

@@ -9,8 +9,8 @@ import pytest
 from diagnosed import EVICTS, SLOW, DiagnosedBackend, DiagnosedStore, DumbBackend, DumbStore
 
 from taskcore import App, BrokerUnavailable
+from taskcore.conformance.checking import History, RecordingBackend
 from taskcore.errors import SetupError, UnsafeBroker
-from taskcore.testing.judging import History, RecordingBackend
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 

@@ -6,12 +6,12 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore.points import POINTS
-from taskcore.testing.crashing import CRASHED
-from taskcore.testing.hands import Hands
-from taskcore.testing.stage import Stage
-from taskcore.testing.sweep.child import Orders, follow
-from taskcore.testing.sweep.plan import Case, cases, run
+from taskcore.conformance.crash_sweep.cases import Case, cases, run
+from taskcore.conformance.crash_sweep.child import Orders, follow
+from taskcore.conformance.harness import Stage
+from taskcore.conformance.step_worker import Hands
+from taskcore.testing.crash_points import CRASHED
+from taskcore.toolkit.failpoints import POINTS
 
 LEASE = 32.0
 CASES = list(cases(lambda: Stage.in_memory(lease=LEASE)))

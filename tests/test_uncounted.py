@@ -11,11 +11,11 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from taskcore.backends import memory
-from taskcore.testing.model.machine import DEFAULT, machine
-from taskcore.testing.model.play import playing
-from taskcore.testing.model.tale import Broken
-from taskcore.testing.stage import Stage
-from taskcore.testing.sweep.plan import cases, run
+from taskcore.conformance.crash_sweep.cases import cases, run
+from taskcore.conformance.harness import Stage
+from taskcore.conformance.model.job import Broken
+from taskcore.conformance.model.machine import DEFAULT, machine
+from taskcore.conformance.model.rules import playing
 
 #: Always the same stories, not shrunk; and every crash behind two lost leases.
 STORIES = settings(DEFAULT, max_examples=30, derandomize=True, database=None, phases=(Phase.generate,))

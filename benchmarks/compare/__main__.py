@@ -31,7 +31,7 @@ from benchmarks.compare.peers import install, wanted
 from benchmarks.compare.report import write_report
 from benchmarks.compare.run import US, Run, public
 from benchmarks.compare.session import Plan, Session
-from taskcore.testing.bench import (
+from taskcore.bench import (
     BROKERS,
     FULL,
     QUICK,
@@ -45,7 +45,7 @@ from taskcore.testing.bench import (
     quiet_logs,
     table_of,
 )
-from taskcore.testing.bench.machine import loop_name
+from taskcore.bench.machine import loop_name
 
 ROOT = Path(__file__).parents[2]
 ALL_BROKERS = (*BROKERS, "postgresql")

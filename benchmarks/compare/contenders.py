@@ -12,9 +12,9 @@ from benchmarks.compare.peers import PARTS, Effort, Home, Measured, Peer, PeerFa
 from benchmarks.compare.raw import FIGURES, Raw, measure_raw
 from benchmarks.compare.run import RAW, US
 from benchmarks.compare.sweeping import sweep
-from taskcore.testing.bench import Figure, Ground, Size, Skipped, limit_of, measure_one
-from taskcore.testing.bench.scenarios import Scenario
-from taskcore.testing.faults import Server
+from taskcore.bench import Figure, Ground, Size, Skipped, limit_of, measure_one
+from taskcore.bench.scenarios import Scenario
+from taskcore.faults import Server
 
 __all__ = ["Bare", "Contender", "Other", "Ours", "raw_of"]
 

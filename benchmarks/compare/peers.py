@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from taskcore.testing.bench import Contestant, Progress, Record, Skipped
+from taskcore.bench import Contestant, Progress, Record, Skipped
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 from environment import Home, PeerFailed, names, prepare, read

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from taskcore.testing.bench import Figure
-from taskcore.testing.bench.proc import Watch
+from taskcore.bench import Figure
+from taskcore.bench.proc import Watch
 
 PAYLOAD = b"x" * 200
 PILOT = 1_000

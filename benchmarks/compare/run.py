@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from taskcore.testing.bench import Contestant, Figure, Machine, Record, Skipped, decode_lines
+from taskcore.bench import Contestant, Figure, Machine, Record, Skipped, decode_lines
 
 __all__ = ["RAW", "US", "Ratio", "Run", "public", "ratio_of"]
 

@@ -16,7 +16,7 @@ from benchmarks.compare.peers import PARTS, Installed
 from benchmarks.compare.raw import FIGURES
 from benchmarks.compare.run import RAW, US
 from benchmarks.compare.turns import GUESSED, Turn, Turns, guess, share, wanted
-from taskcore.testing.bench import (
+from taskcore.bench import (
     BROKERS,
     Contestant,
     Figure,
@@ -31,9 +31,9 @@ from taskcore.testing.bench import (
     private_server,
     show,
 )
-from taskcore.testing.bench.proc import cpu_of, has_proc
-from taskcore.testing.bench.scenarios import Scenario
-from taskcore.testing.faults import PostgresServer, RedisServer, Server, ServerMissing
+from taskcore.bench.proc import cpu_of, has_proc
+from taskcore.bench.scenarios import Scenario
+from taskcore.faults import PostgresServer, RedisServer, Server, ServerMissing
 
 __all__ = ["Plan", "Session"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskcore.testing.faults import Server, sockets
+from taskcore.faults import Server, sockets
 
 __all__ = ["sweep"]
 

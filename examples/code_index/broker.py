@@ -14,15 +14,7 @@ from typing import Final
 
 from taskcore.adapters import has_store
 from taskcore.config import load
-from taskcore.testing.faults import (
-    NatsCluster,
-    NatsServer,
-    PostgresServer,
-    RabbitServer,
-    RedisServer,
-    Server,
-    ValkeyServer,
-)
+from taskcore.faults import NatsCluster, NatsServer, PostgresServer, RabbitServer, RedisServer, Server, ValkeyServer
 
 __all__ = ["CLUSTERS", "SERVERS", "STORES", "Private", "broker"]
 

@@ -21,22 +21,22 @@ import anyio.abc
 import anyio.lowlevel
 
 from taskcore.adapters import has_store, open_backend, open_store
-from taskcore.asking import Desk
 from taskcore.backend import Backend, Features, QueueStats
 from taskcore.client import Client, store_required
+from taskcore.client.portal import Portal
+from taskcore.client.queries import Desk
 from taskcore.config import Settings, load
 from taskcore.deadletter import DeadLetters
 from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.observe import Event, Events, ObservedBackend
-from taskcore.portal import Portal
+from taskcore.preflight import refuse_unsafe, warn_unsafe
 from taskcore.results import JobOutcome
 from taskcore.router import Declared, Router
-from taskcore.safety import refuse_unsafe, warn_unsafe
 from taskcore.store import Store
 from taskcore.task import Call, Job, JobStatus, SyncJob, Task
-from taskcore.text import mask_url
+from taskcore.toolkit.groups import errors_as_they_are
+from taskcore.toolkit.units import mask_url
 from taskcore.worker import Worker
-from taskcore.worker.errors import errors_as_they_are
 from taskcore.worker.executors import Executors
 from taskcore.worker.signals import stop_on_signals
 

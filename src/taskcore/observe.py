@@ -25,7 +25,7 @@ import msgspec
 
 from taskcore.backend import Admin, Backend, Delivery, Features, Outgoing, Published, Source
 from taskcore.lifecycle import Verdict
-from taskcore.logs import logger
+from taskcore.toolkit.logging import logger
 
 __all__ = ["Event", "Events", "ObservedBackend"]
 

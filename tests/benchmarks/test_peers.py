@@ -16,7 +16,7 @@ from environment import Home, PeerFailed
 from measuring import Effort, Measured
 
 from benchmarks.compare.peers import wanted
-from taskcore.testing.bench import Figure
+from taskcore.bench import Figure
 
 pytestmark = pytest.mark.timeout(90)  # a toy peer is several processes, each with a start of its own
 

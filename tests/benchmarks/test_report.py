@@ -14,7 +14,7 @@ from benchmarks.compare.report.slower import Loss, loss_rows, losses
 from benchmarks.compare.report.svg import Bar, Line, Range, bars, lines, ranges, timeline
 from benchmarks.compare.report.wording import factor, spread, took
 from benchmarks.compare.run import RAW, US, Ratio, Run, public
-from taskcore.testing.bench import Contestant, Figure, Machine, Record, Skipped, encode_line
+from taskcore.bench import Contestant, Figure, Machine, Record, Skipped, encode_line
 
 MACHINE = Machine(
     when="2026-05-04T03:02:01+00:00", command="python -m benchmarks.compare", cpu="Abacus <9>", cores=2, memory=4 << 30,

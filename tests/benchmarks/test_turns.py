@@ -18,7 +18,7 @@ from benchmarks.compare.peers import Installed
 from benchmarks.compare.run import Run
 from benchmarks.compare.session import Plan, Session
 from benchmarks.compare.turns import GUESSED, Turns, guess, share, wanted
-from taskcore.testing.bench import FULL, SCENARIOS, Figure, Record, Skipped
+from taskcore.bench import FULL, SCENARIOS, Figure, Record, Skipped
 
 ROOT = Path(__file__).parents[2]
 

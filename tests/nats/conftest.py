@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from real import serving
 
-from taskcore.testing.faults import NatsServer
+from taskcore.faults import NatsServer
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from taskcore import BrokerUnavailable, InvalidURL
-from taskcore.backends.nats.packing import Names, job_token, queue_of, queue_token, unpack
-from taskcore.links.nats import Answer, read_address
-from taskcore.links.nats.answers import stored_in
+from taskcore.backends.nats.messages import Names, job_token, queue_of, queue_token, unpack
+from taskcore.connections.nats import Answer, read_address
+from taskcore.connections.nats.answers import stored_in
 from taskcore.stores.nats.records import read_answer
 
 

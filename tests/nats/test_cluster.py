@@ -11,9 +11,9 @@ from real import require
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Backend, Outgoing, Stored
+from taskcore.faults import NatsCluster, NatsServer
 from taskcore.lifecycle import ACK
 from taskcore.store import ABSENT, Conflict
-from taskcore.testing.faults import NatsCluster, NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120), pytest.mark.slow]
 

@@ -12,8 +12,8 @@ import anyio
 import pytest
 from real import serving
 
-from taskcore.testing.conformance import Certificate, Check, all_checks, certify
-from taskcore.testing.faults import NatsServer
+from taskcore.conformance import Certificate, Check, all_checks, certify
+from taskcore.faults import NatsServer
 
 VERSIONS = ("", "2.12", "2.11", "2.10", "2.9")
 LEASE, MARGIN = 0.8, 1.0

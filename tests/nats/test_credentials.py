@@ -19,9 +19,9 @@ from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Outgoing, Stored
 from taskcore.envelope import new_id
+from taskcore.faults import NatsServer
 from taskcore.lifecycle import ACK
 from taskcore.store import ANY
-from taskcore.testing.faults import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

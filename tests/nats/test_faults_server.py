@@ -20,8 +20,8 @@ from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Delivery, Outgoing, Refused, Source, Stored
 from taskcore.backends.nats import NatsBackend
+from taskcore.faults import NatsServer
 from taskcore.lifecycle import ACK, Bury, Retry
-from taskcore.testing.faults import NatsServer
 
 run = partial(subprocess.run, check=False)  # returns at once: small tools
 

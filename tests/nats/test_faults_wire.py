@@ -13,10 +13,10 @@ from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Duplicate, Outgoing, Refused, Stored, Uncertain
 from taskcore.envelope import new_id
+from taskcore.faults import ChaosProxy, NatsServer
+from taskcore.faults.sockets import HOST, ask
 from taskcore.lifecycle import ACK, Bury, Retry
 from taskcore.store import ANY
-from taskcore.testing.faults import ChaosProxy, NatsServer
-from taskcore.testing.faults.sockets import HOST, ask
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

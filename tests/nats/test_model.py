@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from taskcore.testing.faults import NatsServer
-from taskcore.testing.model.machine import REAL_TIME, machine
-from taskcore.testing.stage import Stage
+from taskcore.conformance.harness import Stage
+from taskcore.conformance.model.machine import REAL_TIME, machine
+from taskcore.faults import NatsServer
 
 BUDGET = settings(REAL_TIME, max_examples=18, stateful_step_count=10, derandomize=True, database=None)
 

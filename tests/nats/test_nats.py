@@ -14,13 +14,13 @@ from real import require
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Outgoing, Stored
+from taskcore.conformance import certify
 from taskcore.envelope import new_id
 from taskcore.errors import FeatureRefused
+from taskcore.faults import NatsServer
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
 from taskcore.store import ANY
-from taskcore.testing.conformance import certify
-from taskcore.testing.crashing import SimulatedCrash, crash_at
-from taskcore.testing.faults import NatsServer
+from taskcore.testing.crash_points import SimulatedCrash, crash_at
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from taskcore.testing.faults import NatsServer
-from taskcore.testing.stage import Stage
-from taskcore.testing.sweep.child import dying
-from taskcore.testing.sweep.ground import Ledger
-from taskcore.testing.sweep.plan import Case, run
+from taskcore.conformance.crash_sweep.cases import Case, run
+from taskcore.conformance.crash_sweep.child import dying
+from taskcore.conformance.crash_sweep.environment import Ledger
+from taskcore.conformance.harness import Stage
+from taskcore.faults import NatsServer
 
 LEASE, MARGIN = 0.3, 0.3
 

@@ -10,8 +10,8 @@ from real import serving, versions
 from records import shared_store
 
 from taskcore.backends.rabbitmq import RabbitBackend
-from taskcore.testing.faults import RabbitServer
-from taskcore.testing.stage import Stage
+from taskcore.conformance.harness import Stage
+from taskcore.faults import RabbitServer
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore.testing.conformance import CLAUSES, NOT_PROMISED, Finding, all_checks, play
-from taskcore.testing.conformance.runner import Stalls
+from taskcore.conformance import CLAUSES, NOT_PROMISED, Finding, all_checks, play
+from taskcore.conformance.runner import Stalls
 
 AT_ONCE = 12  #: checks that play side by side
 

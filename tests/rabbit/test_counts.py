@@ -14,9 +14,9 @@ from redis_play import held
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing
-from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq import layout as names
+from taskcore.faults import RabbitServer
 from taskcore.lifecycle import ACK
-from taskcore.testing.faults import RabbitServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

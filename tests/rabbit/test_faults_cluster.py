@@ -9,8 +9,8 @@ from real import require
 from taskcore.backend import Outgoing, Stored
 from taskcore.backends.rabbitmq import RabbitBackend
 from taskcore.errors import BrokerUnavailable
+from taskcore.faults import RabbitCluster, RabbitServer
 from taskcore.lifecycle import ACK
-from taskcore.testing.faults import RabbitCluster, RabbitServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240), pytest.mark.slow]
 

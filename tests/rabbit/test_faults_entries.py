@@ -17,10 +17,10 @@ from redis_play import declare, held, send, until
 from taskcore import App, BrokerUnavailable, Dead, EnqueueRefused, Expired
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Backend, Letter, Outgoing, Refused, Source, Stored
-from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq import layout as names
 from taskcore.backends.rabbitmq.publisher import LARGEST, LARGEST_JOB
+from taskcore.faults import ChaosProxy, RabbitServer
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
-from taskcore.testing.faults import ChaosProxy, RabbitServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -13,10 +13,10 @@ from redis_play import send, until
 from taskcore import BrokerUnavailable, EnqueueUncertain
 from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing, Refused, Stored, Uncertain
-from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq import layout as names
 from taskcore.backends.rabbitmq.publisher import LARGEST_JOB
+from taskcore.faults import ChaosProxy
 from taskcore.lifecycle import ACK, Bury, Retry
-from taskcore.testing.faults import ChaosProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -14,8 +14,8 @@ from taskcore import EnqueueUncertain
 from taskcore.backend import Outgoing, Stored, Uncertain
 from taskcore.backends.rabbitmq import RabbitBackend
 from taskcore.errors import BrokerUnavailable
+from taskcore.faults import ChaosProxy
 from taskcore.lifecycle import ACK, Bury, Retry
-from taskcore.testing.faults import ChaosProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 MISTREATS = True  # the node

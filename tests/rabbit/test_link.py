@@ -7,9 +7,9 @@ import pytest
 
 from taskcore import App
 from taskcore.backends.rabbitmq import RabbitBackend
+from taskcore.connections.amqp import frames as amqp
+from taskcore.connections.amqp.connection import parse
 from taskcore.errors import BrokerUnavailable, FeatureRefused, InvalidURL, StoreRequired
-from taskcore.links import amqp
-from taskcore.links.rabbitmq import parse
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import Phase
 from records import store_url
 from redis_model import tell
 
-from taskcore.testing.model.play import playing
+from taskcore.conformance.model.rules import playing
 
 #: Always the same stories, by kind of queue; other seeds are for long runs.
 SEEDS = [("quorum", number) for number in range(10)] + [("classic", number) for number in range(3)]

@@ -8,8 +8,8 @@ import anyio
 import pytest
 from real import NEWER, serving
 
-from taskcore.testing.conformance import CLAUSES, NOT_PROMISED, certify
-from taskcore.testing.faults import RabbitServer
+from taskcore.conformance import CLAUSES, NOT_PROMISED, certify
+from taskcore.faults import RabbitServer
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("rabbit conformance")]
 

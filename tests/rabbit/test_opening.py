@@ -6,12 +6,13 @@ import anyio
 import pytest
 
 from taskcore.backend import Outgoing, Stored
-from taskcore.backends.rabbitmq import RabbitBackend, names
+from taskcore.backends.rabbitmq import RabbitBackend
+from taskcore.backends.rabbitmq import layout as names
 from taskcore.backends.rabbitmq.office import Office
+from taskcore.connections.amqp.connection import Link, parse
 from taskcore.errors import BrokerUnavailable
+from taskcore.faults import ChaosProxy
 from taskcore.lifecycle import ACK
-from taskcore.links.rabbitmq import Link, parse
-from taskcore.testing.faults import ChaosProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 MISTREATS = True  # the node

@@ -10,13 +10,14 @@ import anyio
 import pytest
 
 from taskcore.backend import Outgoing, Refused, Stored
-from taskcore.backends.rabbitmq import RabbitBackend, names
+from taskcore.backends.rabbitmq import RabbitBackend
+from taskcore.backends.rabbitmq import layout as names
 from taskcore.backends.rabbitmq.publisher import LARGEST_JOB
+from taskcore.connections.amqp import frames as amqp
+from taskcore.connections.amqp.connection import Link, parse
 from taskcore.errors import BrokerUnavailable
+from taskcore.faults import ChaosProxy
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry
-from taskcore.links import amqp
-from taskcore.links.rabbitmq import Link, parse
-from taskcore.testing.faults import ChaosProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

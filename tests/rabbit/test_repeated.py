@@ -8,9 +8,10 @@ from typing import Any
 import anyio
 import pytest
 
-from taskcore import App, Dead, EnqueueUncertain, Succeeded, client, current
+from taskcore import App, Dead, EnqueueUncertain, Succeeded, current
 from taskcore.adapters import open_backend, open_store
-from taskcore.testing.faults import DropReply, FlakyBackend, RabbitServer
+from taskcore.client import client
+from taskcore.faults import DropReply, FlakyBackend, RabbitServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -9,8 +9,8 @@ import pytest
 from records import store_url
 from redis_sweep import play
 
-from taskcore.testing.stage import Stage
-from taskcore.testing.sweep.plan import Case, cases, run
+from taskcore.conformance.crash_sweep.cases import Case, cases, run
+from taskcore.conformance.harness import Stage
 
 #: Each verdict that leaves a copy: dead behind the copy.
 COPIES = [

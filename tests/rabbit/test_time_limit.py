@@ -10,8 +10,8 @@ from real import serving
 from taskcore.backend import Outgoing
 from taskcore.backends.rabbitmq import RabbitBackend
 from taskcore.errors import BrokerUnavailable
+from taskcore.faults import RabbitServer
 from taskcore.lifecycle import ACK
-from taskcore.testing.faults import RabbitServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -10,9 +10,9 @@ from real import serving
 from taskcore import App, BrokerUnavailable
 from taskcore.backend import Outgoing, Stored
 from taskcore.backends.rabbitmq import RabbitBackend
+from taskcore.faults import RabbitServer
+from taskcore.faults.sockets import free_port
 from taskcore.lifecycle import ACK
-from taskcore.testing.faults import RabbitServer
-from taskcore.testing.faults.sockets import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 

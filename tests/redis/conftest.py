@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from real import require, serving
 
-from taskcore.testing.faults import RedisServer
+from taskcore.faults import RedisServer
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,10 @@ from redis_play import Play, held, key, send
 from taskcore import BrokerUnavailable, EnqueueRefused, InvalidURL
 from taskcore.backend import STORED, Backend, Duplicate, Outgoing, Refused, Source, Stored
 from taskcore.backends.redis import RedisBackend
+from taskcore.connections.redis import link
+from taskcore.faults import RedisServer
+from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK, Bury, Retry
-from taskcore.links.redis import link
-from taskcore.testing.faults import RedisServer
-from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -9,8 +9,8 @@ import real
 from redis.asyncio import Redis
 
 from taskcore import App
-from taskcore.testing.bench import QUICK, SCENARIOS, Figure, Skipped, measure, named_ground, private_ground, recovery
-from taskcore.testing.faults import RedisServer
+from taskcore.bench import QUICK, SCENARIOS, Figure, Skipped, measure, named_ground, private_ground, recovery
+from taskcore.faults import RedisServer
 
 TINY = msgspec.structs.replace(
     QUICK, seconds=0.02, processes=(1, 2), arrivals=((200.0, 0.5),), lease=1.0, killed_jobs=1_000, outage=1.5,

@@ -15,10 +15,10 @@ from redis_play import QUICK, fds, held, with_tls
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Outgoing, Uncertain
-from taskcore.links.redis import RedisLink
-from taskcore.testing.faults import ChaosProxy, RedisServer
-from taskcore.testing.faults.resp import command
-from taskcore.testing.faults.sockets import free_port
+from taskcore.connections.redis import RedisLink
+from taskcore.faults import ChaosProxy, RedisServer
+from taskcore.faults.resp import command
+from taskcore.faults.sockets import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -15,8 +15,8 @@ import pytest
 from real import NEWER, require
 
 from taskcore.backends.redis.backend import FEATURES
-from taskcore.testing.conformance import Certificate, Check, all_checks, certify
-from taskcore.testing.faults import RedisCluster, RedisSentinel, RedisServer, ValkeyServer
+from taskcore.conformance import Certificate, Check, all_checks, certify
+from taskcore.faults import RedisCluster, RedisSentinel, RedisServer, ValkeyServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

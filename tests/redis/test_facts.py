@@ -9,13 +9,13 @@ import pytest
 from real import require
 
 from taskcore import BrokerUnavailable
-from taskcore.diagnosis import Diagnosable, Diagnosis, Fact
-from taskcore.links.redis import Denied, RedisLink
-from taskcore.links.redis.facts import diagnose, examine
+from taskcore.connections.redis import Denied, RedisLink
+from taskcore.connections.redis.diagnose import diagnose, examine
+from taskcore.faults import RedisCluster, RedisReplicated, RedisServer, ValkeyServer
+from taskcore.faults.resp import command
 from taskcore.store import ANY
 from taskcore.stores.redis import RedisStore
-from taskcore.testing.faults import RedisCluster, RedisReplicated, RedisServer, ValkeyServer
-from taskcore.testing.faults.resp import command
+from taskcore.toolkit.diagnostics import Diagnosable, Diagnosis, Fact
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

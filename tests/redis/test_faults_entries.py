@@ -13,10 +13,10 @@ from redis_play import Play, held, key, send, until
 from taskcore import App, BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing, Source
-from taskcore.backends.redis.keys import Keys
+from taskcore.backends.redis.layout import Keys
+from taskcore.faults import RedisServer
+from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
-from taskcore.testing.faults import RedisServer
-from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -15,9 +15,9 @@ from redis_play import QUICK, Play, fds, send, until
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Outgoing, Source, Stored
+from taskcore.faults import ChaosProxy, RedisServer
+from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
-from taskcore.testing.faults import ChaosProxy, RedisServer
-from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -18,9 +18,9 @@ from redis_play import QUICK, Play, send, until
 from taskcore import App, BrokerUnavailable, Dead, EnqueueRefused
 from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing
+from taskcore.faults import RedisServer
+from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK, Bury, Retry
-from taskcore.testing.faults import RedisServer
-from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 on_versions = pytest.mark.parametrize("own", **versions(RedisServer), indirect=True)

@@ -13,9 +13,9 @@ from redis_play import QUICK, Play, send, until
 from taskcore import App, BrokerUnavailable, EnqueueRefused, EnqueueUncertain
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Duplicate, Outgoing, Stored, Uncertain
+from taskcore.faults import RedisCluster, RedisReplicated, RedisSentinel, RedisServer
+from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
-from taskcore.testing.faults import RedisCluster, RedisReplicated, RedisSentinel, RedisServer
-from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 

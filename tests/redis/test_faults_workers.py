@@ -13,10 +13,10 @@ import pytest
 from redis_play import QUICK, Play, send, until
 
 from taskcore.adapters import open_backend
+from taskcore.faults import ChaosProxy, RedisServer
+from taskcore.faults.crash import CRASHED
+from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
-from taskcore.testing.faults import ChaosProxy, RedisServer
-from taskcore.testing.faults.crash import CRASHED
-from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 

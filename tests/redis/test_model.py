@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from redis_model import tell
 
-from taskcore.testing.faults import RedisServer
+from taskcore.faults import RedisServer
 
 SEEDS = range(10)  #: always the same stories; other seeds are for long runs
 EXAMPLES, STEPS = 6, 20

@@ -8,10 +8,10 @@ import pytest
 from real import require
 
 from taskcore import BrokerUnavailable
-from taskcore.testing.faults import RedisServer, ValkeyServer
-from taskcore.testing.faults.redis_cluster import SLOTS, RedisCluster, slot_of
-from taskcore.testing.faults.redis_sets import RedisReplicated, RedisSentinel
-from taskcore.testing.faults.resp import ErrorReply, command
+from taskcore.faults import RedisServer, ValkeyServer
+from taskcore.faults.redis_cluster import SLOTS, RedisCluster, slot_of
+from taskcore.faults.redis_sets import RedisReplicated, RedisSentinel
+from taskcore.faults.resp import ErrorReply, command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -12,16 +12,16 @@ from anyio.from_thread import start_blocking_portal
 from real import require
 
 from taskcore import BrokerUnavailable, InvalidURL
+from taskcore.conformance import Check, play
+from taskcore.conformance.checks import STORE_CHECKS
+from taskcore.conformance.harness import Stage
+from taskcore.faults import RedisCluster, RedisSentinel, RedisServer, ValkeyServer
+from taskcore.faults.redis_cluster import slot_of
+from taskcore.faults.resp import command
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
 from taskcore.stores.redis import RedisStore
 from taskcore.stores.redis.batches import BYTES, WRITES, _chunks
 from taskcore.stores.redis.records import GROUPS, SHARES, SLOTS, Names, group_of, versions
-from taskcore.testing.conformance import Check, play
-from taskcore.testing.conformance.checks import STORE_CHECKS
-from taskcore.testing.faults import RedisCluster, RedisSentinel, RedisServer, ValkeyServer
-from taskcore.testing.faults.redis_cluster import slot_of
-from taskcore.testing.faults.resp import command
-from taskcore.testing.stage import Stage
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

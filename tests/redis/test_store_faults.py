@@ -14,11 +14,11 @@ import pytest
 from real import require
 
 from taskcore import BrokerUnavailable
+from taskcore.faults import ChaosProxy, RedisCluster, RedisReplicated, RedisSentinel, RedisServer
+from taskcore.faults.resp import command
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
 from taskcore.stores.redis import RedisStore
 from taskcore.stores.redis.records import Names
-from taskcore.testing.faults import ChaosProxy, RedisCluster, RedisReplicated, RedisSentinel, RedisServer
-from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

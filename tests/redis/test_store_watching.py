@@ -12,10 +12,10 @@ import pytest
 from real import require
 
 from taskcore import BrokerUnavailable
+from taskcore.faults import ChaosProxy, RedisServer
+from taskcore.faults.resp import command
 from taskcore.store import ANY, Write
 from taskcore.stores.redis import RedisStore, watching
-from taskcore.testing.faults import ChaosProxy, RedisServer
-from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -23,13 +23,13 @@ from redis_sweep import play
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Delivery, Outgoing, QueueStats, Source, Stored, Uncertain
-from taskcore.backends.redis import keys
+from taskcore.backends.redis import layout as keys
+from taskcore.conformance.crash_sweep.cases import cases
+from taskcore.conformance.harness import Stage
+from taskcore.connections.redis import Script
+from taskcore.faults import ChaosProxy, RedisServer
+from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
-from taskcore.links.redis import Script
-from taskcore.testing.faults import ChaosProxy, RedisServer
-from taskcore.testing.faults.resp import command
-from taskcore.testing.stage import Stage
-from taskcore.testing.sweep.plan import cases
 
 pytestmark = pytest.mark.anyio
 

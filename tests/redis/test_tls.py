@@ -13,8 +13,8 @@ from redis_play import held, with_tls
 
 from taskcore import App, BrokerUnavailable
 from taskcore.backend import Outgoing
-from taskcore.testing.faults import RedisServer
-from taskcore.testing.faults.resp import command
+from taskcore.faults import RedisServer
+from taskcore.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -28,7 +28,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def speaking(certificates: Path) -> Iterator[dict[str, tuple[int, int]]]:
     """The ports, plain and TLS, of a server with a right certificate and of one with another host's."""
-    from taskcore.testing.faults.sockets import free_port  # noqa: PLC0415
+    from taskcore.faults.sockets import free_port  # noqa: PLC0415
 
     here, elsewhere = free_port(), free_port()
     with (

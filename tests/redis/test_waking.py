@@ -11,9 +11,9 @@ from redis_play import Play, calls, held, key, send, until
 
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Outgoing, Source
+from taskcore.faults import RedisServer
+from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK, RELEASE, Retry
-from taskcore.testing.faults import RedisServer
-from taskcore.testing.faults.resp import command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from real import serving
 
-from taskcore.testing.faults import PostgresServer
+from taskcore.faults import PostgresServer
 
 sys.path.append(str(Path(__file__).parent))  # what children import
 

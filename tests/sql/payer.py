@@ -19,9 +19,9 @@ import anyio
 from file_broker import FileBroker
 
 from taskcore import App, current
-from taskcore.points import point
+from taskcore.faults.crash import install_from_environment
 from taskcore.stores.sql import complete_in, complete_in_async
-from taskcore.testing.faults.crash import install_from_environment
+from taskcore.toolkit.failpoints import point
 
 url, folder, orders = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 CARELESS = "CARELESS" in os.environ  # pays without telling the key: for the proof that the test would notice

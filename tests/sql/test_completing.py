@@ -12,9 +12,9 @@ import pytest
 
 from taskcore import App, InvalidSetting, Reject, Retry, Succeeded, current
 from taskcore.errors import LeaseLost
-from taskcore.idempotency import Completion, decode_claim, key_of
+from taskcore.faults import ChaosProxy
+from taskcore.records.keys import Completion, decode_claim, key_of
 from taskcore.stores.sql import complete_in, complete_in_async
-from taskcore.testing.faults import ChaosProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -195,7 +195,7 @@ async def test_a_lost_key_rolls_back(url: str, effects: Any):
         store, name = app.parts.store, key_of(charge.name, "1")
         record = await store.get(name)
         claim = decode_claim(record.value)
-        from taskcore.idempotency import Idempotency  # noqa: PLC0415 - for this test only
+        from taskcore.records.keys import Idempotency  # noqa: PLC0415 - for this test only
 
         taken = await Idempotency(store).take(name, claim, hold=60.0, now=app.parts.clock(), keep=60.0)
         assert taken.claim.fence == 2

@@ -11,9 +11,9 @@ import anyio
 import pytest
 from real import NEWER, serving
 
-from taskcore.testing.conformance import STORE_CHECKS, Certificate, Check, all_checks, certify, play
-from taskcore.testing.faults import PostgresServer
-from taskcore.testing.stage import Stage
+from taskcore.conformance import STORE_CHECKS, Certificate, Check, all_checks, certify, play
+from taskcore.conformance.harness import Stage
+from taskcore.faults import PostgresServer
 
 every_check = pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
 

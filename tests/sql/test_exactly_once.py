@@ -12,8 +12,8 @@ import anyio
 import psycopg
 import pytest
 
-from taskcore.testing.crashing import CRASHED
-from taskcore.testing.faults import WorkerProcess
+from taskcore.faults import WorkerProcess
+from taskcore.testing.crash_points import CRASHED
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -12,9 +12,9 @@ from real import require
 
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_store
+from taskcore.faults import PostgresServer, WorkerProcess
 from taskcore.store import ABSENT, Conflict, Write
 from taskcore.stores.sql import PostgresStore
-from taskcore.testing.faults import PostgresServer, WorkerProcess
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

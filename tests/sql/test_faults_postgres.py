@@ -18,9 +18,9 @@ import pytest
 from real import require, versions
 
 from taskcore import BrokerUnavailable
+from taskcore.faults import ChaosProxy, PostgresServer
 from taskcore.store import ABSENT, ANY, Conflict, Write
 from taskcore.stores.sql import PostgresStore
-from taskcore.testing.faults import ChaosProxy, PostgresServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 

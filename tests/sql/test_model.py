@@ -12,9 +12,9 @@ import pytest
 from hypothesis import settings
 from redis_sweep import play_here
 
-from taskcore.testing.model.machine import REAL_TIME, machine
-from taskcore.testing.stage import Stage
-from taskcore.testing.sweep.plan import cases
+from taskcore.conformance.crash_sweep.cases import cases
+from taskcore.conformance.harness import Stage
+from taskcore.conformance.model.machine import REAL_TIME, machine
 
 FOLDER = Path(tempfile.mkdtemp(prefix="taskcore-model-"))
 

@@ -13,10 +13,10 @@ from pgbouncer import PgBouncer
 from real import require
 
 from taskcore import App, BrokerUnavailable, current
+from taskcore.conformance import STORE_CHECKS, certify
+from taskcore.faults import PostgresServer
 from taskcore.store import ANY
 from taskcore.stores.sql import PostgresStore, complete_in_async
-from taskcore.testing.conformance import STORE_CHECKS, certify
-from taskcore.testing.faults import PostgresServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 

@@ -14,10 +14,10 @@ import pytest
 from taskcore import AdapterMissing, BrokerUnavailable, InvalidURL
 from taskcore.adapters import open_store
 from taskcore.errors import FeatureRefused
+from taskcore.faults import PostgresServer
 from taskcore.store import ABSENT, ANY, Conflict, Write
 from taskcore.stores.sql import PostgresStore, postgres
 from taskcore.stores.sql.postgres_statements import TABLES
-from taskcore.testing.faults import PostgresServer
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,9 @@ def test_without_psycopg(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "taskcore.stores.sql.postgres")
     monkeypatch.setitem(sys.modules, "psycopg", None)
     for name in [
-        name for name in sys.modules if name.startswith(("taskcore.links.postgres", "taskcore.stores.sql.pos"))
+        name
+        for name in sys.modules
+        if name.startswith(("taskcore.connections.postgres.connection", "taskcore.stores.sql.pos"))
     ]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(AdapterMissing) as caught:

@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from taskcore.adapters import open_store
+from taskcore.faults import WorkerProcess
 from taskcore.store import ANY, Conflict, Record, Store, Write
-from taskcore.testing.faults import WorkerProcess
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from real import require
 
-from taskcore.testing.faults import PostgresServer
-from taskcore.testing.faults.postgres import _children
+from taskcore.faults import PostgresServer
+from taskcore.faults.postgres import _children
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -18,7 +18,8 @@ import pytest
 from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.adapters import open_store
 from taskcore.store import ABSENT, ANY, Conflict, Write
-from taskcore.stores.sql import SqliteStore, sqlite, sqlite_diagnosis
+from taskcore.stores.sql import SqliteStore, sqlite
+from taskcore.stores.sql import sqlite_diagnose as sqlite_diagnosis
 
 pytestmark = pytest.mark.anyio
 

@@ -17,9 +17,9 @@ import msgspec
 
 from taskcore.backend import Delivery, Duplicate, Stored
 from taskcore.backends.memory import MemoryBackend, MemorySource
-from taskcore.backends.memory_ledger import Hold, Ledger
+from taskcore.backends.memory.ledger import Hold, Ledger
+from taskcore.conformance.harness import Stage
 from taskcore.lifecycle import ACK, Ack, Bury, Release, Retry
-from taskcore.testing.stage import Stage
 
 __all__ = ["MUTANTS", "Mutant", "change", "mutant", "numbers", "wrapped"]
 

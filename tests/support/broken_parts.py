@@ -10,19 +10,19 @@ from unittest.mock import patch
 import anyio
 from broken import MUTANTS, change, mutant, numbers, wrapped
 
-from taskcore.apart import Apart
-from taskcore.asking import Desk
 from taskcore.backend import QueueStats
 from taskcore.backends.memory import MemoryAdmin, MemoryBackend
 from taskcore.client import Client
+from taskcore.client.queries import Desk
 from taskcore.contract import Contract
 from taskcore.envelope import Trail
 from taskcore.lifecycle import Malformed
 from taskcore.store import ANY, Conflict
 from taskcore.stores.memory import MemoryStore
+from taskcore.toolkit.detached import Apart
 from taskcore.worker import worker
-from taskcore.worker.performing import Performer
-from taskcore.worker.settling import Settler
+from taskcore.worker.perform import Performer
+from taskcore.worker.settle import Settler
 
 __all__ = ["MUTANTS"]
 
@@ -182,7 +182,7 @@ def _core() -> Mapping[str, Any]:
         "core: ignores deadlines": wrapped(Performer, "_open", no_deadline),
         "core: examines nothing": wrapped(Performer, "_examine", no_examination),
         "core: says cancelled": wrapped(Desk, "cancel", cancels_anything),
-        "core: takes every key": patch("taskcore.idempotency._look", lambda *_: None),
+        "core: takes every key": patch("taskcore.records.keys._look", lambda *_: None),
         "core: claims no key": wrapped(Client, "_claim", no_claim),
         "core: stops late": wrapped(worker.Worker, "_wind_down", starts_anyway),
         "core: blames the interrupted": patch.object(worker, "Interrupted", lambda: Malformed("stopped")),
@@ -198,7 +198,7 @@ def _core() -> Mapping[str, Any]:
         "core: forgets nothing first": wrapped(Performer, "_forget_first", _does_not_forget),
         "core: clears no markers": patch.object(Settler, "_clear_markers", _nothing),
         "core: lets late endings stand": patch.object(Settler, "_withdraw_endings", _nothing),
-        "core: commits any key": patch("taskcore.worker.settling._is_ours", lambda *_: True),
+        "core: commits any key": patch("taskcore.worker.settle._is_ours", lambda *_: True),
     }
 
 

@@ -8,9 +8,9 @@ from typing import Self
 import anyio
 
 from taskcore.backends.memory import MemoryBackend
-from taskcore.diagnosis import Diagnosis, Fact
 from taskcore.errors import BrokerUnavailable
 from taskcore.stores.memory import MemoryStore
+from taskcore.toolkit.diagnostics import Diagnosis, Fact
 
 __all__ = ["EVICTS", "SLOW", "DiagnosedBackend", "DiagnosedStore", "DumbBackend", "DumbStore", "UnreachableBackend"]
 

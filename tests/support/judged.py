@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from taskcore.testing.judging import PromisesBroken
-from taskcore.testing.model import working
-from taskcore.testing.model.play import Play
-from taskcore.testing.model.sending import Sending
-from taskcore.testing.model.tale import Broken, Tale
-from taskcore.testing.sweep import plan
+from taskcore.conformance.checking import PromisesBroken
+from taskcore.conformance.crash_sweep import cases as plan
+from taskcore.conformance.model import working
+from taskcore.conformance.model.job import Broken, Tale
+from taskcore.conformance.model.rules import Play
+from taskcore.conformance.model.sending import Sending
 
 __all__ = ["sweep_without_oracle", "without_oracle"]
 

@@ -13,18 +13,20 @@ import msgspec
 import mutants_broker  # noqa: F401 - it plants its own
 from planting import MUTANTS, Mutant, instead, mutant
 
-from taskcore import asking, deadletter, idempotency, lifecycle
+from taskcore import deadletter, lifecycle
 from taskcore.backend import Uncertain
 from taskcore.client import Client
+from taskcore.client import queries as asking
 from taskcore.envelope import Trail, decode_envelope, encode_envelope
 from taskcore.lifecycle import Expired
-from taskcore.points import point
 from taskcore.policy import Retry as RetryPolicy
+from taskcore.records import keys as idempotency
 from taskcore.results import Results
 from taskcore.store import ANY, Write
-from taskcore.worker import performing
-from taskcore.worker.performing import Performer
-from taskcore.worker.settling import Settler
+from taskcore.toolkit.failpoints import point
+from taskcore.worker import perform as performing
+from taskcore.worker.perform import Performer
+from taskcore.worker.settle import Settler
 
 __all__ = ["MUTANTS", "Mutant"]
 

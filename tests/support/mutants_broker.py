@@ -6,10 +6,11 @@ from unittest.mock import patch
 
 from planting import instead, mutant
 
-from taskcore.backends import memory, memory_ledger
-from taskcore.backends.memory_ledger import LEASED, READY, SCHEDULED, Ledger
+from taskcore.backends import memory
+from taskcore.backends.memory import ledger as memory_ledger
+from taskcore.backends.memory.ledger import LEASED, READY, SCHEDULED, Ledger
 from taskcore.lifecycle import Bury, Release, Retry
-from taskcore.points import point
+from taskcore.toolkit.failpoints import point
 
 
 @mutant("model")

@@ -7,10 +7,10 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from taskcore.testing.faults import PostgresServer
-from taskcore.testing.faults.postgres import PROTOCOL, USER, _as_nobody, _unprivileged
-from taskcore.testing.faults.servers import Server
-from taskcore.testing.faults.sockets import HOST, ask
+from taskcore.faults import PostgresServer
+from taskcore.faults.postgres import PROTOCOL, USER, _as_nobody, _unprivileged
+from taskcore.faults.servers import Server
+from taskcore.faults.sockets import HOST, ask
 
 __all__ = ["PgBouncer"]
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from taskcore.testing.faults import Server, ServerMissing
+from taskcore.faults import Server, ServerMissing
 
 S = TypeVar("S", bound=Server)
 

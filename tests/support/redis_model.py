@@ -7,8 +7,8 @@ import traceback
 from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from taskcore.testing.model.machine import REAL_TIME, machine
-from taskcore.testing.stage import Stage
+from taskcore.conformance.harness import Stage
+from taskcore.conformance.model.machine import REAL_TIME, machine
 
 
 def tell(

@@ -26,9 +26,9 @@ import anyio
 from taskcore import App, BrokerUnavailable, EnqueueUncertain, Retry, current
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Backend, Source
-from taskcore.testing.faults import WorkerProcess
-from taskcore.testing.faults.resp import command
-from taskcore.testing.judging import History, RecordingBackend, Report, collect, judge
+from taskcore.conformance.checking import History, RecordingBackend, Report, collect, judge
+from taskcore.faults import WorkerProcess
+from taskcore.faults.resp import command
 
 SCRIPT = Path(__file__).with_name("redis_worker.py")
 QUICK = "?timeout=400ms&connect_timeout=400ms"  #: so that faults are noticed soon

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taskcore.testing.stage import Stage
-from taskcore.testing.sweep.child import dying
-from taskcore.testing.sweep.ground import Ledger
-from taskcore.testing.sweep.plan import Case, run
+from taskcore.conformance.crash_sweep.cases import Case, run
+from taskcore.conformance.crash_sweep.child import dying
+from taskcore.conformance.crash_sweep.environment import Ledger
+from taskcore.conformance.harness import Stage
 
 
 def play(case: Case, url: str, folder: Path, lease: float, margin: float, store: str | None = None) -> str:

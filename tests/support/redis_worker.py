@@ -11,8 +11,8 @@ from redis_play import declare
 
 from taskcore import App
 from taskcore.adapters import open_backend, open_store
-from taskcore.testing.faults.crash import history_from_environment, install_from_environment
-from taskcore.testing.judging import RecordingBackend
+from taskcore.conformance.checking import RecordingBackend
+from taskcore.faults.crash import history_from_environment, install_from_environment
 
 
 async def main() -> None:

@@ -7,7 +7,7 @@ from faulty import FaultyBackend, FaultyStore, Log
 from virtual import clock
 
 from taskcore import App, Retry, current
-from taskcore.idempotency import decode_claim
+from taskcore.records.keys import decode_claim
 
 __all__ = ["HOUR", "LEASE", "Shop"]
 

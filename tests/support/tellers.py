@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from taskcore.testing.judging import Final, Found, Left, Report, judge
-from taskcore.testing.judging.history import History
+from taskcore.conformance.checking import Final, Found, Left, Report, judge
+from taskcore.testing.history import History
 
 __all__ = ["QUIET", "Teller", "found"]
 

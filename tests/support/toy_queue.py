@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from taskcore.testing.judging import Final, Found, Left
-from taskcore.testing.judging.history import History
+from taskcore.conformance.checking import Final, Found, Left
+from taskcore.testing.history import History
 
 __all__ = ["ATTEMPTS", "CRASHES", "LEASE", "ToyQueue"]
 

@@ -6,8 +6,8 @@ import signal
 import sys
 import time
 
-from taskcore.points import point
-from taskcore.testing.faults.crash import history_from_environment, install_from_environment
+from taskcore.faults.crash import history_from_environment, install_from_environment
+from taskcore.toolkit.failpoints import point
 
 
 def main() -> None:

@@ -7,10 +7,10 @@ import time
 import msgspec
 import pytest
 
-from taskcore.testing.bench import QUICK, SCENARIOS, Figure, measure_one, private_ground
-from taskcore.testing.bench.crew import Processes
-from taskcore.testing.bench.proc import Watch
-from taskcore.testing.bench.program import Spec
+from taskcore.bench import QUICK, SCENARIOS, Figure, measure_one, private_ground
+from taskcore.bench.proc import Watch
+from taskcore.bench.program import Spec
+from taskcore.bench.workers import Processes
 
 TINY = msgspec.structs.replace(QUICK, seconds=0.01)
 

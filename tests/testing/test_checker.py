@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from tellers import Teller, found
 
-from taskcore.testing.judging import Final, Left
+from taskcore.conformance.checking import Final, Left
 
 
 @pytest.fixture

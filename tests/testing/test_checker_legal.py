@@ -9,7 +9,7 @@ import pytest
 from tellers import QUIET, Teller, found
 
 from taskcore.backends.memory import MemoryBackend
-from taskcore.testing.judging import Final, Found, Left, Promised, PromisesBroken, Report
+from taskcore.conformance.checking import Final, Found, Left, Promised, PromisesBroken, Report
 
 STORED = Promised(results=True)
 KEYED = Promised(key_window=100.0)

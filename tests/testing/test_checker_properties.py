@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_queue import ATTEMPTS, CRASHES, ToyQueue
 
-from taskcore.testing.judging import Final, Left, Report, judge
-from taskcore.testing.judging.history import Entry
+from taskcore.conformance.checking import Final, Left, Report, judge
+from taskcore.testing.history import Entry
 
 
 def play(choose: Callable[[Any], Any], *, jobs: int = 4, calm: bool = False) -> ToyQueue:

@@ -15,14 +15,14 @@ from taskcore import Retry as RetryPolicy
 from taskcore import Snooze, current
 from taskcore.backend import Delivery, Outgoing
 from taskcore.backends.memory import MemoryBackend
+from taskcore.conformance.checking import Report, collect, judge
+from taskcore.conformance.checking.recorder import RecordingBackend
+from taskcore.conformance.harness import Stage
+from taskcore.faults.flaky import DropReply, Fail, FlakyBackend
 from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Retry, Verdict
 from taskcore.stores.memory import MemoryStore
 from taskcore.testing.clock import run_virtually
-from taskcore.testing.faults.flaky import DropReply, Fail, FlakyBackend
-from taskcore.testing.judging import Report, collect, judge
-from taskcore.testing.judging.history import History
-from taskcore.testing.judging.recorder import RecordingBackend
-from taskcore.testing.stage import Stage
+from taskcore.testing.history import History
 
 ATTEMPTS = 3
 

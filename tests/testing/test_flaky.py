@@ -8,10 +8,10 @@ import pytest
 from taskcore import App, BrokerUnavailable
 from taskcore.backend import Backend, Duplicate, Outgoing, Stored, Uncertain
 from taskcore.backends.memory import MemoryBackend
+from taskcore.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
 from taskcore.lifecycle import Ack
 from taskcore.store import ABSENT, ANY, Store, Write
 from taskcore.stores.memory import MemoryStore
-from taskcore.testing.faults.flaky import Delay, DropReply, Fail, FlakyBackend, FlakyStore, Hang, Reorder, Twice
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 

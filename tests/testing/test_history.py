@@ -15,15 +15,15 @@ import pytest
 from taskcore import App, BrokerUnavailable, Reject, Snooze, current
 from taskcore.backend import Outgoing
 from taskcore.backends.memory import MemoryBackend
+from taskcore.conformance.checking.actors import Cast
+from taskcore.conformance.checking.recorder import RecordingBackend, digest, job_of
+from taskcore.faults.flaky import DropReply, Fail, FlakyBackend
 from taskcore.lifecycle import Ack, Bury, Release, Retry
-from taskcore.testing.faults.flaky import DropReply, Fail, FlakyBackend
-from taskcore.testing.judging.cast import Cast
-from taskcore.testing.judging.history import Entry, History
-from taskcore.testing.judging.recorder import RecordingBackend, digest, job_of
+from taskcore.testing.history import Entry, History
 
 WRITER = """
 import sys, time
-from taskcore.testing.judging.history import History
+from taskcore.testing.history import History
 history = History.to_file(sys.argv[1], who=sys.argv[2])
 number = 0
 while True:

@@ -11,9 +11,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from taskcore.testing.faults.crash import CRASH_AT, CRASHED, install_from_environment
-from taskcore.testing.faults.processes import WorkerProcess
-from taskcore.testing.judging.history import History
+from taskcore.faults.crash import CRASH_AT, CRASHED, install_from_environment
+from taskcore.faults.processes import WorkerProcess
+from taskcore.testing.history import History
 
 pytestmark = pytest.mark.anyio
 
@@ -96,7 +96,7 @@ async def test_nothing_is_left_of_a_killed_test(tmp_path):
     """If the test's own process is killed, its children are too."""
     program = textwrap.dedent(f"""
         import anyio
-        from taskcore.testing.faults.processes import WorkerProcess
+        from taskcore.faults.processes import WorkerProcess
 
         async def main():
             async with WorkerProcess({str(SCRIPT)!r}, 99999, folder={str(tmp_path)!r}) as worker:

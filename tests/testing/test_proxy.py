@@ -9,8 +9,8 @@ import anyio
 import anyio.abc
 import pytest
 
-from taskcore.testing.faults.proxy import ChaosProxy
-from taskcore.testing.faults.sockets import free_port
+from taskcore.faults.proxy import ChaosProxy
+from taskcore.faults.sockets import free_port
 
 pytestmark = pytest.mark.anyio
 

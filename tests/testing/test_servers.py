@@ -18,9 +18,9 @@ import pytest
 from real import require
 
 from taskcore import BrokerUnavailable
-from taskcore.testing.faults import binaries
-from taskcore.testing.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
-from taskcore.testing.faults.sockets import ask
+from taskcore.faults import binaries
+from taskcore.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
+from taskcore.faults.sockets import ask
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(150)]
 
@@ -117,7 +117,7 @@ async def test_nothing_is_left_of_a_killed_test(name: str, tmp_path: Path):
     kind = require(SERVERS[name])
     program = textwrap.dedent(f"""
         import anyio
-        from taskcore.testing.faults.servers import {kind.__name__}
+        from taskcore.faults.servers import {kind.__name__}
 
         async def main():
             async with {kind.__name__}() as server:

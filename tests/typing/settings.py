@@ -6,7 +6,7 @@ from typing import assert_type
 
 from taskcore.config import Loaded, Settings, load
 from taskcore.policy import Retry
-from taskcore.text import duration, mask_url
+from taskcore.toolkit.units import duration, mask_url
 
 assert_type(load(), Loaded)
 assert_type(load(arguments={"url": "memory://"}, environ={}, directory=".").settings, Settings)

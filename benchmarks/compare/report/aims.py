@@ -7,7 +7,7 @@ from typing import NamedTuple
 from benchmarks.compare.report.reasons import why_not
 from benchmarks.compare.report.wording import factor, percents, range_of, times
 from benchmarks.compare.run import RAW, US, Ratio, Run, ratio_of
-from taskcore.testing.bench import Figure, show
+from taskcore.bench import Figure, show
 
 __all__ = ["AIMED", "AIMS", "Aim", "Judged", "aim_rows", "judge", "unmeasured"]
 

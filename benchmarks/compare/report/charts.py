@@ -6,7 +6,7 @@ import math
 
 from benchmarks.compare.report.svg import Bar, Line, Range, bars, lines, ranges, timeline
 from benchmarks.compare.run import RAW, US, Run
-from taskcore.testing.bench import Figure
+from taskcore.bench import Figure
 
 __all__ = ["cpu", "kill", "latencies", "percentiles", "processes", "race", "shared_rates"]
 

@@ -8,7 +8,7 @@ from benchmarks.compare.report.aims import AIMED, aim_rows, unmeasured
 from benchmarks.compare.report.slower import LOSSES, SLOWER, TIES, loss_rows, losses
 from benchmarks.compare.report.wording import factor, spread, took
 from benchmarks.compare.run import RAW, US, Run
-from taskcore.testing.bench import Figure, show
+from taskcore.bench import Figure, show
 
 __all__ = ["markdown"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.compare.run import RAW, US, Run
-from taskcore.testing.bench import Figure, show
+from taskcore.bench import Figure, show
 
 __all__ = ["why_not"]
 

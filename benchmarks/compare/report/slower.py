@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.compare.report.wording import factor, times
 from benchmarks.compare.run import RAW, US, Ratio, Run
-from taskcore.testing.bench import Figure, show
+from taskcore.bench import Figure, show
 
 __all__ = ["LOSSES", "SLOWER", "TIES", "Loss", "loss_rows", "losses"]
 

@@ -8,7 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 from benchmarks.compare.report.wording import times
-from taskcore.testing.bench import show
+from taskcore.bench import show
 
 __all__ = ["Bar", "Line", "Range", "bars", "lines", "ranges", "timeline"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.compare.run import Ratio
-from taskcore.testing.bench import Figure
+from taskcore.bench import Figure
 
 __all__ = ["factor", "percents", "range_of", "spread", "times", "took"]
 

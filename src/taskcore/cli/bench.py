@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from taskcore.testing.bench import Ground, Record, Size
-    from taskcore.testing.bench.scenarios import Scenario
+    from taskcore.bench import Ground, Record, Size
+    from taskcore.bench.scenarios import Scenario
 
 __all__ = ["command"]
 
@@ -53,7 +53,7 @@ def command(
     Compare figures of one run on one quiet machine only. The exit code is 0; 1 if a job was lost or a scenario failed;
     4 if a broker cannot be reached.
     """
-    from taskcore.testing.bench import FULL, QUICK, chosen, quiet_logs
+    from taskcore.bench import FULL, QUICK, chosen, quiet_logs
 
     quiet_logs()
 
@@ -70,8 +70,8 @@ def command(
 def _grounds(
     urls: tuple[str, ...], size: Size, store: str | None
 ) -> dict[str, Callable[[], AbstractAsyncContextManager[Ground]]]:
-    from taskcore.testing.bench import BROKERS, named_ground, private_ground
-    from taskcore.text import mask_url
+    from taskcore.bench import BROKERS, named_ground, private_ground
+    from taskcore.toolkit.units import mask_url
 
     if urls:
         return {mask_url(url): partial(named_ground, url, size, store) for url in urls}
@@ -83,7 +83,7 @@ async def _run(
     scenarios: Mapping[str, Scenario],
     as_json: bool,
 ) -> list[Record]:
-    from taskcore.testing.bench import describe_machine, encode_line, measure, printed, table_of
+    from taskcore.bench import describe_machine, encode_line, measure, printed, table_of
 
     began = time.monotonic()
     machine = await describe_machine(shlex.join(["taskcore", *sys.argv[1:]]))
@@ -102,7 +102,7 @@ async def _run(
 
 
 def _is_bad(record: Record) -> bool:
-    from taskcore.testing.bench import Figure, Skipped
+    from taskcore.bench import Figure, Skipped
 
     if isinstance(record, Figure):
         return record.lost > 0

@@ -14,7 +14,7 @@ import click
 from taskcore.cli.root import DEBUG, Exit, paint
 
 if TYPE_CHECKING:
-    from taskcore.testing.conformance import Certificate, Finding
+    from taskcore.conformance import Certificate, Finding
 
 __all__ = ["command"]
 
@@ -33,7 +33,7 @@ def command(url: str, store: str | None, only: tuple[str, ...], as_json: bool) -
     It makes queues and records with names of its own and deletes them at the end; others are not touched. It takes a
     minute or less. The exit code is 0 if nothing is broken, else 1.
     """
-    from taskcore.testing.conformance import certify
+    from taskcore.conformance import certify
 
     logging.getLogger("taskcore").addHandler(logging.NullHandler())  # dying workers have much to tell; here it is noise
     names = [name.strip() for part in only for name in part.split(",") if name.strip()]

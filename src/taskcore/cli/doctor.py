@@ -23,12 +23,12 @@ from taskcore.backend import Backend, Features
 from taskcore.cli.loading import load_app
 from taskcore.cli.root import APP_DIR, DEBUG, Exit, installed_version, paint
 from taskcore.config import Loaded, load
-from taskcore.diagnosis import Diagnosis, Fact, Level
 from taskcore.errors import BrokerUnavailable, TaskcoreError
-from taskcore.safety import diagnoses
+from taskcore.preflight import diagnoses
 from taskcore.store import Store
-from taskcore.text import mask_url
-from taskcore.worker.errors import errors_as_they_are
+from taskcore.toolkit.diagnostics import Diagnosis, Fact, Level
+from taskcore.toolkit.groups import errors_as_they_are
+from taskcore.toolkit.units import mask_url
 
 if TYPE_CHECKING:
     from taskcore.app import App

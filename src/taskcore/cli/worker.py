@@ -18,8 +18,8 @@ import click
 from taskcore.cli.loading import load_app
 from taskcore.cli.root import APP_DIR, DEBUG, installed_version
 from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
-from taskcore.text import duration, mask_url, show_duration
-from taskcore.worker.errors import errors_as_they_are
+from taskcore.toolkit.groups import errors_as_they_are
+from taskcore.toolkit.units import duration, mask_url, show_duration
 
 if TYPE_CHECKING:
     from taskcore.app import App

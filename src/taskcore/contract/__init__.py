@@ -18,7 +18,7 @@ msgspec ignores unknown fields). Without annotation, or with ``Any``, a paramete
 int, float, str, lists of these, and dicts of these with str keys.
 """
 
-from taskcore.contract.compiling import compile_contract
+from taskcore.contract.compile import compile_contract
 from taskcore.contract.contract import Arguments, Contract, Upcast
 
 __all__ = ["Arguments", "Contract", "Upcast", "compile_contract"]

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
+from taskcore.contract.codec import PLAIN, Shape, explain, schema_of, show, tidy
 from taskcore.contract.errors import ErrorShape, Story
 from taskcore.errors import InvalidArguments, UnencodableResult
-from taskcore.shape import PLAIN, Shape, explain, schema_of, show, tidy
 
 __all__ = ["Arguments", "Contract", "Function", "Upcast"]
 

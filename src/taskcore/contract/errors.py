@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from taskcore.shape import PLAIN, NoShape, Shape, same
+from taskcore.contract.codec import PLAIN, NoShape, Shape, same
 
 __all__ = ["ErrorShape", "Story"]
 

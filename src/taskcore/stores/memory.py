@@ -14,9 +14,9 @@ from typing import Self
 
 import anyio
 
-from taskcore.diagnosis import Diagnosis, Fact
 from taskcore.store import Conflict, Expect, Record, Version, Write, is_expected
-from taskcore.stores.watching import Watch, Watches
+from taskcore.stores.watches import Watch, Watches
+from taskcore.toolkit.diagnostics import Diagnosis, Fact
 
 __all__ = ["MemoryStore"]
 

@@ -29,7 +29,7 @@ import msgspec
 from taskcore.envelope import FORMAT, Envelope, Trail, new_id
 from taskcore.errors import InvalidSetting
 from taskcore.task import Task
-from taskcore.testing.awaits import Cut, CutHere, Driven
+from taskcore.testing.stepping import Cut, CutHere, Driven
 from taskcore.worker.context import Context, running
 
 __all__ = ["NotIdempotent", "Proof", "assert_idempotent"]

@@ -64,7 +64,7 @@ def taskcore_app() -> RunningApp:
     @asynccontextmanager
     async def running(*routers: Any, url: str = "memory://", **options: Any) -> AsyncIterator[App]:
         from taskcore.app import App
-        from taskcore.testing.crashable import working
+        from taskcore.testing.restartable import working
 
         app = App(url, **options)
         for router in routers:
@@ -80,9 +80,9 @@ def crash_worker() -> CrashWorker:
     """Kills an app's worker, at once or at a crash point, without giving anything back; then starts a new one.
 
     Use it as ``async with crash_worker(app, at="settle.ended"): …``.
-    See :func:`taskcore.testing.crashable.crashing_worker`.
+    See :func:`taskcore.testing.restartable.crashing_worker`.
     """
-    from taskcore.testing.crashable import crashing_worker
+    from taskcore.testing.restartable import crashing_worker
 
     return crashing_worker
 
@@ -92,9 +92,9 @@ def redeliver() -> Redeliver:
     """Hands a running job out again, as after a lease that ran out.
 
     Use it as ``await redeliver(app, job)``.
-    See :func:`taskcore.testing.crashable.redeliver`.
+    See :func:`taskcore.testing.restartable.redeliver`.
     """
-    from taskcore.testing.crashable import redeliver
+    from taskcore.testing.restartable import redeliver
 
     return redeliver
 

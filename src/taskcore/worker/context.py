@@ -10,7 +10,7 @@ import msgspec
 
 from taskcore.envelope import Envelope, Trail
 from taskcore.errors import InvalidSetting, NotRunning
-from taskcore.idempotency import Claim, Completion, Idempotency
+from taskcore.records.keys import Claim, Completion, Idempotency
 from taskcore.results import Ending, encode_ending
 from taskcore.task import Task
 

@@ -18,7 +18,7 @@ from taskcore.lifecycle import (
     Verdict,
 )
 from taskcore.results import NOTHING, Ending, encode_ending
-from taskcore.worker.hand import UNREAD, Job
+from taskcore.worker.execution import UNREAD, Job
 
 __all__ = ["ending_of"]
 

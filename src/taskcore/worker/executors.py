@@ -19,12 +19,12 @@ from taskcore.envelope import decode_envelope, decode_trail
 from taskcore.errors import InvalidContract
 from taskcore.options import RunsIn
 from taskcore.worker.context import Context, Holding, running
-from taskcore.worker.records import message_of, place_of, trace_of
+from taskcore.worker.error_records import message_of, place_of, trace_of
 from taskcore.worker.threads import Threads
 
 if TYPE_CHECKING:
     from taskcore.task import Task
-    from taskcore.worker.hand import Job
+    from taskcore.worker.execution import Job
 
 __all__ = ["Executors", "ProcessError", "RemoteError"]
 

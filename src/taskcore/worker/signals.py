@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.abc
 
-from taskcore.logs import logger
+from taskcore.toolkit.logging import logger
 
 if TYPE_CHECKING:
     from taskcore.worker.worker import Worker

@@ -21,19 +21,19 @@ import anyio.abc
 from taskcore.backend import Backend, Delivery, Source
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Interrupted, Outcome
-from taskcore.logs import logger
 from taskcore.observe import Events
 from taskcore.options import RunsIn
 from taskcore.store import Store
 from taskcore.task import Task
-from taskcore.worker.concluding import Concluder
+from taskcore.toolkit.logging import logger
+from taskcore.worker.decide import Concluder
+from taskcore.worker.execution import Job, Slot
 from taskcore.worker.executors import Executors
-from taskcore.worker.hand import Job, Slot
-from taskcore.worker.keeping import Deadlines, Keeper
-from taskcore.worker.lanes import Lane, lanes_of
-from taskcore.worker.outage import Outages
-from taskcore.worker.performing import Performer
-from taskcore.worker.settling import Settler
+from taskcore.worker.leases import Deadlines, Keeper
+from taskcore.worker.outages import Outages
+from taskcore.worker.perform import Performer
+from taskcore.worker.pools import Lane, lanes_of
+from taskcore.worker.settle import Settler
 
 __all__ = ["Worker"]
 

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
-from taskcore.backends.nats.packing import Names, job_token, queue_of, unpack
-from taskcore.backends.nats.publishing import publish
-from taskcore.backends.nats.shelves import Shelves
-from taskcore.backends.nats.withdrawing import is_held
+from taskcore.backends.nats.cancelling import is_held
+from taskcore.backends.nats.layout import Shelves
+from taskcore.backends.nats.messages import Names, job_token, queue_of, unpack
+from taskcore.backends.nats.publish import publish
+from taskcore.connections.nats import NatsLink
+from taskcore.connections.nats.answers import NO_CONSUMER, NO_STREAM, error_of, must_be, stored_in
+from taskcore.connections.nats.clock import broker_time, wall_clock
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.nats import NatsLink
-from taskcore.links.nats.answers import NO_CONSUMER, NO_STREAM, error_of, must_be, stored_in
-from taskcore.links.nats.clock import broker_time, wall_clock
 
 __all__ = ["NatsAdmin"]
 

@@ -11,12 +11,12 @@ import msgspec
 
 from taskcore.backend import Features, Outgoing, Published
 from taskcore.backends.nats.admin import NatsAdmin
-from taskcore.backends.nats.diagnosing import diagnose
-from taskcore.backends.nats.publishing import publish
-from taskcore.backends.nats.shelves import SCHEDULES, Shelves
+from taskcore.backends.nats.diagnose import diagnose
+from taskcore.backends.nats.layout import SCHEDULES, Shelves
+from taskcore.backends.nats.publish import publish
 from taskcore.backends.nats.source import NatsSource
-from taskcore.diagnosis import Diagnosis
-from taskcore.links.nats import NatsLink, read_address
+from taskcore.connections.nats import NatsLink, read_address
+from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["NatsBackend"]
 

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from taskcore.backend import Delivery
-from taskcore.backends.nats.holds import Hold, guard_of
-from taskcore.backends.nats.pulling import SIGN_OF_LIFE, Tap
-from taskcore.backends.nats.settling import Settler
-from taskcore.backends.nats.shelves import NANO, Shelf, Shelves
+from taskcore.backends.nats.cancelling import Listener
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, Tap
+from taskcore.backends.nats.layout import NANO, Shelf, Shelves
+from taskcore.backends.nats.receipts import Hold, guard_of
+from taskcore.backends.nats.settle import Settler
 from taskcore.backends.nats.timers import Timer
-from taskcore.backends.nats.withdrawing import Listener
+from taskcore.connections.nats import NatsLink
+from taskcore.connections.nats.answers import stored_in
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import RELEASE, Verdict
-from taskcore.links.nats import NatsLink
-from taskcore.links.nats.answers import stored_in
-from taskcore.logs import logger
+from taskcore.toolkit.logging import logger
 
 __all__ = ["NatsSource"]
 

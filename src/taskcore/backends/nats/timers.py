@@ -12,17 +12,17 @@ import asyncio
 from contextlib import suppress
 from typing import Self
 
-from taskcore.backends.nats.holds import Hold
-from taskcore.backends.nats.packing import number_at
-from taskcore.backends.nats.publishing import IS_ANOTHER, verdict_on
-from taskcore.backends.nats.pulling import SIGN_OF_LIFE, Tap
-from taskcore.backends.nats.shelves import CLOCK, NANO, PARKED_LEASE, Shelf, Shelves
-from taskcore.backends.nats.withdrawing import Listener
+from taskcore.backends.nats.cancelling import Listener
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, Tap
+from taskcore.backends.nats.layout import CLOCK, NANO, PARKED_LEASE, Shelf, Shelves
+from taskcore.backends.nats.messages import number_at
+from taskcore.backends.nats.publish import IS_ANOTHER, verdict_on
+from taskcore.backends.nats.receipts import Hold
+from taskcore.connections.nats import Answer, NatsLink, Parcel, headers_of
+from taskcore.connections.nats.clock import wall_clock
+from taskcore.connections.nats.wire import frame
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.nats import Answer, NatsLink, Parcel, headers_of
-from taskcore.links.nats.clock import wall_clock
-from taskcore.links.nats.wire import frame
-from taskcore.logs import logger
+from taskcore.toolkit.logging import logger
 
 __all__ = ["Timer", "delay_of"]
 

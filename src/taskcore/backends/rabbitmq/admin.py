@@ -8,11 +8,11 @@ from typing import Any
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats
-from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq import layout as names
 from taskcore.backends.rabbitmq.letters import queue_of
 from taskcore.backends.rabbitmq.parts import Parts
 from taskcore.backends.rabbitmq.source import RabbitSource
-from taskcore.logs import logger
+from taskcore.toolkit.logging import logger
 
 __all__ = ["RabbitAdmin"]
 

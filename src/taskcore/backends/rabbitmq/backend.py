@@ -12,17 +12,18 @@ import anyio
 import msgspec
 
 from taskcore.backend import Features, Outgoing, Published, Refused
-from taskcore.backends.rabbitmq import names, options
+from taskcore.backends.rabbitmq import layout as names
+from taskcore.backends.rabbitmq import options
 from taskcore.backends.rabbitmq.admin import RabbitAdmin
-from taskcore.backends.rabbitmq.diagnosis import diagnose
+from taskcore.backends.rabbitmq.diagnose import diagnose
 from taskcore.backends.rabbitmq.parts import Parts
 from taskcore.backends.rabbitmq.publisher import LARGEST_JOB
 from taskcore.backends.rabbitmq.source import RabbitSource
-from taskcore.diagnosis import Diagnosis
+from taskcore.connections.amqp.connection import Link, parse
+from taskcore.connections.loops import require_asyncio
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.loops import require_asyncio
-from taskcore.links.rabbitmq import Link, parse
-from taskcore.logs import logger
+from taskcore.toolkit.diagnostics import Diagnosis
+from taskcore.toolkit.logging import logger
 
 __all__ = ["RabbitBackend"]
 
@@ -116,7 +117,7 @@ class RabbitBackend:
         return self._consuming(tuple(queues), lease)
 
     async def diagnose(self) -> Diagnosis:
-        """What the server says about itself; see :class:`taskcore.diagnosis.Diagnosable`."""
+        """What the server says about itself; see :class:`taskcore.toolkit.diagnostics.Diagnosable`."""
         return await diagnose(self._opened(), self._options, self._features.durability)
 
     @asynccontextmanager

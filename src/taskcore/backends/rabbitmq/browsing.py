@@ -16,10 +16,10 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from taskcore.backends.rabbitmq.office import Office
-from taskcore.links import amqp
-from taskcore.links.amqp import Properties, read_properties
-from taskcore.links.rabbitmq import whole
-from taskcore.links.rabbitmq_wire import Lane
+from taskcore.connections.amqp import frames as amqp
+from taskcore.connections.amqp.connection import whole
+from taskcore.connections.amqp.frames import Properties, read_properties
+from taskcore.connections.amqp.transport import Lane
 
 __all__ = ["Reading", "Sheet", "browse"]
 
@@ -108,7 +108,7 @@ class Reading:
     # ── what a lane tells ──
 
     def delivered(self, tag: int, properties: bytes, body: bytes, *, again: bool) -> None:  # noqa: ARG002
-        """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
+        """See :class:`taskcore.connections.amqp.transport.Hearer`."""
         self._come.append(Sheet(tag, read_properties(properties), body))
         self._news.set()
 
@@ -119,11 +119,11 @@ class Reading:
         """Nothing is published here."""
 
     def cancelled(self) -> None:
-        """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
+        """See :class:`taskcore.connections.amqp.transport.Hearer`."""
         self.closed("the queue was deleted meanwhile")
 
     def closed(self, why: str) -> None:
-        """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
+        """See :class:`taskcore.connections.amqp.transport.Hearer`."""
         self._why = why
         self._news.set()
 

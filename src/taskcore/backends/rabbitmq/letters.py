@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from heapq import nsmallest
 
 from taskcore.backend import DUPLICATE, Letter, Published, Stored
-from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq import layout as names
 from taskcore.backends.rabbitmq.browsing import Sheet, browse
 from taskcore.backends.rabbitmq.messages import Parcel, split, whole_number
 from taskcore.backends.rabbitmq.office import Office
-from taskcore.backends.rabbitmq.sender import Sender
-from taskcore.points import point
+from taskcore.backends.rabbitmq.publish import Sender
+from taskcore.toolkit.failpoints import point
 
 __all__ = ["Letters"]
 

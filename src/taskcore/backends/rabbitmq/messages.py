@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import msgspec
 
 from taskcore.backend import Outgoing
-from taskcore.links.amqp import Properties, Value
+from taskcore.connections.amqp.frames import Properties, Value
 
 __all__ = ["Parcel", "parcel_of", "split", "stamp", "whole_number"]
 

@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ChannelNotFoundEntity
 
-from taskcore.links.rabbitmq import Link, whole
-from taskcore.links.rabbitmq_wire import Hearer, Lane, Wire
+from taskcore.connections.amqp.connection import Link, whole
+from taskcore.connections.amqp.transport import Hearer, Lane, Wire
 
 __all__ = ["Line", "Office"]
 

@@ -7,11 +7,11 @@ import asyncio
 from taskcore.backends.rabbitmq.letters import Letters
 from taskcore.backends.rabbitmq.office import Line, Office
 from taskcore.backends.rabbitmq.options import Options
+from taskcore.backends.rabbitmq.publish import Sender
 from taskcore.backends.rabbitmq.publisher import Publisher
 from taskcore.backends.rabbitmq.registry import Registry
-from taskcore.backends.rabbitmq.sender import Sender
 from taskcore.backends.rabbitmq.topology import Topology
-from taskcore.links.rabbitmq import Link
+from taskcore.connections.amqp.connection import Link
 
 __all__ = ["Parts"]
 

@@ -17,10 +17,10 @@ from functools import lru_cache
 from taskcore.backend import STORED, Published, Refused, Stored, Uncertain
 from taskcore.backends.rabbitmq.messages import Parcel
 from taskcore.backends.rabbitmq.office import Line
+from taskcore.connections.amqp import frames as amqp
+from taskcore.connections.amqp.connection import Link, whole
+from taskcore.connections.amqp.transport import Lane
 from taskcore.errors import BrokerUnavailable
-from taskcore.links import amqp
-from taskcore.links.rabbitmq import Link, whole
-from taskcore.links.rabbitmq_wire import Lane
 
 __all__ = ["LARGEST", "LARGEST_JOB", "NOWHERE", "Publisher", "unavailable"]
 
@@ -70,7 +70,7 @@ class _Confirms:
         """Nothing is consumed here."""
 
     def confirmed(self, tag: int, *, multiple: bool, stored: bool) -> None:
-        """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
+        """See :class:`taskcore.connections.amqp.transport.Hearer`."""
         answer: Published = STORED if stored else REFUSED
         tags: Iterable[int] = (tag,)
         if multiple:
@@ -85,7 +85,7 @@ class _Confirms:
                 found[0].answer(found[1], answer)
 
     def returned(self, properties: bytes, why: str) -> None:  # noqa: ARG002 - there is one reason only
-        """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
+        """See :class:`taskcore.connections.amqp.transport.Hearer`."""
         mark, _, number = amqp.read_properties(properties).message_id.partition(b".")
         if mark.decode(errors="replace") == self.mark:
             found = self._open.get(int(number, 16))  # its confirm follows, and is ignored
@@ -96,7 +96,7 @@ class _Confirms:
         """Nothing is consumed here."""
 
     def closed(self, why: str) -> None:
-        """See :class:`taskcore.links.rabbitmq_wire.Hearer`."""
+        """See :class:`taskcore.connections.amqp.transport.Hearer`."""
         for batch, index in self._open.values():
             batch.answer(index, Uncertain(f"no confirm came before the connection was lost: {why}"))
         self._open.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskcore.backend import Stored
-from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq import layout as names
 from taskcore.backends.rabbitmq.browsing import browse
 from taskcore.backends.rabbitmq.messages import Parcel
 from taskcore.backends.rabbitmq.office import Office

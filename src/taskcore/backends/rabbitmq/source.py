@@ -24,17 +24,17 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from taskcore.backend import Delivery, Outgoing, Stored
-from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq import layout as names
+from taskcore.backends.rabbitmq.consumer import MOST, Held, Stream
 from taskcore.backends.rabbitmq.messages import Parcel, parcel_of, stamp
 from taskcore.backends.rabbitmq.office import Line
+from taskcore.backends.rabbitmq.publish import Sender
 from taskcore.backends.rabbitmq.publisher import LARGEST, unavailable
-from taskcore.backends.rabbitmq.sender import Sender
-from taskcore.backends.rabbitmq.stream import MOST, Held, Stream
+from taskcore.connections.amqp.connection import Link, whole
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
-from taskcore.links.rabbitmq import Link, whole
-from taskcore.logs import logger
-from taskcore.points import point
+from taskcore.toolkit.failpoints import point
+from taskcore.toolkit.logging import logger
 
 __all__ = ["RabbitSource"]
 

@@ -19,12 +19,12 @@ from typing import Any
 
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from taskcore.backends.rabbitmq import names
+from taskcore.backends.rabbitmq import layout as names
 from taskcore.backends.rabbitmq.office import Office
 from taskcore.backends.rabbitmq.options import Options
+from taskcore.connections.amqp.transport import Wire
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.rabbitmq_wire import Wire
-from taskcore.logs import logger
+from taskcore.toolkit.logging import logger
 
 __all__ = ["Topology"]
 

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
-from taskcore.backends.redis.keys import PLACE, PURGE, STATS, Keys
-from taskcore.links.redis import RedisLink
+from taskcore.backends.redis.layout import PLACE, PURGE, STATS, Keys
+from taskcore.connections.redis import RedisLink
 
 __all__ = ["RedisAdmin"]
 

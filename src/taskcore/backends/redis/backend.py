@@ -11,12 +11,12 @@ from typing import Any, Final, Self
 
 from taskcore.backend import DUPLICATE, STORED, Features, Outgoing, Published, Refused, Uncertain
 from taskcore.backends.redis.admin import RedisAdmin
-from taskcore.backends.redis.keys import PUBLISH, Keys
+from taskcore.backends.redis.layout import PUBLISH, Keys
 from taskcore.backends.redis.source import RedisSource
-from taskcore.diagnosis import Diagnosis
+from taskcore.connections.redis import Denied, RedisLink, Unanswered
+from taskcore.connections.redis.diagnose import diagnose
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.redis import Denied, RedisLink, Unanswered
-from taskcore.links.redis.facts import diagnose
+from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["RedisBackend"]
 
@@ -45,7 +45,7 @@ FULL: Final = frozenset({"OOM", "MISCONF", "NOREPLICAS"})  #: the server is ther
 class RedisBackend:
     """Queues on Redis or Valkey, from version 7.0: one server, behind Sentinel, or a cluster.
 
-    :param url: see :mod:`taskcore.links.redis.address`.
+    :param url: see :mod:`taskcore.connections.redis.address`.
     :raises InvalidURL: it cannot be meant (TC103).
     """
 

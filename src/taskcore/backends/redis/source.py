@@ -18,11 +18,11 @@ from typing import Any, Final, NamedTuple, Self, assert_never
 import anyio
 
 from taskcore.backend import Delivery
-from taskcore.backends.redis.keys import EXTEND, RECEIVE, SETTLE, Keys
+from taskcore.backends.redis.layout import EXTEND, RECEIVE, SETTLE, Keys
 from taskcore.backends.redis.waiting import Waiting
+from taskcore.connections.redis import RedisLink, Unanswered
 from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
-from taskcore.links.redis import RedisLink, Unanswered
-from taskcore.logs import logger
+from taskcore.toolkit.logging import logger
 
 __all__ = ["RedisSource"]
 

@@ -15,10 +15,10 @@ from typing import Final, Self
 
 import anyio
 
-from taskcore.backends.redis.keys import Keys
+from taskcore.backends.redis.layout import Keys
+from taskcore.connections.redis import Command, RedisLink
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.redis import Command, RedisLink
-from taskcore.logs import logger
+from taskcore.toolkit.logging import logger
 
 __all__ = ["Waiting"]
 

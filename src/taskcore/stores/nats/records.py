@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
+from taskcore.connections.nats import Answer, Parcel, headers_of
+from taskcore.connections.nats.answers import stored_in
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.nats import Answer, Parcel, headers_of
-from taskcore.links.nats.answers import stored_in
 from taskcore.store import Record, Version
 
 __all__ = [

@@ -14,13 +14,11 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, Self
 
-from taskcore.diagnosis import Diagnosis, Fact
+from taskcore.connections.nats import Answer, NatsLink, Parcel, read_address
+from taskcore.connections.nats.answers import NO_STREAM, error_of
+from taskcore.connections.nats.clock import wall_clock
+from taskcore.connections.nats.link import decode_answer
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.nats import Answer, NatsLink, Parcel, read_address
-from taskcore.links.nats.answers import NO_STREAM, error_of
-from taskcore.links.nats.clock import wall_clock
-from taskcore.links.nats.link import decode_answer
-from taskcore.logs import logger
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
 from taskcore.stores.nats.records import (
     Found,
@@ -35,6 +33,8 @@ from taskcore.stores.nats.records import (
 )
 from taskcore.stores.nats.stream import clock_of, make_stream
 from taskcore.stores.nats.watching import Watch
+from taskcore.toolkit.diagnostics import Diagnosis, Fact
+from taskcore.toolkit.logging import logger
 
 __all__ = ["NatsStore"]
 

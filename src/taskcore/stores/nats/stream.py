@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from taskcore.connections.nats import NatsLink, Parcel
+from taskcore.connections.nats.clock import broker_time, wall_clock
+from taskcore.connections.nats.link import decode_answer
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.nats import NatsLink, Parcel
-from taskcore.links.nats.clock import broker_time, wall_clock
-from taskcore.links.nats.link import decode_answer
 
 __all__ = ["clock_of", "make_stream"]
 

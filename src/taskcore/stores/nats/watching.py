@@ -12,8 +12,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from taskcore.connections.nats import Ear, NatsLink
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.nats import Ear, NatsLink
 from taskcore.store import Record, Version
 
 __all__ = ["Watch"]

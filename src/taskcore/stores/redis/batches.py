@@ -15,9 +15,9 @@ from typing import Any, Final, TypeAlias, TypeVar
 import anyio
 from redis.exceptions import ResponseError
 
+from taskcore.connections.redis import Denied, RedisLink, Script
+from taskcore.connections.redis.connection import DEMOTED, denied
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.redis import Denied, RedisLink, Script
-from taskcore.links.redis.line import DEMOTED, denied
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
 from taskcore.stores.redis.records import Names, decode, foreign, group_of, milliseconds, version_in
 

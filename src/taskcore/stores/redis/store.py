@@ -12,16 +12,16 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self, TypeVar
 
-from taskcore.batching import GroupCommit
-from taskcore.diagnosis import Diagnosis
+from taskcore.connections.redis import RedisLink
+from taskcore.connections.redis.diagnose import diagnose
 from taskcore.errors import BrokerUnavailable
-from taskcore.limits import TimeLimit
-from taskcore.links.redis import RedisLink
-from taskcore.links.redis.facts import diagnose
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.redis.batches import Answer, Found, read, write
 from taskcore.stores.redis.records import Names, versions
 from taskcore.stores.redis.watching import Watches
+from taskcore.toolkit.batching import GroupCommit
+from taskcore.toolkit.diagnostics import Diagnosis
+from taskcore.toolkit.timeouts import TimeLimit
 
 __all__ = ["RedisStore"]
 
@@ -34,7 +34,7 @@ AT_ONCE = 200  #: callers whose reads, or whose writes, travel together
 class RedisStore:
     """Records in Redis or Valkey: one server, what sentinels watch, or a cluster.
 
-    :param url: see :mod:`taskcore.links.redis.address`; ``prefix`` and the time limits apply.
+    :param url: see :mod:`taskcore.connections.redis.address`; ``prefix`` and the time limits apply.
     :raises InvalidURL: it cannot be meant (TC103).
     """
 

@@ -25,13 +25,13 @@ import anyio.abc
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
+from taskcore.connections.redis import RedisLink
+from taskcore.connections.redis.connection import denied
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.redis import RedisLink
-from taskcore.links.redis.line import denied
-from taskcore.logs import logger
 from taskcore.stores.redis.batches import read
 from taskcore.stores.redis.records import Names
 from taskcore.stores.redis.watch import Watch
+from taskcore.toolkit.logging import logger
 
 __all__ = ["Watches"]
 

@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from taskcore.errors import InvalidSetting, LeaseLost
-from taskcore.idempotency import Completion
+from taskcore.records.keys import Completion
 from taskcore.stores.sql.sqlite_records import FIND, NEXT, PUT, TAKE
 
 if TYPE_CHECKING:

@@ -13,16 +13,16 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from taskcore.batching import GroupCommit
-from taskcore.diagnosis import Diagnosis
+from taskcore.connections.loops import require_asyncio
+from taskcore.connections.postgres.connection import Connection, Line, postgres_address
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.loops import require_asyncio
-from taskcore.links.postgres import Connection, Line, postgres_address
-from taskcore.logs import logger
 from taskcore.store import ABSENT, Conflict, Expect, Record, Version, Write
-from taskcore.stores.sql.postgres_diagnosis import diagnose
-from taskcore.stores.sql.postgres_news import News
+from taskcore.stores.sql.postgres_diagnose import diagnose
+from taskcore.stores.sql.postgres_notifications import News
 from taskcore.stores.sql.postgres_statements import CLEAN, name, prepare, read, write_distinct
+from taskcore.toolkit.batching import GroupCommit
+from taskcore.toolkit.diagnostics import Diagnosis
+from taskcore.toolkit.logging import logger
 
 __all__ = ["PostgresStore"]
 
@@ -112,7 +112,7 @@ class PostgresStore:
         return self._news.watch(name(key))
 
     async def diagnose(self) -> Diagnosis:
-        """See :class:`taskcore.diagnosis.Diagnosable`."""
+        """See :class:`taskcore.toolkit.diagnostics.Diagnosable`."""
         line = Line(self._address)
         try:
             return await line.run(diagnose, repeatable=True)

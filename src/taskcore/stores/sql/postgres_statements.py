@@ -18,8 +18,8 @@ from typing import Any, Final
 from psycopg import errors
 from psycopg.types.numeric import Int8
 
+from taskcore.connections.postgres.connection import Connection
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.postgres import Connection
 from taskcore.store import ABSENT, ANY, Conflict, Record, Version, Write
 
 __all__ = ["CHANNEL", "FIND", "mark", "name", "prepare", "read", "write_distinct"]

@@ -13,13 +13,13 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, TypeAlias
 
-from taskcore.diagnosis import Diagnosis
-from taskcore.links.sqlite import SqliteFile, sqlite_address
+from taskcore.connections.sqlite.connection import SqliteFile, sqlite_address
 from taskcore.store import Conflict, Expect, Record, Version, Write
-from taskcore.stores.sql.sqlite_diagnosis import diagnose
-from taskcore.stores.sql.sqlite_lane import Lane, Post, poster
+from taskcore.stores.sql.sqlite_diagnose import diagnose
 from taskcore.stores.sql.sqlite_records import clean, find, prepare, write_all
-from taskcore.stores.watching import Watches
+from taskcore.stores.sql.sqlite_thread import Lane, Post, poster
+from taskcore.stores.watches import Watches
+from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["SqliteStore"]
 
@@ -114,7 +114,7 @@ class SqliteStore:
         return self._watches.watch(key)
 
     async def diagnose(self) -> Diagnosis:
-        """See :class:`taskcore.diagnosis.Diagnosable`."""
+        """See :class:`taskcore.toolkit.diagnostics.Diagnosable`."""
         return await diagnose(self._address)
 
     # ── in the writing thread ──

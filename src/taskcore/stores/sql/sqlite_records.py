@@ -13,8 +13,8 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 
+from taskcore.connections.sqlite.connection import SqliteFile
 from taskcore.errors import BrokerUnavailable
-from taskcore.links.sqlite import SqliteFile
 from taskcore.store import ANY, Conflict, Record, Version, Write, is_expected
 
 __all__ = ["FIND", "NEXT", "PUT", "SCHEMA", "TABLES", "TAKE", "clean", "find", "prepare", "write_all"]

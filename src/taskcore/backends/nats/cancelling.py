@@ -1,0 +1,72 @@
+"""Withdrawing: taking a waiting job back while somebody may be taking it.
+
+JetStream can delete a job, but does not say whether it was handed out a moment before. Whoever deletes one and cannot
+be sure tells all workers of the queue its number. A worker that has it in hand says so. One that has it only waiting
+drops it, and one to which it is still on its way drops it when it comes: it does not exist any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from taskcore.connections.nats import NatsLink, Parcel
+from taskcore.connections.nats.wire import frame
+
+if TYPE_CHECKING:
+    from taskcore.backends.nats.consumer import Tap
+
+__all__ = ["ASKING", "Listener", "is_held"]
+
+ASKING = 0.3  #: seconds in which a worker that has the job says so
+REMEMBERED = 10_000  #: numbers that a worker remembers
+
+
+class Listener:
+    """A worker's ear for withdrawals of one queue."""
+
+    def __init__(self, link: NatsLink, tap: Tap) -> None:
+        self._link = link
+        self._tap = tap
+        self._ear = link.listen(tap.shelf.names.withdrawn.encode(), self._take)
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._link.forget(self._ear)
+
+    def _take(self, _: bytes, reply: bytes, body: bytes, __: bytes) -> None:
+        if not body.isdigit():
+            return
+        number = int(body)
+        for arrival in self._tap.waiting:
+            if arrival.number == number:
+                self._tap.waiting.remove(arrival)
+                return
+        if number in self._tap.recent:
+            self._link.send_now(frame(Parcel(reply, b"held")))
+            return
+        self._tap.withdrawn[number] = None
+        if len(self._tap.withdrawn) > REMEMBERED:
+            self._tap.withdrawn.popitem(last=False)
+
+
+async def is_held(link: NatsLink, subject: str, number: int) -> bool:
+    """Tell all workers that this job was deleted; True if one of them has it in hand."""
+    held = asyncio.Event()
+    inbox = link.new_inbox()
+
+    def heard(_: bytes, __: bytes, body: bytes, ___: bytes) -> None:
+        if body == b"held":
+            held.set()
+
+    ear = link.listen(inbox, heard)
+    try:
+        await link.send(frame(Parcel(subject.encode(), b"%d" % number), inbox))
+        try:
+            async with asyncio.timeout(ASKING):
+                await held.wait()
+        except TimeoutError:
+            return False
+        return True
+    finally:
+        link.forget(ear)

@@ -1,0 +1,121 @@
+"""Publishing: a window of jobs on the wire, and what each answer means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from taskcore.backend import DUPLICATE, STORED, Outgoing, Published, Refused, Uncertain
+from taskcore.backends.nats.layout import FAMILY, Shelf, Shelves
+from taskcore.backends.nats.messages import at, job_token
+from taskcore.connections.nats import Answer, NatsLink, Parcel
+from taskcore.connections.nats.link import decode_answer
+from taskcore.errors import BrokerUnavailable
+
+__all__ = ["GROWTH", "IS_ANOTHER", "job_parcel", "publish", "scheduling", "verdict_on"]
+
+GROWTH = 64 * 1024  #: bytes kept free for what a job's trail may grow to
+HEADERS = 1024  #: and for our headers
+IS_ANOTHER = 10071  #: the server's "wrong last sequence": something else is there than was expected
+NOBODY = "nobody takes jobs for this queue at the moment: its stream has no leader"
+
+
+async def publish(link: NatsLink, shelves: Shelves, batch: Sequence[Outgoing]) -> list[Published]:
+    """Store the jobs; one answer for each.
+
+    :raises BrokerUnavailable: surely none of them was stored.
+    """
+    answers: list[Published | None] = [None] * len(batch)
+    parcels, places = [], []
+    room = link.max_payload - HEADERS
+    for index, job in enumerate(batch):
+        size = len(job.envelope) + len(job.trail)
+        if size + min(GROWTH, link.max_payload // 4) > room:
+            answers[index] = Refused(f"it has {size:,} bytes; with room for its trail the server takes {room:,}")
+            continue
+        shelf = shelves.known(job.queue) or await shelves.shelf(job.queue)
+        offset = await shelves.clock(shelf) if job.delay > 0 and shelf.native else 0.0
+        parcels.append(job_parcel(shelf, job, family=link.level >= FAMILY, offset=offset))
+        places.append(index)
+    if parcels:
+        for index, answer in zip(places, await link.exchange(parcels), strict=True):
+            answers[index] = _meaning(answer)
+    nowhere = [index for index, answer in enumerate(answers) if answer is None]
+    if nowhere:
+        await _again(link, shelves, batch, answers, nowhere)
+    return [answer or Refused(NOBODY) for answer in answers]
+
+
+async def _again(
+    link: NatsLink, shelves: Shelves, batch: Sequence[Outgoing], answers: list[Published | None], nowhere: list[int]
+) -> None:
+    """Nobody listened: the streams were deleted, or have no leader. Made anew, and tried once more."""
+    for queue in {batch[index].queue for index in nowhere}:
+        shelves.forget(queue)
+    parcels = []
+    try:
+        for index in nowhere:
+            job = batch[index]
+            shelf = await shelves.shelf(job.queue)
+            offset = await shelves.clock(shelf) if job.delay > 0 and shelf.native else 0.0
+            parcels.append(job_parcel(shelf, job, family=link.level >= FAMILY, offset=offset))
+        for index, answer in zip(nowhere, await link.exchange(parcels), strict=True):
+            answers[index] = _meaning(answer)
+    except BrokerUnavailable as error:
+        if len(nowhere) == len(batch):
+            raise
+        for index in nowhere:
+            answers[index] = Refused(str(error).partition("\n")[0])
+    if all(answer is None for answer in answers):
+        raise link.unavailable(NOBODY)
+
+
+def job_parcel(shelf: Shelf, job: Outgoing, *, family: bool, offset: float) -> Parcel:
+    """A new job: stored only if there is none of this id."""
+    token, names = job_token(job.id), shelf.names
+    word = token.encode()
+    headers = b"Nats-Msg-Id: %b\r\nNats-Expected-Last-Subject-Sequence: 0\r\n" % word
+    if family:
+        headers += b"Nats-Expected-Last-Subject-Sequence-Subject: %b%b\r\n" % (names.either_bytes, word)
+    body = job.envelope
+    if job.trail:
+        headers += b"Tc-Trail: %d\r\n" % len(job.trail)
+        body += job.trail
+    if job.delay <= 0:
+        return Parcel(names.ready_bytes + word, body, headers)
+    headers += scheduling(shelf, token, job.delay, offset).encode()
+    return Parcel(names.scheduled.encode() + word, body, headers)
+
+
+def scheduling(shelf: Shelf, token: str, delay: float, offset: float) -> str:
+    """The headers that make a job wait."""
+    if not shelf.native:
+        return f"Tc-Delay: {delay:.6f}\r\n"
+    now = datetime.now(UTC) + timedelta(seconds=offset)
+    return f"Nats-Schedule: {at(now, delay)}\r\nNats-Schedule-Target: {shelf.names.ready}{token}\r\n"
+
+
+def verdict_on(answer: Answer) -> int:
+    """0 if it was stored, -1 if it is a duplicate, else the code of the error; 503 if nobody listens."""
+    body = answer.body
+    if b'"error"' not in body:
+        if not body:
+            return 503
+        return -1 if b'"duplicate"' in body else 0
+    error = decode_answer(body).get("error") or {}
+    return int(error.get("err_code") or error.get("code") or 1)
+
+
+def _meaning(answer: Answer | None) -> Published | None:
+    """None: nobody listened, surely not stored."""
+    if answer is None:
+        return Uncertain("the server did not answer in time, or the connection was lost before it did")
+    code = verdict_on(answer)
+    if code == 0:
+        return STORED
+    if code in {-1, IS_ANOTHER}:
+        return DUPLICATE
+    if code == 503:  # noqa: PLR2004 - NATS's own "no responders"
+        return None
+    error = decode_answer(answer.body)["error"]
+    return Refused(f"the server refuses it: {error.get('description')} ({code})")

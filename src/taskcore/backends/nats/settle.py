@@ -1,0 +1,258 @@
+"""Settling: how each verdict is carried out, and in which order.
+
+    Ack                 the end of the job, confirmed
+    Release · Retry(0)  a copy takes the job's place: one step on the server, refused if the job is another by now
+    Retry(after)        a scheduled copy, confirmed → the end of the job
+    Bury                the dead letter, confirmed → the end of the job
+
+Ends are written in one piece; the last one of each queue asks for an answer, and because a server takes them in order,
+its answer is the answer to all. A delivery whose lease is over by our own clock is lost, whatever the server thinks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import assert_never
+
+from taskcore.backend import Delivery
+from taskcore.backends.nats.layout import FAMILY, Shelves
+from taskcore.backends.nats.publish import HEADERS, IS_ANOTHER, scheduling, verdict_on
+from taskcore.backends.nats.receipts import Hold
+from taskcore.connections.nats import Answer, NatsLink, Parcel
+from taskcore.connections.nats.answers import stored_in
+from taskcore.connections.nats.wire import frame
+from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
+from taskcore.toolkit.failpoints import point
+from taskcore.toolkit.logging import logger
+
+__all__ = ["Settler"]
+
+log = logger("taskcore.nats")
+
+ENOUGH = 5  #: times that a stream is looked for while it has no leader
+NO_LEADER_PAUSE = 0.2
+
+
+class Settler:
+    """Carries verdicts out."""
+
+    def __init__(self, link: NatsLink, shelves: Shelves) -> None:
+        self._link = link
+        self._shelves = shelves
+
+    async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> list[Delivery]:
+        """Carry out the verdicts; returns the deliveries whose lease was lost.
+
+        :raises BrokerUnavailable: perhaps none, some or all were carried out.
+        """
+        now = asyncio.get_running_loop().time()
+        ends: list[Hold] = []
+        writing: list[tuple[Delivery, Verdict]] = []
+        lost: list[Delivery] = []
+        for delivery, verdict in batch:
+            hold: Hold = delivery.receipt
+            if hold.over or now >= hold.until:
+                lost.append(delivery)
+            elif isinstance(verdict, Ack):
+                ends.append(hold)
+            else:
+                writing.append((delivery, verdict))
+        if writing:
+            ends += await self._write(writing, lost)
+        if ends:
+            await self.end(ends)
+        return lost
+
+    async def _write(  # noqa: C901 - a table of answers
+        self, writing: Sequence[tuple[Delivery, Verdict]], lost: list[Delivery]
+    ) -> list[Hold]:
+        """Copies and dead letters; returns the holds whose job is to end now."""
+        parcels = [await self._parcel(delivery, verdict) for delivery, verdict in writing]
+        answers = await self._exchange(parcels)
+        ends: list[Hold] = []
+        trouble: str | None = None
+        for (delivery, verdict), answer in zip(writing, answers, strict=True):
+            hold: Hold = delivery.receipt
+            if answer is None:
+                trouble = "the server did not say whether it stored a copy or a dead letter"
+                continue
+            code = verdict_on(answer)
+            if code in {0, -1} or (code == IS_ANOTHER and isinstance(verdict, Bury)):  # its letter is there already
+                hold.written = True
+                if isinstance(verdict, Bury) or _is_later(verdict):
+                    ends.append(hold)
+                else:
+                    hold.over = True
+            elif code == IS_ANOTHER:
+                hold.over = True
+                lost.append(delivery)
+            elif not answer.body:
+                trouble = "nobody takes a copy or a dead letter: its stream has no leader"
+            else:
+                trouble = f"the server refuses a copy or a dead letter: {answer.body[:200]!r}"
+        if any(isinstance(verdict, Bury) for _, verdict in writing):
+            point("nats.bury.written")
+        if any(_is_later(verdict) for _, verdict in writing):
+            point("nats.retry.copied")
+        if trouble is not None:
+            if ends:
+                await self.end(ends)
+            raise self._link.unavailable(trouble)
+        return ends
+
+    async def _exchange(self, parcels: list[Parcel]) -> list[Answer | None]:
+        """Send; where nobody listens, once more a little later: a stream may be electing its leader."""
+        answers = await self._link.exchange(parcels)
+        for _ in range(ENOUGH):
+            nowhere = [index for index, answer in enumerate(answers) if answer is not None and not answer.body]
+            if not nowhere:
+                break
+            await asyncio.sleep(NO_LEADER_PAUSE)
+            for index, answer in zip(nowhere, await self._link.exchange([parcels[i] for i in nowhere]), strict=True):
+                answers[index] = answer
+        return answers
+
+    async def _parcel(self, delivery: Delivery, verdict: Verdict) -> Parcel:
+        hold: Hold = delivery.receipt
+        match verdict:
+            case Release():
+                return self._copy(delivery, delivery.trail, handed=hold.redeliveries)
+            case Retry(after=after, trail=trail) if after > 0:
+                return await self._later(delivery, self._fitting(delivery, trail), after)
+            case Retry(trail=trail):
+                return self._copy(delivery, self._fitting(delivery, trail), handed=0)
+            case Bury(reason=reason, trail=trail):
+                await self._shelves.ensure_dead(delivery.queue)
+                return self._letter(delivery, reason.encode("utf-8", "replace"), self._fitting(delivery, trail))
+            case Ack():
+                raise AssertionError("an Ack writes nothing")
+            case _:
+                assert_never(verdict)
+
+    def _copy(self, delivery: Delivery, trail: bytes, *, handed: int) -> Parcel:
+        """In the place of the job, if that is still the one that we hold."""
+        hold: Hold = delivery.receipt
+        headers = (
+            f"Nats-Msg-Id: {hold.token}:{hold.number}:{hold.handed}\r\n"
+            f"Nats-Expected-Last-Subject-Sequence: {hold.number}\r\n"
+            f"Tc-Trail: {len(trail)}\r\n"
+        )
+        if handed:
+            headers += f"Tc-Handed: {handed}\r\n"
+        return Parcel(hold.subject, delivery.envelope + trail, _bytes(headers))
+
+    async def _later(self, delivery: Delivery, trail: bytes, after: float) -> Parcel:
+        """Beside the job; it takes its place when it is due."""
+        hold: Hold = delivery.receipt
+        shelf, token = hold.shelf, hold.token
+        headers = f"Nats-Msg-Id: {token}:{hold.number}:{hold.handed}\r\nTc-Copy: {hold.number}\r\n"
+        if self._link.level >= FAMILY:
+            headers += (
+                f"Nats-Expected-Last-Subject-Sequence: {hold.number}\r\n"
+                f"Nats-Expected-Last-Subject-Sequence-Subject: {shelf.names.either}{token}\r\n"
+            )
+        else:
+            headers += "Nats-Expected-Last-Subject-Sequence: 0\r\n"
+        headers += f"Tc-Trail: {len(trail)}\r\n"
+        offset = await self._shelves.clock(shelf) if shelf.native else 0.0
+        headers += scheduling(shelf, token, after, offset)
+        return Parcel(_bytes(f"{shelf.names.scheduled}{token}"), delivery.envelope + trail, _bytes(headers))
+
+    def _letter(self, delivery: Delivery, reason: bytes, trail: bytes) -> Parcel:
+        """One for each copy of a job at most: whoever buries it again finds it."""
+        hold: Hold = delivery.receipt
+        headers = f"Nats-Expected-Last-Subject-Sequence: 0\r\nTc-Trail: {len(trail)}\r\nTc-Reason: {len(reason)}\r\n"
+        subject = f"{hold.shelf.names.dead}{hold.token}.{hold.number}"
+        return Parcel(_bytes(subject), delivery.envelope + trail + reason, _bytes(headers))
+
+    def _fitting(self, delivery: Delivery, trail: bytes) -> bytes:
+        """The new trail, or the one before if the server would not take it: a job without its story is still a job."""
+        room = self._link.max_payload - HEADERS - len(delivery.envelope)
+        if len(trail) <= room:
+            return trail
+        log.error(
+            "the trail of a job in queue %s has %d bytes, the server takes %d beside its envelope: "
+            "its latest error is left out. Raise max_payload in the server's configuration.",
+            delivery.queue,
+            len(trail),
+            room,
+        )
+        return delivery.trail
+
+    # ── ends ──
+
+    async def end(self, holds: Sequence[Hold]) -> None:
+        """The ends of these jobs, confirmed.
+
+        :raises BrokerUnavailable: some may not have ended.
+        """
+        last: dict[int, Hold] = {}
+        void: list[Hold] = []
+        frames: list[bytes] = []
+        for hold in holds:
+            if hold.void:
+                void.append(hold)
+                continue
+            before = last.get(id(hold.shelf))
+            if before is not None:
+                frames.append(b"PUB %b  4\r\n+ACK\r\n" % before.reply)
+            last[id(hold.shelf)] = hold
+        if last:
+            parcels = [Parcel(hold.reply, b"+ACK") for hold in last.values()]
+            answers = await self._link.exchange(parcels, ahead=b"".join(frames))
+            if None in answers:
+                raise self._link.unavailable("the server did not confirm the end of a job")
+            nobody = [answer.status == b"503" for answer in answers if answer is not None]
+            if any(nobody):
+                raise self._link.unavailable("nobody took the end of a job: its queue has no leader, or was deleted")
+        for hold in void:
+            await self._end_without_consumer(hold)
+        for hold in holds:
+            hold.over = True
+
+    async def _end_without_consumer(self, hold: Hold) -> None:
+        """The consumer that leased this job was deleted: its new one knows nothing of our lease."""
+        stream = hold.shelf.names.stream
+        found = await self._link.api(f"STREAM.MSG.GET.{stream}", {"seq": hold.number})
+        stored = stored_in(found)
+        if stored is None or stored["subject"].encode() != hold.subject:
+            return
+        await self._link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": hold.number, "no_erase": True})
+
+    # ── leases ──
+
+    async def extend(self, batch: Sequence[Delivery], *, lease: float, setting: bytes | None) -> list[Delivery]:
+        """Start the leases anew; returns the deliveries whose lease was lost.
+
+        :param setting: what to tell the server for each; None: start its own lease again.
+        :raises BrokerUnavailable: leases are as they were.
+        """
+        now = asyncio.get_running_loop().time()
+        ours: list[Hold] = []
+        lost: list[Delivery] = []
+        for delivery in batch:
+            hold: Hold = delivery.receipt
+            if hold.over or hold.void or now >= hold.until:
+                lost.append(delivery)
+            else:
+                ours.append(hold)
+        if ours:
+            last = {id(hold.shelf): hold for hold in ours}
+            body = setting or b"+WPI"
+            ahead = b"".join(frame(Parcel(hold.reply, body)) for hold in ours if last[id(hold.shelf)] is not hold)
+            parcels = [Parcel(hold.reply, body) for hold in last.values()]
+            answers = await self._link.exchange(parcels, ahead=ahead)
+            if any(answer is None or answer.status == b"503" for answer in answers):
+                raise self._link.unavailable("the server did not confirm the extension of a lease")
+            for hold in ours:
+                hold.until = now + lease
+        return lost
+
+
+def _is_later(verdict: Verdict) -> bool:
+    return isinstance(verdict, Retry) and verdict.after > 0
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

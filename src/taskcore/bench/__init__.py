@@ -1,0 +1,53 @@
+"""How fast is this broker, and what does it lose? Measured through taskcore, on a server of our own or on yours.
+
+    figures.py     what comes out          brokers.py    servers that are started for it
+    ground.py      where it is measured    scenarios.py  what is measured: the list
+    crew.py        who works               tally.py, ledger.py   the rulers: counts in memory, signatures in a file
+    running.py     one run                 table.py      as text
+
+The repository's ``benchmarks/`` adds other libraries, the limits of the client libraries, and a report.
+"""
+
+from taskcore.bench.brokers import BROKERS, ground_on, named_ground, private_ground, private_server
+from taskcore.bench.environment import FULL, QUICK, Ground, NotHere, Size
+from taskcore.bench.figures import Contestant, Figure, Machine, Record, Skipped, decode_lines, encode_line
+from taskcore.bench.machine import describe_machine
+from taskcore.bench.progress import printed, quiet_logs
+from taskcore.bench.running import Progress, Tell, measure, measure_on, measure_one, plain, show
+from taskcore.bench.scenarios import SCENARIOS, Scenario, chosen, limit_of
+from taskcore.bench.table import table_of
+
+__all__ = [
+    "BROKERS",
+    "FULL",
+    "QUICK",
+    "SCENARIOS",
+    "Contestant",
+    "Figure",
+    "Ground",
+    "Machine",
+    "NotHere",
+    "Progress",
+    "Record",
+    "Scenario",
+    "Size",
+    "Skipped",
+    "Tell",
+    "chosen",
+    "decode_lines",
+    "describe_machine",
+    "encode_line",
+    "ground_on",
+    "limit_of",
+    "measure",
+    "measure_on",
+    "measure_one",
+    "named_ground",
+    "plain",
+    "printed",
+    "private_ground",
+    "private_server",
+    "quiet_logs",
+    "show",
+    "table_of",
+]

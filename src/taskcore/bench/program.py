@@ -1,0 +1,73 @@
+"""One worker process of a measurement. Its one argument is a :class:`Spec` as JSON."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+
+import anyio
+import anyio.abc
+import msgspec
+
+from taskcore.bench.jobs import make_app
+from taskcore.bench.ledger import Ledger
+from taskcore.bench.tally import EVERY, Tally
+
+__all__ = ["Spec", "main"]
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker process is told.
+
+    :param report: where its tally goes; its count goes beside it.
+    :param counts: whether it looks at its count a hundred times a second, which an idle worker would be measured by.
+    :param ledger: where its jobs sign, if they do.
+    """
+
+    url: str
+    store: str | None
+    queue: str
+    report: str
+    counts: bool = True
+    ledger: str | None = None
+    timed: bool = False
+    lease: float | None = None
+
+
+def main() -> None:
+    """Work until told to stop; then write the report."""
+    spec = msgspec.json.decode(sys.argv[1], type=Spec)
+    logging.basicConfig(level=logging.WARNING)
+    anyio.run(work, spec, backend_options={"use_uvloop": True} if find_spec("uvloop") else {})
+
+
+async def work(spec: Spec) -> None:
+    """One worker."""
+    tally = Tally(timed=spec.timed)
+    ledger = Ledger(spec.ledger) if spec.ledger else None
+    app = make_app(spec.url, spec.store, spec.queue, tally=tally, ledger=ledger, lease=spec.lease)
+    async with app, anyio.create_task_group() as group:
+        if spec.counts:
+            Thread(target=_pulse, args=(tally, Path(spec.report).with_suffix(".count")), daemon=True).start()
+
+        async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            await app.run_worker(grace=2.0, task_status=task_status)
+            group.cancel_scope.cancel()
+
+        await group.start(serve)
+        print("ready", flush=True)  # noqa: T201 - the parent waits for it
+    tally.write(spec.report)
+
+
+def _pulse(tally: Tally, path: Path) -> None:
+    """Tell the parent how many; when nothing changes, nothing is written. A thread, because a disk takes its time."""
+    told = -1
+    while True:
+        if len(tally.numbers) != told:
+            told = len(tally.numbers)
+            tally.pulse(path)
+        time.sleep(EVERY)

@@ -1,0 +1,131 @@
+"""One run: the grounds one after another, the scenarios on each; whatever comes out is told at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeAlias
+
+import anyio
+
+from taskcore.bench.environment import Ground, NotHere
+from taskcore.bench.figures import Figure, Skipped
+from taskcore.bench.scenarios import Scenario, limit_of
+from taskcore.errors import BrokerUnavailable, FeatureRefused
+from taskcore.toolkit.logging import logger
+
+__all__ = ["Progress", "Tell", "measure", "measure_on", "measure_one", "plain", "show"]
+
+
+Tell: TypeAlias = Callable[[Figure | Skipped], None]
+
+log = logger("taskcore.bench")
+
+CLEANING = 30.0  #: seconds that deleting the queues of a scenario may take
+
+
+class Progress(Protocol):
+    """Who is told how far it is."""
+
+    def begins(self, broker: str, scenario: str, done: int, all: int) -> None:
+        """A scenario begins."""
+        ...
+
+    def ends(self, broker: str, scenario: str, seconds: float, outcome: str) -> None:
+        """It has ended; the outcome is a text in a few words."""
+        ...
+
+
+async def measure(
+    grounds: Mapping[str, Callable[[], AbstractAsyncContextManager[Ground]]],
+    scenarios: Mapping[str, Scenario],
+    progress: Progress,
+    tell: Tell,
+) -> None:
+    """Measure everything, one broker after another.
+
+    :raises BrokerUnavailable: a broker that is not ours cannot be reached.
+    """
+    everything = len(grounds) * len(scenarios)
+    for number, (broker, opened) in enumerate(grounds.items()):
+        try:
+            async with opened() as ground:
+                await measure_on(ground, scenarios, progress, tell, done=number * len(scenarios), all=everything)
+        except NotHere as error:
+            progress.ends(broker, "all", 0.0, f"skipped: {plain(error)}")
+            tell(Skipped(broker=broker, who="taskcore", scenario="all", why=plain(error)))
+
+
+async def measure_on(
+    ground: Ground, scenarios: Mapping[str, Scenario], progress: Progress, tell: Tell, *, done: int, all: int
+) -> None:
+    """Measure all scenarios on one broker.
+
+    :param tell: called with each record as soon as it is there.
+    :param done: how many scenarios are done already, and how many there are in ``all``.
+    """
+    for number, (name, scenario) in enumerate(scenarios.items()):
+        progress.begins(ground.broker, name, done + number, all)
+        start = time.monotonic()
+        records = await measure_one(ground, name, scenario)
+        progress.ends(ground.broker, name, time.monotonic() - start, _outcome(records))
+        for record in records:
+            tell(record)
+
+
+async def measure_one(
+    ground: Ground, name: str, scenario: Scenario, *, within: float | None = None
+) -> list[Figure | Skipped]:
+    """One scenario. What goes wrong in it is a finding, told in its place; the next ones are measured all the same.
+
+    :param within: seconds that it may take; it is ended when they are over. By default what :func:`limit_of` says.
+    """
+    records: list[Figure | Skipped] = []
+    limit = limit_of(name, ground.size.rounds) if within is None else within
+    try:
+        records += await _within(limit, scenario, ground)
+    except (NotHere, FeatureRefused) as error:
+        records.append(Skipped(broker=ground.broker, who="taskcore", scenario=name, why=plain(error)))
+    except Exception as error:
+        if isinstance(error, BrokerUnavailable) and ground.server is None:
+            raise
+        log.exception("%s on %s failed; the next scenario goes on", name, ground.broker)
+        records.append(Skipped(broker=ground.broker, who="taskcore", scenario=name, why=f"failed: {plain(error)}"))
+        if ground.server is not None:
+            await ground.server.start()  # it may have been killed in the middle
+    with anyio.move_on_after(CLEANING) as scope:
+        await ground.clean_up()
+    if scope.cancelled_caught:
+        log.warning("%s on %s: its queues could not be deleted within %g s", name, ground.broker, CLEANING)
+    return records
+
+
+async def _within(limit: float, scenario: Scenario, ground: Ground) -> list[Figure]:
+    with anyio.move_on_after(limit):
+        return await scenario(ground)
+    raise TimeoutError(f"it was not done after {limit:g} s, and was ended")
+
+
+def plain(error: BaseException) -> str:
+    """The first line of an error, without its code."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return text.partition("] ")[2] if text.startswith("[TC") else text
+
+
+def _outcome(records: list[Figure | Skipped]) -> str:
+    for record in records:
+        if isinstance(record, Skipped):
+            return f"{'' if record.why.startswith('failed') else 'skipped: '}{record.why}"
+    figures = [record for record in records if isinstance(record, Figure)]
+    return "; ".join(f"{figure.name} {show(figure.median)} {figure.unit}" for figure in figures[:3])
+
+
+LARGE = 1_000
+
+
+def show(value: float) -> str:
+    """A number with three digits that mean something."""
+    if value >= LARGE:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:.3g}"

@@ -1,0 +1,33 @@
+"""What happened, written down as it happens; and a judge that reads it afterwards and knows nothing else.
+
+History            every call and run: invoke, ok, refused, uncertain, start, end, …
+RecordingBackend   writes down what passes the seam
+Cast               who acts, in a test that plays every step itself
+Promised           what else the broker and the store at hand are held to
+collect · judge    what the broker has left, and what is wrong with it: lost, doubled, stuck, early, late, …
+"""
+
+from taskcore.conformance.checking.actors import Cast
+from taskcore.conformance.checking.checker import judge
+from taskcore.conformance.checking.expectations import Promised
+from taskcore.conformance.checking.recorder import RecordingBackend
+from taskcore.conformance.checking.report import Finding, PromisesBroken, Report
+from taskcore.conformance.checking.snapshot import Final, Found, Left, collect
+from taskcore.testing.history import Entry, History, Kind
+
+__all__ = [
+    "Cast",
+    "Entry",
+    "Final",
+    "Finding",
+    "Found",
+    "History",
+    "Kind",
+    "Left",
+    "Promised",
+    "PromisesBroken",
+    "RecordingBackend",
+    "Report",
+    "collect",
+    "judge",
+]

@@ -1,0 +1,64 @@
+"""Cast: clients and workers that act one at a time on one history, come, leave and die.
+
+    cast = Cast(history, app)
+    client, worker = cast.enter("client"), cast.enter("worker")
+    with cast.acting(worker):               what is recorded meanwhile was done by that worker
+        await hands.work(job)
+    cast.dies(worker)                       nobody expects anything of it any more
+
+For tests that play every step themselves: what a connection, a function or an event records then has the right name,
+although all of them share one app. Real workers have a connection and a name each and need no cast.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from taskcore.testing.history import History, Observable
+
+__all__ = ["Cast"]
+
+
+class Cast:
+    """Who acts.
+
+    :param app: what tells events; they are recorded under the name of whoever acts.
+    :param prefix: how all names begin.
+    """
+
+    def __init__(self, history: History, app: Observable, *, prefix: str = "") -> None:
+        self._history = history
+        self._prefix = prefix
+        self._lives: Counter[str] = Counter()
+        history.listen(app)
+
+    @property
+    def on_stage(self) -> str:
+        """Who acts at the moment."""
+        return self._history.who
+
+    def enter(self, role: str) -> str:
+        """Somebody new; a name that nobody had before. From now on he has to tell what happens to him (C19)."""
+        self._lives[role] += 1
+        name = f"{self._prefix}{role}-{self._lives[role]}"
+        self._history.record("event", "", who=name, name="listening")
+        return name
+
+    @contextmanager
+    def acting(self, name: str) -> Iterator[None]:
+        """What is recorded meanwhile was done by this one."""
+        before, self._history.who = self._history.who, name
+        try:
+            yield
+        finally:
+            self._history.who = before
+
+    def turn(self, name: str) -> None:
+        """From now on this one acts."""
+        self._history.who = name
+
+    def dies(self, name: str) -> None:
+        """He is dead: what he had begun nobody will finish, and he tells nothing."""
+        self._history.record("died", "", who=name)

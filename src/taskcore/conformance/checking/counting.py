@@ -1,0 +1,136 @@
+"""How often a job may run, end and have an outcome: duplicates, limits, fencing, keys (C3, C7, C9, C10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations
+from typing import Literal, TypeAlias
+
+from taskcore.conformance.checking.job_histories import Run, Stories, Story
+from taskcore.conformance.checking.letters import Limit, limit_of
+from taskcore.conformance.checking.report import Finding
+from taskcore.conformance.checking.snapshot import Final
+
+__all__ = ["Choice", "Excused", "choice_of", "excused_runs", "outcomes", "overrun", "spare_runs", "unfenced"]
+
+Choice: TypeAlias = bool | Callable[[str], bool]  #: for all jobs, or a function from job id to it
+Excused: TypeAlias = int | Literal["unsettled"]  #: a number, or as many as runs came to no verdict
+
+
+def choice_of(choice: Choice, job: str) -> bool:
+    """The choice for this job."""
+    return choice if isinstance(choice, bool) else choice(job)
+
+
+# ── duplicates ───────────────────────────────────────────────────────────────────────────────────
+
+
+def spare_runs(story: Story) -> int:
+    """Runs that nothing called for: one is due, and one more for each run that raised or was interrupted.
+
+    Except where the job was buried for it: nothing calls for a run of the dead. A run that returned and was settled
+    with a retry (its key had been lost) calls for another one, too.
+
+    A run that a crash cut short calls for another one as well, but that one is what "duplicate" means: the first may
+    have had its effect already. So crashes show up here, and a test says how many it caused.
+    """
+    return len(story.runs) - 1 - sum(_calls_for_another(run) for run in story.runs)
+
+
+def excused_runs(story: Story, *, one_copy: bool) -> int:
+    """How many of them are excused by runs that came to no verdict, so that their job had to be handed out again.
+
+    Whatever began when the job was surely at its end is not excused by anything, except by another copy of it.
+    """
+    open_ends = sum(run.settled is None for run in story.runs)
+    behind = sum(run.behind in ("ack", "bury") for run in story.runs)
+    return open_ends - max(behind - (0 if one_copy else story.other_copies), 0)
+
+
+def _calls_for_another(run: Run) -> bool:
+    if run.outcome in ("raised", "interrupted"):
+        return run.settled != "bury"
+    return run.settled == "retry"
+
+
+# ── C3, C9: bounded ──────────────────────────────────────────────────────────────────────────────
+
+
+def overrun(
+    stories: Stories, attempts: Limit, crashes: Limit, at_most_once: Choice, *, one_copy: bool
+) -> Iterator[Finding]:
+    """More starts than attempts and crashes. Starts that were given back and snoozes use neither.
+
+    Where a job may have copies, each of them has its own.
+    """
+    for story in stories.by_job.values():
+        if choice_of(at_most_once, story.job):
+            if len(story.runs) > (1 if one_copy else max(story.copies, 1)):
+                yield Finding(story.job, f"started {len(story.runs)} times, at most once was asked for")
+            continue
+        copies = 1 if one_copy else 1 + story.other_copies
+        limit, deaths = copies * limit_of(attempts, story.job), copies * limit_of(crashes, story.job)
+        free = sum(_is_free(run) for run in story.runs)
+        failed = sum(run.outcome == "raised" and not run.snoozed and run.settled is not None for run in story.runs)
+        deadly = 0 if story.told("settle.uncertain") else sum(_is_deadly(run, stories.died) for run in story.runs)
+        given = f" ({free} of them free)" if free else ""
+        if len(story.runs) - free > limit + deaths:
+            yield Finding(story.job, f"started {len(story.runs)} times{given}, allowed are {limit + deaths}")
+        elif failed > limit:
+            yield Finding(story.job, f"failed {failed} times, it has {limit} attempts")
+        elif deadly > deaths:
+            yield Finding(story.job, f"{deadly} starts died or lost their lease, {deaths} are allowed")
+
+
+def _is_free(run: Run) -> bool:
+    """Given back, snoozed, or done in vain because its key had been lost."""
+    return (
+        run.snoozed
+        or (run.outcome == "interrupted" and run.settled == "release")
+        or (run.outcome == "returned" and run.settled == "retry")
+    )
+
+
+def _is_deadly(run: Run, died: set[str]) -> bool:
+    """It never came to a verdict, because its worker died or lost the lease."""
+    return run.settled is None and (run.start.who in died or (run.verdict is not None and run.verdict.kind == "lost"))
+
+
+# ── C7: fencing ──────────────────────────────────────────────────────────────────────────────────
+
+
+def unfenced(stories: Iterable[Story]) -> Iterator[Finding]:
+    """A verdict that was carried out although somebody else had been handed the job when its call began."""
+    for story in stories:
+        handed = story.events.get("received", ())
+        for entry, number in zip(story.settled, story.handed, strict=True):
+            began = float(entry.facts.get("began", entry.at))
+            earlier = [one.who for one in handed[:number] if one.at <= began]
+            if earlier and entry.who in earlier and earlier[-1] != entry.who:
+                yield Finding(story.job, f"settled by {entry.who} after {earlier[-1]} had been handed it")
+                break
+
+
+# ── C10: one outcome for a key ───────────────────────────────────────────────────────────────────
+
+
+def outcomes(stories: Stories, final: Final, window: float | None) -> Iterator[Finding]:
+    """Two jobs with one key that ended with different values, surely within the key's window.
+
+    When an outcome was committed nobody tells; it was not before the first run that returned, and not after the last
+    thing that is known of the job.
+    """
+    if window is None:
+        return
+    by_key: dict[tuple[str, str], list[Story]] = {}
+    for story in stories.by_job.values():
+        for entry in story.invokes[:1]:
+            if "key" in entry.facts and story.job in final.results and story.returned_at is not None:
+                by_key.setdefault((str(entry.facts.get("task")), str(entry.facts["key"])), []).append(story)
+    for (task, key), group in by_key.items():
+        for one, other in combinations(group, 2):
+            first = min(one.returned_at or 0.0, other.returned_at or 0.0)
+            last = max(one.entries[-1].at, other.entries[-1].at)
+            if last - first < window and final.results[one.job] != final.results[other.job]:
+                yield Finding(other.job, f"another value than {one.job} has, for the same key {key} of {task}")
+                break

@@ -1,0 +1,282 @@
+"""RecordingBackend: any backend, with everything that crosses the seam written into a history.
+
+An enqueue is written down twice: before the call, and with its answer. So the history of a process that was killed in
+between says honestly that nobody knows.
+
+    Stored → ok   Duplicate → duplicate   Refused, BrokerUnavailable → refused   Uncertain, anything else → uncertain
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from taskcore.backend import (
+    Admin,
+    Backend,
+    Delivery,
+    Duplicate,
+    Features,
+    Letter,
+    Outgoing,
+    Place,
+    Published,
+    QueueStats,
+    Refused,
+    Source,
+    Stored,
+    Uncertain,
+)
+from taskcore.errors import BrokerUnavailable
+from taskcore.lifecycle import Bury, Retry, Verdict
+from taskcore.testing.history import History, Kind
+
+__all__ = ["RecordingBackend", "digest", "job_of"]
+
+ANSWERS: dict[type[Published], Kind] = {
+    Stored: "ok",
+    Duplicate: "duplicate",
+    Refused: "refused",
+    Uncertain: "uncertain",
+}
+
+
+RAW = "raw-"  #: how the names of bytes begin that are no envelope
+
+
+class RecordingBackend:
+    """A backend whose enqueues, hand-outs and settling are written down; otherwise the same.
+
+    :param who: who acts through this connection; runs recorded under the same name are matched with their settling.
+        None: whoever the history says is acting (see :class:`taskcore.conformance.checking.actors.Cast`).
+    """
+
+    def __init__(self, backend: Backend, history: History, who: str | None = None) -> None:
+        self._backend = backend
+        self._history = history
+        self._who = who
+
+    @property
+    def features(self) -> Features:
+        """See :class:`taskcore.backend.Backend`."""
+        return self._backend.features
+
+    @property
+    def admin(self) -> Admin:
+        """See :class:`taskcore.backend.Backend`."""
+        return _RecordingAdmin(self._backend.admin, self._history, self._who)
+
+    async def __aenter__(self) -> Self:
+        await self._backend.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._backend.__aexit__(kind, error, traceback)
+
+    async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
+        """See :class:`taskcore.backend.Backend`."""
+        began = self._history.now()
+        for job in batch:
+            record_invoke(self._history, self._who, job)
+        try:
+            answers = await self._backend.publish(batch)
+        except BrokerUnavailable as error:
+            self._answer(batch, "refused", began, why=str(error.what))
+            raise
+        except BaseException as error:
+            self._answer(batch, "uncertain", began, why=type(error).__name__)
+            raise
+        for job, answer in zip(batch, answers, strict=True):
+            record_answer(self._history, self._who, job, answer, began)
+        return answers
+
+    def _answer(self, batch: Iterable[Outgoing], kind: Kind, began: float, **facts: Any) -> None:
+        for job in batch:
+            self._history.record(kind, name_of(job), who=self._who, took=self._history.now() - began, **facts)
+
+    @asynccontextmanager
+    async def _consuming(self, context: AbstractAsyncContextManager[Source]) -> AsyncIterator[Source]:
+        async with context as source:
+            yield _RecordingSource(source, self._history, self._who)
+
+    def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[Source]:
+        """See :class:`taskcore.backend.Backend`."""
+        return self._consuming(self._backend.consume(queues, lease=lease))
+
+
+class _RecordingSource:
+    """A source whose hand-outs and settling are written down."""
+
+    def __init__(self, source: Source, history: History, who: str | None) -> None:
+        self._source = source
+        self._history = history
+        self._who = who
+        self.extend = source.extend  # leases are what the runs show
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        batch = await self._source.receive(limit)
+        for delivery in batch:
+            self._history.record(
+                "event",
+                job_of(delivery.envelope),
+                who=self._who,
+                name="received",
+                queue=delivery.queue,
+                envelope=digest(delivery.envelope),
+                redeliveries=delivery.redeliveries,
+            )
+        return batch
+
+    async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
+        began = self._history.now()
+        try:
+            lost = await self._source.settle(batch)
+        except BaseException as error:
+            for delivery, verdict in batch:
+                self._told("event", delivery, verdict, began, name="settle.uncertain", why=type(error).__name__)
+            raise
+        gone = {id(delivery) for delivery in lost}
+        for delivery, verdict in batch:
+            self._told("lost" if id(delivery) in gone else "settled", delivery, verdict, began)
+        return lost
+
+    def _told(self, kind: Kind, delivery: Delivery, verdict: Verdict, began: float, **facts: Any) -> None:
+        if isinstance(verdict, Retry):
+            facts["after"] = verdict.after
+        if isinstance(verdict, Bury):
+            facts |= {"reason": verdict.reason, "trail": digest(verdict.trail)}
+        self._history.record(
+            kind,
+            job_of(delivery.envelope),
+            who=self._who,
+            verdict=type(verdict).__name__.lower(),
+            began=began,
+            took=self._history.now() - began,
+            **facts,
+        )
+
+
+class _RecordingAdmin:
+    """What people do to jobs behind the workers' backs is part of their story."""
+
+    def __init__(self, admin: Admin, history: History, who: str | None) -> None:
+        self._admin = admin
+        self._history = history
+        self._who = who
+        self.queues = admin.queues
+        self.letters = admin.letters
+        self.letter = admin.letter
+
+    async def stats(self, queue: str) -> QueueStats:
+        return await self._admin.stats(queue)
+
+    async def locate(self, queue: str, job_id: str) -> Place | None:
+        return await self._admin.locate(queue, job_id)
+
+    async def purge(self, queue: str) -> int:
+        purged = await self._admin.purge(queue)
+        self._history.record("event", "", who=self._who, name="purged", queue=queue, jobs=purged)
+        return purged
+
+    async def delete(self, queue: str) -> None:
+        await self._admin.delete(queue)
+        self._history.record("event", "", who=self._who, name="deleted", queue=queue)
+
+    async def remove(self, queue: str, job_id: str) -> bool:
+        try:
+            removed = await self._admin.remove(queue, job_id)
+        except BaseException:
+            self._history.record("event", job_id, who=self._who, name="remove.uncertain")
+            raise
+        if removed:
+            self._history.record("cancelled", job_id, who=self._who)
+        return removed
+
+    async def replay(self, letter_id: str, job: Outgoing) -> Published:
+        letter = await self._admin.letter(letter_id)
+        began = self._history.now()
+        link = {} if letter is None else {"replays": job_of(letter.envelope)}
+        record_invoke(self._history, self._who, job, via="replay", **link)
+        try:
+            answer = await self._admin.replay(letter_id, job)
+        except BaseException as error:
+            facts = {"took": self._history.now() - began, "why": type(error).__name__, "via": "replay"}
+            self._history.record("uncertain", name_of(job), who=self._who, **facts)
+            if letter is not None:
+                self._history.record("event", job_of(letter.envelope), who=self._who, name="replay.uncertain")
+            raise
+        record_answer(self._history, self._who, job, answer, began, via="replay")
+        if letter is not None and isinstance(answer, Stored | Duplicate):
+            facts = {"letter": letter_id, "into": name_of(job)}
+            self._history.record("replayed", job_of(letter.envelope), who=self._who, **facts)
+        return answer
+
+    async def drop(self, letter_id: str) -> bool:
+        letter: Letter | None = await self._admin.letter(letter_id)
+        dropped = await self._admin.drop(letter_id)
+        if dropped and letter is not None:
+            self._history.record("event", job_of(letter.envelope), who=self._who, name="dropped", letter=letter_id)
+        return dropped
+
+
+# ── what is written ──────────────────────────────────────────────────────────────────────────────
+
+
+class _Head(msgspec.Struct):
+    """The parts of an envelope that the checker wants; read here without the library's own reader."""
+
+    id: str
+    task: str = ""
+    key: str | None = None
+    enqueued_at: float = 0.0
+    deadline: float | None = None
+
+
+_read = msgspec.json.Decoder(_Head).decode
+
+
+def record_invoke(history: History, who: str | None, job: Outgoing, **facts: Any) -> None:
+    """An enqueue begins. ``expires`` is the deadline in seconds from now, whatever clock the sender has."""
+    try:
+        head = _read(job.envelope)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        head = _Head(id=job.id)
+    expires = None if head.deadline is None else head.deadline - head.enqueued_at
+    known = {"task": head.task, "key": head.key, "expires": expires, "delay": job.delay or None}
+    facts |= {name: value for name, value in known.items() if value is not None}
+    history.record("invoke", name_of(job), who=who, queue=job.queue, envelope=digest(job.envelope), **facts)
+
+
+def record_answer(
+    history: History, who: str | None, job: Outgoing, answer: Published, began: float, **facts: Any
+) -> None:
+    """An enqueue was answered."""
+    if isinstance(answer, Refused | Uncertain):
+        facts["why"] = answer.why
+    history.record(ANSWERS[type(answer)], name_of(job), who=who, took=history.now() - began, **facts)
+
+
+def digest(data: bytes) -> str:
+    """A short name for some bytes, to see whether they are the same."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def name_of(job: Outgoing) -> str:
+    """How a job that is sent is called in a history: by its id, and bytes that are no envelope as when they come."""
+    found = job_of(job.envelope)
+    return found if found.startswith(RAW) else job.id
+
+
+def job_of(envelope: bytes) -> str:
+    """The id in an envelope; for bytes that are none a name that follows from them."""
+    try:
+        return _read(envelope).id
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return f"{RAW}{digest(envelope)}"

@@ -1,0 +1,162 @@
+"""Final: what is left when everything is quiet, as data for the checker.
+
+    final = await collect(stage, [queue], [job.id for job in jobs])
+
+It asks the broker and the store themselves, with the five verbs of a store and the admin's look-ups: neither worker nor
+client has a say in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from taskcore.backend import Admin, Backend, Letter
+from taskcore.conformance.checking.recorder import digest, job_of
+from taskcore.envelope import decode_trail
+from taskcore.errors import MalformedEnvelope
+from taskcore.store import Store
+from taskcore.testing.history import error_text
+
+if TYPE_CHECKING:
+    from taskcore.app import App
+    from taskcore.conformance.harness import Stage
+
+__all__ = ["Final", "Found", "Left", "collect"]
+
+PAGE = 500  #: letters fetched at a time
+
+
+class Left(msgspec.Struct, frozen=True):
+    """What is left in one queue, by job id.
+
+    :param unnamed: jobs that are there by count and could not be named, because the broker cannot look them up.
+    """
+
+    ready: frozenset[str] = frozenset()
+    scheduled: frozenset[str] = frozenset()
+    leased: frozenset[str] = frozenset()
+    dead: frozenset[str] = frozenset()
+    unnamed: int = 0
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One dead letter as it was found.
+
+    :param envelope: digest of its envelope's bytes; ``trail`` likewise.
+    :param errors: as text, in the order of the trail; None if the trail cannot be read.
+    """
+
+    id: str
+    job: str
+    envelope: str
+    trail: str
+    reason: str
+    errors: tuple[str, ...] | None = ()
+    attempts: int = 0
+    crashes: int = 0
+
+
+class Final(msgspec.Struct, frozen=True):
+    """What is left when everything is quiet.
+
+    :param queues: by name.
+    :param endings: job id → ``succeeded``, ``dead``, ``cancelled`` or ``expired``, as far as the store remembers.
+    :param results: job id → digest of its result, of those that succeeded.
+    :param letters: every dead letter of the queues.
+    """
+
+    queues: Mapping[str, Left] = {}
+    endings: Mapping[str, str] = {}
+    letters: tuple[Found, ...] = ()
+    results: Mapping[str, str] = {}
+
+
+async def collect(place: Stage | App, queues: Iterable[str], job_ids: Iterable[str]) -> Final:
+    """Look for these jobs everywhere, and for whatever else is in these queues.
+
+    :param place: a stage, or an open app.
+    :raises BrokerUnavailable: heal the faults first.
+    """
+    backend, store = await _connections(place)
+    ids = sorted(set(job_ids))
+    left: dict[str, Left] = {}
+    letters: list[Found] = []
+    for queue in sorted(set(queues)):
+        found = await _letters(backend.admin, queue)
+        letters += found
+        left[queue] = await _left(backend, queue, ids, found)
+    found_endings = {job: ending for job in ids if (ending := await _ending(store, job)) is not None}
+    return Final(
+        left,
+        {job: ending.state for job, ending in found_endings.items()},
+        tuple(letters),
+        {job: digest(bytes(one.result)) for job, one in found_endings.items() if one.state == "succeeded"},
+    )
+
+
+async def _connections(place: Stage | App) -> tuple[Backend, Store | None]:
+    parts: Any = getattr(place, "parts", None)
+    if parts is not None:
+        return parts.backend, parts.store
+    stage: Any = place
+    return await stage.backend(), await stage.store() if stage.has_store else None
+
+
+async def _letters(admin: Admin, queue: str) -> list[Found]:
+    found: list[Found] = []
+    after: str | None = None
+    while page := await admin.letters(queue, limit=PAGE, after=after):
+        found += [_open(letter) for letter in page]
+        after = page[-1].id
+    return found
+
+
+def _open(letter: Letter) -> Found:
+    try:
+        trail = decode_trail(letter.trail)
+    except MalformedEnvelope:
+        trail = None
+    return Found(
+        id=letter.id,
+        job=job_of(letter.envelope),
+        envelope=digest(letter.envelope),
+        trail=digest(letter.trail),
+        reason=letter.reason,
+        errors=None if trail is None else tuple(error_text(error.type, error.message) for error in trail.errors),
+        attempts=0 if trail is None else trail.attempts,
+        crashes=0 if trail is None else trail.crashes,
+    )
+
+
+async def _left(backend: Backend, queue: str, ids: list[str], letters: list[Found]) -> Left:
+    places: dict[str, set[str]] = {"ready": set(), "scheduled": set(), "leased": set()}
+    if backend.features.locate != "absent":
+        for job in ids:
+            place = await backend.admin.locate(queue, job)
+            if place is not None:
+                places[place].add(job)
+    stats = await backend.admin.stats(queue)
+    named = sum(len(jobs) for jobs in places.values())
+    return Left(
+        ready=frozenset(places["ready"]),
+        scheduled=frozenset(places["scheduled"]),
+        leased=frozenset(places["leased"]),
+        dead=frozenset(letter.job for letter in letters),
+        unnamed=max(stats.ready + stats.scheduled + stats.leased - named, 0),
+    )
+
+
+class _Ending(msgspec.Struct):
+    state: str
+    result: msgspec.Raw = msgspec.Raw()
+
+
+_read = msgspec.json.Decoder(_Ending).decode
+
+
+async def _ending(store: Store | None, job: str) -> _Ending | None:
+    record = None if store is None else await store.get(f"job/{job}")
+    return None if record is None else _read(record.value)

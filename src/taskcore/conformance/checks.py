@@ -1,0 +1,119 @@
+"""Check: one promise of the contract as a function that plays it on a stage.
+
+    @check(BACKEND_CHECKS, "C6", "C1", needs="redeliveries")
+    async def the_rule_in_five_words(stage: Stage) -> None:
+        ...                 the docstring says the rule in one sentence
+
+It raises :class:`Broken` with a sentence when the promise is not kept. It does not know pytest, and whatever it makes
+on the stage the stage clears away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from taskcore.backend import Features
+from taskcore.conformance.clauses import CLAUSES
+from taskcore.conformance.harness import Stage
+from taskcore.toolkit.groups import errors_as_they_are
+
+__all__ = [
+    "APP_CHECKS",
+    "BACKEND_CHECKS",
+    "LETTER_CHECKS",
+    "STORE_CHECKS",
+    "WORKER_CHECKS",
+    "Broken",
+    "Check",
+    "all_checks",
+    "check",
+    "must",
+]
+
+Play = Callable[[Stage], Awaitable[None]]
+
+
+class Broken(AssertionError):
+    """A promise is not kept; the text says which and how."""
+
+
+class Check(msgspec.Struct, frozen=True, eq=False):
+    """One promise, playable.
+
+    :param clauses: what it proves, such as ``("C1", "C8")``.
+    :param needs: fields of :class:`taskcore.backend.Features`; if one is absent or False, the check has no meaning.
+    :param store: whether it needs a store.
+    :param doc: the rule, in one sentence.
+    """
+
+    name: str
+    clauses: tuple[str, ...]
+    needs: tuple[str, ...]
+    store: bool
+    doc: str
+    function: Play
+
+    async def __call__(self, stage: Stage) -> None:
+        """Play it.
+
+        :raises Broken: the promise is not kept.
+        """
+        with errors_as_they_are():
+            await self.function(stage)
+
+    def refused(self, features: Features, *, has_store: bool) -> str | None:
+        """Why it has no meaning on such a broker; None if it has."""
+        for name in self.needs:
+            if getattr(features, name) in {"absent", False}:
+                return f"{features.broker} has no {name.replace('_', ' ')}"
+        return "there is no store" if self.store and not has_store else None
+
+    def emulated(self, features: Features) -> bool:
+        """Whether the adapter imitates what this check is about."""
+        return any(getattr(features, name) == "emulated" for name in self.needs)
+
+
+BACKEND_CHECKS: Final[list[Check]] = []  #: on the seam: publish, receive, settle, extend, admin
+STORE_CHECKS: Final[list[Check]] = []  #: on the other seam: records
+LETTER_CHECKS: Final[list[Check]] = []  #: dead letters, on the seam and through an app
+WORKER_CHECKS: Final[list[Check]] = []  #: a worker on this broker, dying where it hurts
+APP_CHECKS: Final[list[Check]] = []  #: what a program sees
+
+
+def all_checks() -> list[Check]:
+    """Every check, in the order in which they are written."""
+    return [*BACKEND_CHECKS, *STORE_CHECKS, *LETTER_CHECKS, *WORKER_CHECKS, *APP_CHECKS]
+
+
+def check(
+    part: list[Check], *clauses: str, needs: str | Iterable[str] = (), store: bool = False
+) -> Callable[[Play], Check]:
+    """Make a function a check of this part of the suite.
+
+    :param clauses: what it proves.
+    :param needs: the fields of Features without which it has no meaning.
+    :param store: whether it needs a store.
+    """
+    fields = (needs,) if isinstance(needs, str) else tuple(needs)
+
+    def decorate(function: Play) -> Check:
+        name = getattr(function, "__name__", "")
+        doc = (function.__doc__ or "").strip().partition("\n")[0]
+        unknown = [clause for clause in clauses if clause not in CLAUSES]
+        unknown += [field for field in fields if field not in Features.__struct_fields__]
+        if not clauses or not doc or unknown or any(one.name == name for one in all_checks()):
+            raise TypeError(f"{name} is not a check: clauses {clauses}, unknown {unknown}, or its name or text")
+        made = Check(name, clauses, fields, store, doc, function)
+        part.append(made)
+        return made
+
+    return decorate
+
+
+def must(true: object, sentence: str) -> None:
+    """What has to be true; else the promise is broken, and this sentence says how."""
+    if not true:
+        raise Broken(sentence)

@@ -1,0 +1,8 @@
+"""Every operation × every crash point × every prior state: die there, let another recover, and compare.
+
+for case in cases(): await run(case, stage)
+"""
+
+from taskcore.conformance.crash_sweep.cases import Case, Dying, cases, crash_here, run
+
+__all__ = ["Case", "Dying", "cases", "crash_here", "run"]

@@ -1,0 +1,153 @@
+"""The account after a sweep's case: nothing lost, doubled or forgotten."""
+
+from __future__ import annotations
+
+import anyio
+
+from taskcore.conformance.checking import Promised, Report, collect, judge
+from taskcore.conformance.crash_sweep.environment import ATTEMPTS, CRASHES, ERRORS, KEY_WINDOW
+from taskcore.conformance.crash_sweep.scenario import DEADLY, Drill
+from taskcore.conformance.harness import TICK
+from taskcore.deadletter import DeadLetter
+from taskcore.results import Ending, decode_ending
+from taskcore.toolkit.failpoints import POINTS
+
+__all__ = ["check", "judge_drill"]
+
+CALL = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
+FAILED_BEFORE = ("retried", "keyed_and_retried", "retried_and_redelivered", "key_outlived")
+TWINS = ("key_wanted_twice", "key_held_by_the_dead")
+FOREVER = 8 * 86_400.0  #: seconds after which nothing of ours may be left in a store
+
+
+async def judge_drill(drill: Drill) -> Report:
+    """What the checker says, which knows nothing of the case: by the history, and by what is left."""
+    tasks = drill.history.tasks
+    parts = drill.app.parts
+    delta = drill.margin + TICK
+    promised = Promised.by(
+        parts.backend.features, has_store=parts.store is not None, key_window=KEY_WINDOW * drill.lease - delta
+    )
+    return judge(
+        drill.history,
+        await collect(drill.app, [drill.queue], tasks),
+        attempts=lambda job: 1 if tasks.get(job) == drill.last.name else ATTEMPTS,
+        crashes=CRASHES,
+        delta=delta,
+        duplicates_allowed="unsettled",
+        at_most_once=lambda job: tasks.get(job) == drill.once.name,
+        time_limit=CALL,
+        promised=promised,
+    )
+
+
+async def check(drill: Drill, operation: str, state: str, point: str, *, until: float) -> None:
+    """Everything that has to be true when the queue is drained.
+
+    :param until: seconds after which results are gone; 0: that cannot be waited for.
+    :raises AssertionError: a promise was broken; the text names its clause.
+    """
+    drill.crashes += _starved(drill)
+    letters = [letter async for letter in drill.app.dead_letters.read(drill.queue)]
+    names = [drill.id("a")] + ([drill.id("b")] if state in TWINS else [])
+    if drill.replayed is not None:
+        names = [drill.replayed]
+        assert not [one for one in letters if one.job_id == drill.id("a")], (
+            "C13: replayed, and the letter is still there"
+        )
+    stats = await drill.app.stats(drill.queue)
+    assert not stats.ready + stats.leased + stats.scheduled, f"C4: left in the queue: {stats}"
+    counted = drill.app.features.redeliveries != "absent"  # else only a key's record tells one holder from the next
+    forgotten = operation == "once" and point in ("once.forgotten", "run.returned")
+    endings = {name: await ending_of(drill, name) for name in names}
+    for name, ending in endings.items():
+        starts = [line for line in drill.ledger.read() if line.job == name]
+        own = [letter for letter in letters if letter.job_id == name]
+        assert ending is not None or forgotten, f"C1: nobody knows how {name} ended"
+        if ending is not None:
+            _check_letters(ending, own, once=operation == "once")
+            if ending.state == "succeeded":
+                value = bytes(ending.result).decode()
+                assert value.strip('"') in {line.text for line in drill.ledger.read()}, (
+                    f"C18: {value} was never returned"
+                )
+        fences = [line.fence for line in starts]
+        told_apart = counted or (drill.key is not None and state != "key_outlived")
+        assert fences == sorted(set(fences) if told_apart else fences), f"C7: fences {fences}"
+        limit = 1 + drill.crashes + (state in FAILED_BEFORE) + (operation in ERRORS and operation not in DEADLY)
+        limit = 1 if operation == "once" else limit
+        assert len(starts) <= limit, f"C3: {len(starts)} starts, {limit} are allowed"
+    _check_outcome(drill, operation, state, endings)
+    _check_key(endings, state)
+    await _check_storage(drill, point, until)
+
+
+def _starved(drill: Drill) -> int:
+    """Leases that the living lost: in real time somebody may wait for a processor for longer than a lease lasts.
+
+    To the contract that is a crash: the job is handed out anew, and starts once more.
+    """
+    entries = drill.history.entries if drill.margin else ()
+    dead = {entry.who for entry in entries if entry.kind == "died"}
+    return sum(entry.kind == "lost" and entry.job == drill.id("a") and entry.who not in dead for entry in entries)
+
+
+async def ending_of(drill: Drill, job_id: str) -> Ending | None:
+    """How a job ended."""
+    store = drill.app.parts.store
+    record = await store.get(f"job/{job_id}") if store is not None else None
+    return decode_ending(record.value) if record is not None else None
+
+
+def _check_letters(ending: Ending, letters: list[DeadLetter], *, once: bool) -> None:
+    """A dead letter for the dead, whole, and for nobody else (C13)."""
+    expected = 1 if ending.state == "dead" and not once else 0
+    assert len(letters) == expected, f"C13: ended as {ending.state} with {len(letters)} dead letters"
+    for letter in letters:
+        trail = letter.trail
+        assert letter.reason == ending.reason, f"C13: the letter says {letter.reason}, the record {ending.reason}"
+        assert trail.attempts == len(trail.errors), f"C13: {trail.attempts} attempts, {len(trail.errors)} errors"
+        if ending.record is not None:
+            last = trail.errors[-1].message if trail.errors else "nothing"
+            assert last == ending.record.message, f"C13: the last error of the letter is {last}"
+
+
+def _check_outcome(drill: Drill, operation: str, state: str, endings: dict[str, Ending | None]) -> None:
+    """It has to have ended as it should."""
+    ending = endings.get(drill.id("a"))
+    if ending is None or drill.replayed is not None:
+        return
+    expected = {"dead"} if operation in DEADLY else {"succeeded"}
+    if state in ("poisonous", "keyed_and_poisonous"):
+        expected = {"dead"}
+    elif drill.crashes >= CRASHES:
+        expected = expected | {"dead"}
+    if state in ("expired", "redelivered_and_expired"):
+        expected = {"expired"}
+    if state == "asked_to_cancel":
+        expected = {"cancelled"}
+    if operation == "cancel":
+        expected = {"cancelled"}
+    assert ending.state in expected, f"C18: ended as {ending.state} {ending.reason} instead of {' or '.join(expected)}"
+    if ending.reason == "poison":
+        assert drill.crashes >= CRASHES, f"C12: poison after {drill.crashes} crashes"
+
+
+def _check_key(endings: dict[str, Ending | None], state: str) -> None:
+    """One committed outcome for a key, and everybody gets it (C10)."""
+    values = {bytes(one.result) for one in endings.values() if one is not None and one.state == "succeeded"}
+    assert len(values) <= 1 or state not in TWINS, f"C10: one key, outcomes {values}"
+
+
+async def _check_storage(drill: Drill, point: str, until: float) -> None:
+    """No marker is left, unless its worker died on the way to it; and in the end nothing at all (C23)."""
+    store = drill.app.parts.store
+    if store is None:
+        return
+    markers = [name for name in drill.written if name.startswith("start/") and await store.get(name) is not None]
+    on_its_way = point == "settle.settled" or point not in POINTS  # an adapter's own points lie just before that one
+    assert not markers or (point and on_its_way), f"C23: left behind {markers}"
+    if until:
+        await anyio.sleep(FOREVER + until)
+        left = [name for name in drill.written if await store.get(name) is not None]
+        assert not left, f"C23: left behind for ever {left}"

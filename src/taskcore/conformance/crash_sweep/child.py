@@ -1,0 +1,114 @@
+"""A sweep whose crashes are real: the operation runs in a process of its own, which ends at the crash point.
+
+    run(case, lambda: Stage.at(url), real_time=True, dying=dying(url, ledger), ledger=Ledger(path))
+
+The process is started as ``python -m taskcore.conformance.crash_sweep.child`` with the case as JSON; it connects by URL, does the
+operation with the point armed, and its exit status says whether it died there. What it did until then is in the file of
+its history, which becomes part of the drill's.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from taskcore.adapters import has_store, open_backend
+from taskcore.app import App
+from taskcore.conformance.checking import History, RecordingBackend
+from taskcore.conformance.crash_sweep.cases import Case, Dying
+from taskcore.conformance.crash_sweep.environment import KEEP, Ledger
+from taskcore.conformance.crash_sweep.scenario import Drill
+from taskcore.faults.crash import HISTORY, WHO, history_from_environment
+from taskcore.testing.crash_points import CRASHED, exit_at
+
+__all__ = ["Orders", "dying", "follow"]
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """Everything that the process has to know."""
+
+    url: str
+    store: str | None
+    case: Case
+    queue: str
+    mark: str
+    lease: float
+    margin: float
+    ledger: str
+    key: str | None = None
+    letter: str | None = None
+    acts: tuple[str, ...] = ()
+
+
+def dying(url: str, ledger: Path, *, store: str | None = None, timeout: float = 60.0) -> Dying:
+    """How a case dies for real. ``ledger`` is the file in which all processes write their starts."""
+
+    async def die(drill: Drill, case: Case) -> bool:
+        orders = Orders(
+            url=url,
+            store=store,
+            case=case,
+            queue=drill.queue,
+            mark=drill.mark,
+            lease=drill.lease,
+            margin=drill.margin,
+            ledger=str(ledger),
+            key=drill.key,
+            letter=drill.letter,
+            acts=tuple(drill.acts),
+        )
+        drill.prepare(case.operation)
+        who = drill.cast.enter("child")
+        with TemporaryDirectory(prefix="taskcore-sweep-") as folder:
+            file = Path(folder) / "history.jsonl"
+            status = await anyio.to_thread.run_sync(partial(follow, orders, timeout, history=file, who=who))
+            entries = History.load([file]).entries
+        drill.history.extend(entries)
+        for name in sorted({who} | {entry.who for entry in entries}):
+            drill.cast.dies(name)
+        return status == CRASHED
+
+    return die
+
+
+def follow(orders: Orders, timeout: float = 60.0, *, history: Path | None = None, who: str = "child") -> int:
+    """Start a process that follows the orders; its exit status, which is CRASHED if it died where it should.
+
+    :param history: the file in which it writes what it does; None: nowhere.
+    :param who: how the names begin of those who act there.
+    """
+    command = [sys.executable, "-m", "taskcore.conformance.crash_sweep.child", msgspec.json.encode(orders).decode()]
+    environment = {**os.environ, WHO: who} | ({} if history is None else {HISTORY: str(history)})
+    return subprocess.run(command, timeout=timeout, check=False, env=environment).returncode  # noqa: S603 - our own
+
+
+async def _operate(orders: Orders) -> None:
+    history = history_from_environment()
+    records = orders.store or (orders.url if has_store(orders.url) else "none")
+    app = App(RecordingBackend(open_backend(orders.url), history), store=records, lease=orders.lease, keep_result=KEEP)
+    async with app:
+        drill = Drill(
+            app,
+            orders.queue,
+            Ledger(Path(orders.ledger)),
+            mark=orders.mark,
+            lease=orders.lease,
+            margin=orders.margin,
+            history=history,
+            prefix=f"{history.who}.",
+        )
+        drill.key, drill.letter, drill.acts = orders.key, orders.letter, list(orders.acts)
+        with exit_at(orders.case.point, visit=orders.case.visit):
+            await drill.operate(orders.case.operation)
+
+
+if __name__ == "__main__":
+    anyio.run(_operate, msgspec.json.decode(sys.argv[1], type=Orders))

@@ -1,0 +1,1 @@
+"""The checks of the delivery guarantees, one file a subject. Importing a file registers its checks."""

@@ -1,0 +1,236 @@
+"""The world of the model: a stage with real parts on it, and one task that does what it is told.
+
+    world = World(stage)        an app, a queue, two workers' seats, and the task ``model.work``
+    world.acts["A"] = FAIL      what the next start of job A will do
+
+Times are in units of lease / 32, so that under a virtual clock every time is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from taskcore.app import App
+from taskcore.backend import Letter, Outgoing
+from taskcore.conformance.checking import Cast, History, Promised, RecordingBackend, Report, collect, judge
+from taskcore.conformance.harness import TICK, Stage
+from taskcore.conformance.model.connection_faults import CutBackend, Line
+from taskcore.conformance.step_worker import Hands
+from taskcore.lifecycle import Reject, RetryLater, Snooze
+from taskcore.observe import Event
+from taskcore.policy import Retry
+from taskcore.results import Ending, decode_ending
+from taskcore.store import Store
+from taskcore.task import Job, Task
+from taskcore.worker.context import current
+
+__all__ = ["ACTS", "ATTEMPTS", "CRASHES", "SEATS", "Act", "Start", "World"]
+
+ATTEMPTS, CRASHES = 3, 3
+SEATS = ("1", "2")
+UNITS = 32  #: in a lease
+KEEP_UNITS = 20_000  #: how long results are kept: longer than any example lasts
+CALL = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
+CLIENT, STRANGER = "client", "stranger"
+
+
+class Wrong(Exception):
+    """Worth another attempt."""
+
+
+class Hopeless(Exception):
+    """Not worth another attempt."""
+
+
+class Act(NamedTuple):
+    """What a start does, how a story tells it, and after how many units it wants to be back."""
+
+    name: str
+    error: Callable[[str, float], Exception] | None
+    after: int = 0
+
+
+SUCCEED: Final = Act("succeeds", None)
+UNENCODABLE: Final = Act("returns what cannot be encoded", None)
+ACTS: Final = {
+    act.name: act
+    for act in (
+        SUCCEED,
+        Act("fails", lambda text, _: Wrong(text)),
+        Act("fails for good", lambda text, _: Hopeless(text)),
+        Act("wants to be tried later", lambda text, after: RetryLater(after, text), 12),
+        Act("snoozes", lambda _, after: Snooze(after), 6),
+        Act("rejects", lambda text, _: Reject(text)),
+        UNENCODABLE,
+    )
+}
+
+
+class Start(NamedTuple):
+    """One start of the function, as the function saw it."""
+
+    job: str
+    at: float
+    attempt: int
+    crashes: int
+    fence: int
+    word: str
+    act: Act
+    text: str  # the value it returns or the message that it raises; no two starts have the same
+
+
+class World:
+    """Everything real. Its methods are steps.
+
+    Whatever passes the seam and whatever starts is written into ``history``, under the name of whoever acts.
+
+    :param patience: seconds for which a worker waits for a job that may be there.
+    """
+
+    app: App
+    queue: str
+    work: Task[..., Any]
+    once: Task[..., Any]
+    store: Store | None
+    cast: Cast
+
+    def __init__(self, stage: Stage, *, patience: float) -> None:
+        self.stage = stage
+        self.unit = stage.lease / UNITS
+        self.key_window = 4 * stage.lease
+        self.line = Line()
+        self.acts: dict[str, Act] = {}
+        self.starts: list[Start] = []
+        self.events: list[Event] = []
+        self.hands: dict[str, Hands] = {}
+        self._patience = patience
+        self.names = {STRANGER: STRANGER}  # who acts for whom: seat → worker
+        self.history = History(clock=stage.now)
+        self.last = 0.0  # when the last step was over
+
+    async def open(self) -> None:
+        """Connect, declare the tasks, seat the workers."""
+        stage = await self.stage.__aenter__()
+        backend = RecordingBackend(CutBackend(await stage.backend(), self.line), self.history)
+        self.store = await stage.store() if stage.has_store else None
+        self.queue = stage.queue()
+        self.app = App(
+            backend, store=self.store, clock=stage.now, lease=stage.lease, keep_result=KEEP_UNITS * self.unit
+        )
+        retry = Retry(attempts=ATTEMPTS, base=4 * self.unit, factor=2, jitter="none", give_up_on=(Hopeless,))
+        declare: Any = self.app.task  # the function is a closure, and its queue is known only now
+        options = {"queue": self.queue, "retry": retry, "crashes": CRASHES, "key_window": self.key_window}
+        self.work = declare(name="model.work", **options)(self._function())
+        self.once = declare(name="model.once", delivery="at_most_once", **options)(self._function())
+        self.app.on_event(self.events.append)
+        self.cast = Cast(self.history, self.app)
+        self.names[CLIENT] = self.cast.enter(CLIENT)
+        await self.app.__aenter__()
+        for seat in SEATS:
+            await self.seat(seat)
+
+    async def close(self) -> None:
+        """Leave no traces."""
+        for hands in self.hands.values():
+            await hands.__aexit__(None, None, None)
+        await self.app.__aexit__(None, None, None)
+        await self.stage.__aexit__(None, None, None)
+
+    async def seat(self, seat: str) -> None:
+        """A new worker on this seat; whoever sat there dies."""
+        if seat in self.hands:
+            await self.hands[seat].__aexit__(None, None, None)
+        self.names[seat] = self.cast.enter(f"worker-{seat}")
+        self.hands[seat] = Hands(self.app, [self.queue], name=self.names[seat])
+        await self.hands[seat].__aenter__()
+
+    async def die(self, role: str) -> None:
+        """Whoever plays this is dead; another one takes his place."""
+        self.cast.dies(self.names[role])
+        if role in SEATS:
+            await self.seat(role)
+        else:
+            self.names[role] = self.cast.enter(role)
+
+    async def judge(self) -> Report:
+        """What the checker says, which knows nothing of the model: by the history, and by what is left."""
+        stage, tasks = self.stage, self.history.tasks
+        final = await collect(stage, [self.queue], tasks)
+        delta = stage.margin + stage.features.delay_error + TICK
+        return judge(
+            self.history,
+            final,
+            attempts=ATTEMPTS,
+            crashes=CRASHES,
+            delta=delta,
+            duplicates_allowed="unsettled",
+            at_most_once=lambda job: tasks.get(job) == self.once.name,
+            time_limit=CALL,
+            promised=Promised.by(stage.features, has_store=stage.has_store, key_window=self.key_window - delta),
+        )
+
+    def now(self) -> float:
+        """Seconds since the epoch, inside of a step."""
+        return self.stage.now()
+
+    async def take(self, seat: str, patience: float | None = None) -> Any:
+        """The next job for this seat, or None; and when it was taken."""
+        job = await self.hands[seat].take(within=self._patience if patience is None else patience)
+        return job, self.now()
+
+    async def at_once(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Do something, and remember when it was over, however it ended."""
+        try:
+            return await function(*args)
+        finally:
+            self.last = self.now()
+
+    async def ending(self, job_id: str) -> Ending | None:
+        """How a job ended, as the store has it."""
+        if self.store is None:
+            return None
+        record = await self.store.get(f"job/{job_id}")
+        return decode_ending(record.value) if record is not None else None
+
+    async def markers(self, job_id: str) -> list[str]:
+        """The start markers that are left of a job."""
+        names = [f"start/{job_id}/{copy}" for copy in range(40)]
+        return [name for name in names if self.store is not None and await self.store.get(name) is not None]
+
+    async def records(self) -> list[str]:
+        """Every record of ours that is left."""
+        written = sorted(self.stage.written)
+        return [name for name in written if self.store is not None and await self.store.get(name) is not None]
+
+    async def letters(self) -> list[Letter]:
+        """All dead letters."""
+        return list(await self.app.parts.backend.admin.letters(self.queue, limit=1000))
+
+    async def publish_raw(self, job_id: str, data: bytes) -> None:
+        """What somebody else puts into our queue."""
+        await self.app.parts.backend.publish([Outgoing(self.queue, job_id, data)])
+
+    async def enqueue(self, call: Any) -> Job[Any]:
+        """Send one call."""
+        return await self.app.send(call)
+
+    def _function(self) -> Callable[[str], Awaitable[str]]:
+        async def work(word: str) -> str:
+            job = current()
+            act = self.acts.get(job.job_id, SUCCEED)
+            text = f"{word}#{len(self.starts) + 1}"
+            self.starts.append(Start(job.job_id, self.now(), job.attempt, job.crashes, job.fence, word, act, text))
+            with self.history.run(job):
+                if act.error is not None:
+                    raise act.error(text, act.after * self.unit)
+            return text if act is not UNENCODABLE else 3j  # type: ignore[return-value]  # that is the point
+
+        return work
+
+
+def value_of(ending: Ending) -> str:
+    """The value of a job that succeeded."""
+    return msgspec.json.decode(bytes(ending.result), type=str)

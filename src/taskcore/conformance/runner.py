@@ -1,0 +1,215 @@
+"""certify(): every check on one broker, side by side, each with a time limit, and nothing left behind.
+
+A check during which this machine stood still for a good part of a lease proves nothing: its lease ran out because of
+us. So the runner watches its own clock, and plays such a check again before it calls a promise broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+import anyio
+import anyio.abc
+
+from taskcore.adapters import has_store
+from taskcore.conformance.certificate import Certificate, Finding, Standing
+from taskcore.conformance.checks import Check, all_checks
+from taskcore.conformance.clauses import CLAUSES
+from taskcore.conformance.harness import Stage
+from taskcore.errors import InvalidSetting
+from taskcore.toolkit.groups import errors_as_they_are
+from taskcore.toolkit.units import mask_url
+
+__all__ = ["certify", "play"]
+
+LIMIT = 20.0  #: seconds that a check may take
+AT_ONCE = 12  #: checks that play side by side
+TRIES = 3  #: how often a check is played if the machine stands still meanwhile
+Progress = Callable[[Finding, int], None]
+
+
+async def certify(
+    url: str,
+    *,
+    store: str | None = None,
+    only: Collection[str] | None = None,
+    on_progress: Progress | None = None,
+    lease: float = 1.0,
+    margin: float = 1.0,
+    limit: float = LIMIT,
+    at_once: int = AT_ONCE,
+) -> Certificate:
+    """Play the whole suite on the broker at this URL, and say what it keeps.
+
+    :param store: where records are kept, if not in the broker.
+    :param only: clauses such as ``"C7"`` or names of checks; None: all.
+    :param on_progress: called with each finding, and how many are still to come.
+    :param lease: seconds; checks wait for leases to end, so it decides how long the suite takes.
+    :param margin: seconds that something may come late because the machine is busy.
+    :param limit: seconds that a check may take.
+    :param at_once: how many play side by side.
+    :raises InvalidSetting: ``only`` names something that does not exist (TC104).
+    :raises BrokerUnavailable: broker or store cannot be reached.
+    """
+    checks = _choose(only)
+
+    def make() -> Stage:
+        return Stage.at(url, store=store, lease=lease, margin=margin)
+
+    began = anyio.current_time()
+    async with make() as stage:
+        features = stage.features
+        if stage.has_store:
+            await stage.store()
+    findings: dict[str, Finding] = {}
+    left: list[str] = []
+    lateness: list[float] = []
+    gate = anyio.CapacityLimiter(at_once)
+
+    async def one(check: Check) -> None:
+        async with gate:
+            findings[check.name] = finding = await play(
+                check, make, limit=limit, stalls=stalls, left=left, lateness=lateness
+            )
+        if on_progress is not None:
+            on_progress(finding, len(checks) - len(findings))
+
+    stalls = Stalls(lease / 3)
+    with errors_as_they_are():
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(stalls.watch)
+            async with anyio.create_task_group() as group:
+                for check in checks:
+                    group.start_soon(one, check)
+            watching.cancel_scope.cancel()
+    records = store or (url if has_store(url) else None)
+    return Certificate(
+        url=mask_url(url),
+        store=mask_url(records) if records else None,
+        version=_version(),
+        features=features,
+        only=tuple(one.upper() if one.upper() in CLAUSES else one for one in only or ()),
+        lease=lease,
+        seconds=anyio.current_time() - began,
+        findings=tuple(findings[check.name] for check in checks),
+        latest=max(lateness, default=None),
+        left=tuple(left),
+    )
+
+
+async def play(
+    check: Check,
+    make: Callable[[], Stage],
+    *,
+    limit: float = LIMIT,
+    stalls: Stalls | None = None,
+    left: list[str] | None = None,
+    lateness: list[float] | None = None,
+) -> Finding:
+    """Play one check on a stage of its own.
+
+    :param make: gives a new stage; called once, or again if the machine stood still.
+    :param left: gets what the check left behind.
+    :param lateness: gets how late delayed jobs were.
+    """
+    began = started = anyio.current_time()
+    stage = make()
+    standing, why = await _play(check, stage, limit)
+    for _ in range(1, TRIES):
+        if standing != "broken" or stalls is None or not stalls.since(started):
+            break
+        started, stage = anyio.current_time(), make()
+        standing, why = await _play(check, stage, limit)
+    if left is not None and standing != "refused":
+        left += await _left_by(stage, limit)
+    if lateness is not None:
+        lateness += stage.lateness
+    return Finding(
+        check=check.name,
+        clauses=check.clauses,
+        standing=standing,
+        doc=check.doc,
+        why=why,
+        seconds=anyio.current_time() - began,
+    )
+
+
+async def _play(check: Check, stage: Stage, limit: float) -> tuple[Standing, str]:
+    try:
+        with anyio.move_on_after(limit) as scope:
+            async with stage:
+                refused = check.refused(stage.features, has_store=stage.has_store)
+                if refused is not None:
+                    return "refused", refused
+                await check(stage)
+    except Exception as error:  # noqa: BLE001 - whatever a broker does to a check, the others are played
+        return "broken", _text(error)
+    if scope.cancelled_caught:
+        return "broken", f"it did not end within {limit:g} s"
+    return ("emulated" if check.emulated(stage.features) else "kept"), ""
+
+
+async def _left_by(stage: Stage, limit: float) -> list[str]:
+    try:
+        with anyio.fail_after(limit):
+            return await stage.traces()
+    except Exception as error:  # noqa: BLE001 - not to know is not to have cleared away
+        return [f"nobody knows what, because looking failed: {_text(error)}"]
+
+
+def _text(error: BaseException) -> str:
+    """An error in one line."""
+    while isinstance(error, BaseExceptionGroup) and error.exceptions:
+        error = error.exceptions[0]
+    text = str(error).partition("\n")[0]
+    return text if isinstance(error, AssertionError) and text else f"{type(error).__qualname__}: {text}"
+
+
+def _choose(only: Collection[str] | None) -> list[Check]:
+    checks = all_checks()
+    if only is None:
+        return checks
+    wanted = {one.upper() if one.upper() in CLAUSES else one for one in only}
+    _must_exist(wanted, {check.name for check in checks})
+    return [check for check in checks if check.name in wanted or wanted.intersection(check.clauses)]
+
+
+def _must_exist(wanted: Iterable[str], names: Collection[str]) -> None:
+    unknown = [one for one in wanted if one not in CLAUSES and one not in names]
+    if unknown:
+        raise InvalidSetting(
+            f"there is no clause or check {', '.join(sorted(unknown))}",
+            fix=f"clauses are {next(iter(CLAUSES))} to {list(CLAUSES)[-1]}; checks are listed in docs/contract.md",
+        )
+
+
+def _version() -> str:
+    try:
+        return version("taskcore-framework")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "(not installed)"
+
+
+class Stalls:
+    """When this process stood still for longer than it should.
+
+    :param longest: seconds that are nothing to speak of.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._last = float("-inf")
+
+    def since(self, start: float) -> bool:
+        """Whether it stood still at any time after ``start``."""
+        return self._last >= start
+
+    async def watch(self) -> None:
+        """Notice until cancelled."""
+        pause = self._longest / 4
+        while True:
+            asleep = anyio.current_time()
+            await anyio.sleep(pause)
+            if anyio.current_time() - asleep - pause > self._longest:
+                self._last = anyio.current_time()

@@ -1,0 +1,1 @@
+"""PostgreSQL: from a URL to connections."""

@@ -1,0 +1,1 @@
+"""SQLite: from a URL to a file."""

@@ -1,0 +1,93 @@
+"""Shape: a type, compiled; and what it means that a value arrived equal."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import inspect as info
+
+from taskcore.contract.codec.annotations import SETS, NoShape, flaw_of, flaws_of, walk, with_meta
+from taskcore.contract.codec.encoding import encode, encode_sorted, fields_of, to_model
+from taskcore.contract.codec.text import show
+
+__all__ = ["PLAIN", "Shape", "same"]
+
+
+class Shape:
+    """A type, compiled: its values to JSON bytes and back. ``encode`` checks nothing, it is for admitted values.
+
+    :param annotation: the type, with its forward references resolved.
+    :raises NoShape: values of this type cannot travel.
+    """
+
+    __slots__ = ("_exact", "annotation", "decode", "encode")
+
+    def __init__(self, annotation: Any) -> None:
+        try:
+            self.annotation = with_meta(annotation)
+            inside = list(walk(info.type_info(self.annotation), set()))
+            decoder = msgspec.json.Decoder(self.annotation, dec_hook=to_model)
+        except NoShape:
+            raise
+        except Exception as error:  # a class with odd annotations makes msgspec raise anything
+            raise NoShape(flaw_of(error)) from error
+        if flaws := [flaw for part in inside for flaw in flaws_of(part)]:
+            raise NoShape(*flaws)
+        has_sets = any(isinstance(part, (*SETS, info.CustomType)) for part in inside)  # models, too, may have them
+        self.encode: Callable[[Any], bytes] = encode_sorted if has_sets else encode
+        self.decode: Callable[[Any], Any] = decoder.decode
+        self._exact = any(map(_is_ambiguous, inside))
+
+    def admit(self, value: Any) -> tuple[Any, bytes]:
+        """The value as it will arrive, and its bytes; equal values have equal bytes.
+
+        :raises Exception: whatever it may be, the value does not fit; ``explain`` finds the words.
+        """
+        data = self.encode(value)
+        arrived = self.decode(data)
+        again = self.encode(arrived)  # also compared, because 0.5 == Decimal("0.5")
+        if again == data and arrived == value and not self._exact:
+            return arrived, data
+        if same(value, arrived):
+            return arrived, again
+        kept = "less: JSON does not hold all of it" if show(arrived) == show(value) else show(arrived)
+        raise ValueError(f"{show(value)} would arrive as {kept}")
+
+
+def _is_ambiguous(part: info.Type) -> bool:
+    """Whether ``==`` and bytes cannot tell values of this type from others: an IntEnum and 1, zoned and naive times."""
+    if isinstance(part, info.EnumType):
+        return issubclass(part.cls, (str, int))
+    return isinstance(part, (info.NamedTupleType, info.TimeType))
+
+
+def same(sent: Any, arrived: Any) -> bool:
+    """Whether what arrived is what was sent: also of its kind, where ``==`` mixes kinds; classes field by field."""
+    kind: Any = type(arrived)
+    if isinstance(arrived, (dt.datetime, dt.time)):
+        return isinstance(sent, kind) and _same_time(sent, arrived)
+    if isinstance(arrived, (list, tuple)):
+        return isinstance(sent, kind) and len(sent) == len(arrived) and all(map(same, sent, arrived))
+    if kind is dict:
+        return isinstance(sent, dict) and same([*sent], [*arrived]) and same([*sent.values()], [*arrived.values()])
+    if kind in (set, frozenset):
+        found = {item: item for item in sent} if isinstance(sent, (set, frozenset)) else {}
+        return sent == arrived and all(same(found.get(item), item) for item in arrived)
+    if fields := fields_of(kind):
+        return type(sent) is kind and all(same(getattr(sent, name), getattr(arrived, name)) for name in fields)
+    return isinstance(sent, _KINDS.get(kind, kind)) and bool(sent == arrived)
+
+
+_KINDS = {float: (int, float), bytes: (bytes, bytearray, memoryview)}  # what may become what it equals
+
+
+def _same_time(sent: Any, arrived: Any) -> bool:
+    """Not ``==``: in the hour that autumn repeats, a zoned datetime equals nothing in another zone (PEP 495)."""
+    same_clock = bool(sent.replace(tzinfo=None) == arrived.replace(tzinfo=None))
+    return same_clock and sent.utcoffset() == arrived.utcoffset() and (sent.tzinfo is None) is (arrived.tzinfo is None)
+
+
+PLAIN = Shape(Any)  #: plain JSON data

@@ -1,0 +1,150 @@
+"""The words for a value that does not fit its type: every part that does not, each with its path."""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
+from decimal import Decimal
+from functools import lru_cache
+from itertools import chain, islice, repeat
+from math import isfinite
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from taskcore.contract.codec.codec import Shape
+from taskcore.contract.codec.encoding import dump_model, encode, fields_of, is_model
+from taskcore.contract.codec.text import describe, show, tidy
+
+__all__ = ["explain"]
+
+MOST_LINES = 20  #: a refusal names no more problems of one value than these
+
+
+def explain(annotation: Any, value: Any, path: str, *, wire: bool = False) -> list[str]:
+    """Every part of a value that does not fit its type: ``order.items[3].price: expected int, got str 'x'``.
+
+    :param wire: the value is plain data read from JSON, where an object is a dict and a date is a str.
+    :returns: at most 20 lines; none if the value fits, or if it breaks even this.
+    """
+    with suppress(Exception):  # values bring their own code: __repr__, __eq__, properties
+        shape = _shape(annotation)
+        reason = _refused(shape, value, wire=wire)
+        if reason is None:
+            return []
+        if isinstance(reason, RecursionError):
+            return [f"{path}: refers to itself, or is nested too deeply"]
+        target = _narrow(shape.annotation, value)
+        with suppress(Exception):  # go down while a part can be blamed, and blame the whole where none can
+            parts = _parts(target, value, wire=wire)
+            lines = chain.from_iterable(explain(part, item, path + step, wire=wire) for step, part, item in parts)
+            if found := list(islice(chain(lines, _model_lines(target, value, path, wire=wire)), MOST_LINES)):
+                return found
+        return [f"{path}: {_blame(shape.annotation, target, value, reason, wire=wire)}"]
+    return []
+
+
+def _refused(shape: Shape, value: Any, *, wire: bool) -> Exception | None:
+    try:
+        shape.decode(encode(value)) if wire else shape.admit(value)
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+    return None
+
+
+_kept_shape = lru_cache(maxsize=256)(Shape)  # a list of a thousand wrong items has one type
+
+
+def _shape(annotation: Any) -> Shape:
+    try:
+        return _kept_shape(annotation)
+    except TypeError:  # Annotated with something that cannot be hashed
+        return Shape(annotation)
+
+
+def _narrow(annotation: Any, value: Any) -> Any:
+    """Of a union, the alternative that the value was probably meant for."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _narrow(args[0], value)
+    if origin not in (Union, types.UnionType):
+        return annotation
+    some = [arg for arg in args if arg is not types.NoneType]
+    alike = some if len(some) == 1 else [arg for arg in some if _is_instance(value, get_origin(arg) or arg)]
+    return _narrow(alike[0], value) if len(alike) == 1 else annotation
+
+
+def _is_instance(value: Any, cls: Any) -> bool:
+    return cls is not Any and isinstance(cls, type) and isinstance(value, dict if typing.is_typeddict(cls) else cls)
+
+
+def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, Any, Any]]:
+    """What the value consists of: a step of the path, the type, the part."""
+    origin, args = get_origin(annotation) or annotation, get_args(annotation)
+    if isinstance(value, dict) and origin in (Any, dict, Mapping, MutableMapping):
+        key_type, value_type = args or (str, Any)
+        for key, item in value.items():
+            if not wire:  # on the wire every key is a str
+                yield f"[{show(key, bare=True)}] (the key)", key_type, key
+            yield f"[{show(key, bare=True)}]", value_type, item
+    elif isinstance(value, (list, tuple, set, frozenset)) and (args or origin in (Any, list)):
+        kinds = args if origin is tuple and args[-1] is not ... else repeat(args[0] if args else Any)
+        yield from ((f"[{i}]", kind, item) for i, (kind, item) in enumerate(zip(kinds, value, strict=False)))
+    elif not is_model(origin):
+        generics = dict(zip(getattr(origin, "__parameters__", ()), args, strict=False))
+        hints = get_type_hints(origin, include_extras=True) if isinstance(origin, type) else {}
+        for name, item in _items(origin, value, wire=wire):
+            hint: Any = generics.get(hints[name], hints[name])
+            hint = get_args(hint)[0] if get_origin(hint) in (typing.Required, typing.NotRequired) else hint
+            inner = getattr(hint, "__parameters__", ()) if get_origin(hint) else ()
+            yield f".{name}", hint[tuple(generics.get(each, Any) for each in inner)] if inner else hint, item
+
+
+def _items(cls: Any, value: Any, *, wire: bool) -> Iterable[tuple[str, Any]]:
+    """The fields of an object by name: attributes, or, on the wire, the items of a dict or a list."""
+    names = getattr(cls, "_fields", None) or fields_of(cls)
+    if isinstance(value, dict) and typing.is_typeddict(cls):
+        return ((name, item) for name, item in value.items() if name in cls.__annotations__)
+    if isinstance(value, (list, tuple)):
+        return zip(names, value, strict=False)
+    if wire:
+        keys = getattr(cls, "__struct_encode_fields__", names)
+        return ((name, value[key]) for name, key in zip(names, keys, strict=True) if key in value)
+    return ((name, getattr(value, name)) for name in names) if _is_instance(value, cls) else ()
+
+
+def _model_lines(model: Any, value: Any, path: str, *, wire: bool) -> Iterator[str]:
+    """What pydantic says about a model, which is everything at once."""
+    if not is_model(model) or not (wire or isinstance(value, model)):
+        return
+    data = encode(value) if wire else dump_model(value)
+    try:
+        model.model_validate_json(data, strict=True, by_alias=True, by_name=True)
+    except sys.modules["pydantic"].ValidationError as error:
+        for each in error.errors(include_url=False):
+            where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in each["loc"])
+            got = "None (or nan, which JSON does not have)" if each["input"] is None else show(each["input"])
+            yield f"{path}{where}: {tidy(each['msg'])}, got {got}"
+
+
+def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, wire: bool) -> str:
+    """What is wrong with this very value; ``reason`` is what its journey ended with."""
+    head, _, place = str(reason).partition(" - at `$")
+    expected = f"expected {describe(annotation)}, got {show(value)}"
+    if isinstance(value, float) and not isfinite(value):
+        return f"{value} cannot travel, JSON has neither nan nor infinity"
+    if isinstance(value, Decimal) and value.is_nan():
+        return f"{value} cannot travel, it equals nothing"
+    if isinstance(reason, UnicodeEncodeError):
+        return f"{show(value)} is not text, it holds half of a surrogate pair"
+    known = _is_instance(value, get_origin(target) or target)
+    if not isinstance(reason, msgspec.ValidationError):
+        return f"{type(reason).__name__}: {head}" if wire else head if known else expected
+    if head.startswith("Expected `") and ", got `" in head:
+        return f"{tidy(head)}, at {place.rstrip('`')}" if place else expected
+    if head.startswith("Expected `") or wire or (known and not head.startswith("Invalid ")):
+        return f"{tidy(head)}, got {show(value)}"
+    return expected

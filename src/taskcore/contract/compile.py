@@ -1,0 +1,194 @@
+"""Compiling: from a function to its contract, or to everything that is wrong with its signature at once."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import partial
+from types import NoneType
+from typing import Any, cast, get_args, get_origin
+from uuid import UUID
+
+import msgspec
+
+from taskcore.contract.codec import PLAIN, Flaw, NoShape, Shape, describe, explain, resolve, shorten, show, tidy
+from taskcore.contract.contract import Arguments, Contract, Function, Upcast
+from taskcore.contract.errors import ErrorShape
+from taskcore.errors import InvalidContract
+
+__all__ = ["compile_contract"]
+
+#: defaults of these types can be shared by all calls, others are made anew for each
+CONSTANTS = (str, int, float, bytes, NoneType, Enum, UUID, Decimal, date, time, timedelta)
+
+
+def compile_contract(
+    function: Function,
+    *,
+    name: str,
+    version: int = 1,
+    upcasts: Mapping[int, Upcast] | None = None,
+    raises: tuple[type[BaseException], ...] = (),
+) -> Contract:
+    """The contract of a function.
+
+    :param name: the task's name.
+    :param version: to be raised when older payloads do not fit any more; from 1.
+    :param upcasts: from version k, what makes version k + 1 of its arguments; each from the lowest on.
+    :param raises: the errors that callers get back typed.
+    :raises InvalidContract: the signature or an option cannot be kept; all reasons are named.
+    """
+    if not inspect.isfunction(function):
+        facts, fix = ["a contract is the signature of a function, def or async def"], "call it from a function of yours"
+        raise InvalidContract(f"{show(function)} cannot be a task", facts=facts, fix=fix)
+    steps = {} if upcasts is None else upcasts
+    try:
+        signature = inspect.signature(function)
+    except Exception as error:  # since Python 3.14, annotations are evaluated here
+        raise _invalid(function, [Flaw(tidy(error), "define the names in its annotations above it")]) from error
+    flaws = [*_kind_flaws(function, signature), *_version_flaws(version, steps), *_raises_flaws(raises)]
+    parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, flaws))]
+    result = _result(function, signature.return_annotation, flaws)
+    if flaws:
+        raise _invalid(function, flaws)
+    struct = _struct(function.__name__, parameters)
+    return Contract(
+        name=name,
+        version=version,
+        function=function,
+        raises=raises,
+        where=_where(function),
+        signature=_text(function, signature),
+        parameters=tuple(each.name for each in parameters),
+        _parameters=tuple(parameters),
+        _nameless=frozenset(each.name for each in parameters if each.kind is each.POSITIONAL_ONLY),
+        _by_name=tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY),
+        _struct=struct,
+        _arguments=Shape(struct),
+        _result=result,
+        _upcasts=dict(steps),
+        _errors={cls.__qualname__: ErrorShape(cls) for cls in raises},
+    )
+
+
+def _invalid(function: Any, flaws: Iterable[Flaw]) -> InvalidContract:
+    facts, fixes = zip(*flaws, strict=True)
+    what, place = f"{function.__name__}() cannot be a task", f"defined at {_where(function)}"
+    return InvalidContract(what, facts=[*facts, place], fix="; ".join(dict.fromkeys(fixes)))
+
+
+def _kind_flaws(function: Any, signature: inspect.Signature) -> Iterator[Flaw]:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        yield Flaw("it is a generator, and a job has one result", "return a list, or enqueue one job for each item")
+    owner, first = function.__qualname__.rpartition(".")[0], next(iter(signature.parameters), "")
+    if first in {"self", "cls"} and owner and not owner.endswith("<locals>"):
+        yield Flaw(f"it is a method of {owner}", "make it a function of the module, and send what it needs")
+
+
+def _version_flaws(version: Any, upcasts: Any) -> Iterator[Flaw]:
+    if type(version) is not int or version < 1 or not isinstance(upcasts, Mapping):
+        numbered = f"expected a version from 1 and a dict, got {show(version)} and {show(upcasts)}"
+        yield Flaw(f"version, upcasts: {numbered}", "for example version=2, upcasts={1: from_v1}")
+        return
+    known = {step for step in upcasts if type(step) is int and 1 <= step < version}
+    for step, upcast in upcasts.items():
+        if step not in known:
+            yield Flaw(f"upcasts: {step!r} is not a version below {version}", "keys are the versions to start from")
+        elif not callable(upcast):
+            yield Flaw(f"upcasts[{step}]: expected a function, got {show(upcast)}", "give functions from dict to dict")
+    for step in sorted(set(range(min(known, default=version), version)) - known):
+        yield Flaw(f"no upcast from version {step} to {step + 1}", f"upcasts={{{step}: …}}")
+
+
+def _raises_flaws(raises: Any) -> Iterator[Flaw]:
+    names = [getattr(each, "__qualname__", "") for each in raises] if isinstance(raises, tuple) else []
+    for each in raises if isinstance(raises, tuple) else [raises]:
+        if not (names and isinstance(each, type) and issubclass(each, BaseException)):
+            yield Flaw(f"raises: expected exception classes, got {show(each)}", "give a tuple: raises=(CardDeclined,)")
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield Flaw(f"raises: several classes are called {name}", "rename them, or declare their base")
+
+
+def _parameter(function: Any, each: inspect.Parameter, flaws: list[Flaw]) -> inspect.Parameter | None:
+    name = each.name
+    if each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD}:
+        star, kind = ("*", "list[…]") if each.kind is each.VAR_POSITIONAL else ("**", "dict[str, …]")
+        flaws.append(Flaw(f"{star}{name}: a contract has only parameters with names", f"take {name}: {kind}"))
+        return None
+    if name.startswith("__"):
+        flaws.append(Flaw(f"{name}: such names are Python's own", "begin it with one underscore at most"))
+        return None
+    try:
+        shape = Shape(resolve(function, each.annotation))
+    except NoShape as error:
+        flaws += [Flaw(f"{name}: {flaw.fact}", flaw.fix) for flaw in error.flaws]
+        return None
+    if each.default is each.empty:
+        return each.replace(annotation=shape.annotation)
+    try:
+        arrived, data = shape.admit(each.default)
+    except Exception as error:  # noqa: BLE001 - defaults bring their own code, like arguments
+        problems = explain(shape.annotation, each.default, name) or [f"{name}: {tidy(error)}"]
+        optional = f"write {name}: {describe(shape.annotation)} | None"
+        flaws.append(Flaw(f"the default of {problems[0]}", optional if each.default is None else "give one that fits"))
+        return None
+    shared = isinstance(arrived, CONSTANTS)
+    default = msgspec.field(default=arrived) if shared else msgspec.field(default_factory=partial(shape.decode, data))
+    return each.replace(annotation=shape.annotation, default=default)
+
+
+def _result(function: Any, annotation: Any, flaws: list[Flaw]) -> Shape:
+    try:
+        returned = resolve(function, annotation)
+        if get_origin(returned) in {Awaitable, Coroutine} and not inspect.iscoroutinefunction(function):
+            returned = get_args(returned)[-1]
+        return Shape(returned)
+    except NoShape as error:
+        flaws += [Flaw(f"the return type: {flaw.fact}", flaw.fix) for flaw in error.flaws]
+        return PLAIN
+
+
+def _struct(name: str, parameters: Iterable[inspect.Parameter]) -> type[Arguments]:
+    """The class of the arguments; keyword-only ones are in a subclass, because msgspec knows no ``*``."""
+    struct: Any = Arguments
+    for by_name in (False, True):
+        some = [each for each in parameters if (each.kind is each.KEYWORD_ONLY) is by_name]
+        fields: Any = [(p.name, p.annotation, *(() if p.default is p.empty else (p.default,))) for p in some]
+        if fields:
+            struct = msgspec.defstruct(name, fields, bases=(struct,), kw_only=by_name)
+    return cast("type[Arguments]", struct)
+
+
+def _text(function: Any, signature: inspect.Signature) -> str:
+    """The signature for people, with annotations as they are written."""
+
+    def written(annotation: Any) -> Any:
+        text = annotation if isinstance(annotation, str) else shorten(inspect.formatannotation(annotation))
+        return annotation if annotation is signature.empty else AsWritten(text)
+
+    parameters = []
+    for each in signature.parameters.values():
+        default = each.default if each.default is each.empty else AsWritten(show(each.default, bare=True))
+        parameters.append(each.replace(annotation=written(each.annotation), default=default))
+    returns = written(signature.return_annotation)
+    return f"{function.__name__}{signature.replace(parameters=parameters, return_annotation=returns)}"
+
+
+class AsWritten(str):
+    """Text that `inspect` prints without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _where(function: Any) -> str:
+    code = inspect.unwrap(function).__code__
+    try:
+        near = os.path.relpath(code.co_filename)
+    except (ValueError, OSError):  # another drive; a working directory that is gone
+        near = os.pardir
+    return f"{code.co_filename if near.startswith(os.pardir) else near}:{code.co_firstlineno}"

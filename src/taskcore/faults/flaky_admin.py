@@ -1,0 +1,66 @@
+"""FlakyAdmin: the look-ups and the removing, with their backend's faults; the verb is ``admin`` or ``admin.<name>``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from taskcore.backend import Admin, Letter, Outgoing, Place, Published, QueueStats
+
+if TYPE_CHECKING:
+    from taskcore.faults.flaky import Faults
+
+__all__ = ["FlakyAdmin"]
+
+T = TypeVar("T")
+
+
+class FlakyAdmin:
+    """See :class:`taskcore.backend.Admin` for each of them."""
+
+    def __init__(self, admin: Admin, faults: Faults) -> None:
+        self._admin = admin
+        self._faults = faults
+
+    async def queues(self) -> Sequence[str]:
+        """The queues that exist."""
+        return await self._do("queues", self._admin.queues)
+
+    async def stats(self, queue: str) -> QueueStats:
+        """How full the queue is."""
+        return await self._do("stats", lambda: self._admin.stats(queue))
+
+    async def purge(self, queue: str) -> int:
+        """Forget all ready and scheduled jobs."""
+        return await self._do("purge", lambda: self._admin.purge(queue))
+
+    async def delete(self, queue: str) -> None:
+        """Forget the queue itself."""
+        return await self._do("delete", lambda: self._admin.delete(queue))
+
+    async def remove(self, queue: str, job_id: str) -> bool:
+        """Forget one job."""
+        return await self._do("remove", lambda: self._admin.remove(queue, job_id))
+
+    async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
+        """A page of dead letters."""
+        return await self._do("letters", lambda: self._admin.letters(queue, limit=limit, after=after))
+
+    async def locate(self, queue: str, job_id: str) -> Place | None:
+        """Where a job is."""
+        return await self._do("locate", lambda: self._admin.locate(queue, job_id))
+
+    async def letter(self, letter_id: str) -> Letter | None:
+        """One dead letter."""
+        return await self._do("letter", lambda: self._admin.letter(letter_id))
+
+    async def replay(self, letter_id: str, job: Outgoing) -> Published:
+        """Publish the job and drop the letter."""
+        return await self._do("replay", lambda: self._admin.replay(letter_id, job))
+
+    async def drop(self, letter_id: str) -> bool:
+        """Forget a dead letter."""
+        return await self._do("drop", lambda: self._admin.drop(letter_id))
+
+    async def _do(self, name: str, do: Callable[[], Awaitable[T]]) -> T:
+        return await self._faults.around(f"admin.{name}", (), lambda _: do())

@@ -1,0 +1,180 @@
+"""Crashable: an app in this process whose worker a test can kill, and whose leases it can end.
+
+    async with working(app):
+        async with crashing_worker(app, at="run.returned"):
+            job = await charge.enqueue(7)           the worker dies after the function has returned
+        await job.result(timeout=5)                 a new worker has done it again
+
+Killing is cancelling without a word: nothing is settled, nothing is given back. The in-memory broker then ends the
+leases of the dead worker at once; on other brokers they have to run out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import anyio
+import anyio.abc
+
+from taskcore.app import App
+from taskcore.backends.memory import MemoryBackend
+from taskcore.errors import InvalidSetting, NotRunning
+from taskcore.task import Job
+from taskcore.testing.crash_points import SimulatedCrash, crash_at
+from taskcore.toolkit.failpoints import POINTS
+from taskcore.toolkit.groups import errors_as_they_are
+
+__all__ = ["crashing_worker", "redeliver", "working"]
+
+OF_CALLERS = ("enqueue.", "cancel.")  #: points that no worker passes
+
+
+@asynccontextmanager
+async def working(app: App) -> AsyncIterator[App]:
+    """As ``app.running()``, with a worker that ``crashing_worker`` can kill."""
+    failure: Exception | None = None
+    async with app:
+        with errors_as_they_are():
+            async with anyio.create_task_group() as group:
+                life = LIVES[app] = _Life(app, group)
+                await life.begin()
+                try:
+                    yield app
+                except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
+                    failure = error
+                finally:
+                    del LIVES[app]
+                    with anyio.CancelScope(shield=True):
+                        await life.end()
+        if failure is not None:
+            raise failure
+
+
+@asynccontextmanager
+async def crashing_worker(
+    app: App, *, at: str | None = None, nth: int = 1, restart: bool = True, within: float = 10.0
+) -> AsyncIterator[None]:
+    """Inside: what leads to the crash. At its end the worker is dead, and a new one works if ``restart``.
+
+    :param at: the crash point of :mod:`taskcore.toolkit.failpoints` at which it dies, at the ``nth`` visit; None: at once, when the
+        block ends.
+    :raises TimeoutError: the worker did not come by this point within so many seconds after the block.
+    :raises InvalidSetting: there is no such point, or no worker passes it.
+    :raises NotRunning: the app's worker was not started by ``working`` or the fixture ``taskcore_app``.
+    """
+    life = _life_of(app)
+    if at is None:
+        yield
+        life.kill()
+        await life.ended.wait()
+    else:
+        _check_point(at)
+        with crash_at(at, visit=nth):
+            yield
+            with anyio.move_on_after(within):
+                await life.ended.wait()
+        if not life.ended.is_set():
+            raise TimeoutError(f"no worker passed {at} within {within:g} s, so none has crashed")
+    life.end_leases()
+    if restart:
+        await life.begin()
+
+
+async def redeliver(app: App, job: Job[Any]) -> None:
+    """Take a running job away from its worker and hand it out again, as after a lease that ran out.
+
+    :raises LookupError: nobody is at it at the moment.
+    :raises InvalidSetting: only the in-memory broker lets anybody do this.
+    """
+    await anyio.lowlevel.checkpoint()
+    memory = _memory_of(app)
+    if memory is None:
+        raise InvalidSetting(
+            f"the leases of {app.settings.url} cannot be ended by a test",
+            fix="use memory://, or a short lease and wait",
+        )
+    if not memory.end_lease(job.id):
+        place = await memory.admin.locate(job.queue, job.id)
+        raise LookupError(f"job {job.id} is not held by any worker, but {place or 'over'}; there is no lease to lose")
+
+
+# ── inside ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Life:
+    """One worker after the other."""
+
+    def __init__(self, app: App, group: anyio.abc.TaskGroup) -> None:
+        self._app = app
+        self._group = group
+        self.ended = anyio.Event()
+
+    async def begin(self) -> None:
+        """Start a worker, and return when it is ready."""
+        self.ended = anyio.Event()
+        self._scope = anyio.CancelScope()
+        self._worker = self._app._worker(None, None, None)  # noqa: SLF001 - this kit's own app
+        await self._group.start(self._live)
+
+    async def _live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        try:
+            with self._scope:
+                await self._worker.run(task_status=task_status)
+        except (SimulatedCrash, BaseExceptionGroup) as error:
+            if not _is_crash(error):
+                raise
+        finally:
+            self.ended.set()
+
+    def kill(self) -> None:
+        """No last words."""
+        self._scope.cancel()
+
+    def end_leases(self) -> None:
+        """What the dead one held is handed out again."""
+        memory = _memory_of(self._app)
+        for job in tuple(self._worker._in_hand):  # noqa: SLF001 - likewise
+            if memory is not None:
+                memory.end_lease(job.id)
+
+    async def end(self) -> None:
+        """Stop in good order, if it still lives."""
+        self._worker.stop()
+        await self.ended.wait()
+
+
+LIVES: WeakKeyDictionary[App, _Life] = WeakKeyDictionary()
+
+
+def _life_of(app: App) -> _Life:
+    try:
+        return LIVES[app]
+    except KeyError:
+        raise NotRunning(
+            "this app's worker cannot be killed", fix="open it with the fixture taskcore_app, or with `working(app)`"
+        ) from None
+
+
+def _memory_of(app: App) -> MemoryBackend | None:
+    """The in-memory broker, behind whatever is around it."""
+    backend: Any = app.parts.backend
+    while backend is not None and not isinstance(backend, MemoryBackend):
+        backend = getattr(backend, "_backend", None)
+    return backend
+
+
+def _check_point(point: str) -> None:
+    if point in POINTS and not point.startswith(OF_CALLERS):
+        return
+    names = ", ".join(name for name in POINTS if not name.startswith(OF_CALLERS))
+    raise InvalidSetting(f"no worker passes a crash point {point!r}", facts=[f"they pass: {names}"])
+
+
+def _is_crash(error: BaseException) -> bool:
+    """Whether it is the crash and nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(SimulatedCrash)[1] is None
+    return isinstance(error, SimulatedCrash)

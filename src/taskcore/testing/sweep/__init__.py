@@ -1,8 +1,0 @@
-"""Every operation × every crash point × every prior state: die there, let another recover, and compare.
-
-for case in cases(): await run(case, stage)
-"""
-
-from taskcore.testing.sweep.plan import Case, Dying, cases, crash_here, run
-
-__all__ = ["Case", "Dying", "cases", "crash_here", "run"]

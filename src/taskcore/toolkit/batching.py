@@ -1,0 +1,202 @@
+"""Group commit: while one batch is in flight, what arrives meanwhile joins the next.
+
+No timer and no linger: on an idle system a lone item leaves at once, under load full batches form by themselves.
+
+    GroupCommit   callers wait for the answer to their own item (client, single enqueues)
+    Collector     callers hand over and go on; one task carries the batches away (worker, settling)
+
+And for batches that are there already, ``side_by_side``: the next is prepared while the last is under way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import anyio
+
+from taskcore.toolkit.detached import Apart
+
+__all__ = ["Collector", "GroupCommit", "side_by_side"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class GroupCommit(Generic[T, R]):
+    """Turns many single submissions into few batches, without a task of its own.
+
+    The first caller leads: it commits a batch for everybody who is there, then hands the lead to the first of those who
+    came meanwhile. Batches are committed apart, because they are not the leader's alone.
+
+    :param commit: stores a batch and answers each item, in order; has to end by itself.
+    :param limit: how many items a batch may have.
+    :param in_place: a lone item is committed by its caller, which is cheaper, and cancelled with him.
+    """
+
+    def __init__(
+        self, commit: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int, in_place: bool = False
+    ) -> None:
+        self._commit = commit
+        self._limit = limit
+        self._in_place = in_place
+        self._waiting: deque[_Entry[T, R]] = deque()
+        self._led = False
+        self._apart = Apart()
+
+    async def submit(self, item: T) -> R:
+        """The answer to this item. Cancelled before its batch has left: it is surely not committed.
+
+        :raises Exception: whatever ``commit`` raised for the batch.
+        """
+        entry: _Entry[T, R] = _Entry(item)  # subscribed at run time, it would cost as much as the rest
+        self._waiting.append(entry)
+        if self._led:
+            await self._follow(entry)
+        if not entry.ended:
+            await self._lead()
+        return entry.take()
+
+    async def ended(self) -> None:
+        """Wait for a batch that is under way although nobody waits for it any more."""
+        await self._apart.ended()
+
+    async def _follow(self, entry: _Entry[T, R]) -> None:
+        """Wait until the entry was committed by somebody else, or it is this caller's turn to lead."""
+        entry.woken = anyio.Event()
+        try:
+            await entry.woken.wait()
+        except BaseException:
+            if not entry.ended and entry in self._waiting:
+                appointed = entry.woken.is_set()
+                self._waiting.remove(entry)
+                if appointed:
+                    self._pass_on()
+            raise
+
+    async def _lead(self) -> None:
+        """Commit one batch; this caller's entry is the first of it."""
+        self._led = True
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
+        if self._in_place and len(batch) == 1:
+            await self._carry(batch)
+        else:
+            await self._apart.run(lambda: self._carry(batch))
+
+    async def _carry(self, batch: list[_Entry[T, R]]) -> None:
+        try:
+            answers = await self._commit([entry.item for entry in batch])
+            for entry, answer in zip(batch, answers, strict=True):
+                entry.succeed(answer)
+        except BaseException as error:
+            for entry in batch:
+                entry.fail(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        self._led = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].wake()
+
+
+class _Entry(Generic[T, R]):
+    """One submission: an item on its way to an answer or an error."""
+
+    __slots__ = ("_answer", "_error", "ended", "item", "woken")
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.woken: anyio.Event | None = None
+        self.ended = False
+        self._answer: R | None = None
+        self._error: BaseException | None = None
+
+    def succeed(self, answer: R) -> None:
+        self._answer = answer
+        self.ended = True
+        self.wake()
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+        self.ended = True
+        self.wake()
+
+    def wake(self) -> None:
+        if self.woken is not None:
+            self.woken.set()
+
+    def take(self) -> R:
+        if self._error is not None:
+            raise self._error
+        return self._answer  # type: ignore[return-value]  # ended without error: the answer is there
+
+
+class Collector(Generic[T]):
+    """Gathers items from many callers; one task takes what has gathered since it last looked.
+
+    :param full: with so many items waiting, ``is_full`` asks the callers to stop for a moment.
+    """
+
+    def __init__(self, *, full: int) -> None:
+        self._items: list[T] = []
+        self._full = full
+        self._arrival: anyio.Event | None = None
+        self._closed = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever carries the batches away is behind."""
+        return len(self._items) >= self._full
+
+    def put(self, item: T) -> None:
+        """Hand over an item; never waits."""
+        self._items.append(item)
+        if self._arrival is not None:
+            self._arrival.set()
+            self._arrival = None
+
+    def close(self) -> None:
+        """No more items will come; ``take`` ends when the last one is gone."""
+        self._closed = True
+        if self._arrival is not None:
+            self._arrival.set()
+
+    async def take(self) -> list[T]:
+        """All items that have gathered; waits for at least one. Empty when closed and done."""
+        while not self._items and not self._closed:
+            self._arrival = anyio.Event()
+            await self._arrival.wait()
+        items, self._items = self._items, []
+        return items
+
+
+async def side_by_side(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, limit: int) -> list[R]:
+    """The results of ``work`` on each item, in order; no more than ``limit`` are under way, begun in order.
+
+    :raises Exception: the first that ``work`` raised; items behind it are not begun.
+    """
+    if len(items) == 1:
+        return [await work(items[0])]
+    results: dict[int, R] = {}
+    waiting = iter(enumerate(items))
+    failures: list[Exception] = []
+
+    async def hand() -> None:
+        for number, item in waiting:
+            if failures:
+                return
+            try:
+                results[number] = await work(item)
+            except Exception as error:  # noqa: BLE001 - raised below, without the group's wrapper
+                failures.append(error)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(min(limit, len(items))):
+            group.start_soon(hand)
+    if failures:
+        raise failures[0]
+    return [results[number] for number in range(len(items))]

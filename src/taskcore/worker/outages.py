@@ -1,0 +1,76 @@
+"""One log line when the broker goes, one when it is back, and growing pauses in between."""
+
+from __future__ import annotations
+
+import anyio
+
+from taskcore.observe import Events
+from taskcore.toolkit.logging import logger
+
+__all__ = ["Outage", "Outages"]
+
+log = logger("taskcore.worker")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  #: seconds between two attempts to reach a broker
+
+
+class Outages:
+    """One broker or store as all parts of a worker see it: gone when one cannot reach it, back when all can.
+
+    :param what: its name in the log.
+    """
+
+    def __init__(self, what: str, events: Events) -> None:
+        self._what = what
+        self._events = events
+        self._since = 0.0
+        self._parts: set[Outage] = set()
+
+    def part(self) -> Outage:
+        """The view of one part: what receives, what settles, what keeps leases."""
+        return Outage(self)
+
+    def lost(self, part: Outage, error: BaseException) -> None:
+        """A part cannot reach it."""
+        if not self._parts:
+            self._since = anyio.current_time()
+            log.warning("%s lost: %s; running jobs go on, trying again", self._what, _first_line(error))
+            self._events.emit("broker.lost", what=self._what, error=error)
+        self._parts.add(part)
+
+    def found(self, part: Outage) -> None:
+        """A part can reach it again."""
+        self._parts.discard(part)
+        if not self._parts:
+            seconds = anyio.current_time() - self._since
+            log.warning("%s back after %.1f s", self._what, seconds)
+            self._events.emit("broker.back", what=self._what, seconds=seconds)
+
+
+class Outage:
+    """One part's view."""
+
+    def __init__(self, outages: Outages) -> None:
+        self._outages = outages
+        self._pause: float | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it failed when it was last tried."""
+        return self._pause is not None
+
+    async def down(self, error: BaseException) -> None:
+        """It failed: wait a little longer each time."""
+        self._outages.lost(self, error)
+        self._pause = FIRST_PAUSE if self._pause is None else min(self._pause * 2, LONGEST_PAUSE)
+        await anyio.sleep(self._pause)
+
+    def up(self) -> None:
+        """It works."""
+        if self._pause is not None:
+            self._pause = None
+            self._outages.found(self)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__qualname__
