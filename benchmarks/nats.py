@@ -208,7 +208,7 @@ async def our_publish(server: NatsServer, jobs: int) -> float:
         began = time.perf_counter()
         await app.enqueue_many(calls[1:])
         seconds = time.perf_counter() - began
-        await app.parts.backend.admin.delete("default")
+        await app.components.backend.admin.delete("default")
     return jobs / seconds
 
 
@@ -222,7 +222,7 @@ async def our_drain(server: NatsServer, jobs: int) -> float:
             while app.counters.get("job.succeeded", 0) < jobs:  # noqa: ASYNC110 - nothing tells us
                 await anyio.sleep(0.001)
             seconds = time.perf_counter() - began
-        await app.parts.backend.admin.delete("default")
+        await app.components.backend.admin.delete("default")
     return jobs / seconds
 
 
@@ -236,7 +236,7 @@ async def our_one_by_one(server: NatsServer, jobs: int) -> float:
         for _ in range(jobs):
             await noop.enqueue(PAYLOAD)
         seconds = time.perf_counter() - began
-        await app.parts.backend.admin.delete("default")
+        await app.components.backend.admin.delete("default")
     return jobs / seconds
 
 
@@ -253,7 +253,7 @@ async def latency(server: NatsServer, jobs: int) -> list[float]:
             await stamp.enqueue(time.perf_counter())
             await anyio.sleep(0.005)
         await app.drain("default", timeout=10)
-        await app.parts.backend.admin.delete("default")
+        await app.components.backend.admin.delete("default")
     return starts[20:]
 
 
@@ -273,7 +273,7 @@ async def parked(options: argparse.Namespace, server: NatsServer) -> None:
             tell(options, "idle server", (cpu_seconds(server) - before) / 5 * 100, "% of a core")
         stats = await app.stats("default")
         assert stats.scheduled == options.parked, stats
-        await app.parts.backend.admin.delete("default")
+        await app.components.backend.admin.delete("default")
 
 
 def cpu_seconds(server: NatsServer) -> float:

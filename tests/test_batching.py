@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from taskcore.toolkit.batching import Collector, GroupCommit
+from taskcore.toolkit.batching import Buffer, GroupCommit
 
 pytestmark = pytest.mark.anyio
 
@@ -189,7 +189,7 @@ async def test_the_end_of_what_nobody_waits_for_can_be_awaited():
             group.start_soon(group_commit.submit, item)
         await recorder.begins(2)
         group.cancel_scope.cancel()
-    await group_commit.ended()
+    await group_commit.wait_closed()
 
     assert [len(batch) for batch in recorder.batches] == [1, 2]
 
@@ -211,7 +211,7 @@ async def test_cancelling_a_waiter_takes_its_item_back():
 
 async def test_collector_takes_everything_at_once():
     """What was handed over since the last look is one batch."""
-    collector = Collector[int](full=3)
+    collector = Buffer[int](full=3)
     collector.put(1)
     collector.put(2)
 
@@ -221,7 +221,7 @@ async def test_collector_takes_everything_at_once():
 
 async def test_collector_waits_and_closes():
     """Taking waits for an item; after closing it gives what is left, then nothing."""
-    collector, taken = Collector[int](full=3), []
+    collector, taken = Buffer[int](full=3), []
 
     async def take() -> None:
         while batch := await collector.take():

@@ -103,7 +103,7 @@ def test_a_tally_counts_times_and_reports(tmp_path):
 
 def test_the_rulers_need_no_taskcore(tmp_path):
     """Peers load both files by their paths, in environments that have nothing but Python."""
-    folder = Path(taskcore.__file__).parent / "testing" / "bench"
+    folder = Path(taskcore.__file__).parent / "bench"
     program = f"""
 import importlib.util, sys
 for name in ("tally", "ledger"):

@@ -16,7 +16,7 @@ import anyio
 import pytest
 from broken_parts import MUTANTS
 
-from taskcore import InvalidSetting
+from taskcore import InvalidSetting, conformance
 from taskcore.backend import Features
 from taskcore.backends.memory import FEATURES
 from taskcore.conformance import (
@@ -29,11 +29,10 @@ from taskcore.conformance import (
     all_checks,
     certify,
     check,
-    must,
     play,
+    require,
 )
-from taskcore.conformance import guarantees as conformance
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 
 every_check = pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
 
@@ -48,7 +47,7 @@ def test_in_virtual_time(check: Check, virtual_time: Any) -> None:
     """The in-memory broker keeps every promise, exactly to the moment."""
 
     async def story() -> None:
-        stage = Stage.in_memory(lease=1.0)
+        stage = Harness.in_memory(lease=1.0)
         async with stage:
             await check(stage)
         assert await stage.traces() == []
@@ -117,10 +116,10 @@ def test_every_check_is_in_a_theme() -> None:
 def test_a_check_says_what_it_is() -> None:
     """A check that names no clause, an unknown one, an unknown feature or a known check is refused at once."""
 
-    async def new(stage: Stage) -> None:
+    async def new(stage: Harness) -> None:
         """A rule."""
 
-    async def a_job_has_one_holder(stage: Stage) -> None:
+    async def a_job_has_one_holder(stage: Harness) -> None:
         """The name of another check."""
 
     part: list[Check] = []
@@ -136,7 +135,7 @@ def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **decla
     """What comes of a check that is made up for a test, on a broker that declares other features."""
     made = Check("made_up", ("C1",), tuple(declared), store=False, doc="", function=function)
 
-    class Declaring(Stage):
+    class Declaring(Harness):
         async def __aenter__(self) -> Any:
             await super().__aenter__()
             self.features = Features(
@@ -150,16 +149,16 @@ def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **decla
     return anyio.run(story, **virtual_time)
 
 
-async def fine(stage: Stage) -> None:
+async def fine(stage: Harness) -> None:
     """A promise that is kept."""
 
 
-async def wrong(stage: Stage) -> None:
+async def wrong(stage: Harness) -> None:
     """A promise that is not."""
-    must(stage is None, "two and two make five")
+    require(stage is None, "two and two make five")
 
 
-async def stuck(stage: Stage) -> None:
+async def stuck(stage: Harness) -> None:
     """A promise that nobody can wait for."""
     await anyio.sleep_forever()
 
@@ -270,7 +269,7 @@ NOTICES = {
     "a_batch_of_verdicts_is_carried_out_one_by_one": ("loses on release", "forgets trails"),
     "settling_again_has_no_effect": ("forgets acks", "never answers"),
     "a_late_ack_changes_nothing": ("cannot be interrupted", "has no fence"),
-    "a_late_retry_changes_nothing": ("cannot be interrupted", "has no fence"),
+    "a_late_reschedule_changes_nothing": ("cannot be interrupted", "has no fence"),
     "a_late_release_changes_nothing": ("cannot be interrupted", "has no fence"),
     "a_late_bury_changes_nothing": ("cannot be interrupted", "has no fence"),
     "a_late_extend_changes_nothing": ("extends anything", "leases for ever"),

@@ -78,7 +78,7 @@ def test_decorated_functions():
     contract = compile_contract(traced(greet), name="greet")
     assert contract.signature == GREET.signature
     assert contract.where == GREET.where
-    assert contract.spread(contract.function, contract.bind(("a",), {})) == ["traced", "hello a! "]
+    assert contract.invoke(contract.function, contract.bind(("a",), {})) == ["traced", "hello a! "]
 
 
 def test_types_of_the_enclosing_function():
@@ -125,13 +125,13 @@ def test_spread_calls_as_the_signature_says():
 
     contract = compile_contract(task, name="task")
     assert contract.signature == "task(a: int, /, b: int, c: int = 3, *, d: int, e: int = 5) -> list[int]"
-    assert contract.spread(task, contract.unpack(contract.pack((1, 2), {"d": 4}), 1)) == [1, 2, 3, 4, 5]
-    assert GREET.spread(greet, GREET.bind(("a",), {"times": 2})) == "hello a! hello a! "
+    assert contract.invoke(task, contract.unpack(contract.pack((1, 2), {"d": 4}), 1)) == [1, 2, 3, 4, 5]
+    assert GREET.invoke(greet, GREET.bind(("a",), {"times": 2})) == "hello a! hello a! "
 
     def key(*args: int, **kwargs: int) -> tuple[Any, Any]:
         return args, kwargs
 
-    assert contract.spread(key, contract.bind((1, 2), {"d": 4})) == ((1, 2, 3), {"d": 4, "e": 5})
+    assert contract.invoke(key, contract.bind((1, 2), {"d": 4})) == ((1, 2, 3), {"d": 4, "e": 5})
 
 
 def test_no_parameters():
@@ -141,7 +141,7 @@ def test_no_parameters():
 
     contract = compile_contract(tick, name="tick")
     assert contract.pack((), {}) == b"{}"
-    assert contract.spread(lambda: 7, contract.unpack(b"{}", 1)) == 7
+    assert contract.invoke(lambda: 7, contract.unpack(b"{}", 1)) == 7
     with pytest.raises(InvalidArguments, match="x: unexpected"):
         contract.unpack(b'{"x":1}', 1)
     assert contract.schema()["parameters"]["properties"] == {}
@@ -154,7 +154,7 @@ def test_names_of_parameters(name):
     exec(f"def task({name}: int = 1, *, {name}_too: int = 2): return {name}, {name}_too", scope)
     contract = compile_contract(scope["task"], name="task")
     arguments = contract.unpack(contract.pack((), {name: 3}), 1)
-    assert contract.spread(scope["task"], arguments) == (3, 2)
+    assert contract.invoke(scope["task"], arguments) == (3, 2)
 
 
 def test_defaults_are_not_shared():

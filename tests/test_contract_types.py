@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskcore.contract import Contract, compile_contract
-from taskcore.contract.codec import NoShape, Shape, explain, show
+from taskcore.contract.codec import Codec, UnsupportedType, explain, short_repr
 from taskcore.errors import InvalidArguments, UnencodableResult
 
 T = TypeVar("T")
@@ -423,7 +423,7 @@ class Stamp(dt.datetime):
         (dict[str, float], {"a": 1}, {"a": 1.0}),
         (Point, Point(1, 2), Point(1.0, 2.0)),
     ],
-    ids=show,
+    ids=short_repr,
 )
 def test_what_becomes_what_it_equals(annotation, value, arrived):
     """An int for a float and an instance of a subclass arrive as what they equal, of exactly the declared type."""
@@ -533,7 +533,7 @@ def with_secret() -> Profile:
         (Annotated[float, annotated_types.Interval(ge=0, lt=1)], 1, "value: expected float < 1.0, got int 1"),
         (NewType("Stars", Annotated[int, annotated_types.Le(5)]), 6, "value: expected int <= 5, got int 6"),
     ],
-    ids=show,
+    ids=short_repr,
 )
 def test_what_does_not_fit(annotation, value, problem):
     """What does not fit is refused by the caller and as a result, and the text says what was expected and what came."""
@@ -722,7 +722,7 @@ def test_explanations_have_an_end():
     """A thousand wrong items are not a thousand lines."""
     assert len(explain(list[int], ["x"] * 1000, "value")) == 20
     assert explain(int, 1, "value") == []
-    assert show("x" * 1000) == "str '" + "x" * 59 + "…"
+    assert short_repr("x" * 1000) == "str '" + "x" * 59 + "…"
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is from Python 3.12")
@@ -731,8 +731,8 @@ def test_type_statement():
     names: dict[str, Any] = {"Annotated": Annotated, "Gt": annotated_types.Gt}
     exec("type Stars = Annotated[int, Gt(0)]\ntype Endless = list[Endless]", names)  # Python 3.11 cannot parse it
     stars = types.GenericAlias(list, (names["Stars"],))
-    assert Shape(stars).admit([1]) == ([1], b"[1]")
+    assert Codec(stars).encode_checked([1]) == ([1], b"[1]")
     assert explain(stars, [0], "value") == ["value[0]: expected int >= 1, got int 0"]
-    with pytest.raises(NoShape) as refused:
-        Shape(names["Endless"])
+    with pytest.raises(UnsupportedType) as refused:
+        Codec(names["Endless"])
     assert "cannot contain itself" in refused.value.flaws[0].fix

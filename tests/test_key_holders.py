@@ -9,7 +9,7 @@ from shop import HOUR, LEASE, Shop
 from virtual import clock
 
 from taskcore import App, Dead, JobFailed, Retry, current
-from taskcore.records.keys import Claim, Held, Idempotency, Won, decode_claim, key_of
+from taskcore.records.keys import Acquired, Busy, IdempotencyKeys, KeyRecord, decode_key_record, key_name
 from taskcore.stores.memory import MemoryStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
@@ -164,9 +164,9 @@ async def test_a_failure_behind_the_back_of_another_start():
         fences.append(current().fence)
         if len(fences) > 1:
             return "done"
-        store, name = app.parts.store, key_of(charge.name, f"{order}")
-        claim = decode_claim((await store.get(name)).value)
-        await Idempotency(store).take(name, claim, hold=LEASE, now=clock(), keep=HOUR)
+        store, name = app.components.store, key_name(charge.name, f"{order}")
+        claim = decode_key_record((await store.get(name)).value)
+        await IdempotencyKeys(store).acquire(name, claim, hold=LEASE, now=clock(), keep=HOUR)
         raise ValueError(order)
 
     async with app.running():
@@ -179,12 +179,12 @@ async def test_a_failure_behind_the_back_of_another_start():
 @pytest.mark.parametrize("alive", [True, False])
 async def test_the_twin_of_a_job(alive):
     """Where a job may be there twice, its own hold is waited for as another job's is; not longer than it lasts."""
-    keys = Idempotency(MemoryStore("memory://"))
-    claim = Claim(key="7", job="one", args="")
+    keys = IdempotencyKeys(MemoryStore("memory://"))
+    claim = KeyRecord(key="7", job="one", args="")
     times = {"hold": LEASE, "keep": HOUR}
     async with keys._store:
-        won = await keys.take("key", claim, now=1000.0, **times)
+        won = await keys.acquire("key", claim, now=1000.0, **times)
         later = 1000.0 + LEASE + (-1.0 if alive else 1.0)
-        twin = await keys.take("key", claim, now=later, twin=True, **times)
-        assert (won.claim.fence, type(twin)) == (1, Held if alive else Won)
-        assert (await keys.take("key", claim, now=later, **times)).claim.fence == (2 if alive else 3)
+        twin = await keys.acquire("key", claim, now=later, twin=True, **times)
+        assert (won.claim.fence, type(twin)) == (1, Busy if alive else Acquired)
+        assert (await keys.acquire("key", claim, now=later, **times)).claim.fence == (2 if alive else 3)

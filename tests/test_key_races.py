@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual import options
 
-from taskcore.records.keys import Claim, Done, Held, Idempotency, Won, decode_claim
+from taskcore.records.keys import Acquired, Busy, Completed, IdempotencyKeys, KeyRecord, decode_key_record
 from taskcore.store import Conflict
 from taskcore.stores.memory import MemoryStore
 
@@ -20,27 +20,27 @@ NAME, WINDOW, HOLD = "key/t/1", 1000.0, 60.0
 class Holder:
     """One worker that has a job with the key; it may stop at any point and never go on."""
 
-    def __init__(self, keys: Idempotency, store: MemoryStore, name: str, job: str) -> None:
+    def __init__(self, keys: IdempotencyKeys, store: MemoryStore, name: str, job: str) -> None:
         self.keys, self.store, self.name = keys, store, name
-        self.claim = Claim(key="k", job=job, args="same")
-        self.won: Won | None = None
+        self.claim = KeyRecord(key="k", job=job, args="same")
+        self.won: Acquired | None = None
 
     async def step(self, what: str, now: float) -> str | None:
         """One step; the outcome, if this step committed one or learnt it."""
         if what == "take" and self.won is None:
-            taken: Any = await self.keys.take(NAME, self.claim, hold=HOLD, now=now, keep=WINDOW)
-            if isinstance(taken, Done):
-                return taken.ending.decode()
-            self.won = None if isinstance(taken, Held) else taken
+            taken: Any = await self.keys.acquire(NAME, self.claim, hold=HOLD, now=now, keep=WINDOW)
+            if isinstance(taken, Completed):
+                return taken.outcome.decode()
+            self.won = None if isinstance(taken, Busy) else taken
         elif self.won is not None and what in ("complete", "give back", "prolong"):
             won, self.won = self.won, None
             if what == "complete":
-                if not await self._write(Idempotency.complete(won, f'"{self.name}"'.encode())):
+                if not await self._write(IdempotencyKeys.complete(won, f'"{self.name}"'.encode())):
                     return f'"{self.name}"'
             elif what == "give back":
-                await self._write(Idempotency.give_back(won))
+                await self._write(IdempotencyKeys.release(won))
             else:
-                answer = (await self.store.put_many([Idempotency.prolong(won, now + HOLD)]))[0]
+                answer = (await self.store.put_many([IdempotencyKeys.renew(won, now + HOLD)]))[0]
                 self.won = won
                 if not isinstance(answer, Conflict):
                     won.version = answer
@@ -71,7 +71,7 @@ def test_one_outcome(backend, steps, same_job):
 
     async def play() -> None:
         store = MemoryStore()
-        keys = Idempotency(store)
+        keys = IdempotencyKeys(store)
         holders = [Holder(keys, store, f"h{n}", "j" if same_job else f"j{n}") for n in range(3)]
         outcomes, fences, now = set(), [0], 1.0
         for number, what, later in steps:
@@ -81,7 +81,7 @@ def test_one_outcome(backend, steps, same_job):
                 outcomes.add(outcome)
             record = await store.get(NAME)
             if record is not None:
-                fences.append(decode_claim(record.value).fence)
+                fences.append(decode_key_record(record.value).fence)
 
         assert len(outcomes) <= 1
         assert fences == sorted(fences)
@@ -96,7 +96,7 @@ def test_a_live_holder_is_alone(order):
 
     async def play() -> None:
         store = MemoryStore()
-        keys = Idempotency(store)
+        keys = IdempotencyKeys(store)
         holders = [Holder(keys, store, f"h{n}", f"j{n}") for n in range(3)]
         for now, number in enumerate(order):
             await holders[number].step("take", float(now))
@@ -107,12 +107,12 @@ def test_a_live_holder_is_alone(order):
 
 async def takers(store: MemoryStore, jobs: int) -> list[Any]:
     """So many jobs that take the key at the same time, each read and write with a switch in between."""
-    keys = Idempotency(store)
+    keys = IdempotencyKeys(store)
     taken: list[Any] = []
 
     async def take(number: int) -> None:
-        claim = Claim(key="k", job=f"j{number}", args="same")
-        taken.append(await keys.take(NAME, claim, hold=HOLD, now=1.0, keep=WINDOW))
+        claim = KeyRecord(key="k", job=f"j{number}", args="same")
+        taken.append(await keys.acquire(NAME, claim, hold=HOLD, now=1.0, keep=WINDOW))
 
     async with anyio.create_task_group() as group:
         for number in range(jobs):
@@ -132,5 +132,5 @@ async def test_a_race_has_one_winner():
 
     taken = await takers(Slow(), 20)
 
-    assert [type(each).__name__ for each in taken].count("Won") == 1
-    assert [type(each).__name__ for each in taken].count("Held") == 19
+    assert [type(each).__name__ for each in taken].count("Acquired") == 1
+    assert [type(each).__name__ for each in taken].count("Busy") == 19

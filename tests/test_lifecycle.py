@@ -16,28 +16,28 @@ from taskcore.envelope import ErrorRecord, Trail, decode_trail
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import (
     Ack,
+    AlreadyDone,
     Buried,
     Bury,
-    Cancelled,
-    Contended,
-    Duplicate,
-    Expired,
-    Failed,
+    CancelledBefore,
+    DeadlinePassed,
+    Deferred,
     Interrupted,
     Malformed,
     Outcome,
+    Poisoned,
+    Raised,
     Release,
+    Returned,
     Rules,
-    Succeeded,
-    Suspected,
     TimedOut,
     Unencodable,
-    Unrecognised,
+    Unregistered,
     decide,
-    last_chance,
-    suspected,
+    is_last_start,
+    is_poison,
 )
-from taskcore.lifecycle import Retry as Again
+from taskcore.lifecycle import Reschedule as Again
 
 NOTHING_YET, DEFAULTS = Trail(), Rules()
 RECORD = ErrorRecord(type="E", message="m", when=1.0, worker="w", attempt=1)
@@ -45,19 +45,19 @@ RECORD = ErrorRecord(type="E", message="m", when=1.0, worker="w", attempt=1)
 times = st.floats(0, 1e6)
 errors = st.sampled_from([ValueError("v"), OSError("o"), SystemExit(), Reject("never"), RetryLater(7.0), Snooze(9.0)])
 outcomes = st.one_of(
-    st.builds(Succeeded, st.binary()),
-    st.builds(Duplicate, st.binary()),
-    st.builds(Contended, times),
-    st.builds(Failed, errors, st.just(RECORD)),
+    st.builds(Returned, st.binary()),
+    st.builds(AlreadyDone, st.binary()),
+    st.builds(Deferred, times),
+    st.builds(Raised, errors, st.just(RECORD)),
     st.just(TimedOut(RECORD)),
     st.just(Unencodable(RECORD)),
     st.builds(Malformed, st.text(max_size=5)),
-    st.builds(Unrecognised, st.text(max_size=5), times),
+    st.builds(Unregistered, st.text(max_size=5), times),
     st.just(Interrupted()),
-    st.builds(Suspected, st.integers(0, 9)),
+    st.builds(Poisoned, st.integers(0, 9)),
     st.builds(Buried, st.text(max_size=5)),
-    st.just(Cancelled()),
-    st.just(Expired()),
+    st.just(CancelledBefore()),
+    st.just(DeadlinePassed()),
 )
 trails = st.builds(
     Trail,
@@ -89,7 +89,7 @@ def test_the_strategy_above_knows_every_outcome():
     named = set(
         re.findall(r"(\w+)\(", Path(__file__).read_text(encoding="utf-8").split("outcomes = ")[1].split("trails =")[0])
     )
-    named |= {"Succeeded", "Duplicate", "Contended", "Failed", "Malformed", "Unrecognised", "Suspected", "Buried"}
+    named |= {"Returned", "AlreadyDone", "Deferred", "Raised", "Malformed", "Unregistered", "Poisoned", "Buried"}
 
     assert {kind.__name__ for kind in get_args(Outcome)} <= named
 
@@ -117,7 +117,7 @@ def test_counters_never_shrink(outcome, trail, rules, roll):
 @given(trails, all_rules, rolls, st.sampled_from([OSError("o"), ValueError("v"), RetryLater(3.0)]))
 def test_attempts_are_bounded(trail, rules, roll, error):
     """An error never leads to more attempts than the policy allows (C3)."""
-    verdict = decide(Failed(error, RECORD), trail, rules, roll=roll)
+    verdict = decide(Raised(error, RECORD), trail, rules, roll=roll)
 
     if trail.attempts + 1 >= rules.retry.attempts:
         assert isinstance(verdict, Bury)
@@ -129,7 +129,7 @@ def verdict_on(outcome, trail=NOTHING_YET, rules=DEFAULTS):
     return decide(outcome, trail, rules, roll=0.5)
 
 
-@pytest.mark.parametrize("outcome", [Succeeded(b"1"), Duplicate(b"1"), Cancelled(), Expired()])
+@pytest.mark.parametrize("outcome", [Returned(b"1"), AlreadyDone(b"1"), CancelledBefore(), DeadlinePassed()])
 def test_done(outcome):
     """What is over is acknowledged."""
     assert verdict_on(outcome) == Ack()
@@ -140,8 +140,8 @@ def test_exhausted_is_not_the_same_as_not_retryable():
     no_more = Rules(retry=Retry(attempts=1))
     no_point = Rules(retry=Retry(give_up_on=(ValueError,)))
 
-    assert verdict_on(Failed(ValueError("v"), RECORD), rules=no_more).reason == "exhausted"
-    assert verdict_on(Failed(ValueError("v"), RECORD), rules=no_point).reason == "not retryable"
+    assert verdict_on(Raised(ValueError("v"), RECORD), rules=no_more).reason == "exhausted"
+    assert verdict_on(Raised(ValueError("v"), RECORD), rules=no_point).reason == "not retryable"
 
 
 def test_time_outs_are_failures():
@@ -152,13 +152,13 @@ def test_time_outs_are_failures():
 
 def test_retry_later_uses_an_attempt():
     """The function chooses the time, not the number of attempts."""
-    verdict = verdict_on(Failed(RetryLater(7.0), RECORD))
+    verdict = verdict_on(Raised(RetryLater(7.0), RECORD))
 
     assert verdict.after == 7.0
     assert decode_trail(verdict.trail).attempts == 1
 
 
-@given(trails, all_rules, st.sampled_from([Failed(Snooze(9.0), RECORD), Contended(9.0)]))
+@given(trails, all_rules, st.sampled_from([Raised(Snooze(9.0), RECORD), Deferred(9.0)]))
 def test_waiting_uses_no_attempt(trail, rules, outcome):
     """Sleeping, or waiting for a key, never uses up a job."""
     verdict = decide(outcome, trail, rules, roll=0.5)
@@ -172,7 +172,7 @@ def test_reject():
     """A rejected job is dead at once, with the function's own reason."""
     record = ErrorRecord(type="E", message="card is stolen", when=1.0, worker="w", attempt=1)
 
-    assert verdict_on(Failed(Reject("card is stolen"), record)).reason == "rejected: card is stolen"
+    assert verdict_on(Raised(Reject("card is stolen"), record)).reason == "rejected: card is stolen"
 
 
 def test_unencodable_result_is_never_repeated():
@@ -189,7 +189,7 @@ def test_parking():
     """An unknown task waits longer each time, uses no attempt, and is dead after its time, not before."""
     rules = Rules(park_for=3600.0)
     trail, now, waits = Trail(), 1_000.0, []
-    while isinstance(verdict := decide(Unrecognised("?", now), trail, rules, roll=0.5), Again):
+    while isinstance(verdict := decide(Unregistered("?", now), trail, rules, roll=0.5), Again):
         waits.append(verdict.after)
         trail = decode_trail(verdict.trail)
         now += verdict.after
@@ -198,19 +198,19 @@ def test_parking():
     assert max(waits) == 60.0
     assert now - 1_000.0 >= 3600.0
     assert trail.attempts == 0
-    assert verdict.reason == "unrecognised: ?"
+    assert verdict.reason == "unknown task: ?"
 
 
 @given(all_rules)
 def test_poison(rules):
     """A job may start as often as `crashes` says, and the last of these starts is the one that runs alone (C12)."""
     starts = 0
-    while not suspected(starts, rules):
-        assert last_chance(starts, rules) is (starts == rules.crashes - 1)
+    while not is_poison(starts, rules):
+        assert is_last_start(starts, rules) is (starts == rules.crashes - 1)
         starts += 1
 
     assert starts == rules.crashes
-    assert verdict_on(Suspected(starts), rules=rules).reason == "poison"
+    assert verdict_on(Poisoned(starts), rules=rules).reason == "poison"
 
 
 @pytest.mark.parametrize("control", [RetryLater, Snooze])
@@ -218,7 +218,7 @@ def test_no_time_said(control):
     """A subclass that forgets to say when is an error like any other."""
     error = control.__new__(type("Forgetful", (control,), {}))
 
-    assert verdict_on(Failed(error, RECORD), rules=Rules(retry=Retry(attempts=1))).reason == "exhausted"
+    assert verdict_on(Raised(error, RECORD), rules=Rules(retry=Retry(attempts=1))).reason == "exhausted"
 
 
 @pytest.mark.parametrize("wrong", [-1, float("inf"), float("nan"), "1", True, None])

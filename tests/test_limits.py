@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from taskcore.toolkit.timeouts import TimeLimit
+from taskcore.toolkit.timeouts import SharedTimeout
 
 pytestmark = pytest.mark.anyio
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -15,10 +15,10 @@ ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 async def test_what_is_in_time_is_left_alone():
     """Within its time nothing happens to it, nor to what its task does later."""
-    limit = TimeLimit(0.5)
+    limit = SharedTimeout(0.5)
     done = []
     for number in range(5):
-        with limit.each():
+        with limit.scope():
             await anyio.sleep(0.001)
             done.append(number)
     await anyio.sleep(0.6)
@@ -28,8 +28,8 @@ async def test_what_is_in_time_is_left_alone():
 
 async def test_what_takes_longer_is_left():
     """When the time is over the context is left, and what follows it runs."""
-    limit, began = TimeLimit(0.03), anyio.current_time()
-    with limit.each():
+    limit, began = SharedTimeout(0.03), anyio.current_time()
+    with limit.scope():
         await anyio.sleep(5)
         raise AssertionError
     seconds = anyio.current_time() - began
@@ -40,11 +40,11 @@ async def test_what_takes_longer_is_left():
 
 async def test_each_has_its_own_time():
     """Many at once: each ends when its own time is over, those in time are spared."""
-    limit, ends = TimeLimit(0.1), {}
+    limit, ends = SharedTimeout(0.1), {}
 
     async def wait(number: int, seconds: float) -> None:
         began = anyio.current_time()
-        with limit.each():
+        with limit.scope():
             await anyio.sleep(seconds)
         ends[number] = anyio.current_time() - began
 
@@ -58,9 +58,9 @@ async def test_each_has_its_own_time():
 
 async def test_limits_within_limits():
     """The outer one ends what is inside, although the inner one has time left."""
-    outer, inner, passed = TimeLimit(0.02), TimeLimit(5.0), []
-    with outer.each():
-        with inner.each():
+    outer, inner, passed = SharedTimeout(0.02), SharedTimeout(5.0), []
+    with outer.scope():
+        with inner.scope():
             await anyio.sleep(5)
         passed.append("inner")
 
@@ -69,13 +69,13 @@ async def test_limits_within_limits():
 
 async def test_an_error_stays_an_error():
     """What the work raises in time is raised."""
-    with pytest.raises(KeyError), TimeLimit(1.0).each():
+    with pytest.raises(KeyError), SharedTimeout(1.0).scope():
         raise KeyError
 
 
 async def test_a_scope_around_it_ends_it():
     """Somebody else's cancellation passes through."""
-    with anyio.move_on_after(0.01) as scope, TimeLimit(5.0).each():
+    with anyio.move_on_after(0.01) as scope, SharedTimeout(5.0).scope():
         await anyio.sleep(5)
 
     assert scope.cancelled_caught
@@ -84,10 +84,10 @@ async def test_a_scope_around_it_ends_it():
 @ASYNCIO
 async def test_asyncio_s_cancellation_is_not_mistaken_for_the_end_of_the_time():
     """A task that is cancelled in the moment in which its time ends is cancelled."""
-    limit = TimeLimit(0.02)
+    limit = SharedTimeout(0.02)
 
     async def work() -> str:
-        with limit.each():
+        with limit.scope():
             await asyncio.sleep(5)
         return "went on"
 
@@ -103,7 +103,7 @@ async def test_asyncio_s_cancellation_is_not_mistaken_for_the_end_of_the_time():
 async def test_it_insists():
     """Work that swallows its cancellation is told again."""
     told = []
-    with TimeLimit(0.02).each():
+    with SharedTimeout(0.02).scope():
         for _ in range(2):
             try:
                 await asyncio.sleep(5)
@@ -116,10 +116,10 @@ async def test_it_insists():
 
 def test_a_limit_outlives_its_loop():
     """A program may run one event loop after another; each has a timer that rings."""
-    limit = TimeLimit(0.02)
+    limit = SharedTimeout(0.02)
 
     async def work() -> str:
-        with limit.each():
+        with limit.scope():
             await asyncio.sleep(5)
         return "over"
 

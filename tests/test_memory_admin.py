@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from taskcore.backend import Outgoing, QueueStats, Stored
 from taskcore.backends.memory import MemoryBackend
 from taskcore.backends.memory.ledger import SLACK, Ledger
-from taskcore.lifecycle import ACK, RELEASE, Bury, Retry
+from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
@@ -249,7 +249,7 @@ class Places(RuleBasedStateMachine):
 
     @rule(
         number=st.integers(0, 100),
-        verdict=st.sampled_from([ACK, RELEASE, Retry(0.0, b""), Retry(20.0, b""), Bury("r", b"")]),
+        verdict=st.sampled_from([ACK, RELEASE, Reschedule(0.0, b""), Reschedule(20.0, b""), Bury("r", b"")]),
     )
     def settle(self, number, verdict):
         """Somebody settles, perhaps too late or twice."""
@@ -289,7 +289,7 @@ class Places(RuleBasedStateMachine):
         jobs = self.ledger._jobs
         assert set(jobs) == self.alive
         for name, shelf in self.ledger.queues.items():
-            mine = [each for each in jobs.values() if each.shelf is shelf]
+            mine = [each for each in jobs.values() if each.queue is shelf]
             assert shelf.counts[:3] == [sum(each.place == place for each in mine) for place in range(3)]
             ready = [each for each in shelf.ready if each.place == 0]
             assert len(ready) == len(set(map(id, ready))) == shelf.counts[0], name

@@ -8,7 +8,7 @@ import pytest
 from taskcore.backend import DUPLICATE, STORED, Outgoing, Refused
 from taskcore.backends.memory import MemoryBackend
 from taskcore.backends.memory.ledger import DEDUP_WINDOW
-from taskcore.lifecycle import ACK, RELEASE, Bury, Retry
+from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
@@ -211,7 +211,7 @@ async def test_retry(backend):
         [mine] = await source.receive(1)
         assert mine.redeliveries == 1
         began = anyio.current_time()
-        await source.settle([(mine, Retry(123.0, b"new trail"))])
+        await source.settle([(mine, Reschedule(123.0, b"new trail"))])
         [again] = await source.receive(1)
 
         assert anyio.current_time() - began == pytest.approx(123.0)
@@ -256,7 +256,7 @@ async def test_bury(backend):
 
 
 @pytest.mark.parametrize(
-    "verdict", [ACK, RELEASE, Retry(5.0, b"x"), Bury("r", b"x")], ids=lambda verdict: type(verdict).__name__
+    "verdict", [ACK, RELEASE, Reschedule(5.0, b"x"), Bury("r", b"x")], ids=lambda verdict: type(verdict).__name__
 )
 async def test_a_lost_lease_changes_nothing(backend, verdict):
     """After its end a lease settles nothing and extends nothing, whoever has the job now (C7)."""
@@ -296,7 +296,7 @@ async def test_duplicates(backend):
     async with backend.consume(["q"], lease=LEASE) as source:
         [mine] = await source.receive(1)
         assert await backend.publish([job()]) == [DUPLICATE]
-        await source.settle([(mine, Retry(1000.0, b""))])
+        await source.settle([(mine, Reschedule(1000.0, b""))])
         assert await backend.publish([job(queue="elsewhere")]) == [DUPLICATE]
         [mine] = await source.receive(1)
         await source.settle([(mine, ACK)])
@@ -327,7 +327,7 @@ async def test_a_full_queue_can_still_retry_and_replay():
     await backend.publish([job()])
     async with backend.consume(["q"], lease=LEASE) as source:
         [mine] = await source.receive(1)
-        await source.settle([(mine, Retry(1.0, b""))])
+        await source.settle([(mine, Reschedule(1.0, b""))])
         [mine] = await source.receive(1)
         await source.settle([(mine, Bury("r", b""))])
         [letter] = await backend.admin.letters("q", limit=10)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.job import Broken
 from taskcore.conformance.model.machine import machine
 from taskcore.conformance.model.rules import playing
 from taskcore.conformance.model.system import ACTS
-from taskcore.conformance.step_worker import Hands
+from taskcore.conformance.step_worker import StepWorker
 from taskcore.testing.clock import run_virtually
 
 
 def make_stage():
     """A lease of 32 seconds makes every time of the model a whole number, so that times can be compared exactly."""
-    return Stage.in_memory(lease=32.0)
+    return Harness.in_memory(lease=32.0)
 
 
 TestModel = pytest.mark.timeout(300)(machine(make_stage).TestCase)  # finding takes seconds, shrinking a minute
@@ -134,10 +134,10 @@ def test_who_never_started_is_no_poison():
                 return "done"
 
             job = await work.enqueue()
-            async with Hands(app, [queue]) as dying:
+            async with StepWorker(app, [queue]) as dying:
                 await dying.take()
             await stage.sleep(stage.lease + 1)
-            hands = await stage.hands(app, queue)
+            hands = await stage.step_worker(app, queue)
             assert await hands.work(await hands.take())
             assert await job.result(timeout=1) == "done"
 

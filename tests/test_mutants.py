@@ -7,8 +7,8 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from mutants import MUTANTS
 
-from taskcore.conformance.crash_sweep.cases import cases, run
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.crash_sweep.sweep import cases, run
+from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.job import Broken
 from taskcore.conformance.model.machine import DEFAULT, machine
 
@@ -25,7 +25,7 @@ BUDGET = settings(
 
 def make_stage():
     """As in the tests of the model."""
-    return Stage.in_memory(lease=32.0)
+    return Harness.in_memory(lease=32.0)
 
 
 def play_stories():

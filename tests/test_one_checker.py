@@ -12,9 +12,9 @@ from mutants import MUTANTS
 
 from taskcore.conformance.checking import Entry, PromisesBroken
 from taskcore.conformance.crash_sweep import child
-from taskcore.conformance.crash_sweep.cases import Case, run
 from taskcore.conformance.crash_sweep.environment import Ledger
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.crash_sweep.sweep import Case, run
+from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.machine import DEFAULT, machine
 from taskcore.conformance.model.rules import playing
 from taskcore.conformance.model.system import ACTS
@@ -57,7 +57,7 @@ IN_CASES = {
 
 def make_stage():
     """As in the tests of the model."""
-    return Stage.in_memory(lease=32.0)
+    return Harness.in_memory(lease=32.0)
 
 
 def play_stories():
@@ -146,14 +146,16 @@ def test_everything_is_written_down():
 def test_stories_in_real_time():
     """The checker reads the same histories in real time; the times are the stage's."""
     budget = settings(BUDGET, max_examples=3, stateful_step_count=10)
-    run_state_machine_as_test(machine(lambda: Stage.in_memory(lease=0.2, margin=0.2), real_time=True), settings=budget)
+    run_state_machine_as_test(
+        machine(lambda: Harness.in_memory(lease=0.2, margin=0.2), real_time=True), settings=budget
+    )
 
 
 @pytest.mark.timeout(60)
 def test_cases_in_real_time():
     """Likewise a case of the sweep."""
     case = Case("succeed", "settle.ended", 1, "redelivered")
-    run(case, lambda: Stage.in_memory(lease=0.2, margin=0.1), real_time=True)
+    run(case, lambda: Harness.in_memory(lease=0.2, margin=0.1), real_time=True)
 
 
 @pytest.mark.timeout(60)
@@ -166,7 +168,7 @@ def test_a_process_that_really_dies_leaves_its_history(tmp_path):
         return await die(drill, case)
 
     case = Case("enqueue", "enqueue.published", 1, "unknown")
-    make = lambda: Stage.in_memory(lease=0.2, margin=0.1)  # noqa: E731
+    make = lambda: Harness.in_memory(lease=0.2, margin=0.1)  # noqa: E731
     run(case, make, real_time=True, dying=dying, ledger=Ledger(tmp_path / "starts"))
     entries = drills[0].history.entries
     theirs = [(entry.who, entry.kind) for entry in entries if entry.who.startswith("child") and entry.kind != "event"]

@@ -162,7 +162,7 @@ async def test_an_unknown_task_is_buried_after_its_time(app, backend):
 
         await anyio.sleep(80)
         [letter] = await letters(app)
-    assert letter.reason == "unrecognised: no task 'unknown' here"
+    assert letter.reason == "unknown task: no task 'unknown' here"
     assert letter.raw == envelope(task="unknown")
     assert letter.trail.attempts == 0
     assert letter.trail.parked_since == pytest.approx(EPOCH, abs=1.0)

@@ -6,46 +6,46 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore.conformance.crash_sweep.cases import Case, cases, run
 from taskcore.conformance.crash_sweep.child import Orders, follow
-from taskcore.conformance.harness import Stage
-from taskcore.conformance.step_worker import Hands
+from taskcore.conformance.crash_sweep.sweep import Case, cases, run
+from taskcore.conformance.harness import Harness
+from taskcore.conformance.step_worker import StepWorker
 from taskcore.testing.crash_points import CRASHED
-from taskcore.toolkit.failpoints import POINTS
+from taskcore.toolkit.failpoints import FAILPOINTS
 
 LEASE = 32.0
-CASES = list(cases(lambda: Stage.in_memory(lease=LEASE)))
+CASES = list(cases(lambda: Harness.in_memory(lease=LEASE)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_crash(case):
     """Whoever dies at this point, the job ends once, completely, and leaves nothing behind."""
-    run(case, lambda: Stage.in_memory(lease=LEASE))
+    run(case, lambda: Harness.in_memory(lease=LEASE))
 
 
 def test_every_point_is_swept():
     """A crash point that no operation passes is not tested by anything."""
-    assert set(POINTS) == {case.point for case in CASES if case.point}
+    assert set(FAILPOINTS) == {case.point for case in CASES if case.point}
 
 
 def test_an_unknown_point_is_an_error():
     """A case that never reaches its point proves nothing, and says so."""
     with pytest.raises(AssertionError, match="does not pass"):
-        run(Case("succeed", "no.such.point", 1, "fresh"), lambda: Stage.in_memory(lease=LEASE))
+        run(Case("succeed", "no.such.point", 1, "fresh"), lambda: Harness.in_memory(lease=LEASE))
 
 
 def test_who_waits_for_a_processor(monkeypatch):
     """In real time a lease that ended while its holder had no processor is one more crash, and no broken promise."""
-    settle, slow = Hands.settle, iter([0.0, 0.4])  # the first failure in time, then too late, then in time again
+    settle, slow = StepWorker.settle, iter([0.0, 0.4])  # the first failure in time, then too late, then in time again
 
     async def settle_late(self, conclusion):
         await anyio.sleep(next(slow, 0.0))
         return await settle(self, conclusion)
 
-    monkeypatch.setattr(Hands, "settle", settle_late)
+    monkeypatch.setattr(StepWorker, "settle", settle_late)
     run(
         Case("unencodable", "run.returned", 1, "retried"),
-        lambda: Stage.in_memory(lease=0.2, margin=0.2),
+        lambda: Harness.in_memory(lease=0.2, margin=0.2),
         real_time=True,
     )
     assert next(slow, None) is None

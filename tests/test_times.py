@@ -22,7 +22,7 @@ def delay_until():
     @app.task(name="work")
     async def work() -> None: ...
 
-    return lambda at: work.using(at=at).call().sending.delay
+    return lambda at: work.using(at=at).call().options.delay
 
 
 @pytest.mark.parametrize("zone", [UTC, BERLIN, ZoneInfo("America/New_York"), timezone(timedelta(hours=14))], ids=str)

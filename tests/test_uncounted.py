@@ -10,9 +10,9 @@ from broken import change, delivers
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from taskcore.backends import memory
-from taskcore.conformance.crash_sweep.cases import cases, run
-from taskcore.conformance.harness import Stage
+from taskcore.backends.memory import backend as memory
+from taskcore.conformance.crash_sweep.sweep import cases, run
+from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.job import Broken
 from taskcore.conformance.model.machine import DEFAULT, machine
 from taskcore.conformance.model.rules import playing
@@ -23,7 +23,7 @@ STORIES = settings(DEFAULT, max_examples=30, derandomize=True, database=None, ph
 
 def make_stage():
     """As in the tests of the model."""
-    return Stage.in_memory(lease=32.0)
+    return Harness.in_memory(lease=32.0)
 
 
 CASES = [case for case in cases(make_stage) if "poisonous" in case.state or "twice" in case.state]

@@ -26,7 +26,7 @@ from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).parent
-BENCH = HERE.parents[1] / "src" / "taskcore" / "testing" / "bench"
+BENCH = HERE.parents[1] / "src" / "taskcore" / "bench"
 CHUNK = 1_000  #: jobs of one bulk call
 SPIN = 0.0004  #: seconds spent looking at the clock, because waking up takes time
 SLEEP = 0.05  #: seconds that a job takes while workers are killed

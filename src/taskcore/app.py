@@ -24,23 +24,23 @@ from taskcore.adapters import has_store, open_backend, open_store
 from taskcore.backend import Backend, Features, QueueStats
 from taskcore.client import Client, store_required
 from taskcore.client.portal import Portal
-from taskcore.client.queries import Desk
+from taskcore.client.queries import JobQueries
 from taskcore.config import Settings, load
 from taskcore.deadletter import DeadLetters
 from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.observe import Event, Events, ObservedBackend
-from taskcore.preflight import refuse_unsafe, warn_unsafe
+from taskcore.preflight import refuse_if_unsafe, warn_if_unsafe
 from taskcore.results import JobOutcome
-from taskcore.router import Declared, Router
+from taskcore.router import Router, TaskSpec
 from taskcore.store import Store
 from taskcore.task import Call, Job, JobStatus, SyncJob, Task
-from taskcore.toolkit.groups import errors_as_they_are
+from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.units import mask_url
 from taskcore.worker import Worker
 from taskcore.worker.executors import Executors
 from taskcore.worker.signals import stop_on_signals
 
-__all__ = ["App", "Parts", "SyncApp"]
+__all__ = ["App", "Components", "SyncApp"]
 
 NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 
@@ -48,7 +48,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Parts(NamedTuple):
+class Components(NamedTuple):
     """What an app is made of. ``clock`` gives seconds since the epoch."""
 
     backend: Backend
@@ -92,7 +92,7 @@ class App(Router):
         self._portal = Portal(self)
         self._token: anyio.lowlevel.EventLoopToken | None = None
         self._opening: anyio.Event | None = None
-        self._begin_anew()
+        self._reset()
 
     @classmethod
     def from_config(cls, **settings: Any) -> Self:
@@ -116,7 +116,7 @@ class App(Router):
         for task, declared in router:
             self.add(task, declared)
 
-    def add(self, task: Task[..., Any], declared: Declared) -> None:
+    def add(self, task: Task[..., Any], declared: TaskSpec) -> None:
         """Take one task in; its jobs are sent through this app from now on."""
         super().add(task, declared)
         settings = self.settings
@@ -138,7 +138,7 @@ class App(Router):
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break the contract (TC502).
         """
         if self._pid != os.getpid():
-            self._begin_anew()
+            self._reset()
         while self._opening is not None:
             await self._opening.wait()
         if self._open == 0:
@@ -158,8 +158,8 @@ class App(Router):
             if self._store is not None:
                 await exits.enter_async_context(self._store)
             if self.settings.strict:
-                await refuse_unsafe(self._backend, self._store)
-            exits.push_async_callback(self._made_client.ended)
+                await refuse_if_unsafe(self._backend, self._store)
+            exits.push_async_callback(self._client_unopened.wait_closed)
             self._exits = exits.pop_all()
         self._token = anyio.lowlevel.current_token()
 
@@ -184,8 +184,8 @@ class App(Router):
         """
         failure: Exception | None = None
         async with self:
-            worker = await self._hire(queues, concurrency, grace)
-            with errors_as_they_are():
+            worker = await self._make_worker(queues, concurrency, grace)
+            with unwrap_single():
                 async with anyio.create_task_group() as group:
                     ended = anyio.Event()
                     await group.start(_work, worker, ended)
@@ -217,8 +217,8 @@ class App(Router):
         the worker is ready.
         """
         async with self:
-            worker = await self._hire(queues, concurrency, grace)
-            with errors_as_they_are():
+            worker = await self._make_worker(queues, concurrency, grace)
+            with unwrap_single():
                 async with anyio.create_task_group() as group:
                     await group.start(stop_on_signals, worker, self.settings.grace if grace is None else grace)
                     await worker.run(task_status=task_status)
@@ -264,15 +264,15 @@ class App(Router):
 
     async def outcome(self, job: Job[R], timeout: float | None = None) -> JobOutcome[R]:
         """How a job ended, as ``job.outcome`` does."""
-        return await self._desk.outcome(job, timeout)
+        return await self._queries.outcome(job, timeout)
 
     async def status(self, job: Job[Any]) -> JobStatus:
         """Where a job is, as ``job.status`` does."""
-        return await self._desk.status(job)
+        return await self._queries.status(job)
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep a job from starting, as ``job.cancel`` does."""
-        return await self._desk.cancel(job)
+        return await self._queries.cancel(job)
 
     async def stats(self, queue: str = "default") -> QueueStats:
         """How full a queue is."""
@@ -325,20 +325,20 @@ class App(Router):
     # ── inside ──
 
     @property
-    def parts(self) -> Parts:
+    def components(self) -> Components:
         """What this app is made of, for the test kit and for tools."""
-        return Parts(self._backend, self._store, self._events, self._clock)
+        return Components(self._backend, self._store, self._events, self._clock)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         """At the beginning, and in the child of a fork, where the parent's connections and loop are dead."""
         self._pid = os.getpid()
         self._open = 0
         self._opening = None
         self._exits = AsyncExitStack()
         self._token = None
-        self._connect_to_adapters()
+        self._build_adapters()
 
-    def _connect_to_adapters(self) -> None:
+    def _build_adapters(self) -> None:
         """Build backend and store; nothing is connected yet."""
         url, store = self.settings.url, self.settings.store
         self._backend: Backend = ObservedBackend(self._backend_given or open_backend(url), self._events)
@@ -348,7 +348,7 @@ class App(Router):
         elif self._store is None and store is None and self._backend_given is None and has_store(url):
             self._store = open_store(url)
         settings = self.settings
-        self._made_client = Client(
+        self._client_unopened = Client(
             self._backend,
             self._store,
             self._events,
@@ -357,15 +357,15 @@ class App(Router):
             payload_limit=settings.payload_limit,
             source=settings.source,
         )
-        self._made_desk = Desk(self._backend, self._store, self._events, timeout=settings.send_timeout)
+        self._queries_unopened = JobQueries(self._backend, self._store, self._events, timeout=settings.send_timeout)
 
     @property
     def _client(self) -> Client:
-        return self._opened(self._made_client)
+        return self._opened(self._client_unopened)
 
     @property
-    def _desk(self) -> Desk:
-        return self._opened(self._made_desk)
+    def _queries(self) -> JobQueries:
+        return self._opened(self._queries_unopened)
 
     def _opened(self, part: T) -> T:
         if self._open == 0:
@@ -388,11 +388,11 @@ class App(Router):
                 what = f"{task.name} limits its crashes ({task.contract.where}), which this broker does not count"
                 raise store_required(what)
 
-    async def _hire(self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> Worker:
+    async def _make_worker(self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> Worker:
         """A worker, warned of what its broker and store do not keep; a strict app would not have come so far."""
         worker = self._worker(queues, concurrency, grace)
         if not self.settings.strict:
-            await warn_unsafe(self._backend, self._store)
+            await warn_if_unsafe(self._backend, self._store)
         return worker
 
     def _worker(self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> Worker:
@@ -444,7 +444,7 @@ class SyncApp:
     @contextmanager
     def running(self, *, queues: Sequence[str] | None = None, concurrency: int | None = None) -> Iterator[App]:
         """As :meth:`taskcore.App.running`: a worker in the background of a program without an event loop."""
-        leave = self._portal.hold(lambda: self._app.running(queues=queues, concurrency=concurrency))
+        leave = self._portal.enter_context(lambda: self._app.running(queues=queues, concurrency=concurrency))
         try:
             yield self._app
         finally:

@@ -5,23 +5,24 @@ Rule 2: deciding is pure: no clock, no random numbers, no broker; the same quest
 
     outcome                  when                                            verdict
     ───────────────────────  ──────────────────────────────────────────────  ──────────────────────────────────────────
-    Succeeded                it returned, and the result can be encoded      Ack, after result and key are stored
-    Duplicate                the key, or this very job, is done already      Ack; the result is the first one
-    Contended(after)         the key is held by a live owner                 Retry(after), no attempt used
-    Failed(error)            the policy gives seconds                        Retry(seconds)
+    Returned                 it returned, and the result can be encoded      Ack, after result and key are stored
+    AlreadyDone              the key, or this very job, is done already      Ack; the result is the first one
+    Deferred(after)          a live owner holds the key                      Reschedule(after), no attempt used
+    Raised(error)            the policy gives seconds                        Reschedule(seconds)
                              the policy gives None                           Bury("exhausted" | "not retryable")
-    Failed(RetryLater)       the function said when                          Retry(after), or Bury("exhausted")
-    Failed(Snooze)           the function said when                          Retry(after), no attempt used
-    Failed(Reject)           the function said never                         Bury("rejected: …")
-    TimedOut                 over its time                                   as Failed
+    Raised(RetryLater)       the function said when                          Reschedule(after), or Bury("exhausted")
+    Raised(Snooze)           the function said when                          Reschedule(after), no attempt used
+    Raised(Reject)           the function said never                         Bury("rejected: …")
+    TimedOut                 it overran its time limit                       as Raised
     Unencodable              it succeeded, its result cannot be encoded      Bury("result"): the work is done
     Malformed                not an envelope, or not fit for the contract    Bury("malformed: …"), bytes kept
-    Unrecognised             unknown task or newer version                   Retry, growing wait, no attempt used;
-                                                                             after `park_for`: Bury("unrecognised: …")
+    Unregistered             unknown task or newer version                   Reschedule, growing wait, no attempt used;
+                                                                             after `park_for`: Bury("unknown task: …")
     Interrupted              shutdown came first                             Release
-    Suspected                it seems to kill its process                    Bury("poison"), unrun
+    Poisoned                 it seems to kill its process                    Bury("poison"), unrun
     Buried(reason)           its death was recorded, the letter was not      Bury(reason) again
-    Cancelled · Expired      tombstone found · deadline passed               Ack, recorded
+    CancelledBefore          a cancellation came before the start            Ack, recorded
+    DeadlinePassed           its deadline passed before the start            Ack, recorded
 
 An *outcome* is what performing came to; a *verdict* is what the backend is told. Attempts and crashes are counted
 apart.
@@ -39,31 +40,31 @@ from taskcore.policy import Retry as RetryPolicy
 
 __all__ = [
     "Ack",
+    "AlreadyDone",
     "Buried",
     "Bury",
-    "Cancelled",
-    "Contended",
-    "Duplicate",
-    "Expired",
-    "Failed",
+    "CancelledBefore",
+    "DeadlinePassed",
+    "Deferred",
     "Interrupted",
     "Malformed",
     "Outcome",
+    "Poisoned",
+    "Raised",
     "Reject",
     "Release",
-    "Retry",
+    "Reschedule",
     "RetryLater",
+    "Returned",
     "Rules",
     "Snooze",
-    "Succeeded",
-    "Suspected",
     "TimedOut",
     "Unencodable",
-    "Unrecognised",
+    "Unregistered",
     "Verdict",
     "decide",
-    "last_chance",
-    "suspected",
+    "is_last_start",
+    "is_poison",
 ]
 
 
@@ -129,25 +130,25 @@ def _says_when(error: BaseException) -> bool:
 # ── outcomes: what performing came to ────────────────────────────────────────────────────────────
 
 
-class Succeeded(msgspec.Struct, frozen=True, gc=False):
+class Returned(msgspec.Struct, frozen=True, gc=False):
     """The function returned, and this is its encoded result."""
 
     result: bytes
 
 
-class Duplicate(msgspec.Struct, frozen=True):
+class AlreadyDone(msgspec.Struct, frozen=True):
     """The work was done before; the first outcome, encoded, is this job's outcome too."""
 
-    first: bytes
+    outcome: bytes
 
 
-class Contended(msgspec.Struct, frozen=True):
+class Deferred(msgspec.Struct, frozen=True):
     """The key is held by a live owner; ask again after so many seconds."""
 
     after: float
 
 
-class Failed(msgspec.Struct, frozen=True):
+class Raised(msgspec.Struct, frozen=True):
     """The function raised: the error itself and its record for the trail."""
 
     error: BaseException
@@ -172,7 +173,7 @@ class Malformed(msgspec.Struct, frozen=True):
     why: str
 
 
-class Unrecognised(msgspec.Struct, frozen=True):
+class Unregistered(msgspec.Struct, frozen=True):
     """No such task here, or a newer version of it than we know; ``now`` in seconds since the epoch."""
 
     why: str
@@ -183,7 +184,7 @@ class Interrupted(msgspec.Struct, frozen=True):
     """Shutdown came before the function could start or end."""
 
 
-class Suspected(msgspec.Struct, frozen=True):
+class Poisoned(msgspec.Struct, frozen=True):
     """Started so many times without any outcome that it probably kills its process."""
 
     crashes: int
@@ -199,28 +200,28 @@ class Buried(msgspec.Struct, frozen=True):
     record: ErrorRecord | None = None
 
 
-class Cancelled(msgspec.Struct, frozen=True):
+class CancelledBefore(msgspec.Struct, frozen=True):
     """A tombstone was found before the start."""
 
 
-class Expired(msgspec.Struct, frozen=True):
+class DeadlinePassed(msgspec.Struct, frozen=True):
     """The deadline passed before the start."""
 
 
 Outcome: TypeAlias = (
-    Succeeded
-    | Duplicate
-    | Contended
-    | Failed
+    Returned
+    | AlreadyDone
+    | Deferred
+    | Raised
     | TimedOut
     | Unencodable
     | Malformed
-    | Unrecognised
+    | Unregistered
     | Interrupted
-    | Suspected
+    | Poisoned
     | Buried
-    | Cancelled
-    | Expired
+    | CancelledBefore
+    | DeadlinePassed
 )
 
 
@@ -231,7 +232,7 @@ class Ack(msgspec.Struct, frozen=True, gc=False):
     """It is over; forget the job."""
 
 
-class Retry(msgspec.Struct, frozen=True, gc=False):
+class Reschedule(msgspec.Struct, frozen=True, gc=False):
     """Make it ready again after so many seconds, with this trail; one step with the end of the old copy if possible."""
 
     after: float
@@ -249,7 +250,7 @@ class Bury(msgspec.Struct, frozen=True, gc=False):
     trail: bytes
 
 
-Verdict: TypeAlias = Ack | Retry | Release | Bury
+Verdict: TypeAlias = Ack | Reschedule | Release | Bury
 
 ACK = Ack()
 RELEASE = Release()
@@ -281,25 +282,25 @@ def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verd
     :param roll: a uniform random number in [0, 1), for the jitter.
     """
     match outcome:
-        case Succeeded() | Duplicate() | Cancelled() | Expired():
+        case Returned() | AlreadyDone() | CancelledBefore() | DeadlinePassed():
             return ACK
-        case Failed(error=Snooze() as snooze) if _says_when(snooze):
-            return _again(snooze.after, trail)
-        case Failed(error=error, record=record):
+        case Raised(error=Snooze() as snooze) if _says_when(snooze):
+            return _reschedule(snooze.after, trail)
+        case Raised(error=error, record=record):
             return _after_error(error, record, trail.with_error(record), rules, roll)
         case TimedOut(record=record):
             return _after_error(TimeoutError(record.message), record, trail.with_error(record), rules, roll)
         case Interrupted():
             return RELEASE
-        case Contended(after=after):
-            return _again(after, trail)
+        case Deferred(after=after):
+            return _reschedule(after, trail)
         case Unencodable(record=record):
             return _bury("result", trail.with_error(record))
         case Malformed(why=why):
             return _bury(f"malformed: {why}", trail)
-        case Unrecognised(why=why, now=now):
+        case Unregistered(why=why, now=now):
             return _park(why, now, trail, rules)
-        case Suspected(crashes=crashes):
+        case Poisoned(crashes=crashes):
             return _bury("poison", msgspec.structs.replace(trail, crashes=max(trail.crashes, crashes)))
         case Buried(reason=reason, record=record):
             return _bury(reason, trail if record is None else trail.with_error(record))
@@ -312,10 +313,10 @@ def _after_error(error: BaseException, record: ErrorRecord, trail: Trail, rules:
     if isinstance(error, Reject):
         return _bury(f"rejected: {record.message}", trail)
     if isinstance(error, RetryLater) and _says_when(error):
-        return _bury("exhausted", trail) if trail.attempts >= rules.retry.attempts else _again(error.after, trail)
+        return _bury("exhausted", trail) if trail.attempts >= rules.retry.attempts else _reschedule(error.after, trail)
     seconds = rules.retry.wait(trail.attempts, error, roll)
     if seconds is not None:
-        return _again(seconds, trail)
+        return _reschedule(seconds, trail)
     return _bury("exhausted" if rules.retry.retries(error) else "not retryable", trail)
 
 
@@ -324,13 +325,13 @@ def _park(why: str, now: float, trail: Trail, rules: Rules) -> Verdict:
     since = trail.parked_since if trail.parked_since is not None else now
     waited = max(now - since, 0.0)
     if waited >= rules.park_for:
-        return _bury(f"unrecognised: {why}", trail)
+        return _bury(f"unknown task: {why}", trail)
     after = min(max(PARK_FIRST, waited), PARK_LONGEST, rules.park_for)
-    return _again(after, msgspec.structs.replace(trail, parked_since=since))
+    return _reschedule(after, msgspec.structs.replace(trail, parked_since=since))
 
 
-def _again(after: float, trail: Trail) -> Retry:
-    return Retry(after, encode_trail(msgspec.structs.replace(trail, copies=trail.copies + 1)))
+def _reschedule(after: float, trail: Trail) -> Reschedule:
+    return Reschedule(after, encode_trail(msgspec.structs.replace(trail, copies=trail.copies + 1)))
 
 
 def _bury(reason: str, trail: Trail) -> Bury:
@@ -340,11 +341,11 @@ def _bury(reason: str, trail: Trail) -> Bury:
 # ── suspicion: a job that kills its process leaves no outcome, only starts ───────────────────────
 
 
-def suspected(starts: int, rules: Rules) -> bool:
+def is_poison(starts: int, rules: Rules) -> bool:
     """Whether so many starts without an outcome are enough to call the job poison (C12)."""
     return starts >= rules.crashes
 
 
-def last_chance(starts: int, rules: Rules) -> bool:
+def is_last_start(starts: int, rules: Rules) -> bool:
     """Whether the next start is the last one it gets; that one runs alone, so that no neighbour can be blamed."""
     return starts + 1 >= rules.crashes

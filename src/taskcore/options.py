@@ -12,7 +12,7 @@ from taskcore.envelope import check_name
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Rules
 
-__all__ = ["AS_USUAL", "DeliveryMode", "Key", "Options", "RunsIn", "Sending", "sending_of"]
+__all__ = ["DEFAULTS", "CallOptions", "DeliveryMode", "Key", "Options", "RunsIn", "call_options"]
 
 Key: TypeAlias = str | tuple[str, ...] | Callable[..., str | None]
 RunsIn: TypeAlias = Literal["loop", "thread", "process"]
@@ -35,7 +35,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     runs_in: RunsIn
 
 
-class Sending(msgspec.Struct, frozen=True, kw_only=True):
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What ``using()`` says about one call."""
 
     delay: float = 0.0
@@ -47,10 +47,10 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
 
 
-AS_USUAL = Sending()
+DEFAULTS = CallOptions()
 
 
-def sending_of(
+def call_options(
     *,
     delay: float | None,
     at: datetime | None,
@@ -60,13 +60,13 @@ def sending_of(
     expires: float | None,
     id: str | None,
     correlation_id: str | None,
-) -> Sending:
+) -> CallOptions:
     """The options of one call, checked; :meth:`taskcore.Task.using` explains them.
 
     :raises InvalidSetting: a value is impossible (TC104).
     :raises InvalidName: the queue's name cannot travel (TC308).
     """
-    return Sending(
+    return CallOptions(
         delay=_delay(delay, at),
         key=_text("key", key),
         queue=None if queue is None else check_name("queue", queue),

@@ -11,14 +11,14 @@ import anyio
 
 from taskcore.errors import BrokerUnavailable, UnsafeBroker
 from taskcore.observe import ObservedBackend
-from taskcore.toolkit.diagnostics import Diagnosable, Diagnosis, Fact
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, HasDiagnostics
 from taskcore.toolkit.logging import logger
 
-__all__ = ["diagnoses", "refuse_unsafe", "warn_unsafe"]
+__all__ = ["diagnoses", "refuse_if_unsafe", "warn_if_unsafe"]
 
 log = logger("taskcore.worker")
 
-LIMIT = 10.0  #: seconds that a server may take to say how it is set up
+DIAGNOSE_TIMEOUT = 10.0  #: seconds that a server may take to say how it is set up
 
 
 async def diagnoses(backend: object | None, store: object | None) -> dict[str, Diagnosis]:
@@ -29,16 +29,16 @@ async def diagnoses(backend: object | None, store: object | None) -> dict[str, D
     said: dict[str, Diagnosis] = {}
     itself = backend.inner if isinstance(backend, ObservedBackend) else backend
     for role, part in (("broker", itself), ("store", store)):
-        if not isinstance(part, Diagnosable):
+        if not isinstance(part, HasDiagnostics):
             continue
-        with anyio.move_on_after(LIMIT):
+        with anyio.move_on_after(DIAGNOSE_TIMEOUT):
             said[role] = await part.diagnose()
         if role not in said:
-            raise BrokerUnavailable(f"the {role} did not say within {LIMIT:g} s how it is set up")
+            raise BrokerUnavailable(f"the {role} did not say within {DIAGNOSE_TIMEOUT:g} s how it is set up")
     return said
 
 
-async def refuse_unsafe(backend: object, store: object | None) -> None:
+async def refuse_if_unsafe(backend: object, store: object | None) -> None:
     """Nothing, if every clause holds with these settings.
 
     :raises UnsafeBroker: some clauses do not hold; the text has each fact, its clauses and its fix (TC502).
@@ -61,7 +61,7 @@ async def refuse_unsafe(backend: object, store: object | None) -> None:
     raise error
 
 
-async def warn_unsafe(backend: object, store: object | None) -> None:
+async def warn_if_unsafe(backend: object, store: object | None) -> None:
     """One line for each fact because of which a clause does not hold; a server that does not answer stops nobody.
 
     What is so by design, and nothing to mend, is told as information, and not as a warning.
@@ -77,9 +77,9 @@ async def warn_unsafe(backend: object, store: object | None) -> None:
         tell("%s, %s (not kept: %s): %s%s", role, fact.name, ", ".join(fact.clauses), fact.text, fix)
 
 
-def _unsafe(said: dict[str, Diagnosis]) -> list[tuple[str, Fact]]:
+def _unsafe(said: dict[str, Diagnosis]) -> list[tuple[str, DiagnosticCheck]]:
     """Each unsafe fact once, although broker and store may be one server."""
-    unsafe: dict[Fact, str] = {}
+    unsafe: dict[DiagnosticCheck, str] = {}
     for role, diagnosis in said.items():
         for fact in diagnosis.unsafe:
             unsafe.setdefault(fact, role)

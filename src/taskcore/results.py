@@ -20,19 +20,19 @@ from taskcore.store import ABSENT, ANY, Conflict, Store, Write
 __all__ = [
     "Cancelled",
     "Dead",
-    "Ending",
     "Expired",
     "Failed",
     "JobOutcome",
-    "Results",
+    "Outcomes",
+    "StoredOutcome",
     "Succeeded",
-    "decode_ending",
-    "encode_ending",
+    "decode_outcome",
+    "encode_outcome",
 ]
 
 R = TypeVar("R")
 
-TOMBSTONE_KEPT = 86_400.0  #: seconds for which a wish to cancel is remembered
+CANCEL_KEPT = 86_400.0  #: seconds for which a wish to cancel is remembered
 
 
 # ── what `await job.outcome()` gives ─────────────────────────────────────────────────────────────
@@ -72,24 +72,24 @@ JobOutcome: TypeAlias = Succeeded[R] | Failed | Dead | Cancelled | Expired
 # ── the record ───────────────────────────────────────────────────────────────────────────────────
 
 
-NOTHING = msgspec.Raw()
+NO_BYTES = msgspec.Raw()
 
 
-class Ending(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class StoredOutcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How a job ended, as it is stored. ``result`` and ``error`` are the contract's own encoding; empty where none."""
 
     state: Literal["succeeded", "dead", "cancelled", "expired"]
-    result: msgspec.Raw = NOTHING
+    result: msgspec.Raw = NO_BYTES
     reason: str = ""
-    error: msgspec.Raw = NOTHING
+    error: msgspec.Raw = NO_BYTES
     record: ErrorRecord | None = None
 
 
-encode_ending = msgspec.json.Encoder().encode
-decode_ending = msgspec.json.Decoder(Ending).decode
+encode_outcome = msgspec.json.Encoder().encode
+decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
 
 
-class Results:
+class Outcomes:
     """Endings and tombstones over any store."""
 
     def __init__(self, store: Store) -> None:
@@ -117,17 +117,17 @@ class Results:
             raise BrokerUnavailable("the store ended a watch by itself", fix="ask again")
         return None
 
-    async def end(self, job_id: str, ending: bytes, keep: float) -> bytes:
+    async def store(self, job_id: str, ending: bytes, keep: float) -> bytes:
         """Store an ending unless there is one; the one that stands."""
         answer = await self._store.put(f"job/{job_id}", ending, expect=ABSENT, keep=keep)
         if isinstance(answer, Conflict) and answer.current is not None:
             return answer.current.value
         return ending
 
-    async def ask_to_cancel(self, job_id: str) -> None:
+    async def request_cancel(self, job_id: str) -> None:
         """Put up a tombstone."""
-        await self._store.put(f"cancel/{job_id}", b"1", expect=ANY, keep=TOMBSTONE_KEPT)
+        await self._store.put(f"cancel/{job_id}", b"1", expect=ANY, keep=CANCEL_KEPT)
 
-    async def asked_to_cancel(self, job_id: str) -> bool:
+    async def cancel_requested(self, job_id: str) -> bool:
         """Whether there is a tombstone."""
         return await self._store.get(f"cancel/{job_id}") is not None

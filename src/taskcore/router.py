@@ -24,7 +24,7 @@ from taskcore.options import DeliveryMode, Key, Options, RunsIn
 from taskcore.policy import Retry
 from taskcore.task import AsyncTask, PlainTask, Task
 
-__all__ = ["DEFAULT", "Declared", "Decorator", "Default", "Router"]
+__all__ = ["DEFAULT", "Decorator", "Default", "Router", "TaskSpec"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,19 +41,19 @@ class Default(Enum):
 
 
 DEFAULT: Final = Default.DEFAULT
-AsSet: TypeAlias = Literal[Default.DEFAULT]
+UseDefault: TypeAlias = Literal[Default.DEFAULT]
 
 
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What the decorator was told, before an app's settings complete it."""
 
     queue: str
-    retry: Retry | AsSet
-    crashes: int | AsSet
+    retry: Retry | UseDefault
+    crashes: int | UseDefault
     timeout: float | None
     key: Key | None
-    key_window: float | AsSet
-    keep_result: float | AsSet | None
+    key_window: float | UseDefault
+    keep_result: float | UseDefault | None
     delivery: DeliveryMode
     runs_in: RunsIn
 
@@ -92,9 +92,9 @@ class Router:
     """A set of tasks that an app can take in."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, tuple[Task[..., Any], Declared]] = {}
+        self._tasks: dict[str, tuple[Task[..., Any], TaskSpec]] = {}
 
-    def __iter__(self) -> Iterator[tuple[Task[..., Any], Declared]]:
+    def __iter__(self) -> Iterator[tuple[Task[..., Any], TaskSpec]]:
         return iter(self._tasks.values())
 
     def __len__(self) -> int:
@@ -121,12 +121,12 @@ class Router:
         version: int = 1,
         upcasts: Mapping[int, Upcast] | None = None,
         timeout: float | None = None,
-        retry: Retry | int | AsSet | None = DEFAULT,
-        crashes: int | AsSet = DEFAULT,
+        retry: Retry | int | UseDefault | None = DEFAULT,
+        crashes: int | UseDefault = DEFAULT,
         key: Key | None = None,
-        key_window: float | AsSet = DEFAULT,
+        key_window: float | UseDefault = DEFAULT,
         raises: tuple[type[BaseException], ...] = (),
-        keep_result: float | AsSet | None = DEFAULT,
+        keep_result: float | UseDefault | None = DEFAULT,
         delivery: DeliveryMode = "at_least_once",
         runs_in: RunsIn | None = None,
     ) -> Decorator: ...
@@ -140,12 +140,12 @@ class Router:
         version: int = 1,
         upcasts: Mapping[int, Upcast] | None = None,
         timeout: float | None = None,
-        retry: Retry | int | AsSet | None = DEFAULT,
-        crashes: int | AsSet = DEFAULT,
+        retry: Retry | int | UseDefault | None = DEFAULT,
+        crashes: int | UseDefault = DEFAULT,
         key: Key | None = None,
-        key_window: float | AsSet = DEFAULT,
+        key_window: float | UseDefault = DEFAULT,
         raises: tuple[type[BaseException], ...] = (),
-        keep_result: float | AsSet | None = DEFAULT,
+        keep_result: float | UseDefault | None = DEFAULT,
         delivery: DeliveryMode = "at_least_once",
         runs_in: RunsIn | None = None,
     ) -> Any:
@@ -173,7 +173,7 @@ class Router:
                 function, name=_task_name(name, function), version=version, upcasts=upcasts, raises=raises
             )
             is_async = inspect.iscoroutinefunction(function)
-            declared = Declared(
+            declared = TaskSpec(
                 queue=check_name("queue", queue),
                 retry=_retry(retry),
                 crashes=crashes,
@@ -198,7 +198,7 @@ class Router:
 
         return decorate if function is None else decorate(function)
 
-    def add(self, task: Task[..., Any], declared: Declared) -> None:
+    def add(self, task: Task[..., Any], declared: TaskSpec) -> None:
         """Take one task in.
 
         :raises DuplicateTask: another task has its name (TC306).
@@ -241,7 +241,7 @@ def _imported_name(module: str) -> str:
     return Path(file).stem if file else "main"
 
 
-def _retry(retry: Retry | int | AsSet | None) -> Retry | AsSet:
+def _retry(retry: Retry | int | UseDefault | None) -> Retry | UseDefault:
     if retry is None or retry == 0:
         return Retry(attempts=1)
     if isinstance(retry, int) and not isinstance(retry, bool):
@@ -251,7 +251,7 @@ def _retry(retry: Retry | int | AsSet | None) -> Retry | AsSet:
     raise InvalidSetting(f"retry={retry!r} is not a policy", fix="give a Retry(…), a number of attempts, or None")
 
 
-def _problems(declared: Declared, *, is_async: bool, parameters: tuple[str, ...]) -> Iterator[str]:
+def _problems(declared: TaskSpec, *, is_async: bool, parameters: tuple[str, ...]) -> Iterator[str]:
     """Everything in the options that cannot work."""
     for name in ("timeout", "key_window", "keep_result"):
         value = getattr(declared, name)

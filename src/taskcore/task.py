@@ -20,20 +20,20 @@ import msgspec
 from taskcore.contract import Contract
 from taskcore.envelope import ErrorRecord
 from taskcore.errors import InvalidArguments, JobCancelled, JobError, JobExpired, JobFailed, NotRunning
-from taskcore.options import AS_USUAL, Key, Options, Sending, sending_of
+from taskcore.options import DEFAULTS, CallOptions, Key, Options, call_options
 from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, Succeeded
 
 __all__ = [
     "AsyncTask",
     "Call",
+    "ConfiguredTask",
     "Job",
     "JobStatus",
     "PlainTask",
-    "Sender",
     "SyncJob",
     "SyncTask",
     "Task",
-    "Using",
+    "TaskHost",
 ]
 
 P = ParamSpec("P")
@@ -51,13 +51,13 @@ class Call(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
     task: Task[Any, R]
     payload: bytes
     key: str | None
-    sending: Sending
+    options: CallOptions
 
     def __repr__(self) -> str:
         return f"<Call {self.task.name} {len(self.payload)} bytes>"
 
 
-class Sender(Protocol):
+class TaskHost(Protocol):
     """What a task needs from its app."""
 
     async def send(self, call: Call[R]) -> Job[R]:
@@ -92,7 +92,7 @@ class Task(Generic[P, R]):
         self.contract: Contract = contract
         self.options: Options = options
         self.is_async: bool = inspect.iscoroutinefunction(contract.function)
-        self._sender: Sender | None = None
+        self._host: TaskHost | None = None
         self.__name__ = getattr(contract.function, "__name__", contract.name)
         self.__doc__ = contract.function.__doc__
         self.__module__ = contract.function.__module__
@@ -106,7 +106,7 @@ class Task(Generic[P, R]):
 
         :raises InvalidArguments: they do not fit the signature; the text lists every problem (TC302, C24).
         """
-        return self.pack(AS_USUAL, args, kwargs)
+        return self.pack(DEFAULTS, args, kwargs)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Send a job; it is as durable as the broker's settings when this returns.
@@ -117,7 +117,7 @@ class Task(Generic[P, R]):
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
         """
-        return await self.sender.send(self.pack(AS_USUAL, args, kwargs))
+        return await self.host.send(self.pack(DEFAULTS, args, kwargs))
 
     def using(
         self,
@@ -130,7 +130,7 @@ class Task(Generic[P, R]):
         expires: float | None = None,
         id: str | None = None,
         correlation_id: str | None = None,
-    ) -> Using[P, R]:
+    ) -> ConfiguredTask[P, R]:
         """The task with other options for one call.
 
         :param delay: seconds before it may start.
@@ -143,7 +143,7 @@ class Task(Generic[P, R]):
         :param correlation_id: what this job belongs to.
         :raises InvalidSetting: a value is impossible (TC104).
         """
-        sending = sending_of(
+        sending = call_options(
             delay=delay,
             at=at,
             key=key,
@@ -153,7 +153,7 @@ class Task(Generic[P, R]):
             id=id,
             correlation_id=correlation_id,
         )
-        return Using(self, sending)
+        return ConfiguredTask(self, sending)
 
     def job(self, id: str, *, queue: str | None = None) -> Job[R]:
         """The handle of a job that was sent earlier or elsewhere."""
@@ -162,28 +162,28 @@ class Task(Generic[P, R]):
     @property
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking, for programs without an event loop."""
-        return SyncTask(self, AS_USUAL)
+        return SyncTask(self, DEFAULTS)
 
     @property
-    def sender(self) -> Sender:
+    def host(self) -> TaskHost:
         """What sends this task's jobs.
 
         :raises NotRunning: no app has the task (TC106).
         """
-        if self._sender is None:
+        if self._host is None:
             raise NotRunning(
                 f"no app has the task {self.name}, so nothing can send it",
                 facts=[f"defined at {self.contract.where}"],
                 fix="app.include(router) with the router that it was declared on",
             )
-        return self._sender
+        return self._host
 
-    def bind(self, sender: Sender, options: Options) -> None:
+    def bind(self, sender: TaskHost, options: Options) -> None:
         """Called by the app that takes the task in."""
-        self._sender = sender
+        self._host = sender
         self.options = options
 
-    def pack(self, sending: Sending, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[R]:
+    def pack(self, sending: CallOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[R]:
         """As :meth:`call`, with options."""
         rule = self.options.key
         if rule is None or sending.key is not None:
@@ -193,7 +193,7 @@ class Task(Generic[P, R]):
 
     def _key(self, rule: Key, arguments: Any) -> str | None:
         if callable(rule):
-            key: Any = self.contract.spread(rule, arguments)
+            key: Any = self.contract.invoke(rule, arguments)
         elif isinstance(rule, str):
             key = _key_text(getattr(arguments, rule))
         else:
@@ -224,27 +224,27 @@ class PlainTask(Task[P, R]):
         return result
 
 
-class Using(Generic[P, R]):
+class ConfiguredTask(Generic[P, R]):
     """A task with other options for one call."""
 
-    __slots__ = ("_sending", "_task")
+    __slots__ = ("_options", "_task")
 
-    def __init__(self, task: Task[P, R], sending: Sending) -> None:
+    def __init__(self, task: Task[P, R], sending: CallOptions) -> None:
         self._task = task
-        self._sending = sending
+        self._options = sending
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """As :meth:`Task.call`."""
-        return self._task.pack(self._sending, args, kwargs)
+        return self._task.pack(self._options, args, kwargs)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """As :meth:`Task.enqueue`."""
-        return await self._task.sender.send(self._task.pack(self._sending, args, kwargs))
+        return await self._task.host.send(self._task.pack(self._options, args, kwargs))
 
     @property
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking."""
-        return SyncTask(self._task, self._sending)
+        return SyncTask(self._task, self._options)
 
 
 class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
@@ -274,10 +274,10 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         :raises ResultTimeout: no outcome yet; the text says where the job is (TC401).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
-        outcome = await self.task.sender.outcome(self, timeout)
+        outcome = await self.task.host.outcome(self, timeout)
         if isinstance(outcome, Succeeded):
             return outcome.value
-        raise _as_error(self, outcome)
+        raise _error_of(self, outcome)
 
     async def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
         """How the job ended, as a value to ``match`` on; a failed job does not raise here.
@@ -285,11 +285,11 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         :raises ResultTimeout: no outcome yet (TC401).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
-        return await self.task.sender.outcome(self, timeout)
+        return await self.task.host.outcome(self, timeout)
 
     async def status(self) -> JobStatus:
         """Where the job is now; ``"unknown"`` if neither store nor broker can tell."""
-        return await self.task.sender.status(self)
+        return await self.task.host.status(self)
 
     async def cancel(self) -> bool:
         """Keep the job from starting. True: it will never start (C14). False: it has started or ended already.
@@ -299,22 +299,22 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
 
         :raises StoreRequired: the app has no store (TC105).
         """
-        return await self.task.sender.cancel(self)
+        return await self.task.host.cancel(self)
 
 
 class SyncTask(Generic[P, R]):
     """Enqueue from programs without an event loop. The app opens itself in a thread of its own when first used."""
 
-    __slots__ = ("_sending", "_task")
+    __slots__ = ("_options", "_task")
 
-    def __init__(self, task: Task[P, R], sending: Sending) -> None:
+    def __init__(self, task: Task[P, R], sending: CallOptions) -> None:
         self._task = task
-        self._sending = sending
+        self._options = sending
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> SyncJob[R]:
         """As :meth:`Task.enqueue`, blocking."""
-        sender = self._task.sender
-        call = self._task.pack(self._sending, args, kwargs)
+        sender = self._task.host
+        call = self._task.pack(self._options, args, kwargs)
 
         async def send() -> Job[R]:
             return await sender.send(call)
@@ -337,22 +337,22 @@ class SyncJob(Generic[R]):
 
     def result(self, timeout: float | None = None) -> R:
         """As :meth:`Job.result`, blocking."""
-        return self.job.task.sender.run_blocking(self.job.result, timeout)
+        return self.job.task.host.run_blocking(self.job.result, timeout)
 
     def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
         """As :meth:`Job.outcome`, blocking."""
-        return self.job.task.sender.run_blocking(self.job.outcome, timeout)
+        return self.job.task.host.run_blocking(self.job.outcome, timeout)
 
     def status(self) -> JobStatus:
         """As :meth:`Job.status`, blocking."""
-        return self.job.task.sender.run_blocking(self.job.status)
+        return self.job.task.host.run_blocking(self.job.status)
 
     def cancel(self) -> bool:
         """As :meth:`Job.cancel`, blocking."""
-        return self.job.task.sender.run_blocking(self.job.cancel)
+        return self.job.task.host.run_blocking(self.job.cancel)
 
 
-def _as_error(job: Job[Any], outcome: Failed | Dead | Cancelled | Expired) -> JobError:
+def _error_of(job: Job[Any], outcome: Failed | Dead | Cancelled | Expired) -> JobError:
     what = f"job {job.id} of {job.task.name}"
     error: JobError
     match outcome:
@@ -368,14 +368,14 @@ def _as_error(job: Job[Any], outcome: Failed | Dead | Cancelled | Expired) -> Jo
             error = JobFailed(
                 f"{what} is dead: {reason}",
                 facts=_facts(record) if record else [],
-                fix=None if job.task.options.delivery == "at_most_once" else LETTER,
+                fix=None if job.task.options.delivery == "at_most_once" else SEE_DEAD_LETTER,
             )
             error.reason, error.record = reason, record
     error.job_id = job.id
     return error
 
 
-LETTER = "its dead letter has all errors and can be replayed: app.dead_letters"
+SEE_DEAD_LETTER = "its dead letter has all errors and can be replayed: app.dead_letters"
 
 
 def _facts(record: ErrorRecord) -> list[str]:

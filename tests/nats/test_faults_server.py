@@ -21,7 +21,7 @@ from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Delivery, Outgoing, Refused, Source, Stored
 from taskcore.backends.nats import NatsBackend
 from taskcore.faults import NatsServer
-from taskcore.lifecycle import ACK, Bury, Retry
+from taskcore.lifecycle import ACK, Bury, Reschedule
 
 run = partial(subprocess.run, check=False)  # returns at once: small tools
 
@@ -87,7 +87,7 @@ async def test_a_killed_server_loses_nothing(server: NatsServer) -> None:
         async with backend.consume(["q"], lease=8.0) as source:
             await put(backend, jobs(3))
             kept, retried, buried = await take(source, 3)
-            await source.settle([(retried, Retry(2.0, b"again")), (buried, Bury("why", b"story"))])
+            await source.settle([(retried, Reschedule(2.0, b"again")), (buried, Bury("why", b"story"))])
             await put(backend, [*jobs(3), *jobs(2, delay=2.0)])
             server.kill()
             await server.restart()

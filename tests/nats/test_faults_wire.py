@@ -15,7 +15,7 @@ from taskcore.backend import Duplicate, Outgoing, Refused, Stored, Uncertain
 from taskcore.envelope import new_id
 from taskcore.faults import ChaosProxy, NatsServer
 from taskcore.faults.sockets import HOST, ask
-from taskcore.lifecycle import ACK, Bury, Retry
+from taskcore.lifecycle import ACK, Bury, Reschedule
 from taskcore.store import ANY
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -76,7 +76,7 @@ async def test_a_cut_while_a_verdict_travels(nats: NatsServer, proxy: ChaosProxy
     """F35: the line is cut around the answers to a retry and a burial; told again, each is carried out once."""
     async with open_backend(nats.url) as sender, open_backend(f"nats://{HOST}:{proxy.port}") as backend:
         async with backend.consume([queue], lease=30.0) as source:
-            for verdict in (Retry(0.0, b"again"), Retry(0.3, b"later"), Bury("why", b"story")):
+            for verdict in (Reschedule(0.0, b"again"), Reschedule(0.3, b"later"), Bury("why", b"story")):
                 await sender.publish([Outgoing(queue, new_id(), b"job")])
                 [held] = await source.receive(1)
                 proxy.cut_before(1)
@@ -87,7 +87,7 @@ async def test_a_cut_while_a_verdict_travels(nats: NatsServer, proxy: ChaosProxy
                         except BrokerUnavailable:
                             continue
                         break
-                if isinstance(verdict, Retry):
+                if isinstance(verdict, Reschedule):
                     with anyio.fail_after(15):
                         [again] = await source.receive(1)
                         assert again.trail == verdict.trail
@@ -166,10 +166,10 @@ async def test_sizes_at_the_limit(nats: NatsServer, queue: str) -> None:
         assert backend._link._wire is wire
         async with backend.consume([queue], lease=30.0) as source:
             found = await source.receive(1)
-            await source.settle([(found[0], Retry(0.0, bytes(60_000)))])
+            await source.settle([(found[0], Reschedule(0.0, bytes(60_000)))])
             story = bytes(limit)  # a trail that the server cannot take: the job stays, its story does not grow
             found = [*await source.receive(2)]
-            assert not await source.settle([(one, Retry(0.0, story)) for one in found])
+            assert not await source.settle([(one, Reschedule(0.0, story)) for one in found])
 
 
 #: Headers as strangers may write them; None: none at all.
@@ -201,7 +201,7 @@ async def test_foreign_headers_and_subjects(nats: NatsServer, queue: str) -> Non
             while len(found) < 1 + len(FOREIGN):
                 found += await source.receive(10)
         assert sorted(one.envelope for one in found) == [b"ours", *[b"{}"] * len(FOREIGN)]
-        verdicts: list[Any] = [ACK, Bury("foreign", b""), Retry(0.0, b"x"), Retry(0.05, b"y"), ACK, ACK, ACK]
+        verdicts: list[Any] = [ACK, Bury("foreign", b""), Reschedule(0.0, b"x"), Reschedule(0.05, b"y"), ACK, ACK, ACK]
         assert not await source.settle(list(zip(found, verdicts, strict=True)))
         with anyio.fail_after(10):
             again: list[Any] = []

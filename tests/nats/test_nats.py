@@ -18,7 +18,7 @@ from taskcore.conformance import certify
 from taskcore.envelope import new_id
 from taskcore.errors import FeatureRefused
 from taskcore.faults import NatsServer
-from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
+from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule, Verdict
 from taskcore.store import ANY
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
 
@@ -85,7 +85,7 @@ async def test_what_nobody_comes_for_is_given_back(nats: NatsServer, queue: str)
 @pytest.mark.parametrize("version", ["", "2.10"], ids=["newest", "2.10"])
 @pytest.mark.parametrize(
     ("verdict", "point"),
-    [(Retry(0.2, b"new"), "nats.retry.copied"), (Bury("why", b"new"), "nats.bury.written")],
+    [(Reschedule(0.2, b"new"), "nats.retry.copied"), (Bury("why", b"new"), "nats.bury.written")],
     ids=["retry", "bury"],
 )
 async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, point: str, version: str) -> None:
@@ -104,7 +104,7 @@ async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, point: st
                         found = await heir.receive(5)
                         seen += [one.trail for one in found]
                         await heir.settle([(one, ACK) for one in found])
-            assert seen == ([b"new"] if isinstance(verdict, Retry) else [])
+            assert seen == ([b"new"] if isinstance(verdict, Reschedule) else [])
             stats = await other.admin.stats("q")
             assert (stats.ready, stats.leased, stats.scheduled, stats.dead) == (0, 0, 0, isinstance(verdict, Bury))
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from taskcore.conformance.crash_sweep.cases import Case, run
 from taskcore.conformance.crash_sweep.child import dying
 from taskcore.conformance.crash_sweep.environment import Ledger
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.crash_sweep.sweep import Case, run
+from taskcore.conformance.harness import Harness
 from taskcore.faults import NatsServer
 
 LEASE, MARGIN = 0.3, 0.3
@@ -42,7 +42,7 @@ FOR_REAL = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_crash(case: Case, nats: NatsServer) -> None:
     """Whoever dies at this point, the job ends once, completely, and leaves nothing behind."""
-    run(case, lambda: Stage.at(nats.url, lease=LEASE, margin=MARGIN), real_time=True)
+    run(case, lambda: Harness.at(nats.url, lease=LEASE, margin=MARGIN), real_time=True)
 
 
 @pytest.mark.parametrize("case", FOR_REAL, ids=str)
@@ -51,7 +51,7 @@ def test_death(case: Case, nats: NatsServer, tmp_path: Path) -> None:
     path = tmp_path / "starts"
     run(
         case,
-        lambda: Stage.at(nats.url, lease=1.2, margin=MARGIN),
+        lambda: Harness.at(nats.url, lease=1.2, margin=MARGIN),
         real_time=True,
         dying=dying(nats.url, path),
         ledger=Ledger(path),

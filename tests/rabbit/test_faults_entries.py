@@ -20,7 +20,7 @@ from taskcore.backend import Backend, Letter, Outgoing, Refused, Source, Stored
 from taskcore.backends.rabbitmq import layout as names
 from taskcore.backends.rabbitmq.publisher import LARGEST, LARGEST_JOB
 from taskcore.faults import ChaosProxy, RabbitServer
-from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
+from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule, Verdict
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -84,7 +84,12 @@ async def test_foreign_entries(node: RabbitServer, tmp_path: Any):
 
 @pytest.mark.parametrize(
     ("kind", "verdict"),
-    [("quorum", RELEASE), ("quorum", Retry(0.1, b"t")), ("quorum", Bury("no", b"t")), ("classic", Bury("no", b"t"))],
+    [
+        ("quorum", RELEASE),
+        ("quorum", Reschedule(0.1, b"t")),
+        ("quorum", Bury("no", b"t")),
+        ("classic", Bury("no", b"t")),
+    ],
 )
 async def test_every_verdict_on_what_is_too_large(node: RabbitServer, kind: str, verdict: Verdict):
     """F46, F49: a message that is too large to be copied is not lost, and no neighbour's verdict waits for it."""
@@ -102,7 +107,7 @@ async def test_every_verdict_on_what_is_too_large(node: RabbitServer, kind: str,
                 [again] = await source.receive(2)
             assert again.envelope == huge
             assert await source.settle([(again, ACK)]) == []
-        stays = isinstance(verdict, Retry | Bury)
+        stays = isinstance(verdict, Reschedule | Bury)
         letters = await letters_of(backend, queue, int(stays))
         assert [letter.envelope for letter in letters] == [huge] * stays
         assert not stays or "too large" in letters[0].reason
@@ -118,7 +123,7 @@ async def test_the_largest_job_can_be_retried_and_buried(node: RabbitServer):
         assert stored == Stored()
         assert isinstance(refused, Refused)
         [first] = await source.receive(1)
-        assert await source.settle([(first, Retry(0.0, story))]) == []
+        assert await source.settle([(first, Reschedule(0.0, story))]) == []
         [second] = await source.receive(1)
         assert (second.envelope, second.trail) == (body, story)
         assert await source.settle([(second, Bury("why", story))]) == []
@@ -231,7 +236,7 @@ async def test_a_clock_that_stood_still(node: RabbitServer):
                     while len(theirs) < 2:
                         theirs += await heir.receive(2)
                 assert await source.extend(mine) == [], "it cannot know yet"
-                verdicts = [(mine[0], Retry(0.0, b"again")), (mine[1], Bury("too late", b""))]
+                verdicts = [(mine[0], Reschedule(0.0, b"again")), (mine[1], Bury("too late", b""))]
                 with pytest.raises(BrokerUnavailable):
                     await source.settle(verdicts)
                 await proxy.heal()

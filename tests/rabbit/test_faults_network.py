@@ -16,7 +16,7 @@ from taskcore.backend import Outgoing, Refused, Stored, Uncertain
 from taskcore.backends.rabbitmq import layout as names
 from taskcore.backends.rabbitmq.publisher import LARGEST_JOB
 from taskcore.faults import ChaosProxy
-from taskcore.lifecycle import ACK, Bury, Retry
+from taskcore.lifecycle import ACK, Bury, Reschedule
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -141,7 +141,9 @@ async def test_a_cut_while_jobs_run(node, proxy, tmp_path):
     assert set(ends) == {"returned"}
 
 
-@pytest.mark.parametrize("verdict", [Retry(0.0, b"again"), Retry(0.3, b"later"), Bury("why", b"story")], ids=str)
+@pytest.mark.parametrize(
+    "verdict", [Reschedule(0.0, b"again"), Reschedule(0.3, b"later"), Bury("why", b"story")], ids=str
+)
 async def test_a_cut_while_a_verdict_travels(node, proxy, queue, verdict):
     """F35: cut around the confirm of a copy: told again, it is carried out; a copy too many is the same."""
     async with open_backend(f"{node.url}?settle=0.1") as sender, open_backend(through(proxy)) as backend:

@@ -15,7 +15,7 @@ from taskcore.backend import Outgoing, Stored, Uncertain
 from taskcore.backends.rabbitmq import RabbitBackend
 from taskcore.errors import BrokerUnavailable
 from taskcore.faults import ChaosProxy
-from taskcore.lifecycle import ACK, Bury, Retry
+from taskcore.lifecycle import ACK, Bury, Reschedule
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 MISTREATS = True  # the node
@@ -150,7 +150,7 @@ async def test_an_alarm_blocks_senders_only(running):
                 await backend.publish(jobs("alarm", 1))
             assert not await source.settle([(held[0], ACK)])
             with pytest.raises(BrokerUnavailable):
-                await source.settle([(held[1], Retry(0.0, b"again")), (held[2], ACK)])
+                await source.settle([(held[1], Reschedule(0.0, b"again")), (held[2], ACK)])
             await running.control("set_vm_memory_high_watermark", "0.4")
             await until_stored(backend, jobs("alarm", 1)[0])
             assert not await source.extend([held[1]]), "a job whose copy could not be stored is still held"

@@ -17,7 +17,7 @@ from taskcore.connections.amqp import frames as amqp
 from taskcore.connections.amqp.connection import Link, parse
 from taskcore.errors import BrokerUnavailable
 from taskcore.faults import ChaosProxy
-from taskcore.lifecycle import ACK, RELEASE, Bury, Retry
+from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -76,7 +76,9 @@ async def test_a_full_queue_refuses(url):
         assert "full" in answers[0].why
         async with backend.consume(["full"], lease=60) as source:
             [delivery] = await source.receive(1)
-            assert not await source.settle([(delivery, Retry(0.0, b"again"))]), "a retry finds its place all the same"
+            assert not await source.settle([(delivery, Reschedule(0.0, b"again"))]), (
+                "a retry finds its place all the same"
+            )
         await backend.admin.delete("full")
 
 

@@ -9,8 +9,8 @@ import pytest
 from records import store_url
 from redis_sweep import play
 
-from taskcore.conformance.crash_sweep.cases import Case, cases, run
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.crash_sweep.sweep import Case, cases, run
+from taskcore.conformance.harness import Harness
 
 #: Each verdict that leaves a copy: dead behind the copy.
 COPIES = [
@@ -33,7 +33,7 @@ CORE = [
 QUICK_STATES = {"fresh", "keyed", "delayed", "retried", "unknown", "claimed", "published", "buried", "poisonous"}
 POINTS = {
     (case.operation, case.point): case
-    for case in cases(lambda: Stage.in_memory(lease=32.0))
+    for case in cases(lambda: Harness.in_memory(lease=32.0))
     if case.point and case.point != "cancel.removed" and case.state in QUICK_STATES  # nothing can be removed here
 }
 REAL = list(POINTS.values())[::3]

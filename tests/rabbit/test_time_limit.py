@@ -61,7 +61,7 @@ async def test_what_the_server_says_about_itself(strict):
     """Version, kind of queues, time limit, alarms, heartbeat; and a sentence on what is durable."""
     async with RabbitBackend(f"{strict.url}?settle=0.1&heartbeat=7") as backend:
         diagnosis = await backend.diagnose()
-    facts = {fact.name: fact for fact in diagnosis.facts}
+    facts = {fact.name: fact for fact in diagnosis.checks}
     assert diagnosis.server == f"RabbitMQ {strict.version}"
     assert "quorum" in diagnosis.durability
     assert diagnosis.unsafe == ()

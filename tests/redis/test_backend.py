@@ -16,7 +16,7 @@ from taskcore.backends.redis import RedisBackend
 from taskcore.connections.redis import link
 from taskcore.faults import RedisServer
 from taskcore.faults.resp import command
-from taskcore.lifecycle import ACK, Bury, Retry
+from taskcore.lifecycle import ACK, Bury, Reschedule
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -50,10 +50,10 @@ async def cycle(backend: Backend, source: Source, round_: int) -> None:
         for one in batch:
             first = not one.trail and one.redeliveries == 0
             number = int(one.receipt.id.decode().partition(".")[2])
-            verdict = {0: Retry(0.0, b"t"), 1: Retry(0.01, b"t"), 2: Bury("no", b"t")}.get(number % 5, ACK)
+            verdict = {0: Reschedule(0.0, b"t"), 1: Reschedule(0.01, b"t"), 2: Bury("no", b"t")}.get(number % 5, ACK)
             verdicts.append((one, verdict if first else ACK))
         assert await source.settle(verdicts) == []
-        ended += sum(not isinstance(verdict, Retry) for _, verdict in verdicts)
+        ended += sum(not isinstance(verdict, Reschedule) for _, verdict in verdicts)
     for letter in await backend.admin.letters("q", limit=1000):
         await backend.admin.drop(letter.id)
 

@@ -128,7 +128,7 @@ async def test_a_guest_touches_nothing_and_leaves_nothing():
             scenarios = {name: run for name, run in SCENARIOS.items() if name not in ("backlog", "latency")}
             await measure({"it": lambda: named_ground(server.url, TINY, None)}, scenarios, Silent(), records.append)
             assert (await theirs.stats("theirs")).ready == 10
-            assert list(await theirs.parts.backend.admin.queues()) == ["theirs"]
+            assert list(await theirs.components.backend.admin.queues()) == ["theirs"]
             ends_in = {key: await redis.ttl(key) for key in await redis.keys("*") if key not in before}
             assert not {key: seconds for key, seconds in ends_in.items() if not 0 <= seconds <= 300}
         skipped = {record.scenario for record in records if isinstance(record, Skipped)}
@@ -143,7 +143,7 @@ async def test_an_interrupted_guest_leaves_no_queue():
             async with named_ground(server.url, TINY, None) as ground:
                 async with ground.app(queue := ground.new_queue()) as ours:
                     await ours.tasks["bench.noop"].enqueue("000000000")
-                assert list(await app.parts.backend.admin.queues()) == [queue]
+                assert list(await app.components.backend.admin.queues()) == [queue]
                 scope.cancel()
                 await anyio.sleep(1)
-        assert list(await app.parts.backend.admin.queues()) == []
+        assert list(await app.components.backend.admin.queues()) == []

@@ -15,7 +15,7 @@ from taskcore.faults import RedisCluster, RedisReplicated, RedisServer, ValkeySe
 from taskcore.faults.resp import command
 from taskcore.store import ANY
 from taskcore.stores.redis import RedisStore
-from taskcore.toolkit.diagnostics import Diagnosable, Diagnosis, Fact
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, HasDiagnostics
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -52,20 +52,20 @@ async def told(
     return await examine(execute, now=time.time if clock is None else lambda: 1000.0)
 
 
-def fact(diagnosis: Diagnosis, name: str) -> Fact:
+def fact(diagnosis: Diagnosis, name: str) -> DiagnosticCheck:
     """The one fact of this name."""
-    [found] = [one for one in diagnosis.facts if one.name == name]
+    [found] = [one for one in diagnosis.checks if one.name == name]
     return found
 
 
 async def test_a_good_server():
     """A server that loses nothing has only good facts."""
     diagnosis = await told()
-    assert {one.level for one in diagnosis.facts} == {"ok"}
+    assert {one.level for one in diagnosis.checks} == {"ok"}
     assert diagnosis.unsafe == ()
     assert diagnosis.server == "Redis 7.2.4"
     assert diagnosis.durability == "survives a killed Redis and a power cut"
-    assert [one.name for one in diagnosis.facts] == [
+    assert [one.name for one in diagnosis.checks] == [
         "version", "persistence", "eviction", "memory", "clock", "latency",
     ]  # fmt: skip
 
@@ -144,7 +144,7 @@ async def test_what_is_forbidden():
         fact(diagnosis, "unknown").text.replace(",", " ").replace(":", " ").split()
     )
     assert diagnosis.durability.startswith("unknown")
-    assert not any(one.name == "clock" for one in diagnosis.facts)
+    assert not any(one.name == "clock" for one in diagnosis.checks)
 
 
 async def test_unreachable():
@@ -173,7 +173,7 @@ async def test_real_servers(kind: type[RedisServer]):
         diagnosis = await of(server.url)
         assert diagnosis.server == f"{'Valkey' if kind is ValkeyServer else 'Redis'} {server.version}"
         assert diagnosis.durability == "survives a killed Redis and a power cut"
-        assert [(one.name, one.level) for one in diagnosis.facts if one.level != "ok"] == []
+        assert [(one.name, one.level) for one in diagnosis.checks if one.level != "ok"] == []
         assert fact(diagnosis, "memory").text.endswith("of 100MiB used")
 
 
@@ -220,7 +220,7 @@ async def test_a_real_cluster():
     async with RedisCluster(kind=require(RedisServer), config={"maxmemory": "100mb"}) as cluster:
         await command(cluster.servers[1].port, "CONFIG", "SET", "appendfsync", "no")
         async with RedisStore(cluster.url) as store:
-            assert isinstance(store, Diagnosable)
+            assert isinstance(store, HasDiagnostics)
             await store.put("k", b"1", expect=ANY, keep=60.0)
             diagnosis = await store.diagnose()
         assert diagnosis.server.endswith(", 3 nodes")

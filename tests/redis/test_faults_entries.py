@@ -16,7 +16,7 @@ from taskcore.backend import Outgoing, Source
 from taskcore.backends.redis.layout import Keys
 from taskcore.faults import RedisServer
 from taskcore.faults.resp import command
-from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
+from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule, Verdict
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -71,14 +71,16 @@ async def test_foreign_entries(shared: RedisServer):
             assert (raw[3] if ours else b" ".join(raw)) in bodies, name
 
 
-@pytest.mark.parametrize("verdict", [ACK, RELEASE, Retry(0.05, b"t"), Retry(0.0, b"t"), Bury("no", b"t")], ids=repr)
+@pytest.mark.parametrize(
+    "verdict", [ACK, RELEASE, Reschedule(0.05, b"t"), Reschedule(0.0, b"t"), Bury("no", b"t")], ids=repr
+)
 async def test_every_verdict_on_a_foreign_entry(own: RedisServer, verdict: Verdict):
     """F53: a foreign entry can be settled in every way, and leaves nothing behind when it is over."""
     async with held(own.url, "q") as (backend, source):
         await command(own.port, "XADD", key("q", "s"), "*", "not", "ours")
         [delivery] = await source.receive(10)
         assert await source.settle([(delivery, verdict)]) == []
-        if isinstance(verdict, Retry) or verdict is RELEASE:
+        if isinstance(verdict, Reschedule) or verdict is RELEASE:
             with anyio.fail_after(3):
                 [delivery] = await source.receive(10)
             assert b"ours" in delivery.envelope
@@ -113,7 +115,7 @@ async def test_leased_entries_vanish(shared: RedisServer, how: str, caplog: pyte
         await backend.publish([Outgoing(queue, f"{number}", b"x") for number in range(4)])
         mine = await source.receive(4)
         await vanish(shared.port, how, queue)
-        lost = await source.settle([(mine[0], Retry(0.0, b"")), (mine[1], Bury("no", b"")), (mine[2], RELEASE)])
+        lost = await source.settle([(mine[0], Reschedule(0.0, b"")), (mine[1], Bury("no", b"")), (mine[2], RELEASE)])
         assert lost == mine[:2]
         assert any("have disappeared" in alarm for alarm in alarms(caplog))
         caplog.clear()
@@ -183,7 +185,7 @@ async def test_a_key_of_another_type(own: RedisServer, part: str):
         kept = await command(own.port, "DUMP", key("q", part))
         await command(own.port, "SET", key("q", part), "x")
         jobs = [Outgoing("q", "new", b"x"), Outgoing("q", "later", b"x", b"", 60.0)]
-        verdicts: list[Verdict] = [Retry(0.0, b""), Retry(60.0, b""), Bury("no", b""), ACK]
+        verdicts: list[Verdict] = [Reschedule(0.0, b""), Reschedule(60.0, b""), Bury("no", b""), ACK]
         refused = 0
         for call in (backend.publish(jobs), source.settle(list(zip(mine, verdicts, strict=True)))):
             text = await refusal(call)

@@ -286,7 +286,7 @@ async def test_only_the_way_of_enqueueing_is_cut(shared: RedisServer):
     assert len(report.stories) == 30
 
 
-async def test_a_late_retry_of_a_stored_job(shared: RedisServer):
+async def test_a_late_reschedule_of_a_stored_job(shared: RedisServer):
     """F33: a publish that is repeated by its caller, because its own repetition failed too, is stored once."""
     async with proxied(shared) as proxy, open_backend(through(proxy)) as backend:
         job = Outgoing("late", "only", b"x")

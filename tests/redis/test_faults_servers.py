@@ -20,7 +20,7 @@ from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing
 from taskcore.faults import RedisServer
 from taskcore.faults.resp import command
-from taskcore.lifecycle import ACK, Bury, Retry
+from taskcore.lifecycle import ACK, Bury, Reschedule
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 on_versions = pytest.mark.parametrize("own", **versions(RedisServer), indirect=True)
@@ -108,10 +108,10 @@ async def test_frozen(own: RedisServer):
 
 async def test_away_for_long(own: RedisServer, monkeypatch: pytest.MonkeyPatch):
     """F22: after an outage of many attempts the worker lives and goes on by itself."""
-    from taskcore.worker import outage  # noqa: PLC0415 - its pauses are shortened
+    from taskcore.worker import outages  # noqa: PLC0415 - its pauses are shortened
 
-    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(outage, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(outages, "LONGEST_PAUSE", 0.05)
     play = Play(own.url)
     async with play.running("worker", own.url + QUICK, lease=1.0) as app:
         await send(app, [1])
@@ -208,7 +208,7 @@ async def test_memory_is_full(own: RedisServer):
         assert "memory is full" in answer.why
         await anyio.sleep(0.7)  # leases of the first source are over, and something is due
         assert await source.extend(held) == []
-        verdicts = [ACK, Retry(60.0, b"trail"), Retry(0.0, b"trail"), Bury("because", b"trail")]
+        verdicts = [ACK, Reschedule(60.0, b"trail"), Reschedule(0.0, b"trail"), Bury("because", b"trail")]
         assert await source.settle(list(zip(held[:4], verdicts, strict=True))) == []
         assert await source.settle([(one, ACK) for one in held[4:]]) == []
         rest: list[Any] = []

@@ -14,7 +14,7 @@ from real import require
 from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.conformance import Check, play
 from taskcore.conformance.checks import STORE_CHECKS
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.faults import RedisCluster, RedisSentinel, RedisServer, ValkeyServer
 from taskcore.faults.redis_cluster import slot_of
 from taskcore.faults.resp import command
@@ -62,7 +62,7 @@ async def store(url: str):
 async def test_conformance(check: Check, url: str):
     """The store keeps every promise of the suite, and leaves nothing."""
     left: list[str] = []
-    finding = await play(check, lambda: Stage.at("memory://", store=url), left=left)
+    finding = await play(check, lambda: Harness.at("memory://", store=url), left=left)
     assert (finding.standing, finding.why, left) == ("kept", "", [])
 
 

@@ -24,12 +24,12 @@ from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Delivery, Outgoing, QueueStats, Source, Stored, Uncertain
 from taskcore.backends.redis import layout as keys
-from taskcore.conformance.crash_sweep.cases import cases
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.crash_sweep.sweep import cases
+from taskcore.conformance.harness import Harness
 from taskcore.connections.redis import Script
 from taskcore.faults import ChaosProxy, RedisServer
 from taskcore.faults.resp import command
-from taskcore.lifecycle import ACK, RELEASE, Bury, Retry, Verdict
+from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule, Verdict
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,7 @@ GROUPS = 2
 
 #: Each point of each operation once, in a state that is quickly reached: the points are the same in all of them.
 QUICK_STATES = {"fresh", "keyed", "delayed", "retried", "unknown", "claimed", "published", "buried", "poisonous"}
-DEADLY = [case for case in cases(lambda: Stage.in_memory(lease=32.0)) if case.point]
+DEADLY = [case for case in cases(lambda: Harness.in_memory(lease=32.0)) if case.point]
 SAMPLE = list({(one.operation, one.point): one for one in DEADLY if one.state in QUICK_STATES}.values())
 
 
@@ -62,7 +62,7 @@ def test_the_sample_has_every_point():
 
 # ── a server that dies in the middle ─────────────────────────────────────────────────────────────
 
-VERDICTS: Sequence[Verdict] = [ACK, Retry(60.0, b"{}"), Retry(0.0, b"{}"), RELEASE, Bury("because", b"{}")]
+VERDICTS: Sequence[Verdict] = [ACK, Reschedule(60.0, b"{}"), Reschedule(0.0, b"{}"), RELEASE, Bury("because", b"{}")]
 BATCH = [Outgoing("q", f"{number}", b"bytes") for number in range(5)]
 
 

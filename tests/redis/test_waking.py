@@ -13,7 +13,7 @@ from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Outgoing, Source
 from taskcore.faults import RedisServer
 from taskcore.faults.resp import command
-from taskcore.lifecycle import ACK, RELEASE, Retry
+from taskcore.lifecycle import ACK, RELEASE, Reschedule
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -113,7 +113,9 @@ async def test_never_more_than_one_token(own: RedisServer):
             assert await command(own.port, "LLEN", key("q", "w")) == 1
         async with backend.consume(["q"], lease=30.0) as source:
             batch = await source.receive(100)
-            await source.settle([(one, RELEASE if index % 2 else Retry(0.0, b"")) for index, one in enumerate(batch)])
+            await source.settle(
+                [(one, RELEASE if index % 2 else Reschedule(0.0, b"")) for index, one in enumerate(batch)]
+            )
             assert await command(own.port, "LLEN", key("q", "w")) == 1
             while True:
                 with anyio.move_on_after(0.5) as waiting:

@@ -21,7 +21,7 @@ from file_broker import FileBroker
 from taskcore import App, current
 from taskcore.faults.crash import install_from_environment
 from taskcore.stores.sql import complete_in, complete_in_async
-from taskcore.toolkit.failpoints import point
+from taskcore.toolkit.failpoints import failpoint
 
 url, folder, orders = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 CARELESS = "CARELESS" in os.environ  # pays without telling the key: for the proof that the test would notice
@@ -37,15 +37,15 @@ if url.startswith("sqlite"):
         try:
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                point("pay.begun")
+                failpoint("pay.begun")
                 connection.execute("INSERT INTO payments VALUES (?, ?)", (order, receipt))
-                point("pay.paid")
+                failpoint("pay.paid")
                 if not CARELESS:
                     complete_in(connection, current().completion(receipt))
-                point("pay.completed")
+                failpoint("pay.completed")
         finally:
             connection.close()
-        point("pay.committed")
+        failpoint("pay.committed")
         return receipt
 
 else:
@@ -56,13 +56,13 @@ else:
         """Pay with PostgreSQL, in the loop."""
         receipt = secrets.token_hex(8)
         async with await psycopg.AsyncConnection.connect(url) as connection:
-            point("pay.begun")
+            failpoint("pay.begun")
             await connection.execute("INSERT INTO payments VALUES (%s, %s)", (order, receipt))
-            point("pay.paid")
+            failpoint("pay.paid")
             if not CARELESS:
                 await complete_in_async(connection, current().completion(receipt))
-            point("pay.completed")
-        point("pay.committed")
+            failpoint("pay.completed")
+        failpoint("pay.committed")
         return receipt
 
 

@@ -13,7 +13,7 @@ import pytest
 from taskcore import App, InvalidSetting, Reject, Retry, Succeeded, current
 from taskcore.errors import LeaseLost
 from taskcore.faults import ChaosProxy
-from taskcore.records.keys import Completion, decode_claim, key_of
+from taskcore.records.keys import Completion, decode_key_record, key_name
 from taskcore.stores.sql import complete_in, complete_in_async
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -70,8 +70,8 @@ def make_app(url: str, **settings: Any) -> App:
 
 async def claim_of(app: App, task: str, key: str) -> Any:
     """What the record of a key says."""
-    record = await app.parts.store.get(key_of(task, key))
-    return decode_claim(record.value)
+    record = await app.components.store.get(key_name(task, key))
+    return decode_key_record(record.value)
 
 
 async def test_the_record_is_what_settling_writes(url: str, effects: Any):
@@ -192,12 +192,12 @@ async def test_a_lost_key_rolls_back(url: str, effects: Any):
         job = await charge.enqueue(1)
         await entered.wait()
         # Somebody else takes the key, as a worker would to which the job was handed out again.
-        store, name = app.parts.store, key_of(charge.name, "1")
+        store, name = app.components.store, key_name(charge.name, "1")
         record = await store.get(name)
-        claim = decode_claim(record.value)
-        from taskcore.records.keys import Idempotency  # noqa: PLC0415 - for this test only
+        claim = decode_key_record(record.value)
+        from taskcore.records.keys import IdempotencyKeys  # noqa: PLC0415 - for this test only
 
-        taken = await Idempotency(store).take(name, claim, hold=60.0, now=app.parts.clock(), keep=60.0)
+        taken = await IdempotencyKeys(store).acquire(name, claim, hold=60.0, now=app.components.clock(), keep=60.0)
         assert taken.claim.fence == 2
         go_on.set()
         assert await job.result(timeout=10) > 2
@@ -251,8 +251,9 @@ async def test_asynchronous_connections(postgres: Any):
 
     async with app.running():
         assert await (await charge.enqueue("x")).result(timeout=10) == "paid"
-        await app.parts.store.delete(
-            key_of("async_charge", "x"), expect=(await app.parts.store.get(key_of("async_charge", "x"))).version
+        await app.components.store.delete(
+            key_name("async_charge", "x"),
+            expect=(await app.components.store.get(key_name("async_charge", "x"))).version,
         )
     assert run(url, "SELECT * FROM async_payments") == [(1,)]
     run(url, "DROP TABLE async_payments")

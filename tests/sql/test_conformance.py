@@ -12,7 +12,7 @@ import pytest
 from real import NEWER, serving
 
 from taskcore.conformance import STORE_CHECKS, Certificate, Check, all_checks, certify, play
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.faults import PostgresServer
 
 every_check = pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
@@ -58,7 +58,7 @@ def test_on_trio(check: Check, tmp_path: Path) -> None:
     """SQLite's records work on trio as well."""
 
     async def story() -> Any:
-        make = lambda: Stage.at("memory://", store=f"sqlite:///{tmp_path}/r.db", lease=LEASE, margin=MARGIN)  # noqa: E731
+        make = lambda: Harness.at("memory://", store=f"sqlite:///{tmp_path}/r.db", lease=LEASE, margin=MARGIN)  # noqa: E731
         return await play(check, make)
 
     finding = anyio.run(story, backend="trio")

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import settings
 from redis_sweep import play_here
 
-from taskcore.conformance.crash_sweep.cases import cases
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.crash_sweep.sweep import cases
+from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.machine import REAL_TIME, machine
 
 FOLDER = Path(tempfile.mkdtemp(prefix="taskcore-model-"))
 
 
-def make_stage() -> Stage:
+def make_stage() -> Harness:
     """All stories share a file: every key has the mark of its stage."""
-    return Stage.at("memory://", store=f"sqlite:///{FOLDER}/model.db", lease=0.3, margin=0.3)
+    return Harness.at("memory://", store=f"sqlite:///{FOLDER}/model.db", lease=0.3, margin=0.3)
 
 
 TestModel = pytest.mark.timeout(240)(
@@ -32,7 +32,7 @@ TestModel = pytest.mark.timeout(240)(
     ).TestCase
 )
 
-CASES = [case for case in cases(lambda: Stage.in_memory(lease=32.0)) if case.point]
+CASES = [case for case in cases(lambda: Harness.in_memory(lease=32.0)) if case.point]
 
 SAMPLE = [case for case in CASES if "expired" not in case.state][::30]  # a deadline is too near for a busy machine
 AT_ONCE = 4  #: processes with a case each, which mostly waits for leases to end

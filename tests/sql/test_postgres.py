@@ -278,9 +278,9 @@ async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pyte
 
 async def test_nobody_listens_unless_somebody_watches(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
     """The listening connection comes with the first watch and goes some time after the last."""
-    from taskcore.stores.sql import postgres_news  # noqa: PLC0415 - for this test only
+    from taskcore.stores.sql import postgres_notifications  # noqa: PLC0415 - for this test only
 
-    monkeypatch.setattr(postgres_news, "QUIET", 0.1)
+    monkeypatch.setattr(postgres_notifications, "QUIET", 0.1)
     listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' "
     every = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     async with database(postgres) as (url, own), PostgresStore(url) as store:
@@ -303,8 +303,8 @@ async def test_a_diagnosis(postgres: PostgresServer):
     async with PostgresStore(postgres.url) as store:
         diagnosis = await store.diagnose()
     assert diagnosis.server.startswith("PostgreSQL ")
-    assert {fact.level for fact in diagnosis.facts if fact.name != "round trip"} == {"ok"}  # a busy machine is slow
-    assert {fact.name for fact in diagnosis.facts} == {
+    assert {fact.level for fact in diagnosis.checks if fact.name != "round trip"} == {"ok"}  # a busy machine is slow
+    assert {fact.name for fact in diagnosis.checks} == {
         "version", "synchronous_commit", "disk", "role", "clock", "round trip",
     }  # fmt: skip
 

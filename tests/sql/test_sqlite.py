@@ -18,8 +18,7 @@ import pytest
 from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.adapters import open_store
 from taskcore.store import ABSENT, ANY, Conflict, Write
-from taskcore.stores.sql import SqliteStore, sqlite
-from taskcore.stores.sql import sqlite_diagnose as sqlite_diagnosis
+from taskcore.stores.sql import SqliteStore, sqlite, sqlite_diagnose
 
 pytestmark = pytest.mark.anyio
 
@@ -395,7 +394,7 @@ async def test_a_diagnosis(url: str, tmp_path: Path):
     async with SqliteStore(url) as store:
         diagnosis = await store.diagnose()
     assert diagnosis.server == f"SQLite {sqlite3.sqlite_version}"
-    assert {fact.level for fact in diagnosis.facts} == {"ok"}
+    assert {fact.level for fact in diagnosis.checks} == {"ok"}
     assert diagnosis.unsafe == ()
 
 
@@ -403,11 +402,11 @@ async def test_a_diagnosis_of_a_file_that_loses_commits(url: str, tmp_path: Path
     """Less syncing, a network file system and a file without rights are said, with the clauses that suffer."""
     mounts = tmp_path / "mounts"
     mounts.write_text(f"disk / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
-    monkeypatch.setattr(sqlite_diagnosis, "MOUNTS", mounts)
-    monkeypatch.setattr(sqlite_diagnosis, "is_writable", lambda _: False)
+    monkeypatch.setattr(sqlite_diagnose, "MOUNTS", mounts)
+    monkeypatch.setattr(sqlite_diagnose, "is_writable", lambda _: False)
     async with SqliteStore(f"{url}?synchronous=normal") as store:
         diagnosis = await store.diagnose()
-    facts = {fact.name: fact for fact in diagnosis.facts}
+    facts = {fact.name: fact for fact in diagnosis.checks}
     assert facts["synchronous"].clauses == ("C1", "C10")
     assert (facts["place"].level, facts["permission"].level) == ("fail", "fail")
     assert "nfs4" in facts["place"].text

@@ -16,25 +16,25 @@ import anyio
 import msgspec
 
 from taskcore.backend import Delivery, Duplicate, Stored
-from taskcore.backends.memory import MemoryBackend, MemorySource
-from taskcore.backends.memory.ledger import Hold, Ledger
-from taskcore.conformance.harness import Stage
-from taskcore.lifecycle import ACK, Ack, Bury, Release, Retry
+from taskcore.backends.memory.backend import MemoryBackend, MemorySource
+from taskcore.backends.memory.ledger import Ledger, Receipt
+from taskcore.conformance.harness import Harness
+from taskcore.lifecycle import ACK, Ack, Bury, Release, Reschedule
 
 __all__ = ["MUTANTS", "Mutant", "change", "mutant", "numbers", "wrapped"]
 
-Mutant = Callable[[], AbstractContextManager[Callable[[], Stage]]]
+Mutant = Callable[[], AbstractContextManager[Callable[[], Harness]]]
 MUTANTS: dict[str, Mutant] = {}
 change = msgspec.structs.replace
 
 
 @contextmanager
-def stages(*patches: Any) -> Iterator[Callable[[], Stage]]:
+def stages(*patches: Any) -> Iterator[Callable[[], Harness]]:
     """Stages in memory, a second lease, while these patches hold."""
     for one in patches:
         one.start()
     try:
-        yield lambda: Stage.in_memory(lease=1.0, margin=0.0)
+        yield lambda: Harness.in_memory(lease=1.0, margin=0.0)
     finally:
         for one in patches:
             one.stop()
@@ -85,10 +85,10 @@ def delivers(translate: Callable[[Any], Any]) -> Any:
 # ── publishing and settling ──────────────────────────────────────────────────────────────────────
 
 mutant(settles(lambda verdict: ACK if isinstance(verdict, Release) else verdict), name="loses on release")
-mutant(settles(lambda verdict: ACK if isinstance(verdict, Retry) else verdict), name="loses on retry")
+mutant(settles(lambda verdict: ACK if isinstance(verdict, Reschedule) else verdict), name="loses on retry")
 mutant(settles(lambda verdict: ACK if isinstance(verdict, Bury) else verdict), name="loses on bury")
-mutant(settles(lambda v: change(v, trail=b"") if isinstance(v, Retry | Bury) else v), name="forgets trails")
-mutant(settles(lambda v: change(v, after=v.after / 2) if isinstance(v, Retry) else v), name="retries early")
+mutant(settles(lambda v: change(v, trail=b"") if isinstance(v, Reschedule | Bury) else v), name="forgets trails")
+mutant(settles(lambda v: change(v, after=v.after / 2) if isinstance(v, Reschedule) else v), name="retries early")
 mutant(settles(lambda v: change(v, reason="dead") if isinstance(v, Bury) else v), name="forgets reasons")
 mutant(publishes(lambda item: change(item, envelope=item.envelope.strip())), name="strips bytes")
 mutant(publishes(lambda item: change(item, delay=item.delay * 0.5)), name="delivers early")
@@ -110,7 +110,7 @@ mutant(wrapped(Ledger, "settle", _no_ack), name="forgets acks")
 
 def _unfenced(original: Any, ledger: Ledger, delivery: Delivery, verdict: Any, now: float) -> bool:
     job = delivery.receipt.job
-    original(ledger, change(delivery, receipt=Hold(job, job.fence)), verdict, now)
+    original(ledger, change(delivery, receipt=Receipt(job, job.fence)), verdict, now)
     return True
 
 
@@ -119,7 +119,7 @@ mutant(wrapped(Ledger, "settle", _unfenced), name="has no fence")
 
 def _extends_anything(original: Any, ledger: Ledger, delivery: Delivery, expires: float) -> bool:
     job = delivery.receipt.job
-    original(ledger, change(delivery, receipt=Hold(job, job.fence)), expires)
+    original(ledger, change(delivery, receipt=Receipt(job, job.fence)), expires)
     return True
 
 
@@ -165,7 +165,7 @@ mutant(
 
 
 def _blames_release(original: Any, ledger: Ledger, delivery: Delivery, verdict: Any, now: float) -> bool:
-    if isinstance(verdict, Release | Retry) and delivery.receipt.valid:
+    if isinstance(verdict, Release | Reschedule) and delivery.receipt.valid:
         done = original(ledger, delivery, verdict, now)
         delivery.receipt.job.redeliveries += 1
         return done

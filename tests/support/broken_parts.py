@@ -11,15 +11,15 @@ import anyio
 from broken import MUTANTS, change, mutant, numbers, wrapped
 
 from taskcore.backend import QueueStats
-from taskcore.backends.memory import MemoryAdmin, MemoryBackend
+from taskcore.backends.memory.backend import MemoryAdmin, MemoryBackend
 from taskcore.client import Client
-from taskcore.client.queries import Desk
+from taskcore.client.queries import JobQueries
 from taskcore.contract import Contract
 from taskcore.envelope import Trail
 from taskcore.lifecycle import Malformed
 from taskcore.store import ANY, Conflict
 from taskcore.stores.memory import MemoryStore
-from taskcore.toolkit.detached import Apart
+from taskcore.toolkit.detached import Detached
 from taskcore.worker import worker
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
@@ -159,7 +159,7 @@ def _core() -> Mapping[str, Any]:
     async def no_examination(*_: Any) -> None:
         return None
 
-    async def cancels_anything(original: Any, desk: Desk, job: Any) -> bool:
+    async def cancels_anything(original: Any, desk: JobQueries, job: Any) -> bool:
         await original(desk, job)
         return True
 
@@ -179,9 +179,9 @@ def _core() -> Mapping[str, Any]:
 
     return {
         "core: acknowledges first": wrapped(Settler, "commit", ack_first),
-        "core: ignores deadlines": wrapped(Performer, "_open", no_deadline),
-        "core: examines nothing": wrapped(Performer, "_examine", no_examination),
-        "core: says cancelled": wrapped(Desk, "cancel", cancels_anything),
+        "core: ignores deadlines": wrapped(Performer, "_decode", no_deadline),
+        "core: examines nothing": wrapped(Performer, "_inspect", no_examination),
+        "core: says cancelled": wrapped(JobQueries, "cancel", cancels_anything),
         "core: takes every key": patch("taskcore.records.keys._look", lambda *_: None),
         "core: claims no key": wrapped(Client, "_claim", no_claim),
         "core: stops late": wrapped(worker.Worker, "_wind_down", starts_anyway),
@@ -195,9 +195,9 @@ def _core() -> Mapping[str, Any]:
         ),
         "core: lets errors out": patch.object(Performer, "_raised", _dies),
         "core: says nothing": patch("taskcore.observe.Events.emit", lambda *_, **__: None),
-        "core: forgets nothing first": wrapped(Performer, "_forget_first", _does_not_forget),
+        "core: forgets nothing first": wrapped(Performer, "_ack_early", _does_not_forget),
         "core: clears no markers": patch.object(Settler, "_clear_markers", _nothing),
-        "core: lets late endings stand": patch.object(Settler, "_withdraw_endings", _nothing),
+        "core: lets late endings stand": patch.object(Settler, "_retract_outcomes", _nothing),
         "core: commits any key": patch("taskcore.worker.settle._is_ours", lambda *_: True),
     }
 
@@ -219,6 +219,6 @@ for _name, _patch in _core().items():
     mutant(_patch, name=_name)
 mutant(
     wrapped(MemoryBackend, "publish", _takes_its_time),
-    patch.object(Apart, "run", lambda _, work: work()),
+    patch.object(Detached, "run", lambda _, work: work()),
     name="core: carries a batch in its leader's hands",
 )

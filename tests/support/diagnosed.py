@@ -10,24 +10,24 @@ import anyio
 from taskcore.backends.memory import MemoryBackend
 from taskcore.errors import BrokerUnavailable
 from taskcore.stores.memory import MemoryStore
-from taskcore.toolkit.diagnostics import Diagnosis, Fact
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 
 __all__ = ["EVICTS", "SLOW", "DiagnosedBackend", "DiagnosedStore", "DumbBackend", "DumbStore", "UnreachableBackend"]
 
-EVICTS = Fact(
+EVICTS = DiagnosticCheck(
     name="eviction",
     level="warn",
     text="maxmemory-policy is allkeys-lru, so jobs may vanish",
     fix="CONFIG SET maxmemory-policy noeviction",
     clauses=("C1",),
 )
-SLOW = Fact(name="latency", level="warn", text="the disk is slow", fix="get another one")
+SLOW = DiagnosticCheck(name="latency", level="warn", text="the disk is slow", fix="get another one")
 
 
 class DiagnosedBackend(MemoryBackend):
     """A broker with these facts; an error is raised instead, and a number of seconds passes before the answer."""
 
-    def __init__(self, *facts: Fact, error: BrokerUnavailable | None = None, takes: float = 0.0) -> None:
+    def __init__(self, *facts: DiagnosticCheck, error: BrokerUnavailable | None = None, takes: float = 0.0) -> None:
         super().__init__()
         self.asked = 0
         self.open = False
@@ -48,19 +48,19 @@ class DiagnosedBackend(MemoryBackend):
         await anyio.sleep(self._takes)
         if self._error is not None:
             raise self._error
-        return Diagnosis(server="Fake 1.2", durability="survives a restart", facts=self._facts)
+        return Diagnosis(server="Fake 1.2", durability="survives a restart", checks=self._facts)
 
 
 class DiagnosedStore(MemoryStore):
     """A store with these facts."""
 
-    def __init__(self, *facts: Fact) -> None:
+    def __init__(self, *facts: DiagnosticCheck) -> None:
         super().__init__()
         self._facts = facts
 
     async def diagnose(self) -> Diagnosis:
         """What the test wants."""
-        return Diagnosis(server="Fake 1.2", durability="survives a restart", facts=self._facts)
+        return Diagnosis(server="Fake 1.2", durability="survives a restart", checks=self._facts)
 
 
 class DumbBackend(MemoryBackend):

@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 from taskcore.conformance.checking import PromisesBroken
-from taskcore.conformance.crash_sweep import cases as plan
+from taskcore.conformance.crash_sweep import sweep
 from taskcore.conformance.model import working
 from taskcore.conformance.model.job import Broken, Tale
 from taskcore.conformance.model.rules import Play
@@ -48,10 +48,10 @@ def sweep_without_oracle(make_stage: Any) -> None:
     async def nothing(*_: Any, **__: Any) -> None:
         """No opinion."""
 
-    with patch.object(plan, "check", nothing):
-        for case in plan.cases(make_stage):
+    with patch.object(sweep, "check", nothing):
+        for case in sweep.cases(make_stage):
             try:
-                plan.run(case, make_stage)
+                sweep.run(case, make_stage)
             except PromisesBroken:
                 raise
             except (AssertionError, Broken):

@@ -15,16 +15,15 @@ from planting import MUTANTS, Mutant, instead, mutant
 
 from taskcore import deadletter, lifecycle
 from taskcore.backend import Uncertain
-from taskcore.client import Client
-from taskcore.client import queries as asking
+from taskcore.client import Client, queries
 from taskcore.envelope import Trail, decode_envelope, encode_envelope
-from taskcore.lifecycle import Expired
+from taskcore.lifecycle import DeadlinePassed
 from taskcore.policy import Retry as RetryPolicy
-from taskcore.records import keys as idempotency
-from taskcore.results import Results
+from taskcore.records import keys
+from taskcore.results import Outcomes
 from taskcore.store import ANY, Write
-from taskcore.toolkit.failpoints import point
-from taskcore.worker import perform as performing
+from taskcore.toolkit.failpoints import failpoint
+from taskcore.worker import perform
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 
@@ -71,7 +70,7 @@ def cancelling_again_does_not_finish():
     async def nowhere(self, job):
         return False
 
-    with patch.object(asking.Desk, "_is_nowhere", nowhere):
+    with patch.object(queries.JobQueries, "_is_nowhere", nowhere):
         yield
 
 
@@ -120,9 +119,9 @@ def late_letter_lacks_its_last_error():
             outcome = lifecycle.Buried(outcome.reason)
         return original(outcome, trail, rules, roll=roll)
 
-    from taskcore.worker import concluding  # noqa: PLC0415 - its name for it has to be replaced
+    from taskcore.worker import decide as deciding  # noqa: PLC0415 - its name for it has to be replaced
 
-    with instead(concluding, "decide", decide):
+    with instead(deciding, "decide", decide):
         yield
 
 
@@ -133,14 +132,14 @@ def no_pause_between_attempts():
     def again(original, after, trail):
         return original(0.0, trail)
 
-    with instead(lifecycle, "_again", again):
+    with instead(lifecycle, "_reschedule", again):
         yield
 
 
 @mutant("model")
 def no_crash_limit():
     """Nobody is ever suspected."""
-    with patch.object(performing, "suspected", lambda starts, rules: False):
+    with patch.object(perform, "is_poison", lambda starts, rules: False):
         yield
 
 
@@ -151,7 +150,7 @@ def starts_are_not_marked():
     async def mark(self, job, marker):
         if self._store is not None:
             await self._store.put_many([Write(key=marker, value=None)])
-            point("examine.marked")
+            failpoint("examine.marked")
 
     with patch.object(Performer, "_mark", mark):
         yield
@@ -163,9 +162,9 @@ def expired_jobs_run():
 
     def open_(original, self, job):
         outcome = original(self, job)
-        return None if isinstance(outcome, Expired) else outcome
+        return None if isinstance(outcome, DeadlinePassed) else outcome
 
-    with instead(Performer, "_open", open_):
+    with instead(Performer, "_decode", open_):
         yield
 
 
@@ -174,10 +173,10 @@ def at_most_once_acks_afterwards():
     """The broker remembers it while it runs."""
 
     async def forget(self, job):
-        point("once.forgotten")
+        failpoint("once.forgotten")
         return True
 
-    with patch.object(Performer, "_forget_first", forget):
+    with patch.object(Performer, "_ack_early", forget):
         yield
 
 
@@ -190,10 +189,10 @@ def ack_before_the_result():
 
     async def write(original, self, store, batch):
         await self._settle([one for one in batch if not one.settled])
-        point("settle.acked")
+        failpoint("settle.acked")
         await original(self, store, batch)
 
-    with instead(Settler, "_write_endings", write):
+    with instead(Settler, "_write_outcomes", write):
         yield
 
 
@@ -201,7 +200,7 @@ def ack_before_the_result():
 def late_worker_overwrites_the_result():
     """The last one wins."""
     with patch.object(
-        Results,
+        Outcomes,
         "write",
         staticmethod(lambda job_id, ending, keep: Write(key=f"job/{job_id}", value=ending, expect=ANY, keep=keep)),
     ):
@@ -230,8 +229,8 @@ def keys_complete_without_a_fence():
         return msgspec.structs.replace(original(won, ending), expect=ANY)
 
     def plant(name):
-        original = getattr(idempotency.Idempotency, name)
-        return patch.object(idempotency.Idempotency, name, staticmethod(lambda *args: complete(original, *args)))
+        original = getattr(keys.IdempotencyKeys, name)
+        return patch.object(keys.IdempotencyKeys, name, staticmethod(lambda *args: complete(original, *args)))
 
     with ExitStack() as stack:
         stack.enter_context(plant("complete"))
@@ -245,7 +244,7 @@ def keys_of_the_dead_stay_held():
     def look(original, record, job, now):
         return original(record, job, float("-inf"))
 
-    with instead(idempotency, "_look", look):
+    with instead(keys, "_look", look):
         yield
 
 
@@ -256,7 +255,7 @@ def keys_are_not_asked():
     def look(original, record, job, now):
         return None
 
-    with instead(idempotency, "_look", look):
+    with instead(keys, "_look", look):
         yield
 
 
@@ -267,5 +266,5 @@ def fences_begin_anew():
     async def take(original, self, name, claim, *, least_fence=1, **named):
         return await original(self, name, claim, **named)
 
-    with instead(idempotency.Idempotency, "take", take):
+    with instead(keys.IdempotencyKeys, "acquire", take):
         yield

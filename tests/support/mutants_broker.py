@@ -6,11 +6,11 @@ from unittest.mock import patch
 
 from planting import instead, mutant
 
-from taskcore.backends import memory
-from taskcore.backends.memory import ledger as memory_ledger
+from taskcore.backends.memory import backend as memory
+from taskcore.backends.memory import ledger
 from taskcore.backends.memory.ledger import LEASED, READY, SCHEDULED, Ledger
-from taskcore.lifecycle import Bury, Release, Retry
-from taskcore.toolkit.failpoints import point
+from taskcore.lifecycle import Bury, Release, Reschedule
+from taskcore.toolkit.failpoints import failpoint
 
 
 @mutant("model")
@@ -41,9 +41,9 @@ def promotion_is_not_atomic():
 
     def advance(original, self, now):
         while self._due and self._due[0][0] <= now:
-            job = memory_ledger.heapq.heappop(self._due)[2]
+            job = ledger.heapq.heappop(self._due)[2]
             if job.place is SCHEDULED and job.expires <= now:
-                point("promote.popped")
+                failpoint("promote.popped")
                 self._make_ready(job, now)
         original(self, now)
 
@@ -60,7 +60,7 @@ def receive_pops_before_the_lease():
         for shelf in (self.queues[name] for name in queues if name in self.queues):
             if shelf.ready:
                 head = shelf.ready.popleft()
-                point("receive.popped")
+                failpoint("receive.popped")
                 shelf.ready.appendleft(head)
         return original(self, queues, limit, lease, now)
 
@@ -71,7 +71,7 @@ def receive_pops_before_the_lease():
 @mutant("model")
 def no_fencing():
     """Whoever held it once may settle it."""
-    with patch.object(memory_ledger.Hold, "valid", property(lambda self: self.job.place is LEASED)):
+    with patch.object(ledger.Receipt, "valid", property(lambda self: self.job.place is LEASED)):
         yield
 
 
@@ -144,14 +144,14 @@ def retry_acks_before_it_republishes():
 
     def settle(original, self, delivery, verdict, now):
         hold = delivery.receipt
-        if not isinstance(verdict, Retry) or not hold.valid:
+        if not isinstance(verdict, Reschedule) or not hold.valid:
             return original(self, delivery, verdict, now)
         self._end(hold.job, now)
-        point("retry.acked")
+        failpoint("retry.acked")
         self._jobs[hold.job.id] = hold.job
         hold.job.place = LEASED
-        hold.job.shelf.counts[LEASED] += 1
-        hold.job.shelf.counts[memory_ledger.GONE] -= 1
+        hold.job.queue.counts[LEASED] += 1
+        hold.job.queue.counts[ledger.GONE] -= 1
         del self._ended[hold.job.id]
         return original(self, delivery, verdict, now)
 
@@ -168,7 +168,7 @@ def dead_letter_is_acked_first():
         if not isinstance(verdict, Bury) or not hold.valid:
             return original(self, delivery, verdict, now)
         self._end(hold.job, now)
-        point("bury.acked")
+        failpoint("bury.acked")
         self._bury(hold.job, verdict.reason, verdict.trail)
         return True
 

@@ -7,7 +7,7 @@ import traceback
 from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.machine import REAL_TIME, machine
 
 
@@ -23,7 +23,7 @@ def tell(
 ) -> str:
     """Play so many stories, the same for the same number; the (shrunk) story of a failure, or nothing."""
     budget = settings(REAL_TIME, max_examples=examples, stateful_step_count=steps, database=None, phases=phases)
-    model = seed(number)(machine(lambda: Stage.at(url, store=store, lease=lease, margin=margin), real_time=True))
+    model = seed(number)(machine(lambda: Harness.at(url, store=store, lease=lease, margin=margin), real_time=True))
     try:
         run_state_machine_as_test(model, settings=budget)
     except Exception:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taskcore.conformance.crash_sweep.cases import Case, run
 from taskcore.conformance.crash_sweep.child import dying
 from taskcore.conformance.crash_sweep.environment import Ledger
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.crash_sweep.sweep import Case, run
+from taskcore.conformance.harness import Harness
 
 
 def play(case: Case, url: str, folder: Path, lease: float, margin: float, store: str | None = None) -> str:
@@ -16,7 +16,7 @@ def play(case: Case, url: str, folder: Path, lease: float, margin: float, store:
     try:
         run(
             case,
-            lambda: Stage.at(url, store=store, lease=lease, margin=margin),
+            lambda: Harness.at(url, store=store, lease=lease, margin=margin),
             real_time=True,
             dying=dying(url, path, store=store),
             ledger=Ledger(path),
@@ -30,7 +30,7 @@ def play_here(case: Case, url: str, folder: Path, lease: float, margin: float) -
     """Play it, with a store of its own and with deaths that are played; what is wrong, or nothing."""
     store = f"sqlite:///{folder / f'{case}.db'}"
     try:
-        run(case, lambda: Stage.at(url, store=store, lease=lease, margin=margin), real_time=True)
+        run(case, lambda: Harness.at(url, store=store, lease=lease, margin=margin), real_time=True)
     except Exception as error:
         return f"{case}: {type(error).__name__}: {error}"
     return ""

@@ -7,7 +7,7 @@ from faulty import FaultyBackend, FaultyStore, Log
 from virtual import clock
 
 from taskcore import App, Retry, current
-from taskcore.records.keys import decode_claim
+from taskcore.records.keys import decode_key_record
 
 __all__ = ["HOUR", "LEASE", "Shop"]
 
@@ -42,4 +42,4 @@ class Shop:
     def claims(self):
         """The claims in the store."""
         records = [record for key, (record, _) in self.store._records.items() if key.startswith("key/")]
-        return [decode_claim(record.value) for record in records]
+        return [decode_key_record(record.value) for record in records]

@@ -42,7 +42,7 @@ class Teller:
         self.start(job, run=run)
         self.end(job, run=run, outcome=outcome, **facts)
 
-    def failed(self, job: str = "A", run: int = 1, verdict: str = "retry", **facts: Any) -> None:
+    def failed(self, job: str = "A", run: int = 1, verdict: str = "reschedule", **facts: Any) -> None:
         """A run that raised, and what was done about it."""
         self.ran(job, run, outcome="raised", error=f"ValueError: {run}")
         self.settled(job, verdict=verdict, **facts)

@@ -7,7 +7,7 @@ import sys
 import time
 
 from taskcore.faults.crash import history_from_environment, install_from_environment
-from taskcore.toolkit.failpoints import point
+from taskcore.toolkit.failpoints import failpoint
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     print("ready", *sys.argv[1:])  # noqa: T201 - the test reads it
     for number in range(int(sys.argv[1])):
         history.record("start", f"job-{number}", run=number)
-        point("run.returned")
+        failpoint("run.returned")
         history.record("end", f"job-{number}", run=number, outcome="returned")
         print("did", number)  # noqa: T201 - likewise
         time.sleep(0.01)

@@ -226,7 +226,7 @@ def test_given_back_is_free(tale: Teller) -> None:
         tale.settled(verdict="release")
     for run in range(6, 11):
         tale.ran(run=run, outcome="raised", error="Snooze: asked to sleep for 1 s")
-        tale.settled(verdict="retry", after=0.0)
+        tale.settled(verdict="reschedule", after=0.0)
     tale.ran(run=11)
     assert not tale.judge().broken
 

@@ -65,7 +65,7 @@ def test_a_lost_key_calls_for_another_run(tale: Teller) -> None:
     tale.sent()
     for run in range(1, 9):
         tale.ran(run=run)
-        tale.settled(verdict="retry", after=0.0)
+        tale.settled(verdict="reschedule", after=0.0)
     tale.ran(run=9)
     tale.settled(verdict="ack")
     assert kept(tale.judge())
@@ -92,7 +92,7 @@ def test_an_uncertain_verdict_is_no_death(tale: Teller) -> None:
     tale.sent()
     for run in range(1, 3):
         tale.ran(run=run)
-        tale.event(name="settle.uncertain", verdict="retry")
+        tale.event(name="settle.uncertain", verdict="reschedule")
     tale.died("")
     assert kept(tale.judge(duplicates_allowed="unsettled"))
 
@@ -209,7 +209,7 @@ def test_unfenced() -> None:
     tale.sent()
     tale.event(name="received", who="w1")
     tale.event(name="received", who="w2")
-    tale.settled(verdict="retry", who="w2")
+    tale.settled(verdict="reschedule", who="w2")
     tale.event(name="received", who="w1")
     tale.start(run=1, who="w1")
     tale.end(run=1, outcome="returned", who="w1")

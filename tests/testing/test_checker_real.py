@@ -17,9 +17,9 @@ from taskcore.backend import Delivery, Outgoing
 from taskcore.backends.memory import MemoryBackend
 from taskcore.conformance.checking import Report, collect, judge
 from taskcore.conformance.checking.recorder import RecordingBackend
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.faults.flaky import DropReply, Fail, FlakyBackend
-from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Retry, Verdict
+from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Reschedule, Verdict
 from taskcore.stores.memory import MemoryStore
 from taskcore.testing.clock import run_virtually
 from taskcore.testing.history import History
@@ -61,7 +61,7 @@ class ForgetsRetries(Broken):
 
     def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
         """Ack instead of Retry."""
-        return ACK if isinstance(verdict, Retry) else verdict
+        return ACK if isinstance(verdict, Reschedule) else verdict
 
 
 class ForgetsLetters(Broken):
@@ -102,7 +102,7 @@ class Hurries(Broken):
 
     def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
         """Without the wait."""
-        return Retry(0.0, verdict.trail) if isinstance(verdict, Retry) else verdict
+        return Reschedule(0.0, verdict.trail) if isinstance(verdict, Reschedule) else verdict
 
 
 class Drops(Broken):
@@ -126,14 +126,14 @@ class Sits(Broken):
 
     def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
         """In a thousand years."""
-        return Retry(3e10, verdict.trail) if isinstance(verdict, Retry) else verdict
+        return Reschedule(3e10, verdict.trail) if isinstance(verdict, Reschedule) else verdict
 
 
 async def play(backend: MemoryBackend, seed: int) -> Report:
     """A day with forty jobs that fail, snooze, wait and expire, on a line that loses replies."""
     dice = random.Random(seed)
     store = MemoryStore()
-    async with Stage(lambda: backend, lambda: store, lease=30.0, margin=0.0) as stage:
+    async with Harness(lambda: backend, lambda: store, lease=30.0, margin=0.0) as stage:
         history = History(clock=stage.now)
         flaky = FlakyBackend(backend)
         app = await stage.app(around=lambda _: RecordingBackend(flaky, history, "app"), concurrency=3)

@@ -18,7 +18,7 @@ from taskcore.backends.memory import MemoryBackend
 from taskcore.conformance.checking.actors import Cast
 from taskcore.conformance.checking.recorder import RecordingBackend, digest, job_of
 from taskcore.faults.flaky import DropReply, Fail, FlakyBackend
-from taskcore.lifecycle import Ack, Bury, Release, Retry
+from taskcore.lifecycle import Ack, Bury, Release, Reschedule
 from taskcore.testing.history import Entry, History
 
 WRITER = """
@@ -220,7 +220,7 @@ async def test_verdicts():
     await backend.publish([Outgoing("q", name, b'{"id":"%s"}' % name.encode()) for name in "ABCD"])
     async with backend.consume(["q"], lease=60.0) as source:
         deliveries = await source.receive(4)
-        verdicts = [Ack(), Retry(5.0, b"trail"), Release(), Bury("why", b"trail")]
+        verdicts = [Ack(), Reschedule(5.0, b"trail"), Release(), Bury("why", b"trail")]
         await source.settle(list(zip(deliveries, verdicts, strict=True)))
         assert not await source.extend([])
         await source.settle([(deliveries[0], Ack())])
@@ -230,7 +230,7 @@ async def test_verdicts():
     assert kinds(history, "A")[2:] == ["received", "settled", "lost"]
     assert kinds(history, "B")[2:] == ["received", "settled", "settle.uncertain"]
     settled = {entry.job: entry.facts for entry in history.entries if entry.kind == "settled"}
-    assert [settled[name]["verdict"] for name in "ABCD"] == ["ack", "retry", "release", "bury"]
+    assert [settled[name]["verdict"] for name in "ABCD"] == ["ack", "reschedule", "release", "bury"]
     assert settled["B"]["after"] == 5.0
     assert (settled["D"]["reason"], settled["D"]["trail"]) == ("why", digest(b"trail"))
 
@@ -283,7 +283,7 @@ async def test_a_cast_acts_by_turns():
     await backend.publish([Outgoing("q", "A", b"{}")])
     with cast.acting(other):
         await backend.publish([Outgoing("q", "B", b"{}")])
-        app.parts.events.emit("job.enqueued", job_id="B")
+        app.components.events.emit("job.enqueued", job_id="B")
     assert cast.on_stage == one
     cast.dies(one)
     told = [(entry.who, entry.kind) for entry in history.entries if entry.facts.get("name") != "listening"]

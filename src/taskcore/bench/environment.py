@@ -155,7 +155,7 @@ class Ground:
             return
         async with App(self.url, store="none") as app:
             while self._queues:
-                await app.parts.backend.admin.delete(self._queues[-1])
+                await app.components.backend.admin.delete(self._queues[-1])
                 self._queues.pop()
 
     # ── apps and workers ──
@@ -205,7 +205,7 @@ class Ground:
             raise NotHere("this broker lives in this process")
         spec = Spec(
             url=url or self.url,
-            store="none" if app.parts.store is None else self.store,
+            store="none" if app.components.store is None else self.store,
             queue=queue,
             report="",
             ledger=str(ledger.path) if ledger is not None else None,

@@ -31,7 +31,7 @@ def make_app(
     """An app with these tasks on this queue. Its settings are the defaults, but for those that are given."""
     app = App(url, store=store, **settings)
     mark = (tally or Tally()).mark
-    keep = KEPT if app.parts.store is not None else None
+    keep = KEPT if app.components.store is not None else None
 
     @app.task(name="bench.noop", queue=queue, keep_result=None)
     async def noop(data: str) -> None:

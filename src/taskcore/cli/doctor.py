@@ -26,8 +26,8 @@ from taskcore.config import Loaded, load
 from taskcore.errors import BrokerUnavailable, TaskcoreError
 from taskcore.preflight import diagnoses
 from taskcore.store import Store
-from taskcore.toolkit.diagnostics import Diagnosis, Fact, Level
-from taskcore.toolkit.groups import errors_as_they_are
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, Level
+from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.units import mask_url
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _examine(target: str | None, store_url: str | None, app_dir: str) -> Iterato
         url, records, came_from = settings.settings.url, settings.settings.store, settings.sources["url"]
         yield _settings(settings)
     try:
-        backend, store = (app.parts.backend, app.parts.store) if app is not None else _open(url, records)
+        backend, store = (app.components.backend, app.components.store) if app is not None else _open(url, records)
     except TaskcoreError as error:
         yield _failure("adapter", error)
         return
@@ -179,7 +179,7 @@ def _settings(settings: Loaded) -> Finding:
 
 def _refused(app: App) -> list[str]:
     """Tasks for which this app would not open: they need a store, and there is none."""
-    if app.parts.store is not None:
+    if app.components.store is not None:
         return []
     return [
         task.name for task, declared in app if declared.key is not None or isinstance(declared.keep_result, float | int)
@@ -202,7 +202,7 @@ async def _ask(
     found: list[Finding] = []
     part: Literal["broker", "store"] = "broker"
     try:
-        with errors_as_they_are():
+        with unwrap_single():
             async with AsyncExitStack() as exits:
                 with anyio.fail_after(CONNECTING):
                     await exits.enter_async_context(backend)
@@ -261,14 +261,14 @@ def _kept(said: Mapping[str, Diagnosis], before: Mapping[str, Diagnosis]) -> Ite
     """The store; what its server has said as the broker already is not said again."""
     if "store" in said:
         yield Finding(level="ok", name="store", text=f"{said['store'].server} · {said['store'].durability}")
-        yield from _facts("store", said["store"], before["broker"].facts if "broker" in before else ())
+        yield from _facts("store", said["store"], before["broker"].checks if "broker" in before else ())
     else:
         yield Finding(level="ok", name="store", text="it answers; how it is set up it cannot say")
 
 
-def _facts(role: str, diagnosis: Diagnosis, known: Sequence[Fact]) -> Iterator[Finding]:
+def _facts(role: str, diagnosis: Diagnosis, known: Sequence[DiagnosticCheck]) -> Iterator[Finding]:
     """What a server says; a clause that does not hold is never ok, even by design."""
-    for fact in diagnosis.facts:
+    for fact in diagnosis.checks:
         if fact in known:
             continue
         level: Level = "warn" if fact.clauses and fact.level == "ok" else fact.level

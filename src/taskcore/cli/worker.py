@@ -18,7 +18,7 @@ import click
 from taskcore.cli.loading import load_app
 from taskcore.cli.root import APP_DIR, DEBUG, installed_version
 from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
-from taskcore.toolkit.groups import errors_as_they_are
+from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.units import duration, mask_url, show_duration
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ async def serve(app: App, queues: Sequence[str] | None, concurrency: int | None,
     ready = False
     async with app:
         try:
-            with errors_as_they_are():
+            with unwrap_single():
                 async with anyio.create_task_group() as group:
                     work = partial(app.run_worker, queues=queues, concurrency=concurrency, grace=grace)
                     await group.start(work)

@@ -27,13 +27,13 @@ from taskcore.errors import (
     StoreRequired,
 )
 from taskcore.observe import Events
-from taskcore.records.keys import Claim, Idempotency, decode_claim, fingerprint, key_of
-from taskcore.results import Results, decode_ending
+from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record, fingerprint, key_name
+from taskcore.results import Outcomes, decode_outcome
 from taskcore.store import Conflict, Store, Version, Write
 from taskcore.task import Call, Job
-from taskcore.toolkit.batching import GroupCommit, side_by_side
-from taskcore.toolkit.failpoints import point
-from taskcore.toolkit.timeouts import TimeLimit
+from taskcore.toolkit.batching import GroupCommit, gather_limited
+from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.timeouts import SharedTimeout
 
 __all__ = ["Client", "store_required"]
 
@@ -42,16 +42,16 @@ R = TypeVar("R")
 #: Why a call was not sent, or may not have been.
 SendError: TypeAlias = EnqueueRefused | EnqueueUncertain | KeyConflict | BrokerUnavailable
 
-ANSWERS: Final[Mapping[type[Published], str]] = {
+EVENT_OF: Final[Mapping[type[Published], str]] = {
     Stored: "job.enqueued",
     Duplicate: "job.duplicate",
     Refused: "job.refused",
     Uncertain: "job.uncertain",
 }
 
-SENDER_HAS, SENDER_LOOK = 5.0, 0.05  #: seconds that the sender of a key has to confirm it; and between two looks
-BATCH = 500  #: jobs in one publish; a broker that runs a batch as one script is busy for about a millisecond
-AT_ONCE = 2  #: publishes of one enqueue_many that are under way at a time
+SENDER_TIMEOUT, SENDER_POLL = 5.0, 0.05  #: seconds that the sender of a key has to confirm it; and between two looks
+PUBLISH_BATCH = 500  #: jobs in one publish; a broker that runs a batch as one script is busy for about a millisecond
+PUBLISHES_IN_FLIGHT = 2  #: publishes of one enqueue_many that are under way at a time
 
 
 class Client:
@@ -79,21 +79,21 @@ class Client:
         self._events = events
         self._clock = clock
         self._timeout = timeout
-        self._limit = TimeLimit(timeout)
+        self._limit = SharedTimeout(timeout)
         self._payload_limit = payload_limit
         self._source = source
-        self._batches = GroupCommit(self._publish, limit=BATCH, in_place=True)
+        self._batches = GroupCommit(self._publish, limit=PUBLISH_BATCH, in_place=True)
 
     # ── sending ──
 
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call; concurrent ones share a batch."""
         self._check_size(call)
-        outgoing = self._prepare(call, call.sending.id or new_id())
+        outgoing = self._prepare(call, call.options.id or new_id())
         if call.key is not None:
             [answer] = await self._send_keyed([(call, outgoing)])
         else:
-            answer = self._conclude(call, outgoing, await self._batches.submit(outgoing))
+            answer = self._to_job(call, outgoing, await self._batches.submit(outgoing))
         if isinstance(answer, Job):
             return answer
         raise answer
@@ -106,8 +106,8 @@ class Client:
         """
         for call in calls:  # all of them before the first is sent
             self._check_size(call)
-        portions = [calls[start : start + BATCH] for start in range(0, len(calls), BATCH)]
-        answers = await self._send_portions(portions)
+        portions = [calls[start : start + PUBLISH_BATCH] for start in range(0, len(calls), PUBLISH_BATCH)]
+        answers = await self._send_chunks(portions)
         jobs = [answer if isinstance(answer, Job) else None for answer in answers]
         problems = [answer for answer in answers if not isinstance(answer, Job)]
         if problems:
@@ -118,11 +118,11 @@ class Client:
             raise problem
         return [job for job in jobs if job is not None]
 
-    async def ended(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait for what is still being sent although nobody waits for it any more."""
-        await self._batches.ended()
+        await self._batches.wait_closed()
 
-    async def _send_portions(self, portions: Sequence[Sequence[Call[Any]]]) -> list[Job[Any] | SendError]:
+    async def _send_chunks(self, portions: Sequence[Sequence[Call[Any]]]) -> list[Job[Any] | SendError]:
         """Two at a time: while the broker works on one, the next is encoded.
 
         When one could not be sent at all, those behind it are not tried: they get its error.
@@ -133,34 +133,36 @@ class Client:
             nonlocal down
             if down is not None:
                 return [down] * len(portion)
-            answers = await self._send_portion(portion)
+            answers = await self._send_chunk(portion)
             if isinstance(answers[0], BrokerUnavailable):
                 down = answers[0]
             return answers
 
-        return [answer for answers in await side_by_side(send, portions, limit=AT_ONCE) for answer in answers]
+        return [
+            answer for answers in await gather_limited(send, portions, limit=PUBLISHES_IN_FLIGHT) for answer in answers
+        ]
 
-    async def _send_portion(self, calls: Sequence[Call[Any]]) -> list[Job[Any] | SendError]:
-        prepared = [(call, self._prepare(call, call.sending.id or new_id())) for call in calls]
+    async def _send_chunk(self, calls: Sequence[Call[Any]]) -> list[Job[Any] | SendError]:
+        prepared = [(call, self._prepare(call, call.options.id or new_id())) for call in calls]
         try:
-            return await self._send_some(prepared)
+            return await self._send_mixed(prepared)
         except BrokerUnavailable as error:
             return [error] * len(calls)
 
-    async def _send_some(self, batch: list[tuple[Call[Any], Outgoing]]) -> list[Job[Any] | SendError]:
+    async def _send_mixed(self, batch: list[tuple[Call[Any], Outgoing]]) -> list[Job[Any] | SendError]:
         if not any(call.key is not None for call, _ in batch):
             published = await self._publish([outgoing for _, outgoing in batch])
-            return [self._conclude(call, out, answer) for (call, out), answer in zip(batch, published, strict=True)]
+            return [self._to_job(call, out, answer) for (call, out), answer in zip(batch, published, strict=True)]
         keyed = [index for index, (call, _) in enumerate(batch) if call.key is not None]
         plain = [index for index, (call, _) in enumerate(batch) if call.key is None]
         answers: dict[int, Job[Any] | SendError] = {}
         if plain:
-            answers.update(zip(plain, await self._send_some([batch[index] for index in plain]), strict=True))
+            answers.update(zip(plain, await self._send_mixed([batch[index] for index in plain]), strict=True))
         answers.update(zip(keyed, await self._send_keyed([batch[index] for index in keyed]), strict=True))
         return [answers[index] for index in range(len(batch))]
 
     def _prepare(self, call: Call[Any], job_id: str) -> Outgoing:
-        task, sending = call.task, call.sending
+        task, sending = call.task, call.options
         queue = sending.queue or task.options.queue
         now = self._clock()
         envelope = Envelope(
@@ -191,12 +193,12 @@ class Client:
 
     async def _publish(self, batch: list[Outgoing]) -> Sequence[Published]:
         """Store a batch; never longer than the time limit, never an answer missing."""
-        with self._limit.each():
+        with self._limit.scope():
             return await self._backend.publish(batch)
         return [Uncertain(f"the broker did not answer within {self._timeout:g} s")] * len(batch)
 
-    def _conclude(self, call: Call[R], outgoing: Outgoing, answer: Published) -> Job[R] | SendError:
-        name = ANSWERS[type(answer)]
+    def _to_job(self, call: Call[R], outgoing: Outgoing, answer: Published) -> Job[R] | SendError:
+        name = EVENT_OF[type(answer)]
         self._events.counters[name] += 1
         if self._events.listeners:
             self._events.tell(name, {"job_id": outgoing.id, "task": call.task.name, "queue": outgoing.queue})
@@ -234,21 +236,21 @@ class Client:
         if store is None:
             call = batch[0][0]
             raise store_required(f"{call.task.name} was called with the key {call.key!r}")
-        sendings = [_Keyed(call, outgoing) for call, outgoing in batch]
+        sendings = [_KeyedCall(call, outgoing) for call, outgoing in batch]
         await self._claim(store, sendings)
-        point("enqueue.claimed")
+        failpoint("enqueue.claimed")
         await self._publish_claimed(store, [sending for sending in sendings if sending.answer is None])
         return [sending.answer for sending in sendings if sending.answer is not None]
 
-    async def _claim(self, store: Store, sendings: list[_Keyed]) -> None:
+    async def _claim(self, store: Store, sendings: list[_KeyedCall]) -> None:
         """Claim the keys. A known key answers at once, or lends its job id if its job may not have been sent."""
-        writes = [Idempotency.claim(sending.name, sending.claim, sending.keep) for sending in sendings]
+        writes = [IdempotencyKeys.claim(sending.name, sending.claim, sending.keep) for sending in sendings]
         ours = {sending.outgoing.id for sending in sendings}
-        patience = anyio.current_time() + SENDER_HAS
+        patience = anyio.current_time() + SENDER_TIMEOUT
         for sending, answer in zip(sendings, await store.put_many(writes), strict=True):
             if isinstance(answer, Conflict) and self._backend.features.dedup == "absent":
                 answer = await self._wait_for_sender(store, sending.name, answer, ours, patience)  # noqa: PLW2901 - seen later
-            while isinstance(answer, Conflict) and (again := await self._claim_anew(store, sending, answer)):
+            while isinstance(answer, Conflict) and (again := await self._reclaim(store, sending, answer)):
                 [answer] = await store.put_many([again])  # noqa: PLW2901 - asked again
             if not isinstance(answer, Conflict):
                 sending.version = answer
@@ -261,42 +263,42 @@ class Client:
         Only if he does not say that he has, because he died, it is published again.
         """
         while conflict.current is not None and anyio.current_time() < until:
-            standing = decode_claim(conflict.current.value)
+            standing = decode_key_record(conflict.current.value)
             if standing.confirmed or standing.job in ours:
                 break
-            await anyio.sleep(SENDER_LOOK)
+            await anyio.sleep(SENDER_POLL)
             conflict = Conflict(await store.get(name))
         return conflict
 
-    async def _claim_anew(self, store: Store, sending: _Keyed, conflict: Conflict) -> Write | None:
+    async def _reclaim(self, store: Store, sending: _KeyedCall, conflict: Conflict) -> Write | None:
         """What a standing claim means for a new call: an answer, the same job once more, or nothing any more."""
         if conflict.current is None:  # it ended in this moment
-            return Idempotency.claim(sending.name, sending.claim, sending.keep)
-        standing = decode_claim(conflict.current.value)
+            return IdempotencyKeys.claim(sending.name, sending.claim, sending.keep)
+        standing = decode_key_record(conflict.current.value)
         if standing.confirmed and await self._is_gone(store, standing):
-            return Idempotency.claim_again(sending.name, sending.claim, conflict.current.version, sending.keep)
+            return IdempotencyKeys.reclaim(sending.name, sending.claim, conflict.current.version, sending.keep)
         if standing.args != sending.claim.args:
             sending.answer = self._key_conflict(sending, standing)
         elif standing.confirmed:
-            sending.answer = self._conclude(sending.call, sending.outgoing_of(standing.job), DUPLICATE)
+            sending.answer = self._to_job(sending.call, sending.outgoing_of(standing.job), DUPLICATE)
         else:
             sending.version = conflict.current.version
             sending.claim = standing
             sending.outgoing = self._prepare(sending.call, standing.job)
         return None
 
-    async def _is_gone(self, store: Store, standing: Claim) -> bool:
+    async def _is_gone(self, store: Store, standing: KeyRecord) -> bool:
         """Whether the job of a key ended without a committed outcome: cancelled, expired, purged, wiped away."""
         if standing.state != "sent":
             return False
-        ending = await Results(store).find(standing.job)
+        ending = await Outcomes(store).find(standing.job)
         if ending is not None:
-            return decode_ending(ending).state != "succeeded"
+            return decode_outcome(ending).state != "succeeded"
         if self._backend.features.locate == "absent":
             return False
         return await self._backend.admin.locate(standing.queue, standing.job) is None
 
-    async def _publish_claimed(self, store: Store, sendings: list[_Keyed]) -> None:
+    async def _publish_claimed(self, store: Store, sendings: list[_KeyedCall]) -> None:
         """Publish, then say so in the claims; a claim whose job was refused is taken back."""
         if not sendings:
             return
@@ -307,19 +309,19 @@ class Client:
             answer = published[sending.outgoing.id]
             if isinstance(answer, Stored):
                 published[sending.outgoing.id] = DUPLICATE
-            sending.answer = self._conclude(sending.call, sending.outgoing, answer)
+            sending.answer = self._to_job(sending.call, sending.outgoing, answer)
             if isinstance(answer, Stored | Duplicate):
-                writes.append(Idempotency.confirm(sending.name, sending.claim, sending.version, sending.keep))
+                writes.append(IdempotencyKeys.confirm(sending.name, sending.claim, sending.version, sending.keep))
             elif isinstance(answer, Refused):
-                writes.append(Idempotency.withdraw(sending.name, sending.version))
-        point("enqueue.published")
+                writes.append(IdempotencyKeys.retract(sending.name, sending.version))
+        failpoint("enqueue.published")
         try:
             await store.put_many(writes)
         except BrokerUnavailable as error:
             # The jobs are stored. An unconfirmed claim only means that a duplicate publishes the same job id once more.
             self._events.emit("key.unconfirmed", keys=[sending.claim.key for sending in sendings], error=error)
 
-    def _key_conflict(self, sending: _Keyed, standing: Claim) -> KeyConflict:
+    def _key_conflict(self, sending: _KeyedCall, standing: KeyRecord) -> KeyConflict:
         self._events.emit("key.conflict", job_id=standing.job, task=sending.call.task.name, key=standing.key)
         error = KeyConflict(
             f'key "{standing.key}" of {sending.call.task.name} was used with other arguments; nothing was sent',
@@ -330,7 +332,7 @@ class Client:
         return error
 
 
-class _Keyed:
+class _KeyedCall:
     """One call with a key on its way through the three steps."""
 
     __slots__ = ("answer", "call", "claim", "keep", "name", "outgoing", "version")
@@ -339,8 +341,8 @@ class _Keyed:
         key = str(call.key)
         self.call = call
         self.outgoing = outgoing
-        self.name = key_of(call.task.name, key)
-        self.claim = Claim(key=key, job=outgoing.id, args=fingerprint(call.payload), queue=outgoing.queue)
+        self.name = key_name(call.task.name, key)
+        self.claim = KeyRecord(key=key, job=outgoing.id, args=fingerprint(call.payload), queue=outgoing.queue)
         self.keep = call.task.options.key_window + outgoing.delay
         self.version: Version = ""
         self.answer: Job[Any] | SendError | None = None

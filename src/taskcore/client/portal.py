@@ -44,7 +44,7 @@ class Portal:
         _refuse_loop("await the call without .sync: await task.enqueue(…)")
         return anyio.from_thread.run(function, *args, token=token if token is not None else self._start())
 
-    def hold(self, context: Callable[[], AbstractAsyncContextManager[object]]) -> Callable[[], None]:
+    def enter_context(self, context: Callable[[], AbstractAsyncContextManager[object]]) -> Callable[[], None]:
         """Enter a context in the portal's own loop; returns the function that leaves it.
 
         :raises NotRunning: this thread has an event loop, which would be blocked (TC106).

@@ -10,39 +10,39 @@ from taskcore.backend import Backend
 from taskcore.client import store_required
 from taskcore.errors import ResultNotKept, ResultTimeout
 from taskcore.observe import Events
-from taskcore.records.keys import decode_claim, key_of
+from taskcore.records.keys import decode_key_record, key_name
 from taskcore.results import (
     Cancelled,
     Dead,
-    Ending,
     Expired,
     Failed,
     JobOutcome,
-    Results,
+    Outcomes,
+    StoredOutcome,
     Succeeded,
-    decode_ending,
-    encode_ending,
+    decode_outcome,
+    encode_outcome,
 )
 from taskcore.store import Store
 from taskcore.task import Job, JobStatus, Task
-from taskcore.toolkit.failpoints import point
+from taskcore.toolkit.failpoints import failpoint
 
-__all__ = ["Desk"]
+__all__ = ["JobQueries"]
 
 R = TypeVar("R")
 
-CANCELLED = encode_ending(Ending(state="cancelled"))
-STATES: dict[str, JobStatus] = {"ready": "queued", "scheduled": "scheduled", "leased": "running"}
+CANCELLED = encode_outcome(StoredOutcome(state="cancelled"))
+STATUS_OF_PLACE: dict[str, JobStatus] = {"ready": "queued", "scheduled": "scheduled", "leased": "running"}
 
 
-class Desk:
+class JobQueries:
     """Answers questions about jobs."""
 
     def __init__(self, backend: Backend, store: Store | None, events: Events, *, timeout: float) -> None:
         self._backend = backend
         self._admin = backend.admin
         self._store = store
-        self._results = Results(store) if store is not None else None
+        self._results = Outcomes(store) if store is not None else None
         self._events = events
         self._timeout = timeout
 
@@ -56,23 +56,23 @@ class Desk:
                 fix="@app.task(keep_result=3600.0) keeps them for an hour",
             )
         if job.key is not None:
-            first = await self._first_ending(job)
+            first = await self._outcome_of_key(job)
             if first is not None:
-                return open_ending(first, job.task)
+                return typed_outcome(first, job.task)
         ending = await self._results.wait(job.id, timeout)
         if ending is None:
             raise await self._timed_out(job, timeout)
-        return open_ending(ending, job.task)
+        return typed_outcome(ending, job.task)
 
     async def status(self, job: Job[Any]) -> JobStatus:
         """Where the job is now."""
         if self._results is not None:
             ending = await self._results.find(job.id)
             if ending is not None:
-                found = decode_ending(ending)
+                found = decode_outcome(ending)
                 return "failed" if bytes(found.error) else found.state
         place = await self._admin.locate(job.queue, job.id)
-        return STATES[place] if place is not None else "unknown"
+        return STATUS_OF_PLACE[place] if place is not None else "unknown"
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: tombstone, then remove, then the ending; a crash in between loses no job."""
@@ -80,15 +80,15 @@ class Desk:
             raise store_required(f"job {job.id} of {job.task.name} cannot be cancelled")
         if await self._results.find(job.id) is not None:
             return False
-        asked_before = await self._results.asked_to_cancel(job.id)
-        await self._results.ask_to_cancel(job.id)
-        point("cancel.marked")
+        asked_before = await self._results.cancel_requested(job.id)
+        await self._results.request_cancel(job.id)
+        failpoint("cancel.marked")
         removed = await self._admin.remove(job.queue, job.id)
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
-        point("cancel.removed")
-        stands = await self._results.end(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
-        if decode_ending(stands).state != "cancelled":
+        failpoint("cancel.removed")
+        stands = await self._results.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
+        if decode_outcome(stands).state != "cancelled":
             return False
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
@@ -99,13 +99,13 @@ class Desk:
             return False
         return await self._admin.locate(job.queue, job.id) is None
 
-    async def _first_ending(self, job: Job[Any]) -> bytes | None:
+    async def _outcome_of_key(self, job: Job[Any]) -> bytes | None:
         """A key remembers its outcome longer than the job's own record may last."""
-        record = await self._store.get(key_of(job.task.name, str(job.key))) if self._store is not None else None
+        record = await self._store.get(key_name(job.task.name, str(job.key))) if self._store is not None else None
         if record is None:
             return None
-        claim = decode_claim(record.value)
-        return bytes(claim.ending) if claim.state == "done" and claim.job == job.id else None
+        claim = decode_key_record(record.value)
+        return bytes(claim.outcome) if claim.state == "done" and claim.job == job.id else None
 
     async def _timed_out(self, job: Job[Any], timeout: float | None) -> ResultTimeout:
         """Every wait says what it waited for."""
@@ -128,9 +128,9 @@ class Desk:
         return error
 
 
-def open_ending(data: bytes, task: Task[Any, R]) -> JobOutcome[R]:
+def typed_outcome(data: bytes, task: Task[Any, R]) -> JobOutcome[R]:
     """The typed outcome in the bytes of an ending."""
-    ending = decode_ending(data)
+    ending = decode_outcome(data)
     match ending.state:
         case "succeeded":
             return Succeeded(task.contract.unpack_result(bytes(ending.result)))

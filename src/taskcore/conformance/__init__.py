@@ -24,11 +24,11 @@ from taskcore.conformance.checks import (
     LETTER_CHECKS,
     STORE_CHECKS,
     WORKER_CHECKS,
-    Broken,
     Check,
+    ClauseViolated,
     all_checks,
     check,
-    must,
+    require,
 )
 from taskcore.conformance.clauses import CLAUSES, NOT_PROMISED, Clause
 from taskcore.conformance.guarantees import (
@@ -56,17 +56,17 @@ __all__ = [
     "STORE_CHECKS",
     "THEMES",
     "WORKER_CHECKS",
-    "Broken",
     "Certificate",
     "Check",
     "Clause",
+    "ClauseViolated",
     "Finding",
     "Standing",
     "all_checks",
     "certify",
     "check",
-    "must",
     "play",
+    "require",
 ]
 
 #: The files that hold the checks; importing them fills the lists.

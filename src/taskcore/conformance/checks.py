@@ -17,8 +17,8 @@ import msgspec
 
 from taskcore.backend import Features
 from taskcore.conformance.clauses import CLAUSES
-from taskcore.conformance.harness import Stage
-from taskcore.toolkit.groups import errors_as_they_are
+from taskcore.conformance.harness import Harness
+from taskcore.toolkit.groups import unwrap_single
 
 __all__ = [
     "APP_CHECKS",
@@ -26,17 +26,17 @@ __all__ = [
     "LETTER_CHECKS",
     "STORE_CHECKS",
     "WORKER_CHECKS",
-    "Broken",
     "Check",
+    "ClauseViolated",
     "all_checks",
     "check",
-    "must",
+    "require",
 ]
 
-Play = Callable[[Stage], Awaitable[None]]
+Play = Callable[[Harness], Awaitable[None]]
 
 
-class Broken(AssertionError):
+class ClauseViolated(AssertionError):
     """A promise is not kept; the text says which and how."""
 
 
@@ -56,12 +56,12 @@ class Check(msgspec.Struct, frozen=True, eq=False):
     doc: str
     function: Play
 
-    async def __call__(self, stage: Stage) -> None:
+    async def __call__(self, stage: Harness) -> None:
         """Play it.
 
         :raises Broken: the promise is not kept.
         """
-        with errors_as_they_are():
+        with unwrap_single():
             await self.function(stage)
 
     def refused(self, features: Features, *, has_store: bool) -> str | None:
@@ -113,7 +113,7 @@ def check(
     return decorate
 
 
-def must(true: object, sentence: str) -> None:
+def require(true: object, sentence: str) -> None:
     """What has to be true; else the promise is broken, and this sentence says how."""
     if not true:
-        raise Broken(sentence)
+        raise ClauseViolated(sentence)

@@ -24,10 +24,10 @@ from taskcore.app import App
 from taskcore.backend import Backend, Features, Outgoing
 from taskcore.config import Settings
 from taskcore.conformance.recording_store import RecordingStore
-from taskcore.conformance.step_worker import Hands
+from taskcore.conformance.step_worker import StepWorker
 from taskcore.store import Store, Write
 
-__all__ = ["TICK", "Stage"]
+__all__ = ["TICK", "Harness"]
 
 TICK = 0.005  #: seconds that two clocks may differ in what they call the same moment
 LONG = 60.0  #: seconds, at least: a lease that does not end while a check plays
@@ -41,7 +41,7 @@ DEFAULTS = {
 }
 
 
-class Stage:
+class Harness:
     """One place for one check. Use it with ``async with``; connections live until its end.
 
     :param backend: makes a connection to the broker; called for each connection that a check wants.
@@ -179,9 +179,9 @@ class Stage:
         )
         return await self._exits.enter_async_context(app)
 
-    async def hands(self, app: App, *queues: str, name: str = "hands", lease: float | None = None) -> Hands:
+    async def step_worker(self, app: App, *queues: str, name: str = "hands", lease: float | None = None) -> StepWorker:
         """A worker that does one thing at a time, on this stage's queue or on those named."""
-        return await self._exits.enter_async_context(Hands(app, queues or (self.queue(),), lease=lease, name=name))
+        return await self._exits.enter_async_context(StepWorker(app, queues or (self.queue(),), lease=lease, name=name))
 
     def now(self) -> float:
         """Seconds since the epoch, on the clock that ``sleep`` moves."""

@@ -16,9 +16,9 @@ from taskcore.adapters import has_store
 from taskcore.conformance.certificate import Certificate, Finding, Standing
 from taskcore.conformance.checks import Check, all_checks
 from taskcore.conformance.clauses import CLAUSES
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.errors import InvalidSetting
-from taskcore.toolkit.groups import errors_as_they_are
+from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.units import mask_url
 
 __all__ = ["certify", "play"]
@@ -54,8 +54,8 @@ async def certify(
     """
     checks = _choose(only)
 
-    def make() -> Stage:
-        return Stage.at(url, store=store, lease=lease, margin=margin)
+    def make() -> Harness:
+        return Harness.at(url, store=store, lease=lease, margin=margin)
 
     began = anyio.current_time()
     async with make() as stage:
@@ -76,7 +76,7 @@ async def certify(
             on_progress(finding, len(checks) - len(findings))
 
     stalls = Stalls(lease / 3)
-    with errors_as_they_are():
+    with unwrap_single():
         async with anyio.create_task_group() as watching:
             watching.start_soon(stalls.watch)
             async with anyio.create_task_group() as group:
@@ -100,7 +100,7 @@ async def certify(
 
 async def play(
     check: Check,
-    make: Callable[[], Stage],
+    make: Callable[[], Harness],
     *,
     limit: float = LIMIT,
     stalls: Stalls | None = None,
@@ -135,7 +135,7 @@ async def play(
     )
 
 
-async def _play(check: Check, stage: Stage, limit: float) -> tuple[Standing, str]:
+async def _play(check: Check, stage: Harness, limit: float) -> tuple[Standing, str]:
     try:
         with anyio.move_on_after(limit) as scope:
             async with stage:
@@ -150,7 +150,7 @@ async def _play(check: Check, stage: Stage, limit: float) -> tuple[Standing, str
     return ("emulated" if check.emulated(stage.features) else "kept"), ""
 
 
-async def _left_by(stage: Stage, limit: float) -> list[str]:
+async def _left_by(stage: Harness, limit: float) -> list[str]:
     try:
         with anyio.fail_after(limit):
             return await stage.traces()
@@ -180,7 +180,7 @@ def _must_exist(wanted: Iterable[str], names: Collection[str]) -> None:
     if unknown:
         raise InvalidSetting(
             f"there is no clause or check {', '.join(sorted(unknown))}",
-            fix=f"clauses are {next(iter(CLAUSES))} to {list(CLAUSES)[-1]}; checks are listed in docs/contract.md",
+            fix=f"clauses are {next(iter(CLAUSES))} to {list(CLAUSES)[-1]}; checks are listed in docs/guarantees.md",
         )
 
 

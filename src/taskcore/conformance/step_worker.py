@@ -17,17 +17,17 @@ from taskcore.app import App
 from taskcore.backend import Source
 from taskcore.lifecycle import Interrupted
 from taskcore.worker.decide import Concluder
-from taskcore.worker.execution import Job, Slot
+from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.executors import Executors
-from taskcore.worker.leases import Deadlines, Keeper
-from taskcore.worker.outages import Outages
+from taskcore.worker.leases import Deadlines, LeaseKeeper
+from taskcore.worker.outages import OutageTracker
 from taskcore.worker.perform import Performer
-from taskcore.worker.settle import Conclusion, Settler
+from taskcore.worker.settle import Settlement, Settler
 
-__all__ = ["Hands"]
+__all__ = ["StepWorker"]
 
 
-class Hands:
+class StepWorker:
     """One worker's hands on the queues of an open app.
 
     Leaving the context is a worker's death: what it holds is not given back, its leases have to run out.
@@ -39,15 +39,15 @@ class Hands:
     source: Source
 
     def __init__(self, app: App, queues: Sequence[str], *, lease: float | None = None, name: str = "hands") -> None:
-        backend, store, events, clock = app.parts
+        backend, store, events, clock = app.components
         self._lease = app.settings.lease if lease is None else lease
         self._queues = queues
         self._backend = backend
         self._slot = Slot()
-        self._in_hand: set[Job] = set()
-        outages = Outages("broker", events)
-        self._keeper = Keeper(
-            self._in_hand, store, events, lease=self._lease, lost=self._lose, clock=clock, outage=outages.part()
+        self._in_hand: set[Execution] = set()
+        outages = OutageTracker("broker", events)
+        self._keeper = LeaseKeeper(
+            self._in_hand, store, events, lease=self._lease, lost=self._lose, clock=clock, outage=outages.member()
         )
         self._settler = Settler(
             store,
@@ -55,7 +55,7 @@ class Hands:
             forget=self._in_hand.difference_update,
             lease_over=self._keeper.lease_over,
             keys=self._keeper.keys,
-            outage=outages.part(),
+            outage=outages.member(),
         )
         keep = app.settings.keep_result if store is not None else None
         self._concluder = Concluder(park_for=app.settings.park_for, keep_result=keep)
@@ -84,20 +84,20 @@ class Hands:
         await self._exits.aclose()
 
     @property
-    def in_hand(self) -> frozenset[Job]:
+    def in_hand(self) -> frozenset[Execution]:
         """What was taken and is not settled."""
         return frozenset(self._in_hand)
 
-    async def take(self, *, within: float = 0.01) -> Job | None:
+    async def take(self, *, within: float = 0.01) -> Execution | None:
         """The next delivery; None if there is none within so many seconds."""
         with anyio.move_on_after(within):
             for delivery in await self.source.receive(1):
-                job = Job(delivery, self.source, anyio.current_time())
+                job = Execution(delivery, self.source, anyio.current_time())
                 self._in_hand.add(job)
                 return job
         return None
 
-    async def perform(self, job: Job) -> Conclusion | None:
+    async def perform(self, job: Execution) -> Settlement | None:
         """Run the job's function and conclude; nothing is durable yet. None: its lease turned out to be lost."""
         self._slot.job = job
         outcome = None
@@ -107,23 +107,23 @@ class Hands:
         job.finished = True
         return None if outcome is None or job.lost else self._concluder.conclude(job, outcome)
 
-    async def settle(self, conclusion: Conclusion) -> bool:
+    async def settle(self, conclusion: Settlement) -> bool:
         """Make a conclusion durable; False if the lease was lost, so that nothing was changed."""
         await self._settler.commit([conclusion])
         return conclusion.settled
 
-    async def release(self, job: Job) -> bool:
+    async def release(self, job: Execution) -> bool:
         """Give a job back unstarted, without blame; False if the lease was lost."""
         return await self.settle(self._concluder.conclude(job, Interrupted()))
 
-    async def extend(self, job: Job) -> bool:
+    async def extend(self, job: Execution) -> bool:
         """Start its lease anew; False if it was lost."""
         return not await self.source.extend([job.delivery])
 
-    async def work(self, job: Job) -> bool:
+    async def work(self, job: Execution) -> bool:
         """Perform and settle; False if the lease was lost."""
         conclusion = await self.perform(job)
         return conclusion is not None and await self.settle(conclusion)
 
-    def _lose(self, job: Job) -> None:
+    def _lose(self, job: Execution) -> None:
         job.lost = True

@@ -15,9 +15,20 @@ from uuid import UUID
 
 import msgspec
 
-from taskcore.contract.codec import PLAIN, Flaw, NoShape, Shape, describe, explain, resolve, shorten, show, tidy
+from taskcore.contract.codec import (
+    PLAIN,
+    Codec,
+    Problem,
+    UnsupportedType,
+    describe,
+    explain,
+    first_line,
+    resolve,
+    short_repr,
+    shorten,
+)
 from taskcore.contract.contract import Arguments, Contract, Function, Upcast
-from taskcore.contract.errors import ErrorShape
+from taskcore.contract.errors import ErrorCodec
 from taskcore.errors import InvalidContract
 
 __all__ = ["compile_contract"]
@@ -44,13 +55,15 @@ def compile_contract(
     """
     if not inspect.isfunction(function):
         facts, fix = ["a contract is the signature of a function, def or async def"], "call it from a function of yours"
-        raise InvalidContract(f"{show(function)} cannot be a task", facts=facts, fix=fix)
+        raise InvalidContract(f"{short_repr(function)} cannot be a task", facts=facts, fix=fix)
     steps = {} if upcasts is None else upcasts
     try:
         signature = inspect.signature(function)
     except Exception as error:  # since Python 3.14, annotations are evaluated here
-        raise _invalid(function, [Flaw(tidy(error), "define the names in its annotations above it")]) from error
-    flaws = [*_kind_flaws(function, signature), *_version_flaws(version, steps), *_raises_flaws(raises)]
+        raise _invalid(
+            function, [Problem(first_line(error), "define the names in its annotations above it")]
+        ) from error
+    flaws = [*_kind_problems(function, signature), *_version_problems(version, steps), *_raises_problems(raises)]
     parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, flaws))]
     result = _result(function, signature.return_annotation, flaws)
     if flaws:
@@ -68,87 +81,93 @@ def compile_contract(
         _nameless=frozenset(each.name for each in parameters if each.kind is each.POSITIONAL_ONLY),
         _by_name=tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY),
         _struct=struct,
-        _arguments=Shape(struct),
+        _arguments=Codec(struct),
         _result=result,
         _upcasts=dict(steps),
-        _errors={cls.__qualname__: ErrorShape(cls) for cls in raises},
+        _errors={cls.__qualname__: ErrorCodec(cls) for cls in raises},
     )
 
 
-def _invalid(function: Any, flaws: Iterable[Flaw]) -> InvalidContract:
+def _invalid(function: Any, flaws: Iterable[Problem]) -> InvalidContract:
     facts, fixes = zip(*flaws, strict=True)
     what, place = f"{function.__name__}() cannot be a task", f"defined at {_where(function)}"
     return InvalidContract(what, facts=[*facts, place], fix="; ".join(dict.fromkeys(fixes)))
 
 
-def _kind_flaws(function: Any, signature: inspect.Signature) -> Iterator[Flaw]:
+def _kind_problems(function: Any, signature: inspect.Signature) -> Iterator[Problem]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        yield Flaw("it is a generator, and a job has one result", "return a list, or enqueue one job for each item")
+        yield Problem("it is a generator, and a job has one result", "return a list, or enqueue one job for each item")
     owner, first = function.__qualname__.rpartition(".")[0], next(iter(signature.parameters), "")
     if first in {"self", "cls"} and owner and not owner.endswith("<locals>"):
-        yield Flaw(f"it is a method of {owner}", "make it a function of the module, and send what it needs")
+        yield Problem(f"it is a method of {owner}", "make it a function of the module, and send what it needs")
 
 
-def _version_flaws(version: Any, upcasts: Any) -> Iterator[Flaw]:
+def _version_problems(version: Any, upcasts: Any) -> Iterator[Problem]:
     if type(version) is not int or version < 1 or not isinstance(upcasts, Mapping):
-        numbered = f"expected a version from 1 and a dict, got {show(version)} and {show(upcasts)}"
-        yield Flaw(f"version, upcasts: {numbered}", "for example version=2, upcasts={1: from_v1}")
+        numbered = f"expected a version from 1 and a dict, got {short_repr(version)} and {short_repr(upcasts)}"
+        yield Problem(f"version, upcasts: {numbered}", "for example version=2, upcasts={1: from_v1}")
         return
     known = {step for step in upcasts if type(step) is int and 1 <= step < version}
     for step, upcast in upcasts.items():
         if step not in known:
-            yield Flaw(f"upcasts: {step!r} is not a version below {version}", "keys are the versions to start from")
+            yield Problem(f"upcasts: {step!r} is not a version below {version}", "keys are the versions to start from")
         elif not callable(upcast):
-            yield Flaw(f"upcasts[{step}]: expected a function, got {show(upcast)}", "give functions from dict to dict")
+            yield Problem(
+                f"upcasts[{step}]: expected a function, got {short_repr(upcast)}", "give functions from dict to dict"
+            )
     for step in sorted(set(range(min(known, default=version), version)) - known):
-        yield Flaw(f"no upcast from version {step} to {step + 1}", f"upcasts={{{step}: …}}")
+        yield Problem(f"no upcast from version {step} to {step + 1}", f"upcasts={{{step}: …}}")
 
 
-def _raises_flaws(raises: Any) -> Iterator[Flaw]:
+def _raises_problems(raises: Any) -> Iterator[Problem]:
     names = [getattr(each, "__qualname__", "") for each in raises] if isinstance(raises, tuple) else []
     for each in raises if isinstance(raises, tuple) else [raises]:
         if not (names and isinstance(each, type) and issubclass(each, BaseException)):
-            yield Flaw(f"raises: expected exception classes, got {show(each)}", "give a tuple: raises=(CardDeclined,)")
+            yield Problem(
+                f"raises: expected exception classes, got {short_repr(each)}", "give a tuple: raises=(CardDeclined,)"
+            )
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        yield Flaw(f"raises: several classes are called {name}", "rename them, or declare their base")
+        yield Problem(f"raises: several classes are called {name}", "rename them, or declare their base")
 
 
-def _parameter(function: Any, each: inspect.Parameter, flaws: list[Flaw]) -> inspect.Parameter | None:
+def _parameter(function: Any, each: inspect.Parameter, flaws: list[Problem]) -> inspect.Parameter | None:
     name = each.name
     if each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD}:
         star, kind = ("*", "list[…]") if each.kind is each.VAR_POSITIONAL else ("**", "dict[str, …]")
-        flaws.append(Flaw(f"{star}{name}: a contract has only parameters with names", f"take {name}: {kind}"))
+        flaws.append(Problem(f"{star}{name}: a contract has only parameters with names", f"take {name}: {kind}"))
         return None
     if name.startswith("__"):
-        flaws.append(Flaw(f"{name}: such names are Python's own", "begin it with one underscore at most"))
+        flaws.append(Problem(f"{name}: such names are Python's own", "begin it with one underscore at most"))
         return None
     try:
-        shape = Shape(resolve(function, each.annotation))
-    except NoShape as error:
-        flaws += [Flaw(f"{name}: {flaw.fact}", flaw.fix) for flaw in error.flaws]
+        shape = Codec(resolve(function, each.annotation))
+    except UnsupportedType as error:
+        flaws += [Problem(f"{name}: {flaw.fact}", flaw.fix) for flaw in error.flaws]
         return None
     if each.default is each.empty:
         return each.replace(annotation=shape.annotation)
     try:
-        arrived, data = shape.admit(each.default)
+        arrived, data = shape.encode_checked(each.default)
     except Exception as error:  # noqa: BLE001 - defaults bring their own code, like arguments
-        problems = explain(shape.annotation, each.default, name) or [f"{name}: {tidy(error)}"]
+        problems = explain(shape.annotation, each.default, name) or [f"{name}: {first_line(error)}"]
         optional = f"write {name}: {describe(shape.annotation)} | None"
-        flaws.append(Flaw(f"the default of {problems[0]}", optional if each.default is None else "give one that fits"))
+        flaws.append(
+            Problem(f"the default of {problems[0]}", optional if each.default is None else "give one that fits")
+        )
         return None
     shared = isinstance(arrived, CONSTANTS)
     default = msgspec.field(default=arrived) if shared else msgspec.field(default_factory=partial(shape.decode, data))
     return each.replace(annotation=shape.annotation, default=default)
 
 
-def _result(function: Any, annotation: Any, flaws: list[Flaw]) -> Shape:
+def _result(function: Any, annotation: Any, flaws: list[Problem]) -> Codec:
     try:
         returned = resolve(function, annotation)
         if get_origin(returned) in {Awaitable, Coroutine} and not inspect.iscoroutinefunction(function):
             returned = get_args(returned)[-1]
-        return Shape(returned)
-    except NoShape as error:
-        flaws += [Flaw(f"the return type: {flaw.fact}", flaw.fix) for flaw in error.flaws]
+        return Codec(returned)
+    except UnsupportedType as error:
+        flaws += [Problem(f"the return type: {flaw.fact}", flaw.fix) for flaw in error.flaws]
         return PLAIN
 
 
@@ -172,7 +191,7 @@ def _text(function: Any, signature: inspect.Signature) -> str:
 
     parameters = []
     for each in signature.parameters.values():
-        default = each.default if each.default is each.empty else AsWritten(show(each.default, bare=True))
+        default = each.default if each.default is each.empty else AsWritten(short_repr(each.default, bare=True))
         parameters.append(each.replace(annotation=written(each.annotation), default=default))
     returns = written(signature.return_annotation)
     return f"{function.__name__}{signature.replace(parameters=parameters, return_annotation=returns)}"

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from taskcore.contract.codec import PLAIN, Shape, explain, schema_of, show, tidy
-from taskcore.contract.errors import ErrorShape, Story
+from taskcore.contract.codec import PLAIN, Codec, explain, first_line, schema_of, short_repr
+from taskcore.contract.errors import ErrorCodec, ErrorPayload
 from taskcore.errors import InvalidArguments, UnencodableResult
 
 __all__ = ["Arguments", "Contract", "Function", "Upcast"]
@@ -43,10 +43,10 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     _nameless: frozenset[str]  # positional only
     _by_name: tuple[str, ...]  # keyword only
     _struct: type[Arguments]
-    _arguments: Shape
-    _result: Shape
+    _arguments: Codec
+    _result: Codec
     _upcasts: Mapping[int, Upcast]
-    _errors: Mapping[str, ErrorShape]
+    _errors: Mapping[str, ErrorCodec]
 
     def __repr__(self) -> str:
         return f"<Contract {self.name} version {self.version}: {self.signature}>"
@@ -58,7 +58,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         :raises InvalidArguments: they do not fit; every problem is named.
         """
-        return self._admit(args, kwargs)[0]
+        return self._encode_checked(args, kwargs)[0]
 
     def encode(self, arguments: Arguments) -> bytes:
         """The payload for arguments that came out of `bind` or `unpack`; equal arguments, equal bytes."""
@@ -69,23 +69,23 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         :raises InvalidArguments: they do not fit; every problem is named.
         """
-        return self._admit(args, kwargs)[1]
+        return self._encode_checked(args, kwargs)[1]
 
-    def _admit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arguments, bytes]:
+    def _encode_checked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arguments, bytes]:
         failure: object = None
         if self._nameless.isdisjoint(kwargs):  # the struct would take those by name, too
             try:
-                return self._arguments.admit(self._struct(*args, **kwargs))
+                return self._arguments.encode_checked(self._struct(*args, **kwargs))
             except Exception as error:  # noqa: BLE001 - arguments bring their own code: __eq__, __post_init__, …
                 failure = error
         what = f"{self.function.__name__}() refuses these arguments; nothing was sent"
-        raise self._refusal(self._misuse(args, kwargs) or [tidy(failure)], what=what)
+        raise self._refusal(self._misuse(args, kwargs) or [first_line(failure)], what=what)
 
     def _misuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
         """What is wrong with a call."""
         names = self.parameters[: len(self.parameters) - len(self._by_name)]
         given = dict(zip(names, args, strict=False))
-        lines = self._misfits({**kwargs, **given}, wire=False)
+        lines = self._problems({**kwargs, **given}, wire=False)
         for name in kwargs:
             if name in self._nameless or name in given:
                 lines.append(f"{name}: {'positional only' if name in self._nameless else 'given by position already'}")
@@ -93,7 +93,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             lines.append(f"takes {len(names)} positional arguments, got {len(args)}")
         return lines
 
-    def _misfits(self, given: Mapping[str, Any], *, wire: bool) -> list[str]:
+    def _problems(self, given: Mapping[str, Any], *, wire: bool) -> list[str]:
         """What is wrong with arguments by name: with their values, then with their names."""
         lines = []
         for each in self._parameters:
@@ -108,9 +108,9 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def _refusal(self, problems: Iterable[str], *, what: str = "", fix: str | None = None) -> InvalidArguments:
         what = what or f"the payload does not fit {self.function.__name__}() version {self.version}"
-        return InvalidArguments(what, facts=[*problems, self._told()], fix=fix)
+        return InvalidArguments(what, facts=[*problems, self._described()], fix=fix)
 
-    def _told(self) -> str:
+    def _described(self) -> str:
         return f"contract: {self.signature}, defined at {self.where}"
 
     # the worker's side
@@ -124,7 +124,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         try:
             arguments: Arguments = self._arguments.decode(data)
         except Exception as error:  # the classes of arguments bring their own code
-            raise self._refusal(self._misfits(self._read(data), wire=True) or [tidy(error)]) from error
+            raise self._refusal(self._problems(self._read(data), wire=True) or [first_line(error)]) from error
         return arguments
 
     def _upcast(self, payload: bytes | msgspec.Raw, version: int) -> bytes | msgspec.Raw:
@@ -138,9 +138,11 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         self._read(payload)
         for step in range(version, self.version):
             try:
-                payload = _climb(self._upcasts[step], payload)
+                payload = _apply_upcasts(self._upcasts[step], payload)
             except Exception as error:
-                failed = f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}: {tidy(error)}"
+                failed = (
+                    f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}: {first_line(error)}"
+                )
                 raise self._refusal([written, failed]) from error
         return payload
 
@@ -150,10 +152,10 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         except Exception as error:
             raise self._refusal([f"not JSON: {error}"]) from error
         if not isinstance(given, dict):
-            raise self._refusal([f"expected a JSON object, got {show(given)}"])
+            raise self._refusal([f"expected a JSON object, got {short_repr(given)}"])
         return given
 
-    def spread(self, function: Function, arguments: Arguments) -> Any:
+    def invoke(self, function: Function, arguments: Arguments) -> Any:
         """Calls the function with its arguments, by position or by name as the signature says; returns what it does."""
         values = msgspec.structs.astuple(arguments)
         if not self._by_name:
@@ -171,12 +173,12 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         try:
             if type(value) is self._result.annotation and type(value) in ATOMS:
                 return self._result.encode(value)
-            return self._result.admit(value)[1]
+            return self._result.encode_checked(value)[1]
         except Exception as error:  # noqa: BLE001 - results bring their own code, like arguments
-            problems = explain(self._result.annotation, value, "result") or [f"result: {tidy(error)}"]
+            problems = explain(self._result.annotation, value, "result") or [f"result: {first_line(error)}"]
         raise UnencodableResult(
             f"{self.function.__name__}() succeeded, but what it returned does not fit its contract",
-            facts=[*problems, self._told()],
+            facts=[*problems, self._described()],
             fix="return what the annotation says, or change the annotation",
         )
 
@@ -189,7 +191,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             return self._result.decode(data)
         except Exception as error:
             what = f"the stored result does not fit {self.function.__name__}() version {self.version}"
-            raise UnencodableResult(what, facts=[f"result: {tidy(error)}", self._told()]) from error
+            raise UnencodableResult(what, facts=[f"result: {first_line(error)}", self._described()]) from error
 
     def pack_error(self, error: BaseException) -> bytes | None:
         """An error as JSON, if its class, or else a base of it, is declared in ``raises``; it arrives as that class.
@@ -202,7 +204,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     def unpack_error(self, data: bytes) -> BaseException | None:
         """The error in these bytes, built by its class in ``raises`` and by no other; None if that cannot be."""
         try:
-            story = msgspec.json.decode(data, type=Story)
+            story = msgspec.json.decode(data, type=ErrorPayload)
             return self._errors[story.type].rebuild(story)
         except Exception:  # noqa: BLE001 - error classes bring their own code, too
             return None
@@ -234,8 +236,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         }
 
 
-def _climb(upcast: Upcast, payload: bytes | msgspec.Raw) -> bytes:
+def _apply_upcasts(upcast: Upcast, payload: bytes | msgspec.Raw) -> bytes:
     arguments = upcast(PLAIN.decode(payload))
     if not isinstance(arguments, dict):
-        raise TypeError(f"it returned {show(arguments)}, not a dict")
+        raise TypeError(f"it returned {short_repr(arguments)}, not a dict")
     return PLAIN.encode(arguments)

@@ -11,12 +11,12 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from taskcore.contract.codec import PLAIN, NoShape, Shape, same
+from taskcore.contract.codec import PLAIN, Codec, UnsupportedType, deep_equal
 
-__all__ = ["ErrorShape", "Story"]
+__all__ = ["ErrorCodec", "ErrorPayload"]
 
 
-class Story(msgspec.Struct, frozen=True, omit_defaults=True):
+class ErrorPayload(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error as JSON: what its class is called with, by name if that can be known, else by position."""
 
     type: str  #: the name of the class, as `raises` knows it
@@ -25,50 +25,54 @@ class Story(msgspec.Struct, frozen=True, omit_defaults=True):
     args: tuple[msgspec.Raw, ...] = ()
 
 
-class ErrorShape:
+class ErrorCodec:
     """An error class, compiled: an instance to its story and back.
 
     What ``__init__`` takes has the type that it says there, or is plain JSON data. An attribute that is called like a
     parameter is taken for what was given, as in dataclasses; where that rebuilds no equal error, ``args`` is.
     """
 
-    __slots__ = ("cls", "shapes")
+    __slots__ = ("cls", "codecs")
 
     def __init__(self, cls: type[BaseException]) -> None:
         self.cls = cls
-        self.shapes: dict[str, Shape] = {}
+        self.codecs: dict[str, Codec] = {}
         with suppress(Exception):  # an __init__ that cannot be read: then ``args`` alone has to do
             hints = get_type_hints(cls.__init__, include_extras=True)
             for each in list(inspect.signature(cls.__init__).parameters.values())[1:]:
                 if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}:
-                    self.shapes[each.name] = PLAIN
-                    with suppress(NoShape):
-                        self.shapes[each.name] = Shape(hints.get(each.name, Any))
+                    self.codecs[each.name] = PLAIN
+                    with suppress(UnsupportedType):
+                        self.codecs[each.name] = Codec(hints.get(each.name, Any))
 
     def pack(self, error: BaseException) -> bytes | None:
         """The first story of an error that rebuilds an equal one."""
         for tell in (partial(self._by_name, len(error.args)), partial(self._by_name, 0), self._by_position):
             with suppress(Exception):  # errors bring their own code, like arguments
                 data = msgspec.json.encode(tell(error))
-                back = self.rebuild(msgspec.json.decode(data, type=Story))
-                names = [name for name in self.shapes if hasattr(error, name)]
-                if same(error.args, back.args) and all(same(getattr(error, n), getattr(back, n)) for n in names):
+                back = self.rebuild(msgspec.json.decode(data, type=ErrorPayload))
+                names = [name for name in self.codecs if hasattr(error, name)]
+                if deep_equal(error.args, back.args) and all(
+                    deep_equal(getattr(error, n), getattr(back, n)) for n in names
+                ):
                     return data
         return None
 
-    def _by_name(self, positional: int, error: BaseException) -> Story:
-        fields = {name: msgspec.Raw(shape.admit(getattr(error, name))[1]) for name, shape in self.shapes.items()}
-        return Story(self.cls.__qualname__, fields, min(positional, len(fields)))
+    def _by_name(self, positional: int, error: BaseException) -> ErrorPayload:
+        fields = {
+            name: msgspec.Raw(shape.encode_checked(getattr(error, name))[1]) for name, shape in self.codecs.items()
+        }
+        return ErrorPayload(self.cls.__qualname__, fields, min(positional, len(fields)))
 
-    def _by_position(self, error: BaseException) -> Story:
-        args = tuple(msgspec.Raw(shape.admit(arg)[1]) for shape, arg in self._paired(error.args))
-        return Story(self.cls.__qualname__, args=args)
+    def _by_position(self, error: BaseException) -> ErrorPayload:
+        args = tuple(msgspec.Raw(shape.encode_checked(arg)[1]) for shape, arg in self._paired(error.args))
+        return ErrorPayload(self.cls.__qualname__, args=args)
 
-    def rebuild(self, story: Story) -> BaseException:
+    def rebuild(self, story: ErrorPayload) -> BaseException:
         """The error that a story tells; raises anything if there is none."""
-        fields = {name: self.shapes[name].decode(raw) for name, raw in story.fields.items()}
+        fields = {name: self.codecs[name].decode(raw) for name, raw in story.fields.items()}
         first = [fields.pop(name) for name in list(fields)[: story.positional]]
         return self.cls(*first, *(shape.decode(raw) for shape, raw in self._paired(story.args)), **fields)
 
-    def _paired(self, args: Iterable[Any]) -> Iterable[tuple[Shape, Any]]:
-        return zip(chain(self.shapes.values(), repeat(PLAIN)), args, strict=False)
+    def _paired(self, args: Iterable[Any]) -> Iterable[tuple[Codec, Any]]:
+        return zip(chain(self.codecs.values(), repeat(PLAIN)), args, strict=False)

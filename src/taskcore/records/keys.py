@@ -26,24 +26,24 @@ import msgspec
 from taskcore.store import ABSENT, Conflict, Record, Store, Version, Write
 
 __all__ = [
-    "Claim",
+    "Acquired",
+    "Acquisition",
+    "Busy",
+    "Completed",
     "Completion",
-    "Done",
-    "Held",
-    "Idempotency",
-    "Taken",
-    "Won",
-    "decode_claim",
+    "IdempotencyKeys",
+    "KeyRecord",
+    "decode_key_record",
     "fingerprint",
-    "key_of",
+    "key_name",
 ]
 
 NOTHING = msgspec.Raw()
-TRIES = 5  #: how often a lost race for a key is run again before the key counts as held
-ASK_AGAIN = 1.0  #: seconds after which a job asks again for a key that is fought over
+ACQUIRE_TRIES = 5  #: how often a lost race for a key is run again before the key counts as held
+BUSY_RETRY = 1.0  #: seconds after which a job asks again for a key that is fought over
 
 
-class Claim(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The record of a key.
 
     :param key: the key as the caller wrote it, for people.
@@ -64,7 +64,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     confirmed: bool = False
     fence: int = 0
     until: float = 0.0
-    ending: msgspec.Raw = NOTHING
+    outcome: msgspec.Raw = NOTHING
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -84,16 +84,16 @@ class Completion(msgspec.Struct, frozen=True):
     job: str
     fence: int
 
-    def obstacle(self, found: bytes) -> str | None:
+    def conflict(self, found: bytes) -> str | None:
         """Why it may not replace this record; None if it may: the key is still held by this very start of the job."""
-        claim = decode_claim(found)
+        claim = decode_key_record(found)
         if (claim.state, claim.job, claim.fence) == ("held", self.job, self.fence):
             return None
         whose = "this job" if claim.job == self.job else f"job {claim.job}"
         return f"the key is {claim.state} by {whose} with fence {claim.fence}; this start has fence {self.fence}"
 
 
-class Won(msgspec.Struct):
+class Acquired(msgspec.Struct):
     """The key is ours: run, then complete or release.
 
     :param version: of the record as we wrote it last; changes when the hold is prolonged.
@@ -102,32 +102,32 @@ class Won(msgspec.Struct):
     """
 
     name: str
-    claim: Claim
+    claim: KeyRecord
     version: Version
     window: float
-    held: float
+    keep: float
 
 
-class Held(msgspec.Struct, frozen=True):
+class Busy(msgspec.Struct, frozen=True):
     """Another job holds the key; ask again after so many seconds."""
 
     after: float
 
 
-class Done(msgspec.Struct, frozen=True):
+class Completed(msgspec.Struct, frozen=True):
     """The work was done before: by which job, and its encoded ending."""
 
     job: str
-    ending: bytes
+    outcome: bytes
 
 
-Taken: TypeAlias = Won | Held | Done
+Acquisition: TypeAlias = Acquired | Busy | Completed
 
 _encode = msgspec.json.Encoder().encode
-decode_claim = msgspec.json.Decoder(Claim).decode
+decode_key_record = msgspec.json.Decoder(KeyRecord).decode
 
 
-def key_of(task: str, key: str) -> str:
+def key_name(task: str, key: str) -> str:
     """The name of the record: hashed, because keys are free text and record names are not."""
     return f"key/{task}/{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}"
 
@@ -137,7 +137,7 @@ def fingerprint(payload: bytes) -> str:
     return hashlib.blake2b(payload, digest_size=16).hexdigest()
 
 
-class Idempotency:
+class IdempotencyKeys:
     """Claim, take, complete and release keys over any store.
 
     :param window: seconds for which a key is remembered after its job was sent, and again after it was done.
@@ -149,39 +149,39 @@ class Idempotency:
     # ── the sender's side ──
 
     @staticmethod
-    def claim(name: str, claim: Claim, keep: float) -> Write:
+    def claim(name: str, claim: KeyRecord, keep: float) -> Write:
         """The write that claims a key for a job about to be sent; a Conflict holds the claim that stands."""
         return Write(key=name, value=_encode(claim), expect=ABSENT, keep=keep)
 
     @staticmethod
-    def confirm(name: str, claim: Claim, version: Version, keep: float) -> Write:
+    def confirm(name: str, claim: KeyRecord, version: Version, keep: float) -> Write:
         """The write that says: the broker has the job. If it is lost, a duplicate publishes the same id again."""
         confirmed = msgspec.structs.replace(claim, confirmed=True)
         return Write(key=name, value=_encode(confirmed), expect=version, keep=keep)
 
     @staticmethod
-    def claim_again(name: str, claim: Claim, version: Version, keep: float) -> Write:
+    def reclaim(name: str, claim: KeyRecord, version: Version, keep: float) -> Write:
         """The write that claims a key whose job is gone without a committed outcome."""
         return Write(key=name, value=_encode(claim), expect=version, keep=keep)
 
     @staticmethod
-    def withdraw(name: str, version: Version) -> Write:
+    def retract(name: str, version: Version) -> Write:
         """The write that takes a claim back: its job was refused."""
         return Write(key=name, value=None, expect=version)
 
     # ── the worker's side ──
 
-    async def take(
+    async def acquire(
         self,
         name: str,
-        claim: Claim,
+        claim: KeyRecord,
         *,
         hold: float,
         now: float,
         keep: float,
         least_fence: int = 1,
         twin: bool = False,
-    ) -> Taken:
+    ) -> Acquisition:
         """Take the key for a job that is about to start.
 
         A job that holds the key itself takes it anew at once: the broker's lease says that its former holder is gone.
@@ -192,60 +192,60 @@ class Idempotency:
         :param least_fence: above all fences that this job had before, should the record be gone meanwhile.
         :param twin: the broker may have this job twice, so that its holder is perhaps alive, and waited for.
         """
-        for _ in range(TRIES):
+        for _ in range(ACQUIRE_TRIES):
             record = await self._store.get(name)
             taken = _look(record, None if twin else claim.job, now)
             if taken is not None:
                 return taken
-            fence = max(decode_claim(record.value).fence + 1 if record else 1, least_fence)
+            fence = max(decode_key_record(record.value).fence + 1 if record else 1, least_fence)
             held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + hold)
             expect = record.version if record else ABSENT
             longest = max(keep, hold)
             taking = Write(key=name, value=_encode(held), expect=expect, keep=longest, reserve=True)
             [answer] = await self._store.put_many([taking])
             if not isinstance(answer, Conflict):
-                return Won(name, held, answer, keep, longest)
-        return Held(ASK_AGAIN)
+                return Acquired(name, held, answer, keep, longest)
+        return Busy(BUSY_RETRY)
 
     @staticmethod
-    def prolong(won: Won, until: float) -> Write:
+    def renew(won: Acquired, until: float) -> Write:
         """The write that keeps a running job's hold alive."""
         return Write(
             key=won.name,
             value=_encode(msgspec.structs.replace(won.claim, until=until)),
             expect=won.version,
-            keep=won.held,
+            keep=won.keep,
             reserve=True,
         )
 
     @staticmethod
-    def complete(won: Won, ending: bytes) -> Write:
+    def complete(won: Acquired, ending: bytes) -> Write:
         """The write that commits the outcome; a Conflict means that the hold was lost and nothing was committed."""
         return Write(key=won.name, value=_done(won.claim, ending), expect=won.version, keep=won.window, reserve=True)
 
     @staticmethod
-    def completion(name: str, claim: Claim, ending: bytes, window: float) -> Completion:
+    def completion(name: str, claim: KeyRecord, ending: bytes, window: float) -> Completion:
         """The same for the job itself; a store writes it with what it knows of transactions."""
         return Completion(name, _done(claim, ending), window, claim.job, claim.fence)
 
     @staticmethod
-    def give_back(won: Won) -> Write:
+    def release(won: Acquired) -> Write:
         """The write that frees the key for the next attempt of the same job."""
         sent = msgspec.structs.replace(won.claim, state="sent", until=0.0)
         return Write(key=won.name, value=_encode(sent), expect=won.version, keep=won.window, reserve=True)
 
 
-def _done(claim: Claim, ending: bytes) -> bytes:
-    return _encode(msgspec.structs.replace(claim, state="done", ending=msgspec.Raw(ending)))
+def _done(claim: KeyRecord, ending: bytes) -> bytes:
+    return _encode(msgspec.structs.replace(claim, state="done", outcome=msgspec.Raw(ending)))
 
 
-def _look(record: Record | None, job: str | None, now: float) -> Held | Done | None:
+def _look(record: Record | None, job: str | None, now: float) -> Busy | Completed | None:
     """Why the key cannot be taken, or None if it can. ``job``: whose hold does not count."""
     if record is None:
         return None
-    claim = decode_claim(record.value)
+    claim = decode_key_record(record.value)
     if claim.state == "done":
-        return Done(claim.job, bytes(claim.ending))
+        return Completed(claim.job, bytes(claim.outcome))
     if claim.state == "held" and claim.job != job and claim.until > now:
-        return Held(min(claim.until - now, ASK_AGAIN))
+        return Busy(min(claim.until - now, BUSY_RETRY))
     return None

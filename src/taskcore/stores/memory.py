@@ -16,14 +16,14 @@ import anyio
 
 from taskcore.store import Conflict, Expect, Record, Version, Write, is_expected
 from taskcore.stores.watches import Watch, Watches
-from taskcore.toolkit.diagnostics import Diagnosis, Fact
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 
 __all__ = ["MemoryStore"]
 
 SLACK = 10_000  #: timers that may outlive their records before they are cleared away
 
 
-ENDS_WITH_THE_PROCESS = Fact(
+ENDS_WITH_THE_PROCESS = DiagnosticCheck(
     name="durability",
     level="ok",
     text="results, keys and start markers live in this process and end with it",
@@ -55,7 +55,7 @@ class MemoryStore:
         return Diagnosis(
             server="memory, in this process",
             durability="records live in this process and end with it",
-            facts=(ENDS_WITH_THE_PROCESS,),
+            checks=(ENDS_WITH_THE_PROCESS,),
         )
 
     async def get(self, key: str) -> Record | None:

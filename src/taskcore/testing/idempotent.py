@@ -174,7 +174,7 @@ class _Trial:
         """A call with fresh arguments: by the contract for a task, so that no run sees what another has changed."""
         if isinstance(self._task, Task):
             contract = self._task.contract
-            return contract.spread(self._function, contract.unpack(bytes(self._job.args), contract.version))
+            return contract.invoke(self._function, contract.unpack(bytes(self._job.args), contract.version))
         return self._function(*copy.deepcopy(self._args), **copy.deepcopy(self._kwargs))
 
     def _envelope(self) -> Envelope:

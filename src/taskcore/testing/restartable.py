@@ -24,8 +24,8 @@ from taskcore.backends.memory import MemoryBackend
 from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.task import Job
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
-from taskcore.toolkit.failpoints import POINTS
-from taskcore.toolkit.groups import errors_as_they_are
+from taskcore.toolkit.failpoints import FAILPOINTS
+from taskcore.toolkit.groups import unwrap_single
 
 __all__ = ["crashing_worker", "redeliver", "working"]
 
@@ -37,7 +37,7 @@ async def working(app: App) -> AsyncIterator[App]:
     """As ``app.running()``, with a worker that ``crashing_worker`` can kill."""
     failure: Exception | None = None
     async with app:
-        with errors_as_they_are():
+        with unwrap_single():
             async with anyio.create_task_group() as group:
                 life = LIVES[app] = _Life(app, group)
                 await life.begin()
@@ -160,16 +160,16 @@ def _life_of(app: App) -> _Life:
 
 def _memory_of(app: App) -> MemoryBackend | None:
     """The in-memory broker, behind whatever is around it."""
-    backend: Any = app.parts.backend
+    backend: Any = app.components.backend
     while backend is not None and not isinstance(backend, MemoryBackend):
         backend = getattr(backend, "_backend", None)
     return backend
 
 
 def _check_point(point: str) -> None:
-    if point in POINTS and not point.startswith(OF_CALLERS):
+    if point in FAILPOINTS and not point.startswith(OF_CALLERS):
         return
-    names = ", ".join(name for name in POINTS if not name.startswith(OF_CALLERS))
+    names = ", ".join(name for name in FAILPOINTS if not name.startswith(OF_CALLERS))
     raise InvalidSetting(f"no worker passes a crash point {point!r}", facts=[f"they pass: {names}"])
 
 

@@ -16,9 +16,9 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from taskcore.toolkit.detached import Apart
+from taskcore.toolkit.detached import Detached
 
-__all__ = ["Collector", "GroupCommit", "side_by_side"]
+__all__ = ["Buffer", "GroupCommit", "gather_limited"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,7 +43,7 @@ class GroupCommit(Generic[T, R]):
         self._in_place = in_place
         self._waiting: deque[_Entry[T, R]] = deque()
         self._led = False
-        self._apart = Apart()
+        self._apart = Detached()
 
     async def submit(self, item: T) -> R:
         """The answer to this item. Cancelled before its batch has left: it is surely not committed.
@@ -58,9 +58,9 @@ class GroupCommit(Generic[T, R]):
             await self._lead()
         return entry.take()
 
-    async def ended(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait for a batch that is under way although nobody waits for it any more."""
-        await self._apart.ended()
+        await self._apart.wait_closed()
 
     async def _follow(self, entry: _Entry[T, R]) -> None:
         """Wait until the entry was committed by somebody else, or it is this caller's turn to lead."""
@@ -135,7 +135,7 @@ class _Entry(Generic[T, R]):
         return self._answer  # type: ignore[return-value]  # ended without error: the answer is there
 
 
-class Collector(Generic[T]):
+class Buffer(Generic[T]):
     """Gathers items from many callers; one task takes what has gathered since it last looked.
 
     :param full: with so many items waiting, ``is_full`` asks the callers to stop for a moment.
@@ -174,7 +174,7 @@ class Collector(Generic[T]):
         return items
 
 
-async def side_by_side(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, limit: int) -> list[R]:
+async def gather_limited(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, limit: int) -> list[R]:
     """The results of ``work`` on each item, in order; no more than ``limit`` are under way, begun in order.
 
     :raises Exception: the first that ``work`` raised; items behind it are not begun.

@@ -12,10 +12,10 @@ from typing import Any
 
 import anyio
 
-__all__ = ["Apart"]
+__all__ = ["Detached"]
 
 
-class Apart:
+class Detached:
     """Runs work to its end, whoever waits for it."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Apart:
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
 
-    async def ended(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait for what nobody waits for any more."""
         while self._tasks:
             await asyncio.wait(self._tasks)

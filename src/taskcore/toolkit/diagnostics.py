@@ -10,12 +10,12 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-__all__ = ["Diagnosable", "Diagnosis", "Fact", "Level"]
+__all__ = ["Diagnosis", "DiagnosticCheck", "HasDiagnostics", "Level"]
 
 Level: TypeAlias = Literal["ok", "warn", "fail"]
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True):
+class DiagnosticCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that was looked at.
 
     :param name: what was looked at, in one or two words: ``eviction``.
@@ -41,16 +41,16 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
     server: str
     durability: str
-    facts: tuple[Fact, ...]
+    checks: tuple[DiagnosticCheck, ...]
 
     @property
-    def unsafe(self) -> tuple[Fact, ...]:
+    def unsafe(self) -> tuple[DiagnosticCheck, ...]:
         """The facts because of which some clause does not hold."""
-        return tuple(fact for fact in self.facts if fact.clauses)
+        return tuple(fact for fact in self.checks if fact.clauses)
 
 
 @runtime_checkable
-class Diagnosable(Protocol):
+class HasDiagnostics(Protocol):
     """A backend or store, opened, that can say how its server is set up."""
 
     async def diagnose(self) -> Diagnosis:

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["POINTS", "arm", "point"]
+__all__ = ["FAILPOINTS", "arm", "failpoint"]
 
 #: Every crash point of the core; the sweep visits each of them, and an unknown one is an error there.
-POINTS = (
+FAILPOINTS = (
     "enqueue.claimed",
     "enqueue.published",
     "examine.marked",
@@ -43,7 +43,7 @@ POINTS = (
 _fuse: Callable[[str], None] | None = None
 
 
-def point(name: str) -> None:
+def failpoint(name: str) -> None:
     """Say where an operation stands between two durable writes."""
     if _fuse is not None:
         _fuse(name)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["errors_as_they_are"]
+__all__ = ["unwrap_single"]
 
 
 @contextmanager
-def errors_as_they_are() -> Iterator[None]:
+def unwrap_single() -> Iterator[None]:
     """A task group wraps even a lone error; callers who write ``except BrokerUnavailable`` want the error itself."""
     try:
         yield

@@ -16,7 +16,7 @@ else:
 __all__ = ["logger"]
 
 
-class _Harmless(_Adapter):
+class SafeLogger(_Adapter):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         try:
             super().log(level, msg, *args, **{"stacklevel": 2, **kwargs})  # the place that is named is the caller's
@@ -27,4 +27,4 @@ class _Harmless(_Adapter):
 
 def logger(name: str) -> logging.LoggerAdapter[logging.Logger]:
     """The standard library's logger of this name, behind a guard. The library never configures logging."""
-    return _Harmless(logging.getLogger(name), {})
+    return SafeLogger(logging.getLogger(name), {})

@@ -14,12 +14,12 @@ from typing import Any, Final, cast
 
 import anyio
 
-__all__ = ["TimeLimit"]
+__all__ = ["SharedTimeout"]
 
-INSIST: Final = 0.1  #: seconds after which somebody who took no notice of the end of his time is told again
+CANCEL_AGAIN_AFTER: Final = 0.1  #: seconds after which somebody who took no notice of the end of his time is told again
 
 
-class TimeLimit:
+class SharedTimeout:
     """A limit that is the same for everybody.
 
     :param seconds: how long each may take.
@@ -27,11 +27,11 @@ class TimeLimit:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._turns: deque[_Turn] = deque()
+        self._turns: deque[_TimeoutScope] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def each(self) -> anyio.CancelScope | _Turn:
+    def scope(self) -> anyio.CancelScope | _TimeoutScope:
         """A context that is left when its time is over, as that of ``anyio.move_on_after`` is."""
         try:
             loop = asyncio.get_running_loop()
@@ -44,7 +44,7 @@ class TimeLimit:
             turns.clear()
         while turns and turns[0].over:
             turns.popleft()
-        turn = _Turn(task, loop.time() + self._seconds)
+        turn = _TimeoutScope(task, loop.time() + self._seconds)
         turns.append(turn)
         if self._timer is None:
             self._timer = loop.call_at(turns[0].ends, self._look, loop)
@@ -59,10 +59,10 @@ class TimeLimit:
             if turn.ends <= now:
                 turn.end()
         if waiting:
-            self._timer = loop.call_at(max(waiting[0].ends, now + INSIST), self._look, loop)
+            self._timer = loop.call_at(max(waiting[0].ends, now + CANCEL_AGAIN_AFTER), self._look, loop)
 
 
-class _Turn:
+class _TimeoutScope:
     """One await's time. Ends it as ``asyncio.timeout`` does: by cancelling, and taking that back."""
 
     __slots__ = ("_before", "_cancels", "_task", "ends", "over")

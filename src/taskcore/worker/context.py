@@ -10,14 +10,14 @@ import msgspec
 
 from taskcore.envelope import Envelope, Trail
 from taskcore.errors import InvalidSetting, NotRunning
-from taskcore.records.keys import Claim, Completion, Idempotency
-from taskcore.results import Ending, encode_ending
+from taskcore.records.keys import Completion, IdempotencyKeys, KeyRecord
+from taskcore.results import StoredOutcome, encode_outcome
 from taskcore.task import Task
 
-__all__ = ["Context", "Holding", "current", "running"]
+__all__ = ["Context", "HeldKey", "current", "running"]
 
 
-class Holding(msgspec.Struct, frozen=True, gc=False):
+class HeldKey(msgspec.Struct, frozen=True, gc=False):
     """The key that the job holds.
 
     :param name: of its record.
@@ -25,7 +25,7 @@ class Holding(msgspec.Struct, frozen=True, gc=False):
     """
 
     name: str
-    claim: Claim
+    claim: KeyRecord
     window: float
 
 
@@ -46,9 +46,9 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
     queue: str
     crashes: int
     fence: int
-    _asked: Callable[[str], Awaitable[bool]]
+    _cancel_requested: Callable[[str], Awaitable[bool]]
     _task: Task[..., Any] | None = None
-    _holding: Holding | None = None
+    _held_key: HeldKey | None = None
 
     @property
     def job_id(self) -> str:
@@ -92,7 +92,7 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     async def cancel_requested(self) -> bool:
         """Whether somebody called ``job.cancel()`` while this job runs; asks the store."""
-        return await self._asked(self.envelope.id)
+        return await self._cancel_requested(self.envelope.id)
 
     def completion(self, result: Any) -> Completion:
         """The outcome of this job's key, to be committed together with the job's effect.
@@ -104,13 +104,13 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
         :raises InvalidSetting: the job has no key (TC104).
         :raises UnencodableResult: the result does not fit the task's contract (TC304).
         """
-        if self._task is None or self._holding is None:
+        if self._task is None or self._held_key is None:
             raise InvalidSetting(
                 f"this job of {self.task} has no key, so there is no record that its outcome could be committed to",
                 fix='@app.task(key="order_id"), or .using(key=…) for one call',
             )
-        ending = encode_ending(Ending("succeeded", msgspec.Raw(self._task.contract.pack_result(result))))
-        return Idempotency.completion(self._holding.name, self._holding.claim, ending, self._holding.window)
+        ending = encode_outcome(StoredOutcome("succeeded", msgspec.Raw(self._task.contract.pack_result(result))))
+        return IdempotencyKeys.completion(self._held_key.name, self._held_key.claim, ending, self._held_key.window)
 
 
 running: ContextVar[Context] = ContextVar("taskcore.job")

@@ -6,46 +6,46 @@ import msgspec
 
 from taskcore.lifecycle import (
     Ack,
+    AlreadyDone,
     Bury,
-    Cancelled,
-    Duplicate,
-    Expired,
-    Failed,
+    CancelledBefore,
+    DeadlinePassed,
     Outcome,
-    Succeeded,
+    Raised,
+    Returned,
     TimedOut,
     Unencodable,
     Verdict,
 )
-from taskcore.results import NOTHING, Ending, encode_ending
-from taskcore.worker.execution import UNREAD, Job
+from taskcore.results import NO_BYTES, StoredOutcome, encode_outcome
+from taskcore.worker.execution import UNDECODED, Execution
 
-__all__ = ["ending_of"]
+__all__ = ["stored_outcome_of"]
 
-CANCELLED = encode_ending(Ending("cancelled"))
-EXPIRED = encode_ending(Ending("expired"))
+CANCELLED = encode_outcome(StoredOutcome("cancelled"))
+EXPIRED = encode_outcome(StoredOutcome("expired"))
 
 
-def ending_of(job: Job, outcome: Outcome, verdict: Verdict, keep: float | None) -> bytes | None:
+def stored_outcome_of(job: Execution, outcome: Outcome, verdict: Verdict, keep: float | None) -> bytes | None:
     """The encoded ending, if this verdict ends the job and somebody may ask for it."""
     task = job.task
-    if (keep is None and job.hold is None) or job.envelope is UNREAD:
+    if (keep is None and job.key is None) or job.envelope is UNDECODED:
         return None
     if isinstance(verdict, Ack):
         match outcome:
-            case Succeeded(result=result):
-                return encode_ending(Ending("succeeded", msgspec.Raw(result)))
-            case Duplicate(first=first):
+            case Returned(result=result):
+                return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(result)))
+            case AlreadyDone(outcome=first):
                 return first
-            case Cancelled():
+            case CancelledBefore():
                 return CANCELLED
-            case Expired():
+            case DeadlinePassed():
                 return EXPIRED
             case _:
                 return None
     if isinstance(verdict, Bury):
-        record = outcome.record if isinstance(outcome, Failed | TimedOut | Unencodable) else None
-        declared = task.contract.pack_error(outcome.error) if task is not None and isinstance(outcome, Failed) else None
-        error = msgspec.Raw(declared) if declared is not None else NOTHING
-        return encode_ending(Ending("dead", reason=verdict.reason, error=error, record=record))
+        record = outcome.record if isinstance(outcome, Raised | TimedOut | Unencodable) else None
+        declared = task.contract.pack_error(outcome.error) if task is not None and isinstance(outcome, Raised) else None
+        error = msgspec.Raw(declared) if declared is not None else NO_BYTES
+        return encode_outcome(StoredOutcome("dead", reason=verdict.reason, error=error, record=record))
     return None

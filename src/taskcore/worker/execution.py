@@ -10,55 +10,55 @@ import msgspec
 from taskcore.backend import Delivery, Source
 from taskcore.envelope import NOTHING_YET, Envelope, Trail, decode_envelope
 from taskcore.errors import MalformedEnvelope
-from taskcore.records.keys import Won
+from taskcore.records.keys import Acquired
 from taskcore.task import Task
-from taskcore.worker.pools import Lane
+from taskcore.worker.pools import Pool
 
-__all__ = ["Job", "Slot"]
+__all__ = ["Execution", "Slot"]
 
 Why = Literal["timeout", "lost", "shutdown"]
 
 #: Stands where an envelope could not be read (yet).
-UNREAD = Envelope(v=0, id="?", task="?", args=msgspec.Raw(b"null"), enqueued_at=0.0)
+UNDECODED = Envelope(v=0, id="?", task="?", args=msgspec.Raw(b"null"), enqueued_at=0.0)
 
 
-class Job(msgspec.Struct, gc=False, eq=False):
+class Execution(msgspec.Struct, gc=False, eq=False):
     """A delivery and everything that was learnt about it. Steps fill it in, in this order."""
 
     delivery: Delivery
     source: Source
     received: float
-    lane: Lane | None = None
-    envelope: Envelope = UNREAD
+    pool: Pool | None = None
+    envelope: Envelope = UNDECODED
     trail: Trail = NOTHING_YET
     task: Task[..., Any] | None = None
     arguments: Any = None
     marker: str | None = None
     crashes: int = 0
     first_lost: bool = False
-    hold: Won | None = None
+    key: Acquired | None = None
     alone: bool = False
     started: bool = False
     finished: bool = False
     lost: bool = False
-    forgotten: bool = False
+    acked_early: bool = False
 
     @property
     def id(self) -> str:
         """The job's id; ``"?"`` if its bytes cannot be read."""
-        return self.envelope.id if self.envelope is not UNREAD else self._name.id
+        return self.envelope.id if self.envelope is not UNDECODED else self._name.id
 
     @property
-    def story(self) -> Trail:
+    def history(self) -> Trail:
         """The trail, with what was found out about crashes since it was written."""
         if self.crashes == self.trail.crashes and self.first_lost == self.trail.first_lost:
             return self.trail
         return msgspec.structs.replace(self.trail, crashes=self.crashes, first_lost=self.first_lost)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def labels(self) -> dict[str, Any]:
         """For events."""
-        envelope = self.envelope if self.envelope is not UNREAD else self._name
+        envelope = self.envelope if self.envelope is not UNDECODED else self._name
         return {"job_id": envelope.id, "task": envelope.task, "queue": self.delivery.queue}
 
     @property
@@ -67,7 +67,7 @@ class Job(msgspec.Struct, gc=False, eq=False):
         try:
             return decode_envelope(self.delivery.envelope)
         except MalformedEnvelope:
-            return UNREAD
+            return UNDECODED
 
 
 class Slot:
@@ -77,7 +77,7 @@ class Slot:
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
-        self.job: Job | None = None
+        self.job: Execution | None = None
         self.wake: anyio.Event | None = None
         self.deadline: float | None = None
         self.why: Why | None = None

@@ -18,13 +18,13 @@ import msgspec
 from taskcore.envelope import decode_envelope, decode_trail
 from taskcore.errors import InvalidContract
 from taskcore.options import RunsIn
-from taskcore.worker.context import Context, Holding, running
+from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.error_records import message_of, place_of, trace_of
 from taskcore.worker.threads import Threads
 
 if TYPE_CHECKING:
     from taskcore.task import Task
-    from taskcore.worker.execution import Job
+    from taskcore.worker.execution import Execution
 
 __all__ = ["Executors", "ProcessError", "RemoteError"]
 
@@ -62,9 +62,9 @@ class Executors:
     async def in_thread(self, task: Task[..., Any], arguments: Any) -> Any:
         """Run in a thread. A thread cannot be killed: on cancellation it is left alone, its result thrown away."""
         contract = task.contract
-        return await self._threads.run(contract.spread, contract.function, arguments)
+        return await self._threads.run(contract.invoke, contract.function, arguments)
 
-    async def in_process(self, task: Task[..., Any], job: Job, fence: int, holding: Holding | None) -> bytes:
+    async def in_process(self, task: Task[..., Any], job: Execution, fence: int, holding: HeldKey | None) -> bytes:
         """Run in a process, which is killed on cancellation; returns the encoded result.
 
         What crosses over is the module's name and bytes, between this program and itself: the function's module is
@@ -89,11 +89,11 @@ def _perform(module: str, qualname: str, told: tuple[bytes, bytes, str, int, int
     task = _find(module, qualname)
     contract = task.contract
     envelope, trail, queue, crashes, fence, held = decode_envelope(told[0]), decode_trail(told[1]), *told[2:]
-    holding = msgspec.json.decode(held, type=Holding | None)
+    holding = msgspec.json.decode(held, type=HeldKey | None)
     running.set(Context(envelope, trail, queue, crashes, fence, _cannot_ask, task, holding))
     arguments = contract.unpack(envelope.args, envelope.version)
     try:
-        value = contract.spread(contract.function, arguments)
+        value = contract.invoke(contract.function, arguments)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it has to travel
         return RemoteError(_that_can_travel(error), place_of(error), trace_of(error))
     return contract.pack_result(value)

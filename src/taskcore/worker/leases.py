@@ -9,18 +9,18 @@ import anyio
 from taskcore.backend import Source
 from taskcore.errors import BrokerUnavailable
 from taskcore.observe import Events
-from taskcore.records.keys import Idempotency
+from taskcore.records.keys import IdempotencyKeys
 from taskcore.store import Conflict, Store
 from taskcore.toolkit.logging import logger
-from taskcore.worker.execution import Job, Slot
+from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.outages import Outage
 
-__all__ = ["Deadlines", "Keeper"]
+__all__ = ["Deadlines", "LeaseKeeper"]
 
 log = logger("taskcore.worker")
 
 
-class Keeper:
+class LeaseKeeper:
     """Extends the leases of everything in hand, in one batch, three times per lease.
 
     A job whose lease turns out to be lost is interrupted: hands off (C7).
@@ -33,12 +33,12 @@ class Keeper:
 
     def __init__(
         self,
-        in_hand: Collection[Job],
+        in_hand: Collection[Execution],
         store: Store | None,
         events: Events,
         *,
         lease: float,
-        lost: Callable[[Job], None],
+        lost: Callable[[Execution], None],
         clock: Callable[[], float],
         outage: Outage,
     ) -> None:
@@ -53,7 +53,7 @@ class Keeper:
         self._idle = anyio.Event()
         self.keys = anyio.Lock()
 
-    def lease_over(self, job: Job, now: float) -> bool:
+    def lease_over(self, job: Execution, now: float) -> bool:
         """Whether a lease has ended by our own clock, so that somebody else may have the job."""
         if now < job.received + self._lease:  # nearly always
             return False
@@ -68,7 +68,7 @@ class Keeper:
         pause = self._lease / 3
         while True:
             if not self._in_hand:  # an idle worker sleeps: days may pass until somebody sends a job
-                self._outage.up()
+                self._outage.recovered()
                 self._idle = anyio.Event()
                 await self._idle.wait()
             asleep = anyio.current_time()
@@ -76,18 +76,18 @@ class Keeper:
             self._notice_block(anyio.current_time() - asleep - pause)
             try:
                 asked = await self._extend()
-                await self._prolong_holds()
+                await self._renew_keys()
             except BrokerUnavailable as error:
-                await self._outage.down(error)
+                await self._outage.failed(error)
             else:
                 if asked:
-                    self._outage.up()
+                    self._outage.recovered()
 
     async def _extend(self) -> bool:
         """Extend what is in hand; False if nothing is, so that the broker was not asked."""
-        by_source: dict[Source, list[Job]] = {}
+        by_source: dict[Source, list[Execution]] = {}
         for job in self._in_hand:
-            if not job.lost and not job.forgotten:
+            if not job.lost and not job.acked_early:
                 by_source.setdefault(job.source, []).append(job)
         for source, jobs in by_source.items():
             asked = anyio.current_time()
@@ -98,18 +98,18 @@ class Keeper:
                     self._lost(job)
         return bool(by_source)
 
-    async def _prolong_holds(self) -> None:
+    async def _renew_keys(self) -> None:
         """The keys of running jobs stay held as long as their leases do."""
         store = self._store
-        if store is None or not any(job.hold is not None for job in self._in_hand):
+        if store is None or not any(job.key is not None for job in self._in_hand):
             return
         async with self.keys:
-            holding = [job for job in self._in_hand if job.hold is not None and not job.finished]
+            holding = [job for job in self._in_hand if job.key is not None and not job.finished]
             until = self._clock() + self._lease
-            writes = [Idempotency.prolong(job.hold, until) for job in holding if job.hold is not None]
+            writes = [IdempotencyKeys.renew(job.key, until) for job in holding if job.key is not None]
             for job, answer in zip(holding, await store.put_many(writes), strict=True):
-                if job.hold is not None and not isinstance(answer, Conflict):
-                    job.hold.version = answer
+                if job.key is not None and not isinstance(answer, Conflict):
+                    job.key.version = answer
 
     def _notice_block(self, late: float) -> None:
         """A task that computes in the event loop starves everything, this keeper first."""

@@ -7,14 +7,14 @@ import anyio
 from taskcore.observe import Events
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Outage", "Outages"]
+__all__ = ["Outage", "OutageTracker"]
 
 log = logger("taskcore.worker")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  #: seconds between two attempts to reach a broker
 
 
-class Outages:
+class OutageTracker:
     """One broker or store as all parts of a worker see it: gone when one cannot reach it, back when all can.
 
     :param what: its name in the log.
@@ -26,7 +26,7 @@ class Outages:
         self._since = 0.0
         self._parts: set[Outage] = set()
 
-    def part(self) -> Outage:
+    def member(self) -> Outage:
         """The view of one part: what receives, what settles, what keeps leases."""
         return Outage(self)
 
@@ -50,7 +50,7 @@ class Outages:
 class Outage:
     """One part's view."""
 
-    def __init__(self, outages: Outages) -> None:
+    def __init__(self, outages: OutageTracker) -> None:
         self._outages = outages
         self._pause: float | None = None
 
@@ -59,13 +59,13 @@ class Outage:
         """Whether it failed when it was last tried."""
         return self._pause is not None
 
-    async def down(self, error: BaseException) -> None:
+    async def failed(self, error: BaseException) -> None:
         """It failed: wait a little longer each time."""
         self._outages.lost(self, error)
         self._pause = FIRST_PAUSE if self._pause is None else min(self._pause * 2, LONGEST_PAUSE)
         await anyio.sleep(self._pause)
 
-    def up(self) -> None:
+    def recovered(self) -> None:
         """It works."""
         if self._pause is not None:
             self._pause = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import anyio
 
-__all__ = ["Pace"]
+__all__ = ["Throughput"]
 
 SPAN = 0.05  #: seconds over which at least the pace is measured
 
 
-class Pace:
+class Throughput:
     """Counts jobs; ``rate`` is the number per second, over the time since it was last taken."""
 
     __slots__ = ("_rate", "_since", "jobs")

@@ -23,36 +23,36 @@ from taskcore.envelope import ErrorRecord, decode_envelope, decode_trail
 from taskcore.errors import BrokerUnavailable, InvalidArguments, LeaseLost, MalformedEnvelope, UnencodableResult
 from taskcore.lifecycle import (
     ACK,
+    AlreadyDone,
     Buried,
-    Cancelled,
-    Contended,
-    Duplicate,
-    Expired,
-    Failed,
+    CancelledBefore,
+    DeadlinePassed,
+    Deferred,
     Malformed,
     Outcome,
+    Poisoned,
+    Raised,
+    Returned,
     Rules,
-    Succeeded,
-    Suspected,
     TimedOut,
     Unencodable,
-    Unrecognised,
-    last_chance,
-    suspected,
+    Unregistered,
+    is_last_start,
+    is_poison,
 )
 from taskcore.observe import Events
-from taskcore.records.keys import ASK_AGAIN, Claim, Done, Held, Idempotency, fingerprint, key_of
-from taskcore.results import Results, decode_ending
+from taskcore.records.keys import BUSY_RETRY, Busy, Completed, IdempotencyKeys, KeyRecord, fingerprint, key_name
+from taskcore.results import Outcomes, decode_outcome
 from taskcore.store import Store, Write
 from taskcore.task import Task
-from taskcore.toolkit.failpoints import point
+from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
-from taskcore.worker.context import Context, Holding, running
+from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.error_records import describe
-from taskcore.worker.execution import Job, Slot
+from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.executors import Executors, RemoteError
 from taskcore.worker.leases import Deadlines
-from taskcore.worker.quarantine import Solitude
+from taskcore.worker.quarantine import Quarantine
 from taskcore.worker.settle import MARKER_KEPT
 
 __all__ = ["Performer"]
@@ -78,8 +78,8 @@ class Performer:
     ) -> None:
         self._tasks = tasks
         self._store = store
-        self._results = Results(store) if store is not None else None
-        self._keys = Idempotency(store) if store is not None else None
+        self._results = Outcomes(store) if store is not None else None
+        self._keys = IdempotencyKeys(store) if store is not None else None
         self._events = events
         self._executors = executors
         self._deadlines = deadlines
@@ -89,23 +89,23 @@ class Performer:
         self._lease = lease
         self._clock = clock
         self._name = name
-        self._solitude = Solitude()
+        self._quarantine = Quarantine()
         self._cancellation: type[BaseException] | None = None
 
-    async def perform(self, job: Job, slot: Slot) -> Outcome | None:
+    async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
         """The outcome of a job; None if its lease turned out to be lost.
 
         :raises BrokerUnavailable: the store cannot say whether the job may start; perform it again later.
         """
-        early = self._open(job)
+        early = self._decode(job)
         task = job.task
         if early is not None or task is None:
-            return early if task is None else _over(job, early)
+            return early if task is None else _finish_unrun(job, early)
         delivery, options = job.delivery, task.options
         if delivery.redeliveries or delivery.trail or self._always_look or options.rules.crashes == 1:
-            early = await self._examine(job, options.rules)
+            early = await self._inspect(job, options.rules)
             if early is not None:
-                return _over(job, early)
+                return _finish_unrun(job, early)
         early = self._unpack(job, task)
         if early is None and job.envelope.key is not None:
             early = await self._take_key(job, task, job.envelope.key)
@@ -114,13 +114,13 @@ class Performer:
         if options.runs_in != "loop":
             async with self._executors.rooms[options.runs_in]:
                 return await self._start(job, task, slot)
-        if job.alone or self._solitude.busy:
+        if job.alone or self._quarantine.busy:
             return await self._start(job, task, slot)
         return await self._run(job, task, slot)  # nearly always: not one coroutine more than it takes
 
     # ── open ──
 
-    def _open(self, job: Job) -> Outcome | None:
+    def _decode(self, job: Execution) -> Outcome | None:
         try:
             envelope = job.envelope = decode_envelope(job.delivery.envelope)
             if job.delivery.trail:
@@ -130,35 +130,35 @@ class Performer:
             return Malformed(error.what)
         task = self._tasks.get(envelope.task)
         if task is None:
-            return Unrecognised(f"no task {envelope.task!r} here", self._clock())
+            return Unregistered(f"no task {envelope.task!r} here", self._clock())
         if envelope.version > task.contract.version:
             here = task.contract.version
-            return Unrecognised(f"{envelope.task} version {envelope.version}, here is version {here}", self._clock())
+            return Unregistered(f"{envelope.task} version {envelope.version}, here is version {here}", self._clock())
         job.task = task
         if envelope.deadline is not None and self._clock() >= envelope.deadline:
-            return Expired()
+            return DeadlinePassed()
         return None
 
     # ── examine: what was handed out before may have ended, been cancelled, or kill its process ──
 
-    async def _examine(self, job: Job, rules: Rules) -> Outcome | None:
+    async def _inspect(self, job: Execution, rules: Rules) -> Outcome | None:
         if self._results is not None:
             ending = await self._results.find(job.id)
             if ending is not None:
-                return _already(ending)
-            if await self._results.asked_to_cancel(job.id):
-                return Cancelled()
+                return _from_stored(ending)
+            if await self._results.cancel_requested(job.id):
+                return CancelledBefore()
         first = not (job.delivery.redeliveries or job.delivery.trail)  # looked up only because it may be cancelled
         if job.marker is None and not (first and rules.crashes > 1):
             await self._count_starts(job)
         # With a single crash allowed the very first start is marked, too: without a mark it never started.
         starts = job.crashes + (job.first_lost and rules.crashes > 1)
-        if suspected(starts, rules):
-            return Suspected(job.crashes)
-        job.alone = last_chance(starts, rules)
+        if is_poison(starts, rules):
+            return Poisoned(job.crashes)
+        job.alone = is_last_start(starts, rules)
         return None
 
-    async def _count_starts(self, job: Job) -> None:
+    async def _count_starts(self, job: Execution) -> None:
         """Starts without an outcome. All but a job's very first are marked; so a redelivery of that one counts as one.
 
         Without a store the broker's own count stands in, where it has one; it counts prefetched jobs too.
@@ -174,20 +174,20 @@ class Performer:
 
     # ── unpack and hold ──
 
-    def _unpack(self, job: Job, task: Task[..., Any]) -> Outcome | None:
+    def _unpack(self, job: Execution, task: Task[..., Any]) -> Outcome | None:
         try:
             job.arguments = task.contract.unpack(job.envelope.args, job.envelope.version)
         except InvalidArguments as error:
             return Malformed("; ".join((error.what, *error.facts)))
         return None
 
-    async def _take_key(self, job: Job, task: Task[..., Any], key: str) -> Outcome | None:
+    async def _take_key(self, job: Execution, task: Task[..., Any], key: str) -> Outcome | None:
         if self._keys is None:
-            return Unrecognised("its key needs a store, and this worker has none", self._clock())
+            return Unregistered("its key needs a store, and this worker has none", self._clock())
         args = fingerprint(bytes(job.envelope.args))
-        claim = Claim(key=key, job=job.id, args=args, queue=job.delivery.queue)
-        taken = await self._keys.take(
-            key_of(task.name, key),
+        claim = KeyRecord(key=key, job=job.id, args=args, queue=job.delivery.queue)
+        taken = await self._keys.acquire(
+            key_name(task.name, key),
             claim,
             hold=self._lease,
             now=self._clock(),
@@ -195,51 +195,51 @@ class Performer:
             least_fence=_fence(job),
             twin=self._may_be_twins and not job.delivery.redeliveries,
         )
-        if isinstance(taken, Done):
-            first = _already(taken.ending)
+        if isinstance(taken, Completed):
+            first = _from_stored(taken.outcome)
             if isinstance(first, Buried) and taken.job != job.id:
                 return Buried(first.reason)  # another job's error is not ours
             return first
-        if isinstance(taken, Held):
-            return Contended(taken.after)
-        job.hold = taken
-        point("hold.taken")
+        if isinstance(taken, Busy):
+            return Deferred(taken.after)
+        job.key = taken
+        failpoint("hold.taken")
         return None
 
     # ── run and pack ──
 
-    async def _mark(self, job: Job, marker: str) -> None:
+    async def _mark(self, job: Execution, marker: str) -> None:
         """Count this start as a crash until it has ended; not before it really starts, because waiting kills nobody."""
         if self._store is not None:
             before = job.crashes - job.trail.crashes
             write = Write(key=marker, value=str(before + 1).encode(), keep=MARKER_KEPT, reserve=True)
             await self._store.put_many([write])
-            point("examine.marked")
+            failpoint("examine.marked")
 
-    async def _start(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome | None:
+    async def _start(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
         """Wait until it may start, which is not always at once: somebody may have to be alone."""
         if job.alone:
-            async with self._solitude.alone():
+            async with self._quarantine.run_alone():
                 return await self._run(job, task, slot)
-        await self._solitude.wait()
+        await self._quarantine.wait()
         return await self._run(job, task, slot)
 
-    async def _run(self, job: Job, task: Task[..., Any], slot: Slot) -> Outcome | None:
+    async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
         options, contract = task.options, task.contract
-        self._solitude.running += 1
+        self._quarantine.running += 1
         try:
             if options.delivery == "at_most_once":
-                if not await self._forget_first(job):
+                if not await self._ack_early(job):
                     return None
             elif job.marker is not None:
                 await self._mark(job, job.marker)
             holding = self._begin(job, task, slot)
             if options.runs_in == "process":
-                return Succeeded(await self._executors.in_process(task, job, _fence(job), holding))
+                return Returned(await self._executors.in_process(task, job, _fence(job), holding))
             if options.runs_in == "thread":
                 value = await self._executors.in_thread(task, job.arguments)
             else:
-                value = contract.spread(contract.function, job.arguments)
+                value = contract.invoke(contract.function, job.arguments)
                 if task.is_async:
                     value = await value
         except BaseException as error:
@@ -248,14 +248,14 @@ class Performer:
             return self._raised(job, error)
         finally:
             slot.deadline = None
-            self._solitude.ended()
-        point("run.returned")
+            self._quarantine.ended()
+        failpoint("run.returned")
         return self._pack(job, task, value)
 
-    def _begin(self, job: Job, task: Task[..., Any], slot: Slot) -> Holding | None:
+    def _begin(self, job: Execution, task: Task[..., Any], slot: Slot) -> HeldKey | None:
         """From here on it has started: what it can ask for is there, and its time runs."""
-        hold = job.hold
-        holding = Holding(hold.name, hold.claim, hold.window) if hold is not None else None
+        hold = job.key
+        holding = HeldKey(hold.name, hold.claim, hold.window) if hold is not None else None
         running.set(
             Context(
                 job.envelope,
@@ -270,40 +270,40 @@ class Performer:
         )
         job.started = True
         if self._events.listeners:
-            self._events.tell("job.started", job.facts)
+            self._events.tell("job.started", job.labels)
         if task.options.timeout is not None:
             self._deadlines.watch(slot, anyio.current_time() + task.options.timeout)
         return holding
 
-    def _pack(self, job: Job, task: Task[..., Any], value: Any) -> Outcome:
-        if task.options.keep_result is None and job.hold is None:
+    def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
+        if task.options.keep_result is None and job.key is None:
             return NOTHING_KEPT
         try:
-            return Succeeded(task.contract.pack_result(value))
+            return Returned(task.contract.pack_result(value))
         except UnencodableResult as error:
             log.warning("job %s: %s", job.id, error)
             return Unencodable(self._describe(job, error))
 
-    def _raised(self, job: Job, error: BaseException) -> Outcome:
+    def _raised(self, job: Execution, error: BaseException) -> Outcome:
         if isinstance(error, UnencodableResult):  # from a process, which packs its result itself
             return Unencodable(self._describe(job, error))
         lost = error.error if isinstance(error, RemoteError) else error
-        if isinstance(lost, LeaseLost) and job.hold is not None:
+        if isinstance(lost, LeaseLost) and job.key is not None:
             log.warning("job %s: %s", job.id, lost.what)
-            return Contended(ASK_AGAIN)  # its transaction was undone, because its key is somebody else's: no failure
+            return Deferred(BUSY_RETRY)  # its transaction was undone, because its key is somebody else's: no failure
         if isinstance(error, RemoteError):
-            return Failed(error.error, self._describe(job, error.error, place=error.place, trace=error.trace))
-        return Failed(error, self._describe(job, error))
+            return Raised(error.error, self._describe(job, error.error, place=error.place, trace=error.trace))
+        return Raised(error, self._describe(job, error))
 
-    def overran(self, job: Job) -> TimedOut:
+    def timed_out(self, job: Execution) -> TimedOut:
         """The outcome of a job that was interrupted because its time was over."""
         limit = job.task.options.timeout if job.task is not None else None
         if job.task is not None and job.task.options.runs_in == "thread":
-            self._events.emit("thread.abandoned", **job.facts)
+            self._events.emit("thread.abandoned", **job.labels)
         return TimedOut(self._describe(job, TimeoutError(f"took longer than its timeout of {limit} s")))
 
     def _describe(
-        self, job: Job, error: BaseException, *, place: str | None = None, trace: str | None = None
+        self, job: Execution, error: BaseException, *, place: str | None = None, trace: str | None = None
     ) -> ErrorRecord:
         attempt = job.trail.attempts + 1
         return describe(error, when=self._clock(), worker=self._name, attempt=attempt, place=place, trace=trace)
@@ -318,24 +318,24 @@ class Performer:
             slot.scope.cancel_called or anyio.current_effective_deadline() == float("-inf")
         )
 
-    async def _forget_first(self, job: Job) -> bool:
+    async def _ack_early(self, job: Execution) -> bool:
         """At most once: the broker forgets the job before it starts (C9); False if it is not ours any more."""
         try:
-            job.forgotten = not await job.source.settle([(job.delivery, ACK)])
+            job.acked_early = not await job.source.settle([(job.delivery, ACK)])
         except BrokerUnavailable as error:
             log.warning("job %s may run at most once and could not be taken over: %s", job.id, error.what)
-        point("once.forgotten")
-        return job.forgotten
+        failpoint("once.forgotten")
+        return job.acked_early
 
     async def _asked_to_cancel(self, job_id: str) -> bool:
-        return self._results is not None and await self._results.asked_to_cancel(job_id)
+        return self._results is not None and await self._results.cancel_requested(job_id)
 
 
-NOTHING_KEPT = Succeeded(b"")
+NOTHING_KEPT = Returned(b"")
 FENCE_BITS = 20  #: redeliveries of one copy that a fence has room for
 
 
-def _over(job: Job, outcome: Outcome | None) -> Outcome | None:
+def _finish_unrun(job: Execution, outcome: Outcome | None) -> Outcome | None:
     """It ends without another start; the marker of an earlier one, if there is one, goes with it (C23)."""
     if job.delivery.redeliveries or job.delivery.trail:
         job.marker = _marker(job)
@@ -350,27 +350,27 @@ def _in_a_task() -> bool:
     return True
 
 
-def _already(ending: bytes) -> Outcome:
+def _from_stored(ending: bytes) -> Outcome:
     """A job that has ended before: repeat the verdict that its ending calls for."""
-    found = decode_ending(ending)
+    found = decode_outcome(ending)
     match found.state:
         case "succeeded":
-            return Duplicate(ending)
+            return AlreadyDone(ending)
         case "dead":
             return Buried(found.reason, found.record)
         case "cancelled":
-            return Cancelled()
+            return CancelledBefore()
         case "expired":
-            return Expired()
+            return DeadlinePassed()
 
 
-def _fence(job: Job) -> int:
+def _fence(job: Execution) -> int:
     """Grows with each holder: of the key, or else of the job (copies first, then redeliveries of this copy)."""
-    if job.hold is not None:
-        return job.hold.claim.fence
+    if job.key is not None:
+        return job.key.claim.fence
     return (job.trail.copies << FENCE_BITS) + job.delivery.redeliveries + 1
 
 
-def _marker(job: Job) -> str:
+def _marker(job: Execution) -> str:
     """Where the starts of this copy of the job are counted."""
     return f"start/{job.id}/{job.trail.copies}"

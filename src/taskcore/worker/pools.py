@@ -15,29 +15,29 @@ import anyio
 
 from taskcore.options import RunsIn
 from taskcore.task import Task
-from taskcore.worker.pace import Pace
+from taskcore.worker.pace import Throughput
 
-__all__ = ["Lane", "lanes_of"]
+__all__ = ["Pool", "pools_of"]
 
-AHEAD = 0.1  #: seconds of work that may wait in the inbox, so that slots never wait for the broker …
-MOST_AHEAD = 1_000  #: … and how many jobs that may be at most
+PREFETCH_SECONDS = 0.1  #: seconds of work that may wait in the inbox, so that slots never wait for the broker …
+PREFETCH_LIMIT = 1_000  #: … and how many jobs that may be at most
 
 
-class Lane:
+class Pool:
     """Some queues, how many of their jobs can run at once, and how many are in hand and not finished."""
 
-    __slots__ = ("active", "limit", "news", "pace", "queues")
+    __slots__ = ("active", "limit", "news", "queues", "throughput")
 
     def __init__(self, queues: tuple[str, ...], limit: int) -> None:
         self.queues = queues
         self.limit = limit
         self.active = 0
-        self.pace = Pace()
+        self.throughput = Throughput()
         self.news: anyio.Event | None = None
 
     def room(self, idle: int, waiting: int) -> int:
         """How many jobs to receive now, with so many idle slots and so many jobs waiting for one."""
-        ahead = min(int(self.pace.rate() * AHEAD), MOST_AHEAD)
+        ahead = min(int(self.throughput.rate() * PREFETCH_SECONDS), PREFETCH_LIMIT)
         return min(idle - waiting, self.limit - self.active) + ahead
 
     async def wait(self) -> None:
@@ -46,15 +46,15 @@ class Lane:
         await self.news.wait()
         self.news = None
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """There may be room."""
         if self.news is not None:
             self.news.set()
 
 
-def lanes_of(
+def pools_of(
     queues: Sequence[str], tasks: Iterable[Task[..., Any]], *, concurrency: int, rooms: Mapping[RunsIn, int]
-) -> list[Lane]:
+) -> list[Pool]:
     """The lanes of a worker, each with its queues in the order given.
 
     :param rooms: how many jobs can run in threads and in processes.
@@ -67,4 +67,4 @@ def lanes_of(
     for queue in queues:
         [kind, *others] = kinds[queue] or {"loop"}
         lanes.setdefault("loop" if others else kind, []).append(queue)
-    return [Lane(tuple(names), min(rooms.get(kind, concurrency), concurrency)) for kind, names in lanes.items()]
+    return [Pool(tuple(names), min(rooms.get(kind, concurrency), concurrency)) for kind, names in lanes.items()]

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-__all__ = ["Solitude"]
+__all__ = ["Quarantine"]
 
 PATIENCE = 10.0  #: seconds to wait for running jobs to end; what runs longer does not kill at once
 
 
-class Solitude:
+class Quarantine:
     """While somebody is alone, or waits to be, nobody else starts. ``running`` counts who has."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Solitude:
             self._one_ended.set()
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
+    async def run_alone(self) -> AsyncIterator[None]:
         """Alone in the process, as soon as the running jobs have ended."""
         async with self._turn:
             self._over = over = anyio.Event()

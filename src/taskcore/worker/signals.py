@@ -42,7 +42,7 @@ async def stop_on_signals(
         name = await anext(received)
         log.info("%s: stopping; nothing new starts. Once more to interrupt what runs", name)
         worker.stop()
-        with _last_resort(grace + PATIENCE):
+        with _watchdog(grace + PATIENCE):
             name = await anext(received)
             log.warning("%s again: interrupting what runs and giving it back", name)
             worker.interrupt()
@@ -52,7 +52,7 @@ async def stop_on_signals(
 
 
 @contextmanager
-def _last_resort(seconds: float) -> Iterator[None]:
+def _watchdog(seconds: float) -> Iterator[None]:
     """End the process if it is still here after so many seconds; a thread, because the event loop may be blocked."""
 
     def end() -> None:

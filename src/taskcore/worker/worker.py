@@ -27,20 +27,22 @@ from taskcore.store import Store
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Concluder
-from taskcore.worker.execution import Job, Slot
+from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.executors import Executors
-from taskcore.worker.leases import Deadlines, Keeper
-from taskcore.worker.outages import Outages
+from taskcore.worker.leases import Deadlines, LeaseKeeper
+from taskcore.worker.outages import OutageTracker
 from taskcore.worker.perform import Performer
-from taskcore.worker.pools import Lane, lanes_of
+from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.settle import Settler
 
 __all__ = ["Worker"]
 
 log = logger("taskcore.worker")
 
-QUIET = 10.0  #: seconds of waiting without an error after which an outage is over; no adapter's call hangs for longer
-LAST_SETTLING = 5.0  #: seconds for which a stopping worker tries to settle what it has concluded
+RECEIVE_PATIENCE = (
+    10.0  #: seconds of waiting without an error after which an outage is over; no adapter's call hangs for longer
+)
+FINAL_SETTLE_TIMEOUT = 5.0  #: seconds for which a stopping worker tries to settle what it has concluded
 
 
 class Worker:
@@ -80,22 +82,22 @@ class Worker:
         self._lease = lease
         self._grace = grace
         self._concluder = Concluder(park_for=park_for, keep_result=keep_result if store is not None else None)
-        self._in_hand: set[Job] = set()
-        self._inbox: deque[Job] = deque()
+        self._in_hand: set[Execution] = set()
+        self._inbox: deque[Execution] = deque()
         self._slots = [Slot() for _ in range(concurrency)]
         self._idle: list[Slot] = []
         self._waking = False
-        self._store_outage = Outages("store", events).part()
-        self._broker_outages = outages = Outages("broker", events)
+        self._store_outage = OutageTracker("store", events).member()
+        self._broker_outages = outages = OutageTracker("broker", events)
         rooms: dict[RunsIn, int] = {kind: int(room.total_tokens) for kind, room in executors.rooms.items()}
-        self._lanes = lanes_of(queues, tasks.values(), concurrency=concurrency, rooms=rooms)
-        self._reading = {lane: anyio.CancelScope() for lane in self._lanes}
+        self._pools = pools_of(queues, tasks.values(), concurrency=concurrency, rooms=rooms)
+        self._reading = {lane: anyio.CancelScope() for lane in self._pools}
         self._stopping = anyio.Event()
         self._stops = False  # the same, for whoever looks after each job
         self._quiet = anyio.Event()
         self._deadlines = Deadlines(self._slots)
-        self._keeper = Keeper(
-            self._in_hand, store, events, lease=lease, lost=self._lose, clock=clock, outage=outages.part()
+        self._keeper = LeaseKeeper(
+            self._in_hand, store, events, lease=lease, lost=self._on_lease_lost, clock=clock, outage=outages.member()
         )
         self._settler = Settler(
             store,
@@ -103,7 +105,7 @@ class Worker:
             forget=self._forget,
             lease_over=self._keeper.lease_over,
             keys=self._keeper.keys,
-            outage=outages.part(),
+            outage=outages.member(),
         )
         self._performer = Performer(
             tasks,
@@ -136,7 +138,7 @@ class Worker:
         async with AsyncExitStack() as sources, anyio.create_task_group() as helpers:
             readers = [
                 (lane, await sources.enter_async_context(self._backend.consume(lane.queues, lease=self._lease)))
-                for lane in self._lanes
+                for lane in self._pools
             ]
             helpers.start_soon(self._keeper.run)
             helpers.start_soon(self._deadlines.run)
@@ -151,15 +153,15 @@ class Worker:
                     await self._stopping.wait()
                     await self._wind_down()
                 self._settler.close()
-                settling.cancel_scope.deadline = anyio.current_time() + LAST_SETTLING
+                settling.cancel_scope.deadline = anyio.current_time() + FINAL_SETTLE_TIMEOUT
             helpers.cancel_scope.cancel()
             self._executors.close()
 
     # ── receiving ──
 
-    async def _read(self, lane: Lane, source: Source) -> None:
+    async def _read(self, lane: Pool, source: Source) -> None:
         """Receive as much as there is room for, and never more."""
-        outage = self._broker_outages.part()
+        outage = self._broker_outages.member()
         with self._reading[lane]:
             while not self._stopping.is_set():
                 room = 0 if self._settler.is_behind else lane.room(len(self._idle), len(self._inbox))
@@ -169,14 +171,14 @@ class Worker:
                 deliveries: Sequence[Delivery] = ()
                 try:
                     # Whoever waits for jobs without an error has a broker, although an empty queue never says so.
-                    with anyio.move_on_after(QUIET if outage.is_on else None):
+                    with anyio.move_on_after(RECEIVE_PATIENCE if outage.is_on else None):
                         deliveries = await source.receive(room)
                 except BrokerUnavailable as error:
-                    await outage.down(error)
+                    await outage.failed(error)
                     continue
-                outage.up()
+                outage.recovered()
                 now = anyio.current_time()
-                jobs = [Job(delivery, source, now, lane) for delivery in deliveries]
+                jobs = [Execution(delivery, source, now, lane) for delivery in deliveries]
                 lane.active += len(jobs)
                 self._in_hand.update(jobs)
                 self._keeper.begin()
@@ -210,7 +212,7 @@ class Worker:
                 continue
             job = slot.job = self._inbox.popleft()
             if not self._inbox:
-                self._tell_lanes()
+                self._notify_pools()
             elif not self._waking:
                 self._wake_one()
             try:
@@ -223,52 +225,52 @@ class Worker:
                 slot.why = None
                 return
 
-    async def _perform_later(self, job: Job, slot: Slot, error: BrokerUnavailable) -> Outcome | None:
+    async def _perform_later(self, job: Execution, slot: Slot, error: BrokerUnavailable) -> Outcome | None:
         """As long as the store cannot say whether a job may start, it waits here, under its lease."""
         while True:
-            await self._store_outage.down(error)
+            await self._store_outage.failed(error)
             try:
                 outcome = await self._performer.perform(job, slot)
             except BrokerUnavailable as again:
                 error = again
             else:
-                self._store_outage.up()
+                self._store_outage.recovered()
                 return outcome
 
     async def _wait_for_job(self, slot: Slot) -> None:
         slot.wake = anyio.Event()
         self._idle.append(slot)
-        self._tell_lanes()
+        self._notify_pools()
         await slot.wake.wait()
         self._waking = False
 
     # ── concluding ──
 
-    def _conclude(self, job: Job, outcome: Outcome | None) -> None:
+    def _conclude(self, job: Execution, outcome: Outcome | None) -> None:
         """From the outcome to the verdict to the settler; an outcome of None is a lease that was lost."""
         if job.finished:
             return
         job.finished = True
-        if job.lane is not None:
-            job.lane.active -= 1
-            job.lane.pace.jobs += 1
+        if job.pool is not None:
+            job.pool.active -= 1
+            job.pool.throughput.jobs += 1
         if outcome is None or job.lost:
-            self._events.emit("job.lost", **job.facts)
+            self._events.emit("job.lost", **job.labels)
             self._forget([job])
             return
         self._settler.put(self._concluder.conclude(job, outcome))
 
-    def _conclude_interrupted(self, slot: Slot, job: Job) -> None:
+    def _conclude_interrupted(self, slot: Slot, job: Execution) -> None:
         """What ran in this slot was cut short; why decides what that means."""
         why, slot.why, slot.job, slot.deadline = slot.why, None, None, None
         if why == "timeout":
-            self._conclude(job, self._performer.overran(job))
+            self._conclude(job, self._performer.timed_out(job))
         elif why == "lost":
             self._conclude(job, None)
         else:
             self._conclude(job, Interrupted())
 
-    def _lose(self, job: Job) -> None:
+    def _on_lease_lost(self, job: Execution) -> None:
         """A lease was lost: interrupt the job if it runs, forget it if it waits; the settler sees to one that ended."""
         job.lost = True
         for slot in self._slots:
@@ -279,13 +281,13 @@ class Worker:
             self._inbox.remove(job)
             self._conclude(job, None)
 
-    def _forget(self, jobs: Sequence[Job]) -> None:
+    def _forget(self, jobs: Sequence[Execution]) -> None:
         self._in_hand.difference_update(jobs)
-        self._tell_lanes()
+        self._notify_pools()
 
-    def _tell_lanes(self) -> None:
-        for lane in self._lanes:
-            lane.tell()
+    def _notify_pools(self) -> None:
+        for lane in self._pools:
+            lane.notify()
 
     # ── stopping ──
 

@@ -22,7 +22,7 @@ from taskcore.backend import Delivery, Features, Letter, Outgoing, Place, Publis
 from taskcore.backends.memory.ledger import DEDUP_WINDOW, LEASED, READY, SCHEDULED, Ledger, number
 from taskcore.errors import InvalidURL
 from taskcore.lifecycle import Verdict
-from taskcore.toolkit.diagnostics import Diagnosis, Fact
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 
 __all__ = ["MemoryBackend"]
 
@@ -47,7 +47,7 @@ FEATURES = Features(
 
 
 #: By design, so no defect. But it is what ``strict`` is for: memory:// is also what holds if nobody names a broker.
-ENDS_WITH_THE_PROCESS = Fact(
+ENDS_WITH_THE_PROCESS = DiagnosticCheck(
     name="durability",
     level="ok",
     text="jobs live in this process and end with it, also those that were confirmed",
@@ -87,11 +87,11 @@ class MemoryBackend:
     async def diagnose(self) -> Diagnosis:
         """What is to be known of a broker that is a part of this program."""
         limit = self._ledger.limit
-        bound = Fact(
+        bound = DiagnosticCheck(
             name="size", level="ok", text=f"a queue holds {limit:,} jobs and dead letters, then it refuses more"
         )
         return Diagnosis(
-            server="memory, in this process", durability=FEATURES.durability, facts=(ENDS_WITH_THE_PROCESS, bound)
+            server="memory, in this process", durability=FEATURES.durability, checks=(ENDS_WITH_THE_PROCESS, bound)
         )
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:

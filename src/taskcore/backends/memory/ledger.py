@@ -23,7 +23,7 @@ import anyio
 import msgspec
 
 from taskcore.backend import DUPLICATE, STORED, Delivery, Letter, Outgoing, Place, Published, Refused
-from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
+from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
 __all__ = ["DEDUP_WINDOW", "LEASED", "READY", "SCHEDULED", "Ledger", "number"]
 
@@ -39,14 +39,14 @@ GONE: Final = 3
 PLACES: Final[tuple[Place, ...]] = ("ready", "scheduled", "leased")
 
 
-class Job(msgspec.Struct, gc=False, eq=False):
+class StoredJob(msgspec.Struct, gc=False, eq=False):
     """A job and where it is.
 
     ``fence`` grows with each lease; ``since`` is when it joined the queue, ``expires`` when its lease or delay is over.
     """
 
     id: str
-    shelf: Shelf
+    queue: MemoryQueue
     envelope: bytes
     trail: bytes
     redeliveries: int = 0
@@ -56,10 +56,10 @@ class Job(msgspec.Struct, gc=False, eq=False):
     expires: float = 0.0
 
 
-class Hold(msgspec.Struct, frozen=True, gc=False):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """A lease: valid as long as the job is leased under this fence."""
 
-    job: Job
+    job: StoredJob
     fence: int
 
     @property
@@ -67,14 +67,14 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
         return self.job.fence == self.fence and self.job.place is LEASED
 
 
-class Shelf:
+class MemoryQueue:
     """One queue. A job that was removed from the middle stays in ``ready`` until it is met, marked by its place."""
 
     __slots__ = ("counts", "letters", "name", "ready")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.ready: deque[Job] = deque()
+        self.ready: deque[StoredJob] = deque()
         self.letters: dict[str, Letter] = {}
         self.counts = [0, 0, 0, 0]
 
@@ -87,12 +87,12 @@ class Ledger:
     """Every queue, every job, every lease; no ``await`` anywhere."""
 
     def __init__(self, *, limit: int) -> None:
-        self.queues: dict[str, Shelf] = {}
+        self.queues: dict[str, MemoryQueue] = {}
         self.limit = limit
-        self._jobs: dict[str, Job] = {}  # by id, all that are not gone
+        self._jobs: dict[str, StoredJob] = {}  # by id, all that are not gone
         self._ended: OrderedDict[str, float] = OrderedDict()  # id → when, oldest first
-        self._due: list[tuple[float, int, Job]] = []  # heap of scheduled jobs
-        self._leases: list[tuple[float, int, list[Hold]]] = []  # heap of batches
+        self._due: list[tuple[float, int, StoredJob]] = []  # heap of scheduled jobs
+        self._leases: list[tuple[float, int, list[Receipt]]] = []  # heap of batches
         self._held = 0  # how many holds there are in it, settled ones included
         self._order = count()
         self._letters = count(1)
@@ -102,12 +102,12 @@ class Ledger:
         """Store one job; ``replaces`` is how many letters will leave in the same step."""
         shelf = self.queues.get(item.queue)
         if shelf is None:
-            shelf = self.queues[item.queue] = Shelf(item.queue)
+            shelf = self.queues[item.queue] = MemoryQueue(item.queue)
         if item.id in self._jobs or self._ended_lately(item.id, now):
             return DUPLICATE
         if shelf.size - replaces >= self.limit:
             return Refused(f'queue "{item.queue}" is full: it holds {shelf.size:,} jobs and dead letters, its limit')
-        job = self._jobs[item.id] = Job(item.id, shelf, item.envelope, item.trail)
+        job = self._jobs[item.id] = StoredJob(item.id, shelf, item.envelope, item.trail)
         if item.delay > 0:
             self._schedule(job, now + item.delay)
         else:
@@ -118,7 +118,7 @@ class Ledger:
         """Up to ``limit`` ready jobs, earlier queues first."""
         self.advance(now)
         taken: list[Delivery] = []
-        held: list[Hold] = []
+        held: list[Receipt] = []
         for name in queues:
             shelf = self.queues.get(name)
             while shelf is not None and shelf.ready and len(taken) < limit:
@@ -130,7 +130,7 @@ class Ledger:
                 shelf.counts[READY] -= 1
                 shelf.counts[LEASED] += 1
                 job.place = LEASED
-                receipt = Hold(job, fence)
+                receipt = Receipt(job, fence)
                 held.append(receipt)
                 taken.append(Delivery(name, job.envelope, job.trail, job.redeliveries, receipt))
         if held:
@@ -142,14 +142,14 @@ class Ledger:
 
     def settle(self, delivery: Delivery, verdict: Verdict, now: float) -> bool:
         """Carry out a verdict; False, and nothing changed, if the lease was lost."""
-        hold: Hold = delivery.receipt
+        hold: Receipt = delivery.receipt
         if not hold.valid:
             return False
         job = hold.job
         match verdict:
             case Ack():
                 self._end(job, now)
-            case Retry(after=after, trail=trail):
+            case Reschedule(after=after, trail=trail):
                 job.trail = trail
                 job.redeliveries = 0
                 if after > 0:
@@ -167,7 +167,7 @@ class Ledger:
 
     def extend(self, delivery: Delivery, expires: float) -> bool:
         """Let a lease end later; False if it was lost."""
-        hold: Hold = delivery.receipt
+        hold: Receipt = delivery.receipt
         if not hold.valid:
             return False
         hold.job.expires = expires
@@ -191,7 +191,7 @@ class Ledger:
         while self._leases and self._leases[0][0] <= now:
             held = heapq.heappop(self._leases)[2]
             self._held -= len(held)
-            extended: list[Hold] = []
+            extended: list[Receipt] = []
             for hold in held:
                 if not hold.valid:
                     continue
@@ -220,7 +220,7 @@ class Ledger:
         """Forget one ready or scheduled job; False if it is not there."""
         self.advance(now)
         job = self._jobs.get(job_id)
-        if job is None or job.shelf.name != queue or job.place not in (READY, SCHEDULED):
+        if job is None or job.queue.name != queue or job.place not in (READY, SCHEDULED):
             return False
         self._end(job, now)
         return True
@@ -229,19 +229,19 @@ class Ledger:
         """Where the job is; None if it has ended or was never here."""
         self.advance(now)
         job = self._jobs.get(job_id)
-        return PLACES[job.place] if job is not None and job.shelf.name == queue else None
+        return PLACES[job.place] if job is not None and job.queue.name == queue else None
 
     def purge(self, queue: str, now: float) -> int:
         """Forget all ready and scheduled jobs of a queue; how many."""
         self.advance(now)
-        waiting = [job for job in self._jobs.values() if job.shelf.name == queue and job.place in (READY, SCHEDULED)]
+        waiting = [job for job in self._jobs.values() if job.queue.name == queue and job.place in (READY, SCHEDULED)]
         for job in waiting:
             self._end(job, now)
         return len(waiting)
 
     def delete(self, queue: str, now: float) -> None:
         """Forget a queue and everything in it, leases included."""
-        for job in [job for job in self._jobs.values() if job.shelf.name == queue]:
+        for job in [job for job in self._jobs.values() if job.queue.name == queue]:
             self._end(job, now)
         self.queues.pop(queue, None)
 
@@ -253,23 +253,23 @@ class Ledger:
         """Forget a dead letter; False if there is none."""
         return any(shelf.letters.pop(letter_id, None) is not None for shelf in self.queues.values())
 
-    def _make_ready(self, job: Job, now: float, *, first: bool = False) -> None:
+    def _make_ready(self, job: StoredJob, now: float, *, first: bool = False) -> None:
         self._move(job, READY)
         if first:
-            job.shelf.ready.appendleft(job)
+            job.queue.ready.appendleft(job)
         else:
-            job.shelf.ready.append(job)
+            job.queue.ready.append(job)
             job.since = now
         for news in self._waiting:
             news.set()
 
-    def _bury(self, job: Job, reason: str, trail: bytes) -> None:
+    def _bury(self, job: StoredJob, reason: str, trail: bytes) -> None:
         letter_id = f"{next(self._letters)}.{job.id}"
-        job.shelf.letters[letter_id] = Letter(
-            id=letter_id, queue=job.shelf.name, envelope=job.envelope, trail=trail, reason=reason, when=time.time()
+        job.queue.letters[letter_id] = Letter(
+            id=letter_id, queue=job.queue.name, envelope=job.envelope, trail=trail, reason=reason, when=time.time()
         )
 
-    def _schedule(self, job: Job, due: float) -> None:
+    def _schedule(self, job: StoredJob, due: float) -> None:
         self._move(job, SCHEDULED)
         job.expires = due
         heapq.heappush(self._due, (due, next(self._order), job))
@@ -279,8 +279,8 @@ class Ledger:
         for news in self._waiting:  # whoever waits has to look again how long
             news.set()
 
-    def _end(self, job: Job, now: float) -> None:
-        shelf = job.shelf
+    def _end(self, job: StoredJob, now: float) -> None:
+        shelf = job.queue
         self._move(job, GONE)
         if len(shelf.ready) > 2 * shelf.counts[READY] + SLACK:  # jobs that were removed from the middle
             shelf.ready = deque(job for job in shelf.ready if job.place is READY)
@@ -296,8 +296,8 @@ class Ledger:
         heapq.heapify(self._leases)
         self._held = sum(len(held) for _, _, held in self._leases)
 
-    def _move(self, job: Job, place: int) -> None:
-        counts = job.shelf.counts
+    def _move(self, job: StoredJob, place: int) -> None:
+        counts = job.queue.counts
         counts[job.place] -= 1
         counts[place] += 1
         job.place = place

@@ -8,7 +8,7 @@ from typing import Any
 from taskcore.backends.nats.layout import FAMILY, SCHEDULES
 from taskcore.backends.nats.publish import GROWTH
 from taskcore.connections.nats import NatsLink
-from taskcore.toolkit.diagnostics import Diagnosis, Fact
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 from taskcore.toolkit.units import show_duration, show_size
 
 __all__ = ["diagnose"]
@@ -37,7 +37,7 @@ async def diagnose(link: NatsLink) -> Diagnosis:
         _payload(link),
         *_limits(account),
         *_lossy(streams),
-        Fact(
+        DiagnosticCheck(
             name="round trip",
             level="warn" if seconds > SLOW else "ok",
             text=f"JetStream answers in {seconds * 1000:.1f} ms",
@@ -50,7 +50,7 @@ async def diagnose(link: NatsLink) -> Diagnosis:
         if memory or link.address.storage == "memory"
         else f"confirmed jobs survive {survives}; a power cut may take the last 2 min, unless sync_interval says less"
     )
-    return Diagnosis(server=f"NATS {link.version}", durability=durability, facts=tuple(facts))
+    return Diagnosis(server=f"NATS {link.version}", durability=durability, checks=tuple(facts))
 
 
 async def _streams(link: NatsLink) -> list[dict[str, Any]]:
@@ -65,24 +65,26 @@ async def _streams(link: NatsLink) -> list[dict[str, Any]]:
             return found
 
 
-def _version(link: NatsLink) -> Fact:
+def _version(link: NatsLink) -> DiagnosticCheck:
     said = f"server {link.version}, level {link.level} of JetStream's API"
     if link.level >= SCHEDULES:
-        return Fact(name="version", level="ok", text=f"{said}: schedules and times to live are the server's")
+        return DiagnosticCheck(name="version", level="ok", text=f"{said}: schedules and times to live are the server's")
     what = "delays are kept by timers in our workers" + ("" if link.level >= FAMILY else ", and so are expiry times")
-    return Fact(name="version", level="warn", text=f"{said}: {what}", fix="upgrade the server to 2.12 or newer")
+    return DiagnosticCheck(
+        name="version", level="warn", text=f"{said}: {what}", fix="upgrade the server to 2.12 or newer"
+    )
 
 
-def _sync(replicas: int) -> Fact:
+def _sync(replicas: int) -> DiagnosticCheck:
     text = "a server does not tell its sync_interval; by default it writes through to its disk every 2 min only"
     if replicas > 1:
-        return Fact(
+        return DiagnosticCheck(
             name="sync_interval",
             level="warn",
             text=f"{text}, so a power cut that takes all {replicas} servers at once may take that much",
             fix="let the servers of a cluster have separate power, or set sync_interval",
         )
-    return Fact(
+    return DiagnosticCheck(
         name="sync_interval",
         level="warn",
         text=f"{text}, so a power cut may take confirmed jobs of the last {show_duration(120.0)}",
@@ -91,19 +93,19 @@ def _sync(replicas: int) -> Fact:
     )
 
 
-def _storage(link: NatsLink, memory: list[str]) -> Fact:
+def _storage(link: NatsLink, memory: list[str]) -> DiagnosticCheck:
     if memory or link.address.storage == "memory":
-        return Fact(
+        return DiagnosticCheck(
             name="storage",
             level="warn",
             text=f"kept in memory: {', '.join(memory) or 'all streams that are made from now on'}",
             fix="leave ?storage=memory out",
             clauses=("C1",),
         )
-    return Fact(name="storage", level="ok", text="streams are kept in files")
+    return DiagnosticCheck(name="storage", level="ok", text="streams are kept in files")
 
 
-def _replicas(streams: list[dict[str, Any]], replicas: int) -> Fact:
+def _replicas(streams: list[dict[str, Any]], replicas: int) -> DiagnosticCheck:
     behind = [
         stream["config"]["name"]
         for stream in streams
@@ -111,7 +113,7 @@ def _replicas(streams: list[dict[str, Any]], replicas: int) -> Fact:
         if replica.get("offline") or not replica.get("current", True)
     ]
     if behind:
-        return Fact(
+        return DiagnosticCheck(
             name="replicas",
             level="warn",
             text=f"not all replicas are up to date: {', '.join(sorted(set(behind)))}",
@@ -119,28 +121,30 @@ def _replicas(streams: list[dict[str, Any]], replicas: int) -> Fact:
         )
     clustered = any(stream.get("cluster", {}).get("name") for stream in streams)
     if clustered and replicas == 1:
-        return Fact(
+        return DiagnosticCheck(
             name="replicas",
             level="warn",
             text="this is a cluster, and streams of ours are on one server only",
             fix="?replicas=3 for new streams; `nats stream edit` for those that exist",
         )
-    return Fact(name="replicas", level="ok", text=f"each stream is on {replicas} server{'s' * (replicas > 1)}")
+    return DiagnosticCheck(
+        name="replicas", level="ok", text=f"each stream is on {replicas} server{'s' * (replicas > 1)}"
+    )
 
 
-def _payload(link: NatsLink) -> Fact:
+def _payload(link: NatsLink) -> DiagnosticCheck:
     most = link.max_payload
     if most - GROWTH < PAYLOAD:
-        return Fact(
+        return DiagnosticCheck(
             name="max_payload",
             level="fail",
             text=f"the server takes {show_size(most)}, jobs may have {show_size(PAYLOAD)} and a trail",
             fix="raise max_payload in the server's configuration, or lower payload_limit",
         )
-    return Fact(name="max_payload", level="ok", text=f"the server takes {show_size(most)} at once")
+    return DiagnosticCheck(name="max_payload", level="ok", text=f"the server takes {show_size(most)} at once")
 
 
-def _limits(account: dict[str, Any]) -> list[Fact]:
+def _limits(account: dict[str, Any]) -> list[DiagnosticCheck]:
     limits: dict[str, Any] = account.get("limits") or {}
     facts = []
     for used, name, what in (
@@ -153,11 +157,11 @@ def _limits(account: dict[str, Any]) -> list[Fact]:
             full = account.get(used, 0) >= most * NEARLY
             text = f"the account has {account.get(used, 0):,} of {most:,} {what}"
             fix = "raise the account's limit: what does not fit is refused" if full else ""
-            facts.append(Fact(name=what.split()[0], level="warn" if full else "ok", text=text, fix=fix))
+            facts.append(DiagnosticCheck(name=what.split()[0], level="warn" if full else "ok", text=text, fix=fix))
     return facts
 
 
-def _lossy(streams: list[dict[str, Any]]) -> list[Fact]:
+def _lossy(streams: list[dict[str, Any]]) -> list[DiagnosticCheck]:
     """A limit on a stream that drops the oldest is a way to lose jobs."""
     names = [
         stream["config"]["name"]
@@ -174,7 +178,7 @@ def _lossy(streams: list[dict[str, Any]]) -> list[Fact]:
     if not names:
         return []
     return [
-        Fact(
+        DiagnosticCheck(
             name="limits",
             level="fail",
             text=f"these streams drop jobs when they are full or old: {', '.join(names)}",

@@ -22,8 +22,8 @@ from taskcore.backends.nats.receipts import Hold
 from taskcore.connections.nats import Answer, NatsLink, Parcel
 from taskcore.connections.nats.answers import stored_in
 from taskcore.connections.nats.wire import frame
-from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
-from taskcore.toolkit.failpoints import point
+from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
+from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 
 __all__ = ["Settler"]
@@ -92,9 +92,9 @@ class Settler:
             else:
                 trouble = f"the server refuses a copy or a dead letter: {answer.body[:200]!r}"
         if any(isinstance(verdict, Bury) for _, verdict in writing):
-            point("nats.bury.written")
+            failpoint("nats.bury.written")
         if any(_is_later(verdict) for _, verdict in writing):
-            point("nats.retry.copied")
+            failpoint("nats.retry.copied")
         if trouble is not None:
             if ends:
                 await self.end(ends)
@@ -118,9 +118,9 @@ class Settler:
         match verdict:
             case Release():
                 return self._copy(delivery, delivery.trail, handed=hold.redeliveries)
-            case Retry(after=after, trail=trail) if after > 0:
+            case Reschedule(after=after, trail=trail) if after > 0:
                 return await self._later(delivery, self._fitting(delivery, trail), after)
-            case Retry(trail=trail):
+            case Reschedule(trail=trail):
                 return self._copy(delivery, self._fitting(delivery, trail), handed=0)
             case Bury(reason=reason, trail=trail):
                 await self._shelves.ensure_dead(delivery.queue)
@@ -251,7 +251,7 @@ class Settler:
 
 
 def _is_later(verdict: Verdict) -> bool:
-    return isinstance(verdict, Retry) and verdict.after > 0
+    return isinstance(verdict, Reschedule) and verdict.after > 0
 
 
 def _bytes(text: str) -> bytes:

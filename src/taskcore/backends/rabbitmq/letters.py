@@ -11,7 +11,7 @@ from taskcore.backends.rabbitmq.browsing import Sheet, browse
 from taskcore.backends.rabbitmq.messages import Parcel, split, whole_number
 from taskcore.backends.rabbitmq.office import Office
 from taskcore.backends.rabbitmq.publish import Sender
-from taskcore.toolkit.failpoints import point
+from taskcore.toolkit.failpoints import failpoint
 
 __all__ = ["Letters"]
 
@@ -87,7 +87,7 @@ class Letters:
                     if letter_of(sheet, queue).id == letter_id:
                         [answer] = await self._sender.send([parcel])
                         if isinstance(answer, Stored):
-                            point("rabbitmq.replay.stored")
+                            failpoint("rabbitmq.replay.stored")
                             reading.drop(sheet)
                         return answer
         return DUPLICATE

@@ -32,8 +32,8 @@ from taskcore.backends.rabbitmq.publish import Sender
 from taskcore.backends.rabbitmq.publisher import LARGEST, unavailable
 from taskcore.connections.amqp.connection import Link, whole
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
-from taskcore.toolkit.failpoints import point
+from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
+from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 
 __all__ = ["RabbitSource"]
@@ -42,7 +42,7 @@ log = logger("taskcore.rabbitmq")
 
 #: The crash point behind the copy that a verdict leaves.
 POINTS: Final[dict[type[Verdict], str]] = {
-    Retry: "rabbitmq.retry.copied",
+    Reschedule: "rabbitmq.retry.copied",
     Bury: "rabbitmq.bury.written",
     Release: "rabbitmq.release.copied",
 }
@@ -332,7 +332,7 @@ class RabbitSource:
                 held.state = Held.HELD
         for kind, name in POINTS.items():
             if kind in kinds:
-                point(name)
+                failpoint(name)
         return unavailable(answers)
 
     def _leave_whole(self, held: Held, verdict: Verdict, size: int) -> None:
@@ -355,7 +355,7 @@ class RabbitSource:
         match verdict:
             case Ack():
                 return None
-            case Retry(after=after, trail=trail):
+            case Reschedule(after=after, trail=trail):
                 return self._sender.parcel(msgspec.structs.replace(job, trail=trail, delay=after), of=held.message_id)
             case Release():
                 return self._sender.parcel(job, of=held.message_id, before=held.redeliveries)

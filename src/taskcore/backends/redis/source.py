@@ -21,7 +21,7 @@ from taskcore.backend import Delivery
 from taskcore.backends.redis.layout import EXTEND, RECEIVE, SETTLE, Keys
 from taskcore.backends.redis.waiting import Waiting
 from taskcore.connections.redis import RedisLink, Unanswered
-from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
+from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.logging import logger
 
 __all__ = ["RedisSource"]
@@ -184,7 +184,7 @@ class RedisSource:
 def _effect(verdict: Verdict) -> tuple[bytes, int, bytes, bytes]:
     """Kind, milliseconds, trail, reason: a verdict as the script wants it."""
     match verdict:
-        case Retry(after=after, trail=trail):
+        case Reschedule(after=after, trail=trail):
             return b"r", math.ceil(after * 1000), trail, b""
         case Release():
             return b"f", 0, b"", b""

@@ -212,7 +212,7 @@ def _early(stories: Iterable[Story], delta: float, *, one_copy: bool) -> Iterato
             # Only the starts behind a verdict wait for it. A start that was recorded before it was carried out may be
             # a stale worker's.
             for entry in story.settled[: run.verdicts if one_copy or not story.other_copies else 0]:
-                if entry.facts["verdict"] == "retry":
+                if entry.facts["verdict"] == "reschedule":
                     began = float(entry.facts.get("began", entry.at))
                     due = max(due, began + float(entry.facts.get("after", 0.0)))
             if run.start.at < due - delta:

@@ -50,7 +50,7 @@ def excused_runs(story: Story, *, one_copy: bool) -> int:
 def _calls_for_another(run: Run) -> bool:
     if run.outcome in ("raised", "interrupted"):
         return run.settled != "bury"
-    return run.settled == "retry"
+    return run.settled == "reschedule"
 
 
 # ── C3, C9: bounded ──────────────────────────────────────────────────────────────────────────────
@@ -87,7 +87,7 @@ def _is_free(run: Run) -> bool:
     return (
         run.snoozed
         or (run.outcome == "interrupted" and run.settled == "release")
-        or (run.outcome == "returned" and run.settled == "retry")
+        or (run.outcome == "returned" and run.settled == "reschedule")
     )
 
 

@@ -90,7 +90,7 @@ def _wrong_errors(letter: Found, errors: tuple[str, ...], story: Story, *, copie
     """
     raised = [run for run in story.runs if run.outcome == "raised" and not run.snoozed]
     possible = Counter(run.error for run in raised)
-    needed = Counter(run.error for run in raised if run.settled in ("retry", "bury"))
+    needed = Counter(run.error for run in raised if run.settled in ("reschedule", "bury"))
     there = Counter(errors)
     if len(errors) < KEPT_ERRORS and not copies and needed - there:
         return f"its dead letter leaves out: {'; '.join((needed - there).elements())}"

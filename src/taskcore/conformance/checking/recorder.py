@@ -33,7 +33,7 @@ from taskcore.backend import (
     Uncertain,
 )
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import Bury, Retry, Verdict
+from taskcore.lifecycle import Bury, Reschedule, Verdict
 from taskcore.testing.history import History, Kind
 
 __all__ = ["RecordingBackend", "digest", "job_of"]
@@ -148,7 +148,7 @@ class _RecordingSource:
         return lost
 
     def _told(self, kind: Kind, delivery: Delivery, verdict: Verdict, began: float, **facts: Any) -> None:
-        if isinstance(verdict, Retry):
+        if isinstance(verdict, Reschedule):
             facts["after"] = verdict.after
         if isinstance(verdict, Bury):
             facts |= {"reason": verdict.reason, "trail": digest(verdict.trail)}

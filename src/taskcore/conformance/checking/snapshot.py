@@ -22,7 +22,7 @@ from taskcore.testing.history import error_text
 
 if TYPE_CHECKING:
     from taskcore.app import App
-    from taskcore.conformance.harness import Stage
+    from taskcore.conformance.harness import Harness
 
 __all__ = ["Final", "Found", "Left", "collect"]
 
@@ -74,7 +74,7 @@ class Final(msgspec.Struct, frozen=True):
     results: Mapping[str, str] = {}
 
 
-async def collect(place: Stage | App, queues: Iterable[str], job_ids: Iterable[str]) -> Final:
+async def collect(place: Harness | App, queues: Iterable[str], job_ids: Iterable[str]) -> Final:
     """Look for these jobs everywhere, and for whatever else is in these queues.
 
     :param place: a stage, or an open app.
@@ -97,8 +97,8 @@ async def collect(place: Stage | App, queues: Iterable[str], job_ids: Iterable[s
     )
 
 
-async def _connections(place: Stage | App) -> tuple[Backend, Store | None]:
-    parts: Any = getattr(place, "parts", None)
+async def _connections(place: Harness | App) -> tuple[Backend, Store | None]:
+    parts: Any = getattr(place, "components", None)
     if parts is not None:
         return parts.backend, parts.store
     stage: Any = place

@@ -3,6 +3,6 @@
 for case in cases(): await run(case, stage)
 """
 
-from taskcore.conformance.crash_sweep.cases import Case, Dying, cases, crash_here, run
+from taskcore.conformance.crash_sweep.sweep import Case, Dying, cases, crash_here, run
 
 __all__ = ["Case", "Dying", "cases", "crash_here", "run"]

@@ -9,8 +9,8 @@ from taskcore.conformance.crash_sweep.environment import ATTEMPTS, CRASHES, ERRO
 from taskcore.conformance.crash_sweep.scenario import DEADLY, Drill
 from taskcore.conformance.harness import TICK
 from taskcore.deadletter import DeadLetter
-from taskcore.results import Ending, decode_ending
-from taskcore.toolkit.failpoints import POINTS
+from taskcore.results import StoredOutcome, decode_outcome
+from taskcore.toolkit.failpoints import FAILPOINTS
 
 __all__ = ["check", "judge_drill"]
 
@@ -23,7 +23,7 @@ FOREVER = 8 * 86_400.0  #: seconds after which nothing of ours may be left in a 
 async def judge_drill(drill: Drill) -> Report:
     """What the checker says, which knows nothing of the case: by the history, and by what is left."""
     tasks = drill.history.tasks
-    parts = drill.app.parts
+    parts = drill.app.components
     delta = drill.margin + TICK
     promised = Promised.by(
         parts.backend.features, has_store=parts.store is not None, key_window=KEY_WINDOW * drill.lease - delta
@@ -92,14 +92,14 @@ def _starved(drill: Drill) -> int:
     return sum(entry.kind == "lost" and entry.job == drill.id("a") and entry.who not in dead for entry in entries)
 
 
-async def ending_of(drill: Drill, job_id: str) -> Ending | None:
+async def ending_of(drill: Drill, job_id: str) -> StoredOutcome | None:
     """How a job ended."""
-    store = drill.app.parts.store
+    store = drill.app.components.store
     record = await store.get(f"job/{job_id}") if store is not None else None
-    return decode_ending(record.value) if record is not None else None
+    return decode_outcome(record.value) if record is not None else None
 
 
-def _check_letters(ending: Ending, letters: list[DeadLetter], *, once: bool) -> None:
+def _check_letters(ending: StoredOutcome, letters: list[DeadLetter], *, once: bool) -> None:
     """A dead letter for the dead, whole, and for nobody else (C13)."""
     expected = 1 if ending.state == "dead" and not once else 0
     assert len(letters) == expected, f"C13: ended as {ending.state} with {len(letters)} dead letters"
@@ -112,7 +112,7 @@ def _check_letters(ending: Ending, letters: list[DeadLetter], *, once: bool) -> 
             assert last == ending.record.message, f"C13: the last error of the letter is {last}"
 
 
-def _check_outcome(drill: Drill, operation: str, state: str, endings: dict[str, Ending | None]) -> None:
+def _check_outcome(drill: Drill, operation: str, state: str, endings: dict[str, StoredOutcome | None]) -> None:
     """It has to have ended as it should."""
     ending = endings.get(drill.id("a"))
     if ending is None or drill.replayed is not None:
@@ -133,7 +133,7 @@ def _check_outcome(drill: Drill, operation: str, state: str, endings: dict[str, 
         assert drill.crashes >= CRASHES, f"C12: poison after {drill.crashes} crashes"
 
 
-def _check_key(endings: dict[str, Ending | None], state: str) -> None:
+def _check_key(endings: dict[str, StoredOutcome | None], state: str) -> None:
     """One committed outcome for a key, and everybody gets it (C10)."""
     values = {bytes(one.result) for one in endings.values() if one is not None and one.state == "succeeded"}
     assert len(values) <= 1 or state not in TWINS, f"C10: one key, outcomes {values}"
@@ -141,11 +141,13 @@ def _check_key(endings: dict[str, Ending | None], state: str) -> None:
 
 async def _check_storage(drill: Drill, point: str, until: float) -> None:
     """No marker is left, unless its worker died on the way to it; and in the end nothing at all (C23)."""
-    store = drill.app.parts.store
+    store = drill.app.components.store
     if store is None:
         return
     markers = [name for name in drill.written if name.startswith("start/") and await store.get(name) is not None]
-    on_its_way = point == "settle.settled" or point not in POINTS  # an adapter's own points lie just before that one
+    on_its_way = (
+        point == "settle.settled" or point not in FAILPOINTS
+    )  # an adapter's own points lie just before that one
     assert not markers or (point and on_its_way), f"C23: left behind {markers}"
     if until:
         await anyio.sleep(FOREVER + until)

@@ -23,9 +23,9 @@ import msgspec
 from taskcore.adapters import has_store, open_backend
 from taskcore.app import App
 from taskcore.conformance.checking import History, RecordingBackend
-from taskcore.conformance.crash_sweep.cases import Case, Dying
 from taskcore.conformance.crash_sweep.environment import KEEP, Ledger
 from taskcore.conformance.crash_sweep.scenario import Drill
+from taskcore.conformance.crash_sweep.sweep import Case, Dying
 from taskcore.faults.crash import HISTORY, WHO, history_from_environment
 from taskcore.testing.crash_points import CRASHED, exit_at
 

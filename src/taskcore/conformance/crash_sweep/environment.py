@@ -11,7 +11,7 @@ import msgspec
 
 from taskcore.app import App
 from taskcore.conformance.checking import Cast, History
-from taskcore.conformance.step_worker import Hands
+from taskcore.conformance.step_worker import StepWorker
 from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.policy import Retry
 from taskcore.task import Job, Task
@@ -96,7 +96,7 @@ class Ground:
         self.replayed: str | None = None
         self.crashes = 0
         self.written: Mapping[str, float | None] = {}
-        self._living: list[tuple[str, str, Hands]] = []  # who came after whom, and his hands
+        self._living: list[tuple[str, str, StepWorker]] = []  # who came after whom, and his hands
         declare: Any = app.task
         options = {"queue": queue, "key_window": KEY_WINDOW * lease, "keep_result": KEEP, "crashes": CRASHES}
         again = Retry(attempts=ATTEMPTS, base=lease / 16, factor=1, jitter="none", give_up_on=(Hopeless,))
@@ -125,10 +125,10 @@ class Ground:
         """Enqueue the job ``a``."""
         return await task.using(id=self.id("a"), key=self.key, delay=delay, expires=expires).enqueue("a")
 
-    async def hands(self) -> Hands:
+    async def hands(self) -> StepWorker:
         """A new worker; from now on it acts, until it is dead."""
         before, name = self.cast.on_stage, self.cast.enter("worker")
-        hands = await Hands(self.app, [self.queue], lease=self.lease, name=f"{name}-{self.mark}").__aenter__()
+        hands = await StepWorker(self.app, [self.queue], lease=self.lease, name=f"{name}-{self.mark}").__aenter__()
         self._living.append((name, before, hands))
         self.cast.turn(name)
         return hands
@@ -149,7 +149,7 @@ class Ground:
         if not self._living:
             self.cast.turn(self.cast.enter(CLIENT))
 
-    async def take(self, hands: Hands) -> Any:
+    async def take(self, hands: StepWorker) -> Any:
         """The next delivery, wherever it is in its waiting."""
         job = await hands.take(within=4 * self.lease + 2 * self.margin)
         assert job is not None, "there should be a job, and nobody gets it"

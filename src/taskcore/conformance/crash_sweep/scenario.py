@@ -164,7 +164,7 @@ class Drill(Ground):
             enqueued_at=0.0,
             key=call.key,
         )
-        await self.app.parts.backend.publish([Outgoing(self.queue, job_id, encode_envelope(envelope))])
+        await self.app.components.backend.publish([Outgoing(self.queue, job_id, encode_envelope(envelope))])
 
     # ── operations ──
 

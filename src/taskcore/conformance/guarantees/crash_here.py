@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from taskcore.conformance.checks import Broken
+from taskcore.conformance.checks import ClauseViolated
 from taskcore.testing.crash_points import SimulatedCrash
 from taskcore.toolkit import failpoints as points
 
@@ -37,7 +37,7 @@ def dying_at(name: str) -> Iterator[None]:
         _doomed -= 1
         if not _doomed:
             points.arm(None)
-    raise Broken(f"the crash point {name} was never reached")
+    raise ClauseViolated(f"the crash point {name} was never reached")
 
 
 def _burn(name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from taskcore.conformance.checks import WORKER_CHECKS, check, must
+from taskcore.conformance.checks import WORKER_CHECKS, check, require
 from taskcore.conformance.guarantees.crash_here import dying_at
 from taskcore.conformance.guarantees.helpers import (
     crew,
@@ -17,8 +17,8 @@ from taskcore.conformance.guarantees.helpers import (
     work,
     working,
 )
-from taskcore.conformance.harness import Stage
-from taskcore.conformance.step_worker import Hands
+from taskcore.conformance.harness import Harness
+from taskcore.conformance.step_worker import StepWorker
 from taskcore.lifecycle import Reject
 from taskcore.policy import Retry
 from taskcore.results import Dead, Succeeded
@@ -27,7 +27,7 @@ from taskcore.worker.context import current
 
 
 @check(WORKER_CHECKS, "C1", "C4", needs="survives_worker")
-async def a_killed_worker_loses_nothing(stage: Stage) -> None:
+async def a_killed_worker_loses_nothing(stage: Harness) -> None:
     """Jobs that run and jobs that wait when a worker is killed are all done by the next one."""
     router, queue = Router(), stage.queue()
     started: list[int] = []
@@ -46,14 +46,14 @@ async def a_killed_worker_loses_nothing(stage: Stage) -> None:
         async with working(stage, app, concurrency=4):
             await until(stage, lambda: len(started) >= 4, "a worker with four places did not start four jobs")
             life.cancel()
-    must(not done, "this check is wrong: a job was done by a worker that should have died holding it")
+    require(not done, "this check is wrong: a job was done by a worker that should have died holding it")
     async with working(stage, heir):
         await until(stage, lambda: len(set(done)) == 12, "jobs of a worker that was killed were lost")
-    must(sorted(done) == list(range(12)), f"jobs were done more than once: {sorted(done)}")
+    require(sorted(done) == list(range(12)), f"jobs were done more than once: {sorted(done)}")
 
 
 @check(WORKER_CHECKS, "C8", "C1", needs="survives_worker", store=True)
-async def a_death_while_settling_loses_no_result(stage: Stage) -> None:
+async def a_death_while_settling_loses_no_result(stage: Harness) -> None:
     """Killed between return, result and ack: the result is there in the end, and the work is not repeated for it."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -66,21 +66,21 @@ async def a_death_while_settling_loses_no_result(stage: Stage) -> None:
     app = await crew(stage, router)
     for number, (name, wanted) in enumerate({"run.returned": 2, "settle.ended": 1, "settle.settled": 1}.items()):
         sent = await add.enqueue(number)
-        async with Hands(app, [queue], lease=stage.lease) as dying:
+        async with StepWorker(app, [queue], lease=stage.lease) as dying:
             taken = await take(stage, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with Hands(app, [queue], lease=stage.lease) as heir:
+        async with StepWorker(app, [queue], lease=stage.lease) as heir:
             if name != "settle.settled":
                 await work(stage, heir)
             await take_nothing(stage, heir, f"after a death at {name} and a second worker")
         ended = await outcome_of(stage, sent)
-        must(ended == Succeeded(number + 1), f"after a death at {name} the job ended as {ended}")
-        must(starts.count(sent.id) == wanted, f"after a death at {name} there were {starts.count(sent.id)} starts")
+        require(ended == Succeeded(number + 1), f"after a death at {name} the job ended as {ended}")
+        require(starts.count(sent.id) == wanted, f"after a death at {name} there were {starts.count(sent.id)} starts")
 
 
 @check(WORKER_CHECKS, "C8", "C13", "C18", needs=("survives_worker", "dead_letters"), store=True)
-async def a_death_while_burying_leaves_one_letter(stage: Stage) -> None:
+async def a_death_while_burying_leaves_one_letter(stage: Harness) -> None:
     """Killed between the recorded death and the dead letter: one letter in the end, and no further start."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -93,26 +93,26 @@ async def a_death_while_burying_leaves_one_letter(stage: Stage) -> None:
     app = await crew(stage, router)
     for name in ("settle.ended", "settle.settled"):
         sent = await no.enqueue()
-        async with Hands(app, [queue], lease=stage.lease) as dying:
+        async with StepWorker(app, [queue], lease=stage.lease) as dying:
             taken = await take(stage, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with Hands(app, [queue], lease=stage.lease) as heir:
+        async with StepWorker(app, [queue], lease=stage.lease) as heir:
             if name == "settle.ended":
                 await work(stage, heir)
             await take_nothing(stage, heir, f"after a death at {name} and a second worker")
         letters = [letter for letter in await letters_of(app, queue) if letter.job_id == sent.id]
-        must(len(letters) == 1, f"after a death at {name} there are {len(letters)} letters")
-        must(letters[0].reason == "rejected: never", f"after a death at {name} the reason is {letters[0].reason!r}")
-        must(starts.count(sent.id) == 1, f"after a death at {name} there were {starts.count(sent.id)} starts")
-        must(
+        require(len(letters) == 1, f"after a death at {name} there are {len(letters)} letters")
+        require(letters[0].reason == "rejected: never", f"after a death at {name} the reason is {letters[0].reason!r}")
+        require(starts.count(sent.id) == 1, f"after a death at {name} there were {starts.count(sent.id)} starts")
+        require(
             isinstance(await outcome_of(stage, sent), Dead),
             f"after a death at {name} nobody knows that the job is dead",
         )
 
 
 @check(WORKER_CHECKS, "C8", "C3", "C1", needs="survives_worker")
-async def a_death_while_retrying_leaves_one_copy(stage: Stage) -> None:
+async def a_death_while_retrying_leaves_one_copy(stage: Harness) -> None:
     """Killed before or after a retry is settled: one copy goes on, and the starts stay within their bound."""
     router, queue = Router(), stage.queue()
     starts: list[int] = []
@@ -127,21 +127,23 @@ async def a_death_while_retrying_leaves_one_copy(stage: Stage) -> None:
     for name in ("settle.ended", "settle.settled"):
         starts.clear()
         await again.enqueue()
-        async with Hands(app, [queue], lease=stage.lease) as dying:
+        async with StepWorker(app, [queue], lease=stage.lease) as dying:
             taken = await take(stage, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with Hands(app, [queue], lease=stage.lease) as heir:
+        async with StepWorker(app, [queue], lease=stage.lease) as heir:
             while await heir.take(within=stage.beyond) is not None:
                 for job in heir.in_hand:
-                    must(await heir.work(job), "the lease of a job was lost although it was settled in time")
+                    require(await heir.work(job), "the lease of a job was lost although it was settled in time")
         bound = 2 + 3
-        must(2 <= len(starts) <= bound, f"after a death at {name} there were {len(starts)} starts: attempts {starts}")
-        must(starts == sorted(starts), f"after a death at {name} attempts went back: {starts}")
+        require(
+            2 <= len(starts) <= bound, f"after a death at {name} there were {len(starts)} starts: attempts {starts}"
+        )
+        require(starts == sorted(starts), f"after a death at {name} attempts went back: {starts}")
 
 
 @check(WORKER_CHECKS, "C5", "C3", "C7", needs=("survives_worker", "redeliveries"))
-async def nothing_that_is_counted_shrinks(stage: Stage) -> None:
+async def nothing_that_is_counted_shrinks(stage: Harness) -> None:
     """Through failures, deaths and giving back: attempts, crashes and errors never shrink, and fences grow."""
     router, queue = Router(), stage.queue()
     seen: list[tuple[int, int, int, int]] = []
@@ -155,24 +157,24 @@ async def nothing_that_is_counted_shrinks(stage: Stage) -> None:
 
     app = await crew(stage, router)
     await story.enqueue()
-    hands = await stage.hands(app)
+    hands = await stage.step_worker(app)
     for part in ("work", "die", "die", "work", "release", "die", "work", "die", "work"):
         if part == "die":
             await die_holding(stage, app)
         elif part == "release":
-            must(await hands.release(await take(stage, hands)), "a job could not be given back")
+            require(await hands.release(await take(stage, hands)), "a job could not be given back")
         else:
             await work(stage, hands)
-    must(len(seen) == 8, f"this check is wrong: eight starts were planned, there were {len(seen)}")
+    require(len(seen) == 8, f"this check is wrong: eight starts were planned, there were {len(seen)}")
     for name, values in zip(("attempt", "crashes", "fence", "errors"), zip(*seen, strict=True), strict=True):
-        must(list(values) == sorted(values), f"the {name} of a job went back: {values}")
+        require(list(values) == sorted(values), f"the {name} of a job went back: {values}")
     fences = [fence for _, _, fence, _ in seen]
-    must(len(set(fences)) == len(fences), f"two holders had the same fence: {fences}")
+    require(len(set(fences)) == len(fences), f"two holders had the same fence: {fences}")
     await take_nothing(stage, hands, "after the end of its story")
 
 
 @check(WORKER_CHECKS, "C3", "C12", needs=("survives_worker", "dead_letters"), store=True)
-async def starts_have_a_bound(stage: Stage) -> None:
+async def starts_have_a_bound(stage: Harness) -> None:
     """A job that fails and kills in turn is dead after at most ``attempts`` + ``crashes`` starts."""
     router, queue, attempts, crashes = Router(), stage.queue(), 3, 2
     starts: list[int] = []
@@ -186,18 +188,20 @@ async def starts_have_a_bound(stage: Stage) -> None:
     await both.enqueue()
     while not await app.dead_letters.count(queue):
         before = len(starts)
-        async with Hands(app, [queue], lease=stage.lease) as hands:
+        async with StepWorker(app, [queue], lease=stage.lease) as hands:
             conclusion = await hands.perform(await take(stage, hands))
             kills = len(starts) > before and len(starts) % 2 == 1
             if conclusion is not None and not kills:
                 await hands.settle(conclusion)
-        must(len(starts) <= attempts + crashes, f"{len(starts)} starts with {attempts} attempts and {crashes} crashes")
+        require(
+            len(starts) <= attempts + crashes, f"{len(starts)} starts with {attempts} attempts and {crashes} crashes"
+        )
     [letter] = await letters_of(app, queue)
-    must(letter.reason in {"exhausted", "poison"}, f"the reason of its death is {letter.reason!r}")
+    require(letter.reason in {"exhausted", "poison"}, f"the reason of its death is {letter.reason!r}")
 
 
 @check(WORKER_CHECKS, "C12", "C3", needs=("survives_worker", "dead_letters", "redeliveries"))
-async def a_job_that_kills_its_worker_is_dead_soon(stage: Stage) -> None:
+async def a_job_that_kills_its_worker_is_dead_soon(stage: Harness) -> None:
     """After ``crashes`` starts without an outcome a job becomes a dead letter, "poison", without another start."""
     router, queue = Router(), stage.queue()
     starts: list[int] = []
@@ -210,17 +214,17 @@ async def a_job_that_kills_its_worker_is_dead_soon(stage: Stage) -> None:
     await kill.enqueue()
     for _ in range(3):
         await die_holding(stage, app)
-    must(starts == [1, 1, 1], f"three deaths were planned, the attempts were {starts}")
-    await work(stage, await stage.hands(app))
-    must(len(starts) == 3, "a job that killed three workers was started again")
+    require(starts == [1, 1, 1], f"three deaths were planned, the attempts were {starts}")
+    await work(stage, await stage.step_worker(app))
+    require(len(starts) == 3, "a job that killed three workers was started again")
     [letter] = await letters_of(app, queue)
-    must(letter.reason == "poison", f"the reason of its death is {letter.reason!r}")
-    must(letter.trail.attempts == 0, "deaths were counted as attempts")
-    must(app.counters["job.buried"] == 1, "the burial was not counted")
+    require(letter.reason == "poison", f"the reason of its death is {letter.reason!r}")
+    require(letter.trail.attempts == 0, "deaths were counted as attempts")
+    require(app.counters["job.buried"] == 1, "the burial was not counted")
 
 
 @check(WORKER_CHECKS, "C12", needs=("survives_worker", "redeliveries"), store=True)
-async def neighbours_of_poison_are_not_blamed(stage: Stage) -> None:
+async def neighbours_of_poison_are_not_blamed(stage: Harness) -> None:
     """Jobs that were only in the hands of a worker that died, however often, do not count as crashed, and are done."""
     router, queue = Router(), stage.queue()
     seen: list[int] = []
@@ -233,18 +237,18 @@ async def neighbours_of_poison_are_not_blamed(stage: Stage) -> None:
     for _ in range(3):
         await innocent.enqueue()
     for _ in range(4):
-        async with Hands(app, [queue], lease=stage.lease) as dying:
+        async with StepWorker(app, [queue], lease=stage.lease) as dying:
             for _ in range(3):
                 await take(stage, dying)
-    hands = await stage.hands(app)
+    hands = await stage.step_worker(app)
     for _ in range(3):
         await work(stage, hands)
-    must(seen == [0, 0, 0], f"jobs that never started count as crashed: {seen}")
-    must(not await app.dead_letters.count(queue), "a job that never started became a dead letter")
+    require(seen == [0, 0, 0], f"jobs that never started count as crashed: {seen}")
+    require(not await app.dead_letters.count(queue), "a job that never started became a dead letter")
 
 
 @check(WORKER_CHECKS, "C9", "C3")
-async def at_most_once_is_at_most_once(stage: Stage) -> None:
+async def at_most_once_is_at_most_once(stage: Harness) -> None:
     """A job that may run at most once is forgotten before it starts: it survives neither error nor death."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -256,23 +260,23 @@ async def at_most_once_is_at_most_once(stage: Stage) -> None:
             raise ConnectionError("not now")
 
     app = await crew(stage, router)
-    async with Hands(app, [queue], lease=stage.lease) as hands:
+    async with StepWorker(app, [queue], lease=stage.lease) as hands:
         for fails in (False, True):
             await once.enqueue(fails=fails)
             await hands.work(await take(stage, hands))
     for name in ("once.forgotten", "run.returned"):
         await once.enqueue(fails=False)
-        async with Hands(app, [queue], lease=stage.lease) as dying:
+        async with StepWorker(app, [queue], lease=stage.lease) as dying:
             taken = await take(stage, dying)
             with dying_at(name):
                 await dying.perform(taken)
-    await take_nothing(stage, await stage.hands(app), "a job that may run at most once")
-    must(len(set(starts)) == len(starts), "a job that may run at most once started twice")
-    must(len(starts) == 3, f"three of four jobs had to start, {len(starts)} did")
+    await take_nothing(stage, await stage.step_worker(app), "a job that may run at most once")
+    require(len(set(starts)) == len(starts), "a job that may run at most once started twice")
+    require(len(starts) == 3, f"three of four jobs had to start, {len(starts)} did")
 
 
 @check(WORKER_CHECKS, "C7", "C19", "C18", needs=("survives_worker", "fencing", "redeliveries"), store=True)
-async def a_worker_that_lost_its_lease_writes_nothing(stage: Stage) -> None:
+async def a_worker_that_lost_its_lease_writes_nothing(stage: Harness) -> None:
     """A worker that wakes up too late changes neither result nor dead letters, and says that it lost the job."""
     router, queue = Router(), stage.queue()
     starts: list[int] = []
@@ -286,11 +290,14 @@ async def a_worker_that_lost_its_lease_writes_nothing(stage: Stage) -> None:
 
     app, other = await crew(stage, router), await crew(stage, router)
     sent = await slow.enqueue()
-    async with Hands(app, [queue], lease=stage.lease) as sleepy, Hands(other, [queue], lease=stage.lease) as heir:
+    async with (
+        StepWorker(app, [queue], lease=stage.lease) as sleepy,
+        StepWorker(other, [queue], lease=stage.lease) as heir,
+    ):
         conclusion = await sleepy.perform(await take(stage, sleepy))
         await work(stage, heir)
-        must(conclusion is not None and not await sleepy.settle(conclusion), "a lost lease was not noticed")
-    must(app.counters["job.lost"] == 1, "a lost lease was not counted")
-    must(await outcome_of(stage, sent) == Succeeded("in time"), "a worker without a lease wrote the ending")
-    must(not await letters_of(app, queue), "a worker without a lease wrote a dead letter")
-    must(starts[1] > starts[0], f"the second holder's fence is not higher: {starts}")
+        require(conclusion is not None and not await sleepy.settle(conclusion), "a lost lease was not noticed")
+    require(app.counters["job.lost"] == 1, "a lost lease was not counted")
+    require(await outcome_of(stage, sent) == Succeeded("in time"), "a worker without a lease wrote the ending")
+    require(not await letters_of(app, queue), "a worker without a lease wrote a dead letter")
+    require(starts[1] > starts[0], f"the second holder's fence is not higher: {starts}")

@@ -8,11 +8,11 @@ import anyio
 import msgspec
 
 from taskcore.backend import Backend, Letter, Outgoing, Refused
-from taskcore.conformance.checks import LETTER_CHECKS, Broken, check, must
+from taskcore.conformance.checks import LETTER_CHECKS, ClauseViolated, check, require
 from taskcore.conformance.guarantees.deliveries import job, nothing_from, put, receive, settle, stays_away
 from taskcore.conformance.guarantees.helpers import crew, letters_of, outcome_of, take, until, work, working
 from taskcore.conformance.guarantees.publishing import NASTY
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.envelope import decode_trail
 from taskcore.lifecycle import ACK, Bury, Reject
 from taskcore.policy import Retry
@@ -21,7 +21,7 @@ from taskcore.router import Router
 from taskcore.worker.context import current
 
 
-async def _bury(stage: Stage, queue: str, *jobs: Outgoing) -> None:
+async def _bury(stage: Harness, queue: str, *jobs: Outgoing) -> None:
     """These jobs are published, taken and buried, one after the other."""
     backend = await stage.backend()
     async with backend.consume([queue], lease=stage.long) as source:
@@ -32,60 +32,66 @@ async def _bury(stage: Stage, queue: str, *jobs: Outgoing) -> None:
 
 
 @check(LETTER_CHECKS, "C13", "C8", needs="dead_letters")
-async def a_letter_holds_the_bytes_as_they_came(stage: Stage) -> None:
+async def a_letter_holds_the_bytes_as_they_came(stage: Harness) -> None:
     """A dead letter has envelope and trail byte for byte, the reason, the queue and the time."""
     queue, jobs = stage.queue(), [job(stage.queue(), nasty) for nasty in (*NASTY, bytes(100_000))]
     before = stage.now()
     await _bury(stage, queue, *jobs)
     backend = await stage.backend()
     letters = {letter.reason: letter for letter in await backend.admin.letters(queue, limit=100)}
-    must(len(letters) == len(jobs), f"{len(jobs)} jobs were buried, there are {len(letters)} letters")
+    require(len(letters) == len(jobs), f"{len(jobs)} jobs were buried, there are {len(letters)} letters")
     for one in jobs:
         letter = letters.get(f"because of {one.id}")
         if letter is None:
-            raise Broken("a letter lost its reason")
-        must(letter.envelope == one.envelope, f"the envelope {one.envelope[:40]!r} is not in its letter as it was")
-        must(letter.trail == b"story of " + one.id.encode(), "the trail of a letter is not the one it was buried with")
-        must(letter.queue == queue, f"a letter of {queue} says that it is of {letter.queue}")
-        must(abs(letter.when - before) < 3600, f"a letter was written at {letter.when}, which is not now")
-        must(await backend.admin.letter(letter.id) == letter, "a letter looks different when it is fetched by its id")
-    must((await backend.admin.stats(queue)).dead == len(jobs), "dead letters are counted wrongly")
+            raise ClauseViolated("a letter lost its reason")
+        require(letter.envelope == one.envelope, f"the envelope {one.envelope[:40]!r} is not in its letter as it was")
+        require(
+            letter.trail == b"story of " + one.id.encode(), "the trail of a letter is not the one it was buried with"
+        )
+        require(letter.queue == queue, f"a letter of {queue} says that it is of {letter.queue}")
+        require(abs(letter.when - before) < 3600, f"a letter was written at {letter.when}, which is not now")
+        require(
+            await backend.admin.letter(letter.id) == letter, "a letter looks different when it is fetched by its id"
+        )
+    require((await backend.admin.stats(queue)).dead == len(jobs), "dead letters are counted wrongly")
     async with backend.consume([queue], lease=stage.lease) as source:
         await stays_away(stage, source, "a job that was buried")
 
 
 @check(LETTER_CHECKS, "C13", needs="dead_letters")
-async def letters_come_a_page_at_a_time(stage: Stage) -> None:
+async def letters_come_a_page_at_a_time(stage: Harness) -> None:
     """Pages of letters have the oldest first and miss nothing, also behind a letter that is gone by now."""
     queue, jobs, backend = stage.queue(), [job(stage.queue()) for _ in range(8)], await stage.backend()
     await _bury(stage, queue, *jobs)
     seen: list[Letter] = []
     after: str | None = None
     while page := await backend.admin.letters(queue, limit=3, after=after):
-        must(len(page) <= 3, f"a page of 3 has {len(page)} letters")
+        require(len(page) <= 3, f"a page of 3 has {len(page)} letters")
         seen += page
         after = page[-1].id
-        must(await backend.admin.drop(after), "a letter that was just read could not be dropped")
-        must(len(seen) <= len(jobs), "pages of letters do not end")
-    must([letter.envelope for letter in seen] == [one.envelope for one in jobs], "letters are missing or out of order")
+        require(await backend.admin.drop(after), "a letter that was just read could not be dropped")
+        require(len(seen) <= len(jobs), "pages of letters do not end")
+    require(
+        [letter.envelope for letter in seen] == [one.envelope for one in jobs], "letters are missing or out of order"
+    )
 
 
 @check(LETTER_CHECKS, "C13", needs="dead_letters")
-async def a_dropped_letter_is_gone(stage: Stage) -> None:
+async def a_dropped_letter_is_gone(stage: Harness) -> None:
     """A letter is dropped once; then it is neither read, nor counted, nor replayed."""
     queue, backend = stage.queue(), await stage.backend()
     await _bury(stage, queue, job(queue), job(queue))
     first, second = await backend.admin.letters(queue, limit=10)
-    must(await backend.admin.drop(first.id), "a letter could not be dropped")
-    must(not await backend.admin.drop(first.id), "a letter was dropped twice")
-    must(await backend.admin.letter(first.id) is None, "a letter that was dropped can be read")
+    require(await backend.admin.drop(first.id), "a letter could not be dropped")
+    require(not await backend.admin.drop(first.id), "a letter was dropped twice")
+    require(await backend.admin.letter(first.id) is None, "a letter that was dropped can be read")
     left = await backend.admin.letters(queue, limit=10)
-    must([letter.id for letter in left] == [second.id], "dropping a letter touched another one")
-    must((await backend.admin.stats(queue)).dead == 1, "a letter that was dropped is still counted")
+    require([letter.id for letter in left] == [second.id], "dropping a letter touched another one")
+    require((await backend.admin.stats(queue)).dead == 1, "a letter that was dropped is still counted")
 
 
 @check(LETTER_CHECKS, "C13", "C18", needs=("dead_letters", "dedup"))
-async def a_replay_makes_one_job(stage: Stage) -> None:
+async def a_replay_makes_one_job(stage: Harness) -> None:
     """Replaying publishes the job and drops the letter; many who replay it at once make one job."""
     queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
     await _bury(stage, queue, job(queue), job(queue))
@@ -94,23 +100,23 @@ async def a_replay_makes_one_job(stage: Stage) -> None:
 
     async def replay(connection: Backend) -> None:
         answer = await connection.admin.replay(first.id, again)
-        must(not isinstance(answer, Refused), f"a replay was answered with {answer!r}")
+        require(not isinstance(answer, Refused), f"a replay was answered with {answer!r}")
 
     async with anyio.create_task_group() as group:
         for number in range(6):
             group.start_soon(replay, (backend, other)[number % 2])
     left = await backend.admin.letters(queue, limit=10)
-    must([letter.id for letter in left] == [second.id], "a replayed letter is still there, or another one is gone")
+    require([letter.id for letter in left] == [second.id], "a replayed letter is still there, or another one is gone")
     async with backend.consume([queue], lease=stage.long) as source:
         [delivery] = await receive(stage, source)
-        must((delivery.envelope, delivery.trail) == (again.envelope, b"linked"), "the replay is another job")
-        must(delivery.redeliveries == 0, "a replay begins with redeliveries")
+        require((delivery.envelope, delivery.trail) == (again.envelope, b"linked"), "the replay is another job")
+        require(delivery.redeliveries == 0, "a replay begins with redeliveries")
         await nothing_from(source, stage.margin + 0.01, "a replay came twice")
         await settle(source, (delivery, ACK))
 
 
 @check(LETTER_CHECKS, "C23", "C13", needs="dead_letters")
-async def letters_stay_until_dropped(stage: Stage) -> None:
+async def letters_stay_until_dropped(stage: Harness) -> None:
     """Dead letters of one queue do not mix with those of another, and stay when their reader has gone."""
     queues = [stage.queue("a"), stage.queue("b")]
     jobs = [job(queue) for queue in queues for _ in range(2)]
@@ -121,14 +127,14 @@ async def letters_stay_until_dropped(stage: Stage) -> None:
         for queue in queues:
             letters = await backend.admin.letters(queue, limit=10)
             wanted = [one.envelope for one in jobs if one.queue == queue]
-            must([letter.envelope for letter in letters] == wanted, f"the letters of {queue} are others")
+            require([letter.envelope for letter in letters] == wanted, f"the letters of {queue} are others")
 
 
 # ── through an app ───────────────────────────────────────────────────────────────────────────────
 
 
 @check(LETTER_CHECKS, "C13", "C5", "C3", needs="dead_letters")
-async def a_letter_tells_the_whole_story(stage: Stage) -> None:
+async def a_letter_tells_the_whole_story(stage: Harness) -> None:
     """After 30 failed attempts: the first 5 and the last 20 errors with type, text, time, worker and attempt."""
     router, queue = Router(), stage.queue()
     bytes_seen: set[bytes] = set()
@@ -139,30 +145,32 @@ async def a_letter_tells_the_whole_story(stage: Stage) -> None:
 
     app = await crew(stage, router)
     sent = await fail.using(headers={"tenant": "7"}).enqueue(7)
-    hands = await stage.hands(app, name="the unlucky", lease=stage.long)
+    hands = await stage.step_worker(app, name="the unlucky", lease=stage.long)
     for _ in range(30):
         done = await work(stage, hands)
         bytes_seen.add(done.delivery.envelope)
     letters = await letters_of(app, queue)
-    must(len(letters) == 1, f"a job that failed 30 times left {len(letters)} letters")
+    require(len(letters) == 1, f"a job that failed 30 times left {len(letters)} letters")
     letter, errors = letters[0], letters[0].trail.errors
-    must(bytes_seen == {letter.raw}, "the envelope changed from attempt to attempt, or on its way into the letter")
-    must((letter.job_id, letter.task, letter.queue) == (sent.id, fail.name, queue), "a letter names another job")
-    must(letter.reason == "exhausted", f"the reason of the letter is {letter.reason!r}")
-    must(letter.trail.attempts == 30, f"after 30 attempts the letter counts {letter.trail.attempts}")
+    require(bytes_seen == {letter.raw}, "the envelope changed from attempt to attempt, or on its way into the letter")
+    require((letter.job_id, letter.task, letter.queue) == (sent.id, fail.name, queue), "a letter names another job")
+    require(letter.reason == "exhausted", f"the reason of the letter is {letter.reason!r}")
+    require(letter.trail.attempts == 30, f"after 30 attempts the letter counts {letter.trail.attempts}")
     kept = [*range(1, 6), *range(11, 31)]
-    must(
+    require(
         [error.attempt for error in errors] == kept,
         f"errors kept: {[e.attempt for e in errors]}",
     )
     for error in errors:
-        must(error.type == "ConnectionError" and error.message == f"attempt {error.attempt} of 7", f"not told: {error}")
-        must(error.worker == "the unlucky" and abs(error.when - stage.now()) < 3600, f"worker or time: {error}")
-    must(errors[-1].traceback != "", "the last error has no traceback")
+        require(
+            error.type == "ConnectionError" and error.message == f"attempt {error.attempt} of 7", f"not told: {error}"
+        )
+        require(error.worker == "the unlucky" and abs(error.when - stage.now()) < 3600, f"worker or time: {error}")
+    require(errors[-1].traceback != "", "the last error has no traceback")
 
 
 @check(LETTER_CHECKS, "C13", "C18", needs=("dead_letters", "dedup"), store=True)
-async def a_replay_is_a_new_job_that_links_back(stage: Stage) -> None:
+async def a_replay_is_a_new_job_that_links_back(stage: Harness) -> None:
     """A replay has a new id, the same arguments, no attempts, and names the old job, whose ending stays as it was."""
     router, queue = Router(), stage.queue()
     mended = False
@@ -171,31 +179,31 @@ async def a_replay_is_a_new_job_that_links_back(stage: Stage) -> None:
     async def charge(number: int) -> int:
         if not mended:
             raise Reject("not yet")
-        must(current().attempt == 1, f"a replay begins with attempt {current().attempt}")
+        require(current().attempt == 1, f"a replay begins with attempt {current().attempt}")
         return number
 
     app = await crew(stage, router)
     old = await charge.enqueue(7)
-    hands = await stage.hands(app, lease=stage.long)
+    hands = await stage.step_worker(app, lease=stage.long)
     await work(stage, hands)
     [letter] = await letters_of(app, queue)
-    must(letter.reason == "rejected: not yet", f"the reason of the letter is {letter.reason!r}")
+    require(letter.reason == "rejected: not yet", f"the reason of the letter is {letter.reason!r}")
     mended = True
     new_id = await app.dead_letters.replay(letter.id)
-    must(new_id != old.id, "a replay has the id of the old job")
-    must(not await letters_of(app, queue), "a letter that was replayed is still there")
+    require(new_id != old.id, "a replay has the id of the old job")
+    require(not await letters_of(app, queue), "a letter that was replayed is still there")
     taken = await take(stage, hands)
-    must(decode_trail(taken.delivery.trail).replay_of == old.id, "a replay does not name the job that it replays")
-    must(await hands.work(taken), "the lease of a replay was lost")
-    must(taken.envelope.correlation_id == old.id, "a replay does not belong to the job that it replays")
-    must(msgspec.json.decode(taken.envelope.args) == {"number": 7}, "a replay has other arguments")
+    require(decode_trail(taken.delivery.trail).replay_of == old.id, "a replay does not name the job that it replays")
+    require(await hands.work(taken), "the lease of a replay was lost")
+    require(taken.envelope.correlation_id == old.id, "a replay does not belong to the job that it replays")
+    require(msgspec.json.decode(taken.envelope.args) == {"number": 7}, "a replay has other arguments")
     ended = await outcome_of(stage, charge.job(new_id))
-    must(ended == Succeeded(7), f"the replay ended as {ended}")
-    must(isinstance(await outcome_of(stage, old), Dead), "a replay changed the ending of the job that it replays")
+    require(ended == Succeeded(7), f"the replay ended as {ended}")
+    require(isinstance(await outcome_of(stage, old), Dead), "a replay changed the ending of the job that it replays")
 
 
 @check(LETTER_CHECKS, "C20", "C13", "C25", needs="dead_letters")
-async def foreign_bytes_do_not_harm_their_neighbours(stage: Stage) -> None:
+async def foreign_bytes_do_not_harm_their_neighbours(stage: Harness) -> None:
     """What is no envelope becomes a dead letter with its raw bytes, while the jobs beside it are done."""
     router, queue = Router(), stage.queue()
     done: list[int] = []
@@ -209,7 +217,7 @@ async def foreign_bytes_do_not_harm_their_neighbours(stage: Stage) -> None:
     foreign = [*NASTY, b"null", b"{}", b'{"v": 1}', newer, b'{"celery": "task"}', b"NaN", b'"' + b"9" * 100_000 + b'"']
     async with working(stage, app):
         for number, raw in enumerate(foreign):
-            await put(app.parts.backend, job(queue, raw))
+            await put(app.components.backend, job(queue, raw))
             await good.enqueue(number)
         await until(stage, lambda: len(done) >= len(foreign), "jobs beside foreign bytes were not done")
 
@@ -217,15 +225,15 @@ async def foreign_bytes_do_not_harm_their_neighbours(stage: Stage) -> None:
             return await app.dead_letters.count(queue) == len(foreign)
 
         await until(stage, all_buried, "foreign bytes did not become dead letters")
-    must(sorted(done) == list(range(len(foreign))), "jobs beside foreign bytes were done twice")
+    require(sorted(done) == list(range(len(foreign))), "jobs beside foreign bytes were done twice")
     letters = await letters_of(app, queue)
-    must(Counter(letter.raw for letter in letters) == Counter(foreign), "foreign bytes changed on their way")
-    must(all(letter.reason.startswith("malformed: ") for letter in letters), "a letter has another reason")
-    must(app.counters["job.buried"] == len(foreign), f"{app.counters['job.buried']} burials were counted")
+    require(Counter(letter.raw for letter in letters) == Counter(foreign), "foreign bytes changed on their way")
+    require(all(letter.reason.startswith("malformed: ") for letter in letters), "a letter has another reason")
+    require(app.counters["job.buried"] == len(foreign), f"{app.counters['job.buried']} burials were counted")
 
 
 @check(LETTER_CHECKS, "C20", "C22", needs="dead_letters")
-async def an_oversized_message_is_refused_or_buried(stage: Stage) -> None:
+async def an_oversized_message_is_refused_or_buried(stage: Harness) -> None:
     """Bytes far beyond the limit of any job are refused at once, or buried whole; either way others go on."""
     queue, backend = stage.queue(), await stage.backend()
     router = Router()
@@ -250,11 +258,11 @@ async def an_oversized_message_is_refused_or_buried(stage: Stage) -> None:
         await until(stage, all_buried, "an oversized message was stored and did not become a dead letter")
     letters = await letters_of(app, queue)
     wanted = sorted([small.envelope, *[huge] * stored])
-    must(sorted(letter.raw for letter in letters) == wanted, "an oversized message is not whole in its letter")
+    require(sorted(letter.raw for letter in letters) == wanted, "an oversized message is not whole in its letter")
 
 
 @check(LETTER_CHECKS, "C20", "C19", "C1", needs="delay")
-async def work_of_an_unknown_task_waits(stage: Stage) -> None:
+async def work_of_an_unknown_task_waits(stage: Harness) -> None:
     """A job of a task that nobody here knows is put aside without using attempts, until somebody knows it."""
     queue, known, unknown = stage.queue(), Router(), Router()
     started: list[int] = []
@@ -273,12 +281,12 @@ async def work_of_an_unknown_task_waits(stage: Stage) -> None:
         await until(stage, lambda: older.counters["job.parked"], "a job of an unknown task was not put aside")
     async with working(stage, newer):
         await until(stage, lambda: started, "a job that had been put aside never started")
-    must(started == [1], f"putting a job aside used attempts; it started with {started}")
-    must(not await newer.dead_letters.count(queue), "a job that was put aside became a dead letter")
+    require(started == [1], f"putting a job aside used attempts; it started with {started}")
+    require(not await newer.dead_letters.count(queue), "a job that was put aside became a dead letter")
 
 
 @check(LETTER_CHECKS, "C8", "C13", "C25", needs="dead_letters", store=True)
-async def a_result_that_does_not_fit_is_not_repeated(stage: Stage) -> None:
+async def a_result_that_does_not_fit_is_not_repeated(stage: Harness) -> None:
     """Work that was done and whose result cannot be encoded ends as a dead letter, not as a second run."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -292,6 +300,8 @@ async def a_result_that_does_not_fit_is_not_repeated(stage: Stage) -> None:
     async with working(stage, app):
         sent = await odd.enqueue()
         ended = await outcome_of(stage, sent)
-    must(isinstance(ended, Dead) and ended.reason == "result", f"work with a result that does not fit ended as {ended}")
-    must(starts == [sent.id], f"work with a result that does not fit was done {len(starts)} times")
-    must([took_it.reason for took_it in await letters_of(app, queue)] == ["result"], "there is no letter for it")
+    require(
+        isinstance(ended, Dead) and ended.reason == "result", f"work with a result that does not fit ended as {ended}"
+    )
+    require(starts == [sent.id], f"work with a result that does not fit was done {len(starts)} times")
+    require([took_it.reason for took_it in await letters_of(app, queue)] == ["result"], "there is no letter for it")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import anyio
 
 from taskcore.backend import Outgoing, Source
-from taskcore.conformance.checks import BACKEND_CHECKS, check, must
+from taskcore.conformance.checks import BACKEND_CHECKS, check, require
 from taskcore.conformance.guarantees.deliveries import TICK, eventually, job, nothing_from, put, receive, settle
-from taskcore.conformance.harness import Stage
-from taskcore.lifecycle import ACK, Retry
+from taskcore.conformance.harness import Harness
+from taskcore.lifecycle import ACK, Reschedule
 
 
-async def _watch(stage: Stage, source: Source, due: dict[bytes, float]) -> None:
+async def _watch(stage: Harness, source: Source, due: dict[bytes, float]) -> None:
     """Take jobs as they come; each has to come in time, and once."""
     error = stage.features.delay_error
     left = dict(due)
@@ -19,12 +19,12 @@ async def _watch(stage: Stage, source: Source, due: dict[bytes, float]) -> None:
         while left:
             for delivery in await source.receive(1):
                 late = anyio.current_time() - due[delivery.envelope]
-                must(left.pop(delivery.envelope, None) is not None, "a delayed job came twice")
-                must(late >= -error - TICK, f"a job came {-late:.3f} s too early; δ is {error:g} s")
-                must(late <= error + stage.margin + TICK, f"a job came {late:.3f} s too late; δ is {error:g} s")
+                require(left.pop(delivery.envelope, None) is not None, "a delayed job came twice")
+                require(late >= -error - TICK, f"a job came {-late:.3f} s too early; δ is {error:g} s")
+                require(late <= error + stage.margin + TICK, f"a job came {late:.3f} s too late; δ is {error:g} s")
                 stage.lateness.append(late)
                 await settle(source, (delivery, ACK))
-    must(not left, f"{len(left)} of {len(due)} delayed jobs never came")
+    require(not left, f"{len(left)} of {len(due)} delayed jobs never came")
 
 
 def _due(jobs: list[Outgoing]) -> dict[bytes, float]:
@@ -34,7 +34,7 @@ def _due(jobs: list[Outgoing]) -> dict[bytes, float]:
 
 
 @check(BACKEND_CHECKS, "C16", needs="delay")
-async def nothing_is_early_and_little_is_late(stage: Stage) -> None:
+async def nothing_is_early_and_little_is_late(stage: Harness) -> None:
     """A delayed job is handed out not before its time minus δ and not after its time plus δ."""
     queue, backend = stage.queue(), await stage.backend()
     jobs = [job(queue, delay=stage.lease * part) for part in (0.3, 0.8, 1.0, 1.4, 2.0)]
@@ -45,7 +45,7 @@ async def nothing_is_early_and_little_is_late(stage: Stage) -> None:
 
 
 @check(BACKEND_CHECKS, "C16", needs="delay")
-async def a_long_delay_does_not_hold_up_a_short_one(stage: Stage) -> None:
+async def a_long_delay_does_not_hold_up_a_short_one(stage: Harness) -> None:
     """Jobs come in the order of their times, not in the order in which they were published."""
     queue, backend = stage.queue(), await stage.backend()
     long, short, none = job(queue, delay=stage.lease * 2), job(queue, delay=stage.lease / 2), job(queue)
@@ -57,7 +57,7 @@ async def a_long_delay_does_not_hold_up_a_short_one(stage: Stage) -> None:
 
 
 @check(BACKEND_CHECKS, "C16", "C1", needs="delay")
-async def a_schedule_survives_a_reconnect(stage: Stage) -> None:
+async def a_schedule_survives_a_reconnect(stage: Harness) -> None:
     """Delayed jobs come in time and once, although whoever sent them is gone and nobody was listening."""
     queue, other = stage.queue(), stage.queue("other")
     jobs = [job(queue, delay=stage.lease * part) for part in (0.5, 1.0, 1.5)]
@@ -71,7 +71,7 @@ async def a_schedule_survives_a_reconnect(stage: Stage) -> None:
 
 
 @check(BACKEND_CHECKS, "C16", "C4", needs="delay")
-async def jobs_that_were_due_meanwhile_come_at_once(stage: Stage) -> None:
+async def jobs_that_were_due_meanwhile_come_at_once(stage: Harness) -> None:
     """Jobs whose time came while nobody was connected are there for the first who asks."""
     queue = stage.queue()
     async with stage.connection() as sender:
@@ -83,7 +83,7 @@ async def jobs_that_were_due_meanwhile_come_at_once(stage: Stage) -> None:
 
 
 @check(BACKEND_CHECKS, "C17", needs="delay")
-async def a_retry_waits_its_time(stage: Stage) -> None:
+async def a_retry_waits_its_time(stage: Harness) -> None:
     """After ``Retry(after)`` a job is handed out not before ``after`` minus δ and not later than plus δ."""
     queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
     jobs = [job(queue) for _ in range(3)]
@@ -93,13 +93,13 @@ async def a_retry_waits_its_time(stage: Stage) -> None:
         found = await receive(stage, source, 3)
         now = anyio.current_time()
         due = {envelope: now + stage.lease * part for envelope, part in waits.items()}
-        await settle(source, *((one, Retry(stage.lease * waits[one.envelope], b"again")) for one in found))
+        await settle(source, *((one, Reschedule(stage.lease * waits[one.envelope], b"again")) for one in found))
     async with other.consume([queue], lease=stage.long) as source:
         await _watch(stage, source, due)
 
 
 @check(BACKEND_CHECKS, "C16", needs=("delay", "dedup"))
-async def a_repeated_schedule_is_stored_once(stage: Stage) -> None:
+async def a_repeated_schedule_is_stored_once(stage: Harness) -> None:
     """Publishing a delayed job again, with another delay even, neither doubles it nor makes it early."""
     queue, backend = stage.queue(), await stage.backend()
     one = job(queue, delay=stage.lease)
@@ -113,7 +113,7 @@ async def a_repeated_schedule_is_stored_once(stage: Stage) -> None:
 
 
 @check(BACKEND_CHECKS, "C16", "C1", needs=("delay", "counts"))
-async def what_waits_is_counted_as_scheduled(stage: Stage) -> None:
+async def what_waits_is_counted_as_scheduled(stage: Harness) -> None:
     """A delayed job is counted as scheduled, and no longer when its time has come."""
     queue, backend = stage.queue(), await stage.backend()
     await put(backend, job(queue, delay=stage.lease), job(queue, delay=stage.long))

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from taskcore.backend import Backend, Delivery, Outgoing, Source, Stored
-from taskcore.conformance.checks import Broken, must
-from taskcore.conformance.harness import TICK, Stage
+from taskcore.conformance.checks import ClauseViolated, require
+from taskcore.conformance.harness import TICK, Harness
 from taskcore.envelope import new_id
 from taskcore.lifecycle import Verdict
 
@@ -24,10 +24,10 @@ def job(queue: str, envelope: bytes | None = None, *, trail: bytes = b"", delay:
 async def put(backend: Backend, *jobs: Outgoing) -> None:
     """Publish; every job has to be stored."""
     for one, answer in zip(jobs, await backend.publish(jobs), strict=True):
-        must(isinstance(answer, Stored), f"publishing job {one.id} was answered with {answer!r}")
+        require(isinstance(answer, Stored), f"publishing job {one.id} was answered with {answer!r}")
 
 
-async def receive(stage: Stage, source: Source, count: int = 1, *, within: float | None = None) -> list[Delivery]:
+async def receive(stage: Harness, source: Source, count: int = 1, *, within: float | None = None) -> list[Delivery]:
     """So many deliveries.
 
     :raises Broken: they did not come in time.
@@ -39,7 +39,7 @@ async def receive(stage: Stage, source: Source, count: int = 1, *, within: float
             found += await source.receive(count - len(found))
     if len(found) != count:
         waited = anyio.current_time() - began
-        raise Broken(f"{len(found)} of {count} deliveries came within {waited:.1f} s")
+        raise ClauseViolated(f"{len(found)} of {count} deliveries came within {waited:.1f} s")
     return found
 
 
@@ -50,10 +50,10 @@ async def nothing_from(source: Source, seconds: float, why: str) -> None:
     """
     with anyio.move_on_after(seconds):
         found = await source.receive(1)
-        raise Broken(f"{why}: {found[0].envelope[:80]!r} was handed out, {found[0].redeliveries} redeliveries")
+        raise ClauseViolated(f"{why}: {found[0].envelope[:80]!r} was handed out, {found[0].redeliveries} redeliveries")
 
 
-async def stays_away(stage: Stage, source: Source, why: str) -> None:
+async def stays_away(stage: Harness, source: Source, why: str) -> None:
     """Nothing may be handed out, not even after every lease has run out."""
     await nothing_from(source, stage.beyond, why)
 
@@ -61,16 +61,16 @@ async def stays_away(stage: Stage, source: Source, why: str) -> None:
 async def settle(source: Source, *batch: tuple[Delivery, Verdict]) -> None:
     """Settle; no lease may be lost."""
     lost = await source.settle(batch)
-    must(not lost, f"{len(lost)} of {len(batch)} leases were lost, although they had not run out")
+    require(not lost, f"{len(lost)} of {len(batch)} leases were lost, although they had not run out")
 
 
-async def eventually(stage: Stage, question: Callable[[], Awaitable[object]], sentence: str) -> None:
+async def eventually(stage: Harness, question: Callable[[], Awaitable[object]], sentence: str) -> None:
     """It has to become true soon; counts may lag a little behind what they count."""
     with anyio.move_on_after(stage.patience):
         while not await question():  # noqa: ASYNC110 - brokers do not tell when a count changes
             await anyio.sleep(0.02)
         return
-    raise Broken(sentence)
+    raise ClauseViolated(sentence)
 
 
 def took(deliveries: Sequence[Delivery]) -> list[bytes]:

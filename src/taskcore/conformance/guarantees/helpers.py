@@ -9,27 +9,27 @@ from typing import Any
 import anyio
 
 from taskcore.app import App
-from taskcore.conformance.checks import Broken, must
-from taskcore.conformance.harness import Stage
-from taskcore.conformance.step_worker import Hands
+from taskcore.conformance.checks import ClauseViolated, require
+from taskcore.conformance.harness import Harness
+from taskcore.conformance.step_worker import StepWorker
 from taskcore.deadletter import DeadLetter
 from taskcore.errors import ResultTimeout
 from taskcore.results import JobOutcome
 from taskcore.router import Router
 from taskcore.task import Job as Sent
-from taskcore.worker.execution import Job
+from taskcore.worker.execution import Execution
 
 __all__ = ["crew", "die_holding", "letters_of", "outcome_of", "take", "take_nothing", "until", "work", "working"]
 
 
-async def crew(stage: Stage, router: Router, **settings: Any) -> App:
+async def crew(stage: Harness, router: Router, **settings: Any) -> App:
     """An open app with these tasks, on connections of its own."""
     app = await stage.app(**settings)
     app.include(router)
     return app
 
 
-async def take(stage: Stage, hands: Hands) -> Job:
+async def take(stage: Harness, hands: StepWorker) -> Execution:
     """The next job, which may still be in the hands of somebody who died.
 
     :raises Broken: there is none.
@@ -37,30 +37,30 @@ async def take(stage: Stage, hands: Hands) -> Job:
     within = stage.lease + stage.patience
     job = await hands.take(within=within)
     if job is None:
-        raise Broken(f"no job came within {within:.1f} s")
+        raise ClauseViolated(f"no job came within {within:.1f} s")
     return job
 
 
-async def take_nothing(stage: Stage, hands: Hands, why: str) -> None:
+async def take_nothing(stage: Harness, hands: StepWorker, why: str) -> None:
     """There must be no job, not even after every lease has run out."""
     job = await hands.take(within=stage.beyond)
     if job is not None:
-        raise Broken(f"{why}: a job was handed out with {job.delivery.redeliveries} redeliveries")
+        raise ClauseViolated(f"{why}: a job was handed out with {job.delivery.redeliveries} redeliveries")
 
 
-async def work(stage: Stage, hands: Hands) -> Job:
+async def work(stage: Harness, hands: StepWorker) -> Execution:
     """Take the next job, perform and settle it.
 
     :raises Broken: there is none, or its lease was lost.
     """
     job = await take(stage, hands)
-    must(await hands.work(job), "the lease of a job was lost although it was settled in time")
+    require(await hands.work(job), "the lease of a job was lost although it was settled in time")
     return job
 
 
-async def die_holding(stage: Stage, app: App, *queues: str, performed: bool = True) -> Job:
+async def die_holding(stage: Harness, app: App, *queues: str, performed: bool = True) -> Execution:
     """A worker takes a job, performs it or not, and is gone before anything is written."""
-    async with Hands(app, queues or (stage.queue(),), name="the dead") as hands:
+    async with StepWorker(app, queues or (stage.queue(),), name="the dead") as hands:
         job = await take(stage, hands)
         if performed:
             await hands.perform(job)
@@ -68,13 +68,13 @@ async def die_holding(stage: Stage, app: App, *queues: str, performed: bool = Tr
 
 
 @asynccontextmanager
-async def working(stage: Stage, app: App, *queues: str, **options: Any) -> AsyncIterator[App]:
+async def working(stage: Harness, app: App, *queues: str, **options: Any) -> AsyncIterator[App]:
     """The app with a real worker on the stage's queue, or on those named."""
     async with app.running(queues=queues or (stage.queue(),), **{"grace": stage.patience, **options}):
         yield app
 
 
-async def outcome_of(stage: Stage, job: Sent[Any]) -> JobOutcome[Any]:
+async def outcome_of(stage: Harness, job: Sent[Any]) -> JobOutcome[Any]:
     """How a job ended.
 
     :raises Broken: it did not end in time.
@@ -82,7 +82,7 @@ async def outcome_of(stage: Stage, job: Sent[Any]) -> JobOutcome[Any]:
     try:
         return await job.outcome(timeout=2 * stage.lease + stage.patience)
     except ResultTimeout as error:
-        raise Broken(f"a job did not end: {'; '.join((error.what, *error.facts))}") from error
+        raise ClauseViolated(f"a job did not end: {'; '.join((error.what, *error.facts))}") from error
 
 
 async def letters_of(app: App, queue: str) -> list[DeadLetter]:
@@ -90,7 +90,7 @@ async def letters_of(app: App, queue: str) -> list[DeadLetter]:
     return [letter async for letter in app.dead_letters.read(queue)]
 
 
-async def until(stage: Stage, true: Callable[[], object | Awaitable[object]], sentence: str) -> None:
+async def until(stage: Harness, true: Callable[[], object | Awaitable[object]], sentence: str) -> None:
     """It has to become true soon.
 
     :raises Broken: it did not; the text is the sentence.
@@ -103,4 +103,4 @@ async def until(stage: Stage, true: Callable[[], object | Awaitable[object]], se
             if found:
                 return
             await anyio.sleep(0.01)
-    raise Broken(sentence)
+    raise ClauseViolated(sentence)

@@ -6,12 +6,12 @@ import anyio
 from msgspec import Raw
 
 from taskcore.backend import Outgoing
-from taskcore.conformance.checks import WORKER_CHECKS, Broken, check, must
+from taskcore.conformance.checks import WORKER_CHECKS, ClauseViolated, check, require
 from taskcore.conformance.guarantees.crash_here import dying_at
 from taskcore.conformance.guarantees.deliveries import put
 from taskcore.conformance.guarantees.helpers import crew, outcome_of, take, until, work, working
-from taskcore.conformance.harness import Stage
-from taskcore.conformance.step_worker import Hands
+from taskcore.conformance.harness import Harness
+from taskcore.conformance.step_worker import StepWorker
 from taskcore.envelope import FORMAT, Envelope, encode_envelope, new_id
 from taskcore.errors import KeyConflict
 from taskcore.results import Succeeded
@@ -21,7 +21,7 @@ from taskcore.worker.context import current
 
 
 @check(WORKER_CHECKS, "C10", "C2", "C19", store=True)
-async def a_key_is_one_job(stage: Stage) -> None:
+async def a_key_is_one_job(stage: Harness) -> None:
     """Calls with one key, at once or later, are one job; all of them get its outcome, and each repeat is counted."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -42,16 +42,16 @@ async def a_key_is_one_job(stage: Stage) -> None:
             group.start_soon(enqueue, number)
     async with working(stage, apps[0]):
         for job in [*sent, await pay.enqueue(7)]:
-            must(job.id == sent[0].id, "calls with one key became several jobs")
+            require(job.id == sent[0].id, "calls with one key became several jobs")
             ended = await outcome_of(stage, job)
-            must(ended == Succeeded("paid 7"), f"a call with a known key ended as {ended}")
-    must(starts == [sent[0].id], f"a key was started {len(starts)} times")
+            require(ended == Succeeded("paid 7"), f"a call with a known key ended as {ended}")
+    require(starts == [sent[0].id], f"a key was started {len(starts)} times")
     told = sum(app.counters["job.duplicate"] for app in apps)
-    must(told >= 1, "repeated calls with one key were not counted")
+    require(told >= 1, "repeated calls with one key were not counted")
 
 
 @check(WORKER_CHECKS, "C10", "C19", store=True)
-async def a_key_belongs_to_its_arguments(stage: Stage) -> None:
+async def a_key_belongs_to_its_arguments(stage: Harness) -> None:
     """A key that comes again with other arguments is refused, and nothing is sent."""
     router, queue = Router(), stage.queue()
 
@@ -66,15 +66,15 @@ async def a_key_belongs_to_its_arguments(stage: Stage) -> None:
     except KeyConflict:
         pass
     else:
-        raise Broken("a key was accepted with other arguments")
-    must(app.counters["key.conflict"] == 1, "a refused key was not counted")
-    hands = await stage.hands(app, lease=stage.long)
+        raise ClauseViolated("a key was accepted with other arguments")
+    require(app.counters["key.conflict"] == 1, "a refused key was not counted")
+    hands = await stage.step_worker(app, lease=stage.long)
     await work(stage, hands)
-    must(await hands.take(within=stage.margin + 0.1) is None, "a call whose key was refused was sent")
+    require(await hands.take(within=stage.margin + 0.1) is None, "a call whose key was refused was sent")
 
 
 @check(WORKER_CHECKS, "C10", "C1", "C2", needs="dedup", store=True)
-async def a_sender_that_dies_can_be_repeated(stage: Stage) -> None:
+async def a_sender_that_dies_can_be_repeated(stage: Harness) -> None:
     """A caller killed between claim, publish and confirmation is repeated by another one: one job, one start."""
     router, queue = Router(), stage.queue()
     starts: list[int] = []
@@ -90,15 +90,15 @@ async def a_sender_that_dies_can_be_repeated(stage: Stage) -> None:
             await app.send(pay.call(order))
         job = await other.send(pay.call(order))
         again = await other.send(pay.call(order))
-        must(job.id == again.id, f"after a death at {name} a key became two jobs")
+        require(job.id == again.id, f"after a death at {name} a key became two jobs")
         async with working(stage, other):
             ended = await outcome_of(stage, job)
-        must(ended == Succeeded(order), f"after a death at {name} the key ended as {ended}")
-        must(starts.count(order) == 1, f"after a death at {name} the key was started {starts.count(order)} times")
+        require(ended == Succeeded(order), f"after a death at {name} the key ended as {ended}")
+        require(starts.count(order) == 1, f"after a death at {name} the key was started {starts.count(order)} times")
 
 
 @check(WORKER_CHECKS, "C10", "C8", "C4", needs="survives_worker", store=True)
-async def a_key_outlives_its_holder(stage: Stage) -> None:
+async def a_key_outlives_its_holder(stage: Harness) -> None:
     """A worker killed while it holds a key blocks it no longer than its lease; one outcome is committed."""
     router, queue = Router(), stage.queue()
     starts: list[int] = []
@@ -112,21 +112,21 @@ async def a_key_outlives_its_holder(stage: Stage) -> None:
     wanted = {"hold.taken": (1, 1), "run.returned": (2, 2), "settle.committed": (1, 1), "settle.ended": (1, 1)}
     for order, (name, (runs, outcome)) in enumerate(wanted.items()):
         job = await pay.enqueue(order)
-        async with Hands(app, [queue], lease=stage.lease) as dying:
+        async with StepWorker(app, [queue], lease=stage.lease) as dying:
             taken = await take(stage, dying)
             with dying_at(name):
                 await dying.work(taken)
         async with working(stage, app):
             ended = await outcome_of(stage, job)
             await app.drain(queue, timeout=stage.lease + stage.patience)
-        must(ended == Succeeded(order * 100 + outcome), f"after a death at {name} the key ended as {ended}")
-        must(starts.count(order) == runs, f"after a death at {name} there were {starts.count(order)} starts")
+        require(ended == Succeeded(order * 100 + outcome), f"after a death at {name} the key ended as {ended}")
+        require(starts.count(order) == runs, f"after a death at {name} there were {starts.count(order)} starts")
         again = await pay.enqueue(order)
-        must(await outcome_of(stage, again) == ended, f"after a death at {name} a duplicate got another outcome")
+        require(await outcome_of(stage, again) == ended, f"after a death at {name} a duplicate got another outcome")
 
 
 @check(WORKER_CHECKS, "C10", "C7", "C19", needs=("survives_worker", "fencing"), store=True)
-async def of_two_holders_one_commits(stage: Stage) -> None:
+async def of_two_holders_one_commits(stage: Harness) -> None:
     """Two workers run one key, because the first fell asleep: only the one who has the key commits."""
     router, queue = Router(), stage.queue()
     starts: list[int] = []
@@ -138,19 +138,22 @@ async def of_two_holders_one_commits(stage: Stage) -> None:
 
     app, other = await crew(stage, router), await crew(stage, router)
     job = await pay.enqueue(7)
-    async with Hands(app, [queue], lease=stage.lease) as sleepy, Hands(other, [queue], lease=stage.lease) as heir:
+    async with (
+        StepWorker(app, [queue], lease=stage.lease) as sleepy,
+        StepWorker(other, [queue], lease=stage.lease) as heir,
+    ):
         first = await sleepy.perform(await take(stage, sleepy))
         second = await heir.perform(await take(stage, heir))
-        must(first is not None and not await sleepy.settle(first), "a lost lease was not noticed")
-        must(second is not None and await heir.settle(second), "a holder in time could not settle")
-    must(starts[0] < starts[1], f"the fence did not grow from holder to holder: {starts}")
-    must(app.counters["key.lost"] == 1, "a key that was lost was not counted")
+        require(first is not None and not await sleepy.settle(first), "a lost lease was not noticed")
+        require(second is not None and await heir.settle(second), "a holder in time could not settle")
+    require(starts[0] < starts[1], f"the fence did not grow from holder to holder: {starts}")
+    require(app.counters["key.lost"] == 1, "a key that was lost was not counted")
     ended = await outcome_of(stage, job)
-    must(ended == Succeeded(2), f"the committed outcome is {ended}, the key's holder said 2")
+    require(ended == Succeeded(2), f"the committed outcome is {ended}, the key's holder said 2")
 
 
 @check(WORKER_CHECKS, "C10", "C14", "C23", store=True)
-async def a_key_without_outcome_is_free_again(stage: Stage) -> None:
+async def a_key_without_outcome_is_free_again(stage: Harness) -> None:
     """A job that died or was cancelled commits nothing, so its key may be used for a new job."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -164,21 +167,21 @@ async def a_key_without_outcome_is_free_again(stage: Stage) -> None:
 
     app = await crew(stage, router)
     first = await pay.enqueue(7)
-    hands = await stage.hands(app, lease=stage.long)
+    hands = await stage.step_worker(app, lease=stage.long)
     await work(stage, hands)
     second = await pay.enqueue(7)
-    must(second.id != first.id, "the key of a dead job is still its own")
+    require(second.id != first.id, "the key of a dead job is still its own")
     if stage.features.remove != "absent":
-        must(await second.cancel(), "a job with a key that waits could not be cancelled")
+        require(await second.cancel(), "a job with a key that waits could not be cancelled")
         third = await pay.enqueue(7)
-        must(third.id != second.id, "the key of a cancelled job is still its own")
+        require(third.id != second.id, "the key of a cancelled job is still its own")
         second = third
     await work(stage, hands)
-    must(await outcome_of(stage, second) == Succeeded(7), "a key that is free again did not work")
+    require(await outcome_of(stage, second) == Succeeded(7), "a key that is free again did not work")
 
 
 @check(WORKER_CHECKS, "C10", "C17", needs="delay", store=True)
-async def a_held_key_is_waited_for(stage: Stage) -> None:
+async def a_held_key_is_waited_for(stage: Harness) -> None:
     """A second job of a key that is being worked on waits, uses no attempt, does not run, and gets the outcome."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -199,9 +202,9 @@ async def a_held_key_is_waited_for(stage: Stage) -> None:
         envelope = Envelope(
             v=FORMAT, id=stray, task=pay.name, queue=queue, args=Raw(b'{"order":7}'), enqueued_at=stage.now(), key=key
         )
-        await put(app.parts.backend, Outgoing(queue, stray, encode_envelope(envelope)))
+        await put(app.components.backend, Outgoing(queue, stray, encode_envelope(envelope)))
         await until(stage, lambda: app.counters["job.contended"], "a job whose key is held did not wait")
         finish.set()
         ended = await outcome_of(stage, pay.job(stray))
-    must(ended == Succeeded(7), f"a second job of a key ended as {ended}")
-    must(starts == [first.id], f"a key that was held was started {len(starts)} times")
+    require(ended == Succeeded(7), f"a second job of a key ended as {ended}")
+    require(starts == [first.id], f"a key that was held was started {len(starts)} times")

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import anyio
 
 from taskcore.backend import Backend, Delivery, Source
-from taskcore.conformance.checks import BACKEND_CHECKS, Broken, check, must
+from taskcore.conformance.checks import BACKEND_CHECKS, ClauseViolated, check, require
 from taskcore.conformance.guarantees.deliveries import job, nothing_from, put, receive, settle, stays_away, took
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, RELEASE
 
 
 @check(BACKEND_CHECKS, "C4")
-async def waiting_ends_when_work_comes(stage: Stage) -> None:
+async def waiting_ends_when_work_comes(stage: Harness) -> None:
     """Who waits on an empty queue gets the next job that anybody publishes."""
     queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
     one = job(queue)
@@ -27,12 +27,12 @@ async def waiting_ends_when_work_comes(stage: Stage) -> None:
     async with backend.consume([queue], lease=stage.long) as source, anyio.create_task_group() as group:
         group.start_soon(publish_later)
         [delivery] = await receive(stage, source)
-        must(delivery.envelope == one.envelope, "another job came than was published")
+        require(delivery.envelope == one.envelope, "another job came than was published")
         await settle(source, (delivery, ACK))
 
 
 @check(BACKEND_CHECKS, "C6")
-async def a_batch_is_never_larger_than_asked(stage: Stage) -> None:
+async def a_batch_is_never_larger_than_asked(stage: Harness) -> None:
     """``receive(limit)`` gives at least one job and at most so many, each once."""
     queue, backend = stage.queue(), await stage.backend()
     jobs = [job(queue) for _ in range(10)]
@@ -42,13 +42,13 @@ async def a_batch_is_never_larger_than_asked(stage: Stage) -> None:
         with anyio.move_on_after(stage.patience):
             while len(found) < len(jobs):
                 batch = await source.receive(3)
-                must(1 <= len(batch) <= 3, f"receive(3) gave {len(batch)} deliveries")
+                require(1 <= len(batch) <= 3, f"receive(3) gave {len(batch)} deliveries")
                 found += batch
-        must(took(found) == sorted(one.envelope for one in jobs), "jobs are missing or came twice")
+        require(took(found) == sorted(one.envelope for one in jobs), "jobs are missing or came twice")
 
 
 @check(BACKEND_CHECKS, "C6")
-async def a_job_has_one_holder(stage: Stage) -> None:
+async def a_job_has_one_holder(stage: Harness) -> None:
     """However many take jobs at the same time, none is handed out twice while its lease lasts."""
     queue, connections = stage.queue(), [await stage.backend() for _ in range(3)]
     jobs = [job(queue) for _ in range(60)]
@@ -69,12 +69,12 @@ async def a_job_has_one_holder(stage: Stage) -> None:
                 await anyio.sleep(0.01)
         await anyio.sleep(stage.margin)
         group.cancel_scope.cancel()
-    must(len(seen) == len(jobs), f"{len(seen)} of {len(jobs)} jobs were handed out")
-    must(max(seen.values()) == 1, f"{sum(count > 1 for count in seen.values())} jobs had two holders at once")
+    require(len(seen) == len(jobs), f"{len(seen)} of {len(jobs)} jobs were handed out")
+    require(max(seen.values()) == 1, f"{sum(count > 1 for count in seen.values())} jobs had two holders at once")
 
 
 @check(BACKEND_CHECKS, "C4", "C1", needs="survives_worker")
-async def a_silent_holder_loses_its_lease(stage: Stage) -> None:
+async def a_silent_holder_loses_its_lease(stage: Harness) -> None:
     """A job whose holder says nothing any more goes to who waits for work, without any new traffic."""
     queue, silent, heir = stage.queue(), await stage.backend(), await stage.backend()
     one = job(queue, trail=b"so far")
@@ -82,13 +82,13 @@ async def a_silent_holder_loses_its_lease(stage: Stage) -> None:
     async with silent.consume([queue], lease=stage.lease) as first, heir.consume([queue], lease=stage.lease) as second:
         [held] = await receive(stage, first)
         [again] = await receive(stage, second, within=stage.lease + stage.patience)
-        must((again.envelope, again.trail) == (held.envelope, held.trail), "the job came back changed")
+        require((again.envelope, again.trail) == (held.envelope, held.trail), "the job came back changed")
         await settle(second, (again, ACK))
         await stays_away(stage, second, "a job that was taken over and settled")
 
 
 @check(BACKEND_CHECKS, "C1", "C4", needs="survives_worker")
-async def a_dead_holder_loses_its_lease(stage: Stage) -> None:
+async def a_dead_holder_loses_its_lease(stage: Harness) -> None:
     """Jobs of a worker that is gone, connection and all, go to who waits for work."""
     queue, backend = stage.queue(), await stage.backend()
     jobs = [job(queue) for _ in range(5)]
@@ -102,11 +102,11 @@ async def a_dead_holder_loses_its_lease(stage: Stage) -> None:
                 batch = await source.receive(10)
                 await settle(source, *((delivery, ACK) for delivery in batch))
                 found += batch
-        must(took(found) == sorted(one.envelope for one in jobs), f"{len(found)} of {len(jobs)} jobs came back")
+        require(took(found) == sorted(one.envelope for one in jobs), f"{len(found)} of {len(jobs)} jobs came back")
 
 
 @check(BACKEND_CHECKS, "C5", "C12", needs=("redeliveries", "survives_worker"))
-async def leases_that_ran_out_are_counted(stage: Stage) -> None:
+async def leases_that_ran_out_are_counted(stage: Harness) -> None:
     """Each lease that runs out without a verdict counts as one redelivery; giving back does not count."""
     queue, backend = stage.queue(), await stage.backend()
     await put(backend, job(queue))
@@ -121,11 +121,11 @@ async def leases_that_ran_out_are_counted(stage: Stage) -> None:
         [delivery] = await receive(stage, source)
         counted.append(delivery.redeliveries)
         await settle(source, (delivery, ACK))
-    must(counted == [0, 1, 2, 2], f"two leases ran out and one was given back; redeliveries were told as {counted}")
+    require(counted == [0, 1, 2, 2], f"two leases ran out and one was given back; redeliveries were told as {counted}")
 
 
 @check(BACKEND_CHECKS, "C6")
-async def extending_keeps_a_lease(stage: Stage) -> None:
+async def extending_keeps_a_lease(stage: Harness) -> None:
     """A lease that is extended in time stays with its holder, also beyond its first length."""
     queue, holder, other = stage.queue(), await stage.backend(), await stage.backend()
     await put(holder, *(job(queue) for _ in range(3)))
@@ -136,7 +136,7 @@ async def extending_keeps_a_lease(stage: Stage) -> None:
 
                 async def nobody_else() -> None:
                     found = await second.receive(1)
-                    raise Broken(
+                    raise ClauseViolated(
                         f"{found[0].envelope[:80]!r} went to another holder while its lease was being extended"
                     )
 
@@ -144,13 +144,13 @@ async def extending_keeps_a_lease(stage: Stage) -> None:
                 while True:
                     await anyio.sleep(stage.lease / 4)
                     lost = await first.extend(held)
-                    must(not lost, f"{len(lost)} of 3 leases were lost although they were extended in time")
+                    require(not lost, f"{len(lost)} of 3 leases were lost although they were extended in time")
         await settle(first, *((delivery, ACK) for delivery in held))
         await stays_away(stage, second, "a job whose lease was extended and which was then settled")
 
 
 @check(BACKEND_CHECKS, "C1", "C22")
-async def a_cancelled_receive_loses_nothing(stage: Stage) -> None:
+async def a_cancelled_receive_loses_nothing(stage: Harness) -> None:
     """Whoever gives up waiting at the worst moment takes no job with him."""
     queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
     jobs = [job(queue) for _ in range(30)]
@@ -165,7 +165,7 @@ async def a_cancelled_receive_loses_nothing(stage: Stage) -> None:
         with anyio.move_on_after(stage.lease + stage.patience):
             while len(seen) < len(jobs):
                 await _settle_all(source, await source.receive(10), seen)
-    must(len(seen) == len(jobs), f"{len(jobs) - len(seen)} of {len(jobs)} jobs were lost by cancelled receives")
+    require(len(seen) == len(jobs), f"{len(jobs) - len(seen)} of {len(jobs)} jobs were lost by cancelled receives")
 
 
 async def _settle_all(source: Source, batch: Sequence[Delivery], seen: set[bytes]) -> None:
@@ -176,7 +176,7 @@ async def _settle_all(source: Source, batch: Sequence[Delivery], seen: set[bytes
 
 
 @check(BACKEND_CHECKS, "C22")
-async def waiting_blocks_nobody(stage: Stage) -> None:
+async def waiting_blocks_nobody(stage: Harness) -> None:
     """While one task waits for work, others settle and extend through the same source, and publish."""
     queue, backend = stage.queue(), await stage.backend()
     await put(backend, job(queue), job(queue))
@@ -187,20 +187,20 @@ async def waiting_blocks_nobody(stage: Stage) -> None:
             await anyio.sleep(0.05)
             began = anyio.current_time()
             with anyio.move_on_after(stage.patience) as limit:
-                must(not await source.extend([first, second]), "a lease was lost")
+                require(not await source.extend([first, second]), "a lease was lost")
                 await settle(source, (first, ACK))
                 await settle(source, (second, RELEASE))
-            must(not limit.cancelled_caught, "a waiting receive blocked settle or extend of its source")
-            must(anyio.current_time() - began <= 1.0 + stage.margin, "a waiting receive held up settle or extend")
+            require(not limit.cancelled_caught, "a waiting receive blocked settle or extend of its source")
+            require(anyio.current_time() - began <= 1.0 + stage.margin, "a waiting receive held up settle or extend")
             group.cancel_scope.cancel()
 
 
 @check(BACKEND_CHECKS, "C22")
-async def giving_up_is_quick(stage: Stage) -> None:
+async def giving_up_is_quick(stage: Harness) -> None:
     """A cancelled receive and a source that is left end at once, not when the broker next answers."""
     backend = await stage.backend()
     began = anyio.current_time()
     async with backend.consume([stage.queue()], lease=stage.long) as source:
         await nothing_from(source, 0.1, "an empty queue")
     took_so_long = anyio.current_time() - began
-    must(took_so_long <= 1.1 + stage.margin, f"leaving an idle source took {took_so_long:.1f} s")
+    require(took_so_long <= 1.1 + stage.margin, f"leaving an idle source took {took_so_long:.1f} s")

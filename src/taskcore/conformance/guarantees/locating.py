@@ -5,14 +5,14 @@ from __future__ import annotations
 import anyio
 
 from taskcore.backend import QueueStats
-from taskcore.conformance.checks import BACKEND_CHECKS, Broken, check, must
+from taskcore.conformance.checks import BACKEND_CHECKS, ClauseViolated, check, require
 from taskcore.conformance.guarantees.deliveries import eventually, job, put, receive, settle, stays_away
-from taskcore.conformance.harness import Stage
-from taskcore.lifecycle import ACK, Bury, Retry
+from taskcore.conformance.harness import Harness
+from taskcore.lifecycle import ACK, Bury, Reschedule
 
 
 @check(BACKEND_CHECKS, "C1", needs=("delay", "dead_letters", "counts"))
-async def a_job_at_rest_is_in_one_place(stage: Stage) -> None:
+async def a_job_at_rest_is_in_one_place(stage: Harness) -> None:
     """Through its whole life a job is counted in exactly one place: scheduled, ready, leased, dead."""
     queue, backend = stage.queue(), await stage.backend()
 
@@ -27,8 +27,8 @@ async def a_job_at_rest_is_in_one_place(stage: Stage) -> None:
 
         try:
             await eventually(stage, as_wanted, "")
-        except Broken:
-            raise Broken(f"the jobs should be counted as {wanted}, they are counted as {seen}") from None
+        except ClauseViolated:
+            raise ClauseViolated(f"the jobs should be counted as {wanted}, they are counted as {seen}") from None
 
     await counted()
     await put(backend, *(job(queue) for _ in range(4)))
@@ -36,28 +36,30 @@ async def a_job_at_rest_is_in_one_place(stage: Stage) -> None:
     async with backend.consume([queue], lease=stage.long) as source:
         one, two, three, four = await receive(stage, source, 4)
         await counted(leased=4)
-        await settle(source, (one, ACK), (two, Retry(stage.long, b"later")), (three, Bury("why not", b"")))
+        await settle(source, (one, ACK), (two, Reschedule(stage.long, b"later")), (three, Bury("why not", b"")))
         await counted(leased=1, scheduled=1, dead=1)
         await settle(source, (four, ACK))
         await counted(scheduled=1, dead=1)
 
 
 @check(BACKEND_CHECKS, "C4", needs="counts")
-async def the_oldest_job_has_an_age(stage: Stage) -> None:
+async def the_oldest_job_has_an_age(stage: Harness) -> None:
     """The age of the oldest ready job grows as time passes, and there is none without ready jobs."""
     queue, backend = stage.queue(), await stage.backend()
-    must((await backend.admin.stats(queue)).oldest is None, "an empty queue has an oldest job")
+    require((await backend.admin.stats(queue)).oldest is None, "an empty queue has an oldest job")
     await put(backend, job(queue))
     await stage.outlast(stage.lease)
     await put(backend, job(queue))
     oldest = (await backend.admin.stats(queue)).oldest
     slack = 1.0 + stage.margin + stage.features.delay_error
     if oldest is None or not -slack <= oldest - stage.lease <= 2 * slack:
-        raise Broken(f"a job was ready for {stage.lease:g} s and some; the age of the oldest is told as {oldest}")
+        raise ClauseViolated(
+            f"a job was ready for {stage.lease:g} s and some; the age of the oldest is told as {oldest}"
+        )
 
 
 @check(BACKEND_CHECKS, "C14", needs=("remove", "delay"))
-async def what_was_removed_never_comes(stage: Stage) -> None:
+async def what_was_removed_never_comes(stage: Harness) -> None:
     """A ready or scheduled job can be taken back, once; one that is held or has ended cannot."""
     queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
     ready, later, held, ended = (job(queue), job(queue, delay=stage.lease / 2), job(queue), job(queue))
@@ -69,17 +71,17 @@ async def what_was_removed_never_comes(stage: Stage) -> None:
         await put(backend, held)
         [delivery] = await receive(stage, source)
         await put(backend, ready, later)
-        must(await admin.remove(queue, ready.id), "a ready job could not be taken back")
-        must(await admin.remove(queue, later.id), "a scheduled job could not be taken back")
+        require(await admin.remove(queue, ready.id), "a ready job could not be taken back")
+        require(await admin.remove(queue, later.id), "a scheduled job could not be taken back")
         for one, what in ((ready.id, "was removed"), (held.id, "is held"), (ended.id, "has ended"), ("x", "never was")):
-            must(not await admin.remove(queue, one), f"a job that {what} was taken back")
-        must(not await admin.remove(stage.queue("nothing"), held.id), "a job was taken back from a foreign queue")
+            require(not await admin.remove(queue, one), f"a job that {what} was taken back")
+        require(not await admin.remove(stage.queue("nothing"), held.id), "a job was taken back from a foreign queue")
         await stays_away(stage, source, "a job that was taken back")
         await settle(source, (delivery, ACK))
 
 
 @check(BACKEND_CHECKS, "C14", needs="remove")
-async def removing_and_receiving_agree(stage: Stage) -> None:
+async def removing_and_receiving_agree(stage: Harness) -> None:
     """When somebody takes a job back while somebody else takes it, exactly one of them has it."""
     queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
     jobs = [job(queue) for _ in range(60)]
@@ -99,13 +101,13 @@ async def removing_and_receiving_agree(stage: Stage) -> None:
             while len(received) + len(removed) < len(jobs):
                 with anyio.move_on_after(0.3):
                     received.update(delivery.envelope for delivery in await source.receive(1))
-    must(not received & removed, f"{len(received & removed)} jobs were taken back and handed out too")
+    require(not received & removed, f"{len(received & removed)} jobs were taken back and handed out too")
     lost = len(jobs) - len(received | removed)
-    must(not lost, f"{lost} jobs were neither taken back nor handed out")
+    require(not lost, f"{lost} jobs were neither taken back nor handed out")
 
 
 @check(BACKEND_CHECKS, "C1", needs=("locate", "delay"))
-async def a_job_can_be_found(stage: Stage) -> None:
+async def a_job_can_be_found(stage: Harness) -> None:
     """A job's place is told while it has one: scheduled, ready, leased, and then none."""
     queue, backend = stage.queue(), await stage.backend()
     ready, later = job(queue), job(queue, delay=stage.long)
@@ -124,49 +126,49 @@ async def a_job_can_be_found(stage: Stage) -> None:
     async with backend.consume([queue], lease=stage.long) as source:
         [delivery] = await receive(stage, source)
         await found(ready.id, "leased")
-        await settle(source, (delivery, Retry(stage.long, b"")))
+        await settle(source, (delivery, Reschedule(stage.long, b"")))
         await found(ready.id, "scheduled")
     async with backend.consume([stage.queue("other")], lease=stage.long) as source:
         await put(backend, one := job(stage.queue("other")))
         [delivery] = await receive(stage, source)
         await settle(source, (delivery, ACK))
-        must(await backend.admin.locate(stage.queue("other"), one.id) is None, "a job that has ended is located")
+        require(await backend.admin.locate(stage.queue("other"), one.id) is None, "a job that has ended is located")
 
 
 @check(BACKEND_CHECKS, "C22")
-async def every_verb_ends(stage: Stage) -> None:
+async def every_verb_ends(stage: Harness) -> None:
     """Every verb ends within its time, also for queues, jobs and letters that do not exist."""
     backend, nothing = await stage.backend(), stage.queue("nothing")
     admin, limit = backend.admin, 5.0 + stage.margin
     with anyio.move_on_after(limit) as scope:
-        must(await admin.purge(nothing) == 0, "jobs were purged from a queue that does not exist")
-        must(not await admin.remove(nothing, "nothing"), "a job was removed that does not exist")
-        must(await admin.letter("nothing") is None, "a letter was found that does not exist")
-        must(not await admin.drop("nothing"), "a letter was dropped that does not exist")
-        must(not list(await admin.letters(nothing, limit=10)), "a queue that does not exist has letters")
-        must(await admin.locate(nothing, "nothing") is None, "a job was located that does not exist")
+        require(await admin.purge(nothing) == 0, "jobs were purged from a queue that does not exist")
+        require(not await admin.remove(nothing, "nothing"), "a job was removed that does not exist")
+        require(await admin.letter("nothing") is None, "a letter was found that does not exist")
+        require(not await admin.drop("nothing"), "a letter was dropped that does not exist")
+        require(not list(await admin.letters(nothing, limit=10)), "a queue that does not exist has letters")
+        require(await admin.locate(nothing, "nothing") is None, "a job was located that does not exist")
         stats = await admin.stats(nothing)
-        must(stats == QueueStats(ready=0, leased=0, scheduled=0, dead=0), f"an absent queue counts {stats}")
+        require(stats == QueueStats(ready=0, leased=0, scheduled=0, dead=0), f"an absent queue counts {stats}")
         await admin.delete(nothing)
         await admin.queues()
         async with backend.consume([nothing], lease=stage.long) as source:
             await source.settle([])
             await source.extend([])
-    must(not scope.cancelled_caught, f"verbs on things that do not exist took longer than {limit:g} s")
+    require(not scope.cancelled_caught, f"verbs on things that do not exist took longer than {limit:g} s")
 
 
 # ── storage ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @check(BACKEND_CHECKS, "C23")
-async def draining_leaves_an_empty_queue(stage: Stage) -> None:
+async def draining_leaves_an_empty_queue(stage: Harness) -> None:
     """When all jobs of a queue have ended, by whatever way, its counts are back at zero."""
     queue, backend = stage.queue(), await stage.backend()
     await put(backend, *(job(queue) for _ in range(60)))
     async with backend.consume([queue], lease=stage.long) as source:
         for round_number in range(2):
             found = await receive(stage, source, 60)
-            verdicts = [ACK if round_number else Retry(0.0, b"again") for _ in found]
+            verdicts = [ACK if round_number else Reschedule(0.0, b"again") for _ in found]
             await settle(source, *zip(found, verdicts, strict=True))
 
         async def empty() -> bool:
@@ -177,27 +179,27 @@ async def draining_leaves_an_empty_queue(stage: Stage) -> None:
 
 
 @check(BACKEND_CHECKS, "C23")
-async def a_deleted_queue_is_gone(stage: Stage) -> None:
+async def a_deleted_queue_is_gone(stage: Harness) -> None:
     """Deleting a queue forgets its jobs, its schedule and its dead letters, and the queue itself."""
     queue, backend = stage.queue(), await stage.backend()
     within_reach = stage.features.delay != "absent" and stage.features.counts != "absent"
     delayed = [job(queue, delay=stage.lease / 2)] * within_reach
     await put(backend, *(job(queue) for _ in range(3)), *delayed)
-    must(queue in await backend.admin.queues(), "a queue with jobs is not listed")
+    require(queue in await backend.admin.queues(), "a queue with jobs is not listed")
     if stage.features.dead_letters != "absent":
         async with backend.consume([queue], lease=stage.lease) as source:
             [delivery] = await receive(stage, source)
             await settle(source, (delivery, Bury("for this check", b"")))
     await backend.admin.delete(queue)
-    must(queue not in await backend.admin.queues(), "a queue that was deleted is still listed")
+    require(queue not in await backend.admin.queues(), "a queue that was deleted is still listed")
     stats = await backend.admin.stats(queue)
-    must(not stats.ready + stats.leased + stats.scheduled + stats.dead, f"a queue that was deleted counts {stats}")
+    require(not stats.ready + stats.leased + stats.scheduled + stats.dead, f"a queue that was deleted counts {stats}")
     async with (await stage.backend()).consume([queue], lease=stage.lease) as source:
         await stays_away(stage, source, "a job of a queue that was deleted")
 
 
 @check(BACKEND_CHECKS, "C23", "C13", needs=("delay", "dead_letters"))
-async def purging_spares_what_runs_and_what_died(stage: Stage) -> None:
+async def purging_spares_what_runs_and_what_died(stage: Harness) -> None:
     """Purging forgets ready and scheduled jobs and says how many; held ones and dead letters stay."""
     queue, backend = stage.queue(), await stage.backend()
     await put(backend, job(queue, b"dies"), job(queue, b"runs"))
@@ -209,7 +211,7 @@ async def purging_spares_what_runs_and_what_died(stage: Stage) -> None:
             jobs.pop()  # what is scheduled there is out of reach
         await put(backend, *jobs)
         purged = await backend.admin.purge(queue)
-        must(purged == len(jobs), f"{len(jobs)} jobs, ready or scheduled, were purged, {purged} were counted")
+        require(purged == len(jobs), f"{len(jobs)} jobs, ready or scheduled, were purged, {purged} were counted")
         await stays_away(stage, source, "a purged job")
         await settle(source, (found[b"runs"], ACK))
-    must((await backend.admin.stats(queue)).dead == 1, "purging took a dead letter away")
+    require((await backend.admin.stats(queue)).dead == 1, "purging took a dead letter away")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from taskcore.conformance.checks import APP_CHECKS, Broken, check, must
+from taskcore.conformance.checks import APP_CHECKS, ClauseViolated, check, require
 from taskcore.conformance.guarantees.crash_here import dying_at
 from taskcore.conformance.guarantees.deliveries import TICK
 from taskcore.conformance.guarantees.helpers import (
@@ -17,7 +17,7 @@ from taskcore.conformance.guarantees.helpers import (
     work,
     working,
 )
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.errors import EnqueueRefused, EnqueueUncertain
 from taskcore.lifecycle import RetryLater, Snooze
 from taskcore.policy import Retry
@@ -27,7 +27,7 @@ from taskcore.worker.context import current
 
 
 @check(APP_CHECKS, "C14", "C18", needs=("remove", "delay"), store=True)
-async def a_cancelled_job_never_starts(stage: Stage) -> None:
+async def a_cancelled_job_never_starts(stage: Harness) -> None:
     """Cancelled while it is ready, scheduled or between two attempts: it never starts, and is recorded as cancelled."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -39,23 +39,23 @@ async def a_cancelled_job_never_starts(stage: Stage) -> None:
 
     app = await crew(stage, router)
     retried = await work_once.enqueue()
-    await work(stage, await stage.hands(app, lease=stage.long))
+    await work(stage, await stage.step_worker(app, lease=stage.long))
     ready, scheduled = await work_once.enqueue(), await work_once.using(delay=stage.lease / 2).enqueue()
     for job, what in ((ready, "ready"), (scheduled, "scheduled"), (retried, "between two attempts")):
-        must(await job.cancel(), f"a job that is {what} could not be cancelled")
-        must(await job.status() == "cancelled", f"a job that was cancelled while {what} is {await job.status()}")
-        must(not await job.cancel(), f"a job that was cancelled while {what} was cancelled again")
+        require(await job.cancel(), f"a job that is {what} could not be cancelled")
+        require(await job.status() == "cancelled", f"a job that was cancelled while {what} is {await job.status()}")
+        require(not await job.cancel(), f"a job that was cancelled while {what} was cancelled again")
     async with working(stage, app):
         await stage.outlast(stage.lease)
         for job in (ready, scheduled, retried):
             ended = await outcome_of(stage, job)
-            must(ended == Cancelled(), f"a cancelled job ended as {ended}")
-    must(starts == [retried.id], "a cancelled job started")
-    must(app.counters["job.cancelled"] == 3, f"three were cancelled, {app.counters['job.cancelled']} were counted")
+            require(ended == Cancelled(), f"a cancelled job ended as {ended}")
+    require(starts == [retried.id], "a cancelled job started")
+    require(app.counters["job.cancelled"] == 3, f"three were cancelled, {app.counters['job.cancelled']} were counted")
 
 
 @check(APP_CHECKS, "C14", "C18", store=True)
-async def cancelling_wins_or_loses_never_both(stage: Stage) -> None:
+async def cancelling_wins_or_loses_never_both(stage: Harness) -> None:
     """While workers take jobs somebody cancels them: each one starts or is cancelled, as its caller was told."""
     router, queue = Router(), stage.queue()
     starts: set[str] = set()
@@ -78,12 +78,12 @@ async def cancelling_wins_or_loses_never_both(stage: Stage) -> None:
             wanted = Cancelled() if job.id in cancelled else Succeeded(1)
             told = "was told to be cancelled" if job.id in cancelled else "could not be cancelled"
             tombstone = ended == Cancelled() and job.id not in starts
-            must(ended == wanted or tombstone, f"a job that {told} ended as {ended}")
-    must(not cancelled & starts, f"{len(cancelled & starts)} jobs started after their cancellation was confirmed")
+            require(ended == wanted or tombstone, f"a job that {told} ended as {ended}")
+    require(not cancelled & starts, f"{len(cancelled & starts)} jobs started after their cancellation was confirmed")
 
 
 @check(APP_CHECKS, "C14", store=True)
-async def a_running_job_learns_of_the_wish(stage: Stage) -> None:
+async def a_running_job_learns_of_the_wish(stage: Harness) -> None:
     """Cancelling what runs already answers False; the job can see the wish, and goes on or not as it likes."""
     router, queue = Router(), stage.queue()
     seen: list[bool] = []
@@ -100,14 +100,14 @@ async def a_running_job_learns_of_the_wish(stage: Stage) -> None:
     async with working(stage, app):
         job = await patient.enqueue()
         await until(stage, lambda: seen, "a job did not start")
-        must(not await job.cancel(), "a running job was said to be kept from starting")
+        require(not await job.cancel(), "a running job was said to be kept from starting")
         asked.set()
-        must(await outcome_of(stage, job) == Succeeded("done"), "a job that went on has another ending")
-    must(seen == [False, True], f"before and after the wish the job saw {seen}")
+        require(await outcome_of(stage, job) == Succeeded("done"), "a job that went on has another ending")
+    require(seen == [False, True], f"before and after the wish the job saw {seen}")
 
 
 @check(APP_CHECKS, "C14", "C1", store=True)
-async def an_interrupted_cancel_loses_no_job(stage: Stage) -> None:
+async def an_interrupted_cancel_loses_no_job(stage: Harness) -> None:
     """A caller killed after the tombstone and before the removal leaves a job that runs or is cancelled, never lost."""
     router, queue = Router(), stage.queue()
 
@@ -121,11 +121,11 @@ async def an_interrupted_cancel_loses_no_job(stage: Stage) -> None:
         await job.cancel()
     async with working(stage, app):
         ended = await outcome_of(stage, job)
-    must(ended in {Succeeded(1), Cancelled()}, f"after an interrupted cancellation the job ended as {ended}")
+    require(ended in {Succeeded(1), Cancelled()}, f"after an interrupted cancellation the job ended as {ended}")
 
 
 @check(APP_CHECKS, "C14", "C1", "C18", needs=("remove", "locate"), store=True)
-async def an_interrupted_cancel_can_be_repeated(stage: Stage) -> None:
+async def an_interrupted_cancel_can_be_repeated(stage: Harness) -> None:
     """A caller killed after the removal and before the ending: whoever cancels again is told that it worked."""
     router, queue = Router(), stage.queue()
 
@@ -137,14 +137,14 @@ async def an_interrupted_cancel_can_be_repeated(stage: Stage) -> None:
     job = await simple.enqueue()
     with dying_at("cancel.removed"):
         await job.cancel()
-    must(await job.cancel(), "a job that was removed by a caller who died then can neither run nor be cancelled")
+    require(await job.cancel(), "a job that was removed by a caller who died then can neither run nor be cancelled")
     ended = await outcome_of(stage, job)
-    must(ended == Cancelled(), f"after a repeated cancellation the job ended as {ended}")
-    await take_nothing(stage, await stage.hands(app), "a job whose cancellation was confirmed")
+    require(ended == Cancelled(), f"after a repeated cancellation the job ended as {ended}")
+    await take_nothing(stage, await stage.step_worker(app), "a job whose cancellation was confirmed")
 
 
 @check(APP_CHECKS, "C15", "C19", store=True)
-async def nothing_starts_after_its_deadline(stage: Stage) -> None:
+async def nothing_starts_after_its_deadline(stage: Harness) -> None:
     """A job whose deadline passed while it waited does not start; it is recorded and counted as expired."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -160,14 +160,14 @@ async def nothing_starts_after_its_deadline(stage: Stage) -> None:
     fine = await brief.using(expires=stage.long).enqueue()
     await stage.outlast(stage.lease / 2)
     async with working(stage, app):
-        must(await outcome_of(stage, late) == Expired(), f"a job after its deadline is {await late.status()}")
-        must(await outcome_of(stage, fine) == Succeeded(None), f"a job before its deadline is {await fine.status()}")
-    must(starts == [fine.id], "a job started after its deadline")
-    must((app.counters["job.expired"], heard) == (1, [late.id]), "an expired job was not reported")
+        require(await outcome_of(stage, late) == Expired(), f"a job after its deadline is {await late.status()}")
+        require(await outcome_of(stage, fine) == Succeeded(None), f"a job before its deadline is {await fine.status()}")
+    require(starts == [fine.id], "a job started after its deadline")
+    require((app.counters["job.expired"], heard) == (1, [late.id]), "an expired job was not reported")
 
 
 @check(APP_CHECKS, "C15", "C17", needs="delay", store=True)
-async def a_deadline_holds_between_attempts(stage: Stage) -> None:
+async def a_deadline_holds_between_attempts(stage: Harness) -> None:
     """A deadline that passes while a retry or a schedule is waited for keeps the job from starting again."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -184,12 +184,12 @@ async def a_deadline_holds_between_attempts(stage: Stage) -> None:
         scheduled = await failing.using(delay=stage.lease, expires=stage.lease / 2).enqueue()
         for job in (scheduled, retried):
             ended = await outcome_of(stage, job)
-            must(ended == Expired(), f"a job whose deadline passed while it waited ended as {ended}")
-    must(scheduled.id not in starts, "a job was scheduled beyond its deadline and started")
+            require(ended == Expired(), f"a job whose deadline passed while it waited ended as {ended}")
+    require(scheduled.id not in starts, "a job was scheduled beyond its deadline and started")
 
 
 @check(APP_CHECKS, "C17", "C3", needs="delay")
-async def retries_wait_as_the_policy_says(stage: Stage) -> None:
+async def retries_wait_as_the_policy_says(stage: Harness) -> None:
     """Each retry starts no earlier than its wait, and the function's own word (RetryLater, Snooze) is kept too."""
     router, queue = Router(), stage.queue()
     unit, starts = stage.lease / 4, list[float]()
@@ -212,11 +212,11 @@ async def retries_wait_as_the_policy_says(stage: Stage) -> None:
         await until(stage, lambda: len(starts) == 5, "a job that failed was not tried again")
     for wait, before, after in zip(waits, starts, starts[1:], strict=False):
         early = wait - stage.features.delay_error - (after - before)
-        must(early <= TICK, f"a retry started {early:.3f} s before its wait of {wait:g} s was over")
+        require(early <= TICK, f"a retry started {early:.3f} s before its wait of {wait:g} s was over")
 
 
 @check(APP_CHECKS, "C18", "C2", needs="dedup", store=True)
-async def an_ending_never_changes(stage: Stage) -> None:
+async def an_ending_never_changes(stage: Harness) -> None:
     """Repeating the enqueue of a job that has ended starts nothing, and its ending stays as it was."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -227,23 +227,23 @@ async def an_ending_never_changes(stage: Stage) -> None:
         return len(starts)
 
     app = await crew(stage, router)
-    hands = await stage.hands(app, lease=stage.long)
+    hands = await stage.step_worker(app, lease=stage.long)
     job = await count.enqueue()
     await work(stage, hands)
     for _ in range(2):
         try:
             again = await count.using(id=job.id).enqueue()
         except (EnqueueRefused, EnqueueUncertain) as error:
-            raise Broken(f"repeating an enqueue with its id failed: {error.what}") from error
-        must(again.id == job.id, "repeating an enqueue with its id made another job")
-    must(not await job.cancel(), "a job that has ended was cancelled")
-    must(await hands.take(within=stage.margin + 0.1) is None, "a job that has ended was handed out again")
-    must(await outcome_of(stage, job) == Succeeded(1), "the ending of a job changed")
-    must(app.counters["job.duplicate"] == 2, "repeated enqueues were not counted")
+            raise ClauseViolated(f"repeating an enqueue with its id failed: {error.what}") from error
+        require(again.id == job.id, "repeating an enqueue with its id made another job")
+    require(not await job.cancel(), "a job that has ended was cancelled")
+    require(await hands.take(within=stage.margin + 0.1) is None, "a job that has ended was handed out again")
+    require(await outcome_of(stage, job) == Succeeded(1), "the ending of a job changed")
+    require(app.counters["job.duplicate"] == 2, "repeated enqueues were not counted")
 
 
 @check(APP_CHECKS, "C7", "C18", needs="fencing", store=True)
-async def a_late_ending_does_not_stand(stage: Stage) -> None:
+async def a_late_ending_does_not_stand(stage: Harness) -> None:
     """A worker froze, lost its lease and settles a failure late: the outcome is that of whoever has the job now."""
     router, queue = Router(), stage.queue()
     starts: list[str] = []
@@ -257,20 +257,20 @@ async def a_late_ending_does_not_stand(stage: Stage) -> None:
 
     app, other = await crew(stage, router), await crew(stage, router)
     job = await fails_first.enqueue()
-    late, heir = await stage.hands(app), await stage.hands(other, lease=stage.long)
+    late, heir = await stage.step_worker(app), await stage.step_worker(other, lease=stage.long)
     conclusion = await late.perform(await take(stage, late))
-    must(conclusion is not None, "a first start came to nothing")
+    require(conclusion is not None, "a first start came to nothing")
     taken = await take(stage, heir)
     if conclusion is not None:
-        must(not await late.settle(conclusion), "a verdict under a lost lease was carried out")
-    must(await heir.work(taken), "the heir's lease was lost although it settled in time")
+        require(not await late.settle(conclusion), "a verdict under a lost lease was carried out")
+    require(await heir.work(taken), "the heir's lease was lost although it settled in time")
     ended = await outcome_of(stage, job)
-    must(ended == Succeeded(2), f"a late worker's ending stood: {ended}")
-    must(await letters_of(app, queue) == [], "a job that succeeded has a dead letter")
+    require(ended == Succeeded(2), f"a late worker's ending stood: {ended}")
+    require(await letters_of(app, queue) == [], "a job that succeeded has a dead letter")
 
 
 @check(APP_CHECKS, "C16", "C1", needs="delay")
-async def a_delayed_call_starts_in_time(stage: Stage) -> None:
+async def a_delayed_call_starts_in_time(stage: Harness) -> None:
     """A call with a delay starts after it, once, and a worker that was not there yet finds it."""
     router, queue = Router(), stage.queue()
     starts: list[float] = []
@@ -282,9 +282,11 @@ async def a_delayed_call_starts_in_time(stage: Stage) -> None:
     app = await crew(stage, router)
     asked = anyio.current_time()
     await later.using(delay=stage.lease).enqueue()
-    hands = await stage.hands(app, lease=stage.long)
-    must(await hands.work(await take(stage, hands)), "a lease was lost although it had not run out")
+    hands = await stage.step_worker(app, lease=stage.long)
+    require(await hands.work(await take(stage, hands)), "a lease was lost although it had not run out")
     late = starts[0] - asked - stage.lease
     error = stage.features.delay_error
-    must(-error - TICK <= late <= error + stage.margin + TICK, f"a delayed call started {late:+.3f} s beside its time")
+    require(
+        -error - TICK <= late <= error + stage.margin + TICK, f"a delayed call started {late:+.3f} s beside its time"
+    )
     await take_nothing(stage, hands, "a delayed call that has ended")

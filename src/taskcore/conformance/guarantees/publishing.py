@@ -7,9 +7,9 @@ from collections import Counter
 import anyio
 
 from taskcore.backend import Duplicate, Published, Stored
-from taskcore.conformance.checks import BACKEND_CHECKS, check, must
+from taskcore.conformance.checks import BACKEND_CHECKS, check, require
 from taskcore.conformance.guarantees.deliveries import TICK, job, nothing_from, put, receive, settle, stays_away, took
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, Bury
 
 MOMENT = 0.3  #: seconds in which a broker that has time stores a job
@@ -29,7 +29,7 @@ NASTY = (
 
 
 @check(BACKEND_CHECKS, "C1")
-async def a_stored_job_outlives_its_publisher(stage: Stage) -> None:
+async def a_stored_job_outlives_its_publisher(stage: Harness) -> None:
     """What was answered Stored is there for everybody, also after its publisher has disconnected."""
     queue, jobs = stage.queue(), [job(stage.queue()) for _ in range(20)]
     async with stage.connection() as publisher:
@@ -37,12 +37,12 @@ async def a_stored_job_outlives_its_publisher(stage: Stage) -> None:
     backend = await stage.backend()
     async with backend.consume([queue], lease=stage.long) as source:
         found = await receive(stage, source, len(jobs))
-        must(took(found) == sorted(one.envelope for one in jobs), "other jobs came out than were put in")
+        require(took(found) == sorted(one.envelope for one in jobs), "other jobs came out than were put in")
         await settle(source, *((delivery, ACK) for delivery in found))
 
 
 @check(BACKEND_CHECKS, "C2")
-async def bytes_arrive_as_they_were(stage: Stage) -> None:
+async def bytes_arrive_as_they_were(stage: Harness) -> None:
     """Envelope and trail arrive byte for byte, whatever is in them."""
     queue, backend = stage.queue(), await stage.backend()
     pairs = [(bytes([number]) + nasty, nasty) for number, nasty in enumerate((*NASTY, bytes(200_000)))]
@@ -50,43 +50,45 @@ async def bytes_arrive_as_they_were(stage: Stage) -> None:
     await put(backend, *(job(queue, envelope, trail=trail) for envelope, trail in pairs))
     async with backend.consume([queue], lease=stage.long) as source:
         found = await receive(stage, source, len(pairs))
-        must(
+        require(
             sorted((delivery.envelope, delivery.trail) for delivery in found) == sorted(pairs),
             "envelopes or trails changed on their way",
         )
-        must({delivery.queue for delivery in found} == {queue}, "a delivery names another queue")
-        must(not any(delivery.redeliveries for delivery in found), "a first delivery calls itself a redelivery")
+        require({delivery.queue for delivery in found} == {queue}, "a delivery names another queue")
+        require(not any(delivery.redeliveries for delivery in found), "a first delivery calls itself a redelivery")
 
 
 @check(BACKEND_CHECKS, "C1", "C2")
-async def every_item_of_a_batch_is_answered(stage: Stage) -> None:
+async def every_item_of_a_batch_is_answered(stage: Harness) -> None:
     """A batch of jobs for several queues gets one answer for each job, in order."""
     backend, queues = await stage.backend(), [stage.queue(f"q{number}") for number in range(3)]
     jobs = [job(queues[number % 3]) for number in range(150)]
     answers = await backend.publish(jobs)
-    must(len(answers) == len(jobs), f"{len(jobs)} jobs were published, {len(answers)} answers came")
-    must(all(isinstance(answer, Stored) for answer in answers), f"not all were stored: {Counter(map(repr, answers))}")
-    must(not list(await backend.publish([])), "an empty batch was answered with something")
+    require(len(answers) == len(jobs), f"{len(jobs)} jobs were published, {len(answers)} answers came")
+    require(
+        all(isinstance(answer, Stored) for answer in answers), f"not all were stored: {Counter(map(repr, answers))}"
+    )
+    require(not list(await backend.publish([])), "an empty batch was answered with something")
     for queue in queues:
         async with backend.consume([queue], lease=stage.long) as source:
             found = await receive(stage, source, 50)
-            must(took(found) == sorted(one.envelope for one in jobs if one.queue == queue), "queues were mixed up")
+            require(took(found) == sorted(one.envelope for one in jobs if one.queue == queue), "queues were mixed up")
             await settle(source, *((delivery, ACK) for delivery in found))
 
 
 @check(BACKEND_CHECKS, "C2")
-async def earlier_queues_come_first(stage: Stage) -> None:
+async def earlier_queues_come_first(stage: Harness) -> None:
     """A source on several queues hands out jobs of the queues it was asked for, those of earlier queues first."""
     backend, urgent, other, foreign = await stage.backend(), stage.queue("a"), stage.queue("b"), stage.queue("c")
     await put(backend, *(job(queue) for queue in (foreign, other, urgent) for _ in range(3)))
     async with backend.consume([urgent, other], lease=stage.long) as source:
         order = [(await receive(stage, source))[0].queue for _ in range(6)]
-        must(order == [urgent] * 3 + [other] * 3, f"the order of the queues was {order}")
+        require(order == [urgent] * 3 + [other] * 3, f"the order of the queues was {order}")
         await nothing_from(source, stage.margin + TICK, "a job of a queue that nobody asked for")
 
 
 @check(BACKEND_CHECKS, "C4", "C22")
-async def an_impatient_sender_gets_in(stage: Stage) -> None:
+async def an_impatient_sender_gets_in(stage: Harness) -> None:
     """A sender that gives up before a new queue is open and tries again gets its job in: no try undoes the last one."""
     queue, backend = stage.queue(), await stage.backend()
     with anyio.move_on_after(stage.patience + 3 * stage.features.new_queue):
@@ -100,7 +102,7 @@ async def an_impatient_sender_gets_in(stage: Stage) -> None:
 
 
 @check(BACKEND_CHECKS, "C2", needs="dedup")
-async def a_repeated_id_is_stored_once(stage: Stage) -> None:
+async def a_repeated_id_is_stored_once(stage: Harness) -> None:
     """Publishing an id again is answered Duplicate and stores nothing: while it waits, runs, and after its end."""
     queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
     one, later = job(queue), job(queue, delay=stage.long)
@@ -108,11 +110,11 @@ async def a_repeated_id_is_stored_once(stage: Stage) -> None:
 
     async def repeat(moment: str) -> None:
         for answer in [*await other.publish([one]), *await backend.publish([one, one])]:
-            must(isinstance(answer, Duplicate), f"an id that {moment} was published again and answered {answer!r}")
+            require(isinstance(answer, Duplicate), f"an id that {moment} was published again and answered {answer!r}")
 
     await repeat("is ready")
     [answer] = await other.publish([later])
-    must(isinstance(answer, Duplicate), f"an id that is scheduled was published again and answered {answer!r}")
+    require(isinstance(answer, Duplicate), f"an id that is scheduled was published again and answered {answer!r}")
     async with backend.consume([queue], lease=stage.long) as source:
         [delivery] = await receive(stage, source)
         await repeat("is leased")
@@ -122,7 +124,7 @@ async def a_repeated_id_is_stored_once(stage: Stage) -> None:
 
 
 @check(BACKEND_CHECKS, "C2", needs=("dedup", "dead_letters"))
-async def a_repeated_id_does_not_raise_the_dead(stage: Stage) -> None:
+async def a_repeated_id_does_not_raise_the_dead(stage: Harness) -> None:
     """Publishing the id of a job that was just buried stores nothing."""
     queue, backend = stage.queue(), await stage.backend()
     one = job(queue)
@@ -131,12 +133,12 @@ async def a_repeated_id_does_not_raise_the_dead(stage: Stage) -> None:
         [delivery] = await receive(stage, source)
         await settle(source, (delivery, Bury("tired", b"")))
         [answer] = await backend.publish([one])
-        must(isinstance(answer, Duplicate), f"the id of a dead letter was published again and answered {answer!r}")
+        require(isinstance(answer, Duplicate), f"the id of a dead letter was published again and answered {answer!r}")
         await nothing_from(source, stage.margin + TICK, "the dead job came back")
 
 
 @check(BACKEND_CHECKS, "C2", needs="dedup")
-async def one_of_many_repeats_is_stored(stage: Stage) -> None:
+async def one_of_many_repeats_is_stored(stage: Harness) -> None:
     """Of many who publish one id at the same time, one is told Stored and the others Duplicate."""
     queue, connections = stage.queue(), [await stage.backend() for _ in range(3)]
     one = job(queue)
@@ -149,14 +151,14 @@ async def one_of_many_repeats_is_stored(stage: Stage) -> None:
         for number in range(12):
             group.start_soon(publish, number)
     told = Counter(type(answer).__name__ for answer in answers)
-    must(told == {"Stored": 1, "Duplicate": 11}, f"twelve times the same id was answered with {dict(told)}")
+    require(told == {"Stored": 1, "Duplicate": 11}, f"twelve times the same id was answered with {dict(told)}")
     async with connections[0].consume([queue], lease=stage.long) as source:
         await receive(stage, source)
         await nothing_from(source, stage.margin + TICK, "a second copy of one id")
 
 
 @check(BACKEND_CHECKS, "C2", "C1", needs="dedup")
-async def an_interrupted_publish_can_be_repeated(stage: Stage) -> None:
+async def an_interrupted_publish_can_be_repeated(stage: Harness) -> None:
     """A caller that was cancelled in the middle of publishing repeats it, and there is one job."""
     queue, backend = stage.queue(), await stage.backend()
     jobs = [job(queue) for _ in range(20)]
@@ -164,8 +166,8 @@ async def an_interrupted_publish_can_be_repeated(stage: Stage) -> None:
         with anyio.move_on_after(number * 0.0002):
             await backend.publish([one])
         [answer] = await backend.publish([one])
-        must(isinstance(answer, Stored | Duplicate), f"a repeated publish was answered with {answer!r}")
+        require(isinstance(answer, Stored | Duplicate), f"a repeated publish was answered with {answer!r}")
     async with backend.consume([queue], lease=stage.long) as source:
         found = await receive(stage, source, len(jobs))
-        must(took(found) == sorted(one.envelope for one in jobs), "jobs are missing or doubled")
+        require(took(found) == sorted(one.envelope for one in jobs), "jobs are missing or doubled")
         await nothing_from(source, stage.margin + TICK, "a job came twice")

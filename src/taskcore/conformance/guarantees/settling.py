@@ -5,14 +5,14 @@ from __future__ import annotations
 import anyio
 
 from taskcore.backend import Delivery, Source
-from taskcore.conformance.checks import BACKEND_CHECKS, Check, check, must
+from taskcore.conformance.checks import BACKEND_CHECKS, Check, check, require
 from taskcore.conformance.guarantees.deliveries import job, nothing_from, put, receive, settle, stays_away, took
-from taskcore.conformance.harness import Stage
-from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Retry, Verdict
+from taskcore.conformance.harness import Harness
+from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Reschedule, Verdict
 
 
 @check(BACKEND_CHECKS, "C18", "C8")
-async def an_acknowledged_job_is_gone(stage: Stage) -> None:
+async def an_acknowledged_job_is_gone(stage: Harness) -> None:
     """After Ack a job is never handed out again, to nobody."""
     queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
     await put(backend, *(job(queue) for _ in range(10)))
@@ -23,7 +23,7 @@ async def an_acknowledged_job_is_gone(stage: Stage) -> None:
 
 
 @check(BACKEND_CHECKS, "C5", "C8")
-async def a_retried_job_comes_with_its_new_trail(stage: Stage) -> None:
+async def a_retried_job_comes_with_its_new_trail(stage: Harness) -> None:
     """After Retry the same envelope comes back once, with the new trail and without redeliveries."""
     queue, backend = stage.queue(), await stage.backend()
     one = job(queue, trail=b"before")
@@ -31,18 +31,18 @@ async def a_retried_job_comes_with_its_new_trail(stage: Stage) -> None:
     async with backend.consume([queue], lease=stage.long) as source:
         for number in range(5):
             [delivery] = await receive(stage, source)
-            must(delivery.envelope == one.envelope, "a retry changed the envelope")
+            require(delivery.envelope == one.envelope, "a retry changed the envelope")
             wanted = b"trail %d" % (number - 1) if number else b"before"
-            must(delivery.trail == wanted, f"the trail is {delivery.trail!r}, it should be {wanted!r}")
-            must(delivery.redeliveries == 0, "a retry counts as a redelivery")
-            await settle(source, (delivery, Retry(0.0, b"trail %d" % number)))
+            require(delivery.trail == wanted, f"the trail is {delivery.trail!r}, it should be {wanted!r}")
+            require(delivery.redeliveries == 0, "a retry counts as a redelivery")
+            await settle(source, (delivery, Reschedule(0.0, b"trail %d" % number)))
         [delivery] = await receive(stage, source)
         await nothing_from(source, stage.margin, "a second copy of a retried job")
         await settle(source, (delivery, ACK))
 
 
 @check(BACKEND_CHECKS, "C21", "C5")
-async def a_released_job_is_there_at_once(stage: Stage) -> None:
+async def a_released_job_is_there_at_once(stage: Harness) -> None:
     """A job that is given back goes to somebody else within a second, with its trail, without blame."""
     queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
     await put(backend, *(job(queue, trail=b"so far") for _ in range(5)))
@@ -51,14 +51,14 @@ async def a_released_job_is_there_at_once(stage: Stage) -> None:
         await settle(leaving, *((delivery, RELEASE) for delivery in found))
     async with other.consume([queue], lease=stage.long) as source:
         again = await receive(stage, source, 5, within=1.0 + stage.margin)
-        must(took(again) == took(found), "other jobs came than were given back")
-        must({delivery.trail for delivery in again} == {b"so far"}, "giving back changed a trail")
-        must({delivery.redeliveries for delivery in again} == {0}, "giving back counts as a redelivery")
+        require(took(again) == took(found), "other jobs came than were given back")
+        require({delivery.trail for delivery in again} == {b"so far"}, "giving back changed a trail")
+        require({delivery.redeliveries for delivery in again} == {0}, "giving back counts as a redelivery")
         await settle(source, *((delivery, ACK) for delivery in again))
 
 
 @check(BACKEND_CHECKS, "C7", "C8")
-async def a_batch_of_verdicts_is_carried_out_one_by_one(stage: Stage) -> None:
+async def a_batch_of_verdicts_is_carried_out_one_by_one(stage: Harness) -> None:
     """Each verdict of a batch has its own effect; deliveries of several queues may be in one batch."""
     backend, queues = await stage.backend(), [stage.queue("a"), stage.queue("b")]
     jobs = [job(queue, b"%d" % number) for number, queue in enumerate(queues * 3)]
@@ -68,46 +68,46 @@ async def a_batch_of_verdicts_is_carried_out_one_by_one(stage: Stage) -> None:
         verdicts: dict[bytes, Verdict] = {
             b"0": ACK,
             b"1": RELEASE,
-            b"2": Retry(0.0, b"again"),
+            b"2": Reschedule(0.0, b"again"),
             b"3": ACK,
             b"4": RELEASE,
         }
-        verdicts[b"5"] = Retry(0.0, b"again")
+        verdicts[b"5"] = Reschedule(0.0, b"again")
         await settle(source, *((by_name[name], verdict) for name, verdict in verdicts.items()))
         again = {delivery.envelope: delivery for delivery in await receive(stage, source, 4)}
-        must(sorted(again) == [b"1", b"2", b"4", b"5"], f"these came back: {sorted(again)}")
-        must([again[name].trail for name in (b"1", b"2", b"4", b"5")] == [b"", b"again"] * 2, "trails were mixed up")
-        must(not list(await source.settle([])), "an empty batch was answered with something")
+        require(sorted(again) == [b"1", b"2", b"4", b"5"], f"these came back: {sorted(again)}")
+        require([again[name].trail for name in (b"1", b"2", b"4", b"5")] == [b"", b"again"] * 2, "trails were mixed up")
+        require(not list(await source.settle([])), "an empty batch was answered with something")
         await settle(source, *((delivery, ACK) for delivery in again.values()))
 
 
 @check(BACKEND_CHECKS, "C7", "C18", needs="fencing")
-async def settling_again_has_no_effect(stage: Stage) -> None:
+async def settling_again_has_no_effect(stage: Harness) -> None:
     """Repeating a verdict is safe, and a different one after the first changes nothing."""
     queue, backend = stage.queue(), await stage.backend()
     await put(backend, job(queue))
     async with backend.consume([queue], lease=stage.lease) as source:
         [delivery] = await receive(stage, source)
         await settle(source, (delivery, ACK))
-        for verdict in (ACK, RELEASE, Retry(0.0, b"zombie"), Bury("zombie", b"")):
+        for verdict in (ACK, RELEASE, Reschedule(0.0, b"zombie"), Bury("zombie", b"")):
             await source.settle([(delivery, verdict)])
             await source.extend([delivery])
         await stays_away(stage, source, "a job that was acknowledged, then settled again,")
-        must((await backend.admin.stats(queue)).dead == 0, "a job that was acknowledged became a dead letter later")
+        require((await backend.admin.stats(queue)).dead == 0, "a job that was acknowledged became a dead letter later")
 
 
 # ── too late ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _take_over(stage: Stage, queue: str, silent: Source, heir: Source) -> tuple[Delivery, Delivery]:
+async def _take_over(stage: Harness, queue: str, silent: Source, heir: Source) -> tuple[Delivery, Delivery]:
     """A delivery whose lease is lost, and the one that its heir holds."""
     [stale] = await receive(stage, silent)
     [held] = await receive(stage, heir, within=stage.lease + stage.patience)
-    must(held.envelope == stale.envelope, f"another job came out of {queue}")
+    require(held.envelope == stale.envelope, f"another job came out of {queue}")
     return stale, held
 
 
-async def _settle_too_late(stage: Stage, verdict: Verdict) -> None:
+async def _settle_too_late(stage: Harness, verdict: Verdict) -> None:
     """Somebody else holds the job: this verdict must not touch it, and its sender must be told."""
     what = type(verdict).__name__
     queue, first, second = stage.queue(), await stage.backend(), await stage.backend()
@@ -115,21 +115,21 @@ async def _settle_too_late(stage: Stage, verdict: Verdict) -> None:
     async with first.consume([queue], lease=stage.lease) as silent, second.consume([queue], lease=stage.lease) as heir:
         stale, held = await _take_over(stage, queue, silent, heir)
         lost = await silent.settle([(stale, verdict)])
-        must(len(lost) == 1 and lost[0] is stale, f"{what} under a lost lease was not reported as lost")
-        must(not await heir.extend([held]), f"{what} under a lost lease took the job away from its holder")
+        require(len(lost) == 1 and lost[0] is stale, f"{what} under a lost lease was not reported as lost")
+        require(not await heir.extend([held]), f"{what} under a lost lease took the job away from its holder")
         await nothing_from(heir, stage.lease / 10, f"{what} under a lost lease let a second copy out")
-        await settle(heir, (held, Retry(0.0, b"by its holder")))
+        await settle(heir, (held, Reschedule(0.0, b"by its holder")))
         [again] = await receive(stage, heir)
-        must(again.trail == b"by its holder", f"after a late {what} the trail is {again.trail!r}")
+        require(again.trail == b"by its holder", f"after a late {what} the trail is {again.trail!r}")
         await settle(heir, (again, ACK))
         await stays_away(stage, heir, f"after a late {what} a second copy of the job")
-    must((await second.admin.stats(queue)).dead == 0, f"a late {what} made a dead letter")
+    require((await second.admin.stats(queue)).dead == 0, f"a late {what} made a dead letter")
 
 
 def _too_late(verdict: Verdict) -> Check:
     """A check for each kind of verdict."""
 
-    async def play(stage: Stage) -> None:
+    async def play(stage: Harness) -> None:
         await _settle_too_late(stage, verdict)
 
     kind = type(verdict).__name__
@@ -138,26 +138,26 @@ def _too_late(verdict: Verdict) -> Check:
     return check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))(play)
 
 
-LATE = [_too_late(verdict) for verdict in (Ack(), Retry(0.0, b"late"), RELEASE, Bury("late", b"late"))]
+LATE = [_too_late(verdict) for verdict in (Ack(), Reschedule(0.0, b"late"), RELEASE, Bury("late", b"late"))]
 
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))
-async def a_late_extend_changes_nothing(stage: Stage) -> None:
+async def a_late_extend_changes_nothing(stage: Harness) -> None:
     """Extending a lease that somebody else has by now is reported as lost and does not bring it back."""
     queue, first, second = stage.queue(), await stage.backend(), await stage.backend()
     await put(first, job(queue))
     async with first.consume([queue], lease=stage.lease) as silent, second.consume([queue], lease=stage.lease) as heir:
         stale, held = await _take_over(stage, queue, silent, heir)
         lost = await silent.extend([stale])
-        must(len(lost) == 1 and lost[0] is stale, "extending a lost lease was not reported as lost")
+        require(len(lost) == 1 and lost[0] is stale, "extending a lost lease was not reported as lost")
         await settle(heir, (held, ACK))
         lost = await silent.extend([stale])
-        must(len(lost) == 1, "extending a lease on a job that has ended was not reported as lost")
+        require(len(lost) == 1, "extending a lease on a job that has ended was not reported as lost")
         await stays_away(stage, heir, "a job that was settled by its holder")
 
 
 @check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))
-async def of_a_batch_only_lost_leases_are_lost(stage: Stage) -> None:
+async def of_a_batch_only_lost_leases_are_lost(stage: Harness) -> None:
     """In one batch, verdicts under leases that are held count and those under lost ones do not."""
     queue, kept, first, second = stage.queue(), stage.queue("kept"), await stage.backend(), await stage.backend()
     await put(first, job(queue))
@@ -169,12 +169,12 @@ async def of_a_batch_only_lost_leases_are_lost(stage: Stage) -> None:
         await put(first, job(kept), job(kept))
         mine = await receive(stage, silent, 2)
         lost = await silent.settle([(mine[0], ACK), (stale, ACK), (mine[1], ACK)])
-        must(len(lost) == 1 and lost[0] is stale, f"one of three leases was lost, {len(lost)} were reported")
+        require(len(lost) == 1 and lost[0] is stale, f"one of three leases was lost, {len(lost)} were reported")
         await settle(heir, (held, ACK))
 
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))
-async def late_by_a_hair_never_counts_twice(stage: Stage) -> None:
+async def late_by_a_hair_never_counts_twice(stage: Harness) -> None:
     """Of a holder and its heir that settle around the end of the lease, exactly one is believed."""
     queue, first, second = stage.queue(), await stage.backend(), await stage.backend()
     jobs = [job(queue) for _ in range(24)]
@@ -205,5 +205,5 @@ async def late_by_a_hair_never_counts_twice(stage: Stage) -> None:
                 while not all(believed.values()):  # noqa: ASYNC110 - it is the heir who counts
                     await anyio.sleep(0.02)
             group.cancel_scope.cancel()
-    must(max(believed.values()) == 1, f"{sum(n > 1 for n in believed.values())} jobs were settled by two holders")
-    must(min(believed.values()) == 1, f"{sum(n < 1 for n in believed.values())} jobs were settled by nobody")
+    require(max(believed.values()) == 1, f"{sum(n > 1 for n in believed.values())} jobs were settled by two holders")
+    require(min(believed.values()) == 1, f"{sum(n < 1 for n in believed.values())} jobs were settled by nobody")

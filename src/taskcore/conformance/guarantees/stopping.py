@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import anyio
 
-from taskcore.conformance.checks import APP_CHECKS, Broken, check, must
+from taskcore.conformance.checks import APP_CHECKS, ClauseViolated, check, require
 from taskcore.conformance.guarantees.helpers import crew, outcome_of, take, take_nothing, until, working
-from taskcore.conformance.harness import Stage
-from taskcore.conformance.step_worker import Hands
+from taskcore.conformance.harness import Harness
+from taskcore.conformance.step_worker import StepWorker
 from taskcore.envelope import decode_trail
 from taskcore.policy import Retry
 from taskcore.results import Succeeded
@@ -17,7 +17,7 @@ from taskcore.worker.context import current
 
 
 @check(APP_CHECKS, "C21", "C5")
-async def interrupted_work_costs_nothing(stage: Stage) -> None:
+async def interrupted_work_costs_nothing(stage: Harness) -> None:
     """What runs when the grace is over is interrupted and visible to others within a second, its budget untouched."""
     router, queue = Router(), stage.queue()
     starts: list[tuple[int, int]] = []
@@ -32,20 +32,20 @@ async def interrupted_work_costs_nothing(stage: Stage) -> None:
     async with working(stage, app, grace=0.0):
         await endless.enqueue()
         await until(stage, lambda: starts, "a job did not start")
-    async with Hands(other, [queue], lease=stage.long) as hands:
+    async with StepWorker(other, [queue], lease=stage.long) as hands:
         taken = await hands.take(within=1.0 + stage.margin)
         if taken is None:
-            raise Broken("a job that was interrupted was not visible to others within a second")
+            raise ClauseViolated("a job that was interrupted was not visible to others within a second")
         trail = decode_trail(taken.delivery.trail)
-        must((trail.attempts, trail.crashes) == (0, 0), "an interruption was counted as an attempt or a crash")
-        must(taken.delivery.redeliveries == 0, "an interruption was counted as a redelivery")
-        must(await hands.work(taken), "a lease was lost although it had not run out")
-    must(starts == [(1, 0), (1, 0)], f"attempts and crashes at the two starts were {starts}")
-    must(app.counters["job.released"] == 1, "giving back was not counted")
+        require((trail.attempts, trail.crashes) == (0, 0), "an interruption was counted as an attempt or a crash")
+        require(taken.delivery.redeliveries == 0, "an interruption was counted as a redelivery")
+        require(await hands.work(taken), "a lease was lost although it had not run out")
+    require(starts == [(1, 0), (1, 0)], f"attempts and crashes at the two starts were {starts}")
+    require(app.counters["job.released"] == 1, "giving back was not counted")
 
 
 @check(APP_CHECKS, "C21")
-async def after_the_signal_nothing_starts(stage: Stage) -> None:
+async def after_the_signal_nothing_starts(stage: Harness) -> None:
     """A worker that was told to stop finishes what runs and starts nothing; what waits goes to others at once."""
     router, queue = Router(), stage.queue()
     starts: list[int] = []
@@ -75,22 +75,22 @@ async def after_the_signal_nothing_starts(stage: Stage) -> None:
             await until(stage, lambda: starts, "a job did not start")
             await app.enqueue_many(slow.call(number) for number in (1, 2))
             leaving.set()
-    must(starts == [0], f"a worker that was told to stop started {len(starts) - 1} more jobs")
-    must(done == [0], "a worker that was told to stop did not finish what ran")
-    async with Hands(other, [queue], lease=stage.long) as hands:
+    require(starts == [0], f"a worker that was told to stop started {len(starts) - 1} more jobs")
+    require(done == [0], "a worker that was told to stop did not finish what ran")
+    async with StepWorker(other, [queue], lease=stage.long) as hands:
         began = anyio.current_time()
         for _ in range(4):
             taken = await hands.take(within=1.0 + stage.margin)
             if taken is None:
-                raise Broken("a job that waited at the shutdown was not visible to others within a second")
-            must(taken.delivery.redeliveries == 0, "waiting at a shutdown was counted as a redelivery")
-            must(await hands.work(taken), "a lease was lost although it had not run out")
-        must(anyio.current_time() - began <= 1.0 + 4 * stage.margin, "jobs that waited at the shutdown came late")
-    must(sorted(done) == [0, 1, 2, 3, 4], f"after a shutdown these jobs were done: {sorted(done)}")
+                raise ClauseViolated("a job that waited at the shutdown was not visible to others within a second")
+            require(taken.delivery.redeliveries == 0, "waiting at a shutdown was counted as a redelivery")
+            require(await hands.work(taken), "a lease was lost although it had not run out")
+        require(anyio.current_time() - began <= 1.0 + 4 * stage.margin, "jobs that waited at the shutdown came late")
+    require(sorted(done) == [0, 1, 2, 3, 4], f"after a shutdown these jobs were done: {sorted(done)}")
 
 
 @check(APP_CHECKS, "C21", "C22")
-async def an_idle_worker_stops_at_once(stage: Stage) -> None:
+async def an_idle_worker_stops_at_once(stage: Harness) -> None:
     """A worker that waits for work ends when it is told to, and holds nobody up at the door."""
     router = Router()
 
@@ -103,13 +103,13 @@ async def an_idle_worker_stops_at_once(stage: Stage) -> None:
         async with working(stage, app):
             await stage.sleep(0.1)
             began = anyio.current_time()
-    must(not limit.cancelled_caught, "an idle worker did not stop")
+    require(not limit.cancelled_caught, "an idle worker did not stop")
     seconds = anyio.current_time() - began
-    must(seconds <= 1.0 + stage.margin, f"an idle worker took {seconds:.1f} s to stop")
+    require(seconds <= 1.0 + stage.margin, f"an idle worker took {seconds:.1f} s to stop")
 
 
 @check(APP_CHECKS, "C23", needs=("survives_worker", "delay"), store=True)
-async def every_record_has_an_end(stage: Stage) -> None:
+async def every_record_has_an_end(stage: Harness) -> None:
     """Whatever work leaves in the store has a time to live, and markers of starts are cleared when jobs end."""
     router, queue = Router(), stage.queue()
     seen: list[str] = []
@@ -123,25 +123,27 @@ async def every_record_has_an_end(stage: Stage) -> None:
 
     app = await crew(stage, router)
     sent: list[Job[int]] = [await mixed.enqueue(number) for number in range(4)]
-    async with Hands(app, [queue], lease=stage.lease) as dying:
+    async with StepWorker(app, [queue], lease=stage.lease) as dying:
         await dying.perform(await take(stage, dying))
     async with working(stage, app):
         for one in sent:
             await outcome_of(stage, one)
         if stage.features.remove != "absent":
             later = await mixed.using(delay=stage.long).enqueue(99)
-            must(await later.cancel(), "a scheduled job could not be cancelled")
+            require(await later.cancel(), "a scheduled job could not be cancelled")
         await app.drain(queue, timeout=stage.patience)
     store = await stage.store()
     standing = {key: keep for key, keep in stage.written.items() if await store.get(key) is not None}
     forever = [key for key, keep in standing.items() if keep is None]
-    must(standing, "this check is wrong: work with keys and results left no record")
-    must(not forever, f"these records have no end: {forever}")
-    must(not [key for key in standing if key.startswith("start/")], "markers of starts stay when their jobs have ended")
+    require(standing, "this check is wrong: work with keys and results left no record")
+    require(not forever, f"these records have no end: {forever}")
+    require(
+        not [key for key in standing if key.startswith("start/")], "markers of starts stay when their jobs have ended"
+    )
 
 
 @check(APP_CHECKS, "C23", store=True)
-async def storage_returns_to_its_baseline(stage: Stage) -> None:
+async def storage_returns_to_its_baseline(stage: Harness) -> None:
     """When work is done and the times of results and keys are over, neither queue nor store holds anything of it."""
     router, queue, keep = Router(), stage.queue(), 1.0 + stage.margin
 
@@ -153,12 +155,14 @@ async def storage_returns_to_its_baseline(stage: Stage) -> None:
     async with working(stage, app):
         jobs = await app.enqueue_many(double.call(number) for number in range(20))
         for number, sent in enumerate(jobs):
-            must(await outcome_of(stage, sent) == Succeeded(number * 2), "a result was gone before its time")
-    hands = await stage.hands(app)
+            require(await outcome_of(stage, sent) == Succeeded(number * 2), "a result was gone before its time")
+    hands = await stage.step_worker(app)
     await take_nothing(stage, hands, "after all work was done")
     stats = await app.stats(queue)
-    must(not stats.ready + stats.leased + stats.scheduled + stats.dead, f"all work is done, its queue counts {stats}")
+    require(
+        not stats.ready + stats.leased + stats.scheduled + stats.dead, f"all work is done, its queue counts {stats}"
+    )
     await stage.outlast(keep)
     store = await stage.store()
     left = [key for key in stage.written if await store.get(key) is not None]
-    must(not left, f"after their time {len(left)} records are still there, such as {left[:3]}")
+    require(not left, f"after their time {len(left)} records are still there, such as {left[:3]}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import anyio
 
-from taskcore.conformance.checks import STORE_CHECKS, Broken, check, must
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.checks import STORE_CHECKS, ClauseViolated, check, require
+from taskcore.conformance.harness import Harness
 from taskcore.store import ABSENT, ANY, Conflict, Store, Version, Write
 
 
@@ -13,7 +13,7 @@ async def _put(store: Store, key: str, value: bytes, *, keep: float | None = 60.
     """Write, whatever is there; a Conflict would be wrong."""
     answer = await store.put(key, value, expect=ANY, keep=keep)
     if isinstance(answer, Conflict):
-        raise Broken("a write that expects nothing in particular met a conflict")
+        raise ClauseViolated("a write that expects nothing in particular met a conflict")
     return answer
 
 
@@ -23,57 +23,57 @@ async def _value(store: Store, key: str) -> bytes | None:
 
 
 @check(STORE_CHECKS, "C10", store=True)
-async def records_come_back_as_written(stage: Stage) -> None:
+async def records_come_back_as_written(stage: Harness) -> None:
     """A record has the bytes it was given, for every reader, under any key."""
     store, other, nasty = await stage.store(), await stage.store(), bytes(range(256)) * 20
     keys = [stage.name(end) for end in ("plain", "a/b/c", "dots.and-dashes_", "x" * 200, "key/ä 任务", "a*b>c?")]
     for number, key in enumerate(keys):
-        must(await store.get(key) is None, f"a record {key!r} is there before it was written")
+        require(await store.get(key) is None, f"a record {key!r} is there before it was written")
         await _put(store, key, nasty + bytes([number]))
     for number, key in enumerate(keys):
-        must(await _value(other, key) == nasty + bytes([number]), f"the record {key!r} did not come back as written")
+        require(await _value(other, key) == nasty + bytes([number]), f"the record {key!r} did not come back as written")
     await _put(store, keys[0], b"")
-    must(await _value(other, keys[0]) == b"", "an empty record is not a record")
+    require(await _value(other, keys[0]) == b"", "an empty record is not a record")
 
 
 @check(STORE_CHECKS, "C10", "C18", store=True)
-async def a_record_is_written_first_by_one(stage: Stage) -> None:
+async def a_record_is_written_first_by_one(stage: Harness) -> None:
     """A write that expects nothing there loses against any record, changes nothing and learns what is there."""
     store, key = await stage.store(), stage.name("once")
     version = await store.put(key, b"first", expect=ABSENT, keep=60.0)
-    must(not isinstance(version, Conflict), "a first write met a conflict")
+    require(not isinstance(version, Conflict), "a first write met a conflict")
     answer = await store.put(key, b"second", expect=ABSENT, keep=60.0)
     if not isinstance(answer, Conflict) or answer.current is None:
-        raise Broken(f"a second write that expects nothing there was answered with {answer!r}")
-    must((answer.current.value, answer.current.version) == (b"first", version), "the conflict shows another record")
-    must(await _value(store, key) == b"first", "a write that lost changed the record")
+        raise ClauseViolated(f"a second write that expects nothing there was answered with {answer!r}")
+    require((answer.current.value, answer.current.version) == (b"first", version), "the conflict shows another record")
+    require(await _value(store, key) == b"first", "a write that lost changed the record")
 
 
 @check(STORE_CHECKS, "C10", "C7", store=True)
-async def a_version_is_good_for_one_write(stage: Stage) -> None:
+async def a_version_is_good_for_one_write(stage: Harness) -> None:
     """A write that expects a version succeeds if nobody wrote since, and changes nothing otherwise."""
     store, other, key = await stage.store(), await stage.store(), stage.name("cas")
     first = await _put(store, key, b"1")
     second = await store.put(key, b"2", expect=first, keep=60.0)
-    must(not isinstance(second, Conflict), "a write with the current version met a conflict")
-    must(second != first, "two writes gave the same version")
+    require(not isinstance(second, Conflict), "a write with the current version met a conflict")
+    require(second != first, "two writes gave the same version")
     late = await other.put(key, b"late", expect=first, keep=60.0)
-    must(isinstance(late, Conflict), "a write with an old version was done")
-    must(not await other.delete(key, expect=first), "a delete with an old version was done")
+    require(isinstance(late, Conflict), "a write with an old version was done")
+    require(not await other.delete(key, expect=first), "a delete with an old version was done")
     record = await store.get(key)
-    must(
+    require(
         record is not None and (record.value, record.version) == (b"2", second), "a write that lost changed the record"
     )
     if isinstance(second, Conflict):
         return
-    must(await store.delete(key, expect=second), "a delete with the current version was not done")
-    must(await store.get(key) is None, "a deleted record is there")
+    require(await store.delete(key, expect=second), "a delete with the current version was not done")
+    require(await store.get(key) is None, "a deleted record is there")
     lost = await store.put(key, b"back", expect=second, keep=60.0)
-    must(isinstance(lost, Conflict) and lost.current is None, "a write brought back a record that it expected there")
+    require(isinstance(lost, Conflict) and lost.current is None, "a write brought back a record that it expected there")
 
 
 @check(STORE_CHECKS, "C10", "C7", store=True)
-async def versions_never_repeat(stage: Stage) -> None:
+async def versions_never_repeat(stage: Harness) -> None:
     """A version never comes again for its key, not after deleting and not after expiring."""
     store, key = await stage.store(), stage.name("versions")
     seen: list[Version] = []
@@ -84,11 +84,11 @@ async def versions_never_repeat(stage: Stage) -> None:
         else:
             await _put(store, key, b"x", keep=0.2)
             await stage.outlast(0.2)
-    must(len(set(seen)) == len(seen), f"of {len(seen)} versions some are equal: {seen}")
+    require(len(set(seen)) == len(seen), f"of {len(seen)} versions some are equal: {seen}")
 
 
 @check(STORE_CHECKS, "C10", store=True)
-async def one_of_many_writers_wins(stage: Stage) -> None:
+async def one_of_many_writers_wins(stage: Harness) -> None:
     """Of many who write the same record at the same time, expecting the same, exactly one succeeds."""
     stores, key = [await stage.store() for _ in range(3)], stage.name("race")
     expected: Version | None = None
@@ -104,29 +104,29 @@ async def one_of_many_writers_wins(stage: Stage) -> None:
         async with anyio.create_task_group() as group:
             for number in range(9):
                 group.start_soon(write, number, expected, won)
-        must(len(won) == 1, f"{len(won)} of 9 writers with the same expectation succeeded")
+        require(len(won) == 1, f"{len(won)} of 9 writers with the same expectation succeeded")
         expected = won[0]
 
 
 @check(STORE_CHECKS, "C23", store=True)
-async def a_record_ends_for_every_verb(stage: Stage) -> None:
+async def a_record_ends_for_every_verb(stage: Harness) -> None:
     """A record whose time is over is gone for every verb, and for every reader."""
     store, other, keep = await stage.store(), await stage.store(), 0.3
     keys = [stage.name(f"brief{number}") for number in range(4)]
-    must(await _value(other, keys[0]) is None, "a record was there before it was written")  # and now it is connected
+    require(await _value(other, keys[0]) is None, "a record was there before it was written")  # and now it is connected
     versions = [await _put(store, key, b"brief", keep=keep) for key in keys]
-    must(await _value(other, keys[-1]) == b"brief", "a record was gone before its time")
+    require(await _value(other, keys[-1]) == b"brief", "a record was gone before its time")
     await stage.outlast(keep)
-    must(await other.get(keys[0]) is None, "a record whose time is over can still be read")
-    must(not await store.delete(keys[1], expect=ANY), "a record whose time is over could be deleted")
+    require(await other.get(keys[0]) is None, "a record whose time is over can still be read")
+    require(not await store.delete(keys[1], expect=ANY), "a record whose time is over could be deleted")
     answer = await store.put(keys[2], b"new", expect=versions[2], keep=60.0)
-    must(isinstance(answer, Conflict), "a record whose time is over still has its version")
+    require(isinstance(answer, Conflict), "a record whose time is over still has its version")
     answer = await store.put(keys[3], b"new", expect=ABSENT, keep=60.0)
-    must(not isinstance(answer, Conflict), "a record whose time is over stands in the way of a new one")
+    require(not isinstance(answer, Conflict), "a record whose time is over stands in the way of a new one")
 
 
 @check(STORE_CHECKS, "C23", "C18", store=True)
-async def each_write_gives_a_new_time(stage: Stage) -> None:
+async def each_write_gives_a_new_time(stage: Harness) -> None:
     """The time of a record is that of its last write: longer, shorter, or for ever."""
     store, keep = await stage.store(), 0.4
     longer, forever, shorter = stage.name("longer"), stage.name("forever"), stage.name("shorter")
@@ -134,13 +134,13 @@ async def each_write_gives_a_new_time(stage: Stage) -> None:
         await _put(store, key, b"1", keep=first)
         await _put(store, key, b"2", keep=second)
     await stage.outlast(keep)
-    must(await _value(store, longer) == b"2", "a record ended at the time of an earlier write")
-    must(await _value(store, forever) == b"2", "a record without end has ended")
-    must(await store.get(shorter) is None, "a record lives on after the time of its last write")
+    require(await _value(store, longer) == b"2", "a record ended at the time of an earlier write")
+    require(await _value(store, forever) == b"2", "a record without end has ended")
+    require(await store.get(shorter) is None, "a record lives on after the time of its last write")
 
 
 @check(STORE_CHECKS, "C8", "C10", store=True)
-async def a_batch_of_writes_is_answered_in_order(stage: Stage) -> None:
+async def a_batch_of_writes_is_answered_in_order(stage: Harness) -> None:
     """Every write of a batch is done or not by its own expectation, and answered in its place."""
     store = await stage.store()
     here, gone, taken, old, new = (stage.name(name) for name in ("here", "gone", "taken", "old", "new"))
@@ -158,15 +158,15 @@ async def a_batch_of_writes_is_answered_in_order(stage: Stage) -> None:
         ]
     )
     done = [not isinstance(answer, Conflict) for answer in answers]
-    must(done == [True, True, False, False, True, True], f"six writes, of which two had to fail, were done: {done}")
-    must(answers[1] == "", f"deleting what is not there was answered with {answers[1]!r}")
+    require(done == [True, True, False, False, True, True], f"six writes, of which two had to fail, were done: {done}")
+    require(answers[1] == "", f"deleting what is not there was answered with {answers[1]!r}")
     values = [await _value(store, key) for key in (here, gone, taken, old, new)]
-    must(values == [b"2", None, None, b"2", b"1"], f"after the batch the records are {values}")
-    must(not list(await store.put_many([])), "an empty batch was answered with something")
+    require(values == [b"2", None, None, b"2", b"1"], f"after the batch the records are {values}")
+    require(not list(await store.put_many([])), "an empty batch was answered with something")
 
 
 @check(STORE_CHECKS, "C4", store=True)
-async def a_watch_shows_what_is_and_what_comes(stage: Stage) -> None:
+async def a_watch_shows_what_is_and_what_comes(stage: Harness) -> None:
     """A watch gives the record as it is, then each newer one, up to the latest; writes of others included."""
     store, other, key = await stage.store(), await stage.store(), stage.name("watched")
     seen: list[bytes] = []
@@ -185,13 +185,13 @@ async def a_watch_shows_what_is_and_what_comes(stage: Stage) -> None:
             group.start_soon(read_until, b"9")
             for number in range(10):
                 await _put(other, key, b"%d" % number)
-    must(seen[:1] == [b"before"], "a watch did not begin with the record that was there")
-    must(seen[-1:] == [b"9"], f"a watch never came to the latest record; it saw {seen}")
-    must(seen[1:] == sorted(set(seen[1:])), f"a watch went back or repeated itself: {seen}")
+    require(seen[:1] == [b"before"], "a watch did not begin with the record that was there")
+    require(seen[-1:] == [b"9"], f"a watch never came to the latest record; it saw {seen}")
+    require(seen[1:] == sorted(set(seen[1:])), f"a watch went back or repeated itself: {seen}")
 
 
 @check(STORE_CHECKS, "C4", "C22", store=True)
-async def a_watch_misses_nothing_at_its_start(stage: Stage) -> None:
+async def a_watch_misses_nothing_at_its_start(stage: Harness) -> None:
     """What is written after a watch was entered is seen by it, however soon, and other keys are not."""
     store, other = await stage.store(), await stage.store()
     for number in range(5):
@@ -204,4 +204,4 @@ async def a_watch_misses_nothing_at_its_start(stage: Stage) -> None:
                 async for record in records:
                     found = record.value
                     break
-        must(found == b"written", f"a watch saw {found!r} instead of what was written after it was entered")
+        require(found == b"written", f"a watch saw {found!r} instead of what was written after it was entered")

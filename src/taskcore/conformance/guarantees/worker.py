@@ -9,10 +9,10 @@ import anyio.lowlevel
 import msgspec
 
 from taskcore.backend import Outgoing
-from taskcore.conformance.checks import APP_CHECKS, Broken, check, must
+from taskcore.conformance.checks import APP_CHECKS, ClauseViolated, check, require
 from taskcore.conformance.guarantees.deliveries import put
 from taskcore.conformance.guarantees.helpers import crew, letters_of, outcome_of, take, until, work, working
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.envelope import FORMAT, Envelope, encode_envelope, new_id
 from taskcore.errors import InvalidArguments, PayloadTooLarge, ResultTimeout
 from taskcore.lifecycle import Reject
@@ -24,7 +24,7 @@ from taskcore.worker.context import current
 
 
 @check(APP_CHECKS, "C4", "C1", "C8", store=True)
-async def every_job_ends(stage: Stage) -> None:
+async def every_job_ends(stage: Harness) -> None:
     """Jobs that succeed, fail once, fail always or are rejected all end, each as it should, with nothing left over."""
     router, queue = Router(), stage.queue()
     failed: set[str] = set()
@@ -49,22 +49,24 @@ async def every_job_ends(stage: Stage) -> None:
         for number, sent in enumerate(jobs):
             ended = await outcome_of(stage, sent)
             if number % 4 < 2:
-                must(ended == Succeeded(number), f"a job that had to succeed ended as {ended}")
+                require(ended == Succeeded(number), f"a job that had to succeed ended as {ended}")
             else:
                 reason = "exhausted" if number % 4 == 2 else "rejected: never"
-                must(isinstance(ended, Dead) and ended.reason == reason, f"a job that had to die ended as {ended}")
+                require(isinstance(ended, Dead) and ended.reason == reason, f"a job that had to die ended as {ended}")
         try:
             await app.drain(queue, timeout=stage.patience)
         except TimeoutError:
-            raise Broken(f"every job has ended, and their queue still counts {await app.stats(queue)}") from None
+            raise ClauseViolated(
+                f"every job has ended, and their queue still counts {await app.stats(queue)}"
+            ) from None
     if stage.features.dead_letters != "absent":
-        must(
+        require(
             len(await letters_of(app, queue)) == 20, f"20 jobs died, {len(await letters_of(app, queue))} letters exist"
         )
 
 
 @check(APP_CHECKS, "C19", store=True)
-async def nothing_is_suppressed_in_silence(stage: Stage) -> None:
+async def nothing_is_suppressed_in_silence(stage: Harness) -> None:
     """Sent, repeated, retried, given back, buried: each raises its counter and an event with the job's id."""
     router, queue = Router(), stage.queue()
 
@@ -81,24 +83,24 @@ async def nothing_is_suppressed_in_silence(stage: Stage) -> None:
     if stage.features.dedup != "absent":
         await failing.using(id=sent.id).enqueue()
         expected.insert(1, "job.duplicate")
-    hands = await stage.hands(app, lease=stage.long)
-    must(await hands.release(await take(stage, hands)), "a job that had not started could not be given back")
+    hands = await stage.step_worker(app, lease=stage.long)
+    require(await hands.release(await take(stage, hands)), "a job that had not started could not be given back")
     taken = await take(stage, hands)
     await hands.perform(taken)  # starts, and is thrown away: what follows shows that giving back is reported too
     heard[:] = [event for event in heard if event.name != "job.started"]
-    must(await hands.release(taken), "a job could not be given back")
+    require(await hands.release(taken), "a job could not be given back")
     await work(stage, hands)
     await work(stage, hands)
     told = [event.name for event in heard if event.name.startswith("job.")]
-    must(told == expected, f"events were {told}, they had to be {expected}")
+    require(told == expected, f"events were {told}, they had to be {expected}")
     ids = {event.facts.get("job_id") for event in heard if event.name.startswith("job.")}
-    must(ids == {sent.id}, f"events name these jobs: {ids}")
+    require(ids == {sent.id}, f"events name these jobs: {ids}")
     for name in set(expected) - {"job.started"}:
-        must(app.counters[name] == expected.count(name), f"{name} was counted {app.counters[name]} times")
+        require(app.counters[name] == expected.count(name), f"{name} was counted {app.counters[name]} times")
 
 
 @check(APP_CHECKS, "C1", "C2", "C22")
-async def an_impatient_sender_takes_nobody_along(stage: Stage) -> None:
+async def an_impatient_sender_takes_nobody_along(stage: Harness) -> None:
     """Senders share batches; those who are cancelled, wherever they stand, change nothing for the others."""
     router, queue = Router(), stage.queue()
     starts: Counter[int] = Counter()
@@ -122,17 +124,17 @@ async def an_impatient_sender_takes_nobody_along(stage: Stage) -> None:
                 group.start_soon(send, number, stage.patience if number % 3 else at * 0.0002)
                 await anyio.lowlevel.cancel_shielded_checkpoint()
     patient = {number for number in range(rounds * senders) if number % 3}
-    must(patient <= answered, f"{len(patient - answered)} of {len(patient)} who waited patiently got no answer")
+    require(patient <= answered, f"{len(patient - answered)} of {len(patient)} who waited patiently got no answer")
     async with working(stage, app):
         await until(stage, lambda: answered <= starts.keys(), "a job whose sender got an answer was not done")
-    must(set(starts.values()) == {1}, f"jobs were done several times: {starts.most_common(3)}")
+    require(set(starts.values()) == {1}, f"jobs were done several times: {starts.most_common(3)}")
 
 
 # ── no hang, no invalid argument, no end ─────────────────────────────────────────────────────────
 
 
 @check(APP_CHECKS, "C22", store=True)
-async def waiting_for_a_result_ends(stage: Stage) -> None:
+async def waiting_for_a_result_ends(stage: Harness) -> None:
     """Waiting for a result that does not come ends in time, and says where the job is."""
     router = Router()
 
@@ -146,19 +148,19 @@ async def waiting_for_a_result_ends(stage: Stage) -> None:
         await sent.result(timeout=wait)
     except ResultTimeout as error:
         seconds = anyio.current_time() - began
-        must(wait - 0.01 <= seconds <= wait + 1.0 + stage.margin, f"a wait of {wait} s took {seconds:.1f} s")
+        require(wait - 0.01 <= seconds <= wait + 1.0 + stage.margin, f"a wait of {wait} s took {seconds:.1f} s")
         known = stage.features.locate != "absent"
         says = any("queued" in fact for fact in error.facts)
-        must(
+        require(
             says or not known,
             f"it does not say where the job is: {error.facts}",
         )
     else:
-        raise Broken("a job that nobody works on has a result")
+        raise ClauseViolated("a job that nobody works on has a result")
 
 
 @check(APP_CHECKS, "C24", needs="dead_letters")
-async def arguments_that_do_not_fit_reach_no_function(stage: Stage) -> None:
+async def arguments_that_do_not_fit_reach_no_function(stage: Harness) -> None:
     """Wrong calls are refused before anything is sent; wrong arguments from elsewhere become dead letters, unrun."""
     router, queue = Router(), stage.queue()
     starts: list[object] = []
@@ -174,18 +176,18 @@ async def arguments_that_do_not_fit_reach_no_function(stage: Stage) -> None:
             await typed.enqueue(**arguments)  # pyright: ignore[reportArgumentType]  # that is what this is about
         except InvalidArguments:
             continue
-        raise Broken(f"a call with {arguments} was sent")
+        raise ClauseViolated(f"a call with {arguments} was sent")
     try:
         await typed.enqueue(1, "x" * 2_000)
     except PayloadTooLarge:
         pass
     else:
-        raise Broken("a call beyond the payload limit was sent")
+        raise ClauseViolated("a call beyond the payload limit was sent")
     stats = await app.stats(queue)
-    must(not stats.ready + stats.scheduled + stats.leased, "a call that was refused left something in the queue")
+    require(not stats.ready + stats.scheduled + stats.leased, "a call that was refused left something in the queue")
     wrong = (b'{"number":"seven"}', b"{}", b"[1]", b"null", b'{"number":1,"extra":2}', b'{"number":1.5}')
     for args in wrong:
-        await put(app.parts.backend, _envelope(stage, queue, typed.name, args))
+        await put(app.components.backend, _envelope(stage, queue, typed.name, args))
     async with working(stage, app):
         await typed.enqueue(7, "fits")
         await until(stage, lambda: starts, "a job beside wrong arguments was not done")
@@ -194,10 +196,10 @@ async def arguments_that_do_not_fit_reach_no_function(stage: Stage) -> None:
             return await app.dead_letters.count(queue) == len(wrong)
 
         await until(stage, all_buried, "jobs with wrong arguments did not become dead letters")
-    must(starts == [(7, "fits")], f"a function ran with arguments that do not fit: {starts}")
+    require(starts == [(7, "fits")], f"a function ran with arguments that do not fit: {starts}")
 
 
-def _envelope(stage: Stage, queue: str, task: str, args: bytes) -> Outgoing:
+def _envelope(stage: Harness, queue: str, task: str, args: bytes) -> Outgoing:
     """A well-formed job, as another program might send it."""
     job_id = new_id()
     envelope = Envelope(v=FORMAT, id=job_id, task=task, queue=queue, args=msgspec.Raw(args), enqueued_at=stage.now())
@@ -212,7 +214,7 @@ class _Unspeakable(Exception):
 
 
 @check(APP_CHECKS, "C25", "C4")
-async def nothing_a_task_does_ends_the_worker(stage: Stage) -> None:
+async def nothing_a_task_does_ends_the_worker(stage: Harness) -> None:
     """Errors of every kind, and listeners that fail, end their job or nothing; the worker goes on."""
     router, queue = Router(), stage.queue()
     done: list[int] = []
@@ -253,7 +255,7 @@ async def nothing_a_task_does_ends_the_worker(stage: Stage) -> None:
 
 
 @check(APP_CHECKS, "C2", "C1")
-async def a_program_sees_what_it_sent(stage: Stage) -> None:
+async def a_program_sees_what_it_sent(stage: Harness) -> None:
     """Arguments, headers, correlation id, key and id arrive as they were given, also in large batches."""
     router, queue = Router(), stage.queue()
     seen: dict[str, tuple[object, ...]] = {}
@@ -274,6 +276,6 @@ async def a_program_sees_what_it_sent(stage: Stage) -> None:
         await until(stage, lambda: len(seen) == len(sent) + len(many), "jobs that were sent did not start")
     for one, text in zip(sent, texts, strict=True):
         wanted = (text, [1, 2**60], {"tenant": "7", "odd": "\r\n: é"}, "c 1", queue, 1)
-        must(seen[one.id] == wanted, f"a job saw {seen[one.id]!r} instead of what was sent")
+        require(seen[one.id] == wanted, f"a job saw {seen[one.id]!r} instead of what was sent")
     for number, one in enumerate(many):
-        must(seen[one.id][0] == str(number), "the handles of a batch are not in the order of its calls")
+        require(seen[one.id][0] == str(number), "the handles of a batch are not in the order of its calls")

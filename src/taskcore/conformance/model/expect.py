@@ -9,16 +9,16 @@ from taskcore.conformance.model.system import ATTEMPTS, CRASHES, Start
 from taskcore.envelope import decode_trail
 from taskcore.lifecycle import (
     Ack,
+    AlreadyDone,
     Buried,
     Bury,
-    Cancelled,
-    Contended,
-    Duplicate,
-    Expired,
+    CancelledBefore,
+    DeadlinePassed,
+    Deferred,
     Malformed,
     Outcome,
-    Retry,
-    Suspected,
+    Poisoned,
+    Reschedule,
     Verdict,
 )
 
@@ -49,8 +49,8 @@ def check_start(tale: Tale, start: Start, verdict: Verdict, unit: float) -> None
             _expect(tale, start, isinstance(verdict, Bury) and verdict.reason == "at most once", verdict)
         case _:
             after = start.act.after * unit
-            _expect(tale, start, isinstance(verdict, Retry) and verdict.after == after, verdict)
-            if isinstance(verdict, Retry) and _messages(verdict) != tale.settled_errors:
+            _expect(tale, start, isinstance(verdict, Reschedule) and verdict.after == after, verdict)
+            if isinstance(verdict, Reschedule) and _messages(verdict) != tale.settled_errors:
                 tale.broken("C3", "used an attempt by snoozing")
 
 
@@ -59,22 +59,22 @@ def check_unstarted(  # noqa: C901, PLR0912 - a table
 ) -> None:
     """The function did not run: there has to be a reason for that (C10, C12, C14, C15)."""
     match outcome:
-        case Cancelled():
+        case CancelledBefore():
             if not tale.asked:
                 tale.broken("C14", "was given up as cancelled, and nobody asked for that")
-        case Expired():
+        case DeadlinePassed():
             if tale.deadline is None or now + tale.margin < tale.deadline:
                 tale.broken("C15", "expired before its deadline")
-        case Suspected():
+        case Poisoned():
             suspicion = tale.unsettled - 1 + (tale.unstarted_losses > 0)
             if suspicion < CRASHES:
                 tale.broken("C12", f"is buried as poison after {suspicion} starts that may have killed")
-        case Duplicate() | Buried():
+        case AlreadyDone() | Buried():
             if not tale.endings_offered and not any(other.endings_offered for other in others):
                 tale.broken("C10", "was given up as a duplicate of work that nobody has done")
             if isinstance(outcome, Buried) and isinstance(verdict, Bury):
                 _all_errors(tale, verdict)
-        case Contended():
+        case Deferred():
             if not any(other.starts or other.unsettled for other in others):
                 tale.broken("C10", "waits for a key that nobody holds")
         case Malformed():
@@ -96,8 +96,8 @@ def _again(tale: Tale, start: Start, verdict: Verdict, after: float, *, last: bo
     if last:
         _expect(tale, start, isinstance(verdict, Bury) and verdict.reason == "exhausted", verdict)
     else:
-        _expect(tale, start, isinstance(verdict, Retry), verdict)
-        if isinstance(verdict, Retry) and verdict.after != after:
+        _expect(tale, start, isinstance(verdict, Reschedule), verdict)
+        if isinstance(verdict, Reschedule) and verdict.after != after:
             tale.broken("C17", f"is tried again after {verdict.after:g} s instead of {after:g} s")
     _errors(tale, start, verdict, start.text)
 
@@ -116,6 +116,6 @@ def _errors(tale: Tale, start: Start, verdict: Verdict, text: str | None) -> Non
 
 
 def _messages(verdict: Verdict) -> tuple[str, ...]:
-    if not isinstance(verdict, Retry | Bury):
+    if not isinstance(verdict, Reschedule | Bury):
         return ()
     return tuple(record.message for record in decode_trail(verdict.trail).errors)

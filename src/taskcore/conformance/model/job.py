@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple, NoReturn
 from taskcore.backend import Features, Letter
 from taskcore.conformance.model.system import ATTEMPTS, CRASHES, Start
 from taskcore.envelope import Envelope, Trail, decode_trail
-from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
-from taskcore.results import Ending
+from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
+from taskcore.results import StoredOutcome
 
 __all__ = ["ABSENT", "GONE", "Broken", "Hold", "State", "Tale"]
 
@@ -79,9 +79,9 @@ class Tale:
         self.disturbed = False  # a crash or a cancellation may have left its key in another state
         self.replays: Envelope | None = None
         self.replayed = False
-        self.endings_offered: list[Ending] = []
-        self.ending: Ending | None = None
-        self.own_offers: list[tuple[Ending, float]] = []  # those that came from a start of its own, and when
+        self.endings_offered: list[StoredOutcome] = []
+        self.ending: StoredOutcome | None = None
+        self.own_offers: list[tuple[StoredOutcome, float]] = []  # those that came from a start of its own, and when
         self.over_at: float | None = None  # when the broker was told so
 
     def broken(self, clause: str, what: str) -> NoReturn:
@@ -199,7 +199,7 @@ class Tale:
         match verdict:
             case Ack():
                 return GONE
-            case Retry(after=after, trail=trail):
+            case Reschedule(after=after, trail=trail):
                 return State("waiting", tuple(record.message for record in decode_trail(trail).errors), now + after)
             case Release():
                 return State("waiting", self.settled_errors, now)
@@ -223,7 +223,7 @@ class Tale:
 
     # ── how it ended ──
 
-    def observe(self, ending: Ending | None, now: float) -> None:
+    def observe(self, ending: StoredOutcome | None, now: float) -> None:
         """What the store says about its end: C8, C13, C18."""
         self._observe(ending, now)
         if ending is None or len(self.states) > 1 or self.replayed or self.once:
@@ -233,7 +233,7 @@ class Tale:
         if {state.place for state in self.states} == {"buried"} and ending.state != "dead":
             self.broken("C18", f"ended as {_tell(ending)}, and there is a dead letter")
 
-    def _observe(self, ending: Ending | None, now: float) -> None:
+    def _observe(self, ending: StoredOutcome | None, now: float) -> None:
         if self.ending is not None:
             if ending != self.ending:
                 self.broken("C18", f"had ended as {_tell(self.ending)}, now as {_tell(ending)}")
@@ -244,7 +244,7 @@ class Tale:
         elif self.is_over and not self.once and not self.asked:
             self.broken("C8", "is gone from the broker, and nothing says how it ended")
 
-    def _justify(self, ending: Ending, now: float) -> None:
+    def _justify(self, ending: StoredOutcome, now: float) -> None:
         match ending.state:
             case "cancelled":
                 justified = self.asked
@@ -270,5 +270,5 @@ class Tale:
             )
 
 
-def _tell(ending: Ending | None) -> str:
+def _tell(ending: StoredOutcome | None) -> str:
     return "nothing" if ending is None else f"{ending.state} {bytes(ending.result).decode() or ending.reason}".strip()

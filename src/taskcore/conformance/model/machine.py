@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, settings, target
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.job import Tale
 from taskcore.conformance.model.rules import FATES, Play, playing
 from taskcore.conformance.model.state import Item
@@ -61,7 +61,7 @@ lives = st.one_of(  # the same again and again is what limits are there for
 class Machine(RuleBasedStateMachine):
     """The rules. ``machine`` gives it a stage."""
 
-    make_stage: ClassVar[staticmethod[[], Stage]]
+    make_stage: ClassVar[staticmethod[[], Harness]]
     real_time: ClassVar[bool] = False
 
     def __init__(self) -> None:
@@ -290,7 +290,7 @@ def _other(seat: str) -> str:
 
 
 def machine(
-    make_stage: Callable[[], Stage], *, real_time: bool = False, budget: settings | None = None
+    make_stage: Callable[[], Harness], *, real_time: bool = False, budget: settings | None = None
 ) -> type[Machine]:
     """A state machine on stages made by ``make_stage``; its ``TestCase`` is a test for pytest and unittest.
 

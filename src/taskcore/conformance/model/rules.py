@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from taskcore.conformance.checking import Report
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.job import ABSENT, Tale
 from taskcore.conformance.model.state import Item
 from taskcore.conformance.model.steps import real_steps, virtual_steps
@@ -195,7 +195,7 @@ class Play(Working):
 
 
 @contextmanager
-def playing(make_stage: Callable[[], Stage], *, real_time: bool = False) -> Iterator[Play]:
+def playing(make_stage: Callable[[], Harness], *, real_time: bool = False) -> Iterator[Play]:
     """A play on a new stage."""
     with real_steps() if real_time else virtual_steps() as step:
         stage = make_stage()

@@ -14,11 +14,11 @@ from taskcore.conformance.model.steps import Steps
 from taskcore.conformance.model.system import CLIENT, SEATS, World
 from taskcore.envelope import decode_envelope
 from taskcore.errors import MalformedEnvelope
-from taskcore.results import decode_ending
+from taskcore.results import decode_outcome
 from taskcore.testing.crash_points import crash_at
-from taskcore.toolkit.failpoints import POINTS
-from taskcore.worker.execution import Job
-from taskcore.worker.settle import Conclusion
+from taskcore.toolkit.failpoints import FAILPOINTS
+from taskcore.worker.execution import Execution
+from taskcore.worker.settle import Settlement
 
 __all__ = ["Item", "Scene"]
 
@@ -31,9 +31,9 @@ def _same_outcome(one: Tale, other: Tale) -> bool:
 class Item:
     """A delivery in somebody's hands. ``tale`` None: bytes that somebody else put there."""
 
-    def __init__(self, tale: Tale | None, job: Job, until: float) -> None:
+    def __init__(self, tale: Tale | None, job: Execution, until: float) -> None:
         self.tale, self.job, self.until = tale, job, until
-        self.conclusion: Conclusion | None = None
+        self.conclusion: Settlement | None = None
         self.started = self.performed = self.tried = self.told = False
 
 
@@ -84,7 +84,7 @@ class Scene:
         """
         try:
             # Where a retry is two steps, a death in between leaves two jobs: the sweep plays that, not this model.
-            among = None if self.world.stage.features.atomic_retry else POINTS
+            among = None if self.world.stage.features.atomic_retry else FAILPOINTS
             with crash_at(visit=crash, among=among), self.world.cast.acting(self.world.names[by]):
                 return self.step(self.world.at_once, function, *args)
         finally:
@@ -136,8 +136,8 @@ class Scene:
 
     def offer(self, item: Item) -> None:
         """Somebody is about to write this ending."""
-        if item.tale is not None and item.conclusion is not None and item.conclusion.ending is not None:
-            ending = decode_ending(item.conclusion.ending)
+        if item.tale is not None and item.conclusion is not None and item.conclusion.stored is not None:
+            ending = decode_outcome(item.conclusion.stored)
             item.tale.endings_offered.append(ending)
             if item.started:
                 item.tale.own_offers.append((ending, self.now()))

@@ -16,13 +16,13 @@ import msgspec
 from taskcore.app import App
 from taskcore.backend import Letter, Outgoing
 from taskcore.conformance.checking import Cast, History, Promised, RecordingBackend, Report, collect, judge
-from taskcore.conformance.harness import TICK, Stage
+from taskcore.conformance.harness import TICK, Harness
 from taskcore.conformance.model.connection_faults import CutBackend, Line
-from taskcore.conformance.step_worker import Hands
+from taskcore.conformance.step_worker import StepWorker
 from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.observe import Event
 from taskcore.policy import Retry
-from taskcore.results import Ending, decode_ending
+from taskcore.results import StoredOutcome, decode_outcome
 from taskcore.store import Store
 from taskcore.task import Job, Task
 from taskcore.worker.context import current
@@ -97,7 +97,7 @@ class World:
     store: Store | None
     cast: Cast
 
-    def __init__(self, stage: Stage, *, patience: float) -> None:
+    def __init__(self, stage: Harness, *, patience: float) -> None:
         self.stage = stage
         self.unit = stage.lease / UNITS
         self.key_window = 4 * stage.lease
@@ -105,7 +105,7 @@ class World:
         self.acts: dict[str, Act] = {}
         self.starts: list[Start] = []
         self.events: list[Event] = []
-        self.hands: dict[str, Hands] = {}
+        self.hands: dict[str, StepWorker] = {}
         self._patience = patience
         self.names = {STRANGER: STRANGER}  # who acts for whom: seat → worker
         self.history = History(clock=stage.now)
@@ -144,7 +144,7 @@ class World:
         if seat in self.hands:
             await self.hands[seat].__aexit__(None, None, None)
         self.names[seat] = self.cast.enter(f"worker-{seat}")
-        self.hands[seat] = Hands(self.app, [self.queue], name=self.names[seat])
+        self.hands[seat] = StepWorker(self.app, [self.queue], name=self.names[seat])
         await self.hands[seat].__aenter__()
 
     async def die(self, role: str) -> None:
@@ -188,12 +188,12 @@ class World:
         finally:
             self.last = self.now()
 
-    async def ending(self, job_id: str) -> Ending | None:
+    async def ending(self, job_id: str) -> StoredOutcome | None:
         """How a job ended, as the store has it."""
         if self.store is None:
             return None
         record = await self.store.get(f"job/{job_id}")
-        return decode_ending(record.value) if record is not None else None
+        return decode_outcome(record.value) if record is not None else None
 
     async def markers(self, job_id: str) -> list[str]:
         """The start markers that are left of a job."""
@@ -207,11 +207,11 @@ class World:
 
     async def letters(self) -> list[Letter]:
         """All dead letters."""
-        return list(await self.app.parts.backend.admin.letters(self.queue, limit=1000))
+        return list(await self.app.components.backend.admin.letters(self.queue, limit=1000))
 
     async def publish_raw(self, job_id: str, data: bytes) -> None:
         """What somebody else puts into our queue."""
-        await self.app.parts.backend.publish([Outgoing(self.queue, job_id, data)])
+        await self.app.components.backend.publish([Outgoing(self.queue, job_id, data)])
 
     async def enqueue(self, call: Any) -> Job[Any]:
         """Send one call."""
@@ -231,6 +231,6 @@ class World:
         return work
 
 
-def value_of(ending: Ending) -> str:
+def value_of(ending: StoredOutcome) -> str:
     """The value of a job that succeeded."""
     return msgspec.json.decode(bytes(ending.result), type=str)

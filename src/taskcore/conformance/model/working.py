@@ -106,7 +106,7 @@ class Working(Sending):
 
     def _performed(self, seat: str, item: Item, tale: Tale, before: int, act: Act) -> None:
         start = self.world.starts[before] if len(self.world.starts) > before else None
-        if item.job.forgotten:
+        if item.job.acked_early:
             tale.forgotten, tale.states, tale.hold, tale.item = True, {GONE}, None, None
         conclusion = item.conclusion
         if start is not None:
@@ -198,7 +198,7 @@ class Working(Sending):
     def _count(self, item: Item) -> None:
         """What has to be among the events at the end."""
         conclusion = item.conclusion
-        if conclusion is not None and isinstance(conclusion.verdict, Bury) and not item.job.forgotten:
+        if conclusion is not None and isinstance(conclusion.verdict, Bury) and not item.job.acked_early:
             self.told["job.buried"] += 1
 
     def _settle_foreign(self, seat: str, item: Item) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from taskcore.connections.redis.connection import Denied
 from taskcore.connections.redis.link import OLDEST, RedisLink
-from taskcore.toolkit.diagnostics import Diagnosis, Fact
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 from taskcore.toolkit.units import show_size
 
 __all__ = ["Execute", "diagnose", "examine"]
@@ -143,25 +143,29 @@ def _judge(answers: Answers) -> Diagnosis:
         _latency(answers.pings),
         *_unknown(answers),
     )
-    return Diagnosis(server=f"{name} {version or '(version unknown)'}", durability=durability, facts=facts)
+    return Diagnosis(server=f"{name} {version or '(version unknown)'}", durability=durability, checks=facts)
 
 
-def _version(name: str, version: str | None, info: Mapping[str, str]) -> Fact:
+def _version(name: str, version: str | None, info: Mapping[str, str]) -> DiagnosticCheck:
     numbers = re.match(r"(\d+)\.(\d+)", info.get("redis_version", ""))  # Valkey tells the Redis that it is like
     if numbers is None:
-        return Fact(name="version", level="warn", text="the server does not say which version it is")
+        return DiagnosticCheck(name="version", level="warn", text="the server does not say which version it is")
     if (int(numbers[1]), int(numbers[2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        return Fact(name="version", level="fail", text=f"{name} {version} is too old", fix=f"{oldest} or newer")
-    return Fact(name="version", level="ok", text=f"{name} {version}")
+        return DiagnosticCheck(
+            name="version", level="fail", text=f"{name} {version} is too old", fix=f"{oldest} or newer"
+        )
+    return DiagnosticCheck(name="version", level="ok", text=f"{name} {version}")
 
 
-def _persistence(answers: Answers) -> tuple[str, Fact]:
+def _persistence(answers: Answers) -> tuple[str, DiagnosticCheck]:
     """What a killed server and a power cut cost: in one sentence, and as a fact."""
     on, fsync, save = answers.info.get("aof_enabled"), answers.config.get("appendfsync"), answers.config.get("save")
     if on is None:
         text = "unknown: the server does not say whether it keeps an append-only file"
-        return text, Fact(name="persistence", level="warn", text=text, fix="ask whoever runs it for appendonly yes")
+        return text, DiagnosticCheck(
+            name="persistence", level="warn", text=text, fix="ask whoever runs it for appendonly yes"
+        )
     if on == "0":
         text = {
             None: "loses everything since the last snapshot, if there is any, when Redis is killed",
@@ -178,27 +182,29 @@ def _persistence(answers: Answers) -> tuple[str, Fact]:
     said = f"append-only file, appendfsync {fsync or 'unknown'}: {text}"
     if fsync == "no":
         return text, _lossy("persistence", said, "appendfsync everysec, or always", "C1")
-    return text, Fact(name="persistence", level="ok", text=said)
+    return text, DiagnosticCheck(name="persistence", level="ok", text=said)
 
 
-def _lossy(name: str, text: str, fix: str, *clauses: str) -> Fact:
-    return Fact(name=name, level="warn", text=text, fix=fix, clauses=clauses)
+def _lossy(name: str, text: str, fix: str, *clauses: str) -> DiagnosticCheck:
+    return DiagnosticCheck(name=name, level="warn", text=text, fix=fix, clauses=clauses)
 
 
-def _disk(info: Mapping[str, str]) -> Iterator[Fact]:
+def _disk(info: Mapping[str, str]) -> Iterator[DiagnosticCheck]:
     names = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
     failed = [name for name in names if info.get(name, "ok") != "ok"]
     if failed:
         text = f"the server cannot write to its disk ({', '.join(failed)}), and may refuse all writes"
-        yield Fact(name="disk", level="fail", text=text, fix="look into its log; free its disk")
+        yield DiagnosticCheck(name="disk", level="fail", text=text, fix="look into its log; free its disk")
 
 
-def _eviction(info: Mapping[str, str]) -> Iterator[Fact]:
+def _eviction(info: Mapping[str, str]) -> Iterator[DiagnosticCheck]:
     policy = info.get("maxmemory_policy")
     if policy is None:
         return
     if policy == "noeviction":
-        yield Fact(name="eviction", level="ok", text="noeviction: a full server refuses writes and forgets nothing")
+        yield DiagnosticCheck(
+            name="eviction", level="ok", text="noeviction: a full server refuses writes and forgets nothing"
+        )
     elif policy.startswith("allkeys"):
         text = f"{policy}: a full server throws away whole queues"
         yield _lossy("eviction", text, "maxmemory-policy noeviction", "C1", "C10")
@@ -207,31 +213,35 @@ def _eviction(info: Mapping[str, str]) -> Iterator[Fact]:
         yield _lossy("eviction", text, "maxmemory-policy noeviction", "C1", "C10")
 
 
-def _memory(info: Mapping[str, str]) -> Iterator[Fact]:
+def _memory(info: Mapping[str, str]) -> Iterator[DiagnosticCheck]:
     if not (info.get("maxmemory", "").isdigit() and info.get("used_memory", "").isdigit()):
         return
     used, limit = int(info["used_memory"]), int(info["maxmemory"])
     if not limit:
         text = f"{show_size(used)} used, and no limit: when the machine's memory is full, its kernel kills Redis"
-        yield Fact(name="memory", level="warn", text=text, fix="maxmemory, at about 70% of the machine's memory")
+        yield DiagnosticCheck(
+            name="memory", level="warn", text=text, fix="maxmemory, at about 70% of the machine's memory"
+        )
         return
     full = used > FULL * limit
     text = f"{show_size(used)} of {show_size(limit)} used"
     fix = "a larger maxmemory, or workers that keep up" if full else ""
-    yield Fact(name="memory", level="warn" if full else "ok", text=text, fix=fix)
+    yield DiagnosticCheck(name="memory", level="warn" if full else "ok", text=text, fix=fix)
 
 
-def _replication(answers: Answers) -> Iterator[Fact]:
+def _replication(answers: Answers) -> Iterator[DiagnosticCheck]:
     info, needed = answers.info, answers.config.get("min-replicas-to-write")
     if info.get("role") == "slave":
         text = f"this server is a replica of {info.get('master_host')}:{info.get('master_port')} and takes no writes"
-        yield Fact(name="replicas", level="fail", text=text, fix="name the primary in the URL, or redis+sentinel://…")
+        yield DiagnosticCheck(
+            name="replicas", level="fail", text=text, fix="name the primary in the URL, or redis+sentinel://…"
+        )
     elif replicas := _replicas(info):
         text = f"{replicas} connected; confirmed jobs reach them a moment later"
         if needed == "0":
             text += ", and a primary that is cut off from them goes on confirming"
         fix = "min-replicas-to-write 1; ?wait=1 in the URL waits for a replica" if needed == "0" else ""
-        yield Fact(name="replicas", level="warn" if needed == "0" else "ok", text=text, fix=fix)
+        yield DiagnosticCheck(name="replicas", level="warn" if needed == "0" else "ok", text=text, fix=fix)
 
 
 def _replicas(info: Mapping[str, str]) -> int:
@@ -239,56 +249,58 @@ def _replicas(info: Mapping[str, str]) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def _cluster(info: Mapping[str, str]) -> Iterator[Fact]:
+def _cluster(info: Mapping[str, str]) -> Iterator[DiagnosticCheck]:
     if info.get("cluster_enabled") == "1":
-        yield Fact(name="cluster", level="ok", text="a node of a cluster")
+        yield DiagnosticCheck(name="cluster", level="ok", text="a node of a cluster")
 
 
-def _clocks(clock: tuple[float, float] | None) -> Iterator[Fact]:
+def _clocks(clock: tuple[float, float] | None) -> Iterator[DiagnosticCheck]:
     if clock is None:
         return
     ahead, exactly = clock
     text = f"the server's clock is {abs(ahead):.3f} s {'ahead of' if ahead >= 0 else 'behind'} ours (± {exactly:.3f} s)"
     if abs(ahead) - exactly > APART:
-        yield Fact(
+        yield DiagnosticCheck(
             name="clock", level="warn", text=text, fix="NTP on both; delays and leases follow the server's clock"
         )
     else:
-        yield Fact(name="clock", level="ok", text=text)
+        yield DiagnosticCheck(name="clock", level="ok", text=text)
 
 
-def _latency(pings: list[float]) -> Fact:
+def _latency(pings: list[float]) -> DiagnosticCheck:
     middle, worst = statistics.median(pings), max(pings)
     text = f"a PING takes {middle * 1000:.2f} ms, of {len(pings)} the slowest {worst * 1000:.2f} ms"
     if middle > SLOW:
         fix = "run workers closer to the server; SLOWLOG GET, LATENCY DOCTOR"
-        return Fact(name="latency", level="warn", text=text, fix=fix)
-    return Fact(name="latency", level="ok", text=text)
+        return DiagnosticCheck(name="latency", level="warn", text=text, fix=fix)
+    return DiagnosticCheck(name="latency", level="ok", text=text)
 
 
-def _unknown(answers: Answers) -> Iterator[Fact]:
+def _unknown(answers: Answers) -> Iterator[DiagnosticCheck]:
     dark = [name for name in SETTINGS if name not in answers.config]
     dark += [name for name in ("aof_enabled", "maxmemory_policy", "role") if name not in answers.info]
     if dark:
         text = f"the server does not tell {', '.join(dark)}: CONFIG or INFO is forbidden, as in managed services"
-        yield Fact(name="unknown", level="warn", text=text, fix="look them up where the server is configured")
+        yield DiagnosticCheck(
+            name="unknown", level="warn", text=text, fix="look them up where the server is configured"
+        )
 
 
 def _combine(found: Mapping[str, Diagnosis]) -> Diagnosis:
     """One diagnosis of several nodes: what all say once, what some say with their addresses."""
     if len(found) == 1:
         return next(iter(found.values()))
-    facts: dict[Fact, list[str]] = {}
+    facts: dict[DiagnosticCheck, list[str]] = {}
     for node, diagnosis in found.items():
-        for fact in diagnosis.facts:
+        for fact in diagnosis.checks:
             facts.setdefault(fact, []).append(node)
     return Diagnosis(
         server=", ".join(dict.fromkeys(diagnosis.server for diagnosis in found.values())) + f", {len(found)} nodes",
         durability="; ".join(dict.fromkeys(diagnosis.durability for diagnosis in found.values())),
-        facts=tuple(
+        checks=tuple(
             fact
             if len(nodes) == len(found)
-            else Fact(
+            else DiagnosticCheck(
                 name=fact.name,
                 level=fact.level,
                 text=f"{', '.join(nodes)}: {fact.text}",

@@ -12,23 +12,23 @@ that JSON would lose: none of them comes out as it went in.
 Nothing is bent to fit. Two things become what they equal: an int for a float, a subclass of str, int, … its base.
 """
 
-from taskcore.contract.codec.annotations import Flaw, NoShape, resolve
-from taskcore.contract.codec.codec import PLAIN, Shape, same
+from taskcore.contract.codec.annotations import Problem, UnsupportedType, resolve
+from taskcore.contract.codec.codec import PLAIN, Codec, deep_equal
 from taskcore.contract.codec.encoding import schema_of
 from taskcore.contract.codec.explain import explain
-from taskcore.contract.codec.text import describe, shorten, show, tidy
+from taskcore.contract.codec.text import describe, first_line, short_repr, shorten
 
 __all__ = [
     "PLAIN",
-    "Flaw",
-    "NoShape",
-    "Shape",
+    "Codec",
+    "Problem",
+    "UnsupportedType",
+    "deep_equal",
     "describe",
     "explain",
+    "first_line",
     "resolve",
-    "same",
     "schema_of",
+    "short_repr",
     "shorten",
-    "show",
-    "tidy",
 ]

@@ -16,24 +16,24 @@ import msgspec
 from msgspec import inspect as info
 
 from taskcore.contract.codec.encoding import is_model
-from taskcore.contract.codec.text import shorten, tidy
+from taskcore.contract.codec.text import first_line, shorten
 
-__all__ = ["SETS", "Flaw", "NoShape", "flaw_of", "flaws_of", "resolve", "walk", "with_meta"]
+__all__ = ["SETS", "Problem", "UnsupportedType", "problem_of", "problems_of", "resolve", "walk", "with_meta"]
 
 _TRAVELS = "plain data, a dataclass, an attrs class, a msgspec.Struct, a TypedDict or a pydantic model"
 
 
-class Flaw(NamedTuple):
+class Problem(NamedTuple):
     """One thing that is wrong with a signature, and what to do about it."""
 
     fact: str
     fix: str
 
 
-class NoShape(Exception):
+class UnsupportedType(Exception):
     """Values of this type cannot travel; ``flaws`` says why."""
 
-    def __init__(self, *flaws: Flaw) -> None:
+    def __init__(self, *flaws: Problem) -> None:
         super().__init__("; ".join(flaw.fact for flaw in flaws))
         self.flaws = flaws
 
@@ -57,7 +57,7 @@ def resolve(function: Any, annotation: Any) -> Any:
     try:
         return get_type_hints(holder, plain.__globals__, names, include_extras=True)["it"]
     except Exception as error:  # text can say anything
-        raise NoShape(flaw_of(error)) from error
+        raise UnsupportedType(problem_of(error)) from error
 
 
 _CONSTRAINTS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
@@ -88,7 +88,9 @@ def _metas(meta: Any) -> Iterator[Any]:
         yield meta
     elif hasattr(meta, "metadata"):  # pydantic.Field()
         if meta.alias or meta.discriminator or not meta.is_required():
-            raise NoShape(Flaw("Field() may only hold constraints here", "put the default into the signature"))
+            raise UnsupportedType(
+                Problem("Field() may only hold constraints here", "put the default into the signature")
+            )
         yield from chain.from_iterable(map(_metas, meta.metadata))
     elif isinstance(meta, Iterable):  # annotated_types.Interval and Len, pydantic's StringConstraints
         yield from chain.from_iterable(map(_metas, meta))
@@ -96,7 +98,9 @@ def _metas(meta: Any) -> Iterator[Any]:
         known = {name: value for name in _CONSTRAINTS if (value := getattr(meta, name, None)) is not None}
         asked = {name for name, value in getattr(meta, "__dict__", known).items() if value is not None}
         if not known or asked - known.keys():
-            raise NoShape(Flaw(f"{meta!r} cannot be checked here", "check it in the function, or in a pydantic model"))
+            raise UnsupportedType(
+                Problem(f"{meta!r} cannot be checked here", "check it in the function, or in a pydantic model")
+            )
         yield msgspec.Meta(**known)
 
 
@@ -120,18 +124,20 @@ def walk(part: Any, seen: set[int]) -> Iterator[Any]:
                 yield from walk(child, seen)
 
 
-def flaws_of(part: Any) -> Iterator[Flaw]:
+def problems_of(part: Any) -> Iterator[Problem]:
     """Why values of this type cannot travel, whatever is inside of it."""
     if isinstance(part, info.CustomType) and not is_model(part.cls):
-        yield Flaw(f"{part.cls.__qualname__} cannot travel as JSON", f"use {_TRAVELS}")
+        yield Problem(f"{part.cls.__qualname__} cannot travel as JSON", f"use {_TRAVELS}")
     elif isinstance(part, (info.RawType, info.ExtType)):
-        yield Flaw("raw bytes of a format cannot travel as JSON", "use bytes, or what is in them")
+        yield Problem("raw bytes of a format cannot travel as JSON", "use bytes, or what is in them")
     elif isinstance(part, info.DataclassType) and hasattr(part.cls, "__pydantic_validator__"):
-        yield Flaw(f"{part.cls.__name__} is a pydantic dataclass, whose rules would be skipped", "make it a BaseModel")
+        yield Problem(
+            f"{part.cls.__name__} is a pydantic dataclass, whose rules would be skipped", "make it a BaseModel"
+        )
     elif isinstance(part, info.DictType) and any(isinstance(key, _NO_KEYS) for key in _options(part.key_type)):
-        yield Flaw("dict keys of this type cannot travel as JSON", "use str, number, Enum, UUID or date keys")
+        yield Problem("dict keys of this type cannot travel as JSON", "use str, number, Enum, UUID or date keys")
     elif isinstance(part, SETS) and not all(map(_is_hashable, _options(part.item_type))):
-        yield Flaw("items of this type cannot be in a set", "use a list, or frozen items")
+        yield Problem("items of this type cannot be in a set", "use a list, or frozen items")
 
 
 def _options(part: Any) -> tuple[Any, ...]:
@@ -142,9 +148,9 @@ def _is_hashable(part: Any) -> bool:
     return not isinstance(part, _UNHASHABLE) and getattr(getattr(part, "cls", int), "__hash__", None) is not None
 
 
-def flaw_of(error: Exception) -> Flaw:
+def problem_of(error: Exception) -> Problem:
     """What msgspec has against a type, with a fix."""
-    text, fix = shorten(tidy(error)), f"use {_TRAVELS}"
+    text, fix = shorten(first_line(error)), f"use {_TRAVELS}"
     if isinstance(error, NameError):
         fix = "import it for real, not only under TYPE_CHECKING, and define it at module level, above the function"
     elif isinstance(error, RecursionError):
@@ -156,4 +162,4 @@ def flaw_of(error: Exception) -> Flaw:
         fix += "or a parameter for each"
     elif text.startswith("can only set"):
         fix = "put it on the int, float, str or list that it is meant for: Annotated[int, …] | None"
-    return Flaw(text, fix)
+    return Problem(text, fix)

@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 from msgspec import inspect as info
 
-from taskcore.contract.codec.annotations import SETS, NoShape, flaw_of, flaws_of, walk, with_meta
+from taskcore.contract.codec.annotations import SETS, UnsupportedType, problem_of, problems_of, walk, with_meta
 from taskcore.contract.codec.encoding import encode, encode_sorted, fields_of, to_model
-from taskcore.contract.codec.text import show
+from taskcore.contract.codec.text import short_repr
 
-__all__ = ["PLAIN", "Shape", "same"]
+__all__ = ["PLAIN", "Codec", "deep_equal"]
 
 
-class Shape:
+class Codec:
     """A type, compiled: its values to JSON bytes and back. ``encode`` checks nothing, it is for admitted values.
 
     :param annotation: the type, with its forward references resolved.
@@ -30,18 +30,18 @@ class Shape:
             self.annotation = with_meta(annotation)
             inside = list(walk(info.type_info(self.annotation), set()))
             decoder = msgspec.json.Decoder(self.annotation, dec_hook=to_model)
-        except NoShape:
+        except UnsupportedType:
             raise
         except Exception as error:  # a class with odd annotations makes msgspec raise anything
-            raise NoShape(flaw_of(error)) from error
-        if flaws := [flaw for part in inside for flaw in flaws_of(part)]:
-            raise NoShape(*flaws)
+            raise UnsupportedType(problem_of(error)) from error
+        if flaws := [flaw for part in inside for flaw in problems_of(part)]:
+            raise UnsupportedType(*flaws)
         has_sets = any(isinstance(part, (*SETS, info.CustomType)) for part in inside)  # models, too, may have them
         self.encode: Callable[[Any], bytes] = encode_sorted if has_sets else encode
         self.decode: Callable[[Any], Any] = decoder.decode
         self._exact = any(map(_is_ambiguous, inside))
 
-    def admit(self, value: Any) -> tuple[Any, bytes]:
+    def encode_checked(self, value: Any) -> tuple[Any, bytes]:
         """The value as it will arrive, and its bytes; equal values have equal bytes.
 
         :raises Exception: whatever it may be, the value does not fit; ``explain`` finds the words.
@@ -51,10 +51,10 @@ class Shape:
         again = self.encode(arrived)  # also compared, because 0.5 == Decimal("0.5")
         if again == data and arrived == value and not self._exact:
             return arrived, data
-        if same(value, arrived):
+        if deep_equal(value, arrived):
             return arrived, again
-        kept = "less: JSON does not hold all of it" if show(arrived) == show(value) else show(arrived)
-        raise ValueError(f"{show(value)} would arrive as {kept}")
+        kept = "less: JSON does not hold all of it" if short_repr(arrived) == short_repr(value) else short_repr(arrived)
+        raise ValueError(f"{short_repr(value)} would arrive as {kept}")
 
 
 def _is_ambiguous(part: info.Type) -> bool:
@@ -64,20 +64,24 @@ def _is_ambiguous(part: info.Type) -> bool:
     return isinstance(part, (info.NamedTupleType, info.TimeType))
 
 
-def same(sent: Any, arrived: Any) -> bool:
+def deep_equal(sent: Any, arrived: Any) -> bool:
     """Whether what arrived is what was sent: also of its kind, where ``==`` mixes kinds; classes field by field."""
     kind: Any = type(arrived)
     if isinstance(arrived, (dt.datetime, dt.time)):
         return isinstance(sent, kind) and _same_time(sent, arrived)
     if isinstance(arrived, (list, tuple)):
-        return isinstance(sent, kind) and len(sent) == len(arrived) and all(map(same, sent, arrived))
+        return isinstance(sent, kind) and len(sent) == len(arrived) and all(map(deep_equal, sent, arrived))
     if kind is dict:
-        return isinstance(sent, dict) and same([*sent], [*arrived]) and same([*sent.values()], [*arrived.values()])
+        return (
+            isinstance(sent, dict)
+            and deep_equal([*sent], [*arrived])
+            and deep_equal([*sent.values()], [*arrived.values()])
+        )
     if kind in (set, frozenset):
         found = {item: item for item in sent} if isinstance(sent, (set, frozenset)) else {}
-        return sent == arrived and all(same(found.get(item), item) for item in arrived)
+        return sent == arrived and all(deep_equal(found.get(item), item) for item in arrived)
     if fields := fields_of(kind):
-        return type(sent) is kind and all(same(getattr(sent, name), getattr(arrived, name)) for name in fields)
+        return type(sent) is kind and all(deep_equal(getattr(sent, name), getattr(arrived, name)) for name in fields)
     return isinstance(sent, _KINDS.get(kind, kind)) and bool(sent == arrived)
 
 
@@ -90,4 +94,4 @@ def _same_time(sent: Any, arrived: Any) -> bool:
     return same_clock and sent.utcoffset() == arrived.utcoffset() and (sent.tzinfo is None) is (arrived.tzinfo is None)
 
 
-PLAIN = Shape(Any)  #: plain JSON data
+PLAIN = Codec(Any)  #: plain JSON data

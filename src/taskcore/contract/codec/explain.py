@@ -15,9 +15,9 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from taskcore.contract.codec.codec import Shape
+from taskcore.contract.codec.codec import Codec
 from taskcore.contract.codec.encoding import dump_model, encode, fields_of, is_model
-from taskcore.contract.codec.text import describe, show, tidy
+from taskcore.contract.codec.text import describe, first_line, short_repr
 
 __all__ = ["explain"]
 
@@ -47,22 +47,22 @@ def explain(annotation: Any, value: Any, path: str, *, wire: bool = False) -> li
     return []
 
 
-def _refused(shape: Shape, value: Any, *, wire: bool) -> Exception | None:
+def _refused(shape: Codec, value: Any, *, wire: bool) -> Exception | None:
     try:
-        shape.decode(encode(value)) if wire else shape.admit(value)
+        shape.decode(encode(value)) if wire else shape.encode_checked(value)
     except Exception as error:  # noqa: BLE001 - as above
         return error
     return None
 
 
-_kept_shape = lru_cache(maxsize=256)(Shape)  # a list of a thousand wrong items has one type
+_kept_shape = lru_cache(maxsize=256)(Codec)  # a list of a thousand wrong items has one type
 
 
-def _shape(annotation: Any) -> Shape:
+def _shape(annotation: Any) -> Codec:
     try:
         return _kept_shape(annotation)
     except TypeError:  # Annotated with something that cannot be hashed
-        return Shape(annotation)
+        return Codec(annotation)
 
 
 def _narrow(annotation: Any, value: Any) -> Any:
@@ -88,8 +88,8 @@ def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, An
         key_type, value_type = args or (str, Any)
         for key, item in value.items():
             if not wire:  # on the wire every key is a str
-                yield f"[{show(key, bare=True)}] (the key)", key_type, key
-            yield f"[{show(key, bare=True)}]", value_type, item
+                yield f"[{short_repr(key, bare=True)}] (the key)", key_type, key
+            yield f"[{short_repr(key, bare=True)}]", value_type, item
     elif isinstance(value, (list, tuple, set, frozenset)) and (args or origin in (Any, list)):
         kinds = args if origin is tuple and args[-1] is not ... else repeat(args[0] if args else Any)
         yield from ((f"[{i}]", kind, item) for i, (kind, item) in enumerate(zip(kinds, value, strict=False)))
@@ -126,25 +126,25 @@ def _model_lines(model: Any, value: Any, path: str, *, wire: bool) -> Iterator[s
     except sys.modules["pydantic"].ValidationError as error:
         for each in error.errors(include_url=False):
             where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in each["loc"])
-            got = "None (or nan, which JSON does not have)" if each["input"] is None else show(each["input"])
-            yield f"{path}{where}: {tidy(each['msg'])}, got {got}"
+            got = "None (or nan, which JSON does not have)" if each["input"] is None else short_repr(each["input"])
+            yield f"{path}{where}: {first_line(each['msg'])}, got {got}"
 
 
 def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, wire: bool) -> str:
     """What is wrong with this very value; ``reason`` is what its journey ended with."""
     head, _, place = str(reason).partition(" - at `$")
-    expected = f"expected {describe(annotation)}, got {show(value)}"
+    expected = f"expected {describe(annotation)}, got {short_repr(value)}"
     if isinstance(value, float) and not isfinite(value):
         return f"{value} cannot travel, JSON has neither nan nor infinity"
     if isinstance(value, Decimal) and value.is_nan():
         return f"{value} cannot travel, it equals nothing"
     if isinstance(reason, UnicodeEncodeError):
-        return f"{show(value)} is not text, it holds half of a surrogate pair"
+        return f"{short_repr(value)} is not text, it holds half of a surrogate pair"
     known = _is_instance(value, get_origin(target) or target)
     if not isinstance(reason, msgspec.ValidationError):
         return f"{type(reason).__name__}: {head}" if wire else head if known else expected
     if head.startswith("Expected `") and ", got `" in head:
-        return f"{tidy(head)}, at {place.rstrip('`')}" if place else expected
+        return f"{first_line(head)}, at {place.rstrip('`')}" if place else expected
     if head.startswith("Expected `") or wire or (known and not head.startswith("Invalid ")):
-        return f"{tidy(head)}, got {show(value)}"
+        return f"{first_line(head)}, got {short_repr(value)}"
     return expected

@@ -7,12 +7,12 @@ import types
 from contextlib import suppress
 from typing import Annotated, Any, get_args, get_origin
 
-__all__ = ["describe", "shorten", "show", "tidy"]
+__all__ = ["describe", "first_line", "short_repr", "shorten"]
 
 MOST_CHARACTERS = 60  #: of a value
 
 
-def tidy(error: object) -> str:
+def first_line(error: object) -> str:
     """The first line of an error's text, in the tone of the house."""
     text = type(error).__name__
     with suppress(Exception):  # an error of the user's may not even have a text
@@ -35,7 +35,7 @@ def shorten(text: str) -> str:
     return re.sub(r"(?<!['\"\w.>])[\w.<>]+\.(?=\w)", "", text)
 
 
-def show(value: Any, *, bare: bool = False) -> str:
+def short_repr(value: Any, *, bare: bool = False) -> str:
     """A value with its kind, such as ``str 'two'``, in about 60 characters; never raises.
 
     :param bare: without the kind.

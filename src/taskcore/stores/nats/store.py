@@ -33,7 +33,7 @@ from taskcore.stores.nats.records import (
 )
 from taskcore.stores.nats.stream import clock_of, make_stream
 from taskcore.stores.nats.watching import Watch
-from taskcore.toolkit.diagnostics import Diagnosis, Fact
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 from taskcore.toolkit.logging import logger
 
 __all__ = ["NatsStore"]
@@ -291,10 +291,12 @@ class NatsStore:
         info = await self.link.api(f"STREAM.INFO.{self._stream}")
         state: dict[str, Any] = info.get("state") or {}
         facts = (
-            Fact(name="records", level="ok", text=f"{state.get('messages', 0):,}, {state.get('bytes', 0):,} bytes"),
-            Fact(name="expiry", level="ok", text="the server removes records when their time is over")
+            DiagnosticCheck(
+                name="records", level="ok", text=f"{state.get('messages', 0):,}, {state.get('bytes', 0):,} bytes"
+            ),
+            DiagnosticCheck(name="expiry", level="ok", text="the server removes records when their time is over")
             if self._native
-            else Fact(
+            else DiagnosticCheck(
                 name="expiry",
                 level="warn",
                 text="this server has no times to live: the process that wrote a record removes it",
@@ -302,7 +304,7 @@ class NatsStore:
             ),
         )
         durability = "records survive a killed server; a power cut may take the last 2 min"
-        return Diagnosis(server=f"NATS {self.link.version}", durability=durability, facts=facts)
+        return Diagnosis(server=f"NATS {self.link.version}", durability=durability, checks=facts)
 
 
 UNKNOWN = -1  #: what has to be expected is not known before we have looked

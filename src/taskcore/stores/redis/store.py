@@ -21,7 +21,7 @@ from taskcore.stores.redis.records import Names, versions
 from taskcore.stores.redis.watching import Watches
 from taskcore.toolkit.batching import GroupCommit
 from taskcore.toolkit.diagnostics import Diagnosis
-from taskcore.toolkit.timeouts import TimeLimit
+from taskcore.toolkit.timeouts import SharedTimeout
 
 __all__ = ["RedisStore"]
 
@@ -44,7 +44,7 @@ class RedisStore:
         self._names = Names(options.prefix)
         self._versions = versions()
         self._limit = 2 * options.timeout + options.connect_timeout
-        self._time = TimeLimit(self._limit)
+        self._time = SharedTimeout(self._limit)
         self._reads = GroupCommit[str, Found](self._read, limit=AT_ONCE)
         self._writes = GroupCommit[Sequence[Write], Sequence[Answer]](self._write, limit=AT_ONCE)
         self._watches = self._no_watches()
@@ -63,8 +63,8 @@ class RedisStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Disconnect; watches that are still open end with an error."""
-        await self._reads.ended()
-        await self._writes.ended()
+        await self._reads.wait_closed()
+        await self._writes.wait_closed()
         await self._exits.__aexit__(kind, error, traceback)
 
     # ── the verbs ──
@@ -112,18 +112,18 @@ class RedisStore:
 
     async def _in_time(self, commit: GroupCommit[T, R], item: T) -> R:
         """The answer, or the end of the time in which there has to be one."""
-        with self._time.each():
+        with self._time.scope():
             return await commit.submit(item)
         raise self._overdue()
 
     async def _read(self, keys: list[str]) -> Sequence[Found]:
-        with self._time.each():
+        with self._time.scope():
             return await read(self._link, "read records", self._names, keys)
         raise self._overdue()
 
     async def _write(self, bundles: list[Sequence[Write]]) -> Sequence[Sequence[Answer]]:
         writes = [write for bundle in bundles for write in bundle]
-        with self._time.each():
+        with self._time.scope():
             answers = iter(await write(self._link, self._names, self._versions, writes))
             return [[next(answers) for _ in bundle] for bundle in bundles]
         raise self._overdue()

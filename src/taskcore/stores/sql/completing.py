@@ -128,7 +128,7 @@ def _check(found: tuple[Any, ...] | None, completion: Completion) -> None:
     """Whether the record may become done."""
     if found is None:
         raise _elsewhere("it has no record of this key")
-    obstacle = completion.obstacle(found[0])
+    obstacle = completion.conflict(found[0])
     if obstacle is not None:
         raise LeaseLost(
             "the outcome was not committed: the key does not belong to this start of the job any more",

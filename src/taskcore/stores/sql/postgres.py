@@ -82,8 +82,8 @@ class PostgresStore:
             with suppress(asyncio.CancelledError):
                 await self._cleaner
         await self._news.close()
-        await self._reads.ended()
-        await self._writes.ended()
+        await self._reads.wait_closed()
+        await self._writes.wait_closed()
         self._writing.drop()
         self._reading.drop()
 

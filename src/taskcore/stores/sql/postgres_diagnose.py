@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from taskcore.connections.postgres.connection import Connection
-from taskcore.toolkit.diagnostics import Diagnosis, Fact
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 
 __all__ = ["diagnose"]
 
@@ -40,20 +40,24 @@ async def diagnose(connection: Connection) -> Diagnosis:
     return Diagnosis(
         server=f"PostgreSQL {version}",
         durability=unsafe[0].text if unsafe else "a committed record survives a power cut of the server",
-        facts=facts,
+        checks=facts,
     )
 
 
-def _version(version: str, number: int) -> Fact:
+def _version(version: str, number: int) -> DiagnosticCheck:
     if number >= OLDEST:
-        return Fact(name="version", level="ok", text=version)
-    return Fact(name="version", level="fail", text=f"{version} is older than 12", fix="use PostgreSQL 12 or newer")
+        return DiagnosticCheck(name="version", level="ok", text=version)
+    return DiagnosticCheck(
+        name="version", level="fail", text=f"{version} is older than 12", fix="use PostgreSQL 12 or newer"
+    )
 
 
-def _commit(value: str) -> Fact:
+def _commit(value: str) -> DiagnosticCheck:
     if value != "off":
-        return Fact(name="synchronous_commit", level="ok", text=f"{value}: a commit is answered when it is on the disk")
-    return Fact(
+        return DiagnosticCheck(
+            name="synchronous_commit", level="ok", text=f"{value}: a commit is answered when it is on the disk"
+        )
+    return DiagnosticCheck(
         name="synchronous_commit",
         level="warn",
         text="synchronous_commit is off: a crash of the server takes the commits of the last moments",
@@ -62,11 +66,11 @@ def _commit(value: str) -> Fact:
     )
 
 
-def _disk(fsync: str, pages: str) -> Fact:
+def _disk(fsync: str, pages: str) -> DiagnosticCheck:
     if (fsync, pages) == ("on", "on"):
-        return Fact(name="disk", level="ok", text="fsync and full_page_writes are on")
+        return DiagnosticCheck(name="disk", level="ok", text="fsync and full_page_writes are on")
     wrong = " and ".join(name for name, value in (("fsync", fsync), ("full_page_writes", pages)) if value != "on")
-    return Fact(
+    return DiagnosticCheck(
         name="disk",
         level="fail",
         text=f"off: {wrong}; a power cut may destroy the whole database",
@@ -75,10 +79,10 @@ def _disk(fsync: str, pages: str) -> Fact:
     )
 
 
-def _standby(*, standby: bool) -> Fact:
+def _standby(*, standby: bool) -> DiagnosticCheck:
     if not standby:
-        return Fact(name="role", level="ok", text="the primary")
-    return Fact(
+        return DiagnosticCheck(name="role", level="ok", text="the primary")
+    return DiagnosticCheck(
         name="role",
         level="fail",
         text="a standby: nothing can be written here",
@@ -86,11 +90,11 @@ def _standby(*, standby: bool) -> Fact:
     )
 
 
-def _clocks(difference: float) -> Fact:
+def _clocks(difference: float) -> DiagnosticCheck:
     text = f"the server's clock is {abs(difference):.3f} s {'ahead of' if difference >= 0 else 'behind'} this machine's"
     if abs(difference) < CLOCKS:
-        return Fact(name="clock", level="ok", text=text)
-    return Fact(
+        return DiagnosticCheck(name="clock", level="ok", text=text)
+    return DiagnosticCheck(
         name="clock",
         level="warn",
         text=f"{text}; records end by the server's, while deadlines and holds of keys are told by the machines'",
@@ -98,8 +102,8 @@ def _clocks(difference: float) -> Fact:
     )
 
 
-def _distance(took: float) -> Fact:
+def _distance(took: float) -> DiagnosticCheck:
     text = f"one round trip takes {took * 1000:.1f} ms"
     if took < FAR:
-        return Fact(name="round trip", level="ok", text=text)
-    return Fact(name="round trip", level="warn", text=f"{text}; each key and each result needs some of them")
+        return DiagnosticCheck(name="round trip", level="ok", text=text)
+    return DiagnosticCheck(name="round trip", level="warn", text=f"{text}; each key and each result needs some of them")

@@ -16,7 +16,7 @@ from taskcore.connections.sqlite.connection import (
     sqlite_version,
 )
 from taskcore.errors import BrokerUnavailable
-from taskcore.toolkit.diagnostics import Diagnosis, Fact
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 
 __all__ = ["diagnose"]
 
@@ -63,14 +63,16 @@ def _diagnose(address: SqliteAddress) -> Diagnosis:
         durability="a committed record survives a power cut" if safe else (
             "a committed record survives a killed process; a power cut takes the last ones"
         ),
-        facts=facts,
+        checks=facts,
     )  # fmt: skip
 
 
-def _synchronous(address: SqliteAddress) -> Fact:
+def _synchronous(address: SqliteAddress) -> DiagnosticCheck:
     if address.synchronous != "normal":
-        return Fact(name="synchronous", level="ok", text=f"{address.synchronous}: each commit is synced to the disk")
-    return Fact(
+        return DiagnosticCheck(
+            name="synchronous", level="ok", text=f"{address.synchronous}: each commit is synced to the disk"
+        )
+    return DiagnosticCheck(
         name="synchronous",
         level="warn",
         text="normal: a power cut takes the last commits, so an outcome may be forgotten and its job run again",
@@ -79,10 +81,10 @@ def _synchronous(address: SqliteAddress) -> Fact:
     )
 
 
-def _journal(journal: str) -> Fact:
+def _journal(journal: str) -> DiagnosticCheck:
     if journal == "wal":
-        return Fact(name="journal", level="ok", text="wal: readers and writers do not wait for each other")
-    return Fact(
+        return DiagnosticCheck(name="journal", level="ok", text="wal: readers and writers do not wait for each other")
+    return DiagnosticCheck(
         name="journal",
         level="warn",
         text=f"{journal}: readers and writers wait for each other; this file system does not allow wal",
@@ -90,13 +92,13 @@ def _journal(journal: str) -> Fact:
     )
 
 
-def _place(path: Path) -> Fact:
+def _place(path: Path) -> DiagnosticCheck:
     kind = _file_system(path)
     if kind is None:
-        return Fact(name="place", level="ok", text="unknown: this system does not tell its file systems")
+        return DiagnosticCheck(name="place", level="ok", text="unknown: this system does not tell its file systems")
     if kind not in NETWORK:
-        return Fact(name="place", level="ok", text=f"a local file system ({kind})")
-    return Fact(
+        return DiagnosticCheck(name="place", level="ok", text=f"a local file system ({kind})")
+    return DiagnosticCheck(
         name="place",
         level="fail",
         text=f"a network file system ({kind}): its locks do not keep two machines apart, and the file may be damaged",
@@ -116,10 +118,10 @@ def _file_system(path: Path) -> str | None:
     return max(found)[2] if found else None
 
 
-def _permission(path: Path) -> Fact:
+def _permission(path: Path) -> DiagnosticCheck:
     if is_writable(path):
-        return Fact(name="permission", level="ok", text="the file and its folder can be written")
-    return Fact(
+        return DiagnosticCheck(name="permission", level="ok", text="the file and its folder can be written")
+    return DiagnosticCheck(
         name="permission",
         level="fail",
         text="the file or its folder cannot be written by this process",

@@ -1,4 +1,4 @@
-"""docs/contract.md says what the suite proves, no more and no less."""
+"""docs/guarantees.md says what the suite proves, no more and no less."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from taskcore.conformance import CLAUSES, NOT_PROMISED, all_checks
-from taskcore.toolkit.failpoints import POINTS
+from taskcore.toolkit.failpoints import FAILPOINTS
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "docs").is_dir():
     pytest.skip("a source distribution has no documentation", allow_module_level=True)
-PAGE = (ROOT / "docs" / "contract.md").read_text()
+PAGE = (ROOT / "docs" / "guarantees.md").read_text()
 
 
 def test_the_page_is_as_the_suite_says() -> None:
-    """Clauses, checks and the table of brokers are those of the code; `python scripts/contract.py` writes them."""
-    script = runpy.run_path(str(ROOT / "scripts" / "contract.py"))
+    """Clauses, checks and the table of brokers are those of the code; `python scripts/guarantees.py` writes them."""
+    script = runpy.run_path(str(ROOT / "scripts" / "guarantees.py"))
     assert script["page"]() == PAGE
 
 
@@ -41,4 +41,4 @@ def test_every_check_names_a_clause() -> None:
 def test_every_crash_point_has_its_step() -> None:
     """The table of steps says between which writes each crash point lies."""
     steps = PAGE[PAGE.index("| step |") : PAGE.index("A crash point is")]
-    assert set(re.findall(r"`([a-z]+\.[a-z]+)`", steps)) == set(POINTS)
+    assert set(re.findall(r"`([a-z]+\.[a-z]+)`", steps)) == set(FAILPOINTS)

@@ -21,7 +21,7 @@ from taskcore.conformance.checking import History, RecordingBackend
 from taskcore.conformance.crash_sweep.check import check, judge_drill
 from taskcore.conformance.crash_sweep.environment import KEEP, Ledger
 from taskcore.conformance.crash_sweep.scenario import STATES, Drill
-from taskcore.conformance.harness import Stage
+from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.steps import real_steps, virtual_steps
 from taskcore.testing.crash_points import SimulatedCrash, crash_at, passing
 
@@ -58,7 +58,7 @@ async def crash_here(drill: Drill, case: Case) -> bool:
     return False
 
 
-def cases(make_stage: Callable[[], Stage], *, real_time: bool = False) -> Iterator[Case]:
+def cases(make_stage: Callable[[], Harness], *, real_time: bool = False) -> Iterator[Case]:
     """Every case there is, by looking which points each operation passes in each state."""
     for operation, states in STATES.items():
         for state in states:
@@ -69,7 +69,7 @@ def cases(make_stage: Callable[[], Stage], *, real_time: bool = False) -> Iterat
                 yield Case(operation, point, visits[point], state)
 
 
-def points_of(operation: str, state: str, make_stage: Callable[[], Stage], *, real_time: bool = False) -> list[str]:
+def points_of(operation: str, state: str, make_stage: Callable[[], Harness], *, real_time: bool = False) -> list[str]:
     """The points that an operation passes in a state, in order."""
 
     async def record(drill: Drill) -> list[str]:
@@ -83,7 +83,7 @@ def points_of(operation: str, state: str, make_stage: Callable[[], Stage], *, re
 
 def run(
     case: Case,
-    make_stage: Callable[[], Stage],
+    make_stage: Callable[[], Harness],
     *,
     real_time: bool = False,
     dying: Dying = crash_here,
@@ -112,7 +112,7 @@ def run(
 
 
 def _on_stage(
-    make_stage: Callable[[], Stage],
+    make_stage: Callable[[], Harness],
     play: Callable[[Drill], Awaitable[T]],
     *,
     real_time: bool,

@@ -1,6 +1,6 @@
-"""Write what the code knows into docs/contract.md: the clauses with their checks, and the table of brokers.
+"""Write what the code knows into docs/guarantees.md: the clauses with their checks, and the table of brokers.
 
-    python scripts/contract.py
+    python scripts/guarantees.py
 
 Run it after a change of the suite or of an adapter's Features; a test compares.
 """
@@ -17,9 +17,9 @@ from taskcore.backends.nats.backend import FEATURES as NATS
 from taskcore.backends.rabbitmq.backend import CLASSIC, QUORUM
 from taskcore.backends.redis.backend import FEATURES as REDIS
 from taskcore.conformance import CLAUSES, NOT_PROMISED, all_checks
-from taskcore.toolkit.failpoints import POINTS
+from taskcore.toolkit.failpoints import FAILPOINTS
 
-PAGE = Path(__file__).parents[1] / "docs" / "contract.md"
+PAGE = Path(__file__).parents[1] / "docs" / "guarantees.md"
 PART = re.compile(r"(<!-- (?P<part>[a-z]+) -->\n).*?(<!-- end of (?P=part) -->)", re.DOTALL)
 BROKERS = (MEMORY, REDIS, NATS, QUORUM, CLASSIC)
 SIGNS = {"native": "●", "emulated": "○", "absent": "–", True: "●", False: "–"}
@@ -54,7 +54,7 @@ def brokers() -> Iterator[str]:
 
 def points() -> Iterator[str]:
     """The crash points of the core, in the order of a job's life."""
-    yield ", ".join(f"`{point}`" for point in POINTS)
+    yield ", ".join(f"`{point}`" for point in FAILPOINTS)
 
 
 def page() -> str:
