@@ -108,8 +108,9 @@ def test_every_feature_switches_a_check() -> None:
 def test_every_check_is_in_a_theme() -> None:
     """Checks are found where the package says, and each says its rule in one sentence."""
     names = {theme.__name__ for theme in THEMES}
-    files = {path.stem for path in Path(conformance.__file__).parent.glob("*.py") if "@check(" in path.read_text()}
-    assert names == {f"{conformance.__name__}.{file}" for file in files - {"checks"}}
+    folder = Path(conformance.__file__).parent / "guarantees"
+    files = {path.stem for path in folder.glob("*.py") if "@check(" in path.read_text()}
+    assert names == {f"taskcore.conformance.guarantees.{file}" for file in files}
     assert all(one.doc.endswith(".") and one.name.islower() for one in all_checks())
 
 

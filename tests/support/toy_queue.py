@@ -160,7 +160,7 @@ class ToyQueue:
         else:
             after = self.choose([0.0, 4.0])
             began = self.now
-            self._settle(job, "retry", event="job.retried", after=after, began=began)
+            self._settle(job, "reschedule", event="job.retried", after=after, began=began)
             self._put(job, began + after)
 
     def _die(self, job: ToyJob) -> None:

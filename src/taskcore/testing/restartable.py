@@ -59,8 +59,8 @@ async def crashing_worker(
 ) -> AsyncIterator[None]:
     """Inside: what leads to the crash. At its end the worker is dead, and a new one works if ``restart``.
 
-    :param at: the crash point of :mod:`taskcore.toolkit.failpoints` at which it dies, at the ``nth`` visit; None: at once, when the
-        block ends.
+    :param at: the crash point of :mod:`taskcore.toolkit.failpoints` at which it dies, at the ``nth`` visit; None: at
+        once, when the block ends.
     :raises TimeoutError: the worker did not come by this point within so many seconds after the block.
     :raises InvalidSetting: there is no such point, or no worker passes it.
     :raises NotRunning: the app's worker was not started by ``working`` or the fixture ``taskcore_app``.

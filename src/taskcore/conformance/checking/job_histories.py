@@ -39,7 +39,7 @@ class Run(msgspec.Struct, eq=False):
 
     @property
     def settled(self) -> str | None:
-        """The verdict that was carried out: ``ack``, ``retry``, ``release``, ``bury``; None: none was."""
+        """The verdict that was carried out: ``ack``, ``reschedule``, ``release``, ``bury``; None: none was."""
         told = self.verdict
         return str(told.facts["verdict"]) if told is not None and told.kind == "settled" else None
 

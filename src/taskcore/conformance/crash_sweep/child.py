@@ -2,8 +2,8 @@
 
     run(case, lambda: Stage.at(url), real_time=True, dying=dying(url, ledger), ledger=Ledger(path))
 
-The process is started as ``python -m taskcore.conformance.crash_sweep.child`` with the case as JSON; it connects by URL, does the
-operation with the point armed, and its exit status says whether it died there. What it did until then is in the file of
+The process is started as ``python -m taskcore.conformance.crash_sweep.child`` with the case as JSON; it connects by URL,
+does the operation with the point armed, and its exit status says whether it died there. What it did until then is in the file of
 its history, which becomes part of the drill's.
 """
 

@@ -7,8 +7,8 @@ records the points on its way, so whoever adds a point to the code has it swept 
     run(case, lambda: Stage.at(url), real_time=True, dying=dying(url, path))    and the crash is real
 
 After the crash somebody else goes on, a healthy worker drains the queue, and two judges look at what came of it: the
-checker of all tests, which reads what was written down, and :mod:`taskcore.conformance.crash_sweep.check`, which knows the
-case.
+checker of all tests, which reads what was written down, and :mod:`taskcore.conformance.crash_sweep.check`, which knows
+the case.
 """
 
 from __future__ import annotations

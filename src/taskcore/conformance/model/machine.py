@@ -8,8 +8,8 @@ compares after every step. What it finds it tells as a story, shrunk to the sent
 
     enqueue A; worker 1 takes A; A succeeds; worker 1 dies at settle.ended; … → C8 broken: A is gone from the broker, …
 
-The rules draw, :mod:`taskcore.conformance.model.rules` plays, :mod:`taskcore.conformance.model.job` knows what is allowed.
-Hypothesis disables random rules in each example; ``swarm`` does the same with outcomes and with faults, because a
+The rules draw, :mod:`taskcore.conformance.model.rules` plays, :mod:`taskcore.conformance.model.job` knows what is
+allowed. Hypothesis disables random rules in each example; ``swarm`` does the same with outcomes and with faults, because a
 story in which everything happens never gets anywhere.
 """
 
