@@ -64,7 +64,7 @@ MALFORMED = {
     "deep": b"[" * 100_000,
     "number": b"17",
     "no fields": b"{}",
-    "other format": envelope(v=2),
+    "other format": envelope(v=0),
     "wrong types": envelope(id=7),
     "no args": msgspec.json.encode({"v": 1, "id": "x", "task": "known", "enqueued_at": EPOCH}),
     "huge": b'{"v": 1' + b" " * 1_000_000,
@@ -131,6 +131,20 @@ async def test_envelopes_by_other_hands(app, backend):
         await publish(backend, envelope(mood="good", version=1))
 
         assert await app.tasks["known"].job("x").result(timeout=5) == 1
+
+
+@pytest.mark.parametrize("data", [envelope(v=2), b'{"v":2,"id":"x"}'], ids=["same fields", "other fields"])
+async def test_an_envelope_of_a_newer_format_is_parked(app, backend, data):
+    """A job in a newer format waits for a newer worker without using attempts; it is not buried as malformed."""
+    parked = []
+    app.on_event(lambda event: parked.append(event.facts) if event.name == "job.parked" else None)
+    async with app.running():
+        await publish(backend, data)
+        await anyio.sleep(30)
+        assert await letters(app) == []
+        stats = await app.stats()
+        assert (stats.ready + stats.scheduled + stats.leased, stats.dead) == (1, 0)
+    assert {(facts["job_id"], facts["attempt"]) for facts in parked} == {("x", 1)}
 
 
 async def test_an_unknown_task_waits_for_somebody_who_knows_it(app, backend, store):

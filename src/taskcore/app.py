@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.abc
@@ -25,10 +25,12 @@ from taskcore.backend import Backend, Features, QueueStats
 from taskcore.client import Client, store_required
 from taskcore.client.portal import Portal
 from taskcore.client.queries import JobQueries
+from taskcore.components import Components
 from taskcore.config import Settings, load
 from taskcore.deadletter import DeadLetters
 from taskcore.errors import InvalidSetting, NotRunning
-from taskcore.observe import Event, Events, ObservedBackend
+from taskcore.middleware import Middleware
+from taskcore.observe import Event, Events, ObservedBackend, ObservedStore
 from taskcore.preflight import refuse_if_unsafe, warn_if_unsafe
 from taskcore.results import JobOutcome
 from taskcore.router import Router, TaskSpec
@@ -37,7 +39,7 @@ from taskcore.task import Call, Job, JobStatus, SyncJob, Task
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.units import mask_url
 from taskcore.worker import Worker
-from taskcore.worker.executors import Executors
+from taskcore.worker.options import WorkerOptions
 from taskcore.worker.signals import stop_on_signals
 
 __all__ = ["App", "Components", "SyncApp"]
@@ -48,15 +50,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Components(NamedTuple):
-    """What an app is made of. ``clock`` gives seconds since the epoch."""
-
-    backend: Backend
-    store: Store | None
-    events: Events
-    clock: Callable[[], float]
-
-
 class App(Router):
     """Background tasks on one broker.
 
@@ -64,6 +57,7 @@ class App(Router):
         the configuration says.
     :param store: where results and keys live, if not in the broker: a URL, a store object, or ``"none"``: nowhere.
     :param clock: seconds since the epoch; for tests.
+    :param middleware: code around sending, running and settling; the first is the outermost.
     :param settings: any field of :class:`taskcore.config.Settings`.
     :raises InvalidURL: a URL with a typo or an unknown option (TC103).
     :raises AdapterMissing: the URL's adapter is not installed; the text has the install command (TC102).
@@ -76,6 +70,7 @@ class App(Router):
         *,
         store: str | Store | None = None,
         clock: Callable[[], float] = time.time,
+        middleware: Sequence[Middleware] = (),
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -86,6 +81,7 @@ class App(Router):
         objects = {name: "argument" for name in ("url", "store") if _is_adapter(name, given[name] or "")}
         self.sources: Mapping[str, str] = {**loaded.sources, **objects}
         self._clock = clock
+        self._middleware = tuple(middleware)
         self._events = Events()
         self._backend_given = None if url is None or isinstance(url, str) else url
         self._store_given = None if store is None or isinstance(store, str) else store
@@ -327,7 +323,7 @@ class App(Router):
     @property
     def components(self) -> Components:
         """What this app is made of, for the test kit and for tools."""
-        return Components(self._backend, self._store, self._events, self._clock)
+        return Components(self._backend, self._store, self._events, self._clock, self._middleware)
 
     def _reset(self) -> None:
         """At the beginning, and in the child of a fork, where the parent's connections and loop are dead."""
@@ -342,11 +338,12 @@ class App(Router):
         """Build backend and store; nothing is connected yet."""
         url, store = self.settings.url, self.settings.store
         self._backend: Backend = ObservedBackend(self._backend_given or open_backend(url), self._events)
-        self._store: Store | None = self._store_given
-        if self._store is None and store not in (None, NO_STORE):
-            self._store = open_store(store)
-        elif self._store is None and store is None and self._backend_given is None and has_store(url):
-            self._store = open_store(url)
+        opened: Store | None = self._store_given
+        if opened is None and store not in (None, NO_STORE):
+            opened = open_store(store)
+        elif opened is None and store is None and self._backend_given is None and has_store(url):
+            opened = open_store(url)
+        self._store = ObservedStore(opened, self._events) if opened is not None else None
         settings = self.settings
         self._client_unopened = Client(
             self._backend,
@@ -396,6 +393,15 @@ class App(Router):
         return worker
 
     def _worker(self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> Worker:
+        return Worker(self.components, self.tasks, self.worker_options(queues, concurrency, grace))
+
+    def worker_options(
+        self, queues: Sequence[str] | None = None, concurrency: int | None = None, grace: float | None = None
+    ) -> WorkerOptions:
+        """Collect the settings of a worker of this app.
+
+        :raises InvalidSetting: the worker would have nothing to do (TC104).
+        """
         settings = self.settings
         names = tuple(queues or settings.queues or self._queues())
         limit = settings.concurrency if concurrency is None else concurrency
@@ -405,19 +411,16 @@ class App(Router):
                 facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
                 fix="import the modules that declare the tasks, or name queues; run at least one job at once",
             )
-        return Worker(
-            self.tasks,
-            self._backend,
-            self._store,
-            self._events,
+        return WorkerOptions(
             queues=names,
             concurrency=limit,
-            executors=Executors(threads=settings.threads, processes=settings.processes or os.cpu_count() or 1),
+            threads=settings.threads,
+            processes=settings.processes or os.cpu_count() or 1,
             lease=settings.lease,
             grace=settings.grace if grace is None else grace,
             park_for=settings.park_for,
             keep_result=settings.keep_result,
-            clock=self._clock,
+            result_limit=settings.result_limit,
             name=settings.source or f"{socket.gethostname()}:{os.getpid()}",
         )
 

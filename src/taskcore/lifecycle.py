@@ -7,7 +7,7 @@ Rule 2: deciding is pure: no clock, no random numbers, no broker; the same quest
     ───────────────────────  ──────────────────────────────────────────────  ──────────────────────────────────────────
     Returned                 it returned, and the result can be encoded      Ack, after result and key are stored
     AlreadyDone              the key, or this very job, is done already      Ack; the result is the first one
-    Deferred(after)          a live owner holds the key                      Reschedule(after), no attempt used
+    Deferred(after, why)     it may not start yet: another job has its key   Reschedule(after), no attempt used
     Raised(error)            the policy gives seconds                        Reschedule(seconds)
                              the policy gives None                           Bury("exhausted" | "not retryable")
     Raised(RetryLater)       the function said when                          Reschedule(after), or Bury("exhausted")
@@ -16,7 +16,7 @@ Rule 2: deciding is pure: no clock, no random numbers, no broker; the same quest
     TimedOut                 it overran its time limit                       as Raised
     Unencodable              it succeeded, its result cannot be encoded      Bury("result"): the work is done
     Malformed                not an envelope, or not fit for the contract    Bury("malformed: …"), bytes kept
-    Unregistered             unknown task or newer version                   Reschedule, growing wait, no attempt used;
+    Unregistered             unknown task, or newer version or format        Reschedule, growing wait, no attempt used;
                                                                              after `park_for`: Bury("unknown task: …")
     Interrupted              shutdown came first                             Release
     Poisoned                 it seems to kill its process                    Bury("poison"), unrun
@@ -143,9 +143,10 @@ class AlreadyDone(msgspec.Struct, frozen=True):
 
 
 class Deferred(msgspec.Struct, frozen=True):
-    """The key is held by a live owner; ask again after so many seconds."""
+    """The job may not start yet, or its start does not count: try again after so many seconds, without an attempt."""
 
     after: float
+    why: str
 
 
 class Raised(msgspec.Struct, frozen=True):

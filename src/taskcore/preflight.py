@@ -10,7 +10,7 @@ from __future__ import annotations
 import anyio
 
 from taskcore.errors import BrokerUnavailable, UnsafeBroker
-from taskcore.observe import ObservedBackend
+from taskcore.observe import ObservedBackend, ObservedStore
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, HasDiagnostics
 from taskcore.toolkit.logging import logger
 
@@ -27,8 +27,8 @@ async def diagnoses(backend: object | None, store: object | None) -> dict[str, D
     :raises BrokerUnavailable: one of them cannot be reached, or took too long.
     """
     said: dict[str, Diagnosis] = {}
-    itself = backend.inner if isinstance(backend, ObservedBackend) else backend
-    for role, part in (("broker", itself), ("store", store)):
+    for role, observed in (("broker", backend), ("store", store)):
+        part = observed.inner if isinstance(observed, ObservedBackend | ObservedStore) else observed
         if not isinstance(part, HasDiagnostics):
             continue
         with anyio.move_on_after(DIAGNOSE_TIMEOUT):

@@ -13,15 +13,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
 from taskcore.contract import Contract
-from taskcore.envelope import ErrorRecord
-from taskcore.errors import InvalidArguments, JobCancelled, JobError, JobExpired, JobFailed, NotRunning
+from taskcore.errors import InvalidArguments, NotRunning
 from taskcore.options import DEFAULTS, CallOptions, Key, Options, call_options
-from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, Succeeded
+from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 
 __all__ = [
     "AsyncTask",
@@ -39,10 +38,6 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-JobStatus: TypeAlias = Literal[
-    "scheduled", "queued", "running", "succeeded", "failed", "dead", "cancelled", "expired", "unknown"
-]
 
 
 class Call(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
@@ -277,7 +272,8 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         outcome = await self.task.host.outcome(self, timeout)
         if isinstance(outcome, Succeeded):
             return outcome.value
-        raise _error_of(self, outcome)
+        has_dead_letter = self.task.options.delivery != "at_most_once"
+        raise error_of(self.id, self.task.name, outcome, has_dead_letter=has_dead_letter)
 
     async def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
         """How the job ended, as a value to ``match`` on; a failed job does not raise here.
@@ -350,37 +346,6 @@ class SyncJob(Generic[R]):
     def cancel(self) -> bool:
         """As :meth:`Job.cancel`, blocking."""
         return self.job.task.host.run_blocking(self.job.cancel)
-
-
-def _error_of(job: Job[Any], outcome: Failed | Dead | Cancelled | Expired) -> JobError:
-    what = f"job {job.id} of {job.task.name}"
-    error: JobError
-    match outcome:
-        case Cancelled():
-            error = JobCancelled(f"{what} was cancelled, so it has no result")
-        case Expired():
-            error = JobExpired(f"{what} could not start before its deadline")
-        case Failed(error=cause, record=record):
-            error = JobFailed(f"{what} failed with {record.type}: {record.message}")
-            error.error, error.reason, error.record = cause, record.type, record
-            error.__cause__ = cause
-        case Dead(reason=reason, record=record):
-            error = JobFailed(
-                f"{what} is dead: {reason}",
-                facts=_facts(record) if record else [],
-                fix=None if job.task.options.delivery == "at_most_once" else SEE_DEAD_LETTER,
-            )
-            error.reason, error.record = reason, record
-    error.job_id = job.id
-    return error
-
-
-SEE_DEAD_LETTER = "its dead letter has all errors and can be replayed: app.dead_letters"
-
-
-def _facts(record: ErrorRecord) -> list[str]:
-    facts = [f"last error: {record.type}: {record.message}"]
-    return [*facts, f"at {record.where}"] if record.where else facts
 
 
 def _key_text(value: Any) -> str | None:

@@ -128,6 +128,10 @@ class FaultyStore(MemoryStore):
         """Read, or fail."""
         return await self.faults.around("get", [key], lambda: super(FaultyStore, self).get(key))
 
+    async def get_many(self, keys):
+        """Read, or fail."""
+        return await self.faults.around("get_many", keys, lambda: super(FaultyStore, self).get_many(keys))
+
     async def put(self, key, value, *, expect, keep):
         """Write, or fail."""
         return await self.faults.around(
@@ -143,7 +147,7 @@ class FaultyStore(MemoryStore):
         return await self.faults.around("put_many", writes, lambda: super(FaultyStore, self).put_many(writes))
 
 
-STORE_VERBS = ("get", "put", "delete", "put_many")
+STORE_VERBS = ("get", "get_many", "put", "delete", "put_many")
 BROKER_VERBS = ("publish", "receive", "settle", "extend")
 
 

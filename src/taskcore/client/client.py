@@ -26,9 +26,11 @@ from taskcore.errors import (
     PayloadTooLarge,
     StoreRequired,
 )
-from taskcore.observe import Events
-from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record, fingerprint, key_name
-from taskcore.results import Outcomes, decode_outcome
+from taskcore.observe import EventName, Events
+from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record, fingerprint
+from taskcore.records.names import key_name
+from taskcore.records.outcomes import Outcomes
+from taskcore.results import decode_outcome
 from taskcore.store import Conflict, Store, Version, Write
 from taskcore.task import Call, Job
 from taskcore.toolkit.batching import GroupCommit, gather_limited
@@ -42,7 +44,7 @@ R = TypeVar("R")
 #: Why a call was not sent, or may not have been.
 SendError: TypeAlias = EnqueueRefused | EnqueueUncertain | KeyConflict | BrokerUnavailable
 
-EVENT_OF: Final[Mapping[type[Published], str]] = {
+EVENT_OF: Final[Mapping[type[Published], EventName]] = {
     Stored: "job.enqueued",
     Duplicate: "job.duplicate",
     Refused: "job.refused",

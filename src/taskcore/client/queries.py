@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeVar
 
 import anyio
 
@@ -10,29 +10,26 @@ from taskcore.backend import Backend
 from taskcore.client import store_required
 from taskcore.errors import ResultNotKept, ResultTimeout
 from taskcore.observe import Events
-from taskcore.records.keys import decode_key_record, key_name
+from taskcore.records.cancels import Cancels
+from taskcore.records.keys import decode_key_record
+from taskcore.records.names import key_name
+from taskcore.records.outcomes import Outcomes
 from taskcore.results import (
-    Cancelled,
-    Dead,
-    Expired,
-    Failed,
+    CANCELLED,
     JobOutcome,
-    Outcomes,
-    StoredOutcome,
-    Succeeded,
+    JobStatus,
     decode_outcome,
-    encode_outcome,
+    status_of_place,
+    status_of_stored,
+    typed_outcome,
 )
 from taskcore.store import Store
-from taskcore.task import Job, JobStatus, Task
+from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
 
 __all__ = ["JobQueries"]
 
 R = TypeVar("R")
-
-CANCELLED = encode_outcome(StoredOutcome(state="cancelled"))
-STATUS_OF_PLACE: dict[str, JobStatus] = {"ready": "queued", "scheduled": "scheduled", "leased": "running"}
 
 
 class JobQueries:
@@ -43,6 +40,7 @@ class JobQueries:
         self._admin = backend.admin
         self._store = store
         self._results = Outcomes(store) if store is not None else None
+        self._cancels = Cancels(store) if store is not None else None
         self._events = events
         self._timeout = timeout
 
@@ -58,30 +56,28 @@ class JobQueries:
         if job.key is not None:
             first = await self._outcome_of_key(job)
             if first is not None:
-                return typed_outcome(first, job.task)
+                return typed_outcome(first, job.task.contract)
         ending = await self._results.wait(job.id, timeout)
         if ending is None:
             raise await self._timed_out(job, timeout)
-        return typed_outcome(ending, job.task)
+        return typed_outcome(ending, job.task.contract)
 
     async def status(self, job: Job[Any]) -> JobStatus:
         """Where the job is now."""
         if self._results is not None:
             ending = await self._results.find(job.id)
             if ending is not None:
-                found = decode_outcome(ending)
-                return "failed" if bytes(found.error) else found.state
-        place = await self._admin.locate(job.queue, job.id)
-        return STATUS_OF_PLACE[place] if place is not None else "unknown"
+                return status_of_stored(ending)
+        return status_of_place(await self._admin.locate(job.queue, job.id))
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: tombstone, then remove, then the ending; a crash in between loses no job."""
-        if self._results is None:
+        if self._results is None or self._cancels is None:
             raise store_required(f"job {job.id} of {job.task.name} cannot be cancelled")
         if await self._results.find(job.id) is not None:
             return False
-        asked_before = await self._results.cancel_requested(job.id)
-        await self._results.request_cancel(job.id)
+        asked_before = await self._cancels.requested(job.id)
+        await self._cancels.request(job.id)
         failpoint("cancel.marked")
         removed = await self._admin.remove(job.queue, job.id)
         if not removed and not (asked_before and await self._is_nowhere(job)):
@@ -126,22 +122,3 @@ class JobQueries:
         )
         error.job_id = job.id
         return error
-
-
-def typed_outcome(data: bytes, task: Task[Any, R]) -> JobOutcome[R]:
-    """The typed outcome in the bytes of an ending."""
-    ending = decode_outcome(data)
-    match ending.state:
-        case "succeeded":
-            return Succeeded(task.contract.unpack_result(bytes(ending.result)))
-        case "dead":
-            error = task.contract.unpack_error(bytes(ending.error)) if bytes(ending.error) else None
-            if error is not None and ending.record is not None:
-                return Failed(error, ending.record)
-            return Dead(ending.reason, ending.record)
-        case "cancelled":
-            return Cancelled()
-        case "expired":
-            return Expired()
-        case _:
-            assert_never(ending.state)

@@ -52,23 +52,20 @@ class Outage:
 
     def __init__(self, outages: OutageTracker) -> None:
         self._outages = outages
-        self._pause: float | None = None
-
-    @property
-    def is_on(self) -> bool:
-        """Whether it failed when it was last tried."""
-        return self._pause is not None
+        self._pause = 0.0
+        self.is_on = False  #: whether it failed when it was last tried
 
     async def failed(self, error: BaseException) -> None:
         """It failed: wait a little longer each time."""
         self._outages.lost(self, error)
-        self._pause = FIRST_PAUSE if self._pause is None else min(self._pause * 2, LONGEST_PAUSE)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE) if self.is_on else FIRST_PAUSE
+        self.is_on = True
         await anyio.sleep(self._pause)
 
     def recovered(self) -> None:
         """It works."""
-        if self._pause is not None:
-            self._pause = None
+        if self.is_on:
+            self.is_on = False
             self._outages.found(self)
 
 

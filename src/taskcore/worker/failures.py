@@ -1,0 +1,74 @@
+"""Failures: from an error to the outcome of the job in which it was raised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from taskcore.envelope import ErrorRecord
+from taskcore.errors import LeaseLost, UnencodableResult
+from taskcore.lifecycle import Deferred, Outcome, Raised, TimedOut, Unencodable
+from taskcore.observe import Events
+from taskcore.records.keys import BUSY_RETRY
+from taskcore.toolkit.logging import logger
+from taskcore.worker.error_records import describe
+from taskcore.worker.execution import Execution
+from taskcore.worker.executors import RemoteError
+
+__all__ = ["Failures"]
+
+log = logger("taskcore.worker")
+
+
+class Failures:
+    """Makes outcomes of errors.
+
+    :param clock: seconds since the epoch.
+    :param worker: its name, for the records.
+    """
+
+    def __init__(self, events: Events, *, clock: Callable[[], float], worker: str) -> None:
+        self._events = events
+        self._clock = clock
+        self._worker = worker
+
+    def raised(self, job: Execution, error: BaseException) -> Outcome:
+        """The function raised; from a process the error comes wrapped, with its place."""
+        if isinstance(error, UnencodableResult):  # from a process, which packs its result itself
+            return self.unencodable(job, error)
+        remote = error if isinstance(error, RemoteError) else None
+        cause = remote.error if remote is not None else error
+        if isinstance(cause, LeaseLost) and job.key is not None:
+            log.warning("job %s: %s", job.id, cause.what)
+            return Deferred(BUSY_RETRY, "another job took its key while it ran")  # its transaction was undone
+        if remote is not None:
+            return Raised(cause, self._describe(job, cause, place=remote.place, trace=remote.trace))
+        return Raised(cause, self._describe(job, cause))
+
+    def unencodable(self, job: Execution, error: UnencodableResult) -> Outcome:
+        """The function returned a value that cannot be stored as a result."""
+        log.warning("job %s: %s", job.id, error)
+        return Unencodable(self._describe(job, error))
+
+    def too_large(self, job: Execution, size: int, limit: int) -> Outcome:
+        """The function returned a value that is too large to be stored as a result."""
+        return self.unencodable(
+            job,
+            UnencodableResult(
+                f"the result has {size:,} bytes, the limit is {limit:,}",
+                facts=["the function has run to its end; its result is not kept"],
+                fix="store large data elsewhere and return a reference to it, or raise result_limit",
+            ),
+        )
+
+    def timed_out(self, job: Execution) -> Outcome:
+        """The job was interrupted because its time was over."""
+        limit = job.task.options.timeout if job.task is not None else None
+        if job.task is not None and job.task.options.runs_in == "thread":
+            self._events.emit("thread.abandoned", **job.labels)
+        return TimedOut(self._describe(job, TimeoutError(f"took longer than its timeout of {limit} s")))
+
+    def _describe(
+        self, job: Execution, error: BaseException, *, place: str | None = None, trace: str | None = None
+    ) -> ErrorRecord:
+        attempt = job.trail.attempts + 1
+        return describe(error, when=self._clock(), worker=self._worker, attempt=attempt, place=place, trace=trace)
