@@ -11,13 +11,18 @@ The first middleware of an app is the outermost. A method that is not overridden
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from taskcore.envelope import Envelope, Trail
+from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Outcome, Verdict
 from taskcore.task import Call, Job
+from taskcore.toolkit.logging import logger
 
-__all__ = ["Middleware", "RunningJob", "SettledJob", "overriding"]
+__all__ = ["Middleware", "RunningJob", "SettledJob", "around_run", "around_send", "around_settle"]
+
+log = logger("taskcore.middleware")
 
 
 class RunningJob(Protocol):
@@ -89,6 +94,71 @@ class Middleware:
         await call_next()
 
 
-def overriding(middleware: Sequence[Middleware], method: str) -> list[Middleware]:
-    """Those that override a method, outermost first."""
-    return [one for one in middleware if getattr(type(one), method) is not getattr(Middleware, method)]
+J = TypeVar("J", bound=RunningJob)
+D = TypeVar("D", bound=SettledJob)
+T = TypeVar("T")
+S = TypeVar("S")
+
+SendMany: TypeAlias = Callable[[Sequence[Call[Any]]], Awaitable[list[Job[Any]]]]
+Run: TypeAlias = Callable[[J, T, S], Awaitable[Outcome | None]]
+Commit: TypeAlias = Callable[[Sequence[D]], Awaitable[None]]
+
+
+def around_send(middleware: Sequence[Middleware], send: SendMany) -> SendMany:
+    """Put middleware around the sending of calls; ``send`` itself if none of it is concerned."""
+    for one in _overriding(middleware, "send"):
+        send = partial(_send, one, send)
+    return send
+
+
+def around_run(
+    middleware: Sequence[Middleware], run: Run[J, T, S], failed: Callable[[J, BaseException], Outcome]
+) -> Run[J, T, S]:
+    """Put middleware around the run of a job; ``run`` itself if none of it is concerned.
+
+    :param failed: makes the outcome of an error that a middleware raises.
+    """
+    for one in _overriding(middleware, "run"):
+        run = partial(_run, one, run, failed)
+    return run
+
+
+def around_settle(middleware: Sequence[Middleware], commit: Commit[D]) -> Commit[D]:
+    """Put middleware around settling; ``commit`` itself if none of it is concerned.
+
+    A batch whose middleware fails is committed without it: committing it twice does no harm.
+    """
+    outer = commit
+    for one in _overriding(middleware, "settle"):
+        outer = partial(_settle, one, outer, commit)
+    return outer
+
+
+def _overriding(middleware: Sequence[Middleware], method: str) -> list[Middleware]:
+    """Those that override a method, innermost first."""
+    return [one for one in reversed(middleware) if getattr(type(one), method) is not getattr(Middleware, method)]
+
+
+async def _send(one: Middleware, inner: SendMany, calls: Sequence[Call[Any]]) -> list[Job[Any]]:
+    return await one.send(calls, inner)
+
+
+async def _run(
+    one: Middleware, inner: Run[J, T, S], failed: Callable[[J, BaseException], Outcome], job: J, task: T, slot: S
+) -> Outcome | None:
+    try:
+        return await one.run(job, partial(inner, job, task, slot))
+    except BrokerUnavailable:  # before the start: the job is performed again later
+        raise
+    except Exception as error:  # noqa: BLE001 - the middleware's own code
+        return failed(job, error)
+
+
+async def _settle(one: Middleware, inner: Commit[D], commit: Commit[D], batch: Sequence[D]) -> None:
+    try:
+        await one.settle(batch, partial(inner, batch))
+    except BrokerUnavailable:
+        raise
+    except Exception:
+        log.exception("middleware failed around settling; the jobs are settled without it")
+        await commit(batch)

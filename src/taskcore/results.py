@@ -61,6 +61,7 @@ __all__ = [
     "encode_outcome",
     "error_of",
     "event_of",
+    "event_of_ack",
     "outcome_of_stored",
     "status_of_place",
     "status_of_stored",
@@ -193,7 +194,7 @@ def verdict_of_stored(data: bytes, verdict: Verdict, history: Trail) -> Verdict:
 def event_of(outcome: Outcome, verdict: Verdict, acked_early: bool) -> EventName:
     """Name the event of a settled job."""
     if isinstance(verdict, Ack):
-        return EVENT_OF_ACK.get(type(outcome), "job.succeeded")
+        return event_of_ack(type(outcome), "job.succeeded")
     if acked_early:
         return "job.failed"
     match verdict:
@@ -212,6 +213,7 @@ EVENT_OF_ACK: Mapping[type[Outcome], EventName] = {
     CancelledBefore: "job.cancelled",
     DeadlinePassed: "job.expired",
 }
+event_of_ack = EVENT_OF_ACK.get  #: the common part of ``event_of``, without a call of ours for each job
 EVENT_OF_RESCHEDULE: Mapping[type[Outcome], EventName] = {Unregistered: "job.parked", Deferred: "job.deferred"}
 
 

@@ -17,7 +17,7 @@ import msgspec
 from taskcore.app import App
 from taskcore.backend import Source
 from taskcore.lifecycle import Interrupted
-from taskcore.worker.build import build_parts
+from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.decide import Settlement
 from taskcore.worker.execution import Execution, Slot, State
 
@@ -44,15 +44,8 @@ class StepWorker:
         self._backend = app.components.backend
         self._slot = Slot()
         self._in_hand: set[Execution] = set()
-        parts = build_parts(
-            app.components,
-            app.tasks,
-            options,
-            slots=[self._slot],
-            in_hand=self._in_hand,
-            lost=self._lose,
-            forget=self._in_hand.difference_update,
-        )
+        hooks = Hooks(lost=self._lose, forget=self._in_hand.difference_update)
+        parts = build_parts(app.components, app.tasks, options, hooks, slots=[self._slot], in_hand=self._in_hand)
         self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
         self._exits = AsyncExitStack()
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["cancel_name", "is_start_name", "key_name", "outcome_name", "start_name"]
+__all__ = ["OUTCOME", "cancel_name", "is_start_name", "key_name", "outcome_name", "start_name"]
+
+OUTCOME = "job/"  #: with the job's id behind it: the one name that is made for nearly every job
 
 
 def outcome_name(job_id: str) -> str:
     """Name the record of how a job ended."""
-    return f"job/{job_id}"
+    return OUTCOME + job_id
 
 
 def cancel_name(job_id: str) -> str:

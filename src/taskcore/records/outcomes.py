@@ -12,7 +12,7 @@ import anyio
 import msgspec
 
 from taskcore.errors import BrokerUnavailable
-from taskcore.records.names import outcome_name
+from taskcore.records.names import OUTCOME, outcome_name
 from taskcore.store import ABSENT, Conflict, Store, Version, Write
 
 __all__ = ["Existing", "Outcomes"]
@@ -35,7 +35,7 @@ class Outcomes:
     @staticmethod
     def write(job_id: str, outcome: bytes, keep: float) -> Write:
         """Make the write of an outcome; it conflicts with one that is there (C18)."""
-        return Write(key=outcome_name(job_id), value=outcome, expect=ABSENT, keep=keep, reserve=True)
+        return Write(key=OUTCOME + job_id, value=outcome, expect=ABSENT, keep=keep, reserve=True)
 
     async def write_many(self, writes: Sequence[Write]) -> list[Version | Existing]:
         """Do writes that ``write`` made: for each the version that was written, or the outcome that stands."""

@@ -22,7 +22,7 @@ from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 from taskcore.worker.timeouts import Deadlines
 
-__all__ = ["WorkerParts", "build_parts"]
+__all__ = ["Hooks", "WorkerParts", "build_parts"]
 
 
 class WorkerParts(NamedTuple):
@@ -37,21 +37,29 @@ class WorkerParts(NamedTuple):
     broker: OutageTracker
 
 
+class Hooks(NamedTuple):
+    """What the parts call.
+
+    :param lost: with a job whose lease is lost.
+    :param forget: with jobs that are no longer in hand.
+    """
+
+    lost: Callable[[Execution], None]
+    forget: Callable[[Sequence[Execution]], None]
+
+
 def build_parts(
     components: Components,
     tasks: Mapping[str, Task[..., Any]],
     options: WorkerOptions,
+    hooks: Hooks,
     *,
     slots: Iterable[Slot],
     in_hand: set[Execution],
-    lost: Callable[[Execution], None],
-    forget: Callable[[Sequence[Execution]], None],
 ) -> WorkerParts:
     """Build the parts.
 
     :param in_hand: every job from its receipt to its settling; its owner fills it.
-    :param lost: called with a job whose lease is lost.
-    :param forget: called with jobs that are no longer in hand.
     """
     store, events = components.store, components.events
     records = Records.over(store) if store is not None else None
@@ -64,11 +72,11 @@ def build_parts(
         records.keys if records is not None else None,
         events,
         lease=options.lease,
-        lost=lost,
+        lost=hooks.lost,
         clock=components.clock,
         outage=broker.member(),
     )
-    settler = Settler(records, components, forget=forget, keeper=keeper, outage=broker.member())
+    settler = Settler(records, components, forget=hooks.forget, keeper=keeper, outage=broker.member())
     executors = Executors(threads=options.threads, processes=options.processes)
     deadlines = Deadlines(slots)
     performer = Performer(
@@ -79,6 +87,7 @@ def build_parts(
         settler=settler,
         executors=executors,
         deadlines=deadlines,
+        outage=OutageTracker("store", events).member(),
     )
     decider = Decider(park_for=options.park_for, keep_result=options.keep_result if store is not None else None)
     return WorkerParts(performer, decider, settler, keeper, deadlines, executors, broker)

@@ -84,13 +84,13 @@ class Decider:
         if job.started_at:
             job.seconds = anyio.current_time() - job.started_at
         verdict = decide(outcome, job.trail, rules, roll=self._roll())
-        if job.state is State.STARTED_ACKED:
+        if job.state <= State.ENDED:
+            job.state = State.ENDED
+        elif job.state is State.STARTED_ACKED:
             job.state = State.ENDED_ACKED
             if isinstance(verdict, Reschedule | Release):
                 # The broker has forgotten the job: this was its one start, and its caller has to learn that.
                 verdict = Bury("at most once", encode_trail(job.trail))
-        elif job.state is not State.LOST:
-            job.state = State.ENDED
         if not isinstance(verdict, Ack):
             _log(job, outcome, verdict)
         if (keep is None and job.key is None) or job.envelope is UNDECODED:

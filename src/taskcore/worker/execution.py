@@ -72,6 +72,11 @@ class Execution(msgspec.Struct, gc=False, eq=False):
         return self.envelope.id if self.envelope is not UNDECODED else self._decoded.id
 
     @property
+    def has_started(self) -> bool:
+        """Whether its function runs."""
+        return self.state in (State.STARTED, State.STARTED_ACKED)
+
+    @property
     def acked_early(self) -> bool:
         """Whether the broker has forgotten it already, because it may run at most once."""
         return self.state in (State.STARTED_ACKED, State.ENDED_ACKED)

@@ -56,13 +56,15 @@ class Inbox:
             self._wake_one()
         return job
 
-    async def wait(self) -> None:
-        """Wait, as an idle slot, until there is a job or the inbox is closed."""
-        wake = anyio.Event()
-        self._idle.append(wake)
-        self._changed()
-        await wake.wait()
-        self._waking = False
+    async def wait(self) -> bool:
+        """Wait, as an idle slot, until there may be a job; False if the inbox is closed."""
+        if not self.is_closed:
+            wake = anyio.Event()
+            self._idle.append(wake)
+            self._changed()
+            await wake.wait()
+            self._waking = False
+        return not self.is_closed
 
     def remove(self, job: Execution) -> bool:
         """Take out one job that waits; False if it does not wait here."""

@@ -53,11 +53,12 @@ class LeaseKeeper:
         self._outage = outage
         self._work = anyio.Event()
 
-    def lease_over(self, job: Execution, now: float) -> bool:
-        """Whether a lease has ended by this worker's clock; another worker may have the job then."""
-        if now < job.received + self.lease:
-            return False
-        return now >= self._extended.get(job.source, 0.0) + self.lease
+    def holds(self, job: Execution, now: float) -> bool:
+        """Tell whether no other worker can have the job: its lease goes on by this worker's clock, or needs none."""
+        if job.acked_early:
+            return True
+        until = max(job.received, self._extended.get(job.source, 0.0)) + self.lease
+        return job.state is not State.LOST and now < until
 
     def begin(self) -> None:
         """There is something in hand."""

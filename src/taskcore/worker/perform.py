@@ -13,8 +13,8 @@ becomes an outcome and leaves this module never as an exception (C25); the cance
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import anyio
 
@@ -22,7 +22,7 @@ from taskcore.components import Components
 from taskcore.envelope import NOTHING_YET, NewerFormat, decode_envelope, decode_trail
 from taskcore.errors import BrokerUnavailable, InvalidArguments, MalformedEnvelope, UnencodableResult
 from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
-from taskcore.middleware import Middleware, overriding
+from taskcore.middleware import around_run
 from taskcore.records.names import start_name
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
@@ -33,13 +33,12 @@ from taskcore.worker.execution import Execution, Slot, State
 from taskcore.worker.executors import Executors
 from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
+from taskcore.worker.outages import Outage
 from taskcore.worker.quarantine import Quarantine
 from taskcore.worker.settle import Settler
 from taskcore.worker.timeouts import Deadlines
 
 __all__ = ["Performer"]
-
-Run: TypeAlias = Callable[[Execution, Task[..., Any], Slot], Awaitable[Outcome | None]]
 
 log = logger("taskcore.worker")
 
@@ -57,21 +56,21 @@ class Performer:
         settler: Settler,
         executors: Executors,
         deadlines: Deadlines,
+        outage: Outage,
     ) -> None:
         self._tasks = tasks
-        self._options = options
+        self._result_limit = options.result_limit
         self._events = components.events
         self._clock = components.clock
         self._admission = admission
         self._settler = settler
         self._executors = executors
         self._deadlines = deadlines
+        self._outage = outage
         self._quarantine = Quarantine()
         self.failures = Failures(components.events, clock=components.clock, worker=options.name)
         self._cancellation: type[BaseException] | None = None
-        self._run_with: Run = self._run
-        for one in reversed(overriding(components.middleware, "run")):
-            self._run_with = self._around(one, self._run_with)
+        self._run_with = around_run(components.middleware, self._run, self.failures.raised)
 
     async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
         """Perform a job to its outcome; None if its lease turns out to be lost.
@@ -100,6 +99,18 @@ class Performer:
         if alone or self._quarantine.over is not None:
             return await self._start(job, task, slot, alone=alone)
         return await self._run_with(job, task, slot)  # nearly always: not one coroutine more than it takes
+
+    async def perform_later(self, job: Execution, slot: Slot, error: BrokerUnavailable) -> Outcome | None:
+        """Perform the job as soon as the store can say whether it may start; it waits in its slot, under its lease."""
+        while True:
+            await self._outage.failed(error)
+            try:
+                outcome = await self.perform(job, slot)
+            except BrokerUnavailable as again:
+                error = again
+            else:
+                self._outage.recovered()
+                return outcome
 
     # ── decode ──
 
@@ -151,7 +162,8 @@ class Performer:
                 await self._admission.mark_start(job)
             key = self._begin(job, task, slot)
             if options.runs_in == "process":
-                return self._returned(job, await self._executors.in_process(task, job, _fence(job), key))
+                result = await self._executors.in_process(task, job, _fence(job), key)
+                return Returned(result) if len(result) <= self._result_limit else self._too_large(job, result)
             if options.runs_in == "thread":
                 value = await self._executors.in_thread(task, job.arguments)
             else:
@@ -188,33 +200,19 @@ class Performer:
             self._deadlines.watch(slot, anyio.current_time() + task.options.timeout)
         return key
 
-    def _around(self, one: Middleware, inner: Run) -> Run:
-        """Put middleware around a run; what it raises is an error of the job, unless the job has not started."""
-
-        async def run(job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
-            try:
-                return await one.run(job, lambda: inner(job, task, slot))
-            except BrokerUnavailable:
-                raise
-            except Exception as error:  # noqa: BLE001 - the middleware's own code
-                return self.failures.raised(job, error)
-
-        return run
-
     # ── pack ──
 
     def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
         if task.options.keep_result is None and job.key is None:
             return NOTHING_KEPT
         try:
-            return self._returned(job, task.contract.pack_result(value))
+            result = task.contract.pack_result(value)
         except UnencodableResult as error:
             return self.failures.unencodable(job, error)
+        return Returned(result) if len(result) <= self._result_limit else self._too_large(job, result)
 
-    def _returned(self, job: Execution, result: bytes) -> Outcome:
-        """Refuse a result that is too large to be stored; the other jobs of its batch are not harmed."""
-        limit = self._options.result_limit
-        return Returned(result) if len(result) <= limit else self.failures.too_large(job, len(result), limit)
+    def _too_large(self, job: Execution, result: bytes) -> Outcome:
+        return self.failures.too_large(job, len(result), self._result_limit)
 
     def _is_interruption(self, error: BaseException, slot: Slot) -> bool:
         """Tell the worker's own cancellation from one that the function raised by itself."""

@@ -8,13 +8,14 @@ as many jobs as can run. Within a pool earlier queues come first; pools do not w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import anyio
 
 from taskcore.options import RunsIn
 from taskcore.task import Task
+from taskcore.worker.options import WorkerOptions
 
 __all__ = ["Pool", "pools_of"]
 
@@ -26,7 +27,8 @@ RATE_SECONDS = 0.05  #: seconds over which the throughput is measured at least
 class Pool:
     """Some queues, how many of their jobs can run at once, and how many are in hand and have not ended.
 
-    ``ended`` counts the jobs that have ended since the throughput was last measured.
+    :ivar ended: the jobs that have ended since the throughput was last measured.
+    :ivar changed: to be set when there may be room; None while no reader waits.
     """
 
     __slots__ = ("_rate", "_since", "active", "changed", "ended", "limit", "queues")
@@ -51,11 +53,6 @@ class Pool:
         await self.changed.wait()
         self.changed = None
 
-    def notify(self) -> None:
-        """There may be room."""
-        if self.changed is not None:
-            self.changed.set()
-
     def _throughput(self) -> float:
         """Jobs per second, over the time since it was last measured."""
         now = anyio.current_time()
@@ -67,13 +64,10 @@ class Pool:
         return self._rate
 
 
-def pools_of(
-    queues: Sequence[str], tasks: Iterable[Task[..., Any]], *, concurrency: int, rooms: Mapping[RunsIn, int]
-) -> list[Pool]:
-    """Make the pools of a worker, each with its queues in the order given.
-
-    :param rooms: how many jobs can run in threads and in processes.
-    """
+def pools_of(options: WorkerOptions, tasks: Iterable[Task[..., Any]]) -> list[Pool]:
+    """Make the pools of a worker, each with its queues in the order given."""
+    queues, most = options.queues, options.concurrency
+    limits: dict[RunsIn, int] = {"thread": options.threads, "process": options.processes}
     kinds: dict[str, set[RunsIn]] = {queue: set() for queue in queues}
     for task in tasks:
         if task.options.queue in kinds:
@@ -82,4 +76,4 @@ def pools_of(
     for queue in queues:
         [kind, *others] = kinds[queue] or {"loop"}
         grouped.setdefault("loop" if others else kind, []).append(queue)
-    return [Pool(tuple(names), min(rooms.get(kind, concurrency), concurrency)) for kind, names in grouped.items()]
+    return [Pool(tuple(names), min(limits.get(kind, most), most)) for kind, names in grouped.items()]

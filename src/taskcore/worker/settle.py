@@ -12,8 +12,7 @@ calls ``settle``; a job that runs at most once is acknowledged early, here too.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
 
 import anyio
 
@@ -21,11 +20,11 @@ from taskcore.backend import Source
 from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import ACK, Release
-from taskcore.middleware import Middleware, overriding
+from taskcore.middleware import around_settle
 from taskcore.observe import EventName
 from taskcore.records import Records
 from taskcore.records.outcomes import Existing
-from taskcore.results import event_of, verdict_of_stored
+from taskcore.results import event_of, event_of_ack, verdict_of_stored
 from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -36,8 +35,6 @@ from taskcore.worker.outages import Outage
 from taskcore.worker.settle_keys import settle_keys
 
 __all__ = ["Settler"]
-
-Commit: TypeAlias = Callable[[Sequence[Settlement]], Awaitable[None]]
 
 log = logger("taskcore.worker")
 
@@ -68,9 +65,7 @@ class Settler:
         self._waiting = Buffer[Settlement](full=SETTLE_BACKLOG)
         self.put = self._waiting.put  #: hand over a settlement; never waits
         self._outage = outage
-        self._commit_with: Commit = self.commit
-        for one in reversed(overriding(components.middleware, "settle")):
-            self._commit_with = self._around(one, self._commit_with)
+        self._commit_with = around_settle(components.middleware, self.commit)
 
     @property
     def is_behind(self) -> bool:
@@ -96,19 +91,17 @@ class Settler:
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:
         """Drop settlements whose lease has ended; another worker may have the job (C7)."""
         now = anyio.current_time()
-        fresh = now - self._keeper.lease
-        kept: list[Settlement] = []
-        for one in batch:
-            job = one.job
-            if (
-                job.state is State.ENDED_ACKED
-                or one.settled
-                or (job.state is not State.LOST and (job.received > fresh or not self._keeper.lease_over(job, now)))
-            ):
-                kept.append(one)
-            else:
-                self._lose(job)
-        return kept
+        fresh, ended = now - self._keeper.lease, State.ENDED
+        ours = [
+            one
+            for one in batch
+            if (one.job.received > fresh and one.job.state is ended) or one.settled or self._keeper.holds(one.job, now)
+        ]
+        if len(ours) < len(batch):
+            for one in batch:
+                if one not in ours:
+                    self._lose(one.job)
+        return ours
 
     def _lose(self, job: Execution) -> None:
         log.warning("lease of job %s lost; its outcome is not recorded here, another worker has the job", job.id)
@@ -144,11 +137,13 @@ class Settler:
         settled = [one for one in batch if one.settled]
         if records is not None:
             if len(settled) < len(batch):
-                await self._retract_outcomes(records, [one for one in batch if not one.settled])
-            await self._clear_markers(records, [one for one in settled if one.job.marker is not None])
+                # The lease was lost before the verdict, so what was written is not how the job ended (C7). A key's
+                # outcome stands: it was committed under its own fence, and the next worker of the job finds it.
+                lost = [one for one in batch if not one.settled and one.job.key is None]
+                await records.outcomes.retract([(one.job.id, one.written) for one in lost if one.written is not None])
+            if marked := [one for one in settled if one.job.marker is not None]:
+                await records.markers.clear([_marker_after(one) for one in marked])
         self._forget([one.job for one in settled])
-
-    # ── the steps ──
 
     async def _write_outcomes(self, records: Records, batch: Sequence[Settlement]) -> None:
         """Write how the jobs ended; an outcome that is stored stands (C18)."""
@@ -162,24 +157,20 @@ class Settler:
                 one.verdict = verdict_of_stored(answer.outcome, one.verdict, one.job.trail)
 
     async def _settle(self, batch: Sequence[Settlement]) -> None:
-        by_source: dict[Source, list[Settlement]] = {}
-        acked: list[Settlement] = []
+        by_source: dict[Source | None, list[Settlement]] = {}
         for one in batch:
-            if one.job.state is State.ENDED_ACKED:
-                one.settled = True
-                acked.append(one)
-            else:
-                by_source.setdefault(one.job.source, []).append(one)
-        if acked:
-            self._report(acked)
-        for source, held in by_source.items():
-            await self._settle_at(source, held)
+            source = None if one.job.state is State.ENDED_ACKED else one.job.source
+            by_source.setdefault(source, []).append(one)
+        for at, held in by_source.items():
+            await self._settle_at(at, held)
 
-    async def _settle_at(self, source: Source, batch: Sequence[Settlement]) -> None:
+    async def _settle_at(self, source: Source | None, batch: Sequence[Settlement]) -> None:
+        """Tell the verdicts; without a source the broker has forgotten the jobs already."""
         repeated = {id(one) for one in batch if one.tried}
         for one in batch:
             one.tried = True
-        lost = {id(delivery) for delivery in await source.settle([(one.job.delivery, one.verdict) for one in batch])}
+        verdicts = [(one.job.delivery, one.verdict) for one in batch]
+        lost = {id(delivery) for delivery in (await source.settle(verdicts) if source is not None else ())}
         for one in batch:
             if not lost or id(one.job.delivery) not in lost:
                 one.settled = True
@@ -193,42 +184,17 @@ class Settler:
     def _report(self, batch: Sequence[Settlement]) -> None:
         """Report at once: the steps that follow may fail, and be done late or never (C19)."""
         names: list[EventName] = [
-            event_of(one.outcome, one.verdict, one.job.state is State.ENDED_ACKED) for one in batch
+            event_of_ack(type(one.outcome), "job.succeeded")
+            if one.verdict is ACK
+            else event_of(one.outcome, one.verdict, one.job.acked_early)
+            for one in batch
         ]
         self._events.counters.update(names)
         if self._events.listeners:
             for name, one in zip(names, batch, strict=True):
                 self._events.tell(name, one.facts)
 
-    def _around(self, one: Middleware, inner: Commit) -> Commit:
-        """Put middleware around a commit; a batch whose middleware fails is committed without it."""
 
-        async def commit(batch: Sequence[Settlement]) -> None:
-            try:
-                await one.settle(batch, lambda: inner(batch))
-            except BrokerUnavailable:
-                raise
-            except Exception:
-                log.exception("middleware failed around settling; the jobs are settled without it")
-                await self.commit(batch)
-
-        return commit
-
-    async def _retract_outcomes(self, records: Records, batch: Sequence[Settlement]) -> None:
-        """Delete what was written for jobs whose lease was lost before the verdict: it is not how they ended (C7).
-
-        A key's outcome stands: it was committed under its own fence, and the next worker of the job finds it.
-        """
-        await records.outcomes.retract(
-            [(one.job.id, one.written) for one in batch if one.written is not None and one.job.key is None]
-        )
-
-    async def _clear_markers(self, records: Records, batch: Sequence[Settlement]) -> None:
-        """A start that ended is no crash; a start that was interrupted never happened."""
-        await records.markers.clear(
-            [
-                (one.job.marker, one.job.marked if isinstance(one.verdict, Release) else 0)
-                for one in batch
-                if one.job.marker is not None
-            ]
-        )
+def _marker_after(one: Settlement) -> tuple[str, int]:
+    """The marker and its count after this end: a start that ended is no crash, an interrupted one never happened."""
+    return one.job.marker or "", one.job.marked if isinstance(one.verdict, Release) else 0

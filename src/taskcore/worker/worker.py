@@ -21,14 +21,12 @@ from taskcore.backend import Delivery, Source
 from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Interrupted, Outcome
-from taskcore.options import RunsIn
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
-from taskcore.worker.build import build_parts
+from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import Execution, Slot, State
 from taskcore.worker.inbox import Inbox
 from taskcore.worker.options import WorkerOptions
-from taskcore.worker.outages import OutageTracker
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.services import Service, start_services
 
@@ -61,25 +59,14 @@ class Worker:
         self._options = options
         self._grace = options.grace
         self._slots = [Slot() for _ in range(options.concurrency)]
-        parts = build_parts(
-            components,
-            tasks,
-            options,
-            slots=self._slots,
-            in_hand=self.in_hand,
-            lost=self._on_lease_lost,
-            forget=self._forget,
-        )
+        hooks = Hooks(self._on_lease_lost, self._forget)
+        parts = self._parts = build_parts(components, tasks, options, hooks, slots=self._slots, in_hand=self.in_hand)
         self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
-        self._keeper, self._executors, self._broker_outages = parts.keeper, parts.executors, parts.broker
         self._services: list[Service] = [parts.keeper, parts.deadlines, *services]
-        self._store_outage = OutageTracker("store", components.events).member()
-        rooms: dict[RunsIn, int] = {kind: int(room.total_tokens) for kind, room in parts.executors.rooms.items()}
-        self._pools = pools_of(options.queues, tasks.values(), concurrency=options.concurrency, rooms=rooms)
+        self._pools = pools_of(options, tasks.values())
         self._reading = {pool: anyio.CancelScope() for pool in self._pools}
         self._inbox = Inbox(self._notify_pools)
-        self._stopping = anyio.Event()
-        self._quiet = anyio.Event()
+        self._stopping, self._quiet = anyio.Event(), anyio.Event()
 
     def stop(self) -> None:
         """Begin to stop: nothing new starts, running jobs may finish within the grace (C21)."""
@@ -116,13 +103,13 @@ class Worker:
                 self._settler.close()
                 settling.cancel_scope.deadline = anyio.current_time() + FINAL_SETTLE_TIMEOUT
             services.cancel_scope.cancel()
-            self._executors.close()
+            self._parts.executors.close()
 
     # ── receiving ──
 
     async def _read(self, pool: Pool, source: Source) -> None:
         """Receive as much as there is room for, and never more."""
-        outage = self._broker_outages.member()
+        outage = self._parts.broker.member()
         with self._reading[pool]:
             while not self._stopping.is_set():
                 room = 0 if self._settler.is_behind else pool.room(self._inbox.idle, len(self._inbox))
@@ -143,7 +130,7 @@ class Worker:
                 jobs = [Execution(delivery, source, now, pool) for delivery in deliveries]
                 pool.active += len(jobs)
                 self.in_hand.update(jobs)
-                self._keeper.begin()
+                self._parts.keeper.begin()
                 self._inbox.put(jobs)
         self._give_back_unstarted()
 
@@ -164,32 +151,19 @@ class Worker:
         while True:
             job = inbox.take()
             if job is None:
-                if inbox.is_closed:
+                if not await inbox.wait():
                     return
-                await inbox.wait()
                 continue
             slot.job = job
             try:
                 outcome = await self._performer.perform(job, slot)
             except BrokerUnavailable as error:
-                outcome = await self._perform_later(job, slot, error)
+                outcome = await self._performer.perform_later(job, slot, error)
             slot.job = None
             self._end(job, outcome)
             if slot.scope.cancel_called:
                 slot.why = None
                 return
-
-    async def _perform_later(self, job: Execution, slot: Slot, error: BrokerUnavailable) -> Outcome | None:
-        """As long as the store cannot say whether a job may start, the job waits here, under its lease."""
-        while True:
-            await self._store_outage.failed(error)
-            try:
-                outcome = await self._performer.perform(job, slot)
-            except BrokerUnavailable as again:
-                error = again
-            else:
-                self._store_outage.recovered()
-                return outcome
 
     # ── ends ──
 
@@ -209,10 +183,8 @@ class Worker:
         why, slot.why, slot.job, slot.deadline = slot.why, None, None, None
         if why == "timeout":
             self._end(job, self._performer.failures.timed_out(job))
-        elif why == "lost":
-            self._end(job, None)
         else:
-            self._end(job, Interrupted())
+            self._end(job, None if why == "lost" else Interrupted())
 
     def _on_lease_lost(self, job: Execution) -> None:
         """Interrupt the job if it runs, forget it if it waits; the settler drops one that has ended."""
@@ -233,7 +205,7 @@ class Worker:
     def _notify_pools(self) -> None:
         for pool in self._pools:
             if pool.changed is not None:
-                pool.notify()
+                pool.changed.set()
 
     # ── stopping ──
 
@@ -242,14 +214,12 @@ class Worker:
         for scope in self._reading.values():
             scope.cancel()
         self._give_back_unstarted()
-        running = 0
+        running = [slot for slot in self._slots if slot.job is not None and slot.job.has_started]
         for slot in self._slots:
-            if slot.job is not None and slot.job.state in (State.STARTED, State.STARTED_ACKED):
-                running += 1
-            else:
+            if slot not in running:
                 slot.interrupt("shutdown")
         if running:
-            log.info("stopping: %d running jobs have up to %g s to finish", running, self._grace)
+            log.info("stopping: %d running jobs have up to %g s to finish", len(running), self._grace)
         with anyio.move_on_after(self._grace):
             await self._quiet.wait()
         for slot in self._slots:
