@@ -28,6 +28,7 @@ from taskcore import (
     Succeeded,
 )
 from taskcore.backends.memory import MemoryBackend
+from taskcore.stores.memory import MemoryStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
@@ -338,3 +339,39 @@ async def test_asking_a_closed_app(app):
     for ask in (job.result, job.outcome, job.status, job.cancel, good.enqueue):
         with pytest.raises(NotRunning, match="not open"):
             await ask()
+
+
+async def test_a_result_that_is_too_large(app):
+    """A result above the limit fails its own job, with the way out in the text; its neighbours keep theirs."""
+    app = App("memory://", clock=clock, result_limit=1_000)
+
+    @app.task(name="make")
+    async def make(size: int) -> str:
+        return "x" * size
+
+    async with app.running():
+        small, large = await app.enqueue_many([make.call(998), make.call(999)])
+        assert len(await small.result(timeout=5)) == 998
+        with pytest.raises(JobFailed, match="the result has 1,001 bytes, the limit is 1,000") as caught:
+            await large.result(timeout=5)
+        [letter] = [letter async for letter in app.dead_letters.read()]
+    assert caught.value.reason == "result"
+    assert "store it elsewhere and return a reference to it" in letter.trail.errors[-1].message
+
+
+async def test_a_store_may_have_a_smaller_limit():
+    """Where the store's server takes less than the setting says, its limit counts."""
+
+    class Small(MemoryStore):
+        max_value = 100
+
+    app = App("memory://", store=Small(), clock=clock)
+
+    @app.task(name="make")
+    async def make(size: int) -> str:
+        return "x" * size
+
+    async with app.running():
+        with pytest.raises(JobFailed, match="the limit is 100"):
+            await (await make.enqueue(99)).result(timeout=5)
+        assert len(await (await make.enqueue(98)).result(timeout=5)) == 98

@@ -23,13 +23,14 @@ import anyio.lowlevel
 from taskcore.adapters import has_store, open_backend, open_store
 from taskcore.backend import Backend, Features, QueueStats
 from taskcore.client import Client, store_required
+from taskcore.client.around import ClientWithMiddleware
 from taskcore.client.portal import Portal
 from taskcore.client.queries import JobQueries
 from taskcore.components import Components
 from taskcore.config import Settings, load
 from taskcore.deadletter import DeadLetters
 from taskcore.errors import InvalidSetting, NotRunning
-from taskcore.middleware import Middleware
+from taskcore.middleware import Middleware, any_overrides
 from taskcore.observe import Event, Events, ObservedBackend, ObservedStore
 from taskcore.preflight import refuse_if_unsafe, warn_if_unsafe
 from taskcore.results import JobOutcome
@@ -345,7 +346,8 @@ class App(Router):
             opened = open_store(url)
         self._store = ObservedStore(opened, self._events) if opened is not None else None
         settings = self.settings
-        self._client_unopened = Client(
+        client = ClientWithMiddleware if any_overrides(self._middleware, "send") else Client
+        self._client_unopened: Client = client(
             self._backend,
             self._store,
             self._events,
@@ -354,6 +356,8 @@ class App(Router):
             payload_limit=settings.payload_limit,
             source=settings.source,
         )
+        if isinstance(self._client_unopened, ClientWithMiddleware):
+            self._client_unopened.use(self._middleware)
         self._queries_unopened = JobQueries(self._backend, self._store, self._events, timeout=settings.send_timeout)
 
     @property

@@ -20,7 +20,7 @@ from taskcore.lifecycle import Outcome, Verdict
 from taskcore.task import Call, Job
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Middleware", "RunningJob", "SettledJob", "around_run", "around_send", "around_settle"]
+__all__ = ["Middleware", "RunningJob", "SettledJob", "any_overrides", "around_run", "around_send", "around_settle"]
 
 log = logger("taskcore.middleware")
 
@@ -102,6 +102,11 @@ S = TypeVar("S")
 SendMany: TypeAlias = Callable[[Sequence[Call[Any]]], Awaitable[list[Job[Any]]]]
 Run: TypeAlias = Callable[[J, T, S], Awaitable[Outcome | None]]
 Commit: TypeAlias = Callable[[Sequence[D]], Awaitable[None]]
+
+
+def any_overrides(middleware: Sequence[Middleware], method: str) -> bool:
+    """Tell whether a method of some middleware does more than to call the next."""
+    return bool(_overriding(middleware, method))
 
 
 def around_send(middleware: Sequence[Middleware], send: SendMany) -> SendMany:

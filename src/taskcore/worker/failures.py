@@ -54,9 +54,10 @@ class Failures:
         return self.unencodable(
             job,
             UnencodableResult(
-                f"the result has {size:,} bytes, the limit is {limit:,}",
+                f"the result has {size:,} bytes, the limit is {limit:,}: "
+                "store it elsewhere and return a reference to it",
                 facts=["the function has run to its end; its result is not kept"],
-                fix="store large data elsewhere and return a reference to it, or raise result_limit",
+                fix="raise result_limit, if the store takes values of that size",
             ),
         )
 

@@ -45,6 +45,8 @@ CLOCK_KEPT = 60.0  #: seconds after which we ask for the server's time again
 TRIES = 20  #: times that a write is tried against others
 SWEEPING = 5.0  #: seconds between two times that we take records away ourselves
 
+BESIDE_THE_VALUE = 4_096  #: bytes of a message that are left for headers, and in a key's record for its other fields
+
 
 class NatsStore:
     """Records in NATS JetStream; the same URL as for the backend.
@@ -94,6 +96,11 @@ class NatsStore:
         await self.now()
         if not self._native and self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep(), name="taskcore-nats-store")
+
+    @property
+    def max_value(self) -> int | None:
+        """See :class:`taskcore.store.LimitsValues`. A message has headers, and a record has more than its result."""
+        return self.link.max_payload - BESIDE_THE_VALUE
 
     # ── reading ──
 
