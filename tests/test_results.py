@@ -136,7 +136,7 @@ async def test_declared_errors(app):
 
 
 async def test_other_errors(app):
-    """Any other error is told as text: type, message, place."""
+    """Any other error arrives as text: type, message, place."""
 
     @app.task
     async def fail() -> None:
@@ -172,7 +172,7 @@ async def test_expired_as_an_error(app):
 
 
 async def test_waiting_is_not_polling(app, store):
-    """A waiter asks the store once and is told; an hour of waiting costs nothing."""
+    """A waiter asks the store once and gets the answer pushed; an hour of waiting costs nothing."""
 
     @app.task
     async def slow() -> str:
@@ -192,7 +192,7 @@ async def test_waiting_is_not_polling(app, store):
 
 
 async def test_many_waiters(app, store):
-    """Everybody who waits gets the result at the moment when it is there."""
+    """Every waiter gets the result at the moment when it is there."""
 
     @app.task
     async def slow() -> int:
@@ -215,7 +215,7 @@ async def test_many_waiters(app, store):
 
 
 async def test_giving_up(app, store):
-    """ResultTimeout says where the job is and how full its queue, so that nobody has to guess."""
+    """ResultTimeout says where the job is and how full its queue, so that a reader need not guess."""
 
     @app.task(queue="mail")
     async def slow() -> None:
@@ -259,7 +259,7 @@ async def test_results_are_kept_for_their_time(app):
 
 
 async def test_results_that_are_not_kept(app):
-    """Nobody waits for what will never be there: the error comes at once, with the fix."""
+    """No caller waits for a result that will never be there: the error comes at once, with the fix."""
 
     @app.task(keep_result=None)
     async def silent() -> int:

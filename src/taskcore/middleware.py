@@ -45,7 +45,7 @@ class RunningJob(Protocol):
 
 
 class SettledJob(Protocol):
-    """A job that has ended here, and what the broker is told about it."""
+    """A job that has ended here, and its verdict."""
 
     @property
     def job(self) -> RunningJob:

@@ -79,7 +79,7 @@ class Write(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 def is_expected(current: Record | None, expect: Expect) -> bool:
-    """Whether a write may be done that expects this, where that is what there is."""
+    """Tell whether a write that expects this may be done over this record."""
     if expect is ANY:
         return True
     if expect is ABSENT:

@@ -75,12 +75,12 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Completion(msgspec.Struct, frozen=True):
     """The outcome of a key as the job itself may commit it, in one transaction with its effect.
 
-    Fenced by the holder and not by the record's version, which changes whenever the hold is prolonged.
+    Fenced by the holder and not by the record's version, which changes at each renewal.
 
     :param name: of the record.
     :param value: what it becomes.
     :param keep: seconds for which it is kept.
-    :param job, fence: whose hold it completes.
+    :param job, fence: of the holder that completes the key.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Completion(msgspec.Struct, frozen=True):
     fence: int
 
     def conflict(self, found: bytes) -> str | None:
-        """Why it may not replace this record; None if it may: the key is still held by this very start of the job."""
+        """Find why it may not replace this record; None if this very start of the job still holds the key."""
         claim = decode_key_record(found)
         if (claim.state, claim.job, claim.fence) == ("held", self.job, self.fence):
             return None
@@ -142,7 +142,7 @@ decode_key_record = msgspec.json.Decoder(KeyRecord).decode
 
 
 def fingerprint(payload: bytes) -> str:
-    """What identifies a payload; the same arguments have the same encoding."""
+    """Compute what identifies a payload; the same arguments have the same encoding."""
     return hashlib.blake2b(payload, digest_size=16).hexdigest()
 
 

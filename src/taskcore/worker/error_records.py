@@ -1,4 +1,4 @@
-"""Errors of user code as text that can travel: bounded, and safe even when the error itself misbehaves."""
+"""Errors of user code as text: bounded, and safe even when the error's own methods fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OURS = "taskcore"
 def describe(
     error: BaseException, *, when: float, worker: str, attempt: int, place: str | None = None, trace: str | None = None
 ) -> ErrorRecord:
-    """The record of an error for the trail; never raises, whatever the error's own methods do.
+    """Describe an error for the trail; never raises, whatever the error's own methods do.
 
     :param place, trace: where it happened, if that was in another process.
     """
@@ -39,7 +39,7 @@ def _type_name(error: BaseException) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """The error's text, or what can be said instead."""
+    """Get the error's text, or a note why there is none."""
     if isinstance(error, TaskcoreError):
         return "; ".join((f"[{error.code}] {error.what}", *error.facts))
     try:
@@ -50,7 +50,7 @@ def message_of(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """The innermost place that is not in this library: file, line, function."""
+    """Find the innermost place that is not in this library: file, line, function."""
     place, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
@@ -66,7 +66,7 @@ def _short_path(path: str) -> str:
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback as text; its end, if it is long."""
+    """Format the traceback; its end, if it is long."""
     try:
         text = "".join(traceback.format_exception(error, limit=-20))
     except BaseException as second:  # noqa: BLE001 - formatting runs the error's own code
@@ -80,5 +80,5 @@ def _shorten(text: str, limit: int) -> str:
 
 
 def _clean(text: str) -> str:
-    """Lone surrogates cannot be encoded."""
+    """Replace lone surrogates, which cannot be encoded."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
