@@ -17,11 +17,11 @@ from taskcore.app import App
 from taskcore.backend import Source
 from taskcore.lifecycle import Interrupted
 from taskcore.worker.concluding import Concluder
-from taskcore.worker.executors import Executors
 from taskcore.worker.hand import Job, Slot
 from taskcore.worker.keeping import Deadlines, Keeper
 from taskcore.worker.outage import Outages
 from taskcore.worker.performing import Performer
+from taskcore.worker.runners import Executors
 from taskcore.worker.settling import Conclusion, Settler
 
 __all__ = ["Hands"]

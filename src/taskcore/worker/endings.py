@@ -45,7 +45,9 @@ def ending_of(job: Job, outcome: Outcome, verdict: Verdict, keep: float | None) 
                 return None
     if isinstance(verdict, Bury):
         record = outcome.record if isinstance(outcome, Failed | TimedOut | Unencodable) else None
-        declared = task.contract.pack_error(outcome.error) if task is not None and isinstance(outcome, Failed) else None
+        declared = None
+        if task is not None and isinstance(outcome, Failed):
+            declared = outcome.declared or task.contract.pack_error(outcome.error)
         error = msgspec.Raw(declared) if declared is not None else NOTHING
         return encode_ending(Ending("dead", reason=verdict.reason, error=error, record=record))
     return None

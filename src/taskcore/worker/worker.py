@@ -27,12 +27,12 @@ from taskcore.options import RunsIn
 from taskcore.store import Store
 from taskcore.task import Task
 from taskcore.worker.concluding import Concluder
-from taskcore.worker.executors import Executors
 from taskcore.worker.hand import Job, Slot
 from taskcore.worker.keeping import Deadlines, Keeper
 from taskcore.worker.lanes import Lane, lanes_of
 from taskcore.worker.outage import Outages
 from taskcore.worker.performing import Performer
+from taskcore.worker.runners import Executors
 from taskcore.worker.settling import Settler
 
 __all__ = ["Worker"]
@@ -134,6 +134,7 @@ class Worker:
         :raises BrokerUnavailable: the broker could not be reached at the start. Later outages are waited for.
         """
         async with AsyncExitStack() as sources, anyio.create_task_group() as helpers:
+            sources.push_async_callback(self._executors.aclose)
             readers = [
                 (lane, await sources.enter_async_context(self._backend.consume(lane.queues, lease=self._lease)))
                 for lane in self._lanes
@@ -153,7 +154,6 @@ class Worker:
                 self._settler.close()
                 settling.cancel_scope.deadline = anyio.current_time() + LAST_SETTLING
             helpers.cancel_scope.cancel()
-            self._executors.close()
 
     # ── receiving ──
 
