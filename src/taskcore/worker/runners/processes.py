@@ -15,18 +15,15 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-import taskcore
-from taskcore.logs import logger
 from taskcore.worker.runners.frames import (
     Answer,
     FrameError,
@@ -41,7 +38,7 @@ from taskcore.worker.runners.threads import DaemonThreadPool
 
 __all__ = ["ProcessError", "ProcessPool"]
 
-log = logger("taskcore.process")
+OUTPUT = "taskcore.process"  #: the logger of what processes print
 
 PORTION = 65_536
 AT_ONCE = 16  #: portions of output that are read in a row, before the protocol has its turn
@@ -49,8 +46,10 @@ LOOK_AFTER = 1.0  #: seconds between two looks whether a process has ended, wher
 TIME_TO_END = 1.0  #: seconds for a process to end after it has closed its socket
 TIME_TO_CLOSE = 3.0  #: seconds for an idle process to end by itself when its worker stops
 #: A process imports nothing of the user's before it has turned its standard streams away.
-PROGRAM = "import sys; sys.path.append(sys.argv[2]); from taskcore.worker.runners.child import main; main(int(sys.argv[1]))"
-ROOT = str(Path(taskcore.__file__).parent.parent)
+PROGRAM = (
+    "import sys; sys.path.append(sys.argv[2]); from taskcore.worker.runners.child import main; main(int(sys.argv[1]))"
+)
+ROOT = str(Path(__file__).parents[3])  #: where this library is imported from
 
 
 class ProcessError(Exception):
@@ -97,8 +96,9 @@ class ProcessPool:
 
     async def _start(self) -> _Process:
         start = encode_frame(_start_message())
-        with anyio.CancelScope(shield=True):  # it takes milliseconds, and a process that nobody has must not stay
-            process: _Process = await self._threads.run(_Process, start)
+        with anyio.CancelScope(shield=True):  # it takes milliseconds, and a process without an owner must not stay
+            self._idle.append(await self._threads.run(_Process, start))
+        process = self._idle.pop()
         self._all.add(process)
         return process
 
@@ -222,19 +222,19 @@ class _Process(threading.Thread):
 
     def _listen(self) -> None:
         """Read until the process ends."""
-        with selectors.DefaultSelector() as selector, _sentinel(self._process.pid) as sentinel:
-            selector.register(self._output, selectors.EVENT_READ, self._output)
+        with selectors.DefaultSelector() as selector, _end_of(self._process.pid) as end:
+            selector.register(self._output, selectors.EVENT_READ)
             selector.register(self._connection, selectors.EVENT_READ)
-            if sentinel.fd is not None:
-                selector.register(sentinel.fd, selectors.EVENT_READ, sentinel)
+            if end is not None:
+                selector.register(end, selectors.EVENT_READ)
             while True:
-                ready = {key.fd for key, _ in selector.select(None if sentinel.fd is not None else LOOK_AFTER)}
+                ready = {key.fd for key, _ in selector.select(LOOK_AFTER if end is None else None)}
                 if self._output in ready and not self._read_output():
                     selector.unregister(self._output)
                 if self._connection.fileno() in ready:
                     if not self._read_protocol():
                         return
-                elif sentinel.fd in ready or (not ready and self._process.poll() is not None):
+                elif end in ready or (not ready and self._process.poll() is not None):
                     return  # a copy of it, made by a function that forks, still has the socket
 
     def _read_protocol(self) -> bool:
@@ -300,17 +300,19 @@ class _Process(threading.Thread):
         with suppress(Exception):  # each loop has its own error for this: it has ended, so the answer is lost
             anyio.from_thread.run_sync(waiting.ended.set, token=waiting.token)
 
-    def _log_lines(self, lines: Any) -> None:
+    def _log_lines(self, lines: Iterable[str]) -> None:
         for line in lines:
-            log.warning("job %s of %s: %s", *self._label, line, extra=self._facts)
+            job, task = self._label
+            self._log_record(LogLine(OUTPUT, logging.WARNING, f"job {job} of {task}: {line}"))
 
     def _log_record(self, line: LogLine) -> None:
         """Hand a record to the worker's logging, as if it had been made here."""
         try:
             target = logging.getLogger(line.name)
             if target.isEnabledFor(line.level):
+                extra = {"job_id": self._label[0], "task": self._label[1]}
                 record = target.makeRecord(
-                    line.name, line.level, line.path, line.line, line.text, (), None, line.function, self._facts
+                    line.name, line.level, line.path, line.line, line.text, (), None, line.function, extra
                 )
                 record.exc_text = line.trace or None
                 record.process, record.processName, record.threadName = self._process.pid, self.name, None
@@ -319,26 +321,19 @@ class _Process(threading.Thread):
             with suppress(Exception):
                 traceback.print_exc(file=sys.stderr)
 
-    @property
-    def _facts(self) -> dict[str, str]:
-        return {"job_id": self._label[0], "task": self._label[1]}
 
-
-class _sentinel:  # noqa: N801 - a context manager
-    """A descriptor that becomes readable when a process ends, where the system has one."""
-
-    def __init__(self, pid: int) -> None:
-        self.fd: int | None = None
-        if hasattr(os, "pidfd_open"):
-            with suppress(OSError):
-                self.fd = os.pidfd_open(pid)
-
-    def __enter__(self) -> _sentinel:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.fd is not None:
-            os.close(self.fd)
+@contextmanager
+def _end_of(pid: int) -> Iterator[int | None]:
+    """A descriptor that becomes readable when a process ends; None where the system has no such thing."""
+    descriptor = None
+    if hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def how(code: int) -> str:

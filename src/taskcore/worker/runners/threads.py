@@ -12,13 +12,15 @@ import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
 __all__ = ["DaemonThreadPool"]
+
+T = TypeVar("T")
 
 
 class DaemonThreadPool:
@@ -28,7 +30,7 @@ class DaemonThreadPool:
         self._idle: list[_Thread] = []
         self._closed = False
 
-    async def run(self, function: Callable[..., Any], *args: object) -> Any:
+    async def run(self, function: Callable[..., T], *args: object) -> T:
         """What the function returns. On cancellation it is left alone, and what it returns is thrown away."""
         item = _WorkItem(function, args)
         thread = self._idle.pop() if self._idle else _Thread(self._back)
@@ -36,7 +38,8 @@ class DaemonThreadPool:
         await item.ended.wait()
         if item.error is not None:
             raise item.error
-        return item.result
+        result: T = item.result
+        return result
 
     def close(self) -> None:
         """End the idle threads now, the others when their function returns."""
