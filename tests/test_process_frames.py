@@ -14,7 +14,7 @@ from taskcore.worker.runners import frames
 from taskcore.worker.runners.frames import FrameError, JobRaised, JobReturned, LogLine, encode_frame, reader_of_answers
 from taskcore.worker.runners.outcomes import outcome_of
 from taskcore.worker.runners.output import LONGEST_LINE, LineSplitter
-from taskcore.worker.runners.processes import ProcessError, how
+from taskcore.worker.runners.process import ProcessError, how
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 MESSAGES = st.one_of(

@@ -59,11 +59,12 @@ class Hands:
         )
         keep = app.settings.keep_result if store is not None else None
         self._concluder = Concluder(park_for=app.settings.park_for, keep_result=keep)
+        self._executors = Executors(threads=1, processes=1)
         self._performer = Performer(
             app.tasks,
             store,
             events,
-            executors=Executors(threads=1, processes=1),
+            executors=self._executors,
             deadlines=Deadlines([self._slot]),
             features=backend.features,
             lease=self._lease,
@@ -74,6 +75,7 @@ class Hands:
 
     async def __aenter__(self) -> Self:
         """Begin to consume."""
+        self._exits.push_async_callback(self._executors.aclose)
         self.source = await self._exits.enter_async_context(self._backend.consume(self._queues, lease=self._lease))
         return self
 

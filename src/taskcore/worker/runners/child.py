@@ -137,6 +137,8 @@ def _prepare(start: StartProcess, send: Callable[[LogLine], bool]) -> BaseExcept
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
+    # Who stops, and when, is for the worker to say; programs that a function starts get the default back.
+    signal.signal(signal.SIGINT, lambda *_: None)
     _send_logging(start, send)
     sys.path[:], sys.argv[:] = start.path, start.argv
     try:
@@ -182,11 +184,11 @@ class _ToWorker(logging.Handler):
                 trace = f"{trace}\n{record.stack_info}".lstrip()
             line = LogLine(
                 _plain(record.name),
-                record.levelno,
+                int(record.levelno),
                 _plain(record.getMessage()),
                 _plain(trace),
                 _plain(record.pathname),
-                record.lineno,
+                int(record.lineno or 0),
                 _plain(record.funcName or ""),
             )
             if not self._send_line(line):
@@ -196,7 +198,7 @@ class _ToWorker(logging.Handler):
 
 
 def _plain(text: str) -> str:
-    return text[:LONGEST_TEXT].encode("utf-8", "backslashreplace").decode()
+    return str(text)[:LONGEST_TEXT].encode("utf-8", "backslashreplace").decode()
 
 
 # ── one job ──
@@ -249,9 +251,9 @@ def _raised(error: BaseException, task: Task[..., Any] | None, kind: RaisedKind 
         kind, after, why = _meaning(error)
     return JobRaised(
         kind,
-        record.type,
+        _plain(record.type),
         record.message,
-        record.where,
+        _plain(record.where),
         record.traceback,
         retryable=None if task is None else task.options.rules.retry.retries(error),
         declared=None if task is None else task.contract.pack_error(error),

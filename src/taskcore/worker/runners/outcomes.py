@@ -10,7 +10,7 @@ from taskcore.lifecycle import Contended, Failed, Outcome, Reject, RetryLater, S
 from taskcore.policy import RemoteError
 from taskcore.worker.records import MESSAGE_LIMIT, TRACEBACK_LIMIT
 from taskcore.worker.runners.frames import Answer, JobRaised, JobReturned
-from taskcore.worker.runners.processes import ProcessError
+from taskcore.worker.runners.process import ProcessError
 
 __all__ = ["outcome_of"]
 
