@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskcore.lifecycle import Failed, Reject, RetryLater, Snooze, Succeeded, Unencodable
+from taskcore.lifecycle import Contended, Failed, Reject, RetryLater, Snooze, Succeeded, Unencodable
 from taskcore.policy import Retry
 from taskcore.worker.runners import frames
 from taskcore.worker.runners.frames import FrameError, JobRaised, JobReturned, LogLine, encode_frame, reader_of_answers
@@ -122,6 +122,12 @@ def test_what_a_function_says_keeps_its_fields():
     for after in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ProcessError, match="impossible snooze"):
             outcome(raised("snooze", after=after))
+
+
+def test_a_lost_key_is_no_failure():
+    """A transaction that another holder of the key undid is asked again; without a key it is an error."""
+    assert isinstance(outcome(raised("lease_lost", why="done by another"), keyed=True), Contended)
+    assert isinstance(outcome(raised("lease_lost", why="done by another")), Failed)
 
 
 @pytest.mark.parametrize("retryable", [True, False])

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -136,6 +137,33 @@ async def test_a_broken_log_handler_harms_no_job(app):
             await (await in_processes.write_log.enqueue("shop.broken")).result(timeout=10)
             assert await process_of(app) == first
     finally:
+        target.removeHandler(handler)
+
+
+async def test_a_slow_log_handler_does_not_hold_up_the_worker(app):
+    """While a handler writes what a process printed, other jobs of the worker run."""
+    entered, gate = threading.Event(), threading.Event()
+
+    class Slow(logging.Handler):
+        def handle(self, record):
+            entered.set()
+            gate.wait(5)
+
+    @app.task
+    async def quick() -> bool:
+        return gate.is_set()
+
+    handler, target = Slow(), logging.getLogger(ABOVE)
+    target.addHandler(handler)
+    try:
+        async with app.running():
+            job = await in_processes.print_bytes.enqueue([b"hello\n"])
+            assert await anyio.to_thread.run_sync(entered.wait, 10)
+            assert await (await quick.enqueue()).result(timeout=5) is False
+            gate.set()
+            await job.result(timeout=5)
+    finally:
+        gate.set()
         target.removeHandler(handler)
 
 
@@ -274,7 +302,9 @@ async def test_a_stop_ends_what_a_process_started(app, tmp_path):
 
 
 SCRIPT = """
+import os
 import sys
+import time
 import anyio
 import in_processes
 from taskcore import App
@@ -284,24 +314,34 @@ app.include(in_processes.router)
 
 async def main():
     async with app.running():
-        await (await in_processes.start_and_wait.enqueue(sys.argv[1])).result()
+        job = await in_processes.start_and_wait.enqueue(sys.argv[1])
+        while not os.path.exists(sys.argv[1]):
+            await anyio.sleep(0.01)
+        if "copied" in sys.argv and not os.fork():
+            time.sleep(4)
+            os._exit(0)
+        print("ready", flush=True)
+        await job.result()
 
 if __name__ == "__main__":
     anyio.run(main)
 """
 
 
-async def test_a_killed_worker_leaves_nothing_behind(tmp_path):
-    """SIGKILL of a worker ends its process, and the program of that, within two seconds."""
+@pytest.mark.parametrize("how", ["alone", "copied"])
+async def test_a_killed_worker_leaves_nothing_behind(tmp_path, how):
+    """SIGKILL of a worker ends its process and the program of that in two seconds, even if a copy of it lives."""
     script, path = tmp_path / "killed_worker.py", tmp_path / "pids"
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(Path(in_processes.__file__).parent)}
-    async with await anyio.open_process([sys.executable, str(script), str(path)], env=environment) as worker:
+    async with await anyio.open_process(
+        [sys.executable, "-W", "ignore", str(script), str(path), how], env=environment
+    ) as worker:
+        assert (await worker.stdout.receive()).startswith(b"ready")
         pids = await pids_in(path)
         assert all(in_processes.is_running(pid) for pid in pids)
         worker.kill()
-        await worker.wait()
-    await gone(pids)
+        await gone(pids)
 
 
 # ── where functions are found ──

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from weakref import WeakSet
 
 import anyio
 import anyio.from_thread
@@ -44,6 +45,10 @@ ROOT = str(Path(__file__).parents[3])  #: where this library is imported from
 
 class ProcessError(Exception):
     """The process of a job ended or broke the protocol; counts as a failed attempt."""
+
+
+#: Those whose socket is open here.
+_OPEN: WeakSet[ChildProcess] = WeakSet()
 
 
 class _Waiting:
@@ -90,6 +95,7 @@ class ChildProcess(threading.Thread):
         self._connection.setblocking(False)  # noqa: FBT003 - as the next line
         os.set_blocking(self._output, False)
         self.start()
+        _OPEN.add(self)
 
     # ── in the event loop ──
 
@@ -130,6 +136,11 @@ class ChildProcess(threading.Thread):
             if self.alive:  # if not, the thread is about to do it, or has done it and the id may be another group's
                 self.alive = False
                 self._kill_group()
+
+    def close_in_copy(self) -> None:
+        """Close the descriptors in a process that only has them because it is a copy of the worker."""
+        self._connection.close()
+        os.close(self._output)
 
     # ── in a thread ──
 
@@ -213,6 +224,7 @@ class ChildProcess(threading.Thread):
         with suppress(Exception):
             self._read_output()
             self._log_lines(self._lines.flush())
+        _OPEN.discard(self)
         self._connection.close()
         os.close(self._output)
         self._report(None, ProcessError(problem or f"the process of this job {ended}"))
@@ -252,6 +264,17 @@ class ChildProcess(threading.Thread):
         except Exception:  # noqa: BLE001 - a broken handler is the user's, and must not end the process
             with suppress(Exception):
                 traceback.print_exc(file=sys.stderr)
+
+
+def _close_in_copy() -> None:
+    """In a copy of the worker, made by a program that forks: without this the copy would keep the processes alive."""
+    for process in list(_OPEN):
+        with suppress(OSError):
+            process.close_in_copy()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_copy)
 
 
 @contextmanager
