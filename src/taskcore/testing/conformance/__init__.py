@@ -3,7 +3,8 @@
 certificate = await certify("redis://localhost:6379/15")
 print(certificate.report())
 
-clauses.py      the clauses by number          publishing leasing settling scheduling places    on the seam of queues
+clauses.py      the clauses by number          publishing leasing settling scheduling
+                                               retrying places                  on the seam of queues
 checks.py       Check, and the lists           stores                                          on the seam of records
 runner.py       certify(): all checks          letters                                         dead letters
 certificate.py  what came of it, readable      dying idempotency                               workers that die
@@ -21,6 +22,7 @@ from taskcore.testing.conformance import (
     letters,
     places,
     publishing,
+    retrying,
     scheduling,
     settling,
     stores,
@@ -70,6 +72,7 @@ THEMES = (
     leasing,
     settling,
     scheduling,
+    retrying,
     places,
     stores,
     letters,
