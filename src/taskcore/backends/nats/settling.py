@@ -17,7 +17,7 @@ from typing import assert_never
 
 from taskcore.backend import Delivery
 from taskcore.backends.nats.holds import Hold
-from taskcore.backends.nats.publishing import HEADERS, IS_ANOTHER, scheduling, verdict_on
+from taskcore.backends.nats.publishing import HEADERS, IS_ANOTHER, found_by, scheduling, verdict_on
 from taskcore.backends.nats.shelves import FAMILY, Shelves
 from taskcore.lifecycle import Ack, Bury, Release, Retry, Verdict
 from taskcore.links.nats import Answer, NatsLink, Parcel
@@ -32,6 +32,7 @@ log = logger("taskcore.nats")
 
 ENOUGH = 5  #: times that a stream is looked for while it has no leader
 NO_LEADER_PAUSE = 0.2
+LEFTOVERS = 2  #: times that a scheduled copy is written anew: over a leftover, then where that has gone meanwhile
 
 
 class Settler:
@@ -70,6 +71,8 @@ class Settler:
         """Copies and dead letters; returns the holds whose job is to end now."""
         parcels = [await self._parcel(delivery, verdict) for delivery, verdict in writing]
         answers = await self._exchange(parcels)
+        if self._link.level < FAMILY:
+            await self._over_leftovers(writing, answers)
         ends: list[Hold] = []
         trouble: str | None = None
         for (delivery, verdict), answer in zip(writing, answers, strict=True):
@@ -78,13 +81,13 @@ class Settler:
                 trouble = "the server did not say whether it stored a copy or a dead letter"
                 continue
             code = verdict_on(answer)
-            if code in {0, -1} or (code == IS_ANOTHER and isinstance(verdict, Bury)):  # its letter is there already
+            if code in {0, -1} or (code == IS_ANOTHER and isinstance(verdict, Bury) and found_by(answer)):  # is there
                 hold.written = True
                 if isinstance(verdict, Bury) or _is_later(verdict):
                     ends.append(hold)
                 else:
                     hold.over = True
-            elif code == IS_ANOTHER:
+            elif code == IS_ANOTHER and not isinstance(verdict, Bury):
                 hold.over = True
                 lost.append(delivery)
             elif not answer.body:
@@ -101,6 +104,27 @@ class Settler:
             raise self._link.unavailable(trouble)
         return ends
 
+    async def _over_leftovers(self, writing: Sequence[tuple[Delivery, Verdict]], answers: list[Answer | None]) -> None:
+        """Let scheduled copies take the place of what their job was moved from, if its timer has not ended that yet.
+
+        A write before NATS 2.11 can expect something of its own subject only. So a copy is refused because of a scheduled
+        job that is older than the one in hand, although nothing speaks against it.
+        """
+        expected = dict.fromkeys((index for index, (_, verdict) in enumerate(writing) if _is_later(verdict)), 0)
+        for _ in range(LEFTOVERS):
+            again: dict[int, int] = {}
+            for index, before in expected.items():
+                answer = answers[index]
+                found = None if answer is None else found_by(answer)
+                if found is not None and found != before and found < writing[index][0].receipt.number:
+                    again[index] = found
+            if not again:
+                return
+            parcels = [await self._parcel(*writing[index], leftover=found) for index, found in again.items()]
+            for index, answer in zip(again, await self._exchange(parcels), strict=True):
+                answers[index] = answer
+            expected = again
+
     async def _exchange(self, parcels: list[Parcel]) -> list[Answer | None]:
         """Send; where nobody listens, once more a little later: a stream may be electing its leader."""
         answers = await self._link.exchange(parcels)
@@ -113,13 +137,13 @@ class Settler:
                 answers[index] = answer
         return answers
 
-    async def _parcel(self, delivery: Delivery, verdict: Verdict) -> Parcel:
+    async def _parcel(self, delivery: Delivery, verdict: Verdict, *, leftover: int | None = None) -> Parcel:
         hold: Hold = delivery.receipt
         match verdict:
             case Release():
                 return self._copy(delivery, delivery.trail, handed=hold.redeliveries)
             case Retry(after=after, trail=trail) if after > 0:
-                return await self._later(delivery, self._fitting(delivery, trail), after)
+                return await self._later(delivery, self._fitting(delivery, trail), after, leftover)
             case Retry(trail=trail):
                 return self._copy(delivery, self._fitting(delivery, trail), handed=0)
             case Bury(reason=reason, trail=trail):
@@ -142,18 +166,19 @@ class Settler:
             headers += f"Tc-Handed: {handed}\r\n"
         return Parcel(hold.subject, delivery.envelope + trail, _bytes(headers))
 
-    async def _later(self, delivery: Delivery, trail: bytes, after: float) -> Parcel:
+    async def _later(self, delivery: Delivery, trail: bytes, after: float, leftover: int | None) -> Parcel:
         """Beside the job; it takes its place when it is due."""
         hold: Hold = delivery.receipt
         shelf, token = hold.shelf, hold.token
-        headers = f"Nats-Msg-Id: {token}:{hold.number}:{hold.handed}\r\nTc-Copy: {hold.number}\r\n"
+        word = "" if leftover is None else f":{leftover}"  # a cluster remembers the id of a write that it refused
+        headers = f"Nats-Msg-Id: {token}:{hold.number}:{hold.handed}{word}\r\nTc-Copy: {hold.number}\r\n"
         if self._link.level >= FAMILY:
             headers += (
                 f"Nats-Expected-Last-Subject-Sequence: {hold.number}\r\n"
                 f"Nats-Expected-Last-Subject-Sequence-Subject: {shelf.names.either}{token}\r\n"
             )
         else:
-            headers += "Nats-Expected-Last-Subject-Sequence: 0\r\n"
+            headers += f"Nats-Expected-Last-Subject-Sequence: {leftover or 0}\r\n"
         headers += f"Tc-Trail: {len(trail)}\r\n"
         offset = await self._shelves.clock(shelf) if shelf.native else 0.0
         headers += scheduling(shelf, token, after, offset)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Self
+from typing import Literal, Self
 
 from taskcore.backends.nats.holds import Hold
 from taskcore.backends.nats.packing import number_at
-from taskcore.backends.nats.publishing import IS_ANOTHER, verdict_on
+from taskcore.backends.nats.publishing import found_by, verdict_on
 from taskcore.backends.nats.pulling import SIGN_OF_LIFE, Tap
 from taskcore.backends.nats.shelves import CLOCK, NANO, PARKED_LEASE, Shelf, Shelves
 from taskcore.backends.nats.withdrawing import Listener
@@ -23,14 +23,16 @@ from taskcore.links.nats import Answer, NatsLink, Parcel, headers_of
 from taskcore.links.nats.clock import wall_clock
 from taskcore.links.nats.wire import frame
 from taskcore.logs import logger
+from taskcore.points import point
 
-__all__ = ["Timer", "delay_of"]
+__all__ = ["Timer", "delay_of", "next_step"]
 
 log = logger("taskcore.nats")
 
 AT_ONCE = 200  #: scheduled jobs asked for at a time
 NEAR = 0.002  #: seconds: due now
 LONGEST = 30 * 86_400.0  #: seconds for which one is parked before somebody looks again
+TRIES = 3  #: moves of one scheduled job in a row; two are enough unless the server errs
 GIVEN_BACK = 0.1  #: seconds after which another timer gets what this one has no time for
 PAUSE = 1.0  #: seconds after trouble
 
@@ -127,31 +129,35 @@ class Timer:
             await self._move(due)
 
     async def _move(self, due: list[Hold]) -> None:
-        due = [arrival for arrival in due if arrival.number not in self._tap.withdrawn]
-        answers = await self._link.exchange([self._ready(arrival, expected=0) for arrival in due])
-        await self._replace(due, answers)
-        moved = [
-            arrival
-            for arrival, answer in zip(due, answers, strict=True)
-            if answer is not None and verdict_on(answer) in {0, -1, IS_ANOTHER}
-        ]
+        """Put them into the ready part, and end each scheduled one whose job is known to be there."""
+        # What each expects in the ready part. First the job that it is a copy of: a cluster remembers the id of a write
+        # that expected nothing even if it was refused.
+        trying = {hold: number_at(hold.headers, b"Tc-Copy") for hold in due}
+        moved: list[Hold] = []
+        for _ in range(TRIES):
+            trying = {hold: expected for hold, expected in trying.items() if self._is_ours(hold)}
+            if not trying:
+                break
+            answers = await self._link.exchange([self._ready(hold, expected) for hold, expected in trying.items()])
+            again: dict[Hold, int] = {}
+            for (hold, expected), answer in zip(trying.items(), answers, strict=True):
+                match next_step(answer, expected=expected, copied=number_at(hold.headers, b"Tc-Copy")):
+                    case "end":
+                        moved.append(hold)
+                    case "leave":
+                        log.debug("a scheduled job of queue %s is not moved yet: %s", self._shelf.names.queue, answer)
+                    case int(found):
+                        again[hold] = found
+            trying = again
         if moved:
+            point("nats.timer.moved")
             await self._link.exchange([Parcel(arrival.reply, b"+ACK") for arrival in moved])
 
-    async def _replace(self, due: list[Hold], answers: list[Answer | None]) -> None:
-        """A retry whose job was not ended, because its worker died in between, takes that job's place."""
-        copies = [
-            (index, copied)
-            for index, answer in enumerate(answers)
-            if answer is not None
-            and verdict_on(answer) == IS_ANOTHER
-            and (copied := number_at(due[index].headers, b"Tc-Copy"))
-        ]
-        again = await self._link.exchange([self._ready(due[index], expected=copied) for index, copied in copies])
-        for (index, _), answer in zip(copies, again, strict=True):
-            answers[index] = answer
+    def _is_ours(self, hold: Hold) -> bool:
+        """Whether it was not taken back, and no other timer has it by now."""
+        return hold.number not in self._tap.withdrawn and asyncio.get_running_loop().time() < hold.until
 
-    def _ready(self, arrival: Hold, *, expected: int) -> Parcel:
+    def _ready(self, arrival: Hold, expected: int) -> Parcel:
         token = arrival.subject.rpartition(b".")[2]
         headers = b"Nats-Msg-Id: %b:due:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n" % (
             token,
@@ -160,6 +166,25 @@ class Timer:
             number_at(arrival.headers, b"Tc-Trail"),
         )
         return Parcel(self._shelf.names.ready.encode() + token, arrival.body, headers)
+
+
+def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Literal["end", "leave"]:
+    """Say what follows from an answer to a move: another try that expects this number, or the scheduled job's end.
+
+    A refusal alone does not say that another timer has moved the job. The job that a retry is a copy of may have been
+    there, and may be gone a moment later, because its worker ends it meanwhile. What is left is handed out again.
+
+    :param expected: the number that the move expected in the ready part; 0: none.
+    :param copied: the number of the job that a retry is a copy of; 0: it is no retry.
+    """
+    if answer is None:
+        return "leave"
+    if verdict_on(answer) in {0, -1}:
+        return "end"
+    found = found_by(answer)
+    if found is None or found == expected:
+        return "leave"
+    return found if found in {0, copied} else "end"
 
 
 def _stored_at(arrival: Hold) -> float:

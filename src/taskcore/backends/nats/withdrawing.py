@@ -42,10 +42,9 @@ class Listener:
             if arrival.number == number:
                 self._tap.waiting.remove(arrival)
                 return
+        self._tap.withdrawn[number] = None  # before the answer: a timer that holds it moves it no more from now on
         if number in self._tap.recent:
             self._link.send_now(frame(Parcel(reply, b"held")))
-            return
-        self._tap.withdrawn[number] = None
         if len(self._tap.withdrawn) > REMEMBERED:
             self._tap.withdrawn.popitem(last=False)
 
