@@ -130,8 +130,7 @@ class Timer:
 
     async def _move(self, due: list[Hold]) -> None:
         """Put them into the ready part, and end each scheduled one whose job is known to be there."""
-        # What each expects in the ready part. First the job that it is a copy of: a cluster remembers the id of a write
-        # that expected nothing even if it was refused.
+        # What each expects in the ready part: the job that it is a copy of, and nothing only if that is surely gone.
         trying = {hold: number_at(hold.headers, b"Tc-Copy") for hold in due}
         moved: list[Hold] = []
         for _ in range(TRIES):
@@ -159,9 +158,10 @@ class Timer:
 
     def _ready(self, arrival: Hold, expected: int) -> Parcel:
         token = arrival.subject.rpartition(b".")[2]
-        headers = b"Nats-Msg-Id: %b:due:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n" % (
+        headers = b"Nats-Msg-Id: %b:due:%d:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n" % (
             token,
             arrival.number,
+            expected,  # a cluster remembers the id of a write that it refused: another expectation needs another id
             expected,
             number_at(arrival.headers, b"Tc-Trail"),
         )
