@@ -1,6 +1,6 @@
 """Retries that are due within a round trip, over a slow network, on every broker: none is lost, each job ends once.
 
-On the loopback an answer is there before anything else happens. Here each chunk takes some milliseconds, so that a retry
+On the loopback an answer is there before anything else happens. Here each chunk takes some milliseconds, so a retry
 is due, is moved and comes to another worker while the one that sent it still waits for answers.
 """
 

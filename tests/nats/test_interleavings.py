@@ -1,9 +1,9 @@
 """Every order in which a worker, two timers and a caller that cancels can meet over one retry, on a model of a stream.
 
 The worker writes the scheduled copy of the job that it holds, then ends that job. Each timer gets the copy when it is
-due, moves it into the ready part, then ends the copy. Any of them may die before any of its writes; a copy whose lease is
-over is handed out again, also while the first timer still goes on; a job that stands ready may be run and ended at any
-time. The search visits every state that these steps can reach, and asks the real timers' own function what they do.
+due, moves it into the ready part, then ends the copy. Any of them may die before any of its writes; a copy whose lease
+is over is handed out again, also while the first timer still goes on; a job that stands ready may be run and ended at
+any time. The search visits every state that these steps can reach, and asks the real timers' own function what they do.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from taskcore.backends.nats import publishing
 from taskcore.backends.nats.publishing import found_by, verdict_on
 from taskcore.backends.nats.settling import Settler
 from taskcore.backends.nats.timers import next_step
-from taskcore.lifecycle import ACK, Retry
+from taskcore.backends.nats.withdrawing import is_held
+from taskcore.lifecycle import ACK, RELEASE, Retry, Verdict
 from taskcore.links.nats import Answer, Parcel
 from taskcore.testing.crashing import SimulatedCrash, crash_at
 from taskcore.testing.faults import NatsServer
@@ -93,6 +94,8 @@ async def test_a_timer_that_dies_before_the_end_of_what_it_moved(url: str) -> No
         with crash_at("nats.timer.moved"):
             async with dying.consume(["q"], lease=30.0):
                 await anyio.sleep(0.8)
+        stats = await other.admin.stats("q")
+        assert (stats.ready, stats.scheduled) == (1, 1)
         async with other.consume(["q"], lease=30.0) as source:
             assert await everything(source, 7.0) == [b"trail"]
         assert await is_empty(other)
@@ -115,7 +118,7 @@ async def test_what_is_cancelled_between_copy_and_end_is_gone(url: str) -> None:
 async def test_a_retry_is_not_refused_for_what_its_job_was_moved_from(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker may retry a job before the timer that moved it has ended the scheduled one; no lease is lost by that."""
+    """A worker may retry a job before the timer that moved it has ended the scheduled one, and loses no lease by that."""
     async with open_backend(url) as backend:
         link: Any = backend._link  # type: ignore[attr-defined]
         exchange = link.exchange
@@ -135,6 +138,22 @@ async def test_a_retry_is_not_refused_for_what_its_job_was_moved_from(
                 assert not await source.settle([(delivery, Retry(0.01, b"%d" % (number + 1)))])
             assert await everything(source, 1.5) == [b"3"]
         assert await is_empty(backend)
+
+
+@pytest.mark.parametrize("verdict", [RELEASE, Retry(0.0, b"new"), Retry(0.05, b"new")], ids=str)
+async def test_a_job_that_was_deleted_too_late_is_stored_again(url: str, verdict: Verdict) -> None:
+    """A caller that deletes a job while it is handed out is told no, and a retry of that job is not lost."""
+    async with open_backend(url) as backend, open_backend(url) as other:
+        await backend.publish([Outgoing("q", "j", b"job", b"old")])
+        async with backend.consume(["q"], lease=30.0) as source:
+            [held] = await source.receive(1)
+            link: Any = other._link  # type: ignore[attr-defined]
+            number, names = held.receipt.number, held.receipt.shelf.names
+            assert (await link.api(f"STREAM.MSG.DELETE.{names.stream}", {"seq": number, "no_erase": True}))["success"]
+            assert await is_held(link, names.withdrawn, number)
+            assert not await source.settle([(held, verdict)])
+            assert await everything(source, 1.0) == [b"old" if verdict is RELEASE else b"new"]
+        assert await is_empty(other)
 
 
 def refusal(text: bytes, code: int = publishing.IS_ANOTHER) -> Answer:

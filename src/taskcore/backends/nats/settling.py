@@ -71,8 +71,7 @@ class Settler:
         """Copies and dead letters; returns the holds whose job is to end now."""
         parcels = [await self._parcel(delivery, verdict) for delivery, verdict in writing]
         answers = await self._exchange(parcels)
-        if self._link.level < FAMILY:
-            await self._over_leftovers(writing, answers)
+        await self._over_leftovers(writing, answers)
         ends: list[Hold] = []
         trouble: str | None = None
         for (delivery, verdict), answer in zip(writing, answers, strict=True):
@@ -81,7 +80,7 @@ class Settler:
                 trouble = "the server did not say whether it stored a copy or a dead letter"
                 continue
             code = verdict_on(answer)
-            if code in {0, -1} or (code == IS_ANOTHER and isinstance(verdict, Bury) and found_by(answer)):  # is there
+            if code in {0, -1} or _has_letter(verdict, answer):
                 hold.written = True
                 if isinstance(verdict, Bury) or _is_later(verdict):
                     ends.append(hold)
@@ -107,9 +106,11 @@ class Settler:
     async def _over_leftovers(self, writing: Sequence[tuple[Delivery, Verdict]], answers: list[Answer | None]) -> None:
         """Let scheduled copies take the place of what their job was moved from, if its timer has not ended that yet.
 
-        A write before NATS 2.11 can expect something of its own subject only. So a copy is refused because of a scheduled
-        job that is older than the one in hand, although nothing speaks against it.
+        A write before NATS 2.11 can expect something of its own subject only. It is refused because of a scheduled job
+        that is older than the one in hand, although nothing speaks against it.
         """
+        if self._link.level >= FAMILY:
+            return
         expected = dict.fromkeys((index for index, (_, verdict) in enumerate(writing) if _is_later(verdict)), 0)
         for _ in range(LEFTOVERS):
             again: dict[int, int] = {}
@@ -159,7 +160,7 @@ class Settler:
         hold: Hold = delivery.receipt
         headers = (
             f"Nats-Msg-Id: {hold.token}:{hold.number}:{hold.handed}\r\n"
-            f"Nats-Expected-Last-Subject-Sequence: {hold.number}\r\n"
+            f"Nats-Expected-Last-Subject-Sequence: {_standing(hold)}\r\n"
             f"Tc-Trail: {len(trail)}\r\n"
         )
         if handed:
@@ -174,7 +175,7 @@ class Settler:
         headers = f"Nats-Msg-Id: {token}:{hold.number}:{hold.handed}{word}\r\nTc-Copy: {hold.number}\r\n"
         if self._link.level >= FAMILY:
             headers += (
-                f"Nats-Expected-Last-Subject-Sequence: {hold.number}\r\n"
+                f"Nats-Expected-Last-Subject-Sequence: {_standing(hold)}\r\n"
                 f"Nats-Expected-Last-Subject-Sequence-Subject: {shelf.names.either}{token}\r\n"
             )
         else:
@@ -273,6 +274,16 @@ class Settler:
             for hold in ours:
                 hold.until = now + lease
         return lost
+
+
+def _standing(hold: Hold) -> int:
+    """Return the number of what a copy replaces: the job in hand, or nothing if a caller deleted that too late."""
+    return 0 if hold.number in hold.shelf.deleted else hold.number
+
+
+def _has_letter(verdict: Verdict, answer: Answer) -> bool:
+    """Whether a letter is refused because it is there already."""
+    return isinstance(verdict, Bury) and bool(found_by(answer))
 
 
 def _is_later(verdict: Verdict) -> bool:

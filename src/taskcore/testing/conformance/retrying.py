@@ -48,7 +48,7 @@ class _Tally:
 
 @check(BACKEND_CHECKS, "C1", "C4", "C5", needs="delay")
 async def a_retry_that_is_due_at_once_is_not_lost(stage: Stage) -> None:
-    """Of jobs that two workers retry with waits shorter than a round trip, each comes for every attempt and ends once."""
+    """Of jobs that two workers retry with waits below a round trip, each comes for every attempt and ends once."""
     queue, first, second = stage.queue(), await stage.backend(), await stage.backend()
     jobs = [job(queue) for _ in range(JOBS)]
     tally = _Tally([one.envelope for one in jobs])

@@ -32,6 +32,9 @@ __all__ = ["ACTS", "ATTEMPTS", "CRASHES", "SEATS", "Act", "Start", "World"]
 ATTEMPTS, CRASHES = 3, 3
 SEATS = ("1", "2")
 UNITS = 32  #: in a lease
+MOMENT: Final = (
+    0.125  #: units: on a real broker about a millisecond, so that it is over before the verdict is carried out
+)
 KEEP_UNITS = 20_000  #: how long results are kept: longer than any example lasts
 CALL = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
 CLIENT, STRANGER = "client", "stranger"
@@ -50,7 +53,7 @@ class Act(NamedTuple):
 
     name: str
     error: Callable[[str, float], Exception] | None
-    after: int = 0
+    after: float = 0
 
 
 SUCCEED: Final = Act("succeeds", None)
@@ -62,6 +65,8 @@ ACTS: Final = {
         Act("fails", lambda text, _: Wrong(text)),
         Act("fails for good", lambda text, _: Hopeless(text)),
         Act("wants to be tried later", lambda text, after: RetryLater(after, text), 12),
+        Act("wants to be tried at once", lambda text, after: RetryLater(after, text), MOMENT),
+        Act("snoozes for a moment", lambda _, after: Snooze(after), MOMENT),
         Act("snoozes", lambda _, after: Snooze(after), 6),
         Act("rejects", lambda text, _: Reject(text)),
         UNENCODABLE,
