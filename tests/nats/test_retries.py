@@ -27,12 +27,15 @@ Q = "taskcore.q.q."  #: subjects of the ready part of queue "q"
 KINDS = {"2.9": "", "2.10": "", "2.11": "", "newest": "?max_bytes=1GiB"}  #: each with timers
 
 
+ALL = [*KINDS, "native"]  #: and one that has schedules of its own
+
+
 @pytest.fixture(params=KINDS)
 async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """A server of its own on which delays are kept by timers."""
-    version = "" if request.param == "newest" else request.param
+    """A server of its own, on which delays are kept by timers unless a test says otherwise."""
+    version = request.param if request.param[0].isdigit() else ""
     async with require(NatsServer, version)(version=version) as server:
-        yield server.url + KINDS[request.param]
+        yield server.url + KINDS.get(request.param, "")
 
 
 async def everything(source: Source, seconds: float) -> list[bytes]:
@@ -101,6 +104,7 @@ async def test_a_timer_that_dies_before_the_end_of_what_it_moved(url: str) -> No
         assert await is_empty(other)
 
 
+@pytest.mark.parametrize("url", ALL, indirect=True)
 async def test_what_is_cancelled_between_copy_and_end_is_gone(url: str) -> None:
     """A retry whose worker died before it ended the job is taken back whole: the job does not come again either."""
     async with open_backend(url) as backend, open_backend(url) as other:
@@ -118,7 +122,7 @@ async def test_what_is_cancelled_between_copy_and_end_is_gone(url: str) -> None:
 async def test_a_retry_is_not_refused_for_what_its_job_was_moved_from(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker may retry a job before the timer that moved it has ended the scheduled one, and loses no lease by that."""
+    """A worker may retry a job before the timer that moved it ends the scheduled one, and loses no lease by that."""
     async with open_backend(url) as backend:
         link: Any = backend._link  # type: ignore[attr-defined]
         exchange = link.exchange
@@ -140,6 +144,7 @@ async def test_a_retry_is_not_refused_for_what_its_job_was_moved_from(
         assert await is_empty(backend)
 
 
+@pytest.mark.parametrize("url", ALL, indirect=True)
 @pytest.mark.parametrize("verdict", [RELEASE, Retry(0.0, b"new"), Retry(0.05, b"new")], ids=str)
 async def test_a_job_that_was_deleted_too_late_is_stored_again(url: str, verdict: Verdict) -> None:
     """A caller that deletes a job while it is handed out is told no, and a retry of that job is not lost."""

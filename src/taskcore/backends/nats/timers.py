@@ -5,8 +5,8 @@ of the queue, hands each out once; we give it back with the rest of its time, an
 Then it is moved: a job in the ready part, confirmed → the end of the scheduled one. A timer that dies in between is
 followed by another one that does both again; the ready part takes it once.
 
-A retry is a copy beside the job that its worker is about to end. Its move expects that job in the ready part, or nothing
-if that is gone. The scheduled copy ends only if an answer says that the job is in the ready part.
+A retry is a copy beside the job that its worker is about to end. Its move expects that job in the ready part, or
+nothing if that is gone. The scheduled copy ends only if an answer says that the job is in the ready part.
 """
 
 from __future__ import annotations
