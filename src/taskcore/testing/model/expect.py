@@ -37,7 +37,7 @@ def check_start(tale: Tale, start: Start, verdict: Verdict, unit: float) -> None
             _errors(tale, start, verdict, None)
         case "fails":
             _again(tale, start, verdict, 4 * unit * 2 ** (failures - 1), last=last)
-        case "wants to be tried later" | "wants to be tried at once":
+        case "wants to be tried later":
             _again(tale, start, verdict, start.act.after * unit, last=last)
         case "fails for good":
             _expect(tale, start, isinstance(verdict, Bury) and (last or verdict.reason == "not retryable"), verdict)

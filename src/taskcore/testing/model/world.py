@@ -32,9 +32,7 @@ __all__ = ["ACTS", "ATTEMPTS", "CRASHES", "SEATS", "Act", "Start", "World"]
 ATTEMPTS, CRASHES = 3, 3
 SEATS = ("1", "2")
 UNITS = 32  #: in a lease
-MOMENT: Final = (
-    0.125  #: units: on a real broker about a millisecond, so that it is over before the verdict is carried out
-)
+MOMENT: Final = 0.125  #: units: about a millisecond on a real broker, where it is over before the verdict is carried out
 KEEP_UNITS = 20_000  #: how long results are kept: longer than any example lasts
 CALL = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
 CLIENT, STRANGER = "client", "stranger"
@@ -65,9 +63,7 @@ ACTS: Final = {
         Act("fails", lambda text, _: Wrong(text)),
         Act("fails for good", lambda text, _: Hopeless(text)),
         Act("wants to be tried later", lambda text, after: RetryLater(after, text), 12),
-        Act("wants to be tried at once", lambda text, after: RetryLater(after, text), MOMENT),
-        Act("snoozes for a moment", lambda _, after: Snooze(after), MOMENT),
-        Act("snoozes", lambda _, after: Snooze(after), 6),
+        Act("snoozes", lambda _, after: Snooze(after), MOMENT),
         Act("rejects", lambda text, _: Reject(text)),
         UNENCODABLE,
     )
