@@ -104,6 +104,27 @@ async def test_a_timer_that_dies_before_the_end_of_what_it_moved(url: str) -> No
         assert await is_empty(other)
 
 
+async def test_a_timer_that_is_stopped_finishes_its_move(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that leaves in the middle of a move ends what it has moved; nothing waits for another timer."""
+    async with open_backend(url) as leaving, open_backend(url) as other:
+        link: Any = leaving._link  # type: ignore[attr-defined]
+        exchange, moving = link.exchange, anyio.Event()
+
+        async def slowly(parcels: Sequence[Parcel], **options: Any) -> Any:
+            if parcels and b".timer." in parcels[0].subject:  # what a timer ends
+                moving.set()
+                await anyio.sleep(0.3)
+            return await exchange(parcels, **options)
+
+        monkeypatch.setattr(link, "exchange", slowly)
+        await leaving.publish([Outgoing("q", "j", b"job", b"trail", 0.1)])
+        async with leaving.consume(["q"], lease=30.0):
+            with anyio.fail_after(5.0):
+                await moving.wait()
+        stats = await other.admin.stats("q")
+        assert (stats.ready, stats.scheduled) == (1, 0)
+
+
 @pytest.mark.parametrize("url", ALL, indirect=True)
 async def test_what_is_cancelled_between_copy_and_end_is_gone(url: str) -> None:
     """A retry whose worker died before it ended the job is taken back whole: the job does not come again either."""

@@ -60,6 +60,7 @@ class Timer:
         self._tap = Tap(link, shelf, consumer="timer", arrived=self._news.set, lease=PARKED_LEASE)
         self._listener = Listener(link, self._tap)
         self._task: asyncio.Task[None] | None = None
+        self._moving: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, link: NatsLink, shelves: Shelves, shelf: Shelf) -> Self:
@@ -77,12 +78,22 @@ class Timer:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        if self._moving is not None:
+            await self._finish(self._moving)
         self._tap.rest()
         await self._link.round_trip(timeout=PAUSE)
         back = b'-NAK {"delay": %d}' % (GIVEN_BACK * NANO)  # at once, NATS 2.9 would hand them to us again
         self._link.send_now(b"".join(frame(Parcel(arrival.reply, back)) for arrival in self._tap.waiting))
         self._listener.close()
         self._tap.close()
+
+    async def _finish(self, moving: asyncio.Task[None]) -> None:
+        """Let a move come to its end: what was moved, and not ended, waits for another timer until its lease is over."""
+        await asyncio.wait([moving], timeout=PAUSE)
+        moving.cancel()
+        await asyncio.wait([moving])
+        if not moving.cancelled() and (error := moving.exception()) is not None:
+            log.debug("the last move of the timer of queue %s failed: %s", self._shelf.names.queue, error)
 
     async def _run(self) -> None:
         while True:
@@ -129,7 +140,8 @@ class Timer:
         if parked:
             await self._link.send(b"".join(parked))
         if due:
-            await self._move(due)
+            self._moving = asyncio.create_task(self._move(due), name=f"taskcore-nats-move-{self._shelf.names.queue}")
+            await asyncio.shield(self._moving)
 
     async def _move(self, due: list[Hold]) -> None:
         """Put them into the ready part, and end each scheduled one whose job is known to be there."""
