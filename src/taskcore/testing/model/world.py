@@ -32,9 +32,7 @@ __all__ = ["ACTS", "ATTEMPTS", "CRASHES", "SEATS", "Act", "Start", "World"]
 ATTEMPTS, CRASHES = 3, 3
 SEATS = ("1", "2")
 UNITS = 32  #: in a lease
-MOMENT: Final = (
-    0.125  #: units: about a millisecond on a real broker, where it is over before the verdict is carried out
-)
+MOMENT: Final = 0.125  #: units: about a millisecond on a real broker, over before the verdict is carried out
 KEEP_UNITS = 20_000  #: how long results are kept: longer than any example lasts
 CALL = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
 CLIENT, STRANGER = "client", "stranger"
