@@ -88,7 +88,7 @@ class Timer:
         self._tap.close()
 
     async def _finish(self, moving: asyncio.Task[None]) -> None:
-        """Let a move come to its end: what is moved, and not ended, waits for the end of its lease and another timer."""
+        """Let a move come to its end: what is moved and not ended waits until its lease is over."""
         await asyncio.wait([moving], timeout=PAUSE)
         moving.cancel()
         await asyncio.wait([moving])
