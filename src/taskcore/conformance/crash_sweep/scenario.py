@@ -240,7 +240,9 @@ class Drill(Ground):
 DEADLY: Final = ("exhaust", "give_up", "reject", "unencodable")
 
 #: Operations that a worker does to a delivery, and those that clients do.
-WORKER: Final = ("succeed", "fail", "exhaust", "give_up", "later", "snooze", "reject", "unencodable", "once", "release")
+WORKER: Final = (
+    "succeed", "fail", "exhaust", "give_up", "later", "soon", "snooze", "reject", "unencodable", "once", "release",
+)  # fmt: skip
 CLIENT: Final = ("enqueue", "cancel", "replay")
 OPERATIONS: Final = (*WORKER, *CLIENT)
 
