@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taskcore.conformance.crash_sweep.child import dying
-from taskcore.conformance.crash_sweep.environment import Ledger
+from taskcore.conformance.crash_sweep.environment import StartLog
 from taskcore.conformance.crash_sweep.sweep import Case, run
 from taskcore.conformance.harness import Harness
 from taskcore.faults import NatsServer
@@ -54,5 +54,5 @@ def test_death(case: Case, nats: NatsServer, tmp_path: Path) -> None:
         lambda: Harness.at(nats.url, lease=1.2, margin=MARGIN),
         real_time=True,
         dying=dying(nats.url, path),
-        ledger=Ledger(path),
+        starts=StartLog(path),
     )
