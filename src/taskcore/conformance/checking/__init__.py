@@ -11,14 +11,13 @@ from taskcore.conformance.checking.actors import Actors
 from taskcore.conformance.checking.checker import check_history
 from taskcore.conformance.checking.expectations import Expectations
 from taskcore.conformance.checking.recorder import RecordingBackend
-from taskcore.conformance.checking.report import Finding, GuaranteesBroken, Report
+from taskcore.conformance.checking.report import GuaranteesBroken, Report, Violation
 from taskcore.conformance.checking.snapshot import FoundLetter, Left, Snapshot, collect
 from taskcore.testing.history import History, HistoryEntry, Kind
 
 __all__ = [
     "Actors",
     "Expectations",
-    "Finding",
     "FoundLetter",
     "GuaranteesBroken",
     "History",
@@ -28,6 +27,7 @@ __all__ = [
     "RecordingBackend",
     "Report",
     "Snapshot",
+    "Violation",
     "check_history",
     "collect",
 ]

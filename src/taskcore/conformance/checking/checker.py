@@ -30,11 +30,11 @@ from taskcore.conformance.checking.expectations import Expectations
 from taskcore.conformance.checking.job_histories import JobHistories, JobHistory, read
 from taskcore.conformance.checking.letters import Limit, by_job, untrue_letters
 from taskcore.conformance.checking.recorder import RAW
-from taskcore.conformance.checking.report import Finding, Report
+from taskcore.conformance.checking.report import Report, Violation
 from taskcore.conformance.checking.snapshot import FoundLetter, Snapshot
 from taskcore.testing.history import History, HistoryEntry
 
-__all__ = ["Finding", "Report", "check_history"]
+__all__ = ["Report", "Violation", "check_history"]
 
 DEFAULT_EXPECTATIONS = Expectations()
 UNREADABLE_ID = "?"  #: how events call a job whose envelope cannot be read
@@ -89,8 +89,8 @@ def check_history(
     return Report(
         lost=list(_lost(histories, snapshot, letters, at_most_once, results=expectations.results)),
         unexpected=list(_unexpected(all_of_them)),
-        duplicated=[Finding(job, f"{spare} run(s) too many") for job, spare in repeated.items()],
-        effects=[Finding(key, f"done {spare + 1} times") for key, spare in effects.items()],
+        duplicated=[Violation(job, f"{spare} run(s) too many") for job, spare in repeated.items()],
+        effects=[Violation(key, f"done {spare + 1} times") for key, spare in effects.items()],
         outcomes=list(outcomes(histories, snapshot, expectations.key_window)),
         stuck=list(_stuck(snapshot)),
         early=list(_early(all_of_them, delta, one_copy=expectations.one_copy)),
@@ -123,7 +123,7 @@ def _lost(
     at_most_once: Choice,
     *,
     results: bool,
-) -> Iterator[Finding]:
+) -> Iterator[Violation]:
     """Confirmed, and at the end neither done nor dead nor taken back nor expired nor still there.
 
     "Done" asks for a run that *returned*. A job whose only run raised and that is gone without a dead letter is lost,
@@ -139,7 +139,7 @@ def _lost(
         if _is_over(job_history, snapshot, once=once, died=histories.died):
             given_up = job_history.cancelled is not None and job_history.cancelled.who in histories.died
             if results and not once and not given_up and job not in snapshot.outcomes:
-                yield Finding(job, "is at its end, and nothing says how it ended")
+                yield Violation(job, "is at its end, and nothing says how it ended")
             continue
         emptied = (
             histories.emptied.get(str(job_history.invokes[-1].facts.get("queue"))) if job_history.invokes else None
@@ -148,7 +148,7 @@ def _lost(
             continue  # somebody purged its queue, and a purge does not say whom it met
         ran = f"{len(job_history.runs)} run(s), none of which returned" if job_history.runs else "never started"
         doubt = f"; it may be one of {unnamed} jobs that are left and cannot be named" if unnamed else ""
-        yield Finding(job, f"enqueued, {ran}, no dead letter, not in any queue{doubt}")
+        yield Violation(job, f"enqueued, {ran}, no dead letter, not in any queue{doubt}")
 
 
 def _is_over(job_history: JobHistory, snapshot: Snapshot, *, once: bool, died: set[str]) -> bool:
@@ -184,7 +184,7 @@ def _is_taken_away(histories: JobHistories, job_history: JobHistory) -> bool:
 # ── C2, C14: nothing is invented ─────────────────────────────────────────────────────────────────
 
 
-def _unexpected(histories: Iterable[JobHistory]) -> Iterator[Finding]:
+def _unexpected(histories: Iterable[JobHistory]) -> Iterator[Violation]:
     """Started without an enqueue that may have stored it; or after it was taken back; or other bytes than were sent."""
     for job_history in histories:
         sent = {entry.facts["envelope"] for entry in job_history.invokes if "envelope" in entry.facts}
@@ -192,33 +192,33 @@ def _unexpected(histories: Iterable[JobHistory]) -> Iterator[Finding]:
             entry.facts["envelope"] for entry in job_history.events.get("received", ()) if "envelope" in entry.facts
         }
         if job_history.runs and not job_history.invokes:
-            yield Finding(job_history.job, "started, and nobody enqueued it")
+            yield Violation(job_history.job, "started, and nobody enqueued it")
         elif job_history.runs and job_history.refused:
-            yield Finding(job_history.job, "started, although its enqueue was refused: surely not stored")
+            yield Violation(job_history.job, "started, although its enqueue was refused: surely not stored")
         elif sent and came - sent:
-            yield Finding(job_history.job, "was handed out with other bytes than were enqueued")
+            yield Violation(job_history.job, "was handed out with other bytes than were enqueued")
         elif any(run.behind == "cancelled" for run in job_history.runs):
-            yield Finding(job_history.job, "started after it was taken back")
+            yield Violation(job_history.job, "started after it was taken back")
 
 
 # ── C4: progress ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _stuck(snapshot: Snapshot) -> Iterator[Finding]:
+def _stuck(snapshot: Snapshot) -> Iterator[Violation]:
     """Still there when everything is quiet, also if it has ended: at rest a job is in exactly one place."""
     for queue, left in snapshot.queues.items():
         for place, jobs in (("ready", left.ready), ("scheduled", left.scheduled), ("leased", left.leased)):
             for job in sorted(jobs):
                 ended = f", although it has ended: {snapshot.outcomes[job]}" if job in snapshot.outcomes else ""
-                yield Finding(job, f'still {place} in queue "{queue}"{ended}')
+                yield Violation(job, f'still {place} in queue "{queue}"{ended}')
         if left.unnamed:
-            yield Finding("?", f'{left.unnamed} job(s) left in queue "{queue}" that cannot be named')
+            yield Violation("?", f'{left.unnamed} job(s) left in queue "{queue}" that cannot be named')
 
 
 # ── C15, C16, C17: time ──────────────────────────────────────────────────────────────────────────
 
 
-def _early(histories: Iterable[JobHistory], delta: float, *, one_copy: bool) -> Iterator[Finding]:
+def _early(histories: Iterable[JobHistory], delta: float, *, one_copy: bool) -> Iterator[Violation]:
     """The first start before the delay was over, or a later one before the wait that a verdict asked for.
 
     The broker counts from when it got the call, which is never before the call began; so the beginning of the call
@@ -235,24 +235,24 @@ def _early(histories: Iterable[JobHistory], delta: float, *, one_copy: bool) -> 
                     began = float(entry.facts.get("began", entry.at))
                     due = max(due, began + float(entry.facts.get("after", 0.0)))
             if run.start.at < due - delta:
-                yield Finding(job_history.job, f"started {due - run.start.at:.3f} s too early")
+                yield Violation(job_history.job, f"started {due - run.start.at:.3f} s too early")
                 break
 
 
-def _late(histories: Iterable[JobHistory], delta: float) -> Iterator[Finding]:
+def _late(histories: Iterable[JobHistory], delta: float) -> Iterator[Violation]:
     """A start after the deadline; the latest deadline, if there were several enqueues of which any may have counted."""
     for job_history in histories:
         deadlines = [entry.at + float(entry.facts.get("expires", float("inf"))) for entry in job_history.invokes]
         deadline = max(deadlines, default=float("inf"))
         over = max((run.start.at - deadline for run in job_history.runs), default=0.0)
         if over > delta:
-            yield Finding(job_history.job, f"started {over:.3f} s after its deadline")
+            yield Violation(job_history.job, f"started {over:.3f} s after its deadline")
 
 
 # ── C11: order, where it is promised ─────────────────────────────────────────────────────────────
 
 
-def _misordered(histories: Iterable[JobHistory]) -> Iterator[Finding]:
+def _misordered(histories: Iterable[JobHistory]) -> Iterator[Violation]:
     """First starts against enqueues, for each queue (or each fact ``order`` of an invoke).
 
     Enqueues that overlapped have no order among them. So B is misordered if a job started before it whose enqueue
@@ -270,7 +270,7 @@ def _misordered(histories: Iterable[JobHistory]) -> Iterator[Finding]:
         latest, ahead = float("-inf"), ""
         for _, invoked, answered_at, job in sorted(group):
             if latest > answered_at:
-                yield Finding(job, f"started behind {ahead}, which was enqueued later")
+                yield Violation(job, f"started behind {ahead}, which was enqueued later")
             if invoked > latest:
                 latest, ahead = invoked, job
 
@@ -278,7 +278,7 @@ def _misordered(histories: Iterable[JobHistory]) -> Iterator[Finding]:
 # ── C19: nothing silent ──────────────────────────────────────────────────────────────────────────
 
 
-def _silent(histories: JobHistories, snapshot: Snapshot) -> Iterator[Finding]:
+def _silent(histories: JobHistories, snapshot: Snapshot) -> Iterator[Violation]:
     """What happened and has to be told, against what was told by the one whom it happened to.
 
     Only of those who were listened to, and not of the killed: the dead tell nothing.
@@ -291,12 +291,12 @@ def _silent(histories: JobHistories, snapshot: Snapshot) -> Iterator[Finding]:
                 and not job_history.told(*names, who=who)
                 and not _told_unread(histories, job_history, who, names)
             ):
-                yield Finding(job_history.job, f"{what}, and {who} told nothing ({' or '.join(names)})")
+                yield Violation(job_history.job, f"{what}, and {who} told nothing ({' or '.join(names)})")
                 break
         else:
             expired = snapshot.outcomes.get(job_history.job) == "expired"
             if expired and alive and not histories.died and not job_history.told("job.expired"):
-                yield Finding(job_history.job, "expired, and nobody told it (job.expired)")
+                yield Violation(job_history.job, "expired, and nobody told it (job.expired)")
 
 
 def _told_unread(histories: JobHistories, job_history: JobHistory, who: str, names: tuple[str, ...]) -> bool:
@@ -323,14 +323,14 @@ def _tellable(job_history: JobHistory) -> Iterator[tuple[str, str, tuple[str, ..
 # ── C22: no hang ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _hang(histories: JobHistories, time_limit: float) -> Iterator[Finding]:
+def _hang(histories: JobHistories, time_limit: float) -> Iterator[Violation]:
     """Calls that took longer than their limit, and enqueues that the living never got an answer to."""
     for job_history in histories.by_job.values():
         worst = max((float(entry.facts.get("took", 0.0)) for entry in job_history.entries), default=0.0)
         if worst > time_limit + HANG_TOLERANCE:
-            yield Finding(job_history.job, f"a call about it took {worst:.3f} s, its limit is {time_limit:g} s")
+            yield Violation(job_history.job, f"a call about it took {worst:.3f} s, its limit is {time_limit:g} s")
             continue
         for who, number in Counter(entry.who for entry in job_history.invokes).items():
             answered = sum(entry.who == who for entry in job_history.answers)
             if answered < number and who not in histories.died:
-                yield Finding(job_history.job, f"its enqueue was never answered, and {who} is alive")
+                yield Violation(job_history.job, f"its enqueue was never answered, and {who} is alive")

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from taskcore.conformance.checking.job_histories import JobHistories, JobHistory, Run
 from taskcore.conformance.checking.letters import Limit, limit_of
-from taskcore.conformance.checking.report import Finding
+from taskcore.conformance.checking.report import Violation
 from taskcore.conformance.checking.snapshot import Snapshot
 
 __all__ = ["Choice", "Excused", "choice_of", "excused_runs", "outcomes", "overrun", "spare_runs", "unfenced"]
@@ -58,7 +58,7 @@ def _calls_for_another(run: Run) -> bool:
 
 def overrun(
     histories: JobHistories, attempts: Limit, crashes: Limit, at_most_once: Choice, *, one_copy: bool
-) -> Iterator[Finding]:
+) -> Iterator[Violation]:
     """More starts than attempts and crashes. Starts that were given back and snoozes use neither.
 
     Where a job may have copies, each of them has its own.
@@ -66,7 +66,7 @@ def overrun(
     for job_history in histories.by_job.values():
         if choice_of(at_most_once, job_history.job):
             if len(job_history.runs) > (1 if one_copy else max(job_history.copies, 1)):
-                yield Finding(job_history.job, f"started {len(job_history.runs)} times, at most once was asked for")
+                yield Violation(job_history.job, f"started {len(job_history.runs)} times, at most once was asked for")
             continue
         copies = 1 if one_copy else 1 + job_history.other_copies
         limit, deaths = copies * limit_of(attempts, job_history.job), copies * limit_of(crashes, job_history.job)
@@ -81,13 +81,13 @@ def overrun(
         )
         given = f" ({free} of them free)" if free else ""
         if len(job_history.runs) - free > limit + deaths:
-            yield Finding(
+            yield Violation(
                 job_history.job, f"started {len(job_history.runs)} times{given}, allowed are {limit + deaths}"
             )
         elif failed > limit:
-            yield Finding(job_history.job, f"failed {failed} times, it has {limit} attempts")
+            yield Violation(job_history.job, f"failed {failed} times, it has {limit} attempts")
         elif deadly > deaths:
-            yield Finding(job_history.job, f"{deadly} starts died or lost their lease, {deaths} are allowed")
+            yield Violation(job_history.job, f"{deadly} starts died or lost their lease, {deaths} are allowed")
 
 
 def _is_free(run: Run) -> bool:
@@ -107,7 +107,7 @@ def _is_deadly(run: Run, died: set[str]) -> bool:
 # ── C7: fencing ──────────────────────────────────────────────────────────────────────────────────
 
 
-def unfenced(histories: Iterable[JobHistory]) -> Iterator[Finding]:
+def unfenced(histories: Iterable[JobHistory]) -> Iterator[Violation]:
     """A verdict that was carried out although somebody else had been handed the job when its call began."""
     for job_history in histories:
         handed = job_history.events.get("received", ())
@@ -115,14 +115,14 @@ def unfenced(histories: Iterable[JobHistory]) -> Iterator[Finding]:
             began = float(entry.facts.get("began", entry.at))
             earlier = [one.who for one in handed[:number] if one.at <= began]
             if earlier and entry.who in earlier and earlier[-1] != entry.who:
-                yield Finding(job_history.job, f"settled by {entry.who} after {earlier[-1]} had been handed it")
+                yield Violation(job_history.job, f"settled by {entry.who} after {earlier[-1]} had been handed it")
                 break
 
 
 # ── C10: one outcome for a key ───────────────────────────────────────────────────────────────────
 
 
-def outcomes(histories: JobHistories, snapshot: Snapshot, window: float | None) -> Iterator[Finding]:
+def outcomes(histories: JobHistories, snapshot: Snapshot, window: float | None) -> Iterator[Violation]:
     """Two jobs with one key that ended with different values, surely within the key's window.
 
     When an outcome was committed nobody tells; it was not before the first run that returned, and not after the last
@@ -140,5 +140,5 @@ def outcomes(histories: JobHistories, snapshot: Snapshot, window: float | None) 
             first = min(one.returned_at or 0.0, other.returned_at or 0.0)
             last = max(one.entries[-1].at, other.entries[-1].at)
             if last - first < window and snapshot.results[one.job] != snapshot.results[other.job]:
-                yield Finding(other.job, f"another value than {one.job} has, for the same key {key} of {task}")
+                yield Violation(other.job, f"another value than {one.job} has, for the same key {key} of {task}")
                 break

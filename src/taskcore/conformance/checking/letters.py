@@ -9,7 +9,7 @@ from typing import TypeAlias
 from taskcore.conformance.checking.expectations import Expectations
 from taskcore.conformance.checking.job_histories import JobHistories, JobHistory
 from taskcore.conformance.checking.recorder import RAW
-from taskcore.conformance.checking.report import Finding
+from taskcore.conformance.checking.report import Violation
 from taskcore.conformance.checking.snapshot import FoundLetter, Snapshot
 
 __all__ = ["Limit", "by_job", "limit_of", "untrue_letters"]
@@ -35,7 +35,7 @@ def untrue_letters(
     letters: dict[str, list[FoundLetter]],
     attempts: Limit,
     expectations: Expectations,
-) -> Iterator[Finding]:
+) -> Iterator[Violation]:
     """Find letters that are untrue: a job has at most one, with its own bytes, every error and a fitting reason.
 
     Where a job may have copies, each hand-out may have left a letter, and each copy knows its own errors only.
@@ -44,22 +44,22 @@ def untrue_letters(
     for job, found in letters.items():
         job_history = histories.by_job.get(job)
         if len(found) > _letters_allowed(job_history, one_copy=expectations.one_copy):
-            yield Finding(job, f"{len(found)} dead letters of one job")
+            yield Violation(job, f"{len(found)} dead letters of one job")
         elif snapshot.outcomes.get(job, "dead") != "dead":
-            yield Finding(job, f"a dead letter, although it has ended: {snapshot.outcomes[job]}")
+            yield Violation(job, f"a dead letter, although it has ended: {snapshot.outcomes[job]}")
         elif (
             job_history is not None
             and job_history.replayed is not None
             and job_history.replayed.facts.get("letter") == found[0].id
         ):
-            yield Finding(job, "was sent again, and its dead letter is still there")
+            yield Violation(job, "was sent again, and its dead letter is still there")
         elif job_history is not None:
             copies = 0 if expectations.one_copy else job_history.other_copies
             lie = _lie(
                 found[0], job_history, limit_of(attempts, job), recorded=recorded and expectations.marked, copies=copies
             )
             if lie is not None:
-                yield Finding(job, lie)
+                yield Violation(job, lie)
 
 
 def _letters_allowed(job_history: JobHistory | None, *, one_copy: bool) -> int:

@@ -8,7 +8,7 @@ import msgspec
 
 from taskcore.testing.history import HistoryEntry
 
-__all__ = ["COUNTS", "Finding", "GuaranteesBroken", "Report"]
+__all__ = ["COUNTS", "GuaranteesBroken", "Report", "Violation"]
 
 #: The counts, in the order in which a report names them, and what each of them means.
 COUNTS: Mapping[str, str] = {
@@ -31,7 +31,7 @@ COUNTS: Mapping[str, str] = {
 HISTORIES_SHOWN = 5  #: histories that a report's text tells; the other jobs are only named
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Violation(msgspec.Struct, frozen=True):
     """One job about which something is wrong, and what. For effects ``job`` is the effect's key."""
 
     job: str
@@ -54,20 +54,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     :param allowed: how many duplicates the test allows: runs, effects.
     """
 
-    lost: Sequence[Finding] = ()
-    unexpected: Sequence[Finding] = ()
-    duplicated: Sequence[Finding] = ()
-    effects: Sequence[Finding] = ()
-    outcomes: Sequence[Finding] = ()
-    stuck: Sequence[Finding] = ()
-    early: Sequence[Finding] = ()
-    late: Sequence[Finding] = ()
-    misordered: Sequence[Finding] = ()
-    unfenced: Sequence[Finding] = ()
-    overrun: Sequence[Finding] = ()
-    silent: Sequence[Finding] = ()
-    hang: Sequence[Finding] = ()
-    dlq_bad: Sequence[Finding] = ()
+    lost: Sequence[Violation] = ()
+    unexpected: Sequence[Violation] = ()
+    duplicated: Sequence[Violation] = ()
+    effects: Sequence[Violation] = ()
+    outcomes: Sequence[Violation] = ()
+    stuck: Sequence[Violation] = ()
+    early: Sequence[Violation] = ()
+    late: Sequence[Violation] = ()
+    misordered: Sequence[Violation] = ()
+    unfenced: Sequence[Violation] = ()
+    overrun: Sequence[Violation] = ()
+    silent: Sequence[Violation] = ()
+    hang: Sequence[Violation] = ()
+    dlq_bad: Sequence[Violation] = ()
     recovered: Sequence[str] = ()
     duplicate_runs: int = 0
     duplicate_effects: int = 0
@@ -108,7 +108,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             return
         offenders: list[str] = []
         for name in self.violations:
-            findings: Sequence[Finding] = getattr(self, name)
+            findings: Sequence[Violation] = getattr(self, name)
             yield f"{name} = {self.counts[name]}: {COUNTS[name]}"
             for finding in findings:
                 yield f"    {finding.job}: {finding.why}"
