@@ -9,7 +9,7 @@ import pytest
 from real import serving
 
 from taskcore.conformance.crash_sweep.child import dying
-from taskcore.conformance.crash_sweep.environment import Ledger
+from taskcore.conformance.crash_sweep.environment import StartLog
 from taskcore.conformance.crash_sweep.sweep import Case, run
 from taskcore.conformance.harness import Harness
 from taskcore.faults import NatsServer
@@ -83,5 +83,5 @@ def die(case: Case, server: NatsServer, folder: Path) -> None:
         lambda: Harness.at(server.url, lease=1.2, margin=MARGIN),
         real_time=True,
         dying=dying(server.url, path),
-        ledger=Ledger(path),
+        starts=StartLog(path),
     )

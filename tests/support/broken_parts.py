@@ -220,5 +220,5 @@ for _name, _patch in _core().items():
 mutant(
     wrapped(MemoryBackend, "publish", _takes_its_time),
     patch.object(Detached, "run", lambda _, work: work()),
-    name="core: carries a batch in its leader's hands",
+    name="core: carries a batch in its leader's step_worker",
 )
