@@ -222,3 +222,11 @@ def test_the_architecture_page_names_every_room() -> None:
     page = text_of("architecture.md")
     rooms = {path.stem for path in (ROOT / "src/taskcore").iterdir() if path.suffix in {"", ".py"}}
     assert {room for room in rooms if f"`{room}`" not in page and not room.startswith("__")} == set()
+
+
+def test_the_picture_shows_rooms_that_exist() -> None:
+    """Every room in the picture of the architecture is a module or package directly below taskcore."""
+    shown = re.findall(r'<text class="room"[^>]*>([^<]+)</text>', text_of("architecture.svg"))
+    rooms = {path.stem for path in (ROOT / "src/taskcore").iterdir()}
+    assert shown
+    assert set(shown) <= rooms
