@@ -161,8 +161,16 @@ def test_the_errors_page_has_every_code() -> None:
             assert section.startswith(f"**`{cls.__name__}`** (`{builtin.__name__}`): "), code
 
 
+def test_the_errors_page_lists_every_name_at_its_top() -> None:
+    """The first table has one row for each code: a link, the class, and the sentence that begins its entry."""
+    page = text_of("reference/errors.md")
+    rows = re.findall(r"^\| \[(TC\d{3})\]\(#(tc\d{3})\) \| `(\w+)` \| (.*) \|$", page, re.MULTILINE)
+    sentences = dict(re.findall(r"^## (TC\d{3})\n\n\*\*`\w+`\*\* \(`\w+`\): (.*?)\.?$", page, re.MULTILINE))
+    assert rows == [(code, code.lower(), cls.__name__, sentences[code]) for code, cls in sorted(codes().items())]
+
+
 def test_reserved_codes_are_those_that_nothing_raises() -> None:
-    """The page may not promise an error that nobody raises, nor hide one that somebody does."""
+    """A code is reserved on the page if and only if no code raises it."""
     calls: set[str] = set()
     for path in (ROOT / "src").rglob("*.py"):
         nodes = ast.walk(ast.parse(path.read_text()))
