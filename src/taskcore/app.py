@@ -37,7 +37,7 @@ from taskcore.task import Call, Job, JobStatus, SyncJob, Task
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.units import mask_url
 from taskcore.worker import Worker
-from taskcore.worker.executors import Executors
+from taskcore.worker.runners import Executors, require_processes
 from taskcore.worker.signals import stop_on_signals
 
 __all__ = ["App", "Components", "SyncApp"]
@@ -405,6 +405,7 @@ class App(Router):
                 facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
                 fix="import the modules that declare the tasks, or name queues; run at least one job at once",
             )
+        require_processes(self.tasks.values())
         return Worker(
             self.tasks,
             self._backend,
