@@ -15,7 +15,9 @@ Each page gets a folder and a process of its own, in which its blocks run in ord
 from __future__ import annotations
 
 import ast
+import importlib
 import json
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -197,6 +199,19 @@ def test_the_settings_page_has_every_setting() -> None:
     assert len(rows) == len(expected)
 
 
+def test_the_events_page_has_every_event() -> None:
+    """Each name in the table at the top of observe.py has its row, and no other name has one."""
+    text = ast.get_docstring(ast.parse((ROOT / "src/taskcore/observe.py").read_text())) or ""
+    table = " ".join(line for line in text.splitlines() if line.startswith("    ") and "." in line)
+    names = re.findall(r"\b[a-z]+(?:\.[a-z_]+)?\.(?:[a-z]+|\*)(?=\s|$)", table)
+    expected = chain.from_iterable(
+        (name[:-1] + "complete", name[:-1] + "failed") if name.endswith("*") else (name,) for name in names
+    )
+    rows = re.findall(r"^\| (`.*?`) \|", text_of("reference/events.md"), re.MULTILINE)
+    told = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+    assert sorted(told) == sorted(expected)
+
+
 def test_the_envelope_page_has_every_field() -> None:
     """Each field of envelope and trail, and which of them are required."""
     from taskcore.envelope import Envelope, ErrorRecord, Trail  # noqa: PLC0415 - for this test only
@@ -223,6 +238,39 @@ def test_the_lifecycle_page_has_the_rule_book() -> None:
 def lifecycle_docstring() -> str:
     """The text at the top of lifecycle.py."""
     return ast.get_docstring(ast.parse((ROOT / "src/taskcore/lifecycle.py").read_text()), clean=False) or ""
+
+
+MODULES = (
+    "backend config deadletter envelope errors lifecycle observe policy results store "
+    "conformance conformance.checking faults testing.clock testing.plugin toolkit.diagnostics"
+).split()
+
+
+def directives() -> list[str]:
+    """What the pages of the API reference take from docstrings."""
+    pages = [page for page in PAGES if page.name.startswith("api")]
+    return [name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
+
+
+def test_the_api_reference_has_every_public_name() -> None:
+    """Each name of ``taskcore`` by itself, each module that others build on as a whole, nothing twice."""
+    import taskcore  # noqa: PLC0415 - for this test only
+
+    expected = [f"taskcore.{name}" for name in [*taskcore.__all__, *MODULES]]
+    assert sorted(directives()) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", directives())
+def test_the_api_reference_names_what_exists(name: str) -> None:
+    """A directive whose object is gone would leave a gap on the site, without an error."""
+    assert pkgutil.resolve_name(name) is not None
+
+
+def test_a_documented_module_names_its_public_names() -> None:
+    """The reference shows what ``__all__`` names, and each of these names exists."""
+    for name in MODULES:
+        module = importlib.import_module(f"taskcore.{name}")
+        assert all(hasattr(module, public) for public in module.__all__), name
 
 
 def test_the_architecture_page_names_every_room() -> None:
