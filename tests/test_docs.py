@@ -240,6 +240,24 @@ def lifecycle_docstring() -> str:
     return ast.get_docstring(ast.parse((ROOT / "src/taskcore/lifecycle.py").read_text()), clean=False) or ""
 
 
+def test_the_upgrade_notes_name_what_exists() -> None:
+    """In a row from old to new, the new name can be imported and the old one cannot."""
+    rows = re.findall(r"^\| `(taskcore\.[\w.]+)`.*? \| `(taskcore\.[\w.]+)` \|$", text_of("upgrading.md"), re.MULTILINE)
+    assert rows
+    for old, new in rows:
+        assert exists(new), f"{new} does not exist"
+        assert not exists(old), f"{old} still exists"
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name of a module, or of something in it, can be resolved."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
 MODULES = (
     "backend config deadletter envelope errors lifecycle observe policy results store "
     "conformance conformance.checking faults testing.clock testing.plugin toolkit.diagnostics"
