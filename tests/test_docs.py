@@ -259,9 +259,23 @@ def exists(name: str) -> bool:
 
 
 MODULES = (
-    "backend config deadletter envelope errors lifecycle observe policy results store "
-    "conformance conformance.checking faults testing.clock testing.plugin toolkit.diagnostics"
-).split()
+    "backend",
+    "config",
+    "conformance",
+    "conformance.checking",
+    "deadletter",
+    "envelope",
+    "errors",
+    "faults",
+    "lifecycle",
+    "observe",
+    "policy",
+    "results",
+    "store",
+    "testing.clock",
+    "testing.plugin",
+    "toolkit.diagnostics",
+)
 
 
 def directives() -> list[str]:
