@@ -21,7 +21,6 @@ STARTERS = {
     "connections/nats/connection.py",
     "connections/redis/connection.py",
     "stores/nats/store.py",
-    "stores/redis/watching.py",
     "stores/sql/postgres.py",
     "stores/sql/postgres_notifications.py",
 }
