@@ -185,10 +185,10 @@ async def test_prefixes_keep_applications_apart(own: RedisServer):
     ("url", "says"),
     [
         ("redis://localhost?limt=5", "known are prefix, limit"),
-        ("redis://localhost?limit=0", "limit: has to be above 0"),
+        ("redis://localhost?limit=0", "limit: expected a whole number of at least 1"),
         ("redis://localhost?limit=many", "limit: expected a whole number"),
         ("redis://localhost?prefix={x}", "prefix: expected letters"),
-        ("redis://localhost?timeout=0s", "timeout: has to be above 0"),
+        ("redis://localhost?timeout=0s", "timeout: expected a time above 0"),
         ("redis://localhost?timeout=soon", "timeout:"),
         ("redis://localhost:port", "the port of localhost: expected a number"),
         ("redis://localhost:99999", "the port of localhost"),

@@ -19,7 +19,6 @@ STARTERS = {
     "connections/amqp/connection.py",
     "connections/amqp/transport.py",
     "connections/nats/connection.py",
-    "connections/redis/connection.py",
     "stores/nats/store.py",
     "stores/sql/postgres.py",
     "stores/sql/postgres_notifications.py",

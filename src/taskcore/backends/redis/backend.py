@@ -13,7 +13,7 @@ from taskcore.backend import DUPLICATE, STORED, Features, Outgoing, Published, R
 from taskcore.backends.redis.admin import RedisAdmin
 from taskcore.backends.redis.layout import PUBLISH, Keys
 from taskcore.backends.redis.source import RedisSource
-from taskcore.connections.redis import Denied, RedisLink, Unanswered
+from taskcore.connections.redis import CommandRefused, RedisLink, ReplyLost
 from taskcore.connections.redis.diagnose import diagnose
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.diagnostics import Diagnosis
@@ -147,12 +147,12 @@ class RedisBackend:
                 await self._register(queue)
             try:
                 return await self._store(queue, keys, arguments)
-            except Unanswered as doubt:
+            except ReplyLost as doubt:
                 answers = await self._store_again(queue, keys, arguments)
                 return [Uncertain(doubt.what)] * number if answers is None else answers
-        except Unanswered as error:
+        except ReplyLost as error:
             return [Uncertain(error.what)] * number
-        except Denied as error:
+        except CommandRefused as error:
             if error.kind not in FULL:
                 raise
             return [Refused(f"{error.what} ({error.says})")] * number

@@ -20,7 +20,7 @@ import anyio
 from taskcore.backend import Delivery
 from taskcore.backends.redis.layout import EXTEND, RECEIVE, SETTLE, Keys
 from taskcore.backends.redis.waiting import Waiting
-from taskcore.connections.redis import RedisLink, Unanswered
+from taskcore.connections.redis import RedisLink, ReplyLost
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.logging import logger
 
@@ -100,7 +100,7 @@ class RedisSource:
             [reply] = await self._link.run(
                 f"take {self._name}", RECEIVE, keys.receive, (limit, self._lease, token, *lost)
             )
-        except Unanswered:
+        except ReplyLost:
             self._lost[queue] = [*lost, token]
             raise
         self._lost.pop(queue, None)

@@ -26,7 +26,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from taskcore.connections.redis import RedisLink
-from taskcore.connections.redis.connection import denied
+from taskcore.connections.redis.refusals import refused
 from taskcore.errors import BrokerUnavailable
 from taskcore.stores.redis.batches import read
 from taskcore.stores.redis.records import Names
@@ -153,7 +153,7 @@ class WatchFeed:
             if self.watches:
                 log.info("the connection that announces watched records broke; reconnecting: %s", error)
             if isinstance(error, ResponseError):  # the server forbids it, and will do so again
-                error = denied(error, self._link.options.shown)
+                error = refused(error, self._link.options.shown)
             if isinstance(error, BrokerUnavailable):
                 self.watches.fail(error, entering=True)
             group.cancel_scope.cancel()
