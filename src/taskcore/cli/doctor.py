@@ -28,7 +28,7 @@ from taskcore.preflight import diagnoses
 from taskcore.store import Store
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, Level
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from taskcore.app import App

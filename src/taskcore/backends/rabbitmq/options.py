@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from taskcore.errors import InvalidURL
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["KNOWN", "Options", "read"]
 

@@ -22,7 +22,7 @@ import msgspec
 
 from taskcore.connections.amqp.transport import Wire
 from taskcore.errors import BrokerUnavailable, InvalidURL
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["OPTIONS", "Address", "Link", "parse", "whole"]
 
