@@ -40,7 +40,7 @@ ROUNDS = 20  #: light calls by which the round trip is measured
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 NO_STORE = "none"
 QUICKER = ("uvloop", "hiredis")  #: nothing needs them, and everything is quicker with them
-CLIENTS = ("anyio", "trio", "redis", "nats-py", "aiormq", "psycopg", *QUICKER)
+CLIENTS = ("anyio", "trio", "redis", "nats-py", "aio-pika", "aiormq", "psycopg", *QUICKER)
 CRASHES = "crashes"
 WIDTH = 18  #: of the names of what was looked at
 
