@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, Unpack
 
 import anyio
 import anyio.abc
@@ -25,13 +25,13 @@ from taskcore.backend import Backend, Features, QueueStats
 from taskcore.client import Client, store_required
 from taskcore.client.portal import Portal
 from taskcore.client.queries import JobQueries
-from taskcore.config import Settings, load
+from taskcore.config import AppSettings, Settings, load
 from taskcore.deadletter import DeadLetters
 from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.observe import Event, Events, ObservedBackend
 from taskcore.preflight import refuse_if_unsafe, warn_if_unsafe
 from taskcore.results import JobOutcome
-from taskcore.router import Router, TaskSpec
+from taskcore.router import Router
 from taskcore.store import Store
 from taskcore.task import Call, Job, JobStatus, SyncJob, Task
 from taskcore.toolkit.groups import unwrap_single
@@ -76,10 +76,10 @@ class App(Router):
         *,
         store: str | Store | None = None,
         clock: Callable[[], float] = time.time,
-        **settings: Any,
+        **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
-        given = {"url": url, "store": store, **settings}
+        given: dict[str, Any] = {"url": url, "store": store, **settings}
         texts = {name: value for name, value in given.items() if value is not None and not _is_adapter(name, value)}
         loaded = load(arguments=texts)
         self.settings: Settings = loaded.settings
@@ -95,7 +95,7 @@ class App(Router):
         self._reset()
 
     @classmethod
-    def from_config(cls, **settings: Any) -> Self:
+    def from_config(cls, **settings: Unpack[AppSettings]) -> Self:
         """The app that the configuration describes: ``TASKCORE_*``, ``taskcore.toml``, ``[tool.taskcore]``, defaults.
 
         :param settings: what is to win over the configuration.
@@ -113,20 +113,13 @@ class App(Router):
 
         :raises DuplicateTask: a name is taken (TC306).
         """
-        for task, declared in router:
-            self.add(task, declared)
+        for task in router:
+            self.add(task)
 
-    def add(self, task: Task[..., Any], declared: TaskSpec) -> None:
-        """Take one task in; its jobs are sent through this app from now on."""
-        super().add(task, declared)
-        settings = self.settings
-        options = declared.complete(
-            retry=settings.retry,
-            key_window=settings.key_window,
-            keep_result=settings.keep_result if self._store is not None else None,
-            park_for=settings.park_for,
-        )
-        task.bind(self, options)
+    def add(self, task: Task[..., Any]) -> None:
+        """Take one task in; from now on this app sends its jobs."""
+        super().add(task)
+        task.bind(self, task.spec.complete(self.settings, has_store=self._store is not None))
 
     # ── opening and closing ──
 
@@ -379,7 +372,8 @@ class App(Router):
         """What a task needs and the app cannot give is refused now, not when the first job meets it."""
         if self._store is not None:
             return
-        for task, declared in self:
+        for task in self:
+            declared = task.spec
             if declared.key is not None:
                 raise store_required(f"{task.name} has an idempotency key ({task.contract.where})")
             if isinstance(declared.keep_result, float | int):

@@ -11,16 +11,15 @@ A task knows its contract and its policies. It knows neither broker nor worker: 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
-from datetime import datetime
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, Unpack
 
 import msgspec
 
 from taskcore.contract import Contract
 from taskcore.envelope import ErrorRecord
 from taskcore.errors import InvalidArguments, JobCancelled, JobError, JobExpired, JobFailed, NotRunning
-from taskcore.options import DEFAULTS, CallOptions, Key, Options, call_options
+from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options
 from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, Succeeded
 
 __all__ = [
@@ -87,10 +86,12 @@ class Task(Generic[P, R]):
     Calling a task is calling its function, at once and here. ``call``, ``enqueue`` and ``using`` are for later.
     """
 
-    def __init__(self, contract: Contract, options: Options) -> None:
+    options: Options  #: set when an app takes the task in
+
+    def __init__(self, contract: Contract, spec: TaskSpec) -> None:
         self.name: str = contract.name
         self.contract: Contract = contract
-        self.options: Options = options
+        self.spec: TaskSpec = spec
         self.is_async: bool = inspect.iscoroutinefunction(contract.function)
         self._host: TaskHost | None = None
         self.__name__ = getattr(contract.function, "__name__", contract.name)
@@ -99,14 +100,22 @@ class Task(Generic[P, R]):
         self.__wrapped__ = contract.function
 
     def __repr__(self) -> str:
-        return f"<Task {self.contract.signature} {self.name} v{self.contract.version} on {self.options.queue}>"
+        return f"<Task {self.contract.signature} {self.name} v{self.contract.version} on {self.spec.queue}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Explain why a task without an app has no options; a property would cost each job a call."""
+            if name == "options":
+                raise _no_app(self, "so no settings complete its options")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Check and pack the arguments; no I/O.
 
         :raises InvalidArguments: they do not fit the signature; the text lists every problem (TC302, C24).
         """
-        return self.pack(DEFAULTS, args, kwargs)
+        return self.pack(NO_OPTIONS, args, kwargs)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Send a job; it is as durable as the broker's settings when this returns.
@@ -117,52 +126,31 @@ class Task(Generic[P, R]):
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
         """
-        return await self.host.send(self.pack(DEFAULTS, args, kwargs))
+        return await self.host.send(self.pack(NO_OPTIONS, args, kwargs))
 
-    def using(
-        self,
-        *,
-        delay: float | None = None,
-        at: datetime | None = None,
-        key: str | None = None,
-        queue: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        expires: float | None = None,
-        id: str | None = None,
-        correlation_id: str | None = None,
-    ) -> ConfiguredTask[P, R]:
-        """The task with other options for one call.
+    def using(self, **options: Unpack[UsingOptions]) -> ConfiguredTask[P, R]:
+        """Return the task with other options for one call.
 
-        :param delay: seconds before it may start.
-        :param at: the aware date and time before which it may not start; instead of ``delay``.
+        :param delay: seconds before the job may start.
+        :param at: the aware date and time before which the job may not start; instead of ``delay``.
         :param key: idempotency key: within its window the same key means the same job.
         :param queue: another queue than the task's own.
         :param headers: strings for your own use, such as a tenant or a trace; at most 8 KiB.
-        :param expires: seconds from now after which it may not start any more.
+        :param expires: seconds from now after which the job may not start any more.
         :param id: the job id to use, to repeat an enqueue whose answer was lost.
         :param correlation_id: what this job belongs to.
-        :raises InvalidSetting: a value is impossible (TC104).
+        :raises InvalidSetting: an option does not exist, or its value is impossible (TC104).
         """
-        sending = call_options(
-            delay=delay,
-            at=at,
-            key=key,
-            queue=queue,
-            headers=headers,
-            expires=expires,
-            id=id,
-            correlation_id=correlation_id,
-        )
-        return ConfiguredTask(self, sending)
+        return ConfiguredTask(self, call_options(options))
 
     def job(self, id: str, *, queue: str | None = None) -> Job[R]:
         """The handle of a job that was sent earlier or elsewhere."""
-        return Job(id, self, queue or self.options.queue)
+        return Job(id, self, queue or self.spec.queue)
 
     @property
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking, for programs without an event loop."""
-        return SyncTask(self, DEFAULTS)
+        return SyncTask(self, NO_OPTIONS)
 
     @property
     def host(self) -> TaskHost:
@@ -171,11 +159,7 @@ class Task(Generic[P, R]):
         :raises NotRunning: no app has the task (TC106).
         """
         if self._host is None:
-            raise NotRunning(
-                f"no app has the task {self.name}, so nothing can send it",
-                facts=[f"defined at {self.contract.where}"],
-                fix="app.include(router) with the router that it was declared on",
-            )
+            raise _no_app(self, "so nothing can send it")
         return self._host
 
     def bind(self, sender: TaskHost, options: Options) -> None:
@@ -185,7 +169,7 @@ class Task(Generic[P, R]):
 
     def pack(self, sending: CallOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[R]:
         """As :meth:`call`, with options."""
-        rule = self.options.key
+        rule = self.spec.key
         if rule is None or sending.key is not None:
             return Call(self, self.contract.pack(args, kwargs), sending.key, sending)
         arguments = self.contract.bind(args, kwargs)
@@ -350,6 +334,14 @@ class SyncJob(Generic[R]):
     def cancel(self) -> bool:
         """As :meth:`Job.cancel`, blocking."""
         return self.job.task.host.run_blocking(self.job.cancel)
+
+
+def _no_app(task: Task[..., Any], so: str) -> NotRunning:
+    return NotRunning(
+        f"no app has the task {task.name}, {so}",
+        facts=[f"defined at {task.contract.where}"],
+        fix="app.include(router) with the router that declares it",
+    )
 
 
 def _error_of(job: Job[Any], outcome: Failed | Dead | Cancelled | Expired) -> JobError:
