@@ -171,11 +171,12 @@ class Harness:
         :param around: what to put around the connection: something that records, or that fails on command.
         :param around_store: likewise for the store's.
         """
+        chosen: dict[str, Any] = {**DEFAULTS, "lease": self.lease, **settings}
         app = App(
             around(self._make_backend()),
             store=around_store(self._records()) if self.has_store else "none",
             clock=self.now,
-            **{**DEFAULTS, "lease": self.lease, **settings},
+            **chosen,
         )
         return await self._exits.enter_async_context(app)
 

@@ -39,7 +39,7 @@ class StepWorker:
     source: Source
 
     def __init__(self, app: App, queues: Sequence[str], *, lease: float | None = None, name: str = "hands") -> None:
-        backend, store, events, clock = app.components
+        backend, store, events, clock, _ = app.components
         self._lease = app.settings.lease if lease is None else lease
         self._queues = queues
         self._backend = backend

@@ -109,7 +109,7 @@ class Drill(Ground):
         await self.send(task)
         hands = await self.hands()
         await self.take(hands)
-        assert not await self.app.cancel(self.handle(task=task))
+        assert not await self.handle(task=task).cancel()
         await self.bury_workers()
         await self.outlast()
 
@@ -196,7 +196,7 @@ class Drill(Ground):
 
     async def do_cancel(self) -> None:
         """Cancel what waits."""
-        await self.app.cancel(self.handle())
+        await self.handle().cancel()
 
     async def do_replay(self) -> None:
         """Send the dead letter's job again."""

@@ -150,7 +150,7 @@ class Sending(Scene):
         had_ended = tale.ending is not None
         tale.asked = True
         try:
-            cancelled = self.run(self.world.app.cancel, job, crash=crash)
+            cancelled = self.run(job.cancel, crash=crash)
         except SimulatedCrash as crashed:
             self.tell(f"the client dies at {crashed.point}")
             self.run(self.world.die, CLIENT)
