@@ -250,11 +250,12 @@ def test_the_upgrade_notes_name_what_exists() -> None:
 
 
 def exists(name: str) -> bool:
-    """Whether a dotted name of a module, or of something in it, can be resolved."""
+    """Whether a dotted name of a module, or of something in it, can be resolved; an annotated attribute counts."""
     try:
         pkgutil.resolve_name(name)
     except (ImportError, AttributeError):
-        return False
+        owner, _, attribute = name.rpartition(".")
+        return "." in owner and attribute in vars(pkgutil.resolve_name(owner)).get("__annotations__", {})
     return True
 
 
