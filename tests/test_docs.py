@@ -250,12 +250,11 @@ def test_the_upgrade_notes_name_what_exists() -> None:
 
 
 def exists(name: str) -> bool:
-    """Whether a dotted name of a module, or of something in it, can be resolved; an annotated attribute counts."""
+    """Whether a dotted name of a module, or of something in it, can be resolved."""
     try:
         pkgutil.resolve_name(name)
     except (ImportError, AttributeError):
-        owner, _, attribute = name.rpartition(".")
-        return "." in owner and attribute in vars(pkgutil.resolve_name(owner)).get("__annotations__", {})
+        return False
     return True
 
 

@@ -56,8 +56,6 @@ class App(Router):
     :raises InvalidSetting: a setting that does not exist or has an impossible value (TC104).
     """
 
-    components: Components  #: what the app is built from, for the test kit and for tools
-
     def __init__(
         self,
         url: str | Backend | None = None,
