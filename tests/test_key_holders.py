@@ -156,7 +156,7 @@ async def test_waiting_for_a_key_uses_no_attempt():
 
 
 async def test_a_failure_behind_the_back_of_another_start():
-    """A start that fails while another start of the same job has the key has not ended the job: the other will (C10, C18)."""
+    """A start that fails while another start of its job has the key does not end the job: the other does (C10, C18)."""
     app = App("memory://", clock=clock, lease=LEASE)
     fences: list[int] = []
 

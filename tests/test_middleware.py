@@ -183,7 +183,8 @@ async def test_an_interrupted_job_interrupts_its_middleware():
 async def test_middleware_without_methods_costs_nothing():
     """Methods that are not overridden are not called: the parts are as in an app without middleware."""
     plain, with_middleware = make()[0], make(Middleware())[0]
-    assert type(with_middleware._client_unopened) is type(plain._client_unopened)
-    worker = with_middleware._worker(None, None, None)
+    async with plain, with_middleware:
+        assert type(with_middleware._host.client) is type(plain._host.client)
+    worker = with_middleware._make_worker(None, None, None)
     assert worker._performer._run_with == worker._performer._run
     assert worker._settler._commit_with == worker._settler.commit

@@ -266,7 +266,7 @@ async def test_the_store_is_gone_after_settling(app, store, backend):
 
 @pytest.mark.parametrize("comes_back", [True, False], ids=["back later", "gone for ever"])
 async def test_what_was_settled_is_told_at_once(app, store, backend, comes_back):
-    """A verdict that was carried out is reported once, and not only when the store has forgotten the start marker (C19)."""
+    """A verdict that was carried out is reported once, before the store has forgotten the start marker (C19)."""
 
     @app.task(name="fail", retry=Retry(attempts=2, base=1.0, jitter="none"))
     async def fail() -> None:

@@ -27,7 +27,7 @@ PATH = [
     "task.py",
     "contract/contract.py",
     "contract/codec/codec.py",
-    "app.py",
+    "client/host.py",
     "client/client.py",
     "envelope.py",
     "observe.py",

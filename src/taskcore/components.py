@@ -1,4 +1,4 @@
-"""What an app is made of: the parts that clients and workers share."""
+"""Components: the parts that an app builds once and shares between client, worker and tools."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from taskcore.backend import Backend
+from taskcore.envelope import EnvelopeCodec
 from taskcore.middleware import Middleware
 from taskcore.observe import Events
 from taskcore.store import Store
@@ -14,10 +15,11 @@ __all__ = ["Components"]
 
 
 class Components(NamedTuple):
-    """What an app is made of. ``clock`` gives seconds since the epoch."""
+    """The parts of an app. ``clock`` gives seconds since the epoch."""
 
     backend: Backend
     store: Store | None
     events: Events
     clock: Callable[[], float]
+    codec: EnvelopeCodec
     middleware: Sequence[Middleware] = ()

@@ -33,6 +33,7 @@ from taskcore.errors import InvalidName, MalformedEnvelope
 __all__ = [
     "FORMAT",
     "Envelope",
+    "EnvelopeCodec",
     "ErrorRecord",
     "NewerFormat",
     "Trail",
@@ -170,6 +171,19 @@ def _newer_format(data: bytes) -> NewerFormat | None:
     )
     error.job_id, error.task = head.id, head.task
     return error
+
+
+class EnvelopeCodec:
+    """Makes and reads the bytes of envelopes; every part of an app uses the same one.
+
+    A subclass may wrap the bytes, to sign or to encrypt them. Its ``decode`` raises :class:`MalformedEnvelope` for all
+    bytes that it refuses, and never another exception.
+    """
+
+    __slots__ = ()
+
+    encode = staticmethod(encode_envelope)
+    decode = staticmethod(decode_envelope)
 
 
 def encode_trail(trail: Trail) -> bytes:

@@ -150,10 +150,14 @@ class Deferred(msgspec.Struct, frozen=True):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """The function raised: the error itself and its record for the trail."""
+    """The function raised: the error itself and its record for the trail.
+
+    ``declared`` is the error as its contract packs it, where the process that ran the function did that already.
+    """
 
     error: BaseException
     record: ErrorRecord
+    declared: bytes | None = None
 
 
 class TimedOut(msgspec.Struct, frozen=True):
@@ -175,7 +179,7 @@ class Malformed(msgspec.Struct, frozen=True):
 
 
 class Unregistered(msgspec.Struct, frozen=True):
-    """This worker does not have the task, or not in this version or format; ``now`` in seconds since the epoch."""
+    """The worker does not have the task, or not in that version or format; ``now`` in seconds since the epoch."""
 
     why: str
     now: float

@@ -158,7 +158,9 @@ def stored_outcome(
                 return None
     if isinstance(verdict, Bury):
         record = outcome.record if isinstance(outcome, Raised | TimedOut | Unencodable) else None
-        declared = pack_error(outcome.error) if pack_error is not None and isinstance(outcome, Raised) else None
+        declared = None
+        if pack_error is not None and isinstance(outcome, Raised):
+            declared = outcome.declared or pack_error(outcome.error)
         error = msgspec.Raw(declared) if declared is not None else NO_BYTES
         return encode_outcome(StoredOutcome("dead", reason=verdict.reason, error=error, record=record))
     return None
@@ -270,27 +272,24 @@ def error_of(
 ) -> JobError:
     """Make the error that ``job.result()`` raises for a job that did not succeed."""
     what = f"job {job_id} of {task}"
-    error: JobError
     match outcome:
         case Cancelled():
-            error = JobCancelled(f"{what} was cancelled, so it has no result")
+            return JobCancelled(f"{what} was cancelled, so it has no result", job_id=job_id)
         case Expired():
-            error = JobExpired(f"{what} could not start before its deadline")
+            return JobExpired(f"{what} could not start before its deadline", job_id=job_id)
         case Failed(error=cause, record=record):
-            error = JobFailed(f"{what} failed with {record.type}: {record.message}")
-            error.error, error.reason, error.record = cause, record.type, record
+            text = f"{what} failed with {record.type}: {record.message}"
+            error = JobFailed(text, job_id=job_id, error=cause, reason=record.type, record=record)
             error.__cause__ = cause
+            return error
         case Dead(reason=reason, record=record):
-            error = JobFailed(
-                f"{what} is dead: {reason}",
-                facts=_facts(record) if record else [],
-                fix=SEE_DEAD_LETTER if has_dead_letter else None,
+            facts = _facts(record) if record else []
+            fix = SEE_DEAD_LETTER if has_dead_letter else None
+            return JobFailed(
+                f"{what} is dead: {reason}", facts=facts, fix=fix, job_id=job_id, reason=reason, record=record
             )
-            error.reason, error.record = reason, record
         case _:
             assert_never(outcome)
-    error.job_id = job_id
-    return error
 
 
 SEE_DEAD_LETTER = "its dead letter has all errors and can be replayed: app.dead_letters"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from taskcore.client.client import Client
-from taskcore.middleware import Middleware, around_send
+from taskcore.components import Components
+from taskcore.middleware import around_send
 from taskcore.task import Call, Job
 
 __all__ = ["ClientWithMiddleware"]
@@ -17,9 +18,9 @@ R = TypeVar("R")
 class ClientWithMiddleware(Client):
     """Sends calls through middleware; an app without middleware uses the plain client and pays nothing."""
 
-    def use(self, middleware: Sequence[Middleware]) -> None:
-        """Put middleware around each send from now on."""
-        self._around = around_send(middleware, self._send_inside)
+    def __init__(self, components: Components, *, timeout: float, payload_limit: int, source: str | None) -> None:
+        super().__init__(components, timeout=timeout, payload_limit=payload_limit, source=source)
+        self._around = around_send(components.middleware, self._send_inside)
 
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call."""

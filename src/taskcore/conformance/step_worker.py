@@ -20,6 +20,7 @@ from taskcore.lifecycle import Interrupted
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.decide import Settlement
 from taskcore.worker.execution import Execution, Slot, State
+from taskcore.worker.hosting import WorkerChoice, worker_options
 
 __all__ = ["StepWorker"]
 
@@ -35,8 +36,10 @@ class StepWorker:
 
     source: Source
 
-    def __init__(self, app: App, queues: Sequence[str], *, lease: float | None = None, name: str = "hands") -> None:
-        options = app.worker_options(queues, 1)
+    def __init__(
+        self, app: App, queues: Sequence[str], *, lease: float | None = None, name: str = "step-worker"
+    ) -> None:
+        options = worker_options(app.settings, app.tasks, WorkerChoice(queues, 1))
         if lease is not None:
             options = msgspec.structs.replace(options, lease=lease)
         options = msgspec.structs.replace(options, name=name, threads=1, processes=1)
@@ -46,11 +49,13 @@ class StepWorker:
         self._in_hand: set[Execution] = set()
         hooks = Hooks(lost=self._lose, forget=self._in_hand.difference_update)
         parts = build_parts(app.components, app.tasks, options, hooks, slots=[self._slot], in_hand=self._in_hand)
+        self._executors = parts.executors
         self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Begin to consume."""
+        self._exits.push_async_callback(self._executors.aclose)
         self.source = await self._exits.enter_async_context(
             self._backend.consume(self._options.queues, lease=self._options.lease)
         )

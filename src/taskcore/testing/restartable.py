@@ -26,7 +26,6 @@ from taskcore.task import Job
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
 from taskcore.toolkit.failpoints import FAILPOINTS
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.worker import Worker
 
 __all__ = ["crashing_worker", "redeliver", "working"]
 
@@ -40,7 +39,7 @@ async def working(app: App) -> AsyncIterator[App]:
     async with app:
         with unwrap_single():
             async with anyio.create_task_group() as group:
-                life = LIVES[app] = _Life(app, group)
+                life = LIVES[app] = _WorkerLife(app, group)
                 await life.begin()
                 try:
                     yield app
@@ -87,8 +86,8 @@ async def crashing_worker(
 async def redeliver(app: App, job: Job[Any]) -> None:
     """Take a running job away from its worker and hand it out again, as after a lease that ran out.
 
-    :raises LookupError: no worker runs it at the moment.
-    :raises InvalidSetting: the broker is not the in-memory one.
+    :raises LookupError: nobody is at it at the moment.
+    :raises InvalidSetting: only the in-memory broker lets anybody do this.
     """
     await anyio.lowlevel.checkpoint()
     memory = _memory_of(app)
@@ -105,7 +104,7 @@ async def redeliver(app: App, job: Job[Any]) -> None:
 # ── inside ───────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Life:
+class _WorkerLife:
     """One worker after the other."""
 
     def __init__(self, app: App, group: anyio.abc.TaskGroup) -> None:
@@ -117,7 +116,7 @@ class _Life:
         """Start a worker, and return when it is ready."""
         self.ended = anyio.Event()
         self._scope = anyio.CancelScope()
-        self._worker = Worker(self._app.components, self._app.tasks, self._app.worker_options())
+        self._worker = self._app._make_worker(None, None, None)  # noqa: SLF001 - this kit's own app
         await self._group.start(self._live)
 
     async def _live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -147,10 +146,10 @@ class _Life:
         await self.ended.wait()
 
 
-LIVES: WeakKeyDictionary[App, _Life] = WeakKeyDictionary()
+LIVES: WeakKeyDictionary[App, _WorkerLife] = WeakKeyDictionary()
 
 
-def _life_of(app: App) -> _Life:
+def _life_of(app: App) -> _WorkerLife:
     try:
         return LIVES[app]
     except KeyError:

@@ -14,11 +14,11 @@ from taskcore.task import Task
 from taskcore.worker.admission import Admission
 from taskcore.worker.decide import Decider
 from taskcore.worker.execution import Execution, Slot
-from taskcore.worker.executors import Executors
 from taskcore.worker.leases import LeaseKeeper
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import OutageTracker
 from taskcore.worker.perform import Performer
+from taskcore.worker.runners import Executors
 from taskcore.worker.settle import Settler
 from taskcore.worker.timeouts import Deadlines
 

@@ -12,7 +12,8 @@ from taskcore.records.keys import BUSY_RETRY
 from taskcore.toolkit.logging import logger
 from taskcore.worker.error_records import describe
 from taskcore.worker.execution import Execution
-from taskcore.worker.executors import RemoteError
+from taskcore.worker.runners.frames import Answer, JobRaised
+from taskcore.worker.runners.outcomes import KEY_LOST, outcome_of
 
 __all__ = ["Failures"]
 
@@ -32,17 +33,19 @@ class Failures:
         self._worker = worker
 
     def raised(self, job: Execution, error: BaseException) -> Outcome:
-        """The function raised; from a process the error comes wrapped, with its place."""
-        if isinstance(error, UnencodableResult):  # from a process, which packs its result itself
-            return self.unencodable(job, error)
-        remote = error if isinstance(error, RemoteError) else None
-        cause = remote.error if remote is not None else error
-        if isinstance(cause, LeaseLost) and job.key is not None:
-            log.warning("job %s: %s", job.id, cause.what)
-            return Deferred(BUSY_RETRY, "another job took its key while it ran")  # its transaction was undone
-        if remote is not None:
-            return Raised(cause, self._describe(job, cause, place=remote.place, trace=remote.trace))
-        return Raised(cause, self._describe(job, cause))
+        """The function raised, in the event loop or in a thread."""
+        if isinstance(error, LeaseLost) and job.key is not None:
+            log.warning("job %s: %s", job.id, error.what)
+            return Deferred(BUSY_RETRY, KEY_LOST)
+        return Raised(error, self._describe(job, error))
+
+    def answered(self, job: Execution, answer: Answer) -> Outcome:
+        """The process of the function answered."""
+        attempt, keyed = job.trail.attempts + 1, job.key is not None
+        outcome = outcome_of(answer, when=self._clock(), worker=self._worker, attempt=attempt, keyed=keyed)
+        if isinstance(outcome, Deferred | Unencodable) and isinstance(answer, JobRaised):
+            log.warning("job %s: %s", job.id, answer.why or answer.message)
+        return outcome
 
     def unencodable(self, job: Execution, error: UnencodableResult) -> Outcome:
         """The function returned a value that cannot be stored as a result."""
@@ -68,8 +71,5 @@ class Failures:
             self._events.emit("thread.abandoned", **job.labels)
         return TimedOut(self._describe(job, TimeoutError(f"took longer than its timeout of {limit} s")))
 
-    def _describe(
-        self, job: Execution, error: BaseException, *, place: str | None = None, trace: str | None = None
-    ) -> ErrorRecord:
-        attempt = job.trail.attempts + 1
-        return describe(error, when=self._clock(), worker=self._worker, attempt=attempt, place=place, trace=trace)
+    def _describe(self, job: Execution, error: BaseException) -> ErrorRecord:
+        return describe(error, when=self._clock(), worker=self._worker, attempt=job.trail.attempts + 1)

@@ -30,11 +30,11 @@ from taskcore.toolkit.logging import logger
 from taskcore.worker.admission import Admission, starts_of
 from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.execution import Execution, Slot, State
-from taskcore.worker.executors import Executors
 from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage
 from taskcore.worker.quarantine import Quarantine
+from taskcore.worker.runners import Executors
 from taskcore.worker.settle import Settler
 from taskcore.worker.timeouts import Deadlines
 
@@ -162,8 +162,7 @@ class Performer:
                 await self._admission.mark_start(job)
             key = self._begin(job, task, slot)
             if options.runs_in == "process":
-                result = await self._executors.in_process(task, job, _fence(job), key)
-                return Returned(result) if len(result) <= self._result_limit else self._too_large(job, result)
+                return await self._in_process(job, task, key)
             if options.runs_in == "thread":
                 value = await self._executors.in_thread(task, job.arguments)
             else:
@@ -201,6 +200,13 @@ class Performer:
         return key
 
     # ── pack ──
+
+    async def _in_process(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
+        """Run the function in a process, which packs its result itself."""
+        outcome = self.failures.answered(job, await self._executors.in_process(task, job, _fence(job), key))
+        if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
+            return self._too_large(job, outcome.result)
+        return outcome
 
     def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
         if task.options.keep_result is None and job.key is None:

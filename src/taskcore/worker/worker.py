@@ -85,6 +85,7 @@ class Worker:
         :raises BrokerUnavailable: the broker cannot be reached at the start. The worker waits for later outages to end.
         """
         async with AsyncExitStack() as sources, anyio.create_task_group() as services:
+            sources.push_async_callback(self._parts.executors.aclose)
             readers = [
                 (pool, await sources.enter_async_context(self._backend.consume(pool.queues, lease=self._options.lease)))
                 for pool in self._pools
@@ -103,7 +104,6 @@ class Worker:
                 self._settler.close()
                 settling.cancel_scope.deadline = anyio.current_time() + FINAL_SETTLE_TIMEOUT
             services.cancel_scope.cancel()
-            self._parts.executors.close()
 
     # ── receiving ──
 
