@@ -35,7 +35,7 @@ class Writes(Middleware):
         self.seen.append((self.name, "ran", type(outcome)))
         return outcome
 
-    async def settle(self, jobs, call_next):
+    async def commit(self, jobs, call_next):
         """Before and after the verdicts."""
         self.seen.append((self.name, "settle", [one.verdict for one in jobs]))
         await call_next()
@@ -142,7 +142,7 @@ async def test_an_error_around_settling_harms_no_job(before, caplog):
     """Jobs whose middleware raises around settling are settled without it, once."""
 
     class Breaks(Middleware):
-        async def settle(self, jobs, call_next):
+        async def commit(self, jobs, call_next):
             if before:
                 raise RuntimeError("broken")
             await call_next()
@@ -186,5 +186,5 @@ async def test_middleware_without_methods_costs_nothing():
     async with plain, with_middleware:
         assert type(with_middleware._host.client) is type(plain._host.client)
     worker = with_middleware._make_worker(None, None, None)
-    assert worker._performer._run_with == worker._performer._run
-    assert worker._settler._commit_with == worker._settler.commit
+    assert worker._performer.run_with == worker._performer._run
+    assert worker._settler.commit_with == worker._settler.commit

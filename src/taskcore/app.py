@@ -19,8 +19,7 @@ import anyio.abc
 
 from taskcore.adapters import open_adapters
 from taskcore.backend import Admin, Backend, Features, QueueStats
-from taskcore.client import Client
-from taskcore.client.around import ClientWithMiddleware
+from taskcore.client import make_client
 from taskcore.client.host import AppHost, SharedContext, not_open
 from taskcore.client.queries import JobQueries, drain
 from taskcore.client.sync import Portal, SyncApp
@@ -28,7 +27,7 @@ from taskcore.components import Components
 from taskcore.config import AppSettings, Settings, load
 from taskcore.deadletter import DeadLetters
 from taskcore.envelope import EnvelopeCodec
-from taskcore.middleware import Middleware, any_overrides
+from taskcore.middleware import Middleware
 from taskcore.observe import Event, Events, ObservedBackend, ObservedStore
 from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe, warn_if_unsafe
 from taskcore.router import Router
@@ -137,8 +136,9 @@ class App(Router):
             if settings.strict:
                 await refuse_if_unsafe(components.backend, components.store)
             limit = settings.send_timeout
-            make = ClientWithMiddleware if any_overrides(self._middleware, "send") else Client
-            client = make(components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source)
+            client = make_client(
+                components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source
+            )
             exits.push_async_callback(client.wait_closed)
             self._host.open(client, JobQueries(components, timeout=limit))
             exits.callback(self._host.close)

@@ -1,5 +1,6 @@
 """The client: sends calls, and answers questions about jobs."""
 
+from taskcore.client.around import make_client
 from taskcore.client.client import Client
 
-__all__ = ["Client"]
+__all__ = ["Client", "make_client"]
