@@ -100,7 +100,7 @@ class Decider:
 
 
 def error_in(outcome: Outcome) -> ErrorRecord | None:
-    """The record of the error that ended an attempt, if one did."""
+    """Get the record of the error that ended an attempt, if one did."""
     return outcome.record if isinstance(outcome, Raised | TimedOut | Unencodable) else None
 
 

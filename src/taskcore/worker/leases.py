@@ -101,7 +101,7 @@ class LeaseKeeper:
         return bool(by_source)
 
     async def _renew_keys(self) -> None:
-        """The keys of running jobs stay held as long as their leases do."""
+        """Keep the keys of running jobs held for as long as their leases are."""
         if self._keys is not None:
             running = (JobState.RECEIVED, JobState.STARTED, JobState.STARTED_ACKED)
             held = [job.key for job in self._in_hand if job.key is not None and job.state in running]

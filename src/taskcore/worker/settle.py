@@ -185,5 +185,5 @@ class Settler:
 
 
 def _marker_after(one: Settlement) -> tuple[str, int]:
-    """The marker and its count after this end: a start that ended is no crash, an interrupted one never happened."""
+    """Compute the marker's count after this end: a start that ended is no crash, an interrupted one never happened."""
     return one.job.marker or "", one.job.marked if isinstance(one.verdict, Release) else 0

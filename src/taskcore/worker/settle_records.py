@@ -50,7 +50,7 @@ async def _commit(keys: IdempotencyKeys, events: Events, batch: Sequence[Settlem
 
 
 def _completing(one: Settlement) -> bytes | None:
-    """The outcome that completes the key; None releases it, even when the job is to die."""
+    """Choose the outcome that completes the key; None releases it, even when the job is to die."""
     return one.stored if isinstance(one.outcome, Returned | Unencodable) else None
 
 
