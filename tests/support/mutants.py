@@ -196,7 +196,6 @@ def at_most_once_acks_afterwards():
 @mutant("sweep")
 def ack_before_the_result():
     """The broker forgets the job, then its ending is stored."""
-
     store = settle.store_outcomes
 
     async def commit(original, self, batch):
