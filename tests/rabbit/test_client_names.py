@@ -23,7 +23,8 @@ from taskcore.connections.amqp.frames import MessagePacker
 
 pytestmark = [pytest.mark.anyio]
 
-#: Every name that is imported from the two libraries.
+CLIENTS = {"aio_pika", "aiormq", "pamqp"}
+#: Every name that is imported from them.
 IMPORTED = {
     "aio_pika.abc": {"AbstractChannel"},
     "aio_pika.connection": {"make_url"},
@@ -37,6 +38,7 @@ IMPORTED = {
     "aiormq.exceptions": {"ChannelAccessRefused", "ChannelLockedResource"},
     "aio_pika": {"Connection", "abc"},
     "aiormq": {"TransportFactory"},
+    "pamqp.exceptions": {"PAMQPException"},
 }
 
 
@@ -44,13 +46,9 @@ def imported(path: Path) -> dict[str, set[str]]:
     """The names that a file takes from the two libraries."""
     found: dict[str, set[str]] = {}
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in {"aio_pika", "aiormq"}:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in CLIENTS:
             found.setdefault(node.module, set()).update(alias.name for alias in node.names)
-        if (
-            isinstance(node, ast.Attribute)
-            and isinstance(node.value, ast.Name)
-            and node.value.id in {"aio_pika", "aiormq"}
-        ):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in CLIENTS:
             found.setdefault(node.value.id, set()).add(node.attr)
     return found
 

@@ -129,7 +129,7 @@ async def test_a_cut_on_the_way_to_the_worker(node, proxy, queue):
 
 
 async def test_a_cut_while_jobs_run(node, proxy, tmp_path):
-    """F35: a cut interrupts no function; the holder learns that its job is another's, and each job has one ending."""
+    """F35: a cut interrupts no function; the holder learns that its lease is lost, and each job has one outcome."""
     play = RabbitPlay(node.url, tmp_path)
     async with play.running("worker", through(proxy), lease=20.0) as app:
         await app.enqueue_many([app.tasks["work"].call(number, 0.5) for number in range(10)])
@@ -204,7 +204,7 @@ async def test_byte_by_byte(node, proxy, queue):
 
 
 async def test_one_side_is_cut_off(node, tmp_path):
-    """F42: when nobody can enqueue, workers work on; when no worker gets through, enqueueing goes on."""
+    """F42: when no client can enqueue, workers work on; when no worker gets through, enqueueing goes on."""
     play = RabbitPlay(node.url, tmp_path)
     async with (
         ChaosProxy("127.0.0.1", node.port) as up,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -150,6 +151,14 @@ def test_why_a_broker_moved_a_message_is_read(reason, when, earlier):
     assert found.headers[b"x-death.time"] == int(when.timestamp())
 
 
+@given(number=st.integers(-128, -1))
+def test_small_negative_numbers_are_read(number):
+    """A signed octet is read as one."""
+    headers = b"\x01ab" + struct.pack(">b", number)
+    data = struct.pack(">HHQH", 60, 0, 0, 1 << 13) + struct.pack(">I", len(headers)) + headers
+    assert frames.read_properties(data).headers == {b"a": number}
+
+
 @given(data=st.binary(max_size=200))
 def test_reading_properties_never_fails(data):
     """Whatever bytes stand where properties should, reading ends without an error."""
@@ -167,7 +176,7 @@ def test_reading_cut_properties_never_fails(headers, cut):
 
 
 class Recorder(FilteredChannel):
-    """Records what the filter tells."""
+    """Records the events of a channel."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -221,8 +230,8 @@ events = st.one_of(
 
 
 @given(sent=st.lists(events, max_size=8), cuts=st.lists(st.integers(1, 30), min_size=1, max_size=40))
-def test_what_a_server_sends_is_told_once_and_in_order(sent, cuts):
-    """Messages, confirms and returns are told exactly once and in order, wherever the network cuts the stream."""
+def test_what_a_server_sends_is_reported_once_and_in_order(sent, cuts):
+    """Messages, confirms and returns are reported exactly once and in order, wherever the network cuts the stream."""
     channel, stream = Recorder(), b"".join(data for data, _ in sent)
     rest, at, turn = b"", 0, 0
     while at < len(stream):
@@ -235,7 +244,7 @@ def test_what_a_server_sends_is_told_once_and_in_order(sent, cuts):
             done = end + 1
         rest = rest[done:]
     assert rest == b""
-    assert channel.seen == [told for _, told in sent]
+    assert channel.seen == [event for _, event in sent]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +260,7 @@ def test_what_a_server_sends_is_told_once_and_in_order(sent, cuts):
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_what_is_left_to_the_library(method, for_the_library):
-    """Answers to what the library asked pass the filter; a closed channel is told to both."""
+    """Answers to what the library asked pass the filter; both learn of a closed channel."""
     channel = Recorder()
     assert channel.take(frames.METHOD, payload(frame.marshal(method, 7))) is not for_the_library
     if isinstance(method, commands.Channel.Close):

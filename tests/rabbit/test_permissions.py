@@ -21,7 +21,7 @@ RECIPE = r"^rabbitmqctl set_permissions -p jobs (\w+) +'(.*)' '(.*)' '(.*)'$"
 
 @pytest.fixture(scope="module")
 def recipe():
-    """User → what he may configure, write and read, as the docs have it."""
+    """User → what it may configure, write and read, as the docs have it."""
     if not DOCS.exists():
         pytest.skip("the docs are in the checkout only")
     found = re.findall(RECIPE, DOCS.read_text(encoding="utf-8"), re.MULTILINE)
@@ -30,7 +30,7 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def let_in(node):
-    """Makes a user with permissions; his URL. The virtual host is there for these users only."""
+    """Makes a user with permissions; returns its URL. The virtual host is there for these users only."""
     anyio.run(node.control, "-q", "add_vhost", "jobs")
 
     async def make(name, permissions=None):
