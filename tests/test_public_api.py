@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import re
 import types
-from multiprocessing.reduction import ForkingPickler
+from multiprocessing.reduction import ForkingPickler  # noqa: TID251 - programs that use us have process pools
 
 import pytest
 

@@ -53,7 +53,7 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def make_stage(node, store):
+def make_harness(node, store):
     """A harness on the node, with queues that need no age, because the node is not killed."""
 
     def make(options: str = "min_queue_age=0.1", *, lease: float = 1.0, margin: float = 1.0) -> Harness:

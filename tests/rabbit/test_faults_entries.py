@@ -180,7 +180,7 @@ async def test_clocks_that_are_wrong(node: RabbitServer, tmp_path: Any):
             await client.tasks["work"].enqueue(2, 1.5)
             await client.tasks["once_bitten"].enqueue(3)
             async with wrong.running(), wrong.running():
-                await play.judge(delta=0.5)
+                await play.check(delta=0.5)
         starts = {entry.job: entry.at for entry in play.history.entries if entry.kind == "start"}
         assert len(starts) == 3
         assert max(starts.values()) - sent < 2.5
@@ -259,7 +259,7 @@ async def test_times_at_the_edge(node: RabbitServer, tmp_path: Any):
         assert [await job.result(timeout=5) for job in jobs] == [1, 2]
         with pytest.raises(EnqueueRefused, match="too long for this broker"):
             await work.using(at=datetime(9999, 12, 31, tzinfo=UTC)).enqueue(3)
-        await play.judge()
+        await play.check()
 
 
 async def test_deadlines(node: RabbitServer, tmp_path: Any):
@@ -276,7 +276,7 @@ async def test_deadlines(node: RabbitServer, tmp_path: Any):
             in_hand = await work.using(expires=0.4).enqueue(3)
             assert await running.result(timeout=5) == 2
             assert await in_hand.outcome(timeout=5) == Expired()
-            await play.judge()
+            await play.check()
     assert play.count("start") == 1
 
 

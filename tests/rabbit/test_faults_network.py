@@ -103,9 +103,9 @@ async def test_what_is_uncertain_is_sent_again_with_its_id(node, proxy, tmp_path
                     except BrokerUnavailable:
                         await anyio.sleep(0.02)
         async with play.running("worker", concurrency=1):
-            report = await play.judge(duplicates_allowed=uncertain)
+            report = await play.check(duplicates_allowed=uncertain)
     assert uncertain, "no cut met a confirm"
-    starts = [sum(entry.kind == "start" for entry in story) for story in report.stories.values()]
+    starts = [sum(entry.kind == "start" for entry in story) for story in report.histories.values()]
     assert (len(starts), min(starts)) == (7, 1)
     assert max(starts) <= 2
 
@@ -135,7 +135,7 @@ async def test_a_cut_while_jobs_run(node, proxy, tmp_path):
         await app.enqueue_many([app.tasks["work"].call(number, 0.5) for number in range(10)])
         await until(lambda: play.count("start") == 10, "all start")
         proxy.cut()
-        await play.judge(duplicates_allowed=10)
+        await play.check(duplicates_allowed=10)
     ends = [entry.facts["outcome"] for entry in play.merged().entries if entry.kind == "end"]
     assert len(ends) >= 10
     assert set(ends) == {"returned"}
@@ -183,7 +183,7 @@ async def test_a_slow_link(node, proxy, tmp_path):
         proxy.delay(0.1, jitter=0.05)
         proxy.throttle(64_000)
         await app.enqueue_many([app.tasks["work"].call(number) for number in range(1, 61)])
-        await play.judge(delta=5.0, time_limit=20.0)
+        await play.check(delta=5.0, time_limit=20.0)
     assert play.count("event", name="broker.lost") == 0
 
 
@@ -222,8 +222,8 @@ async def test_one_side_is_cut_off(node, tmp_path):
         down.cut()
         assert await send(client, range(22, 30)) == list(range(22, 30))
         await down.heal()
-        report = await play.judge(duplicates_allowed=10)
-    assert len([story for story in report.stories.values() if any(entry.kind == "ok" for entry in story)]) == 28
+        report = await play.check(duplicates_allowed=10)
+    assert len([story for story in report.histories.values() if any(entry.kind == "ok" for entry in story)]) == 28
 
 
 # ── sizes, and a place that is gone ──────────────────────────────────────────────────────────────

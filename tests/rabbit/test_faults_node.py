@@ -232,9 +232,9 @@ async def test_killed_while_jobs_become_due_and_before_it_has_answered(running, 
                         break
                     except (BrokerUnavailable, EnqueueUncertain):
                         await anyio.sleep(0.1)
-            report = await play.judge(duplicates_allowed=10, delta=0.3)
-    assert len(report.stories) == 222
-    assert sum(entry.kind == "start" for entry in report.stories[f"{play.queue}-uncertain"]) == 1
+            report = await play.check(duplicates_allowed=10, delta=0.3)
+    assert len(report.histories) == 222
+    assert sum(entry.kind == "start" for entry in report.histories[f"{play.queue}-uncertain"]) == 1
 
 
 async def test_restarted_while_jobs_are_settled(running, tmp_path):
@@ -249,8 +249,8 @@ async def test_restarted_while_jobs_are_settled(running, tmp_path):
         before = [entry for entry in play.history.entries if entry.at < back]
         started = {entry.job for entry in before if entry.kind == "start"}
         unsettled = started - {entry.job for entry in before if entry.kind == "settled"}
-        report = await play.judge(duplicates_allowed=len(unsettled))
-    assert len(report.stories) == 1000
+        report = await play.check(duplicates_allowed=len(unsettled))
+    assert len(report.histories) == 1000
     assert len(unsettled) < 800
 
 

@@ -39,7 +39,7 @@ async def test_kill_at_random(node, tmp_path):
         dead = {entry.who for entry in entries if entry.kind == "died"}
         started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
         in_hand = started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"}
-        await play.judge(duplicates_allowed=len(in_hand))
+        await play.check(duplicates_allowed=len(in_hand))
     assert len(dead) == 3
     assert len({entry.job for entry in entries if entry.kind == "ok"}) == 200
     assert not await letters(play), "a killed worker's jobs are no poison"
@@ -58,7 +58,7 @@ async def test_frozen_for_longer_than_a_lease(node, tmp_path):
             assert await job.result(timeout=15) == 1
             frozen.resume()
             await until(lambda: play.count("event", name="job.lost") >= 1, "the frozen one learns of it")
-            await play.judge(duplicates_allowed=1)
+            await play.check(duplicates_allowed=1)
     assert play.count("settled", verdict="ack") == 1
 
 
@@ -73,7 +73,7 @@ async def test_stopped_with_work_in_hand(node, tmp_path):
             old.terminate()
             signalled = play.history.now()
             assert await old.wait() == 0
-            await play.judge()
+            await play.check()
     starts = [entry for entry in play.merged().entries if entry.kind == "start"]
     assert max(entry.at for entry in starts) - signalled < 1.5
     assert not [entry for entry in starts if entry.who == "old" and entry.at > signalled]
@@ -108,7 +108,7 @@ async def test_a_blocked_loop(node, tmp_path):
             await job.outcome(timeout=20)
             await until(lambda: play.count("event", name="job.lost") >= 1, "it learns that its job is lost")
             await until(lambda: play.count("event", name="loop.blocked") >= 1, "an alarm")
-            await play.judge(duplicates_allowed=1)
+            await play.check(duplicates_allowed=1)
     assert [entry.who for entry in play.merged().entries if entry.kind == "settled"] == ["heir"]
 
 
@@ -139,11 +139,11 @@ async def test_poison_and_its_neighbours(node, tmp_path, how, status, kind):
                 play.history.record("died", "", who=worker.who)
         async with play.running("healthy"):
             # Besides the poison's own two: those that had returned and were not settled when the poison killed.
-            report = await play.judge(attempts=3, duplicates_allowed=2 + len(jobs))
+            report = await play.check(attempts=3, duplicates_allowed=2 + len(jobs))
     assert await letters(play) == ["poison"]
-    assert sum(entry.kind == "start" for entry in report.stories[poison.id]) == 3
+    assert sum(entry.kind == "start" for entry in report.histories[poison.id]) == 3
     for job in jobs:
-        assert {entry.facts["attempt"] for entry in report.stories[job.id] if entry.kind == "start"} == {1}
+        assert {entry.facts["attempt"] for entry in report.histories[job.id] if entry.kind == "start"} == {1}
 
 
 async def test_workers_that_die_leave_no_consumer(node):

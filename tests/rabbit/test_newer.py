@@ -27,5 +27,5 @@ def test_conformance(node, tmp_path):
     certificate = anyio.run(partial(certify, url, store=store, lease=1.0, margin=2.0, at_once=8))
     assert {finding.check: finding.why for finding in certificate.broken} == {}
     assert certificate.left == ()
-    found = [finding for finding in certificate.findings if finding.standing != "refused"]
+    found = [finding for finding in certificate.results if finding.standing != "refused"]
     assert {clause for finding in found for clause in finding.clauses} == set(CLAUSES) - NOT_PROMISED

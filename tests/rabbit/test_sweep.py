@@ -44,9 +44,9 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.mark.parametrize("case", COPIES + CORE, ids=str)
-def test_crash(case, make_stage):
+def test_crash(case, make_harness):
     """Wherever a process dies at this point, the job ends once, completely."""
-    run(case, lambda: make_stage(lease=LEASE, margin=MARGIN), real_time=True)
+    run(case, lambda: make_harness(lease=LEASE, margin=MARGIN), real_time=True)
 
 
 @pytest.mark.slow

@@ -53,8 +53,8 @@ async def test_a_delay_longer_than_every_limit(strict, tmp_path):
     async with play.running("worker", lease=0.5) as app:
         job = await app.tasks["work"].using(delay=4.0).enqueue(1)
         assert await job.result(timeout=15) == 1
-        report = await play.judge(delta=0.3)
-    assert sum(entry.kind == "start" for entry in report.stories[job.id]) == 1
+        report = await play.check(delta=0.3)
+    assert sum(entry.kind == "start" for entry in report.histories[job.id]) == 1
 
 
 async def test_what_the_server_says_about_itself(strict):

@@ -19,9 +19,7 @@ STARTERS = {
     "connections/amqp/connection.py",
     "connections/amqp/transport.py",
     "connections/nats/connection.py",
-    "connections/redis/connection.py",
     "stores/nats/store.py",
-    "stores/redis/watching.py",
     "stores/sql/postgres.py",
     "stores/sql/postgres_notifications.py",
 }

@@ -77,7 +77,11 @@ class GroupCommit(Generic[T, R]):
     async def _lead(self) -> None:
         """Commit one batch; this caller's entry is the first of it."""
         self._led = True
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
+        if len(self._waiting) <= self._limit:
+            batch = list(self._waiting)
+            self._waiting.clear()
+        else:
+            batch = [self._waiting.popleft() for _ in range(self._limit)]
         if self._in_place and len(batch) == 1:
             await self._carry(batch)
         else:

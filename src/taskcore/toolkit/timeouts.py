@@ -10,6 +10,7 @@ heap and thrown away again.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from math import inf
 from types import TracebackType
 from typing import Any, Final, Protocol, cast
@@ -39,6 +40,8 @@ class SharedTimer:
 
     def __init__(self) -> None:
         self._waiting: set[Deadline] = set()
+        #: Forgets a deadline. Not a method: it is called once for each job.
+        self.discard: Callable[[Deadline], None] = self._waiting.discard
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rings = inf  # when the timer does; it may ring for a deadline that was discarded
@@ -53,10 +56,6 @@ class SharedTimer:
         self._waiting.add(deadline)
         if ends < self._rings:
             self._set(loop, ends)
-
-    def discard(self, deadline: Deadline) -> None:
-        """Forget the deadline."""
-        self._waiting.discard(deadline)
 
     def close(self) -> None:
         """Forget all deadlines."""
@@ -98,19 +97,20 @@ class SharedTimeout:
             task = asyncio.current_task()
         except RuntimeError:
             return anyio.move_on_after(self._seconds)
-        return _TimeoutScope(self._timer, self._seconds, cast("asyncio.Task[Any]", task))
+        scope = _TimeoutScope(cast("asyncio.Task[Any]", task), self._timer.discard)
+        self._timer.add(scope, self._seconds)
+        return scope
 
 
 class _TimeoutScope:
     """Ends one block as ``asyncio.timeout`` does: it cancels the task, and takes the cancellation back at the exit."""
 
-    __slots__ = ("_before", "_cancels", "_seconds", "_task", "_timer", "ends")
+    __slots__ = ("_before", "_cancels", "_discard", "_task", "ends")
 
-    def __init__(self, timer: SharedTimer, seconds: float, task: asyncio.Task[Any]) -> None:
+    def __init__(self, task: asyncio.Task[Any], discard: Callable[[Deadline], None]) -> None:
         self.ends = inf
-        self._timer = timer
-        self._seconds = seconds
         self._task = task
+        self._discard = discard
         self._before = task.cancelling()
         self._cancels = 0
 
@@ -120,12 +120,12 @@ class _TimeoutScope:
         return CANCEL_AGAIN_AFTER
 
     def __enter__(self) -> None:
-        self._timer.add(self, self._seconds)
+        pass
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._timer.discard(self)
+        self._discard(self)
         if not self._cancels:
             return False
         for _ in range(self._cancels):
