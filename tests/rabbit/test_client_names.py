@@ -43,7 +43,7 @@ IMPORTED = {
 
 
 def imported(path: Path) -> dict[str, set[str]]:
-    """The names that a file takes from the two libraries."""
+    """List the names that a file takes from the libraries."""
     found: dict[str, set[str]] = {}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in CLIENTS:

@@ -25,7 +25,7 @@ ON_NEWER = {"test_a_queue_whose_leader_is_away"}
 
 @asynccontextmanager
 async def leaderless(node: RabbitServer, queue: str) -> AsyncIterator[None]:
-    """A queue whose leader does not answer, like every queue's for a moment after its node has started."""
+    """Suspend a queue's leader: every queue has none for a moment after its node has started."""
     leader = f"'%2F_{layout.job_queue(queue)}'"
     await node.control("-q", "eval", f"sys:suspend({leader}).")
     try:

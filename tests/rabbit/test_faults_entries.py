@@ -43,7 +43,7 @@ FOREIGN: dict[str, bytes] = {
 
 
 async def put(node: RabbitServer, queue: str, *bodies: bytes) -> None:
-    """What another program does, with the client library as it is, and without confirms."""
+    """Publish as another program does, with the client library alone and without confirms."""
     connection = await aiormq.connect(node.url)
     try:
         channel = await connection.channel()
@@ -54,7 +54,7 @@ async def put(node: RabbitServer, queue: str, *bodies: bytes) -> None:
 
 
 async def letters_of(backend: Backend, queue: str, count: int) -> Sequence[Letter]:
-    """The dead letters, when there are so many: what the broker itself moves is there a moment later."""
+    """Wait for so many dead letters: the broker moves its own a moment later."""
     with anyio.fail_after(10):
         while len(letters := await backend.admin.letters(queue, limit=100)) < count:  # noqa: ASYNC110 - it has no event
             await anyio.sleep(0.02)

@@ -23,24 +23,24 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @pytest.fixture
 async def proxy(node):
-    """A network to the node that can be broken."""
+    """Open a network to the node that can be broken."""
     async with ChaosProxy("127.0.0.1", node.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def queue():
-    """A queue of this test's own."""
+    """Return the name of a queue of this test's own."""
     return "q" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(8))
 
 
 def through(proxy, options="min_queue_age=0.1&timeout=3"):
-    """The URL that leads through a proxy."""
+    """Return the URL that leads through a proxy."""
     return f"amqp://guest:guest@127.0.0.1:{proxy.port}/?{options}"
 
 
 async def patiently(ask):
-    """The answer, asked for again while the network is away."""
+    """Return the answer; ask again while the network is away."""
     with anyio.fail_after(20):
         while True:
             try:

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 
 async def letters(play: RabbitPlay) -> list[str]:
-    """The reasons of the dead letters."""
+    """Return the reasons of the dead letters."""
     async with open_backend(play.url) as backend:
         return [letter.reason for letter in await backend.admin.letters(play.queue, limit=100)]
 

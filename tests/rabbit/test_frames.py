@@ -46,7 +46,7 @@ def header_frame(channel: int, size: int = 0, **properties: Any) -> bytes:
 
 
 def payload(data: bytes) -> bytes:
-    """The payload of a single frame."""
+    """Return the payload of a single frame."""
     [(_, _, start, end)] = frames.split_frames(data + b"\x00")
     return data[start:end]
 
@@ -205,7 +205,7 @@ class Recorder(FilteredChannel):
 
 
 def message(tag: int, content: bytes, *, redelivered: bool, returned: bool) -> tuple[bytes, tuple[Any, ...]]:
-    """A message as the server sends it, in parts of three bytes, and what is to be recorded."""
+    """Return a message as the server sends it, in parts of three bytes, and the event to be recorded."""
     method = commands.Basic.Deliver("consumer é", tag, redelivered, "exchange", "key")
     if returned:
         method = commands.Basic.Return(312, "NO_ROUTE", "exchange", "key")
@@ -217,7 +217,7 @@ def message(tag: int, content: bytes, *, redelivered: bool, returned: bool) -> t
 
 
 def confirm(tag: int, *, multiple: bool, stored: bool) -> tuple[bytes, tuple[Any, ...]]:
-    """A confirm as the server sends it, and what is to be recorded."""
+    """Return a confirm as the server sends it, and the event to be recorded."""
     method = commands.Basic.Ack(tag, multiple) if stored else commands.Basic.Nack(tag, multiple)
     return frame.marshal(method, 7), ("confirm", tag, multiple, stored)
 

@@ -34,7 +34,7 @@ async def publish_until_stored(backend, queue, *, patience, within=20.0):
 
 
 async def take(source, within=15.0):
-    """A job, through outages."""
+    """Return a job, through outages."""
     with anyio.fail_after(within):
         while True:
             try:

@@ -33,12 +33,12 @@ ON_NEWER = {
 
 @pytest.fixture
 def url(node):
-    """The node, with queues that need not grow old."""
+    """Return the URL of the node, with queues that need no age."""
     return f"{node.url}?min_queue_age=0.1&timeout=5"
 
 
 async def raw(node, *commands):
-    """What another program does, with the client library as it is."""
+    """Call functions on a channel as another program does, with the client library alone."""
     connection = await aiormq.connect(node.url)
     try:
         channel = await connection.channel()
@@ -174,7 +174,7 @@ async def test_a_purge_says_what_it_cannot_reach(url, caplog):
 
 
 def foreign(channel, queue, headers, *, flags=0, rest=b"", body=b"foreign"):
-    """The frames of a message that no decent library would send."""
+    """Pack a message that no decent library would send."""
     method = struct.pack(">HHH", 60, 40, 0) + frames.short_string("") + frames.short_string(queue) + b"\x00"
     properties = struct.pack(">HHQH", 60, 0, len(body), flags | 1 << 13) + struct.pack(">I", len(headers)) + headers
     properties += rest
@@ -303,7 +303,7 @@ async def test_what_the_broker_buries_is_a_letter(node, url):
 
 
 async def give_back(node, queue, times):
-    """A program that takes a job and gives it back, again and again."""
+    """Take a job and return it, again and again, as another program."""
 
     async def taking(channel):
         given = 0

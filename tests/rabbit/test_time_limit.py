@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @pytest.fixture(scope="module")
 def strict():
-    """A node that closes a channel that holds a job for longer than two seconds."""
+    """Serve a node that closes a channel that holds a job for longer than two seconds."""
     settings = {"consumer_timeout": 2_000, "channel_tick_interval": 1_000}  # the second is in no configuration file
     with serving(RabbitServer) as server:
         for name, value in settings.items():
