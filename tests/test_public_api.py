@@ -26,7 +26,15 @@ def modules():
         try:
             yield importlib.import_module(found.name)
         except ImportError as error:
-            if error.name and error.name.partition(".")[0] in ("redis", "aiormq", "nats", "psycopg", "click", "rich"):
+            if error.name and error.name.partition(".")[0] in (
+                "redis",
+                "aio_pika",
+                "aiormq",
+                "nats",
+                "psycopg",
+                "click",
+                "rich",
+            ):
                 continue
             raise
 

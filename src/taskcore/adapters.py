@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from taskcore.backend import Backend
 from taskcore.errors import AdapterMissing, InvalidURL
 from taskcore.store import Store
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints

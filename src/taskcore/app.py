@@ -35,7 +35,7 @@ from taskcore.router import Router, TaskSpec
 from taskcore.store import Store
 from taskcore.task import Call, Job, JobStatus, SyncJob, Task
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 from taskcore.worker import Worker
 from taskcore.worker.runners import Executors, require_processes
 from taskcore.worker.signals import stop_on_signals

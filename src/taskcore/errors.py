@@ -153,7 +153,7 @@ class FeatureRefused(SetupError, ValueError):
 class UnsafeBroker(SetupError, RuntimeError):
     """The app is strict, and with the settings of its broker or store some clauses of the contract do not hold.
 
-    ``unsafe``: the facts, each a :class:`taskcore.toolkit.diagnostics.Fact` with its clauses and its fix.
+    ``unsafe``: the facts, each a :class:`taskcore.toolkit.diagnostics.DiagnosticCheck` with its clauses and its fix.
     """
 
     code = "TC502"

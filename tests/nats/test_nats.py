@@ -84,18 +84,18 @@ async def test_what_nobody_comes_for_is_given_back(nats: NatsServer, queue: str)
 
 @pytest.mark.parametrize("version", ["", "2.10"], ids=["newest", "2.10"])
 @pytest.mark.parametrize(
-    ("verdict", "point"),
+    ("verdict", "failpoint"),
     [(Reschedule(0.2, b"new"), "nats.retry.copied"), (Bury("why", b"new"), "nats.bury.written")],
     ids=["retry", "bury"],
 )
-async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, point: str, version: str) -> None:
+async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, failpoint: str, version: str) -> None:
     """The copy or the letter is written, its job not ended: whoever gets that job ends it, and nobody runs it."""
     async with require(NatsServer, version)(version=version) as server:  # noqa: SIM117
         async with open_backend(server.url) as backend, open_backend(server.url) as other:
             await backend.publish([Outgoing("q", "j", b"job", b"old")])
             async with backend.consume(["q"], lease=0.6) as source:
                 [held] = await source.receive(1)
-                with pytest.raises(SimulatedCrash), crash_at(point):
+                with pytest.raises(SimulatedCrash), crash_at(failpoint):
                     await source.settle([(held, verdict)])
             async with other.consume(["q"], lease=0.6) as heir:
                 seen: list[bytes] = []

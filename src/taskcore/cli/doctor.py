@@ -28,7 +28,7 @@ from taskcore.preflight import diagnoses
 from taskcore.store import Store
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, Level
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from taskcore.app import App
@@ -40,7 +40,7 @@ ROUNDS = 20  #: light calls by which the round trip is measured
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 NO_STORE = "none"
 QUICKER = ("uvloop", "hiredis")  #: nothing needs them, and everything is quicker with them
-CLIENTS = ("anyio", "trio", "redis", "nats-py", "aiormq", "psycopg", *QUICKER)
+CLIENTS = ("anyio", "trio", "redis", "nats-py", "aio-pika", "aiormq", "psycopg", *QUICKER)
 CRASHES = "crashes"
 WIDTH = 18  #: of the names of what was looked at
 

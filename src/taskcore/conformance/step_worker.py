@@ -38,7 +38,9 @@ class StepWorker:
 
     source: Source
 
-    def __init__(self, app: App, queues: Sequence[str], *, lease: float | None = None, name: str = "hands") -> None:
+    def __init__(
+        self, app: App, queues: Sequence[str], *, lease: float | None = None, name: str = "step-worker"
+    ) -> None:
         backend, store, events, clock = app.components
         self._lease = app.settings.lease if lease is None else lease
         self._queues = queues
