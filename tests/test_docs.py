@@ -41,12 +41,12 @@ PAGE_TIMEOUT = 50  #: seconds that one page may take; those that run pytest thre
 
 
 def name_of(page: Path) -> str:
-    """A page as the test's name says it."""
+    """Return the path of a page, for the test's name."""
     return page.relative_to(ROOT).as_posix()
 
 
 def text_of(page: str) -> str:
-    """What a page of docs/ says."""
+    """Return the text of a page of docs/."""
     return (ROOT / "docs" / page).read_text()
 
 
@@ -54,7 +54,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 def pattern(expected: str) -> re.Pattern[str]:
-    """What the output has to match."""
+    """Return the pattern that the output must match."""
     lines = []
     for line in expected.rstrip().splitlines():
         anything = r"(?:.*\n)*?" if line == "…" else None
@@ -115,7 +115,7 @@ def test_every_block_says_its_language(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub and MkDocs make them."""
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
@@ -237,7 +237,7 @@ def test_the_lifecycle_page_has_the_rule_book() -> None:
 
 
 def lifecycle_docstring() -> str:
-    """The text at the top of lifecycle.py."""
+    """Return the text at the top of lifecycle.py."""
     return ast.get_docstring(ast.parse((ROOT / "src/taskcore/lifecycle.py").read_text()), clean=False) or ""
 
 
@@ -280,7 +280,7 @@ MODULES = (
 
 
 def directives() -> list[str]:
-    """What the pages of the API reference take from docstrings."""
+    """Return what the pages of the API reference take from docstrings."""
     pages = [page for page in PAGES if page.name.startswith("api")]
     return [name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
 
