@@ -19,8 +19,8 @@ SLOWER = (
     "its end. A figure of a single round has no spread and may be chance."
 )
 TIES = (
-    "Ties: another library was better in the median of the rounds, but by 5% at most, or taskcore was at least as good in "
-    "one of them."
+    "Ties: another library was better in the median of the rounds, but by 5% at most, or taskcore was at least as good "
+    "in one of them."
 )
 
 
