@@ -37,8 +37,8 @@ class Broker(NamedTuple):
 TIMERS = "?max_bytes=1GiB"  #: delays are kept by timers in workers, on every version
 BROKERS = [
     Broker(RedisServer),
-    Broker(RabbitServer, options="?settle=0.1"),
-    Broker(RabbitServer, options="?settle=0.1&queue_type=classic"),
+    Broker(RabbitServer, options="?min_queue_age=0.1"),
+    Broker(RabbitServer, options="?min_queue_age=0.1&queue_type=classic"),
     *(Broker(NatsServer, version) for version in ("2.9", "2.10", "2.11", "2.12", "")),
     *(Broker(NatsServer, version, TIMERS) for version in ("2.9", "2.10", "2.11", "2.12", "")),
 ]

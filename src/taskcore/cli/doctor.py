@@ -181,9 +181,7 @@ def _refused(app: App) -> list[str]:
     """Tasks for which this app would not open: they need a store, and there is none."""
     if app.components.store is not None:
         return []
-    return [
-        task.name for task, declared in app if declared.key is not None or isinstance(declared.keep_result, float | int)
-    ]
+    return [task.name for task in app if task.spec.key is not None or isinstance(task.spec.keep_result, float | int)]
 
 
 def _needs(app: App) -> Iterator[Finding]:

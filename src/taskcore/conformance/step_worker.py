@@ -41,7 +41,7 @@ class StepWorker:
     def __init__(
         self, app: App, queues: Sequence[str], *, lease: float | None = None, name: str = "step-worker"
     ) -> None:
-        backend, store, events, clock = app.components
+        backend, store, events, clock, _ = app.components
         self._lease = app.settings.lease if lease is None else lease
         self._queues = queues
         self._backend = backend

@@ -95,10 +95,10 @@ def parse(url: str, readers: Mapping[str, Reader]) -> tuple[Address, dict[str, A
 def _node(text: str, port: int, problems: list[str]) -> tuple[str, int]:
     try:
         split = urlsplit(f"//{text}")
-        host, given = split.hostname, split.port
+        host, given, path = split.hostname, split.port, split.path
     except ValueError:
-        host = given = None
-    if not host or split.path:
+        host, given, path = None, None, ""
+    if not host or path:
         problems.append(f"{text!r} is not host or host:port")
         return "", 0
     return host, given or port
