@@ -37,6 +37,7 @@ ROOT = Path(__file__).parents[1]
 if not (ROOT / "docs").is_dir():
     pytest.skip("a source distribution has no documentation", allow_module_level=True)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OTHERS = [*(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")), *ROOT.glob("examples/**/*.md")]
 PAGE_TIMEOUT = 50  #: seconds that one page may take; those that run pytest three times need them on a busy machine
 
 
@@ -121,7 +122,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
-@every_page
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     """A relative link names a file that exists, and a heading that is in it."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -133,7 +134,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), f"{name_of(page)} links to {link}"
         if anchor:
             assert anchor in anchors(target), f"{name_of(page)} links to {link}, which has no such heading"
-        if page.name != "README.md":
+        if page.is_relative_to(ROOT / "docs"):
             assert target.is_relative_to(ROOT / "docs"), f"{name_of(page)} links to {link}, which no site will have"
 
 
@@ -141,6 +142,16 @@ def test_the_site_has_every_page() -> None:
     """Each page is in the navigation."""
     nav = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text())
     assert sorted(nav) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:])
+
+
+def test_the_readme_names_every_extra() -> None:
+    """The table of extras has each one that a user can need."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = re.findall(
+        r"^\| (`.*`) \| ", (ROOT / "README.md").read_text().partition("## What it gives you")[0], re.MULTILINE
+    )
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(extras) - {"all", "cron"}  # cron is for schedules, which do not exist yet
 
 
 # ── pages that tell what the code says ───────────────────────────────────────────────────────────
