@@ -1,39 +1,40 @@
-"""News: what is written is pushed to those who watch it, by LISTEN and NOTIFY.
+"""Notifications: written records are pushed to their watches, by LISTEN and NOTIFY.
 
-One connection listens for all watches of a store, and only while there are any. A notification holds short marks of
-keys and no values; what it may be about is read again. So nothing is missed by whoever reads once after it has begun
-to listen: at the start of a watch, and after each connection that was lost.
+One connection listens for all watches of a store, and only while there are any. A notification holds short hashes of
+keys and no values; the records that it may be about are read again. Every record is also read once after listening has
+begun, at the start of a watch and after each lost connection, so nothing is missed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import psycopg
 
-from taskcore.connections.postgres.connection import Connection, PostgresAddress, connect, postgres_unavailable
+from taskcore.connections.postgres.address import PostgresAddress
+from taskcore.connections.postgres.session import Connection, connect, postgres_unavailable
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Record
-from taskcore.stores.sql.postgres_statements import CHANNEL, MARK, mark
+from taskcore.stores.sql.postgres.layout import CHANNEL, MARK, mark
 from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.tasks import TaskSet
 
-__all__ = ["News"]
+__all__ = ["Notifications"]
 
 log = logger("taskcore.stores.sql")
 
-QUIET = 10.0  #: seconds without news, after which the connection is tried: it may be half open
+QUIET = 10.0  #: seconds without a notification before the connection is tested: it may be half open
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two attempts to listen again
-PATIENCE = 30.0  #: seconds without a server, after which those who watch are told
+FAIL_AFTER = 30.0  #: seconds without a server before watches fail
 
 Find = Callable[[Sequence[str]], Awaitable[dict[str, Record]]]
 
 
-class News:
-    """All watches of one store.
+class Notifications:
+    """Feeds all watches of one store.
 
     :param find: reads records.
     """
@@ -42,33 +43,29 @@ class News:
         self._address = address
         self._find = find
         self._watches = Watches(begin=self._begin, end=self._end)
-        self._keys: defaultdict[str, set[str]] = defaultdict(set)  # by their marks
-        self._task: asyncio.Task[None] | None = None
+        self._keys: defaultdict[str, set[str]] = defaultdict(set)  # by their hashes
+        self._tasks = TaskSet("PostgreSQL store")
         self._listening = asyncio.Event()
 
     def watch(self, key: str) -> Watch:
-        """A watch of one record, to be entered."""
+        """Return a watch of one record, to be entered."""
         return self._watches.watch(key)
 
     async def close(self) -> None:
         """Stop listening."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await self._tasks.cancel()
 
     # ── watches ──
 
     async def _begin(self, watch: Watch) -> None:
-        """Listen first, then read: what is written in between is notified.
+        """Listen first, then read: a write in between is notified.
 
-        :raises BrokerUnavailable: nobody can listen now.
+        :raises BrokerUnavailable: the server cannot be listened to now.
         """
         self._keys[mark(watch.key)].add(watch.key)
-        if self._task is None or self._task.done():
+        if not self._tasks:
             self._listening = asyncio.Event()
-            self._task = asyncio.create_task(self._run())
+            self._tasks.start(self._run())
         try:
             async with asyncio.timeout(self._address.timeout):
                 await self._listening.wait()
@@ -93,7 +90,7 @@ class News:
     # ── listening ──
 
     async def _run(self) -> None:
-        """Listen, and listen again after each loss, until nobody watches."""
+        """Listen, and listen again after each lost connection, until no record is watched."""
         pause, lost = FIRST_PAUSE, None
         loop = asyncio.get_running_loop()
         while True:
@@ -102,11 +99,15 @@ class News:
             except (psycopg.Error, OSError, BrokerUnavailable) as error:
                 was_listening, self._listening = self._listening.is_set(), asyncio.Event()
                 if was_listening:
-                    log.warning("PostgreSQL at %s: not listening any more: %s", self._address.shown, error)
+                    log.warning(
+                        "lost the connection that listens to PostgreSQL at %s; reconnecting: %s",
+                        self._address.shown,
+                        error,
+                    )
                     pause, lost = FIRST_PAUSE, None
                 lost = loop.time() if lost is None else lost
-                if loop.time() - lost >= PATIENCE:
-                    self._tell(error)
+                if loop.time() - lost >= FAIL_AFTER:
+                    self._fail(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
@@ -121,23 +122,23 @@ class News:
             self._listening.set()
             await self._read(tuple(self._watches.keys))
             while self._watches:
-                await self._hear(connection)
+                await self._receive(connection)
         finally:
             connection.pgconn.finish()
 
-    async def _hear(self, connection: Connection) -> None:
-        """Whatever comes next; if nothing does, see whether the connection is alive."""
-        heard = False
+    async def _receive(self, connection: Connection) -> None:
+        """Take the next notification; if none comes, test the connection."""
+        received = False
         async for notification in connection.notifies(timeout=QUIET, stop_after=1):
-            heard = True
+            received = True
             text = notification.payload
             marks = [text[start : start + MARK] for start in range(0, len(text), MARK)]
             await self._read([key for one in marks for key in tuple(self._keys.get(one, ()))])
-        if not heard:
+        if not received:
             async with asyncio.timeout(self._address.timeout):
                 await connection.execute("SELECT 1")
 
-    def _tell(self, error: BaseException) -> None:
-        """Those who watch would wait in vain."""
+    def _fail(self, error: BaseException) -> None:
+        """Fail all watches, which would wait in vain."""
         known = error if isinstance(error, BrokerUnavailable) else postgres_unavailable(error, self._address)
         self._watches.fail(known)
