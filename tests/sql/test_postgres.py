@@ -318,3 +318,15 @@ async def test_a_diagnosis_of_a_server_that_loses_commits(postgres: PostgresServ
 def test_cleaning_is_bounded():
     """No step deletes more than a few hundred records."""
     assert store_module.CLEAN_AT_ONCE <= 500
+
+
+async def test_many_records_are_read_in_order(postgres: PostgresServer):
+    """``get_many`` answers for each key, in order, also for keys that hold a NUL; a missing record is None."""
+    keys = [f"k\0{number}" for number in range(50)]
+    async with database(postgres) as (url, _), PostgresStore(url) as store:
+        await store.put_many([Write(key=key, value=key.encode()) for key in keys[::2]])
+        found = await store.get_many([*reversed(keys), keys[0]])
+        assert [record and record.value.decode() for record in found] == [
+            key if int(key[2:]) % 2 == 0 else None for key in [*reversed(keys), keys[0]]
+        ]
+        assert await store.get_many([]) == []

@@ -432,3 +432,14 @@ def test_a_file_that_may_not_be_written(tmp_path: Path):
             anyio.run(use)
     finally:
         tmp_path.chmod(stat.S_IRWXU)
+
+
+async def test_many_records_are_read_in_order(url: str):
+    """``get_many`` answers for each key, in order; a missing or ended record is None."""
+    async with SqliteStore(url) as store:
+        await store.put_many([Write(key=f"k{number}", value=b"%d" % number) for number in range(0, 50, 2)])
+        found = await store.get_many([f"k{number}" for number in reversed(range(50))])
+        assert [record and int(record.value) for record in found] == [
+            number if number % 2 == 0 else None for number in reversed(range(50))
+        ]
+        assert await store.get_many([]) == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import chain
 from typing import Literal, NamedTuple, Self, TypeAlias
 
 from taskcore.connections.sqlite.address import sqlite_address
@@ -18,7 +19,7 @@ from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.sql.sqlite.diagnose import diagnose
 from taskcore.stores.sql.sqlite.layout import clean, find, prepare, write_all
-from taskcore.stores.watches import Watches
+from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["SqliteStore"]
@@ -50,7 +51,7 @@ class SqliteStore:
         self._writer: SqliteThread[Sequence[Write], Answers] = SqliteThread(
             "writes", address, begin=prepare, work=self._write, idle_work=self._clean, idle_after=lambda: CLEAN_IDLE
         )
-        self._reader: SqliteThread[Read, Record | None] = SqliteThread(
+        self._reader: SqliteThread[Sequence[Read], Sequence[Record | None]] = SqliteThread(
             "reads",
             address,
             begin=self._begin_to_read,
@@ -60,8 +61,8 @@ class SqliteStore:
         )
         self._call_soon: CallSoon | None = None
         self._watches = Watches(  # in the event loop
-            begin=lambda watch: self._reader.ask(Read(watch.key, "from now on")),
-            end=lambda key: self._reader.tell(Read(key, "no more")),
+            begin=self._begin_watch,
+            end=lambda key: self._reader.tell((Read(key, "no more"),)),
         )
         self._watched: set[str] = set()  # in the reading thread: the same keys
         self._seen: int | None = None  # in the reading thread: the data version at the last poll
@@ -76,7 +77,7 @@ class SqliteStore:
         self._call_soon = call_soon_in_loop()
         try:
             await self._writer.ask(())
-            await self._reader.ask(Read(""))
+            await self._reader.ask((Read(""),))
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -91,7 +92,12 @@ class SqliteStore:
 
     async def get(self, key: str) -> Record | None:
         """See :class:`taskcore.store.Store`."""
-        return await self._reader.ask(Read(key))
+        [record] = await self._reader.ask((Read(key),))
+        return record
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """See :class:`taskcore.store.Store`. One visit to the reading thread."""
+        return await self._reader.ask([Read(key) for key in keys]) if keys else []
 
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""
@@ -110,6 +116,10 @@ class SqliteStore:
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """See :class:`taskcore.store.Store`. Writes of other processes are seen within 0.05 s."""
         return self._watches.watch(key)
+
+    async def _begin_watch(self, watch: Watch) -> Record | None:
+        [record] = await self._reader.ask((Read(watch.key, "from now on"),))
+        return record
 
     async def diagnose(self) -> Diagnosis:
         """See :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""
@@ -148,14 +158,14 @@ class SqliteStore:
         prepare(file)
         self._seen = None
 
-    def _read(self, file: SqliteFile, reads: list[Read]) -> Sequence[Record | None]:
-        for one in reads:
+    def _read(self, file: SqliteFile, batches: list[Sequence[Read]]) -> Sequence[Sequence[Record | None]]:
+        for one in chain.from_iterable(batches):
             if one.how == "from now on":
                 self._watched.add(one.key)
             elif one.how == "no more":
                 self._watched.discard(one.key)
         now = time.time()
-        return [find(file.connection, one.key, now) for one in reads]
+        return [[find(file.connection, one.key, now) for one in batch] for batch in batches]
 
     def _poll(self, file: SqliteFile) -> None:
         """Read the watched records, if the file has changed; at most once in each interval."""
