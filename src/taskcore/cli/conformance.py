@@ -14,7 +14,7 @@ import click
 from taskcore.cli.root import DEBUG, Exit, paint
 
 if TYPE_CHECKING:
-    from taskcore.conformance import Certificate, Finding
+    from taskcore.conformance import Certificate, CheckResult
 
 __all__ = ["command"]
 
@@ -46,18 +46,18 @@ def command(url: str, store: str | None, only: tuple[str, ...], as_json: bool) -
     return Exit.DONE if certificate.is_kept else Exit.FAILED
 
 
-def _overwrite(finding: Finding, left: int) -> None:
+def _overwrite(result: CheckResult, left: int) -> None:
     """One line that changes, and one that stays for each broken promise."""
-    if finding.standing == "broken":
-        click.echo(f"\r\033[K{_line(finding)}", err=True)
-    click.echo(f"\r\033[K{left} checks to go; {finding.check.replace('_', ' ')}", err=True, nl=False)
+    if result.standing == "broken":
+        click.echo(f"\r\033[K{_line(result)}", err=True)
+    click.echo(f"\r\033[K{left} checks to go; {result.check.replace('_', ' ')}", err=True, nl=False)
 
 
-def _tell(finding: Finding, left: int) -> None:
+def _tell(result: CheckResult, left: int) -> None:
     """One line for each check, for logs."""
-    click.echo(f"{_line(finding)} ({left} to go)", err=True)
+    click.echo(f"{_line(result)} ({left} to go)", err=True)
 
 
-def _line(finding: Finding) -> str:
-    word = paint(finding.standing, COLOURS[finding.standing], sys.stderr)
-    return f"{word} {finding.check} in {finding.seconds:.1f} s{finding.why and f': {finding.why}'}"
+def _line(result: CheckResult) -> str:
+    word = paint(result.standing, COLOURS[result.standing], sys.stderr)
+    return f"{word} {result.check} in {result.seconds:.1f} s{result.why and f': {result.why}'}"

@@ -40,7 +40,7 @@ ROUNDS = 20  #: light calls by which the round trip is measured
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 NO_STORE = "none"
 QUICKER = ("uvloop", "hiredis")  #: nothing needs them, and everything is quicker with them
-CLIENTS = ("anyio", "trio", "redis", "nats-py", "aiormq", "psycopg", *QUICKER)
+CLIENTS = ("anyio", "trio", "redis", "nats-py", "aio-pika", "aiormq", "psycopg", *QUICKER)
 CRASHES = "crashes"
 WIDTH = 18  #: of the names of what was looked at
 
@@ -181,9 +181,7 @@ def _refused(app: App) -> list[str]:
     """Tasks for which this app would not open: they need a store, and there is none."""
     if app.components.store is not None:
         return []
-    return [
-        task.name for task, declared in app if declared.key is not None or isinstance(declared.keep_result, float | int)
-    ]
+    return [task.name for task in app if task.spec.key is not None or isinstance(task.spec.keep_result, float | int)]
 
 
 def _needs(app: App) -> Iterator[Finding]:
