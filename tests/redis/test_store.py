@@ -21,7 +21,7 @@ from taskcore.faults.resp import command
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
 from taskcore.stores.redis import RedisStore
 from taskcore.stores.redis.batches import SCRIPT_BYTES, SCRIPT_WRITES, _chunks
-from taskcore.stores.redis.records import GROUPS, SHARES, SLOTS, RecordNames, group_of, versions
+from taskcore.stores.redis.layout import GROUPS, SHARES, SLOTS, RecordNames, group_of, versions
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -18,7 +18,7 @@ from taskcore.faults import ChaosProxy, RedisCluster, RedisReplicated, RedisSent
 from taskcore.faults.resp import command
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
 from taskcore.stores.redis import RedisStore
-from taskcore.stores.redis.records import RecordNames
+from taskcore.stores.redis.layout import RecordNames
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

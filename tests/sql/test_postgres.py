@@ -13,11 +13,11 @@ import pytest
 
 from taskcore import AdapterMissing, BrokerUnavailable, InvalidURL
 from taskcore.adapters import open_store
+from taskcore.connections.postgres import listener
 from taskcore.errors import FeatureRefused
 from taskcore.faults import PostgresServer
 from taskcore.store import ABSENT, ANY, Conflict, Write
 from taskcore.stores.sql import PostgresStore
-from taskcore.stores.sql.postgres import notifications
 from taskcore.stores.sql.postgres import store as store_module
 from taskcore.stores.sql.postgres.layout import TABLES
 
@@ -277,7 +277,7 @@ async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pyte
 
 async def test_nobody_listens_unless_somebody_watches(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
     """The listening connection comes with the first watch and goes some time after the last."""
-    monkeypatch.setattr(notifications, "QUIET", 0.1)
+    monkeypatch.setattr(listener, "QUIET", 0.1)
     listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' "
     every = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     async with database(postgres) as (url, own), PostgresStore(url) as store:

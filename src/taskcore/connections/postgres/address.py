@@ -49,7 +49,7 @@ def postgres_address(url: str) -> PostgresAddress:
     options = parse_qsl(parts.query, keep_blank_values=True)
     ours = [(name, value) for name, value in options if name.startswith(OPTION_PREFIX)]
     query = urlencode([(name, value) for name, value in options if not name.startswith(OPTION_PREFIX)])
-    plain = urlunsplit(parts._replace(query=query))
+    plain = urlunsplit((parts.scheme, parts.netloc, parts.path, query, parts.fragment))
     problems: list[str] = []
     found = read_options(urlencode(ours), READERS, problems)
     try:

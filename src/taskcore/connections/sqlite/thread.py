@@ -84,7 +84,7 @@ class SqliteThread(Generic[T, R]):
         :raises BrokerUnavailable: the item was not carried out; after a timeout it may have been.
         """
         thread = self._alive()
-        entry = _Entry[T, R](item)
+        entry = _PendingItem[T, R](item)
         thread.entries.put(entry)
         try:
             with anyio.move_on_after(self._address.timeout):
@@ -104,7 +104,7 @@ class SqliteThread(Generic[T, R]):
     def tell(self, item: T) -> None:
         """Give the thread an item whose answer is dropped; without a thread do nothing."""
         if self._thread is not None and self._pid == os.getpid():
-            self._thread.entries.put(_Entry(item))
+            self._thread.entries.put(_PendingItem(item))
 
     async def close(self) -> None:
         """End the thread, which carries out earlier items and closes its connection."""
@@ -128,7 +128,7 @@ class SqliteThread(Generic[T, R]):
             thread.entries.put(None)
 
 
-class _Entry(Generic[T, R]):
+class _PendingItem(Generic[T, R]):
     """One item that waits for its answer or error."""
 
     __slots__ = ("_answer", "_error", "ended", "item", "withdrawn")
@@ -166,7 +166,7 @@ class _Thread(threading.Thread, Generic[T, R]):
 
     def __init__(self, name: str, address: SqliteAddress, hooks: _Hooks[T, R]) -> None:
         super().__init__(name=f"taskcore-{name}", daemon=True)
-        self.entries: SimpleQueue[_Entry[T, R] | None] = SimpleQueue()
+        self.entries: SimpleQueue[_PendingItem[T, R] | None] = SimpleQueue()
         self.ended = anyio.Event()
         self._address = address
         self._hooks = hooks
@@ -206,9 +206,9 @@ class _Thread(threading.Thread, Generic[T, R]):
             raise
         return file
 
-    def _next(self) -> list[_Entry[T, R]]:
+    def _next(self) -> list[_PendingItem[T, R]]:
         """Return all items that have arrived; wait for one, or until the idle work is due."""
-        batch: list[_Entry[T, R]] = []
+        batch: list[_PendingItem[T, R]] = []
         try:
             entry = self.entries.get(timeout=self._hooks.idle_after())
             while True:
@@ -224,7 +224,7 @@ class _Thread(threading.Thread, Generic[T, R]):
             pass
         return batch
 
-    def _answer(self, batch: list[_Entry[T, R]], answers: Sequence[R]) -> None:
+    def _answer(self, batch: list[_PendingItem[T, R]], answers: Sequence[R]) -> None:
         self._failing = False
 
         def answer() -> None:
@@ -233,7 +233,7 @@ class _Thread(threading.Thread, Generic[T, R]):
 
         self._call_soon(answer)
 
-    def _fail(self, batch: list[_Entry[T, R]], error: BaseException) -> None:
+    def _fail(self, batch: list[_PendingItem[T, R]], error: BaseException) -> None:
         known = error
         if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, BrokerUnavailable):
             known = sqlite_unavailable(error, self._address)

@@ -19,7 +19,7 @@ from taskcore.connections.redis import CommandRefused, RedisLink, Script
 from taskcore.connections.redis.refusals import DEMOTED, SlotMoving, refused
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
-from taskcore.stores.redis.records import RecordNames, decode, foreign, group_of, milliseconds, version_in
+from taskcore.stores.redis.layout import RecordNames, decode, foreign, group_of, milliseconds, version_in
 
 __all__ = ["Answer", "Found", "read", "write"]
 

@@ -16,7 +16,7 @@ from taskcore.connections.redis.diagnose import diagnose
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.redis.batches import Answer, Found, read, write
-from taskcore.stores.redis.records import RecordNames, versions
+from taskcore.stores.redis.layout import RecordNames, versions
 from taskcore.stores.redis.watching import WatchFeed
 from taskcore.toolkit.batching import GroupCommit
 from taskcore.toolkit.diagnostics import Diagnosis

@@ -29,7 +29,7 @@ from taskcore.connections.redis import RedisLink
 from taskcore.connections.redis.refusals import refused
 from taskcore.errors import BrokerUnavailable
 from taskcore.stores.redis.batches import read
-from taskcore.stores.redis.records import RecordNames
+from taskcore.stores.redis.layout import RecordNames
 from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet

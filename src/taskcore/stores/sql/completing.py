@@ -113,9 +113,9 @@ def _name(completion: Completion) -> str:
 
 
 def _values(completion: Completion) -> tuple[bytes, float, str, str]:
-    from taskcore.stores.sql.postgres.layout import mark  # noqa: PLC0415 - as above
+    from taskcore.stores.sql.postgres.layout import key_hash  # noqa: PLC0415 - as above
 
-    return completion.value, completion.keep, _name(completion), mark(_name(completion))
+    return completion.value, completion.keep, _name(completion), key_hash(_name(completion))
 
 
 def _check_transaction(connection: psycopg.BaseConnection[Any]) -> None:

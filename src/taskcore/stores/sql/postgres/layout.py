@@ -22,7 +22,7 @@ from taskcore.connections.postgres.session import Connection
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Record, Version, Write
 
-__all__ = ["CHANNEL", "FIND", "mark", "name", "prepare", "read", "write_distinct"]
+__all__ = ["CHANNEL", "FIND", "hashes_in", "key_hash", "name", "prepare", "read", "write_distinct"]
 
 SCHEMA: Final = 1  #: the version of the tables
 CHANNEL: Final = "taskcore_records"  #: notifications of new records
@@ -86,7 +86,7 @@ PART_OF: Final = {
     DELETE_ANY: "deleted",
     DELETE_VERSION: "deleted",
 }
-NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %(marks)s)::text, {NONE}"
+NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %(hashes)s)::text, {NONE}"
 
 
 @cache
@@ -103,7 +103,7 @@ def write_statement(kinds: frozenset[int]) -> bytes:
 CLEAN: Final = """DELETE FROM taskcore_records WHERE key IN (
     SELECT key FROM taskcore_records WHERE ends <= clock_timestamp() ORDER BY ends LIMIT %s FOR UPDATE SKIP LOCKED)"""
 
-MARK: Final = 8  #: characters of a mark
+HASH_LENGTH: Final = 8  #: characters
 
 
 def name(key: str) -> str:
@@ -111,9 +111,14 @@ def name(key: str) -> str:
     return key.replace("\\", "\\\\").replace("\0", "\\0") if "\0" in key or "\\" in key else key
 
 
-def mark(key: str) -> str:
+def key_hash(key: str) -> str:
     """Return a short hash of the key, for notifications: one has room for many."""
-    return blake2b(key.encode(), digest_size=MARK // 2).hexdigest()
+    return blake2b(key.encode(), digest_size=HASH_LENGTH // 2).hexdigest()
+
+
+def hashes_in(payload: str) -> list[str]:
+    """Return the hashes of keys in a notification."""
+    return [payload[start : start + HASH_LENGTH] for start in range(0, len(payload), HASH_LENGTH)]
 
 
 async def prepare(connection: Connection) -> None:
@@ -185,7 +190,7 @@ def _columns(names: list[str], writes: list[Write]) -> dict[str, Any]:
         # One type for all sizes, so the statement is prepared once.
         "expects": [Int8(write.expect if isinstance(write.expect, int) else NONE) for write in writes],
         "keeps": [NEVER if write.keep is None else min(max(write.keep, 0.0), LONGEST) for write in writes],
-        "marks": "".join(mark(one) for one, write in zip(names, writes, strict=True) if write.value is not None),
+        "hashes": "".join(key_hash(one) for one, write in zip(names, writes, strict=True) if write.value is not None),
     }
 
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Self, TypeAlias
 
 from taskcore.connections.loops import require_asyncio
-from taskcore.connections.postgres.address import postgres_address
+from taskcore.connections.postgres.address import PostgresAddress, postgres_address
+from taskcore.connections.postgres.listener import PostgresListener
 from taskcore.connections.postgres.session import Connection, PostgresSession
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, Conflict, Expect, Record, Version, Write
 from taskcore.stores.sql.postgres.diagnose import diagnose
-from taskcore.stores.sql.postgres.layout import CLEAN, name, prepare, read, write_distinct
-from taskcore.stores.sql.postgres.notifications import Notifications
+from taskcore.stores.sql.postgres.layout import CHANNEL, CLEAN, hashes_in, key_hash, name, prepare, read, write_distinct
+from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.batching import GroupCommit
 from taskcore.toolkit.diagnostics import Diagnosis
 from taskcore.toolkit.logging import logger
@@ -55,7 +57,7 @@ class PostgresStore:
         self._reading = PostgresSession(self._address)
         self._writes: GroupCommit[Sequence[Write], Answers] = GroupCommit(self._commit, limit=CALLERS)
         self._reads: GroupCommit[Sequence[str], dict[str, Record]] = GroupCommit(self._find, limit=CALLERS)
-        self._notifications = Notifications(self._address, self._reads.submit)
+        self._feed = _WatchFeed(self._address, self._reads.submit)
         self._tasks = TaskSet("PostgreSQL store")
 
     async def __aenter__(self) -> Self:
@@ -77,7 +79,7 @@ class PostgresStore:
     async def __aexit__(self, *exc: object) -> None:
         """Disconnect."""
         await self._tasks.cancel()
-        await self._notifications.close()
+        await self._feed.close()
         await self._reads.wait_closed()
         await self._writes.wait_closed()
         self._writing.drop()
@@ -113,7 +115,7 @@ class PostgresStore:
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """See :class:`taskcore.store.Store`. Pushed by the server."""
-        return self._notifications.watch(name(key))
+        return self._feed.watches.watch(name(key))
 
     async def diagnose(self) -> Diagnosis:
         """See :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""
@@ -151,6 +153,59 @@ class PostgresStore:
                 session.drop()
         finally:
             session.drop()
+
+
+class _WatchFeed:
+    """Gives the watches of one store each new version of their records.
+
+    A notification holds short hashes of keys and no values: the records that it may be about are read again. Every
+    record is also read whenever listening has begun, so nothing is missed.
+
+    :param find: reads records.
+    """
+
+    def __init__(self, address: PostgresAddress, find: Callable[[Sequence[str]], Awaitable[dict[str, Record]]]) -> None:
+        self.watches = Watches(begin=self._begin, end=self._end)
+        self._find = find
+        self._keys: defaultdict[str, set[str]] = defaultdict(set)  # by their hashes
+        self._listener = PostgresListener(
+            address,
+            CHANNEL,
+            is_needed=lambda: bool(self.watches),
+            begun=lambda: self._read(tuple(self.watches.keys)),
+            received=self._received,
+            failed=self.watches.fail,
+        )
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._listener.close()
+
+    async def _begin(self, watch: Watch) -> None:
+        """Listen first, then read: a write in between is notified.
+
+        :raises BrokerUnavailable: the server cannot be listened to now.
+        """
+        self._keys[key_hash(watch.key)].add(watch.key)
+        await self._listener.begin()
+        await self._read([watch.key])
+
+    def _end(self, key: str) -> None:
+        keys = self._keys[key_hash(key)]
+        keys.discard(key)
+        if not keys:
+            del self._keys[key_hash(key)]
+
+    async def _received(self, payload: str) -> None:
+        await self._read([key for one in hashes_in(payload) for key in tuple(self._keys.get(one, ()))])
+
+    async def _read(self, keys: Iterable[str]) -> None:
+        wanted = [key for key in keys if key in self.watches]
+        found = await self._find(wanted) if wanted else {}
+        for key in wanted:
+            record = found.get(key)
+            if record is not None:
+                self.watches.push(key, record)
 
 
 async def _write(connection: Connection, writes: list[Write]) -> list[Version | Conflict]:
