@@ -1,38 +1,41 @@
 """PostgresStore: records in PostgreSQL, on asyncio.
 
-One connection writes, one reads, and one listens while somebody watches. Whatever is asked while a statement is under
-way joins the next (group commit), so a batch of any number of callers is one round trip and one commit.
+One session writes, one reads, and one listens while a record is watched. Calls that arrive while a statement is under
+way join the next one (group commit), so a batch of any number of callers is one round trip and one commit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from types import TracebackType
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Self, TypeAlias
 
 from taskcore.connections.loops import require_asyncio
-from taskcore.connections.postgres.connection import Connection, Line, postgres_address
+from taskcore.connections.postgres.address import PostgresAddress, postgres_address
+from taskcore.connections.postgres.listener import PostgresListener
+from taskcore.connections.postgres.session import Connection, PostgresSession
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, Conflict, Expect, Record, Version, Write
-from taskcore.stores.sql.postgres_diagnose import diagnose
-from taskcore.stores.sql.postgres_notifications import News
-from taskcore.stores.sql.postgres_statements import CLEAN, name, prepare, read, write_distinct
+from taskcore.stores.sql.postgres.diagnose import diagnose
+from taskcore.stores.sql.postgres.layout import CHANNEL, CLEAN, hashes_in, key_hash, name, prepare, read, write_distinct
+from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.batching import GroupCommit
 from taskcore.toolkit.diagnostics import Diagnosis
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.tasks import TaskSet
 
 __all__ = ["PostgresStore"]
 
 log = logger("taskcore.stores.sql")
 
-CALLERS = 1_000  #: whose work may be done in one go
+CALLERS = 1_000  #: whose calls may share a batch
 ROWS = 900  #: in one statement; so many marks fit into one notification
-TRIES = 3  #: for a write that expects nothing there, and lost against a record that is gone already
-CLEAN_EVERY = 30.0  #: seconds between two rounds of forgetting, by each store that is open
-CLEAN_AT_ONCE = 500  #: records forgotten in one statement
+TRIES = 3  #: for a write that expects no record, and lost against one that is gone already
+CLEAN_EVERY = 30.0  #: seconds between two deletions of ended records, by each open store
+CLEAN_AT_ONCE = 500  #: records deleted in one statement
 
 Answers: TypeAlias = Sequence[Version | Conflict]
 
@@ -49,18 +52,18 @@ class PostgresStore:
         self._clear()
 
     def _clear(self) -> None:
-        """No connection, no caller: at the beginning, and for each loop anew."""
-        self._writing = Line(self._address, prepare)
-        self._reading = Line(self._address)
+        """Start without connections and callers: at the beginning, and for each event loop."""
+        self._writing = PostgresSession(self._address, prepare)
+        self._reading = PostgresSession(self._address)
         self._writes: GroupCommit[Sequence[Write], Answers] = GroupCommit(self._commit, limit=CALLERS)
         self._reads: GroupCommit[Sequence[str], dict[str, Record]] = GroupCommit(self._find, limit=CALLERS)
-        self._news = News(self._address, self._reads.submit)
-        self._cleaner: asyncio.Task[None] | None = None
+        self._feed = _WatchFeed(self._address, self._reads.submit)
+        self._tasks = TaskSet("PostgreSQL store")
 
     async def __aenter__(self) -> Self:
-        """Connect, and make the tables if they are not there.
+        """Connect, and create the tables unless they exist.
 
-        :raises BrokerUnavailable: the server cannot be reached, or this role may not make the tables.
+        :raises BrokerUnavailable: the server cannot be reached, or this role may not create the tables.
         :raises FeatureRefused: on trio (TC501).
         """
         require_asyncio("postgresql", "psycopg")
@@ -70,18 +73,13 @@ class PostgresStore:
         except BaseException:
             self._writing.drop()
             raise
-        self._cleaner = asyncio.create_task(self._clean())
+        self._tasks.start(self._clean())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Disconnect."""
-        if self._cleaner is not None:
-            self._cleaner.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._cleaner
-        await self._news.close()
+        await self._tasks.cancel()
+        await self._feed.close()
         await self._reads.wait_closed()
         await self._writes.wait_closed()
         self._writing.drop()
@@ -99,7 +97,7 @@ class PostgresStore:
             return []
         names = tuple(name(key) for key in keys)
         found = await self._reads.submit(names)
-        return [found.get(each) for each in names]
+        return [found.get(one) for one in names]
 
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""
@@ -117,15 +115,15 @@ class PostgresStore:
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """See :class:`taskcore.store.Store`. Pushed by the server."""
-        return self._news.watch(name(key))
+        return self._feed.watches.watch(name(key))
 
     async def diagnose(self) -> Diagnosis:
-        """See :class:`taskcore.toolkit.diagnostics.Diagnosable`."""
-        line = Line(self._address)
+        """See :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""
+        session = PostgresSession(self._address)
         try:
-            return await line.run(diagnose, repeatable=True)
+            return await session.run(diagnose, repeatable=True)
         finally:
-            line.drop()
+            session.drop()
 
     # ── one batch ──
 
@@ -139,26 +137,79 @@ class PostgresStore:
         found = await self._reading.run(lambda connection: read(connection, keys), repeatable=True)
         return [found] * len(batches)
 
-    # ── forgetting ──
+    # ── deleting ended records ──
 
     async def _clean(self) -> None:
-        """Forget what has ended, a bounded step at a time, whether anybody writes or not."""
-        line = Line(self._address)
+        """Delete ended records, a bounded step at a time, whether or not the store is used."""
+        session = PostgresSession(self._address)
         try:
             while True:
-                await asyncio.sleep(CLEAN_EVERY * random.uniform(0.5, 1.5))  # many stores need not do it together
+                await asyncio.sleep(CLEAN_EVERY * random.uniform(0.5, 1.5))  # so that many stores do not do it at once
                 try:
-                    while await line.run(_forget) == CLEAN_AT_ONCE:
+                    while await session.run(_delete_ended) == CLEAN_AT_ONCE:
                         pass
                 except BrokerUnavailable as error:
-                    log.info("records that have ended are not forgotten now: %s", error.what)
-                line.drop()
+                    log.info("cannot delete ended records now; trying again later: %s", error.what)
+                session.drop()
         finally:
-            line.drop()
+            session.drop()
+
+
+class _WatchFeed:
+    """Gives the watches of one store each new version of their records.
+
+    A notification holds short hashes of keys and no values: the records that it may be about are read again. Every
+    record is also read whenever listening has begun, so nothing is missed.
+
+    :param find: reads records.
+    """
+
+    def __init__(self, address: PostgresAddress, find: Callable[[Sequence[str]], Awaitable[dict[str, Record]]]) -> None:
+        self.watches = Watches(begin=self._begin, end=self._end)
+        self._find = find
+        self._keys: defaultdict[str, set[str]] = defaultdict(set)  # by their hashes
+        self._listener = PostgresListener(
+            address,
+            CHANNEL,
+            is_needed=lambda: bool(self.watches),
+            begun=lambda: self._read(tuple(self.watches.keys)),
+            received=self._received,
+            failed=self.watches.fail,
+        )
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._listener.close()
+
+    async def _begin(self, watch: Watch) -> None:
+        """Listen first, then read: a write in between is notified.
+
+        :raises BrokerUnavailable: the server cannot be listened to now.
+        """
+        self._keys[key_hash(watch.key)].add(watch.key)
+        await self._listener.begin()
+        await self._read([watch.key])
+
+    def _end(self, key: str) -> None:
+        keys = self._keys[key_hash(key)]
+        keys.discard(key)
+        if not keys:
+            del self._keys[key_hash(key)]
+
+    async def _received(self, payload: str) -> None:
+        await self._read([key for one in hashes_in(payload) for key in tuple(self._keys.get(one, ()))])
+
+    async def _read(self, keys: Iterable[str]) -> None:
+        wanted = [key for key in keys if key in self.watches]
+        found = await self._find(wanted) if wanted else {}
+        for key in wanted:
+            record = found.get(key)
+            if record is not None:
+                self.watches.push(key, record)
 
 
 async def _write(connection: Connection, writes: list[Write]) -> list[Version | Conflict]:
-    """In as few statements as possible: one, unless a key comes twice or there are very many."""
+    """Carry out the writes in as few statements as possible: one, unless a key comes twice or there are very many."""
     answers: list[Version | Conflict] = []
     for part in _parts(writes):
         answered = await write_distinct(connection, part)
@@ -186,11 +237,11 @@ def _parts(writes: list[Write]) -> list[list[Write]]:
 
 
 def _is_gone(write: Write, answer: Version | Conflict) -> bool:
-    """It lost against a record that had gone when we looked what it was."""
+    """Whether the write lost against a record that was gone when it was read."""
     return (
         write.value is not None and write.expect is ABSENT and isinstance(answer, Conflict) and answer.current is None
     )
 
 
-async def _forget(connection: Connection) -> int:
+async def _delete_ended(connection: Connection) -> int:
     return (await connection.execute(CLEAN, (CLEAN_AT_ONCE,))).rowcount
