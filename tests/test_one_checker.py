@@ -86,6 +86,7 @@ def test_found_in_cases(bug, count):
     assert count in caught.value.report.violations
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("hunt", [play_stories, lambda: sweep_without_oracle(make_harness)])
 def test_silence_is_found(hunt):
     """A worker that tells nothing about what it buries is found by the checker alone."""
@@ -98,6 +99,7 @@ def test_silence_is_found(hunt):
     assert "silent" in caught.value.report.violations
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("hunt", [play_stories, lambda: sweep_without_oracle(make_harness)])
 def test_without_a_bug_nothing_is_found(hunt):
     """Switching the oracles off is not what makes the checker object."""
