@@ -61,6 +61,15 @@ async def test_a_task_without_an_app():
     assert greet.call("Ada").payload == b'{"name":"Ada"}'
 
 
+async def test_a_task_without_an_app_has_no_options():
+    """Settings complete the options; without an app there are none, and reading them says so."""
+    _, greet = make_router()
+    with pytest.raises(NotRunning, match=r"no app has the task library\.greet, so no settings complete its options"):
+        _ = greet.options
+    with pytest.raises(AttributeError, match="no attribute 'optoins'"):
+        _ = greet.optoins
+
+
 async def test_the_last_app_sends():
     """A router that two apps took in is sent through the later one."""
     router, greet = make_router()
@@ -171,6 +180,17 @@ def test_options_of_a_call_that_cannot_be(options, named):
     _, greet = make_router()
     with pytest.raises(ValueError, match=named):
         greet.using(**options)
+
+
+def test_options_that_do_not_exist():
+    """A misspelt option is refused, with the name that was probably meant."""
+    router, greet = make_router()
+    with pytest.raises(InvalidSetting, match="@task has no option 'tiemout'") as caught:
+        router.task(tiemout=3.0)(greet.contract.function)
+    assert caught.value.fix == "did you mean 'timeout'?"
+    with pytest.raises(InvalidSetting, match=r"using\(\) has no option 'dealy'") as caught:
+        greet.using(dealy=3.0)
+    assert caught.value.fix == "did you mean 'delay'?"
 
 
 # ── opening and closing ──────────────────────────────────────────────────────────────────────────

@@ -177,5 +177,5 @@ async def test_cancelling_needs_a_store():
 
     async with app:
         job = await work.enqueue()
-        with pytest.raises(StoreRequired, match="cannot be cancelled"):
+        with pytest.raises(StoreRequired, match="cannot cancel job"):
             await job.cancel()

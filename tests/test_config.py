@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskcore.config import Loaded, Settings, load, show
+from taskcore.config import AppSettings, Loaded, Settings, load, show
 from taskcore.errors import InvalidSetting
 from taskcore.policy import Retry
 
@@ -301,3 +301,9 @@ def test_no_secret_in_an_error(place):
 def test_show(setting, value, shown):
     """Values are shown as people write them, without secrets."""
     assert show(setting, value) == shown
+
+
+def test_an_app_takes_every_setting():
+    """Type checkers know each setting as a keyword argument of an app."""
+    given = {*AppSettings.__annotations__, "url", "store"}
+    assert given == set(Settings.__struct_fields__)

@@ -264,6 +264,7 @@ NOTICES = {
     "a_retry_waits_its_time": ("retries early", "lingers when it is left"),
     "a_repeated_schedule_is_stored_once": ("delivers early", "delivers late"),
     "what_waits_is_counted_as_scheduled": ("ignores delays", "counts nothing"),
+    "a_retry_that_is_due_at_once_is_not_lost": ("loses on a retry with a short wait", "forgets trails"),
     "an_acknowledged_job_is_gone": ("forgets acks", "loses every third"),
     "a_retried_job_comes_with_its_new_trail": ("blames those who give back", "counts one too many"),
     "a_released_job_is_there_at_once": ("blames those who give back", "loses on release"),

@@ -96,7 +96,7 @@ async def test_waiting_for_a_thread_is_not_running(app):
     async with app:
         await app.enqueue_many([block.call(number) for number in range(8)])
         async with anyio.create_task_group() as group:
-            worker = app._worker(None, 50, 5.0)
+            worker = app._make_worker(None, 50, 5.0)
             await group.start(worker.run)
             await starts.wait(4)
             worker.stop()
@@ -246,7 +246,7 @@ async def test_policy_sees_the_errors_of_processes(processes):
 async def test_a_process_that_dies_is_a_failed_attempt(processes):
     """os._exit in a process kills that process, not the worker."""
     async with processes.running():
-        with pytest.raises(JobFailed, match="BrokenWorkerProcess"):
+        with pytest.raises(JobFailed, match="ProcessError: the process of this job exited with code 3"):
             await (await in_processes.fail.enqueue("die")).result(timeout=10)
 
         pid, _ = await (await in_processes.where.enqueue(in_processes.Point(0, 0))).result(timeout=10)

@@ -192,7 +192,7 @@ async def test_an_uncertain_enqueue_may_be_repeated(shop):
             getattr(shop.backend.faults, when).clear()
             job = await shop.charge.enqueue("a")
 
-            assert [job.id] == caught.value.job_ids
+            assert caught.value.job_ids == (job.id,)
             assert (await shop.one.stats()).ready == 1
 
 

@@ -231,7 +231,7 @@ async def test_giving_up(app, store):
 
     assert "the job is: queued" in str(queued.value)
     assert 'queue "mail": 1 ready, 0 running, 1 scheduled' in str(queued.value)
-    assert "is there a worker for it?" in str(queued.value)
+    assert "is a worker listening to it?" in str(queued.value)
     assert queued.value.job_id == job.id
     assert "the job is: running" in str(running.value)
     assert not store.watches
@@ -284,7 +284,7 @@ async def test_results_without_a_store():
         job = await good.enqueue()
         await app.drain(timeout=5)
 
-        with pytest.raises(StoreRequired, match="waits for the result"):
+        with pytest.raises(StoreRequired, match="cannot wait for the result"):
             await job.result()
 
 

@@ -86,9 +86,9 @@ class Silent(Forgetful):
 @pytest.mark.parametrize(
     ("broker", "store", "key", "advice"),
     [
-        (Silent, "memory://", None, "it may run twice, with one outcome recorded; with a key it runs once"),
-        (Silent, "none", None, "it may run twice, as there is no store; with a key it runs once"),
-        (Silent, "memory://", "number", "repeat it safely: its key"),
+        (Silent, "memory://", None, "the job may run twice, with one outcome; with a key it runs once"),
+        (Silent, "none", None, "the job may run twice, because there is no store; with a key it runs once"),
+        (Silent, "memory://", "number", "repeat it: with its key, both calls are one job"),
     ],
 )
 def test_what_is_said_of_repeating(broker, store, key, advice):

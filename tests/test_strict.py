@@ -38,7 +38,7 @@ async def test_strict_refuses():
     with pytest.raises(UnsafeBroker) as caught:
         await app.__aenter__()
     assert str(caught.value) == (
-        "[TC502] strict: this app does not start here, because C1 of the contract would not hold\n"
+        "[TC502] strict: the app does not open, because C1 would not hold\n"
         "  broker, eviction (C1): maxmemory-policy is allkeys-lru, so jobs may vanish\n"
         "    fix: CONFIG SET maxmemory-policy noeviction\n"
         "  fix: change these settings of the server, or strict=False; `taskcore doctor` shows everything"
@@ -122,7 +122,7 @@ async def test_a_server_that_does_not_say_stops_no_worker(caplog, backend):
     async with app_on(backend).running():
         pass
     [line] = warnings(caplog)
-    assert line.startswith("cannot tell whether the settings of broker and store keep the contract: ")
+    assert line.startswith("cannot check the settings of broker and store: ")
 
 
 async def test_run_worker_warns_too(caplog):

@@ -15,20 +15,21 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
 from taskcore.envelope import check_name
 from taskcore.errors import InvalidSetting
 from taskcore.policy import Retry
-from taskcore.toolkit.units import duration, mask_url, show_duration, show_size, size
+from taskcore.toolkit.units import duration, show_duration, show_size, size
+from taskcore.toolkit.urls import mask_url
 
-__all__ = ["Loaded", "Settings", "duration", "load", "mask_url", "show"]
+__all__ = ["AppSettings", "Loaded", "Settings", "duration", "load", "mask_url", "show"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +71,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     app: str | None = None
     retry: Retry = Retry()
+
+
+class AppSettings(TypedDict, total=False):
+    """The settings that an app takes as keyword arguments; :class:`Settings` explains them.
+
+    A time may be text such as ``"1h30m"``, a size text such as ``"256KiB"``. None means: not given.
+    """
+
+    source: str | None
+    queues: Sequence[str] | str | None
+    concurrency: int | None
+    threads: int | None
+    processes: int | None
+    grace: float | str | None
+    lease: float | str | None
+    send_timeout: float | str | None
+    payload_limit: int | str | None
+    keep_result: float | str | None
+    key_window: float | str | None
+    park_for: float | str | None
+    strict: bool | str | None
+    app: str | None
+    retry: Retry | int | Mapping[str, Any] | None
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -33,6 +33,7 @@ from taskcore.errors import InvalidName, MalformedEnvelope
 __all__ = [
     "FORMAT",
     "Envelope",
+    "EnvelopeCodec",
     "ErrorRecord",
     "Trail",
     "check_name",
@@ -138,6 +139,19 @@ def decode_envelope(data: bytes) -> Envelope:
             fix="upgrade the workers before the senders, then replay the dead letter",
         )
     return envelope
+
+
+class EnvelopeCodec:
+    """Makes and reads the bytes of envelopes; every part of an app uses the same one.
+
+    A subclass may wrap the bytes, to sign or to encrypt them. Its ``decode`` raises :class:`MalformedEnvelope` for all
+    bytes that it refuses, and never another exception.
+    """
+
+    __slots__ = ()
+
+    encode = staticmethod(encode_envelope)
+    decode = staticmethod(decode_envelope)
 
 
 def encode_trail(trail: Trail) -> bytes:

@@ -8,13 +8,13 @@ Both live in the store and not in the broker, because brokers forget a job when 
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar, assert_never
 
 import anyio
 import msgspec
 
 from taskcore.envelope import ErrorRecord
-from taskcore.errors import BrokerUnavailable
+from taskcore.errors import BrokerUnavailable, JobCancelled, JobError, JobExpired, JobFailed
 from taskcore.store import ABSENT, ANY, Conflict, Store, Write
 
 __all__ = [
@@ -23,11 +23,13 @@ __all__ = [
     "Expired",
     "Failed",
     "JobOutcome",
+    "JobStatus",
     "Outcomes",
     "StoredOutcome",
     "Succeeded",
     "decode_outcome",
     "encode_outcome",
+    "error_of",
 ]
 
 R = TypeVar("R")
@@ -67,6 +69,43 @@ class Expired(msgspec.Struct, frozen=True):
 
 
 JobOutcome: TypeAlias = Succeeded[R] | Failed | Dead | Cancelled | Expired
+
+JobStatus: TypeAlias = Literal[
+    "scheduled", "queued", "running", "succeeded", "failed", "dead", "cancelled", "expired", "unknown"
+]
+
+
+def error_of(
+    job_id: str, task: str, outcome: Failed | Dead | Cancelled | Expired, *, has_dead_letter: bool = True
+) -> JobError:
+    """Make the error that ``job.result()`` raises for a job that did not succeed."""
+    what = f"job {job_id} of {task}"
+    match outcome:
+        case Cancelled():
+            return JobCancelled(f"{what} was cancelled, so it has no result", job_id=job_id)
+        case Expired():
+            return JobExpired(f"{what} could not start before its deadline", job_id=job_id)
+        case Failed(error=cause, record=record):
+            text = f"{what} failed with {record.type}: {record.message}"
+            error = JobFailed(text, job_id=job_id, error=cause, reason=record.type, record=record)
+            error.__cause__ = cause
+            return error
+        case Dead(reason=reason, record=record):
+            facts = _facts(record) if record else []
+            fix = SEE_DEAD_LETTER if has_dead_letter else None
+            return JobFailed(
+                f"{what} is dead: {reason}", facts=facts, fix=fix, job_id=job_id, reason=reason, record=record
+            )
+        case _:
+            assert_never(outcome)
+
+
+SEE_DEAD_LETTER = "its dead letter has all errors and can be replayed: app.dead_letters"
+
+
+def _facts(record: ErrorRecord) -> list[str]:
+    facts = [f"last error: {record.type}: {record.message}"]
+    return [*facts, f"at {record.where}"] if record.where else facts
 
 
 # ── the record ───────────────────────────────────────────────────────────────────────────────────

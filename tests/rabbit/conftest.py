@@ -56,7 +56,7 @@ def store(tmp_path_factory):
 def make_harness(node, store):
     """A harness on the node, with queues that need not grow old first, because nobody kills it."""
 
-    def make(options: str = "settle=0.1", *, lease: float = 1.0, margin: float = 1.0) -> Harness:
+    def make(options: str = "min_queue_age=0.1", *, lease: float = 1.0, margin: float = 1.0) -> Harness:
         return Harness(lambda: RabbitBackend(f"{node.url}?{options}"), store, lease=lease, margin=margin)
 
     return make

@@ -85,13 +85,13 @@ def certified(make_harness, tmp_path_factory, testrun_uid):
 @pytest.fixture(scope="module")
 def quorum(certified):
     """What the suite says about quorum queues."""
-    return certified("settle=0.1")
+    return certified("min_queue_age=0.1")
 
 
 @pytest.fixture(scope="module")
 def classic(certified):
     """What the suite says about classic queues."""
-    return certified("settle=0.1&queue_type=classic")
+    return certified("min_queue_age=0.1&queue_type=classic")
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
@@ -125,6 +125,6 @@ def test_young_queues_keep_times_and_let_everybody_in(make_harness):
     """With queues that have to grow old first, as by default, times hold, and impatient senders get in."""
     checks = [check for check in all_checks() if {"C16", "C17"} & set(check.clauses) and check.name not in NEVER]
     checks += [check for check in all_checks() if check.name == "an_impatient_sender_gets_in"]
-    findings, left = certify(make_harness, "settle=1", checks)
+    findings, left = certify(make_harness, "min_queue_age=1", checks)
     assert {name: finding.why for name, finding in findings.items() if finding.standing == "broken"} == {}
     assert left == []

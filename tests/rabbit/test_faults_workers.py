@@ -47,7 +47,7 @@ async def test_kill_at_random(node, tmp_path):
 
 async def test_frozen_for_longer_than_a_lease(node, tmp_path):
     """F07: a frozen worker's job is taken over after its heartbeats; awake again it settles nothing, and says so."""
-    play = RabbitPlay(node.url, tmp_path, "settle=0.1&timeout=3&heartbeat=1")
+    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=3&heartbeat=1")
     async with play.app("client") as app, play.worker(tmp_path, "frozen") as frozen:
         await frozen.says("ready")
         job = await app.tasks["work"].enqueue(1, 0.5)
@@ -83,7 +83,7 @@ async def test_stopped_with_work_in_hand(node, tmp_path):
 
 async def test_stopped_while_the_node_is_away(node, tmp_path):
     """F09: with a node that answers nothing, a stopped worker ends all the same, soon after its grace."""
-    play = RabbitPlay(node.url, tmp_path, "settle=0.1&timeout=1&heartbeat=1")
+    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=1&heartbeat=1")
     async with play.app("client") as app, play.worker(tmp_path, "old", grace=0.5) as old:
         await old.says("ready")
         await app.tasks["work"].enqueue(1, 0.1)
@@ -99,7 +99,7 @@ async def test_stopped_while_the_node_is_away(node, tmp_path):
 
 async def test_a_blocked_loop(node, tmp_path):
     """F13: a task that blocks the loop beyond lease and heartbeats loses its job, and its worker says so, loudly."""
-    play = RabbitPlay(node.url, tmp_path, "settle=0.1&timeout=3&heartbeat=1")
+    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=3&heartbeat=1")
     async with play.app("client") as app, play.worker(tmp_path, "blocked") as blocked:
         await blocked.says("ready")
         job = await app.tasks["block"].enqueue(4.0)
@@ -124,7 +124,7 @@ DEATHS = [
 @pytest.mark.parametrize(("how", "status", "kind"), DEATHS)
 async def test_poison_and_its_neighbours(node, tmp_path, how, status, kind):
     """F10–F12: a job that kills its worker is dead after three starts, however it does it; nine beside it are done."""
-    play = RabbitPlay(node.url, tmp_path, f"settle=0.1&timeout=3&queue_type={kind}")
+    play = RabbitPlay(node.url, tmp_path, f"min_queue_age=0.1&timeout=3&queue_type={kind}")
     async with play.app("client") as app:
         poison = await app.tasks["kill"].enqueue(how)
         jobs = await app.enqueue_many([app.tasks["work"].call(number) for number in range(9)])
@@ -148,12 +148,15 @@ async def test_poison_and_its_neighbours(node, tmp_path, how, status, kind):
 
 async def test_workers_that_die_leave_no_consumer(node):
     """F17: connections that end without a word take their consumers and channels with them."""
-    async with open_backend(f"{node.url}?settle=0.1") as backend:
+    async with open_backend(f"{node.url}?min_queue_age=0.1") as backend:
         for _ in range(8):
-            async with open_backend(f"{node.url}?settle=0.1") as other, other.consume(["crowd"], lease=5) as source:
+            async with (
+                open_backend(f"{node.url}?min_queue_age=0.1") as other,
+                other.consume(["crowd"], lease=5) as source,
+            ):
                 with anyio.move_on_after(0.05):
                     await source.receive(1)
-                other._parts.line.wire.abort("for this test")
+                other._connections.consuming.current.abort("for this test")
         async with backend.consume(["crowd"], lease=5):
             consumers = await node.control("-q", "list_consumers")
             assert "tc.q.crowd" not in consumers, consumers

@@ -30,7 +30,7 @@ def test_stories(node, tmp_path):
     with ProcessPoolExecutor(len(SEEDS), mp_context=multiprocessing.get_context("spawn")) as processes:
         telling = [
             processes.submit(
-                once, number, url=f"{node.url}?settle=0.1&queue_type={kind}",
+                once, number, url=f"{node.url}?min_queue_age=0.1&queue_type={kind}",
                 store=f"sqlite:///{tmp_path / f'records-{kind}-{number}.db'}",
             )
             for kind, number in SEEDS
@@ -47,7 +47,7 @@ def test_stories(node, tmp_path):
 )
 def test_lives(make_harness, kind, fate):
     """The same fate three times: limits hold, counts grow, the job ends."""
-    options = f"settle=0.1&queue_type={kind}"
+    options = f"min_queue_age=0.1&queue_type={kind}"
     with (
         open_rules(lambda: make_harness(options, lease=LEASE, margin=MARGIN), real_time=True) as play,
         play.explaining(),

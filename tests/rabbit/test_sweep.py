@@ -59,7 +59,7 @@ def test_processes_that_die(node, tmp_path):
     with ProcessPoolExecutor(AT_ONCE, mp_context=multiprocessing.get_context("spawn")) as processes:
         playing = [
             processes.submit(
-                play, case, url=f"{node.url}?settle=0.1", folder=tmp_path, lease=LEASE, margin=MARGIN,
+                play, case, url=f"{node.url}?min_queue_age=0.1", folder=tmp_path, lease=LEASE, margin=MARGIN,
                 store=f"sqlite:///{tmp_path / f'records-{number}.db'}",
             )
             for number, case in enumerate(sample)

@@ -164,12 +164,12 @@ async def test_gone_while_jobs_run(own: RedisServer, caplog: pytest.LogCaptureFi
 async def test_the_group_is_deleted(own: RedisServer, caplog: pytest.LogCaptureFixture):
     """F24: a consumer group that is deleted under a worker is made anew: an alarm, nothing twice, nothing forgotten."""
     play = Play(own.url)
-    stream = f"tc:{{{play.queue}}}:s"
+    stream = f"tc:{{{play.queue}}}:jobs"
     async with play.running("worker", lease=5.0, concurrency=5) as app:
         await app.enqueue_many([app.tasks["work"].call(number, 0.05) for number in range(60)])
         for count in (10, 30):
             await until(lambda: play.count("settled") >= count, "some jobs")  # noqa: B023
-            await command(own.port, "XGROUP", "DESTROY", stream, "w")
+            await command(own.port, "XGROUP", "DESTROY", stream, "workers")
         report = await play.check()
         before = int((await command(own.port, "INFO", "stats")).split(b"total_commands_processed:")[1].split()[0])
         await anyio.sleep(1.0)

@@ -252,9 +252,11 @@ async def test_a_hundred_workers_leave_nothing(own: RedisServer):
             await play.quiet()
         after = await keys()
         ours = f"tc:{{{play.queue}}}:".encode()
-        [group] = await command(port, "XINFO", "GROUPS", ours + b"s")
-        consumers: list[Any] = await command(port, "XINFO", "CONSUMERS", ours + b"s", "w")
-    assert {key for key in after if key.startswith(ours)} <= {ours + part for part in (b"s", b"e", b"f", b"w")}
+        [group] = await command(port, "XINFO", "GROUPS", ours + b"jobs")
+        consumers: list[Any] = await command(port, "XINFO", "CONSUMERS", ours + b"jobs", "workers")
+    assert {key for key in after if key.startswith(ours)} <= {
+        ours + part for part in (b"jobs", b"ended", b"ended_before", b"wake")
+    }
     assert {key for key in after - before if not key.startswith((ours, b"tcr:"))} == set()
     assert len(consumers) <= 1
     assert dict(zip(group[::2], group[1::2], strict=True))[b"pending"] == 0

@@ -86,6 +86,10 @@ def delivers(translate: Callable[[Any], Any]) -> Any:
 
 mutant(settles(lambda verdict: ACK if isinstance(verdict, Release) else verdict), name="loses on release")
 mutant(settles(lambda verdict: ACK if isinstance(verdict, Reschedule) else verdict), name="loses on retry")
+mutant(
+    settles(lambda verdict: ACK if isinstance(verdict, Reschedule) and 0 < verdict.after < 0.01 else verdict),
+    name="loses on a retry with a short wait",
+)
 mutant(settles(lambda verdict: ACK if isinstance(verdict, Bury) else verdict), name="loses on bury")
 mutant(settles(lambda v: change(v, trail=b"") if isinstance(v, Reschedule | Bury) else v), name="forgets trails")
 mutant(settles(lambda v: change(v, after=v.after / 2) if isinstance(v, Reschedule) else v), name="retries early")

@@ -12,7 +12,7 @@ from broken import MUTANTS, change, mutant, numbers, wrapped
 
 from taskcore.backend import QueueStats
 from taskcore.backends.memory.backend import MemoryAdmin, MemoryBackend
-from taskcore.client import Client
+from taskcore.client.keyed import KeyedSender
 from taskcore.client.queries import JobQueries
 from taskcore.contract import Contract
 from taskcore.envelope import Trail
@@ -116,7 +116,8 @@ async def _unordered(original: Any, store: MemoryStore, writes: Any) -> Any:
 
 
 async def _lazy_put(original: Any, store: MemoryStore, key: str, value: bytes, **options: Any) -> Any:
-    watches, store.watches = store.watches, type(store.watches)(begin=store.get, end=lambda _: None)
+    watches = store.watches
+    store.watches = type(watches)(begin=lambda watch: store.get(watch.key), end=lambda _: None)
     try:
         return await original(store, key, value, **options)
     finally:
@@ -163,9 +164,9 @@ def _core() -> Mapping[str, Any]:
         await original(desk, job)
         return True
 
-    async def no_claim(original: Any, client: Client, store: Any, sendings: Any) -> None:
-        for sending in sendings:
-            sending.version = ""
+    async def no_claim(original: Any, sender: KeyedSender, calls: Any) -> None:
+        for call in calls:
+            call.version = ""
 
     async def starts_anyway(original: Any, a_worker: Any) -> None:
         await anyio.sleep(5.0)
@@ -183,7 +184,7 @@ def _core() -> Mapping[str, Any]:
         "core: examines nothing": wrapped(Performer, "_inspect", no_examination),
         "core: says cancelled": wrapped(JobQueries, "cancel", cancels_anything),
         "core: takes every key": patch("taskcore.records.keys._look", lambda *_: None),
-        "core: claims no key": wrapped(Client, "_claim", no_claim),
+        "core: claims no key": wrapped(KeyedSender, "_claim", no_claim),
         "core: stops late": wrapped(worker.Worker, "_wind_down", starts_anyway),
         "core: blames the interrupted": patch.object(worker, "Interrupted", lambda: Malformed("stopped")),
         "core: checks no arguments": wrapped(Contract, "unpack", lets_through),

@@ -160,7 +160,7 @@ class Log(list):
 async def doomed(app: App, **options: Any) -> AsyncIterator[Any]:
     """A worker that dies at the end of the block as if its process did: nothing settled, nothing given back."""
     async with app, anyio.create_task_group() as group:
-        worker = app._worker(options.get("queues"), options.get("concurrency"), options.get("grace"))
+        worker = app._make_worker(options.get("queues"), options.get("concurrency"), options.get("grace"))
         await group.start(worker.run)
         yield worker
         group.cancel_scope.cancel()

@@ -12,7 +12,7 @@ from taskcore.bench.running import plain
 from taskcore.errors import AdapterMissing
 from taskcore.faults.binaries import ServerMissing
 from taskcore.faults.servers import NatsServer, RabbitServer, RedisServer, Server
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["BROKERS", "Kind", "environment_on", "named_environment", "private_environment", "private_server"]
 

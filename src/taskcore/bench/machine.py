@@ -18,7 +18,7 @@ from taskcore.bench.figures import MachineInfo
 
 __all__ = ["LIBRARIES", "describe_machine", "loop_name"]
 
-LIBRARIES = ("anyio", "msgspec", "redis", "hiredis", "nats-py", "aiormq", "psycopg", "uvloop")
+LIBRARIES = ("anyio", "msgspec", "redis", "hiredis", "nats-py", "aio-pika", "aiormq", "psycopg", "uvloop")
 
 
 def loop_name() -> str:

@@ -71,7 +71,7 @@ def _grounds(
     urls: tuple[str, ...], size: Size, store: str | None
 ) -> dict[str, Callable[[], AbstractAsyncContextManager[BenchEnvironment]]]:
     from taskcore.bench import BROKERS, named_environment, private_environment
-    from taskcore.toolkit.units import mask_url
+    from taskcore.toolkit.urls import mask_url
 
     if urls:
         return {mask_url(url): partial(named_environment, url, size, store) for url in urls}

@@ -11,7 +11,7 @@ import msgspec
 from taskcore.cli.loading import load_app
 from taskcore.cli.root import APP_DIR, DEBUG, paint
 from taskcore.config import Settings, load, show
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["command"]
 

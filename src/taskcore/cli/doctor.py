@@ -28,7 +28,7 @@ from taskcore.preflight import diagnoses
 from taskcore.store import Store
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, Level
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from taskcore.app import App
@@ -40,7 +40,7 @@ ROUNDS = 20  #: light calls by which the round trip is measured
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 NO_STORE = "none"
 QUICKER = ("uvloop", "hiredis")  #: nothing needs them, and everything is quicker with them
-CLIENTS = ("anyio", "trio", "redis", "nats-py", "aiormq", "psycopg", *QUICKER)
+CLIENTS = ("anyio", "trio", "redis", "nats-py", "aio-pika", "aiormq", "psycopg", *QUICKER)
 CRASHES = "crashes"
 WIDTH = 18  #: of the names of what was looked at
 
@@ -181,9 +181,7 @@ def _refused(app: App) -> list[str]:
     """Tasks for which this app would not open: they need a store, and there is none."""
     if app.components.store is not None:
         return []
-    return [
-        task.name for task, declared in app if declared.key is not None or isinstance(declared.keep_result, float | int)
-    ]
+    return [task.name for task in app if task.spec.key is not None or isinstance(task.spec.keep_result, float | int)]
 
 
 def _needs(app: App) -> Iterator[Finding]:

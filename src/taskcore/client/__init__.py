@@ -1,5 +1,5 @@
 """The client: sends calls, and answers questions about jobs."""
 
-from taskcore.client.client import Client, store_required
+from taskcore.client.client import Client
 
-__all__ = ["Client", "store_required"]
+__all__ = ["Client"]

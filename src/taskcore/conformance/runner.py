@@ -19,7 +19,7 @@ from taskcore.conformance.clauses import CLAUSES
 from taskcore.conformance.harness import Harness
 from taskcore.errors import InvalidSetting
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["certify", "run_check"]
 

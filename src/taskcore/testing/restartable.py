@@ -116,7 +116,7 @@ class _WorkerLife:
         """Start a worker, and return when it is ready."""
         self.ended = anyio.Event()
         self._scope = anyio.CancelScope()
-        self._worker = self._app._worker(None, None, None)  # noqa: SLF001 - this kit's own app
+        self._worker = self._app._make_worker(None, None, None)  # noqa: SLF001 - this kit's own app
         await self._group.start(self._live)
 
     async def _live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:

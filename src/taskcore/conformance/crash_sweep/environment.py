@@ -204,6 +204,7 @@ ERRORS: dict[str, Callable[[str, float], Exception]] = {
     "exhaust": lambda text, _: RuntimeError(text),
     "give_up": lambda text, _: Hopeless(text),
     "later": lambda text, after: RetryLater(after, text),
+    "soon": lambda text, after: RetryLater(after / 64, text),  # on a real broker due before its sender has an answer
     "snooze": lambda _, after: Snooze(after),
     "reject": lambda text, _: Reject(text),
 }

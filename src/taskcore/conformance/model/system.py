@@ -40,6 +40,7 @@ __all__ = ["ACTS", "ATTEMPTS", "CRASHES", "WORKERS", "Act", "Start", "SystemUnde
 ATTEMPTS, CRASHES = 3, 3
 WORKERS = ("1", "2")
 UNITS = 32  #: in a lease
+MOMENT: Final = 0.125  #: units: about a millisecond on a real broker, over before the verdict is carried out
 KEEP_UNITS = 20_000  #: how long results are kept: longer than any example lasts
 CALL_TIMEOUT = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
 CLIENT, STRANGER = "client", "stranger"
@@ -58,7 +59,7 @@ class Act(NamedTuple):
 
     name: str
     error: Callable[[str, float], Exception] | None
-    after: int = 0
+    after: float = 0
 
 
 SUCCEED: Final = Act("succeeds", None)
@@ -70,7 +71,7 @@ ACTS: Final = {
         Act("fails", lambda text, _: RetryableError(text)),
         Act("fails for good", lambda text, _: PermanentError(text)),
         Act("wants to be tried later", lambda text, after: RetryLater(after, text), 12),
-        Act("snoozes", lambda _, after: Snooze(after), 6),
+        Act("snoozes", lambda _, after: Snooze(after), MOMENT),
         Act("rejects", lambda text, _: Reject(text)),
         UNENCODABLE,
     )

@@ -1,0 +1,110 @@
+"""From an app to its worker: making it, and running it beside a program, or as the program until a signal stops it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.abc
+
+from taskcore.components import Components
+from taskcore.config import Settings
+from taskcore.errors import InvalidSetting
+from taskcore.task import Task
+from taskcore.toolkit.groups import unwrap_single
+from taskcore.worker.runners import Executors, require_processes
+from taskcore.worker.signals import stop_on_signals
+from taskcore.worker.worker import Worker
+
+__all__ = ["WorkerChoice", "make_worker", "queues_of", "work_until_signalled", "working"]
+
+
+class WorkerChoice(NamedTuple):
+    """What a caller chooses for one worker; None: as the settings say.
+
+    :param queues: where the worker looks, most urgent first.
+    :param concurrency: how many jobs run at once.
+    :param grace: seconds that running jobs have to finish when the worker stops.
+    """
+
+    queues: Sequence[str] | None = None
+    concurrency: int | None = None
+    grace: float | None = None
+
+
+def make_worker(
+    components: Components, settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice
+) -> Worker:
+    """Make the worker of an app.
+
+    :raises InvalidSetting: it has no queue, or may not run a single job (TC104).
+    """
+    names = tuple(choice.queues or settings.queues or queues_of(tasks))
+    limit = settings.concurrency if choice.concurrency is None else choice.concurrency
+    if not names or limit < 1:
+        raise InvalidSetting(
+            "this worker has nothing to do",
+            facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
+            fix="import the modules that declare the tasks, or name queues; run at least one job at once",
+        )
+    require_processes(tasks.values())
+    return Worker(
+        tasks,
+        components.backend,
+        components.store,
+        components.events,
+        queues=names,
+        concurrency=limit,
+        executors=Executors(threads=settings.threads, processes=settings.processes or os.cpu_count() or 1),
+        lease=settings.lease,
+        grace=settings.grace if choice.grace is None else choice.grace,
+        park_for=settings.park_for,
+        keep_result=settings.keep_result,
+        clock=components.clock,
+        name=settings.source or f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+def queues_of(tasks: Mapping[str, Task[..., Any]]) -> list[str]:
+    """List the queues of tasks, in the order of declaration: earlier ones are more urgent."""
+    return list(dict.fromkeys(task.spec.queue for task in tasks.values()))
+
+
+@asynccontextmanager
+async def working(worker: Worker) -> AsyncIterator[None]:
+    """Run a worker beside the body; at its end running jobs get their grace."""
+    failure: Exception | None = None
+    with unwrap_single():
+        async with anyio.create_task_group() as group:
+            ended = anyio.Event()
+            await group.start(_work, worker, ended)
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
+                failure = error
+            finally:
+                worker.stop()
+                with anyio.CancelScope(shield=True):
+                    await ended.wait()
+    if failure is not None:
+        raise failure
+
+
+async def work_until_signalled(worker: Worker, grace: float, task_status: anyio.abc.TaskStatus[None]) -> None:
+    """Run a worker until SIGTERM or SIGINT."""
+    with unwrap_single():
+        async with anyio.create_task_group() as group:
+            await group.start(stop_on_signals, worker, grace)
+            await worker.run(task_status=task_status)
+            group.cancel_scope.cancel()
+
+
+async def _work(worker: Worker, ended: anyio.Event, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    try:
+        await worker.run(task_status=task_status)
+    finally:
+        ended.set()
