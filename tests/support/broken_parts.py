@@ -8,7 +8,6 @@ from typing import Any
 from unittest.mock import patch
 
 import anyio
-from broken import MUTANTS, change, mutant, numbers, wrapped
 
 from taskcore.backend import QueueStats
 from taskcore.backends.memory.backend import MemoryAdmin, MemoryBackend
@@ -23,6 +22,7 @@ from taskcore.toolkit.detached import Detached
 from taskcore.worker import worker
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
+from tests.support.broken import MUTANTS, change, mutant, numbers, wrapped
 
 __all__ = ["MUTANTS"]
 
