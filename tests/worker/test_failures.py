@@ -195,7 +195,7 @@ async def test_a_dead_letter_has_the_whole_story(app):
     assert [error.when - errors[0].when for error in errors] == pytest.approx([0.0, 60.0, 120.0])
     assert errors[0].when == pytest.approx(EPOCH, abs=1.0)
     assert [bool(error.traceback) for error in errors] == [False, False, True]
-    assert "test_worker_failures.py" in errors[2].where
+    assert "test_failures.py" in errors[2].where
     assert errors[2].where.endswith("in fail")
 
 
