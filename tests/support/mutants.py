@@ -10,8 +10,6 @@ from contextlib import ExitStack
 from unittest.mock import patch
 
 import msgspec
-import mutants_broker  # noqa: F401 - it plants its own
-from planting import MUTANTS, Mutant, instead, mutant
 
 from taskcore import deadletter, lifecycle
 from taskcore.backend import Uncertain
@@ -28,6 +26,8 @@ from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker import admission
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
+from tests.support import mutants_broker  # noqa: F401 - it plants its own
+from tests.support.planting import MUTANTS, Mutant, instead, mutant
 
 __all__ = ["MUTANTS", "Mutant"]
 
