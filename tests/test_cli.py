@@ -55,11 +55,11 @@ def test_help_is_quick(tmp_path):
 
 def test_help_imports_nothing_heavy(tmp_path):
     """Neither help nor ``import taskcore`` loads pydantic, rich, trio, a broker client or a command."""
-    program = "import sys; from taskcore.cli.root import run; run(['--help']); print(*sys.modules)"
+    program = "import sys; from taskcore.cli.group import run; run(['--help']); print(*sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
     )
-    heavy = {"pydantic", "rich", "trio", "redis", "aiormq", "nats", "psycopg", "taskcore.cli.worker"}
+    heavy = {"pydantic", "rich", "trio", "redis", "aiormq", "nats", "psycopg", "taskcore.cli.commands.worker"}
     assert not heavy & set(answer.stdout.split())
 
 

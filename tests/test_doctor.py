@@ -10,11 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 from shell import environment, run
 
-from taskcore.cli import doctor
-from taskcore.cli import root as command_line
+from taskcore.cli import group as command_line
+from taskcore.cli.commands import doctor
+from taskcore.errors import StoreRequired
 
 SUPPORT = str(Path(__file__).parent / "support")
 APP = """
@@ -113,8 +115,34 @@ def test_without_a_store(ask):
     keyed = '@app.task(name="pay", key=lambda order: str(order))\nasync def pay(order: int) -> None: ...\n'
     code, found, _ = ask("DiagnosedBackend()", keyed)
     assert code == 1
-    assert named(found, "tasks")["text"].endswith(": pay")
+    assert named(found, "tasks")["text"].startswith("[TC105] without a store the app does not open: pay has an ")
     assert "refused for: pay" in named(found, "features")["text"]
+
+
+def test_what_an_app_refuses_the_doctor_names(ask):
+    """Every need because of which an app does not open is a finding, a limit of crashes that no one counts included."""
+    declared = """
+@app.task(name="pay", key=lambda order: str(order))
+async def pay(order: int) -> None: ...
+
+@app.task(name="ask", keep_result=60.0)
+async def ask() -> int: ...
+
+@app.task(name="resize", crashes=2)
+async def resize() -> None: ...
+"""
+    code, found, _ = ask("UncountingBackend()", declared)
+    assert code == 1
+    text = named(found, "tasks")["text"]
+    assert "pay has an idempotency key (shop_app.py:" in text
+    assert "ask keeps its results (shop_app.py:" in text
+    assert "resize limits its crashes (shop_app.py:" in text
+    assert "refused for: pay, ask, resize" in named(found, "features")["text"]
+
+    app = sys.modules["shop_app"].app
+    with pytest.raises(StoreRequired, match="pay has an idempotency key") as caught:
+        anyio.run(app.__aenter__)
+    assert all(each in str(caught.value) for each in ("ask keeps its results", "resize limits its crashes"))
 
 
 def test_out_of_reach(ask):
@@ -131,7 +159,7 @@ def test_out_of_reach(ask):
 
 def test_a_broker_that_never_answers(ask, monkeypatch):
     """It is given up within the time limit (C22)."""
-    monkeypatch.setattr(doctor, "CONNECTING", 0.2)
+    monkeypatch.setattr(doctor, "CONNECT_TIMEOUT", 0.2)
     began = time.monotonic()
     code, found, _ = ask("UnreachableBackend(hangs=True)")
     assert time.monotonic() - began < 10
