@@ -62,14 +62,14 @@ async def measure(jobs: int, rounds: int, as_json: bool) -> None:
         for _ in range(rounds):
             await note("raw enqueue", lambda: raw_publish(node.url, jobs))
             await note("raw drain", lambda: raw_drain(node.url, jobs))
-            async with App(f"{node.url}?settle=0.5", store="none", keep_result=None) as app:
+            async with App(f"{node.url}?min_queue_age=0.5", store="none", keep_result=None) as app:
                 await note("our enqueue", lambda: our_publish(app, jobs))
                 await note("our later", lambda: our_publish(app, jobs, delay=86_400.0))
                 await note("our drain", lambda: our_drain(app, jobs))
             await note("raw one", lambda: raw_one(node.url))
-            async with App(f"{node.url}?settle=0.5", store="none", keep_result=None) as app:
+            async with App(f"{node.url}?min_queue_age=0.5", store="none", keep_result=None) as app:
                 await note("our one", lambda: our_one(app))
-        async with App(f"{node.url}?settle=0.5", store="none", keep_result=None) as app:
+        async with App(f"{node.url}?min_queue_age=0.5", store="none", keep_result=None) as app:
             waits = await latencies(app)
             levels = {number: await cpu_of_levels(app, node, number, min(jobs, 2_000)) for number in (1, 3, 5)}
     show(figures, waits, as_json=as_json)

@@ -20,10 +20,10 @@ from taskcore.bench import (
     BROKERS,
     QUICK,
     SCENARIOS,
+    BenchEnvironment,
     Contestant,
     Figure,
-    Ground,
-    Machine,
+    MachineInfo,
     NotHere,
     Skipped,
     chosen,
@@ -33,14 +33,14 @@ from taskcore.bench import (
     measure,
     measure_one,
     printed,
-    private_ground,
+    private_environment,
     show,
     table_of,
 )
 from taskcore.bench import brokers as brokers_module
 from taskcore.bench.figures import percentile
 from taskcore.bench.latency import arrive
-from taskcore.bench.ledger import Ledger, account
+from taskcore.bench.ledger import JobLedger, reconcile
 from taskcore.bench.proc import cpu_of, folder_size, has_proc, memory_of
 from taskcore.bench.tally import Tally, number_of, payload
 
@@ -118,7 +118,7 @@ assert not any(name.split(".")[0] in ("taskcore", "anyio", "msgspec") for name i
 
 def test_an_account_tells_lost_duplicated_restarted_and_unknown(tmp_path):
     """Each is counted from ids, and none hides another."""
-    ledger = Ledger(tmp_path / "ledger")
+    ledger = JobLedger(tmp_path / "ledger")
     for what, number in [
         ("start", 1), ("end", 1),
         ("start", 2), ("start", 2), ("end", 2), ("end", 2),
@@ -127,7 +127,7 @@ def test_an_account_tells_lost_duplicated_restarted_and_unknown(tmp_path):
         ("start", 9), ("end", 9),
     ]:  # fmt: skip
         ledger.write(what, number)
-    found = account([1, 2, 3, 4, 5], ledger.read())
+    found = reconcile([1, 2, 3, 4, 5], ledger.read())
     assert ledger.ended() == 4
     ledger.close()
     assert found == (5, 2, 1, 2, 1)
@@ -137,8 +137,8 @@ def test_a_ledger_is_shared_and_survives_a_killed_writer(tmp_path):
     """What was signed before SIGKILL is there."""
     program = """
 import os, signal, sys
-from taskcore.bench.ledger import Ledger
-ledger = Ledger(sys.argv[1])
+from taskcore.bench.ledger import JobLedger
+ledger = JobLedger(sys.argv[1])
 for number in range(100):
     ledger.write("end", number)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -146,9 +146,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     where = {**os.environ, "PYTHONPATH": str(Path(taskcore.__file__).parents[1])}
     for _ in range(2):
         subprocess.run([sys.executable, "-c", program, tmp_path / "ledger"], check=False, env=where)
-    ledger = Ledger(tmp_path / "ledger")
+    ledger = JobLedger(tmp_path / "ledger")
     assert len(ledger.read()) == 200
-    assert account(range(100), ledger.read()).duplicated == 100
+    assert reconcile(range(100), ledger.read()).duplicated == 100
     ledger.close()
 
 
@@ -199,7 +199,7 @@ async def test_each_scenario_on_memory(name):
     size = msgspec.structs.replace(TINY, backlog=2_000)
     records: list[Figure | Skipped] = []
     scenarios = {name: SCENARIOS[name]}
-    await measure({"memory": lambda: private_ground("memory", size)}, scenarios, Silent(), records.append)
+    await measure({"memory": lambda: private_environment("memory", size)}, scenarios, Silent(), records.append)
     assert records
     for record in records:
         assert isinstance(record, Figure), record
@@ -214,7 +214,9 @@ async def test_what_memory_cannot_have_is_skipped_with_a_reason(name):
     """Nothing is left out in silence."""
     records: list[Figure | Skipped] = []
     silent = Silent()
-    await measure({"memory": lambda: private_ground("memory", TINY)}, {name: SCENARIOS[name]}, silent, records.append)
+    await measure(
+        {"memory": lambda: private_environment("memory", TINY)}, {name: SCENARIOS[name]}, silent, records.append
+    )
     [record] = records
     assert isinstance(record, Skipped)
     assert "lives in this process" in record.why
@@ -225,15 +227,15 @@ async def test_what_memory_cannot_have_is_skipped_with_a_reason(name):
 async def test_a_scenario_that_fails_is_told_and_the_next_goes_on(caplog):
     """Nor does one failure end a run of a quarter of an hour."""
 
-    async def failing(ground: Ground) -> list[Figure]:
+    async def failing(environment: BenchEnvironment) -> list[Figure]:
         raise TimeoutError("only 3 of 5 jobs have run within 1 s")
 
-    async def working(ground: Ground) -> list[Figure]:
-        return [ground.figure("fine", "x", "jobs/s", (1.0,))]
+    async def working(environment: BenchEnvironment) -> list[Figure]:
+        return [environment.figure("fine", "x", "jobs/s", (1.0,))]
 
     records: list[Figure | Skipped] = []
-    grounds = {"memory": lambda: private_ground("memory", TINY)}
-    await measure(grounds, {"bad": failing, "fine": working}, Silent(), records.append)
+    environments = {"memory": lambda: private_environment("memory", TINY)}
+    await measure(environments, {"bad": failing, "fine": working}, Silent(), records.append)
     assert [type(record) for record in records] == [Skipped, Figure]
     assert isinstance(records[0], Skipped)
     assert records[0].why == "failed: only 3 of 5 jobs have run within 1 s"
@@ -244,12 +246,12 @@ async def test_a_scenario_that_fails_is_told_and_the_next_goes_on(caplog):
 async def test_a_scenario_that_does_not_end_is_ended_and_told():
     """Its limit is over, so it is a failure like any other, and the run goes on."""
 
-    async def endless(ground: Ground) -> list[Figure]:
+    async def endless(environment: BenchEnvironment) -> list[Figure]:
         await anyio.sleep_forever()
         return []
 
-    async with private_ground("memory", TINY) as ground:
-        [record] = await measure_one(ground, "endless", endless, within=0.01)
+    async with private_environment("memory", TINY) as environment:
+        [record] = await measure_one(environment, "endless", endless, within=0.01)
     assert isinstance(record, Skipped)
     assert record.why == "failed: it was not done after 0.01 s, and was ended"
 
@@ -285,7 +287,7 @@ async def test_a_broker_that_is_not_installed_is_skipped_with_a_reason(monkeypat
     monkeypatch.setitem(brokers_module.BROKERS, "redis", BROKERS["redis"]._replace(server=no_server))
     monkeypatch.setitem(brokers_module.BROKERS, "nats", BROKERS["nats"]._replace(scheme="amqps+nowhere", server=None))
     with pytest.raises(NotHere, match="redis-server is not on this machine"):
-        async with private_ground("redis", TINY):
+        async with private_environment("redis", TINY):
             pass
 
 
@@ -302,8 +304,8 @@ async def test_a_drain_that_loses_jobs_says_so(monkeypatch):
 
     monkeypatch.setattr(Tally, "mark", forgetful)
     records: list[Figure | Skipped] = []
-    grounds = {"memory": lambda: private_ground("memory", TINY)}
-    await measure(grounds, {"retries": SCENARIOS["retries"]}, Silent(), records.append)
+    environments = {"memory": lambda: private_environment("memory", TINY)}
+    await measure(environments, {"retries": SCENARIOS["retries"]}, Silent(), records.append)
     assert any(isinstance(record, Figure) and record.lost > 0 for record in records)
     assert "LOST" in table_of(records)
 
@@ -337,7 +339,7 @@ def test_records_travel_as_json_lines():
 
 def test_the_table_has_brokers_side_by_side():
     """Median and spread of each, a dash where there is none, losses in capitals, reasons at the end."""
-    machine = Machine(
+    machine = MachineInfo(
         when="",
         command="",
         cpu="Abacus",
@@ -422,7 +424,7 @@ def test_the_command_measures_and_tells(tmp_path):
     assert answer.returncode == 0, answer.stderr
     records = list(decode_lines(answer.stdout.splitlines()))
     assert {record.scenario for record in records if isinstance(record, Figure)} == {"enqueue", "retries"}
-    assert isinstance(records[-1], Machine)
+    assert isinstance(records[-1], MachineInfo)
     assert records[-1].command == "taskcore bench memory:// --quick --only enqueue,retries --json"
     assert [line.split(" · ")[1] for line in answer.stderr.splitlines()] == ["enqueue", "retries"]
 
@@ -459,7 +461,7 @@ def test_a_failed_scenario_is_an_exit_code(tmp_path):
     """A script learns that something was lost or did not work."""
     (tmp_path / "sitecustomize.py").write_text(
         "from taskcore.bench import draining\n"
-        "async def failing(ground):\n    raise TimeoutError('too slow')\n"
+        "async def failing(environment):\n    raise TimeoutError('too slow')\n"
         "from taskcore.bench import scenarios\n"
         "scenarios.SCENARIOS['retries'] = failing\n"
     )

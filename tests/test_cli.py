@@ -59,7 +59,17 @@ def test_help_imports_nothing_heavy(tmp_path):
     answer = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
     )
-    heavy = {"pydantic", "rich", "trio", "redis", "aiormq", "nats", "psycopg", "taskcore.cli.commands.worker"}
+    heavy = {
+        "pydantic",
+        "rich",
+        "trio",
+        "redis",
+        "aio_pika",
+        "aiormq",
+        "nats",
+        "psycopg",
+        "taskcore.cli.commands.worker",
+    }
     assert not heavy & set(answer.stdout.split())
 
 

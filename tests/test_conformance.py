@@ -25,12 +25,12 @@ from taskcore.conformance import (
     THEMES,
     Certificate,
     Check,
-    Finding,
+    CheckResult,
     all_checks,
     certify,
     check,
-    play,
     require,
+    run_check,
 )
 from taskcore.conformance.harness import Harness
 
@@ -47,10 +47,10 @@ def test_in_virtual_time(check: Check, virtual_time: Any) -> None:
     """The in-memory broker keeps every promise, exactly to the moment."""
 
     async def story() -> None:
-        stage = Harness.in_memory(lease=1.0)
-        async with stage:
-            await check(stage)
-        assert await stage.traces() == []
+        harness = Harness.in_memory(lease=1.0)
+        async with harness:
+            await check(harness)
+        assert await harness.traces() == []
 
     anyio.run(story, **virtual_time)
 
@@ -68,7 +68,7 @@ def certificate() -> Certificate:
 @every_check
 def test_in_real_time(check: Check, certificate: Certificate) -> None:
     """The in-memory broker keeps every promise while all checks play side by side on asyncio."""
-    [finding] = [finding for finding in certificate.findings if finding.check == check.name]
+    [finding] = [finding for finding in certificate.results if finding.check == check.name]
     assert (finding.standing, finding.why) == ("kept", "")
 
 
@@ -117,10 +117,10 @@ def test_every_check_is_in_a_theme() -> None:
 def test_a_check_says_what_it_is() -> None:
     """A check that names no clause, an unknown one, an unknown feature or a known check is refused at once."""
 
-    async def new(stage: Harness) -> None:
+    async def new(harness: Harness) -> None:
         """A rule."""
 
-    async def a_job_has_one_holder(stage: Harness) -> None:
+    async def a_job_has_one_holder(harness: Harness) -> None:
         """The name of another check."""
 
     part: list[Check] = []
@@ -132,7 +132,7 @@ def test_a_check_says_what_it_is() -> None:
     assert part == []
 
 
-def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **declared: Any) -> Finding:
+def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **declared: Any) -> CheckResult:
     """What comes of a check that is made up for a test, on a broker that declares other features."""
     made = Check("made_up", ("C1",), tuple(declared), store=False, doc="", function=function)
 
@@ -144,22 +144,22 @@ def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **decla
             )
             return self
 
-    async def story() -> Finding:
-        return await play(made, Declaring.in_memory, limit=limit)
+    async def story() -> CheckResult:
+        return await run_check(made, Declaring.in_memory, limit=limit)
 
     return anyio.run(story, **virtual_time)
 
 
-async def fine(stage: Harness) -> None:
+async def fine(harness: Harness) -> None:
     """A promise that is kept."""
 
 
-async def wrong(stage: Harness) -> None:
+async def wrong(harness: Harness) -> None:
     """A promise that is not."""
-    require(stage is None, "two and two make five")
+    require(harness is None, "two and two make five")
 
 
-async def stuck(stage: Harness) -> None:
+async def stuck(harness: Harness) -> None:
     """A promise that nobody can wait for."""
     await anyio.sleep_forever()
 
@@ -183,7 +183,7 @@ def test_only_some() -> None:
         return await certify("memory://", only=only, lease=LEASE, margin=MARGIN)
 
     some = anyio.run(story, "c24", "every_verb_ends")
-    assert [finding.check for finding in some.findings] == [
+    assert [finding.check for finding in some.results] == [
         "every_verb_ends",
         "arguments_that_do_not_fit_reach_no_function",
     ]
@@ -212,11 +212,11 @@ def test_the_exit_code_of_a_broken_broker(monkeypatch: pytest.MonkeyPatch) -> No
 
     from taskcore.cli.commands.conformance import command  # noqa: PLC0415
 
-    finding = Finding(check="a_job_has_one_holder", clauses=("C6",), standing="broken", doc="", why="it had two")
+    finding = CheckResult(check="a_job_has_one_holder", clauses=("C6",), standing="broken", doc="", why="it had two")
 
     async def broken(*_: Any, **__: Any) -> Certificate:
         return Certificate(
-            url="memory://", store=None, version="0", features=FEATURES, lease=1.0, seconds=1.0, findings=(finding,)
+            url="memory://", store=None, version="0", features=FEATURES, lease=1.0, seconds=1.0, results=(finding,)
         )
 
     monkeypatch.setattr(conformance, "certify", broken)
@@ -264,6 +264,7 @@ NOTICES = {
     "a_retry_waits_its_time": ("retries early", "lingers when it is left"),
     "a_repeated_schedule_is_stored_once": ("delivers early", "delivers late"),
     "what_waits_is_counted_as_scheduled": ("ignores delays", "counts nothing"),
+    "a_retry_that_is_due_at_once_is_not_lost": ("loses on a retry with a short wait", "forgets trails"),
     "an_acknowledged_job_is_gone": ("forgets acks", "loses every third"),
     "a_retried_job_comes_with_its_new_trail": ("blames those who give back", "counts one too many"),
     "a_released_job_is_there_at_once": ("blames those who give back", "loses on release"),
@@ -335,7 +336,7 @@ NOTICES = {
     "waiting_for_a_result_ends": ("locates nothing", "ignores ids"),
     "arguments_that_do_not_fit_reach_no_function": ("core: checks no arguments", "counts nothing"),
     "nothing_a_task_does_ends_the_worker": ("core: counts no attempts", "core: lets errors out"),
-    "an_impatient_sender_takes_nobody_along": ("core: carries a batch in its leader's hands", "hands out twice"),
+    "an_impatient_sender_takes_nobody_along": ("core: carries a batch in its leader's step_worker", "hands out twice"),
     "a_program_sees_what_it_sent": ("answers half of a batch", "loses every third"),
 }
 
@@ -347,7 +348,7 @@ def test_what_is_broken_is_noticed(name: str, virtual_time: Any) -> None:
     assert wanted, "nothing is expected to notice this"
 
     async def story() -> dict[str, str]:
-        return {one.name: (await play(one, make)).standing for one in all_checks() if one.name in wanted}
+        return {one.name: (await run_check(one, make)).standing for one in all_checks() if one.name in wanted}
 
     with MUTANTS[name]() as make:
         assert anyio.run(story, **virtual_time) == dict.fromkeys(wanted, "broken")
@@ -364,8 +365,8 @@ def test_what_cannot_be_deleted_is_reported(virtual_time: Any) -> None:
     left: list[str] = []
     [one] = [one for one in all_checks() if one.name == "an_acknowledged_job_is_gone"]
 
-    async def story() -> Finding:
-        return await play(one, make, left=left)
+    async def story() -> CheckResult:
+        return await run_check(one, make, left=left)
 
     with MUTANTS["does not delete"]() as make:
         assert anyio.run(story, **virtual_time).standing == "kept"

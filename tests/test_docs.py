@@ -15,7 +15,9 @@ Each page gets a folder and a process of its own, in which its blocks run in ord
 from __future__ import annotations
 
 import ast
+import importlib
 import json
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -161,8 +163,16 @@ def test_the_errors_page_has_every_code() -> None:
             assert section.startswith(f"**`{cls.__name__}`** (`{builtin.__name__}`): "), code
 
 
+def test_the_errors_page_lists_every_name_at_its_top() -> None:
+    """The first table has one row for each code: a link, the class, and the sentence that begins its entry."""
+    page = text_of("reference/errors.md")
+    rows = re.findall(r"^\| \[(TC\d{3})\]\(#(tc\d{3})\) \| `(\w+)` \| (.*) \|$", page, re.MULTILINE)
+    sentences = dict(re.findall(r"^## (TC\d{3})\n\n\*\*`\w+`\*\* \(`\w+`\): (.*?)\.?$", page, re.MULTILINE))
+    assert rows == [(code, code.lower(), cls.__name__, sentences[code]) for code, cls in sorted(codes().items())]
+
+
 def test_reserved_codes_are_those_that_nothing_raises() -> None:
-    """The page may not promise an error that nobody raises, nor hide one that somebody does."""
+    """A code is reserved on the page if and only if no code raises it."""
     calls: set[str] = set()
     for path in (ROOT / "src").rglob("*.py"):
         nodes = ast.walk(ast.parse(path.read_text()))
@@ -187,6 +197,19 @@ def test_the_settings_page_has_every_setting() -> None:
         expected[name] = ("TASKCORE_" + name.upper().replace(".", "_"), config.show(name, value))
     assert {name: (variable, default.strip("`")) for name, variable, default in rows} == expected
     assert len(rows) == len(expected)
+
+
+def test_the_events_page_has_every_event() -> None:
+    """Each name in the table at the top of observe.py has its row, and no other name has one."""
+    text = ast.get_docstring(ast.parse((ROOT / "src/taskcore/observe.py").read_text())) or ""
+    table = " ".join(line for line in text.splitlines() if line.startswith("    ") and "." in line)
+    names = re.findall(r"\b[a-z]+(?:\.[a-z_]+)?\.(?:[a-z]+|\*)(?=\s|$)", table)
+    expected = chain.from_iterable(
+        (name[:-1] + "complete", name[:-1] + "failed") if name.endswith("*") else (name,) for name in names
+    )
+    rows = re.findall(r"^\| (`.*?`) \|", text_of("reference/events.md"), re.MULTILINE)
+    told = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+    assert sorted(told) == sorted(expected)
 
 
 def test_the_envelope_page_has_every_field() -> None:
@@ -217,8 +240,81 @@ def lifecycle_docstring() -> str:
     return ast.get_docstring(ast.parse((ROOT / "src/taskcore/lifecycle.py").read_text()), clean=False) or ""
 
 
+def test_the_upgrade_notes_name_what_exists() -> None:
+    """In a row from old to new, the new name can be imported and the old one cannot."""
+    rows = re.findall(r"^\| `(taskcore\.[\w.]+)`.*? \| `(taskcore\.[\w.]+)` \|$", text_of("upgrading.md"), re.MULTILINE)
+    assert rows
+    for old, new in rows:
+        assert exists(new), f"{new} does not exist"
+        assert not exists(old), f"{old} still exists"
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name of a module, or of something in it, can be resolved."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+MODULES = (
+    "backend",
+    "config",
+    "conformance",
+    "conformance.checking",
+    "deadletter",
+    "envelope",
+    "errors",
+    "faults",
+    "lifecycle",
+    "observe",
+    "policy",
+    "results",
+    "store",
+    "testing.clock",
+    "testing.plugin",
+    "toolkit.diagnostics",
+)
+
+
+def directives() -> list[str]:
+    """What the pages of the API reference take from docstrings."""
+    pages = [page for page in PAGES if page.name.startswith("api")]
+    return [name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
+
+
+def test_the_api_reference_has_every_public_name() -> None:
+    """Each name of ``taskcore`` by itself, each module that others build on as a whole, nothing twice."""
+    import taskcore  # noqa: PLC0415 - for this test only
+
+    expected = [f"taskcore.{name}" for name in [*taskcore.__all__, *MODULES]]
+    assert sorted(directives()) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", directives())
+def test_the_api_reference_names_what_exists(name: str) -> None:
+    """A directive whose object is gone would leave a gap on the site, without an error."""
+    assert pkgutil.resolve_name(name) is not None
+
+
+def test_a_documented_module_names_its_public_names() -> None:
+    """The reference shows what ``__all__`` names, and each of these names exists."""
+    for name in MODULES:
+        module = importlib.import_module(f"taskcore.{name}")
+        assert all(hasattr(module, public) for public in module.__all__), name
+
+
 def test_the_architecture_page_names_every_room() -> None:
     """Each module and package directly below taskcore has its place in the table of rooms."""
     page = text_of("architecture.md")
     rooms = {path.stem for path in (ROOT / "src/taskcore").iterdir() if path.suffix in {"", ".py"}}
     assert {room for room in rooms if f"`{room}`" not in page and not room.startswith("__")} == set()
+
+
+def test_the_picture_shows_rooms_that_exist() -> None:
+    """Every room in the picture of the architecture is a module or package directly below taskcore."""
+    shown = re.findall(r'<text class="room"[^>]*>([^<]+)</text>', text_of("architecture.svg"))
+    rooms = {path.stem for path in (ROOT / "src/taskcore").iterdir()}
+    assert shown
+    assert set(shown) <= rooms

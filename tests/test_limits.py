@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from taskcore.toolkit.timeouts import SharedTimeout
+from taskcore.toolkit.timeouts import SharedTimeout, SharedTimer
 
 pytestmark = pytest.mark.anyio
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -93,7 +93,7 @@ async def test_asyncio_s_cancellation_is_not_mistaken_for_the_end_of_the_time():
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
-    asyncio.get_running_loop().call_at(limit._turns[0].ends, task.cancel)
+    asyncio.get_running_loop().call_at(next(iter(limit._timer._waiting)).ends, task.cancel)
 
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -124,3 +124,44 @@ def test_a_limit_outlives_its_loop():
         return "over"
 
     assert [asyncio.run(work()) for _ in range(2)] == ["over", "over"]
+
+
+class Wait:
+    """A deadline that counts how often it expired."""
+
+    def __init__(self, again: float = float("inf")) -> None:
+        self.ends = 0.0
+        self.expired = 0
+        self._again = again
+
+    def expire(self) -> float:
+        """Count."""
+        self.expired += 1
+        return self._again
+
+
+@ASYNCIO
+async def test_one_timer_for_deadlines_of_different_length():
+    """Each deadline expires at its own time, the shorter before the longer; a discarded one does not."""
+    timer, short, long, discarded = SharedTimer(), Wait(), Wait(), Wait()
+    timer.add(long, 0.08)
+    timer.add(short, 0.02)
+    timer.add(discarded, 0.03)
+    timer.discard(discarded)
+    await asyncio.sleep(0.05)
+    assert (short.expired, long.expired, discarded.expired) == (1, 0, 0)
+    await asyncio.sleep(0.06)
+    assert (short.expired, long.expired, discarded.expired) == (1, 1, 0)
+
+
+@ASYNCIO
+async def test_a_deadline_may_ask_to_be_called_again():
+    """The answer of ``expire`` is the time until the next call."""
+    timer, wait = SharedTimer(), Wait(again=0.01)
+    timer.add(wait, 0.01)
+    await asyncio.sleep(0.1)
+    assert wait.expired > 2
+    timer.close()
+    before = wait.expired
+    await asyncio.sleep(0.03)
+    assert wait.expired == before

@@ -7,9 +7,9 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from mutants import MUTANTS
 
+from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.crash_sweep.sweep import cases, run
 from taskcore.conformance.harness import Harness
-from taskcore.conformance.model.job import Broken
 from taskcore.conformance.model.machine import DEFAULT, machine
 
 BUDGET = settings(
@@ -23,23 +23,23 @@ BUDGET = settings(
 )
 
 
-def make_stage():
+def make_harness():
     """As in the tests of the model."""
     return Harness.in_memory(lease=32.0)
 
 
 def play_stories():
     """Random stories, always the same ones; not shrunk, because finding is all that counts here."""
-    run_state_machine_as_test(machine(make_stage), settings=BUDGET)
+    run_state_machine_as_test(machine(make_harness), settings=BUDGET)
 
 
 def sweep():
     """Every case until one fails. Recorded anew, because a bug may bring crash points of its own."""
-    for case in cases(make_stage):
+    for case in cases(make_harness):
         try:
-            run(case, make_stage)
+            run(case, make_harness)
         except AssertionError as error:
-            raise Broken("sweep", f"{case}: {error}") from error
+            raise ClauseViolated(f"{case}: {error}", "sweep") from error
 
 
 @pytest.mark.timeout(120)
@@ -47,7 +47,7 @@ def sweep():
 def test_the_bug_is_found(mutant):
     """A suite that does not notice this bug is decoration."""
     hunt = {"model": play_stories, "sweep": sweep}[mutant.found_by]
-    with mutant.plant(), pytest.raises((Broken, TimeoutError)) as caught:
+    with mutant.plant(), pytest.raises((ClauseViolated, TimeoutError)) as caught:
         hunt()
     print(f"{mutant.name}: {mutant.found_by}: {str(caught.value).rpartition('→')[2].strip()}")  # noqa: T201 - shown with -s
 

@@ -6,7 +6,7 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore.conformance.crash_sweep.child import Orders, follow
+from taskcore.conformance.crash_sweep.child import CaseOrders, run_child
 from taskcore.conformance.crash_sweep.sweep import Case, cases, run
 from taskcore.conformance.harness import Harness
 from taskcore.conformance.step_worker import StepWorker
@@ -53,7 +53,7 @@ def test_who_waits_for_a_processor(monkeypatch):
 
 def test_a_process_can_die_at_a_point(tmp_path):
     """The same crash for real: the process that follows the orders ends at the point, without any cleaning up."""
-    orders = Orders(
+    orders = CaseOrders(
         url="memory://",
         store=None,
         case=Case("enqueue", "enqueue.claimed", 1, "unknown"),
@@ -61,8 +61,8 @@ def test_a_process_can_die_at_a_point(tmp_path):
         mark="m",
         lease=1.0,
         margin=0.0,
-        ledger=str(tmp_path / "starts"),
+        starts=str(tmp_path / "starts"),
         key="m-key",
     )
-    assert follow(orders) == CRASHED
-    assert follow(msgspec.structs.replace(orders, case=orders.case._replace(point="no.such.point"))) == 0
+    assert run_child(orders) == CRASHED
+    assert run_child(msgspec.structs.replace(orders, case=orders.case._replace(point="no.such.point"))) == 0

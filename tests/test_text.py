@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskcore.errors import InvalidSetting
-from taskcore.toolkit.units import duration, mask_url, show_duration, show_size, size
+from taskcore.toolkit.units import duration, show_duration, show_size, size
+from taskcore.toolkit.urls import mask_url
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from benchmarks.compare.peers import PARTS, Effort, Home, Measured, Peer, PeerFa
 from benchmarks.compare.raw import FIGURES, Raw, measure_raw
 from benchmarks.compare.run import RAW, US
 from benchmarks.compare.sweeping import sweep
-from taskcore.bench import Figure, Ground, Size, Skipped, limit_of, measure_one
+from taskcore.bench import BenchEnvironment, Figure, Size, Skipped, limit_of, measure_one
 from taskcore.bench.scenarios import Scenario
 from taskcore.faults import Server
 
@@ -59,13 +59,13 @@ class Bare(Contender):
 class Ours(Contender):
     """taskcore."""
 
-    def __init__(self, ground: Ground, scenarios: Mapping[str, Scenario]) -> None:
-        super().__init__(US, ground.broker, list(scenarios))
-        self._ground, self._scenarios = ground, scenarios
+    def __init__(self, environment: BenchEnvironment, scenarios: Mapping[str, Scenario]) -> None:
+        super().__init__(US, environment.broker, list(scenarios))
+        self._environment, self._scenarios = environment, scenarios
 
     async def measure(self, scenario: str) -> Records:
         """See :class:`Contender`."""
-        return await measure_one(self._ground, scenario, self._scenarios[scenario])
+        return await measure_one(self._environment, scenario, self._scenarios[scenario])
 
 
 class Other(Contender):

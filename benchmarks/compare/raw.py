@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from taskcore.bench import Figure
-from taskcore.bench.proc import Watch
+from taskcore.bench.proc import UsageWatch
 
 PAYLOAD = b"x" * 200
 PILOT = 1_000
@@ -69,6 +69,6 @@ async def _rate(
 ) -> tuple[float, dict[str, float]]:
     rate = PILOT / await verb(PILOT)
     jobs = max(int(rate * seconds) // PILOT, 1) * PILOT
-    watch = Watch(broker_cpu)
+    watch = UsageWatch(broker_cpu)
     took = await verb(jobs)
     return jobs / took, watch.stop(jobs)[1]

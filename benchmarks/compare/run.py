@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from taskcore.bench import Contestant, Figure, Machine, Record, Skipped, decode_lines
+from taskcore.bench import Contestant, Figure, MachineInfo, Record, Skipped, decode_lines
 
 __all__ = ["RAW", "US", "Ratio", "Run", "public", "ratio_of"]
 
@@ -48,7 +48,7 @@ class Run:
         self.figures = _merged(figures)
         self.skipped = list(dict.fromkeys(record for record in records if isinstance(record, Skipped)))
         self.contestants = [record for record in records if isinstance(record, Contestant)]
-        machine = [record for record in records if isinstance(record, Machine)][-1]  # the last knows the servers
+        machine = [record for record in records if isinstance(record, MachineInfo)][-1]  # the last knows the servers
         self.whole = machine.seconds > 0  #: whether it came to its end
         seconds = machine.seconds or max((figure.at for figure in figures), default=0.0)
         self.machine = msgspec.structs.replace(machine, seconds=seconds, command=public(machine.command))

@@ -25,7 +25,7 @@ from taskcore.bench import (
     Record,
     Size,
     Skipped,
-    ground_on,
+    environment_on,
     limit_of,
     plain,
     private_server,
@@ -132,11 +132,11 @@ class Session:
                 self._tell(Contestant(who=f"{RAW}, {broker}", version="", settings=raw.how))
                 found.append(Bare(broker, raw, plan.size, broker_cpu))
             try:
-                ground = await exits.enter_async_context(ground_on(broker, server, plan.size))
+                environment = await exits.enter_async_context(environment_on(broker, server, plan.size))
             except NotHere as error:
                 self._tell(Skipped(broker=broker, who=US, scenario="all", why=plain(error)))
             else:
-                found.append(Ours(ground, plan.scenarios))
+                found.append(Ours(environment, plan.scenarios))
         else:
             why = "it has no adapter for this broker: the peers stand beside each other here"
             self._tell(Skipped(broker=broker, who=US, scenario="all", why=why))

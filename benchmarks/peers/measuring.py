@@ -178,7 +178,7 @@ class Measured:
 
     def _worker_killed(self, folder: Path) -> list[dict[str, Any]]:
         jobs = max(self.peer.slots * 20, 40)
-        ledger = ledger_module.Ledger(folder / "ledger")
+        ledger = ledger_module.JobLedger(folder / "ledger")
         environment = self._environment(folder, BENCH_LEDGER=str(ledger.path), BENCH_LEASE=f"{self.effort.lease:g}")
         self._role("fill", {"jobs": jobs}, environment)
         with self._worker(environment) as victim:
@@ -191,7 +191,7 @@ class Measured:
             self._come_back(ledger, jobs)
         entries = ledger.read()
         ledger.close()
-        account = ledger_module.account(range(jobs), entries)._asdict()
+        account = ledger_module.reconcile(range(jobs), entries)._asdict()
         seconds = max(one.when for one in entries if one.what == "end") - killed if not account["lost"] else BACK_WITHIN
         facts = account | {"in_hand": held, "lease": self.effort.lease, "waited": BACK_WITHIN}
         return [self._figure("worker killed", "all jobs have ended after", "s", [seconds], "less", **facts)]

@@ -110,7 +110,7 @@ def _load(name: str) -> ModuleType:
 tally_module, ledger_module = _load("tally"), _load("ledger")
 payload = tally_module.payload
 tally = tally_module.Tally(timed=os.environ.get("BENCH_MODE") == "timed")
-_ledger = ledger_module.Ledger(os.environ["BENCH_LEDGER"]) if os.environ.get("BENCH_LEDGER") else None
+_ledger = ledger_module.JobLedger(os.environ["BENCH_LEDGER"]) if os.environ.get("BENCH_LEDGER") else None
 _watched = False
 
 

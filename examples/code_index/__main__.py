@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# A task that runs in a process of its own has this file imported there, as in multiprocessing; so it does nothing then.
+# A process for `runs_in="process"` imports this file, as in multiprocessing, and must not start the program again.
 if __name__ == "__main__":
     import sys
 

@@ -1,4 +1,4 @@
-"""What a Python file is made of: plain functions that know nothing of jobs."""
+"""Measure a Python file: plain functions that know nothing of jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUCKETS = (1, 6, 11, 21, 41)  #: the least complexity of each column of the hist
 
 
 class NotPython(Exception):
-    """A file that no Python can read: what is wrong with it, in the compiler's words, and on which line."""
+    """A file that this Python cannot read: the compiler's message, and the line."""
 
     def __init__(self, kind: str, problem: str, line: int = 0) -> None:
         super().__init__(kind, problem, line)
@@ -30,7 +30,7 @@ class NotPython(Exception):
 
 @dataclass(frozen=True)
 class Function:
-    """A function that stands out: where it is, how long, how complex."""
+    """A notable function: its place, its length, its complexity."""
 
     name: str
     line: int
@@ -40,12 +40,12 @@ class Function:
 
 @dataclass(frozen=True)
 class ModuleFacts:
-    """What the syntax tree of a module tells.
+    """Facts about a module, from its syntax tree.
 
     :param documented: how many of the ``documentable`` (the module, its classes and its functions) have a docstring.
     :param imports: the top-level names that it imports.
     :param complexities: how many functions are in each of ``BUCKETS``.
-    :param warnings: what the compiler finds odd, such as unknown escapes in strings.
+    :param warnings: how many warnings the compiler has, such as unknown escapes in strings.
     """
 
     classes: int
@@ -60,9 +60,9 @@ class ModuleFacts:
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """The encoding that a file declares, and its text.
+    """Return the encoding that a file declares, and its text.
 
-    :raises NotPython: it declares one that does not exist, or does not keep to it.
+    :raises NotPython: the declared encoding does not exist, or the bytes do not follow it.
     """
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
@@ -127,7 +127,7 @@ _Def: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class _Scope:
-    """A function while it is measured, or the module. Complexity is the number of ways through it, after McCabe."""
+    """A function or the module while it is measured. Complexity is the number of paths, after McCabe."""
 
     __slots__ = ("complexity", "node")
 
@@ -137,7 +137,7 @@ class _Scope:
 
 
 class _Seen:
-    """What a survey finds; the first scope is the module."""
+    """The findings of a survey; the first scope is the module."""
 
     def __init__(self, tree: ast.Module) -> None:
         self.scopes = [_Scope(tree)]
@@ -146,7 +146,7 @@ class _Seen:
 
 
 def _survey(tree: ast.Module) -> _Seen:
-    """One walk over all nodes, with a list for a stack: trees can be deeper than functions may call each other."""
+    """Walk over all nodes once, with a list as the stack: a tree can be deeper than the recursion limit."""
     seen = _Seen(tree)
     todo: list[tuple[ast.AST, _Scope]] = [(tree, seen.scopes[0])]
     while todo:

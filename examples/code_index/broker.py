@@ -1,6 +1,6 @@
-"""Which broker a run has: the one that the settings name, or a private one that is started for this run.
+"""The broker of a run: the one that the settings name, or a private one that is started for this run.
 
-This comes before anything that imports the tasks, because the app is made with them, from the settings.
+Choose it before importing the tasks: their module creates the app from the settings.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ SERVERS: Final[Mapping[str, type[Server | NatsCluster]]] = {
     "rabbitmq": RabbitServer,
 }
 STORES: Final[Mapping[str, type[Server]]] = {"postgres": PostgresServer}
-CLUSTERS: Final = frozenset({"nats-cluster"})  #: of these one server may be missed
+CLUSTERS: Final = frozenset({"nats-cluster"})  #: clusters that survive the loss of one server
 
 
 @dataclass(frozen=True)
 class Private:
-    """A broker that was started for this run, so that it may be mistreated: one server, or three that are a cluster."""
+    """A broker that was started for this run and may be killed: one server, or a cluster of three."""
 
     broker: Server | NatsCluster
 
     @property
     def url(self) -> str:
-        """What ``App`` takes; in a cluster, every server keeps everything."""
+        """The URL for ``App``; in a cluster, every server keeps everything."""
         return f"{self.broker.url}/?replicas=3" if isinstance(self.broker, NatsCluster) else self.broker.url
 
     @property
@@ -46,16 +46,16 @@ class Private:
         return len(self.broker.servers) if isinstance(self.broker, NatsCluster) else 1
 
     async def victim(self) -> Server:
-        """The server whose end is felt most."""
+        """Return the server whose loss has the largest effect."""
         return await self.broker.busiest() if isinstance(self.broker, NatsCluster) else self.broker
 
 
 @asynccontextmanager
 async def broker(kind: str | None, store: str | None, out: Path) -> AsyncIterator[Private | None]:
-    """Say in the environment, where this program and its workers look, which broker and which store to use.
+    """Set broker and store in the environment, where this program and its workers look for them.
 
-    :param kind: a name in ``SERVERS``, or None: what the settings say.
-    :param store: a name in ``STORES``, the URL of a store, or None: what the settings say, or the broker's own, or a
+    :param kind: a name in ``SERVERS``, or None: use the settings.
+    :param store: a name in ``STORES``, the URL of a store, or None: use the settings, or the broker's own, or a
         file in ``out``.
     """
     async with AsyncExitStack() as exits:

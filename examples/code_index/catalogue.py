@@ -1,9 +1,9 @@
-"""The catalogue: an SQLite file with a row for each file that was read. It stays in the output folder, to be asked.
+"""The catalogue: an SQLite file with a row for each file that was read. It stays in the output folder for queries.
 
     sqlite3 build/code_index/catalogue.sqlite "select encoding, count(*) from file group by encoding"
 
-Many threads, and with ``--workers`` many processes, write into it at once. SQLite lets one of them write, and tells the
-others after a moment that ``database is locked``. So here is a thing that really fails, and works when tried again.
+Many threads, and with ``--workers`` many processes, write into it at once. SQLite admits one writer; after a moment the
+others get ``database is locked``. This is an error that really occurs and that a retry solves.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from pathlib import Path
 
 __all__ = ["Busy", "create", "record"]
 
-PATIENCE = 0.02  #: seconds to wait for the lock; then the thread is better given to another job
+PATIENCE = 0.02  #: seconds to wait for the lock; after that the thread is more useful to another job
 
 
 class Busy(Exception):
-    """Somebody else is writing."""
+    """Another writer has the lock."""
 
 
 def create(path: Path) -> None:
-    """Make an empty catalogue."""
+    """Create an empty catalogue."""
     with _writing(str(path), "rwc") as db:
         db.execute("create table file (path text primary key, size integer, encoding text, digest text) without rowid")
         db.execute("create index file_digest on file (digest)")
 
 
 def record(catalogue: str, path: str, size: int, encoding: str, digest: str) -> str | None:
-    """Write down a file; the path of another one with the same content, if there is one already.
+    """Record a file; return the path of another one with the same content, if there is one.
 
-    :raises Busy: somebody else is writing.
+    :raises Busy: another writer has the lock.
     """
     with _writing(catalogue) as db:
-        # Looking and writing are one step: nobody else can write in between.
+        # Reading and writing are one transaction: no other writer can come in between.
         twin: str | None
         (twin,) = db.execute("select min(path) from file where digest = ? and path <> ?", (digest, path)).fetchone()
         db.execute("insert or replace into file values (?, ?, ?, ?)", (path, size, encoding, digest))
@@ -44,11 +44,11 @@ def record(catalogue: str, path: str, size: int, encoding: str, digest: str) -> 
 
 @contextmanager
 def _writing(catalogue: str, mode: str = "rw") -> Iterator[sqlite3.Connection]:
-    address = f"{Path(catalogue).as_uri()}?mode={mode}"  # rw: a catalogue that is gone is not made anew
+    address = f"{Path(catalogue).as_uri()}?mode={mode}"  # rw: do not create a missing catalogue
     db = sqlite3.connect(address, uri=True, timeout=PATIENCE, isolation_level=None)
     try:
-        db.execute("pragma synchronous = off")  # after a power cut the index is made again
-        db.execute("begin immediate")  # the lock first, or the error
+        db.execute("pragma synchronous = off")  # after a power cut the program runs again
+        db.execute("begin immediate")  # take the lock first, or fail
         yield db
         db.execute("commit")
     except sqlite3.OperationalError as error:
@@ -56,4 +56,4 @@ def _writing(catalogue: str, mode: str = "rw") -> Iterator[sqlite3.Connection]:
             raise Busy(str(error)) from error
         raise
     finally:
-        db.close()  # what is not committed by now is undone
+        db.close()  # rolls back an open transaction

@@ -1,4 +1,4 @@
-"""The one error of this program's own."""
+"""The one error class of this program."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["WorkerEnded"]
 
 
 class WorkerEnded(Exception):
-    """A worker process ended although nobody told it to."""
+    """A worker process ended without being told to."""

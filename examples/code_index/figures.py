@@ -1,7 +1,6 @@
-"""Adding up: from the outcomes of all jobs to the figures of the report.
+"""Add up the outcomes of all jobs to the figures of the report.
 
-Every file has to be accounted for exactly once: it is indexed, or it is a dead letter with a reason. A program that
-hands thousands of jobs to others should be able to say so.
+Every file must be accounted for exactly once: it is indexed, or it is a dead letter with a reason.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ MOST_PLACES = 10
 
 
 class Conditions(msgspec.Struct, kw_only=True):
-    """Where these figures come from."""
+    """The conditions under which the figures were measured."""
 
     python: str
     machine: str
@@ -40,7 +39,7 @@ class Conditions(msgspec.Struct, kw_only=True):
 
 
 class Package(msgspec.Struct):
-    """What the files of one package come to."""
+    """The totals of the files of one package."""
 
     name: str
     origin: Origin
@@ -52,19 +51,19 @@ class Package(msgspec.Struct):
 
     @property
     def coverage(self) -> float:
-        """The share of what could have a docstring and has one."""
+        """The share of functions and classes that have a docstring."""
         return self.documented / max(self.documentable, 1)
 
 
 class Place(msgspec.Struct):
-    """A function that stands out."""
+    """A notable function."""
 
     file: str
     function: Function
 
 
 class Letter(msgspec.Struct, frozen=True):
-    """One dead letter: the file, what is wrong with it, how often it was tried."""
+    """One dead letter: the file, its problem, the number of attempts."""
 
     file: str
     problem: str
@@ -72,7 +71,7 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct):
-    """Dead letters of one kind: what it means, and what one would do about it."""
+    """Dead letters of one kind: what it means, and what to do."""
 
     kind: str
     count: int
@@ -82,7 +81,7 @@ class Group(msgspec.Struct):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """All figures. ``submitted = indexed + dead`` if all went well; anything else is an error of somebody's."""
+    """All figures. ``submitted = indexed + dead`` if all went well; anything else is a bug."""
 
     conditions: Conditions
     submitted: int
@@ -122,7 +121,7 @@ class Report(msgspec.Struct, kw_only=True):
 
     @property
     def is_complete(self) -> bool:
-        """Whether each file is accounted for exactly once, and each duplicate had the first answer."""
+        """Whether each file is accounted for exactly once, and each duplicate got the first outcome."""
         return (
             self.accounted == self.submitted
             and self.dead == self.letters
@@ -133,7 +132,7 @@ class Report(msgspec.Struct, kw_only=True):
 def make_report(
     harvest: Harvest, timeline: Sequence[tuple[float, int]], settings: Settings, *, workers: int, trouble: Trouble
 ) -> Report:
-    """All figures of one run."""
+    """Compute all figures of one run."""
     files = harvest.files
     reads = [(file, file.read.value) for file in files if isinstance(file.read, Succeeded)]
     parses = [(file, file.parsed.value) for file in files if isinstance(file.parsed, Succeeded)]
@@ -197,7 +196,7 @@ def _histogram(modules: Sequence[ModuleFacts]) -> dict[str, int]:
 def _packages(
     reads: Sequence[tuple[Indexed, FileFacts]], parses: Sequence[tuple[Indexed, ModuleFacts]]
 ) -> list[Package]:
-    """All packages, the largest first."""
+    """Return all packages, the largest first."""
     packages: dict[tuple[str, str], Package] = {}
 
     def of(file: Indexed) -> Package:
@@ -217,7 +216,7 @@ def _packages(
 
 
 def _outstanding(parses: Sequence[tuple[Indexed, ModuleFacts]], kind: str, by: str) -> list[Place]:
-    """The functions that stand out most, at most one of each file."""
+    """Return the most notable functions, at most one of each file."""
     places = [
         Place(file.source.name, function) for file, module in parses if (function := getattr(module, kind)) is not None
     ]
@@ -226,41 +225,41 @@ def _outstanding(parses: Sequence[tuple[Indexed, ModuleFacts]], kind: str, by: s
 
 # ── dead letters ─────────────────────────────────────────────────────────────────────────────────
 
-#: kind → what it means, and what one would do about it
+#: kind → what it means, and what to do
 KINDS: Final[Mapping[str, tuple[str, str]]] = {
     "syntax error": (
         "The parser of this Python does not accept the file: a template, a file for another Python, or test data.",
-        "Mend it and replay its dead letter, or leave such files out.",
+        "Fix it and replay its dead letter, or exclude such files.",
     ),
     "wrong indentation": (
         "Blocks do not line up, or tabs and spaces are mixed.",
-        "Mend it (a formatter helps) and replay its dead letter.",
+        "Fix it (a formatter helps) and replay its dead letter.",
     ),
     "null bytes": (
-        "The file holds bytes that no text has: it was damaged, or is not a text at all.",
-        "Restore it from where it came; replaying it as it is cannot help.",
+        "The file contains null bytes: it was damaged, or is not a text file.",
+        "Restore it from its source; replaying it unchanged cannot help.",
     ),
     "bad encoding": (
         "The bytes are not in the encoding that the file declares (or in UTF-8, if it declares none).",
-        "Save it as UTF-8, or write the right cookie into its first line, and replay its dead letter.",
+        "Save it as UTF-8, or correct the cookie in its first line, and replay its dead letter.",
     ),
     "too deep": (
-        "Expressions are nested more deeply than the compiler can follow.",
+        "Expressions are nested too deeply for the compiler.",
         "Nothing; such files test the compiler.",
     ),
     "the file has changed since it was found": (
-        "Somebody wrote the file between the search and the reading.",
+        "The file was written between the search and the reading.",
         "Index it again: the new version is a new job.",
     ),
 }
 UNFORESEEN = (
-    "Something that the program did not foresee.",
-    "Read the trail of the dead letter: it has every error with its traceback. Replay it when the cause is gone.",
+    "An unexpected error.",
+    "Read the errors in the trail of the dead letter. Replay it when the cause is gone.",
 )
 
 
 def _groups(files: Sequence[Indexed]) -> list[Group]:
-    """The dead letters by kind, the most frequent first."""
+    """Group the dead letters by kind, the most frequent first."""
     kinds: dict[str, list[Indexed]] = {}
     for file in files:
         if file.is_dead:
@@ -273,7 +272,7 @@ def _groups(files: Sequence[Indexed]) -> list[Group]:
 
 
 def _kind(file: Indexed) -> str:
-    """Why a file is dead. An error that its task declares in ``raises`` is here as it was raised, typed."""
+    """Say why a file is dead. An error that its task declares in ``raises`` arrives typed."""
     match file.ending:
         case Failed(error=NotPython() as error):
             return error.kind
@@ -286,7 +285,7 @@ def _kind(file: Indexed) -> str:
 
 
 def _letter(file: Indexed) -> Letter:
-    """A dead letter as a person wants to read it; its trail has every error."""
+    """Shorten a dead letter for the report; its trail has every error."""
     if file.letter is None or not file.letter.trail.errors:
         return Letter(file.source.name, "no dead letter", 0)
     trail = file.letter.trail

@@ -1,6 +1,6 @@
-"""Sending the tasks and waiting for them: the half of the program that knows no worker.
+"""Send the tasks and wait for them: the half of the program that knows no worker.
 
-The worker may run in this process or in others: all that is known of a job here is what its handle tells.
+The worker may run in this process or in others: this module sees a job only through its handle.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from taskcore.errors import BrokerError
 
 __all__ = ["Harvest", "Indexed", "index_files", "leave_nothing"]
 
-AGAIN = 25  #: files that are sent a second time, to show what becomes of duplicates
+AGAIN = 25  #: files that are sent a second time, to show how duplicates end
 
 
 @dataclass
 class Indexed:
-    """What became of one file."""
+    """The jobs and outcomes of one file."""
 
     source: Source
     read_job: Job[FileFacts]
@@ -46,13 +46,13 @@ class Indexed:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is not indexed."""
+        """Whether the file could not be indexed."""
         return not isinstance(self.parsed, Succeeded)
 
 
 @dataclass
 class Harvest:
-    """Everything that came back."""
+    """All outcomes of a run."""
 
     files: list[Indexed]
     seconds: float
@@ -76,21 +76,19 @@ async def index_files(sources: Sequence[Source], into: Path, progress: Progress)
             group.start_soon(_follow, file, into.stem, progress)
     harvest = Harvest(files, progress.seconds)
     await _send_again(harvest, into)
-    await patiently(
-        lambda: app.drain(FILES, PARSE)
-    )  # an outcome can be known a moment before the dead letter is written
+    await patiently(lambda: app.drain(FILES, PARSE))  # an outcome is known a moment before its dead letter is written
     await _take_letters(harvest, into.stem)
     harvest.counters = dict(app.counters)
     return harvest
 
 
 def _call(source: Source, into: Path) -> Call[FileFacts]:
-    """The arguments are checked and packed here, and nothing is sent yet. All jobs of a run have its name with them."""
+    """Check and encode the arguments without sending. All jobs of a run carry its name."""
     return read_file.using(correlation_id=into.stem).call(str(into), source.path, source.modified)
 
 
 async def _send(calls: Sequence[Call[FileFacts]]) -> list[Job[FileFacts]]:
-    """Thousands of jobs in few batches. What may not have arrived is sent again: it has a key, so it runs once."""
+    """Send thousands of jobs in few batches. Repeat uncertain ones: they have a key, so they run once."""
     jobs: list[Job[FileFacts] | None] = [None] * len(calls)
 
     async def send_missing() -> None:
@@ -110,14 +108,14 @@ async def _send(calls: Sequence[Call[FileFacts]]) -> list[Job[FileFacts]]:
 
 
 async def _follow(file: Indexed, run: str, progress: Progress) -> None:
-    """Wait until a file has been read, have it parsed, wait for that.
+    """Wait until a file has been read, send it to be parsed, wait for that.
 
-    Thousands of these wait at once. What they send at the same moment travels in one batch: nobody has to collect it.
+    Thousands of these coroutines wait at once. taskcore collects jobs that are sent at the same moment into one batch.
     """
     file.read = await patiently(file.read_job.outcome)
     if isinstance(file.read, Succeeded):
         progress.retries += file.read.value.attempt - 1
-        # It has no key; so that it can be sent again if the answer is lost, its id is ours.
+        # It has no key, so it gets an explicit id: then it can be sent again if the reply is lost.
         parse = parse_module.using(id=str(uuid4()), correlation_id=run)
         file.parse_job = await patiently(lambda: parse.enqueue(file.source.path))
         file.parsed = await patiently(file.parse_job.outcome)
@@ -125,7 +123,7 @@ async def _follow(file: Indexed, run: str, progress: Progress) -> None:
 
 
 async def _send_again(harvest: Harvest, into: Path) -> None:
-    """Send some files a second time: each key is known, so nothing runs, and the first outcome is the answer."""
+    """Send some files a second time: each key is known, so nothing runs and each gets the first outcome."""
     some = [file for file in harvest.files if isinstance(file.read, Succeeded)][:AGAIN]
     for file, job in zip(some, await _send([_call(file.source, into) for file in some]), strict=True):
         harvest.sent_again += 1
@@ -133,7 +131,7 @@ async def _send_again(harvest: Harvest, into: Path) -> None:
 
 
 async def _take_letters(harvest: Harvest, run: str) -> None:
-    """Read the dead letters, and drop them: what they say is in the report from now on."""
+    """Read the dead letters for the report, and drop them."""
     files = {(file.parse_job or file.read_job).id: file for file in harvest.files}
     harvest.letters = await patiently(lambda: _letters(run))
     for letter in harvest.letters:
@@ -144,7 +142,7 @@ async def _take_letters(harvest: Harvest, run: str) -> None:
 
 
 async def leave_nothing(run: str) -> None:
-    """After Ctrl-C: take back what has not started, drop what is dead."""
+    """After Ctrl-C: remove jobs that have not started, drop dead letters."""
     for queue in (FILES, PARSE):
         await app.purge(queue)
     for letter in await _letters(run):
@@ -152,7 +150,7 @@ async def leave_nothing(run: str) -> None:
 
 
 async def _letters(run: str) -> list[DeadLetter]:
-    """The dead letters of this run; there may be others."""
+    """Return the dead letters of this run; there may be others."""
     return [
         letter
         for queue in (FILES, PARSE)
@@ -162,5 +160,5 @@ async def _letters(run: str) -> list[DeadLetter]:
 
 
 async def _drop(letter: DeadLetter) -> None:
-    with suppress(LetterNotFound):  # the answer to an earlier try was lost: it is gone, as it should be
+    with suppress(LetterNotFound):  # the reply to an earlier try was lost: the letter is gone already
         await app.dead_letters.drop(letter.id)

@@ -1,7 +1,7 @@
-"""A journal of each worker process: what it began, and what became of it, as events of the library tell.
+"""A journal of each worker process: the events of the jobs that it started and ended.
 
-``taskcore worker`` loads the app from here, and so a listener with it. Each event is a line, written at once: what a
-process wrote before it was killed is there, and that is how the report can say what it had under way.
+``taskcore worker`` loads the app from this module, and with it a listener. Each event is a line, written at once:
+the lines of a killed process remain, and the report reads from them what it had under way.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from taskcore import Event
 
 __all__ = ["JOURNAL", "Journal", "app", "begun_again", "keep", "read"]
 
-JOURNAL = "CODE_INDEX_JOURNAL"  #: the variable that names the file
+JOURNAL = "CODE_INDEX_JOURNAL"  #: the environment variable that names the file
 
-#: An event that ends a start. After some of them the job will be started once more, for a reason of its own.
+#: Events that end a start. After some of them the job is started once more, for a known reason.
 ENDS: Final = frozenset({"job.succeeded", "job.buried", "job.retried", "job.released", "job.lost", "job.contended"})
 TO_BE_STARTED_AGAIN: Final = frozenset({"job.retried", "job.released", "job.contended"})
 
 
 @dataclass
 class Journal:
-    """What one process wrote: for each job its starts, and its ends by their names."""
+    """The events of one process: the starts and ends of each job."""
 
     begun: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
@@ -36,7 +36,7 @@ class Journal:
 
     @property
     def under_way(self) -> int:
-        """Jobs that it began, and of which the broker has not been told the end."""
+        """The number of jobs that the process began and has not settled."""
         return sum(count > self.ended[job] for job, count in self.begun.items())
 
 
@@ -46,7 +46,7 @@ def keep(path: Path) -> None:
 
 
 def read(path: Path) -> Journal:
-    """The journal of a process; it may still be writing, or have been killed in the middle of a line."""
+    """Read the journal of a process, which may still be writing, or was killed in the middle of a line."""
     journal = Journal()
     text = path.read_text(encoding="ascii") if path.exists() else ""
     for line in text[: text.rfind("\n") + 1].splitlines():
@@ -62,7 +62,7 @@ def read(path: Path) -> Journal:
 
 
 def begun_again(journals: Iterable[Journal]) -> int:
-    """Jobs that were started once more, and not because their last start had ended in an error or been given back."""
+    """Count jobs that were started again although their last start had not ended in an error or a release."""
     starts: Counter[str] = Counter()
     for journal in journals:
         starts.update(journal.begun)

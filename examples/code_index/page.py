@@ -1,4 +1,4 @@
-"""The report as one HTML page: no scripts, no fonts, nothing from elsewhere; charts are inline SVG."""
+"""The report as one HTML page without scripts, fonts or other files; charts are inline SVG."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_LETTERS = 6  #: dead letters of a kind
 
 
 def render(report: Report) -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n".join(
         (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -57,7 +57,7 @@ def _header(report: Report) -> Iterator[str]:
 
 
 def _accounts(report: Report) -> Iterator[str]:
-    """One bar for all files; a dead letter is visible even where it is one in a thousand."""
+    """Draw one bar for all files; even one dead letter in a thousand is visible."""
     total = max(report.submitted, 1)
     dead = max(report.dead / total, 0.012) if report.dead else 0.0
     missing = report.submitted - report.accounted
@@ -74,7 +74,7 @@ def _accounts(report: Report) -> Iterator[str]:
 
 
 def _trouble(trouble: Trouble) -> Iterator[str]:
-    """What was done to this run; nothing, if nothing was."""
+    """List what was killed in this run, if anything was."""
     if not trouble:
         return
     yield f"<section class=card><h2>Trouble, on purpose</h2><p class=sub>{escape(trouble.in_short)}</p><table>"
@@ -85,13 +85,13 @@ def _trouble(trouble: Trouble) -> Iterator[str]:
     for server in trouble.servers:
         others = f"for good; the other {server.of - 1} went on"
         words = others if server.away is None else f"started again on the same data, away for {server.away:.2f} s"
-        who = "the server" if server.of == 1 else f"one of {server.of} servers"
-        yield _casualty(f"{who}, {server.server}", words, server.files_done)
+        victim = "the server" if server.of == 1 else f"one of {server.of} servers"
+        yield _casualty(f"{victim}, {server.server}", words, server.files_done)
     yield "</table></section>"
 
 
-def _casualty(who: str, words: str, files: int) -> str:
-    return f"<tr><td>{escape(who)}<small>{escape(words)}</small><td class=number>{files:,}</tr>"
+def _casualty(victim: str, words: str, files: int) -> str:
+    return f"<tr><td>{escape(victim)}<small>{escape(words)}</small><td class=number>{files:,}</tr>"
 
 
 def _tiles(report: Report) -> Iterator[str]:
@@ -120,7 +120,7 @@ def _tiles(report: Report) -> Iterator[str]:
 
 
 class Bar(NamedTuple):
-    """One row of a bar chart; ``share`` of the longest bar that is possible."""
+    """One row of a bar chart; ``share`` is its part of the longest possible bar."""
 
     label: str
     share: float
@@ -170,7 +170,7 @@ def _bar(package: Package, share: float, value: str) -> Bar:
 
 
 def _bars(bars: Sequence[Bar]) -> str:
-    """Horizontal bars, one below the other."""
+    """Draw horizontal bars, one below the other."""
     left, room, step = 150, 340, 25
     parts = [f'<svg viewBox="0 0 560 {step * len(bars)}" role="img">']
     for number, bar in enumerate(bars):
@@ -187,7 +187,7 @@ def _bars(bars: Sequence[Bar]) -> str:
 
 
 def _columns(counts: dict[str, int]) -> str:
-    """Columns on a logarithmic scale: from one function to all of them."""
+    """Draw columns on a logarithmic scale: from one function to all of them."""
     left, base, height = 44, 230, 205
     top = max(math.ceil(math.log10(max((*counts.values(), 10)))), 1)
     step = (560 - left) / max(len(counts), 1)
@@ -212,7 +212,7 @@ def _columns(counts: dict[str, int]) -> str:
 
 
 def _area(timeline: Sequence[tuple[float, int]]) -> str:
-    """How many files were finished in each second, from how many had been finished at some points in time."""
+    """Compute the files finished in each second from totals at some points in time."""
     rates = _rates(timeline, 48)
     end, most = max(timeline[-1][0], 0.1), max((*rates, 1.0))
     left, base, height = 44, 230, 205

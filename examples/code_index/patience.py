@@ -1,6 +1,6 @@
-"""What a program does while its broker is away: it waits, asks again, and knows when to give up.
+"""Wait while the broker is unreachable, ask again, and give up in time.
 
-Workers do that by themselves. A caller has to decide: an error now, or an answer later? This one is in no hurry.
+Workers do that by themselves. A caller chooses between an error now and an answer later; this program waits.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["patiently"]
 
 T = TypeVar("T")
 
-PATIENCE = 60.0  #: seconds that a broker may be away
+PATIENCE = 60.0  #: seconds that a broker may be unreachable
 PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two tries
 
 
 async def patiently(ask: Callable[[], Awaitable[T]], patience: float = PATIENCE) -> T:
-    """The answer, asked for again and again while the broker cannot be reached.
+    """Return the answer; ask again while the broker cannot be reached.
 
-    :param ask: something that may be done twice: a question, or sending a job that has a key or an id of our own.
-    :param patience: seconds after the first failure; then the error is the caller's.
+    :param ask: an operation that may be repeated: a question, or sending a job with a key or an explicit id.
+    :param patience: seconds after the first failure, after which the error is raised.
     """
     first: float | None = None
     pause = PAUSE
@@ -37,5 +37,5 @@ async def patiently(ask: Callable[[], Awaitable[T]], patience: float = PATIENCE)
             first = now if first is None else first
             if now - first >= patience:
                 raise
-        await anyio.sleep(random.uniform(pause / 2, pause))  # not all of them at once
+        await anyio.sleep(random.uniform(pause / 2, pause))  # spread the callers
         pause = min(pause * 2, LONGEST_PAUSE)

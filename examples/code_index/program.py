@@ -1,4 +1,4 @@
-"""The command line: what is asked for, whether that can be, and how it ended."""
+"""The command line: options, their checks, and the exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; its exit code: 0 every file is accounted for, 1 not, 2 it could not run, 130 Ctrl-C."""
+    """Run the program; return 0 if every file is accounted for, 1 if not, 2 if it could not run, 130 after Ctrl-C."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _complete(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """What was not said, and what cannot be meant."""
+    """Fill in defaults, and refuse options that contradict each other."""
     if options.workers is None:
         options.workers = options.kill + 1 if options.kill else 2 if options.server else 0
     if options.kill and options.kill >= options.workers:
@@ -79,14 +79,14 @@ def _complete(options: argparse.Namespace, parser: argparse.ArgumentParser) -> N
             "--workers and --kill need a broker that other processes can reach, and memory:// ends at this process;"
             " name one in TASKCORE_URL, or let one be started: --server redis"
         )
-    options.out = options.out.resolve()  # workers may be in another folder
+    options.out = options.out.resolve()  # workers may run in another folder
     options.out.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(filename=options.out / "run.log", filemode="w", level=logging.WARNING)
 
 
 async def _run(options: argparse.Namespace) -> int:
     async with broker(options.server, options.store, options.out) as private:
-        # Not before the broker is known: the app is made when the module of the tasks is imported.
+        # Not earlier: importing the tasks creates the app, which needs to know the broker.
         from examples.code_index.run import run  # noqa: PLC0415
 
         return await run(options, private)
@@ -100,7 +100,7 @@ def _count(text: str) -> int:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The first error in a group of errors."""
+    """Return the first error in a group of errors."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,4 +1,4 @@
-"""A progress bar where somebody looks, a line now and then where nobody does."""
+"""A progress bar in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import anyio
 __all__ = ["Progress"]
 
 WORDS = 62  #: columns for everything but the bar
-TICK = 0.1  #: seconds between two looks
+TICK = 0.1  #: seconds between two redraws
 LINE_EVERY = 2.0  #: seconds between two lines, where the output is not a terminal
 
 
 class Progress:
-    """How far the index is.
+    """The progress of the index.
 
     :param total: how many files there are.
     :param quiet: count, but say nothing.
@@ -41,11 +41,11 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.perf_counter() - self._began
 
     def finished(self, *, dead: bool) -> None:
-        """One more file is done."""
+        """Count one more file."""
         self.done += 1
         self.dead += dead
         for number, event in self._marks:
@@ -60,13 +60,13 @@ class Progress:
             await event.wait()
 
     def say(self, line: str) -> None:
-        """A line of its own, for something that happened."""
+        """Print a line for something that happened."""
         if not self._quiet:
             self._say(f"\r\x1b[K{line}" if self._is_terminal else line)
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
-        """Show it as long as this lasts."""
+        """Show the progress while this context is open."""
         self._began = time.perf_counter()
         async with anyio.create_task_group() as group:
             group.start_soon(self._show)
@@ -113,7 +113,7 @@ class Progress:
 
 
 def _signs(stream: TextIO) -> tuple[str, str, str]:
-    """What the bar is drawn with; not every terminal can show everything."""
+    """Return the characters of the bar; not every terminal can show all of them."""
     try:
         "━─·".encode(stream.encoding or "ascii")
     except (LookupError, UnicodeEncodeError):

@@ -17,13 +17,13 @@ WIDTH = 100
 
 
 def write_report(report: Report, out: Path) -> None:
-    """Write ``report.json`` and ``report.html``, which needs nothing else to be read."""
+    """Write ``report.json`` and ``report.html``, which needs no other file."""
     (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     (out / "report.html").write_text(render(report), encoding="utf-8")
 
 
 def summary(report: Report, out: Path, *, short: bool = False) -> str:
-    """What is said at the end of a run."""
+    """Return the lines for the end of a run."""
     lines = [] if short else [*_table(report), ""]
     if not report.is_complete:
         lines += _missing(report)
@@ -37,7 +37,7 @@ def summary(report: Report, out: Path, *, short: bool = False) -> str:
 
 
 def _near(path: Path) -> Path:
-    """The path from here, if it is below."""
+    """Return the path relative to the working directory, if it is below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
@@ -89,7 +89,7 @@ def _row(name: str, number: int, words: str) -> str:
 
 
 def _missing(report: Report) -> Iterator[str]:
-    """What is wrong, if something is."""
+    """Return what is wrong, if anything is."""
     if report.accounted != report.submitted:
         yield f"NOT ACCOUNTED FOR: {report.submitted - report.accounted:,} files"
     if report.dead != report.letters:

@@ -1,4 +1,4 @@
-"""One run: find the files, have them indexed, write the report."""
+"""One run: find the files, index them, write the report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["run"]
 
 
 async def run(options: argparse.Namespace, broker: Private | None) -> int:
-    """Run; the exit code.
+    """Run, and return the exit code.
 
     :param broker: the private one, if there is one; of it, a server may be killed.
     """
@@ -32,7 +32,7 @@ async def run(options: argparse.Namespace, broker: Private | None) -> int:
     if not options.quiet:
         print(f"{len(sources):,} Python files to index. {_where(options.workers)}")
     progress = Progress(len(sources), quiet=options.quiet)
-    into = options.out / f"catalogue-{time.time_ns():x}.sqlite"  # a new one each time, so its name names the run
+    into = options.out / f"catalogue-{time.time_ns():x}.sqlite"  # new for each run, so its name identifies the run
     workers = Workers(options.workers, options.out, impatient=options.kill > 0)
     plan = Plan(kill=options.kill, broker=broker if options.kill_server else None, for_good=options.for_good)
     trouble = Trouble()
@@ -55,7 +55,7 @@ async def _index(
     try:
         async with workers.working(), progress.shown(), make_trouble(plan, trouble, progress, workers):
             return await index_files(sources, into, progress)
-    except BaseException:  # Ctrl-C too; by now the workers have given back what they had
+    except BaseException:  # Ctrl-C too; the workers have released their jobs by now
         with anyio.move_on_after(GRACE, shield=True):
             await leave_nothing(into.stem)
         raise

@@ -1,4 +1,4 @@
-"""Where the files come from: the standard library, everything installed beside it, and some that are broken."""
+"""The files to index: the standard library, all installed packages, and some broken files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["BROKEN", "Source", "find_sources", "write_broken"]
 Origin: TypeAlias = Literal["standard library", "installed", "broken on purpose"]
 SINGLE = "(single modules)"
 
-#: Written into the output folder at each run, so that there is always something that cannot be indexed. They are not
-#: files of this project because every formatter, linter and type checker would rightly stumble over them.
+#: Files that cannot be indexed, written into the output folder at each run. They are not files of this project because
+#: formatters, linters and type checkers would reject them.
 BROKEN: Final[Mapping[str, bytes]] = {
     "forgotten_bracket.py": b"print('hello'\n",
     "unterminated_string.py": b"greeting = 'hello\n",
@@ -30,9 +30,9 @@ BROKEN: Final[Mapping[str, bytes]] = {
 
 @dataclass(frozen=True)
 class Source:
-    """One file to be indexed.
+    """One file to index.
 
-    :param name: its path from the folder that it was found in; short enough to be read.
+    :param name: its path relative to the folder of the search.
     :param package: the top-level package that it belongs to.
     :param modified: when it was written, in nanoseconds since the epoch.
     """
@@ -46,10 +46,10 @@ class Source:
 
 
 def find_sources(out: Path, limit: int | None) -> list[Source]:
-    """All files to be indexed.
+    """Find all files to index.
 
-    :param out: where the broken ones are written.
-    :param limit: take so many only, from everywhere; the broken ones come on top.
+    :param out: the folder for the broken ones.
+    :param limit: take only this many, from all places; the broken ones are extra.
     """
     paths = sysconfig.get_paths()
     found = [
@@ -76,7 +76,7 @@ def _python_files(folder: Path, origin: Origin, skip: Iterable[str] = ()) -> Ite
         inner[:] = sorted(name for name in inner if name != "__pycache__" and name not in skip)
         for name in sorted(names):
             path = Path(directory, name)
-            if path.suffix == ".py" and path.is_file():  # not a link to something that is gone
+            if path.suffix == ".py" and path.is_file():  # not a dangling link
                 yield _source(path, folder, origin)
 
 

@@ -1,6 +1,6 @@
-"""Trouble, on command: workers and the server die in the middle of the work, and the index has to be complete.
+"""Kill workers and the server in the middle of the work; the index must be complete nevertheless.
 
-That is what a broker, leases and keys are for, so here they have to show it.
+This is the purpose of a broker, of leases and of keys, and here they prove it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from examples.code_index.workers import Workers
 
 __all__ = ["Plan", "ServerKilled", "Trouble", "WorkerKilled", "make_trouble"]
 
-LOOK = 0.01  #: seconds between two looks into the journals
-AWAY = 1.0  #: seconds for which a killed server stays away: time enough for everybody to notice
+LOOK = 0.01  #: seconds between two reads of the journals
+AWAY = 1.0  #: seconds for which a killed server stays down: long enough for every client to notice
 
 
 class WorkerKilled(msgspec.Struct, frozen=True):
-    """A worker process that was killed, and how many jobs it had under way: begun, and not settled."""
+    """A killed worker process, and the number of jobs that it had under way: begun and not settled."""
 
     number: int
     pid: int
@@ -32,10 +32,10 @@ class WorkerKilled(msgspec.Struct, frozen=True):
 
 
 class ServerKilled(msgspec.Struct, frozen=True):
-    """A server was killed, and answered again after so many seconds, with the data that its disk had.
+    """A killed server, which answered again after some seconds, with the data of its disk.
 
-    :param of: how many servers there were; with others, work goes on without it.
-    :param away: None: it did not come back.
+    :param of: how many servers there were; with several, work continues without it.
+    :param away: seconds of the outage; None if it did not come back.
     """
 
     server: str
@@ -45,15 +45,15 @@ class ServerKilled(msgspec.Struct, frozen=True):
 
     @property
     def in_short(self) -> str:
-        """What was done to it, after its name."""
-        who = "" if self.of == 1 else f", one of {self.of}"
-        return f"{who}, with SIGKILL; " + (
+        """What was done to the server, as text after its name."""
+        part = "" if self.of == 1 else f", one of {self.of}"
+        return f"{part}, with SIGKILL; " + (
             "for good" if self.away is None else f"away for {self.away:.2f} s, same data"
         )
 
 
 class Trouble(msgspec.Struct):
-    """What was done to a run, and how many jobs were begun a second time because of it."""
+    """What was killed in a run, and how many jobs were begun a second time because of it."""
 
     workers: list[WorkerKilled] = msgspec.field(default_factory=list)
     servers: list[ServerKilled] = msgspec.field(default_factory=list)
@@ -64,24 +64,24 @@ class Trouble(msgspec.Struct):
 
     @property
     def in_short(self) -> str:
-        """One line."""
+        """The same, in one line."""
         parts = []
         if self.workers:
             parts.append(f"{len(self.workers)} worker{'s' * (len(self.workers) != 1)} killed")
         for server in self.servers:
-            who = "the server" if server.of == 1 else f"one of {server.of} servers"
-            parts.append(f"{who} killed {'for good' if server.away is None else 'and started again'}")
+            victim = "the server" if server.of == 1 else f"one of {server.of} servers"
+            parts.append(f"{victim} killed {'for good' if server.away is None else 'and started again'}")
         were = "job was" if self.begun_again == 1 else "jobs were"
         return f"{', '.join(parts)}; {self.begun_again:,} {were} begun a second time"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done to a run.
+    """What to kill in a run.
 
-    :param kill: how many workers to kill; others have to be left.
-    :param broker: of which to kill a server.
-    :param for_good: whether that server stays away.
+    :param kill: how many workers to kill; others must remain.
+    :param broker: the broker that loses a server.
+    :param for_good: whether that server stays down.
     """
 
     kill: int = 0
@@ -91,7 +91,7 @@ class Plan:
 
 @asynccontextmanager
 async def make_trouble(plan: Plan, trouble: Trouble, progress: Progress, workers: Workers) -> AsyncIterator[None]:
-    """Kill workers, from one third of the files on, and a server, at two thirds; write down what was done."""
+    """Kill workers from one third of the files on and a server at two thirds; record what was done."""
     async with anyio.create_task_group() as group:
         group.start_soon(_kill_workers, plan.kill, trouble, progress, workers)
         if plan.broker is not None:

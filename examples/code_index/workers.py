@@ -1,4 +1,4 @@
-"""Who does the work: this process, or some others, of which some may be killed."""
+"""Run the workers: in this process, or in other processes that may be killed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from examples.code_index.tasks import FILES, PARSE, app
 
 __all__ = ["GRACE", "Killed", "Workers"]
 
-ROOT = Path(__file__).resolve().parents[2]  #: where `examples` can be imported from
+ROOT = Path(__file__).resolve().parents[2]  #: the folder from which `examples` can be imported
 APP = "examples.code_index.journal:app"
-QUEUES = (PARSE, FILES)  #: most urgent first: finish what is begun, then begin something new
-GRACE: Final = 10.0  #: seconds that a worker has to finish what it runs
-SHORT_LEASE = "5s"  #: what a killed worker held is another's after so long; for longer work take a longer one
+QUEUES = (PARSE, FILES)  #: most urgent first: finish started files before new ones
+GRACE: Final = 10.0  #: seconds that a worker has to finish running jobs
+SHORT_LEASE = "5s"  #: after this time another worker gets the jobs of a killed one; use a longer lease for longer work
 
 
 @dataclass
@@ -49,10 +49,10 @@ class Killed:
 
 
 class Workers:
-    """``taskcore worker``, so many times; or none, and the work is done in this process.
+    """Several processes of ``taskcore worker``, or none: then this process does the work.
 
-    :param out: where they write their logs and journals.
-    :param impatient: whether their leases are to be short, because some of them will be killed.
+    :param out: the folder of their logs and journals.
+    :param impatient: whether to use short leases, because some of them will be killed.
     """
 
     def __init__(self, number: int, out: Path, *, impatient: bool) -> None:
@@ -65,7 +65,7 @@ class Workers:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """They work as long as this lasts. For the rest of the program there is no difference."""
+        """Run the workers while this context is open. The rest of the program sees no difference."""
         if self.number == 0:
             journal.keep(self._out / "journal-0")
             async with app.running(queues=QUEUES, grace=GRACE):
@@ -85,7 +85,7 @@ class Workers:
                         await _end(worker.process)
 
     async def kill_busiest(self) -> Killed:
-        """Kill the one that has most under way, as the kernel does when memory runs out: no word, no cleaning up."""
+        """Kill the worker with the most jobs under way, as the kernel does when memory runs out."""
         worker = max((one for one in self._workers if not one.killed), key=_under_way)
         worker.killed = True
         worker.process.kill()
@@ -94,11 +94,11 @@ class Workers:
 
     @property
     def busy(self) -> bool:
-        """Whether any of them has something under way."""
+        """Whether any worker has a job under way."""
         return any(_under_way(worker) for worker in self._workers if not worker.killed)
 
     def journals(self) -> list[journal.Journal]:
-        """What they did, one journal for each."""
+        """Read the journal of each worker."""
         return [journal.read(path) for path in sorted(self._out.glob("journal-*"))]
 
     async def _start(self, number: int) -> _Worker:
@@ -108,14 +108,14 @@ class Workers:
             "--app-dir", str(ROOT), "--log-level", "warning", "--queues", ",".join(QUEUES), "--grace", str(GRACE),
         ]  # fmt: skip
         with log.open("w") as output:
-            # In a session of its own, because Ctrl-C is meant for this program, which then tells its workers.
+            # A session of its own: Ctrl-C should reach this program only, which then stops its workers.
             process = await anyio.open_process(
                 command, stdout=output, stderr=output, start_new_session=True, env=self._environment(into)
             )
         return _Worker(number, process, into, log)
 
     def _environment(self, into: Path) -> Mapping[str, str]:
-        """Settings reach a worker as they reach every program: through its environment, here with a few of ours."""
+        """Return the environment of a worker: this program's, with a few settings more."""
         ours = {journal.JOURNAL: str(into)}
         if self._impatient and app.sources["lease"] == "default":
             ours["TASKCORE_LEASE"] = SHORT_LEASE

@@ -11,7 +11,7 @@ from taskcore.backend import Backend
 from taskcore.config import Settings
 from taskcore.errors import AdapterMissing, InvalidURL
 from taskcore.store import Store
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints

@@ -32,7 +32,7 @@ from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe, warn_if_unsafe
 from taskcore.router import Router
 from taskcore.store import Store
 from taskcore.task import Call, Job, Task
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 from taskcore.worker import Worker
 from taskcore.worker.hosting import WorkerChoice, make_worker, queues_of, work_until_signalled, working
 

@@ -26,7 +26,8 @@ import msgspec
 from taskcore.envelope import check_name
 from taskcore.errors import InvalidSetting
 from taskcore.policy import Retry
-from taskcore.toolkit.units import duration, mask_url, show_duration, show_size, size
+from taskcore.toolkit.units import duration, show_duration, show_size, size
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["AppSettings", "Loaded", "Settings", "duration", "load", "mask_url", "show"]
 

@@ -149,10 +149,14 @@ class Deferred(msgspec.Struct, frozen=True):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """The function raised: the error itself and its record for the trail."""
+    """The function raised: the error itself and its record for the trail.
+
+    ``declared`` is the error as its contract packs it, where the process that ran the function did that already.
+    """
 
     error: BaseException
     record: ErrorRecord
+    declared: bytes | None = None
 
 
 class TimedOut(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ import msgspec
 
 from taskcore.errors import InvalidSetting
 
-__all__ = ["Retry"]
+__all__ = ["RemoteError", "Retry"]
 
 Errors = tuple[type[BaseException], ...]
 
@@ -86,7 +86,20 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def retries(self, error: BaseException) -> bool:
         """Whether this kind of error is worth another attempt at all."""
+        if isinstance(error, RemoteError) and error.retryable is not None:
+            return error.retryable
         return isinstance(error, self.on) and not isinstance(error, self.give_up_on)
+
+
+class RemoteError(Exception):
+    """Stands for an error of another process, whose class stayed there; its text names the class.
+
+    :param retryable: what the policy said there of the error itself; None if it was not asked.
+    """
+
+    def __init__(self, text: str, *, retryable: bool | None) -> None:
+        super().__init__(text)
+        self.retryable = retryable
 
 
 def _finite(value: object) -> bool:

@@ -9,9 +9,9 @@ from benchmarks.compare.report import write_report
 from benchmarks.compare.report.aims import AIMS, Judged, aim_rows, judge, unmeasured
 from benchmarks.compare.report.reasons import why_not
 from benchmarks.compare.run import RAW, US, Run
-from taskcore.bench import Figure, Machine, Record
+from taskcore.bench import Figure, MachineInfo, Record
 
-MACHINE = Machine(
+MACHINE = MachineInfo(
     when="2026-05-04T03:02:01+00:00", command="python -m benchmarks.compare", cpu="Abacus", cores=2, memory=4 << 30,
     system="Linux", python="CPython 3.11.7", loop="asyncio", taskcore="0.1.0", load=(0.1,), seconds=600.0,
 )  # fmt: skip

@@ -14,9 +14,9 @@ from benchmarks.compare.report.slower import Loss, loss_rows, losses
 from benchmarks.compare.report.svg import Bar, Line, Range, bars, lines, ranges, timeline
 from benchmarks.compare.report.wording import factor, spread, took
 from benchmarks.compare.run import RAW, US, Ratio, Run, public
-from taskcore.bench import Contestant, Figure, Machine, Record, Skipped, encode_line
+from taskcore.bench import Contestant, Figure, MachineInfo, Record, Skipped, encode_line
 
-MACHINE = Machine(
+MACHINE = MachineInfo(
     when="2026-05-04T03:02:01+00:00", command="python -m benchmarks.compare", cpu="Abacus <9>", cores=2, memory=4 << 30,
     system="Linux", python="CPython 3.11.7", loop="asyncio", taskcore="0.1.0", commit="abc1234", load=(0.1, 0.1, 0.1),
     versions={"redis-server": "7.0.15"}, seconds=600.0,
@@ -208,8 +208,8 @@ def test_the_markdown_has_a_command_for_each_table(written):
 
 def test_a_busy_machine_is_said(tmp_path):
     """Whoever reads it is warned."""
-    busy = [record for record in records() if not isinstance(record, Machine)]
-    machine = Machine(
+    busy = [record for record in records() if not isinstance(record, MachineInfo)]
+    machine = MachineInfo(
         **{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"load": (3.0, 2.0, 1.0)}
     )
     write_report(Run([machine, *busy]), tmp_path, None)
@@ -293,7 +293,7 @@ def test_a_ratio_to_nothing_is_none():
 
 def test_a_run_that_was_stopped_says_so_and_how_long_it_lasted():
     """The header is made from what is there: the last figure's time, if nobody wrote the end."""
-    begun = Machine(**{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"seconds": 0.0})
+    begun = MachineInfo(**{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"seconds": 0.0})
     run = Run([begun, one_round(9, US, 1.0)])
     assert run.lasted == "9 minutes, stopped before its end"
     assert Run([MACHINE, one_round(9, US, 1.0)]).lasted == "10 minutes"
@@ -311,7 +311,7 @@ def test_a_run_that_was_stopped_says_so_and_how_long_it_lasted():
 def test_the_command_has_no_path_of_the_machine(command):
     """Where the result went is nobody's business."""
     assert public(command) == "python -m benchmarks.compare --docs"
-    machine = Machine(**{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"command": command})
+    machine = MachineInfo(**{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"command": command})
     assert Run([machine]).machine.command == "python -m benchmarks.compare --docs"
 
 

@@ -35,7 +35,7 @@ def certificate(request: pytest.FixtureRequest) -> Iterator[Certificate]:
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
 def test_kept(check: Check, certificate: Certificate) -> None:
     """Each promise is kept, by the server itself or by what we do for it."""
-    [finding] = [finding for finding in certificate.findings if finding.check == check.name]
+    [finding] = [finding for finding in certificate.results if finding.check == check.name]
     assert (finding.standing in {"kept", "emulated"}, finding.why) == (True, "")
 
 

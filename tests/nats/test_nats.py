@@ -84,18 +84,18 @@ async def test_what_nobody_comes_for_is_given_back(nats: NatsServer, queue: str)
 
 @pytest.mark.parametrize("version", ["", "2.10"], ids=["newest", "2.10"])
 @pytest.mark.parametrize(
-    ("verdict", "point"),
+    ("verdict", "failpoint"),
     [(Reschedule(0.2, b"new"), "nats.retry.copied"), (Bury("why", b"new"), "nats.bury.written")],
     ids=["retry", "bury"],
 )
-async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, point: str, version: str) -> None:
+async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, failpoint: str, version: str) -> None:
     """The copy or the letter is written, its job not ended: whoever gets that job ends it, and nobody runs it."""
     async with require(NatsServer, version)(version=version) as server:  # noqa: SIM117
         async with open_backend(server.url) as backend, open_backend(server.url) as other:
             await backend.publish([Outgoing("q", "j", b"job", b"old")])
             async with backend.consume(["q"], lease=0.6) as source:
                 [held] = await source.receive(1)
-                with pytest.raises(SimulatedCrash), crash_at(point):
+                with pytest.raises(SimulatedCrash), crash_at(failpoint):
                     await source.settle([(held, verdict)])
             async with other.consume(["q"], lease=0.6) as heir:
                 seen: list[bytes] = []
@@ -138,16 +138,16 @@ async def test_what_doctor_reads(nats: NatsServer, queue: str) -> None:
     async with open_backend(nats.url) as backend, open_store(nats.url) as store:
         await backend.publish([Outgoing(queue, "j", b"job")])
         diagnosis = await backend.diagnose()
-        facts = {fact.name: fact for fact in diagnosis.facts}
+        facts = {check.name: check for check in diagnosis.checks}
         assert diagnosis.server == f"NATS {nats.version}"
         assert {"version", "sync_interval", "storage", "replicas", "max_payload", "round trip"} <= set(facts)
         assert facts["sync_interval"].clauses == ("C1",)
         assert "2m" in facts["sync_interval"].text
         assert facts["max_payload"].level == "ok"
         assert [fact.name for fact in diagnosis.unsafe] == ["sync_interval"]
-        assert {fact.name for fact in (await store.diagnose()).facts} == {"records", "expiry"}
+        assert {check.name for check in (await store.diagnose()).checks} == {"records", "expiry"}
     async with require(NatsServer)(config={"max_payload": 100_000}) as small, open_backend(small.url) as backend:
-        facts = {fact.name: fact for fact in (await backend.diagnose()).facts}
+        facts = {check.name: check for check in (await backend.diagnose()).checks}
         assert facts["max_payload"].level == "fail"
 
 
@@ -158,7 +158,7 @@ async def test_a_stream_that_drops_is_told(nats: NatsServer) -> None:
         await backend.publish([Outgoing("q", "j", b"job")])
         config = (await backend._link.api(f"STREAM.INFO.{prefix}-q-q"))["config"]
         await backend._link.api(f"STREAM.UPDATE.{prefix}-q-q", config | {"max_msgs": 10})
-        [fact] = [fact for fact in (await backend.diagnose()).facts if fact.name == "limits"]
+        [fact] = [check for check in (await backend.diagnose()).checks if check.name == "limits"]
         assert (fact.level, fact.clauses) == ("fail", ("C1",))
 
 

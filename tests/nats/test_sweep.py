@@ -1,13 +1,15 @@
-"""The sweep on a real server: every operation dies at every point, ours between two writes among them."""
+"""The sweep on a real server: every operation dies at every failpoint, ours between two writes among them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from real import serving
 
 from taskcore.conformance.crash_sweep.child import dying
-from taskcore.conformance.crash_sweep.environment import Ledger
+from taskcore.conformance.crash_sweep.environment import StartLog
 from taskcore.conformance.crash_sweep.sweep import Case, run
 from taskcore.conformance.harness import Harness
 from taskcore.faults import NatsServer
@@ -25,6 +27,8 @@ CASES = [
     Case("fail", "settle.ended", 1, "fresh"),
     Case("fail", "nats.retry.copied", 1, "fresh"),
     Case("fail", "nats.retry.copied", 1, "redelivered"),
+    Case("soon", "nats.retry.copied", 1, "fresh"),
+    Case("soon", "", 1, "retried"),
     Case("reject", "settle.ended", 1, "fresh"),
     Case("reject", "nats.bury.written", 1, "fresh"),
     Case("reject", "nats.bury.written", 1, "retried_and_redelivered"),
@@ -32,6 +36,7 @@ CASES = [
     Case("cancel", "cancel.removed", 1, "delayed"),
     Case("once", "once.forgotten", 1, "fresh"),
 ]
+BY_TIMERS = [case for case in CASES if case.operation in {"fail", "soon", "cancel"} or case.state == "retried"]
 FOR_REAL = [
     Case("fail", "nats.retry.copied", 1, "fresh"),
     Case("reject", "nats.bury.written", 1, "fresh"),
@@ -39,20 +44,44 @@ FOR_REAL = [
 ]
 
 
+@pytest.fixture(scope="module", params=["2.9", "2.10"])
+def old(request: pytest.FixtureRequest) -> Iterator[NatsServer]:
+    """A server on which delays are kept by timers in workers."""
+    with serving(NatsServer, request.param) as server:
+        yield server
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_crash(case: Case, nats: NatsServer) -> None:
-    """Whoever dies at this point, the job ends once, completely, and leaves nothing behind."""
+    """Whoever dies at this failpoint, the job ends once, completely, and leaves nothing behind."""
     run(case, lambda: Harness.at(nats.url, lease=LEASE, margin=MARGIN), real_time=True)
+
+
+@pytest.mark.parametrize("case", BY_TIMERS, ids=str)
+def test_crash_where_timers_keep_delays(case: Case, old: NatsServer) -> None:
+    """The same on a server that has no schedules."""
+    run(case, lambda: Harness.at(old.url, lease=LEASE, margin=MARGIN), real_time=True)
 
 
 @pytest.mark.parametrize("case", FOR_REAL, ids=str)
 def test_death(case: Case, nats: NatsServer, tmp_path: Path) -> None:
     """The same, and the process really ends there."""
-    path = tmp_path / "starts"
+    die(case, nats, tmp_path)
+
+
+@pytest.mark.parametrize("case", [*FOR_REAL, Case("succeed", "nats.timer.moved", 1, "delayed")], ids=str)
+def test_death_where_timers_keep_delays(case: Case, old: NatsServer, tmp_path: Path) -> None:
+    """The same on a server that has no schedules; a timer may end between its two writes, too."""
+    die(case, old, tmp_path)
+
+
+def die(case: Case, server: NatsServer, folder: Path) -> None:
+    """Play a case in which the process really ends."""
+    path = folder / "starts"
     run(
         case,
-        lambda: Harness.at(nats.url, lease=1.2, margin=MARGIN),
+        lambda: Harness.at(server.url, lease=1.2, margin=MARGIN),
         real_time=True,
-        dying=dying(nats.url, path),
-        ledger=Ledger(path),
+        dying=dying(server.url, path),
+        starts=StartLog(path),
     )

@@ -1,4 +1,4 @@
-"""A real node for all modules of tests that only use queues of their own, and a stage on it."""
+"""A real node for all modules of tests that only use queues of their own, and a harness on it."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def make_stage(node, store):
-    """A stage on the node, with queues that need not grow old first, because nobody kills it."""
+def make_harness(node, store):
+    """A harness on the node, with queues that need not grow old first, because nobody kills it."""
 
-    def make(options: str = "settle=0.1", *, lease: float = 1.0, margin: float = 1.0) -> Harness:
+    def make(options: str = "min_queue_age=0.1", *, lease: float = 1.0, margin: float = 1.0) -> Harness:
         return Harness(lambda: RabbitBackend(f"{node.url}?{options}"), store, lease=lease, margin=margin)
 
     return make

@@ -8,7 +8,7 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore.conformance import CLAUSES, NOT_PROMISED, Finding, all_checks, play
+from taskcore.conformance import CLAUSES, NOT_PROMISED, CheckResult, all_checks, run_check
 from taskcore.conformance.runner import Stalls
 
 AT_ONCE = 12  #: checks that play side by side
@@ -45,7 +45,7 @@ NEVER_CLASSIC = NEVER | {
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("rabbit conformance")]
 
 
-def certify(make_stage, options, checks):
+def certify(make_harness, options, checks):
     """What comes of these checks, side by side on one node; and what they left behind."""
 
     async def story():
@@ -54,7 +54,7 @@ def certify(make_stage, options, checks):
 
         async def one(check):
             async with gate:
-                findings[check.name] = await play(check, lambda: make_stage(options), stalls=stalls, left=left)
+                findings[check.name] = await run_check(check, lambda: make_harness(options), stalls=stalls, left=left)
 
         async with anyio.create_task_group() as watching:
             watching.start_soon(stalls.watch)
@@ -68,7 +68,7 @@ def certify(make_stage, options, checks):
 
 
 @pytest.fixture(scope="module")
-def certified(make_stage, tmp_path_factory, testrun_uid):
+def certified(make_harness, tmp_path_factory, testrun_uid):
     """What comes of the whole suite; played once, also if several processes share these tests."""
 
     def find(options):
@@ -76,8 +76,8 @@ def certified(make_stage, tmp_path_factory, testrun_uid):
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not path.stat().st_size:
-                path.write_bytes(msgspec.json.encode(certify(make_stage, options, all_checks())))
-            return msgspec.json.decode(path.read_bytes(), type=tuple[dict[str, Finding], list[str]])
+                path.write_bytes(msgspec.json.encode(certify(make_harness, options, all_checks())))
+            return msgspec.json.decode(path.read_bytes(), type=tuple[dict[str, CheckResult], list[str]])
 
     return find
 
@@ -85,13 +85,13 @@ def certified(make_stage, tmp_path_factory, testrun_uid):
 @pytest.fixture(scope="module")
 def quorum(certified):
     """What the suite says about quorum queues."""
-    return certified("settle=0.1")
+    return certified("min_queue_age=0.1")
 
 
 @pytest.fixture(scope="module")
 def classic(certified):
     """What the suite says about classic queues."""
-    return certified("settle=0.1&queue_type=classic")
+    return certified("min_queue_age=0.1&queue_type=classic")
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
@@ -121,10 +121,10 @@ def test_every_clause_is_kept(quorum):
     assert kept == set(CLAUSES) - NOT_PROMISED
 
 
-def test_young_queues_keep_times_and_let_everybody_in(make_stage):
+def test_young_queues_keep_times_and_let_everybody_in(make_harness):
     """With queues that have to grow old first, as by default, times hold, and impatient senders get in."""
     checks = [check for check in all_checks() if {"C16", "C17"} & set(check.clauses) and check.name not in NEVER]
     checks += [check for check in all_checks() if check.name == "an_impatient_sender_gets_in"]
-    findings, left = certify(make_stage, "settle=1", checks)
+    findings, left = certify(make_harness, "min_queue_age=1", checks)
     assert {name: finding.why for name, finding in findings.items() if finding.standing == "broken"} == {}
     assert left == []

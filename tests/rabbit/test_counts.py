@@ -14,7 +14,7 @@ from redis_play import held
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing
-from taskcore.backends.rabbitmq import layout as names
+from taskcore.backends.rabbitmq import layout
 from taskcore.faults import RabbitServer
 from taskcore.lifecycle import ACK
 
@@ -26,7 +26,7 @@ ON_NEWER = {"test_a_queue_whose_leader_is_away"}
 @asynccontextmanager
 async def leaderless(node: RabbitServer, queue: str) -> AsyncIterator[None]:
     """A queue whose leader answers nobody, as that of each queue does for a moment when its node has started."""
-    leader = f"'%2F_{names.jobs(queue)}'"
+    leader = f"'%2F_{layout.job_queue(queue)}'"
     await node.control("-q", "eval", f"sys:suspend({leader}).")
     try:
         yield
@@ -36,7 +36,7 @@ async def leaderless(node: RabbitServer, queue: str) -> AsyncIterator[None]:
 
 async def test_a_queue_whose_leader_is_away(node: RabbitServer):
     """The server says 0 of a queue whose leader has not recovered; we say nothing until we know."""
-    async with open_backend(f"{node.url}?settle=0.1&timeout=20") as backend:
+    async with open_backend(f"{node.url}?min_queue_age=0.1&timeout=20") as backend:
         await backend.publish([Outgoing("away", f"{number}", b"job") for number in range(5)])
         told: list[Any] = []
 
@@ -44,7 +44,7 @@ async def test_a_queue_whose_leader_is_away(node: RabbitServer):
             told.append(await backend.admin.stats("away"))
 
         async with anyio.create_task_group() as group, leaderless(node, "away"):
-            assert await backend._parts.office.count(names.jobs("away")) == 0, "nothing to be tested here"  # type: ignore[attr-defined]
+            assert await backend._connections.admin.count(layout.job_queue("away")) == 0, "nothing to be tested here"  # type: ignore[attr-defined]
             group.start_soon(ask)
             await anyio.sleep(0.5)  # in which the server has said it again
             assert not told
@@ -55,7 +55,7 @@ async def test_a_queue_whose_leader_is_away(node: RabbitServer):
 
 async def test_nobody_knows(node: RabbitServer):
     """A queue whose leader does not come back has no count: the call ends in its time, and says so (C22)."""
-    async with open_backend(f"{node.url}?settle=0.1&timeout=1") as backend:
+    async with open_backend(f"{node.url}?min_queue_age=0.1&timeout=1") as backend:
         await backend.publish([Outgoing("nobody", "1", b"job")])
         async with leaderless(node, "nobody"):
             began = anyio.current_time()
@@ -70,7 +70,7 @@ async def test_nobody_knows(node: RabbitServer):
 
 async def test_draining_a_queue_whose_leader_is_away(node: RabbitServer, tmp_path: Any):
     """Draining ends when the jobs are done, and not when nobody can count them."""
-    play = RabbitPlay(node.url, tmp_path, "settle=0.1&timeout=20")
+    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=20")
     async with play.app("client") as app:
         await app.enqueue_many([app.tasks["work"].call(number) for number in range(5)])
         drained = anyio.Event()
@@ -101,16 +101,16 @@ async def test_draining_sees_what_is_on_its_way(node: RabbitServer, tmp_path: An
 
 async def test_a_job_that_comes_while_we_look(node: RabbitServer, monkeypatch: pytest.MonkeyPatch):
     """Whoever looks whether a queue is empty, and finds a job, gives it back at once."""
-    async with held(f"{node.url}?settle=0.1", "looked") as (backend, source):
+    async with held(f"{node.url}?min_queue_age=0.1", "looked") as (backend, source):
         await backend.publish([Outgoing("looked", f"{number}", b"%d" % number) for number in range(3)])
-        office = backend._parts.office  # type: ignore[attr-defined]
-        count = office.count
+        admin = backend._connections.admin  # type: ignore[attr-defined]
+        count = admin.count
 
         async def too_early(queue: str) -> int | None:
-            monkeypatch.setattr(office, "count", count)
+            monkeypatch.setattr(admin, "count", count)
             return 0
 
-        monkeypatch.setattr(office, "count", too_early)
+        monkeypatch.setattr(admin, "count", too_early)
         assert (await backend.admin.stats("looked")).ready >= 1
         found: list[Any] = []
         with anyio.fail_after(5):

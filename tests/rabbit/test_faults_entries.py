@@ -17,8 +17,8 @@ from redis_play import declare, held, send, until
 from taskcore import App, BrokerUnavailable, Dead, EnqueueRefused, Expired
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Backend, Letter, Outgoing, Refused, Source, Stored
-from taskcore.backends.rabbitmq import layout as names
-from taskcore.backends.rabbitmq.publisher import LARGEST, LARGEST_JOB
+from taskcore.backends.rabbitmq import layout
+from taskcore.backends.rabbitmq.publish import MAX_JOB, MAX_MESSAGE
 from taskcore.faults import ChaosProxy, RabbitServer
 from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule, Verdict
 
@@ -38,7 +38,7 @@ FOREIGN: dict[str, bytes] = {
     "celery's": b'[[1, 2], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
     "somebody else's": b'{"type": "invoice", "total": 12, "tenant": "acme"}',
     "huge": b"z" * 2_000_000,
-    "larger than any job": b"z" * (LARGEST + 1),
+    "larger than any job": b"z" * (MAX_MESSAGE + 1),
 }
 
 
@@ -48,7 +48,7 @@ async def put(node: RabbitServer, queue: str, *bodies: bytes) -> None:
     try:
         channel = await connection.channel()
         for body in bodies:
-            await channel.basic_publish(body, routing_key=names.jobs(queue))
+            await channel.basic_publish(body, routing_key=layout.job_queue(queue))
     finally:
         await connection.close()
 
@@ -93,8 +93,8 @@ async def test_foreign_entries(node: RabbitServer, tmp_path: Any):
 )
 async def test_every_verdict_on_what_is_too_large(node: RabbitServer, kind: str, verdict: Verdict):
     """F46, F49: a message that is too large to be copied is not lost, and no neighbour's verdict waits for it."""
-    queue, huge = f"huge-{kind}", b"\xff" * (LARGEST + 1)
-    async with held(f"{node.url}?settle=0.1&timeout=5&queue_type={kind}", queue) as (backend, source):
+    queue, huge = f"huge-{kind}", b"\xff" * (MAX_MESSAGE + 1)
+    async with held(f"{node.url}?min_queue_age=0.1&timeout=5&queue_type={kind}", queue) as (backend, source):
         await backend.publish([Outgoing(queue, "1", b"ours")])
         await put(node, queue, huge)
         mine = list(await source.receive(2))
@@ -117,8 +117,8 @@ async def test_every_verdict_on_what_is_too_large(node: RabbitServer, kind: str,
 
 async def test_the_largest_job_can_be_retried_and_buried(node: RabbitServer):
     """F49: whatever is accepted leaves room for its story, so that it can be tried again and be a dead letter."""
-    queue, body, story = "largest", b"x" * LARGEST_JOB, b"s" * (LARGEST - LARGEST_JOB - 100)
-    async with held(f"{node.url}?settle=0.1&timeout=10", queue) as (backend, source):
+    queue, body, story = "largest", b"x" * MAX_JOB, b"s" * (MAX_MESSAGE - MAX_JOB - 100)
+    async with held(f"{node.url}?min_queue_age=0.1&timeout=10", queue) as (backend, source):
         [stored, refused] = await backend.publish([Outgoing(queue, "1", body), Outgoing(queue, "2", body + b"x")])
         assert stored == Stored()
         assert isinstance(refused, Refused)
@@ -180,7 +180,7 @@ async def test_clocks_that_are_wrong(node: RabbitServer, tmp_path: Any):
             await client.tasks["work"].enqueue(2, 1.5)
             await client.tasks["once_bitten"].enqueue(3)
             async with wrong.running(), wrong.running():
-                await play.judge(delta=0.5)
+                await play.check(delta=0.5)
         starts = {entry.job: entry.at for entry in play.history.entries if entry.kind == "start"}
         assert len(starts) == 3
         assert max(starts.values()) - sent < 2.5
@@ -195,8 +195,8 @@ async def test_a_clock_that_jumps(node: RabbitServer, monkeypatch: pytest.Monkey
     """F58: a machine that slept: by its own clock the lease is over, and nothing that it says about the job counts."""
     loop = asyncio.get_running_loop()
     async with (
-        held(f"{node.url}?settle=0.1", "sleeper", lease=30.0) as (backend, source),
-        held(f"{node.url}?settle=0.1", "sleeper", lease=30.0) as (_, heir),
+        held(f"{node.url}?min_queue_age=0.1", "sleeper", lease=30.0) as (backend, source),
+        held(f"{node.url}?min_queue_age=0.1", "sleeper", lease=30.0) as (_, heir),
     ):
         await backend.publish([Outgoing("sleeper", f"{number}", b"%d" % number) for number in range(2)])
         mine = list(await source.receive(2))
@@ -219,9 +219,9 @@ async def test_a_clock_that_jumps(node: RabbitServer, monkeypatch: pytest.Monkey
 
 async def test_a_clock_that_stood_still(node: RabbitServer):
     """F58: by its own clock a machine that slept still has its lease; what counts is that the broker has hung up."""
-    direct = f"{node.url}?settle=0.1"
+    direct = f"{node.url}?min_queue_age=0.1"
     async with ChaosProxy("127.0.0.1", node.port) as proxy:
-        through = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?settle=0.1&timeout=1"
+        through = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?min_queue_age=0.1&timeout=1"
         async with held(through, "stood", lease=600.0) as (_, source):
             async with open_backend(direct) as sender:
                 await sender.publish([Outgoing("stood", f"{number}", b"%d" % number) for number in range(2)])
@@ -259,7 +259,7 @@ async def test_times_at_the_edge(node: RabbitServer, tmp_path: Any):
         assert [await job.result(timeout=5) for job in jobs] == [1, 2]
         with pytest.raises(EnqueueRefused, match="too long for this broker"):
             await work.using(at=datetime(9999, 12, 31, tzinfo=UTC)).enqueue(3)
-        await play.judge()
+        await play.check()
 
 
 async def test_deadlines(node: RabbitServer, tmp_path: Any):
@@ -276,13 +276,13 @@ async def test_deadlines(node: RabbitServer, tmp_path: Any):
             in_hand = await work.using(expires=0.4).enqueue(3)
             assert await running.result(timeout=5) == 2
             assert await in_hand.outcome(timeout=5) == Expired()
-            await play.judge()
+            await play.check()
     assert play.count("start") == 1
 
 
 async def test_settling_around_the_end_of_a_lease(node: RabbitServer):
     """F62: settlings a hair before or after a lease ends: each job is accepted exactly once."""
-    lease, count, url = 0.5, 250, f"{node.url}?settle=0.1"
+    lease, count, url = 0.5, 250, f"{node.url}?min_queue_age=0.1"
     accepted: list[bytes] = []
     async with (
         held(url, "edge", lease=lease) as (backend, source),

@@ -13,8 +13,8 @@ from redis_play import send, until
 from taskcore import BrokerUnavailable, EnqueueUncertain
 from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing, Refused, Stored, Uncertain
-from taskcore.backends.rabbitmq import layout as names
-from taskcore.backends.rabbitmq.publisher import LARGEST_JOB
+from taskcore.backends.rabbitmq import layout
+from taskcore.backends.rabbitmq.publish import MAX_JOB
 from taskcore.faults import ChaosProxy
 from taskcore.lifecycle import ACK, Bury, Reschedule
 
@@ -34,7 +34,7 @@ def queue():
     return "q" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(8))
 
 
-def through(proxy, options="settle=0.1&timeout=3"):
+def through(proxy, options="min_queue_age=0.1&timeout=3"):
     """The URL that leads through a proxy."""
     return f"amqp://guest:guest@127.0.0.1:{proxy.port}/?{options}"
 
@@ -59,7 +59,7 @@ async def test_a_cut_around_the_confirm(node, proxy, queue, how):
     The broker notices no repeated id, so nothing is repeated here behind the caller's back.
     """
     answers = {}
-    async with open_backend(f"{node.url}?settle=0.1") as other:
+    async with open_backend(f"{node.url}?min_queue_age=0.1") as other:
         await other.publish([Outgoing(queue, "first", b"first")])
         for nth in range(1, 13):
             job = Outgoing(queue, f"j{nth}", b"%d" % nth)
@@ -103,16 +103,16 @@ async def test_what_is_uncertain_is_sent_again_with_its_id(node, proxy, tmp_path
                     except BrokerUnavailable:
                         await anyio.sleep(0.02)
         async with play.running("worker", concurrency=1):
-            report = await play.judge(duplicates_allowed=uncertain)
+            report = await play.check(duplicates_allowed=uncertain)
     assert uncertain, "no cut met a confirm"
-    starts = [sum(entry.kind == "start" for entry in story) for story in report.stories.values()]
+    starts = [sum(entry.kind == "start" for entry in story) for story in report.histories.values()]
     assert (len(starts), min(starts)) == (7, 1)
     assert max(starts) <= 2
 
 
 async def test_a_cut_on_the_way_to_the_worker(node, proxy, queue):
     """F34: jobs that were on their way when the line was cut come again at once, long before any lease ends."""
-    async with open_backend(f"{node.url}?settle=0.1") as sender, open_backend(through(proxy)) as backend:
+    async with open_backend(f"{node.url}?min_queue_age=0.1") as sender, open_backend(through(proxy)) as backend:
         await sender.publish([Outgoing(queue, "warm", b"warm")])
         async with backend.consume([queue], lease=600.0) as source:
             [warm] = await source.receive(10)
@@ -135,7 +135,7 @@ async def test_a_cut_while_jobs_run(node, proxy, tmp_path):
         await app.enqueue_many([app.tasks["work"].call(number, 0.5) for number in range(10)])
         await until(lambda: play.count("start") == 10, "all start")
         proxy.cut()
-        await play.judge(duplicates_allowed=10)
+        await play.check(duplicates_allowed=10)
     ends = [entry.facts["outcome"] for entry in play.merged().entries if entry.kind == "end"]
     assert len(ends) >= 10
     assert set(ends) == {"returned"}
@@ -146,7 +146,7 @@ async def test_a_cut_while_jobs_run(node, proxy, tmp_path):
 )
 async def test_a_cut_while_a_verdict_travels(node, proxy, queue, verdict):
     """F35: cut around the confirm of a copy: told again, it is carried out; a copy too many is the same."""
-    async with open_backend(f"{node.url}?settle=0.1") as sender, open_backend(through(proxy)) as backend:
+    async with open_backend(f"{node.url}?min_queue_age=0.1") as sender, open_backend(through(proxy)) as backend:
         await sender.publish([Outgoing(queue, "1", b"job")])
         async with backend.consume([queue], lease=30.0) as source:
             [held] = await source.receive(1)
@@ -176,12 +176,14 @@ async def test_a_cut_while_a_verdict_travels(node, proxy, queue, verdict):
 async def test_a_slow_link(node, proxy, tmp_path):
     """F38: 100 ms of delay each way, more or less, and 64 kB/s: slower, and right."""
     play = RabbitPlay(node.url, tmp_path)
-    async with play.running("worker", through(proxy, "settle=0.1&timeout=20"), lease=20.0, concurrency=20) as app:
+    async with play.running(
+        "worker", through(proxy, "min_queue_age=0.1&timeout=20"), lease=20.0, concurrency=20
+    ) as app:
         await app.tasks["work"].enqueue(0)
         proxy.delay(0.1, jitter=0.05)
         proxy.throttle(64_000)
         await app.enqueue_many([app.tasks["work"].call(number) for number in range(1, 61)])
-        await play.judge(delta=5.0, time_limit=20.0)
+        await play.check(delta=5.0, time_limit=20.0)
     assert play.count("event", name="broker.lost") == 0
 
 
@@ -189,7 +191,7 @@ async def test_byte_by_byte(node, proxy, queue):
     """F39: every byte in a packet of its own, both ways; a body full of frame ends arrives as it was."""
     body = b"\xce\x01\x00\x01\xceAMQP\x00\x00\x09\x01" * 20
     proxy.byte_by_byte()
-    async with open_backend(through(proxy, "settle=0.1&timeout=20")) as backend:
+    async with open_backend(through(proxy, "min_queue_age=0.1&timeout=20")) as backend:
         assert await backend.publish([Outgoing(queue, "1", body, b"trail")]) == [Stored()]
         async with backend.consume([queue], lease=30.0) as source:
             [found] = await source.receive(1)
@@ -220,8 +222,8 @@ async def test_one_side_is_cut_off(node, tmp_path):
         down.cut()
         assert await send(client, range(22, 30)) == list(range(22, 30))
         await down.heal()
-        report = await play.judge(duplicates_allowed=10)
-    assert len([story for story in report.stories.values() if any(entry.kind == "ok" for entry in story)]) == 28
+        report = await play.check(duplicates_allowed=10)
+    assert len([story for story in report.histories.values() if any(entry.kind == "ok" for entry in story)]) == 28
 
 
 # ── sizes, and a place that is gone ──────────────────────────────────────────────────────────────
@@ -229,12 +231,12 @@ async def test_one_side_is_cut_off(node, tmp_path):
 
 async def test_the_largest_job(node, queue):
     """F49: the largest job arrives as it was; one byte more is refused here, and the connection lives."""
-    async with open_backend(f"{node.url}?settle=0.1") as backend:
+    async with open_backend(f"{node.url}?min_queue_age=0.1") as backend:
         small, large, larger = await backend.publish(
             [
                 Outgoing(queue, "1", b"small"),
-                Outgoing(queue, "2", b"x" * LARGEST_JOB),
-                Outgoing(queue, "3", b"x" * (LARGEST_JOB + 1)),
+                Outgoing(queue, "2", b"x" * MAX_JOB),
+                Outgoing(queue, "3", b"x" * (MAX_JOB + 1)),
             ]
         )
         assert (small, large) == (Stored(), Stored())
@@ -243,18 +245,20 @@ async def test_the_largest_job(node, queue):
             found = list(await source.receive(2))
             while len(found) < 2:
                 found += await source.receive(2)
-            assert [len(one.envelope) for one in found] == [5, LARGEST_JOB]
+            assert [len(one.envelope) for one in found] == [5, MAX_JOB]
             assert not await source.settle([(one, ACK) for one in found])
         await backend.admin.delete(queue)
 
 
 async def test_dead_letters_whose_queue_was_deleted(node, queue):
     """F64: the queue for dead letters was deleted by hand: a job that is buried then is a letter all the same."""
-    async with open_backend(f"{node.url}?settle=0.1") as backend:
+    async with open_backend(f"{node.url}?min_queue_age=0.1") as backend:
         await backend.publish([Outgoing(queue, "1", b"job")])
         async with backend.consume([queue], lease=30.0) as source:
             [held] = await source.receive(1)
-            await backend._parts.office.ask("deleting", lambda channel: channel.queue_delete(names.dead_letters(queue)))
+            await backend._connections.admin.call(
+                "deleting", lambda channel: channel.queue_delete(layout.dead_queue(queue))
+            )
             assert not await patiently(lambda: source.settle([(held, Bury("why", b"story"))]))
             [letter] = await backend.admin.letters(queue, limit=5)
             assert (letter.envelope, letter.reason) == (b"job", "why")

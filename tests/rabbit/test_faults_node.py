@@ -114,7 +114,7 @@ async def test_while_the_node_is_down_calls_end_and_later_work_again(running):
 
 async def test_a_frozen_node_holds_nobody_up(running):
     """A node that answers nothing: publishing is uncertain, the rest unavailable, in time (F21)."""
-    async with RabbitBackend(f"{running.url}?settle=0.1&timeout=1.5") as backend:
+    async with RabbitBackend(f"{running.url}?min_queue_age=0.1&timeout=1.5") as backend:
         await backend.publish(jobs("frozen", 2))
         running.pause()
         with anyio.fail_after(8):
@@ -130,7 +130,7 @@ async def test_a_frozen_node_and_a_job_that_is_half_sent(running):
     """More than fits between us and a node that hangs: who closes then does not wait for it to be taken (F21, C22)."""
     large = [Outgoing("frozen", f"large-{number}", b"x" * 12_000_000) for number in range(2)]
     with anyio.fail_after(15):
-        async with RabbitBackend(f"{running.url}?settle=0.1&timeout=1.5") as backend:
+        async with RabbitBackend(f"{running.url}?min_queue_age=0.1&timeout=1.5") as backend:
             await backend.publish(jobs("frozen", 1))
             running.pause()
             assert all(isinstance(answer, Uncertain) for answer in await backend.publish(large))
@@ -138,7 +138,7 @@ async def test_a_frozen_node_and_a_job_that_is_half_sent(running):
 
 async def test_an_alarm_blocks_senders_only(running):
     """Out of memory: publishing is uncertain, then unavailable, while what is held is acknowledged (F28, Q5)."""
-    async with RabbitBackend(f"{running.url}?settle=0.1&timeout=2") as backend:
+    async with RabbitBackend(f"{running.url}?min_queue_age=0.1&timeout=2") as backend:
         await backend.publish(jobs("alarm", 5))
         async with backend.consume(["alarm"], lease=60) as source:
             held = await take(source, 3)
@@ -159,7 +159,7 @@ async def test_an_alarm_blocks_senders_only(running):
 
 async def test_a_full_disk_blocks_senders_only(running):
     """Out of disk: the same; what comes later is stored (F26)."""
-    async with RabbitBackend(f"{running.url}?settle=0.1&timeout=2") as backend:
+    async with RabbitBackend(f"{running.url}?min_queue_age=0.1&timeout=2") as backend:
         await backend.publish(jobs("disk", 2))
         await running.control("set_disk_free_limit", "100000GB")
         try:
@@ -175,7 +175,7 @@ async def test_a_full_disk_blocks_senders_only(running):
 
 async def test_a_connection_that_the_broker_closes_is_made_again(running):
     """Closed by an operator: what was held is lost and says so, and comes again (F44, Q8)."""
-    async with RabbitBackend(f"{running.url}?settle=0.1") as backend:
+    async with RabbitBackend(f"{running.url}?min_queue_age=0.1") as backend:
         await backend.publish(jobs("closed", 3))
         async with backend.consume(["closed"], lease=60) as source:
             held = await take(source, 2)
@@ -189,7 +189,7 @@ async def test_a_connection_that_the_broker_closes_is_made_again(running):
 
 async def test_a_node_without_its_data_is_laid_out_anew(running):
     """Restarted empty: exchanges and queues are made again, and new jobs flow (F23)."""
-    async with RabbitBackend(f"{running.url}?settle=0.1") as backend:
+    async with RabbitBackend(f"{running.url}?min_queue_age=0.1") as backend:
         await backend.publish(jobs("wiped", 1))
         async with backend.consume(["wiped"], lease=60) as source:
             await running.restart(wipe=True)
@@ -232,9 +232,9 @@ async def test_killed_while_jobs_become_due_and_before_it_has_answered(running, 
                         break
                     except (BrokerUnavailable, EnqueueUncertain):
                         await anyio.sleep(0.1)
-            report = await play.judge(duplicates_allowed=10, delta=0.3)
-    assert len(report.stories) == 222
-    assert sum(entry.kind == "start" for entry in report.stories[f"{play.queue}-uncertain"]) == 1
+            report = await play.check(duplicates_allowed=10, delta=0.3)
+    assert len(report.histories) == 222
+    assert sum(entry.kind == "start" for entry in report.histories[f"{play.queue}-uncertain"]) == 1
 
 
 async def test_restarted_while_jobs_are_settled(running, tmp_path):
@@ -249,8 +249,8 @@ async def test_restarted_while_jobs_are_settled(running, tmp_path):
         before = [entry for entry in play.history.entries if entry.at < back]
         started = {entry.job for entry in before if entry.kind == "start"}
         unsettled = started - {entry.job for entry in before if entry.kind == "settled"}
-        report = await play.judge(duplicates_allowed=len(unsettled))
-    assert len(report.stories) == 1000
+        report = await play.check(duplicates_allowed=len(unsettled))
+    assert len(report.histories) == 1000
     assert len(unsettled) < 800
 
 

@@ -39,7 +39,7 @@ async def test_kill_at_random(node, tmp_path):
         dead = {entry.who for entry in entries if entry.kind == "died"}
         started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
         in_hand = started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"}
-        await play.judge(duplicates_allowed=len(in_hand))
+        await play.check(duplicates_allowed=len(in_hand))
     assert len(dead) == 3
     assert len({entry.job for entry in entries if entry.kind == "ok"}) == 200
     assert not await letters(play), "a killed worker's jobs are no poison"
@@ -47,7 +47,7 @@ async def test_kill_at_random(node, tmp_path):
 
 async def test_frozen_for_longer_than_a_lease(node, tmp_path):
     """F07: a frozen worker's job is taken over after its heartbeats; awake again it settles nothing, and says so."""
-    play = RabbitPlay(node.url, tmp_path, "settle=0.1&timeout=3&heartbeat=1")
+    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=3&heartbeat=1")
     async with play.app("client") as app, play.worker(tmp_path, "frozen") as frozen:
         await frozen.says("ready")
         job = await app.tasks["work"].enqueue(1, 0.5)
@@ -58,7 +58,7 @@ async def test_frozen_for_longer_than_a_lease(node, tmp_path):
             assert await job.result(timeout=15) == 1
             frozen.resume()
             await until(lambda: play.count("event", name="job.lost") >= 1, "the frozen one learns of it")
-            await play.judge(duplicates_allowed=1)
+            await play.check(duplicates_allowed=1)
     assert play.count("settled", verdict="ack") == 1
 
 
@@ -73,7 +73,7 @@ async def test_stopped_with_work_in_hand(node, tmp_path):
             old.terminate()
             signalled = play.history.now()
             assert await old.wait() == 0
-            await play.judge()
+            await play.check()
     starts = [entry for entry in play.merged().entries if entry.kind == "start"]
     assert max(entry.at for entry in starts) - signalled < 1.5
     assert not [entry for entry in starts if entry.who == "old" and entry.at > signalled]
@@ -83,7 +83,7 @@ async def test_stopped_with_work_in_hand(node, tmp_path):
 
 async def test_stopped_while_the_node_is_away(node, tmp_path):
     """F09: with a node that answers nothing, a stopped worker ends all the same, soon after its grace."""
-    play = RabbitPlay(node.url, tmp_path, "settle=0.1&timeout=1&heartbeat=1")
+    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=1&heartbeat=1")
     async with play.app("client") as app, play.worker(tmp_path, "old", grace=0.5) as old:
         await old.says("ready")
         await app.tasks["work"].enqueue(1, 0.1)
@@ -99,7 +99,7 @@ async def test_stopped_while_the_node_is_away(node, tmp_path):
 
 async def test_a_blocked_loop(node, tmp_path):
     """F13: a task that blocks the loop beyond lease and heartbeats loses its job, and its worker says so, loudly."""
-    play = RabbitPlay(node.url, tmp_path, "settle=0.1&timeout=3&heartbeat=1")
+    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=3&heartbeat=1")
     async with play.app("client") as app, play.worker(tmp_path, "blocked") as blocked:
         await blocked.says("ready")
         job = await app.tasks["block"].enqueue(4.0)
@@ -108,7 +108,7 @@ async def test_a_blocked_loop(node, tmp_path):
             await job.outcome(timeout=20)
             await until(lambda: play.count("event", name="job.lost") >= 1, "it learns that its job is lost")
             await until(lambda: play.count("event", name="loop.blocked") >= 1, "an alarm")
-            await play.judge(duplicates_allowed=1)
+            await play.check(duplicates_allowed=1)
     assert [entry.who for entry in play.merged().entries if entry.kind == "settled"] == ["heir"]
 
 
@@ -124,7 +124,7 @@ DEATHS = [
 @pytest.mark.parametrize(("how", "status", "kind"), DEATHS)
 async def test_poison_and_its_neighbours(node, tmp_path, how, status, kind):
     """F10–F12: a job that kills its worker is dead after three starts, however it does it; nine beside it are done."""
-    play = RabbitPlay(node.url, tmp_path, f"settle=0.1&timeout=3&queue_type={kind}")
+    play = RabbitPlay(node.url, tmp_path, f"min_queue_age=0.1&timeout=3&queue_type={kind}")
     async with play.app("client") as app:
         poison = await app.tasks["kill"].enqueue(how)
         jobs = await app.enqueue_many([app.tasks["work"].call(number) for number in range(9)])
@@ -139,21 +139,24 @@ async def test_poison_and_its_neighbours(node, tmp_path, how, status, kind):
                 play.history.record("died", "", who=worker.who)
         async with play.running("healthy"):
             # Besides the poison's own two: whoever had returned, and was not settled yet when the poison killed.
-            report = await play.judge(attempts=3, duplicates_allowed=2 + len(jobs))
+            report = await play.check(attempts=3, duplicates_allowed=2 + len(jobs))
     assert await letters(play) == ["poison"]
-    assert sum(entry.kind == "start" for entry in report.stories[poison.id]) == 3
+    assert sum(entry.kind == "start" for entry in report.histories[poison.id]) == 3
     for job in jobs:
-        assert {entry.facts["attempt"] for entry in report.stories[job.id] if entry.kind == "start"} == {1}
+        assert {entry.facts["attempt"] for entry in report.histories[job.id] if entry.kind == "start"} == {1}
 
 
 async def test_workers_that_die_leave_no_consumer(node):
     """F17: connections that end without a word take their consumers and channels with them."""
-    async with open_backend(f"{node.url}?settle=0.1") as backend:
+    async with open_backend(f"{node.url}?min_queue_age=0.1") as backend:
         for _ in range(8):
-            async with open_backend(f"{node.url}?settle=0.1") as other, other.consume(["crowd"], lease=5) as source:
+            async with (
+                open_backend(f"{node.url}?min_queue_age=0.1") as other,
+                other.consume(["crowd"], lease=5) as source,
+            ):
                 with anyio.move_on_after(0.05):
                     await source.receive(1)
-                other._parts.line.wire.abort("for this test")
+                other._connections.consuming.current.abort("for this test")
         async with backend.consume(["crowd"], lease=5):
             consumers = await node.control("-q", "list_consumers")
             assert "tc.q.crowd" not in consumers, consumers

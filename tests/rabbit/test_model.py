@@ -11,7 +11,7 @@ from hypothesis import Phase
 from records import store_url
 from redis_model import tell
 
-from taskcore.conformance.model.rules import playing
+from taskcore.conformance.model.rules import open_rules
 
 #: Always the same stories, by kind of queue; other seeds are for long runs.
 SEEDS = [("quorum", number) for number in range(10)] + [("classic", number) for number in range(3)]
@@ -30,7 +30,7 @@ def test_stories(node, tmp_path):
     with ProcessPoolExecutor(len(SEEDS), mp_context=multiprocessing.get_context("spawn")) as processes:
         telling = [
             processes.submit(
-                once, number, url=f"{node.url}?settle=0.1&queue_type={kind}",
+                once, number, url=f"{node.url}?min_queue_age=0.1&queue_type={kind}",
                 store=f"sqlite:///{tmp_path / f'records-{kind}-{number}.db'}",
             )
             for kind, number in SEEDS
@@ -45,9 +45,12 @@ def test_stories(node, tmp_path):
     [("quorum", fate) for fate in ("its worker dies running it", "it is given back", "its lease ends", "fails")]
     + [("classic", "its worker dies running it")],
 )
-def test_lives(make_stage, kind, fate):
+def test_lives(make_harness, kind, fate):
     """The same fate three times: limits hold, counts grow, the job ends."""
-    options = f"settle=0.1&queue_type={kind}"
-    with playing(lambda: make_stage(options, lease=LEASE, margin=MARGIN), real_time=True) as play, play.telling():
+    options = f"min_queue_age=0.1&queue_type={kind}"
+    with (
+        open_rules(lambda: make_harness(options, lease=LEASE, margin=MARGIN), real_time=True) as play,
+        play.explaining(),
+    ):
         play.live([fate] * 3)
         play.finish()

@@ -6,10 +6,10 @@ import anyio
 import pytest
 
 from taskcore.backend import Outgoing, Stored
-from taskcore.backends.rabbitmq import RabbitBackend
-from taskcore.backends.rabbitmq import layout as names
-from taskcore.backends.rabbitmq.office import Office
-from taskcore.connections.amqp.connection import Link, parse
+from taskcore.backends.rabbitmq import RabbitBackend, layout
+from taskcore.connections.amqp.address import parse
+from taskcore.connections.amqp.admin_channel import AdminChannel
+from taskcore.connections.amqp.connection import Connector
 from taskcore.errors import BrokerUnavailable
 from taskcore.faults import ChaosProxy
 from taskcore.lifecycle import ACK
@@ -46,23 +46,23 @@ async def take(source, within=15.0):
 async def until_made(node, queue, within=15.0):
     """Until a queue is there."""
     with anyio.fail_after(within):
-        office = Office(Link(parse(node.url, {})[0]))
+        admin = AdminChannel(Connector(parse(node.url, {})[0]))
         try:
-            while await office.count(names.jobs(queue)) is None:  # noqa: ASYNC110 - the broker does not tell
+            while await admin.count(layout.job_queue(queue)) is None:  # noqa: ASYNC110 - the broker does not tell
                 await anyio.sleep(0.05)
         finally:
-            await office.close()
+            await admin.close()
 
 
 async def test_a_sender_who_gives_up_sooner_gets_in_all_the_same(node):
     """The age of a new queue does not begin anew with each try, and its waiting outlives who waits (C4, C22)."""
-    async with RabbitBackend(f"{node.url}?settle=2") as backend:
+    async with RabbitBackend(f"{node.url}?min_queue_age=2") as backend:
         assert await insist(backend, "impatient", patience=0.8) >= 1.9
 
 
 async def test_a_node_that_is_killed_before_a_queue_is_open(node):
     """Senders that give up sooner than a queue is old, and a kill before it is: their job runs when it is back (C4)."""
-    url = f"{node.url}?settle=5"
+    url = f"{node.url}?min_queue_age=5"
     async with (
         RabbitBackend(url) as sender,
         RabbitBackend(url) as worker,
@@ -82,10 +82,10 @@ async def test_a_node_that_is_killed_before_a_queue_is_open(node):
 async def test_an_outage_makes_a_queue_young_again(node):
     """A node that was away may have made its queues anew: their age counts from its return, for workers too (C1)."""
     async with ChaosProxy("127.0.0.1", node.port) as proxy:
-        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?settle=2"
+        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?min_queue_age=2"
         async with (
             RabbitBackend(url) as worker,
-            RabbitBackend(f"{node.url}?settle=60") as sender,
+            RabbitBackend(f"{node.url}?min_queue_age=60") as sender,
             worker.consume(["young"], lease=60),
         ):
             await anyio.sleep(1.2)
@@ -95,7 +95,7 @@ async def test_an_outage_makes_a_queue_young_again(node):
 
 async def test_closing_ends_the_wait_for_a_queue(node):
     """Whoever waits for a queue to grow old is told when the app is closed, and nothing is left behind (C22)."""
-    backend = RabbitBackend(f"{node.url}?settle=60")
+    backend = RabbitBackend(f"{node.url}?min_queue_age=60")
     async with anyio.create_task_group() as group, backend:
 
         async def send():

@@ -37,7 +37,7 @@ def let_in(node):
         await node.control("-q", "add_user", name, "secret")
         if permissions is not None:
             await node.control("-q", "set_permissions", "-p", "jobs", name, *permissions)
-        return f"amqp://{name}:secret@127.0.0.1:{node.port}/jobs?settle=0.1&timeout=3"
+        return f"amqp://{name}:secret@127.0.0.1:{node.port}/jobs?min_queue_age=0.1&timeout=3"
 
     return make
 

@@ -10,11 +10,12 @@ import anyio
 import pytest
 
 from taskcore.backend import Outgoing, Refused, Stored
-from taskcore.backends.rabbitmq import RabbitBackend
-from taskcore.backends.rabbitmq import layout as names
-from taskcore.backends.rabbitmq.publisher import LARGEST_JOB
-from taskcore.connections.amqp import frames as amqp
-from taskcore.connections.amqp.connection import Link, parse
+from taskcore.backends.rabbitmq import RabbitBackend, layout
+from taskcore.backends.rabbitmq.publish import MAX_JOB
+from taskcore.connections.amqp import frames
+from taskcore.connections.amqp.address import parse
+from taskcore.connections.amqp.channel import FilteredChannel
+from taskcore.connections.amqp.connection import Connector
 from taskcore.errors import BrokerUnavailable
 from taskcore.faults import ChaosProxy
 from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule
@@ -33,7 +34,7 @@ ON_NEWER = {
 @pytest.fixture
 def url(node):
     """The node, with queues that need not grow old."""
-    return f"{node.url}?settle=0.1&timeout=5"
+    return f"{node.url}?min_queue_age=0.1&timeout=5"
 
 
 async def raw(node, *commands):
@@ -54,7 +55,7 @@ async def test_a_queue_with_other_arguments_is_reported(node, url):
     await raw(
         node,
         lambda channel: channel.queue_declare(
-            names.jobs("other"), durable=True, arguments={"x-queue-type": "quorum", "x-max-length": 7}
+            layout.job_queue("other"), durable=True, arguments={"x-queue-type": "quorum", "x-max-length": 7}
         ),
     )
     async with RabbitBackend(url) as backend:
@@ -95,24 +96,24 @@ async def test_a_delay_beyond_the_levels_is_refused(url):
 
 def test_delays_are_rounded_up_to_a_unit():
     """The way of a delay goes through the levels of its bits, the highest first, and ends."""
-    assert names.steps_of(0.125) == 1
-    assert names.steps_of(0.126) == 2
-    assert names.route_of(names.steps_of(10.0)) == {"tc-in": "6", "tc-6": "4", "tc-4": "due"}
-    assert len(names.route_of(names.steps_of(names.FAR))) == names.LEVELS + 1
+    assert layout.delay_units(0.125) == 1
+    assert layout.delay_units(0.126) == 2
+    assert layout.delay_route(layout.delay_units(10.0)) == {"tc-in": "6", "tc-6": "4", "tc-4": "due"}
+    assert len(layout.delay_route(layout.delay_units(layout.MAX_DELAY))) == layout.LEVELS + 1
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 80, 2**30, 2**31 - 1])
 def test_every_way_through_the_levels_is_bound(steps):
     """Behind each level exactly one binding fits the headers of a job, and the levels add up to its delay."""
-    route, at, waited = names.route_of(steps), None, 0
-    while at != names.DUE:
-        nexts = names.nexts_of(None if at is None else int(at.rpartition(".")[2]))
+    route, at, waited = layout.delay_route(steps), None, 0
+    while at != layout.DUE:
+        nexts = layout.level_bindings(None if at is None else int(at.rpartition(".")[2]))
         [at] = [
             place
             for place, wanted in nexts.items()
             if all(route.get(name) == value for name, value in wanted.items() if name != "x-match")
         ]
-        waited += 0 if at == names.DUE else 2 ** int(at.rpartition(".")[2])
+        waited += 0 if at == layout.DUE else 2 ** int(at.rpartition(".")[2])
     assert waited == steps
 
 
@@ -120,7 +121,7 @@ async def test_a_level_that_was_deleted_is_made_again(node, url):
     """Deleted by hand: delayed jobs are refused, surely not stored, and then it is there again (F24)."""
     async with RabbitBackend(url) as backend:
         await backend.publish([Outgoing("level", "1", b"before")])
-        await raw(node, lambda channel: channel.queue_delete(names.level(3)))
+        await raw(node, lambda channel: channel.queue_delete(layout.level(3)))
         with anyio.fail_after(15):
             while not isinstance((await backend.publish([Outgoing("level", "2", b"after", b"", 1.0)]))[0], Stored):
                 pass
@@ -156,10 +157,10 @@ async def test_a_purge_says_what_it_cannot_reach(url, caplog):
     async with RabbitBackend(url) as backend:
         await backend.publish([Outgoing("purged", "0", b"ready")])
         assert await backend.admin.purge("purged") == 1
-        assert "cannot be reached" not in caplog.text
+        assert "cannot be purged" not in caplog.text
         await backend.publish([Outgoing("purged", "1", b"later", b"", 3.0), Outgoing("purged", "2", b"ready")])
         assert await backend.admin.purge("purged") == 1
-        assert "queue purged: 1 ready jobs are purged; scheduled ones cannot be reached" in caplog.text
+        assert "queue purged: 1 ready jobs were purged; scheduled jobs cannot be purged" in caplog.text
         assert "1 wait in this virtual host" in caplog.text
         async with backend.consume(["purged"], lease=60) as source:
             with anyio.fail_after(10):
@@ -174,33 +175,14 @@ async def test_a_purge_says_what_it_cannot_reach(url, caplog):
 
 def foreign(channel, queue, headers, *, flags=0, rest=b"", body=b"foreign"):
     """The frames of a message that no decent library would send."""
-    method = struct.pack(">HHH", 60, 40, 0) + amqp.short("") + amqp.short(queue) + b"\x00"
+    method = struct.pack(">HHH", 60, 40, 0) + frames.short_string("") + frames.short_string(queue) + b"\x00"
     properties = struct.pack(">HHQH", 60, 0, len(body), flags | 1 << 13) + struct.pack(">I", len(headers)) + headers
     properties += rest
     return (
-        amqp.method_frame(channel, method)
-        + amqp.HEAD.pack(2, channel, len(properties)) + properties + amqp.END
-        + amqp.HEAD.pack(3, channel, len(body)) + body + amqp.END
+        frames.method_frame(channel, method)
+        + frames.FRAME_HEAD.pack(2, channel, len(properties)) + properties + frames.FRAME_END
+        + frames.FRAME_HEAD.pack(3, channel, len(body)) + body + frames.FRAME_END
     )  # fmt: skip
-
-
-class Deaf:
-    """Hears nothing."""
-
-    def delivered(self, *_, **__):
-        """Nothing is consumed."""
-
-    def confirmed(self, *_, **__):
-        """Nothing is confirmed."""
-
-    def returned(self, *_, **__):
-        """Nothing is returned."""
-
-    def cancelled(self):
-        """Nothing is consumed."""
-
-    def closed(self, *_):
-        """It does not matter."""
 
 
 STRANGE = {
@@ -220,11 +202,11 @@ async def test_what_cannot_be_decoded_harms_nobody(url, what):
     headers, flags, rest = STRANGE[what]
     async with RabbitBackend(url) as backend:
         await backend.publish([Outgoing(queue, "before", b"before")])
-        wire = await Link(parse(url.partition("?")[0], {})[0]).connect("a stranger")
-        lane = await wire.lane(Deaf())
-        lane.write(foreign(lane.number, names.jobs(queue), headers, flags=flags, rest=rest))
-        await lane.sync(5)
-        await wire.close()
+        connection = await Connector(parse(url.partition("?")[0], {})[0]).connect("a stranger")
+        channel = FilteredChannel(connection, await connection.channel())
+        channel.write(foreign(channel.number, layout.job_queue(queue), headers, flags=flags, rest=rest))
+        await channel.sync(5)
+        await connection.close()
         await backend.publish([Outgoing(queue, "after", b"after")])
         async with backend.consume([queue], lease=60) as source:
             found = []
@@ -246,7 +228,7 @@ async def test_a_queue_that_is_deleted_under_a_worker_is_made_again(node, url):
         async with backend.consume(["gone"], lease=60) as source:
             [delivery] = await source.receive(1)
             await source.settle([(delivery, ACK)])
-            await raw(node, lambda channel: channel.queue_delete(names.jobs("gone")))
+            await raw(node, lambda channel: channel.queue_delete(layout.job_queue("gone")))
             await backend.publish([Outgoing("gone", "2", b"after")])  # makes it anew, before anybody is told
             with anyio.fail_after(15):
                 [delivery] = await source.receive(1)
@@ -296,10 +278,10 @@ async def test_what_the_broker_buries_is_a_letter(node, url):
                 "x-queue-type": "quorum",
                 "x-delivery-limit": 1,
                 "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": names.dead_letters("limited"),
+                "x-dead-letter-routing-key": layout.dead_queue("limited"),
             },
         ),
-        lambda channel: channel.queue_declare(names.dead_letters("limited"), durable=True, arguments=names.shared()),
+        lambda channel: channel.queue_declare(layout.dead_queue("limited"), durable=True, arguments=layout.QUORUM),
         lambda channel: channel.basic_publish(b"tired", routing_key="tc.q.limited"),
         lambda channel: channel.basic_qos(prefetch_count=1),
     )
@@ -327,7 +309,7 @@ async def give_back(node, queue, times):
         given = 0
         with anyio.fail_after(20):
             while given < times:
-                message = await channel.basic_get(names.jobs(queue))
+                message = await channel.basic_get(layout.job_queue(queue))
                 if message.delivery_tag is not None:
                     await channel.basic_reject(message.delivery_tag, requeue=True)
                     given += 1
@@ -342,20 +324,22 @@ async def test_a_letter_that_was_late_before(node, url):
         "x-queue-type": "quorum",
         "x-delivery-limit": 1,
         "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": names.dead_letters(queue),
+        "x-dead-letter-routing-key": layout.dead_queue(queue),
     }
     async with RabbitBackend(url) as backend:
+        await backend.publish([Outgoing("levels", "1", b"makes the levels")])
+        await backend.admin.delete("levels")
         await raw(
             node,
-            lambda channel: channel.queue_declare(names.jobs(queue), durable=True, arguments=arguments),
-            lambda channel: channel.queue_declare(names.dead_letters(queue), durable=True, arguments=names.shared()),
-            lambda channel: channel.queue_bind(names.jobs(queue), names.DUE, queue),
-            lambda channel: channel.exchange_bind(names.DELAY, names.SCHEDULE, queue),
+            lambda channel: channel.queue_declare(layout.job_queue(queue), durable=True, arguments=arguments),
+            lambda channel: channel.queue_declare(layout.dead_queue(queue), durable=True, arguments=layout.QUORUM),
+            lambda channel: channel.queue_bind(layout.job_queue(queue), layout.DUE, queue),
+            lambda channel: channel.exchange_bind(layout.DELAY, layout.SCHEDULE, queue),
             lambda channel: channel.basic_publish(
                 b"late",
-                exchange=names.SCHEDULE,
+                exchange=layout.SCHEDULE,
                 routing_key=queue,
-                properties=aiormq.spec.Basic.Properties(headers=names.route_of(3)),
+                properties=aiormq.spec.Basic.Properties(headers=layout.delay_route(3)),
             ),
         )
         await give_back(node, queue, 2)
@@ -380,13 +364,13 @@ async def test_given_back_very_often(node, url):
 async def test_as_large_as_it_may_be(url):
     """The largest job that we send is taken by each version; one byte more is refused by us, and harms nobody."""
     async with RabbitBackend(url) as backend:
-        for size, answer in ((LARGEST_JOB, Stored), (LARGEST_JOB + 1, Refused)):
+        for size, answer in ((MAX_JOB, Stored), (MAX_JOB + 1, Refused)):
             [told] = await backend.publish([Outgoing("large", str(size), b"x" * size)])
             assert isinstance(told, answer)
         async with backend.consume(["large"], lease=60) as source:
             with anyio.fail_after(20):
                 [found] = await source.receive(1)
-            assert len(found.envelope) == LARGEST_JOB
+            assert len(found.envelope) == MAX_JOB
             await source.settle([(found, ACK)])
 
 
@@ -416,7 +400,7 @@ async def test_what_nobody_asks_for_goes_to_others(url):
 async def test_after_a_cut_nothing_stale_is_handed_out(node):
     """Jobs that came through a lost connection are never handed out, and settling them changes nothing (F36)."""
     async with ChaosProxy("127.0.0.1", node.port) as proxy:
-        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?settle=0.1&timeout=3"
+        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?min_queue_age=0.1&timeout=3"
         async with RabbitBackend(url) as backend:
             await backend.publish([Outgoing("cut", str(number), b"%d" % number) for number in range(6)])
             async with backend.consume(["cut"], lease=60) as source:
@@ -441,7 +425,7 @@ async def test_after_a_cut_nothing_stale_is_handed_out(node):
 async def test_a_silent_connection_is_noticed(node):
     """A network that swallows everything is noticed after two heartbeats, whatever TCP believes (F37)."""
     async with ChaosProxy("127.0.0.1", node.port) as proxy:
-        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?settle=0.1&heartbeat=1&timeout=2"
+        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?min_queue_age=0.1&heartbeat=1&timeout=2"
         async with RabbitBackend(url) as backend:
             await backend.publish([Outgoing("silent", "1", b"x")])
             async with backend.consume(["silent"], lease=60) as source:
@@ -464,7 +448,7 @@ async def test_a_silent_connection_is_noticed(node):
 async def test_a_flapping_link_loses_nothing_and_leaks_nothing(node):
     """Cut again and again under load: what was confirmed comes, and no task stays behind (F41)."""
     async with ChaosProxy("127.0.0.1", node.port) as proxy:
-        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?settle=0.1&timeout=3"
+        url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?min_queue_age=0.1&timeout=3"
         stored, seen, over = set(), set(), False
 
         async def send(backend):
@@ -506,4 +490,8 @@ async def test_a_flapping_link_loses_nothing_and_leaks_nothing(node):
             assert stored - seen == set()
             await backend.admin.delete("flap")
     await anyio.sleep(0.2)
-    assert [task for task in asyncio.all_tasks() if "rabbitmq" in repr(task) or "aiormq" in repr(task)] == []
+    assert [
+        task
+        for task in asyncio.all_tasks()
+        if any(name in repr(task) for name in ("amqp", "rabbitmq", "aiormq", "aio_pika"))
+    ] == []

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 def flaky(node: RabbitServer, monkeypatch: pytest.MonkeyPatch) -> FlakyBackend:
     """The broker, with faults on command; nobody waits long for the sender of a key."""
     monkeypatch.setattr(client, "SENDER_TIMEOUT", 0.1)
-    return FlakyBackend(open_backend(f"{node.url}?settle=0.1"))
+    return FlakyBackend(open_backend(f"{node.url}?min_queue_age=0.1"))
 
 
 async def twice(app: App, flaky: FlakyBackend, task: Any, by: str) -> Any:

@@ -44,9 +44,9 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.mark.parametrize("case", COPIES + CORE, ids=str)
-def test_crash(case, make_stage):
+def test_crash(case, make_harness):
     """Whoever dies at this point, the job ends once, completely."""
-    run(case, lambda: make_stage(lease=LEASE, margin=MARGIN), real_time=True)
+    run(case, lambda: make_harness(lease=LEASE, margin=MARGIN), real_time=True)
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_processes_that_die(node, tmp_path):
     with ProcessPoolExecutor(AT_ONCE, mp_context=multiprocessing.get_context("spawn")) as processes:
         playing = [
             processes.submit(
-                play, case, url=f"{node.url}?settle=0.1", folder=tmp_path, lease=LEASE, margin=MARGIN,
+                play, case, url=f"{node.url}?min_queue_age=0.1", folder=tmp_path, lease=LEASE, margin=MARGIN,
                 store=f"sqlite:///{tmp_path / f'records-{number}.db'}",
             )
             for number, case in enumerate(sample)

@@ -28,7 +28,7 @@ def strict():
 
 async def test_a_job_over_the_time_limit_is_lost_and_comes_again(strict):
     """Extending does not help; the source goes on with another channel, and nothing settles twice."""
-    async with RabbitBackend(f"{strict.url}?settle=0.1&consumer_timeout=0") as backend:
+    async with RabbitBackend(f"{strict.url}?min_queue_age=0.1&consumer_timeout=0") as backend:
         await backend.publish([Outgoing("slow", "1", b"slow")])
         async with backend.consume(["slow"], lease=60) as source:
             [held] = await source.receive(1)
@@ -49,17 +49,17 @@ async def test_a_job_over_the_time_limit_is_lost_and_comes_again(strict):
 
 async def test_a_delay_longer_than_every_limit(strict, tmp_path):
     """F60: a job that is due long after leases and the broker's time limit have passed starts then, and once."""
-    play = RabbitPlay(strict.url, tmp_path, "settle=0.1&consumer_timeout=0")
+    play = RabbitPlay(strict.url, tmp_path, "min_queue_age=0.1&consumer_timeout=0")
     async with play.running("worker", lease=0.5) as app:
         job = await app.tasks["work"].using(delay=4.0).enqueue(1)
         assert await job.result(timeout=15) == 1
-        report = await play.judge(delta=0.3)
-    assert sum(entry.kind == "start" for entry in report.stories[job.id]) == 1
+        report = await play.check(delta=0.3)
+    assert sum(entry.kind == "start" for entry in report.histories[job.id]) == 1
 
 
 async def test_what_the_server_says_about_itself(strict):
     """Version, kind of queues, time limit, alarms, heartbeat; and a sentence on what is durable."""
-    async with RabbitBackend(f"{strict.url}?settle=0.1&heartbeat=7") as backend:
+    async with RabbitBackend(f"{strict.url}?min_queue_age=0.1&heartbeat=7") as backend:
         diagnosis = await backend.diagnose()
     facts = {fact.name: fact for fact in diagnosis.checks}
     assert diagnosis.server == f"RabbitMQ {strict.version}"
@@ -67,5 +67,5 @@ async def test_what_the_server_says_about_itself(strict):
     assert diagnosis.unsafe == ()
     assert facts["heartbeat"].text.endswith("7 to 14 s")
     assert {"version", "queues", "time limit", "limit", "alarm", "heartbeat", "policies", "lost"} <= set(facts)
-    async with RabbitBackend(f"{strict.url}?settle=0.1&queue_type=classic") as backend:
+    async with RabbitBackend(f"{strict.url}?min_queue_age=0.1&queue_type=classic") as backend:
         assert {clause for fact in (await backend.diagnose()).unsafe for clause in fact.clauses} == {"C5", "C12"}

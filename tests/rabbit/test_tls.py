@@ -46,7 +46,7 @@ async def test_tls(ports, certificates):
     trust = f"cafile={certificates}/ca.pem"
     ours = f"certfile={certificates}/elsewhere.pem&keyfile={certificates}/elsewhere.key"
     for options in (trust, f"{trust}&{ours}"):
-        async with RabbitBackend(f"amqps://127.0.0.1:{ports['here']}/?settle=0.1&{options}") as backend:
+        async with RabbitBackend(f"amqps://127.0.0.1:{ports['here']}/?min_queue_age=0.1&{options}") as backend:
             assert await backend.publish([Outgoing("tls", "1", b"x" * 100_000)]) == [Stored()]
             async with backend.consume(["tls"], lease=30.0) as source:
                 [found] = await source.receive(1)

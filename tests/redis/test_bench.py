@@ -9,7 +9,7 @@ import real
 from redis.asyncio import Redis
 
 from taskcore import App
-from taskcore.bench import QUICK, SCENARIOS, Figure, Skipped, measure, named_ground, private_ground, recovery
+from taskcore.bench import QUICK, SCENARIOS, Figure, Skipped, measure, named_environment, private_environment, recovery
 from taskcore.faults import RedisServer
 
 TINY = msgspec.structs.replace(
@@ -39,7 +39,9 @@ class Silent:
 async def figures_of(name: str) -> dict[str, Figure]:
     """The figures of one scenario on a private server, by their names."""
     records: list[Figure | Skipped] = []
-    await measure({"redis": lambda: private_ground("redis", TINY)}, {name: SCENARIOS[name]}, Silent(), records.append)
+    await measure(
+        {"redis": lambda: private_environment("redis", TINY)}, {name: SCENARIOS[name]}, Silent(), records.append
+    )
     for record in records:
         assert isinstance(record, Figure), record
     return {record.name: record for record in records if isinstance(record, Figure)}
@@ -82,11 +84,11 @@ async def test_a_broker_that_does_not_come_back_ends_the_scenario(monkeypatch):
     async def stay_away(server: RedisServer) -> None:
         """What was killed stays so."""
 
-    async with private_ground("redis", TINY) as ground:
+    async with private_environment("redis", TINY) as environment:
         monkeypatch.setattr(recovery, "BACK_WITHIN", 0.2)
         monkeypatch.setattr(RedisServer, "start", stay_away)
         with pytest.raises(TimeoutError, match=r"not back within 0.2 s: \d+ of 90 jobs were accepted"):
-            await SCENARIOS["broker killed"](ground)
+            await SCENARIOS["broker killed"](environment)
 
 
 async def test_an_idle_worker_is_watched_through_a_relay():
@@ -126,7 +128,9 @@ async def test_a_guest_touches_nothing_and_leaves_nothing():
             before = set(await redis.keys("*"))
             records: list[Figure | Skipped] = []
             scenarios = {name: run for name, run in SCENARIOS.items() if name not in ("backlog", "latency")}
-            await measure({"it": lambda: named_ground(server.url, TINY, None)}, scenarios, Silent(), records.append)
+            await measure(
+                {"it": lambda: named_environment(server.url, TINY, None)}, scenarios, Silent(), records.append
+            )
             assert (await theirs.stats("theirs")).ready == 10
             assert list(await theirs.components.backend.admin.queues()) == ["theirs"]
             ends_in = {key: await redis.ttl(key) for key in await redis.keys("*") if key not in before}
@@ -140,8 +144,8 @@ async def test_an_interrupted_guest_leaves_no_queue():
     """Whatever ends the measuring, Ctrl-C included, the queues that it made are deleted."""
     async with RedisServer() as server, App(server.url) as app:
         with anyio.CancelScope() as scope:
-            async with named_ground(server.url, TINY, None) as ground:
-                async with ground.app(queue := ground.new_queue()) as ours:
+            async with named_environment(server.url, TINY, None) as environment:
+                async with environment.app(queue := environment.new_queue()) as ours:
                     await ours.tasks["bench.noop"].enqueue("000000000")
                 assert list(await app.components.backend.admin.queues()) == [queue]
                 scope.cancel()

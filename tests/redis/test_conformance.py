@@ -58,7 +58,7 @@ async def play(kind: str) -> Certificate:
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
 def test_conformance(check: Check, kind: str, certificate: Callable[[str], Certificate]) -> None:
     """The backend keeps every promise; where it emulates something, that counts as kept."""
-    [finding] = [finding for finding in certificate(kind).findings if finding.check == check.name]
+    [finding] = [finding for finding in certificate(kind).results if finding.check == check.name]
     assert finding.why == ""
     assert finding.standing == ("emulated" if check.emulated(FEATURES) else "kept")
 

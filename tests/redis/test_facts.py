@@ -9,7 +9,7 @@ import pytest
 from real import require
 
 from taskcore import BrokerUnavailable
-from taskcore.connections.redis import Denied, RedisLink
+from taskcore.connections.redis import CommandRefused, RedisLink
 from taskcore.connections.redis.diagnose import diagnose, examine
 from taskcore.faults import RedisCluster, RedisReplicated, RedisServer, ValkeyServer
 from taskcore.faults.resp import command
@@ -35,7 +35,7 @@ async def told(
 
     async def execute(*command: Any) -> Any:
         if command[0] in forbidden.split():
-            raise Denied("refused", kind="NOPERM", says="NOPERM this user has no permissions")
+            raise CommandRefused("refused", kind="NOPERM", says="NOPERM this user has no permissions")
         match command[0]:
             case "INFO":
                 assert len(command) == 2

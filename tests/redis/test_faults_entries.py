@@ -13,7 +13,7 @@ from redis_play import Play, held, key, send, until
 from taskcore import App, BrokerUnavailable
 from taskcore.adapters import open_backend
 from taskcore.backend import Outgoing, Source
-from taskcore.backends.redis.layout import Keys
+from taskcore.backends.redis.layout import QueueKeys
 from taskcore.faults import RedisServer
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule, Verdict
@@ -23,19 +23,24 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 #: Entries of every wrong shape, as field, value, field, value, …
 FOREIGN: dict[str, list[bytes | str]] = {
     "random": [b"\x00\xff", bytes(range(256))],
-    "empty body": ["i", "x1", "e", ""],
+    "empty body": ["id", "x1", "envelope", ""],
     "empty everything": ["", ""],
-    "truncated": ["i", "x2", "e", b'{"v":1,"id":"x2","task"'],
-    "nested": ["i", "x3", "e", b"[" * 10_000],
-    "nan": ["i", "x4", "e", b'{"v":1,"id":"x4","task":"work","queue":"q","args":{"number":NaN},"enqueued_at":0}'],
-    "twice": ["i", "x5", "e", b'{"v":1,"v":2,"id":"x5","task":"work","task":"fail"}'],
-    "digits": ["i", "x6", "e", b'{"v":1,"id":"x6","enqueued_at":' + b"9" * 100_000 + b"}"],
-    "newer": ["i", "x7", "e", b'{"v":99,"id":"x7","task":"work","queue":"q","args":[],"enqueued_at":0}'],
+    "truncated": ["id", "x2", "envelope", b'{"v":1,"id":"x2","task"'],
+    "nested": ["id", "x3", "envelope", b"[" * 10_000],
+    "nan": [
+        "id",
+        "x4",
+        "envelope",
+        b'{"v":1,"id":"x4","task":"work","queue":"q","args":{"number":NaN},"enqueued_at":0}',
+    ],
+    "twice": ["id", "x5", "envelope", b'{"v":1,"v":2,"id":"x5","task":"work","task":"fail"}'],
+    "digits": ["id", "x6", "envelope", b'{"v":1,"id":"x6","enqueued_at":' + b"9" * 100_000 + b"}"],
+    "newer": ["id", "x7", "envelope", b'{"v":99,"id":"x7","task":"work","queue":"q","args":[],"enqueued_at":0}'],
     "somebody else's": ["type", "invoice", "body", b'{"total": 12}', "tenant", "acme"],
-    "no envelope": ["i", "x8", "t", b"{}"],
-    "other order": ["e", b"{}", "i", "x9"],
-    "bad trail": ["i", "x10", "e", b"{}", "t", b"\xfe\xfe"],
-    "no text": ["i", b"\xff\xfe", "e", b"\xff\xfe"],
+    "no envelope": ["id", "x8", "trail", b"{}"],
+    "other order": ["envelope", b"{}", "id", "x9"],
+    "bad trail": ["id", "x10", "envelope", b"{}", "trail", b"\xfe\xfe"],
+    "no text": ["id", b"\xff\xfe", "envelope", b"\xff\xfe"],
     "huge": ["blob", b"z" * 2_000_000],
 }
 
@@ -54,7 +59,7 @@ async def test_foreign_entries(shared: RedisServer):
     async with play.app("client") as app:
         for number, fields in enumerate(FOREIGN.values()):
             await send(app, [number])
-            await command(shared.port, "XADD", key(play.queue, "s"), "*", *fields)
+            await command(shared.port, "XADD", key(play.queue, "jobs"), "*", *fields)
         async with play.running("worker"):
             await until(lambda: play.count("end", outcome="returned") == len(FOREIGN), "our jobs", within=5)
             await play.quiet()
@@ -67,7 +72,7 @@ async def test_foreign_entries(shared: RedisServer):
             assert await backend.admin.drop(letters[0].id)
         for name, fields in FOREIGN.items():
             raw = [part.encode() if isinstance(part, str) else part for part in fields]
-            ours = raw[:3:2] == [b"i", b"e"] and len(raw) in {4, 6}
+            ours = raw[:3:2] == [b"id", b"envelope"] and len(raw) in {4, 6}
             assert (raw[3] if ours else b" ".join(raw)) in bodies, name
 
 
@@ -77,7 +82,7 @@ async def test_foreign_entries(shared: RedisServer):
 async def test_every_verdict_on_a_foreign_entry(own: RedisServer, verdict: Verdict):
     """F53: a foreign entry can be settled in every way, and leaves nothing behind when it is over."""
     async with held(own.url, "q") as (backend, source):
-        await command(own.port, "XADD", key("q", "s"), "*", "not", "ours")
+        await command(own.port, "XADD", key("q", "jobs"), "*", "not", "ours")
         [delivery] = await source.receive(10)
         assert await source.settle([(delivery, verdict)]) == []
         if isinstance(verdict, Reschedule) or verdict is RELEASE:
@@ -88,14 +93,14 @@ async def test_every_verdict_on_a_foreign_entry(own: RedisServer, verdict: Verdi
         stats = await backend.admin.stats("q")
         assert (stats.ready, stats.leased, stats.scheduled, stats.dead) == (0, 0, 0, int(isinstance(verdict, Bury)))
         left = {name.decode() for name in await command(own.port, "KEYS", key("q", "*"))}
-        assert left <= {key("q", part) for part in "sdwef"}
+        assert left <= {key("q", part) for part in ("jobs", "letters", "wake", "ended", "ended_before")}
 
 
 async def test_an_entry_with_the_id_of_a_job(shared: RedisServer):
     """F46: an entry that says that it is one of our jobs does not end that job."""
     async with held(shared.url, "twin") as (backend, source):
         await backend.publish([Outgoing("twin", "1", b"real", b"", 0.5)])
-        await command(shared.port, "XADD", key("twin", "s"), "*", "i", "1", "e", "forged")
+        await command(shared.port, "XADD", key("twin", "jobs"), "*", "id", "1", "envelope", "forged")
         [forged] = await source.receive(1)
         await source.settle([(forged, ACK)])
         with anyio.fail_after(5):
@@ -128,7 +133,7 @@ async def test_leased_entries_vanish(shared: RedisServer, how: str, caplog: pyte
 
 async def vanish(port: int, how: str, queue: str) -> None:
     """Somebody deletes all entries of a queue."""
-    stream = key(queue, "s")
+    stream = key(queue, "jobs")
     if how == "XDEL":
         await command(port, "XDEL", stream, *(entry for entry, _ in await command(port, "XRANGE", stream, "-", "+")))
     elif how == "XTRIM":
@@ -165,7 +170,7 @@ async def test_the_body_of_a_scheduled_job_vanishes(shared: RedisServer, caplog:
     """F53: a scheduled job whose bytes are gone is told as gone when it is due, and holds up nothing."""
     async with held(shared.url, "bodies") as (backend, source):
         await backend.publish([Outgoing("bodies", f"{number}", b"%d" % number, b"", 0.2) for number in range(2)])
-        await command(shared.port, "HDEL", key("bodies", "b"), "0")
+        await command(shared.port, "HDEL", key("bodies", "bodies"), "0")
         with anyio.fail_after(5):
             [one] = await source.receive(10)
         assert one.envelope == b"1"
@@ -175,7 +180,7 @@ async def test_the_body_of_a_scheduled_job_vanishes(shared: RedisServer, caplog:
 # ── keys of another type ─────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("part", [name[-1] for name in Keys("tc", "q").all])
+@pytest.mark.parametrize("part", [name.rpartition(":")[2] for name in QueueKeys("tc", "q").all])
 async def test_a_key_of_another_type(own: RedisServer, part: str):
     """F53: whichever of our keys is somebody else's, nothing is done by halves, and the text says what to do."""
     async with held(own.url, "q", lease=0.6) as (backend, source):
@@ -219,7 +224,7 @@ async def refusal(call: Awaitable[Any]) -> str:
 async def everything(port: int, *, except_for: str) -> dict[bytes, Any]:
     """All keys and what they hold."""
     names = sorted(await command(port, "KEYS", "tc:{q}:*"))
-    skip = {key("q", except_for).encode(), key("q", "w").encode()}
+    skip = {key("q", except_for).encode(), key("q", "wake").encode()}
     return {name: await command(port, "DUMP", name) for name in names if name not in skip}
 
 
@@ -231,7 +236,7 @@ async def test_nobody_spins_where_nobody_can_be_woken(own: RedisServer, caplog: 
         with anyio.move_on_after(4.0):
             await source.receive(1)
         assert await commands(own.port) - before < 150, "a few a second, and what the scripts do counts"
-        assert [alarm for alarm in alarms(caplog) if "nobody can be woken" in alarm] == alarms(caplog) != []
+        assert [alarm for alarm in alarms(caplog) if "cannot receive wake-ups" in alarm] == alarms(caplog) != []
         await backend.publish([Outgoing("q", "1", b"x")])
         with anyio.fail_after(4.0):
             assert len(await source.receive(1)) == 1
@@ -262,7 +267,7 @@ async def test_clocks_that_are_wrong(shared: RedisServer, hours: int):
         await client.tasks["work"].enqueue(2, 1.5)
         await client.tasks["once_bitten"].enqueue(3)
         async with wrong.running(), wrong.running():
-            await play.judge(delta=0.3)
+            await play.check(delta=0.3)
         starts = {entry.job: entry.at for entry in play.history.entries if entry.kind == "start"}
         assert len(starts) == 3
         assert max(starts.values()) - sent < 1.5

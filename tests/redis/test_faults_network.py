@@ -58,9 +58,9 @@ async def test_a_cut_while_enqueueing(shared: RedisServer, how: str):
                 await proxy.heal()
                 answered += await send(app, [99])
                 async with play.running("worker"):
-                    report = await play.judge()
+                    report = await play.check()
             assert len(answered) >= 8, "one cut is worth one error at most"
-            stored = {job for job, story in report.stories.items() if any(entry.kind == "start" for entry in story)}
+            stored = {job for job, story in report.histories.items() if any(entry.kind == "start" for entry in story)}
             assert len(stored) >= len(answered)
 
 
@@ -115,8 +115,8 @@ async def test_a_cut_while_jobs_run(shared: RedisServer):
         await app.enqueue_many([app.tasks["work"].call(number, 0.5) for number in range(10)])
         await until(lambda: play.count("start") == 10, "all start")
         proxy.cut()
-        report = await play.judge()
-    assert all(sum(entry.kind == "start" for entry in story) == 1 for story in report.stories.values())
+        report = await play.check()
+    assert all(sum(entry.kind == "start" for entry in story) == 1 for story in report.histories.values())
 
 
 async def test_a_partition_with_work_in_hand(shared: RedisServer):
@@ -135,10 +135,10 @@ async def test_a_partition_with_work_in_hand(shared: RedisServer):
             await play.quiet()
             healed = play.history.now()
             await proxy.heal()
-            report = await play.judge(duplicates_allowed=20)
+            report = await play.check(duplicates_allowed=20)
     starts = [entry.at for entry in play.merged().entries if entry.kind == "start" and entry.who == "cut off"]
     assert not [at for at in starts if cut + 1.5 < at < healed], "a stale job was started"
-    assert len(report.stories) == 100
+    assert len(report.histories) == 100
 
 
 # ── links that are bad all the time ──────────────────────────────────────────────────────────────
@@ -162,7 +162,7 @@ async def test_half_open(shared: RedisServer):
         assert await send(app, [5]) or await send(app, [6])
         await until(lambda: play.count("settled") >= 4, "work goes on", within=15)
         assert anyio.current_time() - healed < 15
-        await play.judge()
+        await play.check()
 
 
 async def test_latency(shared: RedisServer):
@@ -172,7 +172,7 @@ async def test_latency(shared: RedisServer):
         proxy.delay(0.1, jitter=0.05)
         proxy.throttle(64_000)
         await app.enqueue_many([app.tasks["work"].call(number) for number in range(60)])
-        await play.judge(delta=3.0)
+        await play.check(delta=3.0)
     assert play.count("event", name="broker.lost") == 0
 
 
@@ -184,7 +184,7 @@ async def test_byte_by_byte(shared: RedisServer):
         async with play.running("worker", through(proxy, ""), lease=20.0) as app:
             await app.enqueue_many([app.tasks["work"].call(number) for number in range(20)])
             await app.tasks["fail"].enqueue(1)
-            await play.judge()
+            await play.check()
     assert play.count("event", name="broker.lost") == 0
 
 
@@ -195,7 +195,7 @@ async def test_nobody_is_judged_too_early(shared: RedisServer):
         await app.tasks["fail"].enqueue(1)
         await until(lambda: play.count("start") == 3, "the last attempt")
         proxy.delay(0.5, only="down")
-        await play.judge()
+        await play.check()
         assert play.count("settled", verdict="bury") == play.count("event", name="job.buried") == 1
 
 
@@ -250,7 +250,7 @@ async def test_a_flapping_link(own: RedisServer):
             group.start_soon(produce)
             await flap()
             flapping = False
-        await play.judge(duplicates_allowed=len(stored) // 10)
+        await play.check(duplicates_allowed=len(stored) // 10)
         assert len(stored) > 100
         await send(app, [-1])
         await play.quiet()
@@ -282,8 +282,8 @@ async def test_only_the_way_of_enqueueing_is_cut(shared: RedisServer):
         down.cut()
         assert await send(client, range(22, 30)) == list(range(22, 30))
         await down.heal()
-        report = await play.judge()
-    assert len(report.stories) == 30
+        report = await play.check()
+    assert len(report.histories) == 30
 
 
 async def test_a_late_reschedule_of_a_stored_job(shared: RedisServer):

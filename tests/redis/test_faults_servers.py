@@ -69,9 +69,9 @@ async def test_killed_under_load(own: RedisServer, tmp_path: Path):
                 await own.restart()
             before = len(stored)
             await until(lambda: len(stored) >= before + 20, "and it goes on")
-        report = await play.judge(duplicates_allowed=30)
+        report = await play.check(duplicates_allowed=30)
     assert len(stored) >= 170
-    assert len(report.stories) >= len(stored)
+    assert len(report.histories) >= len(stored)
 
 
 async def test_restarted_gracefully(own: RedisServer):
@@ -81,8 +81,8 @@ async def test_restarted_gracefully(own: RedisServer):
         await app.enqueue_many([app.tasks["work"].call(number) for number in range(1000)])
         await until(lambda: play.count("settled") >= 200, "some jobs")
         await own.restart()
-        report = await play.judge(duplicates_allowed=1000 - play.count("settled"))
-    assert len(report.stories) == 1000
+        report = await play.check(duplicates_allowed=1000 - play.count("settled"))
+    assert len(report.histories) == 1000
 
 
 @on_versions
@@ -103,7 +103,7 @@ async def test_frozen(own: RedisServer):
         assert await send(app, [10, 11])
         await until(lambda: play.count("settled") >= 6, "work goes on", within=15)
         assert anyio.current_time() - resumed < 15
-        await play.judge()
+        await play.check()
 
 
 async def test_away_for_long(own: RedisServer, monkeypatch: pytest.MonkeyPatch):
@@ -120,7 +120,7 @@ async def test_away_for_long(own: RedisServer, monkeypatch: pytest.MonkeyPatch):
         await anyio.sleep(3.0)
         await own.restart()
         assert await send(app, [2, 3, 4])
-        await play.judge()
+        await play.check()
     assert play.count("event", name="broker.lost") == play.count("event", name="broker.back") >= 1
 
 
@@ -164,17 +164,17 @@ async def test_gone_while_jobs_run(own: RedisServer, caplog: pytest.LogCaptureFi
 async def test_the_group_is_deleted(own: RedisServer, caplog: pytest.LogCaptureFixture):
     """F24: a consumer group that is deleted under a worker is made anew: an alarm, nothing twice, nothing forgotten."""
     play = Play(own.url)
-    stream = f"tc:{{{play.queue}}}:s"
+    stream = f"tc:{{{play.queue}}}:jobs"
     async with play.running("worker", lease=5.0, concurrency=5) as app:
         await app.enqueue_many([app.tasks["work"].call(number, 0.05) for number in range(60)])
         for count in (10, 30):
             await until(lambda: play.count("settled") >= count, "some jobs")  # noqa: B023
-            await command(own.port, "XGROUP", "DESTROY", stream, "w")
-        report = await play.judge()
+            await command(own.port, "XGROUP", "DESTROY", stream, "workers")
+        report = await play.check()
         before = int((await command(own.port, "INFO", "stats")).split(b"total_commands_processed:")[1].split()[0])
         await anyio.sleep(1.0)
         after = int((await command(own.port, "INFO", "stats")).split(b"total_commands_processed:")[1].split()[0])
-    assert len(report.stories) == 60
+    assert len(report.histories) == 60
     assert any("group of queue" in alarm for alarm in alarms(caplog))
     assert after - before < 20, "nobody runs in circles afterwards"
 
@@ -248,7 +248,7 @@ async def test_workers_empty_a_full_server(own: RedisServer):
                 await play.quiet()
             assert (await backend.admin.stats(play.queue)).dead == 5
         await command(own.port, "CONFIG", "SET", "maxmemory", 0)
-        await play.judge()
+        await play.check()
 
 
 async def memory(port: int) -> int:
@@ -310,7 +310,7 @@ async def test_the_disk_is_full(caplog: pytest.LogCaptureFixture):
             await command(own.port, "BGSAVE")
             await until(lambda: play.count("event", name="broker.back") >= 1, "it goes on by itself")
             assert await send(app, [50])
-            await play.judge()
+            await play.check()
 
 
 # ── passwords ────────────────────────────────────────────────────────────────────────────────────
@@ -337,5 +337,5 @@ async def test_the_password_changes(own: RedisServer, caplog: pytest.LogCaptureF
         await command(own.port, "ACL", "SETUSER", "app", "resetpass", ">secret-one")
         assert await send(app, [3])
         await until(lambda: play.count("event", name="broker.back") >= 1, "it works again")
-        await play.judge()
+        await play.check()
     assert not [record for record in caplog.records if "secret" in record.getMessage()]

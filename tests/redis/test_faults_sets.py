@@ -116,7 +116,7 @@ async def test_too_few_replicas():
             with anyio.fail_after(10):
                 while not await again(app, 1000):
                     pass
-            await play.judge()
+            await play.check()
 
 
 async def again(app: App, number: int) -> bool:
@@ -143,8 +143,8 @@ async def test_a_failover_under_load():
                 await redis.failover()
                 before = len(stored)
                 await until(lambda: len(stored) >= before + 100, "and a hundred more", within=30)
-            report = await play.judge(duplicates_allowed=100, time_limit=20.0)
-        assert len(report.stories) >= len(stored) >= 200
+            report = await play.check(duplicates_allowed=100, time_limit=20.0)
+        assert len(report.histories) >= len(stored) >= 200
         assert play.count("event", name="broker.back") >= 1
 
 
@@ -163,7 +163,7 @@ async def test_a_primary_that_hangs():
             old.resume()
             await anyio.sleep(0.5)
             await send(app, range(200, 230))
-            await play.judge(duplicates_allowed=5, time_limit=20.0)
+            await play.check(duplicates_allowed=5, time_limit=20.0)
     assert play.count("settled", verdict="bury") == 0, "a job was blamed for verdicts that went to the old primary"
 
 
@@ -190,8 +190,8 @@ async def test_slots_that_move_under_load():
                     await cluster.end_move(slot, to)
                     before = len(stored)
                     await until(lambda: len(stored) >= before + 50, "and fifty more", within=20)  # noqa: B023
-            report = await play.judge(duplicates_allowed=20, time_limit=20.0)
-        assert len(report.stories) >= len(stored) >= 150
+            report = await play.check(duplicates_allowed=20, time_limit=20.0)
+        assert len(report.histories) >= len(stored) >= 150
 
 
 async def test_half_way_moved():

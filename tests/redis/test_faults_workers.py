@@ -36,8 +36,8 @@ async def test_kill_at_random(shared: RedisServer, tmp_path: Path):
             victim.kill()
             workers.append(await exits.enter_async_context(play.worker(tmp_path, f"w{number + 2}")))
         await play.quiet()
-        report = await play.judge(duplicates_allowed=in_hand(play, "killed"))
-    assert len(report.stories) == 200
+        report = await play.check(duplicates_allowed=in_hand(play, "killed"))
+    assert len(report.histories) == 200
     assert not (await play_letters(play)), "a killed worker's jobs are no poison"
 
 
@@ -78,8 +78,8 @@ async def test_death_at_a_point(shared: RedisServer, tmp_path: Path, point: str,
             assert await worker.wait() == CRASHED
         async with play.worker(tmp_path, "heir"):
             await job.outcome(timeout=20)
-            report = await play.judge(duplicates_allowed=1)
-    assert sum(entry.kind == "start" for entry in report.stories[job.id]) == starts
+            report = await play.check(duplicates_allowed=1)
+    assert sum(entry.kind == "start" for entry in report.histories[job.id]) == starts
     assert len(await play_letters(play)) == (task == "fail")
 
 
@@ -94,8 +94,8 @@ async def test_killed_while_jobs_become_due(shared: RedisServer, tmp_path: Path)
             await until(lambda: play.count("start") >= 20 * workers.index(worker) + 5, "some start")  # noqa: B023
             worker.kill()
         await play.quiet()
-        report = await play.judge(duplicates_allowed=in_hand(play, "killed"), delta=0.02)
-    assert len(report.stories) == len(jobs)
+        report = await play.check(duplicates_allowed=in_hand(play, "killed"), delta=0.02)
+    assert len(report.histories) == len(jobs)
 
 
 async def test_frozen_for_longer_than_a_lease(shared: RedisServer, tmp_path: Path):
@@ -111,7 +111,7 @@ async def test_frozen_for_longer_than_a_lease(shared: RedisServer, tmp_path: Pat
             assert await job.result(timeout=10) == 1
             frozen.resume()
             await until(lambda: play.count("event", name="job.lost") >= 1, "the frozen one learns of it")
-            await play.judge(duplicates_allowed=1)
+            await play.check(duplicates_allowed=1)
     assert play.count("settled", verdict="ack") == 1
 
 
@@ -124,7 +124,7 @@ async def test_a_blocked_loop(shared: RedisServer, tmp_path: Path):
         await until(lambda: play.count("start") == 1, "a start")
         async with play.worker(tmp_path, "heir"):
             await until(lambda: play.count("event", name="loop.blocked") >= 1, "an alarm")
-            await play.judge(duplicates_allowed=1)
+            await play.check(duplicates_allowed=1)
     assert play.count("settled", verdict="ack") == 1
 
 
@@ -143,7 +143,7 @@ async def test_stopped_with_work_in_hand(shared: RedisServer, tmp_path: Path):
             await until(lambda: play.count("start") == 30, "all start")
             began = max(entry.at for entry in play.merged().entries if entry.kind == "start")
             assert await old.wait() == 0
-            await play.judge()
+            await play.check()
     assert began - signalled < 1.5
     assert not [
         entry
@@ -167,8 +167,8 @@ async def test_stopped_twice(shared: RedisServer, tmp_path: Path):
         old.terminate()
         assert await old.wait(within=5.0) == 0
         async with play.running("heir", lease=30.0):
-            report = await play.judge()
-    [starts] = [[entry for entry in story if entry.kind == "start"] for story in report.stories.values()]
+            report = await play.check()
+    [starts] = [[entry for entry in story if entry.kind == "start"] for story in report.histories.values()]
     assert [entry.facts["attempt"] for entry in starts] == [1, 1]
 
 
@@ -213,13 +213,13 @@ async def test_poison_and_its_neighbours(shared: RedisServer, tmp_path: Path):
                     break
                 play.history.record("died", "", who=worker.who)
         async with play.running("healthy"):
-            report = await play.judge(attempts=3, duplicates_allowed=3)
+            report = await play.check(attempts=3, duplicates_allowed=3)
     assert [entry.facts["reason"] for entry in play.merged().entries if entry.facts.get("verdict") == "bury"] == [
         "poison"
     ]
-    assert sum(entry.kind == "start" for entry in report.stories[poison.id]) == 3
+    assert sum(entry.kind == "start" for entry in report.histories[poison.id]) == 3
     for job in jobs:  # a second run is that of one that had returned, and was not settled yet when the poison killed
-        story = report.stories[job.id]
+        story = report.histories[job.id]
         assert {entry.facts["attempt"] for entry in story if entry.kind == "start"} == {1}
         assert [entry.kind for entry in story if entry.kind in {"start", "end"}] in (
             ["start", "end"],
@@ -252,9 +252,11 @@ async def test_a_hundred_workers_leave_nothing(own: RedisServer):
             await play.quiet()
         after = await keys()
         ours = f"tc:{{{play.queue}}}:".encode()
-        [group] = await command(port, "XINFO", "GROUPS", ours + b"s")
-        consumers: list[Any] = await command(port, "XINFO", "CONSUMERS", ours + b"s", "w")
-    assert {key for key in after if key.startswith(ours)} <= {ours + part for part in (b"s", b"e", b"f", b"w")}
+        [group] = await command(port, "XINFO", "GROUPS", ours + b"jobs")
+        consumers: list[Any] = await command(port, "XINFO", "CONSUMERS", ours + b"jobs", "workers")
+    assert {key for key in after if key.startswith(ours)} <= {
+        ours + part for part in (b"jobs", b"ended", b"ended_before", b"wake")
+    }
     assert {key for key in after - before if not key.startswith((ours, b"tcr:"))} == set()
     assert len(consumers) <= 1
     assert dict(zip(group[::2], group[1::2], strict=True))[b"pending"] == 0

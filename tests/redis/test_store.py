@@ -12,7 +12,7 @@ from anyio.from_thread import start_blocking_portal
 from real import require
 
 from taskcore import BrokerUnavailable, InvalidURL
-from taskcore.conformance import Check, play
+from taskcore.conformance import Check, run_check
 from taskcore.conformance.checks import STORE_CHECKS
 from taskcore.conformance.harness import Harness
 from taskcore.faults import RedisCluster, RedisSentinel, RedisServer, ValkeyServer
@@ -62,7 +62,7 @@ async def store(url: str):
 async def test_conformance(check: Check, url: str):
     """The store keeps every promise of the suite, and leaves nothing."""
     left: list[str] = []
-    finding = await play(check, lambda: Harness.at("memory://", store=url), left=left)
+    finding = await run_check(check, lambda: Harness.at("memory://", store=url), left=left)
     assert (finding.standing, finding.why, left) == ("kept", "", [])
 
 

@@ -344,19 +344,19 @@ async def test_a_slot_that_moves():
                     group.start_soon(get, key)
             return [found[key] for key in keys]
 
-        async def all_works(stage: str) -> None:
+        async def all_works(harness: str) -> None:
             old = await get_all()
             writes = [
-                Write(key=key, value=stage.encode(), expect=ABSENT if record is None else record.version, keep=60.0)
+                Write(key=key, value=harness.encode(), expect=ABSENT if record is None else record.version, keep=60.0)
                 for key, record in zip(keys, old, strict=True)
             ]
-            answers = await store.put_many([*writes, Write(key=f"{keys[0]}/{stage}", value=b"", keep=60.0)])
+            answers = await store.put_many([*writes, Write(key=f"{keys[0]}/{harness}", value=b"", keep=60.0)])
             assert not any(isinstance(answer, Conflict) for answer in answers)
             again = await store.put_many(writes)
             assert all(isinstance(answer, Conflict) for answer in again)
-            assert await get_all() == [Record(stage.encode(), answer) for answer in answers[:-1]]
+            assert await get_all() == [Record(harness.encode(), answer) for answer in answers[:-1]]
             async with store.watch(keys[0]) as records:
-                assert (await anext(records)).value == stage.encode()
+                assert (await anext(records)).value == harness.encode()
                 await store.put(keys[0], b"!", expect=ANY, keep=60.0)
                 with anyio.fail_after(5):
                     assert (await anext(records)).value == b"!"

@@ -81,13 +81,13 @@ async def counts(server: RedisServer) -> dict[str, Any]:
     sizes = {
         part: await command(server.port, size, f"tc:{{q}}:{part}")
         for part, size in {
-            "s": "XLEN",
-            "l": "ZCARD",
-            "z": "ZCARD",
-            "b": "HLEN",
-            "j": "HLEN",
-            "e": "SCARD",
-            "d": "XLEN",
+            "jobs": "XLEN",
+            "leases": "ZCARD",
+            "schedule": "ZCARD",
+            "bodies": "HLEN",
+            "places": "HLEN",
+            "ended": "SCARD",
+            "letters": "XLEN",
         }.items()
     }
     return {"ready": stats.ready, "leased": stats.leased, "scheduled": stats.scheduled, "dead": stats.dead, **sizes}
@@ -119,26 +119,26 @@ Verb = Callable[[Backend, Source, Sequence[Delivery]], Awaitable[Any]]
 
 #: What each verb changes if it is carried out.
 CHANGES: dict[Verb, dict[str, int]] = {
-    publish: {"ready": 3, "scheduled": 3, "s": 3, "z": 3, "b": 3, "j": 6},
+    publish: {"ready": 3, "scheduled": 3, "jobs": 3, "schedule": 3, "bodies": 3, "places": 6},
     settle: {
         "ready": 2,
         "leased": -5,
         "scheduled": 1,
         "dead": 1,
-        "s": -3,
-        "l": -4,
-        "z": 1,
-        "b": 1,
-        "j": -2,
-        "e": 2,
-        "d": 1,
+        "jobs": -3,
+        "leases": -4,
+        "schedule": 1,
+        "bodies": 1,
+        "places": -2,
+        "ended": 2,
+        "letters": 1,
     },
     receive: {
         "ready": -2,
         "leased": 2,
-        "l": 2,
+        "leases": 2,
     },
-    remove: {"ready": -1, "s": -1, "j": -1, "e": 1},
+    remove: {"ready": -1, "jobs": -1, "places": -1, "ended": 1},
 }
 
 

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from real import NEWER, serving
 
-from taskcore.conformance import STORE_CHECKS, Certificate, Check, all_checks, certify, play
+from taskcore.conformance import STORE_CHECKS, Certificate, Check, all_checks, certify, run_check
 from taskcore.conformance.harness import Harness
 from taskcore.faults import PostgresServer
 
@@ -41,7 +41,7 @@ def certificate(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterat
 @every_check
 def test_a_promise(check: Check, certificate: Certificate) -> None:
     """The promise is kept with records in a database as it is with records in memory."""
-    [finding] = [finding for finding in certificate.findings if finding.check == check.name]
+    [finding] = [finding for finding in certificate.results if finding.check == check.name]
     assert (finding.standing, finding.why) == ("kept", "")
 
 
@@ -59,7 +59,7 @@ def test_on_trio(check: Check, tmp_path: Path) -> None:
 
     async def story() -> Any:
         make = lambda: Harness.at("memory://", store=f"sqlite:///{tmp_path}/r.db", lease=LEASE, margin=MARGIN)  # noqa: E731
-        return await play(check, make)
+        return await run_check(check, make)
 
     finding = anyio.run(story, backend="trio")
     assert (finding.standing, finding.why) == ("kept", "")

@@ -19,14 +19,14 @@ from taskcore.conformance.model.machine import REAL_TIME, machine
 FOLDER = Path(tempfile.mkdtemp(prefix="taskcore-model-"))
 
 
-def make_stage() -> Harness:
-    """All stories share a file: every key has the mark of its stage."""
+def make_harness() -> Harness:
+    """All stories share a file: every key has the mark of its harness."""
     return Harness.at("memory://", store=f"sqlite:///{FOLDER}/model.db", lease=0.3, margin=0.3)
 
 
 TestModel = pytest.mark.timeout(240)(
     machine(
-        make_stage,
+        make_harness,
         real_time=True,
         budget=settings(REAL_TIME, max_examples=8, stateful_step_count=12, derandomize=True, database=None),
     ).TestCase

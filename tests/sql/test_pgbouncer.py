@@ -43,7 +43,7 @@ async def test_sessions_of_its_own(bounce: Bounce):
     async with bounce(pool_mode="session", default_pool_size=50) as server:
         only = [check.name for check in STORE_CHECKS]
         certificate = await certify("memory://", store=server.url, only=only, lease=1.0, margin=2.0)
-        assert certificate.is_kept, [finding.why for finding in certificate.findings if finding.why]
+        assert certificate.is_kept, [finding.why for finding in certificate.results if finding.why]
 
 
 async def test_five_sessions_are_enough(bounce: Bounce):

@@ -1,7 +1,7 @@
-"""Brokers that break one promise each: what the conformance suite has to notice.
+"""Brokers that break one guarantee each: the conformance suite has to notice every one.
 
-A mutant is a context manager that gives stages; what it patches it puts back. ``broken_parts.py`` has broken letters,
-stores and workers.
+A mutant is a context manager that yields a factory of harnesses and undoes its patches at the end. ``broken_parts.py``
+has broken letters, stores and workers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ change = msgspec.structs.replace
 
 
 @contextmanager
-def stages(*patches: Any) -> Iterator[Callable[[], Harness]]:
+def harnesses(*patches: Any) -> Iterator[Callable[[], Harness]]:
     """Stages in memory, a second lease, while these patches hold."""
     for one in patches:
         one.start()
@@ -42,7 +42,7 @@ def stages(*patches: Any) -> Iterator[Callable[[], Harness]]:
 
 def mutant(*patches: Any, name: str) -> None:
     """Enter a mutant into the list."""
-    MUTANTS[name] = lambda: stages(*patches)
+    MUTANTS[name] = lambda: harnesses(*patches)
 
 
 def wrapped(owner: type, method: str, around: Callable[..., Any]) -> Any:
@@ -86,6 +86,10 @@ def delivers(translate: Callable[[Any], Any]) -> Any:
 
 mutant(settles(lambda verdict: ACK if isinstance(verdict, Release) else verdict), name="loses on release")
 mutant(settles(lambda verdict: ACK if isinstance(verdict, Reschedule) else verdict), name="loses on retry")
+mutant(
+    settles(lambda verdict: ACK if isinstance(verdict, Reschedule) and 0 < verdict.after < 0.01 else verdict),
+    name="loses on a retry with a short wait",
+)
 mutant(settles(lambda verdict: ACK if isinstance(verdict, Bury) else verdict), name="loses on bury")
 mutant(settles(lambda v: change(v, trail=b"") if isinstance(v, Reschedule | Bury) else v), name="forgets trails")
 mutant(settles(lambda v: change(v, after=v.after / 2) if isinstance(v, Reschedule) else v), name="retries early")

@@ -116,7 +116,8 @@ async def _unordered(original: Any, store: MemoryStore, writes: Any) -> Any:
 
 
 async def _lazy_put(original: Any, store: MemoryStore, key: str, value: bytes, **options: Any) -> Any:
-    watches, store.watches = store.watches, type(store.watches)(begin=store.get, end=lambda _: None)
+    watches = store.watches
+    store.watches = type(watches)(begin=lambda watch: store.get(watch.key), end=lambda _: None)
     try:
         return await original(store, key, value, **options)
     finally:
@@ -220,5 +221,5 @@ for _name, _patch in _core().items():
 mutant(
     wrapped(MemoryBackend, "publish", _takes_its_time),
     patch.object(Detached, "run", lambda _, work: work()),
-    name="core: carries a batch in its leader's hands",
+    name="core: carries a batch in its leader's step_worker",
 )

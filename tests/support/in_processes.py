@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
+import signal
+import socket
+import stat
+import subprocess
 import sys
 import threading
 import time
@@ -11,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taskcore import Retry, Router, current
+from taskcore import Reject, Retry, RetryLater, Router, Snooze, current
 
 router = Router()
 
@@ -109,3 +115,159 @@ def lie() -> int:
     """Return what was not promised."""
     text: Any = "not a number"
     return text
+
+
+# ── what they print and log ──────────────────────────────────────────────────────────────────────
+
+
+@router.task(runs_in="process")
+def run_program(*, arguments: list[str]) -> int:
+    """Start a program that inherits the standard streams."""
+    return subprocess.run(arguments, check=True).returncode
+
+
+@router.task(runs_in="process")
+def speak() -> str:
+    """Print in every way, and tell what can be read from standard input."""
+    print("by print")  # noqa: T201 - what is tested
+    print("by stderr", file=sys.stderr)  # noqa: T201
+    os.write(1, b"by write\n")
+    ctypes.CDLL(None).puts(b"by C")
+    ctypes.CDLL(None).fflush(None)
+    subprocess.run([sys.executable, "-c", "print('by a program')"], check=True)
+    return sys.stdin.read() + os.read(0, 10).decode()
+
+
+@router.task(runs_in="process")
+def print_bytes(pieces: list[bytes], times: int = 1) -> None:
+    """Write these bytes to standard output, so many times."""
+    for _ in range(times):
+        for piece in pieces:
+            os.write(1, piece)
+
+
+@router.task(runs_in="process")
+def write_log(name: str) -> None:
+    """Log at several levels, with an error, and from a thread."""
+    log = logging.getLogger(name)
+    log.debug("not wanted")
+    log.info("about %s", "this")
+    try:
+        int("no")
+    except ValueError:
+        log.exception("it failed")
+    thread = threading.Thread(target=log.critical, args=["from a thread"])
+    thread.start()
+    thread.join()
+
+
+# ── how they fail ────────────────────────────────────────────────────────────────────────────────
+
+
+class Closed(Reject):
+    """A rejection that is part of the contract."""
+
+
+class Both(KeyError, ConnectionResetError):
+    """An error of two families."""
+
+
+@router.task(runs_in="process", raises=(Closed,), retry=Retry(attempts=3, base=0.0))
+def say(what: str) -> str:
+    """Say about itself what a function can say."""
+    first = current().attempt == 1 and not current().trail.copies
+    match what:
+        case "reject":
+            raise Reject("it is over")
+        case "closed":
+            raise Closed("on Sundays")
+        case "later":
+            if first:
+                raise RetryLater(0.05, "the other side is asleep")
+        case "snooze":
+            if first:
+                raise Snooze(0.05)
+    return f"attempt {current().attempt}, {[error.message for error in current().trail.errors]}"
+
+
+@router.task(runs_in="process", retry=Retry(attempts=2, base=0.0, on=(ConnectionError,)))
+def two_families() -> None:
+    """Raise what is worth a retry by its second base."""
+    raise Both("x")
+
+
+@router.task(runs_in="process", retry=Retry(attempts=2, base=0.0, give_up_on=(ConnectionError,)))
+def gives_up() -> None:
+    """Raise what is never worth a retry, by its second base."""
+    raise Both("x")
+
+
+@router.task(runs_in="process")
+def end(how: str) -> None:
+    """End the process."""
+    if how == "fork":
+        if os.fork():
+            return
+        sys.exit(3)
+    os.kill(os.getpid(), getattr(signal, how))
+
+
+@router.task(runs_in="process")
+def corrupt(data: bytes) -> None:
+    """Write to every socket of the process."""
+    for descriptor in sockets():
+        with socket.socket(fileno=os.dup(descriptor)) as other:
+            other.sendall(data)
+    time.sleep(5)
+
+
+def sockets() -> list[int]:
+    """The sockets of this process."""
+    found = []
+    for descriptor in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                found.append(descriptor)
+        except OSError:
+            continue
+    return found
+
+
+# ── what they start ──────────────────────────────────────────────────────────────────────────────
+
+
+@router.task(runs_in="process")
+def count_sockets() -> tuple[int, int, int]:
+    """How many sockets this process has, a program that it starts, and a copy of it."""
+    code = "import sys; sys.path[:] = eval(sys.argv[1]); import in_processes; print(len(in_processes.sockets()))"
+    started = subprocess.run(
+        [sys.executable, "-c", code, repr(sys.path)], stdout=subprocess.PIPE, check=True, close_fds=False
+    )
+    read, write = os.pipe()
+    if not os.fork():
+        logging.getLogger("copy").error("a copy logs")
+        os.write(write, bytes([len(sockets())]))
+        os._exit(0)
+    return len(sockets()), int(started.stdout), os.read(read, 1)[0]
+
+
+@router.task(runs_in="process", timeout=5.0)
+def start_and_wait(path: str) -> None:
+    """Start a program and wait for it; write both process ids to a file."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as program:
+        Path(path).write_text(f"{os.getpid()} {program.pid}")
+
+
+@router.task(runs_in="process", timeout=0.6)
+def start_and_overrun(path: str) -> None:
+    """The same, with too little time."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as program:
+        Path(path).write_text(f"{os.getpid()} {program.pid}")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is more than an entry that its parent has not read."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

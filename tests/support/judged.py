@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from taskcore.conformance.checking import PromisesBroken
+from taskcore.conformance.checking import GuaranteesBroken
+from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.crash_sweep import sweep
 from taskcore.conformance.model import working
-from taskcore.conformance.model.job import Broken, Tale
-from taskcore.conformance.model.rules import Play
+from taskcore.conformance.model.job import JobModel
+from taskcore.conformance.model.rules import ModelRules
 from taskcore.conformance.model.sending import Sending
 
 __all__ = ["sweep_without_oracle", "without_oracle"]
@@ -24,35 +25,35 @@ def without_oracle() -> Iterator[None]:
     def nothing(*_: Any, **__: Any) -> None:
         """No opinion."""
 
-    def handed_out(original: Any, self: Tale, *args: Any) -> None:
+    def handed_out(original: Any, self: JobModel, *args: Any) -> None:
         if self.may_wait:
             original(self, *args)
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(Tale, "broken", nothing))
-        stack.enter_context(patch.object(Tale, "check_letter", nothing))
-        original = Tale.handed_out
-        stack.enter_context(patch.object(Tale, "handed_out", lambda self, *args: handed_out(original, self, *args)))
-        stack.enter_context(patch.object(Tale, "observe", nothing))
+        stack.enter_context(patch.object(JobModel, "violated", nothing))
+        stack.enter_context(patch.object(JobModel, "check_letter", nothing))
+        original = JobModel.handed_out
+        stack.enter_context(patch.object(JobModel, "handed_out", lambda self, *args: handed_out(original, self, *args)))
+        stack.enter_context(patch.object(JobModel, "observe", nothing))
         stack.enter_context(patch.object(working, "check_start", nothing))
         stack.enter_context(patch.object(working, "check_unstarted", nothing))
         stack.enter_context(patch.object(Sending, "check_foreign", nothing))
         for name in ("_check_end", "_check_letters", "_check_events", "_check_storage", "check_keys"):
-            stack.enter_context(patch.object(Play, name, nothing))
+            stack.enter_context(patch.object(ModelRules, name, nothing))
         yield
 
 
-def sweep_without_oracle(make_stage: Any) -> None:
+def sweep_without_oracle(make_harness: Any) -> None:
     """Every case until the checker objects; whatever else goes wrong in a case is its own business."""
 
     async def nothing(*_: Any, **__: Any) -> None:
         """No opinion."""
 
     with patch.object(sweep, "check", nothing):
-        for case in sweep.cases(make_stage):
+        for case in sweep.cases(make_harness):
             try:
-                sweep.run(case, make_stage)
-            except PromisesBroken:
+                sweep.run(case, make_harness)
+            except GuaranteesBroken:
                 raise
-            except (AssertionError, Broken):
+            except (AssertionError, ClauseViolated):
                 continue

@@ -177,6 +177,20 @@ def dead_letter_is_acked_first():
 
 
 @mutant("model")
+def short_waits_are_lost():
+    """A retry that is due at once is stored where no worker looks."""
+
+    def settle(original, self, delivery, verdict, now):
+        if isinstance(verdict, Reschedule) and 0 < verdict.after < 1.0 and delivery.receipt.valid:
+            self._end(delivery.receipt.job, now)
+            return True
+        return original(self, delivery, verdict, now)
+
+    with instead(Ledger, "settle", settle):
+        yield
+
+
+@mutant("model")
 def promoted_early():
     """Due two seconds before its time."""
 

@@ -15,7 +15,7 @@ __all__ = ["RabbitPlay"]
 class RabbitPlay(Play):
     """A play whose queue is on RabbitMQ; results and start markers are in a SQLite file."""
 
-    def __init__(self, url: str, folder: Path, options: str = "settle=0.1&timeout=3") -> None:
+    def __init__(self, url: str, folder: Path, options: str = "min_queue_age=0.1&timeout=3") -> None:
         super().__init__(f"{url}?{options}", store=f"sqlite:///{folder / 'records.db'}")
 
     async def quiet(self, url: str | None = None, *, within: float = 30.0) -> None:

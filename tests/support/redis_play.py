@@ -3,7 +3,7 @@
 play = Play(server.url)
 async with play.app("client", proxied_url) as app: ...      in this process
 async with play.worker(tmp_path, "w1", url): ...            a real process
-report = await play.judge()                                 what is left, asked directly; nothing may be broken
+report = await play.check()                                 what is left, asked directly; nothing may be broken
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import anyio
 from taskcore import App, BrokerUnavailable, EnqueueUncertain, Retry, current
 from taskcore.adapters import open_backend, open_store
 from taskcore.backend import Backend, Source
-from taskcore.conformance.checking import History, RecordingBackend, Report, collect, judge
+from taskcore.conformance.checking import History, RecordingBackend, Report, check_history, collect
 from taskcore.faults import WorkerProcess
 from taskcore.faults.resp import command
 
@@ -164,7 +164,7 @@ class Play:
             await anyio.sleep(0.02)
         return history
 
-    async def judge(self, url: str | None = None, **allowed: Any) -> Report:
+    async def check(self, url: str | None = None, **allowed: Any) -> Report:
         """Wait until everything is quiet, look what is left, and demand that no promise was broken."""
         await self.quiet(url)
         history = await self.told()
@@ -173,7 +173,7 @@ class Play:
         async with App(url, store=self.store or url) as app:
             final = await collect(app, [self.queue], ids)
         limits: dict[str, Any] = {"attempts": ATTEMPTS, "crashes": CRASHES, "delta": 1.0, "time_limit": 10.0}
-        report = judge(history, final, **{**limits, **allowed})
+        report = check_history(history, final, **{**limits, **allowed})
         assert not report.broken, str(report)
         return report
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from taskcore.conformance.crash_sweep.child import dying
-from taskcore.conformance.crash_sweep.environment import Ledger
+from taskcore.conformance.crash_sweep.environment import StartLog
 from taskcore.conformance.crash_sweep.sweep import Case, run
 from taskcore.conformance.harness import Harness
 
@@ -19,7 +19,7 @@ def play(case: Case, url: str, folder: Path, lease: float, margin: float, store:
             lambda: Harness.at(url, store=store, lease=lease, margin=margin),
             real_time=True,
             dying=dying(url, path, store=store),
-            ledger=Ledger(path),
+            starts=StartLog(path),
         )
     except Exception as error:
         return f"{case}: {type(error).__name__}: {error}"

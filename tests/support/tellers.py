@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from taskcore.conformance.checking import Final, Found, Left, Report, judge
+from taskcore.conformance.checking import FoundLetter, Left, Report, Snapshot, check_history
 from taskcore.testing.history import History
 
-__all__ = ["QUIET", "Teller", "found"]
+__all__ = ["QUIET", "HistoryWriter", "found"]
 
-QUIET = Final({"q": Left()})
+QUIET = Snapshot({"q": Left()})
 
 
-class Teller:
+class HistoryWriter:
     """Tells a history by hand, one second between two entries."""
 
     def __init__(self) -> None:
@@ -47,14 +47,14 @@ class Teller:
         self.ran(job, run, outcome="raised", error=f"ValueError: {run}")
         self.settled(job, verdict=verdict, **facts)
 
-    def judge(self, final: Final = QUIET, **options: Any) -> Report:
+    def check(self, snapshot: Snapshot = QUIET, **options: Any) -> Report:
         """The report, with small limits."""
         limits: dict[str, Any] = {"attempts": 2, "crashes": 1, "delta": 0.0, "time_limit": 5.0}
-        return judge(self.history, final, **(limits | options))
+        return check_history(self.history, snapshot, **(limits | options))
 
 
-def found(job: str = "A", **changes: Any) -> Final:
+def found(job: str = "A", **changes: Any) -> Snapshot:
     """A dead letter, and nothing else."""
-    letter = Found(id="1", job=job, envelope="bytes", trail="trail", reason="exhausted", errors=(), attempts=2)
+    letter = FoundLetter(id="1", job=job, envelope="bytes", trail="trail", reason="exhausted", errors=(), attempts=2)
     letter = msgspec.structs.replace(letter, **changes)
-    return Final({"q": Left(dead=frozenset({job}))}, {}, (letter,))
+    return Snapshot({"q": Left(dead=frozenset({job}))}, {}, (letter,))

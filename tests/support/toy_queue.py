@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from taskcore.conformance.checking import Final, Found, Left
+from taskcore.conformance.checking import FoundLetter, Left, Snapshot
 from taskcore.testing.history import History
 
 __all__ = ["ATTEMPTS", "CRASHES", "LEASE", "ToyQueue"]
@@ -45,7 +45,7 @@ class ToyQueue:
         self._worker = 1
         self._runs = count(1)
         self._endings: dict[str, str] = {}
-        self._letters: list[Found] = []
+        self._letters: list[FoundLetter] = []
         for who in ("client", "w1"):
             self.history.record("event", "", who=who, name="listening")
 
@@ -55,10 +55,10 @@ class ToyQueue:
         return f"w{self._worker}"
 
     @property
-    def final(self) -> Final:
+    def final(self) -> Snapshot:
         """What is left."""
         dead = frozenset(letter.job for letter in self._letters)
-        return Final({"q": Left(dead=dead)}, dict(self._endings), tuple(self._letters))
+        return Snapshot({"q": Left(dead=dead)}, dict(self._endings), tuple(self._letters))
 
     # ── enqueue ──
 
@@ -176,7 +176,7 @@ class ToyQueue:
         self._settle(job, "bury", event="job.buried", reason=reason, trail=trail)
         self._endings[job.name] = "dead"
         self._letters.append(
-            Found(
+            FoundLetter(
                 id=f"letter of {job.name}",
                 job=job.name,
                 envelope=f"bytes of {job.name}",

@@ -7,10 +7,10 @@ import time
 import msgspec
 import pytest
 
-from taskcore.bench import QUICK, SCENARIOS, Figure, measure_one, private_ground
-from taskcore.bench.proc import Watch
+from taskcore.bench import QUICK, SCENARIOS, Figure, measure_one, private_environment
+from taskcore.bench.proc import UsageWatch
 from taskcore.bench.program import Spec
-from taskcore.bench.workers import Processes
+from taskcore.bench.workers import WorkerProcesses
 
 TINY = msgspec.structs.replace(QUICK, seconds=0.01)
 
@@ -24,7 +24,7 @@ def anyio_backend() -> str:
 def test_a_watch_tells_cpu_a_job_and_waiting_is_none():
     """Of this process, and of the broker, from when the watch was made."""
     broker = iter([5.0, 5.5])
-    watch = Watch(lambda: next(broker))
+    watch = UsageWatch(lambda: next(broker))
     before = time.process_time()
     while time.process_time() - before < 0.02:
         pass
@@ -37,13 +37,13 @@ def test_a_watch_tells_cpu_a_job_and_waiting_is_none():
 
 def test_a_watch_says_nothing_about_a_broker_that_nobody_can_look_into():
     """Neither zero nor a guess."""
-    assert set(Watch(lambda: None).stop(1)[1]) == {"cpu"}
+    assert set(UsageWatch(lambda: None).stop(1)[1]) == {"cpu"}
 
 
 async def measured(scenario: str) -> dict[str, Figure]:
     """The figures of a scenario in memory, by name."""
-    async with private_ground("memory", TINY) as ground:
-        found = await measure_one(ground, scenario, SCENARIOS[scenario])
+    async with private_environment("memory", TINY) as environment:
+        found = await measure_one(environment, scenario, SCENARIOS[scenario])
     return {one.name: one for one in found if isinstance(one, Figure)}
 
 
@@ -64,7 +64,7 @@ async def test_rates_have_their_cpu_beside_them():
 async def test_an_idle_worker_is_not_woken_by_who_measures_it(tmp_path, counts):
     """A hundred looks a second at a count that stands still cost more than the worker itself."""
     spec = Spec(url="memory://", store="none", queue="idle", report="", counts=counts)
-    async with Processes(spec, 1, tmp_path) as crew:
+    async with WorkerProcesses(spec, 1, tmp_path) as workers:
         assert (tmp_path / "worker-0.count").exists() is counts
-        assert crew.counted() == 0
-        await crew.dismiss()
+        assert workers.counted() == 0
+        await workers.dismiss()

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_queue import ATTEMPTS, CRASHES, ToyQueue
 
-from taskcore.conformance.checking import Final, Left, Report, judge
-from taskcore.testing.history import Entry
+from taskcore.conformance.checking import Left, Report, Snapshot, check_history
+from taskcore.testing.history import HistoryEntry
 
 
 def play(choose: Callable[[Any], Any], *, jobs: int = 4, calm: bool = False) -> ToyQueue:
@@ -25,10 +25,12 @@ def play(choose: Callable[[Any], Any], *, jobs: int = 4, calm: bool = False) -> 
     return queue
 
 
-def judge_toy(entries: list[Entry], final: Final, excused: int = 0, **options: Any) -> Report:
+def judge_toy(entries: list[HistoryEntry], final: Snapshot, excused: int = 0, **options: Any) -> Report:
     """With the toy's own limits."""
     limits: dict[str, Any] = {"attempts": ATTEMPTS, "crashes": CRASHES, "delta": 0.0, "time_limit": 5.0}
-    return judge(sorted(entries, key=lambda one: one.at), final, duplicates_allowed=excused, **(limits | options))
+    return check_history(
+        sorted(entries, key=lambda one: one.at), final, duplicates_allowed=excused, **(limits | options)
+    )
 
 
 @given(st.data(), st.booleans())
@@ -40,46 +42,48 @@ def test_a_correct_queue_passes(data: st.DataObject, calm: bool) -> None:
     assert not report.broken, str(report)
 
 
-def _without(entries: list[Entry], job: str, *kinds: str) -> list[Entry]:
+def _without(entries: list[HistoryEntry], job: str, *kinds: str) -> list[HistoryEntry]:
     return [entry for entry in entries if not (entry.job == job and entry.kind in kinds)]
 
 
-def _forget(entries: list[Entry], final: Final, job: str) -> tuple[list[Entry], Final]:
+def _forget(entries: list[HistoryEntry], final: Snapshot, job: str) -> tuple[list[HistoryEntry], Snapshot]:
     letters = tuple(letter for letter in final.letters if letter.job != job)
-    endings = {name: state for name, state in final.endings.items() if name != job}
-    return _without(entries, job, "start", "end", "settled"), Final(final.queues, endings, letters)
+    endings = {name: state for name, state in final.outcomes.items() if name != job}
+    return _without(entries, job, "start", "end", "settled"), Snapshot(final.queues, endings, letters)
 
 
-def _run_again(entries: list[Entry], final: Final, job: str, times: int = 1) -> tuple[list[Entry], Final]:
+def _run_again(
+    entries: list[HistoryEntry], final: Snapshot, job: str, times: int = 1
+) -> tuple[list[HistoryEntry], Snapshot]:
     end = entries[-1].at
     extra = [
-        Entry(end + number, "w99", kind, job, {"run": number, "outcome": "returned"})
+        HistoryEntry(end + number, "w99", kind, job, {"run": number, "outcome": "returned"})
         for number in range(times)
         for kind in ("start", "end")
     ]
     return entries + extra, final
 
 
-def _shift(entries: list[Entry], job: str, kind: str, at: float) -> list[Entry]:
+def _shift(entries: list[HistoryEntry], job: str, kind: str, at: float) -> list[HistoryEntry]:
     """Move the first entry of this kind."""
     index = next(index for index, entry in enumerate(entries) if (entry.job, entry.kind) == (job, kind))
     moved = msgspec.structs.replace(entries[index], at=at)
     return [*entries[:index], moved, *entries[index + 1 :]]
 
 
-def _slow(entries: list[Entry], job: str) -> list[Entry]:
+def _slow(entries: list[HistoryEntry], job: str) -> list[HistoryEntry]:
     return [
         msgspec.structs.replace(entry, facts=entry.facts | {"took": 99.0}) if entry.job == job else entry
         for entry in entries
     ]
 
 
-def _letter(final: Final, **changes: Any) -> Final:
+def _letter(final: Snapshot, **changes: Any) -> Snapshot:
     return msgspec.structs.replace(final, letters=(msgspec.structs.replace(final.letters[0], **changes),))
 
 
 #: What is broken: which jobs it can be broken for, and how it is.
-MUTATIONS: dict[str, Callable[[list[Entry], Final, str, Any], tuple[list[Entry], Final]]] = {
+MUTATIONS: dict[str, Callable[[list[HistoryEntry], Snapshot, str, Any], tuple[list[HistoryEntry], Snapshot]]] = {
     "lost": lambda entries, final, job, _: _forget(entries, final, job),
     "unexpected": lambda entries, final, job, _: (
         _without(entries, job, "invoke", "ok", "uncertain", "duplicate"),
@@ -96,7 +100,7 @@ MUTATIONS: dict[str, Callable[[list[Entry], Final, str, Any], tuple[list[Entry],
     "early": lambda entries, final, job, at: (_shift(entries, job, "start", at - 1.0), final),
     "misordered": lambda entries, final, job, at: (_shift(entries, job, "start", entries[-1].at + 1.0), final),
     "silent": lambda entries, final, job, _: (
-        [*entries, Entry(entries[-1].at, "client", "uncertain", job, {"took": 0.0})],
+        [*entries, HistoryEntry(entries[-1].at, "client", "uncertain", job, {"took": 0.0})],
         final,
     ),
 }

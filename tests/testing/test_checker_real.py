@@ -15,7 +15,7 @@ from taskcore import Retry as RetryPolicy
 from taskcore import Snooze, current
 from taskcore.backend import Delivery, Outgoing
 from taskcore.backends.memory import MemoryBackend
-from taskcore.conformance.checking import Report, collect, judge
+from taskcore.conformance.checking import Report, check_history, collect
 from taskcore.conformance.checking.recorder import RecordingBackend
 from taskcore.conformance.harness import Harness
 from taskcore.faults.flaky import DropReply, Fail, FlakyBackend
@@ -133,12 +133,12 @@ async def play(backend: MemoryBackend, seed: int) -> Report:
     """A day with forty jobs that fail, snooze, wait and expire, on a line that loses replies."""
     dice = random.Random(seed)
     store = MemoryStore()
-    async with Harness(lambda: backend, lambda: store, lease=30.0, margin=0.0) as stage:
-        history = History(clock=stage.now)
+    async with Harness(lambda: backend, lambda: store, lease=30.0, margin=0.0) as harness:
+        history = History(clock=harness.now)
         flaky = FlakyBackend(backend)
-        app = await stage.app(around=lambda _: RecordingBackend(flaky, history, "app"), concurrency=3)
+        app = await harness.app(around=lambda _: RecordingBackend(flaky, history, "app"), concurrency=3)
         history.listen(app, who="app")
-        queue = stage.queue()
+        queue = harness.queue()
 
         @app.task(queue=queue, retry=RetryPolicy(attempts=ATTEMPTS))
         async def work(number: int) -> int:
@@ -160,7 +160,7 @@ async def play(backend: MemoryBackend, seed: int) -> Report:
             with anyio.move_on_after(3_600):
                 await app.drain()
         final = await collect(app, [queue], [job.id for job in jobs])
-    return judge(history, final, attempts=ATTEMPTS, crashes=3, delta=0.001, time_limit=30.0)
+    return check_history(history, final, attempts=ATTEMPTS, crashes=3, delta=0.001, time_limit=30.0)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -168,7 +168,7 @@ def test_an_honest_broker_passes(seed: int) -> None:
     """A real worker on an honest broker breaks no promise, though its line loses replies and fails."""
     report = run_virtually(play, MemoryBackend(), seed)
     assert not report.broken, str(report)
-    assert len(report.stories) == 42
+    assert len(report.histories) == 42
 
 
 @pytest.mark.parametrize(
@@ -188,4 +188,4 @@ def test_a_broken_broker_is_caught(broken: type[Broken], count: str) -> None:
     """One thing is wrong with the broker, and the count that stands for it is too high; its story is told."""
     report = run_virtually(play, broken(), 1)
     assert count in report.violations, str(report)
-    assert "the story of" in str(report)
+    assert "the history of" in str(report)

@@ -15,11 +15,11 @@ import pytest
 from taskcore import App, BrokerUnavailable, Reject, Snooze, current
 from taskcore.backend import Outgoing
 from taskcore.backends.memory import MemoryBackend
-from taskcore.conformance.checking.actors import Cast
+from taskcore.conformance.checking.actors import Actors
 from taskcore.conformance.checking.recorder import RecordingBackend, digest, job_of
 from taskcore.faults.flaky import DropReply, Fail, FlakyBackend
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule
-from taskcore.testing.history import Entry, History
+from taskcore.testing.history import History, HistoryEntry
 
 WRITER = """
 import sys, time
@@ -52,7 +52,10 @@ def test_in_memory():
     history = History(who="w1", clock=lambda: next(clock))
     history.record("invoke", "A", queue="q")
     history.record("ok", "A", who="w2")
-    assert list(history.entries) == [Entry(1.0, "w1", "invoke", "A", {"queue": "q"}), Entry(2.5, "w2", "ok", "A")]
+    assert list(history.entries) == [
+        HistoryEntry(1.0, "w1", "invoke", "A", {"queue": "q"}),
+        HistoryEntry(2.5, "w2", "ok", "A"),
+    ]
 
 
 def test_in_a_file(tmp_path):
@@ -277,15 +280,15 @@ async def test_a_cast_acts_by_turns():
     """Through one connection several act, each under its own name; the dead are known, and listeners too."""
     history, app = History(clock=anyio.current_time), App("memory://")
     backend = RecordingBackend(MemoryBackend(), history)
-    cast = Cast(history, app, prefix="p.")
+    cast = Actors(history, app, prefix="p.")
     one, other = cast.enter("client"), cast.enter("client")
-    cast.turn(one)
+    cast.switch_to(one)
     await backend.publish([Outgoing("q", "A", b"{}")])
     with cast.acting(other):
         await backend.publish([Outgoing("q", "B", b"{}")])
         app.components.events.emit("job.enqueued", job_id="B")
-    assert cast.on_stage == one
-    cast.dies(one)
+    assert cast.current == one
+    cast.record_death(one)
     told = [(entry.who, entry.kind) for entry in history.entries if entry.facts.get("name") != "listening"]
     assert told == [
         *[("p.client-1", kind) for kind in ("invoke", "ok")],

@@ -7,7 +7,8 @@ from typing import assert_type
 from taskcore import App
 from taskcore.config import Loaded, Settings, load
 from taskcore.policy import Retry
-from taskcore.toolkit.units import duration, mask_url
+from taskcore.toolkit.units import duration
+from taskcore.toolkit.urls import mask_url
 
 assert_type(load(), Loaded)
 assert_type(load(arguments={"url": "memory://"}, environ={}, directory=".").settings, Settings)

@@ -1,16 +1,16 @@
 """How fast is this broker, and what does it lose? Measured through taskcore, on a server of our own or on yours.
 
     figures.py     what comes out          brokers.py    servers that are started for it
-    ground.py      where it is measured    scenarios.py  what is measured: the list
-    crew.py        who works               tally.py, ledger.py   the rulers: counts in memory, signatures in a file
+    environment.py      where it is measured    scenarios.py  what is measured: the list
+    workers.py        who works               tally.py, ledger.py   the rulers: counts in memory, signatures in a file
     running.py     one run                 table.py      as text
 
 The repository's ``benchmarks/`` adds other libraries, the limits of the client libraries, and a report.
 """
 
-from taskcore.bench.brokers import BROKERS, ground_on, named_ground, private_ground, private_server
-from taskcore.bench.environment import FULL, QUICK, Ground, NotHere, Size
-from taskcore.bench.figures import Contestant, Figure, Machine, Record, Skipped, decode_lines, encode_line
+from taskcore.bench.brokers import BROKERS, environment_on, named_environment, private_environment, private_server
+from taskcore.bench.environment import FULL, QUICK, BenchEnvironment, NotHere, Size
+from taskcore.bench.figures import Contestant, Figure, MachineInfo, Record, Skipped, decode_lines, encode_line
 from taskcore.bench.machine import describe_machine
 from taskcore.bench.progress import printed, quiet_logs
 from taskcore.bench.running import Progress, Tell, measure, measure_on, measure_one, plain, show
@@ -22,10 +22,10 @@ __all__ = [
     "FULL",
     "QUICK",
     "SCENARIOS",
+    "BenchEnvironment",
     "Contestant",
     "Figure",
-    "Ground",
-    "Machine",
+    "MachineInfo",
     "NotHere",
     "Progress",
     "Record",
@@ -37,15 +37,15 @@ __all__ = [
     "decode_lines",
     "describe_machine",
     "encode_line",
-    "ground_on",
+    "environment_on",
     "limit_of",
     "measure",
     "measure_on",
     "measure_one",
-    "named_ground",
+    "named_environment",
     "plain",
     "printed",
-    "private_ground",
+    "private_environment",
     "private_server",
     "quiet_logs",
     "show",

@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 from taskcore.adapters import open_backend
-from taskcore.bench.environment import Ground, NotHere, Size
+from taskcore.bench.environment import BenchEnvironment, NotHere, Size
 from taskcore.bench.running import plain
 from taskcore.errors import AdapterMissing
 from taskcore.faults.binaries import ServerMissing
 from taskcore.faults.servers import NatsServer, RabbitServer, RedisServer, Server
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
-__all__ = ["BROKERS", "Kind", "ground_on", "named_ground", "private_ground", "private_server"]
+__all__ = ["BROKERS", "Kind", "environment_on", "named_environment", "private_environment", "private_server"]
 
 
 class Kind(NamedTuple):
@@ -67,8 +67,8 @@ async def private_server(name: str) -> AsyncIterator[Server | None]:
 
 
 @asynccontextmanager
-async def ground_on(name: str, server: Server | None, size: Size) -> AsyncIterator[Ground]:
-    """A ground on a server of our own.
+async def environment_on(name: str, server: Server | None, size: Size) -> AsyncIterator[BenchEnvironment]:
+    """An environment on a server of our own.
 
     :raises NotHere: its adapter is not installed.
     """
@@ -78,18 +78,18 @@ async def ground_on(name: str, server: Server | None, size: Size) -> AsyncIterat
         open_backend(url)  # not connected: this only asks for the adapter
     except AdapterMissing as error:
         raise NotHere(plain(error)) from error
-    async with _records(kind) as store, Ground(name, url, size, store=store, server=server) as ground:
-        yield ground
+    async with _records(kind) as store, BenchEnvironment(name, url, size, store=store, server=server) as environment:
+        yield environment
 
 
 @asynccontextmanager
-async def private_ground(name: str, size: Size) -> AsyncIterator[Ground]:
-    """A ground on a broker of our own.
+async def private_environment(name: str, size: Size) -> AsyncIterator[BenchEnvironment]:
+    """An environment on a broker of our own.
 
     :raises NotHere: its adapter or its server is not installed.
     """
-    async with private_server(name) as server, ground_on(name, server, size) as ground:
-        yield ground
+    async with private_server(name) as server, environment_on(name, server, size) as environment:
+        yield environment
 
 
 @asynccontextmanager
@@ -107,8 +107,8 @@ async def _records(kind: Kind) -> AsyncIterator[str | None]:
 
 
 @asynccontextmanager
-async def named_ground(url: str, size: Size, store: str | None) -> AsyncIterator[Ground]:
-    """A ground on somebody's broker, in queues of our own."""
+async def named_environment(url: str, size: Size, store: str | None) -> AsyncIterator[BenchEnvironment]:
+    """An environment on somebody's broker, in queues of our own."""
     open_backend(url)  # a URL with a typo is refused before anything is measured
-    async with Ground(mask_url(url), url, size, store=store) as ground:
-        yield ground
+    async with BenchEnvironment(mask_url(url), url, size, store=store) as environment:
+        yield environment

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from taskcore.app import App
-from taskcore.bench.environment import MOST, PILOT, Ground
+from taskcore.bench.environment import MOST, PILOT, BenchEnvironment
 from taskcore.bench.figures import Figure
 from taskcore.bench.tally import Tally, payload
-from taskcore.bench.workers import CrewReport
+from taskcore.bench.workers import WorkersReport
 
 __all__ = ["backlog", "draining", "retry_storm"]
 
@@ -19,7 +19,7 @@ UNDER_WAY = 4  #: times as fast as with the pilot's few jobs a drain may be, and
 class Drained:
     """What one drain came to; ``broker`` is its CPU time in seconds, None if nobody can tell."""
 
-    def __init__(self, report: CrewReport, jobs: int, broker: float | None) -> None:
+    def __init__(self, report: WorkersReport, jobs: int, broker: float | None) -> None:
         self.report = report
         self.jobs = jobs
         self.broker = broker
@@ -31,46 +31,50 @@ class Drained:
         return self.jobs / max(self.report.seconds, 1e-9)
 
 
-async def drain(ground: Ground, jobs: int, *, task: str = "bench.noop", processes: int = 1) -> Drained:
+async def drain(environment: BenchEnvironment, jobs: int, *, task: str = "bench.noop", processes: int = 1) -> Drained:
     """Enqueue so many jobs, then let workers come."""
-    queue, tally = ground.new_queue(), Tally()
-    async with ground.app(queue, with_store=task == "bench.answer", tally=tally) as app:
+    queue, tally = environment.new_queue(), Tally()
+    async with environment.app(queue, with_store=task == "bench.answer", tally=tally) as app:
         await app.enqueue_many([app.tasks[task].call(payload(number)) for number in range(jobs)])
-        drained = await _drain(ground, app, queue, tally, jobs, processes)
-    await ground.clean_up()
+        drained = await _drain(environment, app, queue, tally, jobs, processes)
+    await environment.clean_up()
     return drained
 
 
-async def _drain(ground: Ground, app: App, queue: str, tally: Tally, jobs: int, processes: int) -> Drained:
-    before = ground.broker_cpu()
-    async with ground.crew(app, queue, tally, number=processes) as crew:
-        await crew.count_to(jobs, within=PATIENCE)
-        await ground.settled(app, queue)
-        after = ground.broker_cpu()
+async def _drain(
+    environment: BenchEnvironment, app: App, queue: str, tally: Tally, jobs: int, processes: int
+) -> Drained:
+    before = environment.broker_cpu()
+    async with environment.workers(app, queue, tally, number=processes) as workers:
+        await workers.count_to(jobs, within=PATIENCE)
+        await environment.settled(app, queue)
+        after = environment.broker_cpu()
         return Drained(
-            await crew.dismiss(), jobs, None if before is None or after is None else max(after - before, 0.0)
+            await workers.dismiss(), jobs, None if before is None or after is None else max(after - before, 0.0)
         )
 
 
-async def draining(ground: Ground) -> list[Figure]:
+async def draining(environment: BenchEnvironment) -> list[Figure]:
     """No-op jobs of 200 bytes, by 1, 2, 4 worker processes; and with a result stored for each."""
     figures = []
-    numbers = (1,) if ground.is_local else ground.size.processes
-    pilot = await drain(ground, PILOT)
-    jobs = max(min(int(pilot.rate * ground.size.seconds * UNDER_WAY), MOST) // 100, 5) * 100
+    numbers = (1,) if environment.is_local else environment.size.processes
+    pilot = await drain(environment, PILOT)
+    jobs = max(min(int(pilot.rate * environment.size.seconds * UNDER_WAY), MOST) // 100, 5) * 100
     for number in numbers:
-        runs = [await drain(ground, jobs, processes=number) for _ in range(ground.size.rounds)]
+        runs = [await drain(environment, jobs, processes=number) for _ in range(environment.size.rounds)]
         name = f"{number} process{'es' if number > 1 else ''}"
-        figures.append(ground.figure("drain", name, "jobs/s", tuple(run.rate for run in runs), facts=_account(runs)))
+        figures.append(
+            environment.figure("drain", name, "jobs/s", tuple(run.rate for run in runs), facts=_account(runs))
+        )
         if number == 1:
-            figures += _costs(ground, runs)
-    if ground.store != "none":
-        runs = [await drain(ground, jobs // 2, task="bench.answer") for _ in range(ground.size.rounds)]
+            figures += _costs(environment, runs)
+    if environment.store != "none":
+        runs = [await drain(environment, jobs // 2, task="bench.answer") for _ in range(environment.size.rounds)]
         rates = tuple(run.rate for run in runs)
         facts = _account(runs) | {"cpu": runs[-1].report.cpu / runs[-1].jobs * 1e6}
         if (broker := runs[-1].broker) is not None:
             facts["broker_cpu"] = broker / runs[-1].jobs * 1e6
-        figures.append(ground.figure("drain", "with results", "jobs/s", rates, facts=facts))
+        figures.append(environment.figure("drain", "with results", "jobs/s", rates, facts=facts))
     return figures
 
 
@@ -79,33 +83,33 @@ def _account(runs: list[Drained]) -> dict[str, float]:
     return {key: sum(run.account[key] for run in runs) for key in ("jobs", "lost", "duplicated")}
 
 
-def _costs(ground: Ground, runs: list[Drained]) -> list[Figure]:
+def _costs(environment: BenchEnvironment, runs: list[Drained]) -> list[Figure]:
     """CPU and memory of a drain by one process. A worker in this process has no costs of its own to tell apart."""
     worker = tuple(run.report.cpu / run.jobs * 1e6 for run in runs)
-    figures = [ground.figure("cost", "worker CPU", "µs/job", worker, "less")]
+    figures = [environment.figure("cost", "worker CPU", "µs/job", worker, "less")]
     broker = tuple(run.broker / run.jobs * 1e6 for run in runs if run.broker is not None)
     if broker:
-        figures.append(ground.figure("cost", "broker CPU", "µs/job", broker, "less"))
-    if not ground.is_local:
+        figures.append(environment.figure("cost", "broker CPU", "µs/job", broker, "less"))
+    if not environment.is_local:
         peak = tuple(run.report.rss / 1e6 for run in runs)
-        figures.append(ground.figure("cost", "worker memory, at most", "MB", peak, "less"))
+        figures.append(environment.figure("cost", "worker memory, at most", "MB", peak, "less"))
     return figures
 
 
-async def retry_storm(ground: Ground) -> list[Figure]:
+async def retry_storm(environment: BenchEnvironment) -> list[Figure]:
     """Jobs that all fail twice, ten milliseconds apart, before they succeed: jobs a second that are through."""
-    pilot = await drain(ground, PILOT, task="bench.failing")
-    jobs = max(min(int(pilot.rate * ground.size.seconds), 20_000) // 100, 1) * 100
-    runs = [await drain(ground, jobs, task="bench.failing") for _ in range(ground.size.rounds)]
+    pilot = await drain(environment, PILOT, task="bench.failing")
+    jobs = max(min(int(pilot.rate * environment.size.seconds), 20_000) // 100, 1) * 100
+    runs = [await drain(environment, jobs, task="bench.failing") for _ in range(environment.size.rounds)]
     rates = tuple(run.rate for run in runs)
-    return [ground.figure("retries", "each fails twice, then succeeds", "jobs/s", rates, facts=_account(runs))]
+    return [environment.figure("retries", "each fails twice, then succeeds", "jobs/s", rates, facts=_account(runs))]
 
 
-async def backlog(ground: Ground) -> list[Figure]:
+async def backlog(environment: BenchEnvironment) -> list[Figure]:
     """The same drain and the same enqueue, behind a long queue, which should not make them slower."""
-    many, few = ground.size.backlog, 10_000
-    queue, tally = ground.new_queue(), Tally()
-    async with ground.app(queue, tally=tally) as app:
+    many, few = environment.size.backlog, 10_000
+    queue, tally = environment.new_queue(), Tally()
+    async with environment.app(queue, tally=tally) as app:
         task = app.tasks["bench.noop"]
         start = time.perf_counter()
         for first in range(0, many, few):
@@ -115,15 +119,15 @@ async def backlog(ground: Ground) -> list[Figure]:
         for _ in range(PILOT):
             await task.enqueue(payload(many))
         single = PILOT / (time.perf_counter() - start)
-        async with ground.crew(app, queue, tally) as crew:
-            await crew.count_to(min(few * 2, many), within=PATIENCE)
-            counted, since = crew.counted(), time.perf_counter()
-            await crew.count_to(min(counted + few * 2, many), within=PATIENCE)
-            rate = (crew.counted() - counted) / max(time.perf_counter() - since, 1e-9)
-            await crew.dismiss()
-    await ground.clean_up()
+        async with environment.workers(app, queue, tally) as workers:
+            await workers.count_to(min(few * 2, many), within=PATIENCE)
+            counted, since = workers.counted(), time.perf_counter()
+            await workers.count_to(min(counted + few * 2, many), within=PATIENCE)
+            rate = (workers.counted() - counted) / max(time.perf_counter() - since, 1e-9)
+            await workers.dismiss()
+    await environment.clean_up()
     return [
-        ground.figure("backlog", "filling it, bulk", "jobs/s", (filling,), facts={"jobs": many}),
-        ground.figure("backlog", "one awaited, behind it", "jobs/s", (single,), facts={"jobs": many}),
-        ground.figure("backlog", "drain, at its beginning", "jobs/s", (rate,), facts={"jobs": many}),
+        environment.figure("backlog", "filling it, bulk", "jobs/s", (filling,), facts={"jobs": many}),
+        environment.figure("backlog", "one awaited, behind it", "jobs/s", (single,), facts={"jobs": many}),
+        environment.figure("backlog", "drain, at its beginning", "jobs/s", (rate,), facts={"jobs": many}),
     ]

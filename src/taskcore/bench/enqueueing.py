@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from taskcore.bench.environment import Ground
+from taskcore.bench.environment import BenchEnvironment
 from taskcore.bench.figures import Figure
-from taskcore.bench.proc import Watch
+from taskcore.bench.proc import UsageWatch
 from taskcore.bench.tally import payload
 from taskcore.task import Task
 
@@ -19,10 +19,10 @@ PLACES = 100
 PACKED = 10_000
 
 
-async def enqueueing(ground: Ground) -> list[Figure]:
+async def enqueueing(environment: BenchEnvironment) -> list[Figure]:
     """Jobs a second from one process, each stored as durably as the broker does it when the call returns."""
-    queue = ground.new_queue()
-    async with ground.app(queue) as app:
+    queue = environment.new_queue()
+    async with environment.app(queue) as app:
         task = app.tasks["bench.noop"]
         data = payload(0)
 
@@ -46,36 +46,36 @@ async def enqueueing(ground: Ground) -> list[Figure]:
             facts: dict[str, float] = {"bytes": len(data)}
 
             async def measure(jobs: int) -> float:
-                watch = Watch(ground.broker_cpu)
+                watch = UsageWatch(environment.broker_cpu)
                 await send(jobs)
                 seconds, spent = watch.stop(jobs)
                 facts.update(spent)
-                await ground.holds(app, queue, jobs)
+                await environment.holds(app, queue, jobs)
                 await app.purge(queue)
                 return seconds
 
-            return ground.figure("enqueue", name, "jobs/s", await ground.rounds(measure), facts=facts)
+            return environment.figure("enqueue", name, "jobs/s", await environment.rounds(measure), facts=facts)
 
         kinds = (("one awaited", one), ("100 at once", hundred), ("bulk", bulk))
         figures = [await figure(name, send) for name, send in kinds]
-        return [*figures, _packing(ground, task, data)]
+        return [*figures, _packing(environment, task, data)]
 
 
-def _packing(ground: Ground, task: Task[..., object], data: str) -> Figure:
+def _packing(environment: BenchEnvironment, task: Task[..., object], data: str) -> Figure:
     """Checking and packing the arguments of a call, which comes before any broker."""
     values = []
-    for _ in range(ground.size.rounds):
+    for _ in range(environment.size.rounds):
         start = time.perf_counter()
         for _ in range(PACKED):
             task.call(data)
         values.append((time.perf_counter() - start) / PACKED * 1e6)
-    return ground.figure("enqueue", "packing alone", "µs/job", tuple(values), "less")
+    return environment.figure("enqueue", "packing alone", "µs/job", tuple(values), "less")
 
 
-async def keys(ground: Ground) -> list[Figure]:
+async def keys(environment: BenchEnvironment) -> list[Figure]:
     """Enqueueing with an idempotency key: new keys, and the same ones again, which must store nothing."""
-    queue = ground.new_queue()
-    async with ground.app(queue, with_store=True) as app:
+    queue = environment.new_queue()
+    async with environment.app(queue, with_store=True) as app:
         task = app.tasks["bench.keyed"]
         again: list[float] = []
         stored: list[int] = []
@@ -93,20 +93,22 @@ async def keys(ground: Ground) -> list[Figure]:
             await app.purge(queue)
             return seconds
 
-        values = await ground.rounds(first_and_again, most=20_000)
+        values = await environment.rounds(first_and_again, most=20_000)
         return [
-            ground.figure("keys", "new keys, bulk", "jobs/s", values),
-            ground.figure("keys", "known keys, bulk", "jobs/s", tuple(again[1:]), facts={"stored_again": max(stored)}),
+            environment.figure("keys", "new keys, bulk", "jobs/s", values),
+            environment.figure(
+                "keys", "known keys, bulk", "jobs/s", tuple(again[1:]), facts={"stored_again": max(stored)}
+            ),
         ]
 
 
-async def payloads(ground: Ground) -> list[Figure]:
+async def payloads(environment: BenchEnvironment) -> list[Figure]:
     """Bulk enqueueing by size of the arguments."""
     figures = []
-    queue = ground.new_queue()
-    async with ground.app(queue) as app:
+    queue = environment.new_queue()
+    async with environment.app(queue) as app:
         task = app.tasks["bench.noop"]
-        for size in ground.size.payloads:
+        for size in environment.size.payloads:
             data = payload(0, size)
 
             async def bulk(jobs: int, data: str = data) -> float:
@@ -116,10 +118,10 @@ async def payloads(ground: Ground) -> list[Figure]:
                 await app.purge(queue)
                 return seconds
 
-            values = await ground.rounds(bulk, most=min(20_000, 100_000_000 // size))
+            values = await environment.rounds(bulk, most=min(20_000, 100_000_000 // size))
             rate = max(values) * size / 1e6
             figures.append(
-                ground.figure(
+                environment.figure(
                     "payloads", f"{size:,} bytes, bulk", "jobs/s", values, facts={"bytes": size, "mb_s": rate}
                 )
             )

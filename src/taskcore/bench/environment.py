@@ -1,4 +1,4 @@
-"""The ground that a scenario is measured on: one broker, how long to measure, and names of our own in it."""
+"""The environment that a scenario is measured on: one broker, how long to measure, and names of our own in it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from taskcore.adapters import has_store
 from taskcore.app import App
 from taskcore.bench.figures import Better, Figure
 from taskcore.bench.jobs import make_app
-from taskcore.bench.ledger import Ledger
+from taskcore.bench.ledger import JobLedger
 from taskcore.bench.proc import cpu_of, has_proc
 from taskcore.bench.program import Spec
 from taskcore.bench.tally import Tally
-from taskcore.bench.workers import Crew, Here, Processes
+from taskcore.bench.workers import InProcessWorkers, WorkerProcesses, Workers
 from taskcore.envelope import new_id
 from taskcore.errors import BrokerUnavailable, TaskcoreError
 from taskcore.faults.servers import Server
 from taskcore.toolkit.logging import logger
 
-__all__ = ["FULL", "QUICK", "Ground", "NotHere", "Size"]
+__all__ = ["FULL", "QUICK", "BenchEnvironment", "NotHere", "Size"]
 
 log = logger("taskcore.bench")
 
@@ -97,7 +97,7 @@ QUICK: Final = Size(
 )
 
 
-class Ground:
+class BenchEnvironment:
     """One broker. Inside of the context it is there; afterwards our queues are not.
 
     :param broker: its name in figures.
@@ -173,17 +173,17 @@ class Ground:
         return make_app(settings.pop("url", self.url), store, queue, tally=tally, **settings)
 
     @asynccontextmanager
-    async def crew(
+    async def workers(
         self, app: App, queue: str, tally: Tally, *, number: int = 1, timed: bool = False
-    ) -> AsyncIterator[Crew]:
+    ) -> AsyncIterator[Workers]:
         """Workers of a queue: so many processes, or one right here if the broker is."""
         if self.is_local:
             tally.timed = timed
-            async with Here(app, tally) as here:
+            async with InProcessWorkers(app, tally) as here:
                 yield here
             return
-        async with self.processes(app, queue, number=number, timed=timed) as crew:
-            yield crew
+        async with self.processes(app, queue, number=number, timed=timed) as workers:
+            yield workers
 
     def processes(
         self,
@@ -194,9 +194,9 @@ class Ground:
         url: str | None = None,
         timed: bool = False,
         counts: bool = True,
-        ledger: Ledger | None = None,
+        ledger: JobLedger | None = None,
         lease: float | None = None,
-    ) -> Processes:
+    ) -> WorkerProcesses:
         """Worker processes.
 
         :raises NotHere: the broker lives in this process.
@@ -213,11 +213,11 @@ class Ground:
             counts=counts,
             lease=lease,
         )
-        return Processes(spec, number, self.new_folder())
+        return WorkerProcesses(spec, number, self.new_folder())
 
-    def ledger(self) -> Ledger:
+    def ledger(self) -> JobLedger:
         """A new ledger."""
-        return Ledger(self.new_folder() / "ledger")
+        return JobLedger(self.new_folder() / "ledger")
 
     # ── measuring ──
 

@@ -18,7 +18,7 @@ __all__ = [
     "Better",
     "Contestant",
     "Figure",
-    "Machine",
+    "MachineInfo",
     "Record",
     "Skipped",
     "decode_lines",
@@ -81,7 +81,7 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     source: str = ""
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="machine"):
+class MachineInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="machine"):
     """Where and when it was measured, and the command that did it."""
 
     when: str
@@ -99,7 +99,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     seconds: float = 0.0
 
 
-Record: TypeAlias = Figure | Skipped | Contestant | Machine
+Record: TypeAlias = Figure | Skipped | Contestant | MachineInfo
 
 encode_line = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 
 from taskcore.app import App
-from taskcore.bench.ledger import Ledger
+from taskcore.bench.ledger import JobLedger
 from taskcore.bench.tally import Tally, number_of
 from taskcore.policy import Retry
 from taskcore.worker.context import current
@@ -25,7 +25,7 @@ def make_app(
     queue: str,
     *,
     tally: Tally | None = None,
-    ledger: Ledger | None = None,
+    ledger: JobLedger | None = None,
     **settings: Any,
 ) -> App:
     """An app with these tasks on this queue. Its settings are the defaults, but for those that are given."""

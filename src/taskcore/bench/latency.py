@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from taskcore.app import App
-from taskcore.bench.environment import Ground
+from taskcore.bench.environment import BenchEnvironment
 from taskcore.bench.figures import Figure, percentile
 from taskcore.bench.tally import Tally, payload
 from taskcore.task import Task
@@ -28,22 +28,22 @@ SPIN = 0.0004  #: the rest is spent looking at the clock, because waking up take
 PLACES = 100
 
 
-async def open_loop(ground: Ground) -> list[Figure]:
+async def open_loop(environment: BenchEnvironment) -> list[Figure]:
     """From the intended time of an enqueue to the function's start, at fixed arrival rates; one worker process."""
     figures = []
-    for rate, seconds in ground.size.arrivals:
-        queue, tally = ground.new_queue(), Tally()
+    for rate, seconds in environment.size.arrivals:
+        queue, tally = environment.new_queue(), Tally()
         async with (
-            ground.app(queue, tally=tally) as app,
-            ground.crew(app, queue, tally, timed=True) as crew,
+            environment.app(queue, tally=tally) as app,
+            environment.workers(app, queue, tally, timed=True) as workers,
         ):
             jobs = int(rate * seconds) + WARM_UP
             await app.tasks["bench.noop"].enqueue(payload(jobs))
-            await crew.count_to(1, within=60.0)  # from here on somebody works
-            sender_late = await arrive(app, rate, jobs, works_here=ground.is_local)
-            await crew.count_to(jobs + 1, within=60.0)
-            report = await crew.dismiss()
-        await ground.clean_up()
+            await workers.count_to(1, within=60.0)  # from here on somebody works
+            sender_late = await arrive(app, rate, jobs, works_here=environment.is_local)
+            await workers.count_to(jobs + 1, within=60.0)
+            report = await workers.dismiss()
+        await environment.clean_up()
         late = report.latencies[1 + WARM_UP :]
         facts = report.account(jobs) | {
             "rate": rate,
@@ -54,7 +54,7 @@ async def open_loop(ground: Ground) -> list[Figure]:
         for percent in PERCENTILES:
             if percent < RARE or len(late) >= ENOUGH:
                 value = percentile(late, percent) * 1e3
-                figures.append(ground.figure("latency", f"{rate:g}/s, p{percent}", "ms", (value,), "less", facts))
+                figures.append(environment.figure("latency", f"{rate:g}/s, p{percent}", "ms", (value,), "less", facts))
                 facts = {"rate": rate}  # the curve is told once
     return figures
 
@@ -92,15 +92,15 @@ async def arrive(app: App, rate: float, jobs: int, *, works_here: bool = False) 
     return late
 
 
-async def results(ground: Ground) -> list[Figure]:
+async def results(environment: BenchEnvironment) -> list[Figure]:
     """From ``enqueue`` to the caller's ``result()``: one at a time, and from a hundred places."""
-    queue, tally = ground.new_queue(), Tally()
+    queue, tally = environment.new_queue(), Tally()
     async with (
-        ground.app(queue, with_store=True, tally=tally) as app,
-        ground.crew(app, queue, tally),
+        environment.app(queue, with_store=True, tally=tally) as app,
+        environment.workers(app, queue, tally),
     ):
         task = app.tasks["bench.answer"]
-        number = WARM_UP + (100 if ground.size.quick else 300)
+        number = WARM_UP + (100 if environment.size.quick else 300)
         trips = [await _trip(task) for _ in range(number)][WARM_UP:]
 
         async def many(jobs: int) -> float:
@@ -114,12 +114,12 @@ async def results(ground: Ground) -> list[Figure]:
                     group.start_soon(some)
             return time.perf_counter() - start
 
-        rates = await ground.rounds(many, most=20_000)
-    await ground.clean_up()
+        rates = await environment.rounds(many, most=20_000)
+    await environment.clean_up()
     return [
-        ground.figure("results", f"round trip, p{percent}", "ms", (percentile(trips, percent) * 1e3,), "less")
+        environment.figure("results", f"round trip, p{percent}", "ms", (percentile(trips, percent) * 1e3,), "less")
         for percent in (50, 99)
-    ] + [ground.figure("results", "round trips, 100 at once", "jobs/s", rates)]
+    ] + [environment.figure("results", "round trips, 100 at once", "jobs/s", rates)]
 
 
 async def _trip(task: Task[..., object]) -> float:
@@ -131,17 +131,17 @@ async def _trip(task: Task[..., object]) -> float:
     return time.perf_counter() - start
 
 
-async def scheduled(ground: Ground) -> list[Figure]:
+async def scheduled(environment: BenchEnvironment) -> list[Figure]:
     """Jobs that are all due within one second: enqueueing them, and how late they start; none may be early."""
-    queue, tally = ground.new_queue(), Tally(timed=True)
-    jobs, ahead = ground.size.scheduled, 1.5
+    queue, tally = environment.new_queue(), Tally(timed=True)
+    jobs, ahead = environment.size.scheduled, 1.5
     async with (
-        ground.app(queue, tally=tally) as app,
-        ground.crew(app, queue, tally, timed=True) as crew,
+        environment.app(queue, tally=tally) as app,
+        environment.workers(app, queue, tally, timed=True) as workers,
     ):
         task = app.tasks["bench.noop"]
         await task.enqueue(payload(jobs))
-        await crew.count_to(1, within=60.0)  # from here on the queue is there, and somebody works
+        await workers.count_to(1, within=60.0)  # from here on the queue is there, and somebody works
         start = time.monotonic()
         # `delay` counts from when the broker stores the job, which is a little later than now: never "early" by this
         dues = [start + ahead + number / jobs for number in range(jobs)]
@@ -149,13 +149,13 @@ async def scheduled(ground: Ground) -> list[Figure]:
             [task.using(delay=due - start).call(payload(number, due=due)) for number, due in enumerate(dues)]
         )
         rate = jobs / (time.monotonic() - start)
-        await crew.count_to(jobs + 1, within=60.0)
-        report = await crew.dismiss()
-    await ground.clean_up()
+        await workers.count_to(jobs + 1, within=60.0)
+        report = await workers.dismiss()
+    await environment.clean_up()
     late = report.latencies[1:]
     facts = report.account(jobs) | {"early": sum(1 for one in late if one < 0)}
     return [
-        ground.figure("scheduled", "enqueue, bulk", "jobs/s", (rate,), facts={"jobs": jobs}),
-        ground.figure("scheduled", "late, p50", "ms", (percentile(late, 50) * 1e3,), "less", facts),
-        ground.figure("scheduled", "late, p99", "ms", (percentile(late, 99) * 1e3,), "less"),
+        environment.figure("scheduled", "enqueue, bulk", "jobs/s", (rate,), facts={"jobs": jobs}),
+        environment.figure("scheduled", "late, p50", "ms", (percentile(late, 50) * 1e3,), "less", facts),
+        environment.figure("scheduled", "late, p99", "ms", (percentile(late, 99) * 1e3,), "less"),
     ]

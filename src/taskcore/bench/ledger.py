@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Account", "Entry", "Ledger", "account"]
+__all__ = ["JobLedger", "LedgerEntry", "Reconciliation", "reconcile"]
 
 
-class Entry(NamedTuple):
+class LedgerEntry(NamedTuple):
     """Something that happened to a job: ``"start"`` or ``"end"``."""
 
     what: str
@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     pid: int
 
 
-class Ledger:
+class JobLedger:
     """One file, shared by all processes of a scenario."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -40,17 +40,17 @@ class Ledger:
         """Close the file; what was written stays."""
         os.close(self._file)
 
-    def read(self) -> list[Entry]:
+    def read(self) -> list[LedgerEntry]:
         """Everything that was signed so far, in order."""
         lines = (line.split() for line in self.path.read_text().splitlines())
-        return [Entry(what, int(number), float(when), int(pid)) for what, number, when, pid in lines]
+        return [LedgerEntry(what, int(number), float(when), int(pid)) for what, number, when, pid in lines]
 
     def ended(self) -> int:
         """How many different jobs have ended."""
         return len({entry.number for entry in self.read() if entry.what == "end"})
 
 
-class Account(NamedTuple):
+class Reconciliation(NamedTuple):
     """What became of the jobs that were accepted.
 
     :param lost: accepted, and never ended.
@@ -66,14 +66,14 @@ class Account(NamedTuple):
     unknown: int
 
 
-def account(sent: Collection[int], entries: Iterable[Entry]) -> Account:
+def reconcile(sent: Collection[int], entries: Iterable[LedgerEntry]) -> Reconciliation:
     """Compare what was accepted with what was signed."""
     starts: Counter[int] = Counter()
     ends: Counter[int] = Counter()
     for entry in entries:
         (starts if entry.what == "start" else ends)[entry.number] += 1
     accepted = set(sent)
-    return Account(
+    return Reconciliation(
         sent=len(accepted),
         lost=len(accepted - ends.keys()),
         duplicated=sum(1 for number in accepted if ends[number] > 1),

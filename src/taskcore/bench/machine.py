@@ -14,11 +14,11 @@ from pathlib import Path
 
 import anyio
 
-from taskcore.bench.figures import Machine
+from taskcore.bench.figures import MachineInfo
 
 __all__ = ["LIBRARIES", "describe_machine", "loop_name"]
 
-LIBRARIES = ("anyio", "msgspec", "redis", "hiredis", "nats-py", "aiormq", "psycopg", "uvloop")
+LIBRARIES = ("anyio", "msgspec", "redis", "hiredis", "nats-py", "aio-pika", "aiormq", "psycopg", "uvloop")
 
 
 def loop_name() -> str:
@@ -26,12 +26,12 @@ def loop_name() -> str:
     return "uvloop" if find_spec("uvloop") else "asyncio"
 
 
-async def describe_machine(command: str, *, versions: Mapping[str, str] | None = None) -> Machine:
+async def describe_machine(command: str, *, versions: Mapping[str, str] | None = None) -> MachineInfo:
     """The machine that this runs on, now.
 
     :param versions: of servers, besides those of the libraries.
     """
-    return Machine(
+    return MachineInfo(
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         cpu=_cpu(),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["Watch", "cpu_of", "folder_size", "has_proc", "memory_of"]
+__all__ = ["UsageWatch", "cpu_of", "folder_size", "has_proc", "memory_of"]
 
 PROC = Path("/proc")
 PARENT, GROUP, UTIME, STIME, RSS = 1, 2, 11, 12, 21  #: fields of /proc/…/stat, counted behind the name in parentheses
@@ -54,7 +54,7 @@ def _group(group: int) -> Iterator[list[str]]:
     yield from (found[pid] for pid in family)
 
 
-class Watch:
+class UsageWatch:
     """Runs from when it is made: seconds, and the CPU of this process and of the broker.
 
     :param broker_cpu: seconds of CPU that the broker has used so far; None if nobody can tell.

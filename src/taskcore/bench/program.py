@@ -14,7 +14,7 @@ import anyio.abc
 import msgspec
 
 from taskcore.bench.jobs import make_app
-from taskcore.bench.ledger import Ledger
+from taskcore.bench.ledger import JobLedger
 from taskcore.bench.tally import EVERY, Tally
 
 __all__ = ["Spec", "main"]
@@ -48,7 +48,7 @@ def main() -> None:
 async def work(spec: Spec) -> None:
     """One worker."""
     tally = Tally(timed=spec.timed)
-    ledger = Ledger(spec.ledger) if spec.ledger else None
+    ledger = JobLedger(spec.ledger) if spec.ledger else None
     app = make_app(spec.url, spec.store, spec.queue, tally=tally, ledger=ledger, lease=spec.lease)
     async with app, anyio.create_task_group() as group:
         if spec.counts:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import anyio
 
 from taskcore.app import App
-from taskcore.bench.environment import Ground
+from taskcore.bench.environment import BenchEnvironment
 from taskcore.bench.figures import Figure
-from taskcore.bench.ledger import Entry, Ledger, account
+from taskcore.bench.ledger import JobLedger, LedgerEntry, reconcile
 from taskcore.bench.tally import payload
 from taskcore.envelope import new_id
 from taskcore.errors import BrokerUnavailable, EnqueueUncertain
@@ -24,36 +24,36 @@ DOWN = 0.5  #: seconds before a killed broker is started again
 BACK_WITHIN = 60.0  #: seconds from its return until every job is accepted
 
 
-async def worker_killed(ground: Ground) -> list[Figure]:
+async def worker_killed(environment: BenchEnvironment) -> list[Figure]:
     """A worker is killed when a third is done, and started again at once; measured until all is done."""
-    queue, ledger, jobs = ground.new_queue(), ground.ledger(), ground.size.killed_jobs
-    async with ground.app(queue) as app:
+    queue, ledger, jobs = environment.new_queue(), environment.ledger(), environment.size.killed_jobs
+    async with environment.app(queue) as app:
         task = app.tasks["bench.signing"]
         await app.enqueue_many([task.call(payload(number), JOB) for number in range(jobs)])
         killed = 0.0
-        async with ground.processes(app, queue, ledger=ledger, lease=ground.size.lease) as victim:
+        async with environment.processes(app, queue, ledger=ledger, lease=environment.size.lease) as victim:
             await _until(ledger, jobs // 3)
             killed = time.monotonic()
             victim.kill()
         held = _in_hand(ledger.read())
-        async with ground.processes(app, queue, ledger=ledger, lease=ground.size.lease):
+        async with environment.processes(app, queue, ledger=ledger, lease=environment.size.lease):
             await _until(ledger, jobs)
-            await ground.settled(app, queue)
-    await ground.clean_up()
+            await environment.settled(app, queue)
+    await environment.clean_up()
     entries = ledger.read()
     ledger.close()
     seconds = max((entry.when for entry in entries if entry.what == "end"), default=killed) - killed
-    facts = _facts(range(jobs), entries, killed) | {"in_hand": held, "lease": ground.size.lease}
-    return [ground.figure("worker killed", "all jobs have ended after", "s", (seconds,), "less", facts)]
+    facts = _facts(range(jobs), entries, killed) | {"in_hand": held, "lease": environment.size.lease}
+    return [environment.figure("worker killed", "all jobs have ended after", "s", (seconds,), "less", facts)]
 
 
-async def broker_killed(ground: Ground) -> list[Figure]:
+async def broker_killed(environment: BenchEnvironment) -> list[Figure]:
     """Jobs arrive all the time, each repeated with its id until it is accepted; the broker is killed and comes back.
 
     :raises TimeoutError: some are still not accepted long after that.
     """
-    server, size = ground.private(), ground.size
-    queue, ledger = ground.new_queue(), ground.ledger()
+    server, size = environment.private(), environment.size
+    queue, ledger = environment.new_queue(), environment.ledger()
     killed = again = 0.0
     jobs = int(size.outage * size.outage_jobs)
     accepted: list[int] = []
@@ -80,8 +80,8 @@ async def broker_killed(ground: Ground) -> list[Figure]:
                 group.start_soon(send, app, number)
 
     async with (
-        ground.app(queue, send_timeout=3.0) as app,
-        ground.processes(app, queue, ledger=ledger, lease=ground.size.lease),
+        environment.app(queue, send_timeout=3.0) as app,
+        environment.processes(app, queue, ledger=ledger, lease=environment.size.lease),
     ):
         with anyio.move_on_after(BACK_WITHIN):  # the queue is there and in use before the kill
             await send(app, 0)
@@ -98,8 +98,8 @@ async def broker_killed(ground: Ground) -> list[Figure]:
         if len(accepted) < jobs:
             raise TimeoutError(f"not back within {BACK_WITHIN:g} s: {len(accepted)} of {jobs} jobs were accepted")
         await _until(ledger, len(set(accepted)))
-        await ground.settled(app, queue)
-    await ground.clean_up()
+        await environment.settled(app, queue)
+    await environment.clean_up()
     entries = ledger.read()
     ledger.close()
     back = min(
@@ -107,28 +107,28 @@ async def broker_killed(ground: Ground) -> list[Figure]:
     )
     facts = _facts(accepted, entries, killed) | {"repeats": repeats, "down": again - killed}
     return [
-        ground.figure("broker killed", "jobs end again, after it is back", "s", (back - again,), "less", facts),
-        ground.figure("broker killed", "it was away for", "s", (again - killed,), "", {"down": DOWN}),
+        environment.figure("broker killed", "jobs end again, after it is back", "s", (back - again,), "less", facts),
+        environment.figure("broker killed", "it was away for", "s", (again - killed,), "", {"down": DOWN}),
     ]
 
 
-async def _until(ledger: Ledger, jobs: int) -> None:
+async def _until(ledger: JobLedger, jobs: int) -> None:
     with anyio.move_on_after(PATIENCE):
         while ledger.ended() < jobs:  # noqa: ASYNC110 - other processes write it
             await anyio.sleep(0.05)
 
 
-def _in_hand(entries: Sequence[Entry]) -> int:
+def _in_hand(entries: Sequence[LedgerEntry]) -> int:
     """How many jobs were started and not ended."""
     started = {entry.number for entry in entries if entry.what == "start"}
     return len(started - {entry.number for entry in entries if entry.what == "end"})
 
 
-def _facts(sent: Sequence[int], entries: Sequence[Entry], killed: float) -> dict[str, object]:
+def _facts(sent: Sequence[int], entries: Sequence[LedgerEntry], killed: float) -> dict[str, object]:
     """The account, and how many jobs ended in each tenth of a second around the kill."""
     ends = [entry.when - killed for entry in entries if entry.what == "end"]
     first, last = min(ends, default=0.0), max(ends, default=0.0)
     timeline = [0] * (int((last - first) / BIN) + 1)
     for when in ends:
         timeline[int((when - first) / BIN)] += 1
-    return dict(account(sent, entries)._asdict()) | {"timeline": timeline, "from": round(first, 3), "bin": BIN}
+    return dict(reconcile(sent, entries)._asdict()) | {"timeline": timeline, "from": round(first, 3), "bin": BIN}

@@ -1,4 +1,4 @@
-"""One run: the grounds one after another, the scenarios on each; whatever comes out is told at once."""
+"""One run: the environments one after another, the scenarios on each; whatever comes out is told at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 import anyio
 
-from taskcore.bench.environment import Ground, NotHere
+from taskcore.bench.environment import BenchEnvironment, NotHere
 from taskcore.bench.figures import Figure, Skipped
 from taskcore.bench.scenarios import Scenario, limit_of
 from taskcore.errors import BrokerUnavailable, FeatureRefused
@@ -38,7 +38,7 @@ class Progress(Protocol):
 
 
 async def measure(
-    grounds: Mapping[str, Callable[[], AbstractAsyncContextManager[Ground]]],
+    environments: Mapping[str, Callable[[], AbstractAsyncContextManager[BenchEnvironment]]],
     scenarios: Mapping[str, Scenario],
     progress: Progress,
     tell: Tell,
@@ -47,18 +47,24 @@ async def measure(
 
     :raises BrokerUnavailable: a broker that is not ours cannot be reached.
     """
-    everything = len(grounds) * len(scenarios)
-    for number, (broker, opened) in enumerate(grounds.items()):
+    everything = len(environments) * len(scenarios)
+    for number, (broker, opened) in enumerate(environments.items()):
         try:
-            async with opened() as ground:
-                await measure_on(ground, scenarios, progress, tell, done=number * len(scenarios), all=everything)
+            async with opened() as environment:
+                await measure_on(environment, scenarios, progress, tell, done=number * len(scenarios), all=everything)
         except NotHere as error:
             progress.ends(broker, "all", 0.0, f"skipped: {plain(error)}")
             tell(Skipped(broker=broker, who="taskcore", scenario="all", why=plain(error)))
 
 
 async def measure_on(
-    ground: Ground, scenarios: Mapping[str, Scenario], progress: Progress, tell: Tell, *, done: int, all: int
+    environment: BenchEnvironment,
+    scenarios: Mapping[str, Scenario],
+    progress: Progress,
+    tell: Tell,
+    *,
+    done: int,
+    all: int,
 ) -> None:
     """Measure all scenarios on one broker.
 
@@ -66,44 +72,44 @@ async def measure_on(
     :param done: how many scenarios are done already, and how many there are in ``all``.
     """
     for number, (name, scenario) in enumerate(scenarios.items()):
-        progress.begins(ground.broker, name, done + number, all)
+        progress.begins(environment.broker, name, done + number, all)
         start = time.monotonic()
-        records = await measure_one(ground, name, scenario)
-        progress.ends(ground.broker, name, time.monotonic() - start, _outcome(records))
+        records = await measure_one(environment, name, scenario)
+        progress.ends(environment.broker, name, time.monotonic() - start, _outcome(records))
         for record in records:
             tell(record)
 
 
 async def measure_one(
-    ground: Ground, name: str, scenario: Scenario, *, within: float | None = None
+    environment: BenchEnvironment, name: str, scenario: Scenario, *, within: float | None = None
 ) -> list[Figure | Skipped]:
     """One scenario. What goes wrong in it is a finding, told in its place; the next ones are measured all the same.
 
     :param within: seconds that it may take; it is ended when they are over. By default what :func:`limit_of` says.
     """
     records: list[Figure | Skipped] = []
-    limit = limit_of(name, ground.size.rounds) if within is None else within
+    limit = limit_of(name, environment.size.rounds) if within is None else within
     try:
-        records += await _within(limit, scenario, ground)
+        records += await _within(limit, scenario, environment)
     except (NotHere, FeatureRefused) as error:
-        records.append(Skipped(broker=ground.broker, who="taskcore", scenario=name, why=plain(error)))
+        records.append(Skipped(broker=environment.broker, who="taskcore", scenario=name, why=plain(error)))
     except Exception as error:
-        if isinstance(error, BrokerUnavailable) and ground.server is None:
+        if isinstance(error, BrokerUnavailable) and environment.server is None:
             raise
-        log.exception("%s on %s failed; the next scenario goes on", name, ground.broker)
-        records.append(Skipped(broker=ground.broker, who="taskcore", scenario=name, why=f"failed: {plain(error)}"))
-        if ground.server is not None:
-            await ground.server.start()  # it may have been killed in the middle
+        log.exception("%s on %s failed; the next scenario goes on", name, environment.broker)
+        records.append(Skipped(broker=environment.broker, who="taskcore", scenario=name, why=f"failed: {plain(error)}"))
+        if environment.server is not None:
+            await environment.server.start()  # it may have been killed in the middle
     with anyio.move_on_after(CLEANING) as scope:
-        await ground.clean_up()
+        await environment.clean_up()
     if scope.cancelled_caught:
-        log.warning("%s on %s: its queues could not be deleted within %g s", name, ground.broker, CLEANING)
+        log.warning("%s on %s: its queues could not be deleted within %g s", name, environment.broker, CLEANING)
     return records
 
 
-async def _within(limit: float, scenario: Scenario, ground: Ground) -> list[Figure]:
+async def _within(limit: float, scenario: Scenario, environment: BenchEnvironment) -> list[Figure]:
     with anyio.move_on_after(limit):
-        return await scenario(ground)
+        return await scenario(environment)
     raise TimeoutError(f"it was not done after {limit:g} s, and was ended")
 
 

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from taskcore.bench import costs, draining, enqueueing, latency, recovery
-from taskcore.bench.environment import Ground
+from taskcore.bench.environment import BenchEnvironment
 from taskcore.bench.figures import Figure
 
 __all__ = ["SCENARIOS", "Scenario", "chosen", "limit_of"]
 
-Scenario: TypeAlias = Callable[[Ground], Awaitable[list[Figure]]]
+Scenario: TypeAlias = Callable[[BenchEnvironment], Awaitable[list[Figure]]]
 
 SCENARIOS: Mapping[str, Scenario] = {
     "enqueue": enqueueing.enqueueing,

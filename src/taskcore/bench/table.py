@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskcore.bench.figures import Figure, Machine, Record, Skipped
+from taskcore.bench.figures import Figure, MachineInfo, Record, Skipped
 from taskcore.bench.running import show
 
 __all__ = ["table_of"]
@@ -41,7 +41,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _machine(records: Sequence[Record]) -> list[str]:
-    machines = [record for record in records if isinstance(record, Machine)]
+    machines = [record for record in records if isinstance(record, MachineInfo)]
     return [
         f"{one.cpu}, {one.cores} cores, {one.python}, {one.loop}, load {one.load[0] if one.load else 0:g} at the start"
         for one in machines[-1:]

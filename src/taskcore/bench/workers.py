@@ -1,8 +1,8 @@
 """Who works: some worker processes; on a broker that lives in this process, a worker right here.
 
-async with Processes(spec, 2, folder) as crew:     or:  async with Here(app, tally) as crew:
-    await crew.count_to(1000, within=60)
-    report = await crew.dismiss()
+async with Processes(spec, 2, folder) as workers:     or:  async with Here(app, tally) as workers:
+    await workers.count_to(1000, within=60)
+    report = await workers.dismiss()
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from taskcore.bench.program import Spec
 from taskcore.bench.tally import EVERY, Tally
 from taskcore.faults.child import Child
 
-__all__ = ["Crew", "CrewReport", "Here", "Processes"]
+__all__ = ["InProcessWorkers", "WorkerProcesses", "Workers", "WorkersReport"]
 
 READY_WITHIN = 30.0  #: seconds that a worker has to start
 STOPS_WITHIN = 20.0
 START = "from taskcore.bench.program import main; main()"
 
 
-class CrewReport:
-    """What the workers of one crew tell together. Times in seconds, memory in bytes.
+class WorkersReport:
+    """What a group of workers reports together. Times in seconds, memory in bytes.
 
     :param reports: what :meth:`Tally.report` gave, one for each process.
     """
@@ -58,7 +58,7 @@ class CrewReport:
         }
 
 
-class Crew(Protocol):
+class Workers(Protocol):
     """What a scenario needs of those who work."""
 
     async def __aenter__(self) -> Self:
@@ -82,12 +82,12 @@ class Crew(Protocol):
         """
         ...
 
-    async def dismiss(self) -> CrewReport:
+    async def dismiss(self) -> WorkersReport:
         """Let them finish; what they have to tell."""
         ...
 
 
-class Here:
+class InProcessWorkers:
     """A worker in this process, for a broker that lives in it."""
 
     def __init__(self, app: App, tally: Tally) -> None:
@@ -106,21 +106,21 @@ class Here:
         await self._exits.aclose()
 
     def counted(self) -> int:
-        """See :class:`Crew`."""
+        """See :class:`Workers`."""
         return len(self._tally.numbers)
 
     async def count_to(self, jobs: int, *, within: float) -> None:
-        """See :class:`Crew`."""
+        """See :class:`Workers`."""
         await _count_to(self, jobs, within)
         self._tally.cpu_last = time.process_time()
 
-    async def dismiss(self) -> CrewReport:
-        """See :class:`Crew`."""
+    async def dismiss(self) -> WorkersReport:
+        """See :class:`Workers`."""
         await self._exits.aclose()
-        return CrewReport([self._tally.report()])
+        return WorkersReport([self._tally.report()])
 
 
-class Processes:
+class WorkerProcesses:
     """Worker processes.
 
     :param spec: what each of them is told; ``report`` is filled in here.
@@ -170,16 +170,16 @@ class Processes:
         raise TimeoutError(f"a worker was not ready after {READY_WITHIN:g} s; its output:\n{child.tail()}")
 
     def counted(self) -> int:
-        """See :class:`Crew`."""
+        """See :class:`Workers`."""
         counts = (report.with_suffix(".count") for report in self._reports)
         return sum(int(path.read_text()) for path in counts if path.exists())
 
     async def count_to(self, jobs: int, *, within: float) -> None:
-        """See :class:`Crew`."""
+        """See :class:`Workers`."""
         await _count_to(self, jobs, within)
 
-    async def dismiss(self) -> CrewReport:
-        """See :class:`Crew`.
+    async def dismiss(self) -> WorkersReport:
+        """See :class:`Workers`.
 
         :raises TimeoutError: one of them does not stop.
         """
@@ -187,7 +187,7 @@ class Processes:
             child.send(signal.SIGTERM)
         for child in self._children:
             await child.wait(STOPS_WITHIN)
-        return CrewReport([msgspec.json.decode(path.read_bytes()) for path in self._reports if path.exists()])
+        return WorkersReport([msgspec.json.decode(path.read_bytes()) for path in self._reports if path.exists()])
 
     def kill(self, index: int | None = None) -> None:
         """End one of them, or all, with SIGKILL."""
@@ -203,9 +203,9 @@ class Processes:
         return sum(cpu_of(child.pid) for child in self._children) if has_proc() else 0.0
 
 
-async def _count_to(crew: Here | Processes, jobs: int, within: float) -> None:
+async def _count_to(workers: InProcessWorkers | WorkerProcesses, jobs: int, within: float) -> None:
     with anyio.move_on_after(within):
-        while crew.counted() < jobs:  # noqa: ASYNC110 - another process has no event
+        while workers.counted() < jobs:  # noqa: ASYNC110 - another process has no event
             await anyio.sleep(EVERY)
         return
-    raise TimeoutError(f"only {crew.counted()} of {jobs} jobs have run within {within:g} s")
+    raise TimeoutError(f"only {workers.counted()} of {jobs} jobs have run within {within:g} s")

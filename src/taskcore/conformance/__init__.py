@@ -17,7 +17,7 @@ crash_sweep/    every operation, crashed at every point
 
 from __future__ import annotations
 
-from taskcore.conformance.certificate import Certificate, Finding, Standing
+from taskcore.conformance.certificate import Certificate, CheckResult, Standing
 from taskcore.conformance.checks import (
     APP_CHECKS,
     BACKEND_CHECKS,
@@ -25,12 +25,11 @@ from taskcore.conformance.checks import (
     STORE_CHECKS,
     WORKER_CHECKS,
     Check,
-    ClauseViolated,
     all_checks,
     check,
     require,
 )
-from taskcore.conformance.clauses import CLAUSES, NOT_PROMISED, Clause
+from taskcore.conformance.clauses import CLAUSES, NOT_PROMISED, Clause, ClauseViolated
 from taskcore.conformance.guarantees import (
     crashes,
     dead_letters,
@@ -40,12 +39,13 @@ from taskcore.conformance.guarantees import (
     locating,
     outcomes,
     publishing,
+    retries,
     settling,
     stopping,
     stores,
     worker,
 )
-from taskcore.conformance.runner import certify, play
+from taskcore.conformance.runner import certify, run_check
 
 __all__ = [
     "APP_CHECKS",
@@ -58,15 +58,15 @@ __all__ = [
     "WORKER_CHECKS",
     "Certificate",
     "Check",
+    "CheckResult",
     "Clause",
     "ClauseViolated",
-    "Finding",
     "Standing",
     "all_checks",
     "certify",
     "check",
-    "play",
     "require",
+    "run_check",
 ]
 
 #: The files that hold the checks; importing them fills the lists.
@@ -75,6 +75,7 @@ THEMES = (
     leases,
     settling,
     delays,
+    retries,
     locating,
     stores,
     dead_letters,

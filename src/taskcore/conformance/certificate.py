@@ -10,7 +10,7 @@ import msgspec
 from taskcore.backend import Features
 from taskcore.conformance.clauses import CLAUSES, NOT_PROMISED
 
-__all__ = ["Certificate", "Finding", "Standing"]
+__all__ = ["Certificate", "CheckResult", "Standing"]
 
 #: kept: shown to hold · emulated: it holds, by the adapter's doing and not the broker's · refused: the adapter says
 #: that it cannot be had, so whoever needs it is refused at the start · broken: shown not to hold
@@ -19,7 +19,7 @@ Standing: TypeAlias = Literal["kept", "emulated", "refused", "broken"]
 SIGNS: dict[Standing, str] = {"kept": "●", "emulated": "○", "refused": "–", "broken": "✗"}
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one check.
 
     :param why: how the promise was broken, or why it was refused; empty otherwise.
@@ -51,25 +51,25 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     features: Features
     lease: float
     seconds: float
-    findings: tuple[Finding, ...]
+    results: tuple[CheckResult, ...]
     only: tuple[str, ...] = ()
     latest: float | None = None
     left: tuple[str, ...] = ()
 
     @property
-    def broken(self) -> tuple[Finding, ...]:
+    def broken(self) -> tuple[CheckResult, ...]:
         """The checks that failed."""
-        return tuple(finding for finding in self.findings if finding.standing == "broken")
+        return tuple(result for result in self.results if result.standing == "broken")
 
     @property
     def is_kept(self) -> bool:
         """Whether nothing was broken and nothing left behind."""
         return not self.broken and not self.left
 
-    def clause(self, number: str) -> tuple[Standing | None, Sequence[Finding]]:
-        """How a clause stands, and the findings that it rests on; None: nothing was checked."""
-        found = [finding for finding in self.findings if number in finding.clauses]
-        standings: set[Standing] = {finding.standing for finding in found}
+    def clause(self, number: str) -> tuple[Standing | None, Sequence[CheckResult]]:
+        """How a clause stands, and the results that it rests on; None: nothing was checked."""
+        found = [result for result in self.results if number in result.clauses]
+        standings: set[Standing] = {result.standing for result in found}
         order: tuple[Standing, ...] = ("broken", "kept", "emulated", "refused")
         standing: Standing | None = next((one for one in order if one in standings), None)
         if standing == "kept" and "emulated" in standings:
@@ -104,15 +104,15 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
                     yield f"  {number:4} {clause.name:16} {'not promised' if number in NOT_PROMISED else 'not checked'}"
                 continue
             yield f"{SIGNS[standing]} {number:4} {clause.name:16} {_count(found):28} {clause.means}"
-            for finding in found:
-                if finding.standing == "broken":
-                    yield f"       ✗ {finding.check}: {finding.why}"
-                elif finding.standing == "refused":
-                    yield f"       – {finding.check}: {finding.why}"
+            for result in found:
+                if result.standing == "broken":
+                    yield f"       ✗ {result.check}: {result.why}"
+                elif result.standing == "refused":
+                    yield f"       – {result.check}: {result.why}"
         yield ""
         yield from (f"left behind: {one}" for one in self.left)
         broken = f"{len(self.broken)} BROKEN" if self.broken else "nothing broken"
-        yield f"{len(self.findings)} checks in {self.seconds:.1f} s: {_count(self.findings)}; {broken}"
+        yield f"{len(self.results)} checks in {self.seconds:.1f} s: {_count(self.results)}; {broken}"
         yield "● kept   ○ kept by emulation   – refused at the start, never skipped in silence   ✗ broken"
 
 
@@ -123,6 +123,6 @@ def _delta(features: Features, latest: float | None) -> str:
     return f"{features.delay_error:g} s is how early or late this broker may be by itself; {measured}"
 
 
-def _count(findings: Sequence[Finding]) -> str:
-    counts = {standing: sum(finding.standing == standing for finding in findings) for standing in SIGNS}
+def _count(results: Sequence[CheckResult]) -> str:
+    counts = {standing: sum(result.standing == standing for result in results) for standing in SIGNS}
     return ", ".join(f"{count} {standing}" for standing, count in counts.items() if count)

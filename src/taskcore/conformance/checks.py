@@ -1,11 +1,11 @@
-"""Check: one promise of the contract as a function that plays it on a stage.
+"""Check: one guarantee as a function that proves it on a harness.
 
     @check(BACKEND_CHECKS, "C6", "C1", needs="redeliveries")
-    async def the_rule_in_five_words(stage: Stage) -> None:
+    async def the_rule_in_five_words(harness: Harness) -> None:
         ...                 the docstring says the rule in one sentence
 
-It raises :class:`Broken` with a sentence when the promise is not kept. It does not know pytest, and whatever it makes
-on the stage the stage clears away.
+It raises :class:`~taskcore.conformance.clauses.ClauseViolated` with a sentence when the guarantee is not kept. It does
+not know pytest. The harness deletes everything that a check makes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from taskcore.backend import Features
-from taskcore.conformance.clauses import CLAUSES
+from taskcore.conformance.clauses import CLAUSES, ClauseViolated
 from taskcore.conformance.harness import Harness
 from taskcore.toolkit.groups import unwrap_single
 
@@ -27,21 +27,16 @@ __all__ = [
     "STORE_CHECKS",
     "WORKER_CHECKS",
     "Check",
-    "ClauseViolated",
     "all_checks",
     "check",
     "require",
 ]
 
-Play = Callable[[Harness], Awaitable[None]]
-
-
-class ClauseViolated(AssertionError):
-    """A promise is not kept; the text says which and how."""
+CheckFunction = Callable[[Harness], Awaitable[None]]
 
 
 class Check(msgspec.Struct, frozen=True, eq=False):
-    """One promise, playable.
+    """One guarantee that can be checked.
 
     :param clauses: what it proves, such as ``("C1", "C8")``.
     :param needs: fields of :class:`taskcore.backend.Features`; if one is absent or False, the check has no meaning.
@@ -54,25 +49,25 @@ class Check(msgspec.Struct, frozen=True, eq=False):
     needs: tuple[str, ...]
     store: bool
     doc: str
-    function: Play
+    function: CheckFunction
 
-    async def __call__(self, stage: Harness) -> None:
-        """Play it.
+    async def __call__(self, harness: Harness) -> None:
+        """Run the check.
 
-        :raises Broken: the promise is not kept.
+        :raises ClauseViolated: the guarantee is not kept.
         """
         with unwrap_single():
-            await self.function(stage)
+            await self.function(harness)
 
     def refused(self, features: Features, *, has_store: bool) -> str | None:
-        """Why it has no meaning on such a broker; None if it has."""
+        """Return why the check has no meaning on such a broker; None if it has."""
         for name in self.needs:
             if getattr(features, name) in {"absent", False}:
                 return f"{features.broker} has no {name.replace('_', ' ')}"
         return "there is no store" if self.store and not has_store else None
 
     def emulated(self, features: Features) -> bool:
-        """Whether the adapter imitates what this check is about."""
+        """Return whether the adapter emulates a feature that this check needs."""
         return any(getattr(features, name) == "emulated" for name in self.needs)
 
 
@@ -84,13 +79,13 @@ APP_CHECKS: Final[list[Check]] = []  #: what a program sees
 
 
 def all_checks() -> list[Check]:
-    """Every check, in the order in which they are written."""
+    """Return every check, in the order in which they are written."""
     return [*BACKEND_CHECKS, *STORE_CHECKS, *LETTER_CHECKS, *WORKER_CHECKS, *APP_CHECKS]
 
 
 def check(
     part: list[Check], *clauses: str, needs: str | Iterable[str] = (), store: bool = False
-) -> Callable[[Play], Check]:
+) -> Callable[[CheckFunction], Check]:
     """Make a function a check of this part of the suite.
 
     :param clauses: what it proves.
@@ -99,7 +94,7 @@ def check(
     """
     fields = (needs,) if isinstance(needs, str) else tuple(needs)
 
-    def decorate(function: Play) -> Check:
+    def decorate(function: CheckFunction) -> Check:
         name = getattr(function, "__name__", "")
         doc = (function.__doc__ or "").strip().partition("\n")[0]
         unknown = [clause for clause in clauses if clause not in CLAUSES]
@@ -114,6 +109,9 @@ def check(
 
 
 def require(true: object, sentence: str) -> None:
-    """What has to be true; else the promise is broken, and this sentence says how."""
+    """Raise ``ClauseViolated`` with this sentence unless ``true`` is true.
+
+    :raises ClauseViolated: it is not.
+    """
     if not true:
         raise ClauseViolated(sentence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["CLAUSES", "NOT_PROMISED", "Clause"]
+__all__ = ["CLAUSES", "NOT_PROMISED", "Clause", "ClauseViolated"]
 
 
 class Clause(NamedTuple):
@@ -13,6 +13,15 @@ class Clause(NamedTuple):
 
     name: str
     means: str
+
+
+class ClauseViolated(AssertionError):
+    """A guarantee is not kept; the text says how, and which clause it breaks if a single one is known."""
+
+    def __init__(self, what: str, clause: str = "") -> None:
+        super().__init__(f"{clause} broken: {what}" if clause else what)
+        self.what = what
+        self.clause = clause
 
 
 CLAUSES: Final[Mapping[str, Clause]] = {

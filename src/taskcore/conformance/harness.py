@@ -1,11 +1,11 @@
-"""Stage: where checks play. A broker, names of its own, a way to let time pass, and no traces afterwards.
+"""Harness: where a check runs. A broker, names of its own, a way to let time pass, and no traces afterwards.
 
-    stage = Stage.at("redis://localhost:6379/15")        a real broker, real time, short leases
-    stage = Stage.in_memory()                            under a virtual clock or in real time, as the loop has it
+    harness = Harness.at("redis://localhost:6379/15")        a real broker, real time, short leases
+    harness = Harness.in_memory()                            under a virtual clock or in real time, as the loop has it
 
-A check asks the stage for connections as often as it likes; each is a connection of its own to the same broker, as two
-processes would have. Every queue that a check makes has the stage's mark in its name; those queues and every record
-written through the stage's connections are deleted at the end, and ``traces`` tells what is left nevertheless.
+A check asks the harness for as many connections as it needs; each is a separate connection to the same broker, as of
+another process. The name of every queue of a check has the harness's mark in it. Those queues, and every record written
+through the harness's connections, are deleted at the end; ``traces`` lists what is left nevertheless.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from taskcore.conformance.recording_store import RecordingStore
 from taskcore.conformance.step_worker import StepWorker
 from taskcore.store import Store, Write
 
-__all__ = ["TICK", "Harness"]
+__all__ = ["CLOCK_TOLERANCE", "Harness"]
 
-TICK = 0.005  #: seconds that two clocks may differ in what they call the same moment
-LONG = 60.0  #: seconds, at least: a lease that does not end while a check plays
-CLEARING = 30.0  #: seconds that clearing away may take
+CLOCK_TOLERANCE = 0.005  #: seconds that two clocks may differ in what they call the same moment
+LONG_LEASE = 60.0  #: seconds, at least: a lease that does not end while a check plays
+CLEAN_UP_TIMEOUT = 30.0  #: seconds that clearing away may take
 
-#: What apps on a stage are told, whatever the environment and the files around say.
+#: The settings of every app on a harness, whatever the environment and configuration files say.
 DEFAULTS = {
     name: value
     for name in Settings.__struct_fields__
@@ -103,8 +103,8 @@ class Harness:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Disconnect, then delete what the check made: in this order, so that nobody who consumes makes it anew."""
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLEARING):
+        """Disconnect, then delete what the check made: in this order, or a consumer would declare it again."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP_TIMEOUT):
             try:
                 await self._exits.aclose()
             finally:
@@ -114,18 +114,18 @@ class Harness:
 
     @property
     def has_store(self) -> bool:
-        """Whether there is a store."""
+        """Tell whether there is a store."""
         return self._make_store is not None
 
     @property
     def long(self) -> float:
         """Seconds: a lease that does not end while a check plays."""
-        return max(LONG, 10 * self.lease)
+        return max(LONG_LEASE, 10 * self.lease)
 
     @property
     def beyond(self) -> float:
-        """Seconds after which every lease that nobody extends has run out, and everybody knows it."""
-        return self.lease + self.margin + self.features.delay_error + TICK
+        """Seconds after which every lease that is not extended has expired, for the broker and for its holder."""
+        return self.lease + self.margin + self.features.delay_error + CLOCK_TOLERANCE
 
     @property
     def patience(self) -> float:
@@ -134,17 +134,17 @@ class Harness:
 
     @property
     def written(self) -> Mapping[str, float | None]:
-        """Every record that was written on this stage, and how long it was to be kept."""
+        """Every record that was written on this harness, and how long it was to be kept."""
         return self._written
 
     def queue(self, name: str = "q") -> str:
-        """A queue of this stage's own."""
+        """A queue of this harness's own."""
         queue = f"{self.mark}.{name}"
         self._queues.add(queue)
         return queue
 
     def name(self, name: str) -> str:
-        """A name of this stage's own, for a task, a key or a record."""
+        """A name of this harness's own, for a task, a key or a record."""
         return f"{self.mark}.{name}"
 
     async def backend(self) -> Backend:
@@ -166,10 +166,10 @@ class Harness:
         around_store: Callable[[Store], Store] = lambda store: store,
         **settings: Any,
     ) -> App:
-        """An open app with connections of its own, the stage's lease and clock, and defaults for the rest.
+        """An open app with connections of its own, the harness's lease and clock, and defaults for the rest.
 
-        :param around: what to put around the connection: something that records, or that fails on command.
-        :param around_store: likewise for the store's.
+        :param around: wraps the connection, to record or to fail on command.
+        :param around_store: wraps the connection to the store.
         """
         chosen: dict[str, Any] = {**DEFAULTS, "lease": self.lease, **settings}
         app = App(
@@ -180,8 +180,10 @@ class Harness:
         )
         return await self._exits.enter_async_context(app)
 
-    async def step_worker(self, app: App, *queues: str, name: str = "hands", lease: float | None = None) -> StepWorker:
-        """A worker that does one thing at a time, on this stage's queue or on those named."""
+    async def step_worker(
+        self, app: App, *queues: str, name: str = "step-worker", lease: float | None = None
+    ) -> StepWorker:
+        """A worker that does one thing at a time, on this harness's queue or on those named."""
         return await self._exits.enter_async_context(StepWorker(app, queues or (self.queue(),), lease=lease, name=name))
 
     def now(self) -> float:
@@ -194,7 +196,7 @@ class Harness:
 
     async def outlast(self, seconds: float) -> None:
         """Let so much time pass, and what a busy machine and this broker may add to it."""
-        await anyio.sleep(seconds + self.margin + self.features.delay_error + TICK)
+        await anyio.sleep(seconds + self.margin + self.features.delay_error + CLOCK_TOLERANCE)
 
     # ── afterwards ──
 
@@ -219,5 +221,5 @@ class Harness:
 
     def _records(self) -> Store:
         if self._make_store is None:
-            raise LookupError("this stage has no store; a check that needs one says so")
+            raise LookupError("this harness has no store; a check that needs one says so")
         return RecordingStore(self._make_store(), self._written)

@@ -13,20 +13,20 @@ import anyio
 import anyio.abc
 
 from taskcore.adapters import has_store
-from taskcore.conformance.certificate import Certificate, Finding, Standing
+from taskcore.conformance.certificate import Certificate, CheckResult, Standing
 from taskcore.conformance.checks import Check, all_checks
 from taskcore.conformance.clauses import CLAUSES
 from taskcore.conformance.harness import Harness
 from taskcore.errors import InvalidSetting
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
-__all__ = ["certify", "play"]
+__all__ = ["certify", "run_check"]
 
-LIMIT = 20.0  #: seconds that a check may take
-AT_ONCE = 12  #: checks that play side by side
-TRIES = 3  #: how often a check is played if the machine stands still meanwhile
-Progress = Callable[[Finding, int], None]
+CHECK_TIMEOUT = 20.0  #: seconds that a check may take
+CHECKS_AT_ONCE = 12  #: checks that play side by side
+TRIES_AFTER_STALLS = 3  #: how often a check is played if the machine stands still meanwhile
+Progress = Callable[[CheckResult, int], None]
 
 
 async def certify(
@@ -37,14 +37,14 @@ async def certify(
     on_progress: Progress | None = None,
     lease: float = 1.0,
     margin: float = 1.0,
-    limit: float = LIMIT,
-    at_once: int = AT_ONCE,
+    limit: float = CHECK_TIMEOUT,
+    at_once: int = CHECKS_AT_ONCE,
 ) -> Certificate:
     """Play the whole suite on the broker at this URL, and say what it keeps.
 
     :param store: where records are kept, if not in the broker.
     :param only: clauses such as ``"C7"`` or names of checks; None: all.
-    :param on_progress: called with each finding, and how many are still to come.
+    :param on_progress: called with each result, and how many are still to come.
     :param lease: seconds; checks wait for leases to end, so it decides how long the suite takes.
     :param margin: seconds that something may come late because the machine is busy.
     :param limit: seconds that a check may take.
@@ -58,22 +58,22 @@ async def certify(
         return Harness.at(url, store=store, lease=lease, margin=margin)
 
     began = anyio.current_time()
-    async with make() as stage:
-        features = stage.features
-        if stage.has_store:
-            await stage.store()
-    findings: dict[str, Finding] = {}
+    async with make() as harness:
+        features = harness.features
+        if harness.has_store:
+            await harness.store()
+    results: dict[str, CheckResult] = {}
     left: list[str] = []
     lateness: list[float] = []
     gate = anyio.CapacityLimiter(at_once)
 
     async def one(check: Check) -> None:
         async with gate:
-            findings[check.name] = finding = await play(
+            results[check.name] = result = await run_check(
                 check, make, limit=limit, stalls=stalls, left=left, lateness=lateness
             )
         if on_progress is not None:
-            on_progress(finding, len(checks) - len(findings))
+            on_progress(result, len(checks) - len(results))
 
     stalls = Stalls(lease / 3)
     with unwrap_single():
@@ -92,40 +92,40 @@ async def certify(
         only=tuple(one.upper() if one.upper() in CLAUSES else one for one in only or ()),
         lease=lease,
         seconds=anyio.current_time() - began,
-        findings=tuple(findings[check.name] for check in checks),
+        results=tuple(results[check.name] for check in checks),
         latest=max(lateness, default=None),
         left=tuple(left),
     )
 
 
-async def play(
+async def run_check(
     check: Check,
     make: Callable[[], Harness],
     *,
-    limit: float = LIMIT,
+    limit: float = CHECK_TIMEOUT,
     stalls: Stalls | None = None,
     left: list[str] | None = None,
     lateness: list[float] | None = None,
-) -> Finding:
-    """Play one check on a stage of its own.
+) -> CheckResult:
+    """Play one check on a harness of its own.
 
-    :param make: gives a new stage; called once, or again if the machine stood still.
+    :param make: gives a new harness; called once, or again if the machine stood still.
     :param left: gets what the check left behind.
     :param lateness: gets how late delayed jobs were.
     """
     began = started = anyio.current_time()
-    stage = make()
-    standing, why = await _play(check, stage, limit)
-    for _ in range(1, TRIES):
+    harness = make()
+    standing, why = await _run_once(check, harness, limit)
+    for _ in range(1, TRIES_AFTER_STALLS):
         if standing != "broken" or stalls is None or not stalls.since(started):
             break
-        started, stage = anyio.current_time(), make()
-        standing, why = await _play(check, stage, limit)
+        started, harness = anyio.current_time(), make()
+        standing, why = await _run_once(check, harness, limit)
     if left is not None and standing != "refused":
-        left += await _left_by(stage, limit)
+        left += await _left_by(harness, limit)
     if lateness is not None:
-        lateness += stage.lateness
-    return Finding(
+        lateness += harness.lateness
+    return CheckResult(
         check=check.name,
         clauses=check.clauses,
         standing=standing,
@@ -135,25 +135,25 @@ async def play(
     )
 
 
-async def _play(check: Check, stage: Harness, limit: float) -> tuple[Standing, str]:
+async def _run_once(check: Check, harness: Harness, limit: float) -> tuple[Standing, str]:
     try:
         with anyio.move_on_after(limit) as scope:
-            async with stage:
-                refused = check.refused(stage.features, has_store=stage.has_store)
+            async with harness:
+                refused = check.refused(harness.features, has_store=harness.has_store)
                 if refused is not None:
                     return "refused", refused
-                await check(stage)
+                await check(harness)
     except Exception as error:  # noqa: BLE001 - whatever a broker does to a check, the others are played
         return "broken", _text(error)
     if scope.cancelled_caught:
         return "broken", f"it did not end within {limit:g} s"
-    return ("emulated" if check.emulated(stage.features) else "kept"), ""
+    return ("emulated" if check.emulated(harness.features) else "kept"), ""
 
 
-async def _left_by(stage: Harness, limit: float) -> list[str]:
+async def _left_by(harness: Harness, limit: float) -> list[str]:
     try:
         with anyio.fail_after(limit):
-            return await stage.traces()
+            return await harness.traces()
     except Exception as error:  # noqa: BLE001 - not to know is not to have cleared away
         return [f"nobody knows what, because looking failed: {_text(error)}"]
 

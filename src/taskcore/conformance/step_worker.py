@@ -18,10 +18,10 @@ from taskcore.backend import Source
 from taskcore.lifecycle import Interrupted
 from taskcore.worker.decide import Concluder
 from taskcore.worker.execution import Execution, Slot
-from taskcore.worker.executors import Executors
 from taskcore.worker.leases import Deadlines, LeaseKeeper
 from taskcore.worker.outages import OutageTracker
 from taskcore.worker.perform import Performer
+from taskcore.worker.runners import Executors
 from taskcore.worker.settle import Settlement, Settler
 
 __all__ = ["StepWorker"]
@@ -38,7 +38,9 @@ class StepWorker:
 
     source: Source
 
-    def __init__(self, app: App, queues: Sequence[str], *, lease: float | None = None, name: str = "hands") -> None:
+    def __init__(
+        self, app: App, queues: Sequence[str], *, lease: float | None = None, name: str = "step-worker"
+    ) -> None:
         backend, store, events, clock, _ = app.components
         self._lease = app.settings.lease if lease is None else lease
         self._queues = queues
@@ -59,11 +61,12 @@ class StepWorker:
         )
         keep = app.settings.keep_result if store is not None else None
         self._concluder = Concluder(park_for=app.settings.park_for, keep_result=keep)
+        self._executors = Executors(threads=1, processes=1)
         self._performer = Performer(
             app.tasks,
             store,
             events,
-            executors=Executors(threads=1, processes=1),
+            executors=self._executors,
             deadlines=Deadlines([self._slot]),
             features=backend.features,
             lease=self._lease,
@@ -74,6 +77,7 @@ class StepWorker:
 
     async def __aenter__(self) -> Self:
         """Begin to consume."""
+        self._exits.push_async_callback(self._executors.aclose)
         self.source = await self._exits.enter_async_context(self._backend.consume(self._queues, lease=self._lease))
         return self
 

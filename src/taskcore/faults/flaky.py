@@ -1,7 +1,7 @@
 """FlakyBackend and FlakyStore: any broker and any store, with faults on command.
 
     flaky = FlakyBackend(backend)                       opening it opens the backend
-    app = App(flaky, store=FlakyStore(store))           or stage.app(around=FlakyBackend, around_store=FlakyStore)
+    app = App(flaky, store=FlakyStore(store))           or harness.app(around=FlakyBackend, around_store=FlakyStore)
     flaky.next("publish", Fail())                       the next publish fails, nothing is stored
     flaky.always("settle", DropReply())                 verdicts are carried out, but nobody learns of it
     flaky.play("receive", [None, Delay(2.0), Fail()])   the first goes well, the second is slow, the third fails

@@ -31,16 +31,16 @@ import anyio.lowlevel
 
 from taskcore.faults.sockets import HOST, accept, close, connect, listen, receive, send
 
-__all__ = ["ChaosProxy", "Direction", "Lane"]
+__all__ = ["ChaosProxy", "Direction", "DirectionName"]
 
-Direction: TypeAlias = Literal["up", "down"]
+DirectionName: TypeAlias = Literal["up", "down"]
 
 CONNECT_WITHIN = 5.0  #: seconds that the proxy gives the server to accept
 PIECES = 20  #: a second, when throttled
 WHOLE = 1 << 30
 
 
-class Lane:
+class Direction:
     """One direction of all connections: how it treats what passes, and how much has passed."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class ChaosProxy:
         self._target = target_host, target_port
         self.port = 0
         self.accepted = 0  #: connections so far
-        self.up, self.down = Lane(), Lane()
+        self.up, self.down = Direction(), Direction()
         self._open: set[_Connection] = set()
         self._listening: anyio.CancelScope | None = None
         self._silent = anyio.Event()  # set while nobody listens
@@ -155,32 +155,32 @@ class ChaosProxy:
         for connection in tuple(self._open):
             connection.reset()
 
-    def cut_before(self, nth: int, *, only: Direction = "down") -> None:
+    def cut_before(self, nth: int, *, only: DirectionName = "down") -> None:
         """Reset the connection of the n-th chunk from now on, before it is passed on."""
-        self._lane(only).cut_before = nth
+        self._direction(only).cut_before = nth
 
-    def cut_after(self, nth: int, *, only: Direction = "down") -> None:
+    def cut_after(self, nth: int, *, only: DirectionName = "down") -> None:
         """Reset the connection of the n-th chunk from now on, after it was passed on."""
-        self._lane(only).cut_after = nth
+        self._direction(only).cut_after = nth
 
-    def black_hole(self, *, only: Direction | None = None) -> None:
+    def black_hole(self, *, only: DirectionName | None = None) -> None:
         """Pass nothing on and tell nobody; after ``heal`` what has gathered comes through, as after an outage."""
-        for lane in self._lanes(only):
+        for lane in self._directions(only):
             lane.block()
 
-    def delay(self, seconds: float, *, jitter: float = 0.0, only: Direction | None = None) -> None:
+    def delay(self, seconds: float, *, jitter: float = 0.0, only: DirectionName | None = None) -> None:
         """Let each chunk wait, more or less by up to ``jitter``. Chunks keep their order, so many of them add up."""
-        for lane in self._lanes(only):
+        for lane in self._directions(only):
             lane.delay, lane.jitter = seconds, jitter
 
-    def throttle(self, rate: float, *, only: Direction | None = None) -> None:
+    def throttle(self, rate: float, *, only: DirectionName | None = None) -> None:
         """Pass so many bytes a second on."""
-        for lane in self._lanes(only):
+        for lane in self._directions(only):
             lane.rate = rate
 
-    def byte_by_byte(self, *, only: Direction | None = None) -> None:
+    def byte_by_byte(self, *, only: DirectionName | None = None) -> None:
         """Pass every byte on by itself."""
-        for lane in self._lanes(only):
+        for lane in self._directions(only):
             lane.single = True
 
     async def heal(self) -> None:
@@ -190,11 +190,11 @@ class ChaosProxy:
         if self._listening is None:
             await self._group.start(self._listen)
 
-    def _lane(self, direction: Direction) -> Lane:
+    def _direction(self, direction: DirectionName) -> Direction:
         return self.up if direction == "up" else self.down
 
-    def _lanes(self, only: Direction | None) -> tuple[Lane, ...]:
-        return (self.up, self.down) if only is None else (self._lane(only),)
+    def _directions(self, only: DirectionName | None) -> tuple[Direction, ...]:
+        return (self.up, self.down) if only is None else (self._direction(only),)
 
     # ── connections ──
 
@@ -224,7 +224,7 @@ class ChaosProxy:
 class _Connection:
     """A client's connection, and the one to the server that belongs to it."""
 
-    def __init__(self, client: socket.socket, target: tuple[str, int], up: Lane, down: Lane) -> None:
+    def __init__(self, client: socket.socket, target: tuple[str, int], up: Direction, down: Direction) -> None:
         self._sides = [client]
         self._target = target
         self._up, self._down = up, down
@@ -257,7 +257,7 @@ class _Connection:
             group.start_soon(self._pass_on, client, server, self._up)
             group.start_soon(self._pass_on, server, client, self._down)
 
-    async def _pass_on(self, source: socket.socket, to: socket.socket, lane: Lane) -> None:
+    async def _pass_on(self, source: socket.socket, to: socket.socket, lane: Direction) -> None:
         try:
             while data := await receive(source):
                 if not await lane.carry(data, to):

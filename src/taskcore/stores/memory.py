@@ -39,7 +39,7 @@ class MemoryStore:
         self._records: dict[str, tuple[Record, float]] = {}  # key → record, when it ends
         self._ends: list[tuple[float, str, Version]] = []  # heap
         self._versions = count(1)
-        self.watches = Watches(begin=self.get, end=lambda _: None)  # whoever writes pushes
+        self.watches = Watches(begin=lambda watch: self.get(watch.key), end=lambda _: None)  # writes push
 
     async def __aenter__(self) -> Self:
         """Nothing to connect to."""

@@ -1,122 +1,173 @@
-"""Watches: who looks at which key, and the latest record that each of them has not seen.
+"""Watches: which readers wait for which record, and the latest record that each of them has not seen. For all stores.
 
-For stores that are told what is written, and whose versions of a key only grow. How news of a key begin and cease to
-come is the store's business.
+A store feeds its watches in one of two ways:
+
+    push    it learns what was written, perhaps out of order; its versions of a key only grow (memory, SQL)
+    show    it learns that something was written, and reads the record again; reads come in order (Redis, NATS)
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from types import TracebackType
-from typing import Self
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol, Self
 
 import anyio
 
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Record
 
-__all__ = ["Watch", "Watches"]
+__all__ = ["Watch", "WatchHost", "Watches"]
 
 
-class Watches:
-    """All watches of one store.
-
-    :param begin: from now on news of this key have to come; returns the record as it is, unless it was pushed.
-    :param end: nobody watches this key any more.
-    """
-
-    def __init__(self, begin: Callable[[str], Awaitable[Record | None]], end: Callable[[str], None]) -> None:
-        self._begin = begin
-        self._end = end
-        self._by_key: dict[str, set[Watch]] = {}
-
-    @property
-    def keys(self) -> Iterable[str]:
-        """What is watched."""
-        return self._by_key.keys()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._by_key
-
-    def __len__(self) -> int:
-        return len(self._by_key)
-
-    def watch(self, key: str) -> Watch:
-        """A watch of one record, to be entered."""
-        return Watch(self, key)
+class WatchHost(Protocol):
+    """The object that feeds a watch between its entry and its exit."""
 
     async def enter(self, watch: Watch) -> None:
-        """It gets each new record of its key, beginning with what is there."""
-        self._by_key.setdefault(watch.key, set()).add(watch)
-        try:
-            record = await self._begin(watch.key)
-        except BaseException:
-            self.leave(watch)
-            raise
-        if record is not None:
-            watch.push(record)
+        """Begin to feed the watch, first with the record as it is."""
+        ...
 
     def leave(self, watch: Watch) -> None:
-        """It gets nothing any more."""
-        watches = self._by_key[watch.key]
-        watches.discard(watch)
-        if not watches:
-            del self._by_key[watch.key]
-            self._end(watch.key)
-
-    def push(self, key: str, record: Record) -> None:
-        """A new record, to all who watch it."""
-        for watch in self._by_key.get(key, ()):
-            watch.push(record)
-
-    def fail(self, error: BrokerUnavailable) -> None:
-        """News do not come any more, and all who watch are told so."""
-        for watches in self._by_key.values():
-            for watch in watches:
-                watch.fail(error)
+        """Stop feeding the watch."""
+        ...
 
 
 class Watch:
-    """One reader's view of one key: only the latest record that it has not seen is kept for it."""
+    """One reader's view of one record: only the latest that it has not seen is kept."""
 
-    def __init__(self, watches: Watches, key: str) -> None:
+    __slots__ = ("_arrival", "_error", "_final", "_host", "_news", "_seen", "entered", "key")
+
+    def __init__(self, host: WatchHost, key: str) -> None:
         self.key = key
-        self._watches = watches
-        self._latest = 0
+        self.entered = False  #: whether the record was read since the watch was entered
+        self._host = host
         self._news: Record | None = None
+        self._seen: object = None  # the version that came last
         self._error: BrokerUnavailable | None = None
-        self._arrival = anyio.Event()
+        self._final = False  # whether the error stays
+        self._arrival: anyio.Event | None = None
 
     async def __aenter__(self) -> Self:
-        await self._watches.enter(self)
+        await self._host.enter(self)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._watches.leave(self)
-
-    def push(self, record: Record) -> None:
-        """News may come on several ways; versions only grow, so what comes late is known."""
-        if isinstance(record.version, int) and record.version > self._latest:
-            self._latest = record.version
-            self._news = record
-            self._arrival.set()
-
-    def fail(self, error: BrokerUnavailable) -> None:
-        """Who waits is told, once."""
-        self._error = error
-        self._arrival.set()
+    async def __aexit__(self, *exc: object) -> None:
+        self._host.leave(self)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Record:
         while self._news is None:
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
-            await self._arrival.wait()
-            self._arrival = anyio.Event()
+            await self._wait()
         news, self._news = self._news, None
         return news
+
+    async def shown(self) -> None:
+        """Wait until the record was read.
+
+        :raises BrokerUnavailable: the watch failed before.
+        """
+        while not self.entered:
+            await self._wait()
+
+    # ── feeding ──
+
+    def push(self, record: Record) -> None:
+        """Take a record that was written; ignore one that arrives after a newer one."""
+        if isinstance(record.version, int) and (not isinstance(self._seen, int) or record.version > self._seen):
+            self._take(record)
+
+    def show(self, record: Record | None) -> None:
+        """Take the record that was just read, unless it came last time; None if it does not exist."""
+        self.entered = True
+        if record is not None and record.version != self._seen:
+            self._take(record)
+        else:
+            self._wake()
+
+    def fail(self, error: BrokerUnavailable, *, final: bool = False) -> None:
+        """Raise the error in the waiting reader: once, or, if final, for ever."""
+        self._error, self._final = error, final
+        self._wake()
+
+    def _take(self, record: Record) -> None:
+        self._news, self._seen = record, record.version
+        self._wake()
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            error = self._error
+            if not self._final:
+                self._error = None
+            raise error
+        if self._arrival is None:
+            self._arrival = anyio.Event()
+        await self._arrival.wait()
+
+    def _wake(self) -> None:
+        if self._arrival is not None:
+            self._arrival.set()
+            self._arrival = None
+
+
+class Watches:
+    """All watches of one store, by key.
+
+    :param begin: lets news of the watch's key come from now on; returns the record as it is, unless it was fed already.
+    :param end: called with a key when its last watch has left.
+    """
+
+    def __init__(self, begin: Callable[[Watch], Awaitable[Record | None]], end: Callable[[str], None]) -> None:
+        self._begin = begin
+        self._end = end
+        self._by_key: dict[str, set[Watch]] = {}
+
+    @property
+    def keys(self) -> Iterable[str]:
+        """The keys that are watched."""
+        return self._by_key.keys()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._by_key
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def of(self, key: str) -> Sequence[Watch]:
+        """Return the watches of a key as they are now."""
+        return tuple(self._by_key.get(key, ()))
+
+    def watch(self, key: str) -> Watch:
+        """Return a watch of one record, to be entered."""
+        return Watch(self, key)
+
+    async def enter(self, watch: Watch) -> None:
+        """Feed the watch from now on, first with the record as it is."""
+        self._by_key.setdefault(watch.key, set()).add(watch)
+        try:
+            record = await self._begin(watch)
+        except BaseException:
+            self.leave(watch)
+            raise
+        watch.entered = True
+        if record is not None:
+            watch.push(record)
+
+    def leave(self, watch: Watch) -> None:
+        """Stop feeding the watch."""
+        watches = self._by_key.get(watch.key, set())
+        watches.discard(watch)
+        if not watches and self._by_key.pop(watch.key, None) is not None:
+            self._end(watch.key)
+
+    def push(self, key: str, record: Record) -> None:
+        """Give a new record to all watches of its key."""
+        for watch in self._by_key.get(key, ()):
+            watch.push(record)
+
+    def fail(self, error: BrokerUnavailable, *, entering: bool = False, final: bool = False) -> None:
+        """Fail all watches, or only those that have not read their record yet."""
+        for watches in self._by_key.values():
+            for watch in watches:
+                if not (entering and watch.entered):
+                    watch.fail(error, final=final)

@@ -1,8 +1,8 @@
 """History: what was asked, answered, started and ended, written down independently of whatever is being tested.
 
-    history = History(clock=stage.now)                                  in this process
+    history = History(clock=harness.now)                                  in this process
     history = History.to_file("worker-1.jsonl", who="worker-1")         survives kill -9 of the process that writes it
-    backend = RecordingBackend(await stage.backend(), history, "w1")    writes down enqueues and settling
+    backend = RecordingBackend(await harness.backend(), history, "w1")    writes down enqueues and settling
 
     @app.task
     async def work(key: str) -> None:
@@ -34,7 +34,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import msgspec
 
-__all__ = ["Entry", "History", "Kind", "Running", "error_text"]
+__all__ = ["History", "HistoryEntry", "Kind", "Running", "error_text"]
 
 Kind: TypeAlias = Literal[
     "invoke", "ok", "duplicate", "refused", "uncertain",
@@ -43,10 +43,10 @@ Kind: TypeAlias = Literal[
     "cancelled", "replayed", "died", "event",
 ]  # fmt: skip
 
-MESSAGE = 200  #: characters of an error's message that are written down
+MESSAGE_CHARACTERS = 200  #: characters of an error's message that are written down
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that happened. ``at`` in seconds, on the history's clock; ``facts`` depend on the kind."""
 
     at: float
@@ -92,13 +92,13 @@ class History:
 
     :param who: who records, unless ``record`` is told otherwise.
     :param clock: seconds; histories that are merged have to share it. ``time.time`` for several processes,
-        ``stage.now`` or ``anyio.current_time`` where time is virtual.
+        ``harness.now`` or ``anyio.current_time`` where time is virtual.
     """
 
     def __init__(self, *, who: str = "test", clock: Callable[[], float] = time.time) -> None:
         self.who = who
         self._clock = clock
-        self._entries: list[Entry] = []
+        self._entries: list[HistoryEntry] = []
         self._runs = count(1)
         self._file: int | None = None
         self._sync = False
@@ -138,7 +138,7 @@ class History:
         return history
 
     @property
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[HistoryEntry]:
         """Everything so far."""
         return self._entries
 
@@ -151,9 +151,9 @@ class History:
         """Seconds, on this history's clock."""
         return self._clock()
 
-    def record(self, kind: Kind, job: str, *, who: str | None = None, **facts: Any) -> Entry:
+    def record(self, kind: Kind, job: str, *, who: str | None = None, **facts: Any) -> HistoryEntry:
         """Write one entry down; facts are plain data (what is not becomes its text)."""
-        entry = Entry(self._clock(), self.who if who is None else who, kind, job, facts)
+        entry = HistoryEntry(self._clock(), self.who if who is None else who, kind, job, facts)
         self._entries.append(entry)
         if self._file is not None:
             os.write(self._file, _encode(entry) + b"\n")
@@ -161,7 +161,7 @@ class History:
                 os.fsync(self._file)
         return entry
 
-    def extend(self, entries: Iterable[Entry]) -> None:
+    def extend(self, entries: Iterable[HistoryEntry]) -> None:
         """Take in entries that were recorded elsewhere on the same clock; the whole is in the order of times again."""
         self._entries.extend(entries)
         self._entries.sort(key=lambda entry: entry.at)
@@ -219,12 +219,12 @@ _PLAIN = (str, int, float, bool, type(None))
 _INTERRUPTIONS = ("CancelledError", "Cancelled", "GeneratorExit")  # asyncio's, trio's, a closed coroutine's
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
-_decode = msgspec.json.Decoder(Entry).decode
+_decode = msgspec.json.Decoder(HistoryEntry).decode
 
 
 def error_text(kind: str, message: str) -> str:
     """How an error is written down: its type and the beginning of its message, the same for runs and for letters."""
-    return f"{kind}: {message}"[:MESSAGE]
+    return f"{kind}: {message}"[:MESSAGE_CHARACTERS]
 
 
 def _type_name(error: BaseException) -> str:
@@ -244,4 +244,4 @@ def _message(error: BaseException) -> str:
 
 def _short(value: Any) -> str:
     text = f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-    return text if len(text) <= MESSAGE else f"{text[:MESSAGE]}…"
+    return text if len(text) <= MESSAGE_CHARACTERS else f"{text[:MESSAGE_CHARACTERS]}…"

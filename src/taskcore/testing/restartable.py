@@ -39,7 +39,7 @@ async def working(app: App) -> AsyncIterator[App]:
     async with app:
         with unwrap_single():
             async with anyio.create_task_group() as group:
-                life = LIVES[app] = _Life(app, group)
+                life = LIVES[app] = _WorkerLife(app, group)
                 await life.begin()
                 try:
                     yield app
@@ -104,7 +104,7 @@ async def redeliver(app: App, job: Job[Any]) -> None:
 # ── inside ───────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Life:
+class _WorkerLife:
     """One worker after the other."""
 
     def __init__(self, app: App, group: anyio.abc.TaskGroup) -> None:
@@ -146,10 +146,10 @@ class _Life:
         await self.ended.wait()
 
 
-LIVES: WeakKeyDictionary[App, _Life] = WeakKeyDictionary()
+LIVES: WeakKeyDictionary[App, _WorkerLife] = WeakKeyDictionary()
 
 
-def _life_of(app: App) -> _Life:
+def _life_of(app: App) -> _WorkerLife:
     try:
         return LIVES[app]
     except KeyError:

@@ -1,11 +1,10 @@
-"""Group commit: while one batch is in flight, what arrives meanwhile joins the next.
+"""Group commit: items that arrive while one batch is in flight form the next.
 
-No timer and no linger: on an idle system a lone item leaves at once, under load full batches form by themselves.
+No timer and no linger: on an idle system a lone item leaves at once; under load full batches form by themselves.
 
-    GroupCommit   callers wait for the answer to their own item (client, single enqueues)
-    Collector     callers hand over and go on; one task carries the batches away (worker, settling)
-
-And for batches that are there already, ``side_by_side``: the next is prepared while the last is under way.
+    GroupCommit      callers wait for the answer to their own item (client, single enqueues)
+    Buffer           callers put items and go on; one task takes them in batches (worker, settling)
+    gather_limited   batches that exist already: the next is prepared while the last is under way
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ R = TypeVar("R")
 class GroupCommit(Generic[T, R]):
     """Turns many single submissions into few batches, without a task of its own.
 
-    The first caller leads: it commits a batch for everybody who is there, then hands the lead to the first of those who
-    came meanwhile. Batches are committed apart, because they are not the leader's alone.
+    The first caller leads: it commits a batch of all waiting items, then passes the lead to the first caller that has
+    arrived meanwhile. A batch is detached from its leader, because its items belong to other callers too.
 
     :param commit: stores a batch and answers each item, in order; has to end by itself.
     :param limit: how many items a batch may have.
-    :param in_place: a lone item is committed by its caller, which is cheaper, and cancelled with him.
+    :param in_place: commit a lone item in the caller's task: cheaper, and cancelled with it.
     """
 
     def __init__(
@@ -43,14 +42,14 @@ class GroupCommit(Generic[T, R]):
         self._in_place = in_place
         self._waiting: deque[_Entry[T, R]] = deque()
         self._led = False
-        self._apart = Detached()
+        self._detached = Detached()
 
     async def submit(self, item: T) -> R:
-        """The answer to this item. Cancelled before its batch has left: it is surely not committed.
+        """Return the answer to this item. If cancelled before its batch has left, the item is surely not committed.
 
         :raises Exception: whatever ``commit`` raised for the batch.
         """
-        entry: _Entry[T, R] = _Entry(item)  # subscribed at run time, it would cost as much as the rest
+        entry: _Entry[T, R] = _Entry(item)  # _Entry[T, R](item) would cost as much as the rest of this function
         self._waiting.append(entry)
         if self._led:
             await self._follow(entry)
@@ -59,11 +58,11 @@ class GroupCommit(Generic[T, R]):
         return entry.take()
 
     async def wait_closed(self) -> None:
-        """Wait for a batch that is under way although nobody waits for it any more."""
-        await self._apart.wait_closed()
+        """Wait for batches whose callers were cancelled."""
+        await self._detached.wait_closed()
 
     async def _follow(self, entry: _Entry[T, R]) -> None:
-        """Wait until the entry was committed by somebody else, or it is this caller's turn to lead."""
+        """Wait until another caller has committed the entry, or has passed the lead to this one."""
         entry.woken = anyio.Event()
         try:
             await entry.woken.wait()
@@ -78,11 +77,15 @@ class GroupCommit(Generic[T, R]):
     async def _lead(self) -> None:
         """Commit one batch; this caller's entry is the first of it."""
         self._led = True
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
+        if len(self._waiting) <= self._limit:
+            batch = list(self._waiting)
+            self._waiting.clear()
+        else:
+            batch = [self._waiting.popleft() for _ in range(self._limit)]
         if self._in_place and len(batch) == 1:
             await self._carry(batch)
         else:
-            await self._apart.run(lambda: self._carry(batch))
+            await self._detached.run(lambda: self._carry(batch))
 
     async def _carry(self, batch: list[_Entry[T, R]]) -> None:
         try:
@@ -104,7 +107,7 @@ class GroupCommit(Generic[T, R]):
 
 
 class _Entry(Generic[T, R]):
-    """One submission: an item on its way to an answer or an error."""
+    """One submission: an item that waits for its answer or error."""
 
     __slots__ = ("_answer", "_error", "ended", "item", "woken")
 
@@ -136,9 +139,9 @@ class _Entry(Generic[T, R]):
 
 
 class Buffer(Generic[T]):
-    """Gathers items from many callers; one task takes what has gathered since it last looked.
+    """Gathers items from many callers; one task takes all that have gathered since its last call.
 
-    :param full: with so many items waiting, ``is_full`` asks the callers to stop for a moment.
+    :param full: the number of waiting items at which ``is_full`` asks callers to pause.
     """
 
     def __init__(self, *, full: int) -> None:
@@ -149,24 +152,24 @@ class Buffer(Generic[T]):
 
     @property
     def is_full(self) -> bool:
-        """Whether whoever carries the batches away is behind."""
+        """Whether the task that takes the items has fallen behind."""
         return len(self._items) >= self._full
 
     def put(self, item: T) -> None:
-        """Hand over an item; never waits."""
+        """Add an item; never wait."""
         self._items.append(item)
         if self._arrival is not None:
             self._arrival.set()
             self._arrival = None
 
     def close(self) -> None:
-        """No more items will come; ``take`` ends when the last one is gone."""
+        """Declare that no more items will come; ``take`` then returns an empty list after the last one."""
         self._closed = True
         if self._arrival is not None:
             self._arrival.set()
 
     async def take(self) -> list[T]:
-        """All items that have gathered; waits for at least one. Empty when closed and done."""
+        """Return all items that have gathered; wait for at least one. Empty when closed and done."""
         while not self._items and not self._closed:
             self._arrival = anyio.Event()
             await self._arrival.wait()
@@ -175,9 +178,9 @@ class Buffer(Generic[T]):
 
 
 async def gather_limited(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, limit: int) -> list[R]:
-    """The results of ``work`` on each item, in order; no more than ``limit`` are under way, begun in order.
+    """Run ``work`` on each item, at most ``limit`` at a time, begun in order; return the results in order.
 
-    :raises Exception: the first that ``work`` raised; items behind it are not begun.
+    :raises Exception: the first error of ``work``; items behind it are not begun.
     """
     if len(items) == 1:
         return [await work(items[0])]
@@ -185,7 +188,7 @@ async def gather_limited(work: Callable[[T], Awaitable[R]], items: Sequence[T], 
     waiting = iter(enumerate(items))
     failures: list[Exception] = []
 
-    async def hand() -> None:
+    async def run_next() -> None:
         for number, item in waiting:
             if failures:
                 return
@@ -196,7 +199,7 @@ async def gather_limited(work: Callable[[T], Awaitable[R]], items: Sequence[T], 
 
     async with anyio.create_task_group() as group:
         for _ in range(min(limit, len(items))):
-            group.start_soon(hand)
+            group.start_soon(run_next)
     if failures:
         raise failures[0]
     return [results[number] for number in range(len(items))]

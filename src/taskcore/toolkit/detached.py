@@ -1,43 +1,67 @@
-"""Apart: work that belongs to several, and that none of them may take along when he is cancelled.
+"""Detached work: it belongs to several callers, so it goes on when one of them is cancelled.
 
-anyio's shield keeps off what anyio cancels. What asyncio cancels (``wait_for``, ``timeout``, ``Task.cancel``) goes
-through every shield, so that on asyncio such work gets a task of its own.
+anyio's shield stops anyio's cancellations only. asyncio's (``wait_for``, ``timeout``, ``Task.cancel``) pass through it,
+so on asyncio such work gets a task of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
-__all__ = ["Detached"]
+from taskcore.toolkit.tasks import TaskSet
+
+__all__ = ["Detached", "run_detached"]
+
+T = TypeVar("T")
 
 
 class Detached:
-    """Runs work to its end, whoever waits for it."""
+    """Runs work to its end, also when its caller is cancelled."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet("detached work")
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Returns when the work has ended; cancelled before, the work goes on.
+        """Run the work; return when it has ended.
 
-        :param work: must not raise, because there may be nobody who hears it.
+        :param work: must not raise, because a cancelled caller cannot take its error.
         """
         try:
-            loop = asyncio.get_running_loop()
+            asyncio.get_running_loop()
         except RuntimeError:
             with anyio.CancelScope(shield=True):
                 await work()
             return
-        task = loop.create_task(work())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await asyncio.shield(task)
+        await asyncio.shield(self._tasks.start_awaited(work()))
 
     async def wait_closed(self) -> None:
-        """Wait for what nobody waits for any more."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        """Wait for work whose callers were cancelled."""
+        await self._tasks.wait_closed()
+
+
+_RUNNING = TaskSet("detached work")
+
+
+async def run_detached(work: Coroutine[Any, Any, T], *, timeout: float) -> T:
+    """Run the work to its end or its time limit, also when the caller is cancelled. Needs asyncio.
+
+    The error of work whose caller was cancelled is dropped.
+
+    :raises TimeoutError: the work did not end in time.
+    :raises ConnectionError: the client library cancelled the work, because its connection is gone.
+    """
+
+    async def limited() -> T:
+        async with asyncio.timeout(timeout):
+            return await work
+
+    task = _RUNNING.start_awaited(limited())
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait({task})
+    if task.cancelled():
+        raise ConnectionError("the connection was closed meanwhile")
+    return task.result()

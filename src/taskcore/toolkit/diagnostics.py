@@ -1,28 +1,29 @@
-"""What a broker is really set up to do: facts that ``taskcore doctor`` prints and that ``strict`` acts upon.
+"""How a server is set up: checks that ``taskcore doctor`` prints and that ``strict`` acts upon.
 
-An adapter that can ask its server for settings offers ``diagnose``. A fact names the clauses of the contract that do
-not hold because of it; with ``strict`` an app does not start while there is one.
+An adapter that can ask its server for settings offers ``diagnose``. A check names the guarantees that do not hold
+because of its finding; a strict app does not start while there is such a check.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-__all__ = ["Diagnosis", "DiagnosticCheck", "HasDiagnostics", "Level"]
+__all__ = ["Diagnosis", "DiagnosticCheck", "HasDiagnostics", "Level", "combined", "failed", "passed", "warned"]
 
 Level: TypeAlias = Literal["ok", "warn", "fail"]
 
 
 class DiagnosticCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at.
+    """One finding about a server.
 
-    :param name: what was looked at, in one or two words: ``eviction``.
-    :param level: ``fail`` if something does not work at all, ``warn`` if it may hurt some day.
-    :param text: what was found, and what follows from it; one sentence.
-    :param fix: what to do about it.
-    :param clauses: the clauses that are not kept because of this, such as ``("C1",)``; what ``strict`` refuses.
+    :param name: the subject, in one or two words: ``eviction``.
+    :param level: ``fail`` if something does not work at all, ``warn`` if it may do harm some day.
+    :param text: the finding and its consequence; one sentence.
+    :param fix: the remedy.
+    :param clauses: the guarantees that do not hold because of it, such as ``("C1",)``; ``strict`` refuses them.
     """
 
     name: str
@@ -32,10 +33,25 @@ class DiagnosticCheck(msgspec.Struct, frozen=True, kw_only=True):
     clauses: tuple[str, ...] = ()
 
 
-class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server said about itself.
+def passed(name: str, text: str, fix: str = "") -> DiagnosticCheck:
+    """Return a finding that needs no action."""
+    return DiagnosticCheck(name=name, level="ok", text=text, fix=fix)
 
-    :param server: name and version, as people say it: ``Redis 7.0.15``.
+
+def warned(name: str, text: str, fix: str = "", *clauses: str) -> DiagnosticCheck:
+    """Return a finding that may do harm some day."""
+    return DiagnosticCheck(name=name, level="warn", text=text, fix=fix, clauses=clauses)
+
+
+def failed(name: str, text: str, fix: str = "", *clauses: str) -> DiagnosticCheck:
+    """Return a finding because of which something does not work at all."""
+    return DiagnosticCheck(name=name, level="fail", text=text, fix=fix, clauses=clauses)
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server says about itself.
+
+    :param server: name and version, as people write it: ``Redis 7.0.15``.
     :param durability: what a confirmed job survives with these settings, in one sentence.
     """
 
@@ -45,17 +61,40 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unsafe(self) -> tuple[DiagnosticCheck, ...]:
-        """The facts because of which some clause does not hold."""
-        return tuple(fact for fact in self.checks if fact.clauses)
+        """The checks because of which some guarantee does not hold."""
+        return tuple(check for check in self.checks if check.clauses)
+
+
+def combined(found: Mapping[str, Diagnosis]) -> Diagnosis:
+    """Join the diagnoses of several nodes: a check that differs between nodes names them.
+
+    :param found: the diagnoses by the nodes' addresses; at least one.
+    """
+    if len(found) == 1:
+        return next(iter(found.values()))
+    nodes_of: dict[DiagnosticCheck, list[str]] = {}
+    for node, diagnosis in found.items():
+        for check in diagnosis.checks:
+            nodes_of.setdefault(check, []).append(node)
+    return Diagnosis(
+        server=", ".join(dict.fromkeys(diagnosis.server for diagnosis in found.values())) + f", {len(found)} nodes",
+        durability="; ".join(dict.fromkeys(diagnosis.durability for diagnosis in found.values())),
+        checks=tuple(
+            check
+            if len(nodes) == len(found)
+            else msgspec.structs.replace(check, text=f"{', '.join(nodes)}: {check.text}")
+            for check, nodes in nodes_of.items()
+        ),
+    )
 
 
 @runtime_checkable
 class HasDiagnostics(Protocol):
-    """A backend or store, opened, that can say how its server is set up."""
+    """A backend or store, opened, that can report how its server is set up."""
 
     async def diagnose(self) -> Diagnosis:
-        """Ask the server; what it does not tell (managed services forbid some questions) is a fact called unknown.
+        """Ask the server; a setting that it does not tell (managed services forbid some) is a check named unknown.
 
-        :raises BrokerUnavailable: it cannot be reached.
+        :raises BrokerUnavailable: the server cannot be reached.
         """
         ...

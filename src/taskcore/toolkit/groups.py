@@ -1,4 +1,4 @@
-"""Errors that come out of a task group as they went in."""
+"""Errors that leave a task group without the group's wrapper."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["unwrap_single"]
 
 @contextmanager
 def unwrap_single() -> Iterator[None]:
-    """A task group wraps even a lone error; callers who write ``except BrokerUnavailable`` want the error itself."""
+    """Raise the error inside an exception group of one, so that ``except BrokerUnavailable`` works."""
     try:
         yield
     except BaseExceptionGroup as group:

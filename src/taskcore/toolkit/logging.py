@@ -1,4 +1,4 @@
-"""Loggers that harm nobody: a handler or filter that raises must not end a worker (C25)."""
+"""Loggers that cannot end a worker: errors of a handler or filter are printed, not raised (C25)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ __all__ = ["logger"]
 
 
 class SafeLogger(_Adapter):
+    """Prints the errors of broken handlers and filters to stderr, as the logging module does with its own."""
+
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         try:
-            super().log(level, msg, *args, **{"stacklevel": 2, **kwargs})  # the place that is named is the caller's
-        except Exception:  # noqa: BLE001 - a broken handler is the user's; it is told where logging tells its own errors
+            super().log(level, msg, *args, **{"stacklevel": 2, **kwargs})  # name the place of the caller
+        except Exception:  # noqa: BLE001 - a handler or filter is the user's code and may raise anything
             with suppress(Exception):
                 traceback.print_exc(file=sys.stderr)
 
 
 def logger(name: str) -> logging.LoggerAdapter[logging.Logger]:
-    """The standard library's logger of this name, behind a guard. The library never configures logging."""
+    """Return the standard library's logger of this name, behind a guard. The library never configures logging."""
     return SafeLogger(logging.getLogger(name), {})

@@ -1,82 +1,123 @@
-"""TimeLimit: so many seconds for each of many awaits, with one timer for all of them.
+"""Time limits for many waits with one timer.
 
-On asyncio a scope with a deadline costs as much as the rest of a lone enqueue, most of it for a timer that is made, put
-into a heap and thrown away again. Here all limits are equally long, so that the oldest ends first: one timer is enough.
-On trio it is a scope.
+A scope with a deadline costs as much as the rest of a lone enqueue, most of it for a timer that is made, pushed onto a
+heap and thrown away again.
+
+    SharedTimer     calls back at each deadline that was not discarded before
+    SharedTimeout   leaves a block of code after a time that is the same for every block
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Callable
+from math import inf
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import anyio
 
-__all__ = ["SharedTimeout"]
+__all__ = ["Deadline", "SharedTimeout", "SharedTimer"]
 
-CANCEL_AGAIN_AFTER: Final = 0.1  #: seconds after which somebody who took no notice of the end of his time is told again
+CANCEL_AGAIN_AFTER: Final = 0.1  #: seconds before a task that ignored the end of its time is cancelled again
+
+
+class Deadline(Protocol):
+    """A wait that ends at a certain time.
+
+    ``ends`` is on the loop's clock; the timer sets it.
+    """
+
+    ends: float
+
+    def expire(self) -> float:
+        """End the wait; return the seconds until the next call, or infinity."""
+        ...
+
+
+class SharedTimer:
+    """One timer of the event loop for many deadlines. Needs asyncio."""
+
+    def __init__(self) -> None:
+        self._waiting: set[Deadline] = set()
+        #: Forgets a deadline. Not a method: it is called once for each job.
+        self.discard: Callable[[Deadline], None] = self._waiting.discard
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings = inf  # when the timer does; it may ring for a deadline that was discarded
+
+    def add(self, deadline: Deadline, seconds: float) -> None:
+        """Call ``deadline.expire()`` in so many seconds, unless it is discarded before."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # the timer of a loop that is gone never rings
+            self._loop, self._timer, self._rings = loop, None, inf
+            self._waiting.clear()
+        deadline.ends = ends = loop.time() + seconds
+        self._waiting.add(deadline)
+        if ends < self._rings:
+            self._set(loop, ends)
+
+    def close(self) -> None:
+        """Forget all deadlines."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._rings = None, inf
+
+    def _set(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings = when
+        self._timer = loop.call_at(when, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer, self._rings = None, inf
+        now = loop.time()
+        for deadline in tuple(self._waiting):
+            if deadline.ends <= now and deadline in self._waiting:
+                deadline.ends = now + deadline.expire()
+        following = min((deadline.ends for deadline in self._waiting), default=inf)
+        if following < self._rings:
+            self._set(loop, following)
 
 
 class SharedTimeout:
-    """A limit that is the same for everybody.
+    """A time limit of the same length for many blocks; on trio, a scope of anyio for each.
 
-    :param seconds: how long each may take.
+    :param seconds: how long each block may take.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._turns: deque[_TimeoutScope] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = SharedTimer()
 
     def scope(self) -> anyio.CancelScope | _TimeoutScope:
-        """A context that is left when its time is over, as that of ``anyio.move_on_after`` is."""
+        """Make a context that is left when its time is over, like that of ``anyio.move_on_after``."""
         try:
-            loop = asyncio.get_running_loop()
+            task = asyncio.current_task()
         except RuntimeError:
             return anyio.move_on_after(self._seconds)
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        turns = self._turns
-        if loop is not self._loop:  # the timer of one that is gone never rings
-            self._loop, self._timer = loop, None
-            turns.clear()
-        while turns and turns[0].over:
-            turns.popleft()
-        turn = _TimeoutScope(task, loop.time() + self._seconds)
-        turns.append(turn)
-        if self._timer is None:
-            self._timer = loop.call_at(turns[0].ends, self._look, loop)
-        return turn
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell those whose time is over; look again when the next one's is."""
-        self._timer = None
-        now = loop.time()
-        waiting = [turn for turn in self._turns if not turn.over]
-        for turn in waiting:
-            if turn.ends <= now:
-                turn.end()
-        if waiting:
-            self._timer = loop.call_at(max(waiting[0].ends, now + CANCEL_AGAIN_AFTER), self._look, loop)
+        scope = _TimeoutScope(cast("asyncio.Task[Any]", task), self._timer.discard)
+        self._timer.add(scope, self._seconds)
+        return scope
 
 
 class _TimeoutScope:
-    """One await's time. Ends it as ``asyncio.timeout`` does: by cancelling, and taking that back."""
+    """Ends one block as ``asyncio.timeout`` does: it cancels the task, and takes the cancellation back at the exit."""
 
-    __slots__ = ("_before", "_cancels", "_task", "ends", "over")
+    __slots__ = ("_before", "_cancels", "_discard", "_task", "ends")
 
-    def __init__(self, task: asyncio.Task[Any], ends: float) -> None:
-        self.ends = ends  # on the loop's clock
-        self.over = False
+    def __init__(self, task: asyncio.Task[Any], discard: Callable[[Deadline], None]) -> None:
+        self.ends = inf
         self._task = task
+        self._discard = discard
         self._before = task.cancelling()
         self._cancels = 0
 
-    def end(self) -> None:
+    def expire(self) -> float:
         self._cancels += 1
         self._task.cancel()
+        return CANCEL_AGAIN_AFTER
 
     def __enter__(self) -> None:
         pass
@@ -84,11 +125,10 @@ class _TimeoutScope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self.over = True
+        self._discard(self)
         if not self._cancels:
             return False
         for _ in range(self._cancels):
             self._task.uncancel()
-        return (
-            kind is asyncio.CancelledError and self._task.cancelling() <= self._before
-        )  # or somebody else wants the task to end
+        # a count above that of the start is a cancellation from elsewhere, which has to pass
+        return kind is asyncio.CancelledError and self._task.cancelling() <= self._before

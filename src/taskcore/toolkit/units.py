@@ -1,10 +1,10 @@
-"""What people write and read: times, sizes, URLs without their secrets.
+"""Times and sizes as text.
 
     "1h30m"   ⇄  5400.0      w d h m s ms, in any mixture; a number alone is seconds already
     "256KiB"  ⇄  262144      B KB MB GB in thousands, KiB MiB GiB in 1024s; a number alone is bytes already
-    redis://user:secret@host  →  redis://user:****@host
 
-Text forms appear in settings, on the command line and in messages only; in the code times are seconds and sizes bytes.
+Text forms appear in settings, in URLs, on the command line and in messages only; in the code times are seconds and
+sizes are bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 
 from taskcore.errors import InvalidSetting
 
-__all__ = ["duration", "mask_url", "show_duration", "show_size", "size"]
+__all__ = ["duration", "show_duration", "show_size", "size"]
 
 _SECONDS = {"w": 604_800.0, "d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|[wdhms])\s*", re.ASCII)
@@ -25,9 +25,9 @@ _NUMBER = re.compile(r"\s*\d+(?:\.\d+)?\s*", re.ASCII)
 
 
 def duration(text: str | float) -> float:
-    """Seconds: ``duration("1h30m") == 5400.0``.
+    """Read a time as seconds: ``duration("1h30m") == 5400.0``.
 
-    :raises InvalidSetting: it is not a time, or a negative or infinite one (TC104).
+    :raises InvalidSetting: the text is not a time, or a negative or infinite one (TC104).
     """
     seconds = math.nan
     if isinstance(text, str) and _TIMES.fullmatch(text):
@@ -40,7 +40,7 @@ def duration(text: str | float) -> float:
 
 
 def show_duration(seconds: float) -> str:
-    """The time as ``duration`` reads it: ``"1h30m"``, ``"250ms"``."""
+    """Write the time as ``duration`` reads it: ``"1h30m"``, ``"250ms"``."""
     if seconds != int(seconds) or not seconds:
         return f"{seconds * 1000:g}ms" if 0 < seconds < 1 else f"{seconds:.12g}s"
     text, rest = "", int(seconds)
@@ -51,9 +51,9 @@ def show_duration(seconds: float) -> str:
 
 
 def size(text: str | int) -> int:
-    """Bytes: ``size("256KiB") == 262144``.
+    """Read a size as bytes: ``size("256KiB") == 262144``.
 
-    :raises InvalidSetting: it is not a size (TC104).
+    :raises InvalidSetting: the text is not a size (TC104).
     """
     match = _SIZE.fullmatch(str(text))
     if match is None:
@@ -62,24 +62,6 @@ def size(text: str | int) -> int:
 
 
 def show_size(number: int) -> str:
-    """The size as ``size`` reads it: ``"256KiB"``."""
+    """Write the size as ``size`` reads it: ``"256KiB"``."""
     unit = next(unit for unit in ("GiB", "MiB", "KiB", "B") if number % _BYTES[unit.lower()] == 0)
     return f"{number // _BYTES[unit.lower()]}{unit}"
-
-
-_START = r"((?:^|,)[\w+.-]+://)"  # a URL may be a list of URLs
-_USER = re.compile(_START + r"([^/?#]*)@")  # greedy: a password may hold an "@" of its own,
-_SLOPPY = re.compile(_START + r"([^/?#:]*:(?!\d+(?:/[^@?]*)?(?:[?,]|$)).*)@")  # and, against the rules, "/", "?", "#"
-_SECRET = re.compile(r"(?i)(?<=[?&])([\w-]*(?:password|passwd|pwd|token|secret)[\w-]*)=[^&#]*")
-
-
-def mask_url(url: str) -> str:
-    """The URL without its secrets: ``redis://user:****@host``. On NATS a user alone is a token and is hidden too."""
-
-    def mask(found: re.Match[str]) -> str:
-        user, colon, _ = found[2].partition(":")
-        if colon:
-            return f"{found[1]}{user}:****@"
-        return f"{found[1]}{'****' if user and url.startswith(('nats', 'tls')) else user}@"
-
-    return _SECRET.sub(r"\1=****", (_USER if _USER.match(url) else _SLOPPY).sub(mask, url))

@@ -45,7 +45,9 @@ def stored_outcome_of(job: Execution, outcome: Outcome, verdict: Verdict, keep: 
                 return None
     if isinstance(verdict, Bury):
         record = outcome.record if isinstance(outcome, Raised | TimedOut | Unencodable) else None
-        declared = task.contract.pack_error(outcome.error) if task is not None and isinstance(outcome, Raised) else None
+        declared = None
+        if task is not None and isinstance(outcome, Raised):
+            declared = outcome.declared or task.contract.pack_error(outcome.error)
         error = msgspec.Raw(declared) if declared is not None else NO_BYTES
         return encode_outcome(StoredOutcome("dead", reason=verdict.reason, error=error, record=record))
     return None

@@ -7,28 +7,23 @@ import traceback
 from taskcore.envelope import ErrorRecord
 from taskcore.errors import TaskcoreError
 
-__all__ = ["describe", "message_of", "place_of", "trace_of"]
+__all__ = ["MESSAGE_LIMIT", "TRACEBACK_LIMIT", "describe"]
 
 MESSAGE_LIMIT = 2_000  #: characters of a message
 TRACEBACK_LIMIT = 8_000  #: characters of a traceback; its end is kept, where the error is
 OURS = "taskcore"
 
 
-def describe(
-    error: BaseException, *, when: float, worker: str, attempt: int, place: str | None = None, trace: str | None = None
-) -> ErrorRecord:
-    """The record of an error for the trail; never raises, whatever the error's own methods do.
-
-    :param place, trace: where it happened, if that was in another process.
-    """
+def describe(error: BaseException, *, when: float, worker: str, attempt: int) -> ErrorRecord:
+    """The record of an error for the trail; never raises, whatever the error's own methods do."""
     return ErrorRecord(
         type=_type_name(error),
         message=_shorten(message_of(error), MESSAGE_LIMIT),
         when=when,
         worker=worker,
         attempt=attempt,
-        where=place_of(error) if place is None else place,
-        traceback=trace_of(error) if trace is None else trace,
+        where=place_of(error),
+        traceback=trace_of(error),
     )
 
 

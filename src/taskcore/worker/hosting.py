@@ -16,7 +16,7 @@ from taskcore.config import Settings
 from taskcore.errors import InvalidSetting
 from taskcore.task import Task
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.worker.executors import Executors
+from taskcore.worker.runners import Executors, require_processes
 from taskcore.worker.signals import stop_on_signals
 from taskcore.worker.worker import Worker
 
@@ -51,6 +51,7 @@ def make_worker(
             facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
             fix="import the modules that declare the tasks, or name queues; run at least one job at once",
         )
+    require_processes(tasks.values())
     return Worker(
         tasks,
         components.backend,

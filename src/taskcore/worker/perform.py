@@ -50,9 +50,11 @@ from taskcore.toolkit.logging import logger
 from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.error_records import describe
 from taskcore.worker.execution import Execution, Slot
-from taskcore.worker.executors import Executors, RemoteError
 from taskcore.worker.leases import Deadlines
 from taskcore.worker.quarantine import Quarantine
+from taskcore.worker.runners import Executors
+from taskcore.worker.runners.frames import Answer, JobRaised
+from taskcore.worker.runners.outcomes import outcome_of
 from taskcore.worker.settle import MARKER_KEPT
 
 __all__ = ["Performer"]
@@ -235,7 +237,7 @@ class Performer:
                 await self._mark(job, job.marker)
             holding = self._begin(job, task, slot)
             if options.runs_in == "process":
-                return Returned(await self._executors.in_process(task, job, _fence(job), holding))
+                return self._answered(job, await self._executors.in_process(task, job, _fence(job), holding))
             if options.runs_in == "thread":
                 value = await self._executors.in_thread(task, job.arguments)
             else:
@@ -285,15 +287,18 @@ class Performer:
             return Unencodable(self._describe(job, error))
 
     def _raised(self, job: Execution, error: BaseException) -> Outcome:
-        if isinstance(error, UnencodableResult):  # from a process, which packs its result itself
-            return Unencodable(self._describe(job, error))
-        lost = error.error if isinstance(error, RemoteError) else error
-        if isinstance(lost, LeaseLost) and job.key is not None:
-            log.warning("job %s: %s", job.id, lost.what)
+        if isinstance(error, LeaseLost) and job.key is not None:
+            log.warning("job %s: %s", job.id, error.what)
             return Deferred(BUSY_RETRY)  # its transaction was undone, because its key is somebody else's: no failure
-        if isinstance(error, RemoteError):
-            return Raised(error.error, self._describe(job, error.error, place=error.place, trace=error.trace))
         return Raised(error, self._describe(job, error))
+
+    def _answered(self, job: Execution, answer: Answer) -> Outcome:
+        """What a process answered, as an outcome."""
+        attempt, keyed = job.trail.attempts + 1, job.key is not None
+        outcome = outcome_of(answer, when=self._clock(), worker=self._name, attempt=attempt, keyed=keyed)
+        if isinstance(outcome, Deferred | Unencodable) and isinstance(answer, JobRaised):
+            log.warning("job %s: %s", job.id, answer.why or answer.message)
+        return outcome
 
     def timed_out(self, job: Execution) -> TimedOut:
         """The outcome of a job that was interrupted because its time was over."""
@@ -302,11 +307,8 @@ class Performer:
             self._events.emit("thread.abandoned", **job.labels)
         return TimedOut(self._describe(job, TimeoutError(f"took longer than its timeout of {limit} s")))
 
-    def _describe(
-        self, job: Execution, error: BaseException, *, place: str | None = None, trace: str | None = None
-    ) -> ErrorRecord:
-        attempt = job.trail.attempts + 1
-        return describe(error, when=self._clock(), worker=self._name, attempt=attempt, place=place, trace=trace)
+    def _describe(self, job: Execution, error: BaseException) -> ErrorRecord:
+        return describe(error, when=self._clock(), worker=self._name, attempt=job.trail.attempts + 1)
 
     def _is_interruption(self, error: BaseException, slot: Slot) -> bool:
         """Whether this is the worker's own cancellation, and not one that the function invented."""

@@ -28,11 +28,11 @@ from taskcore.task import Task
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Concluder
 from taskcore.worker.execution import Execution, Slot
-from taskcore.worker.executors import Executors
 from taskcore.worker.leases import Deadlines, LeaseKeeper
 from taskcore.worker.outages import OutageTracker
 from taskcore.worker.perform import Performer
 from taskcore.worker.pools import Pool, pools_of
+from taskcore.worker.runners import Executors
 from taskcore.worker.settle import Settler
 
 __all__ = ["Worker"]
@@ -136,6 +136,7 @@ class Worker:
         :raises BrokerUnavailable: the broker could not be reached at the start. Later outages are waited for.
         """
         async with AsyncExitStack() as sources, anyio.create_task_group() as helpers:
+            sources.push_async_callback(self._executors.aclose)
             readers = [
                 (lane, await sources.enter_async_context(self._backend.consume(lane.queues, lease=self._lease)))
                 for lane in self._pools
@@ -155,7 +156,6 @@ class Worker:
                 self._settler.close()
                 settling.cancel_scope.deadline = anyio.current_time() + FINAL_SETTLE_TIMEOUT
             helpers.cancel_scope.cancel()
-            self._executors.close()
 
     # ── receiving ──
 

@@ -10,7 +10,7 @@ from typing import Any
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
 from taskcore.backends.nats.cancelling import is_held
 from taskcore.backends.nats.layout import Shelves
-from taskcore.backends.nats.messages import Names, job_token, queue_of, unpack
+from taskcore.backends.nats.messages import Names, job_token, number_at, queue_of, unpack
 from taskcore.backends.nats.publish import publish
 from taskcore.connections.nats import NatsLink
 from taskcore.connections.nats.answers import NO_CONSUMER, NO_STREAM, error_of, must_be, stored_in
@@ -140,6 +140,10 @@ class NatsAdmin:
         number, scheduled = int(found["seq"]), found["subject"].startswith(names.scheduled)
         if not scheduled and _was_handed_out(number, await self._worker(names)):
             return False
+        if scheduled and (copied := number_at(base64.b64decode(found.get("hdrs") or ""), b"Tc-Copy")):
+            # Its worker is about to end what this retry is a copy of. A death before that require not bring it back.
+            body = {"seq": copied, "no_erase": True}
+            must_be(await self._link.api(f"STREAM.MSG.DELETE.{names.stream}", body), NO_STREAM, *NOT_THERE)
         body = {"seq": number, "no_erase": True}
         deleted = await self._link.api(f"STREAM.MSG.DELETE.{names.stream}", body)
         if not deleted.get("success"):

@@ -2,7 +2,8 @@
 
 JetStream can delete a job, but does not say whether it was handed out a moment before. Whoever deletes one and cannot
 be sure tells all workers of the queue its number. A worker that has it in hand says so. One that has it only waiting
-drops it, and one to which it is still on its way drops it when it comes: it does not exist any more.
+drops it, and one to which it is still on its way drops it when it comes: it does not exist any more. The one that has
+it in hand stores it again if it is to be retried or given back.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ class Listener:
             if arrival.number == number:
                 self._tap.waiting.remove(arrival)
                 return
+        self._tap.withdrawn[number] = None  # before the answer: a timer that holds it moves it no more from now on
         if number in self._tap.recent:
+            self._tap.shelf.deleted.append(number)
             self._link.send_now(frame(Parcel(reply, b"held")))
-            return
-        self._tap.withdrawn[number] = None
         if len(self._tap.withdrawn) > REMEMBERED:
             self._tap.withdrawn.popitem(last=False)
 

@@ -7,6 +7,7 @@ with what was asked, because old servers leave out what they do not know.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ FAMILY = 1  #: the level from which a write may expect something of other subjec
 PARKED_LEASE = 5.0  #: seconds for which a scheduled job is in a timer's hands
 WAITING_PULLS = 10_000  #: workers that may wait at one queue
 CLOCK_KEPT = 60.0  #: seconds after which we ask for the server's time again
+DELETED = 1_000  #: numbers of deleted jobs that are remembered
 EXISTS_ALREADY = (10058, 10148, 10105, 10013)
 
 
@@ -38,9 +40,10 @@ class Shelf:
     :param native: whether its stream has schedules; otherwise timers of ours do that.
     :param ack_wait: seconds for which a delivery is leased by its consumer, None if there is none.
     :param generation: counts how often its consumer had to be made anew; leases of before are void.
+    :param deleted: numbers of jobs that a caller deleted while this process had them in hand.
     """
 
-    __slots__ = ("ack_wait", "clock_at", "generation", "names", "native", "offset", "replicas")
+    __slots__ = ("ack_wait", "clock_at", "deleted", "generation", "names", "native", "offset", "replicas")
 
     def __init__(self, names: Names) -> None:
         self.names = names
@@ -50,6 +53,7 @@ class Shelf:
         self.replicas = 1
         self.offset = 0.0
         self.clock_at = float("-inf")
+        self.deleted: deque[int] = deque(maxlen=DELETED)
 
 
 class Shelves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -12,12 +13,14 @@ from taskcore.connections.nats import Answer, NatsLink, Parcel
 from taskcore.connections.nats.link import decode_answer
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["GROWTH", "IS_ANOTHER", "job_parcel", "publish", "scheduling", "verdict_on"]
+__all__ = ["GROWTH", "IS_ANOTHER", "found_by", "job_parcel", "publish", "scheduling", "verdict_on"]
 
 GROWTH = 64 * 1024  #: bytes kept free for what a job's trail may grow to
 HEADERS = 1024  #: and for our headers
 IS_ANOTHER = 10071  #: the server's "wrong last sequence": something else is there than was expected
+IN_PROCESS = (10158, 10164)  #: in a cluster: another write of this id, or to this subject, has not ended yet
 NOBODY = "nobody takes jobs for this queue at the moment: its stream has no leader"
+_FOUND = re.compile(rb"wrong last sequence: (\d{1,19})\b")
 
 
 async def publish(link: NatsLink, shelves: Shelves, batch: Sequence[Outgoing]) -> list[Published]:
@@ -96,14 +99,26 @@ def scheduling(shelf: Shelf, token: str, delay: float, offset: float) -> str:
 
 
 def verdict_on(answer: Answer) -> int:
-    """0 if it was stored, -1 if it is a duplicate, else the code of the error; 503 if nobody listens."""
+    """0 if it was stored, -1 if it is a duplicate, else the code of the error; 503 if nobody listens.
+
+    A duplicate of number 0 is one of a write that has not ended, and may yet fail: old clusters answer so.
+    """
     body = answer.body
     if b'"error"' not in body:
         if not body:
             return 503
-        return -1 if b'"duplicate"' in body else 0
+        return 0 if b'"duplicate"' not in body else -1 if decode_answer(body).get("seq") else IN_PROCESS[0]
     error = decode_answer(body).get("error") or {}
     return int(error.get("err_code") or error.get("code") or 1)
+
+
+def found_by(answer: Answer) -> int | None:
+    """Return the number of the message that a refusal found in place of the expected one; 0: none; None: not told.
+
+    A server refuses, too, when it cannot read what is there, for one while it stops. Then it names what was expected.
+    """
+    told = _FOUND.search(answer.body)
+    return int(told[1]) if told is not None and verdict_on(answer) == IS_ANOTHER else None
 
 
 def _meaning(answer: Answer | None) -> Published | None:
@@ -113,8 +128,10 @@ def _meaning(answer: Answer | None) -> Published | None:
     code = verdict_on(answer)
     if code == 0:
         return STORED
-    if code in {-1, IS_ANOTHER}:
+    if code == -1 or (code == IS_ANOTHER and found_by(answer) != 0):
         return DUPLICATE
+    if code == IS_ANOTHER or code in IN_PROCESS:
+        return Uncertain("the server could not tell whether it has a job of this id")
     if code == 503:  # noqa: PLR2004 - NATS's own "no responders"
         return None
     error = decode_answer(answer.body)["error"]

@@ -1,8 +1,8 @@
 """Settling: how each verdict is carried out, and in which order.
 
     Ack                 the end of the job, confirmed
-    Release · Retry(0)  a copy takes the job's place: one step on the server, refused if the job is another by now
-    Retry(after)        a scheduled copy, confirmed → the end of the job
+    Release · Reschedule(0)  a copy takes the job's place: one step on the server, refused if the job is another by now
+    Reschedule(after)        a scheduled copy, confirmed → the end of the job
     Bury                the dead letter, confirmed → the end of the job
 
 Ends are written in one piece; the last one of each queue asks for an answer, and because a server takes them in order,
@@ -17,7 +17,7 @@ from typing import assert_never
 
 from taskcore.backend import Delivery
 from taskcore.backends.nats.layout import FAMILY, Shelves
-from taskcore.backends.nats.publish import HEADERS, IS_ANOTHER, scheduling, verdict_on
+from taskcore.backends.nats.publish import HEADERS, IS_ANOTHER, found_by, scheduling, verdict_on
 from taskcore.backends.nats.receipts import Hold
 from taskcore.connections.nats import Answer, NatsLink, Parcel
 from taskcore.connections.nats.answers import stored_in
@@ -32,6 +32,7 @@ log = logger("taskcore.nats")
 
 ENOUGH = 5  #: times that a stream is looked for while it has no leader
 NO_LEADER_PAUSE = 0.2
+LEFTOVERS = 2  #: times that a scheduled copy is written anew: over a leftover, then where that has gone meanwhile
 
 
 class Settler:
@@ -70,6 +71,7 @@ class Settler:
         """Copies and dead letters; returns the holds whose job is to end now."""
         parcels = [await self._parcel(delivery, verdict) for delivery, verdict in writing]
         answers = await self._exchange(parcels)
+        await self._over_leftovers(writing, answers)
         ends: list[Hold] = []
         trouble: str | None = None
         for (delivery, verdict), answer in zip(writing, answers, strict=True):
@@ -78,13 +80,13 @@ class Settler:
                 trouble = "the server did not say whether it stored a copy or a dead letter"
                 continue
             code = verdict_on(answer)
-            if code in {0, -1} or (code == IS_ANOTHER and isinstance(verdict, Bury)):  # its letter is there already
+            if code in {0, -1} or _has_letter(verdict, answer):
                 hold.written = True
                 if isinstance(verdict, Bury) or _is_later(verdict):
                     ends.append(hold)
                 else:
                     hold.over = True
-            elif code == IS_ANOTHER:
+            elif code == IS_ANOTHER and not isinstance(verdict, Bury):
                 hold.over = True
                 lost.append(delivery)
             elif not answer.body:
@@ -101,6 +103,29 @@ class Settler:
             raise self._link.unavailable(trouble)
         return ends
 
+    async def _over_leftovers(self, writing: Sequence[tuple[Delivery, Verdict]], answers: list[Answer | None]) -> None:
+        """Let scheduled copies take the place of what their job was moved from, if its timer has not ended that yet.
+
+        A write before NATS 2.11 can expect something of its own subject only. It is refused because of a scheduled job
+        that is older than the one in hand, although nothing speaks against it.
+        """
+        if self._link.level >= FAMILY:
+            return
+        expected = dict.fromkeys((index for index, (_, verdict) in enumerate(writing) if _is_later(verdict)), 0)
+        for _ in range(LEFTOVERS):
+            again: dict[int, int] = {}
+            for index, before in expected.items():
+                answer = answers[index]
+                found = None if answer is None else found_by(answer)
+                if found is not None and found != before and found < writing[index][0].receipt.number:
+                    again[index] = found
+            if not again:
+                return
+            parcels = [await self._parcel(*writing[index], leftover=found) for index, found in again.items()]
+            for index, answer in zip(again, await self._exchange(parcels), strict=True):
+                answers[index] = answer
+            expected = again
+
     async def _exchange(self, parcels: list[Parcel]) -> list[Answer | None]:
         """Send; where nobody listens, once more a little later: a stream may be electing its leader."""
         answers = await self._link.exchange(parcels)
@@ -113,13 +138,13 @@ class Settler:
                 answers[index] = answer
         return answers
 
-    async def _parcel(self, delivery: Delivery, verdict: Verdict) -> Parcel:
+    async def _parcel(self, delivery: Delivery, verdict: Verdict, *, leftover: int | None = None) -> Parcel:
         hold: Hold = delivery.receipt
         match verdict:
             case Release():
                 return self._copy(delivery, delivery.trail, handed=hold.redeliveries)
             case Reschedule(after=after, trail=trail) if after > 0:
-                return await self._later(delivery, self._fitting(delivery, trail), after)
+                return await self._later(delivery, self._fitting(delivery, trail), after, leftover)
             case Reschedule(trail=trail):
                 return self._copy(delivery, self._fitting(delivery, trail), handed=0)
             case Bury(reason=reason, trail=trail):
@@ -135,25 +160,26 @@ class Settler:
         hold: Hold = delivery.receipt
         headers = (
             f"Nats-Msg-Id: {hold.token}:{hold.number}:{hold.handed}\r\n"
-            f"Nats-Expected-Last-Subject-Sequence: {hold.number}\r\n"
+            f"Nats-Expected-Last-Subject-Sequence: {_standing(hold)}\r\n"
             f"Tc-Trail: {len(trail)}\r\n"
         )
         if handed:
             headers += f"Tc-Handed: {handed}\r\n"
         return Parcel(hold.subject, delivery.envelope + trail, _bytes(headers))
 
-    async def _later(self, delivery: Delivery, trail: bytes, after: float) -> Parcel:
+    async def _later(self, delivery: Delivery, trail: bytes, after: float, leftover: int | None) -> Parcel:
         """Beside the job; it takes its place when it is due."""
         hold: Hold = delivery.receipt
         shelf, token = hold.shelf, hold.token
-        headers = f"Nats-Msg-Id: {token}:{hold.number}:{hold.handed}\r\nTc-Copy: {hold.number}\r\n"
+        word = "" if leftover is None else f":{leftover}"  # a cluster remembers the id of a write that it refused
+        headers = f"Nats-Msg-Id: {token}:{hold.number}:{hold.handed}{word}\r\nTc-Copy: {hold.number}\r\n"
         if self._link.level >= FAMILY:
             headers += (
-                f"Nats-Expected-Last-Subject-Sequence: {hold.number}\r\n"
+                f"Nats-Expected-Last-Subject-Sequence: {_standing(hold)}\r\n"
                 f"Nats-Expected-Last-Subject-Sequence-Subject: {shelf.names.either}{token}\r\n"
             )
         else:
-            headers += "Nats-Expected-Last-Subject-Sequence: 0\r\n"
+            headers += f"Nats-Expected-Last-Subject-Sequence: {leftover or 0}\r\n"
         headers += f"Tc-Trail: {len(trail)}\r\n"
         offset = await self._shelves.clock(shelf) if shelf.native else 0.0
         headers += scheduling(shelf, token, after, offset)
@@ -248,6 +274,16 @@ class Settler:
             for hold in ours:
                 hold.until = now + lease
         return lost
+
+
+def _standing(hold: Hold) -> int:
+    """Return the number of what a copy replaces: the job in hand, or nothing if a caller deleted that too late."""
+    return 0 if hold.number in hold.shelf.deleted else hold.number
+
+
+def _has_letter(verdict: Verdict, answer: Answer) -> bool:
+    """Whether a letter is refused because it is there already."""
+    return isinstance(verdict, Bury) and bool(found_by(answer))
 
 
 def _is_later(verdict: Verdict) -> bool:

@@ -1,36 +1,41 @@
 """Timers: scheduled jobs on servers that have no schedules, before NATS 2.12.
 
 A scheduled job lies in the queue's stream under a subject of its own. A consumer called "timer", shared by all workers
-of the queue, hands each out once; we give it back with the rest of its time, and so the server wakes us when it is due.
-Then it is moved: a job in the ready part, confirmed → the end of the scheduled one. Whoever dies in between is
-followed by somebody who does both again; the ready part takes it once.
+of the queue, hands each out once; we give it back with the rest of its time, and the server wakes us when it is due.
+Then it is moved: a job in the ready part, confirmed → the end of the scheduled one. A timer that dies in between is
+followed by another one that does both again; the ready part takes it once.
+
+A retry is a copy beside the job that its worker is about to end. Its move expects that job in the ready part, or
+nothing if that is gone. The scheduled copy ends only if an answer says that the job is in the ready part.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Self
+from typing import Literal, Self
 
 from taskcore.backends.nats.cancelling import Listener
 from taskcore.backends.nats.consumer import SIGN_OF_LIFE, Tap
 from taskcore.backends.nats.layout import CLOCK, NANO, PARKED_LEASE, Shelf, Shelves
 from taskcore.backends.nats.messages import number_at
-from taskcore.backends.nats.publish import IS_ANOTHER, verdict_on
+from taskcore.backends.nats.publish import found_by, verdict_on
 from taskcore.backends.nats.receipts import Hold
 from taskcore.connections.nats import Answer, NatsLink, Parcel, headers_of
 from taskcore.connections.nats.clock import wall_clock
 from taskcore.connections.nats.wire import frame
 from taskcore.errors import BrokerUnavailable
+from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Timer", "delay_of"]
+__all__ = ["Timer", "delay_of", "next_step"]
 
 log = logger("taskcore.nats")
 
 AT_ONCE = 200  #: scheduled jobs asked for at a time
 NEAR = 0.002  #: seconds: due now
 LONGEST = 30 * 86_400.0  #: seconds for which one is parked before somebody looks again
+TRIES = 3  #: moves of one scheduled job in a row; two are enough unless the server errs
 GIVEN_BACK = 0.1  #: seconds after which another timer gets what this one has no time for
 PAUSE = 1.0  #: seconds after trouble
 
@@ -55,6 +60,7 @@ class Timer:
         self._tap = Tap(link, shelf, consumer="timer", arrived=self._news.set, lease=PARKED_LEASE)
         self._listener = Listener(link, self._tap)
         self._task: asyncio.Task[None] | None = None
+        self._moving: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, link: NatsLink, shelves: Shelves, shelf: Shelf) -> Self:
@@ -72,12 +78,22 @@ class Timer:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        if self._moving is not None:
+            await self._finish(self._moving)
         self._tap.rest()
         await self._link.round_trip(timeout=PAUSE)
         back = b'-NAK {"delay": %d}' % (GIVEN_BACK * NANO)  # at once, NATS 2.9 would hand them to us again
         self._link.send_now(b"".join(frame(Parcel(arrival.reply, back)) for arrival in self._tap.waiting))
         self._listener.close()
         self._tap.close()
+
+    async def _finish(self, moving: asyncio.Task[None]) -> None:
+        """Let a move come to its end: what is moved and not ended waits until its lease is over."""
+        await asyncio.wait([moving], timeout=PAUSE)
+        moving.cancel()
+        await asyncio.wait([moving])
+        if not moving.cancelled() and (error := moving.exception()) is not None:
+            log.debug("the last move of the timer of queue %s failed: %s", self._shelf.names.queue, error)
 
     async def _run(self) -> None:
         while True:
@@ -124,42 +140,66 @@ class Timer:
         if parked:
             await self._link.send(b"".join(parked))
         if due:
-            await self._move(due)
+            self._moving = asyncio.create_task(self._move(due), name=f"taskcore-nats-move-{self._shelf.names.queue}")
+            await asyncio.shield(self._moving)
 
     async def _move(self, due: list[Hold]) -> None:
-        due = [arrival for arrival in due if arrival.number not in self._tap.withdrawn]
-        answers = await self._link.exchange([self._ready(arrival, expected=0) for arrival in due])
-        await self._replace(due, answers)
-        moved = [
-            arrival
-            for arrival, answer in zip(due, answers, strict=True)
-            if answer is not None and verdict_on(answer) in {0, -1, IS_ANOTHER}
-        ]
+        """Put them into the ready part, and end each scheduled one whose job is known to be there."""
+        # What each expects in the ready part: the job that it is a copy of, and nothing only if that is surely gone.
+        trying = {hold: number_at(hold.headers, b"Tc-Copy") for hold in due}
+        moved: list[Hold] = []
+        for _ in range(TRIES):
+            trying = {hold: expected for hold, expected in trying.items() if self._is_ours(hold)}
+            if not trying:
+                break
+            answers = await self._link.exchange([self._ready(hold, expected) for hold, expected in trying.items()])
+            again: dict[Hold, int] = {}
+            for (hold, expected), answer in zip(trying.items(), answers, strict=True):
+                match next_step(answer, expected=expected, copied=number_at(hold.headers, b"Tc-Copy")):
+                    case "end":
+                        moved.append(hold)
+                    case "leave":
+                        log.debug("a scheduled job of queue %s is not moved yet: %s", self._shelf.names.queue, answer)
+                    case int(found):
+                        again[hold] = found
+            trying = again
         if moved:
+            failpoint("nats.timer.moved")
             await self._link.exchange([Parcel(arrival.reply, b"+ACK") for arrival in moved])
 
-    async def _replace(self, due: list[Hold], answers: list[Answer | None]) -> None:
-        """A retry whose job was not ended, because its worker died in between, takes that job's place."""
-        copies = [
-            (index, copied)
-            for index, answer in enumerate(answers)
-            if answer is not None
-            and verdict_on(answer) == IS_ANOTHER
-            and (copied := number_at(due[index].headers, b"Tc-Copy"))
-        ]
-        again = await self._link.exchange([self._ready(due[index], expected=copied) for index, copied in copies])
-        for (index, _), answer in zip(copies, again, strict=True):
-            answers[index] = answer
+    def _is_ours(self, hold: Hold) -> bool:
+        """Whether it was not taken back, and no other timer has it by now."""
+        return hold.number not in self._tap.withdrawn and asyncio.get_running_loop().time() < hold.until
 
-    def _ready(self, arrival: Hold, *, expected: int) -> Parcel:
+    def _ready(self, arrival: Hold, expected: int) -> Parcel:
         token = arrival.subject.rpartition(b".")[2]
-        headers = b"Nats-Msg-Id: %b:due:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n" % (
+        headers = b"Nats-Msg-Id: %b:due:%d:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n" % (
             token,
             arrival.number,
+            expected,  # a cluster remembers the id of a write that it refused: another expectation needs another id
             expected,
             number_at(arrival.headers, b"Tc-Trail"),
         )
         return Parcel(self._shelf.names.ready.encode() + token, arrival.body, headers)
+
+
+def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Literal["end", "leave"]:
+    """Say what follows from an answer to a move: another try that expects this number, or the scheduled job's end.
+
+    A refusal alone does not say that another timer has moved the job. The job that a retry is a copy of may have been
+    there, and may be gone a moment later, because its worker ends it meanwhile. What is left is handed out again.
+
+    :param expected: the number that the move expected in the ready part; 0: none.
+    :param copied: the number of the job that a retry is a copy of; 0: it is no retry.
+    """
+    if answer is None:
+        return "leave"
+    if verdict_on(answer) in {0, -1}:
+        return "end"
+    found = found_by(answer)
+    if found is None or found == expected:
+        return "leave"
+    return found if found in {0, copied} else "end"
 
 
 def _stored_at(arrival: Hold) -> float:

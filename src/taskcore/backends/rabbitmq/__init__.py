@@ -1,10 +1,10 @@
 """The RabbitMQ backend: ``amqp://`` and ``amqps://``.
 
-options    what a URL may say          names      every name and argument on the broker, in one table
-topology   making what is missing      messages   a job as a message, and back
-publisher  sending, confirmed          source     receiving, settling, leases
-stream     one queue of a source       browsing   looking at a queue without taking anything away
-admin      counts, purging, letters    diagnosis  what the server says about itself
+backend    connections, features          layout     names and arguments on the broker, declaring
+publish    sending with confirms          messages   a job as a message, and back
+source     receiving                      consumer   one queue of a source, receipts
+settle     leases and verdicts            letters    browsing: dead letters, names of queues
+admin      counts, purging, deleting      diagnose   what the server says about itself
 """
 
 from taskcore.backends.rabbitmq.backend import RabbitBackend

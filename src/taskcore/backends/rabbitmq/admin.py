@@ -1,133 +1,156 @@
-"""For people: counts, purging, deleting, dead letters."""
+"""Administration: counts, purging, deleting, dead letters; and the connections that everything shares."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
-from aiormq.exceptions import ChannelNotFoundEntity
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats
-from taskcore.backends.rabbitmq import layout as names
-from taskcore.backends.rabbitmq.letters import queue_of
-from taskcore.backends.rabbitmq.parts import Parts
+from taskcore.backends.rabbitmq.layout import LEVELS, QueueOptions, Topology, dead_queue, job_queue, level
+from taskcore.backends.rabbitmq.letters import DeadLetterQueue, QueueNames, queue_of
+from taskcore.backends.rabbitmq.publish import Publisher, Sender
 from taskcore.backends.rabbitmq.source import RabbitSource
+from taskcore.connections.amqp.admin_channel import AdminChannel
+from taskcore.connections.amqp.connection import Connector, ReconnectingConnection
 from taskcore.toolkit.logging import logger
 
-__all__ = ["RabbitAdmin"]
+__all__ = ["Connections", "RabbitAdmin"]
 
-log = logger("taskcore.rabbitmq")
+log = logger("taskcore.backends.rabbitmq")
+
+
+class Connections:
+    """The three connections of an open backend and their users: a broker may block publishers, never consumers."""
+
+    def __init__(self, connector: Connector, options: QueueOptions) -> None:
+        self.connector = connector
+        self.consuming = ReconnectingConnection(connector, "consume")
+        self.publisher = Publisher(connector)
+        self.admin = AdminChannel(connector)
+        self.queue_names = QueueNames(self.admin, self.publisher)
+        self.topology = Topology(self.admin, options, self.queue_names.add)
+        self.sender = Sender(self.publisher, self.topology, self.admin, limit=options.limit)
+        self.dead_letters = DeadLetterQueue(self.admin, self.sender)
+
+    async def close(self) -> None:
+        """Close all of them."""
+        await self.topology.close()
+        await asyncio.gather(self.consuming.close(), self.publisher.connection.close(), self.admin.close())
 
 
 class RabbitAdmin:
     """See :class:`taskcore.backend.Admin`.
 
-    What is scheduled or held elsewhere cannot be seen, and no job can be found or taken back by its id.
+    Scheduled jobs, and jobs held by other processes, are not visible; no job can be found or removed by its id.
 
-    :param parts: the connections of the backend, while it is open.
-    :param sources: its sources.
+    :param connections: returns those of the open backend.
+    :param sources: the backend's own set of sources.
     """
 
-    def __init__(self, parts: Callable[[], Parts], sources: Callable[[], Collection[RabbitSource]]) -> None:
-        self._parts = parts
+    def __init__(self, connections: Callable[[], Connections], sources: Collection[RabbitSource]) -> None:
+        self._connections = connections
         self._sources = sources
 
     async def queues(self) -> Sequence[str]:
-        """The queues that exist."""
-        known = await self._parts().registry.read()
-        return sorted([queue for queue in known if await self._parts().office.count(names.jobs(queue)) is not None])
+        """Return the queues that exist."""
+        known = await self._connections().queue_names.read()
+        return sorted([queue for queue in known if await self._count(job_queue(queue)) is not None])
 
     async def stats(self, queue: str) -> QueueStats:
-        """How many jobs are ready and dead; held ones are those of this connection, scheduled ones cannot be seen.
+        """Count ready jobs, dead letters, and the jobs that this connection holds.
 
-        Dead letters that somebody looks through in this moment are not counted, nor those of a queue whose node has
-        just started.
+        Not counted: dead letters that are being browsed, and those of a queue whose node has just started.
 
-        :raises BrokerUnavailable: nobody knows how many are ready, because the queue has no leader.
+        :raises BrokerUnavailable: the ready jobs cannot be counted, because the queue has no leader.
         """
         while True:
             before = self._held(queue)
             ready = await self._ready(queue)
-            for source in tuple(self._sources()) if not ready else ():
-                await source.hear(queue)
+            for source in tuple(self._sources) if not ready else ():
+                await source.sync(queue)
             held = self._held(queue)
-            if ready or held or not before:  # else one that was held is perhaps ready again
+            if ready or held or not before:  # else a job that was held may be ready again
                 break
-        dead = await self._parts().office.count(names.dead_letters(queue))
+        dead = await self._count(dead_queue(queue))
         return QueueStats(ready=ready, leased=held, scheduled=0, dead=dead or 0)
 
     async def _ready(self, queue: str) -> int:
-        """How many jobs are ready; that there are none is asked for twice."""
-        office, name = self._parts().office, names.jobs(queue)
-        counted = await office.count(name)
+        """Count ready jobs; a count of 0 is verified."""
+        admin, name = self._connections().admin, job_queue(queue)
+        counted = await admin.count(name)
         if counted is None or counted:
             return counted or 0
-        return 0 if await office.is_empty(name) else await office.count(name) or 1
+        return 0 if await admin.is_empty(name) else await admin.count(name) or 1
 
     def _held(self, queue: str) -> int:
-        return sum(source.held.get(queue, 0) for source in self._sources())
+        return sum(source.held.get(queue, 0) for source in self._sources)
+
+    async def _count(self, name: str) -> int | None:
+        return await self._connections().admin.count(name)
 
     async def purge(self, queue: str) -> int:
-        """Forget all ready jobs; scheduled ones, and what was pushed to other connections, cannot be reached.
+        """Discard all ready jobs; not scheduled ones, nor those that other processes have prefetched.
 
-        All queues share the delay levels, and the broker cannot take one queue's jobs out of them. If anything waits
-        there at all, that is said in the log: some of it may be of this queue.
+        All queues share the delay levels, and the broker cannot take one queue's jobs out of them. A warning says how
+        many jobs wait there, for this queue or another.
         """
-        if await self._parts().office.count(names.jobs(queue)) is None:
+        if await self._count(job_queue(queue)) is None:
             return 0
-        waiting = await self._scheduled()  # first: what becomes due meanwhile is purged with the rest
-        for source in tuple(self._sources()):
+        scheduled = await self._scheduled()  # first: what becomes due meanwhile is purged with the rest
+        for source in tuple(self._sources):
             if queue in source.held:
-                await source.recall()
+                await source.return_prefetched()
 
-        async def question(channel: Any) -> int:
+        async def purge(channel: AbstractChannel) -> int:
             try:
-                purged = await channel.queue_purge(names.jobs(queue))
+                purged = await (await channel.get_queue(job_queue(queue), ensure=False)).purge()
             except ChannelNotFoundEntity:
                 return 0
             return int(purged.message_count or 0)
 
-        purged = await self._parts().office.ask(f"purging queue {queue}", question)
-        if waiting:
+        purged = await self._connections().admin.call(f"purging queue {queue}", purge)
+        if scheduled:
             log.warning(
-                "queue %s: %s ready jobs are purged; scheduled ones cannot be reached and come when they are due: "
+                "queue %s: %s ready jobs were purged; scheduled jobs cannot be purged and run when they are due: "
                 "%s wait in this virtual host, for this queue or another",
                 queue,
                 purged,
-                waiting,
+                scheduled,
             )
         return purged
 
     async def _scheduled(self) -> int:
-        """How many jobs wait in the delay levels, for any queue; the way they go, so that none slips past."""
-        counts = [await self._parts().office.count(names.level(number)) for number in reversed(range(names.LEVELS))]
-        return sum(count or 0 for count in counts)
+        """Count the jobs in the delay levels, of all queues, in the order of their way: no job slips past."""
+        return sum([await self._count(level(number)) or 0 for number in reversed(range(LEVELS))])
 
     async def delete(self, queue: str) -> None:
-        """Forget the queue and its dead letters; jobs that are scheduled for it are put aside when they are due."""
-        await self._parts().topology.delete(queue)
-        await self._parts().registry.remove(queue)
+        """Delete the queue and its dead letters; its scheduled jobs are put aside when they are due."""
+        await self._connections().topology.delete(queue)
+        await self._connections().queue_names.remove(queue)
 
     async def remove(self, queue: str, job_id: str) -> bool:  # noqa: ARG002 - the broker cannot find a job
-        """Never: the broker cannot find a job by its id."""
+        """Return False: the broker cannot find a job by its id."""
         return False
 
     async def locate(self, queue: str, job_id: str) -> Place | None:  # noqa: ARG002 - as above
-        """Unknown, always."""
+        """Return None: unknown."""
         return None
 
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
-        """Dead letters, oldest first, a page at a time."""
-        return await self._parts().letters.page(queue, limit, after)
+        """Return dead letters, oldest first, a page at a time."""
+        return await self._connections().dead_letters.page(queue, limit, after)
 
     async def letter(self, letter_id: str) -> Letter | None:
-        """One dead letter."""
-        return await self._parts().letters.one(letter_id) if queue_of(letter_id) else None
+        """Return one dead letter."""
+        return await self._connections().dead_letters.get(letter_id) if queue_of(letter_id) else None
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job, then drop the letter."""
-        return await self._parts().letters.replay(letter_id, self._parts().sender.parcel(job))
+        return await self._connections().dead_letters.replay(letter_id, job)
 
     async def drop(self, letter_id: str) -> bool:
-        """Forget a dead letter."""
-        return await self._parts().letters.drop(letter_id) if queue_of(letter_id) else False
+        """Drop a dead letter; return False if there is none of that id."""
+        return await self._connections().dead_letters.drop(letter_id) if queue_of(letter_id) else False

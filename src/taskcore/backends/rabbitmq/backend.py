@@ -1,33 +1,32 @@
-"""The RabbitMQ backend: connections, what they are for, and what this broker can do."""
+"""The RabbitMQ backend: its verbs, and what this broker can do."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import anyio
 import msgspec
 
 from taskcore.backend import Features, Outgoing, Published, Refused
-from taskcore.backends.rabbitmq import layout as names
-from taskcore.backends.rabbitmq import options
-from taskcore.backends.rabbitmq.admin import RabbitAdmin
+from taskcore.backends.rabbitmq.admin import Connections, RabbitAdmin
 from taskcore.backends.rabbitmq.diagnose import diagnose
-from taskcore.backends.rabbitmq.parts import Parts
-from taskcore.backends.rabbitmq.publisher import LARGEST_JOB
+from taskcore.backends.rabbitmq.layout import MAX_DELAY, OPTIONS, QueueOptions
+from taskcore.backends.rabbitmq.messages import message_of
+from taskcore.backends.rabbitmq.publish import MAX_JOB
 from taskcore.backends.rabbitmq.source import RabbitSource
-from taskcore.connections.amqp.connection import Link, parse
+from taskcore.connections.amqp.address import parse
+from taskcore.connections.amqp.connection import Connector
 from taskcore.connections.loops import require_asyncio
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.diagnostics import Diagnosis
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.tasks import TaskSet
 
 __all__ = ["RabbitBackend"]
 
-log = logger("taskcore.rabbitmq")
+log = logger("taskcore.backends.rabbitmq")
 
 QUORUM = Features(
     broker="rabbitmq",
@@ -63,15 +62,15 @@ class RabbitBackend:
     """
 
     def __init__(self, url: str) -> None:
-        address, given = parse(url, options.KNOWN)
-        self._options = options.read(url, given)
-        self._link = Link(address)
+        address, values = parse(url, OPTIONS)
+        self._options = QueueOptions(**values)
+        self._connector = Connector(address)
         base = QUORUM if self._options.queue_type == "quorum" else CLASSIC
-        self._features = msgspec.structs.replace(base, new_queue=self._options.settle)
-        self._parts: Parts | None = None
+        self._features = msgspec.structs.replace(base, new_queue=self._options.min_queue_age)
+        self._connections: Connections | None = None
         self._sources: set[RabbitSource] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._admin = RabbitAdmin(self._opened, lambda: self._sources)
+        self._tasks = TaskSet("RabbitMQ backend")
+        self._admin = RabbitAdmin(self._opened, self._sources)
 
     @property
     def features(self) -> Features:
@@ -84,50 +83,55 @@ class RabbitBackend:
         return self._admin
 
     async def __aenter__(self) -> Self:
-        """Connect, and make what every app of the virtual host needs.
+        """Connect, and declare what every app of the virtual host needs.
 
         :raises BrokerUnavailable: it cannot be reached, or something else has one of our names.
         :raises FeatureRefused: the loop is not asyncio's (TC501).
         """
-        require_asyncio("amqp", "aiormq")
-        self._parts = parts = Parts(self._link, self._options)
+        require_asyncio("amqp", "aio-pika")
+        self._connections = connections = Connections(self._connector, self._options)
         try:
-            await parts.topology.lay()
+            await connections.topology.declare()
         except BaseException:
             await self._close()
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Hang up."""
+    async def __aexit__(self, *exc: object) -> None:
+        """Disconnect."""
         await self._close()
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """Store the jobs; one answer for each. The first jobs of a new queue wait until it is old enough."""
         sender = self._opened().sender
         refusals = [_refusal(job) for job in batch]
-        fine = [job for job, refusal in zip(batch, refusals, strict=True) if refusal is None]
-        answers = iter(await sender.send([sender.parcel(job) for job in fine]))
+        sent = [message_of(job) for job, refusal in zip(batch, refusals, strict=True) if refusal is None]
+        answers = iter(await sender.send(sent))
         return [next(answers) if refusal is None else refusal for refusal in refusals]
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[RabbitSource]:
-        """A source on these queues, earlier queues first."""
-        return self._consuming(tuple(queues), lease)
+        """Return a source on these queues, earlier queues first."""
+        return self._consume(tuple(queues), lease)
 
     async def diagnose(self) -> Diagnosis:
-        """What the server says about itself; see :class:`taskcore.toolkit.diagnostics.Diagnosable`."""
+        """Ask the server; see :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""
         return await diagnose(self._opened(), self._options, self._features.durability)
 
     @asynccontextmanager
-    async def _consuming(self, queues: tuple[str, ...], lease: float) -> AsyncIterator[RabbitSource]:
+    async def _consume(self, queues: tuple[str, ...], lease: float) -> AsyncIterator[RabbitSource]:
         parts = self._opened()
         for queue in queues:
-            await parts.sender.make(queue)
-            self._start(self._open(queue))
-        counts = self._features.redeliveries != "absent"
-        source = RabbitSource(self._link, parts.line, parts.sender, queues, lease=lease, counts=counts)
+            await parts.topology.declare_queues(queue)
+            _ = self._tasks.start(self._open_queue(parts, queue))
+        source = RabbitSource(
+            parts.consuming,
+            parts.admin,
+            parts.topology,
+            parts.sender,
+            queues,
+            lease=lease,
+            counts=self._features.redeliveries != "absent",
+        )
         self._sources.add(source)
         try:
             yield source
@@ -136,37 +140,30 @@ class RabbitBackend:
             with anyio.CancelScope(shield=True):
                 await source.leave()
 
-    async def _open(self, queue: str) -> None:
+    async def _open_queue(self, connections: Connections, queue: str) -> None:
         try:
-            await self._opened().sender.open(queue)
+            await connections.topology.open(queue)
         except BrokerUnavailable as error:
-            log.debug("queue %s is not opened now, its first sender will do it: %s", queue, error.what)
+            log.debug("queue %s is not open yet; its first sender opens it: %s", queue, error.what)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _opened(self) -> Parts:
-        if self._parts is None:
-            raise RuntimeError("this backend is not open: its verbs work inside of `async with` only")
-        return self._parts
+    def _opened(self) -> Connections:
+        if self._connections is None:
+            raise RuntimeError("this backend is not open: use it inside its `async with` block")
+        return self._connections
 
     async def _close(self) -> None:
-        parts, self._parts = self._parts, None
+        connections, self._connections = self._connections, None
         with anyio.CancelScope(shield=True):
-            for task in tuple(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            if parts is not None:
-                await parts.close()
+            await self._tasks.cancel()
+            if connections is not None:
+                await connections.close()
 
 
 def _refusal(job: Outgoing) -> Refused | None:
-    """Why a job cannot be sent, whatever the server says; None if it can."""
-    if job.delay > names.FAR:
-        return Refused(f"a delay of more than {names.FAR / 86_400:,.0f} days is too long for this broker")
+    """Return why a job cannot be sent, whatever the server says; None if it can."""
+    if job.delay > MAX_DELAY:
+        return Refused(f"a delay of more than {MAX_DELAY / 86_400:,.0f} days is too long for this broker")
     size = len(job.envelope) + len(job.trail)
-    if size > LARGEST_JOB:
-        return Refused(f"{size:,} bytes are more than the broker takes, whose limit is {LARGEST_JOB:,} for a job")
+    if size > MAX_JOB:
+        return Refused(f"{size:,} bytes are more than the broker takes, whose limit is {MAX_JOB:,} for a job")
     return None

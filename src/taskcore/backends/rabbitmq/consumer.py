@@ -1,7 +1,7 @@
-"""One queue of a source: its channel, its consumer, what has come and is not handed out, and what is held.
+"""One queue of a source: its channel, its consumer, what is buffered, and what is held.
 
-The broker pushes, and what it has pushed is in nobody else's reach. So the consumer asks for as many messages as its
-source was asked for, and when nobody asks any more it is stopped, and what has come meanwhile is given back.
+The broker pushes, and what it has pushed no other worker can get. So the consumer asks for as many messages as its
+source was asked for. When the source is no longer asked, the consumer stops, and buffered messages are returned.
 """
 
 from __future__ import annotations
@@ -10,227 +10,227 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
+from aio_pika.abc import AbstractChannel
+
 from taskcore.backend import Delivery
-from taskcore.backends.rabbitmq import layout as names
-from taskcore.backends.rabbitmq.messages import split, whole_number
-from taskcore.connections.amqp import frames as amqp
-from taskcore.connections.amqp.transport import Lane, Wire
+from taskcore.backends.rabbitmq.layout import job_queue
+from taskcore.backends.rabbitmq.messages import natural, split
+from taskcore.connections.amqp import frames
+from taskcore.connections.amqp.channel import FilteredChannel
+from taskcore.connections.amqp.frame_filter import FilteredConnection
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Held", "Stream"]
+__all__ = ["Consumer", "Receipt"]
 
-log = logger("taskcore.rabbitmq")
+log = logger("taskcore.backends.rabbitmq")
 
-MOST = 2_000  #: messages that a consumer asks for
-LOOKS, GLANCE = 50, 0.005  #: how often, and seconds in between, before a consumer is stopped although more may come
+MAX_CREDIT = 2_000  #: messages that a consumer asks for at most
+MAX_PREFETCH = 65_535  #: what the protocol can say
+STOP_CHECKS, STOP_CHECK_PAUSE = 50, 0.005  #: before a consumer stops although more messages may come; seconds
 
-COUNTED, BEFORE, ID = b"x-delivery-count", b"tc-before", b"tc-id"
+DELIVERY_COUNT, EARLIER, JOB_ID = b"x-delivery-count", b"tc-before", b"tc-id"
 
 
-class Held:
-    """A delivery that was handed out: the receipt. It is worth something as long as its lane is open.
+class Receipt:
+    """A delivery that was handed out; valid while the channel that it came through is open.
 
-    ``state``: held, settling (its verdict is being carried out), or over.
-    ``way``: how it leaves us when it is settled: done, or as it is, back to its queue or to the dead letters.
+    ``state``: HELD, SETTLING (its verdict is being carried out), or OVER.
+    ``settle_by``: ACK; or without a copy: REQUEUE, or DEAD_LETTER.
     """
 
-    __slots__ = ("expires", "id", "message_id", "redeliveries", "state", "stream", "tag", "turn", "way")
+    __slots__ = ("channel", "consumer", "expires", "job_id", "message_id", "redeliveries", "settle_by", "state", "tag")
 
     HELD, SETTLING, OVER = range(3)
-    DONE, BACK, DEAD = range(3)
+    ACK, REQUEUE, DEAD_LETTER = range(3)
 
-    def __init__(self, stream: Stream, tag: int, redeliveries: int, message_id: bytes, job_id: str) -> None:
-        self.stream = stream
-        self.turn = stream.turn
+    def __init__(
+        self, consumer: Consumer, tag: int, expires: float, properties: frames.Properties, counted: int
+    ) -> None:
+        self.consumer = consumer
+        self.channel = consumer.channel
         self.tag = tag
-        self.redeliveries = redeliveries
-        self.message_id = message_id
-        self.id = job_id
-        self.expires = 0.0
-        self.state = Held.HELD
-        self.way = Held.DONE
+        self.expires = expires
+        self.redeliveries = natural(properties, EARLIER) + counted
+        self.message_id = properties.message_id
+        job_id = properties.headers.get(JOB_ID, b"")
+        self.job_id = job_id.decode(errors="replace") if isinstance(job_id, bytes) else ""
+        self.state = Receipt.HELD
+        self.settle_by = Receipt.ACK
 
     @property
     def is_alive(self) -> bool:
         """Whether the channel that it came through is still open."""
-        return self.turn == self.stream.turn and self.stream.is_open
+        return self.channel is not None and not self.channel.is_closed
+
+    def is_held(self, now: float) -> bool:
+        """Return whether its lease lasts and no verdict is being carried out."""
+        return self.state == Receipt.HELD and self.is_alive and self.expires > now
 
 
-class Stream:
-    """One queue of a source.
+class _ConsumerChannel(FilteredChannel):
+    """Passes a channel's events to its consumer."""
+
+    def __init__(self, connection: FilteredConnection, channel: AbstractChannel, consumer: Consumer) -> None:
+        self._consumer = consumer
+        super().__init__(connection, channel)
+
+    def on_message(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
+        """Buffer a delivery."""
+        self._consumer.on_message(tag, properties, body, redelivered=redelivered)
+
+    def on_cancel(self) -> None:
+        """Note that the broker ended the consumer."""
+        self._consumer.on_cancel()
+
+    def on_close(self, why: str) -> None:
+        """Note that everything that came through the channel is lost."""
+        log.debug("queue %s: channel closed: %s", self._consumer.queue, why)
+        if self._consumer.channel is self:
+            self._consumer.on_close()
+
+
+class Consumer:
+    """Consumes one queue.
 
     :param counts: whether the broker counts redeliveries of this kind of queue.
-    :param news: called when something has come, or the channel is gone.
+    :param notify: called when a message came, or the channel is closed.
+    :param count_ready: counts the ready messages of a queue.
     """
 
     def __init__(
-        self, queue: str, *, counts: bool, news: Callable[[], None], look: Callable[[str], Awaitable[object]]
+        self,
+        queue: str,
+        *,
+        counts: bool,
+        notify: Callable[[], None],
+        count_ready: Callable[[str], Awaitable[int | None]],
     ) -> None:
         self.queue = queue
-        self.turn = 0  # grows with each channel
-        self.come: deque[tuple[int, bytes, bytes, bool]] = deque()
-        self.unsettled: dict[int, Held | None] = {}  # by tag, in the order in which they came
-        self.lane: Lane | None = None
+        self.channel: FilteredChannel | None = None
+        self.buffer: deque[tuple[int, bytes, bytes, bool]] = deque()
+        self.unsettled: dict[int, Receipt | None] = {}  # by tag, in the order of delivery; None while buffered
         self.prefetch = 0
         self.is_consuming = False
-        self.may_end = asyncio.Event()  # whether deliveries may be acknowledged now
-        self.may_end.set()
+        self.may_settle = asyncio.Event()
+        self.may_settle.set()
         self._counts = counts
-        self._news = news
-        self._look = look
-        self._consumers = 0
+        self._notify = notify
+        self._count_ready = count_ready
+        self._starts = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether it has a channel that lives."""
-        return self.lane is not None and not self.lane.is_closed
+        """Whether it has an open channel."""
+        return self.channel is not None and not self.channel.is_closed
 
     @property
     def credit(self) -> int:
         """How many more messages the broker may push."""
         return self.prefetch - len(self.unsettled) if self.is_consuming and self.is_open else 0
 
-    def wants(self) -> bool:
-        """Whether the consumer has to be started, or started anew with more room."""
+    @property
+    def needs_credit(self) -> bool:
+        """Whether it must be started, or started again with more room."""
         return self.credit < 1
 
     # ── consuming ──
 
-    async def start(self, wire: Wire, limit: int, within: float) -> None:
-        """Begin to consume, with room for so many jobs beside those that are held."""
-        lane = self.lane
-        if lane is None or lane.is_closed or lane.wire is not wire:
-            self.turn += 1
-            lane = self.lane = await wire.lane(_Turn(self, self.turn))
+    async def start(self, connection: FilteredConnection, limit: int, timeout: float) -> None:
+        """Begin to consume, with room for so many jobs beside the unsettled ones."""
+        channel = self.channel
+        if channel is None or channel.is_closed or channel.connection is not connection:
+            channel = self.channel = _ConsumerChannel(connection, await connection.channel(), self)
             self.is_consuming = False
         if self.is_consuming:
-            await self.stop(within)
-        self.prefetch = min(len(self.unsettled) + limit, 65_535)
-        await lane.sync(within, self.prefetch)
-        self._consumers += 1
-        await lane.channel.basic_consume(names.jobs(self.queue), _nobody, consumer_tag=f"jobs {self._consumers}")
-        self.is_consuming = lane is self.lane and not lane.is_closed
+            await self.stop(timeout)
+        self.prefetch = min(len(self.unsettled) + min(limit, MAX_CREDIT), MAX_PREFETCH)
+        await channel.sync(timeout, self.prefetch)
+        self._starts += 1
+        await channel.consume(job_queue(self.queue), f"jobs {self._starts}")
+        self.is_consuming = channel is self.channel and not channel.is_closed
 
-    async def stop(self, within: float) -> None:
-        """Stop consuming; what is held stays held. Nothing is acknowledged meanwhile.
+    async def stop(self, timeout: float) -> None:
+        """Stop consuming; held jobs stay held. Nothing is settled meanwhile.
 
-        What the broker has pushed and we have not got when it hears of the stop, it takes back, and counts it. So first
-        all comes that may come: until there is no room for more, or nothing is left.
+        The broker takes back what it pushed and this process did not get when the stop arrives, and counts it. So first
+        wait until there is no room for more, or no more messages are ready.
         """
-        lane = self.lane
-        if not self.is_consuming or lane is None or lane.is_closed:
+        channel = self.channel
+        if not self.is_consuming or channel is None or channel.is_closed:
             return
-        self.may_end.clear()
+        self.may_settle.clear()
         try:
-            for _ in range(LOOKS):
-                if self.credit < 1 or not await self._look(names.jobs(self.queue)):
+            for _ in range(STOP_CHECKS):
+                if self.credit < 1 or not await self._count_ready(job_queue(self.queue)):
                     break
-                await asyncio.sleep(GLANCE)
-            await lane.sync(within, self.prefetch)  # what was on its way has come
+                await asyncio.sleep(STOP_CHECK_PAUSE)
+            await channel.sync(timeout, self.prefetch)  # what was on its way is here now
             self.is_consuming = False
-            await lane.channel.basic_cancel(f"jobs {self._consumers}")
+            await channel.stop_consuming(job_queue(self.queue), f"jobs {self._starts}")
         finally:
-            self.may_end.set()
+            self.may_settle.set()
 
     async def close(self) -> None:
-        """Close the channel; what is held goes back to the queue."""
-        if self.lane is not None:
-            await self.lane.close()
+        """Close the channel; the broker requeues what is unsettled."""
+        if self.channel is not None:
+            await self.channel.close()
 
-    def cancelled(self) -> None:
-        """The broker stopped the consumer."""
-        log.warning("RabbitMQ stopped our consumer of queue %s: was the queue deleted?", self.queue)
+    def on_message(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
+        """Buffer a delivery."""
+        self.unsettled[tag] = None
+        self.buffer.append((tag, properties, body, redelivered))
+        self._notify()
+
+    def on_cancel(self) -> None:
+        """Note that the broker ended the consumer."""
+        log.warning("RabbitMQ stopped the consumer of queue %s; consuming again. Was the queue deleted?", self.queue)
         self.is_consuming = False
-        self._news()
+        self._notify()
 
-    # ── handing out ──
+    def on_close(self) -> None:
+        """Forget everything that came through the closed channel: other workers get it."""
+        self.buffer.clear()
+        self.unsettled.clear()
+        self.is_consuming = False
+        self._notify()
+
+    # ── handing out, settling ──
 
     def hand_out(self, expires: float) -> Delivery:
-        """The next delivery, held from now on."""
-        tag, raw, body, again = self.come.popleft()
-        properties = amqp.read_properties(raw)
-        counted = whole_number(properties, COUNTED) if self._counts else int(again)
-        job_id = properties.headers.get(ID, b"")
-        name = job_id.decode(errors="replace") if isinstance(job_id, bytes) else ""
-        held = Held(self, tag, whole_number(properties, BEFORE) + counted, properties.message_id, name)
-        held.expires = expires
-        self.unsettled[tag] = held
+        """Return the next buffered message, held from now on."""
+        tag, raw, body, redelivered = self.buffer.popleft()
+        properties = frames.read_properties(raw)
+        counted = natural(properties, DELIVERY_COUNT) if self._counts else int(redelivered)
+        receipt = self.unsettled[tag] = Receipt(self, tag, expires, properties, counted)
         envelope, trail, _ = split(properties, body)
-        return Delivery(self.queue, envelope, trail, held.redeliveries, held)
+        return Delivery(self.queue, envelope, trail, receipt.redeliveries, receipt)
 
-    # ── settling ──
-
-    def end(self, ended: Iterable[Held]) -> bytes:
-        """The frames that end these deliveries: one for all up to the first that stays, one for each behind it."""
-        if self.lane is None:
+    def pack_settlement(self, ended: Iterable[Receipt]) -> bytes:
+        """Return the frames that settle these: one ack for all up to the first that stays, one for each behind it."""
+        if self.channel is None:
             return b""
-        number, done = self.lane.number, set[int]()
-        frames: list[bytes] = []
-        for held in ended:
-            if held.way == Held.DONE:
-                done.add(held.tag)
+        number, done = self.channel.number, set[int]()
+        packed: list[bytes] = []
+        for receipt in ended:
+            if receipt.settle_by == Receipt.ACK:
+                done.add(receipt.tag)
             else:
-                self.unsettled.pop(held.tag, None)
-                frames.append(amqp.reject(number, held.tag, back=held.way == Held.BACK))
+                self.unsettled.pop(receipt.tag, None)
+                packed.append(frames.reject(number, receipt.tag, requeue=receipt.settle_by == Receipt.REQUEUE))
         first: list[int] = []
         for tag in self.unsettled:
             if tag not in done:
                 break
             first.append(tag)
         if first:
-            frames.append(amqp.ack(number, first[-1], multiple=len(first) > 1))
-        frames += [amqp.ack(number, tag, multiple=False) for tag in sorted(done.difference(first))]
+            packed.append(frames.ack(number, first[-1], multiple=len(first) > 1))
+        packed += [frames.ack(number, tag, multiple=False) for tag in sorted(done.difference(first))]
         for tag in done:
             self.unsettled.pop(tag, None)
-        return b"".join(frames)
+        return b"".join(packed)
 
-    def give_back(self, held: Held) -> None:
-        """A lease ran out: the broker may hand the job out again, and counts it."""
-        self.unsettled.pop(held.tag, None)
-        if held.is_alive and self.lane is not None:
-            self.lane.write(amqp.reject(self.lane.number, held.tag, back=True))
-
-    def lose(self, turn: int) -> None:
-        """The channel of this turn is closed: whatever came through it is somebody else's."""
-        if turn == self.turn:
-            self.come.clear()
-            self.unsettled.clear()
-            self.is_consuming = False
-            self._news()
-
-    def hear(self, tag: int, properties: bytes, body: bytes, *, again: bool) -> None:
-        """Something came."""
-        self.unsettled[tag] = None
-        self.come.append((tag, properties, body, again))
-        self._news()
-
-
-class _Turn:
-    """What the lane of one turn tells, to the stream that has perhaps another one by now."""
-
-    def __init__(self, stream: Stream, turn: int) -> None:
-        self._stream = stream
-        self._turn = turn
-
-    def delivered(self, tag: int, properties: bytes, body: bytes, *, again: bool) -> None:
-        """See :class:`taskcore.connections.amqp.transport.Hearer`."""
-        self._stream.hear(tag, properties, body, again=again)
-
-    def confirmed(self, tag: int, *, multiple: bool, stored: bool) -> None:
-        """Nothing is published here."""
-
-    def returned(self, properties: bytes, why: str) -> None:
-        """Nothing is published here."""
-
-    def cancelled(self) -> None:
-        """See :class:`taskcore.connections.amqp.transport.Hearer`."""
-        self._stream.cancelled()
-
-    def closed(self, why: str) -> None:
-        """See :class:`taskcore.connections.amqp.transport.Hearer`."""
-        log.debug("queue %s: %s", self._stream.queue, why)
-        self._stream.lose(self._turn)
-
-
-async def _nobody(_: object) -> None:
-    """What the library would call; the lane is faster."""
+    def requeue(self, receipt: Receipt) -> None:
+        """Return an expired delivery: the broker may hand it out again, and counts it."""
+        self.unsettled.pop(receipt.tag, None)
+        if receipt.is_alive and self.channel is not None:
+            self.channel.write(frames.reject(self.channel.number, receipt.tag, requeue=True))

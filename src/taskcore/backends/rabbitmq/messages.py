@@ -1,14 +1,14 @@
 """A job as a message, and back.
 
-    body       envelope, then trail, then reason, nothing between them; a foreign message is all envelope
-    headers    tc-trail, tc-reason    how many bytes at the end of the body these two are, if they are there
+    body       envelope, then trail, then reason, without separators; a foreign message is all envelope
+    headers    tc-trail, tc-reason    bytes of these two at the end of the body
                tc-id                  the job's id
-               tc-before              redeliveries of earlier copies, which giving back must not forget
+               tc-before              redeliveries of earlier copies, which releasing must not forget
                tc-of                  the message that this one is a copy of
                tc-when                dead letters: when it died, in microseconds since the epoch
     id         of this one message: two copies of a job have two
 
-Whatever stands in a message that is not ours, this file finds something in it and never fails.
+Reading never fails, whatever a foreign message holds.
 """
 
 from __future__ import annotations
@@ -19,64 +19,78 @@ from collections.abc import Mapping
 import msgspec
 
 from taskcore.backend import Outgoing
-from taskcore.connections.amqp.frames import Properties, Value
+from taskcore.backends.rabbitmq import layout
+from taskcore.connections.amqp.frames import HeaderValue, Properties
 
-__all__ = ["Parcel", "parcel_of", "split", "stamp", "whole_number"]
-
-TRAIL, REASON = b"tc-trail", b"tc-reason"
+__all__ = ["RabbitMessage", "message_of", "natural", "split", "timestamp", "with_delay"]
 
 
-class Parcel(msgspec.Struct, frozen=True, gc=False):
-    """One message on its way: where to, and what."""
+class RabbitMessage(msgspec.Struct, frozen=True, gc=False):
+    """One message to be published: its destination and its content."""
 
     exchange: str
     key: str
-    headers: Mapping[str, Value]
+    headers: Mapping[str, HeaderValue]
     body: bytes
 
+    @property
+    def queue(self) -> str:
+        """The queue of the job, whatever way the message takes to it."""
+        return self.key if self.exchange else self.key.removeprefix(layout.dead_queue(""))
 
-def parcel_of(
-    exchange: str, key: str, job: Outgoing, *, before: int = 0, of: bytes = b"", reason: bytes = b""
-) -> Parcel:
-    """A job on its way to a place.
 
-    :param before: redeliveries that it has behind it.
-    :param of: the message that this is a copy of.
+def message_of(job: Outgoing, *, before: int = 0, copy_of: bytes = b"", reason: bytes | None = None) -> RabbitMessage:
+    """Turn a job into a message for its queue, now or later; with a reason into a dead letter.
+
+    :param before: redeliveries of earlier copies.
+    :param copy_of: the id of the message that this is a copy of.
     """
-    headers: dict[str, Value] = {"tc-id": job.id}
+    headers: dict[str, HeaderValue] = {"tc-id": job.id}
     if job.trail:
         headers["tc-trail"] = len(job.trail)
-    if reason:
-        headers["tc-reason"] = len(reason)
     if before:
         headers["tc-before"] = before
-    if of:
-        headers["tc-of"] = of
-    return Parcel(exchange, key, headers, job.envelope + job.trail + reason if job.trail or reason else job.envelope)
+    if copy_of:
+        headers["tc-of"] = copy_of
+    body = job.envelope + job.trail if job.trail else job.envelope
+    if reason is not None:
+        headers["tc-when"] = timestamp()
+        if reason:
+            headers["tc-reason"] = len(reason)
+        return RabbitMessage("", layout.dead_queue(job.queue), headers, body + reason)
+    if job.delay <= 0:
+        return RabbitMessage(layout.JOBS, job.queue, headers, body)
+    headers |= layout.delay_route(layout.delay_units(min(job.delay, layout.MAX_DELAY)))
+    return RabbitMessage(layout.SCHEDULE, job.queue, headers, body)
+
+
+def with_delay(message: RabbitMessage) -> RabbitMessage:
+    """Send a message for its queue through the shortest delay."""
+    if message.exchange != layout.JOBS:
+        return message
+    return RabbitMessage(layout.SCHEDULE, message.key, {**message.headers, **layout.delay_route(1)}, message.body)
 
 
 _latest = 0
 
 
-def stamp() -> int:
-    """Now, in microseconds since the epoch; never the same twice in one process."""
+def timestamp() -> int:
+    """Return the time in microseconds since the epoch; never the same twice in one process."""
     global _latest  # noqa: PLW0603 - one clock for the whole process
     _latest = max(time.time_ns() // 1000, _latest + 1)
     return _latest
 
 
 def split(properties: Properties, body: bytes) -> tuple[bytes, bytes, bytes]:
-    """Envelope, trail and reason."""
-    trail, reason = whole_number(properties, TRAIL), whole_number(properties, REASON)
-    if not trail + reason:
-        return body, b"", b""
+    """Split a body into envelope, trail and reason."""
+    trail, reason = natural(properties, b"tc-trail"), natural(properties, b"tc-reason")
     end = len(body) - trail - reason
-    if end < 0:
+    if end == len(body) or end < 0:
         return body, b"", b""
     return body[:end], body[end : end + trail], body[end + trail :]
 
 
-def whole_number(properties: Properties, name: bytes) -> int:
-    """A header of ours; 0 if it is not there, or not what it should be."""
+def natural(properties: Properties, name: bytes) -> int:
+    """Return a header that is a positive integer, else 0."""
     value = properties.headers.get(name, 0)
     return value if isinstance(value, int) and value > 0 else 0

@@ -1,150 +1,289 @@
-"""Sending jobs where they belong, and opening the queues that turn out not to be open."""
+"""Sending: a batch in one write, one wait for all its confirms, and another try for what was not stored.
+
+Every message is persistent and mandatory: it is confirmed when it is durable, refused when its queue is full, returned
+when nothing is bound for it. A returned message was surely not stored; its queue is opened, and it is sent again.
+
+A message that was written and not confirmed is uncertain, whatever the reason: no answer in time, a lost connection, or
+a server that blocks publishers because it runs out of memory or disk. While it blocks, nothing is written.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
-import msgspec
+from aio_pika.abc import AbstractChannel
 
-from taskcore.backend import Outgoing, Published, Refused, Uncertain
-from taskcore.backends.rabbitmq import layout as names
-from taskcore.backends.rabbitmq.messages import Parcel, parcel_of
-from taskcore.backends.rabbitmq.office import Office
-from taskcore.backends.rabbitmq.publisher import LARGEST, NOWHERE, Publisher
-from taskcore.backends.rabbitmq.registry import Registry
-from taskcore.backends.rabbitmq.topology import Topology
+from taskcore.backend import STORED, Published, Refused, Stored, Uncertain
+from taskcore.backends.rabbitmq import layout
+from taskcore.backends.rabbitmq.messages import RabbitMessage, with_delay
+from taskcore.connections.amqp import frames
+from taskcore.connections.amqp.admin_channel import AdminChannel
+from taskcore.connections.amqp.channel import FilteredChannel
+from taskcore.connections.amqp.connection import Connector, ReconnectingConnection
+from taskcore.connections.amqp.frame_filter import FilteredConnection
+from taskcore.errors import BrokerUnavailable
+from taskcore.toolkit.detached import run_detached
 
-__all__ = ["Sender"]
+__all__ = ["MAX_JOB", "MAX_MESSAGE", "Publisher", "Sender", "unavailable"]
 
-DENIED: Final = "ACCESS_REFUSED"  #: how the server says that we may not
-GONE: Final = "no exchange"  #: how the server says that ours is not there: somebody has restarted it without its data
-AGAIN: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a job that was refused is sent again
+WRITE_SIZE = 1 << 20  #: bytes written before the publisher waits for the server to keep up
+MAX_MESSAGE = 16 * 1024 * 1024 - 4096  #: bytes; from version 4 on the server closes the channel above it
+MAX_JOB = 15 * 1024 * 1024  #: bytes of a job that is sent; the rest is for its trail in retries and dead letters
+PACKERS = 4096  #: destinations whose first frame is kept packed
+RESEND_AFTER: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a refused job is sent again
+
+REFUSED = Refused("the broker refused it: its queue is full, or has no leader at the moment")
+UNROUTED = Refused("no queue is bound for it")  #: the sender may open the queue and send again
+NOT_PERMITTED: Final = "ACCESS_REFUSED"  #: in the server's text when this user may not write
+EXCHANGE_GONE: Final = "no exchange"  #: in the server's text when the virtual host lost its data
+
+
+class _Batch:
+    """Messages sent together, and how many of them have no answer yet."""
+
+    __slots__ = ("answers", "done", "missing", "written")
+
+    def __init__(self, count: int) -> None:
+        self.answers: list[Published | None] = [None] * count
+        self.missing = count
+        self.written = False
+        self.done = asyncio.Event()
+
+    def answer(self, index: int, answer: Published) -> None:
+        if self.answers[index] is None:
+            self.answers[index] = answer
+            self.missing -= 1
+            if not self.missing:
+                self.done.set()
+
+
+class _ConfirmChannel(FilteredChannel):
+    """A channel in confirm mode; knows which message each confirm is about."""
+
+    def __init__(self, connection: FilteredConnection, channel: AbstractChannel) -> None:
+        self._prefix = secrets.token_hex(6)
+        self._last = 0  # the number of the message that was sent last
+        self._unconfirmed: dict[int, tuple[_Batch, int]] = {}  # by number, in the order of sending
+        super().__init__(connection, channel)
+
+    def expect(self, batch: _Batch, index: int) -> bytes:
+        """Register the next message; return its id, which no other message ever has."""
+        self._last += 1
+        self._unconfirmed[self._last] = (batch, index)
+        return f"{self._prefix}.{self._last:x}".encode()
+
+    def on_confirm(self, tag: int, *, multiple: bool, stored: bool) -> None:
+        """Answer one message, or all up to it."""
+        answer: Published = STORED if stored else REFUSED
+        tags: Iterable[int] = (tag,)
+        if multiple:
+            tags = []
+            for number in self._unconfirmed:
+                if number > tag:
+                    break
+                tags.append(number)
+        for number in tags:
+            found = self._unconfirmed.pop(number, None)
+            if found is not None:
+                found[0].answer(found[1], answer)
+
+    def on_return(self, properties: bytes) -> None:
+        """Answer a message that no queue is bound for; its confirm is ignored."""
+        prefix, _, number = frames.read_properties(properties).message_id.partition(b".")
+        if prefix.decode(errors="replace") == self._prefix:
+            found = self._unconfirmed.get(int(number, 16))
+            if found is not None:
+                found[0].answer(found[1], UNROUTED)
+
+    def on_close(self, why: str) -> None:
+        """Answer everything that is open: uncertain."""
+        for batch, index in self._unconfirmed.values():
+            batch.answer(index, Uncertain(f"no confirm came before the connection was lost: {why}"))
+        self._unconfirmed.clear()
+
+
+class Publisher:
+    """Publishes each batch once, on a connection that only sends, because the server may block it."""
+
+    def __init__(self, connector: Connector) -> None:
+        self.connection = ReconnectingConnection(connector, "publish")
+        self._connector = connector
+        self._channel: _ConfirmChannel | None = None
+        self._opening = asyncio.Lock()
+
+    async def publish(self, messages: Sequence[RabbitMessage]) -> list[Published]:
+        """Return one answer for each, in order.
+
+        :raises BrokerUnavailable: surely none of them was stored.
+        """
+        if not messages:
+            return []
+        within = self._connector.address.timeout
+        until = asyncio.get_running_loop().time() + within
+        with self._connector.errors("publishing"):
+            channel = await run_detached(self._ready_channel(), timeout=within)
+        batch = _Batch(len(messages))
+        try:
+            async with asyncio.timeout_at(until):
+                await _write(channel, messages, batch)
+                await batch.done.wait()
+        except (TimeoutError, OSError) as error:
+            if not batch.written:
+                with self._connector.errors("publishing"):
+                    raise
+            connection = channel.connection
+            why = connection.blocked_why or connection.lost_why or f"{error}" or f"no confirm came within {within:g} s"
+            if connection.blocked_why:
+                why = f"the broker blocks publishers: {why}"
+            for index, answer in enumerate(batch.answers):
+                if answer is None:
+                    batch.answers[index] = Uncertain(why)
+        return [answer for answer in batch.answers if answer is not None]
+
+    async def renew(self) -> None:
+        """Publish through a new channel from now on."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    async def _ready_channel(self) -> _ConfirmChannel:
+        """Return a channel that takes messages now.
+
+        :raises TimeoutError: the server still blocks publishers; nothing was sent.
+        """
+        async with self._opening:
+            connection = await self.connection.open()
+            if connection.blocked_why:
+                await connection.unblocked.wait()
+            channel = self._channel
+            if channel is None or channel.is_closed or channel.connection is not connection:
+                channel = self._channel = _ConfirmChannel(connection, await connection.channel(confirms=True))
+            return channel
+
+
+async def _write(channel: _ConfirmChannel, messages: Sequence[RabbitMessage], batch: _Batch) -> None:
+    """Write everything in large pieces; nothing else may run between a message's number and its bytes."""
+    written = 0
+    packed: list[bytes] = []
+    frame_max, number = channel.connection.frame_max, channel.number
+    for index, message in enumerate(messages):
+        if len(message.body) > MAX_MESSAGE:
+            batch.answer(index, Refused(f"{len(message.body):,} bytes are more than the broker takes"))
+            continue
+        if channel.is_closed:
+            raise ConnectionError(channel.lost_why)
+        data = _packer(number, message.exchange, message.key, frame_max).pack(
+            channel.expect(batch, index), message.headers, message.body
+        )
+        packed.append(data)
+        written += len(data)
+        batch.written = True
+        if written > WRITE_SIZE:
+            channel.write(b"".join(packed))
+            packed, written = [], 0
+            await channel.connection.drain()
+    if packed:
+        channel.write(b"".join(packed))
+
+
+@lru_cache(PACKERS)
+def _packer(channel: int, exchange: str, key: str, frame_max: int) -> frames.MessagePacker:
+    return frames.MessagePacker(channel, exchange, key, frame_max)
 
 
 class Sender:
-    """Publisher and topology together.
+    """Publishes, opens the queues that are not open, and sends again what the broker refused for a moment.
 
     :param limit: ready jobs of a queue, above which the broker refuses more.
     """
 
     def __init__(
-        self, publisher: Publisher, topology: Topology, office: Office, registry: Registry, *, limit: int | None
+        self, publisher: Publisher, topology: layout.Topology, admin: AdminChannel, *, limit: int | None
     ) -> None:
-        self._limit = limit
         self._publisher = publisher
         self._topology = topology
-        self._office = office
-        self._registry = registry
+        self._admin = admin
+        self._limit = limit
 
-    def parcel(self, job: Outgoing, *, before: int = 0, of: bytes = b"") -> Parcel:
-        """A job on its way to its queue, now or later; see :func:`taskcore.backends.rabbitmq.messages.parcel_of`."""
-        if job.delay <= 0:
-            return parcel_of(names.JOBS, job.queue, job, before=before, of=of)
-        parcel = parcel_of(names.SCHEDULE, job.queue, job, before=before, of=of)
-        return _waiting(parcel, names.steps_of(min(job.delay, names.FAR)))
+    async def send(self, messages: Sequence[RabbitMessage], *, copies: bool = False) -> list[Published]:
+        """Return one answer for each, in order. Jobs for queues that are not open wait until they are.
 
-    async def make(self, queue: str) -> int:
-        """The queue is there and as it should be; how many jobs are ready in it."""
-        counted = await self._office.count(names.jobs(queue))
-        if counted is None or not self._topology.knows(queue):
-            await self._topology.make(queue)
-        return counted or 0
-
-    async def look(self, queue: str) -> int | None:
-        """How many messages are ready in a queue of the broker."""
-        return await self._office.count(queue)
-
-    async def open(self, queue: str) -> None:
-        """Jobs reach the queue, as soon as it is old enough."""
-        await self._topology.open(queue, self._registry.add)
-
-    async def send(self, parcels: Sequence[Parcel], *, copies: bool = False) -> list[Published]:
-        """One answer for each, in order. Jobs for queues that are not open wait until they are.
-
-        :param copies: they are copies of jobs that are held: a full queue takes them a moment later.
+        :param copies: the messages are copies of held jobs: a full queue gets them a moment later.
         :raises BrokerUnavailable: surely none of them was stored.
         """
-        answers = await self._send(parcels, copies=copies)
-        return [_denied(parcel, answer) for parcel, answer in zip(parcels, answers, strict=True)]
-
-    async def _send(self, parcels: Sequence[Parcel], *, copies: bool) -> list[Published]:
         sent = asyncio.get_running_loop().time()
-        answers = await self._publisher.send(parcels)
-        if any(isinstance(answer, Uncertain) and GONE in answer.why for answer in answers):
-            await self._topology.lay_again()
-        if any(answer is NOWHERE for answer in answers):
-            await self._again(parcels, answers, sent)
-        await self._insist(parcels, answers)
-        if copies and any(isinstance(answer, Refused) for answer in answers):
-            full = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
-            later = [_by_a_detour(parcels[index]) for index in full]
-            for index, answer in zip(full, await self._publisher.send(later), strict=True):
-                answers[index] = answer
-        return answers
-
-    async def _insist(self, parcels: Sequence[Parcel], answers: list[Published]) -> None:
-        """A refusal means that the queue is full, or that it has no leader at the moment; then it is sent again.
-
-        A channel that has sent to a leader who died goes on refusing for ever, so that another one is taken.
-        """
-        for pause in AGAIN:
+        answers = await self._publisher.publish(messages)
+        if any(isinstance(answer, Uncertain) and EXCHANGE_GONE in answer.why for answer in answers):
+            await self._topology.redeclare()
+        if any(answer is UNROUTED for answer in answers):
+            await self._resend_unrouted(messages, answers, sent)
+        if any(isinstance(answer, Refused) for answer in answers):
+            await self._resend_refused(messages, answers)
+        if copies:
             refused = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
-            full = {queue for queue in {queue_of(parcels[index]) for index in refused} if await self._is_full(queue)}
-            refused = [index for index in refused if queue_of(parcels[index]) not in full and _may_pass(parcels[index])]
+            await self._resend(refused, [with_delay(messages[index]) for index in refused], answers)
+        return [_if_not_permitted(message, answer) for message, answer in zip(messages, answers, strict=True)]
+
+    async def _resend(
+        self, indexes: Sequence[int], messages: Sequence[RabbitMessage], answers: list[Published]
+    ) -> None:
+        for index, answer in zip(indexes, await self._publisher.publish(messages), strict=True):
+            answers[index] = answer
+
+    async def _resend_unrouted(self, messages: Sequence[RabbitMessage], answers: list[Published], sent: float) -> None:
+        """Open the queues that are not open, and send what came back once more."""
+        returned = [index for index, answer in enumerate(answers) if answer is UNROUTED]
+        queues = {messages[index].queue for index in returned}
+        for queue in queues:
+            self._topology.mark_unrouted(queue, sent)
+        await asyncio.gather(*(self._topology.open(queue) for queue in queues))
+        await self._resend(returned, [messages[index] for index in returned], answers)
+
+    async def _resend_refused(self, messages: Sequence[RabbitMessage], answers: list[Published]) -> None:
+        """Send again what was refused by a queue that is not full: it has no leader at the moment.
+
+        A channel that has sent to a leader that died refuses for ever, so each attempt uses a new channel.
+        """
+        for pause in RESEND_AFTER:
+            refused = [
+                index
+                for index, answer in enumerate(answers)
+                if isinstance(answer, Refused) and len(messages[index].body) <= MAX_MESSAGE
+            ]
+            queues = {messages[index].queue for index in refused}
+            full = {queue for queue in queues if await self._is_full(queue)}
+            refused = [index for index in refused if messages[index].queue not in full]
             if not refused:
                 return
             await asyncio.sleep(pause)
             await self._publisher.renew()
-            again = await self._publisher.send([parcels[index] for index in refused])
-            for index, answer in zip(refused, again, strict=True):
-                answers[index] = answer
+            await self._resend(refused, [messages[index] for index in refused], answers)
 
     async def _is_full(self, queue: str) -> bool:
-        """Whether its limit is reached, as far as it can be seen."""
+        """Return whether its limit is reached, as far as the count shows."""
         if self._limit is None:
             return False
-        ready = await self._office.count(names.jobs(queue))
+        ready = await self._admin.count(layout.job_queue(queue))
         return ready is not None and ready >= self._limit
 
-    async def _again(self, parcels: Sequence[Parcel], answers: list[Published], sent: float) -> None:
-        """Open the queues that are not open, and send once more what came back."""
-        returned = [index for index, answer in enumerate(answers) if answer is NOWHERE]
-        queues = {queue_of(parcels[index]) for index in returned}
-        for queue in queues:
-            self._topology.shut(queue, sent)
-        await asyncio.gather(*(self.open(queue) for queue in queues))
-        again = await self._publisher.send([parcels[index] for index in returned])
-        for index, answer in zip(returned, again, strict=True):
-            answers[index] = answer
 
-
-def queue_of(parcel: Parcel) -> str:
-    """The queue that a message is meant for."""
-    return parcel.key.removeprefix(names.dead_letters("")) if not parcel.exchange else parcel.key
-
-
-def _waiting(parcel: Parcel, steps: int) -> Parcel:
-    """The same with its way through the levels in its headers."""
-    return msgspec.structs.replace(parcel, headers={**parcel.headers, **names.route_of(steps)})
-
-
-def _may_pass(parcel: Parcel) -> bool:
-    """Whether the broker would take it in better times."""
-    return len(parcel.body) <= LARGEST
-
-
-def _by_a_detour(parcel: Parcel) -> Parcel:
-    """Through the shortest delay: there the copy is safe until its queue has room again."""
-    if parcel.exchange != names.JOBS:
-        return parcel
-    return _waiting(msgspec.structs.replace(parcel, exchange=names.SCHEDULE), 1)
-
-
-def _denied(parcel: Parcel, answer: Published) -> Published:
-    """Whoever may not write to an exchange has stored nothing there, although all that he hears is a closed channel."""
-    exchange = parcel.exchange or "amq.default"
-    if isinstance(answer, Uncertain) and DENIED in answer.why and f"exchange '{exchange}'" in answer.why:
-        return Refused(f"this user may not write to exchange {exchange}; permit it: rabbitmqctl set_permissions")
+def _if_not_permitted(message: RabbitMessage, answer: Published) -> Published:
+    """Turn the closed channel of a user who may not write into a refusal: surely nothing was stored."""
+    if isinstance(answer, Uncertain) and NOT_PERMITTED in answer.why:
+        exchange = message.exchange or "amq.default"
+        if f"exchange '{exchange}'" in answer.why:
+            return Refused(f"this user may not write to exchange {exchange}; permit it: rabbitmqctl set_permissions")
     return answer
+
+
+def unavailable(answers: Sequence[Published]) -> BrokerUnavailable | None:
+    """Return the error for copies that were not all stored; None if they were."""
+    for answer in answers:
+        if not isinstance(answer, Stored):
+            why = answer.why if isinstance(answer, Refused | Uncertain) else repr(answer)
+            return BrokerUnavailable("a copy of a job could not be stored", facts=[why], fix="it is tried again")
+    return None

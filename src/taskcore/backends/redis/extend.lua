@@ -1,17 +1,23 @@
 #!lua flags=allow-oom
--- Start leases anew, each only if it is still the asker's.    ARGV: milliseconds, then leases …
--- Reply: the positions, from 0, of those that were lost before.
-local l = KEYS[1]
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local lost, longer = {}, {}
-local expires = string.format('%.0f', now + ARGV[1])
-for i, ends in ipairs(redis.call('ZMSCORE', l, unpack(ARGV, 2))) do
-  if ends and tonumber(ends) > now then
-    longer[#longer + 1], longer[#longer + 2] = expires, ARGV[i + 1]
+-- Renew leases, each only if the caller still has it.
+--
+--   KEYS   leases     sorted set: 'entry token' of each lease → its end, in ms
+--   ARGV   1  lease   milliseconds; then the leases to renew …
+--
+-- Answer: the positions, from 0, of those that were lost before.
+local leases = KEYS[1]
+local lease = ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ends = string.format('%.0f', now + lease)
+local lost, renewed = {}, {}
+
+for index, old_end in ipairs(redis.call('ZMSCORE', leases, unpack(ARGV, 2))) do
+  if old_end and tonumber(old_end) > now then
+    renewed[#renewed + 1], renewed[#renewed + 2] = ends, ARGV[index + 1]
   else
-    lost[#lost + 1] = i - 1
+    lost[#lost + 1] = index - 1
   end
 end
-if #longer > 0 then redis.call('ZADD', l, unpack(longer)) end
+if #renewed > 0 then redis.call('ZADD', leases, unpack(renewed)) end
 return lost

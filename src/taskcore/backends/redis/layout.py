@@ -1,18 +1,21 @@
 """The keys of a queue, and the scripts that work on them.
 
-Everything of one queue carries its name as hash tag, so it lives in one slot of a cluster and one script sees it all:
+Every key carries its queue's name as hash tag, so a queue lives in one slot of a cluster and one script sees all of it:
 
-    tc:{mail}:s   stream: what is ready or leased, oldest first; group ``w`` knows how far it has been handed out
-             :l   sorted set: "entry token" of each lease → when it ends; without a token and 0: given back
-             :n   hash: what was handed out without a verdict → how often
-             :z   sorted set: job id → when it is due            :b   hash: job id → trail and envelope until then
-             :j   hash: job id → its entry in the stream, or ``z``
-             :e   :f   sets that take turns: ids of jobs that ended within the last minute or two
-             :d   stream: dead letters
-             :w   list with at most one element: wakes one of those who wait
-    tc:queues     set: the names of all queues
+    tc:{mail}:jobs          stream: ready and leased jobs; its group ``workers`` knows how far it was handed out
+             :leases        sorted set: "entry token" of each lease → its end; given back: "entry" → 0
+             :redeliveries  hash: entry → times that it was handed out without a verdict
+             :schedule      sorted set: job id → due
+             :bodies        hash: job id → trail and envelope of a scheduled job
+             :places        hash: job id → its entry in the stream, or ``scheduled``
+             :ended         set: ids of jobs that ended within the last minute or two
+             :ended_before  set: takes turns with it
+             :letters       stream: dead letters
+             :wake          list with at most one token: wakes one waiting worker
+    tc:queues               set: the names of all queues
 
-Times are milliseconds on the server's clock. Only ``e`` and ``f`` have a time to live: work stays until it is done.
+Times are milliseconds on the server's clock. Only the two sets of ended ids have a time to live: jobs stay until they
+end.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Final
 
 from taskcore.connections.redis import Script
 
-__all__ = ["EXTEND", "PLACE", "PUBLISH", "PURGE", "RECEIVE", "SETTLE", "STATS", "Keys"]
+__all__ = ["EXTEND", "PLACE", "PUBLISH", "PURGE", "RECEIVE", "SETTLE", "STATS", "QueueKeys"]
 
 
 def _script(name: str) -> Script:
@@ -39,22 +42,26 @@ PURGE: Final = _script("purge")
 STATS: Final = _script("stats")
 
 UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
+PARTS: Final = (
+    "jobs", "leases", "redeliveries", "schedule", "bodies", "places", "ended", "ended_before", "letters", "wake",
+)  # fmt: skip
 
 
-class Keys:
-    """The keys of one queue, as each script wants them."""
+class QueueKeys:
+    """The keys of one queue, in the order in which each script takes them."""
 
     __slots__ = ("all", "extend", "letters", "place", "publish", "purge", "receive", "settle", "stats", "wake")
 
     def __init__(self, prefix: str, queue: str) -> None:
         # Names that the core lets through are safe as they are; any other must not end the tag or meet another key.
         tag = UNSAFE.sub(lambda found: "%" + found[0].encode().hex(), queue)
-        s, l, n, z, b, j, e, f, d, w = (f"{prefix}:{{{tag}}}:{part}" for part in "slnzbjefdw")  # noqa: E741
-        self.publish = (s, z, b, j, e, f, d, w)
-        self.receive = (s, l, n, z, b, j, w)
-        self.settle = self.all = (s, l, n, z, b, j, e, f, d, w)
-        self.extend = (l,)
-        self.place = self.purge = (s, l, n, z, b, j, e, f)
-        self.stats = (s, l, z, d)
-        self.letters = d
-        self.wake = w
+        keys = {part: f"{prefix}:{{{tag}}}:{part}" for part in PARTS}
+        without_sets = {part: key for part, key in keys.items() if part not in {"ended", "ended_before"}}
+        self.settle = self.all = tuple(keys.values())
+        self.publish = tuple(key for part, key in keys.items() if part not in {"leases", "redeliveries"})
+        self.receive = tuple(key for part, key in without_sets.items() if part != "letters")
+        self.extend = (keys["leases"],)
+        self.place = self.purge = tuple(keys[part] for part in PARTS[:7])
+        self.stats = (keys["jobs"], keys["leases"], keys["schedule"], keys["letters"])
+        self.letters = keys["letters"]
+        self.wake = keys["wake"]

@@ -1,53 +1,67 @@
 #!lua flags=allow-oom
--- Where a job is, and perhaps: forget it, if nobody holds it.    ARGV: id, '1' to forget it.
--- Reply: scheduled, ready, leased; or nothing.
-local s, l, n, z, b, j, e, f = unpack(KEYS)
-local id, forget = ARGV[1], ARGV[2] == '1'
+-- Where a job is; and, if asked, delete it unless it is leased.
+--
+--   KEYS   jobs          stream: ready and leased jobs
+--          leases        sorted set: 'entry token' of each lease → its end, in ms; given back: 'entry' → 0
+--          redeliveries  hash: entry → times that it was handed out without a verdict
+--          schedule      sorted set: job id → due, in ms
+--          bodies        hash: job id → trail and envelope of a scheduled job
+--          places        hash: job id → its entry in the stream, or 'scheduled'
+--          ended         set: ids of jobs that ended lately
+--   ARGV   1  id         of the job
+--          2  delete     '1' to delete it
+--
+-- Answer: 'scheduled', 'ready' or 'leased'; nil if it is not here.
+local jobs, leases, redeliveries, schedule, bodies, places, ended = unpack(KEYS)
+local id, delete = ARGV[1], ARGV[2] == '1'
 
-local function over(entry) -- a lease on it that was given back or has ended
-  local t = redis.call('TIME')
-  for _, held in ipairs(redis.call('ZRANGEBYSCORE', l, '-inf', t[1] * 1000 + math.floor(t[2] / 1000))) do
-    if string.match(held, '^%S+') == entry then return held end
+local function ended_lease(entry) -- a lease on the entry that was given back or has ended
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  for _, lease in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now)) do
+    if string.match(lease, '^%S+') == entry then return lease end
   end
 end
-local function passed(entry) -- by the group: it was handed out
+
+local function was_delivered(entry) -- whether the consumer group has passed the entry
   local ms, seq = string.match(entry, '(%d+)-(%d+)')
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', s)) do
+  ms, seq = tonumber(ms), tonumber(seq)
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', jobs)) do
     for at = 1, #group, 2 do
       if group[at] == 'last-delivered-id' then
-        local last, count = string.match(group[at + 1], '(%d+)-(%d+)')
-        ms, seq, last, count = tonumber(ms), tonumber(seq), tonumber(last), tonumber(count)
-        return ms < last or (ms == last and seq <= count)
+        local last_ms, last_seq = string.match(group[at + 1], '(%d+)-(%d+)')
+        last_ms, last_seq = tonumber(last_ms), tonumber(last_seq)
+        return ms < last_ms or (ms == last_ms and seq <= last_seq)
       end
     end
   end
   return false
 end
 
-local place = redis.call('HGET', j, id)
+local place = redis.call('HGET', places, id)
 if not place then return nil end
-if place == 'z' then
-  if forget then
-    redis.call('ZREM', z, id)
-    redis.call('HDEL', b, id)
+if place == 'scheduled' then
+  if delete then
+    redis.call('ZREM', schedule, id)
+    redis.call('HDEL', bodies, id)
   end
-elseif not redis.call('XRANGE', s, place, place)[1] then
-  redis.call('HDEL', j, id)
+elseif not redis.call('XRANGE', jobs, place, place)[1] then
+  redis.call('HDEL', places, id)
   return nil
 else
-  if passed(place) then
-    local held = over(place)
-    if not held then return 'leased' end
-    if forget then redis.call('ZREM', l, held) end
+  if was_delivered(place) then
+    local lease = ended_lease(place)
+    if not lease then return 'leased' end
+    if delete then redis.call('ZREM', leases, lease) end
   end
-  if forget then
-    redis.call('XDEL', s, place)
-    redis.call('HDEL', n, place)
+  if delete then
+    redis.call('XDEL', jobs, place)
+    redis.call('HDEL', redeliveries, place)
   end
 end
-if forget then
-  redis.call('HDEL', j, id)
-  redis.call('SADD', e, id)
-  if redis.call('PTTL', e) < 0 then redis.call('PEXPIRE', e, 120000) end
+if delete then
+  redis.call('HDEL', places, id)
+  redis.call('SADD', ended, id)
+  if redis.call('PTTL', ended) < 0 then redis.call('PEXPIRE', ended, 120000) end
 end
-return place == 'z' and 'scheduled' or 'ready'
+return place == 'scheduled' and 'scheduled' or 'ready'

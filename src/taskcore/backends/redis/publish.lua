@@ -1,72 +1,96 @@
--- Store jobs whose ids are not known: ready ones into the stream, later ones into the schedule.
--- ARGV: limit, letter to drop ('' for none), touch ('1': write even if nothing is new), the number of plain jobs, their
--- ids …, their envelopes …; then for every other job (later, or with a trail) its id, delay in ms, trail, envelope
--- No id may be there twice in a batch. Reply: one sign for each job in this order (S stored, D duplicate, F full), and whether the stream was there before.
-local s, z, b, j, e, f, d, w = unpack(KEYS)
-local woken = redis.call('LLEN', w) -- a key of another type fails here, before anything is written
-local letter, touch, plain = ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
+-- Store jobs whose ids are not known: ready ones in the stream, later ones in the schedule.
+--
+--   KEYS   jobs          stream: ready and leased jobs
+--          schedule      sorted set: job id → due, in ms
+--          bodies        hash: job id → trail and envelope of a scheduled job
+--          places        hash: job id → its entry in the stream, or 'scheduled'
+--          ended         set: ids of jobs that ended lately
+--          ended_before  set: ids of jobs that ended before those
+--          letters       stream: dead letters
+--          wake          list: one token if a worker may have something to do
+--
+--   ARGV   1  limit      jobs and dead letters that the queue may hold
+--          2  letter     the dead letter to delete in the same step; '' for none
+--          3  touch      '1': write something even if every job is a duplicate, because WAIT follows
+--          4  plain      the number of plain jobs; then their ids …, then their envelopes …
+--          then, for every other job (delayed, or with a trail): id, delay in ms, trail, envelope
+--
+-- No id may be twice in a batch. Two answers: one sign a job, plain jobs first (S stored, D duplicate, F full); and
+-- whether the stream existed before.
+local jobs, schedule, bodies, places, ended, ended_before, letters, wake = unpack(KEYS)
+local limit, letter, touch, plain = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
+local call = redis.call
+local woken = call('LLEN', wake) -- a key of another type fails here, before anything is written
 local others = 2 * plain + 5
 local ids = {unpack(ARGV, 5, plain + 4)}
 local count = plain
-if others <= #ARGV then redis.call('HLEN', b) end
+if others <= #ARGV then call('HLEN', bodies) end
 for at = others, #ARGV, 4 do
   count = count + 1
   ids[count] = ARGV[at]
 end
-local known = redis.call('HMGET', j, unpack(ids))
-for _, lately in ipairs({e, f}) do
-  if redis.call('EXISTS', lately) == 1 then
-    for i, there in ipairs(redis.call('SMISMEMBER', lately, unpack(ids))) do
-      if there == 1 then known[i] = known[i] or 'x' end
+
+local known = call('HMGET', places, unpack(ids))
+for _, lately in ipairs({ended, ended_before}) do
+  if call('EXISTS', lately) == 1 then
+    for index, is_member in ipairs(call('SMISMEMBER', lately, unpack(ids))) do
+      if is_member == 1 then known[index] = known[index] or 'ended' end
     end
   end
 end
-local length = redis.call('XLEN', s)
-local there = length > 0 and 1 or redis.call('EXISTS', s)
-local room = tonumber(ARGV[1]) - length - redis.call('ZCARD', z) - redis.call('XLEN', d)
+local length = call('XLEN', jobs)
+local existed = length > 0 and 1 or call('EXISTS', jobs)
+local room = limit - length - call('ZCARD', schedule) - call('XLEN', letters)
 if letter ~= '' then room = room + 1 end
-local signs, places, k = {}, {}, 0
-local news, now = false, nil
 
-local function sign(i, id)
-  if known[i] then
-    if touch and known[i] ~= 'x' then redis.call('HSET', j, id, known[i]) end
+local signs, new_places, filled = {}, {}, 0
+local has_news, now = false, nil
+
+local function sign(index, id)
+  if known[index] then
+    if touch and known[index] ~= 'ended' then call('HSET', places, id, known[index]) end
     return 'D'
   end
   if room <= 0 then return 'F' end
   room = room - 1
   return 'S'
 end
-local call = redis.call
-for i = 1, plain do
-  local id = ids[i]
-  if known[i] or room <= 0 then
-    signs[i] = sign(i, id)
+
+for index = 1, plain do
+  local id = ids[index]
+  if known[index] or room <= 0 then
+    signs[index] = sign(index, id)
   else
-    places[k + 1], places[k + 2] = id, call('XADD', s, '*', 'i', id, 'e', ARGV[plain + 4 + i])
-    signs[i] = 'S'
-    k, room, news = k + 2, room - 1, true
+    local entry = call('XADD', jobs, '*', 'id', id, 'envelope', ARGV[plain + 4 + index])
+    new_places[filled + 1], new_places[filled + 2] = id, entry
+    signs[index] = 'S'
+    filled, room, has_news = filled + 2, room - 1, true
   end
 end
-for i = plain + 1, count do
-  local at = others + 4 * (i - plain - 1)
+for index = plain + 1, count do
+  local at = others + 4 * (index - plain - 1)
   local id, delay, trail, envelope = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
-  signs[i] = sign(i, id)
-  if signs[i] == 'S' and delay > 0 then
-    if not now then local t = redis.call('TIME'); now = t[1] * 1000 + math.floor(t[2] / 1000) + 1 end
-    local first = redis.call('ZRANGE', z, 0, 0, 'WITHSCORES')[2]
-    if not first or now + delay < tonumber(first) then news = true end
-    redis.call('ZADD', z, now + delay, id)
-    redis.call('HSET', b, id, #trail .. ':' .. trail .. envelope)
-    places[k + 1], places[k + 2] = id, 'z'
-    k = k + 2
-  elseif signs[i] == 'S' then
-    places[k + 1], places[k + 2] = id, redis.call('XADD', s, '*', 'i', id, 'e', envelope, 't', trail)
-    k = k + 2
-    news = true
+  signs[index] = sign(index, id)
+  if signs[index] == 'S' and delay > 0 then
+    if not now then
+      local time = call('TIME')
+      now = time[1] * 1000 + math.floor(time[2] / 1000) + 1
+    end
+    local first = call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]
+    if not first or now + delay < tonumber(first) then has_news = true end
+    call('ZADD', schedule, now + delay, id)
+    call('HSET', bodies, id, #trail .. ':' .. trail .. envelope)
+    new_places[filled + 1], new_places[filled + 2] = id, 'scheduled'
+    filled = filled + 2
+  elseif signs[index] == 'S' then
+    local entry = call('XADD', jobs, '*', 'id', id, 'envelope', envelope, 'trail', trail)
+    new_places[filled + 1], new_places[filled + 2] = id, entry
+    filled = filled + 2
+    has_news = true
   end
 end
-if k > 0 then redis.call('HSET', j, unpack(places)) end
-if letter ~= '' and signs[1] ~= 'F' then redis.call('XDEL', d, letter) end
-if news and woken == 0 then redis.call('LPUSH', w, 1) end
-return {table.concat(signs), there}
+
+if filled > 0 then call('HSET', places, unpack(new_places)) end
+if letter ~= '' and signs[1] ~= 'F' then call('XDEL', letters, letter) end
+if has_news and woken == 0 then call('LPUSH', wake, 1) end
+return {table.concat(signs), existed}

@@ -1,43 +1,57 @@
 #!lua flags=allow-oom
--- Forget ready and scheduled jobs, some at a time.    ARGV: how many at most.    Reply: how many there were.
-local s, l, n, z, b, j, e, f = unpack(KEYS)
+-- Delete ready and scheduled jobs, a bounded number at a time.
+--
+--   KEYS   jobs          stream: ready and leased jobs
+--          leases        sorted set: 'entry token' of each lease → its end, in ms; given back: 'entry' → 0
+--          redeliveries  hash: entry → times that it was handed out without a verdict
+--          schedule      sorted set: job id → due, in ms
+--          bodies        hash: job id → trail and envelope of a scheduled job
+--          places        hash: job id → its entry in the stream, or 'scheduled'
+--          ended         set: ids of jobs that ended lately
+--   ARGV   1  limit      how many at most
+--
+-- Answer: how many were deleted.
+local jobs, leases, redeliveries, schedule, bodies, places, ended = unpack(KEYS)
 local limit = tonumber(ARGV[1])
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ids, entries = {}, {}
 
-local later = redis.call('ZRANGE', z, 0, limit - 1)
+local later = redis.call('ZRANGE', schedule, 0, limit - 1)
 if #later > 0 then
   for _, id in ipairs(later) do ids[#ids + 1] = id end
-  redis.call('ZREM', z, unpack(later))
-  redis.call('HDEL', b, unpack(later))
+  redis.call('ZREM', schedule, unpack(later))
+  redis.call('HDEL', bodies, unpack(later))
 end
-local function forget(found)
+
+local function collect(found)
   for _, entry in ipairs(found) do
+    local fields = entry[2]
     entries[#entries + 1] = entry[1]
-    if entry[2][1] == 'i' and entry[2][2] ~= '' then ids[#ids + 1] = entry[2][2] end
+    if fields[1] == 'id' and fields[2] ~= '' then ids[#ids + 1] = fields[2] end
   end
 end
-for _, held in ipairs(redis.call('ZRANGEBYSCORE', l, '-inf', now, 'LIMIT', 0, limit - #later)) do
-  local entry = string.match(held, '^%S+')
-  forget(redis.call('XRANGE', s, entry, entry))
-  redis.call('ZREM', l, held)
-  redis.call('HDEL', n, entry)
+for _, lease in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, limit - #later)) do
+  local entry = string.match(lease, '^%S+')
+  collect(redis.call('XRANGE', jobs, entry, entry))
+  redis.call('ZREM', leases, lease)
+  redis.call('HDEL', redeliveries, entry)
 end
 local left = limit - #later - #entries
-if left > 0 and redis.call('EXISTS', s) == 1 then
-  local from = '-'
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', s)) do
+if left > 0 and redis.call('EXISTS', jobs) == 1 then
+  local start = '-'
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', jobs)) do
     for at = 1, #group, 2 do
-      if group[at] == 'last-delivered-id' then from = '(' .. group[at + 1] end
+      if group[at] == 'last-delivered-id' then start = '(' .. group[at + 1] end
     end
   end
-  forget(redis.call('XRANGE', s, from, '+', 'COUNT', left))
+  collect(redis.call('XRANGE', jobs, start, '+', 'COUNT', left))
 end
-if #entries > 0 then redis.call('XDEL', s, unpack(entries)) end
+
+if #entries > 0 then redis.call('XDEL', jobs, unpack(entries)) end
 if #ids > 0 then
-  redis.call('HDEL', j, unpack(ids))
-  redis.call('SADD', e, unpack(ids))
-  if redis.call('PTTL', e) < 0 then redis.call('PEXPIRE', e, 120000) end
+  redis.call('HDEL', places, unpack(ids))
+  redis.call('SADD', ended, unpack(ids))
+  if redis.call('PTTL', ended) < 0 then redis.call('PEXPIRE', ended, 120000) end
 end
 return #later + #entries

@@ -1,25 +1,35 @@
--- How full a queue is.    Reply: ready, leased, scheduled, dead, age in ms of the oldest ready job (-1: none).
-local s, l, z, d = unpack(KEYS)
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local leased = redis.call('ZCOUNT', l, '(' .. now, '+inf')
-local due = redis.call('ZCOUNT', z, '-inf', now)
-local ready = redis.call('XLEN', s) - leased + due
+-- How full a queue is.
+--
+--   KEYS   jobs       stream: ready and leased jobs
+--          leases     sorted set: 'entry token' of each lease → its end, in ms
+--          schedule   sorted set: job id → due, in ms
+--          letters    stream: dead letters
+--
+-- Answer: ready, leased, scheduled, dead, age of the oldest ready job in ms (-1: none).
+local jobs, leases, schedule, letters = unpack(KEYS)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local leased = redis.call('ZCOUNT', leases, '(' .. now, '+inf')
+local due = redis.call('ZCOUNT', schedule, '-inf', now)
+local ready = redis.call('XLEN', jobs) - leased + due
 local oldest = now
-local function since(entry)
-  local ms = tonumber(string.match(entry, '^%d+'))
-  if ms < oldest then oldest = ms end
+
+local function consider(entry)
+  local created = tonumber(string.match(entry, '^%d+'))
+  if created < oldest then oldest = created end
 end
-for _, entry in ipairs(redis.call('ZRANGEBYSCORE', l, '-inf', now, 'LIMIT', 0, 100)) do since(entry) end
-if redis.call('EXISTS', s) == 1 then
-  local from = '-'
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', s)) do
+for _, lease in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 100)) do consider(lease) end
+if redis.call('EXISTS', jobs) == 1 then
+  local start = '-'
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', jobs)) do
     for at = 1, #group, 2 do
-      if group[at] == 'last-delivered-id' then from = '(' .. group[at + 1] end
+      if group[at] == 'last-delivered-id' then start = '(' .. group[at + 1] end
     end
   end
-  for _, entry in ipairs(redis.call('XRANGE', s, from, '+', 'COUNT', 1)) do since(entry[1]) end
+  for _, entry in ipairs(redis.call('XRANGE', jobs, start, '+', 'COUNT', 1)) do consider(entry[1]) end
 end
-local first = redis.call('ZRANGE', z, 0, 0, 'WITHSCORES')[2]
+local first = redis.call('ZRANGE', schedule, 0, 0, 'WITHSCORES')[2]
 if first and tonumber(first) < oldest then oldest = tonumber(first) end
-return {ready, leased, redis.call('ZCARD', z) - due, redis.call('XLEN', d), ready > 0 and now - oldest or -1}
+
+local scheduled = redis.call('ZCARD', schedule) - due
+return {ready, leased, scheduled, redis.call('XLEN', letters), ready > 0 and now - oldest or -1}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from taskcore.bench import Ground, Record, Size
+    from taskcore.bench import BenchEnvironment, Record, Size
     from taskcore.bench.scenarios import Scenario
 
 __all__ = ["command"]
@@ -70,17 +70,17 @@ def command(
 
 def _grounds(
     urls: tuple[str, ...], size: Size, store: str | None
-) -> dict[str, Callable[[], AbstractAsyncContextManager[Ground]]]:
-    from taskcore.bench import BROKERS, named_ground, private_ground
-    from taskcore.toolkit.units import mask_url
+) -> dict[str, Callable[[], AbstractAsyncContextManager[BenchEnvironment]]]:
+    from taskcore.bench import BROKERS, named_environment, private_environment
+    from taskcore.toolkit.urls import mask_url
 
     if urls:
-        return {mask_url(url): partial(named_ground, url, size, store) for url in urls}
-    return {name: partial(private_ground, name, size) for name in BROKERS}
+        return {mask_url(url): partial(named_environment, url, size, store) for url in urls}
+    return {name: partial(private_environment, name, size) for name in BROKERS}
 
 
 async def _run(
-    grounds: Mapping[str, Callable[[], AbstractAsyncContextManager[Ground]]],
+    environments: Mapping[str, Callable[[], AbstractAsyncContextManager[BenchEnvironment]]],
     scenarios: Mapping[str, Scenario],
     as_json: bool,
 ) -> list[Record]:
@@ -95,7 +95,7 @@ async def _run(
         if as_json:
             print_line(encode_line(record))
 
-    await measure(grounds, scenarios, printed(), tell)
+    await measure(environments, scenarios, printed(), tell)
     machine = msgspec.structs.replace(machine, seconds=round(time.monotonic() - began, 1))
     records.append(machine)
     print_line(encode_line(machine) if as_json else table_of(records))

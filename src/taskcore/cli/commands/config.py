@@ -10,7 +10,7 @@ from taskcore.cli.group import APP_DIR, DEBUG
 from taskcore.cli.loading import load_app
 from taskcore.cli.output import print_json, print_table
 from taskcore.config import Settings, load, show
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["command"]
 

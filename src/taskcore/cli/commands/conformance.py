@@ -15,7 +15,7 @@ from taskcore.cli.group import DEBUG, Exit
 from taskcore.cli.output import paint, print_line, say
 
 if TYPE_CHECKING:
-    from taskcore.conformance import Certificate, Finding
+    from taskcore.conformance import Certificate, CheckResult
 
 __all__ = ["command"]
 
@@ -47,18 +47,18 @@ def command(url: str, store: str | None, only: tuple[str, ...], as_json: bool) -
     return Exit.DONE if certificate.is_kept else Exit.FAILED
 
 
-def _overwrite(finding: Finding, left: int) -> None:
+def _overwrite(result: CheckResult, left: int) -> None:
     """Show progress on one line, and a line that stays for each broken guarantee."""
-    if finding.standing == "broken":
-        say(f"\r\033[K{_line(finding)}")
-    say(f"\r\033[K{left} checks to go; {finding.check.replace('_', ' ')}", end="")
+    if result.standing == "broken":
+        say(f"\r\033[K{_line(result)}")
+    say(f"\r\033[K{left} checks to go; {result.check.replace('_', ' ')}", end="")
 
 
-def _tell(finding: Finding, left: int) -> None:
+def _tell(result: CheckResult, left: int) -> None:
     """Show one line for each check, for logs."""
-    say(f"{_line(finding)} ({left} to go)")
+    say(f"{_line(result)} ({left} to go)")
 
 
-def _line(finding: Finding) -> str:
-    word = paint(finding.standing, COLOURS[finding.standing], sys.stderr)
-    return f"{word} {finding.check} in {finding.seconds:.1f} s{finding.why and f': {finding.why}'}"
+def _line(result: CheckResult) -> str:
+    word = paint(result.standing, COLOURS[result.standing], sys.stderr)
+    return f"{word} {result.check} in {result.seconds:.1f} s{result.why and f': {result.why}'}"

@@ -29,7 +29,7 @@ from taskcore.preflight import Need, diagnoses, unmet_needs
 from taskcore.store import Store
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, Level
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.toolkit.units import mask_url
+from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from taskcore.app import App
@@ -40,7 +40,7 @@ CONNECT_TIMEOUT = 15.0  #: seconds that connecting, and each question to the ser
 ROUND_TRIPS = 20  #: light calls by which the round trip is measured
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 QUICKER = ("uvloop", "hiredis")  #: optional, and quicker
-CLIENTS = ("anyio", "trio", "redis", "nats-py", "aiormq", "psycopg", *QUICKER)
+CLIENTS = ("anyio", "trio", "redis", "nats-py", "aio-pika", "aiormq", "psycopg", *QUICKER)
 CRASHES = "crashes"
 WIDTH = 18  #: of the column with the names of checks
 

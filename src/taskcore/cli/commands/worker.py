@@ -20,7 +20,8 @@ from taskcore.cli.loading import load_app
 from taskcore.cli.output import say
 from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.toolkit.units import duration, mask_url, show_duration
+from taskcore.toolkit.units import duration, show_duration
+from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from taskcore.app import App

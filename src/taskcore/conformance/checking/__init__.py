@@ -7,27 +7,27 @@ Promised           what else the broker and the store at hand are held to
 collect · judge    what the broker has left, and what is wrong with it: lost, doubled, stuck, early, late, …
 """
 
-from taskcore.conformance.checking.actors import Cast
-from taskcore.conformance.checking.checker import judge
-from taskcore.conformance.checking.expectations import Promised
+from taskcore.conformance.checking.actors import Actors
+from taskcore.conformance.checking.checker import check_history
+from taskcore.conformance.checking.expectations import Expectations
 from taskcore.conformance.checking.recorder import RecordingBackend
-from taskcore.conformance.checking.report import Finding, PromisesBroken, Report
-from taskcore.conformance.checking.snapshot import Final, Found, Left, collect
-from taskcore.testing.history import Entry, History, Kind
+from taskcore.conformance.checking.report import GuaranteesBroken, Report, Violation
+from taskcore.conformance.checking.snapshot import FoundLetter, Left, Snapshot, collect
+from taskcore.testing.history import History, HistoryEntry, Kind
 
 __all__ = [
-    "Cast",
-    "Entry",
-    "Final",
-    "Finding",
-    "Found",
+    "Actors",
+    "Expectations",
+    "FoundLetter",
+    "GuaranteesBroken",
     "History",
+    "HistoryEntry",
     "Kind",
     "Left",
-    "Promised",
-    "PromisesBroken",
     "RecordingBackend",
     "Report",
+    "Snapshot",
+    "Violation",
+    "check_history",
     "collect",
-    "judge",
 ]

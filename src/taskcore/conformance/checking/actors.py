@@ -3,7 +3,7 @@
     cast = Cast(history, app)
     client, worker = cast.enter("client"), cast.enter("worker")
     with cast.acting(worker):               what is recorded meanwhile was done by that worker
-        await hands.work(job)
+        await step_worker.work(job)
     cast.dies(worker)                       nobody expects anything of it any more
 
 For tests that play every step themselves: what a connection, a function or an event records then has the right name,
@@ -18,10 +18,10 @@ from contextlib import contextmanager
 
 from taskcore.testing.history import History, Observable
 
-__all__ = ["Cast"]
+__all__ = ["Actors"]
 
 
-class Cast:
+class Actors:
     """Who acts.
 
     :param app: what tells events; they are recorded under the name of whoever acts.
@@ -35,7 +35,7 @@ class Cast:
         history.listen(app)
 
     @property
-    def on_stage(self) -> str:
+    def current(self) -> str:
         """Who acts at the moment."""
         return self._history.who
 
@@ -55,10 +55,10 @@ class Cast:
         finally:
             self._history.who = before
 
-    def turn(self, name: str) -> None:
+    def switch_to(self, name: str) -> None:
         """From now on this one acts."""
         self._history.who = name
 
-    def dies(self, name: str) -> None:
+    def record_death(self, name: str) -> None:
         """He is dead: what he had begun nobody will finish, and he tells nothing."""
         self._history.record("died", "", who=name)

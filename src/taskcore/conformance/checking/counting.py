@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from typing import Literal, TypeAlias
 
-from taskcore.conformance.checking.job_histories import Run, Stories, Story
+from taskcore.conformance.checking.job_histories import JobHistories, JobHistory, Run
 from taskcore.conformance.checking.letters import Limit, limit_of
-from taskcore.conformance.checking.report import Finding
-from taskcore.conformance.checking.snapshot import Final
+from taskcore.conformance.checking.report import Violation
+from taskcore.conformance.checking.snapshot import Snapshot
 
 __all__ = ["Choice", "Excused", "choice_of", "excused_runs", "outcomes", "overrun", "spare_runs", "unfenced"]
 
@@ -25,7 +25,7 @@ def choice_of(choice: Choice, job: str) -> bool:
 # ── duplicates ───────────────────────────────────────────────────────────────────────────────────
 
 
-def spare_runs(story: Story) -> int:
+def spare_runs(job_history: JobHistory) -> int:
     """Runs that nothing called for: one is due, and one more for each run that raised or was interrupted.
 
     Except where the job was buried for it: nothing calls for a run of the dead. A run that returned and was settled
@@ -34,17 +34,17 @@ def spare_runs(story: Story) -> int:
     A run that a crash cut short calls for another one as well, but that one is what "duplicate" means: the first may
     have had its effect already. So crashes show up here, and a test says how many it caused.
     """
-    return len(story.runs) - 1 - sum(_calls_for_another(run) for run in story.runs)
+    return len(job_history.runs) - 1 - sum(_calls_for_another(run) for run in job_history.runs)
 
 
-def excused_runs(story: Story, *, one_copy: bool) -> int:
+def excused_runs(job_history: JobHistory, *, one_copy: bool) -> int:
     """How many of them are excused by runs that came to no verdict, so that their job had to be handed out again.
 
     Whatever began when the job was surely at its end is not excused by anything, except by another copy of it.
     """
-    open_ends = sum(run.settled is None for run in story.runs)
-    behind = sum(run.behind in ("ack", "bury") for run in story.runs)
-    return open_ends - max(behind - (0 if one_copy else story.other_copies), 0)
+    open_ends = sum(run.settled is None for run in job_history.runs)
+    behind = sum(run.behind in ("ack", "bury") for run in job_history.runs)
+    return open_ends - max(behind - (0 if one_copy else job_history.other_copies), 0)
 
 
 def _calls_for_another(run: Run) -> bool:
@@ -57,29 +57,37 @@ def _calls_for_another(run: Run) -> bool:
 
 
 def overrun(
-    stories: Stories, attempts: Limit, crashes: Limit, at_most_once: Choice, *, one_copy: bool
-) -> Iterator[Finding]:
+    histories: JobHistories, attempts: Limit, crashes: Limit, at_most_once: Choice, *, one_copy: bool
+) -> Iterator[Violation]:
     """More starts than attempts and crashes. Starts that were given back and snoozes use neither.
 
     Where a job may have copies, each of them has its own.
     """
-    for story in stories.by_job.values():
-        if choice_of(at_most_once, story.job):
-            if len(story.runs) > (1 if one_copy else max(story.copies, 1)):
-                yield Finding(story.job, f"started {len(story.runs)} times, at most once was asked for")
+    for job_history in histories.by_job.values():
+        if choice_of(at_most_once, job_history.job):
+            if len(job_history.runs) > (1 if one_copy else max(job_history.copies, 1)):
+                yield Violation(job_history.job, f"started {len(job_history.runs)} times, at most once was asked for")
             continue
-        copies = 1 if one_copy else 1 + story.other_copies
-        limit, deaths = copies * limit_of(attempts, story.job), copies * limit_of(crashes, story.job)
-        free = sum(_is_free(run) for run in story.runs)
-        failed = sum(run.outcome == "raised" and not run.snoozed and run.settled is not None for run in story.runs)
-        deadly = 0 if story.told("settle.uncertain") else sum(_is_deadly(run, stories.died) for run in story.runs)
+        copies = 1 if one_copy else 1 + job_history.other_copies
+        limit, deaths = copies * limit_of(attempts, job_history.job), copies * limit_of(crashes, job_history.job)
+        free = sum(_is_free(run) for run in job_history.runs)
+        failed = sum(
+            run.outcome == "raised" and not run.snoozed and run.settled is not None for run in job_history.runs
+        )
+        deadly = (
+            0
+            if job_history.told("settle.uncertain")
+            else sum(_is_deadly(run, histories.died) for run in job_history.runs)
+        )
         given = f" ({free} of them free)" if free else ""
-        if len(story.runs) - free > limit + deaths:
-            yield Finding(story.job, f"started {len(story.runs)} times{given}, allowed are {limit + deaths}")
+        if len(job_history.runs) - free > limit + deaths:
+            yield Violation(
+                job_history.job, f"started {len(job_history.runs)} times{given}, allowed are {limit + deaths}"
+            )
         elif failed > limit:
-            yield Finding(story.job, f"failed {failed} times, it has {limit} attempts")
+            yield Violation(job_history.job, f"failed {failed} times, it has {limit} attempts")
         elif deadly > deaths:
-            yield Finding(story.job, f"{deadly} starts died or lost their lease, {deaths} are allowed")
+            yield Violation(job_history.job, f"{deadly} starts died or lost their lease, {deaths} are allowed")
 
 
 def _is_free(run: Run) -> bool:
@@ -99,22 +107,22 @@ def _is_deadly(run: Run, died: set[str]) -> bool:
 # ── C7: fencing ──────────────────────────────────────────────────────────────────────────────────
 
 
-def unfenced(stories: Iterable[Story]) -> Iterator[Finding]:
+def unfenced(histories: Iterable[JobHistory]) -> Iterator[Violation]:
     """A verdict that was carried out although somebody else had been handed the job when its call began."""
-    for story in stories:
-        handed = story.events.get("received", ())
-        for entry, number in zip(story.settled, story.handed, strict=True):
+    for job_history in histories:
+        handed = job_history.events.get("received", ())
+        for entry, number in zip(job_history.settled, job_history.handed, strict=True):
             began = float(entry.facts.get("began", entry.at))
             earlier = [one.who for one in handed[:number] if one.at <= began]
             if earlier and entry.who in earlier and earlier[-1] != entry.who:
-                yield Finding(story.job, f"settled by {entry.who} after {earlier[-1]} had been handed it")
+                yield Violation(job_history.job, f"settled by {entry.who} after {earlier[-1]} had been handed it")
                 break
 
 
 # ── C10: one outcome for a key ───────────────────────────────────────────────────────────────────
 
 
-def outcomes(stories: Stories, final: Final, window: float | None) -> Iterator[Finding]:
+def outcomes(histories: JobHistories, snapshot: Snapshot, window: float | None) -> Iterator[Violation]:
     """Two jobs with one key that ended with different values, surely within the key's window.
 
     When an outcome was committed nobody tells; it was not before the first run that returned, and not after the last
@@ -122,15 +130,15 @@ def outcomes(stories: Stories, final: Final, window: float | None) -> Iterator[F
     """
     if window is None:
         return
-    by_key: dict[tuple[str, str], list[Story]] = {}
-    for story in stories.by_job.values():
-        for entry in story.invokes[:1]:
-            if "key" in entry.facts and story.job in final.results and story.returned_at is not None:
-                by_key.setdefault((str(entry.facts.get("task")), str(entry.facts["key"])), []).append(story)
+    by_key: dict[tuple[str, str], list[JobHistory]] = {}
+    for job_history in histories.by_job.values():
+        for entry in job_history.invokes[:1]:
+            if "key" in entry.facts and job_history.job in snapshot.results and job_history.returned_at is not None:
+                by_key.setdefault((str(entry.facts.get("task")), str(entry.facts["key"])), []).append(job_history)
     for (task, key), group in by_key.items():
         for one, other in combinations(group, 2):
             first = min(one.returned_at or 0.0, other.returned_at or 0.0)
             last = max(one.entries[-1].at, other.entries[-1].at)
-            if last - first < window and final.results[one.job] != final.results[other.job]:
-                yield Finding(other.job, f"another value than {one.job} has, for the same key {key} of {task}")
+            if last - first < window and snapshot.results[one.job] != snapshot.results[other.job]:
+                yield Violation(other.job, f"another value than {one.job} has, for the same key {key} of {task}")
                 break

@@ -1,4 +1,4 @@
-"""Promised: what else a history may be held to, because this broker and this store promise it."""
+"""Expectations: which further guarantees the checker holds this broker and this store to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import msgspec
 
 from taskcore.backend import Features
 
-__all__ = ["Promised"]
+__all__ = ["Expectations"]
 
 
-class Promised(msgspec.Struct, frozen=True, kw_only=True):
+class Expectations(msgspec.Struct, frozen=True, kw_only=True):
     """What not every place promises; without it the checker keeps to what holds everywhere.
 
     :param results: a store keeps how every job ended: then one that is over has an ending there (C8).
@@ -30,7 +30,7 @@ class Promised(msgspec.Struct, frozen=True, kw_only=True):
     key_window: float | None = None
 
     @classmethod
-    def by(cls, features: Features, *, has_store: bool, key_window: float | None = None) -> Self:
+    def from_features(cls, features: Features, *, has_store: bool, key_window: float | None = None) -> Self:
         """What these features promise, beside a store or without one."""
         one_copy = features.dedup != "absent" and features.atomic_retry
         return cls(

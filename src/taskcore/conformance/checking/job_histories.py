@@ -1,6 +1,6 @@
-"""Stories: a history sorted by job, with starts, ends and verdicts put together into runs.
+"""JobHistories: a history sorted by job, with starts, ends and verdicts put together into runs.
 
-Linear in the number of entries, and without any opinion: what is wrong with a story is for ``checker`` to say.
+Linear in the number of entries, and without any opinion: what is wrong with a job's history is for ``checker`` to say.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from taskcore.testing.history import Entry
+from taskcore.testing.history import HistoryEntry
 
-__all__ = ["Run", "Stories", "Story", "read"]
+__all__ = ["JobHistories", "JobHistory", "Run", "read"]
 
 
 class Run(msgspec.Struct, eq=False):
@@ -25,9 +25,9 @@ class Run(msgspec.Struct, eq=False):
     :param behind: what had ended the job before it began: ``cancelled``, ``ack``, ``bury``; empty: nothing had.
     """
 
-    start: Entry
-    end: Entry | None = None
-    verdict: Entry | None = None
+    start: HistoryEntry
+    end: HistoryEntry | None = None
+    verdict: HistoryEntry | None = None
     over: bool = False
     behind: str = ""
     verdicts: int = 0
@@ -54,22 +54,22 @@ class Run(msgspec.Struct, eq=False):
         return "" if self.end is None else str(self.end.facts.get("error", ""))
 
 
-class Story(msgspec.Struct, eq=False):
+class JobHistory(msgspec.Struct, eq=False):
     """Everything that a history tells about one job, each list in the order of times.
 
     :param handed: for each verdict in ``settled``, how often the job had been handed out when it was recorded.
     """
 
     job: str
-    entries: list[Entry] = []
-    invokes: list[Entry] = []
-    answers: list[Entry] = []
+    entries: list[HistoryEntry] = []
+    invokes: list[HistoryEntry] = []
+    answers: list[HistoryEntry] = []
     runs: list[Run] = []
-    settled: list[Entry] = []
+    settled: list[HistoryEntry] = []
     handed: list[int] = []
-    events: dict[str, list[Entry]] = {}
-    cancelled: Entry | None = None
-    replayed: Entry | None = None
+    events: dict[str, list[HistoryEntry]] = {}
+    cancelled: HistoryEntry | None = None
+    replayed: HistoryEntry | None = None
 
     @property
     def confirmed(self) -> bool:
@@ -115,8 +115,8 @@ class Story(msgspec.Struct, eq=False):
         return any(who is None or entry.who == who for name in names for entry in self.events.get(name, ()))
 
 
-class Stories(msgspec.Struct, eq=False):
-    """All stories of a history, and what does not belong to a single job.
+class JobHistories(msgspec.Struct, eq=False):
+    """A history sorted by job, and what does not belong to a single job.
 
     :param effects: by key, every time that it was done.
     :param died: who was killed.
@@ -125,115 +125,115 @@ class Stories(msgspec.Struct, eq=False):
     :param replays: job → the jobs as which somebody wanted to send it again.
     """
 
-    by_job: dict[str, Story] = {}
-    effects: dict[str, list[Entry]] = {}
+    by_job: dict[str, JobHistory] = {}
+    effects: dict[str, list[HistoryEntry]] = {}
     died: set[str] = set()
     listening: set[str] = set()
     emptied: dict[str, float] = {}
     replays: dict[str, list[str]] = {}
 
 
-def read(entries: Iterable[Entry]) -> Stories:
+def read(entries: Iterable[HistoryEntry]) -> JobHistories:
     """Sort a history by job. The entries have to be in the order of their times."""
     reader = _Reader()
     for entry in entries:
         reader.read(entry)
-    return reader.stories
+    return reader.histories
 
 
 class _Reader:
     """Puts one entry after the other where it belongs."""
 
     def __init__(self) -> None:
-        self.stories = Stories()
+        self.histories = JobHistories()
         self._open: dict[tuple[str, str, Any], Run] = {}
 
-    def read(self, entry: Entry) -> None:
+    def read(self, entry: HistoryEntry) -> None:
         """Take one entry in."""
-        stories, kind = self.stories, entry.kind
+        histories, kind = self.histories, entry.kind
         if kind == "died":
-            stories.died.add(entry.who)
+            histories.died.add(entry.who)
         if kind == "effect":
-            stories.effects.setdefault(str(entry.facts["key"]), []).append(entry)
+            histories.effects.setdefault(str(entry.facts["key"]), []).append(entry)
         if not entry.job:
-            _read_general(stories, entry)
+            _read_general(histories, entry)
             return
-        story = stories.by_job.get(entry.job)
-        if story is None:
-            story = stories.by_job[entry.job] = Story(entry.job)
-        story.entries.append(entry)
+        job_history = histories.by_job.get(entry.job)
+        if job_history is None:
+            job_history = histories.by_job[entry.job] = JobHistory(entry.job)
+        job_history.entries.append(entry)
         if kind in ("start", "end"):
-            self._read_run(story, entry)
+            self._read_run(job_history, entry)
         elif kind in ("settled", "lost"):
-            _read_verdict(story, entry)
+            _read_verdict(job_history, entry)
         elif kind == "event":
-            _read_event(story, entry)
+            _read_event(job_history, entry)
         else:
-            _read_enqueue(story, entry)
+            _read_enqueue(job_history, entry)
             if "replays" in entry.facts:
-                stories.replays.setdefault(str(entry.facts["replays"]), []).append(entry.job)
+                histories.replays.setdefault(str(entry.facts["replays"]), []).append(entry.job)
 
-    def _read_run(self, story: Story, entry: Entry) -> None:
+    def _read_run(self, job_history: JobHistory, entry: HistoryEntry) -> None:
         key = (entry.job, entry.who, entry.facts.get("run"))
         if entry.kind == "start":
-            run = self._open[key] = Run(entry, behind=_ended(story), verdicts=len(story.settled))
-            story.runs.append(run)
+            run = self._open[key] = Run(entry, behind=_ended(job_history), verdicts=len(job_history.settled))
+            job_history.runs.append(run)
         elif key in self._open:
             self._open.pop(key).end = entry
 
 
-def _read_enqueue(story: Story, entry: Entry) -> None:
+def _read_enqueue(job_history: JobHistory, entry: HistoryEntry) -> None:
     """A call, its answer, or that it was taken back."""
     match entry.kind:
         case "invoke":
-            story.invokes.append(entry)
+            job_history.invokes.append(entry)
         case "ok" | "duplicate" | "refused" | "uncertain":
-            story.answers.append(entry)
+            job_history.answers.append(entry)
         case "cancelled":
-            story.cancelled = story.cancelled or entry
+            job_history.cancelled = job_history.cancelled or entry
         case "replayed":
-            story.replayed = story.replayed or entry
+            job_history.replayed = job_history.replayed or entry
         case _:
             pass
 
 
-def _ended(story: Story) -> str:
+def _ended(job_history: JobHistory) -> str:
     """What has surely ended the job by now."""
-    if story.cancelled is not None:
+    if job_history.cancelled is not None:
         return "cancelled"
-    final = (str(entry.facts["verdict"]) for entry in story.settled if entry.facts["verdict"] in ("ack", "bury"))
-    return next(final, "")
+    last = (str(entry.facts["verdict"]) for entry in job_history.settled if entry.facts["verdict"] in ("ack", "bury"))
+    return next(last, "")
 
 
-def _read_verdict(story: Story, entry: Entry) -> None:
+def _read_verdict(job_history: JobHistory, entry: HistoryEntry) -> None:
     """A verdict belongs to the latest run of the same worker that can still have one."""
     if entry.kind == "settled":
-        story.settled.append(entry)
-        story.handed.append(len(story.events.get("received", ())))
-    for run in reversed(_runs_of(story, entry.who)):
+        job_history.settled.append(entry)
+        job_history.handed.append(len(job_history.events.get("received", ())))
+    for run in reversed(_runs_of(job_history, entry.who)):
         if run.verdict is None and not run.over:
             run.verdict = entry
             return
 
 
-def _read_event(story: Story, entry: Entry) -> None:
+def _read_event(job_history: JobHistory, entry: HistoryEntry) -> None:
     """What else was told about a job; being handed it anew, a worker is done with its earlier runs."""
     name = str(entry.facts.get("name"))
-    story.events.setdefault(name, []).append(entry)
+    job_history.events.setdefault(name, []).append(entry)
     if name == "received":
-        for run in _runs_of(story, entry.who):
+        for run in _runs_of(job_history, entry.who):
             run.over = True
 
 
-def _read_general(stories: Stories, entry: Entry) -> None:
+def _read_general(histories: JobHistories, entry: HistoryEntry) -> None:
     """What is told about no job in particular."""
     name = entry.facts.get("name")
     if name == "listening":
-        stories.listening.add(entry.who)
+        histories.listening.add(entry.who)
     elif name in ("purged", "deleted"):
-        stories.emptied[str(entry.facts["queue"])] = entry.at
+        histories.emptied[str(entry.facts["queue"])] = entry.at
 
 
-def _runs_of(story: Story, who: str) -> list[Run]:
+def _runs_of(job_history: JobHistory, who: str) -> list[Run]:
     """The runs of this worker; of all workers if the runs were recorded under other names than the settling."""
-    return [run for run in story.runs if run.start.who == who] or story.runs
+    return [run for run in job_history.runs if run.start.who == who] or job_history.runs

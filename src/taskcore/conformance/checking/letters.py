@@ -1,4 +1,4 @@
-"""Whether dead letters tell the truth (C13): their bytes, errors and reasons against the stories of their jobs."""
+"""Whether dead letters tell the truth (C13): their bytes, errors and reasons against the histories of their jobs."""
 
 from __future__ import annotations
 
@@ -6,89 +6,99 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from taskcore.conformance.checking.expectations import Promised
-from taskcore.conformance.checking.job_histories import Stories, Story
+from taskcore.conformance.checking.expectations import Expectations
+from taskcore.conformance.checking.job_histories import JobHistories, JobHistory
 from taskcore.conformance.checking.recorder import RAW
-from taskcore.conformance.checking.report import Finding
-from taskcore.conformance.checking.snapshot import Final, Found
+from taskcore.conformance.checking.report import Violation
+from taskcore.conformance.checking.snapshot import FoundLetter, Snapshot
 
 __all__ = ["Limit", "by_job", "limit_of", "untrue_letters"]
 
 Limit: TypeAlias = int | Callable[[str], int]  #: a number, or a function from job id to it
 
-KEPT_ERRORS = 25  #: a trail keeps the first 5 and the last 20 errors; of a longer story some are left out
+KEPT_ERRORS = 25  #: a trail keeps the first 5 and the last 20 errors; of a longer history some are left out
 TIMEOUT = "TimeoutError: "  #: how a trail records a run that was interrupted because its time was over
 UNENCODABLE = "result"  #: the reason of a job whose function returned what cannot be encoded: an error without a raise
 
 
-def by_job(letters: Iterable[Found]) -> dict[str, list[Found]]:
+def by_job(letters: Iterable[FoundLetter]) -> dict[str, list[FoundLetter]]:
     """The letters of each job."""
-    found: dict[str, list[Found]] = {}
+    found: dict[str, list[FoundLetter]] = {}
     for letter in letters:
         found.setdefault(letter.job, []).append(letter)
     return found
 
 
 def untrue_letters(
-    stories: Stories, final: Final, letters: dict[str, list[Found]], attempts: Limit, promised: Promised
-) -> Iterator[Finding]:
-    """At most one letter a job, with the bytes that were enqueued, every error, and a reason that fits the story.
+    histories: JobHistories,
+    snapshot: Snapshot,
+    letters: dict[str, list[FoundLetter]],
+    attempts: Limit,
+    expectations: Expectations,
+) -> Iterator[Violation]:
+    """Find letters that are untrue: a job has at most one, with its own bytes, every error and a fitting reason.
 
     Where a job may have copies, each hand-out may have left a letter, and each copy knows its own errors only.
     """
-    recorded = any(story.runs for story in stories.by_job.values())
+    recorded = any(job_history.runs for job_history in histories.by_job.values())
     for job, found in letters.items():
-        story = stories.by_job.get(job)
-        if len(found) > _letters_allowed(story, one_copy=promised.one_copy):
-            yield Finding(job, f"{len(found)} dead letters of one job")
-        elif final.endings.get(job, "dead") != "dead":
-            yield Finding(job, f"a dead letter, although it has ended: {final.endings[job]}")
-        elif story is not None and story.replayed is not None and story.replayed.facts.get("letter") == found[0].id:
-            yield Finding(job, "was sent again, and its dead letter is still there")
-        elif story is not None:
-            copies = 0 if promised.one_copy else story.other_copies
-            lie = _lie(found[0], story, limit_of(attempts, job), recorded=recorded and promised.marked, copies=copies)
+        job_history = histories.by_job.get(job)
+        if len(found) > _letters_allowed(job_history, one_copy=expectations.one_copy):
+            yield Violation(job, f"{len(found)} dead letters of one job")
+        elif snapshot.outcomes.get(job, "dead") != "dead":
+            yield Violation(job, f"a dead letter, although it has ended: {snapshot.outcomes[job]}")
+        elif (
+            job_history is not None
+            and job_history.replayed is not None
+            and job_history.replayed.facts.get("letter") == found[0].id
+        ):
+            yield Violation(job, "was sent again, and its dead letter is still there")
+        elif job_history is not None:
+            copies = 0 if expectations.one_copy else job_history.other_copies
+            lie = _lie(
+                found[0], job_history, limit_of(attempts, job), recorded=recorded and expectations.marked, copies=copies
+            )
             if lie is not None:
-                yield Finding(job, lie)
+                yield Violation(job, lie)
 
 
-def _letters_allowed(story: Story | None, *, one_copy: bool) -> int:
+def _letters_allowed(job_history: JobHistory | None, *, one_copy: bool) -> int:
     """One; of bytes that nobody can read as many as were sent; of copies as many as were handed out."""
-    if story is None:
+    if job_history is None:
         return 1
-    handed = 0 if one_copy else len(story.events.get("received", ()))
-    return max(1, story.copies if story.job.startswith(RAW) else 0, handed)
+    handed = 0 if one_copy else len(job_history.events.get("received", ()))
+    return max(1, job_history.copies if job_history.job.startswith(RAW) else 0, handed)
 
 
-def _lie(letter: Found, story: Story, attempts: int, *, recorded: bool, copies: int) -> str | None:
-    """What is wrong with a letter, judged by the story of its job; None: nothing."""
-    sent = {entry.facts["envelope"] for entry in story.invokes if "envelope" in entry.facts}
+def _lie(letter: FoundLetter, job_history: JobHistory, attempts: int, *, recorded: bool, copies: int) -> str | None:
+    """What is wrong with a letter, judged by the history of its job; None: nothing."""
+    sent = {entry.facts["envelope"] for entry in job_history.invokes if "envelope" in entry.facts}
     if sent and letter.envelope not in sent:
         return "its dead letter has other bytes than were enqueued"
-    buried = [entry for entry in story.settled if entry.facts["verdict"] == "bury"]
-    unsure = story.told("settle.uncertain")
+    buried = [entry for entry in job_history.settled if entry.facts["verdict"] == "bury"]
+    unsure = job_history.told("settle.uncertain")
     if buried and not unsure and letter.trail not in {entry.facts.get("trail", letter.trail) for entry in buried}:
         return "its dead letter has another trail than the one that it was buried with"
     if letter.errors is None:
         return "its dead letter has a trail that cannot be read"
-    if letter.reason == "poison" and recorded and not story.runs:
+    if letter.reason == "poison" and recorded and not job_history.runs:
         return '"poison", although it never started'
-    if not story.runs:
+    if not job_history.runs:
         return None  # it died unrun, or nothing is known about its runs
     if letter.reason == "exhausted" and letter.attempts < attempts:
         return f'"exhausted" after {letter.attempts} of {attempts} attempts'
-    if letter.reason == "poison" and not unsure and all(run.settled is not None for run in story.runs):
+    if letter.reason == "poison" and not unsure and all(run.settled is not None for run in job_history.runs):
         return '"poison", although every start of it was settled'
-    return _wrong_errors(letter, letter.errors, story, copies=copies)
+    return _wrong_errors(letter, letter.errors, job_history, copies=copies)
 
 
-def _wrong_errors(letter: Found, errors: tuple[str, ...], story: Story, *, copies: int) -> str | None:
+def _wrong_errors(letter: FoundLetter, errors: tuple[str, ...], job_history: JobHistory, *, copies: int) -> str | None:
     """The letter's errors against those of the runs, as sets with numbers.
 
     Every run that raised and was settled has to be there. A run that raised and was not settled may be there or not:
     its verdict may have been carried out. Runs that were interrupted may be there as timeouts.
     """
-    raised = [run for run in story.runs if run.outcome == "raised" and not run.snoozed]
+    raised = [run for run in job_history.runs if run.outcome == "raised" and not run.snoozed]
     possible = Counter(run.error for run in raised)
     needed = Counter(run.error for run in raised if run.settled in ("reschedule", "bury"))
     there = Counter(errors)

@@ -164,7 +164,7 @@ class _RecordingSource:
 
 
 class _RecordingAdmin:
-    """What people do to jobs behind the workers' backs is part of their story."""
+    """What people do to jobs behind the workers' backs is part of their history."""
 
     def __init__(self, admin: Admin, history: History, who: str | None) -> None:
         self._admin = admin

@@ -1,4 +1,4 @@
-"""Report: what the checker found, with the story of every job that it found something about."""
+"""Report: what the checker found, with the history of every job that it found something about."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from taskcore.testing.history import Entry
+from taskcore.testing.history import HistoryEntry
 
-__all__ = ["COUNTS", "Finding", "PromisesBroken", "Report"]
+__all__ = ["COUNTS", "GuaranteesBroken", "Report", "Violation"]
 
 #: The counts, in the order in which a report names them, and what each of them means.
 COUNTS: Mapping[str, str] = {
@@ -28,51 +28,51 @@ COUNTS: Mapping[str, str] = {
     "dlq_bad": "a dead letter that does not tell the truth",
 }
 
-STORIES = 5  #: stories that a report's text tells; the other jobs are only named
+HISTORIES_SHOWN = 5  #: histories that a report's text tells; the other jobs are only named
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Violation(msgspec.Struct, frozen=True):
     """One job about which something is wrong, and what. For effects ``job`` is the effect's key."""
 
     job: str
     why: str
 
 
-class PromisesBroken(AssertionError):
-    """The checker found something. Its text is the report, behind the story that led to it if there is one."""
+class GuaranteesBroken(AssertionError):
+    """The checker found a broken guarantee; the text is the report, after the steps that led to it if known."""
 
-    def __init__(self, report: Report, story: str = "") -> None:
-        super().__init__(f"{story} →\n{report}" if story else str(report))
+    def __init__(self, report: Report, steps: str = "") -> None:
+        super().__init__(f"{steps} →\n{report}" if steps else str(report))
         self.report = report
-        self.story = story
+        self.steps = steps
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What the checker counted; each list has one finding for each job. ``print(report)`` tells the stories.
+    """What the checker counted; each list has one finding for each job. ``print(report)`` shows the histories.
 
     :param recovered: jobs whose enqueue nobody could be sure of and that ran; that is allowed.
     :param allowed: how many duplicates the test allows: runs, effects.
     """
 
-    lost: Sequence[Finding] = ()
-    unexpected: Sequence[Finding] = ()
-    duplicated: Sequence[Finding] = ()
-    effects: Sequence[Finding] = ()
-    outcomes: Sequence[Finding] = ()
-    stuck: Sequence[Finding] = ()
-    early: Sequence[Finding] = ()
-    late: Sequence[Finding] = ()
-    misordered: Sequence[Finding] = ()
-    unfenced: Sequence[Finding] = ()
-    overrun: Sequence[Finding] = ()
-    silent: Sequence[Finding] = ()
-    hang: Sequence[Finding] = ()
-    dlq_bad: Sequence[Finding] = ()
+    lost: Sequence[Violation] = ()
+    unexpected: Sequence[Violation] = ()
+    duplicated: Sequence[Violation] = ()
+    effects: Sequence[Violation] = ()
+    outcomes: Sequence[Violation] = ()
+    stuck: Sequence[Violation] = ()
+    early: Sequence[Violation] = ()
+    late: Sequence[Violation] = ()
+    misordered: Sequence[Violation] = ()
+    unfenced: Sequence[Violation] = ()
+    overrun: Sequence[Violation] = ()
+    silent: Sequence[Violation] = ()
+    hang: Sequence[Violation] = ()
+    dlq_bad: Sequence[Violation] = ()
     recovered: Sequence[str] = ()
     duplicate_runs: int = 0
     duplicate_effects: int = 0
     allowed: tuple[int, int] = (0, 0)
-    stories: Mapping[str, Sequence[Entry]] = {}
+    histories: Mapping[str, Sequence[HistoryEntry]] = {}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -97,33 +97,33 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         :raises PromisesBroken: with the report as its text.
         """
         if self.broken:
-            raise PromisesBroken(self)
+            raise GuaranteesBroken(self)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
         if not self.broken:
-            yield f"all promises kept ({len(self.stories)} jobs, {len(self.recovered)} uncertain ones ran)"
+            yield f"all promises kept ({len(self.histories)} jobs, {len(self.recovered)} uncertain ones ran)"
             return
         offenders: list[str] = []
         for name in self.violations:
-            findings: Sequence[Finding] = getattr(self, name)
+            findings: Sequence[Violation] = getattr(self, name)
             yield f"{name} = {self.counts[name]}: {COUNTS[name]}"
             for finding in findings:
                 yield f"    {finding.job}: {finding.why}"
                 offenders.append(finding.job)
-        told = [job for job in dict.fromkeys(offenders) if job in self.stories]
-        for job in told[:STORIES]:
+        shown = [job for job in dict.fromkeys(offenders) if job in self.histories]
+        for job in shown[:HISTORIES_SHOWN]:
             yield ""
-            yield from self._story(job)
-        if len(told) > STORIES:
+            yield from self._history_of(job)
+        if len(shown) > HISTORIES_SHOWN:
             yield ""
-            yield f"… and {len(told) - STORIES} more stories in report.stories"
+            yield f"… and {len(shown) - HISTORIES_SHOWN} more histories in report.histories"
 
-    def _story(self, job: str) -> Iterator[str]:
+    def _history_of(self, job: str) -> Iterator[str]:
         """One job from its beginning to its end; times in seconds since its first entry."""
-        entries = self.stories[job]
-        yield f"the story of {job}, in seconds since its beginning:"
+        entries = self.histories[job]
+        yield f"the history of {job}, in seconds since its beginning:"
         for entry in entries:
             yield f"  {entry.at - entries[0].at:>9.3f}  {entry}"

@@ -1,6 +1,6 @@
 """Final: what is left when everything is quiet, as data for the checker.
 
-    final = await collect(stage, [queue], [job.id for job in jobs])
+    snapshot = await collect(harness, [queue], [job.id for job in jobs])
 
 It asks the broker and the store themselves, with the five verbs of a store and the admin's look-ups: neither worker nor
 client has a say in it.
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from taskcore.app import App
     from taskcore.conformance.harness import Harness
 
-__all__ = ["Final", "Found", "Left", "collect"]
+__all__ = ["FoundLetter", "Left", "Snapshot", "collect"]
 
-PAGE = 500  #: letters fetched at a time
+LETTER_PAGE = 500  #: letters fetched at a time
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class Left(msgspec.Struct, frozen=True):
     unnamed: int = 0
 
 
-class Found(msgspec.Struct, frozen=True):
+class FoundLetter(msgspec.Struct, frozen=True):
     """One dead letter as it was found.
 
     :param envelope: digest of its envelope's bytes; ``trail`` likewise.
@@ -59,37 +59,37 @@ class Found(msgspec.Struct, frozen=True):
     crashes: int = 0
 
 
-class Final(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True):
     """What is left when everything is quiet.
 
     :param queues: by name.
-    :param endings: job id → ``succeeded``, ``dead``, ``cancelled`` or ``expired``, as far as the store remembers.
+    :param outcomes: job id → ``succeeded``, ``dead``, ``cancelled`` or ``expired``, as far as the store remembers.
     :param results: job id → digest of its result, of those that succeeded.
     :param letters: every dead letter of the queues.
     """
 
     queues: Mapping[str, Left] = {}
-    endings: Mapping[str, str] = {}
-    letters: tuple[Found, ...] = ()
+    outcomes: Mapping[str, str] = {}
+    letters: tuple[FoundLetter, ...] = ()
     results: Mapping[str, str] = {}
 
 
-async def collect(place: Harness | App, queues: Iterable[str], job_ids: Iterable[str]) -> Final:
+async def collect(place: Harness | App, queues: Iterable[str], job_ids: Iterable[str]) -> Snapshot:
     """Look for these jobs everywhere, and for whatever else is in these queues.
 
-    :param place: a stage, or an open app.
+    :param place: a harness, or an open app.
     :raises BrokerUnavailable: heal the faults first.
     """
     backend, store = await _connections(place)
     ids = sorted(set(job_ids))
     left: dict[str, Left] = {}
-    letters: list[Found] = []
+    letters: list[FoundLetter] = []
     for queue in sorted(set(queues)):
         found = await _letters(backend.admin, queue)
         letters += found
         left[queue] = await _left(backend, queue, ids, found)
-    found_endings = {job: ending for job in ids if (ending := await _ending(store, job)) is not None}
-    return Final(
+    found_endings = {job: ending for job in ids if (ending := await _outcome(store, job)) is not None}
+    return Snapshot(
         left,
         {job: ending.state for job, ending in found_endings.items()},
         tuple(letters),
@@ -101,25 +101,25 @@ async def _connections(place: Harness | App) -> tuple[Backend, Store | None]:
     parts: Any = getattr(place, "components", None)
     if parts is not None:
         return parts.backend, parts.store
-    stage: Any = place
-    return await stage.backend(), await stage.store() if stage.has_store else None
+    harness: Any = place
+    return await harness.backend(), await harness.store() if harness.has_store else None
 
 
-async def _letters(admin: Admin, queue: str) -> list[Found]:
-    found: list[Found] = []
+async def _letters(admin: Admin, queue: str) -> list[FoundLetter]:
+    found: list[FoundLetter] = []
     after: str | None = None
-    while page := await admin.letters(queue, limit=PAGE, after=after):
+    while page := await admin.letters(queue, limit=LETTER_PAGE, after=after):
         found += [_open(letter) for letter in page]
         after = page[-1].id
     return found
 
 
-def _open(letter: Letter) -> Found:
+def _open(letter: Letter) -> FoundLetter:
     try:
         trail = decode_trail(letter.trail)
     except MalformedEnvelope:
         trail = None
-    return Found(
+    return FoundLetter(
         id=letter.id,
         job=job_of(letter.envelope),
         envelope=digest(letter.envelope),
@@ -131,7 +131,7 @@ def _open(letter: Letter) -> Found:
     )
 
 
-async def _left(backend: Backend, queue: str, ids: list[str], letters: list[Found]) -> Left:
+async def _left(backend: Backend, queue: str, ids: list[str], letters: list[FoundLetter]) -> Left:
     places: dict[str, set[str]] = {"ready": set(), "scheduled": set(), "leased": set()}
     if backend.features.locate != "absent":
         for job in ids:
@@ -149,14 +149,14 @@ async def _left(backend: Backend, queue: str, ids: list[str], letters: list[Foun
     )
 
 
-class _Ending(msgspec.Struct):
+class _Outcome(msgspec.Struct):
     state: str
     result: msgspec.Raw = msgspec.Raw()
 
 
-_read = msgspec.json.Decoder(_Ending).decode
+_read = msgspec.json.Decoder(_Outcome).decode
 
 
-async def _ending(store: Store | None, job: str) -> _Ending | None:
+async def _outcome(store: Store | None, job: str) -> _Outcome | None:
     record = None if store is None else await store.get(f"job/{job}")
     return None if record is None else _read(record.value)

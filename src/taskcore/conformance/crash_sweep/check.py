@@ -4,97 +4,97 @@ from __future__ import annotations
 
 import anyio
 
-from taskcore.conformance.checking import Promised, Report, collect, judge
+from taskcore.conformance.checking import Expectations, Report, check_history, collect
 from taskcore.conformance.crash_sweep.environment import ATTEMPTS, CRASHES, ERRORS, KEY_WINDOW
-from taskcore.conformance.crash_sweep.scenario import DEADLY, Drill
-from taskcore.conformance.harness import TICK
+from taskcore.conformance.crash_sweep.scenario import DEADLY, Scenario
+from taskcore.conformance.harness import CLOCK_TOLERANCE
 from taskcore.deadletter import DeadLetter
 from taskcore.results import StoredOutcome, decode_outcome
 from taskcore.toolkit.failpoints import FAILPOINTS
 
-__all__ = ["check", "judge_drill"]
+__all__ = ["check", "check_recorded_history"]
 
-CALL = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
+CALL_TIMEOUT = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
 FAILED_BEFORE = ("retried", "keyed_and_retried", "retried_and_redelivered", "key_outlived")
-TWINS = ("key_wanted_twice", "key_held_by_the_dead")
-FOREVER = 8 * 86_400.0  #: seconds after which nothing of ours may be left in a store
+TWO_JOBS_OF_ONE_KEY = ("key_wanted_twice", "key_held_by_the_dead")
+STORAGE_HORIZON = 8 * 86_400.0  #: seconds after which nothing of ours may be left in a store
 
 
-async def judge_drill(drill: Drill) -> Report:
+async def check_recorded_history(scenario: Scenario) -> Report:
     """What the checker says, which knows nothing of the case: by the history, and by what is left."""
-    tasks = drill.history.tasks
-    parts = drill.app.components
-    delta = drill.margin + TICK
-    promised = Promised.by(
-        parts.backend.features, has_store=parts.store is not None, key_window=KEY_WINDOW * drill.lease - delta
+    tasks = scenario.history.tasks
+    parts = scenario.app.components
+    delta = scenario.margin + CLOCK_TOLERANCE
+    expectations = Expectations.from_features(
+        parts.backend.features, has_store=parts.store is not None, key_window=KEY_WINDOW * scenario.lease - delta
     )
-    return judge(
-        drill.history,
-        await collect(drill.app, [drill.queue], tasks),
-        attempts=lambda job: 1 if tasks.get(job) == drill.last.name else ATTEMPTS,
+    return check_history(
+        scenario.history,
+        await collect(scenario.app, [scenario.queue], tasks),
+        attempts=lambda job: 1 if tasks.get(job) == scenario.last.name else ATTEMPTS,
         crashes=CRASHES,
         delta=delta,
         duplicates_allowed="unsettled",
-        at_most_once=lambda job: tasks.get(job) == drill.once.name,
-        time_limit=CALL,
-        promised=promised,
+        at_most_once=lambda job: tasks.get(job) == scenario.once.name,
+        time_limit=CALL_TIMEOUT,
+        expectations=expectations,
     )
 
 
-async def check(drill: Drill, operation: str, state: str, point: str, *, until: float) -> None:
+async def check(scenario: Scenario, operation: str, state: str, point: str, *, until: float) -> None:
     """Everything that has to be true when the queue is drained.
 
     :param until: seconds after which results are gone; 0: that cannot be waited for.
     :raises AssertionError: a promise was broken; the text names its clause.
     """
-    drill.crashes += _starved(drill)
-    letters = [letter async for letter in drill.app.dead_letters.read(drill.queue)]
-    names = [drill.id("a")] + ([drill.id("b")] if state in TWINS else [])
-    if drill.replayed is not None:
-        names = [drill.replayed]
-        assert not [one for one in letters if one.job_id == drill.id("a")], (
+    scenario.crashes += _starved(scenario)
+    letters = [letter async for letter in scenario.app.dead_letters.read(scenario.queue)]
+    names = [scenario.id("a")] + ([scenario.id("b")] if state in TWO_JOBS_OF_ONE_KEY else [])
+    if scenario.replayed is not None:
+        names = [scenario.replayed]
+        assert not [one for one in letters if one.job_id == scenario.id("a")], (
             "C13: replayed, and the letter is still there"
         )
-    stats = await drill.app.stats(drill.queue)
+    stats = await scenario.app.stats(scenario.queue)
     assert not stats.ready + stats.leased + stats.scheduled, f"C4: left in the queue: {stats}"
-    counted = drill.app.features.redeliveries != "absent"  # else only a key's record tells one holder from the next
+    counted = scenario.app.features.redeliveries != "absent"  # else only a key's record tells one holder from the next
     forgotten = operation == "once" and point in ("once.forgotten", "run.returned")
-    endings = {name: await ending_of(drill, name) for name in names}
+    endings = {name: await outcome_of(scenario, name) for name in names}
     for name, ending in endings.items():
-        starts = [line for line in drill.ledger.read() if line.job == name]
+        starts = [line for line in scenario.starts.read() if line.job == name]
         own = [letter for letter in letters if letter.job_id == name]
         assert ending is not None or forgotten, f"C1: nobody knows how {name} ended"
         if ending is not None:
             _check_letters(ending, own, once=operation == "once")
             if ending.state == "succeeded":
                 value = bytes(ending.result).decode()
-                assert value.strip('"') in {line.text for line in drill.ledger.read()}, (
+                assert value.strip('"') in {line.text for line in scenario.starts.read()}, (
                     f"C18: {value} was never returned"
                 )
         fences = [line.fence for line in starts]
-        told_apart = counted or (drill.key is not None and state != "key_outlived")
+        told_apart = counted or (scenario.key is not None and state != "key_outlived")
         assert fences == sorted(set(fences) if told_apart else fences), f"C7: fences {fences}"
-        limit = 1 + drill.crashes + (state in FAILED_BEFORE) + (operation in ERRORS and operation not in DEADLY)
+        limit = 1 + scenario.crashes + (state in FAILED_BEFORE) + (operation in ERRORS and operation not in DEADLY)
         limit = 1 if operation == "once" else limit
         assert len(starts) <= limit, f"C3: {len(starts)} starts, {limit} are allowed"
-    _check_outcome(drill, operation, state, endings)
+    _check_outcome(scenario, operation, state, endings)
     _check_key(endings, state)
-    await _check_storage(drill, point, until)
+    await _check_storage(scenario, point, until)
 
 
-def _starved(drill: Drill) -> int:
+def _starved(scenario: Scenario) -> int:
     """Leases that the living lost: in real time somebody may wait for a processor for longer than a lease lasts.
 
     To the contract that is a crash: the job is handed out anew, and starts once more.
     """
-    entries = drill.history.entries if drill.margin else ()
+    entries = scenario.history.entries if scenario.margin else ()
     dead = {entry.who for entry in entries if entry.kind == "died"}
-    return sum(entry.kind == "lost" and entry.job == drill.id("a") and entry.who not in dead for entry in entries)
+    return sum(entry.kind == "lost" and entry.job == scenario.id("a") and entry.who not in dead for entry in entries)
 
 
-async def ending_of(drill: Drill, job_id: str) -> StoredOutcome | None:
+async def outcome_of(scenario: Scenario, job_id: str) -> StoredOutcome | None:
     """How a job ended."""
-    store = drill.app.components.store
+    store = scenario.app.components.store
     record = await store.get(f"job/{job_id}") if store is not None else None
     return decode_outcome(record.value) if record is not None else None
 
@@ -112,15 +112,15 @@ def _check_letters(ending: StoredOutcome, letters: list[DeadLetter], *, once: bo
             assert last == ending.record.message, f"C13: the last error of the letter is {last}"
 
 
-def _check_outcome(drill: Drill, operation: str, state: str, endings: dict[str, StoredOutcome | None]) -> None:
+def _check_outcome(scenario: Scenario, operation: str, state: str, endings: dict[str, StoredOutcome | None]) -> None:
     """It has to have ended as it should."""
-    ending = endings.get(drill.id("a"))
-    if ending is None or drill.replayed is not None:
+    ending = endings.get(scenario.id("a"))
+    if ending is None or scenario.replayed is not None:
         return
     expected = {"dead"} if operation in DEADLY else {"succeeded"}
     if state in ("poisonous", "keyed_and_poisonous"):
         expected = {"dead"}
-    elif drill.crashes >= CRASHES:
+    elif scenario.crashes >= CRASHES:
         expected = expected | {"dead"}
     if state in ("expired", "redelivered_and_expired"):
         expected = {"expired"}
@@ -130,26 +130,26 @@ def _check_outcome(drill: Drill, operation: str, state: str, endings: dict[str, 
         expected = {"cancelled"}
     assert ending.state in expected, f"C18: ended as {ending.state} {ending.reason} instead of {' or '.join(expected)}"
     if ending.reason == "poison":
-        assert drill.crashes >= CRASHES, f"C12: poison after {drill.crashes} crashes"
+        assert scenario.crashes >= CRASHES, f"C12: poison after {scenario.crashes} crashes"
 
 
 def _check_key(endings: dict[str, StoredOutcome | None], state: str) -> None:
     """One committed outcome for a key, and everybody gets it (C10)."""
     values = {bytes(one.result) for one in endings.values() if one is not None and one.state == "succeeded"}
-    assert len(values) <= 1 or state not in TWINS, f"C10: one key, outcomes {values}"
+    assert len(values) <= 1 or state not in TWO_JOBS_OF_ONE_KEY, f"C10: one key, outcomes {values}"
 
 
-async def _check_storage(drill: Drill, point: str, until: float) -> None:
+async def _check_storage(scenario: Scenario, point: str, until: float) -> None:
     """No marker is left, unless its worker died on the way to it; and in the end nothing at all (C23)."""
-    store = drill.app.components.store
+    store = scenario.app.components.store
     if store is None:
         return
-    markers = [name for name in drill.written if name.startswith("start/") and await store.get(name) is not None]
+    markers = [name for name in scenario.written if name.startswith("start/") and await store.get(name) is not None]
     on_its_way = (
         point == "settle.settled" or point not in FAILPOINTS
     )  # an adapter's own points lie just before that one
     assert not markers or (point and on_its_way), f"C23: left behind {markers}"
     if until:
-        await anyio.sleep(FOREVER + until)
-        left = [name for name in drill.written if await store.get(name) is not None]
+        await anyio.sleep(STORAGE_HORIZON + until)
+        left = [name for name in scenario.written if await store.get(name) is not None]
         assert not left, f"C23: left behind for ever {left}"

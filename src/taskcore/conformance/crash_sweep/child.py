@@ -1,10 +1,10 @@
 """A sweep whose crashes are real: the operation runs in a process of its own, which ends at the crash point.
 
-    run(case, lambda: Stage.at(url), real_time=True, dying=dying(url, ledger), ledger=Ledger(path))
+    run(case, lambda: Harness.at(url), real_time=True, dying=dying(url, starts), starts=StartLog(path))
 
-The process is started as ``python -m taskcore.conformance.crash_sweep.child`` with the case as JSON; it connects by URL,
-does the operation with the point armed, and its exit status says whether it died there. What it did until then is in the file of
-its history, which becomes part of the drill's.
+The process is started as ``python -m taskcore.conformance.crash_sweep.child`` with the case as JSON. It connects by
+URL and does the operation with the point armed; its exit status says whether it died there. What it did until then is
+in its history file, which becomes part of the scenario's history.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ import msgspec
 from taskcore.adapters import has_store, open_backend
 from taskcore.app import App
 from taskcore.conformance.checking import History, RecordingBackend
-from taskcore.conformance.crash_sweep.environment import KEEP, Ledger
-from taskcore.conformance.crash_sweep.scenario import Drill
+from taskcore.conformance.crash_sweep.environment import KEEP_RESULT, StartLog
+from taskcore.conformance.crash_sweep.scenario import Scenario
 from taskcore.conformance.crash_sweep.sweep import Case, Dying
 from taskcore.faults.crash import HISTORY, WHO, history_from_environment
 from taskcore.testing.crash_points import CRASHED, exit_at
 
-__all__ = ["Orders", "dying", "follow"]
+__all__ = ["CaseOrders", "dying", "run_child"]
 
 
-class Orders(msgspec.Struct, frozen=True):
+class CaseOrders(msgspec.Struct, frozen=True):
     """Everything that the process has to know."""
 
     url: str
@@ -42,44 +42,44 @@ class Orders(msgspec.Struct, frozen=True):
     mark: str
     lease: float
     margin: float
-    ledger: str
+    starts: str
     key: str | None = None
     letter: str | None = None
     acts: tuple[str, ...] = ()
 
 
-def dying(url: str, ledger: Path, *, store: str | None = None, timeout: float = 60.0) -> Dying:
-    """How a case dies for real. ``ledger`` is the file in which all processes write their starts."""
+def dying(url: str, starts: Path, *, store: str | None = None, timeout: float = 60.0) -> Dying:
+    """How a case dies for real. ``starts`` is the file in which all processes write their starts."""
 
-    async def die(drill: Drill, case: Case) -> bool:
-        orders = Orders(
+    async def die(scenario: Scenario, case: Case) -> bool:
+        orders = CaseOrders(
             url=url,
             store=store,
             case=case,
-            queue=drill.queue,
-            mark=drill.mark,
-            lease=drill.lease,
-            margin=drill.margin,
-            ledger=str(ledger),
-            key=drill.key,
-            letter=drill.letter,
-            acts=tuple(drill.acts),
+            queue=scenario.queue,
+            mark=scenario.mark,
+            lease=scenario.lease,
+            margin=scenario.margin,
+            starts=str(starts),
+            key=scenario.key,
+            letter=scenario.letter,
+            acts=tuple(scenario.acts),
         )
-        drill.prepare(case.operation)
-        who = drill.cast.enter("child")
+        scenario.prepare(case.operation)
+        who = scenario.actors.enter("child")
         with TemporaryDirectory(prefix="taskcore-sweep-") as folder:
             file = Path(folder) / "history.jsonl"
-            status = await anyio.to_thread.run_sync(partial(follow, orders, timeout, history=file, who=who))
+            status = await anyio.to_thread.run_sync(partial(run_child, orders, timeout, history=file, who=who))
             entries = History.load([file]).entries
-        drill.history.extend(entries)
+        scenario.history.extend(entries)
         for name in sorted({who} | {entry.who for entry in entries}):
-            drill.cast.dies(name)
+            scenario.actors.record_death(name)
         return status == CRASHED
 
     return die
 
 
-def follow(orders: Orders, timeout: float = 60.0, *, history: Path | None = None, who: str = "child") -> int:
+def run_child(orders: CaseOrders, timeout: float = 60.0, *, history: Path | None = None, who: str = "child") -> int:
     """Start a process that follows the orders; its exit status, which is CRASHED if it died where it should.
 
     :param history: the file in which it writes what it does; None: nowhere.
@@ -90,25 +90,27 @@ def follow(orders: Orders, timeout: float = 60.0, *, history: Path | None = None
     return subprocess.run(command, timeout=timeout, check=False, env=environment).returncode  # noqa: S603 - our own
 
 
-async def _operate(orders: Orders) -> None:
+async def _operate(orders: CaseOrders) -> None:
     history = history_from_environment()
     records = orders.store or (orders.url if has_store(orders.url) else "none")
-    app = App(RecordingBackend(open_backend(orders.url), history), store=records, lease=orders.lease, keep_result=KEEP)
+    app = App(
+        RecordingBackend(open_backend(orders.url), history), store=records, lease=orders.lease, keep_result=KEEP_RESULT
+    )
     async with app:
-        drill = Drill(
+        scenario = Scenario(
             app,
             orders.queue,
-            Ledger(Path(orders.ledger)),
+            StartLog(Path(orders.starts)),
             mark=orders.mark,
             lease=orders.lease,
             margin=orders.margin,
             history=history,
             prefix=f"{history.who}.",
         )
-        drill.key, drill.letter, drill.acts = orders.key, orders.letter, list(orders.acts)
+        scenario.key, scenario.letter, scenario.acts = orders.key, orders.letter, list(orders.acts)
         with exit_at(orders.case.point, visit=orders.case.visit):
-            await drill.operate(orders.case.operation)
+            await scenario.operate(orders.case.operation)
 
 
 if __name__ == "__main__":
-    anyio.run(_operate, msgspec.json.decode(sys.argv[1], type=Orders))
+    anyio.run(_operate, msgspec.json.decode(sys.argv[1], type=CaseOrders))

@@ -1,4 +1,4 @@
-"""The ground of a drill: one app, one queue, tasks that do what they are told, workers that die when they are told."""
+"""The environment of a scenario: one app, one queue, scripted tasks, and workers that die on command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from taskcore.app import App
-from taskcore.conformance.checking import Cast, History
+from taskcore.conformance.checking import Actors, History
 from taskcore.conformance.step_worker import StepWorker
 from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.policy import Retry
@@ -18,19 +18,19 @@ from taskcore.task import Job, Task
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
 from taskcore.worker.context import current
 
-__all__ = ["ATTEMPTS", "CRASHES", "ERRORS", "KEEP", "KEY_WINDOW", "Ground", "Ledger", "Line"]
+__all__ = ["ATTEMPTS", "CRASHES", "ERRORS", "KEEP_RESULT", "KEY_WINDOW", "StartLog", "StartRecord", "SweepEnvironment"]
 
 KEY_WINDOW = 8  #: leases
 ATTEMPTS, CRASHES = 3, 3
 CLIENT = "client"
-KEEP = 10_000.0  #: seconds for which results can be asked for
+KEEP_RESULT = 10_000.0  #: seconds for which results can be asked for
 
 
 class Hopeless(Exception):
     """Not worth another attempt."""
 
 
-class Line(msgspec.Struct, frozen=True):
+class StartRecord(msgspec.Struct, frozen=True):
     """One start, as the function saw it."""
 
     job: str
@@ -39,14 +39,14 @@ class Line(msgspec.Struct, frozen=True):
     text: str
 
 
-class Ledger:
+class StartLog:
     """Every start, in memory or in a file that survives the process."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._lines: list[Line] = []
+        self._lines: list[StartRecord] = []
 
-    def write(self, line: Line) -> None:
+    def write(self, line: StartRecord) -> None:
         """One more start."""
         if self._path is None:
             self._lines.append(line)
@@ -54,20 +54,20 @@ class Ledger:
         with self._path.open("ab") as file:
             file.write(msgspec.json.encode(line) + b"\n")
 
-    def read(self) -> list[Line]:
+    def read(self) -> list[StartRecord]:
         """All of them."""
         if self._path is None:
             return self._lines
         lines = self._path.read_bytes().splitlines() if self._path.exists() else []
-        return [msgspec.json.decode(line, type=Line) for line in lines]
+        return [msgspec.json.decode(line, type=StartRecord) for line in lines]
 
 
-class Ground:
+class SweepEnvironment:
     """The job ``a``, sometimes a job ``b`` beside it, and whoever works on them.
 
-    :param mark: what makes the names of this drill its own.
+    :param mark: what makes the names of this scenario its own.
     :param lease: seconds.
-    :param ledger: where starts are written down.
+    :param starts: where starts are written down.
     :param margin: seconds that a broker may be late.
     :param history: where everything is written down that happens, under the name of whoever acts.
     :param prefix: how the names of those begin who act here, for a history that is put together from several.
@@ -77,7 +77,7 @@ class Ground:
         self,
         app: App,
         queue: str,
-        ledger: Ledger,
+        starts: StartLog,
         *,
         mark: str,
         lease: float,
@@ -85,9 +85,9 @@ class Ground:
         history: History,
         prefix: str = "",
     ) -> None:
-        self.app, self.queue, self.ledger, self.mark, self.history = app, queue, ledger, mark, history
-        self.cast = Cast(history, app, prefix=prefix)
-        self.cast.turn(self.cast.enter(CLIENT))
+        self.app, self.queue, self.starts, self.mark, self.history = app, queue, starts, mark, history
+        self.actors = Actors(history, app, prefix=prefix)
+        self.actors.switch_to(self.actors.enter(CLIENT))
         self.lease, self.margin = lease, margin
         self.acts: list[str] = []  # what the function does in its next starts
         self.always = "succeed"  # and what the job ``a`` does afterwards
@@ -96,13 +96,13 @@ class Ground:
         self.replayed: str | None = None
         self.crashes = 0
         self.written: Mapping[str, float | None] = {}
-        self._living: list[tuple[str, str, StepWorker]] = []  # who came after whom, and his hands
+        self._living: list[tuple[str, str, StepWorker]] = []  # name, the name that acted before, its worker
         declare: Any = app.task
-        options = {"queue": queue, "key_window": KEY_WINDOW * lease, "keep_result": KEEP, "crashes": CRASHES}
+        options = {"queue": queue, "key_window": KEY_WINDOW * lease, "keep_result": KEEP_RESULT, "crashes": CRASHES}
         again = Retry(attempts=ATTEMPTS, base=lease / 16, factor=1, jitter="none", give_up_on=(Hopeless,))
-        self.work: Task[..., Any] = declare(name="drill.work", retry=again, **options)(self._function())
-        self.last: Task[..., Any] = declare(name="drill.last", retry=1, **options)(self._function())
-        self.once: Task[..., Any] = declare(name="drill.once", delivery="at_most_once", **options)(self._function())
+        self.work: Task[..., Any] = declare(name="scenario.work", retry=again, **options)(self._function())
+        self.last: Task[..., Any] = declare(name="scenario.last", retry=1, **options)(self._function())
+        self.once: Task[..., Any] = declare(name="scenario.once", delivery="at_most_once", **options)(self._function())
 
     # ── names ──
 
@@ -125,33 +125,35 @@ class Ground:
         """Enqueue the job ``a``."""
         return await task.using(id=self.id("a"), key=self.key, delay=delay, expires=expires).enqueue("a")
 
-    async def hands(self) -> StepWorker:
+    async def step_worker(self) -> StepWorker:
         """A new worker; from now on it acts, until it is dead."""
-        before, name = self.cast.on_stage, self.cast.enter("worker")
-        hands = await StepWorker(self.app, [self.queue], lease=self.lease, name=f"{name}-{self.mark}").__aenter__()
-        self._living.append((name, before, hands))
-        self.cast.turn(name)
-        return hands
+        before, name = self.actors.current, self.actors.enter("worker")
+        step_worker = await StepWorker(
+            self.app, [self.queue], lease=self.lease, name=f"{name}-{self.mark}"
+        ).__aenter__()
+        self._living.append((name, before, step_worker))
+        self.actors.switch_to(name)
+        return step_worker
 
-    async def bury_workers(self) -> None:
+    async def end_workers(self) -> None:
         """All workers are dead: what they hold comes back when its lease is over."""
         while self._living:
-            name, before, hands = self._living.pop()
-            if hands.in_hand:
-                self.cast.dies(name)
-            await hands.__aexit__(None, None, None)
-            self.cast.turn(before)
+            name, before, step_worker = self._living.pop()
+            if step_worker.in_hand:
+                self.actors.record_death(name)
+            await step_worker.__aexit__(None, None, None)
+            self.actors.switch_to(before)
 
     def died(self) -> None:
-        """Whoever acts is dead; the next client takes the stage if it was one."""
-        name = self.cast.on_stage
-        self.cast.dies(name)
+        """Whoever acts is dead; the next client takes the harness if it was one."""
+        name = self.actors.current
+        self.actors.record_death(name)
         if not self._living:
-            self.cast.turn(self.cast.enter(CLIENT))
+            self.actors.switch_to(self.actors.enter(CLIENT))
 
-    async def take(self, hands: StepWorker) -> Any:
+    async def take(self, step_worker: StepWorker) -> Any:
         """The next delivery, wherever it is in its waiting."""
-        job = await hands.take(within=4 * self.lease + 2 * self.margin)
+        job = await step_worker.take(within=4 * self.lease + 2 * self.margin)
         assert job is not None, "there should be a job, and nobody gets it"
         return job
 
@@ -162,31 +164,31 @@ class Ground:
     async def die_running(self) -> None:
         """A worker dies while the function runs."""
         self.crashes += 1
-        hands = await self.hands()
-        job = await self.take(hands)
+        step_worker = await self.step_worker()
+        job = await self.take(step_worker)
         try:
             with crash_at("run.returned"):
-                await hands.perform(job)
+                await step_worker.perform(job)
         except SimulatedCrash:
             self.died()
         else:
             raise AssertionError("the function should have started")
         finally:
-            await self.bury_workers()
+            await self.end_workers()
         await self.outlast()
 
     async def fail_once(self) -> None:
         """An attempt fails and is settled."""
         self.acts.insert(0, "fail")
-        hands = await self.hands()
-        assert await hands.work(await self.take(hands))
-        await self.bury_workers()
+        step_worker = await self.step_worker()
+        assert await step_worker.work(await self.take(step_worker))
+        await self.end_workers()
 
     def _function(self) -> Callable[[str], Awaitable[str]]:
         async def work(word: str) -> str:  # noqa: ARG001 - every task has an argument
             job = current()
-            text = f"{job.job_id}#{len(self.ledger.read()) + 1}"
-            self.ledger.write(Line(job.job_id, job.attempt, job.fence, text))
+            text = f"{job.job_id}#{len(self.starts.read()) + 1}"
+            self.starts.write(StartRecord(job.job_id, job.attempt, job.fence, text))
             afterwards = self.always if job.job_id == self.id("a") else "succeed"
             act = self.acts.pop(0) if self.acts else afterwards
             with self.history.run(job):
@@ -202,6 +204,7 @@ ERRORS: dict[str, Callable[[str, float], Exception]] = {
     "exhaust": lambda text, _: RuntimeError(text),
     "give_up": lambda text, _: Hopeless(text),
     "later": lambda text, after: RetryLater(after, text),
+    "soon": lambda text, after: RetryLater(after / 64, text),  # on a real broker due before its sender has an answer
     "snooze": lambda _, after: Snooze(after),
     "reject": lambda text, _: Reject(text),
 }

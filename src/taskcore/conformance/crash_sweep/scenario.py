@@ -1,4 +1,4 @@
-"""The drill: a job in some state, one operation upon it, and what a healthy worker makes of the rest.
+"""The scenario: a job in some state, one operation upon it, and what a healthy worker makes of the rest.
 
 States and operations are small async methods by name, so that every operation can be crashed in every state, here or in
 a process of its own that really dies.
@@ -12,15 +12,15 @@ import anyio
 import msgspec
 
 from taskcore.backend import Outgoing
-from taskcore.conformance.crash_sweep.environment import ERRORS, KEY_WINDOW, Ground
+from taskcore.conformance.crash_sweep.environment import ERRORS, KEY_WINDOW, SweepEnvironment
 from taskcore.envelope import FORMAT, Envelope, encode_envelope
 from taskcore.task import Task
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
 
-__all__ = ["CLIENT", "DEADLY", "OPERATIONS", "STATES", "WORKER", "Drill"]
+__all__ = ["CLIENT", "DEADLY", "OPERATIONS", "STATES", "WORKER", "Scenario"]
 
 
-class Drill(Ground):
+class Scenario(SweepEnvironment):
     """States and operations."""
 
     # ── states: what happened to the job before ──
@@ -87,9 +87,9 @@ class Drill(Ground):
     async def released_and_redelivered(self, task: Task[..., Any]) -> None:
         """It was given back unstarted, which is no crash; then two workers died of it."""
         await self.send(task)
-        hands = await self.hands()
-        assert await hands.release(await self.take(hands))
-        await self.bury_workers()
+        step_worker = await self.step_worker()
+        assert await step_worker.release(await self.take(step_worker))
+        await self.end_workers()
         await self.die_running()
         await self.die_running()
 
@@ -107,10 +107,10 @@ class Drill(Ground):
     async def asked_to_cancel(self, task: Task[..., Any]) -> None:
         """Somebody tried to cancel it while it ran; then its worker died."""
         await self.send(task)
-        hands = await self.hands()
-        await self.take(hands)
+        step_worker = await self.step_worker()
+        await self.take(step_worker)
         assert not await self.handle(task=task).cancel()
-        await self.bury_workers()
+        await self.end_workers()
         await self.outlast()
 
     async def expired(self, task: Task[..., Any]) -> None:
@@ -129,9 +129,9 @@ class Drill(Ground):
         """It is a dead letter."""
         self.acts.insert(0, "reject")
         await self.send(task)
-        hands = await self.hands()
-        assert await hands.work(await self.take(hands))
-        await self.bury_workers()
+        step_worker = await self.step_worker()
+        assert await step_worker.work(await self.take(step_worker))
+        await self.end_workers()
 
     async def unknown(self, task: Task[..., Any]) -> None:
         """There is no job yet."""
@@ -181,12 +181,12 @@ class Drill(Ground):
         if operation in ERRORS and operation not in DEADLY:
             self.acts.insert(0, operation)
         if operation in WORKER:
-            hands = await self.hands()
-            job = await self.take(hands)
+            step_worker = await self.step_worker()
+            job = await self.take(step_worker)
             if operation == "release":
-                await hands.release(job)
+                await step_worker.release(job)
             else:
-                await hands.work(job)
+                await step_worker.work(job)
         else:
             await getattr(self, f"do_{operation}")()
 
@@ -212,21 +212,21 @@ class Drill(Ground):
 
     async def recover(self, operation: str) -> None:
         """Whoever died in the middle does it again; workers need nobody's help."""
-        await self.bury_workers()
+        await self.end_workers()
         await self.outlast()
         if operation not in WORKER:
             await self.operate(operation)
 
     async def drain(self) -> None:
         """A healthy worker works until nothing comes any more."""
-        hands = await self.hands()
+        step_worker = await self.step_worker()
         for _ in range(200):
             if self.margin and await self._is_empty():
                 return  # in real time, waiting for nothing would take longer than all the rest
-            job = await hands.take(within=6 * self.lease + 2 * self.margin)
+            job = await step_worker.take(within=6 * self.lease + 2 * self.margin)
             if job is None:
                 return
-            await hands.work(job)
+            await step_worker.work(job)
         raise AssertionError("C4: work goes on for ever")
 
     async def _is_empty(self) -> bool:
@@ -240,7 +240,9 @@ class Drill(Ground):
 DEADLY: Final = ("exhaust", "give_up", "reject", "unencodable")
 
 #: Operations that a worker does to a delivery, and those that clients do.
-WORKER: Final = ("succeed", "fail", "exhaust", "give_up", "later", "snooze", "reject", "unencodable", "once", "release")
+WORKER: Final = (
+    "succeed", "fail", "exhaust", "give_up", "later", "soon", "snooze", "reject", "unencodable", "once", "release",
+)  # fmt: skip
 CLIENT: Final = ("enqueue", "cancel", "replay")
 OPERATIONS: Final = (*WORKER, *CLIENT)
 

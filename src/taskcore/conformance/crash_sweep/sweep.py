@@ -1,14 +1,13 @@
 """The sweep: every operation, crashed at every point that it passes, in every state that a job may be in.
 
 Random stories hardly ever crash inside a rare branch; here nothing is left to chance. A first pass of each operation
-records the points on its way, so whoever adds a point to the code has it swept without saying so here.
+records the points on its way, so a new point in the code is swept without a change here.
 
-    for case in cases(Stage.in_memory): run(case, Stage.in_memory)              each is one test with a readable name
-    run(case, lambda: Stage.at(url), real_time=True, dying=dying(url, path))    and the crash is real
+    for case in cases(Harness.in_memory): run(case, Harness.in_memory)            each is one test with a readable name
+    run(case, lambda: Harness.at(url), real_time=True, dying=dying(url, path))    and the crash is real
 
-After the crash somebody else goes on, a healthy worker drains the queue, and two judges look at what came of it: the
-checker of all tests, which reads what was written down, and :mod:`taskcore.conformance.crash_sweep.check`, which knows
-the case.
+After the crash another process goes on, and a healthy worker drains the queue. Then two checkers read the outcome: the
+general one, which knows only the history, and :mod:`taskcore.conformance.crash_sweep.check`, which knows the case.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from taskcore.conformance.checking import History, RecordingBackend
-from taskcore.conformance.crash_sweep.check import check, judge_drill
-from taskcore.conformance.crash_sweep.environment import KEEP, Ledger
-from taskcore.conformance.crash_sweep.scenario import STATES, Drill
+from taskcore.conformance.crash_sweep.check import check, check_recorded_history
+from taskcore.conformance.crash_sweep.environment import KEEP_RESULT, StartLog
+from taskcore.conformance.crash_sweep.scenario import STATES, Scenario
 from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.steps import real_steps, virtual_steps
 from taskcore.testing.crash_points import SimulatedCrash, crash_at, passing
@@ -44,94 +43,94 @@ class Case(NamedTuple):
 
 
 #: Does the operation of a case and dies at its point; True if it did.
-Dying: TypeAlias = Callable[[Drill, Case], Awaitable[bool]]
+Dying: TypeAlias = Callable[[Scenario, Case], Awaitable[bool]]
 
 
-async def crash_here(drill: Drill, case: Case) -> bool:
+async def crash_here(scenario: Scenario, case: Case) -> bool:
     """Die in this process, by an exception that nobody survives."""
     try:
         with crash_at(case.point, visit=case.visit):
-            await drill.operate(case.operation)
+            await scenario.operate(case.operation)
     except SimulatedCrash:
-        drill.died()
+        scenario.died()
         return True
     return False
 
 
-def cases(make_stage: Callable[[], Harness], *, real_time: bool = False) -> Iterator[Case]:
+def cases(make_harness: Callable[[], Harness], *, real_time: bool = False) -> Iterator[Case]:
     """Every case there is, by looking which points each operation passes in each state."""
     for operation, states in STATES.items():
         for state in states:
             yield Case(operation, "", 1, state)
             visits: Counter[str] = Counter()
-            for point in points_of(operation, state, make_stage, real_time=real_time):
+            for point in points_of(operation, state, make_harness, real_time=real_time):
                 visits[point] += 1
                 yield Case(operation, point, visits[point], state)
 
 
-def points_of(operation: str, state: str, make_stage: Callable[[], Harness], *, real_time: bool = False) -> list[str]:
+def points_of(operation: str, state: str, make_harness: Callable[[], Harness], *, real_time: bool = False) -> list[str]:
     """The points that an operation passes in a state, in order."""
 
-    async def record(drill: Drill) -> list[str]:
-        await getattr(drill, state)(drill.task_of(operation))
+    async def record(scenario: Scenario) -> list[str]:
+        await getattr(scenario, state)(scenario.task_of(operation))
         with passing() as names:
-            await drill.operate(operation)
+            await scenario.operate(operation)
         return names
 
-    return _on_stage(make_stage, record, real_time=real_time)
+    return _on_harness(make_harness, record, real_time=real_time)
 
 
 def run(
     case: Case,
-    make_stage: Callable[[], Harness],
+    make_harness: Callable[[], Harness],
     *,
     real_time: bool = False,
     dying: Dying = crash_here,
-    ledger: Ledger | None = None,
+    starts: StartLog | None = None,
 ) -> None:
     """Play one case to its end.
 
     :raises AssertionError: a promise was broken; the text names its clause.
     """
 
-    async def play(drill: Drill) -> None:
-        await getattr(drill, case.state)(drill.task_of(case.operation))
+    async def play(scenario: Scenario) -> None:
+        await getattr(scenario, case.state)(scenario.task_of(case.operation))
         if not case.point:
-            await drill.operate(case.operation)
+            await scenario.operate(case.operation)
         else:
-            died = await dying(drill, case)
+            died = await dying(scenario, case)
             assert died, f"{case.operation} in state {case.state} does not pass {case.point}"
-            drill.crashes += 1
-            await drill.recover(case.operation)
-        await drill.drain()
-        report = await judge_drill(drill)
+            scenario.crashes += 1
+            await scenario.recover(case.operation)
+        await scenario.drain()
+        report = await check_recorded_history(scenario)
         report.expect_kept()
-        await check(drill, case.operation, case.state, case.point, until=KEEP if not real_time else 0.0)
+        await check(scenario, case.operation, case.state, case.point, until=KEEP_RESULT if not real_time else 0.0)
 
-    _on_stage(make_stage, play, real_time=real_time, ledger=ledger)
+    _on_harness(make_harness, play, real_time=real_time, starts=starts)
 
 
-def _on_stage(
-    make_stage: Callable[[], Harness],
-    play: Callable[[Drill], Awaitable[T]],
+def _on_harness(
+    make_harness: Callable[[], Harness],
+    play: Callable[[Scenario], Awaitable[T]],
     *,
     real_time: bool,
-    ledger: Ledger | None = None,
+    starts: StartLog | None = None,
 ) -> T:
     async def act() -> T:
-        async with make_stage() as stage:
-            history = History(clock=stage.now)
-            app = await stage.app(keep_result=KEEP, around=lambda backend: RecordingBackend(backend, history))
-            margin = stage.margin + stage.features.delay_error
-            queue = stage.queue()
-            drill = Drill(
-                app, queue, ledger or Ledger(), mark=stage.mark, lease=stage.lease, margin=margin, history=history
+        async with make_harness() as harness:
+            history = History(clock=harness.now)
+            app = await harness.app(keep_result=KEEP_RESULT, around=lambda backend: RecordingBackend(backend, history))
+            margin = harness.margin + harness.features.delay_error
+            queue = harness.queue()
+            scenario = Scenario(
+                app, queue, starts or StartLog(), mark=harness.mark, lease=harness.lease, margin=margin, history=history
             )
-            drill.written = stage.written
+            scenario.written = harness.written
             try:
-                return await play(drill)
+                return await play(scenario)
             finally:
-                await drill.bury_workers()
+                await scenario.end_workers()
 
     with real_steps() if real_time else virtual_steps() as step:
         return step(act)

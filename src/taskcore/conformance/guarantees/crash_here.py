@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from taskcore.conformance.checks import ClauseViolated
+from taskcore.conformance.clauses import ClauseViolated
 from taskcore.testing.crash_points import SimulatedCrash
 from taskcore.toolkit import failpoints as points
 
@@ -21,7 +21,7 @@ _doomed = 0  # how many blocks are armed
 def dying_at(name: str) -> Iterator[None]:
     """The block ends at this crash point, as if the process had been killed there.
 
-    :raises Broken: it never came there.
+    :raises ClauseViolated: it never came there.
     """
     global _doomed  # noqa: PLW0603 - there is one fuse for the whole process
     token = _point.set(name)

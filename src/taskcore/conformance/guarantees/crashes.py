@@ -27,112 +27,112 @@ from taskcore.worker.context import current
 
 
 @check(WORKER_CHECKS, "C1", "C4", needs="survives_worker")
-async def a_killed_worker_loses_nothing(stage: Harness) -> None:
+async def a_killed_worker_loses_nothing(harness: Harness) -> None:
     """Jobs that run and jobs that wait when a worker is killed are all done by the next one."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     started: list[int] = []
     done: list[int] = []
 
-    @router.task(name=stage.name("long"), queue=queue)
+    @router.task(name=harness.name("long"), queue=queue)
     async def long(number: int) -> None:
         started.append(number)
         if len(started) <= 4:
-            await anyio.sleep(stage.long)
+            await anyio.sleep(harness.long)
         done.append(number)
 
-    app, heir = await crew(stage, router), await crew(stage, router)
+    app, heir = await crew(harness, router), await crew(harness, router)
     await heir.enqueue_many(long.call(number) for number in range(12))
     with anyio.CancelScope() as life:
-        async with working(stage, app, concurrency=4):
-            await until(stage, lambda: len(started) >= 4, "a worker with four places did not start four jobs")
+        async with working(harness, app, concurrency=4):
+            await until(harness, lambda: len(started) >= 4, "a worker with four places did not start four jobs")
             life.cancel()
     require(not done, "this check is wrong: a job was done by a worker that should have died holding it")
-    async with working(stage, heir):
-        await until(stage, lambda: len(set(done)) == 12, "jobs of a worker that was killed were lost")
+    async with working(harness, heir):
+        await until(harness, lambda: len(set(done)) == 12, "jobs of a worker that was killed were lost")
     require(sorted(done) == list(range(12)), f"jobs were done more than once: {sorted(done)}")
 
 
 @check(WORKER_CHECKS, "C8", "C1", needs="survives_worker", store=True)
-async def a_death_while_settling_loses_no_result(stage: Harness) -> None:
+async def a_death_while_settling_loses_no_result(harness: Harness) -> None:
     """Killed between return, result and ack: the result is there in the end, and the work is not repeated for it."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[str] = []
 
-    @router.task(name=stage.name("add"), queue=queue)
+    @router.task(name=harness.name("add"), queue=queue)
     async def add(number: int) -> int:
         starts.append(current().job_id)
         return number + 1
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     for number, (name, wanted) in enumerate({"run.returned": 2, "settle.ended": 1, "settle.settled": 1}.items()):
         sent = await add.enqueue(number)
-        async with StepWorker(app, [queue], lease=stage.lease) as dying:
-            taken = await take(stage, dying)
+        async with StepWorker(app, [queue], lease=harness.lease) as dying:
+            taken = await take(harness, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with StepWorker(app, [queue], lease=stage.lease) as heir:
+        async with StepWorker(app, [queue], lease=harness.lease) as heir:
             if name != "settle.settled":
-                await work(stage, heir)
-            await take_nothing(stage, heir, f"after a death at {name} and a second worker")
-        ended = await outcome_of(stage, sent)
+                await work(harness, heir)
+            await take_nothing(harness, heir, f"after a death at {name} and a second worker")
+        ended = await outcome_of(harness, sent)
         require(ended == Succeeded(number + 1), f"after a death at {name} the job ended as {ended}")
         require(starts.count(sent.id) == wanted, f"after a death at {name} there were {starts.count(sent.id)} starts")
 
 
 @check(WORKER_CHECKS, "C8", "C13", "C18", needs=("survives_worker", "dead_letters"), store=True)
-async def a_death_while_burying_leaves_one_letter(stage: Harness) -> None:
+async def a_death_while_burying_leaves_one_letter(harness: Harness) -> None:
     """Killed between the recorded death and the dead letter: one letter in the end, and no further start."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[str] = []
 
-    @router.task(name=stage.name("no"), queue=queue)
+    @router.task(name=harness.name("no"), queue=queue)
     async def no() -> None:
         starts.append(current().job_id)
         raise Reject("never")
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     for name in ("settle.ended", "settle.settled"):
         sent = await no.enqueue()
-        async with StepWorker(app, [queue], lease=stage.lease) as dying:
-            taken = await take(stage, dying)
+        async with StepWorker(app, [queue], lease=harness.lease) as dying:
+            taken = await take(harness, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with StepWorker(app, [queue], lease=stage.lease) as heir:
+        async with StepWorker(app, [queue], lease=harness.lease) as heir:
             if name == "settle.ended":
-                await work(stage, heir)
-            await take_nothing(stage, heir, f"after a death at {name} and a second worker")
+                await work(harness, heir)
+            await take_nothing(harness, heir, f"after a death at {name} and a second worker")
         letters = [letter for letter in await letters_of(app, queue) if letter.job_id == sent.id]
         require(len(letters) == 1, f"after a death at {name} there are {len(letters)} letters")
         require(letters[0].reason == "rejected: never", f"after a death at {name} the reason is {letters[0].reason!r}")
         require(starts.count(sent.id) == 1, f"after a death at {name} there were {starts.count(sent.id)} starts")
         require(
-            isinstance(await outcome_of(stage, sent), Dead),
+            isinstance(await outcome_of(harness, sent), Dead),
             f"after a death at {name} nobody knows that the job is dead",
         )
 
 
 @check(WORKER_CHECKS, "C8", "C3", "C1", needs="survives_worker")
-async def a_death_while_retrying_leaves_one_copy(stage: Harness) -> None:
+async def a_death_while_retrying_leaves_one_copy(harness: Harness) -> None:
     """Killed before or after a retry is settled: one copy goes on, and the starts stay within their bound."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[int] = []
 
-    @router.task(name=stage.name("again"), queue=queue, retry=Retry(attempts=2, base=0.0), crashes=3)
+    @router.task(name=harness.name("again"), queue=queue, retry=Retry(attempts=2, base=0.0), crashes=3)
     async def again() -> None:
         starts.append(current().attempt)
         if len(starts) <= 1:
             raise ConnectionError("not now")
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     for name in ("settle.ended", "settle.settled"):
         starts.clear()
         await again.enqueue()
-        async with StepWorker(app, [queue], lease=stage.lease) as dying:
-            taken = await take(stage, dying)
+        async with StepWorker(app, [queue], lease=harness.lease) as dying:
+            taken = await take(harness, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with StepWorker(app, [queue], lease=stage.lease) as heir:
-            while await heir.take(within=stage.beyond) is not None:
+        async with StepWorker(app, [queue], lease=harness.lease) as heir:
+            while await heir.take(within=harness.beyond) is not None:
                 for job in heir.in_hand:
                     require(await heir.work(job), "the lease of a job was lost although it was settled in time")
         bound = 2 + 3
@@ -143,56 +143,56 @@ async def a_death_while_retrying_leaves_one_copy(stage: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C5", "C3", "C7", needs=("survives_worker", "redeliveries"))
-async def nothing_that_is_counted_shrinks(stage: Harness) -> None:
+async def nothing_that_is_counted_shrinks(harness: Harness) -> None:
     """Through failures, deaths and giving back: attempts, crashes and errors never shrink, and fences grow."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     seen: list[tuple[int, int, int, int]] = []
 
-    @router.task(name=stage.name("story"), queue=queue, retry=Retry(attempts=9, base=0.0), crashes=9)
+    @router.task(name=harness.name("story"), queue=queue, retry=Retry(attempts=9, base=0.0), crashes=9)
     async def story() -> None:
         me = current()
         seen.append((me.attempt, me.crashes, me.fence, len(me.trail.errors)))
         if len(seen) in {1, 4, 6}:
             raise ConnectionError("not now")
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     await story.enqueue()
-    hands = await stage.step_worker(app)
+    step_worker = await harness.step_worker(app)
     for part in ("work", "die", "die", "work", "release", "die", "work", "die", "work"):
         if part == "die":
-            await die_holding(stage, app)
+            await die_holding(harness, app)
         elif part == "release":
-            require(await hands.release(await take(stage, hands)), "a job could not be given back")
+            require(await step_worker.release(await take(harness, step_worker)), "a job could not be given back")
         else:
-            await work(stage, hands)
+            await work(harness, step_worker)
     require(len(seen) == 8, f"this check is wrong: eight starts were planned, there were {len(seen)}")
     for name, values in zip(("attempt", "crashes", "fence", "errors"), zip(*seen, strict=True), strict=True):
         require(list(values) == sorted(values), f"the {name} of a job went back: {values}")
     fences = [fence for _, _, fence, _ in seen]
     require(len(set(fences)) == len(fences), f"two holders had the same fence: {fences}")
-    await take_nothing(stage, hands, "after the end of its story")
+    await take_nothing(harness, step_worker, "after the end of its story")
 
 
 @check(WORKER_CHECKS, "C3", "C12", needs=("survives_worker", "dead_letters"), store=True)
-async def starts_have_a_bound(stage: Harness) -> None:
+async def starts_have_a_bound(harness: Harness) -> None:
     """A job that fails and kills in turn is dead after at most ``attempts`` + ``crashes`` starts."""
-    router, queue, attempts, crashes = Router(), stage.queue(), 3, 2
+    router, queue, attempts, crashes = Router(), harness.queue(), 3, 2
     starts: list[int] = []
 
-    @router.task(name=stage.name("both"), queue=queue, retry=Retry(attempts=attempts, base=0.0), crashes=crashes)
+    @router.task(name=harness.name("both"), queue=queue, retry=Retry(attempts=attempts, base=0.0), crashes=crashes)
     async def both() -> None:
         starts.append(current().attempt)
         raise ConnectionError("not now")
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     await both.enqueue()
     while not await app.dead_letters.count(queue):
         before = len(starts)
-        async with StepWorker(app, [queue], lease=stage.lease) as hands:
-            conclusion = await hands.perform(await take(stage, hands))
+        async with StepWorker(app, [queue], lease=harness.lease) as step_worker:
+            conclusion = await step_worker.perform(await take(harness, step_worker))
             kills = len(starts) > before and len(starts) % 2 == 1
             if conclusion is not None and not kills:
-                await hands.settle(conclusion)
+                await step_worker.settle(conclusion)
         require(
             len(starts) <= attempts + crashes, f"{len(starts)} starts with {attempts} attempts and {crashes} crashes"
         )
@@ -201,21 +201,21 @@ async def starts_have_a_bound(stage: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C12", "C3", needs=("survives_worker", "dead_letters", "redeliveries"))
-async def a_job_that_kills_its_worker_is_dead_soon(stage: Harness) -> None:
+async def a_job_that_kills_its_worker_is_dead_soon(harness: Harness) -> None:
     """After ``crashes`` starts without an outcome a job becomes a dead letter, "poison", without another start."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[int] = []
 
-    @router.task(name=stage.name("kill"), queue=queue, crashes=3)
+    @router.task(name=harness.name("kill"), queue=queue, crashes=3)
     async def kill() -> None:
         starts.append(current().attempt)
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     await kill.enqueue()
     for _ in range(3):
-        await die_holding(stage, app)
+        await die_holding(harness, app)
     require(starts == [1, 1, 1], f"three deaths were planned, the attempts were {starts}")
-    await work(stage, await stage.step_worker(app))
+    await work(harness, await harness.step_worker(app))
     require(len(starts) == 3, "a job that killed three workers was started again")
     [letter] = await letters_of(app, queue)
     require(letter.reason == "poison", f"the reason of its death is {letter.reason!r}")
@@ -224,80 +224,80 @@ async def a_job_that_kills_its_worker_is_dead_soon(stage: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C12", needs=("survives_worker", "redeliveries"), store=True)
-async def neighbours_of_poison_are_not_blamed(stage: Harness) -> None:
+async def neighbours_of_poison_are_not_blamed(harness: Harness) -> None:
     """Jobs that were only in the hands of a worker that died, however often, do not count as crashed, and are done."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     seen: list[int] = []
 
-    @router.task(name=stage.name("innocent"), queue=queue, crashes=2)
+    @router.task(name=harness.name("innocent"), queue=queue, crashes=2)
     async def innocent() -> None:
         seen.append(current().crashes)
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     for _ in range(3):
         await innocent.enqueue()
     for _ in range(4):
-        async with StepWorker(app, [queue], lease=stage.lease) as dying:
+        async with StepWorker(app, [queue], lease=harness.lease) as dying:
             for _ in range(3):
-                await take(stage, dying)
-    hands = await stage.step_worker(app)
+                await take(harness, dying)
+    step_worker = await harness.step_worker(app)
     for _ in range(3):
-        await work(stage, hands)
+        await work(harness, step_worker)
     require(seen == [0, 0, 0], f"jobs that never started count as crashed: {seen}")
     require(not await app.dead_letters.count(queue), "a job that never started became a dead letter")
 
 
 @check(WORKER_CHECKS, "C9", "C3")
-async def at_most_once_is_at_most_once(stage: Harness) -> None:
+async def at_most_once_is_at_most_once(harness: Harness) -> None:
     """A job that may run at most once is forgotten before it starts: it survives neither error nor death."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[str] = []
 
-    @router.task(name=stage.name("once"), queue=queue, delivery="at_most_once", retry=5)
+    @router.task(name=harness.name("once"), queue=queue, delivery="at_most_once", retry=5)
     async def once(*, fails: bool) -> None:
         starts.append(current().job_id)
         if fails:
             raise ConnectionError("not now")
 
-    app = await crew(stage, router)
-    async with StepWorker(app, [queue], lease=stage.lease) as hands:
+    app = await crew(harness, router)
+    async with StepWorker(app, [queue], lease=harness.lease) as step_worker:
         for fails in (False, True):
             await once.enqueue(fails=fails)
-            await hands.work(await take(stage, hands))
+            await step_worker.work(await take(harness, step_worker))
     for name in ("once.forgotten", "run.returned"):
         await once.enqueue(fails=False)
-        async with StepWorker(app, [queue], lease=stage.lease) as dying:
-            taken = await take(stage, dying)
+        async with StepWorker(app, [queue], lease=harness.lease) as dying:
+            taken = await take(harness, dying)
             with dying_at(name):
                 await dying.perform(taken)
-    await take_nothing(stage, await stage.step_worker(app), "a job that may run at most once")
+    await take_nothing(harness, await harness.step_worker(app), "a job that may run at most once")
     require(len(set(starts)) == len(starts), "a job that may run at most once started twice")
     require(len(starts) == 3, f"three of four jobs had to start, {len(starts)} did")
 
 
 @check(WORKER_CHECKS, "C7", "C19", "C18", needs=("survives_worker", "fencing", "redeliveries"), store=True)
-async def a_worker_that_lost_its_lease_writes_nothing(stage: Harness) -> None:
+async def a_worker_that_lost_its_lease_writes_nothing(harness: Harness) -> None:
     """A worker that wakes up too late changes neither result nor dead letters, and says that it lost the job."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[int] = []
 
-    @router.task(name=stage.name("slow"), queue=queue, retry=None)
+    @router.task(name=harness.name("slow"), queue=queue, retry=None)
     async def slow() -> str:
         starts.append(current().fence)
         if len(starts) == 1:
             raise ConnectionError("the story of the one who came too late")
         return "in time"
 
-    app, other = await crew(stage, router), await crew(stage, router)
+    app, other = await crew(harness, router), await crew(harness, router)
     sent = await slow.enqueue()
     async with (
-        StepWorker(app, [queue], lease=stage.lease) as sleepy,
-        StepWorker(other, [queue], lease=stage.lease) as heir,
+        StepWorker(app, [queue], lease=harness.lease) as sleepy,
+        StepWorker(other, [queue], lease=harness.lease) as heir,
     ):
-        conclusion = await sleepy.perform(await take(stage, sleepy))
-        await work(stage, heir)
+        conclusion = await sleepy.perform(await take(harness, sleepy))
+        await work(harness, heir)
         require(conclusion is not None and not await sleepy.settle(conclusion), "a lost lease was not noticed")
     require(app.counters["job.lost"] == 1, "a lost lease was not counted")
-    require(await outcome_of(stage, sent) == Succeeded("in time"), "a worker without a lease wrote the ending")
+    require(await outcome_of(harness, sent) == Succeeded("in time"), "a worker without a lease wrote the ending")
     require(not await letters_of(app, queue), "a worker without a lease wrote a dead letter")
     require(starts[1] > starts[0], f"the second holder's fence is not higher: {starts}")

@@ -8,7 +8,8 @@ import anyio
 import msgspec
 
 from taskcore.backend import Backend, Letter, Outgoing, Refused
-from taskcore.conformance.checks import LETTER_CHECKS, ClauseViolated, check, require
+from taskcore.conformance.checks import LETTER_CHECKS, check, require
+from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.deliveries import job, nothing_from, put, receive, settle, stays_away
 from taskcore.conformance.guarantees.helpers import crew, letters_of, outcome_of, take, until, work, working
 from taskcore.conformance.guarantees.publishing import NASTY
@@ -21,23 +22,23 @@ from taskcore.router import Router
 from taskcore.worker.context import current
 
 
-async def _bury(stage: Harness, queue: str, *jobs: Outgoing) -> None:
+async def _bury(harness: Harness, queue: str, *jobs: Outgoing) -> None:
     """These jobs are published, taken and buried, one after the other."""
-    backend = await stage.backend()
-    async with backend.consume([queue], lease=stage.long) as source:
+    backend = await harness.backend()
+    async with backend.consume([queue], lease=harness.long) as source:
         for one in jobs:
             await put(backend, one)
-            [delivery] = await receive(stage, source)
+            [delivery] = await receive(harness, source)
             await settle(source, (delivery, Bury(f"because of {one.id}", b"story of " + one.id.encode())))
 
 
 @check(LETTER_CHECKS, "C13", "C8", needs="dead_letters")
-async def a_letter_holds_the_bytes_as_they_came(stage: Harness) -> None:
+async def a_letter_holds_the_bytes_as_they_came(harness: Harness) -> None:
     """A dead letter has envelope and trail byte for byte, the reason, the queue and the time."""
-    queue, jobs = stage.queue(), [job(stage.queue(), nasty) for nasty in (*NASTY, bytes(100_000))]
-    before = stage.now()
-    await _bury(stage, queue, *jobs)
-    backend = await stage.backend()
+    queue, jobs = harness.queue(), [job(harness.queue(), nasty) for nasty in (*NASTY, bytes(100_000))]
+    before = harness.now()
+    await _bury(harness, queue, *jobs)
+    backend = await harness.backend()
     letters = {letter.reason: letter for letter in await backend.admin.letters(queue, limit=100)}
     require(len(letters) == len(jobs), f"{len(jobs)} jobs were buried, there are {len(letters)} letters")
     for one in jobs:
@@ -54,15 +55,15 @@ async def a_letter_holds_the_bytes_as_they_came(stage: Harness) -> None:
             await backend.admin.letter(letter.id) == letter, "a letter looks different when it is fetched by its id"
         )
     require((await backend.admin.stats(queue)).dead == len(jobs), "dead letters are counted wrongly")
-    async with backend.consume([queue], lease=stage.lease) as source:
-        await stays_away(stage, source, "a job that was buried")
+    async with backend.consume([queue], lease=harness.lease) as source:
+        await stays_away(harness, source, "a job that was buried")
 
 
 @check(LETTER_CHECKS, "C13", needs="dead_letters")
-async def letters_come_a_page_at_a_time(stage: Harness) -> None:
+async def letters_come_a_page_at_a_time(harness: Harness) -> None:
     """Pages of letters have the oldest first and miss nothing, also behind a letter that is gone by now."""
-    queue, jobs, backend = stage.queue(), [job(stage.queue()) for _ in range(8)], await stage.backend()
-    await _bury(stage, queue, *jobs)
+    queue, jobs, backend = harness.queue(), [job(harness.queue()) for _ in range(8)], await harness.backend()
+    await _bury(harness, queue, *jobs)
     seen: list[Letter] = []
     after: str | None = None
     while page := await backend.admin.letters(queue, limit=3, after=after):
@@ -77,10 +78,10 @@ async def letters_come_a_page_at_a_time(stage: Harness) -> None:
 
 
 @check(LETTER_CHECKS, "C13", needs="dead_letters")
-async def a_dropped_letter_is_gone(stage: Harness) -> None:
+async def a_dropped_letter_is_gone(harness: Harness) -> None:
     """A letter is dropped once; then it is neither read, nor counted, nor replayed."""
-    queue, backend = stage.queue(), await stage.backend()
-    await _bury(stage, queue, job(queue), job(queue))
+    queue, backend = harness.queue(), await harness.backend()
+    await _bury(harness, queue, job(queue), job(queue))
     first, second = await backend.admin.letters(queue, limit=10)
     require(await backend.admin.drop(first.id), "a letter could not be dropped")
     require(not await backend.admin.drop(first.id), "a letter was dropped twice")
@@ -91,10 +92,10 @@ async def a_dropped_letter_is_gone(stage: Harness) -> None:
 
 
 @check(LETTER_CHECKS, "C13", "C18", needs=("dead_letters", "dedup"))
-async def a_replay_makes_one_job(stage: Harness) -> None:
+async def a_replay_makes_one_job(harness: Harness) -> None:
     """Replaying publishes the job and drops the letter; many who replay it at once make one job."""
-    queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
-    await _bury(stage, queue, job(queue), job(queue))
+    queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
+    await _bury(harness, queue, job(queue), job(queue))
     first, second = await backend.admin.letters(queue, limit=10)
     again = job(queue, b"the same again", trail=b"linked")
 
@@ -107,23 +108,23 @@ async def a_replay_makes_one_job(stage: Harness) -> None:
             group.start_soon(replay, (backend, other)[number % 2])
     left = await backend.admin.letters(queue, limit=10)
     require([letter.id for letter in left] == [second.id], "a replayed letter is still there, or another one is gone")
-    async with backend.consume([queue], lease=stage.long) as source:
-        [delivery] = await receive(stage, source)
+    async with backend.consume([queue], lease=harness.long) as source:
+        [delivery] = await receive(harness, source)
         require((delivery.envelope, delivery.trail) == (again.envelope, b"linked"), "the replay is another job")
         require(delivery.redeliveries == 0, "a replay begins with redeliveries")
-        await nothing_from(source, stage.margin + 0.01, "a replay came twice")
+        await nothing_from(source, harness.margin + 0.01, "a replay came twice")
         await settle(source, (delivery, ACK))
 
 
 @check(LETTER_CHECKS, "C23", "C13", needs="dead_letters")
-async def letters_stay_until_dropped(stage: Harness) -> None:
+async def letters_stay_until_dropped(harness: Harness) -> None:
     """Dead letters of one queue do not mix with those of another, and stay when their reader has gone."""
-    queues = [stage.queue("a"), stage.queue("b")]
+    queues = [harness.queue("a"), harness.queue("b")]
     jobs = [job(queue) for queue in queues for _ in range(2)]
     for queue in queues:
-        await _bury(stage, queue, *(one for one in jobs if one.queue == queue))
-    await stage.outlast(stage.lease)
-    async with stage.connection() as backend:
+        await _bury(harness, queue, *(one for one in jobs if one.queue == queue))
+    await harness.outlast(harness.lease)
+    async with harness.connection() as backend:
         for queue in queues:
             letters = await backend.admin.letters(queue, limit=10)
             wanted = [one.envelope for one in jobs if one.queue == queue]
@@ -134,20 +135,20 @@ async def letters_stay_until_dropped(stage: Harness) -> None:
 
 
 @check(LETTER_CHECKS, "C13", "C5", "C3", needs="dead_letters")
-async def a_letter_tells_the_whole_story(stage: Harness) -> None:
+async def a_letter_tells_the_whole_story(harness: Harness) -> None:
     """After 30 failed attempts: the first 5 and the last 20 errors with type, text, time, worker and attempt."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     bytes_seen: set[bytes] = set()
 
-    @router.task(name=stage.name("fail"), queue=queue, retry=Retry(attempts=30, base=0.0))
+    @router.task(name=harness.name("fail"), queue=queue, retry=Retry(attempts=30, base=0.0))
     async def fail(number: int) -> None:
         raise ConnectionError(f"attempt {current().attempt} of {number}")
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     sent = await fail.using(headers={"tenant": "7"}).enqueue(7)
-    hands = await stage.step_worker(app, name="the unlucky", lease=stage.long)
+    step_worker = await harness.step_worker(app, name="the unlucky", lease=harness.long)
     for _ in range(30):
-        done = await work(stage, hands)
+        done = await work(harness, step_worker)
         bytes_seen.add(done.delivery.envelope)
     letters = await letters_of(app, queue)
     require(len(letters) == 1, f"a job that failed 30 times left {len(letters)} letters")
@@ -165,66 +166,66 @@ async def a_letter_tells_the_whole_story(stage: Harness) -> None:
         require(
             error.type == "ConnectionError" and error.message == f"attempt {error.attempt} of 7", f"not told: {error}"
         )
-        require(error.worker == "the unlucky" and abs(error.when - stage.now()) < 3600, f"worker or time: {error}")
+        require(error.worker == "the unlucky" and abs(error.when - harness.now()) < 3600, f"worker or time: {error}")
     require(errors[-1].traceback != "", "the last error has no traceback")
 
 
 @check(LETTER_CHECKS, "C13", "C18", needs=("dead_letters", "dedup"), store=True)
-async def a_replay_is_a_new_job_that_links_back(stage: Harness) -> None:
+async def a_replay_is_a_new_job_that_links_back(harness: Harness) -> None:
     """A replay has a new id, the same arguments, no attempts, and names the old job, whose ending stays as it was."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     mended = False
 
-    @router.task(name=stage.name("charge"), queue=queue, retry=2)
+    @router.task(name=harness.name("charge"), queue=queue, retry=2)
     async def charge(number: int) -> int:
         if not mended:
             raise Reject("not yet")
         require(current().attempt == 1, f"a replay begins with attempt {current().attempt}")
         return number
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     old = await charge.enqueue(7)
-    hands = await stage.step_worker(app, lease=stage.long)
-    await work(stage, hands)
+    step_worker = await harness.step_worker(app, lease=harness.long)
+    await work(harness, step_worker)
     [letter] = await letters_of(app, queue)
     require(letter.reason == "rejected: not yet", f"the reason of the letter is {letter.reason!r}")
     mended = True
     new_id = await app.dead_letters.replay(letter.id)
     require(new_id != old.id, "a replay has the id of the old job")
     require(not await letters_of(app, queue), "a letter that was replayed is still there")
-    taken = await take(stage, hands)
+    taken = await take(harness, step_worker)
     require(decode_trail(taken.delivery.trail).replay_of == old.id, "a replay does not name the job that it replays")
-    require(await hands.work(taken), "the lease of a replay was lost")
+    require(await step_worker.work(taken), "the lease of a replay was lost")
     require(taken.envelope.correlation_id == old.id, "a replay does not belong to the job that it replays")
     require(msgspec.json.decode(taken.envelope.args) == {"number": 7}, "a replay has other arguments")
-    ended = await outcome_of(stage, charge.job(new_id))
+    ended = await outcome_of(harness, charge.job(new_id))
     require(ended == Succeeded(7), f"the replay ended as {ended}")
-    require(isinstance(await outcome_of(stage, old), Dead), "a replay changed the ending of the job that it replays")
+    require(isinstance(await outcome_of(harness, old), Dead), "a replay changed the ending of the job that it replays")
 
 
 @check(LETTER_CHECKS, "C20", "C13", "C25", needs="dead_letters")
-async def foreign_bytes_do_not_harm_their_neighbours(stage: Harness) -> None:
+async def foreign_bytes_do_not_harm_their_neighbours(harness: Harness) -> None:
     """What is no envelope becomes a dead letter with its raw bytes, while the jobs beside it are done."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     done: list[int] = []
 
-    @router.task(name=stage.name("good"), queue=queue)
+    @router.task(name=harness.name("good"), queue=queue)
     async def good(number: int) -> None:
         done.append(number)
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     newer = b'{"v": 99, "id": "x", "task": "t", "args": {}, "enqueued_at": 0}'
     foreign = [*NASTY, b"null", b"{}", b'{"v": 1}', newer, b'{"celery": "task"}', b"NaN", b'"' + b"9" * 100_000 + b'"']
-    async with working(stage, app):
+    async with working(harness, app):
         for number, raw in enumerate(foreign):
             await put(app.components.backend, job(queue, raw))
             await good.enqueue(number)
-        await until(stage, lambda: len(done) >= len(foreign), "jobs beside foreign bytes were not done")
+        await until(harness, lambda: len(done) >= len(foreign), "jobs beside foreign bytes were not done")
 
         async def all_buried() -> bool:
             return await app.dead_letters.count(queue) == len(foreign)
 
-        await until(stage, all_buried, "foreign bytes did not become dead letters")
+        await until(harness, all_buried, "foreign bytes did not become dead letters")
     require(sorted(done) == list(range(len(foreign))), "jobs beside foreign bytes were done twice")
     letters = await letters_of(app, queue)
     require(Counter(letter.raw for letter in letters) == Counter(foreign), "foreign bytes changed on their way")
@@ -233,73 +234,73 @@ async def foreign_bytes_do_not_harm_their_neighbours(stage: Harness) -> None:
 
 
 @check(LETTER_CHECKS, "C20", "C22", needs="dead_letters")
-async def an_oversized_message_is_refused_or_buried(stage: Harness) -> None:
+async def an_oversized_message_is_refused_or_buried(harness: Harness) -> None:
     """Bytes far beyond the limit of any job are refused at once, or buried whole; either way others go on."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     router = Router()
     done: list[int] = []
 
-    @router.task(name=stage.name("good"), queue=queue)
+    @router.task(name=harness.name("good"), queue=queue)
     async def good(number: int) -> None:
         done.append(number)
 
-    app, huge = await crew(stage, router), b"\xff" * 3_000_000
+    app, huge = await crew(harness, router), b"\xff" * 3_000_000
     [answer] = await backend.publish([job(queue, huge)])
     [small] = [job(queue, b"small")]
     await put(backend, small)
     await good.enqueue(1)
     stored = not isinstance(answer, Refused)
-    async with working(stage, app):
-        await until(stage, lambda: done, "a job behind an oversized one was not done")
+    async with working(harness, app):
+        await until(harness, lambda: done, "a job behind an oversized one was not done")
 
         async def all_buried() -> bool:
             return await app.dead_letters.count(queue) == 1 + stored
 
-        await until(stage, all_buried, "an oversized message was stored and did not become a dead letter")
+        await until(harness, all_buried, "an oversized message was stored and did not become a dead letter")
     letters = await letters_of(app, queue)
     wanted = sorted([small.envelope, *[huge] * stored])
     require(sorted(letter.raw for letter in letters) == wanted, "an oversized message is not whole in its letter")
 
 
 @check(LETTER_CHECKS, "C20", "C19", "C1", needs="delay")
-async def work_of_an_unknown_task_waits(stage: Harness) -> None:
+async def work_of_an_unknown_task_waits(harness: Harness) -> None:
     """A job of a task that nobody here knows is put aside without using attempts, until somebody knows it."""
-    queue, known, unknown = stage.queue(), Router(), Router()
+    queue, known, unknown = harness.queue(), Router(), Router()
     started: list[int] = []
 
-    @known.task(name=stage.name("new"), queue=queue, retry=None)
+    @known.task(name=harness.name("new"), queue=queue, retry=None)
     async def new(number: int) -> None:
         started.append(current().attempt)
 
-    @unknown.task(name=stage.name("old"), queue=queue)
+    @unknown.task(name=harness.name("old"), queue=queue)
     async def old() -> None: ...
 
-    older = await crew(stage, unknown)
-    newer = await crew(stage, known)
+    older = await crew(harness, unknown)
+    newer = await crew(harness, known)
     await new.enqueue(7)
-    async with working(stage, older):
-        await until(stage, lambda: older.counters["job.parked"], "a job of an unknown task was not put aside")
-    async with working(stage, newer):
-        await until(stage, lambda: started, "a job that had been put aside never started")
+    async with working(harness, older):
+        await until(harness, lambda: older.counters["job.parked"], "a job of an unknown task was not put aside")
+    async with working(harness, newer):
+        await until(harness, lambda: started, "a job that had been put aside never started")
     require(started == [1], f"putting a job aside used attempts; it started with {started}")
     require(not await newer.dead_letters.count(queue), "a job that was put aside became a dead letter")
 
 
 @check(LETTER_CHECKS, "C8", "C13", "C25", needs="dead_letters", store=True)
-async def a_result_that_does_not_fit_is_not_repeated(stage: Harness) -> None:
+async def a_result_that_does_not_fit_is_not_repeated(harness: Harness) -> None:
     """Work that was done and whose result cannot be encoded ends as a dead letter, not as a second run."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[str] = []
 
-    @router.task(name=stage.name("odd"), queue=queue)
+    @router.task(name=harness.name("odd"), queue=queue)
     async def odd() -> int:
         starts.append(current().job_id)
         return object()  # type: ignore[return-value]  # that is what this check is about
 
-    app = await crew(stage, router)
-    async with working(stage, app):
+    app = await crew(harness, router)
+    async with working(harness, app):
         sent = await odd.enqueue()
-        ended = await outcome_of(stage, sent)
+        ended = await outcome_of(harness, sent)
     require(
         isinstance(ended, Dead) and ended.reason == "result", f"work with a result that does not fit ended as {ended}"
     )

@@ -6,23 +6,34 @@ import anyio
 
 from taskcore.backend import Outgoing, Source
 from taskcore.conformance.checks import BACKEND_CHECKS, check, require
-from taskcore.conformance.guarantees.deliveries import TICK, eventually, job, nothing_from, put, receive, settle
+from taskcore.conformance.guarantees.deliveries import (
+    CLOCK_TOLERANCE,
+    eventually,
+    job,
+    nothing_from,
+    put,
+    receive,
+    settle,
+)
 from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, Reschedule
 
 
-async def _watch(stage: Harness, source: Source, due: dict[bytes, float]) -> None:
+async def _watch(harness: Harness, source: Source, due: dict[bytes, float]) -> None:
     """Take jobs as they come; each has to come in time, and once."""
-    error = stage.features.delay_error
+    error = harness.features.delay_error
     left = dict(due)
-    with anyio.move_on_after(max(due.values()) - anyio.current_time() + stage.patience):
+    with anyio.move_on_after(max(due.values()) - anyio.current_time() + harness.patience):
         while left:
             for delivery in await source.receive(1):
                 late = anyio.current_time() - due[delivery.envelope]
                 require(left.pop(delivery.envelope, None) is not None, "a delayed job came twice")
-                require(late >= -error - TICK, f"a job came {-late:.3f} s too early; δ is {error:g} s")
-                require(late <= error + stage.margin + TICK, f"a job came {late:.3f} s too late; δ is {error:g} s")
-                stage.lateness.append(late)
+                require(late >= -error - CLOCK_TOLERANCE, f"a job came {-late:.3f} s too early; δ is {error:g} s")
+                require(
+                    late <= error + harness.margin + CLOCK_TOLERANCE,
+                    f"a job came {late:.3f} s too late; δ is {error:g} s",
+                )
+                harness.lateness.append(late)
                 await settle(source, (delivery, ACK))
     require(not left, f"{len(left)} of {len(due)} delayed jobs never came")
 
@@ -34,95 +45,95 @@ def _due(jobs: list[Outgoing]) -> dict[bytes, float]:
 
 
 @check(BACKEND_CHECKS, "C16", needs="delay")
-async def nothing_is_early_and_little_is_late(stage: Harness) -> None:
+async def nothing_is_early_and_little_is_late(harness: Harness) -> None:
     """A delayed job is handed out not before its time minus δ and not after its time plus δ."""
-    queue, backend = stage.queue(), await stage.backend()
-    jobs = [job(queue, delay=stage.lease * part) for part in (0.3, 0.8, 1.0, 1.4, 2.0)]
-    async with backend.consume([queue], lease=stage.long) as source:
+    queue, backend = harness.queue(), await harness.backend()
+    jobs = [job(queue, delay=harness.lease * part) for part in (0.3, 0.8, 1.0, 1.4, 2.0)]
+    async with backend.consume([queue], lease=harness.long) as source:
         due = _due(jobs)
         await put(backend, *jobs)
-        await _watch(stage, source, due)
+        await _watch(harness, source, due)
 
 
 @check(BACKEND_CHECKS, "C16", needs="delay")
-async def a_long_delay_does_not_hold_up_a_short_one(stage: Harness) -> None:
+async def a_long_delay_does_not_hold_up_a_short_one(harness: Harness) -> None:
     """Jobs come in the order of their times, not in the order in which they were published."""
-    queue, backend = stage.queue(), await stage.backend()
-    long, short, none = job(queue, delay=stage.lease * 2), job(queue, delay=stage.lease / 2), job(queue)
-    async with backend.consume([queue], lease=stage.long) as source:
+    queue, backend = harness.queue(), await harness.backend()
+    long, short, none = job(queue, delay=harness.lease * 2), job(queue, delay=harness.lease / 2), job(queue)
+    async with backend.consume([queue], lease=harness.long) as source:
         due = _due([long, short, none])
         for one in (long, short, none):
             await put(backend, one)
-        await _watch(stage, source, due)
+        await _watch(harness, source, due)
 
 
 @check(BACKEND_CHECKS, "C16", "C1", needs="delay")
-async def a_schedule_survives_a_reconnect(stage: Harness) -> None:
+async def a_schedule_survives_a_reconnect(harness: Harness) -> None:
     """Delayed jobs come in time and once, although whoever sent them is gone and nobody was listening."""
-    queue, other = stage.queue(), stage.queue("other")
-    jobs = [job(queue, delay=stage.lease * part) for part in (0.5, 1.0, 1.5)]
-    async with stage.connection() as sender:
+    queue, other = harness.queue(), harness.queue("other")
+    jobs = [job(queue, delay=harness.lease * part) for part in (0.5, 1.0, 1.5)]
+    async with harness.connection() as sender:
         due = _due(jobs)
         await put(sender, *jobs)
-        async with sender.consume([other], lease=stage.long) as source:
-            await nothing_from(source, TICK, "an empty queue")
-    async with (await stage.backend()).consume([queue], lease=stage.long) as source:
-        await _watch(stage, source, due)
+        async with sender.consume([other], lease=harness.long) as source:
+            await nothing_from(source, CLOCK_TOLERANCE, "an empty queue")
+    async with (await harness.backend()).consume([queue], lease=harness.long) as source:
+        await _watch(harness, source, due)
 
 
 @check(BACKEND_CHECKS, "C16", "C4", needs="delay")
-async def jobs_that_were_due_meanwhile_come_at_once(stage: Harness) -> None:
+async def jobs_that_were_due_meanwhile_come_at_once(harness: Harness) -> None:
     """Jobs whose time came while nobody was connected are there for the first who asks."""
-    queue = stage.queue()
-    async with stage.connection() as sender:
-        await put(sender, *(job(queue, delay=stage.lease / 2) for _ in range(3)))
-    await stage.outlast(stage.lease / 2)
-    async with (await stage.backend()).consume([queue], lease=stage.long) as source:
-        found = await receive(stage, source, 3)
+    queue = harness.queue()
+    async with harness.connection() as sender:
+        await put(sender, *(job(queue, delay=harness.lease / 2) for _ in range(3)))
+    await harness.outlast(harness.lease / 2)
+    async with (await harness.backend()).consume([queue], lease=harness.long) as source:
+        found = await receive(harness, source, 3)
         await settle(source, *((delivery, ACK) for delivery in found))
 
 
 @check(BACKEND_CHECKS, "C17", needs="delay")
-async def a_retry_waits_its_time(stage: Harness) -> None:
+async def a_retry_waits_its_time(harness: Harness) -> None:
     """After ``Retry(after)`` a job is handed out not before ``after`` minus δ and not later than plus δ."""
-    queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
+    queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(3)]
     waits = dict(zip((one.envelope for one in jobs), (0.4, 0.9, 1.5), strict=True))
     await put(backend, *jobs)
-    async with backend.consume([queue], lease=stage.long) as source:
-        found = await receive(stage, source, 3)
+    async with backend.consume([queue], lease=harness.long) as source:
+        found = await receive(harness, source, 3)
         now = anyio.current_time()
-        due = {envelope: now + stage.lease * part for envelope, part in waits.items()}
-        await settle(source, *((one, Reschedule(stage.lease * waits[one.envelope], b"again")) for one in found))
-    async with other.consume([queue], lease=stage.long) as source:
-        await _watch(stage, source, due)
+        due = {envelope: now + harness.lease * part for envelope, part in waits.items()}
+        await settle(source, *((one, Reschedule(harness.lease * waits[one.envelope], b"again")) for one in found))
+    async with other.consume([queue], lease=harness.long) as source:
+        await _watch(harness, source, due)
 
 
 @check(BACKEND_CHECKS, "C16", needs=("delay", "dedup"))
-async def a_repeated_schedule_is_stored_once(stage: Harness) -> None:
+async def a_repeated_schedule_is_stored_once(harness: Harness) -> None:
     """Publishing a delayed job again, with another delay even, neither doubles it nor makes it early."""
-    queue, backend = stage.queue(), await stage.backend()
-    one = job(queue, delay=stage.lease)
+    queue, backend = harness.queue(), await harness.backend()
+    one = job(queue, delay=harness.lease)
     due = _due([one])
     await put(backend, one)
     sooner = Outgoing(queue, one.id, one.envelope, one.trail, 0.0)
     await backend.publish([sooner, one])
-    async with backend.consume([queue], lease=stage.long) as source:
-        await _watch(stage, source, due)
-        await nothing_from(source, stage.lease, "a second copy of a delayed job")
+    async with backend.consume([queue], lease=harness.long) as source:
+        await _watch(harness, source, due)
+        await nothing_from(source, harness.lease, "a second copy of a delayed job")
 
 
 @check(BACKEND_CHECKS, "C16", "C1", needs=("delay", "counts"))
-async def what_waits_is_counted_as_scheduled(stage: Harness) -> None:
+async def what_waits_is_counted_as_scheduled(harness: Harness) -> None:
     """A delayed job is counted as scheduled, and no longer when its time has come."""
-    queue, backend = stage.queue(), await stage.backend()
-    await put(backend, job(queue, delay=stage.lease), job(queue, delay=stage.long))
+    queue, backend = harness.queue(), await harness.backend()
+    await put(backend, job(queue, delay=harness.lease), job(queue, delay=harness.long))
 
     async def scheduled(count: int) -> bool:
         return (await backend.admin.stats(queue)).scheduled == count
 
-    await eventually(stage, lambda: scheduled(2), "two delayed jobs are not counted as scheduled")
-    async with backend.consume([queue], lease=stage.long) as source:
-        [delivery] = await receive(stage, source, within=stage.lease + stage.patience)
+    await eventually(harness, lambda: scheduled(2), "two delayed jobs are not counted as scheduled")
+    async with backend.consume([queue], lease=harness.long) as source:
+        [delivery] = await receive(harness, source, within=harness.lease + harness.patience)
         await settle(source, (delivery, ACK))
-    await eventually(stage, lambda: scheduled(1), "a delayed job that came and ended is still counted as scheduled")
+    await eventually(harness, lambda: scheduled(1), "a delayed job that came and ended is still counted as scheduled")

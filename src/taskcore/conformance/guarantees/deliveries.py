@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from taskcore.backend import Backend, Delivery, Outgoing, Source, Stored
-from taskcore.conformance.checks import ClauseViolated, require
-from taskcore.conformance.harness import TICK, Harness
+from taskcore.conformance.checks import require
+from taskcore.conformance.clauses import ClauseViolated
+from taskcore.conformance.harness import CLOCK_TOLERANCE, Harness
 from taskcore.envelope import new_id
 from taskcore.lifecycle import Verdict
 
-__all__ = ["TICK", "eventually", "job", "nothing_from", "put", "receive", "settle", "stays_away", "took"]
+__all__ = ["CLOCK_TOLERANCE", "eventually", "job", "nothing_from", "put", "receive", "settle", "stays_away", "took"]
 
 
 def job(queue: str, envelope: bytes | None = None, *, trail: bytes = b"", delay: float = 0.0) -> Outgoing:
@@ -27,14 +28,14 @@ async def put(backend: Backend, *jobs: Outgoing) -> None:
         require(isinstance(answer, Stored), f"publishing job {one.id} was answered with {answer!r}")
 
 
-async def receive(stage: Harness, source: Source, count: int = 1, *, within: float | None = None) -> list[Delivery]:
+async def receive(harness: Harness, source: Source, count: int = 1, *, within: float | None = None) -> list[Delivery]:
     """So many deliveries.
 
-    :raises Broken: they did not come in time.
+    :raises ClauseViolated: they did not come in time.
     """
     found: list[Delivery] = []
     began = anyio.current_time()
-    with anyio.move_on_after(stage.patience if within is None else within):
+    with anyio.move_on_after(harness.patience if within is None else within):
         while len(found) < count:
             found += await source.receive(count - len(found))
     if len(found) != count:
@@ -46,16 +47,16 @@ async def receive(stage: Harness, source: Source, count: int = 1, *, within: flo
 async def nothing_from(source: Source, seconds: float, why: str) -> None:
     """Nothing may be handed out for so many seconds.
 
-    :raises Broken: something was; the text is ``why``.
+    :raises ClauseViolated: something was; the text is ``why``.
     """
     with anyio.move_on_after(seconds):
         found = await source.receive(1)
         raise ClauseViolated(f"{why}: {found[0].envelope[:80]!r} was handed out, {found[0].redeliveries} redeliveries")
 
 
-async def stays_away(stage: Harness, source: Source, why: str) -> None:
+async def stays_away(harness: Harness, source: Source, why: str) -> None:
     """Nothing may be handed out, not even after every lease has run out."""
-    await nothing_from(source, stage.beyond, why)
+    await nothing_from(source, harness.beyond, why)
 
 
 async def settle(source: Source, *batch: tuple[Delivery, Verdict]) -> None:
@@ -64,9 +65,9 @@ async def settle(source: Source, *batch: tuple[Delivery, Verdict]) -> None:
     require(not lost, f"{len(lost)} of {len(batch)} leases were lost, although they had not run out")
 
 
-async def eventually(stage: Harness, question: Callable[[], Awaitable[object]], sentence: str) -> None:
+async def eventually(harness: Harness, question: Callable[[], Awaitable[object]], sentence: str) -> None:
     """It has to become true soon; counts may lag a little behind what they count."""
-    with anyio.move_on_after(stage.patience):
+    with anyio.move_on_after(harness.patience):
         while not await question():  # noqa: ASYNC110 - brokers do not tell when a count changes
             await anyio.sleep(0.02)
         return

@@ -8,38 +8,39 @@ from collections.abc import Sequence
 import anyio
 
 from taskcore.backend import Backend, Delivery, Source
-from taskcore.conformance.checks import BACKEND_CHECKS, ClauseViolated, check, require
+from taskcore.conformance.checks import BACKEND_CHECKS, check, require
+from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.deliveries import job, nothing_from, put, receive, settle, stays_away, took
 from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, RELEASE
 
 
 @check(BACKEND_CHECKS, "C4")
-async def waiting_ends_when_work_comes(stage: Harness) -> None:
+async def waiting_ends_when_work_comes(harness: Harness) -> None:
     """Who waits on an empty queue gets the next job that anybody publishes."""
-    queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
+    queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     one = job(queue)
 
     async def publish_later() -> None:
         await anyio.sleep(0.3)
         await put(other, one)
 
-    async with backend.consume([queue], lease=stage.long) as source, anyio.create_task_group() as group:
+    async with backend.consume([queue], lease=harness.long) as source, anyio.create_task_group() as group:
         group.start_soon(publish_later)
-        [delivery] = await receive(stage, source)
+        [delivery] = await receive(harness, source)
         require(delivery.envelope == one.envelope, "another job came than was published")
         await settle(source, (delivery, ACK))
 
 
 @check(BACKEND_CHECKS, "C6")
-async def a_batch_is_never_larger_than_asked(stage: Harness) -> None:
+async def a_batch_is_never_larger_than_asked(harness: Harness) -> None:
     """``receive(limit)`` gives at least one job and at most so many, each once."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     jobs = [job(queue) for _ in range(10)]
     await put(backend, *jobs)
     found: list[Delivery] = []
-    async with backend.consume([queue], lease=stage.long) as source:
-        with anyio.move_on_after(stage.patience):
+    async with backend.consume([queue], lease=harness.long) as source:
+        with anyio.move_on_after(harness.patience):
             while len(found) < len(jobs):
                 batch = await source.receive(3)
                 require(1 <= len(batch) <= 3, f"receive(3) gave {len(batch)} deliveries")
@@ -48,14 +49,14 @@ async def a_batch_is_never_larger_than_asked(stage: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C6")
-async def a_job_has_one_holder(stage: Harness) -> None:
+async def a_job_has_one_holder(harness: Harness) -> None:
     """However many take jobs at the same time, none is handed out twice while its lease lasts."""
-    queue, connections = stage.queue(), [await stage.backend() for _ in range(3)]
+    queue, connections = harness.queue(), [await harness.backend() for _ in range(3)]
     jobs = [job(queue) for _ in range(60)]
     seen: Counter[bytes] = Counter()
 
     async def take(backend: Backend, limit: int) -> None:
-        async with backend.consume([queue], lease=stage.long) as source:
+        async with backend.consume([queue], lease=harness.long) as source:
             while True:
                 seen.update(delivery.envelope for delivery in await source.receive(limit))
 
@@ -64,40 +65,43 @@ async def a_job_has_one_holder(stage: Harness) -> None:
             group.start_soon(take, connections[number % 3], 1 + number)
         for start in range(0, 60, 10):
             await put(connections[start % 3], *jobs[start : start + 10])
-        with anyio.move_on_after(stage.patience):
+        with anyio.move_on_after(harness.patience):
             while len(seen) < len(jobs):  # noqa: ASYNC110 - it is the takers who count
                 await anyio.sleep(0.01)
-        await anyio.sleep(stage.margin)
+        await anyio.sleep(harness.margin)
         group.cancel_scope.cancel()
     require(len(seen) == len(jobs), f"{len(seen)} of {len(jobs)} jobs were handed out")
     require(max(seen.values()) == 1, f"{sum(count > 1 for count in seen.values())} jobs had two holders at once")
 
 
 @check(BACKEND_CHECKS, "C4", "C1", needs="survives_worker")
-async def a_silent_holder_loses_its_lease(stage: Harness) -> None:
+async def a_silent_holder_loses_its_lease(harness: Harness) -> None:
     """A job whose holder says nothing any more goes to who waits for work, without any new traffic."""
-    queue, silent, heir = stage.queue(), await stage.backend(), await stage.backend()
+    queue, silent, heir = harness.queue(), await harness.backend(), await harness.backend()
     one = job(queue, trail=b"so far")
     await put(silent, one)
-    async with silent.consume([queue], lease=stage.lease) as first, heir.consume([queue], lease=stage.lease) as second:
-        [held] = await receive(stage, first)
-        [again] = await receive(stage, second, within=stage.lease + stage.patience)
+    async with (
+        silent.consume([queue], lease=harness.lease) as first,
+        heir.consume([queue], lease=harness.lease) as second,
+    ):
+        [held] = await receive(harness, first)
+        [again] = await receive(harness, second, within=harness.lease + harness.patience)
         require((again.envelope, again.trail) == (held.envelope, held.trail), "the job came back changed")
         await settle(second, (again, ACK))
-        await stays_away(stage, second, "a job that was taken over and settled")
+        await stays_away(harness, second, "a job that was taken over and settled")
 
 
 @check(BACKEND_CHECKS, "C1", "C4", needs="survives_worker")
-async def a_dead_holder_loses_its_lease(stage: Harness) -> None:
+async def a_dead_holder_loses_its_lease(harness: Harness) -> None:
     """Jobs of a worker that is gone, connection and all, go to who waits for work."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     jobs = [job(queue) for _ in range(5)]
     await put(backend, *jobs)
-    async with (await stage.backend()).consume([queue], lease=stage.lease) as dying:
-        await receive(stage, dying, len(jobs))
-    async with backend.consume([queue], lease=stage.lease) as source:
+    async with (await harness.backend()).consume([queue], lease=harness.lease) as dying:
+        await receive(harness, dying, len(jobs))
+    async with backend.consume([queue], lease=harness.lease) as source:
         found: list[Delivery] = []
-        with anyio.move_on_after(stage.lease + stage.patience):
+        with anyio.move_on_after(harness.lease + harness.patience):
             while len(found) < len(jobs):
                 batch = await source.receive(10)
                 await settle(source, *((delivery, ACK) for delivery in batch))
@@ -106,32 +110,35 @@ async def a_dead_holder_loses_its_lease(stage: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C5", "C12", needs=("redeliveries", "survives_worker"))
-async def leases_that_ran_out_are_counted(stage: Harness) -> None:
+async def leases_that_ran_out_are_counted(harness: Harness) -> None:
     """Each lease that runs out without a verdict counts as one redelivery; giving back does not count."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     await put(backend, job(queue))
     counted: list[int] = []
-    async with backend.consume([queue], lease=stage.lease) as source:
+    async with backend.consume([queue], lease=harness.lease) as source:
         for _ in range(2):
-            [delivery] = await receive(stage, source, within=stage.lease + stage.patience)
+            [delivery] = await receive(harness, source, within=harness.lease + harness.patience)
             counted.append(delivery.redeliveries)
-        [delivery] = await receive(stage, source, within=stage.lease + stage.patience)
+        [delivery] = await receive(harness, source, within=harness.lease + harness.patience)
         counted.append(delivery.redeliveries)
         await settle(source, (delivery, RELEASE))
-        [delivery] = await receive(stage, source)
+        [delivery] = await receive(harness, source)
         counted.append(delivery.redeliveries)
         await settle(source, (delivery, ACK))
     require(counted == [0, 1, 2, 2], f"two leases ran out and one was given back; redeliveries were told as {counted}")
 
 
 @check(BACKEND_CHECKS, "C6")
-async def extending_keeps_a_lease(stage: Harness) -> None:
+async def extending_keeps_a_lease(harness: Harness) -> None:
     """A lease that is extended in time stays with its holder, also beyond its first length."""
-    queue, holder, other = stage.queue(), await stage.backend(), await stage.backend()
+    queue, holder, other = harness.queue(), await harness.backend(), await harness.backend()
     await put(holder, *(job(queue) for _ in range(3)))
-    async with holder.consume([queue], lease=stage.lease) as first, other.consume([queue], lease=stage.lease) as second:
-        held = await receive(stage, first, 3)
-        with anyio.move_on_after(2.5 * stage.lease):
+    async with (
+        holder.consume([queue], lease=harness.lease) as first,
+        other.consume([queue], lease=harness.lease) as second,
+    ):
+        held = await receive(harness, first, 3)
+        with anyio.move_on_after(2.5 * harness.lease):
             async with anyio.create_task_group() as group:
 
                 async def nobody_else() -> None:
@@ -142,27 +149,27 @@ async def extending_keeps_a_lease(stage: Harness) -> None:
 
                 group.start_soon(nobody_else)
                 while True:
-                    await anyio.sleep(stage.lease / 4)
+                    await anyio.sleep(harness.lease / 4)
                     lost = await first.extend(held)
                     require(not lost, f"{len(lost)} of 3 leases were lost although they were extended in time")
         await settle(first, *((delivery, ACK) for delivery in held))
-        await stays_away(stage, second, "a job whose lease was extended and which was then settled")
+        await stays_away(harness, second, "a job whose lease was extended and which was then settled")
 
 
 @check(BACKEND_CHECKS, "C1", "C22")
-async def a_cancelled_receive_loses_nothing(stage: Harness) -> None:
+async def a_cancelled_receive_loses_nothing(harness: Harness) -> None:
     """Whoever gives up waiting at the worst moment takes no job with him."""
-    queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
+    queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(30)]
     seen: set[bytes] = set()
-    async with backend.consume([queue], lease=stage.lease) as source:
+    async with backend.consume([queue], lease=harness.lease) as source:
         for number, one in enumerate(jobs):
             async with anyio.create_task_group() as group:
                 group.start_soon(put, other, one)
                 with anyio.move_on_after(number * 0.0005):
                     batch = await source.receive(1)
                     await _settle_all(source, batch, seen)
-        with anyio.move_on_after(stage.lease + stage.patience):
+        with anyio.move_on_after(harness.lease + harness.patience):
             while len(seen) < len(jobs):
                 await _settle_all(source, await source.receive(10), seen)
     require(len(seen) == len(jobs), f"{len(jobs) - len(seen)} of {len(jobs)} jobs were lost by cancelled receives")
@@ -176,31 +183,31 @@ async def _settle_all(source: Source, batch: Sequence[Delivery], seen: set[bytes
 
 
 @check(BACKEND_CHECKS, "C22")
-async def waiting_blocks_nobody(stage: Harness) -> None:
+async def waiting_blocks_nobody(harness: Harness) -> None:
     """While one task waits for work, others settle and extend through the same source, and publish."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     await put(backend, job(queue), job(queue))
-    async with backend.consume([queue], lease=stage.long) as source:
-        first, second = await receive(stage, source, 2)
+    async with backend.consume([queue], lease=harness.long) as source:
+        first, second = await receive(harness, source, 2)
         async with anyio.create_task_group() as group:
             group.start_soon(source.receive, 1)
             await anyio.sleep(0.05)
             began = anyio.current_time()
-            with anyio.move_on_after(stage.patience) as limit:
+            with anyio.move_on_after(harness.patience) as limit:
                 require(not await source.extend([first, second]), "a lease was lost")
                 await settle(source, (first, ACK))
                 await settle(source, (second, RELEASE))
             require(not limit.cancelled_caught, "a waiting receive blocked settle or extend of its source")
-            require(anyio.current_time() - began <= 1.0 + stage.margin, "a waiting receive held up settle or extend")
+            require(anyio.current_time() - began <= 1.0 + harness.margin, "a waiting receive held up settle or extend")
             group.cancel_scope.cancel()
 
 
 @check(BACKEND_CHECKS, "C22")
-async def giving_up_is_quick(stage: Harness) -> None:
+async def giving_up_is_quick(harness: Harness) -> None:
     """A cancelled receive and a source that is left end at once, not when the broker next answers."""
-    backend = await stage.backend()
+    backend = await harness.backend()
     began = anyio.current_time()
-    async with backend.consume([stage.queue()], lease=stage.long) as source:
+    async with backend.consume([harness.queue()], lease=harness.long) as source:
         await nothing_from(source, 0.1, "an empty queue")
     took_so_long = anyio.current_time() - began
-    require(took_so_long <= 1.1 + stage.margin, f"leaving an idle source took {took_so_long:.1f} s")
+    require(took_so_long <= 1.1 + harness.margin, f"leaving an idle source took {took_so_long:.1f} s")

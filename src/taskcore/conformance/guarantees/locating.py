@@ -5,16 +5,17 @@ from __future__ import annotations
 import anyio
 
 from taskcore.backend import QueueStats
-from taskcore.conformance.checks import BACKEND_CHECKS, ClauseViolated, check, require
+from taskcore.conformance.checks import BACKEND_CHECKS, check, require
+from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.deliveries import eventually, job, put, receive, settle, stays_away
 from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, Bury, Reschedule
 
 
 @check(BACKEND_CHECKS, "C1", needs=("delay", "dead_letters", "counts"))
-async def a_job_at_rest_is_in_one_place(stage: Harness) -> None:
+async def a_job_at_rest_is_in_one_place(harness: Harness) -> None:
     """Through its whole life a job is counted in exactly one place: scheduled, ready, leased, dead."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
 
     async def counted(**places: int) -> None:
         wanted = {"ready": 0, "leased": 0, "scheduled": 0, "dead": 0} | places
@@ -26,64 +27,64 @@ async def a_job_at_rest_is_in_one_place(stage: Harness) -> None:
             return all(getattr(seen, place) == count for place, count in wanted.items())
 
         try:
-            await eventually(stage, as_wanted, "")
+            await eventually(harness, as_wanted, "")
         except ClauseViolated:
             raise ClauseViolated(f"the jobs should be counted as {wanted}, they are counted as {seen}") from None
 
     await counted()
     await put(backend, *(job(queue) for _ in range(4)))
     await counted(ready=4)
-    async with backend.consume([queue], lease=stage.long) as source:
-        one, two, three, four = await receive(stage, source, 4)
+    async with backend.consume([queue], lease=harness.long) as source:
+        one, two, three, four = await receive(harness, source, 4)
         await counted(leased=4)
-        await settle(source, (one, ACK), (two, Reschedule(stage.long, b"later")), (three, Bury("why not", b"")))
+        await settle(source, (one, ACK), (two, Reschedule(harness.long, b"later")), (three, Bury("why not", b"")))
         await counted(leased=1, scheduled=1, dead=1)
         await settle(source, (four, ACK))
         await counted(scheduled=1, dead=1)
 
 
 @check(BACKEND_CHECKS, "C4", needs="counts")
-async def the_oldest_job_has_an_age(stage: Harness) -> None:
+async def the_oldest_job_has_an_age(harness: Harness) -> None:
     """The age of the oldest ready job grows as time passes, and there is none without ready jobs."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     require((await backend.admin.stats(queue)).oldest is None, "an empty queue has an oldest job")
     await put(backend, job(queue))
-    await stage.outlast(stage.lease)
+    await harness.outlast(harness.lease)
     await put(backend, job(queue))
     oldest = (await backend.admin.stats(queue)).oldest
-    slack = 1.0 + stage.margin + stage.features.delay_error
-    if oldest is None or not -slack <= oldest - stage.lease <= 2 * slack:
+    slack = 1.0 + harness.margin + harness.features.delay_error
+    if oldest is None or not -slack <= oldest - harness.lease <= 2 * slack:
         raise ClauseViolated(
-            f"a job was ready for {stage.lease:g} s and some; the age of the oldest is told as {oldest}"
+            f"a job was ready for {harness.lease:g} s and some; the age of the oldest is told as {oldest}"
         )
 
 
 @check(BACKEND_CHECKS, "C14", needs=("remove", "delay"))
-async def what_was_removed_never_comes(stage: Harness) -> None:
+async def what_was_removed_never_comes(harness: Harness) -> None:
     """A ready or scheduled job can be taken back, once; one that is held or has ended cannot."""
-    queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
-    ready, later, held, ended = (job(queue), job(queue, delay=stage.lease / 2), job(queue), job(queue))
+    queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
+    ready, later, held, ended = (job(queue), job(queue, delay=harness.lease / 2), job(queue), job(queue))
     admin = other.admin
     await put(backend, ended)
-    async with backend.consume([queue], lease=stage.long) as source:
-        [delivery] = await receive(stage, source)
+    async with backend.consume([queue], lease=harness.long) as source:
+        [delivery] = await receive(harness, source)
         await settle(source, (delivery, ACK))
         await put(backend, held)
-        [delivery] = await receive(stage, source)
+        [delivery] = await receive(harness, source)
         await put(backend, ready, later)
         require(await admin.remove(queue, ready.id), "a ready job could not be taken back")
         require(await admin.remove(queue, later.id), "a scheduled job could not be taken back")
         for one, what in ((ready.id, "was removed"), (held.id, "is held"), (ended.id, "has ended"), ("x", "never was")):
             require(not await admin.remove(queue, one), f"a job that {what} was taken back")
-        require(not await admin.remove(stage.queue("nothing"), held.id), "a job was taken back from a foreign queue")
-        await stays_away(stage, source, "a job that was taken back")
+        require(not await admin.remove(harness.queue("nothing"), held.id), "a job was taken back from a foreign queue")
+        await stays_away(harness, source, "a job that was taken back")
         await settle(source, (delivery, ACK))
 
 
 @check(BACKEND_CHECKS, "C14", needs="remove")
-async def removing_and_receiving_agree(stage: Harness) -> None:
+async def removing_and_receiving_agree(harness: Harness) -> None:
     """When somebody takes a job back while somebody else takes it, exactly one of them has it."""
-    queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
+    queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(60)]
     await put(backend, *jobs)
     received: set[bytes] = set()
@@ -95,9 +96,9 @@ async def removing_and_receiving_agree(stage: Harness) -> None:
                 removed.add(one.envelope)
             await anyio.lowlevel.checkpoint()
 
-    async with backend.consume([queue], lease=stage.long) as source, anyio.create_task_group() as group:
+    async with backend.consume([queue], lease=harness.long) as source, anyio.create_task_group() as group:
         group.start_soon(remove)
-        with anyio.move_on_after(stage.patience):
+        with anyio.move_on_after(harness.patience):
             while len(received) + len(removed) < len(jobs):
                 with anyio.move_on_after(0.3):
                     received.update(delivery.envelope for delivery in await source.receive(1))
@@ -107,10 +108,10 @@ async def removing_and_receiving_agree(stage: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C1", needs=("locate", "delay"))
-async def a_job_can_be_found(stage: Harness) -> None:
+async def a_job_can_be_found(harness: Harness) -> None:
     """A job's place is told while it has one: scheduled, ready, leased, and then none."""
-    queue, backend = stage.queue(), await stage.backend()
-    ready, later = job(queue), job(queue, delay=stage.long)
+    queue, backend = harness.queue(), await harness.backend()
+    ready, later = job(queue), job(queue, delay=harness.long)
     await put(backend, ready, later)
 
     async def found(id: str, place: str | None) -> None:
@@ -118,28 +119,28 @@ async def a_job_can_be_found(stage: Harness) -> None:
             return await backend.admin.locate(queue, id) == place
 
         now = await backend.admin.locate(queue, id)
-        await eventually(stage, there, f"a job should be {place or 'nowhere'}, it was located {now or 'nowhere'}")
+        await eventually(harness, there, f"a job should be {place or 'nowhere'}, it was located {now or 'nowhere'}")
 
     await found(ready.id, "ready")
     await found(later.id, "scheduled")
     await found("unknown", None)
-    async with backend.consume([queue], lease=stage.long) as source:
-        [delivery] = await receive(stage, source)
+    async with backend.consume([queue], lease=harness.long) as source:
+        [delivery] = await receive(harness, source)
         await found(ready.id, "leased")
-        await settle(source, (delivery, Reschedule(stage.long, b"")))
+        await settle(source, (delivery, Reschedule(harness.long, b"")))
         await found(ready.id, "scheduled")
-    async with backend.consume([stage.queue("other")], lease=stage.long) as source:
-        await put(backend, one := job(stage.queue("other")))
-        [delivery] = await receive(stage, source)
+    async with backend.consume([harness.queue("other")], lease=harness.long) as source:
+        await put(backend, one := job(harness.queue("other")))
+        [delivery] = await receive(harness, source)
         await settle(source, (delivery, ACK))
-        require(await backend.admin.locate(stage.queue("other"), one.id) is None, "a job that has ended is located")
+        require(await backend.admin.locate(harness.queue("other"), one.id) is None, "a job that has ended is located")
 
 
 @check(BACKEND_CHECKS, "C22")
-async def every_verb_ends(stage: Harness) -> None:
+async def every_verb_ends(harness: Harness) -> None:
     """Every verb ends within its time, also for queues, jobs and letters that do not exist."""
-    backend, nothing = await stage.backend(), stage.queue("nothing")
-    admin, limit = backend.admin, 5.0 + stage.margin
+    backend, nothing = await harness.backend(), harness.queue("nothing")
+    admin, limit = backend.admin, 5.0 + harness.margin
     with anyio.move_on_after(limit) as scope:
         require(await admin.purge(nothing) == 0, "jobs were purged from a queue that does not exist")
         require(not await admin.remove(nothing, "nothing"), "a job was removed that does not exist")
@@ -151,7 +152,7 @@ async def every_verb_ends(stage: Harness) -> None:
         require(stats == QueueStats(ready=0, leased=0, scheduled=0, dead=0), f"an absent queue counts {stats}")
         await admin.delete(nothing)
         await admin.queues()
-        async with backend.consume([nothing], lease=stage.long) as source:
+        async with backend.consume([nothing], lease=harness.long) as source:
             await source.settle([])
             await source.extend([])
     require(not scope.cancelled_caught, f"verbs on things that do not exist took longer than {limit:g} s")
@@ -161,13 +162,13 @@ async def every_verb_ends(stage: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C23")
-async def draining_leaves_an_empty_queue(stage: Harness) -> None:
+async def draining_leaves_an_empty_queue(harness: Harness) -> None:
     """When all jobs of a queue have ended, by whatever way, its counts are back at zero."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     await put(backend, *(job(queue) for _ in range(60)))
-    async with backend.consume([queue], lease=stage.long) as source:
+    async with backend.consume([queue], lease=harness.long) as source:
         for round_number in range(2):
-            found = await receive(stage, source, 60)
+            found = await receive(harness, source, 60)
             verdicts = [ACK if round_number else Reschedule(0.0, b"again") for _ in found]
             await settle(source, *zip(found, verdicts, strict=True))
 
@@ -175,43 +176,43 @@ async def draining_leaves_an_empty_queue(stage: Harness) -> None:
             stats = await backend.admin.stats(queue)
             return not stats.ready + stats.leased + stats.scheduled + stats.dead
 
-        await eventually(stage, empty, "all jobs have ended, and the counts of their queue are not zero")
+        await eventually(harness, empty, "all jobs have ended, and the counts of their queue are not zero")
 
 
 @check(BACKEND_CHECKS, "C23")
-async def a_deleted_queue_is_gone(stage: Harness) -> None:
+async def a_deleted_queue_is_gone(harness: Harness) -> None:
     """Deleting a queue forgets its jobs, its schedule and its dead letters, and the queue itself."""
-    queue, backend = stage.queue(), await stage.backend()
-    within_reach = stage.features.delay != "absent" and stage.features.counts != "absent"
-    delayed = [job(queue, delay=stage.lease / 2)] * within_reach
+    queue, backend = harness.queue(), await harness.backend()
+    within_reach = harness.features.delay != "absent" and harness.features.counts != "absent"
+    delayed = [job(queue, delay=harness.lease / 2)] * within_reach
     await put(backend, *(job(queue) for _ in range(3)), *delayed)
     require(queue in await backend.admin.queues(), "a queue with jobs is not listed")
-    if stage.features.dead_letters != "absent":
-        async with backend.consume([queue], lease=stage.lease) as source:
-            [delivery] = await receive(stage, source)
+    if harness.features.dead_letters != "absent":
+        async with backend.consume([queue], lease=harness.lease) as source:
+            [delivery] = await receive(harness, source)
             await settle(source, (delivery, Bury("for this check", b"")))
     await backend.admin.delete(queue)
     require(queue not in await backend.admin.queues(), "a queue that was deleted is still listed")
     stats = await backend.admin.stats(queue)
     require(not stats.ready + stats.leased + stats.scheduled + stats.dead, f"a queue that was deleted counts {stats}")
-    async with (await stage.backend()).consume([queue], lease=stage.lease) as source:
-        await stays_away(stage, source, "a job of a queue that was deleted")
+    async with (await harness.backend()).consume([queue], lease=harness.lease) as source:
+        await stays_away(harness, source, "a job of a queue that was deleted")
 
 
 @check(BACKEND_CHECKS, "C23", "C13", needs=("delay", "dead_letters"))
-async def purging_spares_what_runs_and_what_died(stage: Harness) -> None:
+async def purging_spares_what_runs_and_what_died(harness: Harness) -> None:
     """Purging forgets ready and scheduled jobs and says how many; held ones and dead letters stay."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     await put(backend, job(queue, b"dies"), job(queue, b"runs"))
-    async with backend.consume([queue], lease=stage.long) as source:
-        found = {delivery.envelope: delivery for delivery in await receive(stage, source, 2)}
+    async with backend.consume([queue], lease=harness.long) as source:
+        found = {delivery.envelope: delivery for delivery in await receive(harness, source, 2)}
         await settle(source, (found[b"dies"], Bury("for this check", b"")))
-        jobs = [*(job(queue) for _ in range(3)), job(queue, delay=stage.lease / 2)]
-        if stage.features.counts == "absent":
+        jobs = [*(job(queue) for _ in range(3)), job(queue, delay=harness.lease / 2)]
+        if harness.features.counts == "absent":
             jobs.pop()  # what is scheduled there is out of reach
         await put(backend, *jobs)
         purged = await backend.admin.purge(queue)
         require(purged == len(jobs), f"{len(jobs)} jobs, ready or scheduled, were purged, {purged} were counted")
-        await stays_away(stage, source, "a purged job")
+        await stays_away(harness, source, "a purged job")
         await settle(source, (found[b"runs"], ACK))
     require((await backend.admin.stats(queue)).dead == 1, "purging took a dead letter away")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import anyio
 
-from taskcore.conformance.checks import APP_CHECKS, ClauseViolated, check, require
+from taskcore.conformance.checks import APP_CHECKS, check, require
+from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.crash_here import dying_at
-from taskcore.conformance.guarantees.deliveries import TICK
+from taskcore.conformance.guarantees.deliveries import CLOCK_TOLERANCE
 from taskcore.conformance.guarantees.helpers import (
     crew,
     letters_of,
@@ -27,54 +28,54 @@ from taskcore.worker.context import current
 
 
 @check(APP_CHECKS, "C14", "C18", needs=("remove", "delay"), store=True)
-async def a_cancelled_job_never_starts(stage: Harness) -> None:
+async def a_cancelled_job_never_starts(harness: Harness) -> None:
     """Cancelled while it is ready, scheduled or between two attempts: it never starts, and is recorded as cancelled."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[str] = []
 
-    @router.task(name=stage.name("work"), queue=queue, retry=Retry(attempts=9, base=stage.lease / 2, jitter="none"))
+    @router.task(name=harness.name("work"), queue=queue, retry=Retry(attempts=9, base=harness.lease / 2, jitter="none"))
     async def work_once() -> None:
         starts.append(current().job_id)
         raise ConnectionError("not now")
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     retried = await work_once.enqueue()
-    await work(stage, await stage.step_worker(app, lease=stage.long))
-    ready, scheduled = await work_once.enqueue(), await work_once.using(delay=stage.lease / 2).enqueue()
+    await work(harness, await harness.step_worker(app, lease=harness.long))
+    ready, scheduled = await work_once.enqueue(), await work_once.using(delay=harness.lease / 2).enqueue()
     for job, what in ((ready, "ready"), (scheduled, "scheduled"), (retried, "between two attempts")):
         require(await job.cancel(), f"a job that is {what} could not be cancelled")
         require(await job.status() == "cancelled", f"a job that was cancelled while {what} is {await job.status()}")
         require(not await job.cancel(), f"a job that was cancelled while {what} was cancelled again")
-    async with working(stage, app):
-        await stage.outlast(stage.lease)
+    async with working(harness, app):
+        await harness.outlast(harness.lease)
         for job in (ready, scheduled, retried):
-            ended = await outcome_of(stage, job)
+            ended = await outcome_of(harness, job)
             require(ended == Cancelled(), f"a cancelled job ended as {ended}")
     require(starts == [retried.id], "a cancelled job started")
     require(app.counters["job.cancelled"] == 3, f"three were cancelled, {app.counters['job.cancelled']} were counted")
 
 
 @check(APP_CHECKS, "C14", "C18", store=True)
-async def cancelling_wins_or_loses_never_both(stage: Harness) -> None:
+async def cancelling_wins_or_loses_never_both(harness: Harness) -> None:
     """While workers take jobs somebody cancels them: each one starts or is cancelled, as its caller was told."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: set[str] = set()
 
-    @router.task(name=stage.name("work"), queue=queue)
+    @router.task(name=harness.name("work"), queue=queue)
     async def quick() -> int:
         starts.add(current().job_id)
         return 1
 
-    app, _ = await crew(stage, router), await crew(stage, router)
+    app, _ = await crew(harness, router), await crew(harness, router)
     jobs = await app.enqueue_many(quick.call() for _ in range(40))
     cancelled: set[str] = set()
-    async with working(stage, app, concurrency=2):
+    async with working(harness, app, concurrency=2):
         for job in reversed(jobs):
             if await job.cancel():  # through the other app, which included the tasks last
                 cancelled.add(job.id)
             await anyio.lowlevel.checkpoint()
         for job in jobs:
-            ended = await outcome_of(stage, job)
+            ended = await outcome_of(harness, job)
             wanted = Cancelled() if job.id in cancelled else Succeeded(1)
             told = "was told to be cancelled" if job.id in cancelled else "could not be cancelled"
             tombstone = ended == Cancelled() and job.id not in starts
@@ -83,120 +84,122 @@ async def cancelling_wins_or_loses_never_both(stage: Harness) -> None:
 
 
 @check(APP_CHECKS, "C14", store=True)
-async def a_running_job_learns_of_the_wish(stage: Harness) -> None:
+async def a_running_job_learns_of_the_wish(harness: Harness) -> None:
     """Cancelling what runs already answers False; the job can see the wish, and goes on or not as it likes."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     seen: list[bool] = []
     asked = anyio.Event()
 
-    @router.task(name=stage.name("work"), queue=queue)
+    @router.task(name=harness.name("work"), queue=queue)
     async def patient() -> str:
         seen.append(await current().cancel_requested())
         await asked.wait()
         seen.append(await current().cancel_requested())
         return "done"
 
-    app = await crew(stage, router)
-    async with working(stage, app):
+    app = await crew(harness, router)
+    async with working(harness, app):
         job = await patient.enqueue()
-        await until(stage, lambda: seen, "a job did not start")
+        await until(harness, lambda: seen, "a job did not start")
         require(not await job.cancel(), "a running job was said to be kept from starting")
         asked.set()
-        require(await outcome_of(stage, job) == Succeeded("done"), "a job that went on has another ending")
+        require(await outcome_of(harness, job) == Succeeded("done"), "a job that went on has another ending")
     require(seen == [False, True], f"before and after the wish the job saw {seen}")
 
 
 @check(APP_CHECKS, "C14", "C1", store=True)
-async def an_interrupted_cancel_loses_no_job(stage: Harness) -> None:
+async def an_interrupted_cancel_loses_no_job(harness: Harness) -> None:
     """A caller killed after the tombstone and before the removal leaves a job that runs or is cancelled, never lost."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
 
-    @router.task(name=stage.name("work"), queue=queue)
+    @router.task(name=harness.name("work"), queue=queue)
     async def simple() -> int:
         return 1
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     job = await simple.enqueue()
     with dying_at("cancel.marked"):
         await job.cancel()
-    async with working(stage, app):
-        ended = await outcome_of(stage, job)
+    async with working(harness, app):
+        ended = await outcome_of(harness, job)
     require(ended in {Succeeded(1), Cancelled()}, f"after an interrupted cancellation the job ended as {ended}")
 
 
 @check(APP_CHECKS, "C14", "C1", "C18", needs=("remove", "locate"), store=True)
-async def an_interrupted_cancel_can_be_repeated(stage: Harness) -> None:
+async def an_interrupted_cancel_can_be_repeated(harness: Harness) -> None:
     """A caller killed after the removal and before the ending: whoever cancels again is told that it worked."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
 
-    @router.task(name=stage.name("work"), queue=queue)
+    @router.task(name=harness.name("work"), queue=queue)
     async def simple() -> int:
         return 1
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     job = await simple.enqueue()
     with dying_at("cancel.removed"):
         await job.cancel()
     require(await job.cancel(), "a job that was removed by a caller who died then can neither run nor be cancelled")
-    ended = await outcome_of(stage, job)
+    ended = await outcome_of(harness, job)
     require(ended == Cancelled(), f"after a repeated cancellation the job ended as {ended}")
-    await take_nothing(stage, await stage.step_worker(app), "a job whose cancellation was confirmed")
+    await take_nothing(harness, await harness.step_worker(app), "a job whose cancellation was confirmed")
 
 
 @check(APP_CHECKS, "C15", "C19", store=True)
-async def nothing_starts_after_its_deadline(stage: Harness) -> None:
+async def nothing_starts_after_its_deadline(harness: Harness) -> None:
     """A job whose deadline passed while it waited does not start; it is recorded and counted as expired."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[str] = []
     heard: list[str] = []
 
-    @router.task(name=stage.name("work"), queue=queue)
+    @router.task(name=harness.name("work"), queue=queue)
     async def brief() -> None:
         starts.append(current().job_id)
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     app.on_event(lambda event: heard.append(event.facts["job_id"]) if event.name == "job.expired" else None)
-    late = await brief.using(expires=stage.lease / 2).enqueue()
-    fine = await brief.using(expires=stage.long).enqueue()
-    await stage.outlast(stage.lease / 2)
-    async with working(stage, app):
-        require(await outcome_of(stage, late) == Expired(), f"a job after its deadline is {await late.status()}")
-        require(await outcome_of(stage, fine) == Succeeded(None), f"a job before its deadline is {await fine.status()}")
+    late = await brief.using(expires=harness.lease / 2).enqueue()
+    fine = await brief.using(expires=harness.long).enqueue()
+    await harness.outlast(harness.lease / 2)
+    async with working(harness, app):
+        require(await outcome_of(harness, late) == Expired(), f"a job after its deadline is {await late.status()}")
+        require(
+            await outcome_of(harness, fine) == Succeeded(None), f"a job before its deadline is {await fine.status()}"
+        )
     require(starts == [fine.id], "a job started after its deadline")
     require((app.counters["job.expired"], heard) == (1, [late.id]), "an expired job was not reported")
 
 
 @check(APP_CHECKS, "C15", "C17", needs="delay", store=True)
-async def a_deadline_holds_between_attempts(stage: Harness) -> None:
+async def a_deadline_holds_between_attempts(harness: Harness) -> None:
     """A deadline that passes while a retry or a schedule is waited for keeps the job from starting again."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[str] = []
 
-    @router.task(name=stage.name("work"), queue=queue, retry=Retry(attempts=5, base=stage.lease, jitter="none"))
+    @router.task(name=harness.name("work"), queue=queue, retry=Retry(attempts=5, base=harness.lease, jitter="none"))
     async def failing() -> None:
         starts.append(current().job_id)
         raise ConnectionError("not now")
 
-    app = await crew(stage, router)
-    async with working(stage, app):
-        retried = await failing.using(expires=stage.lease * 0.6 + stage.margin).enqueue()
-        await until(stage, lambda: starts, "a job before its deadline did not start")
-        scheduled = await failing.using(delay=stage.lease, expires=stage.lease / 2).enqueue()
+    app = await crew(harness, router)
+    async with working(harness, app):
+        retried = await failing.using(expires=harness.lease * 0.6 + harness.margin).enqueue()
+        await until(harness, lambda: starts, "a job before its deadline did not start")
+        scheduled = await failing.using(delay=harness.lease, expires=harness.lease / 2).enqueue()
         for job in (scheduled, retried):
-            ended = await outcome_of(stage, job)
+            ended = await outcome_of(harness, job)
             require(ended == Expired(), f"a job whose deadline passed while it waited ended as {ended}")
     require(scheduled.id not in starts, "a job was scheduled beyond its deadline and started")
 
 
 @check(APP_CHECKS, "C17", "C3", needs="delay")
-async def retries_wait_as_the_policy_says(stage: Harness) -> None:
+async def retries_wait_as_the_policy_says(harness: Harness) -> None:
     """Each retry starts no earlier than its wait, and the function's own word (RetryLater, Snooze) is kept too."""
-    router, queue = Router(), stage.queue()
-    unit, starts = stage.lease / 4, list[float]()
+    router, queue = Router(), harness.queue()
+    unit, starts = harness.lease / 4, list[float]()
     policy = Retry(attempts=4, base=unit, factor=2.0, jitter="none")
     waits = [unit, 1.5 * unit, 0.5 * unit, 4 * unit]
 
-    @router.task(name=stage.name("work"), queue=queue, retry=policy)
+    @router.task(name=harness.name("work"), queue=queue, retry=policy)
     async def failing() -> None:
         starts.append(anyio.current_time())
         if len(starts) == 2:
@@ -206,30 +209,30 @@ async def retries_wait_as_the_policy_says(stage: Harness) -> None:
         if len(starts) < 5:
             raise ConnectionError("not now")
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     await failing.enqueue()
-    async with working(stage, app):
-        await until(stage, lambda: len(starts) == 5, "a job that failed was not tried again")
+    async with working(harness, app):
+        await until(harness, lambda: len(starts) == 5, "a job that failed was not tried again")
     for wait, before, after in zip(waits, starts, starts[1:], strict=False):
-        early = wait - stage.features.delay_error - (after - before)
-        require(early <= TICK, f"a retry started {early:.3f} s before its wait of {wait:g} s was over")
+        early = wait - harness.features.delay_error - (after - before)
+        require(early <= CLOCK_TOLERANCE, f"a retry started {early:.3f} s before its wait of {wait:g} s was over")
 
 
 @check(APP_CHECKS, "C18", "C2", needs="dedup", store=True)
-async def an_ending_never_changes(stage: Harness) -> None:
+async def an_ending_never_changes(harness: Harness) -> None:
     """Repeating the enqueue of a job that has ended starts nothing, and its ending stays as it was."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[str] = []
 
-    @router.task(name=stage.name("work"), queue=queue)
+    @router.task(name=harness.name("work"), queue=queue)
     async def count() -> int:
         starts.append(current().job_id)
         return len(starts)
 
-    app = await crew(stage, router)
-    hands = await stage.step_worker(app, lease=stage.long)
+    app = await crew(harness, router)
+    step_worker = await harness.step_worker(app, lease=harness.long)
     job = await count.enqueue()
-    await work(stage, hands)
+    await work(harness, step_worker)
     for _ in range(2):
         try:
             again = await count.using(id=job.id).enqueue()
@@ -237,56 +240,57 @@ async def an_ending_never_changes(stage: Harness) -> None:
             raise ClauseViolated(f"repeating an enqueue with its id failed: {error.what}") from error
         require(again.id == job.id, "repeating an enqueue with its id made another job")
     require(not await job.cancel(), "a job that has ended was cancelled")
-    require(await hands.take(within=stage.margin + 0.1) is None, "a job that has ended was handed out again")
-    require(await outcome_of(stage, job) == Succeeded(1), "the ending of a job changed")
+    require(await step_worker.take(within=harness.margin + 0.1) is None, "a job that has ended was handed out again")
+    require(await outcome_of(harness, job) == Succeeded(1), "the ending of a job changed")
     require(app.counters["job.duplicate"] == 2, "repeated enqueues were not counted")
 
 
 @check(APP_CHECKS, "C7", "C18", needs="fencing", store=True)
-async def a_late_ending_does_not_stand(stage: Harness) -> None:
+async def a_late_ending_does_not_stand(harness: Harness) -> None:
     """A worker froze, lost its lease and settles a failure late: the outcome is that of whoever has the job now."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[str] = []
 
-    @router.task(name=stage.name("work"), queue=queue, retry=None)
+    @router.task(name=harness.name("work"), queue=queue, retry=None)
     async def fails_first() -> int:
         starts.append(current().job_id)
         if len(starts) == 1:
             raise ConnectionError("the first holder's trouble")
         return len(starts)
 
-    app, other = await crew(stage, router), await crew(stage, router)
+    app, other = await crew(harness, router), await crew(harness, router)
     job = await fails_first.enqueue()
-    late, heir = await stage.step_worker(app), await stage.step_worker(other, lease=stage.long)
-    conclusion = await late.perform(await take(stage, late))
+    late, heir = await harness.step_worker(app), await harness.step_worker(other, lease=harness.long)
+    conclusion = await late.perform(await take(harness, late))
     require(conclusion is not None, "a first start came to nothing")
-    taken = await take(stage, heir)
+    taken = await take(harness, heir)
     if conclusion is not None:
         require(not await late.settle(conclusion), "a verdict under a lost lease was carried out")
     require(await heir.work(taken), "the heir's lease was lost although it settled in time")
-    ended = await outcome_of(stage, job)
+    ended = await outcome_of(harness, job)
     require(ended == Succeeded(2), f"a late worker's ending stood: {ended}")
     require(await letters_of(app, queue) == [], "a job that succeeded has a dead letter")
 
 
 @check(APP_CHECKS, "C16", "C1", needs="delay")
-async def a_delayed_call_starts_in_time(stage: Harness) -> None:
+async def a_delayed_call_starts_in_time(harness: Harness) -> None:
     """A call with a delay starts after it, once, and a worker that was not there yet finds it."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[float] = []
 
-    @router.task(name=stage.name("work"), queue=queue)
+    @router.task(name=harness.name("work"), queue=queue)
     async def later() -> None:
         starts.append(anyio.current_time())
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     asked = anyio.current_time()
-    await later.using(delay=stage.lease).enqueue()
-    hands = await stage.step_worker(app, lease=stage.long)
-    require(await hands.work(await take(stage, hands)), "a lease was lost although it had not run out")
-    late = starts[0] - asked - stage.lease
-    error = stage.features.delay_error
+    await later.using(delay=harness.lease).enqueue()
+    step_worker = await harness.step_worker(app, lease=harness.long)
+    require(await step_worker.work(await take(harness, step_worker)), "a lease was lost although it had not run out")
+    late = starts[0] - asked - harness.lease
+    error = harness.features.delay_error
     require(
-        -error - TICK <= late <= error + stage.margin + TICK, f"a delayed call started {late:+.3f} s beside its time"
+        -error - CLOCK_TOLERANCE <= late <= error + harness.margin + CLOCK_TOLERANCE,
+        f"a delayed call started {late:+.3f} s beside its time",
     )
-    await take_nothing(stage, hands, "a delayed call that has ended")
+    await take_nothing(harness, step_worker, "a delayed call that has ended")

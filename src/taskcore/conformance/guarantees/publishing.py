@@ -8,7 +8,16 @@ import anyio
 
 from taskcore.backend import Duplicate, Published, Stored
 from taskcore.conformance.checks import BACKEND_CHECKS, check, require
-from taskcore.conformance.guarantees.deliveries import TICK, job, nothing_from, put, receive, settle, stays_away, took
+from taskcore.conformance.guarantees.deliveries import (
+    CLOCK_TOLERANCE,
+    job,
+    nothing_from,
+    put,
+    receive,
+    settle,
+    stays_away,
+    took,
+)
 from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, Bury
 
@@ -29,27 +38,27 @@ NASTY = (
 
 
 @check(BACKEND_CHECKS, "C1")
-async def a_stored_job_outlives_its_publisher(stage: Harness) -> None:
+async def a_stored_job_outlives_its_publisher(harness: Harness) -> None:
     """What was answered Stored is there for everybody, also after its publisher has disconnected."""
-    queue, jobs = stage.queue(), [job(stage.queue()) for _ in range(20)]
-    async with stage.connection() as publisher:
+    queue, jobs = harness.queue(), [job(harness.queue()) for _ in range(20)]
+    async with harness.connection() as publisher:
         await put(publisher, *jobs)
-    backend = await stage.backend()
-    async with backend.consume([queue], lease=stage.long) as source:
-        found = await receive(stage, source, len(jobs))
+    backend = await harness.backend()
+    async with backend.consume([queue], lease=harness.long) as source:
+        found = await receive(harness, source, len(jobs))
         require(took(found) == sorted(one.envelope for one in jobs), "other jobs came out than were put in")
         await settle(source, *((delivery, ACK) for delivery in found))
 
 
 @check(BACKEND_CHECKS, "C2")
-async def bytes_arrive_as_they_were(stage: Harness) -> None:
+async def bytes_arrive_as_they_were(harness: Harness) -> None:
     """Envelope and trail arrive byte for byte, whatever is in them."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     pairs = [(bytes([number]) + nasty, nasty) for number, nasty in enumerate((*NASTY, bytes(200_000)))]
     pairs.append((b"", b""))
     await put(backend, *(job(queue, envelope, trail=trail) for envelope, trail in pairs))
-    async with backend.consume([queue], lease=stage.long) as source:
-        found = await receive(stage, source, len(pairs))
+    async with backend.consume([queue], lease=harness.long) as source:
+        found = await receive(harness, source, len(pairs))
         require(
             sorted((delivery.envelope, delivery.trail) for delivery in found) == sorted(pairs),
             "envelopes or trails changed on their way",
@@ -59,9 +68,9 @@ async def bytes_arrive_as_they_were(stage: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C1", "C2")
-async def every_item_of_a_batch_is_answered(stage: Harness) -> None:
+async def every_item_of_a_batch_is_answered(harness: Harness) -> None:
     """A batch of jobs for several queues gets one answer for each job, in order."""
-    backend, queues = await stage.backend(), [stage.queue(f"q{number}") for number in range(3)]
+    backend, queues = await harness.backend(), [harness.queue(f"q{number}") for number in range(3)]
     jobs = [job(queues[number % 3]) for number in range(150)]
     answers = await backend.publish(jobs)
     require(len(answers) == len(jobs), f"{len(jobs)} jobs were published, {len(answers)} answers came")
@@ -70,42 +79,47 @@ async def every_item_of_a_batch_is_answered(stage: Harness) -> None:
     )
     require(not list(await backend.publish([])), "an empty batch was answered with something")
     for queue in queues:
-        async with backend.consume([queue], lease=stage.long) as source:
-            found = await receive(stage, source, 50)
+        async with backend.consume([queue], lease=harness.long) as source:
+            found = await receive(harness, source, 50)
             require(took(found) == sorted(one.envelope for one in jobs if one.queue == queue), "queues were mixed up")
             await settle(source, *((delivery, ACK) for delivery in found))
 
 
 @check(BACKEND_CHECKS, "C2")
-async def earlier_queues_come_first(stage: Harness) -> None:
+async def earlier_queues_come_first(harness: Harness) -> None:
     """A source on several queues hands out jobs of the queues it was asked for, those of earlier queues first."""
-    backend, urgent, other, foreign = await stage.backend(), stage.queue("a"), stage.queue("b"), stage.queue("c")
+    backend, urgent, other, foreign = (
+        await harness.backend(),
+        harness.queue("a"),
+        harness.queue("b"),
+        harness.queue("c"),
+    )
     await put(backend, *(job(queue) for queue in (foreign, other, urgent) for _ in range(3)))
-    async with backend.consume([urgent, other], lease=stage.long) as source:
-        order = [(await receive(stage, source))[0].queue for _ in range(6)]
+    async with backend.consume([urgent, other], lease=harness.long) as source:
+        order = [(await receive(harness, source))[0].queue for _ in range(6)]
         require(order == [urgent] * 3 + [other] * 3, f"the order of the queues was {order}")
-        await nothing_from(source, stage.margin + TICK, "a job of a queue that nobody asked for")
+        await nothing_from(source, harness.margin + CLOCK_TOLERANCE, "a job of a queue that nobody asked for")
 
 
 @check(BACKEND_CHECKS, "C4", "C22")
-async def an_impatient_sender_gets_in(stage: Harness) -> None:
+async def an_impatient_sender_gets_in(harness: Harness) -> None:
     """A sender that gives up before a new queue is open and tries again gets its job in: no try undoes the last one."""
-    queue, backend = stage.queue(), await stage.backend()
-    with anyio.move_on_after(stage.patience + 3 * stage.features.new_queue):
+    queue, backend = harness.queue(), await harness.backend()
+    with anyio.move_on_after(harness.patience + 3 * harness.features.new_queue):
         while True:
-            with anyio.move_on_after(max(stage.features.new_queue * 0.6, MOMENT)):
+            with anyio.move_on_after(max(harness.features.new_queue * 0.6, MOMENT)):
                 await put(backend, job(queue))
                 break
-    async with backend.consume([queue], lease=stage.long) as source:
-        for delivery in await receive(stage, source):
+    async with backend.consume([queue], lease=harness.long) as source:
+        for delivery in await receive(harness, source):
             await settle(source, (delivery, ACK))
 
 
 @check(BACKEND_CHECKS, "C2", needs="dedup")
-async def a_repeated_id_is_stored_once(stage: Harness) -> None:
+async def a_repeated_id_is_stored_once(harness: Harness) -> None:
     """Publishing an id again is answered Duplicate and stores nothing: while it waits, runs, and after its end."""
-    queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
-    one, later = job(queue), job(queue, delay=stage.long)
+    queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
+    one, later = job(queue), job(queue, delay=harness.long)
     await put(backend, one, later)
 
     async def repeat(moment: str) -> None:
@@ -115,32 +129,32 @@ async def a_repeated_id_is_stored_once(stage: Harness) -> None:
     await repeat("is ready")
     [answer] = await other.publish([later])
     require(isinstance(answer, Duplicate), f"an id that is scheduled was published again and answered {answer!r}")
-    async with backend.consume([queue], lease=stage.long) as source:
-        [delivery] = await receive(stage, source)
+    async with backend.consume([queue], lease=harness.long) as source:
+        [delivery] = await receive(harness, source)
         await repeat("is leased")
         await settle(source, (delivery, ACK))
         await repeat("has just ended")
-        await stays_away(stage, source, "the repeated job came a second time")
+        await stays_away(harness, source, "the repeated job came a second time")
 
 
 @check(BACKEND_CHECKS, "C2", needs=("dedup", "dead_letters"))
-async def a_repeated_id_does_not_raise_the_dead(stage: Harness) -> None:
+async def a_repeated_id_does_not_raise_the_dead(harness: Harness) -> None:
     """Publishing the id of a job that was just buried stores nothing."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     one = job(queue)
     await put(backend, one)
-    async with backend.consume([queue], lease=stage.long) as source:
-        [delivery] = await receive(stage, source)
+    async with backend.consume([queue], lease=harness.long) as source:
+        [delivery] = await receive(harness, source)
         await settle(source, (delivery, Bury("tired", b"")))
         [answer] = await backend.publish([one])
         require(isinstance(answer, Duplicate), f"the id of a dead letter was published again and answered {answer!r}")
-        await nothing_from(source, stage.margin + TICK, "the dead job came back")
+        await nothing_from(source, harness.margin + CLOCK_TOLERANCE, "the dead job came back")
 
 
 @check(BACKEND_CHECKS, "C2", needs="dedup")
-async def one_of_many_repeats_is_stored(stage: Harness) -> None:
+async def one_of_many_repeats_is_stored(harness: Harness) -> None:
     """Of many who publish one id at the same time, one is told Stored and the others Duplicate."""
-    queue, connections = stage.queue(), [await stage.backend() for _ in range(3)]
+    queue, connections = harness.queue(), [await harness.backend() for _ in range(3)]
     one = job(queue)
     answers: list[Published] = []
 
@@ -152,22 +166,22 @@ async def one_of_many_repeats_is_stored(stage: Harness) -> None:
             group.start_soon(publish, number)
     told = Counter(type(answer).__name__ for answer in answers)
     require(told == {"Stored": 1, "Duplicate": 11}, f"twelve times the same id was answered with {dict(told)}")
-    async with connections[0].consume([queue], lease=stage.long) as source:
-        await receive(stage, source)
-        await nothing_from(source, stage.margin + TICK, "a second copy of one id")
+    async with connections[0].consume([queue], lease=harness.long) as source:
+        await receive(harness, source)
+        await nothing_from(source, harness.margin + CLOCK_TOLERANCE, "a second copy of one id")
 
 
 @check(BACKEND_CHECKS, "C2", "C1", needs="dedup")
-async def an_interrupted_publish_can_be_repeated(stage: Harness) -> None:
+async def an_interrupted_publish_can_be_repeated(harness: Harness) -> None:
     """A caller that was cancelled in the middle of publishing repeats it, and there is one job."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     jobs = [job(queue) for _ in range(20)]
     for number, one in enumerate(jobs):
         with anyio.move_on_after(number * 0.0002):
             await backend.publish([one])
         [answer] = await backend.publish([one])
         require(isinstance(answer, Stored | Duplicate), f"a repeated publish was answered with {answer!r}")
-    async with backend.consume([queue], lease=stage.long) as source:
-        found = await receive(stage, source, len(jobs))
+    async with backend.consume([queue], lease=harness.long) as source:
+        found = await receive(harness, source, len(jobs))
         require(took(found) == sorted(one.envelope for one in jobs), "jobs are missing or doubled")
-        await nothing_from(source, stage.margin + TICK, "a job came twice")
+        await nothing_from(source, harness.margin + CLOCK_TOLERANCE, "a job came twice")

@@ -12,45 +12,48 @@ from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Reschedule, Verdict
 
 
 @check(BACKEND_CHECKS, "C18", "C8")
-async def an_acknowledged_job_is_gone(stage: Harness) -> None:
+async def an_acknowledged_job_is_gone(harness: Harness) -> None:
     """After Ack a job is never handed out again, to nobody."""
-    queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
+    queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     await put(backend, *(job(queue) for _ in range(10)))
-    async with backend.consume([queue], lease=stage.lease) as source, other.consume([queue], lease=stage.lease) as heir:
-        found = await receive(stage, source, 10)
+    async with (
+        backend.consume([queue], lease=harness.lease) as source,
+        other.consume([queue], lease=harness.lease) as heir,
+    ):
+        found = await receive(harness, source, 10)
         await settle(source, *((delivery, ACK) for delivery in found))
-        await stays_away(stage, heir, "an acknowledged job")
+        await stays_away(harness, heir, "an acknowledged job")
 
 
 @check(BACKEND_CHECKS, "C5", "C8")
-async def a_retried_job_comes_with_its_new_trail(stage: Harness) -> None:
+async def a_retried_job_comes_with_its_new_trail(harness: Harness) -> None:
     """After Retry the same envelope comes back once, with the new trail and without redeliveries."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     one = job(queue, trail=b"before")
     await put(backend, one)
-    async with backend.consume([queue], lease=stage.long) as source:
+    async with backend.consume([queue], lease=harness.long) as source:
         for number in range(5):
-            [delivery] = await receive(stage, source)
+            [delivery] = await receive(harness, source)
             require(delivery.envelope == one.envelope, "a retry changed the envelope")
             wanted = b"trail %d" % (number - 1) if number else b"before"
             require(delivery.trail == wanted, f"the trail is {delivery.trail!r}, it should be {wanted!r}")
             require(delivery.redeliveries == 0, "a retry counts as a redelivery")
             await settle(source, (delivery, Reschedule(0.0, b"trail %d" % number)))
-        [delivery] = await receive(stage, source)
-        await nothing_from(source, stage.margin, "a second copy of a retried job")
+        [delivery] = await receive(harness, source)
+        await nothing_from(source, harness.margin, "a second copy of a retried job")
         await settle(source, (delivery, ACK))
 
 
 @check(BACKEND_CHECKS, "C21", "C5")
-async def a_released_job_is_there_at_once(stage: Harness) -> None:
+async def a_released_job_is_there_at_once(harness: Harness) -> None:
     """A job that is given back goes to somebody else within a second, with its trail, without blame."""
-    queue, backend, other = stage.queue(), await stage.backend(), await stage.backend()
+    queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     await put(backend, *(job(queue, trail=b"so far") for _ in range(5)))
-    async with backend.consume([queue], lease=stage.long) as leaving:
-        found = await receive(stage, leaving, 5)
+    async with backend.consume([queue], lease=harness.long) as leaving:
+        found = await receive(harness, leaving, 5)
         await settle(leaving, *((delivery, RELEASE) for delivery in found))
-    async with other.consume([queue], lease=stage.long) as source:
-        again = await receive(stage, source, 5, within=1.0 + stage.margin)
+    async with other.consume([queue], lease=harness.long) as source:
+        again = await receive(harness, source, 5, within=1.0 + harness.margin)
         require(took(again) == took(found), "other jobs came than were given back")
         require({delivery.trail for delivery in again} == {b"so far"}, "giving back changed a trail")
         require({delivery.redeliveries for delivery in again} == {0}, "giving back counts as a redelivery")
@@ -58,13 +61,13 @@ async def a_released_job_is_there_at_once(stage: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C7", "C8")
-async def a_batch_of_verdicts_is_carried_out_one_by_one(stage: Harness) -> None:
+async def a_batch_of_verdicts_is_carried_out_one_by_one(harness: Harness) -> None:
     """Each verdict of a batch has its own effect; deliveries of several queues may be in one batch."""
-    backend, queues = await stage.backend(), [stage.queue("a"), stage.queue("b")]
+    backend, queues = await harness.backend(), [harness.queue("a"), harness.queue("b")]
     jobs = [job(queue, b"%d" % number) for number, queue in enumerate(queues * 3)]
     await put(backend, *jobs)
-    async with backend.consume(queues, lease=stage.long) as source:
-        by_name = {delivery.envelope: delivery for delivery in await receive(stage, source, 6)}
+    async with backend.consume(queues, lease=harness.long) as source:
+        by_name = {delivery.envelope: delivery for delivery in await receive(harness, source, 6)}
         verdicts: dict[bytes, Verdict] = {
             b"0": ACK,
             b"1": RELEASE,
@@ -74,7 +77,7 @@ async def a_batch_of_verdicts_is_carried_out_one_by_one(stage: Harness) -> None:
         }
         verdicts[b"5"] = Reschedule(0.0, b"again")
         await settle(source, *((by_name[name], verdict) for name, verdict in verdicts.items()))
-        again = {delivery.envelope: delivery for delivery in await receive(stage, source, 4)}
+        again = {delivery.envelope: delivery for delivery in await receive(harness, source, 4)}
         require(sorted(again) == [b"1", b"2", b"4", b"5"], f"these came back: {sorted(again)}")
         require([again[name].trail for name in (b"1", b"2", b"4", b"5")] == [b"", b"again"] * 2, "trails were mixed up")
         require(not list(await source.settle([])), "an empty batch was answered with something")
@@ -82,55 +85,58 @@ async def a_batch_of_verdicts_is_carried_out_one_by_one(stage: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C7", "C18", needs="fencing")
-async def settling_again_has_no_effect(stage: Harness) -> None:
+async def settling_again_has_no_effect(harness: Harness) -> None:
     """Repeating a verdict is safe, and a different one after the first changes nothing."""
-    queue, backend = stage.queue(), await stage.backend()
+    queue, backend = harness.queue(), await harness.backend()
     await put(backend, job(queue))
-    async with backend.consume([queue], lease=stage.lease) as source:
-        [delivery] = await receive(stage, source)
+    async with backend.consume([queue], lease=harness.lease) as source:
+        [delivery] = await receive(harness, source)
         await settle(source, (delivery, ACK))
         for verdict in (ACK, RELEASE, Reschedule(0.0, b"zombie"), Bury("zombie", b"")):
             await source.settle([(delivery, verdict)])
             await source.extend([delivery])
-        await stays_away(stage, source, "a job that was acknowledged, then settled again,")
+        await stays_away(harness, source, "a job that was acknowledged, then settled again,")
         require((await backend.admin.stats(queue)).dead == 0, "a job that was acknowledged became a dead letter later")
 
 
 # ── too late ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _take_over(stage: Harness, queue: str, silent: Source, heir: Source) -> tuple[Delivery, Delivery]:
+async def _take_over(harness: Harness, queue: str, silent: Source, heir: Source) -> tuple[Delivery, Delivery]:
     """A delivery whose lease is lost, and the one that its heir holds."""
-    [stale] = await receive(stage, silent)
-    [held] = await receive(stage, heir, within=stage.lease + stage.patience)
+    [stale] = await receive(harness, silent)
+    [held] = await receive(harness, heir, within=harness.lease + harness.patience)
     require(held.envelope == stale.envelope, f"another job came out of {queue}")
     return stale, held
 
 
-async def _settle_too_late(stage: Harness, verdict: Verdict) -> None:
+async def _settle_too_late(harness: Harness, verdict: Verdict) -> None:
     """Somebody else holds the job: this verdict must not touch it, and its sender must be told."""
     what = type(verdict).__name__
-    queue, first, second = stage.queue(), await stage.backend(), await stage.backend()
+    queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     await put(first, job(queue, trail=b"as it was"))
-    async with first.consume([queue], lease=stage.lease) as silent, second.consume([queue], lease=stage.lease) as heir:
-        stale, held = await _take_over(stage, queue, silent, heir)
+    async with (
+        first.consume([queue], lease=harness.lease) as silent,
+        second.consume([queue], lease=harness.lease) as heir,
+    ):
+        stale, held = await _take_over(harness, queue, silent, heir)
         lost = await silent.settle([(stale, verdict)])
         require(len(lost) == 1 and lost[0] is stale, f"{what} under a lost lease was not reported as lost")
         require(not await heir.extend([held]), f"{what} under a lost lease took the job away from its holder")
-        await nothing_from(heir, stage.lease / 10, f"{what} under a lost lease let a second copy out")
+        await nothing_from(heir, harness.lease / 10, f"{what} under a lost lease let a second copy out")
         await settle(heir, (held, Reschedule(0.0, b"by its holder")))
-        [again] = await receive(stage, heir)
+        [again] = await receive(harness, heir)
         require(again.trail == b"by its holder", f"after a late {what} the trail is {again.trail!r}")
         await settle(heir, (again, ACK))
-        await stays_away(stage, heir, f"after a late {what} a second copy of the job")
+        await stays_away(harness, heir, f"after a late {what} a second copy of the job")
     require((await second.admin.stats(queue)).dead == 0, f"a late {what} made a dead letter")
 
 
 def _too_late(verdict: Verdict) -> Check:
     """A check for each kind of verdict."""
 
-    async def play(stage: Harness) -> None:
-        await _settle_too_late(stage, verdict)
+    async def play(harness: Harness) -> None:
+        await _settle_too_late(harness, verdict)
 
     kind = type(verdict).__name__
     play.__name__ = f"a_late_{kind.lower()}_changes_nothing"
@@ -142,46 +148,57 @@ LATE = [_too_late(verdict) for verdict in (Ack(), Reschedule(0.0, b"late"), RELE
 
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))
-async def a_late_extend_changes_nothing(stage: Harness) -> None:
+async def a_late_extend_changes_nothing(harness: Harness) -> None:
     """Extending a lease that somebody else has by now is reported as lost and does not bring it back."""
-    queue, first, second = stage.queue(), await stage.backend(), await stage.backend()
+    queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     await put(first, job(queue))
-    async with first.consume([queue], lease=stage.lease) as silent, second.consume([queue], lease=stage.lease) as heir:
-        stale, held = await _take_over(stage, queue, silent, heir)
+    async with (
+        first.consume([queue], lease=harness.lease) as silent,
+        second.consume([queue], lease=harness.lease) as heir,
+    ):
+        stale, held = await _take_over(harness, queue, silent, heir)
         lost = await silent.extend([stale])
         require(len(lost) == 1 and lost[0] is stale, "extending a lost lease was not reported as lost")
         await settle(heir, (held, ACK))
         lost = await silent.extend([stale])
         require(len(lost) == 1, "extending a lease on a job that has ended was not reported as lost")
-        await stays_away(stage, heir, "a job that was settled by its holder")
+        await stays_away(harness, heir, "a job that was settled by its holder")
 
 
 @check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))
-async def of_a_batch_only_lost_leases_are_lost(stage: Harness) -> None:
+async def of_a_batch_only_lost_leases_are_lost(harness: Harness) -> None:
     """In one batch, verdicts under leases that are held count and those under lost ones do not."""
-    queue, kept, first, second = stage.queue(), stage.queue("kept"), await stage.backend(), await stage.backend()
+    queue, kept, first, second = (
+        harness.queue(),
+        harness.queue("kept"),
+        await harness.backend(),
+        await harness.backend(),
+    )
     await put(first, job(queue))
     async with (
-        first.consume([queue, kept], lease=stage.lease) as silent,
-        second.consume([queue], lease=stage.lease) as heir,
+        first.consume([queue, kept], lease=harness.lease) as silent,
+        second.consume([queue], lease=harness.lease) as heir,
     ):
-        stale, held = await _take_over(stage, queue, silent, heir)
+        stale, held = await _take_over(harness, queue, silent, heir)
         await put(first, job(kept), job(kept))
-        mine = await receive(stage, silent, 2)
+        mine = await receive(harness, silent, 2)
         lost = await silent.settle([(mine[0], ACK), (stale, ACK), (mine[1], ACK)])
         require(len(lost) == 1 and lost[0] is stale, f"one of three leases was lost, {len(lost)} were reported")
         await settle(heir, (held, ACK))
 
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))
-async def late_by_a_hair_never_counts_twice(stage: Harness) -> None:
+async def late_by_a_hair_never_counts_twice(harness: Harness) -> None:
     """Of a holder and its heir that settle around the end of the lease, exactly one is believed."""
-    queue, first, second = stage.queue(), await stage.backend(), await stage.backend()
+    queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(24)]
     await put(first, *jobs)
     believed = {one.envelope: 0 for one in jobs}
 
-    async with first.consume([queue], lease=stage.lease) as holder, second.consume([queue], lease=stage.lease) as heir:
+    async with (
+        first.consume([queue], lease=harness.lease) as holder,
+        second.consume([queue], lease=harness.lease) as heir,
+    ):
 
         async def settle_around(end: float, number: int, delivery: Delivery) -> None:
             await anyio.sleep_until(end + (number - 12) * 0.001)
@@ -195,13 +212,13 @@ async def late_by_a_hair_never_counts_twice(stage: Harness) -> None:
                     believed[delivery.envelope] += not lost
 
         asked = anyio.current_time()
-        held = await receive(stage, holder, len(jobs))
+        held = await receive(harness, holder, len(jobs))
         async with anyio.create_task_group() as group:
             group.start_soon(inherit)
             async with anyio.create_task_group() as settling:
                 for number, delivery in enumerate(held):
-                    settling.start_soon(settle_around, asked + stage.lease, number, delivery)
-            with anyio.move_on_after(stage.lease + stage.patience):
+                    settling.start_soon(settle_around, asked + harness.lease, number, delivery)
+            with anyio.move_on_after(harness.lease + harness.patience):
                 while not all(believed.values()):  # noqa: ASYNC110 - it is the heir who counts
                     await anyio.sleep(0.02)
             group.cancel_scope.cancel()

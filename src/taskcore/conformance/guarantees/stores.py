@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import anyio
 
-from taskcore.conformance.checks import STORE_CHECKS, ClauseViolated, check, require
+from taskcore.conformance.checks import STORE_CHECKS, check, require
+from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.harness import Harness
 from taskcore.store import ABSENT, ANY, Conflict, Store, Version, Write
 
@@ -23,10 +24,10 @@ async def _value(store: Store, key: str) -> bytes | None:
 
 
 @check(STORE_CHECKS, "C10", store=True)
-async def records_come_back_as_written(stage: Harness) -> None:
+async def records_come_back_as_written(harness: Harness) -> None:
     """A record has the bytes it was given, for every reader, under any key."""
-    store, other, nasty = await stage.store(), await stage.store(), bytes(range(256)) * 20
-    keys = [stage.name(end) for end in ("plain", "a/b/c", "dots.and-dashes_", "x" * 200, "key/ä 任务", "a*b>c?")]
+    store, other, nasty = await harness.store(), await harness.store(), bytes(range(256)) * 20
+    keys = [harness.name(end) for end in ("plain", "a/b/c", "dots.and-dashes_", "x" * 200, "key/ä 任务", "a*b>c?")]
     for number, key in enumerate(keys):
         require(await store.get(key) is None, f"a record {key!r} is there before it was written")
         await _put(store, key, nasty + bytes([number]))
@@ -37,9 +38,9 @@ async def records_come_back_as_written(stage: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C10", "C18", store=True)
-async def a_record_is_written_first_by_one(stage: Harness) -> None:
+async def a_record_is_written_first_by_one(harness: Harness) -> None:
     """A write that expects nothing there loses against any record, changes nothing and learns what is there."""
-    store, key = await stage.store(), stage.name("once")
+    store, key = await harness.store(), harness.name("once")
     version = await store.put(key, b"first", expect=ABSENT, keep=60.0)
     require(not isinstance(version, Conflict), "a first write met a conflict")
     answer = await store.put(key, b"second", expect=ABSENT, keep=60.0)
@@ -50,9 +51,9 @@ async def a_record_is_written_first_by_one(stage: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C10", "C7", store=True)
-async def a_version_is_good_for_one_write(stage: Harness) -> None:
+async def a_version_is_good_for_one_write(harness: Harness) -> None:
     """A write that expects a version succeeds if nobody wrote since, and changes nothing otherwise."""
-    store, other, key = await stage.store(), await stage.store(), stage.name("cas")
+    store, other, key = await harness.store(), await harness.store(), harness.name("cas")
     first = await _put(store, key, b"1")
     second = await store.put(key, b"2", expect=first, keep=60.0)
     require(not isinstance(second, Conflict), "a write with the current version met a conflict")
@@ -73,9 +74,9 @@ async def a_version_is_good_for_one_write(stage: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C10", "C7", store=True)
-async def versions_never_repeat(stage: Harness) -> None:
+async def versions_never_repeat(harness: Harness) -> None:
     """A version never comes again for its key, not after deleting and not after expiring."""
-    store, key = await stage.store(), stage.name("versions")
+    store, key = await harness.store(), harness.name("versions")
     seen: list[Version] = []
     for number in range(4):
         seen.extend([await _put(store, key, b"x"), await _put(store, key, b"x")])
@@ -83,14 +84,14 @@ async def versions_never_repeat(stage: Harness) -> None:
             await store.delete(key, expect=ANY)
         else:
             await _put(store, key, b"x", keep=0.2)
-            await stage.outlast(0.2)
+            await harness.outlast(0.2)
     require(len(set(seen)) == len(seen), f"of {len(seen)} versions some are equal: {seen}")
 
 
 @check(STORE_CHECKS, "C10", store=True)
-async def one_of_many_writers_wins(stage: Harness) -> None:
+async def one_of_many_writers_wins(harness: Harness) -> None:
     """Of many who write the same record at the same time, expecting the same, exactly one succeeds."""
-    stores, key = [await stage.store() for _ in range(3)], stage.name("race")
+    stores, key = [await harness.store() for _ in range(3)], harness.name("race")
     expected: Version | None = None
     for _ in range(5):
         won: list[Version] = []
@@ -109,14 +110,14 @@ async def one_of_many_writers_wins(stage: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C23", store=True)
-async def a_record_ends_for_every_verb(stage: Harness) -> None:
+async def a_record_ends_for_every_verb(harness: Harness) -> None:
     """A record whose time is over is gone for every verb, and for every reader."""
-    store, other, keep = await stage.store(), await stage.store(), 0.3
-    keys = [stage.name(f"brief{number}") for number in range(4)]
+    store, other, keep = await harness.store(), await harness.store(), 0.3
+    keys = [harness.name(f"brief{number}") for number in range(4)]
     require(await _value(other, keys[0]) is None, "a record was there before it was written")  # and now it is connected
     versions = [await _put(store, key, b"brief", keep=keep) for key in keys]
     require(await _value(other, keys[-1]) == b"brief", "a record was gone before its time")
-    await stage.outlast(keep)
+    await harness.outlast(keep)
     require(await other.get(keys[0]) is None, "a record whose time is over can still be read")
     require(not await store.delete(keys[1], expect=ANY), "a record whose time is over could be deleted")
     answer = await store.put(keys[2], b"new", expect=versions[2], keep=60.0)
@@ -126,24 +127,24 @@ async def a_record_ends_for_every_verb(stage: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C23", "C18", store=True)
-async def each_write_gives_a_new_time(stage: Harness) -> None:
+async def each_write_gives_a_new_time(harness: Harness) -> None:
     """The time of a record is that of its last write: longer, shorter, or for ever."""
-    store, keep = await stage.store(), 0.4
-    longer, forever, shorter = stage.name("longer"), stage.name("forever"), stage.name("shorter")
+    store, keep = await harness.store(), 0.4
+    longer, forever, shorter = harness.name("longer"), harness.name("forever"), harness.name("shorter")
     for key, first, second in ((longer, keep, 60.0), (forever, keep, None), (shorter, 60.0, keep)):
         await _put(store, key, b"1", keep=first)
         await _put(store, key, b"2", keep=second)
-    await stage.outlast(keep)
+    await harness.outlast(keep)
     require(await _value(store, longer) == b"2", "a record ended at the time of an earlier write")
     require(await _value(store, forever) == b"2", "a record without end has ended")
     require(await store.get(shorter) is None, "a record lives on after the time of its last write")
 
 
 @check(STORE_CHECKS, "C8", "C10", store=True)
-async def a_batch_of_writes_is_answered_in_order(stage: Harness) -> None:
+async def a_batch_of_writes_is_answered_in_order(harness: Harness) -> None:
     """Every write of a batch is done or not by its own expectation, and answered in its place."""
-    store = await stage.store()
-    here, gone, taken, old, new = (stage.name(name) for name in ("here", "gone", "taken", "old", "new"))
+    store = await harness.store()
+    here, gone, taken, old, new = (harness.name(name) for name in ("here", "gone", "taken", "old", "new"))
     version, stale = await _put(store, here, b"1"), await _put(store, old, b"1")
     await _put(store, taken, b"1")
     await _put(store, old, b"2")
@@ -166,13 +167,13 @@ async def a_batch_of_writes_is_answered_in_order(stage: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C4", store=True)
-async def a_watch_shows_what_is_and_what_comes(stage: Harness) -> None:
+async def a_watch_shows_what_is_and_what_comes(harness: Harness) -> None:
     """A watch gives the record as it is, then each newer one, up to the latest; writes of others included."""
-    store, other, key = await stage.store(), await stage.store(), stage.name("watched")
+    store, other, key = await harness.store(), await harness.store(), harness.name("watched")
     seen: list[bytes] = []
 
     async def read_until(last: bytes) -> None:
-        with anyio.move_on_after(stage.patience):
+        with anyio.move_on_after(harness.patience):
             async for record in records:
                 seen.append(record.value)
                 if record.value == last:
@@ -191,16 +192,16 @@ async def a_watch_shows_what_is_and_what_comes(stage: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C4", "C22", store=True)
-async def a_watch_misses_nothing_at_its_start(stage: Harness) -> None:
+async def a_watch_misses_nothing_at_its_start(harness: Harness) -> None:
     """What is written after a watch was entered is seen by it, however soon, and other keys are not."""
-    store, other = await stage.store(), await stage.store()
+    store, other = await harness.store(), await harness.store()
     for number in range(5):
-        key, neighbour = stage.name(f"soon{number}"), stage.name(f"soon{number}0")
+        key, neighbour = harness.name(f"soon{number}"), harness.name(f"soon{number}0")
         found: bytes | None = None
         async with store.watch(key) as records:
             await _put(other, neighbour, b"wrong key")
             await _put(other, key, b"written")
-            with anyio.move_on_after(stage.patience):
+            with anyio.move_on_after(harness.patience):
                 async for record in records:
                     found = record.value
                     break

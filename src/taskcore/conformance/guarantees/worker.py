@@ -9,7 +9,8 @@ import anyio.lowlevel
 import msgspec
 
 from taskcore.backend import Outgoing
-from taskcore.conformance.checks import APP_CHECKS, ClauseViolated, check, require
+from taskcore.conformance.checks import APP_CHECKS, check, require
+from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.deliveries import put
 from taskcore.conformance.guarantees.helpers import crew, letters_of, outcome_of, take, until, work, working
 from taskcore.conformance.harness import Harness
@@ -24,12 +25,12 @@ from taskcore.worker.context import current
 
 
 @check(APP_CHECKS, "C4", "C1", "C8", store=True)
-async def every_job_ends(stage: Harness) -> None:
+async def every_job_ends(harness: Harness) -> None:
     """Jobs that succeed, fail once, fail always or are rejected all end, each as it should, with nothing left over."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     failed: set[str] = set()
 
-    @router.task(name=stage.name("mixed"), queue=queue, retry=Retry(attempts=3, base=0.05, jitter="none"))
+    @router.task(name=harness.name("mixed"), queue=queue, retry=Retry(attempts=3, base=0.05, jitter="none"))
     async def mixed(number: int) -> int:
         me = current().job_id
         match number % 4:
@@ -43,54 +44,57 @@ async def every_job_ends(stage: Harness) -> None:
             case _:
                 return number
 
-    app, other = await crew(stage, router), await crew(stage, router)
-    async with working(stage, app), working(stage, other):
+    app, other = await crew(harness, router), await crew(harness, router)
+    async with working(harness, app), working(harness, other):
         jobs = await app.enqueue_many(mixed.call(number) for number in range(40))
         for number, sent in enumerate(jobs):
-            ended = await outcome_of(stage, sent)
+            ended = await outcome_of(harness, sent)
             if number % 4 < 2:
                 require(ended == Succeeded(number), f"a job that had to succeed ended as {ended}")
             else:
                 reason = "exhausted" if number % 4 == 2 else "rejected: never"
                 require(isinstance(ended, Dead) and ended.reason == reason, f"a job that had to die ended as {ended}")
         try:
-            await app.drain(queue, timeout=stage.patience)
+            await app.drain(queue, timeout=harness.patience)
         except TimeoutError:
             raise ClauseViolated(
                 f"every job has ended, and their queue still counts {await app.stats(queue)}"
             ) from None
-    if stage.features.dead_letters != "absent":
+    if harness.features.dead_letters != "absent":
         require(
             len(await letters_of(app, queue)) == 20, f"20 jobs died, {len(await letters_of(app, queue))} letters exist"
         )
 
 
 @check(APP_CHECKS, "C19", store=True)
-async def nothing_is_suppressed_in_silence(stage: Harness) -> None:
+async def nothing_is_suppressed_in_silence(harness: Harness) -> None:
     """Sent, repeated, retried, given back, buried: each raises its counter and an event with the job's id."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
 
-    @router.task(name=stage.name("work"), queue=queue, retry=Retry(attempts=2, base=0.0))
+    @router.task(name=harness.name("work"), queue=queue, retry=Retry(attempts=2, base=0.0))
     async def failing() -> None:
         raise ConnectionError("not now")
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     heard: list[Event] = []
     app.on_event(heard.append)
     sent = await failing.enqueue()
     expected = ["job.enqueued", "job.released", "job.released"]
     expected += ["job.started", "job.retried", "job.started", "job.buried"]
-    if stage.features.dedup != "absent":
+    if harness.features.dedup != "absent":
         await failing.using(id=sent.id).enqueue()
         expected.insert(1, "job.duplicate")
-    hands = await stage.step_worker(app, lease=stage.long)
-    require(await hands.release(await take(stage, hands)), "a job that had not started could not be given back")
-    taken = await take(stage, hands)
-    await hands.perform(taken)  # starts, and is thrown away: what follows shows that giving back is reported too
+    step_worker = await harness.step_worker(app, lease=harness.long)
+    require(
+        await step_worker.release(await take(harness, step_worker)),
+        "a job that had not started could not be given back",
+    )
+    taken = await take(harness, step_worker)
+    await step_worker.perform(taken)  # starts, and is thrown away: what follows shows that giving back is reported too
     heard[:] = [event for event in heard if event.name != "job.started"]
-    require(await hands.release(taken), "a job could not be given back")
-    await work(stage, hands)
-    await work(stage, hands)
+    require(await step_worker.release(taken), "a job could not be given back")
+    await work(harness, step_worker)
+    await work(harness, step_worker)
     told = [event.name for event in heard if event.name.startswith("job.")]
     require(told == expected, f"events were {told}, they had to be {expected}")
     ids = {event.facts.get("job_id") for event in heard if event.name.startswith("job.")}
@@ -100,16 +104,16 @@ async def nothing_is_suppressed_in_silence(stage: Harness) -> None:
 
 
 @check(APP_CHECKS, "C1", "C2", "C22")
-async def an_impatient_sender_takes_nobody_along(stage: Harness) -> None:
+async def an_impatient_sender_takes_nobody_along(harness: Harness) -> None:
     """Senders share batches; those who are cancelled, wherever they stand, change nothing for the others."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: Counter[int] = Counter()
 
-    @router.task(name=stage.name("work"), queue=queue)
+    @router.task(name=harness.name("work"), queue=queue)
     async def work_on(number: int) -> None:
         starts[number] += 1
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     answered: set[int] = set()
 
     async def send(number: int, patience: float) -> None:
@@ -121,12 +125,12 @@ async def an_impatient_sender_takes_nobody_along(stage: Harness) -> None:
     for at in range(rounds):
         async with anyio.create_task_group() as group:
             for number in range(at * senders, (at + 1) * senders):
-                group.start_soon(send, number, stage.patience if number % 3 else at * 0.0002)
+                group.start_soon(send, number, harness.patience if number % 3 else at * 0.0002)
                 await anyio.lowlevel.cancel_shielded_checkpoint()
     patient = {number for number in range(rounds * senders) if number % 3}
     require(patient <= answered, f"{len(patient - answered)} of {len(patient)} who waited patiently got no answer")
-    async with working(stage, app):
-        await until(stage, lambda: answered <= starts.keys(), "a job whose sender got an answer was not done")
+    async with working(harness, app):
+        await until(harness, lambda: answered <= starts.keys(), "a job whose sender got an answer was not done")
     require(set(starts.values()) == {1}, f"jobs were done several times: {starts.most_common(3)}")
 
 
@@ -134,22 +138,22 @@ async def an_impatient_sender_takes_nobody_along(stage: Harness) -> None:
 
 
 @check(APP_CHECKS, "C22", store=True)
-async def waiting_for_a_result_ends(stage: Harness) -> None:
+async def waiting_for_a_result_ends(harness: Harness) -> None:
     """Waiting for a result that does not come ends in time, and says where the job is."""
     router = Router()
 
-    @router.task(name=stage.name("work"), queue=stage.queue())
+    @router.task(name=harness.name("work"), queue=harness.queue())
     async def never() -> None: ...
 
-    await crew(stage, router)
+    await crew(harness, router)
     sent = await never.enqueue()
     began, wait = anyio.current_time(), 0.2
     try:
         await sent.result(timeout=wait)
     except ResultTimeout as error:
         seconds = anyio.current_time() - began
-        require(wait - 0.01 <= seconds <= wait + 1.0 + stage.margin, f"a wait of {wait} s took {seconds:.1f} s")
-        known = stage.features.locate != "absent"
+        require(wait - 0.01 <= seconds <= wait + 1.0 + harness.margin, f"a wait of {wait} s took {seconds:.1f} s")
+        known = harness.features.locate != "absent"
         says = any("queued" in fact for fact in error.facts)
         require(
             says or not known,
@@ -160,16 +164,16 @@ async def waiting_for_a_result_ends(stage: Harness) -> None:
 
 
 @check(APP_CHECKS, "C24", needs="dead_letters")
-async def arguments_that_do_not_fit_reach_no_function(stage: Harness) -> None:
+async def arguments_that_do_not_fit_reach_no_function(harness: Harness) -> None:
     """Wrong calls are refused before anything is sent; wrong arguments from elsewhere become dead letters, unrun."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     starts: list[object] = []
 
-    @router.task(name=stage.name("typed"), queue=queue)
+    @router.task(name=harness.name("typed"), queue=queue)
     async def typed(number: int, name: str = "") -> None:
         starts.append((number, name))
 
-    app = await crew(stage, router, payload_limit=1_000)
+    app = await crew(harness, router, payload_limit=1_000)
     wrong_calls = ({"number": "seven"}, {"name": "x"}, {"number": 1, "extra": 2}, {"number": 1, "name": 5})
     for arguments in wrong_calls:
         try:
@@ -187,22 +191,22 @@ async def arguments_that_do_not_fit_reach_no_function(stage: Harness) -> None:
     require(not stats.ready + stats.scheduled + stats.leased, "a call that was refused left something in the queue")
     wrong = (b'{"number":"seven"}', b"{}", b"[1]", b"null", b'{"number":1,"extra":2}', b'{"number":1.5}')
     for args in wrong:
-        await put(app.components.backend, _envelope(stage, queue, typed.name, args))
-    async with working(stage, app):
+        await put(app.components.backend, _envelope(harness, queue, typed.name, args))
+    async with working(harness, app):
         await typed.enqueue(7, "fits")
-        await until(stage, lambda: starts, "a job beside wrong arguments was not done")
+        await until(harness, lambda: starts, "a job beside wrong arguments was not done")
 
         async def all_buried() -> bool:
             return await app.dead_letters.count(queue) == len(wrong)
 
-        await until(stage, all_buried, "jobs with wrong arguments did not become dead letters")
+        await until(harness, all_buried, "jobs with wrong arguments did not become dead letters")
     require(starts == [(7, "fits")], f"a function ran with arguments that do not fit: {starts}")
 
 
-def _envelope(stage: Harness, queue: str, task: str, args: bytes) -> Outgoing:
+def _envelope(harness: Harness, queue: str, task: str, args: bytes) -> Outgoing:
     """A well-formed job, as another program might send it."""
     job_id = new_id()
-    envelope = Envelope(v=FORMAT, id=job_id, task=task, queue=queue, args=msgspec.Raw(args), enqueued_at=stage.now())
+    envelope = Envelope(v=FORMAT, id=job_id, task=task, queue=queue, args=msgspec.Raw(args), enqueued_at=harness.now())
     return Outgoing(queue, job_id, encode_envelope(envelope))
 
 
@@ -214,9 +218,9 @@ class _Unspeakable(Exception):
 
 
 @check(APP_CHECKS, "C25", "C4")
-async def nothing_a_task_does_ends_the_worker(stage: Harness) -> None:
+async def nothing_a_task_does_ends_the_worker(harness: Harness) -> None:
     """Errors of every kind, and listeners that fail, end their job or nothing; the worker goes on."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     done: list[int] = []
     errors: list[BaseException] = [
         ValueError("x" * 100_000),
@@ -232,48 +236,50 @@ async def nothing_a_task_does_ends_the_worker(stage: Harness) -> None:
         TimeoutError(),
     ]
 
-    @router.task(name=stage.name("fail"), queue=queue, retry=None)
+    @router.task(name=harness.name("fail"), queue=queue, retry=None)
     async def fail(number: int) -> None:
         raise errors[number]
 
-    @router.task(name=stage.name("good"), queue=queue)
+    @router.task(name=harness.name("good"), queue=queue)
     async def good(number: int) -> None:
         done.append(number)
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
 
     @app.on_event
     def trip(event: Event) -> None:
         raise RuntimeError(f"a listener failed at {event.name}")
 
-    async with working(stage, app, concurrency=2):
+    async with working(harness, app, concurrency=2):
         for number in range(len(errors)):
             await fail.enqueue(number)
             await good.enqueue(number)
-        await until(stage, lambda: len(done) == len(errors), "a worker did not go on after its jobs had failed")
-        await until(stage, lambda: app.counters["job.buried"] == len(errors), "failed jobs did not become dead letters")
+        await until(harness, lambda: len(done) == len(errors), "a worker did not go on after its jobs had failed")
+        await until(
+            harness, lambda: app.counters["job.buried"] == len(errors), "failed jobs did not become dead letters"
+        )
 
 
 @check(APP_CHECKS, "C2", "C1")
-async def a_program_sees_what_it_sent(stage: Harness) -> None:
+async def a_program_sees_what_it_sent(harness: Harness) -> None:
     """Arguments, headers, correlation id, key and id arrive as they were given, also in large batches."""
-    router, queue = Router(), stage.queue()
+    router, queue = Router(), harness.queue()
     seen: dict[str, tuple[object, ...]] = {}
 
-    @router.task(name=stage.name("echo"), queue=queue)
+    @router.task(name=harness.name("echo"), queue=queue)
     async def echo(text: str, numbers: list[int]) -> None:
         me = current()
         seen[me.job_id] = (text, numbers, dict(me.headers), me.correlation_id, me.queue, me.attempt)
 
-    app = await crew(stage, router)
+    app = await crew(harness, router)
     texts = ["", "plain", "¿ñandú? 任务 🧵", "\x00\r\n\t\x7f", "x" * 50_000]
     sent = [
         await echo.using(headers={"tenant": "7", "odd": "\r\n: é"}, correlation_id="c 1").enqueue(text, [1, 2**60])
         for text in texts
     ]
     many = await app.enqueue_many(echo.call(str(number), []) for number in range(1_200))
-    async with working(stage, app):
-        await until(stage, lambda: len(seen) == len(sent) + len(many), "jobs that were sent did not start")
+    async with working(harness, app):
+        await until(harness, lambda: len(seen) == len(sent) + len(many), "jobs that were sent did not start")
     for one, text in zip(sent, texts, strict=True):
         wanted = (text, [1, 2**60], {"tenant": "7", "odd": "\r\n: é"}, "c 1", queue, 1)
         require(seen[one.id] == wanted, f"a job saw {seen[one.id]!r} instead of what was sent")

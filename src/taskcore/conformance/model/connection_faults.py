@@ -19,20 +19,20 @@ from taskcore.backend import Admin, Backend, Delivery, Features, Outgoing, Publi
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Verdict
 
-__all__ = ["Cut", "CutBackend", "Line"]
+__all__ = ["CutBackend", "FaultyConnection", "LostPart"]
 
-Cut: TypeAlias = Literal["request", "reply"]
+LostPart: TypeAlias = Literal["request", "reply"]
 
 
-class Line:
+class FaultyConnection:
     """The state of the connection: where it will break next, and all envelopes that went over it, by job id."""
 
     def __init__(self) -> None:
         self.sent: defaultdict[str, set[bytes]] = defaultdict(set)
         self._verb: str | None = None
-        self._part: Cut | None = None
+        self._part: LostPart | None = None
 
-    def cut(self, verb: str, part: Cut | None) -> None:
+    def cut(self, verb: str, part: LostPart | None) -> None:
         """Break at the next use of this verb; None: do not."""
         self._verb, self._part = (None, None) if part is None else (verb, part)
 
@@ -40,7 +40,7 @@ class Line:
         """Break nowhere."""
         self._verb = self._part = None
 
-    def breaks(self, verb: str, part: Cut) -> bool:
+    def breaks(self, verb: str, part: LostPart) -> bool:
         """Whether it breaks here; it does so once."""
         if self._verb == verb and self._part == part:
             self.heal()
@@ -51,9 +51,9 @@ class Line:
 class CutBackend:
     """An open backend behind a line; opening and closing are its owner's."""
 
-    def __init__(self, backend: Backend, line: Line) -> None:
+    def __init__(self, backend: Backend, line: FaultyConnection) -> None:
         self._backend = backend
-        self._line = line
+        self._connection = line
 
     @property
     def features(self) -> Features:
@@ -76,22 +76,22 @@ class CutBackend:
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """Publish; without a request surely nothing is stored, without a reply nobody knows."""
-        if self._line.breaks("publish", "request"):
+        if self._connection.breaks("publish", "request"):
             raise BrokerUnavailable("publish: the connection broke")
         for outgoing in batch:
-            self._line.sent[outgoing.id].add(outgoing.envelope)
+            self._connection.sent[outgoing.id].add(outgoing.envelope)
         answers = await self._backend.publish(batch)
-        if self._line.breaks("publish", "reply"):
+        if self._connection.breaks("publish", "reply"):
             return [Uncertain("the connection broke") for _ in batch]
         return answers
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[Source]:
         """A source behind the same line."""
-        return _consuming(self._backend.consume(queues, lease=lease), self._line)
+        return _consuming(self._backend.consume(queues, lease=lease), self._connection)
 
 
 @asynccontextmanager
-async def _consuming(context: AbstractAsyncContextManager[Source], line: Line) -> AsyncIterator[Source]:
+async def _consuming(context: AbstractAsyncContextManager[Source], line: FaultyConnection) -> AsyncIterator[Source]:
     async with context as source:
         yield _CutSource(source, line)
 
@@ -99,21 +99,21 @@ async def _consuming(context: AbstractAsyncContextManager[Source], line: Line) -
 class _CutSource:
     """A source behind a line."""
 
-    def __init__(self, source: Source, line: Line) -> None:
+    def __init__(self, source: Source, line: FaultyConnection) -> None:
         self._source = source
-        self._line = line
+        self._connection = line
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         deliveries = await self._source.receive(limit)
-        if self._line.breaks("receive", "reply"):
+        if self._connection.breaks("receive", "reply"):
             raise BrokerUnavailable("receive: the connection broke")
         return deliveries
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
-        if self._line.breaks("settle", "request"):
+        if self._connection.breaks("settle", "request"):
             raise BrokerUnavailable("settle: the connection broke")
         lost = await self._source.settle(batch)
-        if self._line.breaks("settle", "reply"):
+        if self._connection.breaks("settle", "reply"):
             raise BrokerUnavailable("settle: the connection broke")
         return lost
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from taskcore.conformance.model.job import Tale
+from taskcore.conformance.model.job import JobModel
 from taskcore.conformance.model.system import ATTEMPTS, CRASHES, Start
 from taskcore.envelope import decode_trail
 from taskcore.lifecycle import (
@@ -25,94 +25,94 @@ from taskcore.lifecycle import (
 __all__ = ["check_start", "check_unstarted"]
 
 
-def check_start(tale: Tale, start: Start, verdict: Verdict, unit: float) -> None:
+def check_start(model: JobModel, start: Start, verdict: Verdict, unit: float) -> None:
     """The function ran: this has to be the verdict that its end calls for (C3, C13, C17)."""
-    failures = len(tale.settled_errors) + 1
-    last = failures >= (1 if tale.once else ATTEMPTS)
+    failures = len(model.settled_errors) + 1
+    last = failures >= (1 if model.once else ATTEMPTS)
     match start.act.name:
         case "succeeds":
-            _expect(tale, start, isinstance(verdict, Ack), verdict)
+            _expect(model, start, isinstance(verdict, Ack), verdict)
         case "returns what cannot be encoded":
-            _expect(tale, start, isinstance(verdict, Bury) and verdict.reason == "result", verdict)
-            _errors(tale, start, verdict, None)
+            _expect(model, start, isinstance(verdict, Bury) and verdict.reason == "result", verdict)
+            _errors(model, start, verdict, None)
         case "fails":
-            _again(tale, start, verdict, 4 * unit * 2 ** (failures - 1), last=last)
+            _again(model, start, verdict, 4 * unit * 2 ** (failures - 1), last=last)
         case "wants to be tried later":
-            _again(tale, start, verdict, start.act.after * unit, last=last)
+            _again(model, start, verdict, start.act.after * unit, last=last)
         case "fails for good":
-            _expect(tale, start, isinstance(verdict, Bury) and (last or verdict.reason == "not retryable"), verdict)
-            _errors(tale, start, verdict, start.text)
+            _expect(model, start, isinstance(verdict, Bury) and (last or verdict.reason == "not retryable"), verdict)
+            _errors(model, start, verdict, start.text)
         case "rejects":
-            _expect(tale, start, isinstance(verdict, Bury) and verdict.reason == f"rejected: {start.text}", verdict)
-            _errors(tale, start, verdict, start.text)
-        case _ if tale.once:  # it was its only start, and whoever waits for it has to learn that
-            _expect(tale, start, isinstance(verdict, Bury) and verdict.reason == "at most once", verdict)
+            _expect(model, start, isinstance(verdict, Bury) and verdict.reason == f"rejected: {start.text}", verdict)
+            _errors(model, start, verdict, start.text)
+        case _ if model.once:  # it was its only start, and whoever waits for it has to learn that
+            _expect(model, start, isinstance(verdict, Bury) and verdict.reason == "at most once", verdict)
         case _:
             after = start.act.after * unit
-            _expect(tale, start, isinstance(verdict, Reschedule) and verdict.after == after, verdict)
-            if isinstance(verdict, Reschedule) and _messages(verdict) != tale.settled_errors:
-                tale.broken("C3", "used an attempt by snoozing")
+            _expect(model, start, isinstance(verdict, Reschedule) and verdict.after == after, verdict)
+            if isinstance(verdict, Reschedule) and _messages(verdict) != model.settled_errors:
+                model.violated("C3", "used an attempt by snoozing")
 
 
 def check_unstarted(  # noqa: C901, PLR0912 - a table
-    tale: Tale, outcome: Outcome, verdict: Verdict, others: Iterable[Tale], now: float
+    model: JobModel, outcome: Outcome, verdict: Verdict, others: Iterable[JobModel], now: float
 ) -> None:
     """The function did not run: there has to be a reason for that (C10, C12, C14, C15)."""
     match outcome:
         case CancelledBefore():
-            if not tale.asked:
-                tale.broken("C14", "was given up as cancelled, and nobody asked for that")
+            if not model.cancel_requested:
+                model.violated("C14", "was given up as cancelled, and nobody asked for that")
         case DeadlinePassed():
-            if tale.deadline is None or now + tale.margin < tale.deadline:
-                tale.broken("C15", "expired before its deadline")
+            if model.deadline is None or now + model.margin < model.deadline:
+                model.violated("C15", "expired before its deadline")
         case Poisoned():
-            suspicion = tale.unsettled - 1 + (tale.unstarted_losses > 0)
+            suspicion = model.unsettled - 1 + (model.unstarted_losses > 0)
             if suspicion < CRASHES:
-                tale.broken("C12", f"is buried as poison after {suspicion} starts that may have killed")
+                model.violated("C12", f"is buried as poison after {suspicion} starts that may have killed")
         case AlreadyDone() | Buried():
-            if not tale.endings_offered and not any(other.endings_offered for other in others):
-                tale.broken("C10", "was given up as a duplicate of work that nobody has done")
+            if not model.outcomes_offered and not any(other.outcomes_offered for other in others):
+                model.violated("C10", "was given up as a duplicate of work that nobody has done")
             if isinstance(outcome, Buried) and isinstance(verdict, Bury):
-                _all_errors(tale, verdict)
+                _all_errors(model, verdict)
         case Deferred():
             if not any(other.starts or other.unsettled for other in others):
-                tale.broken("C10", "waits for a key that nobody holds")
+                model.violated("C10", "waits for a key that nobody holds")
         case Malformed():
-            tale.broken("C2", "cannot be read any more")
+            model.violated("C2", "cannot be read any more")
         case _:
-            tale.broken("C4", f"was not started: {type(outcome).__name__}")
+            model.violated("C4", f"was not started: {type(outcome).__name__}")
 
 
-def _all_errors(tale: Tale, verdict: Verdict) -> None:
+def _all_errors(model: JobModel, verdict: Verdict) -> None:
     """A death that was recorded and is carried out later still has its last error."""
-    recorded = tale.endings_offered if tale.ending is None else [tale.ending]
+    recorded = model.outcomes_offered if model.outcome is None else [model.outcome]
     last = next((one.record for one in recorded if one.state == "dead" and one.record), None)
-    expected = tale.settled_errors if last is None else (*tale.settled_errors, last.message)
+    expected = model.settled_errors if last is None else (*model.settled_errors, last.message)
     if _messages(verdict) != expected:
-        tale.broken("C13", f"is buried with {list(_messages(verdict))} instead of {list(expected)}")
+        model.violated("C13", f"is buried with {list(_messages(verdict))} instead of {list(expected)}")
 
 
-def _again(tale: Tale, start: Start, verdict: Verdict, after: float, *, last: bool) -> None:
+def _again(model: JobModel, start: Start, verdict: Verdict, after: float, *, last: bool) -> None:
     if last:
-        _expect(tale, start, isinstance(verdict, Bury) and verdict.reason == "exhausted", verdict)
+        _expect(model, start, isinstance(verdict, Bury) and verdict.reason == "exhausted", verdict)
     else:
-        _expect(tale, start, isinstance(verdict, Reschedule), verdict)
+        _expect(model, start, isinstance(verdict, Reschedule), verdict)
         if isinstance(verdict, Reschedule) and verdict.after != after:
-            tale.broken("C17", f"is tried again after {verdict.after:g} s instead of {after:g} s")
-    _errors(tale, start, verdict, start.text)
+            model.violated("C17", f"is tried again after {verdict.after:g} s instead of {after:g} s")
+    _errors(model, start, verdict, start.text)
 
 
-def _expect(tale: Tale, start: Start, right: object, verdict: Verdict) -> None:
+def _expect(model: JobModel, start: Start, right: object, verdict: Verdict) -> None:
     if not right:
         told = f"{type(verdict).__name__} {getattr(verdict, 'reason', '')}".strip()
-        tale.broken("C3", f"{start.act.name} in attempt {start.attempt}, and the verdict is {told}")
+        model.violated("C3", f"{start.act.name} in attempt {start.attempt}, and the verdict is {told}")
 
 
-def _errors(tale: Tale, start: Start, verdict: Verdict, text: str | None) -> None:
+def _errors(model: JobModel, start: Start, verdict: Verdict, text: str | None) -> None:
     kept = _messages(verdict)
-    expected = (*tale.settled_errors, text if text is not None else kept[-1] if kept else "")
+    expected = (*model.settled_errors, text if text is not None else kept[-1] if kept else "")
     if kept != expected:
-        tale.broken("C13", f"{start.act.name}, and the errors kept are {list(kept)} instead of {list(expected)}")
+        model.violated("C13", f"{start.act.name}, and the errors kept are {list(kept)} instead of {list(expected)}")
 
 
 def _messages(verdict: Verdict) -> tuple[str, ...]:

@@ -9,21 +9,13 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, NoReturn
 
 from taskcore.backend import Features, Letter
+from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.model.system import ATTEMPTS, CRASHES, Start
 from taskcore.envelope import Envelope, Trail, decode_trail
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.results import StoredOutcome
 
-__all__ = ["ABSENT", "GONE", "Broken", "Hold", "State", "Tale"]
-
-
-class Broken(AssertionError):
-    """A promise of the contract was broken."""
-
-    def __init__(self, clause: str, what: str) -> None:
-        super().__init__(f"{clause} broken: {what}")
-        self.clause = clause
-        self.what = what
+__all__ = ["ABSENT", "GONE", "JobModel", "ModelLease", "State"]
 
 
 class State(NamedTuple):
@@ -38,14 +30,14 @@ class State(NamedTuple):
 ABSENT, GONE = State("absent"), State("gone")
 
 
-class Hold(NamedTuple):
+class ModelLease(NamedTuple):
     """A delivery in somebody's hands, as far as leases tell: until when it is surely his."""
 
-    seat: str
+    worker: str
     until: float
 
 
-class Tale:
+class JobModel:
     """One job as the model knows it.
 
     :param once: at most once: forgotten before it starts.
@@ -66,7 +58,7 @@ class Tale:
         self.deadline: float | None = None
         self.fenced_for = float("inf")  # seconds: what only its key's record knows is remembered for the key's window
         self.deadline_of_key = float("-inf")  # until when its key is surely known
-        self.hold: Hold | None = None
+        self.lease: ModelLease | None = None
         self.starts: list[Start] = []
         self.settled_errors: tuple[str, ...] = ()
         self.unsettled = 0  # performed, without a verdict that was carried out
@@ -74,31 +66,31 @@ class Tale:
         self.unstarted_losses = 0  # handed out and lost, without having been performed
         self.crashes_seen, self.first_lost_seen, self.copies_seen = 0, False, 0
         self.losses, self.redeliveries_seen = 0, 0  # of this copy
-        self.item: object = None  # the delivery that was handed out last, if nothing is known of its end
-        self.asked = self.cancelled = self.forgotten = False
+        self.held: object = None  # the delivery that was handed out last, if nothing is known of its end
+        self.cancel_requested = self.cancelled = self.acked_early = False
         self.disturbed = False  # a crash or a cancellation may have left its key in another state
         self.replays: Envelope | None = None
         self.replayed = False
-        self.endings_offered: list[StoredOutcome] = []
-        self.ending: StoredOutcome | None = None
+        self.outcomes_offered: list[StoredOutcome] = []
+        self.outcome: StoredOutcome | None = None
         self.own_offers: list[tuple[StoredOutcome, float]] = []  # those that came from a start of its own, and when
         self.over_at: float | None = None  # when the broker was told so
 
-    def broken(self, clause: str, what: str) -> NoReturn:
+    def violated(self, clause: str, what: str) -> NoReturn:
         """Say what should not be."""
-        raise Broken(clause, f"{self.name} {what}")
+        raise ClauseViolated(f"{self.name} {what}", clause)
 
     # ── what it may be ──
 
     @property
     def committed_at(self) -> float | None:
         """When a start of its own committed what is its end; None if none did."""
-        return next((at for ending, at in self.own_offers if self.has_committed and ending == self.ending), None)
+        return next((at for ending, at in self.own_offers if self.has_committed and ending == self.outcome), None)
 
     @property
     def has_committed(self) -> bool:
         """Whether its key has an outcome: it succeeded, or its result cannot be encoded."""
-        return self.ending is not None and (self.ending.state == "succeeded" or self.ending.reason == "result")
+        return self.outcome is not None and (self.outcome.state == "succeeded" or self.outcome.reason == "result")
 
     @property
     def is_over(self) -> bool:
@@ -125,40 +117,40 @@ class Tale:
 
     # ── it is handed out ──
 
-    def handed_out(self, seat: str, now: float, lease: float, trail: bytes, redeliveries: int) -> None:
+    def handed_out(self, worker: str, now: float, lease: float, trail: bytes, redeliveries: int) -> None:
         """Somebody took it: C1, C2, C5, C6, C13, C16, C17, C18."""
         waiting = [state for state in self.states if state.place == "waiting"]
         if not waiting:
-            self.broken("C18", f"was handed out although it is {' or '.join(s.place for s in self.states)}")
+            self.violated("C18", f"was handed out although it is {' or '.join(s.place for s in self.states)}")
         if min(state.due for state in waiting) > now + self.margin:
-            self.broken("C16", f"was handed out {min(s.due for s in waiting) - now:g} s too early")
-        if self.hold is not None and now < self.hold.until - self.margin:
-            self.broken("C6", f"was handed out while worker {self.hold.seat} holds it")
+            self.violated("C16", f"was handed out {min(s.due for s in waiting) - now:g} s too early")
+        if self.lease is not None and now < self.lease.until - self.margin:
+            self.violated("C6", f"was handed out while worker {self.lease.worker} holds it")
         story = decode_trail(trail)
         errors = tuple(record.message for record in story.errors)
         fits = [state for state in waiting if state.errors == errors]
         if not fits or story.attempts != len(errors):
             expected = " or ".join(str(list(state.errors)) for state in waiting)
-            self.broken("C5", f"came with {story.attempts} attempts, errors {list(errors)}, instead of {expected}")
+            self.violated("C5", f"came with {story.attempts} attempts, errors {list(errors)}, instead of {expected}")
         self._grows(story, redeliveries)
         self.states = set(fits)
         self.settled_errors = errors
-        self.hold = Hold(seat, now + lease)
+        self.lease = ModelLease(worker, now + lease)
 
     def _grows(self, story: Trail, redeliveries: int) -> None:
         if story.crashes < self.crashes_seen or story.first_lost < self.first_lost_seen:
-            self.broken("C5", f"forgot crashes: {story.crashes} after {self.crashes_seen}")
+            self.violated("C5", f"forgot crashes: {story.crashes} after {self.crashes_seen}")
         if story.copies < self.copies_seen:
-            self.broken("C5", f"is copy {story.copies} after copy {self.copies_seen}")
+            self.violated("C5", f"is copy {story.copies} after copy {self.copies_seen}")
         if story.copies > self.copies_seen:
             self.losses = self.redeliveries_seen = 0
         least = self.losses if self.counted else min(self.losses, 1)  # that it was lost is known, how often is not
         if redeliveries < max(least, self.redeliveries_seen):
-            self.broken("C5", f"says it was handed out {redeliveries} times before, it was {self.losses} times")
+            self.violated("C5", f"says it was handed out {redeliveries} times before, it was {self.losses} times")
         if self.pushed and redeliveries > max(self.losses, self.redeliveries_seen):
             self.unstarted_losses += 1  # the broker counts what it had sent to somebody who stopped listening just then
         if story.crashes > self.unsettled:
-            self.broken("C12", f"is blamed for {story.crashes} crashes, it had {self.unsettled}")
+            self.violated("C12", f"is blamed for {story.crashes} crashes, it had {self.unsettled}")
         self.crashes_seen, self.first_lost_seen = story.crashes, story.first_lost
         self.copies_seen, self.redeliveries_seen = story.copies, redeliveries
 
@@ -167,21 +159,23 @@ class Tale:
     def started(self, start: Start) -> None:
         """The function runs: C2, C3, C5, C7, C9, C14, C15, C18."""
         if self.cancelled:
-            self.broken("C14", "started after cancel() returned True")
+            self.violated("C14", "started after cancel() returned True")
         if self.deadline is not None and start.at > self.deadline + self.margin:
-            self.broken("C15", f"started {start.at - self.deadline:g} s after its deadline")
+            self.violated("C15", f"started {start.at - self.deadline:g} s after its deadline")
         if self.once and self.starts:
-            self.broken("C9", "started twice, although at most once was asked for")
+            self.violated("C9", "started twice, although at most once was asked for")
         if start.word != self.word:
-            self.broken("C2", f"got the argument {start.word!r} instead of {self.word!r}")
+            self.violated("C2", f"got the argument {start.word!r} instead of {self.word!r}")
         if start.attempt != len(self.settled_errors) + 1:
-            self.broken("C5", f"calls its attempt {start.attempt}, it is {len(self.settled_errors) + 1}")
+            self.violated("C5", f"calls its attempt {start.attempt}, it is {len(self.settled_errors) + 1}")
         if start.attempt > ATTEMPTS:
-            self.broken("C3", f"started an attempt {start.attempt} of {ATTEMPTS}")
+            self.violated("C3", f"started an attempt {start.attempt} of {ATTEMPTS}")
         if self.unfinished >= CRASHES:
-            self.broken("C3", f"started again after {self.unfinished} starts without an outcome; {CRASHES} are allowed")
+            self.violated(
+                "C3", f"started again after {self.unfinished} starts without an outcome; {CRASHES} are allowed"
+            )
         if self.starts and self._is_old(start.fence) and start.at < self.starts[-1].at + self.fenced_for:
-            self.broken("C7", f"got the fence {start.fence} after {self.starts[-1].fence}")
+            self.violated("C7", f"got the fence {start.fence} after {self.starts[-1].fence}")
         self.starts.append(start)
         self.unfinished += 1
 
@@ -194,7 +188,7 @@ class Tale:
 
     def after(self, verdict: Verdict, now: float) -> State:
         """Its state once this verdict is carried out."""
-        if self.forgotten:
+        if self.acked_early:
             return GONE
         match verdict:
             case Ack():
@@ -206,13 +200,13 @@ class Tale:
             case Bury(reason=reason, trail=trail):
                 return State("buried", tuple(record.message for record in decode_trail(trail).errors), 0.0, reason)
 
-    def told(self, verdict: Verdict, now: float) -> None:
+    def settled(self, verdict: Verdict, now: float) -> None:
         """The broker carried the verdict out."""
         self.states = {self.after(verdict, now)}
-        self.hold = None
+        self.lease = None
         self.over_at = now if self.is_over else None
 
-    def perhaps_told(self, verdict: Verdict, now: float) -> None:
+    def maybe_settled(self, verdict: Verdict, now: float) -> None:
         """The broker may have carried it out."""
         self.states.add(self.after(verdict, now))
 
@@ -229,46 +223,46 @@ class Tale:
         if ending is None or len(self.states) > 1 or self.replayed or self.once:
             return
         if self.states == {GONE} and ending.state == "dead" and not self.disturbed:
-            self.broken("C13", f"ended as {_tell(ending)}, and there is no dead letter")
+            self.violated("C13", f"ended as {_described(ending)}, and there is no dead letter")
         if {state.place for state in self.states} == {"buried"} and ending.state != "dead":
-            self.broken("C18", f"ended as {_tell(ending)}, and there is a dead letter")
+            self.violated("C18", f"ended as {_described(ending)}, and there is a dead letter")
 
     def _observe(self, ending: StoredOutcome | None, now: float) -> None:
-        if self.ending is not None:
-            if ending != self.ending:
-                self.broken("C18", f"had ended as {_tell(self.ending)}, now as {_tell(ending)}")
+        if self.outcome is not None:
+            if ending != self.outcome:
+                self.violated("C18", f"had ended as {_described(self.outcome)}, now as {_described(ending)}")
             return
         if ending is not None:
             self._justify(ending, now)
-            self.ending = ending
-        elif self.is_over and not self.once and not self.asked:
-            self.broken("C8", "is gone from the broker, and nothing says how it ended")
+            self.outcome = ending
+        elif self.is_over and not self.once and not self.cancel_requested:
+            self.violated("C8", "is gone from the broker, and nothing says how it ended")
 
     def _justify(self, ending: StoredOutcome, now: float) -> None:
         match ending.state:
             case "cancelled":
-                justified = self.asked
+                justified = self.cancel_requested
             case "expired":
                 justified = self.deadline is not None and now + self.margin >= self.deadline
             case _:
-                justified = ending in self.endings_offered
+                justified = ending in self.outcomes_offered
         if not justified:
-            self.broken("C18", f"ended as {_tell(ending)}, which no start of it came to")
+            self.violated("C18", f"ended as {_described(ending)}, which no start of it came to")
 
     def check_letter(self, letters: list[Letter], sent: set[bytes]) -> None:
         """A buried job has one letter, complete: C13."""
         [state] = self.states
         if len(letters) != 1:
-            self.broken("C13", f"is buried and has {len(letters)} dead letters")
+            self.violated("C13", f"is buried and has {len(letters)} dead letters")
         [letter] = letters
         errors = tuple(record.message for record in decode_trail(letter.trail).errors)
         if letter.envelope not in sent:
-            self.broken("C13", "has a dead letter with another envelope than was sent")
+            self.violated("C13", "has a dead letter with another envelope than was sent")
         if errors != state.errors or letter.reason != state.reason:
-            self.broken(
+            self.violated(
                 "C13", f"has a dead letter that says {letter.reason}, {errors}, not {state.reason}, {state.errors}"
             )
 
 
-def _tell(ending: StoredOutcome | None) -> str:
+def _described(ending: StoredOutcome | None) -> str:
     return "nothing" if ending is None else f"{ending.state} {bytes(ending.result).decode() or ending.reason}".strip()

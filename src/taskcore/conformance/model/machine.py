@@ -1,16 +1,16 @@
-"""The model: random stories of clients, workers, strangers, crashes and cuts, against any broker.
+"""The model: random sequences of client and worker steps, foreign bytes, crashes and lost replies, on any broker.
 
-    TestModel = machine(Stage.in_memory).TestCase                                    # virtual time, real code
-    TestModel = machine(lambda: Stage.at("redis://…"), real_time=True).TestCase      # real time, few examples
+    TestModel = machine(Harness.in_memory).TestCase                                    # virtual time, real code
+    TestModel = machine(lambda: Harness.at("redis://…"), real_time=True).TestCase      # real time, few examples
 
 A Hypothesis state machine plays app, client and workers (all of them the real ones) beside a model of each job, and
-compares after every step. What it finds it tells as a story, shrunk to the sentences that matter:
+compares after every step. It reports a failure as a list of steps, shrunk to those that matter:
 
     enqueue A; worker 1 takes A; A succeeds; worker 1 dies at settle.ended; … → C8 broken: A is gone from the broker, …
 
-The rules draw, :mod:`taskcore.conformance.model.rules` plays, :mod:`taskcore.conformance.model.job` knows what is
-allowed. Hypothesis disables random rules in each example; ``swarm`` does the same with outcomes and with faults, because a
-story in which everything happens never gets anywhere.
+The rules here draw, :mod:`taskcore.conformance.model.rules` acts, :mod:`taskcore.conformance.model.job` knows what
+is allowed. Hypothesis disables random rules in each example; ``swarm`` does the same with outcomes and with faults,
+because an example in which everything happens never gets anywhere.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from taskcore.conformance.harness import Harness
-from taskcore.conformance.model.job import Tale
-from taskcore.conformance.model.rules import FATES, Play, playing
-from taskcore.conformance.model.state import Item
-from taskcore.conformance.model.system import ACTS, SEATS
+from taskcore.conformance.model.job import JobModel
+from taskcore.conformance.model.rules import DELIVERY_EVENTS, ModelRules, open_rules
+from taskcore.conformance.model.state import HeldDelivery
+from taskcore.conformance.model.system import ACTS, WORKERS
 
-__all__ = ["DEFAULT", "REAL_TIME", "Machine", "machine"]
+__all__ = ["DEFAULT", "REAL_TIME", "ModelMachine", "machine"]
 
-AT_ONCE = 3  #: live jobs; with more of them nothing happens often enough to any
+LIVE_JOBS = 3  #: live jobs; with more of them nothing happens often enough to any
 
 #: The budget on memory: some seconds. And on a real broker: some minutes.
 DEFAULT = settings(
@@ -45,29 +45,31 @@ DEFAULT = settings(
 )
 REAL_TIME = settings(DEFAULT, max_examples=30, stateful_step_count=20)
 
-seats = st.sampled_from(SEATS)
-picks = st.integers(0, AT_ONCE - 1)
+workers = st.sampled_from(WORKERS)
+picks = st.integers(0, LIVE_JOBS - 1)
 crashes = st.sampled_from([None, None, 1, 2, 3, 4])
 cuts = st.sampled_from([None, None, "request", "reply"])
 times = st.sampled_from([1, 31, 32, 33, 129])  # around a lease (32), and more than a key window (128)
 names = st.sampled_from(sorted(ACTS))
-fates = st.sampled_from(FATES)
+delivery_events = st.sampled_from(DELIVERY_EVENTS)
 lives = st.one_of(  # the same again and again is what limits are there for
-    st.lists(fates, min_size=2, max_size=6),
-    st.builds(mul, st.lists(fates, min_size=1, max_size=2), st.integers(2, 4)),
+    st.lists(delivery_events, min_size=2, max_size=6),
+    st.builds(mul, st.lists(delivery_events, min_size=1, max_size=2), st.integers(2, 4)),
 )
 
 
-class Machine(RuleBasedStateMachine):
-    """The rules. ``machine`` gives it a stage."""
+class ModelMachine(RuleBasedStateMachine):
+    """The rules. ``machine`` gives it a harness."""
 
-    make_stage: ClassVar[staticmethod[[], Harness]]
+    make_harness: ClassVar[staticmethod[[], Harness]]
     real_time: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
         self._exits = ExitStack()
-        self.play: Play = self._exits.enter_context(playing(type(self).make_stage, real_time=self.real_time))
+        self.model_rules: ModelRules = self._exits.enter_context(
+            open_rules(type(self).make_harness, real_time=self.real_time)
+        )
         self._acts: list[str] = sorted(ACTS)
         self._faults = True
 
@@ -90,9 +92,9 @@ class Machine(RuleBasedStateMachine):
     )
     def enqueue(self, key: Any, delay: int, expires: Any, once: Any, clash: Any, crash: Any, cut: Any) -> None:
         """A new job."""
-        key = key if self.play.world.store is not None and not once else None
-        with self.play.telling():
-            self.play.enqueue(
+        key = key if self.model_rules.system.store is not None and not once else None
+        with self.model_rules.explaining():
+            self.model_rules.enqueue(
                 key=key,
                 delay=delay,
                 expires=None if key else expires,
@@ -101,180 +103,184 @@ class Machine(RuleBasedStateMachine):
                 crash=self._fault(crash),
                 cut=self._fault(cut),
             )
-            self.play.look()
+            self.model_rules.look()
 
     @precondition(lambda self: self.repeatable)
     @rule(pick=picks, crash=crashes, cut=cuts)
     def enqueue_again(self, pick: int, crash: Any, cut: Any) -> None:
         """The same id once more."""
-        with self.play.telling():
-            self.play.again(_choose(self.repeatable, pick), crash=self._fault(crash), cut=self._fault(cut))
-            self.play.look()
+        with self.model_rules.explaining():
+            self.model_rules.again(_choose(self.repeatable, pick), crash=self._fault(crash), cut=self._fault(cut))
+            self.model_rules.look()
 
     @precondition(lambda self: self.cancellable)
     @rule(pick=picks, crash=crashes)
     def cancel(self, pick: int, crash: Any) -> None:
         """Keep a job from starting."""
-        with self.play.telling():
-            self.play.cancel(_choose(self.cancellable, pick), crash=self._fault(crash))
-            self.play.look()
+        with self.model_rules.explaining():
+            self.model_rules.cancel(_choose(self.cancellable, pick), crash=self._fault(crash))
+            self.model_rules.look()
 
     @precondition(lambda self: self.buried and self.is_room)
     @rule(pick=picks)
     def replay(self, pick: int) -> None:
         """Send a dead letter's job again."""
-        with self.play.telling():
-            self.play.replay(_choose(self.buried, pick))
+        with self.model_rules.explaining():
+            self.model_rules.replay(_choose(self.buried, pick))
 
     @precondition(lambda self: self.twinnable and self.is_room)
     @rule(pick=picks)
     def twin(self, pick: int) -> None:
         """Another job with the same key, sent by a program that knows nothing of claims."""
-        with self.play.telling():
-            self.play.twin(_choose(self.twinnable, pick))
+        with self.model_rules.explaining():
+            self.model_rules.twin(_choose(self.twinnable, pick))
 
-    @precondition(lambda self: len(self.play.foreign) < AT_ONCE)
+    @precondition(lambda self: len(self.model_rules.foreign) < LIVE_JOBS)
     @rule(data=st.sampled_from([b"", b"{", b"[]", b'{"v":99}', b"\xff\x00"]))
     def stranger(self, data: bytes) -> None:
         """Bytes that are not ours."""
-        if data not in self.play.foreign:
-            with self.play.telling():
-                self.play.put_foreign(data)
+        if data not in self.model_rules.foreign:
+            with self.model_rules.explaining():
+                self.model_rules.put_foreign(data)
 
     # ── workers ──
 
-    @rule(seat=seats, crash=crashes, cut=cuts)
-    def take(self, seat: str, crash: Any, cut: Any) -> None:
+    @rule(worker=workers, crash=crashes, cut=cuts)
+    def take(self, worker: str, crash: Any, cut: Any) -> None:
         """Take the next job, if there is one."""
-        with self.play.telling():
-            self.play.take(seat, crash=self._fault(crash), cut=self._fault(cut))
+        with self.model_rules.explaining():
+            self.model_rules.take(worker, crash=self._fault(crash), cut=self._fault(cut))
 
-    @precondition(lambda self: any(self.startable(seat) for seat in SEATS))
-    @rule(seat=seats, pick=picks, act=names, crash=crashes, cut=cuts)
-    def work(self, seat: str, pick: int, act: str, crash: Any, cut: Any) -> None:
+    @precondition(lambda self: any(self.startable(worker) for worker in WORKERS))
+    @rule(worker=workers, pick=picks, act=names, crash=crashes, cut=cuts)
+    def work(self, worker: str, pick: int, act: str, crash: Any, cut: Any) -> None:
         """Perform and settle."""
-        self._perform(seat, pick, act, crash, cut, settle=True)
+        self._perform(worker, pick, act, crash, cut, settle=True)
 
-    @precondition(lambda self: any(self.startable(seat) for seat in SEATS))
-    @rule(seat=seats, pick=picks, act=names)
-    def perform(self, seat: str, pick: int, act: str) -> None:
+    @precondition(lambda self: any(self.startable(worker) for worker in WORKERS))
+    @rule(worker=workers, pick=picks, act=names)
+    def perform(self, worker: str, pick: int, act: str) -> None:
         """Perform only; settling may come too late."""
-        self._perform(seat, pick, act, None, None, settle=False)
+        self._perform(worker, pick, act, None, None, settle=False)
 
-    def _perform(self, seat: str, pick: int, act: str, crash: Any, cut: Any, *, settle: bool) -> None:
-        seat = seat if self.startable(seat) else _other(seat)
-        item = _choose(self.startable(seat), pick)
+    def _perform(self, worker: str, pick: int, act: str, crash: Any, cut: Any, *, settle: bool) -> None:
+        worker = worker if self.startable(worker) else _other(worker)
+        held = _choose(self.startable(worker), pick)
         act = act if act in self._acts else _choose(self._acts, pick)
         crash = self._fault(crash)
-        with self.play.telling():
-            alive = self.play.perform(seat, item, ACTS[act], crash=crash if settle else None)
+        with self.model_rules.explaining():
+            alive = self.model_rules.perform(worker, held, ACTS[act], crash=crash if settle else None)
             if alive and settle:
-                self.play.settle(seat, item, crash=crash, cut=self._fault(cut))
-            self.play.look()
+                self.model_rules.settle(worker, held, crash=crash, cut=self._fault(cut))
+            self.model_rules.look()
 
-    @precondition(lambda self: any(self.concluded(seat) for seat in SEATS))
-    @rule(seat=seats, pick=picks, crash=crashes, cut=cuts)
-    def settle(self, seat: str, pick: int, crash: Any, cut: Any) -> None:
+    @precondition(lambda self: any(self.concluded(worker) for worker in WORKERS))
+    @rule(worker=workers, pick=picks, crash=crashes, cut=cuts)
+    def settle(self, worker: str, pick: int, crash: Any, cut: Any) -> None:
         """Settle what was performed before."""
-        seat = seat if self.concluded(seat) else _other(seat)
-        with self.play.telling():
-            item = _choose(self.concluded(seat), pick)
-            self.play.settle(seat, item, crash=self._fault(crash), cut=self._fault(cut))
-            self.play.look()
+        worker = worker if self.concluded(worker) else _other(worker)
+        with self.model_rules.explaining():
+            held = _choose(self.concluded(worker), pick)
+            self.model_rules.settle(worker, held, crash=self._fault(crash), cut=self._fault(cut))
+            self.model_rules.look()
 
-    @precondition(lambda self: any(self.startable(seat) for seat in SEATS))
-    @rule(seat=seats, pick=picks)
-    def release(self, seat: str, pick: int) -> None:
+    @precondition(lambda self: any(self.startable(worker) for worker in WORKERS))
+    @rule(worker=workers, pick=picks)
+    def release(self, worker: str, pick: int) -> None:
         """Give a job back unstarted."""
-        seat = seat if self.startable(seat) else _other(seat)
-        with self.play.telling():
-            self.play.release(seat, _choose(self.startable(seat), pick))
+        worker = worker if self.startable(worker) else _other(worker)
+        with self.model_rules.explaining():
+            self.model_rules.release(worker, _choose(self.startable(worker), pick))
 
-    @precondition(lambda self: any(self.play.items.values()))
-    @rule(seat=seats, pick=picks)
-    def extend(self, seat: str, pick: int) -> None:
+    @precondition(lambda self: any(self.model_rules.held.values()))
+    @rule(worker=workers, pick=picks)
+    def extend(self, worker: str, pick: int) -> None:
         """Extend a lease, or try to."""
-        seat = seat if self.play.items[seat] else _other(seat)
-        with self.play.telling():
-            self.play.extend(seat, _choose(self.play.items[seat], pick))
+        worker = worker if self.model_rules.held[worker] else _other(worker)
+        with self.model_rules.explaining():
+            self.model_rules.extend(worker, _choose(self.model_rules.held[worker], pick))
 
-    @precondition(lambda self: any(self.play.items.values()))
-    @rule(seat=seats)
-    def die(self, seat: str) -> None:
+    @precondition(lambda self: any(self.model_rules.held.values()))
+    @rule(worker=workers)
+    def die(self, worker: str) -> None:
         """The worker's process is gone, and what it held in its hands comes back later."""
-        with self.play.telling():
-            self.play.die(seat)
+        with self.model_rules.explaining():
+            self.model_rules.die(worker)
 
     @rule(units=times)
     def wait(self, units: int) -> None:
         """Time passes."""
-        with self.play.telling():
-            self.play.wait(units)
-            self.play.look()
+        with self.model_rules.explaining():
+            self.model_rules.wait(units)
+            self.model_rules.look()
 
     @precondition(lambda self: self.is_room)
-    @rule(fates=lives, key=st.sampled_from([None, None, "k"]))
-    def live(self, fates: list[str], key: str | None) -> None:
+    @rule(events=lives, key=st.sampled_from([None, None, "k"]))
+    def live(self, events: list[str], key: str | None) -> None:
         """A whole life: single steps hardly ever make the same job fail three times."""
-        with self.play.telling():
-            self.play.live(fates, key=key if self.play.world.store is not None else None)
-            self.play.look()
+        with self.model_rules.explaining():
+            self.model_rules.live(events, key=key if self.model_rules.system.store is not None else None)
+            self.model_rules.look()
 
     def teardown(self) -> None:
         """Heal, drain, and see whether everything adds up."""
         with self._exits:
-            if self.play.failed or not self.play.tales:
+            if self.model_rules.failed or not self.model_rules.models:
                 return
-            with self.play.telling():
-                self.play.finish()
-            target(float(max(len(tale.starts) for tale in self.play.tales)), label="starts of one job")
+            with self.model_rules.explaining():
+                self.model_rules.finish()
+            target(float(max(len(model.starts) for model in self.model_rules.models)), label="starts of one job")
 
     # ── what there is ──
 
     @property
     def is_room(self) -> bool:
         """Whether another job may live."""
-        return len([tale for tale in self.play.tales if tale.may_wait and tale.certain]) < AT_ONCE
+        return len([model for model in self.model_rules.models if model.may_wait and model.certain]) < LIVE_JOBS
 
     @property
-    def repeatable(self) -> list[Tale]:
+    def repeatable(self) -> list[JobModel]:
         """Jobs whose id may be sent again: still there, or ended a moment ago; where a broker notices that at all."""
-        if self.play.world.stage.features.dedup == "absent":
+        if self.model_rules.system.harness.features.dedup == "absent":
             return []
-        lately = self.play.now() - self.play.world.stage.features.dedup_window / 2
+        lately = self.model_rules.now() - self.model_rules.system.harness.features.dedup_window / 2
         return [
-            tale
-            for tale in self.play.tales
-            if (tale.certain and tale.key is None and tale.replays is None and not tale.disturbed)
-            and (not tale.is_over or (tale.over_at is not None and tale.over_at > lately))
+            model
+            for model in self.model_rules.models
+            if (model.certain and model.key is None and model.replays is None and not model.disturbed)
+            and (not model.is_over or (model.over_at is not None and model.over_at > lately))
         ]
 
     @property
-    def cancellable(self) -> list[Tale]:
+    def cancellable(self) -> list[JobModel]:
         """Jobs that somebody may want to cancel."""
-        return [tale for tale in self.play.tales if tale.certain][-AT_ONCE:] if self.play.world.store else []
+        return (
+            [model for model in self.model_rules.models if model.certain][-LIVE_JOBS:]
+            if self.model_rules.system.store
+            else []
+        )
 
     @property
-    def twinnable(self) -> list[Tale]:
+    def twinnable(self) -> list[JobModel]:
         """Jobs with a key."""
-        return [tale for tale in self.play.tales if tale.key is not None]
+        return [model for model in self.model_rules.models if model.key is not None]
 
     @property
-    def buried(self) -> list[Tale]:
+    def buried(self) -> list[JobModel]:
         """Jobs with a dead letter."""
-        return [tale for tale in self.play.tales if {state.place for state in tale.states} == {"buried"}]
+        return [model for model in self.model_rules.models if {state.place for state in model.states} == {"buried"}]
 
-    def startable(self, seat: str) -> list[Item]:
+    def startable(self, worker: str) -> list[HeldDelivery]:
         """What was taken, not performed, and is still ours by our own clock."""
-        now = self.play.now() + self.play.margin / 2
-        return [item for item in self.play.items[seat] if not item.performed and now < item.until]
+        now = self.model_rules.now() + self.model_rules.margin / 2
+        return [held for held in self.model_rules.held[worker] if not held.performed and now < held.until]
 
-    def concluded(self, seat: str) -> list[Item]:
+    def concluded(self, worker: str) -> list[HeldDelivery]:
         """What may be settled: performed, and not tried before unless its lease is ours by our own clock."""
         return [
-            item
-            for item in self.play.items[seat]
-            if item.conclusion is not None and (not item.tried or self.play.now() < item.until)
+            held
+            for held in self.model_rules.held[worker]
+            if held.conclusion is not None and (not held.tried or self.model_rules.now() < held.until)
         ]
 
     def _fault(self, fault: Any) -> Any:
@@ -285,23 +291,23 @@ def _choose(things: list[Any], pick: int) -> Any:
     return things[pick % len(things)]
 
 
-def _other(seat: str) -> str:
-    return SEATS[1 - SEATS.index(seat)]
+def _other(worker: str) -> str:
+    return WORKERS[1 - WORKERS.index(worker)]
 
 
 def machine(
-    make_stage: Callable[[], Harness], *, real_time: bool = False, budget: settings | None = None
-) -> type[Machine]:
-    """A state machine on stages made by ``make_stage``; its ``TestCase`` is a test for pytest and unittest.
+    make_harness: Callable[[], Harness], *, real_time: bool = False, budget: settings | None = None
+) -> type[ModelMachine]:
+    """A state machine on harnesses made by ``make_harness``; its ``TestCase`` is a test for pytest and unittest.
 
     :param real_time: the broker is a real one.
     :param budget: Hypothesis settings; default: ``DEFAULT``, or ``REAL_TIME``.
     """
 
-    class Model(Machine):
+    class Model(ModelMachine):
         pass
 
-    Model.make_stage = staticmethod(make_stage)
+    Model.make_harness = staticmethod(make_harness)
     Model.real_time = real_time
     Model.TestCase.settings = budget or (REAL_TIME if real_time else DEFAULT)
     return Model

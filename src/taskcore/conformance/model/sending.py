@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 
 from taskcore.backend import Letter
-from taskcore.conformance.model.connection_faults import Cut
-from taskcore.conformance.model.job import ABSENT, GONE, Broken, Tale
-from taskcore.conformance.model.state import Scene
+from taskcore.conformance.clauses import ClauseViolated
+from taskcore.conformance.model.connection_faults import LostPart
+from taskcore.conformance.model.job import ABSENT, GONE, JobModel
+from taskcore.conformance.model.state import ModelState
 from taskcore.conformance.model.system import CLIENT, STRANGER
 from taskcore.envelope import FORMAT, Envelope, decode_envelope, decode_trail, encode_envelope
 from taskcore.errors import BrokerUnavailable, EnqueueUncertain, KeyConflict
@@ -17,10 +18,10 @@ from taskcore.testing.crash_points import SimulatedCrash
 
 __all__ = ["Sending"]
 
-NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+JOB_NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-class Sending(Scene):
+class Sending(ModelState):
     """The clients' verbs."""
 
     def enqueue(
@@ -32,197 +33,197 @@ class Sending(Scene):
         once: bool = False,
         clash: bool = False,
         crash: int | None = None,
-        cut: Cut | None = None,
-    ) -> Tale:
+        cut: LostPart | None = None,
+    ) -> JobModel:
         """A new job. Times in units; ``clash``: other arguments than the key was used with before."""
-        name = NAMES[len(self.tales) % 26] + "'" * (len(self.tales) // 26)
+        name = JOB_NAMES[len(self.models) % 26] + "'" * (len(self.models) // 26)
         word = f"{key or name}{'!' if clash else ''}"
-        tale = self._tale(name, f"{self.world.stage.mark}-{name}", word, key=key, once=once)
+        model = self._make_model(name, f"{self.system.harness.mark}-{name}", word, key=key, once=once)
         extras = [f"key {key}"] if key else []
         extras += [f"delay {delay}"] if delay else []
         extras += [f"expires {expires}"] if expires is not None else []
         extras += ["at most once"] if once else []
-        self.tell(f"enqueue {name}" + (f" ({', '.join(extras)})" if extras else ""))
-        self.tales.append(tale)
-        self._send(tale, delay, expires, crash, cut)
-        return tale
+        self.note(f"enqueue {name}" + (f" ({', '.join(extras)})" if extras else ""))
+        self.models.append(model)
+        self._send(model, delay, expires, crash, cut)
+        return model
 
-    def _tale(self, name: str, job_id: str, word: str, *, key: str | None, once: bool) -> Tale:
-        features = self.world.stage.features
-        return Tale(name, job_id, word, key=key, once=once, margin=self.margin, features=features)
+    def _make_model(self, name: str, job_id: str, word: str, *, key: str | None, once: bool) -> JobModel:
+        features = self.system.harness.features
+        return JobModel(name, job_id, word, key=key, once=once, margin=self.margin, features=features)
 
-    def again(self, tale: Tale, *, crash: int | None = None, cut: Cut | None = None) -> None:
+    def again(self, model: JobModel, *, crash: int | None = None, cut: LostPart | None = None) -> None:
         """The same job once more, by its id."""
-        self.tell(f"enqueue {tale.name} again")
-        self._send(tale, 0, None, crash, cut)
+        self.note(f"enqueue {model.name} again")
+        self._send(model, 0, None, crash, cut)
 
-    def _send(self, tale: Tale, delay: int, expires: int | None, crash: int | None, cut: Cut | None) -> None:
-        unit = self.world.unit
-        task = self.world.once if tale.once else self.world.work
+    def _send(self, model: JobModel, delay: int, expires: int | None, crash: int | None, cut: LostPart | None) -> None:
+        unit = self.system.unit
+        task = self.system.once if model.once else self.system.work
         using = task.using(
-            id=tale.id,
-            key=None if tale.key is None else f"{self.world.stage.mark}-{tale.key}",
+            id=model.id,
+            key=None if model.key is None else f"{self.system.harness.mark}-{model.key}",
             delay=delay * unit,
             expires=None if expires is None else expires * unit,
         )
-        self.world.line.cut("publish", cut)
+        self.system.connection.cut("publish", cut)
         answer: Any = None
         try:
-            answer = self.run(self.world.enqueue, using.call(tale.word), crash=crash)
+            answer = self.run(self.system.enqueue, using.call(model.word), crash=crash)
         except SimulatedCrash as crashed:
-            self.tell(f"the client dies at {crashed.point}")
-            self.run(self.world.die, CLIENT)
+            self.note(f"the client dies at {crashed.point}")
+            self.run(self.system.die, CLIENT)
         except EnqueueUncertain:
-            self.tell("no answer")
-            self.told["job.uncertain"] += 1
+            self.note("no answer")
+            self.expected_events["job.uncertain"] += 1
         except BrokerUnavailable:
-            self.tell("no connection")
+            self.note("no connection")
         except KeyConflict:
-            self.tell("the key was used with other arguments")
-            self.told["key.conflict"] += 1
-            if all(other.word == tale.word for other in self.same_key(tale)):
-                tale.broken("C10", "was refused for its key, which nobody used with other arguments")
-        self.world.line.heal()
-        if expires is not None and tale.states == {ABSENT}:
-            tale.deadline = self.now() + expires * unit
+            self.note("the key was used with other arguments")
+            self.expected_events["key.conflict"] += 1
+            if all(other.word == model.word for other in self.same_key(model)):
+                model.violated("C10", "was refused for its key, which nobody used with other arguments")
+        self.system.connection.heal()
+        if expires is not None and model.states == {ABSENT}:
+            model.deadline = self.now() + expires * unit
         if answer is None:
-            for one in (tale, *self.same_key(tale)):
+            for one in (model, *self.same_key(model)):
                 one.published(self.now() + delay * unit, certain=False)
         else:
-            self._answered(tale, answer.id, delay * unit)
+            self._answered(model, answer.id, delay * unit)
 
-    def _answered(self, tale: Tale, job_id: str, delay: float) -> None:
-        found = next((one for one in (tale, *self.same_key(tale)) if one.id == job_id), None)
+    def _answered(self, model: JobModel, job_id: str, delay: float) -> None:
+        found = next((one for one in (model, *self.same_key(model)) if one.id == job_id), None)
         if found is None:
-            tale.broken("C10", f"got the handle of a stranger, {job_id}")
-        if found is tale:
-            self._check_key_is_new(tale)
+            model.violated("C10", f"got the handle of a stranger, {job_id}")
+        if found is model:
+            self._check_key_is_new(model)
         else:
-            self.tell(f"it is {found.name}")
-            if found.is_over and found.ending is not None and not found.has_committed and not found.disturbed:
-                tale.broken("C10", f"got the handle of {found.name}, which ended as {found.ending.state}")
+            self.note(f"it is {found.name}")
+            if found.is_over and found.outcome is not None and not found.has_committed and not found.disturbed:
+                model.violated("C10", f"got the handle of {found.name}, which ended as {found.outcome.state}")
         new = ABSENT in found.states
         found.published(self.now() + delay, certain=True)
         if found.key is not None and new:
-            found.deadline_of_key = self.now() + self.world.key_window
+            found.deadline_of_key = self.now() + self.system.key_window
 
-    def _check_key_is_new(self, tale: Tale) -> None:
-        for other in self.same_key(tale):
-            if self.now() < other.deadline_of_key and ABSENT in tale.states:
-                tale.broken("C10", f"was taken for new, but its key is {other.name}'s")
+    def _check_key_is_new(self, model: JobModel) -> None:
+        for other in self.same_key(model):
+            if self.now() < other.deadline_of_key and ABSENT in model.states:
+                model.violated("C10", f"was taken for new, but its key is {other.name}'s")
 
-    def twin(self, tale: Tale) -> None:
+    def twin(self, model: JobModel) -> None:
         """Somebody who does not ask for claims sends another job with the same key."""
-        name = f"{tale.name}+"
-        while any(other.name == name for other in self.tales):
+        name = f"{model.name}+"
+        while any(other.name == name for other in self.models):
             name += "+"
-        self.tell(f"a stranger enqueues {name} with the key of {tale.name}")
-        twin = self._tale(name, f"{self.world.stage.mark}-{name}", tale.word, key=tale.key, once=False)
-        task = self.world.work
-        call = task.using(key=f"{self.world.stage.mark}-{tale.key}").call(tale.word)
+        self.note(f"a stranger enqueues {name} with the key of {model.name}")
+        twin = self._make_model(name, f"{self.system.harness.mark}-{name}", model.word, key=model.key, once=False)
+        task = self.system.work
+        call = task.using(key=f"{self.system.harness.mark}-{model.key}").call(model.word)
         envelope = encode_envelope(
             Envelope(
                 v=FORMAT,
                 id=twin.id,
                 task=task.name,
-                queue=self.world.queue,
+                queue=self.system.queue,
                 args=msgspec.Raw(call.payload),
                 enqueued_at=self.now(),
                 key=call.key,
             )
         )
-        self.run(self.world.publish_raw, twin.id, envelope, by=STRANGER)
+        self.run(self.system.publish_raw, twin.id, envelope, by=STRANGER)
         twin.published(self.now(), certain=True)
-        self.tales.append(twin)
+        self.models.append(twin)
 
     # ── cancelling ──
 
-    def cancel(self, tale: Tale, *, crash: int | None = None) -> None:
+    def cancel(self, model: JobModel, *, crash: int | None = None) -> None:
         """Keep a job from starting."""
-        self.tell(f"cancel {tale.name}")
-        waited = tale.surely_waits and (tale.hold is None or self.now() >= tale.hold.until + self.margin)
+        self.note(f"cancel {model.name}")
+        waited = model.surely_waits and (model.lease is None or self.now() >= model.lease.until + self.margin)
         waited = waited and self.now() >= self.dark_until
-        task = self.world.once if tale.once else self.world.work
-        key = None if tale.key is None else f"{self.world.stage.mark}-{tale.key}"
-        job = type(task.job(tale.id))(tale.id, task, self.world.queue, key)
-        self.forget_key(tale)
-        tale.disturbed = True
-        had_ended = tale.ending is not None
-        tale.asked = True
+        task = self.system.once if model.once else self.system.work
+        key = None if model.key is None else f"{self.system.harness.mark}-{model.key}"
+        job = type(task.job(model.id))(model.id, task, self.system.queue, key)
+        self.forget_key(model)
+        model.disturbed = True
+        had_ended = model.outcome is not None
+        model.cancel_requested = True
         try:
             cancelled = self.run(job.cancel, crash=crash)
         except SimulatedCrash as crashed:
-            self.tell(f"the client dies at {crashed.point}")
-            self.run(self.world.die, CLIENT)
+            self.note(f"the client dies at {crashed.point}")
+            self.run(self.system.die, CLIENT)
             if crashed.point != "cancel.marked":
-                self._removed(tale)
+                self._removed(model)
             return
         if cancelled:
-            self.told["job.cancelled"] += 1
-            self._removed(tale)
-            tale.cancelled = True
-            if self.world.store is not None and (ending := self.run(self.world.ending, tale.id)) is None:
-                tale.broken("C14", f"was cancelled, and nothing says so: {ending}")
+            self.expected_events["job.cancelled"] += 1
+            self._removed(model)
+            model.cancelled = True
+            if self.system.store is not None and (ending := self.run(self.system.outcome_of, model.id)) is None:
+                model.violated("C14", f"was cancelled, and nothing says so: {ending}")
         else:
-            self.tell("too late")
+            self.note("too late")
             if waited and not had_ended and self.exact:
-                tale.broken("C14", "only waits, and cannot be cancelled")
+                model.violated("C14", "only waits, and cannot be cancelled")
 
-    def _removed(self, tale: Tale) -> None:
-        if tale.may_wait or ABSENT in tale.states:
-            tale.states = {GONE}
+    def _removed(self, model: JobModel) -> None:
+        if model.may_wait or ABSENT in model.states:
+            model.states = {GONE}
 
     # ── dead letters ──
 
-    def letters_of(self, tale: Tale) -> list[Letter]:
+    def letters_of(self, model: JobModel) -> list[Letter]:
         """The dead letters of one job, as the broker has them."""
-        letters: list[Letter] = self.run(self.world.letters)
-        return [letter for letter in letters if letter.envelope not in self.foreign and self._is_of(letter, tale)]
+        letters: list[Letter] = self.run(self.system.letters)
+        return [letter for letter in letters if letter.envelope not in self.foreign and self._is_of(letter, model)]
 
-    def _is_of(self, letter: Letter, tale: Tale) -> bool:
-        return decode_envelope(letter.envelope).id == tale.id
+    def _is_of(self, letter: Letter, model: JobModel) -> bool:
+        return decode_envelope(letter.envelope).id == model.id
 
-    def check_letter(self, tale: Tale) -> None:
+    def check_letter(self, model: JobModel) -> None:
         """If it is buried for sure, its letter is complete."""
-        if len(tale.states) == 1 and next(iter(tale.states)).place == "buried":
-            tale.check_letter(self.letters_of(tale), self.world.line.sent[tale.id])
+        if len(model.states) == 1 and next(iter(model.states)).place == "buried":
+            model.check_letter(self.letters_of(model), self.system.connection.sent[model.id])
 
-    def replay(self, tale: Tale) -> None:
+    def replay(self, model: JobModel) -> None:
         """Send a buried job again: C13."""
-        [letter] = self.letters_of(tale)
+        [letter] = self.letters_of(model)
         old = decode_envelope(letter.envelope)
-        new_id = self.run(self.world.app.dead_letters.replay, letter.id)
-        name = f"{tale.name}²"
-        self.tell(f"replay {tale.name} as {name}")
-        new = self._tale(name, new_id, tale.word, key=tale.key, once=tale.once)
+        new_id = self.run(self.system.app.dead_letters.replay, letter.id)
+        name = f"{model.name}²"
+        self.note(f"replay {model.name} as {name}")
+        new = self._make_model(name, new_id, model.word, key=model.key, once=model.once)
         new.published(self.now(), certain=True)
         new.replays = old
-        self.tales.append(new)
-        tale.states, tale.replayed = {GONE}, True
-        if self.letters_of(tale):
-            tale.broken("C13", "was replayed, and its dead letter is still there")
+        self.models.append(new)
+        model.states, model.replayed = {GONE}, True
+        if self.letters_of(model):
+            model.violated("C13", "was replayed, and its dead letter is still there")
 
-    def check_replayed(self, tale: Tale, envelope: bytes, trail: bytes) -> None:
+    def check_replayed(self, model: JobModel, envelope: bytes, trail: bytes) -> None:
         """A new incarnation differs from the old one in nothing but its id, its times and its link back."""
-        old, new = tale.replays, decode_envelope(envelope)
-        if old is None or self.world.line.sent[tale.id]:
+        old, new = model.replays, decode_envelope(envelope)
+        if old is None or self.system.connection.sent[model.id]:
             return
         same = ("task", "version", "queue", "args", "key", "source", "headers")
         differs = [name for name in same if getattr(old, name) != getattr(new, name)]
         if differs or decode_trail(trail).replay_of != old.id or new.correlation_id != (old.correlation_id or old.id):
-            tale.broken("C13", f"is a replay with another {', '.join(differs) or 'link'}")
-        self.world.line.sent[tale.id].add(envelope)
+            model.violated("C13", f"is a replay with another {', '.join(differs) or 'link'}")
+        self.system.connection.sent[model.id].add(envelope)
 
     # ── strangers ──
 
     def put_foreign(self, data: bytes) -> None:
         """Somebody else puts bytes into our queue."""
-        self.tell(f"a stranger puts {data!r} into the queue")
+        self.note(f"a stranger puts {data!r} into the queue")
         self.foreign.add(data)
-        name = f"{self.world.stage.mark}-stranger-{len(self.foreign)}"
-        self.run(self.world.publish_raw, name, data, by=STRANGER)
+        name = f"{self.system.harness.mark}-stranger-{len(self.foreign)}"
+        self.run(self.system.publish_raw, name, data, by=STRANGER)
 
     def check_foreign(self, data: bytes) -> None:
         """Bytes that cannot be read are a dead letter as they came (C20)."""
-        if not any(letter.envelope == data for letter in self.run(self.world.letters)):
-            raise Broken("C20", f"the bytes {data!r} are not in their dead letter")
+        if not any(letter.envelope == data for letter in self.run(self.system.letters)):
+            raise ClauseViolated(f"the bytes {data!r} are not in their dead letter", "C20")

@@ -1,4 +1,4 @@
-"""The scene: a world, what the model believes of it, and the story so far."""
+"""The state of the model: the system under test, what the model believes of it, and the steps so far."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from itertools import combinations
 from typing import Any
 
-from taskcore.conformance.checking import PromisesBroken
-from taskcore.conformance.model.job import Broken, Tale
+from taskcore.conformance.checking import GuaranteesBroken
+from taskcore.conformance.clauses import ClauseViolated
+from taskcore.conformance.model.job import JobModel
 from taskcore.conformance.model.steps import Steps
-from taskcore.conformance.model.system import CLIENT, SEATS, World
+from taskcore.conformance.model.system import CLIENT, WORKERS, SystemUnderTest
 from taskcore.envelope import decode_envelope
 from taskcore.errors import MalformedEnvelope
 from taskcore.results import decode_outcome
@@ -20,75 +21,75 @@ from taskcore.toolkit.failpoints import FAILPOINTS
 from taskcore.worker.execution import Execution
 from taskcore.worker.settle import Settlement
 
-__all__ = ["Item", "Scene"]
+__all__ = ["HeldDelivery", "ModelState"]
 
 
-def _same_outcome(one: Tale, other: Tale) -> bool:
-    first, second = one.ending, other.ending
+def _same_outcome(one: JobModel, other: JobModel) -> bool:
+    first, second = one.outcome, other.outcome
     return first is not None and second is not None and bytes(first.result) == bytes(second.result)
 
 
-class Item:
-    """A delivery in somebody's hands. ``tale`` None: bytes that somebody else put there."""
+class HeldDelivery:
+    """A delivery in somebody's hands. ``model`` None: bytes that somebody else put there."""
 
-    def __init__(self, tale: Tale | None, job: Execution, until: float) -> None:
-        self.tale, self.job, self.until = tale, job, until
+    def __init__(self, model: JobModel | None, job: Execution, until: float) -> None:
+        self.model, self.job, self.until = model, job, until
         self.conclusion: Settlement | None = None
-        self.started = self.performed = self.tried = self.told = False
+        self.started = self.performed = self.tried = self.settled = False
 
 
-class Scene:
+class ModelState:
     """Everything that the verbs of the model share.
 
     :param exact: time is virtual, so nothing is ever late and each lease ends at a known moment.
     """
 
-    def __init__(self, world: World, step: Steps, *, exact: bool) -> None:
-        self.world, self.step, self.exact = world, step, exact
-        self.tales: list[Tale] = []
-        self.items: dict[str, list[Item]] = {seat: [] for seat in SEATS}
+    def __init__(self, system: SystemUnderTest, step: Steps, *, exact: bool) -> None:
+        self.system, self.step, self.exact = system, step, exact
+        self.models: list[JobModel] = []
+        self.held: dict[str, list[HeldDelivery]] = {worker: [] for worker in WORKERS}
         self.foreign: set[bytes] = set()
-        self.story: list[str] = []
-        self.told: Counter[str] = Counter()  # events that have to be there at the end (C19)
+        self.notes: list[str] = []
+        self.expected_events: Counter[str] = Counter()  # events that have to be there at the end (C19)
         self.clock = 0.0
         self.dark_until = float("-inf")  # until when somebody dead may hold something that we do not know of
         self.failed = False
         self.margin = 0.0
 
-    def tell(self, sentence: str) -> None:
+    def note(self, sentence: str) -> None:
         """One more sentence of the story."""
-        self.story.append(sentence)
+        self.notes.append(sentence)
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
+    def explaining(self) -> Iterator[None]:
         """Whatever goes wrong inside becomes a story."""
         try:
             yield
-        except Broken as broken:
+        except ClauseViolated as broken:
             self.failed = True
-            story = Broken(broken.clause, broken.what)
-            story.args = (f"{'; '.join(self.story)} → {broken}",)
+            story = ClauseViolated(broken.what, broken.clause)
+            story.args = (f"{'; '.join(self.notes)} → {broken}",)
             raise story from None
-        except PromisesBroken as broken:
+        except GuaranteesBroken as broken:
             self.failed = True
-            raise PromisesBroken(broken.report, "; ".join(self.story)) from None
+            raise GuaranteesBroken(broken.report, "; ".join(self.notes)) from None
         except Exception as error:
             self.failed = True
-            error.add_note(f"story: {'; '.join(self.story)}")
+            error.add_note(f"story: {'; '.join(self.notes)}")
             raise
 
     def run(self, function: Callable[..., Any], *args: Any, crash: int | None = None, by: str = CLIENT) -> Any:
-        """One step of the world, perhaps ended by a crash at the so-manieth point that it passes.
+        """One step of the system, perhaps ended by a crash at the so-manieth point that it passes.
 
-        :param by: who does it: a client, a stranger, or the worker on this seat.
+        :param by: who does it: a client, a foreign sender, or this worker.
         """
         try:
             # Where a retry is two steps, a death in between leaves two jobs: the sweep plays that, not this model.
-            among = None if self.world.stage.features.atomic_retry else FAILPOINTS
-            with crash_at(visit=crash, among=among), self.world.cast.acting(self.world.names[by]):
-                return self.step(self.world.at_once, function, *args)
+            among = None if self.system.harness.features.atomic_retry else FAILPOINTS
+            with crash_at(visit=crash, among=among), self.system.actors.acting(self.system.names[by]):
+                return self.step(self.system.at_once, function, *args)
         finally:
-            self.clock = self.world.last
+            self.clock = self.system.last
 
     def now(self) -> float:
         """The world's time after the last step."""
@@ -98,55 +99,57 @@ class Scene:
 
     def look(self) -> None:
         """What the store says about the ends of all jobs."""
-        if self.world.store is None:
+        if self.system.store is None:
             return
-        for tale in self.tales:
-            tale.observe(self.run(self.world.ending, tale.id), self.now())
+        for model in self.models:
+            model.observe(self.run(self.system.outcome_of, model.id), self.now())
         self.check_keys()
 
     def check_keys(self) -> None:
         """One committed outcome for a key within its window, and everybody with that key gets it (C10)."""
-        done = [(t, t.committed_at) for t in self.tales if t.committed_at is not None]
+        done = [(t, t.committed_at) for t in self.models if t.committed_at is not None]
         for (one, first), (other, second) in combinations(done, 2):
-            near = abs(first - second) < self.world.key_window
+            near = abs(first - second) < self.system.key_window
             if one.key is not None and one.key == other.key and near and not _same_outcome(one, other):
-                one.broken("C10", f"and {other.name} have one key and two outcomes")
+                one.violated("C10", f"and {other.name} have one key and two outcomes")
 
-    def tale_of(self, envelope: bytes) -> Tale | None:
+    def model_of(self, envelope: bytes) -> JobModel | None:
         """Whose bytes these are; None: somebody else's."""
         if envelope in self.foreign:
             return None
         try:
             job_id = decode_envelope(envelope).id
         except MalformedEnvelope:
-            raise Broken("C2", f"bytes that nobody sent were handed out: {envelope!r}") from None
-        for tale in self.tales:
-            if tale.id == job_id:
-                return tale
-        raise Broken("C2", f"a job that nobody enqueued was handed out: {job_id}")
+            raise ClauseViolated(f"bytes that nobody sent were handed out: {envelope!r}", "C2") from None
+        for model in self.models:
+            if model.id == job_id:
+                return model
+        raise ClauseViolated(f"a job that nobody enqueued was handed out: {job_id}", "C2")
 
-    def same_key(self, tale: Tale) -> list[Tale]:
+    def same_key(self, model: JobModel) -> list[JobModel]:
         """The other jobs with its key."""
-        return [other for other in self.tales if other is not tale and tale.key is not None and other.key == tale.key]
+        return [
+            other for other in self.models if other is not model and model.key is not None and other.key == model.key
+        ]
 
-    def forget_key(self, tale: Tale) -> None:
+    def forget_key(self, model: JobModel) -> None:
         """Its key may be free from now on."""
-        for one in (tale, *self.same_key(tale)):
+        for one in (model, *self.same_key(model)):
             one.deadline_of_key = float("-inf")
 
-    def offer(self, item: Item) -> None:
+    def note_offered_outcome(self, held: HeldDelivery) -> None:
         """Somebody is about to write this ending."""
-        if item.tale is not None and item.conclusion is not None and item.conclusion.stored is not None:
-            ending = decode_outcome(item.conclusion.stored)
-            item.tale.endings_offered.append(ending)
-            if item.started:
-                item.tale.own_offers.append((ending, self.now()))
+        if held.model is not None and held.conclusion is not None and held.conclusion.stored is not None:
+            ending = decode_outcome(held.conclusion.stored)
+            held.model.outcomes_offered.append(ending)
+            if held.started:
+                held.model.own_offers.append((ending, self.now()))
 
-    def died(self, seat: str, *, surely: bool = True) -> None:
-        """The worker on this seat is dead; another one sits down.
+    def died(self, worker: str, *, surely: bool = True) -> None:
+        """The worker is dead; another one takes its place.
 
-        :param surely: else he died only if he held something; without that nobody can tell it from leaving.
+        :param surely: otherwise it died only if it held something; without that, its death cannot be told from leaving.
         """
-        died = surely or bool(self.items[seat])
-        self.items[seat].clear()
-        self.run(self.world.die if died else self.world.seat, seat)
+        died = surely or bool(self.held[worker])
+        self.held[worker].clear()
+        self.run(self.system.die if died else self.system.start_worker, worker)

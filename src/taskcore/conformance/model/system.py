@@ -1,7 +1,7 @@
-"""The world of the model: a stage with real parts on it, and one task that does what it is told.
+"""The system under test: a harness with real parts on it, and one task that does what it is told.
 
-    world = World(stage)        an app, a queue, two workers' seats, and the task ``model.work``
-    world.acts["A"] = FAIL      what the next start of job A will do
+    system = SystemUnderTest(harness)        an app, a queue, two workers' workers, and the task ``model.work``
+    system.acts["A"] = FAIL      what the next start of job A will do
 
 Times are in units of lease / 32, so that under a virtual clock every time is exact.
 """
@@ -15,9 +15,17 @@ import msgspec
 
 from taskcore.app import App
 from taskcore.backend import Letter, Outgoing
-from taskcore.conformance.checking import Cast, History, Promised, RecordingBackend, Report, collect, judge
-from taskcore.conformance.harness import TICK, Harness
-from taskcore.conformance.model.connection_faults import CutBackend, Line
+from taskcore.conformance.checking import (
+    Actors,
+    Expectations,
+    History,
+    RecordingBackend,
+    Report,
+    check_history,
+    collect,
+)
+from taskcore.conformance.harness import CLOCK_TOLERANCE, Harness
+from taskcore.conformance.model.connection_faults import CutBackend, FaultyConnection
 from taskcore.conformance.step_worker import StepWorker
 from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.observe import Event
@@ -27,21 +35,22 @@ from taskcore.store import Store
 from taskcore.task import Job, Task
 from taskcore.worker.context import current
 
-__all__ = ["ACTS", "ATTEMPTS", "CRASHES", "SEATS", "Act", "Start", "World"]
+__all__ = ["ACTS", "ATTEMPTS", "CRASHES", "WORKERS", "Act", "Start", "SystemUnderTest"]
 
 ATTEMPTS, CRASHES = 3, 3
-SEATS = ("1", "2")
+WORKERS = ("1", "2")
 UNITS = 32  #: in a lease
+MOMENT: Final = 0.125  #: units: about a millisecond on a real broker, over before the verdict is carried out
 KEEP_UNITS = 20_000  #: how long results are kept: longer than any example lasts
-CALL = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
+CALL_TIMEOUT = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
 CLIENT, STRANGER = "client", "stranger"
 
 
-class Wrong(Exception):
+class RetryableError(Exception):
     """Worth another attempt."""
 
 
-class Hopeless(Exception):
+class PermanentError(Exception):
     """Not worth another attempt."""
 
 
@@ -50,7 +59,7 @@ class Act(NamedTuple):
 
     name: str
     error: Callable[[str, float], Exception] | None
-    after: int = 0
+    after: float = 0
 
 
 SUCCEED: Final = Act("succeeds", None)
@@ -59,10 +68,10 @@ ACTS: Final = {
     act.name: act
     for act in (
         SUCCEED,
-        Act("fails", lambda text, _: Wrong(text)),
-        Act("fails for good", lambda text, _: Hopeless(text)),
+        Act("fails", lambda text, _: RetryableError(text)),
+        Act("fails for good", lambda text, _: PermanentError(text)),
         Act("wants to be tried later", lambda text, after: RetryLater(after, text), 12),
-        Act("snoozes", lambda _, after: Snooze(after), 6),
+        Act("snoozes", lambda _, after: Snooze(after), MOMENT),
         Act("rejects", lambda text, _: Reject(text)),
         UNENCODABLE,
     )
@@ -82,7 +91,7 @@ class Start(NamedTuple):
     text: str  # the value it returns or the message that it raises; no two starts have the same
 
 
-class World:
+class SystemUnderTest:
     """Everything real. Its methods are steps.
 
     Whatever passes the seam and whatever starts is written into ``history``, under the name of whoever acts.
@@ -95,72 +104,72 @@ class World:
     work: Task[..., Any]
     once: Task[..., Any]
     store: Store | None
-    cast: Cast
+    actors: Actors
 
-    def __init__(self, stage: Harness, *, patience: float) -> None:
-        self.stage = stage
-        self.unit = stage.lease / UNITS
-        self.key_window = 4 * stage.lease
-        self.line = Line()
+    def __init__(self, harness: Harness, *, patience: float) -> None:
+        self.harness = harness
+        self.unit = harness.lease / UNITS
+        self.key_window = 4 * harness.lease
+        self.connection = FaultyConnection()
         self.acts: dict[str, Act] = {}
         self.starts: list[Start] = []
         self.events: list[Event] = []
-        self.hands: dict[str, StepWorker] = {}
+        self.workers: dict[str, StepWorker] = {}
         self._patience = patience
-        self.names = {STRANGER: STRANGER}  # who acts for whom: seat → worker
-        self.history = History(clock=stage.now)
+        self.names = {STRANGER: STRANGER}  # who acts: role → name of its present process
+        self.history = History(clock=harness.now)
         self.last = 0.0  # when the last step was over
 
     async def open(self) -> None:
-        """Connect, declare the tasks, seat the workers."""
-        stage = await self.stage.__aenter__()
-        backend = RecordingBackend(CutBackend(await stage.backend(), self.line), self.history)
-        self.store = await stage.store() if stage.has_store else None
-        self.queue = stage.queue()
+        """Connect, declare the tasks, start the workers."""
+        harness = await self.harness.__aenter__()
+        backend = RecordingBackend(CutBackend(await harness.backend(), self.connection), self.history)
+        self.store = await harness.store() if harness.has_store else None
+        self.queue = harness.queue()
         self.app = App(
-            backend, store=self.store, clock=stage.now, lease=stage.lease, keep_result=KEEP_UNITS * self.unit
+            backend, store=self.store, clock=harness.now, lease=harness.lease, keep_result=KEEP_UNITS * self.unit
         )
-        retry = Retry(attempts=ATTEMPTS, base=4 * self.unit, factor=2, jitter="none", give_up_on=(Hopeless,))
+        retry = Retry(attempts=ATTEMPTS, base=4 * self.unit, factor=2, jitter="none", give_up_on=(PermanentError,))
         declare: Any = self.app.task  # the function is a closure, and its queue is known only now
         options = {"queue": self.queue, "retry": retry, "crashes": CRASHES, "key_window": self.key_window}
         self.work = declare(name="model.work", **options)(self._function())
         self.once = declare(name="model.once", delivery="at_most_once", **options)(self._function())
         self.app.on_event(self.events.append)
-        self.cast = Cast(self.history, self.app)
-        self.names[CLIENT] = self.cast.enter(CLIENT)
+        self.actors = Actors(self.history, self.app)
+        self.names[CLIENT] = self.actors.enter(CLIENT)
         await self.app.__aenter__()
-        for seat in SEATS:
-            await self.seat(seat)
+        for worker in WORKERS:
+            await self.start_worker(worker)
 
     async def close(self) -> None:
         """Leave no traces."""
-        for hands in self.hands.values():
-            await hands.__aexit__(None, None, None)
+        for step_worker in self.workers.values():
+            await step_worker.__aexit__(None, None, None)
         await self.app.__aexit__(None, None, None)
-        await self.stage.__aexit__(None, None, None)
+        await self.harness.__aexit__(None, None, None)
 
-    async def seat(self, seat: str) -> None:
-        """A new worker on this seat; whoever sat there dies."""
-        if seat in self.hands:
-            await self.hands[seat].__aexit__(None, None, None)
-        self.names[seat] = self.cast.enter(f"worker-{seat}")
-        self.hands[seat] = StepWorker(self.app, [self.queue], name=self.names[seat])
-        await self.hands[seat].__aenter__()
+    async def start_worker(self, worker: str) -> None:
+        """Start a new worker process in this role; the one before it dies."""
+        if worker in self.workers:
+            await self.workers[worker].__aexit__(None, None, None)
+        self.names[worker] = self.actors.enter(f"worker-{worker}")
+        self.workers[worker] = StepWorker(self.app, [self.queue], name=self.names[worker])
+        await self.workers[worker].__aenter__()
 
     async def die(self, role: str) -> None:
         """Whoever plays this is dead; another one takes his place."""
-        self.cast.dies(self.names[role])
-        if role in SEATS:
-            await self.seat(role)
+        self.actors.record_death(self.names[role])
+        if role in WORKERS:
+            await self.start_worker(role)
         else:
-            self.names[role] = self.cast.enter(role)
+            self.names[role] = self.actors.enter(role)
 
-    async def judge(self) -> Report:
+    async def check_history(self) -> Report:
         """What the checker says, which knows nothing of the model: by the history, and by what is left."""
-        stage, tasks = self.stage, self.history.tasks
-        final = await collect(stage, [self.queue], tasks)
-        delta = stage.margin + stage.features.delay_error + TICK
-        return judge(
+        harness, tasks = self.harness, self.history.tasks
+        final = await collect(harness, [self.queue], tasks)
+        delta = harness.margin + harness.features.delay_error + CLOCK_TOLERANCE
+        return check_history(
             self.history,
             final,
             attempts=ATTEMPTS,
@@ -168,17 +177,19 @@ class World:
             delta=delta,
             duplicates_allowed="unsettled",
             at_most_once=lambda job: tasks.get(job) == self.once.name,
-            time_limit=CALL,
-            promised=Promised.by(stage.features, has_store=stage.has_store, key_window=self.key_window - delta),
+            time_limit=CALL_TIMEOUT,
+            expectations=Expectations.from_features(
+                harness.features, has_store=harness.has_store, key_window=self.key_window - delta
+            ),
         )
 
     def now(self) -> float:
         """Seconds since the epoch, inside of a step."""
-        return self.stage.now()
+        return self.harness.now()
 
-    async def take(self, seat: str, patience: float | None = None) -> Any:
-        """The next job for this seat, or None; and when it was taken."""
-        job = await self.hands[seat].take(within=self._patience if patience is None else patience)
+    async def take(self, worker: str, patience: float | None = None) -> Any:
+        """The next job for this worker, or None; and when it was taken."""
+        job = await self.workers[worker].take(within=self._patience if patience is None else patience)
         return job, self.now()
 
     async def at_once(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
@@ -188,7 +199,7 @@ class World:
         finally:
             self.last = self.now()
 
-    async def ending(self, job_id: str) -> StoredOutcome | None:
+    async def outcome_of(self, job_id: str) -> StoredOutcome | None:
         """How a job ended, as the store has it."""
         if self.store is None:
             return None
@@ -202,7 +213,7 @@ class World:
 
     async def records(self) -> list[str]:
         """Every record of ours that is left."""
-        written = sorted(self.stage.written)
+        written = sorted(self.harness.written)
         return [name for name in written if self.store is not None and await self.store.get(name) is not None]
 
     async def letters(self) -> list[Letter]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskcore.conformance.model.connection_faults import Cut
+from taskcore.conformance.model.connection_faults import LostPart
 from taskcore.conformance.model.expect import check_start, check_unstarted
-from taskcore.conformance.model.job import GONE, Tale
+from taskcore.conformance.model.job import GONE, JobModel
 from taskcore.conformance.model.sending import Sending
-from taskcore.conformance.model.state import Item
+from taskcore.conformance.model.state import HeldDelivery
 from taskcore.conformance.model.system import Act
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Bury, Malformed
@@ -16,8 +16,8 @@ from taskcore.testing.crash_points import SimulatedCrash
 
 __all__ = ["Working"]
 
-BEFORE_TELLING = {"settle.committed", "settle.ended"}
-AFTER_TELLING = {"settle.settled"}
+BEFORE_SETTLING = {"settle.committed", "settle.ended"}
+AFTER_SETTLING = {"settle.settled"}
 
 
 class Working(Sending):
@@ -26,233 +26,233 @@ class Working(Sending):
     # ── take ──
 
     def take(
-        self, seat: str, *, patience: float | None = None, crash: int | None = None, cut: Cut | None = None
-    ) -> Item | None:
-        """The next job for this seat."""
-        self.world.line.cut("receive", "reply" if cut else None)
-        lease = self.world.stage.lease
+        self, worker: str, *, patience: float | None = None, crash: int | None = None, cut: LostPart | None = None
+    ) -> HeldDelivery | None:
+        """The next job for this worker."""
+        self.system.connection.cut("receive", "reply" if cut else None)
+        lease = self.system.harness.lease
         try:
-            job, taken = self.run(self.world.take, seat, patience, crash=crash, by=seat)
+            job, taken = self.run(self.system.take, worker, patience, crash=crash, by=worker)
         except (SimulatedCrash, BrokerUnavailable) as error:
             self.dark_until = self.now() + lease + self.margin
-            for tale in self.tales:
-                tale.unstarted_losses += tale.may_wait
+            for model in self.models:
+                model.unstarted_losses += model.may_wait
             if isinstance(error, SimulatedCrash):
-                self.tell(f"worker {seat} dies at {error.point}")
-                self.died(seat)
+                self.note(f"worker {worker} dies at {error.point}")
+                self.died(worker)
             else:
-                self.tell(f"worker {seat} takes something, the connection breaks")
+                self.note(f"worker {worker} takes something, the connection breaks")
             return None
         finally:
-            self.world.line.heal()
+            self.system.connection.heal()
         if job is None:
-            self.tell(f"worker {seat} finds nothing")
+            self.note(f"worker {worker} finds nothing")
             self._check_nothing_is_there()
             return None
-        return self._took(seat, job, taken, lease)
+        return self._took(worker, job, taken, lease)
 
-    def _took(self, seat: str, job: Any, taken: float, lease: float) -> Item:
+    def _took(self, worker: str, job: Any, taken: float, lease: float) -> HeldDelivery:
         delivery = job.delivery
-        tale = self.tale_of(delivery.envelope)
-        item = Item(tale, job, taken + lease)
-        self.items[seat].append(item)
-        if tale is None:
-            self.tell(f"worker {seat} takes the stranger's bytes")
-            return item
-        self.tell(f"worker {seat} takes {tale.name}")
-        if isinstance(tale.item, Item):
-            tale.lost(performed=tale.item.performed)
-        tale.item = item
-        self.check_replayed(tale, delivery.envelope, delivery.trail)
-        if delivery.envelope not in self.world.line.sent[tale.id]:
-            tale.broken("C2", "came with other bytes than were sent")
-        tale.handed_out(seat, taken, lease, delivery.trail, delivery.redeliveries)
-        return item
+        model = self.model_of(delivery.envelope)
+        held = HeldDelivery(model, job, taken + lease)
+        self.held[worker].append(held)
+        if model is None:
+            self.note(f"worker {worker} takes the stranger's bytes")
+            return held
+        self.note(f"worker {worker} takes {model.name}")
+        if isinstance(model.held, HeldDelivery):
+            model.lost(performed=model.held.performed)
+        model.held = held
+        self.check_replayed(model, delivery.envelope, delivery.trail)
+        if delivery.envelope not in self.system.connection.sent[model.id]:
+            model.violated("C2", "came with other bytes than were sent")
+        model.handed_out(worker, taken, lease, delivery.trail, delivery.redeliveries)
+        return held
 
     def _check_nothing_is_there(self) -> None:
         """What is due and in nobody's hands is handed out to whoever asks (C4)."""
         now = self.now() - self.margin
-        for tale in self.tales:
-            due = tale.surely_waits and tale.certain and all(state.due < now for state in tale.states)
-            free = tale.hold is None or tale.hold.until < now
+        for model in self.models:
+            due = model.surely_waits and model.certain and all(state.due < now for state in model.states)
+            free = model.lease is None or model.lease.until < now
             if due and free and self.dark_until < now and self.exact:
-                tale.broken("C4", "is due and in nobody's hands, but nobody gets it")
+                model.violated("C4", "is due and in nobody's hands, but nobody gets it")
 
     # ── perform ──
 
-    def perform(self, seat: str, item: Item, act: Act, *, crash: int | None = None) -> bool:
+    def perform(self, worker: str, held: HeldDelivery, act: Act, *, crash: int | None = None) -> bool:
         """Run it; False if the worker died."""
-        tale, before = item.tale, len(self.world.starts)
-        item.performed = True
-        if tale is not None:
-            tale.unsettled += 1
-            self.world.acts[tale.id] = act
+        model, before = held.model, len(self.system.starts)
+        held.performed = True
+        if model is not None:
+            model.unsettled += 1
+            self.system.acts[model.id] = act
         crashed: SimulatedCrash | None = None
         try:
-            item.conclusion = self.run(self.world.hands[seat].perform, item.job, crash=crash, by=seat)
+            held.conclusion = self.run(self.system.workers[worker].perform, held.job, crash=crash, by=worker)
         except SimulatedCrash as error:
             crashed = error
-        if tale is not None:
-            self._performed(seat, item, tale, before, act)
+        if model is not None:
+            self._performed(worker, held, model, before, act)
         if crashed is not None:
-            self.tell(f"worker {seat} dies at {crashed.point}")
-            self.died(seat)
+            self.note(f"worker {worker} dies at {crashed.point}")
+            self.died(worker)
             return False
-        if item.conclusion is None:
-            self.items[seat].remove(item)
-        elif tale is None:
-            assert isinstance(item.conclusion.outcome, Malformed), item.conclusion
+        if held.conclusion is None:
+            self.held[worker].remove(held)
+        elif model is None:
+            assert isinstance(held.conclusion.outcome, Malformed), held.conclusion
         return True
 
-    def _performed(self, seat: str, item: Item, tale: Tale, before: int, act: Act) -> None:
-        start = self.world.starts[before] if len(self.world.starts) > before else None
-        if item.job.acked_early:
-            tale.forgotten, tale.states, tale.hold, tale.item = True, {GONE}, None, None
-        conclusion = item.conclusion
+    def _performed(self, worker: str, held: HeldDelivery, model: JobModel, before: int, act: Act) -> None:
+        start = self.system.starts[before] if len(self.system.starts) > before else None
+        if held.job.acked_early:
+            model.acked_early, model.states, model.lease, model.held = True, {GONE}, None, None
+        conclusion = held.conclusion
         if start is not None:
-            self.tell(f"{tale.name} {act.name}")
-            forgetful = self.same_key(tale) or (tale.key is not None and not tale.counted)
-            tale.fenced_for = self.world.key_window if forgetful else float("inf")
-            tale.started(start)
-            item.started = True
-            if tale.key is not None:
-                tale.deadline_of_key = self.now() + self.world.key_window
+            self.note(f"{model.name} {act.name}")
+            forgetful = self.same_key(model) or (model.key is not None and not model.counted)
+            model.fenced_for = self.system.key_window if forgetful else float("inf")
+            model.started(start)
+            held.started = True
+            if model.key is not None:
+                model.deadline_of_key = self.now() + self.system.key_window
             if conclusion is not None:
-                check_start(tale, start, conclusion.verdict, self.world.unit)
+                check_start(model, start, conclusion.verdict, self.system.unit)
         elif conclusion is not None:
             outcome = conclusion.outcome
-            self.tell(f"worker {seat} finds {tale.name} {type(outcome).__name__.lower()}")
-            self.forget_key(tale)
-            check_unstarted(tale, outcome, conclusion.verdict, self.same_key(tale), self.now())
+            self.note(f"worker {worker} finds {model.name} {type(outcome).__name__.lower()}")
+            self.forget_key(model)
+            check_unstarted(model, outcome, conclusion.verdict, self.same_key(model), self.now())
 
     # ── settle ──
 
-    def settle(self, seat: str, item: Item, *, crash: int | None = None, cut: Cut | None = None) -> None:
+    def settle(self, worker: str, held: HeldDelivery, *, crash: int | None = None, cut: LostPart | None = None) -> None:
         """Make durable what it came to."""
-        conclusion, tale = item.conclusion, item.tale
+        conclusion, model = held.conclusion, held.model
         if conclusion is None:
             return
-        if tale is None:
-            self._settle_foreign(seat, item)
+        if model is None:
+            self._settle_foreign(worker, held)
             return
-        valid = self._is_valid(item)
-        self.offer(item)
-        if tale.key is not None and isinstance(conclusion.verdict, Bury):
-            self.forget_key(tale)
-        self.world.line.cut("settle", cut)
+        valid = self._is_valid(held)
+        self.note_offered_outcome(held)
+        if model.key is not None and isinstance(conclusion.verdict, Bury):
+            self.forget_key(model)
+        self.system.connection.cut("settle", cut)
         try:
-            settled = self.run(self.world.hands[seat].settle, conclusion, crash=crash, by=seat)
+            settled = self.run(self.system.workers[worker].settle, conclusion, crash=crash, by=worker)
         except SimulatedCrash as crashed:
-            self.tell(f"worker {seat} dies at {crashed.point}")
-            tale.disturbed = True
-            if valid and not item.told and not tale.forgotten:
-                self._crashed_settling(item, tale, crashed)
-            self.died(seat)
+            self.note(f"worker {worker} dies at {crashed.point}")
+            model.disturbed = True
+            if valid and not held.settled and not model.acked_early:
+                self._crashed_settling(held, model, crashed)
+            self.died(worker)
         except BrokerUnavailable:
-            self.tell(f"worker {seat} loses the connection while settling")
-            tale.disturbed = True
-            if cut == "reply" and valid and not item.told:
-                self._told(item, tale)
-            item.tried = True
+            self.note(f"worker {worker} loses the connection while settling")
+            model.disturbed = True
+            if cut == "reply" and valid and not held.settled:
+                self._apply_verdict(held, model)
+            held.tried = True
         else:
-            self.items[seat].remove(item)
-            self._settled(seat, item, tale, valid=valid, settled=settled)
+            self.held[worker].remove(held)
+            self._settled(worker, held, model, valid=valid, settled=settled)
         finally:
-            self.world.line.heal()
-        self.check_letter(tale)
+            self.system.connection.heal()
+        self.check_letter(model)
 
-    def _crashed_settling(self, item: Item, tale: Tale, crash: SimulatedCrash) -> None:
+    def _crashed_settling(self, held: HeldDelivery, model: JobModel, crash: SimulatedCrash) -> None:
         """What the broker knows depends on where the worker died."""
-        if crash.point in AFTER_TELLING:
-            self._told(item, tale)
-        elif crash.point not in BEFORE_TELLING:
-            tale.perhaps_told(item.conclusion.verdict, self.now())  # type: ignore[union-attr]  # as below
+        if crash.point in AFTER_SETTLING:
+            self._apply_verdict(held, model)
+        elif crash.point not in BEFORE_SETTLING:
+            model.maybe_settled(held.conclusion.verdict, self.now())  # type: ignore[union-attr]  # as below
 
-    def _is_valid(self, item: Item) -> bool:
-        tale = item.tale
-        return tale is not None and tale.item is item and self.now() < item.until
+    def _is_valid(self, held: HeldDelivery) -> bool:
+        model = held.model
+        return model is not None and model.held is held and self.now() < held.until
 
-    def _settled(self, seat: str, item: Item, tale: Tale, *, valid: bool, settled: bool) -> None:
-        if tale.forgotten:
-            self._count(item)
+    def _settled(self, worker: str, held: HeldDelivery, model: JobModel, *, valid: bool, settled: bool) -> None:
+        if model.acked_early:
+            self._count(held)
         elif settled:
-            self.tell(f"worker {seat} settles {tale.name}")
-            if not valid and not item.tried and self.exact:
-                tale.broken("C7", "was settled under a lost lease")
-            if not item.told:
-                self._told(item, tale)
-            self._count(item)
+            self.note(f"worker {worker} settles {model.name}")
+            if not valid and not held.tried and self.exact:
+                model.violated("C7", "was settled under a lost lease")
+            if not held.settled:
+                self._apply_verdict(held, model)
+            self._count(held)
         else:
-            self.tell(f"worker {seat} has lost {tale.name}")
-            self.told["job.lost"] += 1
+            self.note(f"worker {worker} has lost {model.name}")
+            self.expected_events["job.lost"] += 1
             if valid and self.exact:
-                tale.broken("C6", "was lost, although its lease is not over")
+                model.violated("C6", "was lost, although its lease is not over")
 
-    def _told(self, item: Item, tale: Tale) -> None:
-        item.told = True
-        tale.told(item.conclusion.verdict, self.now())  # type: ignore[union-attr]  # who settles has concluded
-        tale.item = None
-        tale.unsettled -= item.performed
-        tale.unfinished -= item.started
+    def _apply_verdict(self, held: HeldDelivery, model: JobModel) -> None:
+        held.settled = True
+        model.settled(held.conclusion.verdict, self.now())  # type: ignore[union-attr]  # who settles has concluded
+        model.held = None
+        model.unsettled -= held.performed
+        model.unfinished -= held.started
 
-    def _count(self, item: Item) -> None:
+    def _count(self, held: HeldDelivery) -> None:
         """What has to be among the events at the end."""
-        conclusion = item.conclusion
-        if conclusion is not None and isinstance(conclusion.verdict, Bury) and not item.job.acked_early:
-            self.told["job.buried"] += 1
+        conclusion = held.conclusion
+        if conclusion is not None and isinstance(conclusion.verdict, Bury) and not held.job.acked_early:
+            self.expected_events["job.buried"] += 1
 
-    def _settle_foreign(self, seat: str, item: Item) -> None:
-        self.items[seat].remove(item)
-        settled = self.run(self.world.hands[seat].settle, item.conclusion, by=seat)
+    def _settle_foreign(self, worker: str, held: HeldDelivery) -> None:
+        self.held[worker].remove(held)
+        settled = self.run(self.system.workers[worker].settle, held.conclusion, by=worker)
         if settled:
-            self.tell(f"worker {seat} buries the stranger's bytes")
-            self.check_foreign(item.job.delivery.envelope)
-            self._count(item)
+            self.note(f"worker {worker} buries the stranger's bytes")
+            self.check_foreign(held.job.delivery.envelope)
+            self._count(held)
 
     # ── the rest ──
 
-    def release(self, seat: str, item: Item) -> None:
+    def release(self, worker: str, held: HeldDelivery) -> None:
         """Give it back unstarted."""
-        tale, valid = item.tale, self._is_valid(item)
-        self.items[seat].remove(item)
-        settled = self.run(self.world.hands[seat].release, item.job, by=seat)
-        if tale is None:
+        model, valid = held.model, self._is_valid(held)
+        self.held[worker].remove(held)
+        settled = self.run(self.system.workers[worker].release, held.job, by=worker)
+        if model is None:
             return
-        self.tell(f"worker {seat} gives {tale.name} back" if settled else f"worker {seat} has lost {tale.name}")
+        self.note(f"worker {worker} gives {model.name} back" if settled else f"worker {worker} has lost {model.name}")
         if settled != valid and self.exact:
-            tale.broken(
+            model.violated(
                 "C7", f"was {'given back' if settled else 'lost'} although its lease is {'over' if settled else 'not'}"
             )
         if settled:
-            tale.states = {state._replace(due=self.now()) for state in tale.states if state.place == "waiting"}
-            tale.hold = tale.item = None
-            self.told["job.released"] += 1
+            model.states = {state._replace(due=self.now()) for state in model.states if state.place == "waiting"}
+            model.lease = model.held = None
+            self.expected_events["job.released"] += 1
         else:
-            self.told["job.lost"] += 1
+            self.expected_events["job.lost"] += 1
 
-    def extend(self, seat: str, item: Item) -> None:
+    def extend(self, worker: str, held: HeldDelivery) -> None:
         """Start its lease anew."""
-        valid = self._is_valid(item)
-        extended = self.run(self.world.hands[seat].extend, item.job, by=seat)
-        if item.tale is None or item.tale.forgotten:
+        valid = self._is_valid(held)
+        extended = self.run(self.system.workers[worker].extend, held.job, by=worker)
+        if held.model is None or held.model.acked_early:
             return
-        self.tell(f"worker {seat} {'extends' if extended else 'cannot extend'} its lease of {item.tale.name}")
-        if extended != valid and not item.told and self.exact:
-            item.tale.broken("C6", f"has its lease {'revived after its end' if extended else 'ended too early'}")
-        if extended and item.tale.hold is not None and not item.told:
-            item.until = self.now() + self.world.stage.lease
-            item.tale.hold = item.tale.hold._replace(until=item.until)
+        self.note(f"worker {worker} {'extends' if extended else 'cannot extend'} its lease of {held.model.name}")
+        if extended != valid and not held.settled and self.exact:
+            held.model.violated("C6", f"has its lease {'revived after its end' if extended else 'ended too early'}")
+        if extended and held.model.lease is not None and not held.settled:
+            held.until = self.now() + self.system.harness.lease
+            held.model.lease = held.model.lease._replace(until=held.until)
 
-    def die(self, seat: str) -> None:
-        """The worker dies with everything in its hands; the broker may notice at once."""
-        self.tell(f"worker {seat} dies")
+    def die(self, worker: str) -> None:
+        """The worker dies with everything that it holds; the broker may notice at once."""
+        self.note(f"worker {worker} dies")
         if not self.exact:
-            for item in self.items[seat]:
-                if item.tale is not None and item.tale.item is item:
-                    item.tale.hold = None
-        self.died(seat, surely=False)
+            for held in self.held[worker]:
+                if held.model is not None and held.model.held is held:
+                    held.model.lease = None
+        self.died(worker, surely=False)
 
     def wait(self, units: int) -> None:
         """Time passes."""
-        self.tell(f"{units} pass")
-        self.run(self.world.stage.sleep, units * self.world.unit)
+        self.note(f"{units} pass")
+        self.run(self.system.harness.sleep, units * self.system.unit)

@@ -16,7 +16,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import msgspec
 
 from taskcore.errors import InvalidSetting, InvalidURL
-from taskcore.toolkit.units import mask_url, size
+from taskcore.toolkit.units import size
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["Address", "Host", "read_address"]
 

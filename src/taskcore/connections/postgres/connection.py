@@ -22,7 +22,8 @@ from psycopg import errors as sql
 from psycopg.conninfo import conninfo_to_dict
 
 from taskcore.errors import BrokerUnavailable, InvalidURL
-from taskcore.toolkit.units import duration, mask_url
+from taskcore.toolkit.units import duration
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["Connection", "Line", "PostgresAddress", "postgres_address", "postgres_unavailable"]
 

@@ -1,7 +1,17 @@
-"""Redis and Valkey: from a URL to connections that say plainly what became of a command."""
+"""Redis and Valkey: from a URL to connections that tell the outcome of a command without doubt."""
 
-from taskcore.connections.redis.address import Address, Options, read_url
-from taskcore.connections.redis.connection import Command, Denied, Script, Unanswered
+from taskcore.connections.redis.address import RedisAddress, RedisOptions, read_url
+from taskcore.connections.redis.connection import Command, Script
 from taskcore.connections.redis.link import RedisLink
+from taskcore.connections.redis.refusals import CommandRefused, ReplyLost
 
-__all__ = ["Address", "Command", "Denied", "Options", "RedisLink", "Script", "Unanswered", "read_url"]
+__all__ = [
+    "Command",
+    "CommandRefused",
+    "RedisAddress",
+    "RedisLink",
+    "RedisOptions",
+    "ReplyLost",
+    "Script",
+    "read_url",
+]

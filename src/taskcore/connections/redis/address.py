@@ -1,42 +1,68 @@
-"""What a Redis URL says.
+"""Redis URLs.
 
     redis://[user:password@]host[:port][/database]          rediss:// and valkeys:// with TLS
     unix://[user:password@]/path/to/socket[?db=0]
     redis+sentinel://[user:password@]host:port,host:port/service[/database]
     redis+cluster://[user:password@]host:port,host:port/
 
-Options follow a question mark. Whatever is not known is refused: an option with a typo would have
-no effect, silently.
+Options follow a question mark.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import ssl
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from taskcore.errors import InvalidSetting, InvalidURL
-from taskcore.toolkit.units import duration, mask_url
+from taskcore.toolkit.urls import (
+    Reader,
+    mask_url,
+    matching,
+    read_options,
+    readable_file,
+    refuse_url,
+    seconds,
+    whole,
+    yes_or_no,
+)
 
-__all__ = ["Address", "Options", "read_url"]
+__all__ = ["RedisAddress", "RedisOptions", "read_url", "tls_arguments"]
 
-PORT, SENTINEL_PORT = 6379, 26379
-LIMIT = 10_000_000  #: jobs and dead letters that a queue holds unless the URL says otherwise
+PORT: Final = 6379
+SENTINEL_PORT: Final = 26379
+QUEUE_LIMIT: Final = 10_000_000  #: jobs and dead letters that a queue holds unless the URL says otherwise
 
 Kind: TypeAlias = Literal["one", "sentinel", "cluster"]
-KINDS: Mapping[str, tuple[Kind, bool]] = {
+KINDS: Final[Mapping[str, tuple[Kind, bool]]] = {
     "redis": ("one", False), "rediss": ("one", True), "valkey": ("one", False), "valkeys": ("one", True),
     "unix": ("one", False), "redis+sentinel": ("sentinel", False), "redis+cluster": ("cluster", False),
 }  # fmt: skip
-EXAMPLES = "redis://localhost:6379/0   redis+sentinel://s1:26379,s2:26379/mymaster/0   redis+cluster://c1:6379,c2:6379/"
+EXAMPLES: Final = (
+    "redis://localhost:6379/0   redis+sentinel://s1:26379,s2:26379/mymaster/0   redis+cluster://c1:6379,c2:6379/"
+)
+TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+#: The options that a URL may have. None of them switches the verification of certificates off.
+READERS: Final[Mapping[str, Reader]] = {
+    "prefix": matching(r"[A-Za-z0-9_.:-]{1,40}", "letters, digits and _ . : - only"),  # a brace would change the slot
+    "limit": whole(1),
+    "wait": whole(),
+    "wait_timeout": seconds(),
+    "timeout": seconds(),
+    "connect_timeout": seconds(),
+    "db": whole(),
+    "tls": yes_or_no,
+    **dict.fromkeys(TLS_FILES, readable_file),
+    "sentinel_username": str,
+    "sentinel_password": str,
+}
 
 
-class Address(NamedTuple):
+class RedisAddress(NamedTuple):
     """Where a server listens; port 0: a Unix socket at the path ``host``."""
 
     host: str
@@ -46,15 +72,15 @@ class Address(NamedTuple):
         return f"{self.host}:{self.port}" if self.port else self.host
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """A Redis URL, read.
+class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a Redis URL says.
 
     :param shown: the URL without its secrets, for texts.
     :param seeds: the server; with Sentinel the sentinels, with Cluster some of its nodes.
     :param service: the name under which the sentinels know the primary.
-    :param prefix: how all our keys begin; two applications on one server take different ones.
-    :param limit: jobs and dead letters that a queue holds before it refuses.
-    :param wait: how many replicas have to have an enqueued job before it counts as stored (``WAIT``).
+    :param prefix: the beginning of all keys; two applications on one server use different ones.
+    :param limit: jobs and dead letters that a queue holds before it refuses more.
+    :param wait: replicas that have to confirm an enqueued job before it counts as stored (``WAIT``).
     :param wait_timeout: seconds to wait for them.
     :param timeout: seconds for one command.
     :param connect_timeout: seconds for one connection.
@@ -62,7 +88,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     shown: str
     kind: Kind
-    seeds: tuple[Address, ...]
+    seeds: tuple[RedisAddress, ...]
     service: str = ""
     database: int = 0
     username: str | None = None
@@ -71,29 +97,31 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     sentinel_password: str | None = None
     tls: Mapping[str, Any] | None = None
     prefix: str = "tc"
-    limit: int = LIMIT
+    limit: int = QUEUE_LIMIT
     wait: int = 0
     wait_timeout: float = 1.0
     timeout: float = 5.0
     connect_timeout: float = 3.0
 
 
-def read_url(url: str) -> Options:
-    """Everything that the URL says.
+def read_url(url: str) -> RedisOptions:
+    """Read a URL.
 
-    :raises InvalidURL: it cannot be meant; all problems at once (TC103).
+    :raises InvalidURL: some of it is unknown or impossible; the facts name every problem (TC103).
     """
     problems: list[str] = []
     parts = urlsplit(url)
     kind, tls = KINDS[parts.scheme]
-    found: dict[str, Any] = _read_options(parts.query, problems)
+    found: dict[str, Any] = read_options(parts.query, READERS, problems)
+    if "db" in found:
+        found["database"] = found.pop("db")
     if parts.fragment:
         problems.append("a # in a name is written %23")
     authority, _, hosts = parts.netloc.rpartition("@")
     username, _, password = authority.partition(":")
-    seeds: tuple[Address, ...]
+    seeds: tuple[RedisAddress, ...]
     if parts.scheme == "unix":
-        seeds = (Address(unquote(parts.path), 0),)
+        seeds = (RedisAddress(unquote(parts.path), 0),)
         if not parts.path.strip("/") or hosts:
             problems.append("a socket has a path and no host: unix:///run/redis/redis.sock")
     else:
@@ -102,39 +130,22 @@ def read_url(url: str) -> Options:
     if kind == "cluster" and found.get("database"):
         problems.append("a cluster has database 0 only")
     wants_tls = found.pop("tls", tls)
-    files = {name: found.pop(name, None) for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")}
-    if any(files.values()) and not wants_tls:
+    files: dict[str, Any] = {name: found.pop(name) for name in TLS_FILES if name in found}
+    if files and not wants_tls:
         problems.append("ssl_… options need TLS: rediss://, or tls=yes with Sentinel and Cluster")
-    if (
-        problems and "@" in parts.path + parts.query + parts.fragment
-    ):  # a password ended too early: do not show its pieces
+    if problems and "@" in parts.path + parts.query + parts.fragment:  # a password ended too early: show no part of it
         problems = ["in a user name or a password # is written %23, / %2F, ? %3F and @ %40"]
     if problems:
-        raise InvalidURL(f"cannot use the URL {mask_url(url)!r}", facts=problems, fix=f"for example {EXAMPLES}")
-    return Options(
+        refuse_url(url, problems, example=EXAMPLES)
+    return RedisOptions(
         shown=mask_url(url),
         kind=kind,
         seeds=seeds,
         username=unquote(username) or None,
         password=unquote(password) or None,
-        tls={name: value for name, value in files.items() if value} if wants_tls else None,
+        tls=files if wants_tls else None,
         **found,
     )
-
-
-def _read_options(query: str, problems: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, text in parse_qsl(query, keep_blank_values=True):
-        reader = READERS.get(name)
-        if reader is None:
-            problems.append(f"unknown option {name!r}; known are {', '.join(READERS)}")
-            continue
-        try:
-            found["database" if name == "db" else name] = reader(text)
-        except (ValueError, OSError) as error:
-            why = error.what if isinstance(error, InvalidSetting) else str(error)
-            problems.append(f"{name}: {why}" if "password" not in name else f"{name}: not usable")
-    return found
 
 
 def _read_path(text: str, kind: Kind, problems: list[str]) -> dict[str, Any]:
@@ -152,15 +163,15 @@ def _read_path(text: str, kind: Kind, problems: list[str]) -> dict[str, Any]:
     return found
 
 
-def _read_hosts(text: str, default: int, problems: list[str]) -> list[Address]:
-    seeds: list[Address] = []
+def _read_hosts(text: str, default: int, problems: list[str]) -> list[RedisAddress]:
+    seeds: list[RedisAddress] = []
     for one in (text or "localhost").split(","):
         parts = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::(.*))?", one)
         if parts is None:
             problems.append(f"{one!r} is not host:port")
             continue
         port = _number(parts[2], f"the port of {parts[1]}", problems) if parts[2] is not None else default
-        seeds.append(Address(parts[1].strip("[]"), port))
+        seeds.append(RedisAddress(parts[1].strip("[]"), port))
     return seeds
 
 
@@ -171,61 +182,8 @@ def _number(text: str, what: str, problems: list[str]) -> int:
     return 0
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"expected a whole number, got {text!r}")
-    return int(text)
-
-
-def _above_zero(text: str) -> int:
-    if (number := _count(text)) == 0:
-        raise ValueError("has to be above 0")
-    return number
-
-
-def _seconds(text: str) -> float:
-    if not 0 < (seconds := duration(text)) < math.inf:
-        raise ValueError("has to be above 0")
-    return seconds
-
-
-def _prefix(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,40}", text):  # a brace would move keys to other slots of a cluster
-        raise ValueError(f"expected letters, digits and _ . : - only, got {text!r}")
-    return text
-
-
-def _yes(text: str) -> bool:
-    if text not in {"yes", "no"}:
-        raise ValueError(f'expected "yes" or "no", got {text!r}')
-    return text == "yes"
-
-
-def _file(text: str) -> str:
-    with open(text, "rb"):  # noqa: PTH123 - that it can be read is all that matters here
-        return text
-
-
-#: What options there are. There is none to switch off the checking of certificates.
-READERS: Mapping[str, Callable[[str], Any]] = {
-    "prefix": _prefix,
-    "limit": _above_zero,
-    "wait": _count,
-    "wait_timeout": _seconds,
-    "timeout": _seconds,
-    "connect_timeout": _seconds,
-    "db": _count,
-    "tls": _yes,
-    "ssl_ca_certs": _file,
-    "ssl_certfile": _file,
-    "ssl_keyfile": _file,
-    "sentinel_username": str,
-    "sentinel_password": str,
-}
-
-
-def tls_arguments(options: Options) -> dict[str, Any]:
-    """What redis-py's TLS connections are told; certificates and host names are always checked."""
+def tls_arguments(options: RedisOptions) -> dict[str, Any]:
+    """Return the arguments of redis-py's TLS connections; certificates and host names are always verified."""
     if options.tls is None:
         return {}
     return {

@@ -1,8 +1,9 @@
-"""What a Redis or Valkey is really set up to do, from what it says about itself.
+"""How a Redis or Valkey is set up, from its own answers; for backend and store alike.
 
     version · persistence · disk · eviction · memory · replicas · cluster · clock · latency · unknown
 
-Asked are INFO, which hardly anybody forbids, and CONFIG, which managed services do: what stays in the dark is a fact.
+It is asked by INFO, which is rarely forbidden, and CONFIG, which managed services forbid; a setting that stays unknown
+is a finding.
 """
 
 from __future__ import annotations
@@ -12,44 +13,41 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from taskcore.connections.redis.connection import Denied
 from taskcore.connections.redis.link import OLDEST, RedisLink
-from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
+from taskcore.connections.redis.refusals import CommandRefused
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, combined, failed, passed, warned
 from taskcore.toolkit.units import show_size
 
 __all__ = ["Execute", "diagnose", "examine"]
 
-SECTIONS = ("server", "persistence", "memory", "replication", "cluster")
-SETTINGS = ("appendfsync", "save", "min-replicas-to-write")
-PINGS = 20
-SLOW = 0.01  #: seconds that a PING may take before somebody should wonder
-APART = 1.0  #: seconds that two clocks may differ before somebody should wonder
-FULL = 0.8  #: of the memory that may be used
+SECTIONS: Final = ("server", "persistence", "memory", "replication", "cluster")
+SETTINGS: Final = ("appendfsync", "save", "min-replicas-to-write")
+PINGS: Final = 20
+SLOW_PING: Final = 0.01  #: seconds
+CLOCK_DIFFERENCE: Final = 1.0  #: seconds that two clocks may differ
+NEARLY_FULL: Final = 0.8  #: share of the memory that may be used
 
 
 class Execute(Protocol):
     """Sends one command to the server that is examined."""
 
     async def __call__(self, *command: bytes | str | float) -> Any:
-        """Its reply.
+        """Return its reply.
 
-        :raises Denied: the server does not allow or does not know it.
-        :raises BrokerUnavailable: it cannot be reached.
+        :raises CommandRefused: the server forbids it or does not know it.
+        :raises BrokerUnavailable: the server cannot be reached.
         """
         ...
 
 
 async def diagnose(link: RedisLink) -> Diagnosis:
-    """How the server is set up; in a cluster every node, because each may differ.
+    """Ask how the server is set up; in a cluster every node, because they may differ.
 
     :raises BrokerUnavailable: it cannot be reached.
     """
-    found: dict[str, Diagnosis] = {}
-    for node in await link.nodes():
-        found[str(node)] = await examine(partial(_on, link, node))
-    return _combine(found)
+    return combined({str(node): await examine(partial(_on, link, node)) for node in await link.nodes()})
 
 
 async def _on(link: RedisLink, node: Any, *command: bytes | str | float) -> Any:
@@ -58,7 +56,7 @@ async def _on(link: RedisLink, node: Any, *command: bytes | str | float) -> Any:
 
 
 async def examine(execute: Execute, *, now: Callable[[], float] = time.time) -> Diagnosis:
-    """How one server is set up.
+    """Ask how one server is set up.
 
     :param now: the clock with which the server's is compared.
     :raises BrokerUnavailable: it cannot be reached.
@@ -69,13 +67,13 @@ async def examine(execute: Execute, *, now: Callable[[], float] = time.time) -> 
     config = _settings(await _ask(execute, "CONFIG", "GET", *SETTINGS))
     clock = await _clock(execute, now)
     pings = [await _time(execute) for _ in range(PINGS)]
-    return _judge(Answers(info, config, clock, pings))
+    return _judge(ServerAnswers(info, config, clock, pings))
 
 
-class Answers(NamedTuple):
+class ServerAnswers(NamedTuple):
     """What the server said.
 
-    :param clock: how many seconds its clock is ahead of ours, and how exactly that is known; None: it did not say.
+    :param clock: the seconds by which its clock is ahead of ours, and the accuracy of that; None: it did not say.
     """
 
     info: Mapping[str, str]
@@ -88,10 +86,10 @@ class Answers(NamedTuple):
 
 
 async def _ask(execute: Execute, *command: str) -> Any:
-    """The reply; None if the server does not tell."""
+    """Return the reply; None if the server does not tell."""
     try:
         return await execute(*command)
-    except Denied:
+    except CommandRefused:
         return None
 
 
@@ -124,54 +122,50 @@ def _settings(reply: list[bytes] | None) -> dict[str, str]:
 # ── judging ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _judge(answers: Answers) -> Diagnosis:
+def _judge(answers: ServerAnswers) -> Diagnosis:
     info = answers.info
     name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
     version = info.get("valkey_version") if name == "Valkey" else info.get("redis_version")
     durability, persistence = _persistence(answers)
     if _replicas(info):
         durability += "; a failover may lose what was not replicated yet"
-    facts = (
+    checks = (
         _version(name, version, info),
         persistence,
         *_disk(info),
         *_eviction(info),
         *_memory(info),
         *_replication(answers),
-        *_cluster(info),
+        *([passed("cluster", "a node of a cluster")] if info.get("cluster_enabled") == "1" else ()),
         *_clocks(answers.clock),
         _latency(answers.pings),
         *_unknown(answers),
     )
-    return Diagnosis(server=f"{name} {version or '(version unknown)'}", durability=durability, checks=facts)
+    return Diagnosis(server=f"{name} {version or '(version unknown)'}", durability=durability, checks=checks)
 
 
 def _version(name: str, version: str | None, info: Mapping[str, str]) -> DiagnosticCheck:
-    numbers = re.match(r"(\d+)\.(\d+)", info.get("redis_version", ""))  # Valkey tells the Redis that it is like
+    numbers = re.match(r"(\d+)\.(\d+)", info.get("redis_version", ""))  # Valkey names the Redis that it is like
     if numbers is None:
-        return DiagnosticCheck(name="version", level="warn", text="the server does not say which version it is")
+        return warned("version", "the server does not say which version it is")
     if (int(numbers[1]), int(numbers[2])) < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        return DiagnosticCheck(
-            name="version", level="fail", text=f"{name} {version} is too old", fix=f"{oldest} or newer"
-        )
-    return DiagnosticCheck(name="version", level="ok", text=f"{name} {version}")
+        return failed("version", f"{name} {version} is too old", f"{'.'.join(map(str, OLDEST))} or newer")
+    return passed("version", f"{name} {version}")
 
 
-def _persistence(answers: Answers) -> tuple[str, DiagnosticCheck]:
-    """What a killed server and a power cut cost: in one sentence, and as a fact."""
+def _persistence(answers: ServerAnswers) -> tuple[str, DiagnosticCheck]:
+    """Return what a killed server and a power cut cost: as one sentence, and as a check."""
     on, fsync, save = answers.info.get("aof_enabled"), answers.config.get("appendfsync"), answers.config.get("save")
     if on is None:
         text = "unknown: the server does not say whether it keeps an append-only file"
-        return text, DiagnosticCheck(
-            name="persistence", level="warn", text=text, fix="ask whoever runs it for appendonly yes"
-        )
+        return text, warned("persistence", text, "ask its operator for appendonly yes")
     if on == "0":
         text = {
             None: "loses everything since the last snapshot, if there is any, when Redis is killed",
             "": "loses everything when Redis is killed or restarted",
         }.get(save, f"loses everything since the last snapshot (save {save}) when Redis is killed")
-        return text, _lossy("persistence", f"there is no append-only file: Redis {text}", "appendonly yes", "C1", "C5")
+        said = f"there is no append-only file: Redis {text}"
+        return text, warned("persistence", said, "appendonly yes", "C1", "C5")
     sentences = {
         "always": "survives a killed Redis and a power cut",
         "everysec": "survives a killed Redis; a power cut loses about the last second",
@@ -181,67 +175,56 @@ def _persistence(answers: Answers) -> tuple[str, DiagnosticCheck]:
     text = sentences.get(fsync, sentences[None])
     said = f"append-only file, appendfsync {fsync or 'unknown'}: {text}"
     if fsync == "no":
-        return text, _lossy("persistence", said, "appendfsync everysec, or always", "C1")
-    return text, DiagnosticCheck(name="persistence", level="ok", text=said)
-
-
-def _lossy(name: str, text: str, fix: str, *clauses: str) -> DiagnosticCheck:
-    return DiagnosticCheck(name=name, level="warn", text=text, fix=fix, clauses=clauses)
+        return text, warned("persistence", said, "appendfsync everysec, or always", "C1")
+    return text, passed("persistence", said)
 
 
 def _disk(info: Mapping[str, str]) -> Iterator[DiagnosticCheck]:
     names = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
-    failed = [name for name in names if info.get(name, "ok") != "ok"]
-    if failed:
-        text = f"the server cannot write to its disk ({', '.join(failed)}), and may refuse all writes"
-        yield DiagnosticCheck(name="disk", level="fail", text=text, fix="look into its log; free its disk")
+    broken = [name for name in names if info.get(name, "ok") != "ok"]
+    if broken:
+        text = f"the server cannot write to its disk ({', '.join(broken)}), and may refuse all writes"
+        yield failed("disk", text, "look into its log; free its disk")
 
 
 def _eviction(info: Mapping[str, str]) -> Iterator[DiagnosticCheck]:
     policy = info.get("maxmemory_policy")
-    if policy is None:
-        return
     if policy == "noeviction":
-        yield DiagnosticCheck(
-            name="eviction", level="ok", text="noeviction: a full server refuses writes and forgets nothing"
-        )
-    elif policy.startswith("allkeys"):
-        text = f"{policy}: a full server throws away whole queues"
-        yield _lossy("eviction", text, "maxmemory-policy noeviction", "C1", "C10")
-    else:
-        text = f"{policy}: a full server throws away keys that have an end, so results and idempotency keys"
-        yield _lossy("eviction", text, "maxmemory-policy noeviction", "C1", "C10")
+        yield passed("eviction", "noeviction: a full server refuses writes and forgets nothing")
+    elif policy is not None:
+        victims = "whole queues"
+        if not policy.startswith("allkeys"):
+            victims = "keys with a time to live, so results and idempotency keys"
+        text = f"{policy}: a full server throws away {victims}"
+        yield warned("eviction", text, "maxmemory-policy noeviction", "C1", "C10")
 
 
 def _memory(info: Mapping[str, str]) -> Iterator[DiagnosticCheck]:
     if not (info.get("maxmemory", "").isdigit() and info.get("used_memory", "").isdigit()):
         return
     used, limit = int(info["used_memory"]), int(info["maxmemory"])
+    text = f"{show_size(used)} of {show_size(limit)} used"
     if not limit:
         text = f"{show_size(used)} used, and no limit: when the machine's memory is full, its kernel kills Redis"
-        yield DiagnosticCheck(
-            name="memory", level="warn", text=text, fix="maxmemory, at about 70% of the machine's memory"
-        )
-        return
-    full = used > FULL * limit
-    text = f"{show_size(used)} of {show_size(limit)} used"
-    fix = "a larger maxmemory, or workers that keep up" if full else ""
-    yield DiagnosticCheck(name="memory", level="warn" if full else "ok", text=text, fix=fix)
+        yield warned("memory", text, "maxmemory, at about 70% of the machine's memory")
+    elif used > NEARLY_FULL * limit:
+        yield warned("memory", text, "a larger maxmemory, or workers that keep up")
+    else:
+        yield passed("memory", text)
 
 
-def _replication(answers: Answers) -> Iterator[DiagnosticCheck]:
-    info, needed = answers.info, answers.config.get("min-replicas-to-write")
+def _replication(answers: ServerAnswers) -> Iterator[DiagnosticCheck]:
+    info = answers.info
     if info.get("role") == "slave":
         text = f"this server is a replica of {info.get('master_host')}:{info.get('master_port')} and takes no writes"
-        yield DiagnosticCheck(
-            name="replicas", level="fail", text=text, fix="name the primary in the URL, or redis+sentinel://…"
-        )
+        yield failed("replicas", text, "name the primary in the URL, or redis+sentinel://…")
     elif replicas := _replicas(info):
         text = f"{replicas} connected; confirmed jobs reach them a moment later"
-        if needed == "0":
+        if answers.config.get("min-replicas-to-write") == "0":
             text += ", and a primary that is cut off from them goes on confirming"
-        fix = "min-replicas-to-write 1; ?wait=1 in the URL waits for a replica" if needed == "0" else ""
-        yield DiagnosticCheck(name="replicas", level="warn" if needed == "0" else "ok", text=text, fix=fix)
+            yield warned("replicas", text, "min-replicas-to-write 1; ?wait=1 in the URL waits for a replica")
+        else:
+            yield passed("replicas", text)
 
 
 def _replicas(info: Mapping[str, str]) -> int:
@@ -249,64 +232,28 @@ def _replicas(info: Mapping[str, str]) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def _cluster(info: Mapping[str, str]) -> Iterator[DiagnosticCheck]:
-    if info.get("cluster_enabled") == "1":
-        yield DiagnosticCheck(name="cluster", level="ok", text="a node of a cluster")
-
-
 def _clocks(clock: tuple[float, float] | None) -> Iterator[DiagnosticCheck]:
     if clock is None:
         return
     ahead, exactly = clock
     text = f"the server's clock is {abs(ahead):.3f} s {'ahead of' if ahead >= 0 else 'behind'} ours (± {exactly:.3f} s)"
-    if abs(ahead) - exactly > APART:
-        yield DiagnosticCheck(
-            name="clock", level="warn", text=text, fix="NTP on both; delays and leases follow the server's clock"
-        )
+    if abs(ahead) - exactly > CLOCK_DIFFERENCE:
+        yield warned("clock", text, "NTP on both; delays and leases follow the server's clock")
     else:
-        yield DiagnosticCheck(name="clock", level="ok", text=text)
+        yield passed("clock", text)
 
 
 def _latency(pings: list[float]) -> DiagnosticCheck:
     middle, worst = statistics.median(pings), max(pings)
     text = f"a PING takes {middle * 1000:.2f} ms, of {len(pings)} the slowest {worst * 1000:.2f} ms"
-    if middle > SLOW:
-        fix = "run workers closer to the server; SLOWLOG GET, LATENCY DOCTOR"
-        return DiagnosticCheck(name="latency", level="warn", text=text, fix=fix)
-    return DiagnosticCheck(name="latency", level="ok", text=text)
+    if middle > SLOW_PING:
+        return warned("latency", text, "run workers closer to the server; SLOWLOG GET, LATENCY DOCTOR")
+    return passed("latency", text)
 
 
-def _unknown(answers: Answers) -> Iterator[DiagnosticCheck]:
-    dark = [name for name in SETTINGS if name not in answers.config]
-    dark += [name for name in ("aof_enabled", "maxmemory_policy", "role") if name not in answers.info]
-    if dark:
-        text = f"the server does not tell {', '.join(dark)}: CONFIG or INFO is forbidden, as in managed services"
-        yield DiagnosticCheck(
-            name="unknown", level="warn", text=text, fix="look them up where the server is configured"
-        )
-
-
-def _combine(found: Mapping[str, Diagnosis]) -> Diagnosis:
-    """One diagnosis of several nodes: what all say once, what some say with their addresses."""
-    if len(found) == 1:
-        return next(iter(found.values()))
-    facts: dict[DiagnosticCheck, list[str]] = {}
-    for node, diagnosis in found.items():
-        for fact in diagnosis.checks:
-            facts.setdefault(fact, []).append(node)
-    return Diagnosis(
-        server=", ".join(dict.fromkeys(diagnosis.server for diagnosis in found.values())) + f", {len(found)} nodes",
-        durability="; ".join(dict.fromkeys(diagnosis.durability for diagnosis in found.values())),
-        checks=tuple(
-            fact
-            if len(nodes) == len(found)
-            else DiagnosticCheck(
-                name=fact.name,
-                level=fact.level,
-                text=f"{', '.join(nodes)}: {fact.text}",
-                fix=fact.fix,
-                clauses=fact.clauses,
-            )
-            for fact, nodes in facts.items()
-        ),
-    )
+def _unknown(answers: ServerAnswers) -> Iterator[DiagnosticCheck]:
+    unknown = [name for name in SETTINGS if name not in answers.config]
+    unknown += [name for name in ("aof_enabled", "maxmemory_policy", "role") if name not in answers.info]
+    if unknown:
+        text = f"the server does not tell {', '.join(unknown)}: CONFIG or INFO is forbidden, as in managed services"
+        yield warned("unknown", text, "look them up where the server is configured")

@@ -1,8 +1,10 @@
-"""redis-py's connections, which here are cut when they are disconnected, whoever does it.
+"""redis-py's connections, made to abort their transport when they are disconnected.
 
-Closing a transport is polite: TLS says goodbye and waits for an answer, and what was not sent yet is to be sent first.
-A server that hangs would keep the socket open, and whoever is sending waiting, without end. And redis-py disconnects
-by itself after an error, so that nobody else could cut what it has closed.
+A polite close waits: TLS says goodbye and expects an answer, and bytes that were not sent yet are to be sent first. A
+server that hangs would keep the socket open, and its sender waiting, without end. redis-py disconnects by itself after
+an error, so only its own ``disconnect`` can be made to abort.
+
+This module and ``is_closed`` stand below redis-py's public API: see docs/adr/0007-redis-py-below-its-client.md.
 """
 
 from __future__ import annotations
@@ -12,30 +14,36 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
-__all__ = ["TcpConnection", "TlsConnection", "UnixConnection"]
+__all__ = ["TcpConnection", "TlsConnection", "UnixConnection", "is_closed"]
 
 
-class _Cut(AbstractConnection):
-    """Nobody waits for the other side when it is disconnected."""
+class _Aborting(AbstractConnection):
+    """Does not wait for the server when it is disconnected."""
 
     async def disconnect(self, *arguments: Any, **named: Any) -> None:
-        """Hang up; the socket is closed in the loop's next round."""
-        named.pop("nowait", None)  # redis-py's wish to wait, wherever it has one
+        """Abort the transport; the loop closes the socket in its next round."""
+        named.pop("nowait", None)  # redis-py's option to wait, wherever it has one
         writer: asyncio.StreamWriter | None = self._writer
         try:
-            await super().disconnect(True, *arguments[1:], **named)  # noqa: FBT003 - as redis-py has it
+            await super().disconnect(True, *arguments[1:], **named)  # noqa: FBT003 - redis-py's signature
         finally:
             if writer is not None:
                 writer.transport.abort()
 
 
-class TcpConnection(_Cut, Connection):
+class TcpConnection(_Aborting, Connection):
     """Plain TCP."""
 
 
-class TlsConnection(_Cut, SSLConnection):
+class TlsConnection(_Aborting, SSLConnection):
     """TLS."""
 
 
-class UnixConnection(_Cut, UnixDomainSocketConnection):
+class UnixConnection(_Aborting, UnixDomainSocketConnection):
     """A socket in the file system."""
+
+
+def is_closed(connection: AbstractConnection) -> bool:
+    """Whether the server has closed the connection, as far as has arrived; redis-py looks only when it reads."""
+    reader: asyncio.StreamReader | None = getattr(connection, "_reader", None)
+    return reader is None or reader.at_eof() or reader.exception() is not None

@@ -21,7 +21,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from taskcore.errors import BrokerUnavailable, InvalidURL
-from taskcore.toolkit.units import duration, mask_url
+from taskcore.toolkit.units import duration
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["SqliteAddress", "SqliteFile", "sqlite_address", "sqlite_unavailable"]
 

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 import anyio
 from redis.exceptions import ResponseError
 
-from taskcore.connections.redis import Denied, RedisLink, Script
-from taskcore.connections.redis.connection import DEMOTED, denied
+from taskcore.connections.redis import CommandRefused, RedisLink, Script
+from taskcore.connections.redis.refusals import DEMOTED, refused
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
 from taskcore.stores.redis.records import Names, decode, foreign, group_of, milliseconds, version_in
@@ -48,7 +48,7 @@ async def read(link: RedisLink, purpose: str, names: Names, keys: Sequence[str])
     called = [names(key) for key in keys]
     try:
         replies = await link.call(purpose, called[0], *[("GET", name) for name in called])
-    except Denied as answer:
+    except CommandRefused as answer:
         if answer.kind != "WRONGTYPE":
             raise
         return await each(keys)
@@ -61,7 +61,7 @@ async def _read_each(link: RedisLink, purpose: str, names: Names, keys: Sequence
         name = names(key)
         try:
             [data] = await link.call(purpose, name, ("GET", name))
-        except Denied as answer:
+        except CommandRefused as answer:
             if answer.kind != "WRONGTYPE":
                 raise
             found.append(foreign(name, answer.says))
@@ -88,7 +88,7 @@ async def write(link: RedisLink, names: Names, versions: Iterator[str], writes: 
     answers: list[Answer] = []
     for chunk in _chunks(writes):
         answers += await _run(link, names, versions, chunk)
-    if any(isinstance(answer, Denied) and answer.kind in DEMOTED for answer in answers):
+    if any(isinstance(answer, CommandRefused) and answer.kind in DEMOTED for answer in answers):
         await link.hang_up(WRITING)  # it said so inside of the script, where the link does not hear it
     return answers
 
@@ -99,7 +99,7 @@ async def _write_group(link: RedisLink, names: Names, versions: Iterator[str], w
     for chunk in _chunks(writes):
         try:
             answers += await _run(link, names, versions, chunk)
-        except Denied as answer:
+        except CommandRefused as answer:
             if answer.kind != "TRYAGAIN":
                 raise
             for one in chunk:  # the slot is on the move: no script may see keys on both sides, but one key is on one
@@ -113,7 +113,7 @@ async def _run(link: RedisLink, names: Names, versions: Iterator[str], writes: S
     refused = [
         index
         for index, (one, answer) in enumerate(zip(writes, answers, strict=True))
-        if one.reserve and isinstance(answer, Denied) and answer.kind == "OOM"
+        if one.reserve and isinstance(answer, CommandRefused) and answer.kind == "OOM"
     ]
     if refused:
         again = await _carry_out(RESERVE, link, names, versions, [writes[index] for index in refused])
@@ -156,7 +156,7 @@ def _answer(reply: Any, version: str, name: str, shown: str) -> Answer:
         if len(reply) == 1:
             return version_in(reply[0]) or ""
         says = reply[1].decode(errors="replace")
-        error = denied(ResponseError(says), shown)
+        error = refused(ResponseError(says), shown)
         return foreign(name, says) if error.kind == "WRONGTYPE" else error
     record = _record(reply, name)
     return record if isinstance(record, BrokerUnavailable) else Conflict(record)

@@ -62,6 +62,11 @@ class Names:
         """The name of a record, which is also that of the channel on which its writes are announced."""
         return self._heads[group_of(key)] + key
 
+    @staticmethod
+    def key_of(name: str) -> str:
+        """Return the key of the record with this name."""
+        return name.partition("}:")[2]
+
 
 def versions() -> Iterator[str]:
     """Versions that nobody else gives."""

@@ -18,7 +18,7 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.redis.batches import Answer, Found, read, write
 from taskcore.stores.redis.records import Names, versions
-from taskcore.stores.redis.watching import Watches
+from taskcore.stores.redis.watching import WatchFeed
 from taskcore.toolkit.batching import GroupCommit
 from taskcore.toolkit.diagnostics import Diagnosis
 from taskcore.toolkit.timeouts import SharedTimeout
@@ -47,15 +47,15 @@ class RedisStore:
         self._time = SharedTimeout(self._limit)
         self._reads = GroupCommit[str, Found](self._read, limit=AT_ONCE)
         self._writes = GroupCommit[Sequence[Write], Sequence[Answer]](self._write, limit=AT_ONCE)
-        self._watches = self._no_watches()
+        self._feed = self._new_feed()
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Connect."""
         async with AsyncExitStack() as exits:
             await exits.enter_async_context(self._link)
-            self._watches = self._no_watches()  # those of an earlier life belong to its event loop
-            exits.push_async_callback(self._watches.close)
+            self._feed = self._new_feed()  # an earlier one belongs to its event loop
+            exits.push_async_callback(self._feed.close)
             self._exits = exits.pop_all()
         return self
 
@@ -99,10 +99,10 @@ class RedisStore:
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """The record as it is, then each new one, announced by the server."""
-        return self._watches.watch(key)
+        return self._feed.watches.watch(key)
 
-    def _no_watches(self) -> Watches:
-        return Watches(self._link, self._names, limit=self._limit)
+    def _new_feed(self) -> WatchFeed:
+        return WatchFeed(self._link, self._names, limit=self._limit)
 
     async def diagnose(self) -> Diagnosis:
         """What the server says about itself."""

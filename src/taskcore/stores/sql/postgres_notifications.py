@@ -60,12 +60,12 @@ class News:
 
     # ── watches ──
 
-    async def _begin(self, key: str) -> None:
+    async def _begin(self, watch: Watch) -> None:
         """Listen first, then read: what is written in between is notified.
 
         :raises BrokerUnavailable: nobody can listen now.
         """
-        self._keys[mark(key)].add(key)
+        self._keys[mark(watch.key)].add(watch.key)
         if self._task is None or self._task.done():
             self._listening = asyncio.Event()
             self._task = asyncio.create_task(self._run())
@@ -74,7 +74,7 @@ class News:
                 await self._listening.wait()
         except TimeoutError as error:
             raise postgres_unavailable(error, self._address) from None
-        await self._read([key])
+        await self._read([watch.key])
 
     def _end(self, key: str) -> None:
         keys = self._keys[mark(key)]

@@ -60,7 +60,7 @@ class SqliteStore:
         )
         self._post: Post | None = None
         self._watches = Watches(  # in the event loop
-            begin=lambda key: self._reader.ask(Look(key, "from now on")),
+            begin=lambda watch: self._reader.ask(Look(watch.key, "from now on")),
             end=lambda key: self._reader.tell(Look(key, "no more")),
         )
         self._watched: set[str] = set()  # in the reading thread: the same keys

@@ -12,46 +12,49 @@ import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-__all__ = ["Threads"]
+__all__ = ["DaemonThreadPool"]
+
+T = TypeVar("T")
 
 
-class Threads:
+class DaemonThreadPool:
     """As many threads as there are functions running; idle ones are used again."""
 
     def __init__(self) -> None:
         self._idle: list[_Thread] = []
         self._closed = False
 
-    async def run(self, function: Callable[..., Any], *args: object) -> Any:
+    async def run(self, function: Callable[..., T], *args: object) -> T:
         """What the function returns. On cancellation it is left alone, and what it returns is thrown away."""
-        errand = _Errand(function, args)
+        item = _WorkItem(function, args)
         thread = self._idle.pop() if self._idle else _Thread(self._back)
-        thread.errands.put(errand)
-        await errand.ended.wait()
-        if errand.error is not None:
-            raise errand.error
-        return errand.result
+        thread.items.put(item)
+        await item.ended.wait()
+        if item.error is not None:
+            raise item.error
+        result: T = item.result
+        return result
 
     def close(self) -> None:
         """End the idle threads now, the others when their function returns."""
         self._closed = True
         while self._idle:
-            self._idle.pop().errands.put(None)
+            self._idle.pop().items.put(None)
 
     def _back(self, thread: _Thread) -> None:
         if self._closed:
-            thread.errands.put(None)
+            thread.items.put(None)
         else:
             self._idle.append(thread)
 
 
-class _Errand:
+class _WorkItem:
     """One function to run, and what came of it."""
 
     __slots__ = ("args", "context", "ended", "error", "function", "result", "token")
@@ -65,7 +68,7 @@ class _Errand:
         self.result: Any = None
         self.error: BaseException | None = None
 
-    def do(self) -> None:
+    def run(self) -> None:
         try:
             self.result = self.context.run(self.function, *self.args)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits, SystemExit included
@@ -82,23 +85,23 @@ def _context() -> Context:
 
 
 class _Thread(threading.Thread):
-    """Runs one errand after the other."""
+    """Runs one work item after the other."""
 
     def __init__(self, back: Callable[[_Thread], None]) -> None:
         super().__init__(name="taskcore-task", daemon=True)
-        self.errands: SimpleQueue[_Errand | None] = SimpleQueue()
+        self.items: SimpleQueue[_WorkItem | None] = SimpleQueue()
         self._back = back
         self.start()
 
     def run(self) -> None:
-        while (errand := self.errands.get()) is not None:
-            errand.do()
+        while (item := self.items.get()) is not None:
+            item.run()
             try:
-                anyio.from_thread.run_sync(self._report, errand, token=errand.token)
+                anyio.from_thread.run_sync(self._report, item, token=item.token)
             except Exception:  # noqa: BLE001 - each loop has its own error for this: it has ended, so nobody waits
                 return
 
-    def _report(self, errand: _Errand) -> None:
+    def _report(self, item: _WorkItem) -> None:
         """In the event loop."""
-        errand.ended.set()
+        item.ended.set()
         self._back(self)

@@ -1,0 +1,95 @@
+"""Settling and extending: verdicts and leases, a script for each queue and each 500 of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from taskcore.backend import Delivery
+from taskcore.backends.redis.layout import EXTEND, SETTLE, QueueKeys
+from taskcore.backends.redis.messages import effect_of
+from taskcore.connections.redis import RedisLink
+from taskcore.lifecycle import Ack, Verdict
+
+__all__ = ["RedisSettler"]
+
+T = TypeVar("T")
+
+SCRIPT_JOBS: Final = 500  #: jobs in one script
+
+
+class RedisSettler:
+    """Carries out verdicts and renews leases for one source.
+
+    :param name: of the source; it has a connection of its own for this.
+    :param disappeared: is called with a queue and its entries that are gone.
+    """
+
+    def __init__(
+        self,
+        link: RedisLink,
+        queues: Mapping[str, QueueKeys],
+        lease: int,
+        name: str,
+        disappeared: Callable[[str, Sequence[bytes]], None],
+    ) -> None:
+        self._link = link
+        self._queues = queues
+        self._lease = lease
+        self._purpose = f"settle {name}"
+        self._disappeared = disappeared
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._link.hang_up(self._purpose)
+
+    async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
+        """Carry out the verdicts; return the deliveries whose lease was lost.
+
+        :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe.
+        """
+        lost: list[Delivery] = []
+        for queue, part in _portions(batch, lambda one: one[0].queue):
+            lost += await self._settle(queue, part)
+        return lost
+
+    async def _settle(self, queue: str, part: Sequence[tuple[Delivery, Verdict]]) -> list[Delivery]:
+        # Nearly all verdicts are acks of our own jobs: they travel as columns, the others one by one.
+        acks = [delivery for delivery, verdict in part if type(verdict) is Ack and delivery.receipt[2]]
+        receipts = [delivery.receipt for delivery in acks]
+        arguments: list[Any] = [len(acks), *(one[0] for one in receipts), *(one[1] for one in receipts)]
+        arguments += [one[2] for one in receipts]
+        others: list[Delivery] = []
+        if len(acks) < len(part):
+            for delivery, verdict in part:
+                if type(verdict) is not Ack or not delivery.receipt[2]:
+                    others.append(delivery)
+                    arguments += (*delivery.receipt, *effect_of(verdict))
+        [(lost, gone)] = await self._link.run(self._purpose, SETTLE, self._queues[queue].settle, arguments)
+        if gone:
+            self._disappeared(queue, gone)
+        return [acks[index] if index < len(acks) else others[index - len(acks)] for index in lost]
+
+    async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Renew the leases; return the deliveries whose lease was lost before.
+
+        :raises BrokerUnavailable: leases are as they were, or longer.
+        """
+        lost: list[Delivery] = []
+        for queue, part in _portions(batch, lambda delivery: delivery.queue):
+            arguments = [self._lease, *(delivery.receipt[0] for delivery in part)]
+            [gone] = await self._link.run(self._purpose, EXTEND, self._queues[queue].extend, arguments)
+            lost += [part[index] for index in gone]
+        return lost
+
+
+def _portions(batch: Sequence[T], queue_of: Callable[[T], str]) -> list[tuple[str, Sequence[T]]]:
+    """Group the items by queue, as many in a group as one script takes."""
+    by_queue: dict[str, list[T]] = {}
+    for one in batch:
+        by_queue.setdefault(queue_of(one), []).append(one)
+    return [
+        (queue, part[start : start + SCRIPT_JOBS])
+        for queue, part in by_queue.items()
+        for start in range(0, len(part), SCRIPT_JOBS)
+    ]

@@ -1,0 +1,224 @@
+"""The frame filter: job messages bypass the client library (docs/adr/0008-frames-below-aio-pika.md).
+
+aio-pika connects, logs in, sends heartbeats, opens channels, declares and consumes. Every byte from the server passes
+this filter first. It takes the message frames of a filtered channel (deliveries, confirms, returned messages) and
+passes everything else on. The library would create several objects and a task for each message, and close the
+connection at the first header that it cannot decode.
+
+    server ──▶ filter ──▶ filtered channel: deliveries, confirms, returned messages
+                  └─────▶ aio-pika: everything else
+    server ◀── one stream with two writers; each writes complete frames only
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import struct
+from typing import TYPE_CHECKING, Any
+
+import aio_pika
+import aiormq
+from aio_pika.connection import make_url
+from aio_pika.exceptions import AMQPError
+
+from taskcore.connections.amqp import frames
+from taskcore.toolkit.logging import logger
+from taskcore.toolkit.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from taskcore.connections.amqp.channel import FilteredChannel
+
+__all__ = ["FilteredConnection"]
+
+log = logger("taskcore.connections.amqp")
+
+READ_SIZE = 1 << 18  #: bytes
+CLOSE_TIMEOUT = 2.0  #: seconds for closing in order
+HEARTBEAT_GAP = 1.0  #: seconds without a frame for the library, after which it gets a heartbeat
+
+
+class FilteredConnection(aiormq.TransportFactory):
+    """A connection of aio-pika with the filter in it; made by ``open``.
+
+    :ivar lost_why: why it is closed.
+    :ivar blocked_why: why the server takes no messages at the moment.
+    """
+
+    _aio_pika: aio_pika.Connection
+    _writer: asyncio.StreamWriter
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, *, heartbeat: int) -> None:
+        self.is_closed = False
+        self.lost_why = ""
+        self.blocked_why = ""
+        self.unblocked = asyncio.Event()
+        self.unblocked.set()
+        self._host, self._port, self._context = host, port, context
+        self._heartbeat = heartbeat
+        self._channels: dict[int, FilteredChannel] = {}
+        self._library_reader = asyncio.StreamReader(limit=1 << 24)
+        self._tasks = TaskSet("RabbitMQ connection")
+        self._last_read = self._last_passed = asyncio.get_running_loop().time()
+        self._saw_frame = False
+
+    @classmethod
+    async def open(
+        cls, url: str, host: str, port: int, context: ssl.SSLContext | None, *, heartbeat: int
+    ) -> FilteredConnection:
+        """Connect and log in; raises the library's errors.
+
+        :param url: for the library: credentials, virtual host, heartbeat, name.
+        """
+        filtered = cls(host, port, context, heartbeat=heartbeat)
+        connection = aio_pika.Connection(make_url(url))
+        connection.kwargs["transport_factory"] = filtered
+        try:
+            await connection.connect()
+        except BaseException:
+            filtered._lose("the handshake failed")
+            await connection.close()
+            raise
+        filtered._aio_pika = connection
+        _ = filtered._tasks.start(filtered._watch_silence())
+        return filtered
+
+    async def create(self, url: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ARG002
+        """Open the transport for the library, and put the filter in front of its reader."""
+        reader, self._writer = await asyncio.open_connection(self._host, self._port, ssl=self._context, limit=READ_SIZE)
+        _ = self._tasks.start(self._read(reader))
+        return self._library_reader, self._writer
+
+    @property
+    def server_properties(self) -> dict[str, Any]:
+        """What the server says about itself; byte strings as text."""
+        properties: dict[str, Any] = dict(self._underlay.server_properties)
+        return {name: value.decode() if isinstance(value, bytes) else value for name, value in properties.items()}
+
+    @property
+    def frame_max(self) -> int:
+        """Bytes of the largest frame that the server takes."""
+        return int(self._underlay.connection_tune.frame_max or 131_072)
+
+    @property
+    def _underlay(self) -> Any:
+        transport: Any = self._aio_pika.transport
+        return transport.connection
+
+    async def channel(self, *, confirms: bool = False) -> aio_pika.abc.AbstractChannel:
+        """Open a channel of aio-pika."""
+        channel = self._aio_pika.channel(publisher_confirms=confirms)
+        await channel.initialize()
+        return channel
+
+    def add(self, channel: FilteredChannel) -> None:
+        """Filter the frames of this channel from now on.
+
+        :raises ConnectionError: the connection is closed.
+        """
+        self._check_open()
+        self._channels[channel.number] = channel
+
+    def remove(self, channel: FilteredChannel) -> None:
+        """Stop filtering; the channel is closed."""
+        self._channels.pop(channel.number, None)
+
+    def write(self, data: bytes) -> None:
+        """Send complete frames.
+
+        :raises ConnectionError: the connection is closed.
+        """
+        self._check_open()
+        self._writer.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the server has read most of what was sent."""
+        await self._writer.drain()
+
+    async def close(self) -> None:
+        """Close in order if the server answers, else by cutting the transport."""
+        self._lose("it was closed by this process")
+        # The library waits until everything is sent, even when cancelled; only a cut transport ends that.
+        cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._writer.transport.abort)
+        try:
+            async with asyncio.timeout(2 * CLOSE_TIMEOUT):
+                await self._aio_pika.close()
+        except (TimeoutError, OSError, AMQPError) as error:
+            log.debug("a connection to RabbitMQ could not be closed in order: %r", error)
+        finally:
+            cut.cancel()
+            self._writer.transport.abort()
+            await self._tasks.cancel()
+
+    def abort(self, why: str) -> None:
+        """Cut the transport: the server's state is unknown, and a cut makes it requeue everything."""
+        self._lose(why)
+        self._writer.transport.abort()
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise ConnectionError(self.lost_why)
+
+    # ── filtering ──
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        loop, rest = asyncio.get_running_loop(), b""
+        why = "the server closed the connection"
+        try:
+            while data := await reader.read(READ_SIZE):
+                self._last_read = loop.time()
+                rest = self._filter(rest + data if rest else data)
+        except OSError as error:
+            why = f"{type(error).__name__}: {error}"
+        finally:
+            self._library_reader.feed_eof()
+            self._lose(why)
+
+    def _filter(self, data: bytes) -> bytes:
+        """Give each frame to its reader; return the incomplete rest."""
+        if not self._saw_frame:
+            if data.startswith(b"AMQP"):  # the server speaks another version, names it, and closes
+                self._library_reader.feed_data(data)
+                return b""
+            self._saw_frame = True
+        done = 0
+        channels = self._channels
+        for kind, number, start, end in frames.split_frames(data):
+            channel = channels.get(number)
+            if channel is None or not channel.take(kind, data[start:end]):
+                if number == 0 and kind == frames.METHOD:
+                    self._watch_blocking(data[start:end])
+                self._library_reader.feed_data(data[start - frames.FRAME_HEAD.size : end + 1])
+                self._last_passed = self._last_read
+            done = end + 1
+        if self._last_read - self._last_passed > HEARTBEAT_GAP:
+            # The server sends no heartbeats between frames; without one the library takes the connection for dead.
+            self._library_reader.feed_data(frames.HEARTBEAT)
+            self._last_passed = self._last_read
+        return data[done:]
+
+    def _watch_blocking(self, payload: bytes) -> None:
+        [method] = struct.unpack_from(">I", payload)
+        if method == frames.BLOCKED:
+            self.blocked_why = payload[5 : 5 + payload[4]].decode(errors="replace")
+            self.unblocked.clear()
+        elif method == frames.UNBLOCKED:
+            self.blocked_why = ""
+            self.unblocked.set()
+
+    async def _watch_silence(self) -> None:
+        """Cut a connection that was silent for two heartbeats, whatever the operating system says of it."""
+        loop = asyncio.get_running_loop()
+        while not self.is_closed:
+            silent = loop.time() - self._last_read
+            if silent > 2 * self._heartbeat:
+                self.abort(f"the server sent nothing for {silent:.0f} s")
+            await asyncio.sleep(self._heartbeat / 4)
+
+    def _lose(self, why: str) -> None:
+        if self.is_closed:
+            return
+        self.is_closed, self.lost_why = True, why
+        self.unblocked.set()
+        for channel in list(self._channels.values()):
+            channel.lose(why)

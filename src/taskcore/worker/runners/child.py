@@ -1,0 +1,282 @@
+"""The program that runs jobs in a process of their own: read a request, call the function, send the answer.
+
+It speaks with its worker over a socket that no other program gets. File descriptor 0 is the null device; 1 and 2 are a
+pipe to the worker, which logs what it reads there. The process leads a session, so that everything it starts ends
+with it, and it ends with its worker: when the socket ends while a job runs, it kills its whole process group.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import importlib
+import logging
+import os
+import runpy
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from taskcore.envelope import decode_envelope, decode_trail
+from taskcore.errors import InvalidContract, LeaseLost, UnencodableResult
+from taskcore.lifecycle import Reject, RetryLater, Snooze
+from taskcore.worker.context import Context, HeldKey, running
+from taskcore.worker.error_records import MESSAGE_LIMIT, describe
+from taskcore.worker.runners.frames import (
+    Answer,
+    FrameError,
+    JobRaised,
+    JobReturned,
+    LogLine,
+    PerformJob,
+    RaisedKind,
+    StartProcess,
+    encode_frame,
+    reader_of_requests,
+)
+
+if TYPE_CHECKING:
+    from taskcore.task import Task
+
+__all__ = ["main"]
+
+LAST_SECONDS = 2.0  #: for an idle process to end by itself when its worker has closed the socket
+LONGEST_TEXT = 65_536  #: characters of a log message, and of its traceback
+PORTION = 65_536
+
+
+def main(descriptor: int) -> None:
+    """Serve the worker at the other end of this socket until it closes it."""
+    wire = _Wire(socket.socket(fileno=descriptor))
+    start = wire.requests.get()
+    if not isinstance(start, StartProcess):
+        return
+    atexit.register(_kill_group_of, os.getpid())  # the first one registered runs last
+    broken = _prepare(start, wire.send)
+    while isinstance(job := wire.requests.get(), PerformJob):
+        answer = _refuse(broken) if broken is not None else _perform(job)
+        if os.getpid() != wire.owner:
+            os._exit(0 if isinstance(answer, JobReturned) else 1)  # the function forked, and this is its copy
+        _flush()
+        wire.answer(answer)
+    _flush()
+
+
+class _Wire:
+    """The socket to the worker; a thread reads it, because its end has to be seen while a job runs."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.owner = os.getpid()
+        self.requests: SimpleQueue[Any] = SimpleQueue()
+        self._connection = connection
+        connection.set_inheritable(False)
+        self._lock = threading.RLock()
+        self._busy = False
+        os.register_at_fork(after_in_child=self._forked)
+        threading.Thread(target=self._read, name="taskcore-requests", daemon=True).start()
+
+    def answer(self, answer: Answer) -> None:
+        self._busy = False
+        try:
+            frame = encode_frame(answer)
+        except FrameError as error:
+            what = UnencodableResult(f"the result cannot leave its process: {error}", fix="return a reference to it")
+            frame = encode_frame(_raised(what, None, "unencodable"))
+        self._send(frame)
+
+    def send(self, line: LogLine) -> bool:
+        """Whether the line was sent: a copy of this process that a function forked has no worker."""
+        if os.getpid() != self.owner:
+            return False
+        self._send(encode_frame(line))
+        return True
+
+    def _send(self, frame: bytes) -> None:
+        with self._lock, suppress(OSError):  # the worker is gone, and the reading thread sees to it
+            self._connection.sendall(frame)
+
+    def _read(self) -> None:
+        reader = reader_of_requests()
+        with suppress(OSError, FrameError):
+            while data := self._connection.recv(PORTION):
+                for message in reader.feed(data):
+                    self._busy = isinstance(message, PerformJob)
+                    self.requests.put(message)
+        if not self._busy:
+            self.requests.put(None)
+            time.sleep(LAST_SECONDS)
+        _kill_group_of(self.owner)
+        os._exit(1)
+
+    def _forked(self) -> None:
+        """In a copy of this process: what it says or reads there require not reach the worker."""
+        self._connection.close()
+
+
+def _kill_group_of(owner: int) -> None:
+    """Kill this process and everything that it started, but nothing if this is a copy or leads no group."""
+    if os.getpid() == owner == os.getpgrp():
+        os.killpg(owner, signal.SIGKILL)
+
+
+# ── before the first job ──
+
+
+def _prepare(start: StartProcess, send: Callable[[LogLine], bool]) -> BaseException | None:
+    """Make this process like the worker; returns what the worker's main module raised here."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()
+    # Who stops, and when, is for the worker to say; programs that a function starts get the default back.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    _send_logging(start, send)
+    sys.path[:], sys.argv[:] = start.path, start.argv
+    try:
+        _run_main(start)
+    except BaseException as error:  # noqa: BLE001 - each job of this process has to say so
+        return error
+    return None
+
+
+def _run_main(start: StartProcess) -> None:
+    """Run the worker's main module under another name, as multiprocessing does, so that it starts no worker."""
+    if start.main_name is not None:
+        found = runpy.run_module(start.main_name, run_name="__mp_main__", alter_sys=True)
+    elif start.main_file is not None and os.path.isfile(start.main_file):  # noqa: PTH113 - what the worker says
+        found = runpy.run_path(start.main_file, run_name="__mp_main__")
+    else:
+        return
+    module = ModuleType("__mp_main__")
+    module.__dict__.update(found)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+
+
+def _send_logging(start: StartProcess, send: Callable[[LogLine], bool]) -> None:
+    for name, level in start.levels.items():
+        logging.getLogger(name or None).setLevel(level)
+    logging.disable(start.disabled)
+    logging.getLogger().addHandler(_ToWorker(send))
+
+
+class _ToWorker(logging.Handler):
+    """Sends each record, formatted, to the worker's logging."""
+
+    def __init__(self, send: Callable[[LogLine], bool]) -> None:
+        super().__init__()
+        self._send_line = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            trace = record.exc_text or ""
+            if record.exc_info and record.exc_info[1] is not None:
+                trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+            if record.stack_info:
+                trace = f"{trace}\n{record.stack_info}".lstrip()
+            line = LogLine(
+                _plain(record.name),
+                int(record.levelno),
+                _plain(record.getMessage()),
+                _plain(trace),
+                _plain(record.pathname),
+                int(record.lineno or 0),
+                _plain(record.funcName or ""),
+            )
+            if not self._send_line(line):
+                print(f"{line.name}: {line.text}", line.trace, sep="\n" if line.trace else "", file=sys.stderr)  # noqa: T201
+        except Exception:  # noqa: BLE001 - as every handler
+            self.handleError(record)
+
+
+def _plain(text: str) -> str:
+    return str(text)[:LONGEST_TEXT].encode("utf-8", "backslashreplace").decode()
+
+
+# ── one job ──
+
+
+def _perform(job: PerformJob) -> Answer:
+    """Import, unpack, call, pack."""
+    task: Task[..., Any] | None = None
+    kind: RaisedKind | None = None
+    try:
+        task = _find(job.module, job.qualname)
+        contract = task.contract
+        envelope = decode_envelope(job.envelope)
+        holding = msgspec.json.decode(job.holding, type=HeldKey | None)
+        trail = decode_trail(job.trail)
+        running.set(Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding))
+        value = contract.invoke(contract.function, contract.unpack(envelope.args, envelope.version))
+        kind = "unencodable"
+        return JobReturned(contract.pack_result(value))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the worker has to know
+        return _raised(error, task, kind)
+
+
+def _refuse(broken: BaseException) -> JobRaised:
+    return _raised(broken, None, None)
+
+
+async def _cannot_ask(_: str) -> bool:
+    return False
+
+
+def _find(module: str, qualname: str) -> Task[..., Any]:
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    if not hasattr(found, "contract"):
+        raise InvalidContract(
+            f"{module}.{qualname} is not a task in the new process",
+            fix='a task with runs_in="process" has to be a module-level function',
+        )
+    task: Task[..., Any] = found
+    return task
+
+
+def _raised(error: BaseException, task: Task[..., Any] | None, kind: RaisedKind | None) -> JobRaised:
+    """The error as text, as its contract packs it, and as the rule book needs it: its class stays here."""
+    record = describe(error, when=0.0, worker="", attempt=0)
+    after, why = 0.0, ""
+    if kind is None:
+        kind, after, why = _meaning(error)
+    return JobRaised(
+        kind,
+        _plain(record.type),
+        record.message,
+        _plain(record.where),
+        record.traceback,
+        retryable=None if task is None else task.options.rules.retry.retries(error),
+        declared=None if task is None else task.contract.pack_error(error),
+        after=after,
+        why=why,
+    )
+
+
+def _meaning(error: BaseException) -> tuple[RaisedKind, float, str]:
+    with suppress(Exception):  # a class of the user's brings its own code
+        match error:
+            case Snooze():
+                return "snooze", Snooze(error.after).after, ""
+            case Reject():
+                return "reject", 0.0, _plain(error.reason)[:MESSAGE_LIMIT]
+            case RetryLater():
+                return "retry_later", RetryLater(error.after).after, _plain(error.why)[:MESSAGE_LIMIT]
+            case LeaseLost():
+                return "lease_lost", 0.0, _plain(error.what)[:MESSAGE_LIMIT]
+    return "error", 0.0, ""
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the function may have closed or replaced it
+            stream.flush()
