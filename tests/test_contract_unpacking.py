@@ -96,7 +96,7 @@ def test_calls_like_python(args, kwargs):
             continue
         bound = inspect.signature(contract.function).bind(*args, **kwargs)
         bound.apply_defaults()
-        assert contract.spread(lambda *a, **k: (a, k), contract.unpack(payload, 1)) == (bound.args, bound.kwargs)
+        assert contract.invoke(lambda *a, **k: (a, k), contract.unpack(payload, 1)) == (bound.args, bound.kwargs)
 
 
 # ── versions ─────────────────────────────────────────────────────────────────────────────────────

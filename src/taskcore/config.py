@@ -10,12 +10,10 @@ an empty one counts as absent. Times are seconds or text such as ``"1h30m"``, si
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -166,8 +164,14 @@ def _value(one: _Given, problems: list[str]) -> Any:
 
 
 def _unknown(one: _Given) -> str:
-    close = difflib.get_close_matches(one.name, _KINDS, n=1)
+    close = _close(one.name, _KINDS, 0.6)
     return f'{one.source}: there is no setting "{one.name}"' + (f', did you mean "{close[0]}"?' if close else "")
+
+
+def _close(name: str, known: Iterable[str], cutoff: float) -> list[str]:
+    from difflib import get_close_matches  # noqa: PLC0415 - for names that do not exist
+
+    return get_close_matches(name, known, n=1, cutoff=cutoff)
 
 
 # ── layers, lowest first ─────────────────────────────────────────────────────────────────────────
@@ -189,6 +193,8 @@ def _read(path: Path, start: Path, *table: str) -> list[_Given] | None:
         data = path.read_bytes()
         if table and table[-1].encode() not in data:
             return None  # somebody else's file: do not even parse it
+        import tomllib  # noqa: PLC0415 - many programs have no such table
+
         content: Any = tomllib.loads(text := data.decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -209,7 +215,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
             continue
         short = variable.removeprefix("TASKCORE_")
         # Other programs may have variables that begin like ours; only what looks like a typo is our business.
-        if short in known or difflib.get_close_matches(short, known, n=1, cutoff=0.75):
+        if short in known or _close(short, known, 0.75):
             yield _Given(known.get(short, short.lower()), raw, f"env {variable}")
 
 
@@ -232,8 +238,8 @@ def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 _PART = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
-_HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]")
-_KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
+_HEADER = r"\s*\[\[?([^\[\]]+)\]"
+_KEY = rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*="
 
 
 def _lines(text: str) -> dict[str, int]:
@@ -241,7 +247,7 @@ def _lines(text: str) -> dict[str, int]:
     lines: dict[str, int] = {}
     table, in_text = "", False
     for number, line in enumerate(text.split("\n"), 1):
-        header, key = (None, None) if in_text else (_HEADER.match(line), _KEY.match(line))
+        header, key = (None, None) if in_text else (re.match(_HEADER, line), re.match(_KEY, line))
         name = re.sub(r"[\s\"']", "", header[1] if header else f"{table}.{key[1]}" if key else "")
         table = name if header else table
         lines.setdefault(name.removeprefix("."), number)

@@ -142,6 +142,11 @@ class Task(Generic[P, R]):
             raise _no_app(self, "so nothing can send it")
         return self._host
 
+    @property
+    def has_app(self) -> bool:
+        """Whether an app has taken the task in."""
+        return self._host is not None
+
     def bind(self, host: TaskHost, options: Options) -> None:
         """Give the task to an app, which calls this when it takes the task in."""
         self._host = host

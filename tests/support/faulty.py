@@ -12,6 +12,7 @@ import anyio
 from taskcore import App, BrokerUnavailable
 from taskcore.backends.memory import MemoryBackend
 from taskcore.stores.memory import MemoryStore
+from taskcore.worker.hosting import WorkerChoice, make_worker
 
 __all__ = ["BROKER_VERBS", "STORE_VERBS", "FaultyBackend", "FaultyStore", "Log", "doomed", "eventually", "letters"]
 
@@ -160,7 +161,7 @@ class Log(list):
 async def doomed(app: App, **options: Any) -> AsyncIterator[Any]:
     """A worker that dies at the end of the block as if its process did: nothing settled, nothing given back."""
     async with app, anyio.create_task_group() as group:
-        worker = app._make_worker(options.get("queues"), options.get("concurrency"), options.get("grace"))
+        worker = make_worker(app.components, app.settings, app.tasks, WorkerChoice(**options))
         await group.start(worker.run)
         yield worker
         group.cancel_scope.cancel()

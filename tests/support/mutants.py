@@ -15,7 +15,8 @@ from planting import MUTANTS, Mutant, instead, mutant
 
 from taskcore import deadletter, lifecycle
 from taskcore.backend import Uncertain
-from taskcore.client import Client, queries
+from taskcore.client import queries
+from taskcore.client.client import Client
 from taskcore.envelope import Trail, decode_envelope, encode_envelope
 from taskcore.lifecycle import DeadlinePassed
 from taskcore.policy import Retry as RetryPolicy

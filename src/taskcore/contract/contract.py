@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -102,7 +101,9 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         absent = [each for each in self._parameters if each.name not in given]
         for name in given:
             if name not in self.parameters:
-                alike = difflib.get_close_matches(str(name), [each.name for each in absent], n=1)
+                from difflib import get_close_matches  # noqa: PLC0415 - for this error only
+
+                alike = get_close_matches(str(name), [each.name for each in absent], n=1)
                 lines.append(f"{name}: unexpected" + (f" (did you mean {alike[0]}?)" if alike else ""))
         return lines + [f"{each.name}: missing" for each in absent if each.default is each.empty]
 
