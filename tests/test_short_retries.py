@@ -13,7 +13,7 @@ import anyio
 import pytest
 from real import require
 
-from taskcore.conformance import Check, Finding, all_checks, play
+from taskcore.conformance import Check, CheckResult, all_checks, run_check
 from taskcore.conformance.harness import Harness
 from taskcore.faults import ChaosProxy, NatsServer, RabbitServer, RedisServer, Server
 
@@ -50,13 +50,13 @@ def latency(request: pytest.FixtureRequest) -> float:
     return float(request.param)
 
 
-async def played(check: Check, broker: Broker, latency: float) -> Finding:
+async def played(check: Check, broker: Broker, latency: float) -> CheckResult:
     """Play a check on a server of its own, each connection through a network of this latency."""
     async with broker.kind(version=broker.version) as server, ChaosProxy("127.0.0.1", server.port) as proxy:
         if latency:
             proxy.delay(latency, jitter=latency)
         url = server.url.replace(f":{server.port}", f":{proxy.port}") + broker.options
-        return await play(check, lambda: Harness.at(url, lease=1.0, margin=1.0))
+        return await run_check(check, lambda: Harness.at(url, lease=1.0, margin=1.0))
 
 
 @pytest.mark.parametrize("broker", BROKERS, ids=str)
@@ -70,5 +70,5 @@ def test_no_short_retry_is_lost(broker: Broker, latency: float) -> None:
 @pytest.mark.parametrize("make", [lambda: Harness.in_memory(lease=1.0, margin=1.0)], ids=["memory"])
 def test_no_short_retry_is_lost_in_memory(make: Callable[[], Harness]) -> None:
     """The same in memory, in real time."""
-    finding = anyio.run(play, CHECK, make)
+    finding = anyio.run(run_check, CHECK, make)
     assert (finding.standing, finding.why) == ("kept", "")

@@ -33,7 +33,6 @@ from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.error_records import MESSAGE_LIMIT, describe
 from taskcore.worker.runners.frames import (
-from taskcore.policy import Retry
     Answer,
     FrameError,
     JobRaised,
@@ -256,18 +255,11 @@ def _raised(error: BaseException, task: Task[..., Any] | None, kind: RaisedKind 
         record.message,
         _plain(record.where),
         record.traceback,
-        retryable=None if task is None else _policy_of(task).retries(error),
+        retryable=None if task is None else task.standalone_options.rules.retry.retries(error),
         declared=None if task is None else task.contract.pack_error(error),
         after=after,
         why=why,
     )
-
-
-def _policy_of(task: Task[..., Any]) -> Retry:
-    """Return the retry policy of a task; perhaps no app has the task in this process."""
-    if task.has_app:
-        return task.options.rules.retry
-    return task.spec.retry if isinstance(task.spec.retry, Retry) else Retry()
 
 
 def _meaning(error: BaseException) -> tuple[RaisedKind, float, str]:
