@@ -103,7 +103,7 @@ def test_calls_like_python(args, kwargs):
 
 
 def welcome(first: str, last: str, born: dt.date, times: int = 1) -> None:
-    """A task in its third version."""
+    """Take the arguments of the third version."""
 
 
 WELCOME = compile_contract(welcome, name="welcome", version=3, upcasts={1: from_v1, 2: from_v2})

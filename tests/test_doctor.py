@@ -50,7 +50,7 @@ def ask(tmp_path, monkeypatch, capsys):
 
 
 def named(findings, name):
-    """The one finding of this name."""
+    """Return the one finding of this name."""
     [found] = [finding for finding in findings if finding["name"] == name]
     return found
 
@@ -168,7 +168,7 @@ def test_a_broker_that_never_answers(ask, monkeypatch):
 
 
 def test_a_store_out_of_reach(ask):
-    """What the broker said is told all the same."""
+    """The findings about the broker are reported all the same."""
     more = """
 class Gone(DumbStore):
     async def get(self, key):
@@ -203,7 +203,7 @@ def test_what_cannot_be_put_together(ask, arguments, more, name, says):
 
 
 def test_an_app_without_tasks(ask):
-    """It imports, and nobody declares its tasks."""
+    """An app that imports without tasks is a warning."""
     _, found, _ = ask('"memory://"', 'app = App("memory://")\n')
     assert named(found, "app")["level"] == "warn"
 
@@ -212,7 +212,7 @@ def test_an_app_without_tasks(ask):
 
 
 def test_lines_for_people(tmp_path):
-    """One line a finding, plain when nobody sees colours, and a total."""
+    """One line a finding, without colours outside of a terminal, and a total."""
     answer = run(tmp_path, "doctor", "memory://")
     assert answer.returncode == 0, answer.stderr
     lines = answer.stdout.splitlines()

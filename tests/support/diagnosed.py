@@ -54,7 +54,7 @@ class DiagnosedBackend(MemoryBackend):
         self.open = False
 
     async def diagnose(self) -> Diagnosis:
-        """What the test wants."""
+        """Answer what the test wants."""
         self.asked += 1
         await anyio.sleep(self._takes)
         if self._error is not None:
@@ -70,7 +70,7 @@ class DiagnosedStore(MemoryStore):
         self._facts = facts
 
     async def diagnose(self) -> Diagnosis:
-        """What the test wants."""
+        """Answer what the test wants."""
         return Diagnosis(server="Fake 1.2", durability="survives a restart", checks=self._facts)
 
 
