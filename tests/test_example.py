@@ -276,7 +276,7 @@ def test_what_was_begun_twice_is_counted_from_the_journals_and_told(survivor):
         name, job = line.split()
         starts[job] += name == "job.started"
         lost += name == "job.lost"  # on a machine so busy that a worker could not prolong its leases
-        explained[job] += name in {"job.retried", "job.released", "job.contended"}
+        explained[job] += name in {"job.retried", "job.released", "job.deferred"}
     again = sum(starts[job] - explained[job] > 1 for job in starts)
     trouble = survivor.report["trouble"]
     assert trouble["begun_again"] == again

@@ -8,11 +8,10 @@ import threading
 import anyio
 import in_processes
 import pytest
-from faulty import Log, letters
+from faulty import Log, letters, worker_of
 from virtual import clock
 
 from taskcore import App, JobFailed, Retry, current
-from taskcore.worker.hosting import WorkerChoice, make_worker
 
 pytestmark = pytest.mark.anyio
 
@@ -97,7 +96,7 @@ async def test_waiting_for_a_thread_is_not_running(app):
     async with app:
         await app.enqueue_many([block.call(number) for number in range(8)])
         async with anyio.create_task_group() as group:
-            worker = make_worker(app.components, app.settings, app.tasks, WorkerChoice(None, 50, 5.0))
+            worker = worker_of(app, None, 50, 5.0)
             await group.start(worker.run)
             await starts.wait(4)
             worker.stop()

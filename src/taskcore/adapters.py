@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -12,7 +12,8 @@ from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidURL
-from taskcore.observe import Events, ObservedBackend
+from taskcore.middleware import Middleware
+from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
 from taskcore.toolkit.urls import mask_url
 
@@ -55,6 +56,7 @@ def build_components(
     events: Events,
     clock: Callable[[], float],
     codec: EnvelopeCodec,
+    middleware: Sequence[Middleware],
     *,
     url: Backend | None = None,
     store: Store | None = None,
@@ -69,7 +71,8 @@ def build_components(
         store = None if settings.store == NO_STORE else open_store(settings.store)
     elif store is None and url is None and has_store(settings.url):
         store = open_store(settings.url)
-    return Components(ObservedBackend(backend, events), store, events, clock, codec)
+    observed = ObservedStore(store, events) if store is not None else None
+    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware)
 
 
 def has_store(url: str) -> bool:

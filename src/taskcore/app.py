@@ -24,6 +24,7 @@ from taskcore.components import Components
 from taskcore.config import AppSettings, Settings, load, show
 from taskcore.deadletter import DeadLetters
 from taskcore.envelope import EnvelopeCodec
+from taskcore.middleware import Middleware
 from taskcore.observe import Event, Events
 from taskcore.router import Router
 from taskcore.store import Store
@@ -46,6 +47,7 @@ class App(Router):
     :param store: where results and keys live, if not in the broker: a URL, a store object, or ``"none"``: nowhere.
     :param clock: seconds since the epoch; for tests.
     :param codec: makes and reads the bytes of envelopes, for example to sign or to encrypt them.
+    :param middleware: code around sending, running and settling; the first is the outermost.
     :param settings: any field of :class:`taskcore.config.Settings`.
     :raises InvalidURL: a URL with a typo or an unknown option (TC103).
     :raises AdapterMissing: the URL's adapter is not installed; the text has the install command (TC102).
@@ -59,6 +61,7 @@ class App(Router):
         store: str | Store | None = None,
         clock: Callable[[], float] = time.time,
         codec: EnvelopeCodec | None = None,
+        middleware: Sequence[Middleware] = (),
         **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
@@ -70,6 +73,7 @@ class App(Router):
         self._adapters: Mapping[str, Any] = adapters
         self._events = Events()
         self._clock = clock
+        self._middleware = tuple(middleware)
         self._host = AppHost(self, codec or EnvelopeCodec())
         self._reset()
 
@@ -242,7 +246,7 @@ class App(Router):
         self._context = SharedContext(lambda: self._host.connect(self, self.components, self.settings))
         #: What this app is made of, for the test kit and for tools.
         self.components: Components = build_components(
-            self.settings, self._events, self._clock, self._host.codec, **self._adapters
+            self.settings, self._events, self._clock, self._host.codec, self._middleware, **self._adapters
         )
 
     @property

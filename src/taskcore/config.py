@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param lease: after this time without a renewal another worker gets the job.
     :param send_timeout: how long ``enqueue`` waits for the broker.
     :param payload_limit: the largest arguments that are sent.
+    :param result_limit: the largest result that is kept; a job with a larger one fails.
     :param keep_result: how long results can be fetched.
     :param key_window: how long an idempotency key is remembered after its job has ended.
     :param park_for: how long a job waits for a worker that knows its task.
@@ -63,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 60.0
     send_timeout: float = 10.0
     payload_limit: int = 262_144
+    result_limit: int = 1_048_576
     keep_result: float = 3600.0
     key_window: float = 86_400.0
     park_for: float = 86_400.0
@@ -86,6 +88,7 @@ class AppSettings(TypedDict, total=False):
     lease: float | str | None
     send_timeout: float | str | None
     payload_limit: int | str | None
+    result_limit: int | str | None
     keep_result: float | str | None
     key_window: float | str | None
     park_for: float | str | None
@@ -329,6 +332,7 @@ _KINDS: dict[str, _Kind] = {
     "lease": _PERIOD,
     "send_timeout": _PERIOD,
     "payload_limit": _Kind(size, 'bytes, at least 1, or text such as "256KiB"', least=1, show=show_size),
+    "result_limit": _Kind(size, 'bytes, at least 1, or text such as "1MiB"', least=1, show=show_size),
     "keep_result": _WAIT,
     "key_window": _PERIOD,
     "park_for": _WAIT,

@@ -35,6 +35,7 @@ __all__ = [
     "Envelope",
     "EnvelopeCodec",
     "ErrorRecord",
+    "NewerFormat",
     "Trail",
     "check_name",
     "decode_envelope",
@@ -126,19 +127,50 @@ def encode_envelope(envelope: Envelope) -> bytes:
 def decode_envelope(data: bytes) -> Envelope:
     """Decode an envelope.
 
-    :raises MalformedEnvelope: for any bytes that are not an envelope; never another exception (C20).
+    :raises NewerFormat: the envelope has a newer format, and is for newer workers.
+    :raises MalformedEnvelope: for any other bytes that are not an envelope; never another exception (C20).
     """
     try:
         envelope = _decode_envelope(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise MalformedEnvelope(f"this is not an envelope: {error}") from error
+        raise _newer_format(data) or MalformedEnvelope(f"this is not an envelope: {error}") from error
     if envelope.v != FORMAT:
-        raise MalformedEnvelope(
-            f"envelope format {envelope.v!r} is not known here",
-            facts=[f"this worker reads format {FORMAT}"],
-            fix="upgrade the workers before the senders, then replay the dead letter",
-        )
+        raise _newer_format(data) or MalformedEnvelope(f"envelope format {envelope.v!r} does not exist")
     return envelope
+
+
+class NewerFormat(MalformedEnvelope):
+    """The envelope has a newer format than this program reads; a newer worker can read it.
+
+    :ivar job_id, task: as far as they can be read.
+    """
+
+    job_id = "?"
+    task = "?"
+
+
+class _Head(msgspec.Struct):
+    """What an envelope of any format has."""
+
+    v: int
+    id: str = "?"
+    task: str = "?"
+
+
+def _newer_format(data: bytes) -> NewerFormat | None:
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if head.v <= FORMAT:
+        return None
+    error = NewerFormat(
+        f"envelope format {head.v} is not known here",
+        facts=[f"this worker reads format {FORMAT}"],
+        fix="upgrade the workers before the senders, then replay the dead letter",
+    )
+    error.job_id, error.task = head.id, head.task
+    return error
 
 
 class EnvelopeCodec:

@@ -129,6 +129,10 @@ class FaultyStore(MemoryStore):
         """Read, or fail."""
         return await self.faults.around("get", [key], lambda: super(FaultyStore, self).get(key))
 
+    async def get_many(self, keys):
+        """Read, or fail."""
+        return await self.faults.around("get_many", keys, lambda: super(FaultyStore, self).get_many(keys))
+
     async def put(self, key, value, *, expect, keep):
         """Write, or fail."""
         return await self.faults.around(
@@ -144,7 +148,7 @@ class FaultyStore(MemoryStore):
         return await self.faults.around("put_many", writes, lambda: super(FaultyStore, self).put_many(writes))
 
 
-STORE_VERBS = ("get", "put", "delete", "put_many")
+STORE_VERBS = ("get", "get_many", "put", "delete", "put_many")
 BROKER_VERBS = ("publish", "receive", "settle", "extend")
 
 
@@ -157,11 +161,16 @@ class Log(list):
             await anyio.sleep(0.01)
 
 
+def worker_of(app: App, queues: Any = None, concurrency: int | None = None, grace: float | None = None) -> Any:
+    """Make a worker as the app does."""
+    return make_worker(app.components, app.settings, app.tasks, WorkerChoice(queues, concurrency, grace))
+
+
 @asynccontextmanager
 async def doomed(app: App, **options: Any) -> AsyncIterator[Any]:
     """A worker that dies at the end of the block as if its process did: nothing settled, nothing given back."""
     async with app, anyio.create_task_group() as group:
-        worker = make_worker(app.components, app.settings, app.tasks, WorkerChoice(**options))
+        worker = worker_of(app, **options)
         await group.start(worker.run)
         yield worker
         group.cancel_scope.cancel()

@@ -63,6 +63,11 @@ class MemoryStore:
         self._forget_ended(anyio.current_time())
         return self._find(key)
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """Several records at once."""
+        self._forget_ended(anyio.current_time())
+        return [self._find(key) for key in keys]
+
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """Write if what is there is as expected."""
         now = anyio.current_time()

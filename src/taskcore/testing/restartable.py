@@ -137,7 +137,7 @@ class _WorkerLife:
     def end_leases(self) -> None:
         """What the dead one held is handed out again."""
         memory = _memory_of(self._app)
-        for job in tuple(self._worker._in_hand):  # noqa: SLF001 - likewise
+        for job in tuple(self._worker.in_hand):
             if memory is not None:
                 memory.end_lease(job.id)
 

@@ -17,11 +17,12 @@ from taskcore.errors import InvalidSetting
 from taskcore.preflight import warn_if_unsafe
 from taskcore.task import Task
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.worker.runners import Executors, require_processes
+from taskcore.worker.options import WorkerOptions
+from taskcore.worker.runners import require_processes
 from taskcore.worker.signals import stop_on_signals
 from taskcore.worker.worker import Worker
 
-__all__ = ["WorkerChoice", "make_worker", "work_until_signalled", "working"]
+__all__ = ["WorkerChoice", "make_worker", "work_until_signalled", "worker_options", "working"]
 
 
 class WorkerChoice(NamedTuple):
@@ -47,6 +48,16 @@ def make_worker(
 
     :raises InvalidSetting: it has no queue, or may not run a single job (TC104).
     """
+    options = worker_options(settings, tasks, choice)
+    require_processes(tasks.values())
+    return Worker(components, tasks, options)
+
+
+def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice) -> WorkerOptions:
+    """Complete a choice by the settings of an app.
+
+    :raises InvalidSetting: the worker would have no queue, or may not run a single job (TC104).
+    """
     names = tuple(choice.queues or settings.queues or dict.fromkeys(task.spec.queue for task in tasks.values()))
     limit = settings.concurrency if choice.concurrency is None else choice.concurrency
     if not names or limit < 1:
@@ -55,20 +66,16 @@ def make_worker(
             facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
             fix="import the modules that declare the tasks, or name queues; run at least one job at once",
         )
-    require_processes(tasks.values())
-    return Worker(
-        tasks,
-        components.backend,
-        components.store,
-        components.events,
+    return WorkerOptions(
         queues=names,
         concurrency=limit,
-        executors=Executors(threads=settings.threads, processes=settings.processes or os.cpu_count() or 1),
+        threads=settings.threads,
+        processes=settings.processes or os.cpu_count() or 1,
         lease=settings.lease,
         grace=settings.grace if choice.grace is None else choice.grace,
         park_for=settings.park_for,
         keep_result=settings.keep_result,
-        clock=components.clock,
+        result_limit=settings.result_limit,
         name=settings.source or f"{socket.gethostname()}:{os.getpid()}",
     )
 

@@ -93,6 +93,14 @@ class PostgresStore:
         """See :class:`taskcore.store.Store`."""
         return (await self._reads.submit((name(key),))).get(name(key))
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """See :class:`taskcore.store.Store`. One statement."""
+        if not keys:
+            return []
+        names = tuple(name(key) for key in keys)
+        found = await self._reads.submit(names)
+        return [found.get(each) for each in names]
+
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""
         [answer] = await self._writes.submit((Write(key=key, value=value, expect=expect, keep=keep),))

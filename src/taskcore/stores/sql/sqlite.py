@@ -95,6 +95,10 @@ class SqliteStore:
         """See :class:`taskcore.store.Store`."""
         return await self._reader.ask(Look(key))
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """See :class:`taskcore.store.Store`."""
+        return [await self.get(key) for key in keys]
+
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""
         [answer] = await self._writer.ask((Write(key=key, value=value, expect=expect, keep=keep),))
