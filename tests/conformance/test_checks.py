@@ -210,7 +210,7 @@ def test_the_exit_code_of_a_broken_broker(monkeypatch: pytest.MonkeyPatch) -> No
     """A broken promise is named, and a script learns of it."""
     from click.testing import CliRunner  # noqa: PLC0415 - the command line is an extra
 
-    from taskcore.cli.conformance import command  # noqa: PLC0415
+    from taskcore.cli.commands.conformance import command  # noqa: PLC0415
 
     finding = CheckResult(check="a_job_has_one_holder", clauses=("C6",), standing="broken", doc="", why="it had two")
 

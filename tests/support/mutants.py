@@ -13,7 +13,8 @@ import msgspec
 
 from taskcore import deadletter, lifecycle
 from taskcore.backend import Uncertain
-from taskcore.client import Client, queries
+from taskcore.client import queries
+from taskcore.client.client import Client
 from taskcore.envelope import Trail, decode_envelope, encode_envelope
 from taskcore.lifecycle import DeadlinePassed
 from taskcore.policy import Retry as RetryPolicy
