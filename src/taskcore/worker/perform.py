@@ -59,7 +59,6 @@ class Performer:
         self._result_limit = min(options.result_limit, largest_value(components.store) or options.result_limit)
         self._events = components.events
         self._clock = clock
-        self._decode_envelope = components.codec.decode
         self._admission = Admission(records, features, lease=options.lease, clock=clock)
         self._settler = settler
         self._outage = outage
@@ -115,7 +114,7 @@ class Performer:
 
     def _decode(self, job: Execution) -> Outcome | None:
         try:
-            envelope = job.envelope = self._decode_envelope(job.delivery.envelope)
+            envelope = job.envelope = job.decode(job.delivery.envelope)
             if job.delivery.trail and job.trail is NOTHING_YET:
                 job.trail = decode_trail(job.delivery.trail)
         except NewerFormat as error:
