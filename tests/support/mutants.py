@@ -7,6 +7,7 @@ or the sweep over all crash points.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import msgspec
@@ -59,16 +60,22 @@ def client_retry_duplicates():
 def replay_loses_the_key():
     """The new incarnation is another envelope."""
 
-    def encode(original, envelope):
-        return original(msgspec.structs.replace(envelope, key=None))
+    def made(original, letters, components):
+        codec = components.codec
 
-    with instead(deadletter, "encode_envelope", encode):
+        def encode(envelope):
+            return codec.encode(msgspec.structs.replace(envelope, key=None))
+
+        original(letters, components)
+        letters._codec = SimpleNamespace(encode=encode, decode=codec.decode)
+
+    with instead(deadletter.DeadLetters, "__init__", made):
         yield
 
 
 @mutant("sweep")
 def cancelling_again_does_not_finish():
-    """Whoever was interrupted between removing and saying so is told that it is too late."""
+    """A canceller that repeats an interrupted cancellation gets the answer that it is too late."""
 
     async def nowhere(self, job):
         return False
