@@ -8,14 +8,14 @@ import os
 
 import msgspec
 import pytest
-from in_processes import Point, where
-from in_processes import router as process_router
-from virtual import clock
 
 from taskcore import App, JobFailed, Retry
 from taskcore.backend import Outgoing
 from taskcore.envelope import Envelope, EnvelopeCodec, encode_envelope, new_id
 from taskcore.errors import MalformedEnvelope
+from tests.support.in_processes import Point, where
+from tests.support.in_processes import router as process_router
+from tests.support.virtual import clock
 
 pytestmark = pytest.mark.anyio
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import anyio
 import msgspec
 import pytest
-from faulty import worker_of
-from virtual import clock
 
 from taskcore import App, JobFailed, current
 from taskcore.lifecycle import ACK, Raised, Returned, Snooze
 from taskcore.middleware import Middleware
+from tests.support.faulty import worker_of
+from tests.support.virtual import clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 

@@ -1,7 +1,7 @@
 """The hot paths do not get slower unnoticed: the work of one job is counted, so a busy machine cannot matter.
 
-When a change is meant to cost more, write the new numbers down: ``scripts/counts --write`` does it with each Python
-that is in there and on this machine, and say in the commit what they buy.
+When a change is meant to cost more, ``scripts/speed-guard --write`` records the new numbers with each Python that is
+installed here; the commit says what they buy.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import sys
 
-import counting
 import pytest
+
+from tests.support import counting
 
 SLOWER = 1.15  #: what is seen
 

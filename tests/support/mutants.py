@@ -11,8 +11,6 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import msgspec
-import mutants_broker  # noqa: F401 - it plants its own
-from planting import MUTANTS, Mutant, instead, mutant
 
 from taskcore import deadletter, lifecycle
 from taskcore.backend import Uncertain
@@ -30,6 +28,8 @@ from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker import admission
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
+from tests.support import mutants_broker  # noqa: F401 - it plants its own
+from tests.support.planting import MUTANTS, Mutant, instead, mutant
 
 __all__ = ["MUTANTS", "Mutant"]
 
