@@ -75,7 +75,7 @@ def replay_loses_the_key():
 
 @mutant("sweep")
 def cancelling_again_does_not_finish():
-    """A canceller that repeats an interrupted cancellation gets the answer that it is too late."""
+    """Refuse, as too late, a cancellation that repeats an interrupted one."""
 
     async def nowhere(self, job):
         return False
