@@ -151,7 +151,7 @@ class NewerFormat(MalformedEnvelope):
     task = "?"
 
 
-class _Head(msgspec.Struct):
+class _AnyFormat(msgspec.Struct):
     """What an envelope of any format has."""
 
     v: int
@@ -161,7 +161,7 @@ class _Head(msgspec.Struct):
 
 def _newer_format(data: bytes) -> NewerFormat | None:
     try:
-        head = msgspec.json.decode(data, type=_Head)
+        head = msgspec.json.decode(data, type=_AnyFormat)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     if head.v <= FORMAT:

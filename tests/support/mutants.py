@@ -7,7 +7,6 @@ or the sweep over all crash points.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import msgspec
@@ -16,7 +15,7 @@ from taskcore import deadletter, lifecycle
 from taskcore.backend import Uncertain
 from taskcore.client import queries
 from taskcore.client.client import Client
-from taskcore.envelope import Trail, decode_envelope, encode_envelope
+from taskcore.envelope import EnvelopeCodec, Trail, decode_envelope, encode_envelope
 from taskcore.lifecycle import DeadlinePassed
 from taskcore.policy import Retry as RetryPolicy
 from taskcore.records import keys
@@ -25,7 +24,7 @@ from taskcore.records.names import outcome_name
 from taskcore.records.outcomes import Outcomes
 from taskcore.store import ANY, Write
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.worker import admission
+from taskcore.worker import admission, settle
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 from tests.support import mutants_broker  # noqa: F401 - it plants its own
@@ -60,16 +59,20 @@ def client_retry_duplicates():
 def replay_loses_the_key():
     """The new incarnation is another envelope."""
 
-    def made(original, letters, components):
-        codec = components.codec
+    async def replay(original, self, letter_id):
+        codec = self._codec
 
-        def encode(envelope):
-            return codec.encode(msgspec.structs.replace(envelope, key=None))
+        class Keyless(EnvelopeCodec):
+            decode = staticmethod(codec.decode)
 
-        original(letters, components)
-        letters._codec = SimpleNamespace(encode=encode, decode=codec.decode)
+            @staticmethod
+            def encode(envelope):
+                return codec.encode(msgspec.structs.replace(envelope, key=None))
 
-    with instead(deadletter.DeadLetters, "__init__", made):
+        with patch.object(self, "_codec", Keyless()):
+            return await original(self, letter_id)
+
+    with instead(deadletter.DeadLetters, "replay", replay):
         yield
 
 
@@ -194,13 +197,18 @@ def at_most_once_acks_afterwards():
 @mutant("sweep")
 def ack_before_the_result():
     """The broker forgets the job, then its ending is stored."""
+    store = settle.store_outcomes
 
-    async def write(original, self, records, batch):
-        await self._settle([one for one in batch if not one.settled])
-        failpoint("settle.acked")
-        await original(self, records, batch)
+    async def commit(original, self, batch):
+        async def write(outcomes, events, ended):
+            await self._settle([one for one in ended if not one.settled])
+            failpoint("settle.acked")
+            await store(outcomes, events, ended)
 
-    with instead(Settler, "_write_outcomes", write):
+        with patch.object(settle, "store_outcomes", write):
+            await original(self, batch)
+
+    with instead(Settler, "commit", commit):
         yield
 
 

@@ -7,16 +7,22 @@ from typing import Any, TypeVar
 
 from taskcore.client.client import Client
 from taskcore.components import Components
-from taskcore.middleware import around_send
+from taskcore.middleware import any_overrides, around_send
 from taskcore.task import Call, Job
 
-__all__ = ["ClientWithMiddleware"]
+__all__ = ["make_client"]
 
 R = TypeVar("R")
 
 
+def make_client(components: Components, *, timeout: float, payload_limit: int, source: str | None) -> Client:
+    """Make the client of an app; one without middleware around its sends is the plain one and pays nothing."""
+    cls = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
+    return cls(components, timeout=timeout, payload_limit=payload_limit, source=source)
+
+
 class ClientWithMiddleware(Client):
-    """Sends calls through middleware; an app without middleware uses the plain client and pays nothing."""
+    """Sends calls through middleware."""
 
     def __init__(self, components: Components, *, timeout: float, payload_limit: int, source: str | None) -> None:
         super().__init__(components, timeout=timeout, payload_limit=payload_limit, source=source)
