@@ -44,7 +44,7 @@ class Writes(Middleware):
 
 
 def make(*middleware, **options):
-    """An app with a task that doubles, or fails."""
+    """Make an app with a task that doubles, or fails."""
     app = App("memory://", clock=clock, middleware=middleware)
 
     @app.task(name="double", retry=None, **options)
@@ -186,6 +186,6 @@ async def test_middleware_without_methods_costs_nothing():
     plain, with_middleware = make()[0], make(Middleware())[0]
     async with plain, with_middleware:
         assert type(with_middleware._host.client) is type(plain._host.client)
-    worker = worker_of(with_middleware, None, None, None)
+    worker = worker_of(with_middleware)
     assert worker._performer.run_with == worker._performer._run
     assert worker._settler.commit_with == worker._settler.commit

@@ -24,6 +24,7 @@ import os
 import random
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -115,6 +116,7 @@ class Trail(msgspec.Struct, frozen=True, omit_defaults=True):
 NOTHING_YET = Trail()
 
 _encode = msgspec.json.Encoder().encode
+_encode_envelope: Callable[[Envelope], bytes] = _encode
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_trail = msgspec.json.Decoder(Trail).decode
 
@@ -182,7 +184,7 @@ class EnvelopeCodec:
 
     __slots__ = ()
 
-    encode = staticmethod(encode_envelope)
+    encode = staticmethod(_encode_envelope)  # not through a function of ours: once for each job
     decode = staticmethod(decode_envelope)
 
 

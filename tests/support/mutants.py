@@ -78,7 +78,7 @@ def replay_loses_the_key():
 
 @mutant("sweep")
 def cancelling_again_does_not_finish():
-    """Whoever was interrupted between removing and saying so is told that it is too late."""
+    """Refuse, as too late, a cancellation that repeats an interrupted one."""
 
     async def nowhere(self, job):
         return False
