@@ -1,7 +1,7 @@
 """RecordingBackend: any backend, with everything that crosses the seam written into a history.
 
 An enqueue is written down twice: before the call, and with its answer. So the history of a process that was killed in
-between says honestly that nobody knows.
+between shows an operation without an answer.
 
     Stored → ok   Duplicate → duplicate   Refused, BrokerUnavailable → refused   Uncertain, anything else → uncertain
 """
@@ -53,7 +53,7 @@ class RecordingBackend:
     """A backend whose enqueues, hand-outs and settling are written down; otherwise the same.
 
     :param who: who acts through this connection; runs recorded under the same name are matched with their settling.
-        None: whoever the history says is acting (see :class:`taskcore.conformance.checking.actors.Cast`).
+        None: the actor of the moment (see :class:`taskcore.conformance.checking.actors.Actors`).
     """
 
     def __init__(self, backend: Backend, history: History, who: str | None = None) -> None:

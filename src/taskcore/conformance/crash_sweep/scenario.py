@@ -80,7 +80,7 @@ class Scenario(SweepEnvironment):
         await self.die_running()
 
     async def key_outlived(self, task: Task[..., Any]) -> None:
-        """It failed once, and waited longer than anybody remembers its key."""
+        """It failed once, and waited longer than its key is remembered."""
         await self.keyed_and_retried(task)
         await anyio.sleep((KEY_WINDOW + 1) * self.lease)
 
@@ -105,7 +105,7 @@ class Scenario(SweepEnvironment):
         await self.die_running()
 
     async def asked_to_cancel(self, task: Task[..., Any]) -> None:
-        """Somebody tried to cancel it while it ran; then its worker died."""
+        """A caller tried to cancel it while it ran; then its worker died."""
         await self.send(task)
         step_worker = await self.step_worker()
         await self.take(step_worker)
@@ -137,11 +137,11 @@ class Scenario(SweepEnvironment):
         """There is no job yet."""
 
     async def claimed(self, task: Task[..., Any]) -> None:
-        """Whoever sent it died after claiming its key."""
+        """Its sender died after claiming its key."""
         await self._die_sending("enqueue.claimed", task)
 
     async def published(self, task: Task[..., Any]) -> None:
-        """Whoever sent it died before saying that it is there."""
+        """Its sender died before confirming that it was published."""
         await self._die_sending("enqueue.published", task)
 
     async def _die_sending(self, point: str, task: Task[..., Any]) -> None:
@@ -211,7 +211,7 @@ class Scenario(SweepEnvironment):
     # ── afterwards ──
 
     async def recover(self, operation: str) -> None:
-        """Whoever died in the middle does it again; workers need nobody's help."""
+        """Repeat the interrupted operation of a client; workers recover by themselves."""
         await self.end_workers()
         await self.outlast()
         if operation not in WORKER:

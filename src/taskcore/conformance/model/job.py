@@ -31,7 +31,7 @@ ABSENT, GONE = State("absent"), State("gone")
 
 
 class ModelLease(NamedTuple):
-    """A delivery in somebody's hands, as far as leases tell: until when it is surely his."""
+    """The lease of a delivery: its worker, and until when it surely lasts."""
 
     worker: str
     until: float
@@ -43,7 +43,7 @@ class JobModel:
     :param once: at most once: forgotten before it starts.
     :param margin: seconds by which a broker may be late.
     :param features: what the broker cannot do is not asked of it: a count that it does not keep is only a sign, and one
-        that sends jobs ahead may count one as handed out that nobody was given.
+        that prefetches may count a job as handed out that no worker received.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class JobModel:
         self.starts: list[Start] = []
         self.settled_errors: tuple[str, ...] = ()
         self.unsettled = 0  # performed, without a verdict that was carried out
-        self.unfinished = 0  # started, likewise
+        self.unfinished = 0  # started, without such a verdict
         self.unstarted_losses = 0  # handed out and lost, without having been performed
         self.crashes_seen, self.first_lost_seen, self.copies_seen = 0, False, 0
         self.losses, self.redeliveries_seen = 0, 0  # of this copy
@@ -104,7 +104,7 @@ class JobModel:
 
     @property
     def surely_waits(self) -> bool:
-        """Whether it is in the broker for certain, in nobody's hands as far as we know."""
+        """Whether it is in the broker for certain, and held by no worker as far as is known."""
         return all(state.place == "waiting" for state in self.states)
 
     def published(self, due: float, *, certain: bool) -> None:
@@ -118,7 +118,7 @@ class JobModel:
     # ── it is handed out ──
 
     def handed_out(self, worker: str, now: float, lease: float, trail: bytes, redeliveries: int) -> None:
-        """Somebody took it: C1, C2, C5, C6, C13, C16, C17, C18."""
+        """Check a hand-out: C1, C2, C5, C6, C13, C16, C17, C18."""
         waiting = [state for state in self.states if state.place == "waiting"]
         if not waiting:
             self.violated("C18", f"was handed out although it is {' or '.join(s.place for s in self.states)}")
@@ -148,7 +148,7 @@ class JobModel:
         if redeliveries < max(least, self.redeliveries_seen):
             self.violated("C5", f"says it was handed out {redeliveries} times before, it was {self.losses} times")
         if self.pushed and redeliveries > max(self.losses, self.redeliveries_seen):
-            self.unstarted_losses += 1  # the broker counts what it had sent to somebody who stopped listening just then
+            self.unstarted_losses += 1  # it counts a prefetched job of a consumer that left
         if story.crashes > self.unsettled:
             self.violated("C12", f"is blamed for {story.crashes} crashes, it had {self.unsettled}")
         self.crashes_seen, self.first_lost_seen = story.crashes, story.first_lost
