@@ -134,7 +134,7 @@ class Scenario(SweepEnvironment):
         await self.end_workers()
 
     async def unknown(self, task: Task[..., Any]) -> None:
-        """There is no job yet."""
+        """Do nothing: there is no job yet."""
 
     async def claimed(self, task: Task[..., Any]) -> None:
         """Its sender died after claiming its key."""
