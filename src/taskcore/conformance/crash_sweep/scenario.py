@@ -176,7 +176,7 @@ class Scenario(SweepEnvironment):
             self.key = f"{self.mark}-key"
 
     async def operate(self, operation: str) -> None:
-        """What will be interrupted."""
+        """Do the operation that will be interrupted."""
         self.prepare(operation)
         if operation in ERRORS and operation not in DEADLY:
             self.acts.insert(0, operation)
@@ -218,7 +218,7 @@ class Scenario(SweepEnvironment):
             await self.operate(operation)
 
     async def drain(self) -> None:
-        """A healthy worker works until nothing comes any more."""
+        """Run a healthy worker until nothing comes any more."""
         step_worker = await self.step_worker()
         for _ in range(200):
             if self.margin and await self._is_empty():
