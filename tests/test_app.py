@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 
 def make_router():
-    """A library's router with one task."""
+    """Make a library's router with one task."""
     router = Router()
 
     @router.task(name="library.greet")

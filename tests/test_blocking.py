@@ -1,4 +1,4 @@
-"""Programs without an event loop: the blocking forms, and the mistakes that would block somebody else's loop."""
+"""Programs without an event loop: the blocking forms, and the mistakes that would block an event loop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import anyio
 import pytest
 
 import taskcore
-from taskcore import App, InvalidArguments, JobFailed, NotRunning, ResultTimeout, Retry
+from taskcore import App, InvalidArguments, JobFailed, LetterNotFound, NotRunning, ResultTimeout, Retry
 
 
 @pytest.fixture
 def app():
-    """An app with tasks of both kinds."""
+    """Make an app with tasks of both kinds."""
     app = App("memory://", retry=Retry(attempts=1))
 
     @app.task(name="greet")
@@ -49,6 +49,40 @@ def test_blocking_forms(app):
         assert greet.using(headers={"a": "b"}).sync.enqueue("Bob").result(timeout=5) == "hello Bob"
         jobs = app.sync.enqueue_many([greet.call("Cyd"), greet.call("Dee")])
         assert [each.result(timeout=5) for each in jobs] == ["hello Cyd", "hello Dee"]
+
+
+def test_blocking_verbs_of_an_app(app):
+    """An app's verbs have blocking forms, which open the app by themselves."""
+    greet = app.tasks["greet"]
+    assert app.sync.send(greet.call("Ada")).status() == "queued"
+    assert app.sync.stats().ready == 1
+    with pytest.raises(TimeoutError, match='queue "default" is not empty'):
+        app.sync.drain(timeout=0.01)
+    assert app.sync.purge("default") == 1
+    with app.sync.running(queues=["default"], concurrency=1, grace=1.0) as running:
+        assert running is app
+        app.sync.send(greet.call("Bob"))
+        app.sync.drain(timeout=5)
+    assert app.sync.stats("default").ready == 0
+
+
+def test_blocking_dead_letters(app):
+    """Dead letters are counted, read, replayed and dropped without an event loop."""
+    with app.sync.running():
+        first = app.tasks["fail"].sync.enqueue()
+        app.tasks["fail"].sync.enqueue()
+        app.sync.drain(timeout=5)
+    letters = app.sync.dead_letters
+    assert letters.count() == 2
+    assert {letter.task for letter in letters.read(task="fail")} == {"fail"}
+    assert list(letters.read(task="greet")) == []
+    one, other = letters.read()
+    assert letters.get(one.id).job_id == first.id
+    assert letters.replay(one.id) != first.id
+    letters.drop(other.id)
+    assert letters.count() == 0
+    with pytest.raises(LetterNotFound):
+        letters.get(one.id)
 
 
 def test_errors_come_through(app):

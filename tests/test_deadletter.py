@@ -1,4 +1,4 @@
-"""Dead letters: readable, replayable once, gone only when somebody says so (C13)."""
+"""Dead letters: readable, replayable once, gone only when a caller drops them (C13)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 
 class Ward:
-    """An app with a task that fails until it is told not to."""
+    """Make an app with a task that fails until a flag is set."""
 
     def __init__(self, **options) -> None:
         self.backend = FaultyBackend()
@@ -43,7 +43,7 @@ class Ward:
 
 @pytest.fixture
 def ward():
-    """An app with a task that fails."""
+    """Make an app with a task that fails."""
     return Ward()
 
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 
 def app_on(backend, store="none", **settings):
-    """An app with a task, on these."""
+    """Make an app with a task, on these."""
     app = App(backend, store=store, **settings)
 
     @app.task(name="work")
@@ -27,7 +27,7 @@ def app_on(backend, store="none", **settings):
 
 
 def warnings(caplog, level=logging.WARNING):
-    """What was logged at this level."""
+    """List what was logged at this level."""
     return [record.getMessage() for record in caplog.records if record.levelno == level]
 
 
@@ -59,7 +59,7 @@ async def test_strict_asks_the_store_too():
 
 
 async def test_strict_passes_what_is_safe(caplog):
-    """What may hurt some day is no reason to refuse, nor is a server that says nothing; nobody warns then."""
+    """What may hurt some day is no reason to refuse, nor is a server without diagnostics; there is no warning then."""
     for backend, store in ((DiagnosedBackend(SLOW), "none"), (DumbBackend(), DumbStore())):
         async with app_on(backend, store, strict=True).running():
             pass
@@ -67,7 +67,7 @@ async def test_strict_passes_what_is_safe(caplog):
 
 
 async def test_strict_refuses_memory():
-    """memory:// ends with the process, and it is what holds if nobody names a broker: that is what strict is for."""
+    """memory:// ends with the process, and it is the default of an app that names no broker: strict is for that."""
     with pytest.raises(UnsafeBroker) as caught:
         await App("memory://", strict=True).__aenter__()
     assert [fact.clauses for fact in caught.value.unsafe] == [("C1",), ("C1", "C10")]
@@ -77,7 +77,7 @@ async def test_strict_refuses_memory():
 
 @pytest.mark.parametrize("backend", [DiagnosedBackend(error=BrokerUnavailable("gone")), DiagnosedBackend(takes=60.0)])
 async def test_strict_needs_an_answer(backend):
-    """If nobody can say whether it is safe, a strict app does not open; it does not wait for ever either."""
+    """If the settings cannot be read, a strict app does not open; it does not wait for ever either."""
     began = anyio.current_time()
     with pytest.raises(BrokerUnavailable):
         await app_on(backend, strict=True).__aenter__()

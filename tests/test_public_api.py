@@ -116,7 +116,7 @@ LINE = re.compile(r"(?P<indent>[ │├└─]*)(?P<name>[A-Z]\w+)(?: +(?P<code>
 
 
 def tree():
-    """The tree that is drawn at the top of errors.py: name → parent, code, builtin."""
+    """Read the tree at the top of errors.py: name → parent, code, builtin."""
     drawn, path = {}, {}
     for line in inspect.getdoc(errors).splitlines():
         found = LINE.match(line)

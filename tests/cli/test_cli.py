@@ -34,7 +34,7 @@ def post(to: str) -> None:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A project with an app in ``hello.py``."""
+    """Make a project with an app in ``hello.py``."""
     (tmp_path / "hello.py").write_text(HELLO)
     return tmp_path
 
@@ -56,11 +56,21 @@ def test_help_is_quick(tmp_path):
 
 def test_help_imports_nothing_heavy(tmp_path):
     """Neither help nor ``import taskcore`` loads pydantic, rich, trio, a broker client or a command."""
-    program = "import sys; from taskcore.cli.root import run; run(['--help']); print(*sys.modules)"
+    program = "import sys; from taskcore.cli.group import run; run(['--help']); print(*sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
     )
-    heavy = {"pydantic", "rich", "trio", "redis", "aio_pika", "aiormq", "nats", "psycopg", "taskcore.cli.worker"}
+    heavy = {
+        "pydantic",
+        "rich",
+        "trio",
+        "redis",
+        "aio_pika",
+        "aiormq",
+        "nats",
+        "psycopg",
+        "taskcore.cli.commands.worker",
+    }
     assert not heavy & set(answer.stdout.split())
 
 
@@ -106,7 +116,7 @@ def test_click_is_missing(tmp_path):
     ],
 )
 def test_wrong_place(shop, place, says):
-    """A wrong place is told apart and answered within a second, in at most four lines, without a traceback."""
+    """Each kind of wrong place is answered within a second, in at most four lines, without a traceback."""
     start = time.perf_counter()
     answer = run(shop, "worker", place)
     assert time.perf_counter() - start < 3.0  # the aim is 1 s, the bound allows for a busy machine
@@ -159,7 +169,7 @@ def test_debug_shows_the_traceback(shop):
     ],
 )
 def test_our_own_errors_come_through(shop, source, code, exit_code):
-    """A module that uses taskcore wrongly gets that error, with its own exit code and without anybody's password."""
+    """A module that uses taskcore wrongly gets that error, with its own exit code and without a password."""
     (shop / "wrong.py").write_text(f"from taskcore import App\n{source}\n")
     answer = run(shop, "worker", "wrong:app")
     assert answer.stderr.startswith(f"error[{code}]: ")
@@ -226,7 +236,7 @@ def test_wrong_settings(shop):
 
 @pytest.fixture
 def processes() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that are surely gone after the test."""
+    """Keep processes, and end them after the test."""
     started: list[subprocess.Popen[str]] = []
     yield started
     for process in started:
@@ -237,7 +247,7 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 def start_worker(
     processes: list[subprocess.Popen[str]], shop: Path, *options: str
 ) -> tuple[subprocess.Popen[str], str]:
-    """A worker that says it is ready, and what it said until then."""
+    """Start a worker; return it when it is ready, with its output until then."""
     process = subprocess.Popen(
         [sys.executable, "-m", "taskcore", "worker", "hello:app", *options],
         cwd=shop,

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 
-from taskcore.cli import doctor
-from taskcore.cli import root as command_line
+from taskcore.cli import group as command_line
+from taskcore.cli.commands import doctor
+from taskcore.errors import StoreRequired
 from tests.support.shell import environment, run
 
 ROOT = str(Path(__file__).parents[2])
@@ -48,7 +50,7 @@ def ask(tmp_path, monkeypatch, capsys):
 
 
 def named(findings, name):
-    """The one finding of this name."""
+    """Return the one finding of this name."""
     [found] = [finding for finding in findings if finding["name"] == name]
     return found
 
@@ -113,8 +115,34 @@ def test_without_a_store(ask):
     keyed = '@app.task(name="pay", key=lambda order: str(order))\nasync def pay(order: int) -> None: ...\n'
     code, found, _ = ask("DiagnosedBackend()", keyed)
     assert code == 1
-    assert named(found, "tasks")["text"].endswith(": pay")
+    assert named(found, "tasks")["text"].startswith("[TC105] without a store the app does not open: pay has an ")
     assert "refused for: pay" in named(found, "features")["text"]
+
+
+def test_what_an_app_refuses_the_doctor_names(ask):
+    """Every need because of which an app does not open is a finding, a limit of crashes that no one counts included."""
+    declared = """
+@app.task(name="pay", key=lambda order: str(order))
+async def pay(order: int) -> None: ...
+
+@app.task(name="ask", keep_result=60.0)
+async def ask() -> int: ...
+
+@app.task(name="resize", crashes=2)
+async def resize() -> None: ...
+"""
+    code, found, _ = ask("UncountingBackend()", declared)
+    assert code == 1
+    text = named(found, "tasks")["text"]
+    assert "pay has an idempotency key (shop_app.py:" in text
+    assert "ask keeps its results (shop_app.py:" in text
+    assert "resize limits its crashes (shop_app.py:" in text
+    assert "refused for: pay, ask, resize" in named(found, "features")["text"]
+
+    app = sys.modules["shop_app"].app
+    with pytest.raises(StoreRequired, match="pay has an idempotency key") as caught:
+        anyio.run(app.__aenter__)
+    assert all(each in str(caught.value) for each in ("ask keeps its results", "resize limits its crashes"))
 
 
 def test_out_of_reach(ask):
@@ -131,7 +159,7 @@ def test_out_of_reach(ask):
 
 def test_a_broker_that_never_answers(ask, monkeypatch):
     """It is given up within the time limit (C22)."""
-    monkeypatch.setattr(doctor, "CONNECTING", 0.2)
+    monkeypatch.setattr(doctor, "CONNECT_TIMEOUT", 0.2)
     began = time.monotonic()
     code, found, _ = ask("UnreachableBackend(hangs=True)")
     assert time.monotonic() - began < 10
@@ -140,7 +168,7 @@ def test_a_broker_that_never_answers(ask, monkeypatch):
 
 
 def test_a_store_out_of_reach(ask):
-    """What the broker said is told all the same."""
+    """The findings about the broker are reported all the same."""
     more = """
 class Gone(DumbStore):
     async def get(self, key):
@@ -175,7 +203,7 @@ def test_what_cannot_be_put_together(ask, arguments, more, name, says):
 
 
 def test_an_app_without_tasks(ask):
-    """It imports, and nobody declares its tasks."""
+    """An app that imports without tasks is a warning."""
     _, found, _ = ask('"memory://"', 'app = App("memory://")\n')
     assert named(found, "app")["level"] == "warn"
 
@@ -184,7 +212,7 @@ def test_an_app_without_tasks(ask):
 
 
 def test_lines_for_people(tmp_path):
-    """One line a finding, plain when nobody sees colours, and a total."""
+    """One line a finding, without colours outside of a terminal, and a total."""
     answer = run(tmp_path, "doctor", "memory://")
     assert answer.returncode == 0, answer.stderr
     lines = answer.stdout.splitlines()

@@ -44,7 +44,7 @@ def work(app, log):
 
 @pytest.mark.parametrize("delay", [0.0, 100.0])
 async def test_a_waiting_job(app, work, log, delay):
-    """A queued or scheduled job is taken back, and everybody who asks learns it."""
+    """A queued or scheduled job is taken back, and every caller who asks learns it."""
     async with app:
         job = await work.using(delay=delay).enqueue()
         assert await job.cancel()
@@ -144,7 +144,7 @@ async def test_twice(app, work):
 async def test_an_unknown_job(app, work):
     """What is not there cannot be kept from starting."""
     async with app:
-        assert not await work.job("nobody").cancel()
+        assert not await work.job("unknown").cancel()
 
 
 async def test_races(app, work, log):
@@ -169,7 +169,7 @@ async def test_races(app, work, log):
 
 
 async def test_cancelling_needs_a_store():
-    """Without a store nobody could tell whether it worked."""
+    """Without a store a caller could not tell whether it worked."""
     app = App(MemoryBackend(), clock=clock)
 
     @app.task

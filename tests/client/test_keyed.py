@@ -14,7 +14,7 @@ from taskcore.testing.crash_points import SimulatedCrash, crash_at
 
 
 class Forgetful(MemoryBackend):
-    """A broker that stores the same id as often as it is told to, each time as another job; and takes its time."""
+    """A slow broker that stores the same id as often as it is published, each time as another job."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class Forgetful(MemoryBackend):
 
 
 def make_app():
-    """An app on such a broker, with a task that has a key."""
+    """Make an app on such a broker, with a task that has a key."""
     broker = Forgetful()
     app = App(broker, store="memory://")
 
@@ -60,7 +60,7 @@ def test_calls_at_the_same_time_are_published_once():
 
 
 def test_a_dead_sender_is_not_waited_for_for_ever():
-    """Whoever claimed the key and died published nothing: after some seconds the next one does."""
+    """A sender that claimed the key and died published nothing: after some seconds the next one does."""
 
     async def story():
         broker, app, pay = make_app()
@@ -76,7 +76,7 @@ def test_a_dead_sender_is_not_waited_for_for_ever():
 
 
 class Silent(Forgetful):
-    """It answers nobody."""
+    """A broker that never answers."""
 
     async def publish(self, batch):
         """Perhaps."""

@@ -1,4 +1,4 @@
-"""When a call is to start: a moment is the same in every time zone, and one that nobody can name is refused (C16)."""
+"""When a call is to start: a moment is the same in every time zone, and an ambiguous one is refused (C16)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 @pytest.fixture
 def delay_until():
-    """The delay that is asked of the broker for a call at a time."""
+    """Return the delay that the broker gets for a call at a time."""
     app = App("memory://")
 
     @app.task(name="work")

@@ -26,14 +26,14 @@ class Plain:
     """A class of which msgspec knows nothing."""
 
     def method(self, number: int) -> None:
-        """A method."""
+        """Be a method."""
 
     @classmethod
     def made(cls, number: int) -> None:
-        """A class method."""
+        """Be a class method."""
 
     def __call__(self, number: int) -> None:
-        """An instance that can be called."""
+        """Be callable."""
 
 
 @pydantic.dataclasses.dataclass
@@ -146,12 +146,12 @@ def test_defaults_that_do_not_fit(default):
 
 
 def generator() -> Iterator[int]:
-    """A generator."""
+    """Yield one value."""
     yield 1
 
 
 async def async_generator() -> AsyncIterator[int]:
-    """An asynchronous one."""
+    """Yield one value, asynchronously."""
     yield 1
 
 

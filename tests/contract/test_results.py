@@ -23,7 +23,7 @@ from tests.support.contracts import FEW, ORDER, TODAY, Item, Line, Order, Profil
 
 
 def returning(annotation: Any) -> Contract:
-    """The contract of a function with this return annotation."""
+    """Compile a function with this return annotation."""
 
     def task(): ...
 
@@ -220,7 +220,7 @@ def test_errors_of_a_subclass():
 
 
 def looped() -> Exception:
-    """An error that refers to itself."""
+    """Make an error that refers to itself."""
     error = Declined()
     error.args = (error,)
     return error

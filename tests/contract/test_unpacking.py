@@ -96,14 +96,14 @@ def test_calls_like_python(args, kwargs):
             continue
         bound = inspect.signature(contract.function).bind(*args, **kwargs)
         bound.apply_defaults()
-        assert contract.spread(lambda *a, **k: (a, k), contract.unpack(payload, 1)) == (bound.args, bound.kwargs)
+        assert contract.invoke(lambda *a, **k: (a, k), contract.unpack(payload, 1)) == (bound.args, bound.kwargs)
 
 
 # ── versions ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def welcome(first: str, last: str, born: dt.date, times: int = 1) -> None:
-    """A task in its third version."""
+    """Take the arguments of the third version."""
 
 
 WELCOME = compile_contract(welcome, name="welcome", version=3, upcasts={1: from_v1, 2: from_v2})

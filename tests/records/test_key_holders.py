@@ -1,4 +1,4 @@
-"""Running with an idempotency key: one committed outcome, whoever dies, waits or comes too late (C7, C10)."""
+"""Running with an idempotency key: one committed outcome, whichever job dies, waits or comes too late (C7, C10)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import anyio
 import pytest
 
 from taskcore import App, Dead, JobFailed, Retry, current
-from taskcore.records.keys import Acquired, Busy, IdempotencyKeys, KeyRecord, decode_key_record, key_name
+from taskcore.records.keys import Acquired, Busy, IdempotencyKeys, KeyRecord, decode_key_record
+from taskcore.records.names import key_name
 from taskcore.stores.memory import MemoryStore
 from tests.support.faulty import doomed, letters
 from tests.support.shop import HOUR, LEASE, Shop
@@ -151,11 +152,11 @@ async def test_waiting_for_a_key_uses_no_attempt():
             assert await second.result() == await first.result()
             assert await letters(shop.one) == []
     assert shop.one.counters["job.retried"] == 0
-    assert shop.one.counters["job.contended"] > 0
+    assert shop.one.counters["job.deferred"] > 0
 
 
 async def test_a_failure_behind_the_back_of_another_start():
-    """Whoever fails while another start of the same job has the key has not ended the job: that one will (C10, C18)."""
+    """A start that fails while another start of its job has the key does not end the job: the other does (C10, C18)."""
     app = App("memory://", clock=clock, lease=LEASE)
     fences: list[int] = []
 
@@ -185,6 +186,6 @@ async def test_the_twin_of_a_job(alive):
     async with keys._store:
         won = await keys.acquire("key", claim, now=1000.0, **times)
         later = 1000.0 + LEASE + (-1.0 if alive else 1.0)
-        twin = await keys.acquire("key", claim, now=later, twin=True, **times)
+        twin = await keys.acquire("key", claim, now=later, may_overlap=True, **times)
         assert (won.claim.fence, type(twin)) == (1, Busy if alive else Acquired)
         assert (await keys.acquire("key", claim, now=later, **times)).claim.fence == (2 if alive else 3)

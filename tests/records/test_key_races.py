@@ -49,7 +49,7 @@ class Holder:
         return None
 
     async def _write(self, write: Any) -> bool:
-        """Write; True if somebody else was there first."""
+        """Write; True if another writer came first."""
         return isinstance((await self.store.put_many([write]))[0], Conflict)
 
 

@@ -277,3 +277,12 @@ def test_concurrent_increments_lose_nothing(backend, switches, rounds):
         assert int(record.value) == rounds * len(switches)
 
     anyio.run(play, backend=backend, backend_options=options(backend))
+
+
+async def test_many_records_are_read_in_order(store):
+    """``get_many`` answers for each key, in order; a missing record is None."""
+    await store.put("a", b"1", expect=ANY, keep=None)
+    await store.put("b", b"2", expect=ANY, keep=None)
+    found = await store.get_many(["b", "missing", "a"])
+    assert [record and record.value for record in found] == [b"2", None, b"1"]
+    assert await store.get_many([]) == []

@@ -273,7 +273,7 @@ async def test_a_task_that_cancels_itself(app, anyio_backend_name):
             assert await (await good.enqueue()).result(timeout=5) == "fine"
 
 
-async def test_listeners_harm_nobody(app, caplog):
+async def test_listeners_harm_no_job(app, caplog):
     """What a listener raises is logged, and the job goes on (F67)."""
 
     @app.on_event
@@ -289,7 +289,7 @@ async def test_listeners_harm_nobody(app, caplog):
     assert "a listener failed at job.succeeded" in caplog.text
 
 
-async def test_logging_harms_nobody(app):
+async def test_logging_harms_no_job(app):
     """A log filter or handler that raises does not end the worker (F67)."""
 
     class Broken(logging.Handler):

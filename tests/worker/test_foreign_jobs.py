@@ -20,7 +20,7 @@ DAY = 86_400.0
 
 @pytest.fixture
 def backend():
-    """A broker that anybody may write to."""
+    """A broker that other programs may write to."""
     return MemoryBackend()
 
 
@@ -45,7 +45,7 @@ def app(backend, store):
 
 
 def envelope(**fields) -> bytes:
-    """An envelope as somebody else may have written it."""
+    """An envelope as another program may have written it."""
     whole = {"v": 1, "id": "x", "task": "known", "args": {"number": 1}, "enqueued_at": EPOCH}
     return msgspec.json.encode({**whole, **fields})
 
@@ -64,7 +64,7 @@ MALFORMED = {
     "deep": b"[" * 100_000,
     "number": b"17",
     "no fields": b"{}",
-    "other format": envelope(v=2),
+    "other format": envelope(v=0),
     "wrong types": envelope(id=7),
     "no args": msgspec.json.encode({"v": 1, "id": "x", "task": "known", "enqueued_at": EPOCH}),
     "huge": b'{"v": 1' + b" " * 1_000_000,
@@ -73,7 +73,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
 async def test_what_is_no_envelope(app, backend, data):
-    """Bytes that are no envelope are a dead letter with exactly these bytes, and delay nobody."""
+    """Bytes that are no envelope are a dead letter with exactly these bytes, and delay no other job."""
     async with app.running(concurrency=1):
         before = await app.tasks["known"].enqueue(1)
         await publish(backend, data)
@@ -126,15 +126,29 @@ async def test_a_trail_that_is_none(app, backend):
 
 
 async def test_envelopes_by_other_hands(app, backend):
-    """Anybody who writes the documented JSON sends a job; fields from the future are ignored."""
+    """A program that writes the documented JSON sends a job; fields from the future are ignored."""
     async with app.running():
         await publish(backend, envelope(mood="good", version=1))
 
         assert await app.tasks["known"].job("x").result(timeout=5) == 1
 
 
-async def test_an_unknown_task_waits_for_somebody_who_knows_it(app, backend, store):
-    """A job that nobody knows is parked without using attempts, and runs when a newer worker comes (F47)."""
+@pytest.mark.parametrize("data", [envelope(v=2), b'{"v":2,"id":"x"}'], ids=["same fields", "other fields"])
+async def test_an_envelope_of_a_newer_format_is_parked(app, backend, data):
+    """A job in a newer format waits for a newer worker without using attempts; it is not buried as malformed."""
+    parked = []
+    app.on_event(lambda event: parked.append(event.facts) if event.name == "job.parked" else None)
+    async with app.running():
+        await publish(backend, data)
+        await anyio.sleep(30)
+        assert await letters(app) == []
+        stats = await app.stats()
+        assert (stats.ready + stats.scheduled + stats.leased, stats.dead) == (1, 0)
+    assert {(facts["job_id"], facts["attempt"]) for facts in parked} == {("x", 1)}
+
+
+async def test_an_unknown_task_waits_for_a_worker_that_knows_it(app, backend, store):
+    """A job of an unknown task is parked without using attempts, and runs when a newer worker comes (F47)."""
     newer = App(backend, store=store, clock=clock)
 
     @newer.task(name="new", retry=None)
@@ -154,7 +168,7 @@ async def test_an_unknown_task_waits_for_somebody_who_knows_it(app, backend, sto
 
 
 async def test_an_unknown_task_is_buried_after_its_time(app, backend):
-    """After park_for, and not before, a job that nobody knew is a dead letter that says so."""
+    """After park_for, and not before, a job that no worker knew is a dead letter that says so."""
     async with app.running():
         await publish(backend, envelope(task="unknown"))
         await anyio.sleep(DAY - 10)
@@ -217,7 +231,7 @@ async def test_an_older_version_is_brought_up_to_date(backend, store):
 
 
 async def test_callers_learn_about_it(app, backend):
-    """Whoever waits for a job that turned out malformed is not left waiting."""
+    """A caller who waits for a job that turned out malformed is not left waiting."""
     async with app.running():
         await publish(backend, envelope(args={}))
         with pytest.raises(JobFailed, match="malformed") as caught:

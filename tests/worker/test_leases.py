@@ -58,7 +58,7 @@ def pair():
 
 
 async def test_a_lease_is_kept_as_long_as_it_takes(pair):
-    """A job may run for many leases; nobody else gets it meanwhile (C6)."""
+    """A job may run for many leases; no other worker gets it meanwhile (C6)."""
     pair.seconds["one"] = 10 * LEASE
     job = await pair.enqueue()
 

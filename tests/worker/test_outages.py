@@ -85,7 +85,7 @@ async def test_a_long_outage_logs_one_line_and_one_at_its_end(app, backend, capl
 
 
 async def test_the_end_of_an_outage_is_told_on_an_idle_queue(app, backend, caplog):
-    """Nobody has to send a job for the worker to say that the broker is back (C19)."""
+    """The worker says that the broker is back although no job is sent (C19)."""
     make_slow(app)
     with caplog.at_level(logging.WARNING, "taskcore"):
         async with app.running():
@@ -212,7 +212,7 @@ async def test_the_store_is_gone_when_a_retry_comes(app, store):
 
 
 async def test_a_start_marker_whose_answer_was_lost(app, store):
-    """Marking a start again after a lost answer counts it once: nobody becomes a suspect by a bad connection."""
+    """Marking a start again after a lost answer counts it once: a bad connection makes no job a suspect."""
     seen, failures = [], 5
 
     @app.task(retry=Retry(attempts=2, base=1.0, jitter="none"), crashes=2)
@@ -266,7 +266,7 @@ async def test_the_store_is_gone_after_settling(app, store, backend):
 
 @pytest.mark.parametrize("comes_back", [True, False], ids=["back later", "gone for ever"])
 async def test_what_was_settled_is_told_at_once(app, store, backend, comes_back):
-    """A verdict that was carried out is told once, and not only when the store has forgotten the start marker (C19)."""
+    """A verdict that was carried out is reported once, before the store has forgotten the start marker (C19)."""
 
     @app.task(name="fail", retry=Retry(attempts=2, base=1.0, jitter="none"))
     async def fail() -> None:
@@ -308,17 +308,17 @@ async def test_a_broker_that_is_not_there_at_the_start(app, backend):
     """A worker that cannot reach its broker at the start says so, as itself and not in a group."""
 
     async def refuse(_) -> None:
-        raise BrokerUnavailable("nobody there")
+        raise BrokerUnavailable("unreachable")
 
     class Gone(FaultyBackend):
         async def __aenter__(self):
-            raise BrokerUnavailable("nobody there")
+            raise BrokerUnavailable("unreachable")
 
     gone = App(Gone(), clock=clock)
     make_slow(gone)
 
-    with pytest.raises(BrokerUnavailable, match="nobody there"):
+    with pytest.raises(BrokerUnavailable, match="unreachable"):
         async with gone.running():
             pass
-    with pytest.raises(BrokerUnavailable, match="nobody there"):
+    with pytest.raises(BrokerUnavailable, match="unreachable"):
         await gone.run_worker()

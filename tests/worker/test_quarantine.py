@@ -132,7 +132,7 @@ async def test_neighbours_are_never_buried():
 @pytest.mark.parametrize("concurrency", [1, 2, 5, 20])
 @pytest.mark.parametrize("poisons", [1, 3])
 async def test_neighbours_of_several_poisons(poisons, concurrency):
-    """Each poison is found, and nobody else, with any number of jobs at once."""
+    """Each poison is found, and no other job, with any number of jobs at once."""
     village = Village(crashes=3)
     async with village.app:
         calls = [village.app.tasks["innocent"].call(number, 0.0 if number % 2 else 30.0) for number in range(6)]
@@ -150,7 +150,7 @@ async def test_neighbours_of_several_poisons(poisons, concurrency):
 
 
 async def test_the_last_chance_is_alone():
-    """The start after which a job would be buried has no company, so nobody can be blamed for its death."""
+    """The start after which a job would be buried has no company, so no other job can be blamed for its death."""
     village = Village(crashes=3)
     async with village.app:
         await village.app.tasks["poison"].enqueue()
@@ -229,7 +229,7 @@ async def test_failing_and_crashing_without_a_store_is_bounded():
 
 
 async def test_a_start_that_ended_is_no_crash():
-    """Snoozing, failing and being released again and again makes nobody a suspect."""
+    """Snoozing, failing and being released again and again makes no job a suspect."""
     app = App("memory://", clock=clock, lease=LEASE)
     seen = []
 

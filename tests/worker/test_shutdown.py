@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from taskcore import App, current
-from tests.support.faulty import FaultyBackend, FaultyStore, Log
+from tests.support.faulty import FaultyBackend, FaultyStore, Log, worker_of
 from tests.support.virtual import clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
@@ -84,13 +84,13 @@ async def test_after_the_grace_jobs_are_given_back(shift):
 
 
 async def test_what_has_not_started_is_given_back_at_once(shift):
-    """Prefetched jobs are visible to another worker within a second, each is told, the running ones finish (F08)."""
+    """Prefetched jobs are visible to another worker within a second, each is reported, running ones finish (F08)."""
     released = []
     shift.old.on_event(lambda event: released.append(event.facts["job_id"]) if event.name == "job.released" else None)
     async with shift.old, shift.new:
         jobs = await shift.enqueue(*[0.01] * 60, *[20.0] * 30)
         async with anyio.create_task_group() as group:
-            worker = shift.old._make_worker(None, 10, 30.0)
+            worker = worker_of(shift.old, None, 10, 30.0)
             await group.start(worker.run)
             await shift.log.wait(120 + 10)
             assert (await shift.old.stats()).leased > 10  # some wait in the worker's inbox
@@ -115,7 +115,7 @@ async def test_nothing_starts_after_the_signal(shift):
     async with shift.old:
         await shift.enqueue(*[5.0] * 50)
         async with anyio.create_task_group() as group:
-            worker = shift.old._make_worker(None, 3, 30.0)
+            worker = worker_of(shift.old, None, 3, 30.0)
             await group.start(worker.run)
             await shift.log.wait(3)
             worker.stop()
@@ -129,7 +129,7 @@ async def test_the_second_signal_interrupts(shift):
         began = anyio.current_time()
         await shift.enqueue(100.0)
         async with anyio.create_task_group() as group:
-            worker = shift.old._make_worker(None, None, 1000.0)
+            worker = worker_of(shift.old, None, None, 1000.0)
             await group.start(worker.run)
             await shift.log.wait()
             worker.stop()
@@ -144,7 +144,7 @@ async def test_stopping_before_anything_began(shift):
     """A worker that is stopped before it runs takes nothing and ends."""
     async with shift.old:
         await shift.enqueue(1.0)
-        worker = shift.old._make_worker(None, None, None)
+        worker = worker_of(shift.old, None, None, None)
         worker.stop()
         with anyio.fail_after(5):
             await worker.run()

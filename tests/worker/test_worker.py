@@ -56,7 +56,7 @@ async def test_a_job_sees_itself(app):
     assert context.deadline == context.enqueued_at + 60.0
 
 
-def test_nobody_runs_here():
+def test_no_job_runs_here():
     """current() outside of a job says so."""
     with pytest.raises(NotRunning, match="outside of a job"):
         current()
@@ -313,7 +313,7 @@ async def test_group_commit(app):
     assert app.counters["publish.complete"] == 4
 
 
-async def test_results_that_nobody_asks_for(app):
+async def test_results_that_no_caller_asks_for(app):
     """With keep_result=None nothing is packed or stored; the job succeeds whatever it returns."""
 
     @app.task(keep_result=None)

@@ -196,7 +196,7 @@ async def test_draining_leaves_no_timers(backend):
 
     ledger = backend._ledger
     assert len(ledger._jobs) == 0
-    assert ledger._held <= SLACK
+    assert ledger._receipts <= SLACK
     assert sum(len(held) for _, _, held in ledger._leases) <= SLACK
     assert len(ledger.queues["q"].ready) == 0
 

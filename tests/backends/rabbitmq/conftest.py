@@ -16,12 +16,12 @@ from tests.support.records import shared_store
 
 @pytest.fixture
 def anyio_backend():
-    """The client library lives on asyncio only."""
+    """Choose asyncio: the client library knows no other loop."""
     return "asyncio"
 
 
 def pytest_generate_tests(metafunc):
-    """A module may name tests, in ``ON_NEWER``, that are run on a newer version, too."""
+    """Run the tests that a module names in ``ON_NEWER`` on a newer version, too."""
     sample = getattr(metafunc.module, "ON_NEWER", None)
     if sample is not None and "node" in metafunc.fixturenames:
         arguments = versions(RabbitServer, newer=metafunc.function.__name__ in sample)
@@ -37,7 +37,7 @@ def shared_nodes():
 
 @pytest.fixture(scope="module")
 def node(request, shared_nodes):
-    """A running node, of a version if the module says so; of its own if it says ``MISTREATS``."""
+    """Serve a node: of a version if the module names one; for this module alone if it says ``MISTREATS``."""
     version = getattr(request, "param", "")
     if not getattr(request.module, "MISTREATS", False):
         yield shared_nodes(version)
@@ -48,13 +48,13 @@ def node(request, shared_nodes):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Makes connections to one store: the broker has none."""
+    """Make connections to one store: the broker has none."""
     return shared_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
 def make_harness(node, store):
-    """A harness on the node, with queues that need not grow old first, because nobody kills it."""
+    """Make a harness on the node, with queues that need no age, because the node is not killed."""
 
     def make(options: str = "min_queue_age=0.1", *, lease: float = 1.0, margin: float = 1.0) -> Harness:
         return Harness(lambda: RabbitBackend(f"{node.url}?{options}"), store, lease=lease, margin=margin)

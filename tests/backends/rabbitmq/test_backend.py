@@ -23,7 +23,7 @@ from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 ON_NEWER = {
-    "test_what_cannot_be_decoded_harms_nobody",
+    "test_what_cannot_be_decoded_does_no_harm",
     "test_what_the_broker_buries_is_a_letter",
     "test_given_back_very_often",
     "test_as_large_as_it_may_be",
@@ -33,12 +33,12 @@ ON_NEWER = {
 
 @pytest.fixture
 def url(node):
-    """The node, with queues that need not grow old."""
+    """Return the URL of the node, with queues that need no age."""
     return f"{node.url}?min_queue_age=0.1&timeout=5"
 
 
 async def raw(node, *commands):
-    """What another program does, with the client library as it is."""
+    """Call functions on a channel as another program does, with the client library alone."""
     connection = await aiormq.connect(node.url)
     try:
         channel = await connection.channel()
@@ -174,7 +174,7 @@ async def test_a_purge_says_what_it_cannot_reach(url, caplog):
 
 
 def foreign(channel, queue, headers, *, flags=0, rest=b"", body=b"foreign"):
-    """The frames of a message that no decent library would send."""
+    """Pack a message that no decent library would send."""
     method = struct.pack(">HHH", 60, 40, 0) + frames.short_string("") + frames.short_string(queue) + b"\x00"
     properties = struct.pack(">HHQH", 60, 0, len(body), flags | 1 << 13) + struct.pack(">I", len(headers)) + headers
     properties += rest
@@ -196,7 +196,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("what", STRANGE)
-async def test_what_cannot_be_decoded_harms_nobody(url, what):
+async def test_what_cannot_be_decoded_does_no_harm(url, what):
     """Properties that end the client library's connection are handed out with their body, as are neighbours (F51)."""
     queue = "strange"
     headers, flags, rest = STRANGE[what]
@@ -222,14 +222,14 @@ async def test_what_cannot_be_decoded_harms_nobody(url, what):
 
 
 async def test_a_queue_that_is_deleted_under_a_worker_is_made_again(node, url):
-    """Deleted by hand while somebody waits for jobs: the next job is stored and comes (F24)."""
+    """Deleted by hand while a worker waits for jobs: the next job is stored and comes (F24)."""
     async with RabbitBackend(url) as backend:
         await backend.publish([Outgoing("gone", "1", b"before")])
         async with backend.consume(["gone"], lease=60) as source:
             [delivery] = await source.receive(1)
             await source.settle([(delivery, ACK)])
             await raw(node, lambda channel: channel.queue_delete(layout.job_queue("gone")))
-            await backend.publish([Outgoing("gone", "2", b"after")])  # makes it anew, before anybody is told
+            await backend.publish([Outgoing("gone", "2", b"after")])  # makes it anew, before the worker learns of it
             with anyio.fail_after(15):
                 [delivery] = await source.receive(1)
             assert delivery.envelope == b"after"
@@ -303,7 +303,7 @@ async def test_what_the_broker_buries_is_a_letter(node, url):
 
 
 async def give_back(node, queue, times):
-    """A program that takes a job and gives it back, again and again."""
+    """Take a job and return it, again and again, as another program."""
 
     async def taking(channel):
         given = 0
@@ -362,7 +362,7 @@ async def test_given_back_very_often(node, url):
 
 
 async def test_as_large_as_it_may_be(url):
-    """The largest job that we send is taken by each version; one byte more is refused by us, and harms nobody."""
+    """The largest job that we send is taken by each version; one byte more is refused here, and harms no other."""
     async with RabbitBackend(url) as backend:
         for size, answer in ((MAX_JOB, Stored), (MAX_JOB + 1, Refused)):
             [told] = await backend.publish([Outgoing("large", str(size), b"x" * size)])
@@ -377,8 +377,8 @@ async def test_as_large_as_it_may_be(url):
 # ── holding ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_nobody_asks_for_goes_to_others(url):
-    """Jobs that were pushed to a source that does not ask any more are in another one's reach, without blame."""
+async def test_what_is_not_asked_for_goes_to_others(url):
+    """Jobs that were pushed to a source that asks no more reach another source, and count no redelivery."""
     async with RabbitBackend(url) as backend, RabbitBackend(url) as other:
         await backend.publish([Outgoing("idle", str(number), b"%d" % number) for number in range(10)])
         async with backend.consume(["idle"], lease=60) as busy, other.consume(["idle"], lease=60) as free:

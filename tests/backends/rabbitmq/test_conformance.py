@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("rabbit conforma
 
 
 def certify(make_harness, options, checks):
-    """What comes of these checks, side by side on one node; and what they left behind."""
+    """Run these checks side by side on one node; return their findings and what they left behind."""
 
     async def story():
         findings, left = {}, []
@@ -69,7 +69,7 @@ def certify(make_harness, options, checks):
 
 @pytest.fixture(scope="module")
 def certified(make_harness, tmp_path_factory, testrun_uid):
-    """What comes of the whole suite; played once, also if several processes share these tests."""
+    """Run the whole suite once, also if several processes share these tests; return its findings."""
 
     def find(options):
         path = tmp_path_factory.getbasetemp().parent / f"rabbit-conformance-{options}-{testrun_uid}"
@@ -84,13 +84,13 @@ def certified(make_harness, tmp_path_factory, testrun_uid):
 
 @pytest.fixture(scope="module")
 def quorum(certified):
-    """What the suite says about quorum queues."""
+    """Return the suite's findings about quorum queues."""
     return certified("min_queue_age=0.1")
 
 
 @pytest.fixture(scope="module")
 def classic(certified):
-    """What the suite says about classic queues."""
+    """Return the suite's findings about classic queues."""
     return certified("min_queue_age=0.1&queue_type=classic")
 
 

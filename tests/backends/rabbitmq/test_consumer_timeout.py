@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @pytest.fixture(scope="module")
 def strict():
-    """A node that closes the channel of whoever holds a job for longer than two seconds."""
+    """Serve a node that closes a channel that holds a job for longer than two seconds."""
     settings = {"consumer_timeout": 2_000, "channel_tick_interval": 1_000}  # the second is in no configuration file
     with serving(RabbitServer) as server:
         for name, value in settings.items():
@@ -33,7 +33,7 @@ async def test_a_job_over_the_time_limit_is_lost_and_comes_again(strict):
         async with backend.consume(["slow"], lease=60) as source:
             [held] = await source.receive(1)
             with anyio.fail_after(20):
-                while not await source.extend([held]):  # noqa: ASYNC110 - nobody tells a holder
+                while not await source.extend([held]):  # noqa: ASYNC110 - the holder gets no event
                     await anyio.sleep(0.1)
             found = []
             with anyio.fail_after(10):

@@ -1,4 +1,4 @@
-"""Counts that can be believed: a queue without a leader is not an empty one, and looking takes nobody's job away."""
+"""Counts that can be believed: a queue without a leader is not an empty one, and looking takes no job away."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ON_NEWER = {"test_a_queue_whose_leader_is_away"}
 
 @asynccontextmanager
 async def leaderless(node: RabbitServer, queue: str) -> AsyncIterator[None]:
-    """A queue whose leader answers nobody, as that of each queue does for a moment when its node has started."""
+    """Suspend a queue's leader: every queue has none for a moment after its node has started."""
     leader = f"'%2F_{layout.job_queue(queue)}'"
     await node.control("-q", "eval", f"sys:suspend({leader}).")
     try:
@@ -35,7 +35,7 @@ async def leaderless(node: RabbitServer, queue: str) -> AsyncIterator[None]:
 
 
 async def test_a_queue_whose_leader_is_away(node: RabbitServer):
-    """The server says 0 of a queue whose leader has not recovered; we say nothing until we know."""
+    """The server counts 0 in a queue whose leader has not recovered; the adapter waits for the true count."""
     async with open_backend(f"{node.url}?min_queue_age=0.1&timeout=20") as backend:
         await backend.publish([Outgoing("away", f"{number}", b"job") for number in range(5)])
         told: list[Any] = []
@@ -53,23 +53,23 @@ async def test_a_queue_whose_leader_is_away(node: RabbitServer):
         await backend.admin.delete("away")
 
 
-async def test_nobody_knows(node: RabbitServer):
+async def test_a_count_that_is_unknown(node: RabbitServer):
     """A queue whose leader does not come back has no count: the call ends in its time, and says so (C22)."""
     async with open_backend(f"{node.url}?min_queue_age=0.1&timeout=1") as backend:
-        await backend.publish([Outgoing("nobody", "1", b"job")])
-        async with leaderless(node, "nobody"):
+        await backend.publish([Outgoing("unknown", "1", b"job")])
+        async with leaderless(node, "unknown"):
             began = anyio.current_time()
             with pytest.raises(BrokerUnavailable):
-                await backend.admin.stats("nobody")
+                await backend.admin.stats("unknown")
             assert anyio.current_time() - began < 4.0
         with anyio.fail_after(10):
-            while (await backend.admin.stats("nobody")).ready != 1:  # noqa: ASYNC110 - it has no event
+            while (await backend.admin.stats("unknown")).ready != 1:  # noqa: ASYNC110 - it has no event
                 await anyio.sleep(0.05)
-        await backend.admin.delete("nobody")
+        await backend.admin.delete("unknown")
 
 
 async def test_draining_a_queue_whose_leader_is_away(node: RabbitServer, tmp_path: Any):
-    """Draining ends when the jobs are done, and not when nobody can count them."""
+    """Draining ends when the jobs are done, not when they cannot be counted."""
     play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=20")
     async with play.app("client") as app:
         await app.enqueue_many([app.tasks["work"].call(number) for number in range(5)])
@@ -90,7 +90,7 @@ async def test_draining_a_queue_whose_leader_is_away(node: RabbitServer, tmp_pat
 
 
 async def test_draining_sees_what_is_on_its_way(node: RabbitServer, tmp_path: Any):
-    """A job that the server has sent us, and nobody has in hand yet, is counted; each time, not nearly each time."""
+    """A job that the server has sent and no worker has taken is counted; each time, not nearly each time."""
     play = RabbitPlay(node.url, tmp_path)
     async with play.running("worker") as app:
         for number in range(100):
@@ -100,7 +100,7 @@ async def test_draining_sees_what_is_on_its_way(node: RabbitServer, tmp_path: An
 
 
 async def test_a_job_that_comes_while_we_look(node: RabbitServer, monkeypatch: pytest.MonkeyPatch):
-    """Whoever looks whether a queue is empty, and finds a job, gives it back at once."""
+    """A check whether a queue is empty returns a job that it finds at once."""
     async with held(f"{node.url}?min_queue_age=0.1", "looked") as (backend, source):
         await backend.publish([Outgoing("looked", f"{number}", b"%d" % number) for number in range(3)])
         admin = backend._connections.admin  # type: ignore[attr-defined]

@@ -36,14 +36,14 @@ FOREIGN: dict[str, bytes] = {
     "newer": b'{"v":99,"id":"x7","task":"work","queue":"q","args":[],"enqueued_at":0}',
     "older": b'{"v":0,"id":"x8","task":"work","queue":"q","args":[],"enqueued_at":0}',
     "celery's": b'[[1, 2], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
-    "somebody else's": b'{"type": "invoice", "total": 12, "tenant": "acme"}',
+    "another program's": b'{"type": "invoice", "total": 12, "tenant": "acme"}',
     "huge": b"z" * 2_000_000,
     "larger than any job": b"z" * (MAX_MESSAGE + 1),
 }
 
 
 async def put(node: RabbitServer, queue: str, *bodies: bytes) -> None:
-    """What another program does, with the client library as it is, and without confirms."""
+    """Publish as another program does, with the client library alone and without confirms."""
     connection = await aiormq.connect(node.url)
     try:
         channel = await connection.channel()
@@ -54,7 +54,7 @@ async def put(node: RabbitServer, queue: str, *bodies: bytes) -> None:
 
 
 async def letters_of(backend: Backend, queue: str, count: int) -> Sequence[Letter]:
-    """The dead letters, when there are so many: what the broker itself moves is there a moment later."""
+    """Wait for so many dead letters: the broker moves its own a moment later."""
     with anyio.fail_after(10):
         while len(letters := await backend.admin.letters(queue, limit=100)) < count:  # noqa: ASYNC110 - it has no event
             await anyio.sleep(0.02)
@@ -116,7 +116,7 @@ async def test_every_verdict_on_what_is_too_large(node: RabbitServer, kind: str,
 
 
 async def test_the_largest_job_can_be_retried_and_buried(node: RabbitServer):
-    """F49: whatever is accepted leaves room for its story, so that it can be tried again and be a dead letter."""
+    """F49: an accepted job leaves room for its error history, in a retry and in a dead letter."""
     queue, body, story = "largest", b"x" * MAX_JOB, b"s" * (MAX_MESSAGE - MAX_JOB - 100)
     async with held(f"{node.url}?min_queue_age=0.1&timeout=10", queue) as (backend, source):
         [stored, refused] = await backend.publish([Outgoing(queue, "1", body), Outgoing(queue, "2", body + b"x")])

@@ -23,24 +23,24 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @pytest.fixture
 async def proxy(node):
-    """A network to the node that can be broken."""
+    """Open a network to the node that can be broken."""
     async with ChaosProxy("127.0.0.1", node.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def queue():
-    """A queue of this test's own."""
+    """Return the name of a queue of this test's own."""
     return "q" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(8))
 
 
 def through(proxy, options="min_queue_age=0.1&timeout=3"):
-    """The URL that leads through a proxy."""
+    """Return the URL that leads through a proxy."""
     return f"amqp://guest:guest@127.0.0.1:{proxy.port}/?{options}"
 
 
 async def patiently(ask):
-    """The answer, asked for again while the network is away."""
+    """Return the answer; ask again while the network is away."""
     with anyio.fail_after(20):
         while True:
             try:
@@ -129,7 +129,7 @@ async def test_a_cut_on_the_way_to_the_worker(node, proxy, queue):
 
 
 async def test_a_cut_while_jobs_run(node, proxy, tmp_path):
-    """F35: a cut interrupts no function; the holder learns that its job is another's, and each job has one ending."""
+    """F35: a cut interrupts no function; the holder learns that its lease is lost, and each job has one outcome."""
     play = RabbitPlay(node.url, tmp_path)
     async with play.running("worker", through(proxy), lease=20.0) as app:
         await app.enqueue_many([app.tasks["work"].call(number, 0.5) for number in range(10)])
@@ -204,7 +204,7 @@ async def test_byte_by_byte(node, proxy, queue):
 
 
 async def test_one_side_is_cut_off(node, tmp_path):
-    """F42: when nobody can enqueue, workers work on; when no worker gets through, enqueueing goes on."""
+    """F42: when no client can enqueue, workers work on; when no worker gets through, enqueueing goes on."""
     play = RabbitPlay(node.url, tmp_path)
     async with (
         ChaosProxy("127.0.0.1", node.port) as up,

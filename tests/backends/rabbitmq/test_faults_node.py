@@ -29,7 +29,7 @@ ON_NEWER = {
 
 @pytest.fixture
 def running(node):
-    """The node, running when the test begins and when it ends."""
+    """Return the node, running when the test begins and when it ends."""
     yield node
     node.resume()
     anyio.run(node.start)

@@ -1,4 +1,4 @@
-"""Real workers on a real node, killed, frozen and stopped: every job ends, and nothing is told wrongly."""
+"""Real workers on a real node, killed, frozen and stopped: every job ends, and no answer is wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 
 async def letters(play: RabbitPlay) -> list[str]:
-    """The reasons of the dead letters."""
+    """Return the reasons of the dead letters."""
     async with open_backend(play.url) as backend:
         return [letter.reason for letter in await backend.admin.letters(play.queue, limit=100)]
 
@@ -138,7 +138,7 @@ async def test_poison_and_its_neighbours(node, tmp_path, how, status, kind):
                 assert worker.status == status
                 play.history.record("died", "", who=worker.who)
         async with play.running("healthy"):
-            # Besides the poison's own two: whoever had returned, and was not settled yet when the poison killed.
+            # Besides the poison's own two: those that had returned and were not settled when the poison killed.
             report = await play.check(attempts=3, duplicates_allowed=2 + len(jobs))
     assert await letters(play) == ["poison"]
     assert sum(entry.kind == "start" for entry in report.histories[poison.id]) == 3
@@ -156,7 +156,7 @@ async def test_workers_that_die_leave_no_consumer(node):
             ):
                 with anyio.move_on_after(0.05):
                     await source.receive(1)
-                other._connections.consuming.current.abort("for this test")
+                (await other._connections.consuming.open()).abort("for this test")
         async with backend.consume(["crowd"], lease=5):
             consumers = await node.control("-q", "list_consumers")
             assert "tc.q.crowd" not in consumers, consumers

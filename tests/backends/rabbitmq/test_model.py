@@ -25,7 +25,7 @@ def test_stories(node, tmp_path):
     """Stories of 15 steps each, 40 on quorum queues and 12 on classic ones, side by side, keep every promise."""
     if store_url(tmp_path) is None:
         pytest.skip("no store is installed here that a process can have for itself")
-    # What fails here is told as it was; shrinking it in real time would take an hour.
+    # A failure is reported as it was; shrinking it in real time would take an hour.
     once = partial(tell, examples=EXAMPLES, steps=STEPS, lease=LEASE, margin=MARGIN, phases=(Phase.generate,))
     with ProcessPoolExecutor(len(SEEDS), mp_context=multiprocessing.get_context("spawn")) as processes:
         telling = [

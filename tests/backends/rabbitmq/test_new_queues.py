@@ -1,4 +1,4 @@
-"""New queues: they have to grow old before they get a job, and whoever waits for that may give up and come again."""
+"""New queues: they must be old enough before they get a job; a sender may stop waiting for that and try again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 MISTREATS = True  # the node
 
 
-async def insist(backend, queue, *, patience, within=20.0):
-    """Publish a job, each time giving up after so many seconds, until it is stored; how long that took."""
+async def publish_until_stored(backend, queue, *, patience, within=20.0):
+    """Publish a job, giving up after so many seconds each time, until it is stored; return how long that took."""
     began = anyio.current_time()
     with anyio.fail_after(within):
         while True:
@@ -34,7 +34,7 @@ async def insist(backend, queue, *, patience, within=20.0):
 
 
 async def take(source, within=15.0):
-    """A job, through outages."""
+    """Return a job, through outages."""
     with anyio.fail_after(within):
         while True:
             try:
@@ -54,10 +54,10 @@ async def until_made(node, queue, within=15.0):
             await admin.close()
 
 
-async def test_a_sender_who_gives_up_sooner_gets_in_all_the_same(node):
-    """The age of a new queue does not begin anew with each try, and its waiting outlives who waits (C4, C22)."""
+async def test_a_sender_that_gives_up_sooner_gets_its_job_in(node):
+    """The age of a new queue does not begin anew with each try, and the wait outlives its caller (C4, C22)."""
     async with RabbitBackend(f"{node.url}?min_queue_age=2") as backend:
-        assert await insist(backend, "impatient", patience=0.8) >= 1.9
+        assert await publish_until_stored(backend, "impatient", patience=0.8) >= 1.9
 
 
 async def test_a_node_that_is_killed_before_a_queue_is_open(node):
@@ -71,9 +71,9 @@ async def test_a_node_that_is_killed_before_a_queue_is_open(node):
         with anyio.move_on_after(4.0):  # so old, the broker does not forget it
             await sender.publish([Outgoing("reborn", "1", b"the job")])
         node.kill()
-        await anyio.sleep(2.0)  # whoever wanted to open it meanwhile has found nobody
+        await anyio.sleep(2.0)  # attempts to open it meanwhile found no broker
         await node.start()
-        await insist(sender, "reborn", patience=3.0, within=40)
+        await publish_until_stored(sender, "reborn", patience=3.0, within=40)
         delivery = await take(source)
         assert delivery.envelope == b"the job"
         assert not await source.settle([(delivery, ACK)])
@@ -90,11 +90,11 @@ async def test_an_outage_makes_a_queue_young_again(node):
         ):
             await anyio.sleep(1.2)
             proxy.cut()
-            assert await insist(sender, "young", patience=0.3) >= 1.9
+            assert await publish_until_stored(sender, "young", patience=0.3) >= 1.9
 
 
 async def test_closing_ends_the_wait_for_a_queue(node):
-    """Whoever waits for a queue to grow old is told when the app is closed, and nothing is left behind (C22)."""
+    """A sender that waits for a young queue gets an error when the app closes, and nothing is left behind (C22)."""
     backend = RabbitBackend(f"{node.url}?min_queue_age=60")
     async with anyio.create_task_group() as group, backend:
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("rabbit conforma
 
 @pytest.fixture(scope="module")
 def node():
-    """A running node of the newer version."""
+    """Serve a node of the newer version."""
     with serving(RabbitServer, NEWER["rabbitmq-server"]) as server:
         yield server
 

@@ -21,7 +21,7 @@ RECIPE = r"^rabbitmqctl set_permissions -p jobs (\w+) +'(.*)' '(.*)' '(.*)'$"
 
 @pytest.fixture(scope="module")
 def recipe():
-    """User → what he may configure, write and read, as the docs have it."""
+    """User → what it may configure, write and read, as the docs have it."""
     if not DOCS.exists():
         pytest.skip("the docs are in the checkout only")
     found = re.findall(RECIPE, DOCS.read_text(encoding="utf-8"), re.MULTILINE)
@@ -30,7 +30,7 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def let_in(node):
-    """Makes a user with permissions; his URL. The virtual host is there for these users only."""
+    """Make a user with permissions; return its URL. The virtual host is there for these users only."""
     anyio.run(node.control, "-q", "add_vhost", "jobs")
 
     async def make(name, permissions=None):
@@ -43,7 +43,7 @@ def let_in(node):
 
 
 def app_of(url, folder):
-    """An app with a task that succeeds with 1, after a retry with 0, and never with -9."""
+    """Make an app with a task that succeeds with 1, after a retry with 0, and never with -9."""
     app = App(url, store=f"sqlite:///{folder / 'records.db'}", lease=10.0)
 
     @app.task(name="work", queue="mail", retry=Retry(attempts=2, base=0.1))
@@ -56,7 +56,7 @@ def app_of(url, folder):
 
 
 async def open_mail(url):
-    """The queue is there, and jobs reach it."""
+    """Declare the queue, and let jobs in."""
     async with RabbitBackend(url) as backend:
         assert await backend.publish([Outgoing("mail", "0", b"the first one")]) == [Stored()]
         await backend.admin.purge("mail")

@@ -18,13 +18,13 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @pytest.fixture
 def flaky(node: RabbitServer, monkeypatch: pytest.MonkeyPatch) -> FlakyBackend:
-    """The broker, with faults on command; nobody waits long for the sender of a key."""
+    """Return the broker, with faults on command; no sender waits long for the sender of a key."""
     monkeypatch.setattr(client, "SENDER_TIMEOUT", 0.1)
     return FlakyBackend(open_backend(f"{node.url}?min_queue_age=0.1"))
 
 
 async def twice(app: App, flaky: FlakyBackend, task: Any, by: str) -> Any:
-    """An enqueue whose confirm is lost, and which is repeated with its id or its key: RabbitMQ has the job twice."""
+    """Lose the confirm of an enqueue, and repeat it with its id or its key: RabbitMQ has the job twice."""
     flaky.next("publish", DropReply())
     with pytest.raises(EnqueueUncertain) as caught:
         await task.enqueue(1)

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.mark.parametrize("case", COPIES + CORE, ids=str)
 def test_crash(case, make_harness):
-    """Whoever dies at this point, the job ends once, completely."""
+    """Wherever a process dies at this point, the job ends once, completely."""
     run(case, lambda: make_harness(lease=LEASE, margin=MARGIN), real_time=True)
 
 

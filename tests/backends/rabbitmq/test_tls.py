@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """An authority of our own, a certificate for this machine and one for another."""
+    """Make an authority, a certificate for this machine and one for another."""
     folder = make_certificates(tmp_path_factory.mktemp("tls"))
     folder.chmod(0o755)
     return folder
@@ -27,7 +27,7 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ports(certificates):
-    """The ports of a node: ``plain``, and with TLS ``here``, which also wants to know who we are."""
+    """Return the ports of a node: ``plain``, and with TLS ``here``, which also wants a client's certificate."""
     here = free_port()
     config = {
         "listeners.ssl.default": f"127.0.0.1:{here}",

@@ -54,12 +54,12 @@ def test_everything_in_a_url():
 def test_trio_is_refused_with_a_reason():
     """The client library knows asyncio only."""
 
-    async def story():
+    async def main():
         async with RabbitBackend("amqp://127.0.0.1:1/"):
             pass
 
     with pytest.raises(FeatureRefused, match="trio"):
-        anyio.run(story, backend="trio")
+        anyio.run(main, backend="trio")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_trio_is_refused_with_a_reason():
         ("quorum", "none", {"crashes": 3}, False),
     ],
 )
-def test_a_limit_of_crashes_needs_somebody_who_counts(kind, store, crashes, refused):
+def test_a_limit_of_crashes_needs_a_counter(kind, store, crashes, refused):
     """Classic queues do not count: a task with a limit is refused at the start, unless a store counts (C12)."""
     app = App(f"amqp://127.0.0.1:1/?timeout=1&queue_type={kind}", store=store)
 
@@ -79,50 +79,50 @@ def test_a_limit_of_crashes_needs_somebody_who_counts(kind, store, crashes, refu
     async def dangerous():
         """Nothing."""
 
-    async def story():
+    async def main():
         async with app:
             pass
 
     with pytest.raises(StoreRequired if refused else BrokerUnavailable) as caught:
-        anyio.run(story)
+        anyio.run(main)
     if refused:
         assert "dangerous limits its crashes" in caught.value.what
         assert "store=" in caught.value.fix
 
 
-def test_nobody_there():
+def test_no_node_answers():
     """All nodes are tried, and the text says what each answered."""
 
-    async def story():
+    async def main():
         async with RabbitBackend("amqp://me:secret@127.0.0.1:1,127.0.0.1:2/?timeout=3"):
             pass
 
     with pytest.raises(BrokerUnavailable) as caught:
-        anyio.run(story)
+        anyio.run(main)
     assert "127.0.0.1:1:" in str(caught.value)
     assert "127.0.0.1:2:" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 def test_a_wrong_password_is_named(node):
-    """Whoever may not come in is told so at once."""
+    """A refused login is an error at once."""
 
-    async def story():
+    async def main():
         async with RabbitBackend(f"amqp://guest:wrong@127.0.0.1:{node.port}/"):
             pass
 
     with pytest.raises(BrokerUnavailable, match="refused the login"):
-        anyio.run(story)
+        anyio.run(main)
 
 
 def test_the_second_node_is_used(node):
     """A node that does not answer is passed over."""
 
-    async def story():
+    async def main():
         async with RabbitBackend(f"amqp://guest:guest@127.0.0.1:1,127.0.0.1:{node.port}/") as backend:
             return await backend.admin.stats("nothing")
 
-    assert anyio.run(story).ready == 0
+    assert anyio.run(main).ready == 0
 
 
 def test_frames_are_read_as_they_are_written():

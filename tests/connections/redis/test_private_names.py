@@ -28,7 +28,7 @@ KNOWN = {"connections/redis/sockets.py": {"_reader", "_writer"}}
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[TcpConnection, list[asyncio.StreamWriter]]]:
-    """A connection to a server that answers OK to everything, and the server's end of it."""
+    """Connect to a server that answers OK to everything; yield the connection and the server's end of it."""
     ends: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

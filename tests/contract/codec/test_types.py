@@ -279,7 +279,7 @@ NAMES = sorted(FITTING)
 
 
 def contract_of(annotation: Any) -> Contract:
-    """A contract of one parameter and a result, both of this type."""
+    """Compile a contract of one parameter and a result, both of this type."""
 
     def task(value): ...
 
@@ -288,7 +288,7 @@ def contract_of(annotation: Any) -> Contract:
 
 
 def or_refused(call: Any, *args: Any) -> Any:
-    """What a call returns, or its refusal."""
+    """Return the result of a call, or its refusal."""
     try:
         return call(*args)
     except InvalidArguments as error:
@@ -435,21 +435,21 @@ def test_what_becomes_what_it_equals(annotation, value, arrived):
 
 
 def wrong_item() -> Item:
-    """An item whose price was spoilt after it was made."""
+    """Make an item and spoil its price afterwards."""
     item = Item(Decimal(1))
     item.price = 1.5
     return item
 
 
 def wrong_positive() -> Positive:
-    """An instance that has come to break its own rule."""
+    """Make an instance that breaks its own rule afterwards."""
     value = Positive(1)
     value.number = -1
     return value
 
 
 def with_secret() -> Profile:
-    """A model with something that JSON does not hold."""
+    """Make a model with a value that JSON does not hold."""
     profile = Profile(age=1)
     profile._secret = 3
     return profile

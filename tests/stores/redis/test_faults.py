@@ -17,7 +17,7 @@ from taskcore.faults import ChaosProxy, RedisCluster, RedisReplicated, RedisSent
 from taskcore.faults.resp import command
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
 from taskcore.stores.redis import RedisStore
-from taskcore.stores.redis.records import Names
+from taskcore.stores.redis.layout import RecordNames
 from tests.support.real import require
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -329,7 +329,7 @@ async def test_a_failover():
 async def test_a_slot_that_moves():
     """While a slot moves from node to node, and afterwards, every verb does what it always does."""
     keys = [f"key/{number}" for number in range(60)]
-    where = Names("tc")(keys[0])
+    where = RecordNames("tc")(keys[0])
     async with RedisCluster(kind=require(RedisServer)) as cluster, RedisStore(cluster.url) as store:
         to = (await cluster.owner(where) + 1) % 3
 
@@ -380,8 +380,8 @@ async def test_a_node_that_is_gone():
     ):
         keys = [f"key/{number}" for number in range(60)]
         await store.put_many([Write(key=key, value=b"1", keep=60.0) for key in keys])
-        gone = await cluster.owner(Names("tc")(keys[0]))
-        owners = {key: await cluster.owner(Names("tc")(key)) for key in keys}
+        gone = await cluster.owner(RecordNames("tc")(keys[0]))
+        owners = {key: await cluster.owner(RecordNames("tc")(key)) for key in keys}
         cluster.servers[gone].kill()
         for key in keys:
             with anyio.fail_after(5):

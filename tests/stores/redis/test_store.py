@@ -19,8 +19,8 @@ from taskcore.faults.redis_cluster import slot_of
 from taskcore.faults.resp import command
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
 from taskcore.stores.redis import RedisStore
-from taskcore.stores.redis.batches import BYTES, WRITES, _chunks
-from taskcore.stores.redis.records import GROUPS, SHARES, SLOTS, Names, group_of, versions
+from taskcore.stores.redis.batches import SCRIPT_BYTES, SCRIPT_WRITES, _chunks
+from taskcore.stores.redis.layout import GROUPS, SHARES, SLOTS, RecordNames, group_of, versions
 from tests.support.real import require
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -91,16 +91,44 @@ async def test_writers_race(store: RedisStore, url: str):
 
 async def test_a_big_batch(store: RedisStore):
     """More writes than fit into one script call, and more bytes, are answered in order; a key may come twice."""
-    many = [Write(key=f"big/{number % 900}", value=b"%d" % number, keep=60.0) for number in range(WRITES * 4)]
+    many = [Write(key=f"big/{number % 900}", value=b"%d" % number, keep=60.0) for number in range(SCRIPT_WRITES * 4)]
     answers = await store.put_many(many)
     assert len(set(answers)) == len(many)
     assert await store.get("big/5") == Record(b"905", answers[905])
     assert await store.get("big/899") == Record(b"899", answers[899])
 
-    heavy = [Write(key=f"heavy/{number}", value=b"x" * (BYTES // 3), keep=60.0) for number in range(8)]
+    heavy = [Write(key=f"heavy/{number}", value=b"x" * (SCRIPT_BYTES // 3), keep=60.0) for number in range(8)]
     assert not any(isinstance(answer, Conflict) for answer in await store.put_many(heavy))
     found = [await store.get(write.key) for write in heavy]
     assert all(record is not None and record.value == heavy[0].value for record in found)
+
+
+async def test_many_records_are_read_in_order(store: RedisStore):
+    """``get_many`` answers for each key, in order, wherever it lives; a missing record is None."""
+    keys = [f"many/{number}" for number in range(300)]
+    await store.put_many([Write(key=key, value=key.encode(), expect=ANY, keep=60.0) for key in keys[::2]])
+    found = await store.get_many([*reversed(keys), keys[0]])
+    assert [record and record.value.decode() for record in found] == [
+        key if int(key.partition("/")[2]) % 2 == 0 else None for key in [*reversed(keys), keys[0]]
+    ]
+    assert await store.get_many([]) == []
+
+
+async def test_many_reads_are_one_exchange(server: RedisServer):
+    """``get_many`` on one server takes one round trip; a record of another type is an error."""
+    async with RedisStore(server.url) as store:
+        await store.get("a")
+        before = await command(server.port, "INFO", "stats")
+        await store.get_many([f"one/{number}" for number in range(100)])
+        reads = [
+            int(info.split(b"total_reads_processed:")[1].split()[0])
+            for info in (before, await command(server.port, "INFO", "stats"))
+        ]
+        assert reads[1] - reads[0] <= 4
+        await command(server.port, "LPUSH", store._names("one/7"), "x")
+        with pytest.raises(BrokerUnavailable, match="not a record"):
+            await store.get_many(["one/1", "one/7"])
+        await command(server.port, "DEL", store._names("one/7"))
 
 
 async def test_a_batch_may_expect_what_it_wrote_itself(store: RedisStore):
@@ -189,7 +217,7 @@ async def test_flushed(server: RedisServer):
 @pytest.mark.parametrize("made", [("LPUSH", "x"), ("SET", "hello"), ("SET", "hello world"), ("SET", "")])
 async def test_a_foreign_value(server: RedisServer, made: tuple[str, str]):
     """A key of ours that holds something else is named in the error, and harms nobody else."""
-    name = Names("tc")("foreign")
+    name = RecordNames("tc")("foreign")
     await command(server.port, "DEL", name)
     await command(server.port, made[0], name, made[1])
     async with RedisStore(server.url) as store:
@@ -258,9 +286,9 @@ def test_an_unknown_option():
 
 def test_chunks():
     """No script call carries out too many writes, or brings too many bytes; none is empty, none is lost."""
-    small = [Write(key=str(number), value=b"x") for number in range(2 * WRITES + 1)]
-    assert [len(chunk) for chunk in _chunks(small)] == [WRITES, WRITES, 1]
-    sizes = [BYTES + 1, 1, BYTES // 2, BYTES // 2, 0, BYTES, BYTES + 1]
+    small = [Write(key=str(number), value=b"x") for number in range(2 * SCRIPT_WRITES + 1)]
+    assert [len(chunk) for chunk in _chunks(small)] == [SCRIPT_WRITES, SCRIPT_WRITES, 1]
+    sizes = [SCRIPT_BYTES + 1, 1, SCRIPT_BYTES // 2, SCRIPT_BYTES // 2, 0, SCRIPT_BYTES, SCRIPT_BYTES + 1]
     heavy = [Write(key=str(number), value=b"x" * size) for number, size in enumerate(sizes)]
     assert [[int(one.key) for one in chunk] for chunk in _chunks(heavy)] == [[0], [1, 2], [3, 4], [5], [6]]
     assert list(_chunks([])) == []
@@ -270,7 +298,7 @@ def test_groups():
     """Every node of a cluster has its share of the records, whatever their keys are."""
     assert len(set(GROUPS)) == SHARES
     assert [slot_of("{" + tag + "}") * SHARES // SLOTS for tag in GROUPS] == list(range(SHARES))
-    names = Names("tc")
+    names = RecordNames("tc")
     for key in ("plain", "{braces}", "}{", "ä 任务", ""):
         assert slot_of(names(key)) == slot_of("{" + GROUPS[group_of(key)] + "}")
     counts = [0] * SHARES

@@ -13,7 +13,8 @@ import pytest
 from taskcore import App, InvalidSetting, Reject, Retry, Succeeded, current
 from taskcore.errors import LeaseLost
 from taskcore.faults import ChaosProxy
-from taskcore.records.keys import Completion, decode_key_record, key_name
+from taskcore.records.keys import Completion, decode_key_record
+from taskcore.records.names import key_name
 from taskcore.stores.sql import complete_in, complete_in_async
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]

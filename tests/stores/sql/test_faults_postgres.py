@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from taskcore import BrokerUnavailable
+from taskcore.connections.postgres import listener
 from taskcore.faults import ChaosProxy, PostgresServer
 from taskcore.store import ABSENT, ANY, Conflict, Write
 from taskcore.stores.sql import PostgresStore
@@ -313,9 +314,7 @@ async def test_half_open(postgres: PostgresServer):
 @pytest.mark.parametrize("fault", ["cut", "refused for a while", "black hole"])
 async def test_a_watch_outlives_its_connection(postgres: PostgresServer, fault: str, monkeypatch: pytest.MonkeyPatch):
     """What is written while nobody can listen is seen when somebody can again: it is read then."""
-    from taskcore.stores.sql import postgres_notifications  # noqa: PLC0415 - for this test only
-
-    monkeypatch.setattr(postgres_notifications, "QUIET", 0.5)
+    monkeypatch.setattr(listener, "QUIET", 0.5)
     async with ChaosProxy("127.0.0.1", postgres.port) as proxy, PostgresStore(postgres.url) as other:
         url = postgres.url.replace(str(postgres.port), str(proxy.port))
         key = f"watched/{fault}"
@@ -340,9 +339,7 @@ async def test_a_watch_outlives_its_connection(postgres: PostgresServer, fault: 
 
 async def test_a_watch_without_a_server_says_so(monkeypatch: pytest.MonkeyPatch):
     """Whoever watches is not left waiting for ever for a server that does not come back."""
-    from taskcore.stores.sql import postgres_notifications  # noqa: PLC0415 - for this test only
-
-    monkeypatch.setattr(postgres_notifications, "PATIENCE", 0.5)
+    monkeypatch.setattr(listener, "FAIL_AFTER", 0.5)
     async with serving() as server, PostgresStore(brief(server.url)) as store, store.watch("a") as records:
         server.kill()
         with anyio.fail_after(20), pytest.raises(BrokerUnavailable):

@@ -13,11 +13,13 @@ import pytest
 
 from taskcore import AdapterMissing, BrokerUnavailable, InvalidURL
 from taskcore.adapters import open_store
+from taskcore.connections.postgres import listener
 from taskcore.errors import FeatureRefused
 from taskcore.faults import PostgresServer
 from taskcore.store import ABSENT, ANY, Conflict, Write
-from taskcore.stores.sql import PostgresStore, postgres
-from taskcore.stores.sql.postgres_statements import TABLES
+from taskcore.stores.sql import PostgresStore
+from taskcore.stores.sql.postgres import store as store_module
+from taskcore.stores.sql.postgres.layout import TABLES
 
 pytestmark = pytest.mark.anyio
 
@@ -37,9 +39,9 @@ def test_addresses():
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("postgresql://ada:geheim@host/db?taskcore_tiemout=3", "taskcore_timeout"),
+        ("postgresql://ada:geheim@host/db?taskcore_tiemout=3", "known are taskcore_timeout"),
         ("postgresql://ada:geheim@host/db?slmode=require", "application_name"),
-        ("postgresql://ada:geheim@host/db?taskcore_timeout=never", "taskcore_timeout=10s"),
+        ("postgresql://ada:geheim@host/db?taskcore_timeout=never", "taskcore_timeout: 'never' is not a time"),
         ("postgresql://ada:geheim@[::1/db", "for example"),
     ],
 )
@@ -56,12 +58,11 @@ def test_without_psycopg(monkeypatch: pytest.MonkeyPatch):
     """SQLite needs nothing; PostgreSQL says what to install."""
     import sys  # noqa: PLC0415 - for this test only
 
-    monkeypatch.delitem(sys.modules, "taskcore.stores.sql.postgres")
     monkeypatch.setitem(sys.modules, "psycopg", None)
     for name in [
         name
         for name in sys.modules
-        if name.startswith(("taskcore.connections.postgres.connection", "taskcore.stores.sql.pos"))
+        if name.startswith(("taskcore.connections.postgres.", "taskcore.stores.sql.postgres."))
     ]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(AdapterMissing) as caught:
@@ -263,10 +264,8 @@ async def test_deadlocks_are_not_the_callers_business(postgres: PostgresServer):
 
 async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
     """What has ended is deleted in bounded steps, without anybody writing, several stores at once (C23)."""
-    from taskcore.stores.sql import postgres as module  # noqa: PLC0415 - the fixture has the same name
-
-    monkeypatch.setattr(module, "CLEAN_EVERY", 0.1)
-    monkeypatch.setattr(module, "CLEAN_AT_ONCE", 7)
+    monkeypatch.setattr(store_module, "CLEAN_EVERY", 0.1)
+    monkeypatch.setattr(store_module, "CLEAN_AT_ONCE", 7)
     async with database(postgres) as (url, own), PostgresStore(url) as store, PostgresStore(url):
         await store.put_many([Write(key=f"k{number}", value=b"1", keep=0.05) for number in range(50)])
         await store.put("stays", b"1", expect=ANY, keep=60.0)
@@ -278,9 +277,7 @@ async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pyte
 
 async def test_nobody_listens_unless_somebody_watches(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
     """The listening connection comes with the first watch and goes some time after the last."""
-    from taskcore.stores.sql import postgres_notifications  # noqa: PLC0415 - for this test only
-
-    monkeypatch.setattr(postgres_notifications, "QUIET", 0.1)
+    monkeypatch.setattr(listener, "QUIET", 0.1)
     listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' "
     every = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     async with database(postgres) as (url, own), PostgresStore(url) as store:
@@ -320,4 +317,16 @@ async def test_a_diagnosis_of_a_server_that_loses_commits(postgres: PostgresServ
 
 def test_cleaning_is_bounded():
     """No step deletes more than a few hundred records."""
-    assert postgres.CLEAN_AT_ONCE <= 500
+    assert store_module.CLEAN_AT_ONCE <= 500
+
+
+async def test_many_records_are_read_in_order(postgres: PostgresServer):
+    """``get_many`` answers for each key, in order, also for keys that hold a NUL; a missing record is None."""
+    keys = [f"k\0{number}" for number in range(50)]
+    async with database(postgres) as (url, _), PostgresStore(url) as store:
+        await store.put_many([Write(key=key, value=key.encode()) for key in keys[::2]])
+        found = await store.get_many([*reversed(keys), keys[0]])
+        assert [record and record.value.decode() for record in found] == [
+            key if int(key[2:]) % 2 == 0 else None for key in [*reversed(keys), keys[0]]
+        ]
+        assert await store.get_many([]) == []

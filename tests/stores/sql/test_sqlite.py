@@ -18,7 +18,9 @@ import pytest
 from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.adapters import open_store
 from taskcore.store import ABSENT, ANY, Conflict, Write
-from taskcore.stores.sql import SqliteStore, sqlite, sqlite_diagnose
+from taskcore.stores.sql import SqliteStore
+from taskcore.stores.sql.sqlite import diagnose as sqlite_diagnose
+from taskcore.stores.sql.sqlite import store as sqlite
 
 pytestmark = pytest.mark.anyio
 
@@ -54,8 +56,8 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("sqlite://shop.db", "three slashes"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "memory://"),
-        ("sqlite:///x.db?sync=full", "there are synchronous and timeout"),
-        ("sqlite:///x.db?synchronous=off", "full, normal, extra"),
+        ("sqlite:///x.db?sync=full", "known are synchronous, timeout"),
+        ("sqlite:///x.db?synchronous=off", "full or normal or extra"),
         ("sqlite:///x.db?timeout=soon", "timeout=10s"),
         ("sqlite:///x.db?timeout=0", "timeout=10s"),
     ],
@@ -160,15 +162,15 @@ async def test_a_full_database(url: str, tmp_path: Path):
 
 def limit_pages(store: SqliteStore, pages: int) -> None:
     """Let the writing connection believe that the disk ends here."""
-    work = store._writer._parts.work
+    work = store._writer._hooks.work
 
     def limited(file: Any, batch: Any) -> Any:
         file.connection.execute(f"PRAGMA max_page_count = {pages}")
-        store._writer._thread._parts = store._writer._parts  # once
+        store._writer._thread._hooks = store._writer._hooks  # once
         return work(file, batch)
 
     assert store._writer._thread is not None
-    store._writer._thread._parts = store._writer._parts._replace(work=limited)
+    store._writer._thread._hooks = store._writer._hooks._replace(work=limited)
 
 
 async def test_a_lock_that_nobody_gives_back(url: str, tmp_path: Path):
@@ -200,7 +202,7 @@ async def test_a_disk_that_hangs(url: str, monkeypatch: pytest.MonkeyPatch):
 
         monkeypatch.setattr(sqlite, "write_all", hang)
         began = time.monotonic()
-        with pytest.raises(BrokerUnavailable, match="whether it was done is not known"):
+        with pytest.raises(BrokerUnavailable, match="the call may have been carried out"):
             await store.put("a", b"1", expect=ANY, keep=None)
         assert time.monotonic() - began < 3
         monkeypatch.setattr(sqlite, "write_all", work)
@@ -245,7 +247,7 @@ async def test_a_crowd_shares_transactions(url: str):
     """A thousand single writes at once are few commits."""
     async with SqliteStore(url) as store:
         commits = 0
-        work = store._writer._parts.work
+        work = store._writer._hooks.work
 
         def counted(file: Any, batch: Any) -> Any:
             nonlocal commits
@@ -253,7 +255,7 @@ async def test_a_crowd_shares_transactions(url: str):
             return work(file, batch)
 
         assert store._writer._thread is not None
-        store._writer._thread._parts = store._writer._parts._replace(work=counted)
+        store._writer._thread._hooks = store._writer._hooks._replace(work=counted)
         async with anyio.create_task_group() as group:
             for number in range(1000):
                 group.start_soon(lambda number=number: store.put(f"k{number}", b"1", expect=ABSENT, keep=60.0))
@@ -274,7 +276,7 @@ async def test_what_has_ended_is_deleted_by_whoever_writes(url: str, tmp_path: P
         left = []
         for _ in range(3):
             await store.put("stays", b"1", expect=ANY, keep=None)
-            await store._writer.ask(())  # behind the chores of the write
+            await store._writer.ask(())  # behind the idle work of the write
             left.append(rows(tmp_path / "r.db"))
         assert left == [16, 6, 1] or left[-1] == 1
         assert left[0] >= 6
@@ -368,15 +370,15 @@ async def test_looking_is_rare_and_ends_with_the_watch(url: str):
     """The file is looked at about twenty times a second while somebody watches, and not at all afterwards (C22)."""
     async with SqliteStore(url) as store:
         looks = 0
-        chores = store._reader._parts.chores
+        idle_work = store._reader._hooks.idle_work
 
         def counted(file: Any) -> None:
             nonlocal looks
             looks += 1
-            chores(file)
+            idle_work(file)
 
         assert store._reader._thread is not None
-        store._reader._thread._parts = store._reader._parts._replace(chores=counted)
+        store._reader._thread._hooks = store._reader._hooks._replace(idle_work=counted)
         async with store.watch("a"):
             await anyio.sleep(0.5)
         await store.get("a")
@@ -430,3 +432,14 @@ def test_a_file_that_may_not_be_written(tmp_path: Path):
             anyio.run(use)
     finally:
         tmp_path.chmod(stat.S_IRWXU)
+
+
+async def test_many_records_are_read_in_order(url: str):
+    """``get_many`` answers for each key, in order; a missing or ended record is None."""
+    async with SqliteStore(url) as store:
+        await store.put_many([Write(key=f"k{number}", value=b"%d" % number) for number in range(0, 50, 2)])
+        found = await store.get_many([f"k{number}" for number in reversed(range(50))])
+        assert [record and int(record.value) for record in found] == [
+            number if number % 2 == 0 else None for number in reversed(range(50))
+        ]
+        assert await store.get_many([]) == []

@@ -10,7 +10,7 @@ import pytest
 
 from taskcore import App, JobFailed, Retry, current
 from tests.support import in_processes
-from tests.support.faulty import Log, letters
+from tests.support.faulty import Log, letters, worker_of
 from tests.support.virtual import clock
 
 pytestmark = pytest.mark.anyio
@@ -96,7 +96,7 @@ async def test_waiting_for_a_thread_is_not_running(app):
     async with app:
         await app.enqueue_many([block.call(number) for number in range(8)])
         async with anyio.create_task_group() as group:
-            worker = app._make_worker(None, 50, 5.0)
+            worker = worker_of(app, None, 50, 5.0)
             await group.start(worker.run)
             await starts.wait(4)
             worker.stop()

@@ -1,7 +1,7 @@
-"""``taskcore doctor``: looks at the app, its settings, the broker and the store, and says line by line what it found.
+"""``taskcore doctor``: checks the app, its settings, the broker and the store, and prints a line for each finding.
 
-Every line is a finding: ok, warn or fail, what was looked at, what was found, and what to do about it. A broker that
-cannot be reached is one of them; it ends within a time limit, whatever the broker does (C22).
+A finding is ok, warn or fail, with what was checked, what was found, and what to do about it. A broker that cannot be
+reached is a finding too; the command ends within a time limit, whatever the broker does (C22).
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import anyio
 import click
 import msgspec
 
-from taskcore.adapters import has_store, open_backend, open_store
+from taskcore.adapters import NO_STORE, has_store, open_backend, open_store
 from taskcore.backend import Backend, Features
+from taskcore.cli.group import APP_DIR, DEBUG, Exit, installed_version
 from taskcore.cli.loading import load_app
-from taskcore.cli.root import APP_DIR, DEBUG, Exit, installed_version, paint
+from taskcore.cli.output import paint, print_json, print_line
 from taskcore.config import Loaded, load
 from taskcore.errors import BrokerUnavailable, TaskcoreError
-from taskcore.preflight import diagnoses
+from taskcore.preflight import Need, diagnoses, unmet_needs
 from taskcore.store import Store
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, Level
 from taskcore.toolkit.groups import unwrap_single
@@ -35,23 +36,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "command"]
 
-CONNECTING = 15.0  #: seconds that connecting, and each question to the server, may take
-ROUNDS = 20  #: light calls by which the round trip is measured
+CONNECT_TIMEOUT = 15.0  #: seconds that connecting, and each question to the server, may take
+ROUND_TRIPS = 20  #: light calls by which the round trip is measured
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-NO_STORE = "none"
-QUICKER = ("uvloop", "hiredis")  #: nothing needs them, and everything is quicker with them
+QUICKER = ("uvloop", "hiredis")  #: optional, and quicker
 CLIENTS = ("anyio", "trio", "redis", "nats-py", "aio-pika", "aiormq", "psycopg", *QUICKER)
 CRASHES = "crashes"
-WIDTH = 18  #: of the names of what was looked at
+WIDTH = 18  #: of the column with the names of checks
 
 #: The features that a broker has by itself, that its adapter emulates, or that it has not.
 FEATURES = ("delay", "dedup", "fencing", "redeliveries", "remove", "locate", "dead_letters")
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One line: what was looked at, and what was found.
+    """One line: what was checked, and what was found.
 
-    :param clauses: the clauses of the contract that do not hold because of it.
+    :param clauses: the guarantees that do not hold because of it.
     """
 
     level: Level
@@ -63,27 +63,30 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command("doctor", short_help="Test app, settings, broker, store, versions")
 @click.argument("target", required=False, metavar="[MODULE:APP | URL]")
-@click.option("--store", metavar="URL", help="Look at this store too; only with the URL of a broker.")
+@click.option("--store", metavar="URL", help="Check this store too; only with the URL of a broker.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, the last one with the totals.")
 @APP_DIR
 @DEBUG
 def command(target: str | None, store: str | None, as_json: bool, app_dir: str) -> int:
-    """Look at an app and everything it rests on, and say what is wrong.
+    """Check an app, its settings, its broker and its store.
 
-    MODULE:APP is an app, URL a broker; without either, the app or the broker that the settings name. Nothing is
-    changed anywhere. The exit code is 1 if something failed, else 0; warnings do not count.
+    MODULE:APP is an app, URL a broker; without either, the app or the broker that the settings name. The command
+    changes nothing. The exit code is 1 if a check failed, else 0; warnings do not count.
     """
     if store is not None and (target is None or "://" not in target):
         raise click.UsageError("--store goes with the URL of a broker; an app brings its own store")
     found: list[Finding] = []
     for finding in _examine(target, store, app_dir):
         found.append(finding)
-        click.echo(msgspec.json.encode(finding) if as_json else _line(finding))
+        if as_json:
+            print_json(finding)
+        else:
+            print_line(_line(finding))
     failed, warnings = (sum(finding.level == level for finding in found) for level in ("fail", "warn"))
     if as_json:
-        click.echo(msgspec.json.encode({"failed": failed, "warnings": warnings}))
+        print_json({"failed": failed, "warnings": warnings})
     else:
-        click.echo(f"{failed} failed, {warnings} warning{'s' * (warnings != 1)}")
+        print_line(f"{failed} failed, {warnings} warning{'s' * (warnings != 1)}")
     return Exit.FAILED if failed else Exit.DONE
 
 
@@ -100,11 +103,11 @@ def _failure(name: str, error: TaskcoreError, *more: str) -> Finding:
     return Finding(level="fail", name=name, text=text, fix=error.fix or "")
 
 
-# ── what can be seen from here ───────────────────────────────────────────────────────────────────
+# ── what this program knows ───────────────────────────────────────────────────────────────────
 
 
 def _examine(target: str | None, store_url: str | None, app_dir: str) -> Iterator[Finding]:
-    """Every finding, in an order in which each rests on the ones before."""
+    """Yield every finding, in an order in which each rests on the ones before."""
     yield _versions()
     try:
         settings = load(directory=app_dir)
@@ -140,13 +143,13 @@ def _examine(target: str | None, store_url: str | None, app_dir: str) -> Iterato
 
 
 def _open(url: str, records: str | None) -> tuple[Backend, Store | None]:
-    """Connections, not yet open, to a broker that no app stands before."""
+    """Make backend and store of a broker without an app, not yet connected."""
     store = None if records == NO_STORE else records or (url if has_store(url) else None)
     return open_backend(url), None if store is None else open_store(store)
 
 
 def _versions() -> Finding:
-    """What runs here; what is not installed is left out."""
+    """List the versions of what is installed."""
     known = [f"{name} {number}" for name in CLIENTS if (number := _version_of(name))]
     known += [f"no {name}" for name in QUICKER if _version_of(name) is None]
     text = " · ".join([f"taskcore {installed_version()}", f"python {platform.python_version()}", *known])
@@ -177,46 +180,44 @@ def _settings(settings: Loaded) -> Finding:
     return Finding(level="ok", name="settings", text=f"broker {url} · store {store} · {strict}")
 
 
-def _refused(app: App) -> list[str]:
-    """Tasks for which this app would not open: they need a store, and there is none."""
-    if app.components.store is not None:
-        return []
-    return [task.name for task in app if task.spec.key is not None or isinstance(task.spec.keep_result, float | int)]
+def _needs_of(app: App) -> list[Need]:
+    """List the needs because of which this app would not open."""
+    return unmet_needs(app, app.components.backend.features, app.components.store)
 
 
 def _needs(app: App) -> Iterator[Finding]:
-    if names := _refused(app):
-        text = f"[TC105] without a store these are refused, for their keys or results: {', '.join(names)}"
-        yield Finding(level="fail", name="tasks", text=text, fix='App(…, store="redis://…"), or drop key and result')
+    if needs := _needs_of(app):
+        text = f"[TC105] without a store the app does not open: {'; '.join(need.text for need in needs)}"
+        yield Finding(level="fail", name="tasks", text=text, fix='App(…, store="redis://…"), or drop these options')
 
 
-# ── what only the servers know ───────────────────────────────────────────────────────────────────
+# ── what the servers know ───────────────────────────────────────────────────────────────────
 
 
 async def _ask(
     backend: Backend, store: Store | None, app: App | None, came_from: str, is_strict: bool
 ) -> list[Finding]:
-    """Connect and ask; whatever cannot be reached is a finding, too."""
+    """Connect and ask; a server that cannot be reached is a finding, too."""
     found: list[Finding] = []
     part: Literal["broker", "store"] = "broker"
     try:
         with unwrap_single():
             async with AsyncExitStack() as exits:
-                with anyio.fail_after(CONNECTING):
+                with anyio.fail_after(CONNECT_TIMEOUT):
                     await exits.enter_async_context(backend)
                     took = await _round_trips(backend)
                 said = await diagnoses(backend, None)
                 found += _reached(backend.features, took, said.get("broker"))
                 part = "store"
                 if store is not None:
-                    with anyio.fail_after(CONNECTING):
+                    with anyio.fail_after(CONNECT_TIMEOUT):
                         await exits.enter_async_context(store)
                         await store.get("taskcore/doctor")
                     found += _kept(await diagnoses(None, store), said)
     except TimeoutError as error:
         if isinstance(error, TaskcoreError):
             raise
-        late = BrokerUnavailable(f"the {part} did not answer within {CONNECTING:g} s")
+        late = BrokerUnavailable(f"the {part} did not answer within {CONNECT_TIMEOUT:g} s")
         return [*found, _failure(part, late, came_from if part == "broker" else "")]
     except TaskcoreError as error:
         return [*found, _failure(part, error, came_from if part == "broker" else "")]
@@ -225,9 +226,9 @@ async def _ask(
 
 
 async def _round_trips(backend: Backend) -> list[float]:
-    """Seconds that light calls took, in order of size."""
+    """Measure how many seconds light calls take, in order of size."""
     took: list[float] = []
-    for _ in range(ROUNDS):
+    for _ in range(ROUND_TRIPS):
         began = time.perf_counter()
         await backend.admin.queues()
         took.append(time.perf_counter() - began)
@@ -235,14 +236,14 @@ async def _round_trips(backend: Backend) -> list[float]:
 
 
 def _strictly(finding: Finding) -> Finding:
-    """With ``strict`` an app does not start on what was said to break a clause."""
+    """Make a finding that breaks a guarantee a failure: a strict app does not open then."""
     if not finding.clauses or finding.name == CRASHES:
         return finding
-    return msgspec.structs.replace(finding, level="fail", text=f"strict apps do not start: {finding.text}")
+    return msgspec.structs.replace(finding, level="fail", text=f"strict apps do not open: {finding.text}")
 
 
 def _reached(features: Features, took: list[float], said: Diagnosis | None) -> Iterator[Finding]:
-    """Who answered, and how fast; what a confirmed job survives there, and how the server is set up."""
+    """Report which server answered, how fast, what a confirmed job survives there, and its settings."""
     middle, worst = took[len(took) // 2], took[len(took) * 99 // 100]
     server = features.broker if said is None else said.server
     trip = f"round trip {1000 * middle:.2f} ms (p99 {1000 * worst:.2f} ms)"
@@ -251,21 +252,21 @@ def _reached(features: Features, took: list[float], said: Diagnosis | None) -> I
     if said is not None:
         yield from _facts("broker", said, ())
     else:
-        text = "this backend cannot ask its server how it is set up"
+        text = "this backend cannot read the settings of its server"
         yield Finding(level="warn", name="diagnosis", text=text, fix="compare the settings with the broker's guide")
 
 
 def _kept(said: Mapping[str, Diagnosis], before: Mapping[str, Diagnosis]) -> Iterator[Finding]:
-    """The store; what its server has said as the broker already is not said again."""
+    """Report the store, without what its server reported as the broker."""
     if "store" in said:
         yield Finding(level="ok", name="store", text=f"{said['store'].server} · {said['store'].durability}")
         yield from _facts("store", said["store"], before["broker"].checks if "broker" in before else ())
     else:
-        yield Finding(level="ok", name="store", text="it answers; how it is set up it cannot say")
+        yield Finding(level="ok", name="store", text="it answers; its settings cannot be read")
 
 
 def _facts(role: str, diagnosis: Diagnosis, known: Sequence[DiagnosticCheck]) -> Iterator[Finding]:
-    """What a server says; a clause that does not hold is never ok, even by design."""
+    """Report the settings of a server; a guarantee that does not hold is never ok, even by design."""
     for fact in diagnosis.checks:
         if fact in known:
             continue
@@ -275,22 +276,24 @@ def _facts(role: str, diagnosis: Diagnosis, known: Sequence[DiagnosticCheck]) ->
 
 
 def _abilities(features: Features, store: Store | None, app: App | None) -> Iterator[Finding]:
-    """What the broker can do by itself, and who counts the starts that kill a worker."""
+    """Report what the broker does by itself, and what counts the starts that kill a worker."""
     by: dict[str, list[str]] = {}
     for name in FEATURES:
         support: Any = getattr(features, name)
         by.setdefault(support, []).append(name.replace("_", " "))
-    told = [f"{support}: {', '.join(by[support])}" for support in ("native", "emulated", "absent") if support in by]
+    words = [f"{support}: {', '.join(by[support])}" for support in ("native", "emulated", "absent") if support in by]
     if app is not None:
-        refused = _refused(app)
-        told.append(f"refused for: {', '.join(refused)}" if refused else "no task is refused")
-    yield Finding(level="ok", name="features", text=" · ".join(told))
+        refused = dict.fromkeys(need.task for need in _needs_of(app))
+        words.append(f"refused for: {', '.join(refused)}" if refused else "no task is refused")
+    yield Finding(level="ok", name="features", text=" · ".join(words))
     if store is not None:
         text = "starts are marked in the store; a job that kills its worker is dead after its `crashes`"
         yield Finding(level="ok", name=CRASHES, text=text)
     elif features.redeliveries != "absent":
-        text = "no store: the broker's count of hand-outs stands in, so jobs fetched beside a killer are counted too"
+        text = (
+            "no store: the broker's delivery count stands in, which also counts jobs prefetched beside the crashed one"
+        )
         yield Finding(level="warn", name=CRASHES, text=text, fix="give the app a store", clauses=("C12",))
     else:
-        text = "no store, and the broker does not count: a job that kills its worker is handed out for ever"
+        text = "no store, and the broker does not count: a job that kills its worker is redelivered for ever"
         yield Finding(level="warn", name=CRASHES, text=text, fix="give the app a store", clauses=("C3", "C12"))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
-import msgspec
 
+from taskcore.cli.group import APP_DIR, DEBUG
 from taskcore.cli.loading import load_app
-from taskcore.cli.root import APP_DIR, DEBUG, paint
+from taskcore.cli.output import print_json, print_table
 from taskcore.config import Settings, load, show
 from taskcore.toolkit.urls import mask_url
 
@@ -24,7 +23,7 @@ __all__ = ["command"]
 def command(app: str | None, as_json: bool, app_dir: str) -> None:
     """Print every setting, its value, and where it came from.
 
-    With MODULE:APP the settings of that app, else those that hold in this directory.
+    With MODULE:APP the settings of that app, or else those of this directory.
     """
     if app is None:
         loaded = load(directory=app_dir)
@@ -33,20 +32,16 @@ def command(app: str | None, as_json: bool, app_dir: str) -> None:
         found = load_app(app, app_dir)
         settings, sources = found.settings, dict(found.sources)
     rows = [(name, _get(settings, name), source) for name, source in sources.items()]
-    if as_json:
-        for name, value, source in rows:
-            plain = mask_url(value) if name in ("url", "store") and value else value
-            click.echo(msgspec.json.encode({"setting": name, "value": plain, "from": source}))
+    if not as_json:
+        print_table(("setting", "value", "from"), [(name, show(name, value), source) for name, value, source in rows])
         return
-    table = [("setting", "value", "from"), *((name, show(name, value), source) for name, value, source in rows)]
-    widths = [max(len(row[column]) for row in table) for column in (0, 1)]
-    for number, (name, value, source) in enumerate(table):
-        line = f"{name:{widths[0]}}  {value:{widths[1]}}  {source}"
-        click.echo(line if number else paint(line, "cyan", sys.stdout))
+    for name, value, source in rows:
+        plain = mask_url(value) if name in ("url", "store") and value else value
+        print_json({"setting": name, "value": plain, "from": source})
 
 
 def _get(settings: Settings, name: str) -> Any:
-    """The value behind a dotted name."""
+    """Return the value behind a dotted name."""
     value: Any = settings
     for part in name.split("."):
         value = getattr(value, part)

@@ -1,4 +1,4 @@
-"""``taskcore worker``: run jobs until told to stop."""
+"""``taskcore worker``: run jobs until a signal."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
+from taskcore.cli.group import APP_DIR, DEBUG, installed_version
 from taskcore.cli.loading import load_app
-from taskcore.cli.root import APP_DIR, DEBUG, installed_version
+from taskcore.cli.output import say
 from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.units import duration, show_duration
@@ -29,7 +30,7 @@ __all__ = ["command"]
 
 EXTRA_OF = {"uvloop": "speed", "trio": "trio"}
 
-#: event → what the last line calls it
+#: event → its word in the last line
 COUNTED = {
     "job.succeeded": "succeeded",
     "job.skipped": "done before",
@@ -50,7 +51,7 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> float | N
         raise click.BadParameter(f'{value!r} is not a time; give seconds, or text such as "1m30s"') from None
 
 
-@click.command("worker", short_help="Run jobs until told to stop")
+@click.command("worker", short_help="Run jobs until a signal")
 @click.argument("app", required=False, metavar="[MODULE:APP]")
 @click.option(
     "-q", "--queues", multiple=True, metavar="A,B", help="Take jobs of these queues only, earlier ones first."
@@ -83,7 +84,7 @@ def command(
     log_level: str,
     app_dir: str,
 ) -> None:
-    """Run the jobs of an app until told to stop.
+    """Run the jobs of an app until SIGTERM or Ctrl-C.
 
     MODULE:APP is where the app is, such as shop.tasks:app; the settings may name it instead.
 
@@ -100,12 +101,11 @@ def command(
     try:
         anyio.run(serve, loaded, chosen, concurrency, grace, backend=backend, backend_options=loop_options(loop))
     except BrokerUnavailable as error:
-        error.facts = (*error.facts, f"the address came from: {loaded.sources['url']}")
-        raise
+        raise error.with_facts(f"the address came from: {loaded.sources['url']}") from error.__cause__
 
 
 async def serve(app: App, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> None:
-    """Connect, say so, and work until told to stop."""
+    """Connect, say so, and work until a signal."""
     began = time.monotonic()
     ready = False
     async with app:
@@ -123,7 +123,7 @@ async def serve(app: App, queues: Sequence[str] | None, concurrency: int | None,
 
 
 def choose_loop(name: str) -> str:
-    """The event loop to run on.
+    """Choose the event loop.
 
     :raises AdapterMissing: it is not installed (TC102).
     """
@@ -138,7 +138,7 @@ def choose_loop(name: str) -> str:
 
 
 def loop_options(loop: str) -> dict[str, Any]:
-    """How anyio is told to use the loop."""
+    """Make anyio's options for the loop."""
     return {"use_uvloop": True} if loop == "uvloop" else {}
 
 
@@ -151,18 +151,13 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format=text, datefmt=dates, stream=sys.stderr)
 
 
-def say(line: str) -> None:
-    """To stderr, where the log goes too, so that the order is true."""
-    click.echo(line, err=True)
-
-
 # ── what it says ─────────────────────────────────────────────────────────────────────────────────
 
 
 def banner(
     app: App, place: str, loop: str, queues: Sequence[str] | None, concurrency: int | None, grace: float | None
 ) -> Iterator[str]:
-    """What is about to run, line by line."""
+    """Describe the worker that is about to run, line by line."""
     settings = app.settings
     listening = queues or settings.queues or sorted({task.options.queue for task in app.tasks.values()})
     missing = "" if loop != "asyncio" or find_spec("uvloop") else " (uvloop is not installed)"
@@ -180,7 +175,7 @@ def banner(
 
 
 def farewell(counters: Mapping[str, int], seconds: float) -> str:
-    """What became of the jobs, on one line; what never happened is left out."""
+    """Count the jobs by how they ended, on one line, without zeros."""
     counts = {word: counters.get(event, 0) for event, word in COUNTED.items()}
     told = " · ".join(f"{count} {word}" for word, count in counts.items() if count or word == "succeeded")
     return f"done: {told} · up {show_duration(round(seconds) or 1)}"

@@ -12,7 +12,8 @@ import anyio
 import click
 import msgspec
 
-from taskcore.cli.root import DEBUG, Exit
+from taskcore.cli.group import DEBUG, Exit
+from taskcore.cli.output import print_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,12 +93,12 @@ async def _run(
     def tell(record: Record) -> None:
         records.append(record)
         if as_json:
-            click.echo(encode_line(record))
+            print_line(encode_line(record))
 
     await measure(environments, scenarios, printed(), tell)
     machine = msgspec.structs.replace(machine, seconds=round(time.monotonic() - began, 1))
     records.append(machine)
-    click.echo(encode_line(machine) if as_json else table_of(records))
+    print_line(encode_line(machine) if as_json else table_of(records))
     return records
 
 

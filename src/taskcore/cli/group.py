@@ -1,7 +1,7 @@
 """The command ``taskcore``: its subcommands, its exit codes, and how its errors look.
 
 Rules of all commands: results on stdout, everything else on stderr; ``--json`` on every reading command, one object a
-line; no colour when nobody would see it or NO_COLOR is set; no traceback without ``--debug``.
+line; colours only on a terminal and without NO_COLOR; no traceback without ``--debug``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
+from taskcore.cli.output import paint
 from taskcore.errors import (
     AppNotFound,
     BrokerError,
@@ -28,11 +29,11 @@ from taskcore.errors import (
     UnsafeBroker,
 )
 
-__all__ = ["APP_DIR", "DEBUG", "Exit", "installed_version", "paint", "run"]
+__all__ = ["APP_DIR", "DEBUG", "Exit", "installed_version", "run"]
 
 
 class Exit(IntEnum):
-    """What the exit code tells a script."""
+    """Exit codes, for scripts."""
 
     DONE = 0
     FAILED = 1  #: the job failed
@@ -56,10 +57,10 @@ EXIT_OF: Sequence[tuple[type[TaskcoreError], Exit]] = (
 
 # Name → the section and the line in the help. Each is `command` in the module of its name, imported when it is used.
 COMMANDS = {
-    "worker": ("Run", "Run jobs until told to stop"),
+    "worker": ("Run", "Run jobs until a signal"),
     "doctor": ("Check", "Test app, settings, broker, store, versions"),
     "config": ("Check", "Settings, and where each of them came from"),
-    "conformance": ("Check", "What a broker keeps of the delivery contract"),
+    "conformance": ("Check", "Which guarantees a broker keeps"),
     "bench": ("Check", "Measure brokers on this machine"),
 }
 
@@ -78,7 +79,7 @@ Exit codes: 0 done, 1 the job failed, 2 usage or settings, 3 app cannot be loade
 
 
 class Shell:
-    """What one run of the command line knows."""
+    """The state of one run of the command line."""
 
     debug = False
 
@@ -87,20 +88,20 @@ class Commands(click.Group):
     """The subcommands, by section; listing them imports none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the help."""
+        """List the names, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command."""
+        """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"taskcore.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"taskcore.cli.commands.{cmd_name}").command
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one was probably meant."""
+        """Find a command, or name the one that was probably meant."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f', did you mean "{close[0]}"?' if close else f"; there are: {', '.join(COMMANDS)}"
@@ -108,14 +109,14 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands in their sections."""
+        """Write the commands in their sections."""
         for section in dict.fromkeys(section for section, _ in COMMANDS.values()):
             with formatter.section(section):
                 formatter.write_dl([(name, line) for name, (of, line) in COMMANDS.items() if of == section])
 
 
 def installed_version() -> str:
-    """The version of taskcore that runs."""
+    """Return the version of taskcore that runs."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -145,7 +146,7 @@ APP_DIR = click.option(
     default=".",
     type=click.Path(exists=True, file_okay=False),
     metavar="DIR",
-    help="Where the app's module is found, by default here.",
+    help="The directory of the app's module; default: this one.",
 )
 
 
@@ -164,7 +165,7 @@ def group() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; return its exit code."""
     shell = Shell()
     try:
         code: Any = group.main(list(arguments), prog_name="taskcore", standalone_mode=False, obj=shell)
@@ -173,7 +174,7 @@ def run(arguments: Sequence[str]) -> int:
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of the output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
     except (TaskcoreError, BaseExceptionGroup) as error:
@@ -189,7 +190,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _ours(error: BaseException) -> Iterator[TaskcoreError]:
-    """The errors that have a text for people; none if anything else went wrong too."""
+    """Yield the errors that have a text for people; none if anything else went wrong too."""
     if isinstance(error, TaskcoreError):
         yield error
     elif isinstance(error, BaseExceptionGroup) and error.split(TaskcoreError)[1] is None:
@@ -205,10 +206,3 @@ def _text(error: TaskcoreError) -> str:
     head, _, rest = str(error).removeprefix(f"[{error.code}] ").partition("\n")
     label = "error" if error.code == TaskcoreError.code else f"error[{error.code}]"
     return "\n".join(filter(None, [f"{paint(label, 'red', sys.stderr)}: {head}", rest]))
-
-
-def paint(text: str, colour: str, stream: TextIO) -> str:
-    """The text in this colour, if somebody will see it and has not asked for none."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
-        return text
-    return click.style(text, fg=colour, bold=True)

@@ -1,11 +1,11 @@
-"""The SQL of records in PostgreSQL, from version 12.
+"""The tables of records in PostgreSQL, from version 12, and the statements of the verbs.
 
     taskcore_records     key, value, version, ends (a point in time of the server's; NULL: never)
-    taskcore_versions    a sequence: what the next record's version is, never given twice
+    taskcore_versions    a sequence: the next record's version, never given twice
     taskcore_schema      the version of these tables
 
-A batch is one statement, so one round trip and one commit. Each of its parts compares and sets in one step: where a row
-is being changed by somebody else, PostgreSQL waits, looks at it again, and only then changes it.
+A batch is one statement, so one round trip and one commit. Each of its parts compares and sets in one step: PostgreSQL
+waits for a row that another transaction changes, reads it again, and only then changes it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any, Final
 from psycopg import errors
 from psycopg.types.numeric import Int8
 
-from taskcore.connections.postgres.connection import Connection
+from taskcore.connections.postgres.session import Connection
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Record, Version, Write
 
-__all__ = ["CHANNEL", "FIND", "mark", "name", "prepare", "read", "write_distinct"]
+__all__ = ["CHANNEL", "FIND", "hashes_in", "key_hash", "name", "prepare", "read", "write_distinct"]
 
 SCHEMA: Final = 1  #: the version of the tables
-CHANNEL: Final = "taskcore_records"  #: what is notified of every new record
-LOCK: Final = 7_310_582_011_944_713  #: of those who make the tables, so that only one does
+CHANNEL: Final = "taskcore_records"  #: notifications of new records
+LOCK: Final = 7_310_582_011_944_713  #: advisory lock of the one program that creates the tables
 
 TABLES: Final = """\
 CREATE TABLE IF NOT EXISTS taskcore_records (
@@ -55,7 +55,7 @@ NONE: Final = 0  #: a version that no record has
 INPUT: Final = """SELECT * FROM unnest(%(keys)s::text[], %(values)s::bytea[], %(kinds)s::smallint[],
     %(expects)s::bigint[], %(keeps)s::float8[]) AS input (key, value, kind, expect, keep)"""
 
-#: By their names, what the kinds of writes come to; a statement has those parts that it needs.
+#: The statements for the kinds of writes, by name; a batch has the parts that it needs.
 PARTS: Final = {
     "changed": f"""UPDATE taskcore_records AS record
     SET value = input.value, version = nextval('taskcore_versions'), ends = {ENDS}
@@ -86,12 +86,12 @@ PART_OF: Final = {
     DELETE_ANY: "deleted",
     DELETE_VERSION: "deleted",
 }
-NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %(marks)s)::text, {NONE}"
+NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', %(hashes)s)::text, {NONE}"
 
 
 @cache
 def write_statement(kinds: frozenset[int]) -> bytes:
-    """One statement for a batch in which there are these kinds."""
+    """Return one statement for a batch with these kinds of writes."""
     parts = sorted({PART_OF[kind] for kind in kinds})
     body = "".join(f", {part} AS (\n{PARTS[part]}\n)" for part in parts)
     answers = [f"SELECT key, version FROM {part}" for part in parts]  # noqa: S608 - as above
@@ -103,23 +103,28 @@ def write_statement(kinds: frozenset[int]) -> bytes:
 CLEAN: Final = """DELETE FROM taskcore_records WHERE key IN (
     SELECT key FROM taskcore_records WHERE ends <= clock_timestamp() ORDER BY ends LIMIT %s FOR UPDATE SKIP LOCKED)"""
 
-MARK: Final = 8  #: characters of a mark
+HASH_LENGTH: Final = 8  #: characters
 
 
 def name(key: str) -> str:
-    """The key as the table has it: text there cannot hold a NUL."""
+    """Return the key as the table holds it: PostgreSQL's text cannot hold a NUL."""
     return key.replace("\\", "\\\\").replace("\0", "\\0") if "\0" in key or "\\" in key else key
 
 
-def mark(key: str) -> str:
-    """A short hash by which a notification says that it may be about this key; a notification has room for many."""
-    return blake2b(key.encode(), digest_size=MARK // 2).hexdigest()
+def key_hash(key: str) -> str:
+    """Return a short hash of the key, for notifications: one has room for many."""
+    return blake2b(key.encode(), digest_size=HASH_LENGTH // 2).hexdigest()
+
+
+def hashes_in(payload: str) -> list[str]:
+    """Return the hashes of keys in a notification."""
+    return [payload[start : start + HASH_LENGTH] for start in range(0, len(payload), HASH_LENGTH)]
 
 
 async def prepare(connection: Connection) -> None:
-    """Make the tables, unless they are there.
+    """Create the tables, unless they exist.
 
-    :raises BrokerUnavailable: this role may not, or they are of a newer version.
+    :raises BrokerUnavailable: this role may not create them, or they are of a newer version.
     """
     found = await _schema(connection)
     if found is None:
@@ -148,7 +153,7 @@ async def _make(connection: Connection) -> None:
             await connection.execute(TABLES)
     except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
         raise BrokerUnavailable(
-            f"the tables of taskcore are not in this database, and this role may not make them: {error}",
+            f"the tables of taskcore are not in this database, and this role may not create them: {error}",
             facts=["the SQL to run, by a role that may:", *TABLES.splitlines()],
             fix="run it, then grant this role SELECT, INSERT, UPDATE, DELETE on taskcore_records, SELECT on "
             "taskcore_schema, and USAGE on the sequence taskcore_versions",
@@ -156,14 +161,14 @@ async def _make(connection: Connection) -> None:
 
 
 async def read(connection: Connection, keys: Iterable[str]) -> dict[str, Record]:
-    """The records that there are, by the names of their keys."""
+    """Return the records that exist, by the names of their keys."""
     async with connection.cursor(binary=True) as cursor:
         await cursor.execute(FIND, (list(keys),), prepare=True)
         return {key: Record(value, version) for key, value, version in await cursor.fetchall()}
 
 
 async def write_distinct(connection: Connection, writes: list[Write]) -> list[Version | Conflict]:
-    """Writes of which no two have the same key, in one statement; a second one only to look at what was in the way."""
+    """Carry out writes with distinct keys in one statement; read the records in conflict by a second one."""
     names = [name(write.key) for write in writes]
     async with connection.cursor(binary=True) as cursor:
         columns = _columns(names, writes)
@@ -182,10 +187,10 @@ def _columns(names: list[str], writes: list[Write]) -> dict[str, Any]:
         "keys": names,
         "values": [write.value or b"" for write in writes],
         "kinds": [_kind(write) for write in writes],
-        # One type whatever their size is, so that the statement is prepared once.
+        # One type for all sizes, so the statement is prepared once.
         "expects": [Int8(write.expect if isinstance(write.expect, int) else NONE) for write in writes],
         "keeps": [NEVER if write.keep is None else min(max(write.keep, 0.0), LONGEST) for write in writes],
-        "marks": "".join(mark(one) for one, write in zip(names, writes, strict=True) if write.value is not None),
+        "hashes": "".join(key_hash(one) for one, write in zip(names, writes, strict=True) if write.value is not None),
     }
 
 
@@ -198,7 +203,7 @@ def _kind(write: Write) -> int:
 
 
 def _answer(write: Write, standing: Record | None) -> Version | Conflict:
-    """What was not done: deleting nothing is no conflict for those who expect nothing in particular."""
+    """Answer a write that was not carried out: deleting a missing record conflicts with a version only."""
     if write.value is None and (write.expect is ANY or (write.expect is ABSENT and standing is None)):
         return ""
     return Conflict(standing)

@@ -1,10 +1,10 @@
-"""Records in one SQLite file, synchronously: the tables, and what the verbs come to.
+"""The tables of records in one SQLite file, and the statements of the verbs. Synchronous.
 
     taskcore_records    key, value, version, ends (seconds since the epoch; NULL: never)
     taskcore_schema     version: of these tables · next_record: the next record's version, never given twice
 
-Everything that writes is inside of BEGIN IMMEDIATE: the lock is taken before the first look, so that comparing and
-setting are one step, for all processes.
+Every write stands in BEGIN IMMEDIATE: the lock is taken before the first read, so comparing and setting are one step
+for all processes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 
-from taskcore.connections.sqlite.connection import SqliteFile
+from taskcore.connections.sqlite.file import SqliteFile
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ANY, Conflict, Record, Version, Write, is_expected
 
@@ -41,7 +41,7 @@ CLEAN = """DELETE FROM taskcore_records WHERE key IN (
 
 
 def prepare(file: SqliteFile) -> None:
-    """Make the tables, unless they are there.
+    """Create the tables, unless they exist.
 
     :raises BrokerUnavailable: they are of a newer version.
     """
@@ -53,8 +53,8 @@ def prepare(file: SqliteFile) -> None:
         try:
             for statement in TABLES:
                 connection.execute(statement)
-            # It begins at a number that no earlier file of this path had reached, so that versions do not repeat even
-            # where the file was lost.
+            # Start above the number that any earlier file of this path can have reached: versions do not repeat even
+            # if the file was lost.
             connection.execute(
                 "INSERT INTO taskcore_schema SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM taskcore_schema)",
                 (SCHEMA, int(time.time() * 1e6)),
@@ -73,15 +73,15 @@ def prepare(file: SqliteFile) -> None:
 
 
 def find(connection: sqlite3.Connection, key: str, now: float) -> Record | None:
-    """The record, unless its time is over."""
+    """Return the record, unless it has ended."""
     found = connection.execute(FIND, (key, now)).fetchone()
     return Record(found[0], found[1]) if found is not None else None
 
 
 def write_all(connection: sqlite3.Connection, batches: Iterable[Sequence[Write]]) -> list[Sequence[Version | Conflict]]:
-    """All batches in one transaction, which is durable when this returns.
+    """Carry out all batches in one transaction, which is durable when this returns.
 
-    :raises sqlite3.Error: nothing was written; only if the last step itself failed, nobody knows.
+    :raises sqlite3.Error: nothing was written; if the commit itself failed, that is unknown.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -106,7 +106,7 @@ def write_all(connection: sqlite3.Connection, batches: Iterable[Sequence[Write]]
 
 
 def _write(connection: sqlite3.Connection, write: Write, version: int, now: float) -> Version | Conflict:
-    """One write of a transaction; a new record gets ``version``."""
+    """Carry out one write of a transaction; a new record gets ``version``."""
     deleting = write.value is None
     if write.expect is not ANY or deleting:
         current = find(connection, write.key, now)
@@ -123,7 +123,7 @@ def _write(connection: sqlite3.Connection, write: Write, version: int, now: floa
 
 
 def clean(connection: sqlite3.Connection, limit: int) -> int:
-    """Forget up to so many records whose time is over; how many. Takes no lock if there are none."""
+    """Delete up to so many ended records; return how many. Take no lock if there are none."""
     now = time.time()
     if connection.execute(ENDED, (now,)).fetchone() is None:
         return 0

@@ -1,4 +1,4 @@
-"""What can be known about a SQLite file: whether a commit survives a power cut, and whether its place is safe."""
+"""How a SQLite file is set up: whether a commit survives a power cut, and whether its place is safe."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from taskcore.connections.sqlite.connection import (
-    SqliteAddress,
-    SqliteFile,
-    is_writable,
-    sqlite_unavailable,
-    sqlite_version,
-)
+from taskcore.connections.sqlite.address import SqliteAddress
+from taskcore.connections.sqlite.file import SqliteFile, is_writable, sqlite_unavailable, sqlite_version
 from taskcore.errors import BrokerUnavailable
-from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, failed, passed, warned
 
 __all__ = ["diagnose"]
 
@@ -39,7 +34,7 @@ MOUNTS = Path("/proc/mounts")
 
 
 async def diagnose(address: SqliteAddress) -> Diagnosis:
-    """Ask a connection of its own, in a thread.
+    """Ask by a connection of its own, in a thread.
 
     :raises BrokerUnavailable: the file cannot be opened, or does not answer in time.
     """
@@ -56,59 +51,44 @@ def _diagnose(address: SqliteAddress) -> Diagnosis:
         raise sqlite_unavailable(error, address) from error
     finally:
         file.close()
-    facts = (_synchronous(address), _journal(journal), _place(address.path), _permission(address.path))
+    checks = (_synchronous(address), _journal(journal), _place(address.path), _permission(address.path))
     safe = address.synchronous != "normal"
     return Diagnosis(
         server=f"SQLite {sqlite_version()}",
         durability="a committed record survives a power cut" if safe else (
             "a committed record survives a killed process; a power cut takes the last ones"
         ),
-        checks=facts,
+        checks=checks,
     )  # fmt: skip
 
 
 def _synchronous(address: SqliteAddress) -> DiagnosticCheck:
     if address.synchronous != "normal":
-        return DiagnosticCheck(
-            name="synchronous", level="ok", text=f"{address.synchronous}: each commit is synced to the disk"
-        )
-    return DiagnosticCheck(
-        name="synchronous",
-        level="warn",
-        text="normal: a power cut takes the last commits, so an outcome may be forgotten and its job run again",
-        fix="?synchronous=full",
-        clauses=("C1", "C10"),
-    )
+        return passed("synchronous", f"{address.synchronous}: each commit is synced to the disk")
+    text = "normal: a power cut takes the last commits, so an outcome may be forgotten and its job run again"
+    return warned("synchronous", text, "?synchronous=full", "C1", "C10")
 
 
 def _journal(journal: str) -> DiagnosticCheck:
     if journal == "wal":
-        return DiagnosticCheck(name="journal", level="ok", text="wal: readers and writers do not wait for each other")
-    return DiagnosticCheck(
-        name="journal",
-        level="warn",
-        text=f"{journal}: readers and writers wait for each other; this file system does not allow wal",
-        fix="put the file on a local disk",
-    )
+        return passed("journal", "wal: readers and writers do not wait for each other")
+    text = f"{journal}: readers and writers wait for each other; this file system does not allow wal"
+    return warned("journal", text, "put the file on a local disk")
 
 
 def _place(path: Path) -> DiagnosticCheck:
     kind = _file_system(path)
     if kind is None:
-        return DiagnosticCheck(name="place", level="ok", text="unknown: this system does not tell its file systems")
+        return passed("place", "unknown: this system does not tell its file systems")
     if kind not in NETWORK:
-        return DiagnosticCheck(name="place", level="ok", text=f"a local file system ({kind})")
-    return DiagnosticCheck(
-        name="place",
-        level="fail",
-        text=f"a network file system ({kind}): its locks do not keep two machines apart, and the file may be damaged",
-        fix="put it on a local disk, or use PostgreSQL for programs on several machines",
-        clauses=("C1", "C10"),
-    )
+        return passed("place", f"a local file system ({kind})")
+    text = f"a network file system ({kind}): its locks do not keep two machines apart, and the file may be damaged"
+    fix = "put it on a local disk, or use PostgreSQL for programs on several machines"
+    return failed("place", text, fix, "C1", "C10")
 
 
 def _file_system(path: Path) -> str | None:
-    """The kind of the file system that the path is on: the longest mount point above it."""
+    """Return the kind of the file system that the path is on: that of the longest mount point above it."""
     try:
         mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
     except OSError:
@@ -120,10 +100,6 @@ def _file_system(path: Path) -> str | None:
 
 def _permission(path: Path) -> DiagnosticCheck:
     if is_writable(path):
-        return DiagnosticCheck(name="permission", level="ok", text="the file and its folder can be written")
-    return DiagnosticCheck(
-        name="permission",
-        level="fail",
-        text="the file or its folder cannot be written by this process",
-        fix=f"let it write {path} and create files in {path.parent}",
-    )
+        return passed("permission", "the file and its folder can be written")
+    text = "the file or its folder cannot be written by this process"
+    return failed("permission", text, f"let it write {path} and create files in {path.parent}")

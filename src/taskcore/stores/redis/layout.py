@@ -1,13 +1,13 @@
-"""What a record looks like in Redis: its key, its bytes, its version.
+"""Records in Redis: their keys, bytes and versions.
 
     tcr:{hk}:job/0190…          "tc" is the URL's prefix; the braces hold the record's group
     "Zm9vYmFyYmF.1f value"      the version, a space, the value; Redis itself ends it after its time (PX)
 
-Groups exist because of Cluster: a script sees only keys of one slot, and a batch of records should need few scripts. So
-all records are spread over a few slots, which lie so that every node has its share of them.
+Groups exist because of Cluster: a script sees only keys of one slot, and a batch of records should need few scripts.
+All records are spread over a few slots, which are chosen so that every node has its share of them.
 
-A version is a token that this connection drew by lot, and a count. It is never the same twice, whatever was deleted,
-has expired, or was lost in a failover; and it needs no counter on the server that could be lost as well.
+A version is a random token of this store and a count. It never repeats, whatever was deleted, has expired, or was lost
+in a failover; and it needs no counter on the server that could be lost as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Final
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Record
 
-__all__ = ["GROUPS", "Names", "decode", "foreign", "group_of", "milliseconds", "version_in", "versions"]
+__all__ = ["GROUPS", "RecordNames", "decode", "foreign", "group_of", "milliseconds", "version_in", "versions"]
 
 SLOTS = 16_384  #: of a Redis Cluster, by its specification
 SHARES = 16  #: groups, so the most nodes that can have a share
@@ -33,7 +33,7 @@ FOREVER = 10**15  #: milliseconds; Redis cannot count much further
 
 
 def _choose_groups() -> tuple[str, ...]:
-    """One tag in each sixteenth of the slots, the same for everybody for ever."""
+    """Choose one tag in each sixteenth of the slots: the same in every program, for ever."""
     tags = (a + b for a in ascii_lowercase for b in ascii_lowercase)
     chosen: dict[int, str] = {}
     for tag in tags:
@@ -45,12 +45,12 @@ GROUPS: Final = _choose_groups()
 
 
 def group_of(key: str) -> int:
-    """The number of the group to which a record belongs."""
+    """Return the number of the group to which a record belongs."""
     return crc32(key.encode()) % SHARES
 
 
-class Names:
-    """How records are called on the server.
+class RecordNames:
+    """The names of records on the server.
 
     :param prefix: from the URL.
     """
@@ -59,7 +59,7 @@ class Names:
         self._heads = [f"{prefix}r:{{{tag}}}:" for tag in GROUPS]
 
     def __call__(self, key: str) -> str:
-        """The name of a record, which is also that of the channel on which its writes are announced."""
+        """Return the name of a record, which is also the channel on which its writes are announced."""
         return self._heads[group_of(key)] + key
 
     @staticmethod
@@ -69,19 +69,19 @@ class Names:
 
 
 def versions() -> Iterator[str]:
-    """Versions that nobody else gives."""
+    """Return versions that no other store gives."""
     token = secrets.token_urlsafe(8)
     return (f"{token}.{number:x}" for number in count(1))
 
 
 def version_in(data: bytes) -> str | None:
-    """The version with which a record begins; None if it is not one of ours."""
+    """Return the version with which a record begins; None if it is not one of ours."""
     found = VERSION.match(data)
     return found[1].decode() if found else None
 
 
 def decode(data: bytes, name: str) -> Record:
-    """A record from its bytes.
+    """Read a record from its bytes.
 
     :raises BrokerUnavailable: they are not a record.
     """
@@ -92,12 +92,12 @@ def decode(data: bytes, name: str) -> Record:
 
 
 def milliseconds(keep: float) -> int:
-    """A time to live as Redis takes it: never shorter than asked, and never nothing."""
+    """Return a time to live as Redis takes it: never shorter than asked, and never 0."""
     return min(max(ceil(keep * 1000), 1), FOREVER) if keep < FOREVER else FOREVER
 
 
 def foreign(name: str, says: str) -> BrokerUnavailable:
-    """What is said when a key of ours holds something that is not a record."""
+    """Return the error for a key of ours that holds something else."""
     return BrokerUnavailable(
         f"the key {name!r} holds something that is not a record of ours",
         facts=[says],
