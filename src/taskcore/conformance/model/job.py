@@ -15,10 +15,10 @@ from taskcore.envelope import Envelope, Trail, decode_trail
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.results import StoredOutcome
 
-__all__ = ["ABSENT", "GONE", "JobModel", "ModelLease", "State"]
+__all__ = ["ABSENT", "GONE", "JobModel", "ModelLease", "PossibleState"]
 
 
-class State(NamedTuple):
+class PossibleState(NamedTuple):
     """One thing that may be true of a job in the broker: where it is, with which errors, not before when."""
 
     place: Literal["absent", "waiting", "gone", "buried"]
@@ -27,7 +27,7 @@ class State(NamedTuple):
     reason: str = ""
 
 
-ABSENT, GONE = State("absent"), State("gone")
+ABSENT, GONE = PossibleState("absent"), PossibleState("gone")
 
 
 class ModelLease(NamedTuple):
@@ -53,7 +53,7 @@ class JobModel:
         self.margin = margin
         self.pushed = features.pushes
         self.counted = features.redeliveries != "absent"
-        self.states: set[State] = {ABSENT}
+        self.states: set[PossibleState] = {ABSENT}
         self.certain = False  # an enqueue was answered: it must not be lost
         self.deadline: float | None = None
         self.fenced_for = float("inf")  # seconds: what only its key's record knows is remembered for the key's window
@@ -110,7 +110,7 @@ class JobModel:
     def published(self, due: float, *, certain: bool) -> None:
         """It was stored, or may have been; if it is there already, or was lately, nothing changes."""
         if ABSENT in self.states:
-            self.states.add(State("waiting", due=due))
+            self.states.add(PossibleState("waiting", due=due))
             if certain:
                 self.states.remove(ABSENT)
         self.certain = self.certain or certain
@@ -186,7 +186,7 @@ class JobModel:
 
     # ── it is settled ──
 
-    def after(self, verdict: Verdict, now: float) -> State:
+    def after(self, verdict: Verdict, now: float) -> PossibleState:
         """Its state once this verdict is carried out."""
         if self.acked_early:
             return GONE
@@ -194,11 +194,15 @@ class JobModel:
             case Ack():
                 return GONE
             case Reschedule(after=after, trail=trail):
-                return State("waiting", tuple(record.message for record in decode_trail(trail).errors), now + after)
+                return PossibleState(
+                    "waiting", tuple(record.message for record in decode_trail(trail).errors), now + after
+                )
             case Release():
-                return State("waiting", self.settled_errors, now)
+                return PossibleState("waiting", self.settled_errors, now)
             case Bury(reason=reason, trail=trail):
-                return State("buried", tuple(record.message for record in decode_trail(trail).errors), 0.0, reason)
+                return PossibleState(
+                    "buried", tuple(record.message for record in decode_trail(trail).errors), 0.0, reason
+                )
 
     def settled(self, verdict: Verdict, now: float) -> None:
         """The broker carried the verdict out."""
