@@ -280,6 +280,7 @@ MODULES = (
     "errors",
     "faults",
     "lifecycle",
+    "middleware",
     "observe",
     "policy",
     "results",
