@@ -29,9 +29,9 @@ from typing import Any
 
 import msgspec
 import pytest
-import snippets
 
 from taskcore import config, errors
+from tests.support import snippets
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "docs").is_dir():
@@ -237,9 +237,9 @@ def test_the_envelope_page_has_every_field() -> None:
 
 
 def test_the_lifecycle_page_has_the_rule_book() -> None:
-    """The table is that of lifecycle.py; `python scripts/lifecycle.py` writes it."""
-    script = runpy.run_path(str(ROOT / "scripts" / "lifecycle.py"))
-    assert script["page"]() == script["PAGE"].read_text()
+    """The table is that of lifecycle.py; `scripts/docs-write` writes it."""
+    script = runpy.run_path(str(ROOT / "scripts" / "docs-write"))
+    assert script["lifecycle_page"]() == script["LIFECYCLE"].read_text()
     outcomes = re.findall(
         r"^    (?:([A-Z]\w+)(?:\([\w, ]+\))?)(?: · ([A-Z]\w+))?\s", lifecycle_docstring(), re.MULTILINE
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from real import require, serving
 
 from taskcore.faults import NatsServer, PostgresServer, RabbitServer, RedisServer
+from tests.support.real import require, serving
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 150

@@ -5,11 +5,12 @@ from __future__ import annotations
 import anyio
 import msgspec
 import pytest
-from virtual import clock
 
 from taskcore import App, JobFailed, current
 from taskcore.lifecycle import ACK, Raised, Returned, Snooze
 from taskcore.middleware import Middleware
+from tests.support.faulty import worker_of
+from tests.support.virtual import clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
@@ -185,6 +186,6 @@ async def test_middleware_without_methods_costs_nothing():
     plain, with_middleware = make()[0], make(Middleware())[0]
     async with plain, with_middleware:
         assert type(with_middleware._host.client) is type(plain._host.client)
-    worker = with_middleware._make_worker(None, None, None)
+    worker = worker_of(with_middleware, None, None, None)
     assert worker._performer._run_with == worker._performer._run
     assert worker._settler._commit_with == worker._settler.commit

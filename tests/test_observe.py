@@ -6,13 +6,13 @@ import re
 
 import anyio
 import pytest
-from virtual import clock
 
 from taskcore import App, JobFailed, Retry, observe
 from taskcore.errors import BrokerUnavailable
 from taskcore.observe import EVENT_NAMES, Events, ObservedStore
 from taskcore.store import ANY, Write
 from taskcore.stores.memory import MemoryStore
+from tests.support.virtual import clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 

@@ -10,8 +10,6 @@ import anyio
 import msgspec
 import pydantic
 import pytest
-from faulty import FaultyBackend, FaultyStore
-from virtual import clock
 
 from taskcore import (
     App,
@@ -29,6 +27,8 @@ from taskcore import (
 )
 from taskcore.backends.memory import MemoryBackend
 from taskcore.stores.memory import MemoryStore
+from tests.support.faulty import FaultyBackend, FaultyStore
+from tests.support.virtual import clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 

@@ -104,7 +104,7 @@ class Trail(msgspec.Struct, frozen=True, omit_defaults=True):
     replay_of: str | None = None
 
     def with_error(self, record: ErrorRecord) -> Trail:
-        """The trail after one more failed attempt; older tracebacks and the middle of a long story are left out."""
+        """Add one more failed attempt, without older tracebacks and without the middle of a long list of errors."""
         older = tuple(msgspec.structs.replace(old, traceback="") if old.traceback else old for old in self.errors)
         errors = (*older, record)
         if len(errors) > FIRST_ERRORS + LAST_ERRORS:
@@ -120,12 +120,12 @@ _decode_trail = msgspec.json.Decoder(Trail).decode
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
-    """The envelope's bytes; equal envelopes give equal bytes."""
+    """Encode an envelope; equal envelopes give equal bytes."""
     return _encode(envelope)
 
 
 def decode_envelope(data: bytes) -> Envelope:
-    """The envelope in these bytes.
+    """Decode an envelope.
 
     :raises NewerFormat: the envelope has a newer format, and is for newer workers.
     :raises MalformedEnvelope: for any other bytes that are not an envelope; never another exception (C20).
@@ -187,12 +187,12 @@ class EnvelopeCodec:
 
 
 def encode_trail(trail: Trail) -> bytes:
-    """The trail's bytes; nothing at all for a job to which nothing has happened yet."""
+    """Encode a trail; the trail of a new job has no bytes."""
     return b"" if trail == NOTHING_YET else _encode(trail)
 
 
 def decode_trail(data: bytes) -> Trail:
-    """The trail in these bytes.
+    """Decode a trail.
 
     :raises MalformedEnvelope: for any bytes that are not a trail.
     """
@@ -215,7 +215,7 @@ _VARIANT = 0b10 << 62
 
 
 def new_id() -> str:
-    """A new job id: a UUIDv7 (RFC 9562), so that ids sort by the time they were made."""
+    """Make a job id: a UUIDv7 (RFC 9562), which sorts by the time of its making."""
     milliseconds = time.time_ns() // 1_000_000
     bits = _random.getrandbits(74)
     value = milliseconds << 80 | _VERSION_7 | (bits >> 62) << 64 | _VARIANT | bits & 0x3FFF_FFFF_FFFF_FFFF
@@ -227,7 +227,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
 
 
 def check_name(kind: str, name: Any) -> str:
-    """The name, if it can travel on every broker.
+    """Return the name, if it can travel on every broker.
 
     Names become subjects, routing keys and key names, so one alphabet fits all: lower-case letters, digits,
     ``_ . -``, at most 128 characters, beginning with a letter or a digit.

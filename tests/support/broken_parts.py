@@ -8,7 +8,6 @@ from typing import Any
 from unittest.mock import patch
 
 import anyio
-from broken import MUTANTS, change, mutant, numbers, wrapped
 
 from taskcore.backend import QueueStats
 from taskcore.backends.memory.backend import MemoryAdmin, MemoryBackend
@@ -27,6 +26,7 @@ from taskcore.worker.admission import Admission
 from taskcore.worker.failures import Failures
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
+from tests.support.broken import MUTANTS, change, mutant, numbers, wrapped
 
 __all__ = ["MUTANTS"]
 

@@ -12,6 +12,7 @@ import anyio
 from taskcore import App, BrokerUnavailable
 from taskcore.backends.memory import MemoryBackend
 from taskcore.stores.memory import MemoryStore
+from taskcore.worker.hosting import WorkerChoice, make_worker
 
 __all__ = ["BROKER_VERBS", "STORE_VERBS", "FaultyBackend", "FaultyStore", "Log", "doomed", "eventually", "letters"]
 
@@ -160,11 +161,16 @@ class Log(list):
             await anyio.sleep(0.01)
 
 
+def worker_of(app: App, queues: Any = None, concurrency: int | None = None, grace: float | None = None) -> Any:
+    """Make a worker as the app does."""
+    return make_worker(app.components, app.settings, app.tasks, WorkerChoice(queues, concurrency, grace))
+
+
 @asynccontextmanager
 async def doomed(app: App, **options: Any) -> AsyncIterator[Any]:
     """A worker that dies at the end of the block as if its process did: nothing settled, nothing given back."""
     async with app, anyio.create_task_group() as group:
-        worker = app._make_worker(options.get("queues"), options.get("concurrency"), options.get("grace"))
+        worker = worker_of(app, **options)
         await group.start(worker.run)
         yield worker
         group.cancel_scope.cancel()

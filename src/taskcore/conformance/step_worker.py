@@ -45,6 +45,7 @@ class StepWorker:
         options = msgspec.structs.replace(options, name=name, threads=1, processes=1)
         self._options = options
         self._backend = app.components.backend
+        self._decode = app.components.codec.decode
         self._slot = Slot()
         self._in_hand: set[Execution] = set()
         hooks = Hooks(lost=self._lose, forget=self._in_hand.difference_update)
@@ -76,7 +77,7 @@ class StepWorker:
         """The next delivery; None if there is none within so many seconds."""
         with anyio.move_on_after(within):
             for delivery in await self.source.receive(1):
-                job = Execution(delivery, self.source, anyio.current_time())
+                job = Execution(delivery, self.source, anyio.current_time(), decode=self._decode)
                 self._in_hand.add(job)
                 return job
         return None

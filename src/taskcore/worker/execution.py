@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -44,6 +45,7 @@ class State(IntEnum):
 class Execution(msgspec.Struct, gc=False, eq=False):
     """A delivery and everything that is learnt about it. The steps fill it in, in this order.
 
+    :param decode: reads its envelope: the codec's.
     :param received, started_at: by the event loop's clock; ``started_at`` and ``seconds`` only if an event is wanted.
     :param marker: where its starts are counted.
     :param trail: as it was sent, with the crashes that were found since.
@@ -55,6 +57,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     source: Source
     received: float
     pool: Pool | None = None
+    decode: Callable[[bytes], Envelope] = decode_envelope
     state: State = State.RECEIVED
     envelope: Envelope = UNDECODED
     trail: Trail = NOTHING_YET
@@ -106,7 +109,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
         if self.envelope is not UNDECODED:
             return self.envelope
         try:
-            return decode_envelope(self.delivery.envelope)
+            return self.decode(self.delivery.envelope)
         except NewerFormat as error:
             return msgspec.structs.replace(UNDECODED, id=error.job_id, task=error.task)
         except MalformedEnvelope:

@@ -14,6 +14,7 @@ import anyio.abc
 from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.errors import InvalidSetting
+from taskcore.preflight import warn_if_unsafe
 from taskcore.task import Task
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.worker.options import WorkerOptions
@@ -21,13 +22,13 @@ from taskcore.worker.runners import require_processes
 from taskcore.worker.signals import stop_on_signals
 from taskcore.worker.worker import Worker
 
-__all__ = ["WorkerChoice", "make_worker", "queues_of", "work_until_signalled", "worker_options", "working"]
+__all__ = ["WorkerChoice", "make_worker", "work_until_signalled", "worker_options", "working"]
 
 
 class WorkerChoice(NamedTuple):
     """What a caller chooses for one worker; None: as the settings say.
 
-    :param queues: where the worker looks, most urgent first.
+    :param queues: where the worker looks, most urgent first; in the end every queue of the tasks, in their order.
     :param concurrency: how many jobs run at once.
     :param grace: seconds that running jobs have to finish when the worker stops.
     """
@@ -38,7 +39,10 @@ class WorkerChoice(NamedTuple):
 
 
 def make_worker(
-    components: Components, settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice
+    components: Components,
+    settings: Settings,
+    tasks: Mapping[str, Task[..., Any]],
+    choice: WorkerChoice = WorkerChoice(),  # noqa: B008 - a tuple
 ) -> Worker:
     """Make the worker of an app.
 
@@ -54,7 +58,7 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
 
     :raises InvalidSetting: the worker would have no queue, or may not run a single job (TC104).
     """
-    names = tuple(choice.queues or settings.queues or queues_of(tasks))
+    names = tuple(choice.queues or settings.queues or dict.fromkeys(task.spec.queue for task in tasks.values()))
     limit = settings.concurrency if choice.concurrency is None else choice.concurrency
     if not names or limit < 1:
         raise InvalidSetting(
@@ -76,14 +80,22 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
     )
 
 
-def queues_of(tasks: Mapping[str, Task[..., Any]]) -> list[str]:
-    """List the queues of tasks, in the order of declaration: earlier ones are more urgent."""
-    return list(dict.fromkeys(task.spec.queue for task in tasks.values()))
+async def _warned_worker(
+    components: Components, settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice
+) -> Worker:
+    """Make a worker, and warn of unsafe settings; a strict app has refused them already."""
+    worker = make_worker(components, settings, tasks, choice)
+    if not settings.strict:
+        await warn_if_unsafe(components.backend, components.store)
+    return worker
 
 
 @asynccontextmanager
-async def working(worker: Worker) -> AsyncIterator[None]:
+async def working(
+    components: Components, settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice
+) -> AsyncIterator[None]:
     """Run a worker beside the body; at its end running jobs get their grace."""
+    worker = await _warned_worker(components, settings, tasks, choice)
     failure: Exception | None = None
     with unwrap_single():
         async with anyio.create_task_group() as group:
@@ -101,8 +113,16 @@ async def working(worker: Worker) -> AsyncIterator[None]:
         raise failure
 
 
-async def work_until_signalled(worker: Worker, grace: float, task_status: anyio.abc.TaskStatus[None]) -> None:
+async def work_until_signalled(
+    components: Components,
+    settings: Settings,
+    tasks: Mapping[str, Task[..., Any]],
+    choice: WorkerChoice,
+    task_status: anyio.abc.TaskStatus[None],
+) -> None:
     """Run a worker until SIGTERM or SIGINT."""
+    worker = await _warned_worker(components, settings, tasks, choice)
+    grace = settings.grace if choice.grace is None else choice.grace
     with unwrap_single():
         async with anyio.create_task_group() as group:
             await group.start(stop_on_signals, worker, grace)

@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 
 from taskcore.components import Components
-from taskcore.envelope import NOTHING_YET, NewerFormat, decode_envelope, decode_trail
+from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail
 from taskcore.errors import BrokerUnavailable, InvalidArguments, MalformedEnvelope, UnencodableResult
 from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
 from taskcore.middleware import around_run
@@ -116,7 +116,7 @@ class Performer:
 
     def _decode(self, job: Execution) -> Outcome | None:
         try:
-            envelope = job.envelope = decode_envelope(job.delivery.envelope)
+            envelope = job.envelope = job.decode(job.delivery.envelope)
             if job.delivery.trail and job.trail is NOTHING_YET:
                 job.trail = decode_trail(job.delivery.trail)
         except NewerFormat as error:

@@ -55,6 +55,7 @@ class Worker:
     ) -> None:
         self.in_hand: set[Execution] = set()  #: every job from its receipt to its settling
         self._backend = components.backend
+        self._decode = components.codec.decode
         self._events = components.events
         self._options = options
         self._grace = options.grace
@@ -109,7 +110,7 @@ class Worker:
 
     async def _read(self, pool: Pool, source: Source) -> None:
         """Receive as much as there is room for, and never more."""
-        outage = self._parts.broker.member()
+        outage, decode = self._parts.broker.member(), self._decode
         with self._reading[pool]:
             while not self._stopping.is_set():
                 room = 0 if self._settler.is_behind else pool.room(self._inbox.idle, len(self._inbox))
@@ -127,7 +128,7 @@ class Worker:
                 if outage.is_on:
                     outage.recovered()
                 now = anyio.current_time()
-                jobs = [Execution(delivery, source, now, pool) for delivery in deliveries]
+                jobs = [Execution(delivery, source, now, pool, decode) for delivery in deliveries]
                 pool.active += len(jobs)
                 self.in_hand.update(jobs)
                 self._parts.keeper.begin()
