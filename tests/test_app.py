@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from faulty import FaultyBackend
-from virtual import clock
 
 from taskcore import (
     AdapterMissing,
@@ -20,6 +18,8 @@ from taskcore import (
     StoreRequired,
 )
 from taskcore.backends.memory import MemoryBackend
+from tests.support.faulty import FaultyBackend
+from tests.support.virtual import clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 
 def make_router():
-    """A library's router with one task."""
+    """Make a library's router with one task."""
     router = Router()
 
     @router.task(name="library.greet")

@@ -14,17 +14,17 @@ from taskcore.policy import Retry
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """An empty project directory."""
+    """Make an empty project directory."""
     return tmp_path
 
 
 def loaded(place: Path, arguments: dict[str, Any] | None = None, **environ: str) -> Loaded:
-    """What holds in this place, with these variables and no others."""
+    """Load the settings of this place, with these variables and no others."""
     return load(arguments=arguments or {}, environ=environ, directory=place)
 
 
 def refused(place: Path, arguments: dict[str, Any] | None = None, **environ: str) -> InvalidSetting:
-    """The error that loading ends in."""
+    """Return the error that loading ends in."""
     with pytest.raises(InvalidSetting) as caught:
         loaded(place, arguments, **environ)
     return caught.value
@@ -211,7 +211,7 @@ def test_variable_with_a_typo(place):
 
 @pytest.mark.parametrize("variable", ["TASKCORE_TEST_REDIS_URL", "TASKCORE_DEPLOYMENT", "TASKCORE_LOG", "TASKCORED"])
 def test_foreign_variables(place, variable):
-    """A variable that is far from all of ours belongs to somebody else."""
+    """A variable that is far from all of ours belongs to another program."""
     assert loaded(place, **{variable: "x"}).settings == Settings()
 
 

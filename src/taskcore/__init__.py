@@ -90,3 +90,5 @@ __all__ = [
     "UnknownTask",
     "current",
 ]
+
+__version__ = "0.1.0"

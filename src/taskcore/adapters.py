@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from taskcore.backend import Backend
+from taskcore.components import Components
 from taskcore.config import Settings
+from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidURL
+from taskcore.middleware import Middleware
+from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
 from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
-__all__ = ["NO_STORE", "has_store", "open_adapters", "open_backend", "open_store"]
+__all__ = ["NO_STORE", "build_components", "has_store", "open_backend", "open_store"]
 
 NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"
@@ -47,10 +51,17 @@ def open_store(url: str) -> Store:
     return store
 
 
-def open_adapters(
-    settings: Settings, *, url: Backend | None = None, store: Store | None = None
-) -> tuple[Backend, Store | None]:
-    """Make the backend and the store of an app, not yet connected.
+def build_components(
+    settings: Settings,
+    events: Events,
+    clock: Callable[[], float],
+    codec: EnvelopeCodec,
+    middleware: Sequence[Middleware],
+    *,
+    url: Backend | None = None,
+    store: Store | None = None,
+) -> Components:
+    """Build the components of an app; nothing is connected yet.
 
     :param url: a backend object, instead of the URL in the settings.
     :param store: a store object, instead of the one in the settings.
@@ -60,7 +71,8 @@ def open_adapters(
         store = None if settings.store == NO_STORE else open_store(settings.store)
     elif store is None and url is None and has_store(settings.url):
         store = open_store(settings.url)
-    return backend, store
+    observed = ObservedStore(store, events) if store is not None else None
+    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware)
 
 
 def has_store(url: str) -> bool:
@@ -82,7 +94,9 @@ def _load(group: str, url: str) -> Any:
             raise _missing(scheme, str(error)) from error
     if scheme in EXTRAS:
         raise _missing(scheme, f"this installation has no {kind} for it")
-    near = difflib.get_close_matches(scheme, [*found.names, *EXTRAS], n=1)
+    from difflib import get_close_matches  # noqa: PLC0415 - for this error only
+
+    near = get_close_matches(scheme, [*found.names, *EXTRAS], n=1)
     raise InvalidURL(
         f"no {kind} is called {scheme}://",
         facts=[f"the URL is {mask_url(url)}", f"installed: {', '.join(sorted(f'{name}://' for name in found.names))}"],

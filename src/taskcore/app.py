@@ -11,30 +11,27 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Self, TypeVar, Unpack
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import anyio
 import anyio.abc
 
-from taskcore.adapters import open_adapters
+from taskcore.adapters import build_components
 from taskcore.backend import Admin, Backend, Features, QueueStats
-from taskcore.client import Client
 from taskcore.client.host import AppHost, SharedContext, not_open
-from taskcore.client.queries import JobQueries, drain
-from taskcore.client.sync import Portal, SyncApp
 from taskcore.components import Components
-from taskcore.config import AppSettings, Settings, load
+from taskcore.config import AppSettings, Settings, load, show
 from taskcore.deadletter import DeadLetters
 from taskcore.envelope import EnvelopeCodec
-from taskcore.observe import Event, Events, ObservedBackend
-from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe, warn_if_unsafe
+from taskcore.middleware import Middleware
+from taskcore.observe import Event, Events
 from taskcore.router import Router
 from taskcore.store import Store
 from taskcore.task import Call, Job, Task
-from taskcore.toolkit.urls import mask_url
-from taskcore.worker import Worker
-from taskcore.worker.hosting import WorkerChoice, make_worker, queues_of, work_until_signalled, working
+
+if TYPE_CHECKING:  # imported when it is needed: see sync
+    from taskcore.client.sync import SyncApp
 
 __all__ = ["App"]
 
@@ -50,6 +47,7 @@ class App(Router):
     :param store: where results and keys live, if not in the broker: a URL, a store object, or ``"none"``: nowhere.
     :param clock: seconds since the epoch; for tests.
     :param codec: makes and reads the bytes of envelopes, for example to sign or to encrypt them.
+    :param middleware: code around sending, running and settling; the first is the outermost.
     :param settings: any field of :class:`taskcore.config.Settings`.
     :raises InvalidURL: a URL with a typo or an unknown option (TC103).
     :raises AdapterMissing: the URL's adapter is not installed; the text has the install command (TC102).
@@ -63,6 +61,7 @@ class App(Router):
         store: str | Store | None = None,
         clock: Callable[[], float] = time.time,
         codec: EnvelopeCodec | None = None,
+        middleware: Sequence[Middleware] = (),
         **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
@@ -74,8 +73,8 @@ class App(Router):
         self._adapters: Mapping[str, Any] = adapters
         self._events = Events()
         self._clock = clock
-        self._portal = Portal(self)
-        self._host = AppHost(self._portal, codec or EnvelopeCodec())
+        self._middleware = tuple(middleware)
+        self._host = AppHost(self, codec or EnvelopeCodec())
         self._reset()
 
     @classmethod
@@ -87,8 +86,8 @@ class App(Router):
         return cls(**settings)
 
     def __repr__(self) -> str:
-        state = "open" if self._context.is_open else "closed"
-        return f"<App {mask_url(self.settings.url)} {len(self)} tasks, {state}>"
+        shown, state = show("url", self.settings.url), "open" if self._context.is_open else "closed"
+        return f"<App {shown} {len(self)} tasks, {state}>"
 
     # ── tasks ──
 
@@ -122,22 +121,6 @@ class App(Router):
     async def __aexit__(self, *_: object) -> None:
         await self._context.leave()
 
-    async def _connect(self) -> AsyncExitStack:
-        components, settings = self.components, self.settings
-        refuse_if_unmet(self, components)
-        async with AsyncExitStack() as exits:
-            await exits.enter_async_context(components.backend)
-            if components.store is not None:
-                await exits.enter_async_context(components.store)
-            if settings.strict:
-                await refuse_if_unsafe(components.backend, components.store)
-            limit = settings.send_timeout
-            client = Client(components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source)
-            exits.push_async_callback(client.wait_closed)
-            self._host.open(client, JobQueries(components, timeout=limit))
-            exits.callback(self._host.close)
-            return exits.pop_all()
-
     @asynccontextmanager
     async def running(
         self, *, queues: Sequence[str] | None = None, concurrency: int | None = None, grace: float | None = None
@@ -148,7 +131,10 @@ class App(Router):
         :param concurrency: how many jobs run at once.
         :param grace: seconds that running jobs have to finish at the end.
         """
-        async with self, working(await self._warned_worker(queues, concurrency, grace)):
+        from taskcore.worker.hosting import WorkerChoice, working  # noqa: PLC0415 - clients need no worker
+
+        choice = WorkerChoice(queues, concurrency, grace)
+        async with self, working(self.components, self.settings, self.tasks, choice):
             yield self
 
     async def run_worker(
@@ -167,9 +153,11 @@ class App(Router):
         Parameters as :meth:`running`; ``task_status`` is for ``await group.start(app.run_worker)``, which returns when
         the worker is ready.
         """
+        from taskcore.worker.hosting import WorkerChoice, work_until_signalled  # noqa: PLC0415 - clients need no worker
+
+        choice = WorkerChoice(queues, concurrency, grace)
         async with self:
-            worker = await self._warned_worker(queues, concurrency, grace)
-            await work_until_signalled(worker, self.settings.grace if grace is None else grace, task_status)
+            await work_until_signalled(self.components, self.settings, self.tasks, choice, task_status)
 
     async def drain(self, *queues: str, timeout: float | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
@@ -181,7 +169,9 @@ class App(Router):
         :param timeout: seconds to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
-        await drain(self._admin, queues or queues_of(self.tasks), timeout)
+        from taskcore.client.queries import drain  # noqa: PLC0415 - for tests and scripts
+
+        await drain(self._admin, queues or dict.fromkeys(task.spec.queue for task in self), timeout)
 
     # ── sending and asking ──
 
@@ -225,7 +215,9 @@ class App(Router):
     @property
     def sync(self) -> SyncApp[Self]:
         """The same verbs, blocking, for programs without an event loop."""
-        return SyncApp(self, self._host.run_blocking, self._portal)
+        from taskcore.client.sync import SyncApp  # noqa: PLC0415 - most programs make no blocking calls
+
+        return SyncApp(self, self._host.run_blocking, self._host.portal)
 
     def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Run a coroutine function where the app is open, or in a thread of the app's own, and wait for it.
@@ -251,11 +243,10 @@ class App(Router):
         """Begin closed: at first, and in the child of a fork, where the parent's connections and loop are dead."""
         self._pid = os.getpid()
         self._host.close()
-        self._context = SharedContext(self._connect)
-        backend, store = open_adapters(self.settings, **self._adapters)
+        self._context = SharedContext(lambda: self._host.connect(self, self.components, self.settings))
         #: What this app is made of, for the test kit and for tools.
-        self.components: Components = Components(
-            ObservedBackend(backend, self._events), store, self._events, self._clock, self._host.codec
+        self.components: Components = build_components(
+            self.settings, self._events, self._clock, self._host.codec, self._middleware, **self._adapters
         )
 
     @property
@@ -263,16 +254,3 @@ class App(Router):
         if not self._context.is_open:
             raise not_open()
         return self.components.backend.admin
-
-    async def _warned_worker(
-        self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None
-    ) -> Worker:
-        """Make a worker, and warn of unsafe settings; a strict app has refused them already."""
-        worker = self._make_worker(queues, concurrency, grace)
-        if not self.settings.strict:
-            await warn_if_unsafe(self.components.backend, self.components.store)
-        return worker
-
-    def _make_worker(self, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> Worker:
-        choice = WorkerChoice(queues=queues, concurrency=concurrency, grace=grace)
-        return make_worker(self.components, self.settings, self.tasks, choice)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from taskcore.backend import Backend
 from taskcore.envelope import EnvelopeCodec
+from taskcore.middleware import Middleware
 from taskcore.observe import Events
 from taskcore.store import Store
 
@@ -21,3 +22,4 @@ class Components(NamedTuple):
     events: Events
     clock: Callable[[], float]
     codec: EnvelopeCodec
+    middleware: Sequence[Middleware] = ()

@@ -41,42 +41,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 __all__ = [
-    "AdapterMissing",
-    "AppNotFound",
-    "BrokerError",
-    "BrokerUnavailable",
-    "ContractError",
-    "DuplicateTask",
-    "EnqueueRefused",
-    "EnqueueUncertain",
-    "FeatureRefused",
-    "InvalidArguments",
-    "InvalidContract",
-    "InvalidName",
-    "InvalidSetting",
-    "InvalidURL",
-    "JobCancelled",
-    "JobError",
-    "JobExpired",
-    "JobFailed",
-    "KeyConflict",
-    "LeaseLost",
-    "LetterNotFound",
-    "MalformedEnvelope",
-    "NotRunning",
-    "PayloadTooLarge",
-    "ResultNotKept",
-    "ResultTimeout",
-    "SetupError",
-    "StoreRequired",
-    "TaskcoreError",
-    "UnencodableResult",
-    "UnknownTask",
-    "UnsafeBroker",
-]
+    "AdapterMissing", "AppNotFound", "BrokerError", "BrokerUnavailable", "ContractError", "DuplicateTask",
+    "EnqueueRefused", "EnqueueUncertain", "FeatureRefused", "InvalidArguments", "InvalidContract", "InvalidName",
+    "InvalidSetting", "InvalidURL", "JobCancelled", "JobError", "JobExpired", "JobFailed", "KeyConflict", "LeaseLost",
+    "LetterNotFound", "MalformedEnvelope", "NotRunning", "PayloadTooLarge", "ResultNotKept", "ResultTimeout",
+    "SetupError", "StoreRequired", "TaskcoreError", "UnencodableResult", "UnknownTask", "UnsafeBroker",
+]  # fmt: skip
+
+
+class Details(TypedDict, total=False):
+    """The parts of an error's text, besides its first sentence."""
+
+    facts: Sequence[str]
+    fix: str | None
 
 
 class TaskcoreError(Exception):
@@ -150,8 +130,9 @@ class StoreRequired(SetupError, ValueError):
 
     code = "TC105"
 
-    def __init__(self, what: str, *, facts: Sequence[str] = (), fix: str | None = GIVE_A_STORE) -> None:
-        super().__init__(what, facts=facts, fix=fix)
+    def __init__(self, what: str, **details: Unpack[Details]) -> None:
+        details.setdefault("fix", GIVE_A_STORE)
+        super().__init__(what, **details)
 
 
 class NotRunning(SetupError, RuntimeError):
@@ -174,10 +155,8 @@ class UnsafeBroker(SetupError, RuntimeError):
 
     code = "TC502"
 
-    def __init__(
-        self, what: str, *, facts: Sequence[str] = (), fix: str | None = None, unsafe: Sequence[Any] = ()
-    ) -> None:
-        super().__init__(what, facts=facts, fix=fix)
+    def __init__(self, what: str, *, unsafe: Sequence[Any] = (), **details: Unpack[Details]) -> None:
+        super().__init__(what, **details)
         self.unsafe = tuple(unsafe)
 
 
@@ -211,10 +190,8 @@ class EnqueueUncertain(BrokerError, TimeoutError):
 
     code = "TC202"
 
-    def __init__(
-        self, what: str, *, facts: Sequence[str] = (), fix: str | None = None, job_ids: Sequence[str] = ()
-    ) -> None:
-        super().__init__(what, facts=facts, fix=fix)
+    def __init__(self, what: str, *, job_ids: Sequence[str] = (), **details: Unpack[Details]) -> None:
+        super().__init__(what, **details)
         self.job_ids = tuple(job_ids)
 
 
@@ -294,8 +271,8 @@ class MalformedEnvelope(ContractError, ValueError):
 class JobError(TaskcoreError):
     """What a caller learns about a job that did not simply succeed."""
 
-    def __init__(self, what: str, *, facts: Sequence[str] = (), fix: str | None = None, job_id: str = "") -> None:
-        super().__init__(what, facts=facts, fix=fix)
+    def __init__(self, what: str, *, job_id: str = "", **details: Unpack[Details]) -> None:
+        super().__init__(what, **details)
         self.job_id = job_id
 
 
@@ -327,14 +304,13 @@ class JobFailed(JobError, RuntimeError):
         self,
         what: str,
         *,
-        facts: Sequence[str] = (),
-        fix: str | None = None,
         job_id: str = "",
         error: BaseException | None = None,
         reason: str = "",
         record: Any = None,
+        **details: Unpack[Details],
     ) -> None:
-        super().__init__(what, facts=facts, fix=fix, job_id=job_id)
+        super().__init__(what, job_id=job_id, **details)
         self.error = error
         self.reason = reason
         self.record = record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
@@ -157,7 +156,9 @@ def refuse_unknown(what: str, given: Mapping[str, Any], known: Iterable[str]) ->
     unknown = [name for name in given if name not in names]
     if not unknown:
         return
-    close = difflib.get_close_matches(unknown[0], names, n=1)
+    from difflib import get_close_matches  # noqa: PLC0415 - for this error only
+
+    close = get_close_matches(unknown[0], names, n=1)
     raise InvalidSetting(
         f"{what} has no option {', '.join(map(repr, unknown))}",
         facts=[f"its options: {', '.join(names)}"],

@@ -17,7 +17,7 @@ import anyio
 from taskcore.backend import Features
 from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable, StoreRequired, UnsafeBroker
-from taskcore.observe import ObservedBackend
+from taskcore.observe import ObservedBackend, ObservedStore
 from taskcore.task import Task
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, HasDiagnostics
 from taskcore.toolkit.logging import logger
@@ -70,8 +70,8 @@ async def diagnoses(backend: object | None, store: object | None) -> dict[str, D
     :raises BrokerUnavailable: one of them cannot be reached, or took too long.
     """
     said: dict[str, Diagnosis] = {}
-    itself = backend.inner if isinstance(backend, ObservedBackend) else backend
-    for role, part in (("broker", itself), ("store", store)):
+    for role, observed in (("broker", backend), ("store", store)):
+        part = observed.inner if isinstance(observed, ObservedBackend | ObservedStore) else observed
         if not isinstance(part, HasDiagnostics):
             continue
         with anyio.move_on_after(DIAGNOSE_TIMEOUT):

@@ -161,7 +161,7 @@ def _task_name(name: str | None, function: Callable[..., Any]) -> str:
 
 
 def _imported_name(module: str) -> str:
-    """A script's module is ``__main__`` when it runs and has its own name when a worker imports it: use the latter."""
+    """Return the name under which a worker imports the module: that of a script that runs is ``__main__``."""
     if module not in ("__main__", "__mp_main__"):
         return module
     main = sys.modules.get("__main__")

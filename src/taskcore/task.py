@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Un
 import msgspec
 
 from taskcore.blocking import SyncTask
+from taskcore.config import Settings
 from taskcore.contract import Contract
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import InvalidArguments, NotRunning
@@ -97,6 +98,12 @@ class Task(Generic[P, R]):
             if name == "options":
                 raise _no_app(self, "so no settings complete its options")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    @property
+    def standalone_options(self) -> Options:
+        """Return the options in the app, or, for a task that no app has, completed by the default settings."""
+        bound: Options | None = vars(self).get("options")
+        return bound or self.spec.complete(Settings(), has_store=False)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Check and pack the arguments; no I/O.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
-from redis_play import Play
 
 from taskcore.adapters import open_backend, open_store
+from tests.support.redis_play import Play
 
 __all__ = ["RabbitPlay"]
 

@@ -16,6 +16,7 @@ from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
 from taskcore.envelope import FORMAT, Envelope, new_id
 from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, PayloadTooLarge, StoreRequired
+from taskcore.observe import EventName
 from taskcore.task import Call, Job
 from taskcore.toolkit.batching import GroupCommit, gather_limited
 from taskcore.toolkit.timeouts import SharedTimeout
@@ -24,7 +25,7 @@ __all__ = ["Client"]
 
 R = TypeVar("R")
 
-EVENT_OF: Final[Mapping[type[Published], str]] = {
+EVENT_OF: Final[Mapping[type[Published], EventName]] = {
     Stored: "job.enqueued",
     Duplicate: "job.duplicate",
     Refused: "job.refused",
@@ -44,7 +45,7 @@ class Client:
     """
 
     def __init__(self, components: Components, *, timeout: float, payload_limit: int, source: str | None) -> None:
-        self._backend, store, self._events, self._clock, codec = components
+        self._backend, store, self._events, self._clock, codec, _ = components
         self._encode = codec.encode
         self._timeout = timeout
         self._shared_timeout = SharedTimeout(timeout)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-import anyio.lowlevel
+from anyio.lowlevel import current_token
 
-from taskcore.client.client import Client
-from taskcore.client.queries import JobQueries
-from taskcore.client.sync import Portal
+from taskcore.components import Components
+from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import NotRunning
+from taskcore.middleware import any_overrides
+from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe
 from taskcore.results import JobOutcome, JobStatus
-from taskcore.task import Call, Job
+from taskcore.task import Call, Job, Task
+
+if TYPE_CHECKING:  # imported when they are needed: see connect() and portal
+    from taskcore.client.client import Client
+    from taskcore.client.queries import JobQueries
+    from taskcore.client.sync import Portal
 
 __all__ = ["AppHost", "SharedContext", "not_open"]
 
@@ -30,21 +36,45 @@ class AppHost:
     Tasks keep one host for as long as their app lives; client and queries are new each time the app opens.
     """
 
-    def __init__(self, portal: Portal, codec: EnvelopeCodec) -> None:
+    def __init__(self, app: AbstractAsyncContextManager[object], codec: EnvelopeCodec) -> None:
         self.codec = codec
-        self._portal = portal
+        self._app = app
+        self._portal: Portal | None = None
         self._client: Client | None = None
         self._queries: JobQueries | None = None
-        self._token: anyio.lowlevel.EventLoopToken | None = None
+        self._token: Any = None
         self._pid = 0
 
-    def open(self, client: Client, queries: JobQueries) -> None:
-        """Begin to send and to answer, in the running event loop."""
-        self._client, self._queries = client, queries
-        self._token, self._pid = anyio.lowlevel.current_token(), os.getpid()
+    async def connect(
+        self, tasks: Iterable[Task[..., Any]], components: Components, settings: Settings
+    ) -> AsyncExitStack:
+        """Connect to broker and store, in the running event loop; return what disconnects.
+
+        :raises StoreRequired: a task needs a store and there is none (TC105).
+        :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
+        """
+        from taskcore.client.around import ClientWithMiddleware  # noqa: PLC0415 - the same
+        from taskcore.client.client import Client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
+        from taskcore.client.queries import JobQueries  # noqa: PLC0415 - the same
+
+        refuse_if_unmet(tasks, components)
+        async with AsyncExitStack() as exits:
+            await exits.enter_async_context(components.backend)
+            if components.store is not None:
+                await exits.enter_async_context(components.store)
+            if settings.strict:
+                await refuse_if_unsafe(components.backend, components.store)
+            limit = settings.send_timeout
+            make = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
+            client = make(components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source)
+            exits.push_async_callback(client.wait_closed)
+            self._client, self._queries = client, JobQueries(components, timeout=limit)
+            self._token, self._pid = current_token(), os.getpid()
+            exits.callback(self.close)
+            return exits.pop_all()
 
     def close(self) -> None:
-        """Send no more."""
+        """Forget the connections; they are closed, or belong to the parent of a fork."""
         self._client = self._queries = self._token = None
 
     @property
@@ -90,7 +120,16 @@ class AppHost:
 
         :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
         """
-        return self._portal.run(self._token if self._pid == os.getpid() else None, function, *args)
+        return self.portal.run(self._token if self._pid == os.getpid() else None, function, *args)
+
+    @property
+    def portal(self) -> Portal:
+        """The event loop of blocking calls, for programs that have none."""
+        if self._portal is None:
+            from taskcore.client.sync import Portal  # noqa: PLC0415 - most programs make no blocking calls
+
+            self._portal = Portal(self._app)
+        return self._portal
 
 
 class SharedContext:

@@ -14,8 +14,10 @@ import msgspec
 from taskcore.backend import DUPLICATE, Duplicate, Outgoing, Published, Refused, Stored
 from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, KeyConflict
-from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record, fingerprint, key_name
-from taskcore.results import Outcomes, decode_outcome
+from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record, fingerprint
+from taskcore.records.names import key_name
+from taskcore.records.outcomes import Outcomes
+from taskcore.results import decode_outcome
 from taskcore.store import Conflict, Store, Version, Write
 from taskcore.task import Call, Job
 from taskcore.toolkit.failpoints import failpoint

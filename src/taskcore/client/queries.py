@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeVar
 
 import anyio
 
 from taskcore.backend import Admin
 from taskcore.components import Components
 from taskcore.errors import ResultNotKept, ResultTimeout, StoreRequired
-from taskcore.records.keys import decode_key_record, key_name
+from taskcore.records.cancels import Cancels
+from taskcore.records.keys import decode_key_record
+from taskcore.records.names import key_name
+from taskcore.records.outcomes import Outcomes
 from taskcore.results import (
-    Cancelled,
-    Dead,
-    Expired,
-    Failed,
+    CANCELLED,
     JobOutcome,
     JobStatus,
-    Outcomes,
-    StoredOutcome,
-    Succeeded,
     decode_outcome,
-    encode_outcome,
+    status_of_place,
+    status_of_stored,
+    typed_outcome,
 )
-from taskcore.task import Job, Task
+from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
 
 __all__ = ["JobQueries", "drain"]
 
 R = TypeVar("R")
-
-CANCELLED = encode_outcome(StoredOutcome(state="cancelled"))
-STATUS_OF_PLACE: dict[str, JobStatus] = {"ready": "queued", "scheduled": "scheduled", "leased": "running"}
 
 
 class JobQueries:
@@ -43,6 +39,7 @@ class JobQueries:
         self._admin = components.backend.admin
         self._store = store = components.store
         self._outcomes = Outcomes(store) if store is not None else None
+        self._cancels = Cancels(store) if store is not None else None
         self._events = components.events
         self._timeout = timeout
 
@@ -58,30 +55,28 @@ class JobQueries:
         if job.key is not None:
             first = await self._outcome_of_key(job)
             if first is not None:
-                return typed_outcome(first, job.task)
+                return typed_outcome(first, job.task.contract)
         outcome = await self._outcomes.wait(job.id, timeout)
         if outcome is None:
             raise await self._timed_out(job, timeout)
-        return typed_outcome(outcome, job.task)
+        return typed_outcome(outcome, job.task.contract)
 
     async def status(self, job: Job[Any]) -> JobStatus:
         """Return where the job is now."""
         if self._outcomes is not None:
             outcome = await self._outcomes.find(job.id)
             if outcome is not None:
-                found = decode_outcome(outcome)
-                return "failed" if bytes(found.error) else found.state
-        place = await self._admin.locate(job.queue, job.id)
-        return STATUS_OF_PLACE[place] if place is not None else "unknown"
+                return status_of_stored(outcome)
+        return status_of_place(await self._admin.locate(job.queue, job.id))
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
-        if self._outcomes is None:
+        if self._outcomes is None or self._cancels is None:
             raise StoreRequired(f"cannot cancel job {job.id} of {job.task.name}: this app has no store")
         if await self._outcomes.find(job.id) is not None:
             return False
-        asked_before = await self._outcomes.cancel_requested(job.id)
-        await self._outcomes.request_cancel(job.id)
+        asked_before = await self._cancels.requested(job.id)
+        await self._cancels.request(job.id)
         failpoint("cancel.marked")
         removed = await self._admin.remove(job.queue, job.id)
         if not removed and not (asked_before and await self._is_nowhere(job)):
@@ -147,22 +142,3 @@ async def drain(admin: Admin, queues: Iterable[str], timeout: float | None) -> N
                 )
             await anyio.sleep(pause)
             pause = min(pause * 1.5, 0.1)
-
-
-def typed_outcome(data: bytes, task: Task[Any, R]) -> JobOutcome[R]:
-    """Decode a stored outcome with the task's contract."""
-    stored = decode_outcome(data)
-    match stored.state:
-        case "succeeded":
-            return Succeeded(task.contract.unpack_result(bytes(stored.result)))
-        case "dead":
-            error = task.contract.unpack_error(bytes(stored.error)) if bytes(stored.error) else None
-            if error is not None and stored.record is not None:
-                return Failed(error, stored.record)
-            return Dead(stored.reason, stored.record)
-        case "cancelled":
-            return Cancelled()
-        case "expired":
-            return Expired()
-        case _:
-            assert_never(stored.state)

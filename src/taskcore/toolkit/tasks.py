@@ -30,13 +30,11 @@ class TaskSet:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return sum(not task.done() for task in self._tasks)
 
-    def start(self, work: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
+    def start(self, work: Coroutine[Any, Any, object], *, name: str | None = None) -> None:
         """Run the work in a task of its own; log its error if it dies."""
-        task = self.start_awaited(work, name=name)
-        task.add_done_callback(self._report)
-        return task
+        self.start_awaited(work, name=name).add_done_callback(self._report)
 
     def start_awaited(self, work: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
         """Run the work in a task of its own, whose error the caller takes from it."""

@@ -14,19 +14,21 @@ import anyio.abc
 from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.errors import InvalidSetting
+from taskcore.preflight import warn_if_unsafe
 from taskcore.task import Task
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.worker.runners import Executors, require_processes
+from taskcore.worker.options import WorkerOptions
+from taskcore.worker.runners import require_processes
 from taskcore.worker.signals import stop_on_signals
 from taskcore.worker.worker import Worker
 
-__all__ = ["WorkerChoice", "make_worker", "queues_of", "work_until_signalled", "working"]
+__all__ = ["WorkerChoice", "make_worker", "work_until_signalled", "worker_options", "working"]
 
 
 class WorkerChoice(NamedTuple):
     """What a caller chooses for one worker; None: as the settings say.
 
-    :param queues: where the worker looks, most urgent first.
+    :param queues: where the worker looks, most urgent first; in the end every queue of the tasks, in their order.
     :param concurrency: how many jobs run at once.
     :param grace: seconds that running jobs have to finish when the worker stops.
     """
@@ -37,13 +39,26 @@ class WorkerChoice(NamedTuple):
 
 
 def make_worker(
-    components: Components, settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice
+    components: Components,
+    settings: Settings,
+    tasks: Mapping[str, Task[..., Any]],
+    choice: WorkerChoice = WorkerChoice(),  # noqa: B008 - a tuple
 ) -> Worker:
     """Make the worker of an app.
 
     :raises InvalidSetting: it has no queue, or may not run a single job (TC104).
     """
-    names = tuple(choice.queues or settings.queues or queues_of(tasks))
+    options = worker_options(settings, tasks, choice)
+    require_processes(tasks.values())
+    return Worker(components, tasks, options)
+
+
+def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice) -> WorkerOptions:
+    """Complete a choice by the settings of an app.
+
+    :raises InvalidSetting: the worker would have no queue, or may not run a single job (TC104).
+    """
+    names = tuple(choice.queues or settings.queues or dict.fromkeys(task.spec.queue for task in tasks.values()))
     limit = settings.concurrency if choice.concurrency is None else choice.concurrency
     if not names or limit < 1:
         raise InvalidSetting(
@@ -51,32 +66,36 @@ def make_worker(
             facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
             fix="import the modules that declare the tasks, or name queues; run at least one job at once",
         )
-    require_processes(tasks.values())
-    return Worker(
-        tasks,
-        components.backend,
-        components.store,
-        components.events,
+    return WorkerOptions(
         queues=names,
         concurrency=limit,
-        executors=Executors(threads=settings.threads, processes=settings.processes or os.cpu_count() or 1),
+        threads=settings.threads,
+        processes=settings.processes or os.cpu_count() or 1,
         lease=settings.lease,
         grace=settings.grace if choice.grace is None else choice.grace,
         park_for=settings.park_for,
         keep_result=settings.keep_result,
-        clock=components.clock,
+        result_limit=settings.result_limit,
         name=settings.source or f"{socket.gethostname()}:{os.getpid()}",
     )
 
 
-def queues_of(tasks: Mapping[str, Task[..., Any]]) -> list[str]:
-    """List the queues of tasks, in the order of declaration: earlier ones are more urgent."""
-    return list(dict.fromkeys(task.spec.queue for task in tasks.values()))
+async def _warned_worker(
+    components: Components, settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice
+) -> Worker:
+    """Make a worker, and warn of unsafe settings; a strict app has refused them already."""
+    worker = make_worker(components, settings, tasks, choice)
+    if not settings.strict:
+        await warn_if_unsafe(components.backend, components.store)
+    return worker
 
 
 @asynccontextmanager
-async def working(worker: Worker) -> AsyncIterator[None]:
+async def working(
+    components: Components, settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice
+) -> AsyncIterator[None]:
     """Run a worker beside the body; at its end running jobs get their grace."""
+    worker = await _warned_worker(components, settings, tasks, choice)
     failure: Exception | None = None
     with unwrap_single():
         async with anyio.create_task_group() as group:
@@ -94,8 +113,16 @@ async def working(worker: Worker) -> AsyncIterator[None]:
         raise failure
 
 
-async def work_until_signalled(worker: Worker, grace: float, task_status: anyio.abc.TaskStatus[None]) -> None:
+async def work_until_signalled(
+    components: Components,
+    settings: Settings,
+    tasks: Mapping[str, Task[..., Any]],
+    choice: WorkerChoice,
+    task_status: anyio.abc.TaskStatus[None],
+) -> None:
     """Run a worker until SIGTERM or SIGINT."""
+    worker = await _warned_worker(components, settings, tasks, choice)
+    grace = settings.grace if choice.grace is None else choice.grace
     with unwrap_single():
         async with anyio.create_task_group() as group:
             await group.start(stop_on_signals, worker, grace)

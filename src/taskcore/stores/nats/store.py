@@ -45,6 +45,8 @@ CLOCK_KEPT = 60.0  #: seconds after which we ask for the server's time again
 TRIES = 20  #: times that a write is tried against others
 SWEEPING = 5.0  #: seconds between two times that we take records away ourselves
 
+BESIDE_THE_VALUE = 4_096  #: bytes of a message that are left for headers, and in a key's record for its other fields
+
 
 class NatsStore:
     """Records in NATS JetStream; the same URL as for the backend.
@@ -95,12 +97,24 @@ class NatsStore:
         if not self._native and self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep(), name="taskcore-nats-store")
 
+    @property
+    def max_value(self) -> int | None:
+        """See :class:`taskcore.store.LimitsValues`. A message has headers, and a record has more than its result."""
+        return self.link.max_payload - BESIDE_THE_VALUE
+
     # ── reading ──
 
     async def get(self, key: str) -> Record | None:
         """The record, unless its time is over."""
         [found] = await self._read([key])
         return found.record if found is not None and found.alive(await self.now()) else None
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """Several records, unless their time is over, in one exchange."""
+        if not keys:
+            return []
+        answers, now = await self._read(keys), await self.now()
+        return [found.record if found is not None and found.alive(now) else None for found in answers]
 
     async def _read(self, keys: Sequence[str]) -> list[Found | None]:
         """What lies under the keys. With replicas the leader is asked: the others may be behind."""
