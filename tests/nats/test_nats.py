@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import nats as nats_py
 import pytest
 from real import require
 
@@ -112,12 +113,15 @@ async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, failpoint
 async def test_an_idle_source_is_quiet(nats: NatsServer, queue: str) -> None:
     """Waiting for work costs less than five lines a second."""
     async with open_backend(nats.url) as backend, backend.consume([queue], lease=30.0) as source:
-        wire: Any = backend._link._wire
+        connection: Any = backend._link._connection
         with anyio.move_on_after(0.5):
             await source.receive(1)
-        lines: list[Any] = []
-        wire.write, write = lambda data: (lines.append(data), write(data)), wire.write
-        wire.take, take = lambda *what: (lines.append(what), take(*what)), wire.take
+        lines: list[bytes] = []
+
+        def counting(take: Any) -> Any:
+            return lambda data: (lines.extend(data.splitlines()), take(data))
+
+        connection.write, connection.data_received = counting(connection.write), counting(connection.data_received)
         with anyio.move_on_after(2.0):
             await source.receive(1)
         assert len(lines) < 10
@@ -126,7 +130,9 @@ async def test_an_idle_source_is_quiet(nats: NatsServer, queue: str) -> None:
 async def test_a_shell_script_can_enqueue(nats: NatsServer, queue: str) -> None:
     """The envelope alone, under the subject of the queue, is a job."""
     async with open_backend(nats.url) as backend, backend.consume([queue], lease=30.0) as source:
-        await backend._link._wire.publish(f"taskcore.q.{queue}.by-hand", b'{"v":1}')
+        client = await nats_py.connect(nats.url)
+        await client.jetstream().publish(f"taskcore.q.{queue}.by-hand", b'{"v":1}')
+        await client.close()
         with anyio.fail_after(3):
             [found] = await source.receive(1)
         assert (found.envelope, found.trail, found.redeliveries) == (b'{"v":1}', b"", 0)

@@ -9,12 +9,19 @@ from typing import Any
 
 from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
 from taskcore.backends.nats.cancelling import is_held
-from taskcore.backends.nats.layout import Shelves
+from taskcore.backends.nats.layout import QueueStreams
 from taskcore.backends.nats.messages import Names, job_token, number_at, queue_of, unpack
 from taskcore.backends.nats.publish import publish
 from taskcore.connections.nats import NatsLink
-from taskcore.connections.nats.answers import NO_CONSUMER, NO_STREAM, error_of, must_be, stored_in
-from taskcore.connections.nats.clock import broker_time, wall_clock
+from taskcore.connections.nats.answers import (
+    NO_CONSUMER,
+    NO_STREAM,
+    broker_time,
+    error_of,
+    stored_in,
+    wall_clock,
+    without_error,
+)
 from taskcore.errors import BrokerUnavailable
 
 __all__ = ["NatsAdmin"]
@@ -28,9 +35,9 @@ SOON = 5.0  #: seconds: a schedule that ends so soon may be ending now
 class NatsAdmin:
     """Counts, purging, removing, dead letters."""
 
-    def __init__(self, link: NatsLink, shelves: Shelves) -> None:
+    def __init__(self, link: NatsLink, streams: QueueStreams) -> None:
         self._link = link
-        self._shelves = shelves
+        self._streams = streams
 
     # ── looking ──
 
@@ -39,12 +46,12 @@ class NatsAdmin:
         prefix = self._link.address.prefix
         found: set[str] = set()
         for kind in ("q", "d"):
-            async for stream in self._streams(f"{prefix}.{kind}.>"):
+            async for stream in self._stream_names(f"{prefix}.{kind}.>"):
                 if stream.startswith(f"{prefix}-{kind}-"):
                     found.add(queue_of(stream.removeprefix(f"{prefix}-{kind}-")))
         return sorted(found)
 
-    async def _streams(self, subject: str) -> AsyncIterator[str]:
+    async def _stream_names(self, subject: str) -> AsyncIterator[str]:
         offset = 0
         while True:
             page = await self._link.api("STREAM.NAMES", {"subject": subject, "offset": offset})
@@ -58,17 +65,19 @@ class NatsAdmin:
 
     async def stats(self, queue: str) -> QueueStats:
         """How full the queue is."""
-        names = self._shelves.names(queue)
+        names = self._streams.names(queue)
         requests = [
-            self._link.request(f"STREAM.INFO.{names.stream}"),
-            self._link.request(f"CONSUMER.INFO.{names.stream}.worker"),
-            self._link.request(f"STREAM.INFO.{names.dead_stream}"),
+            self._link.api_request(f"STREAM.INFO.{names.stream}"),
+            self._link.api_request(f"CONSUMER.INFO.{names.stream}.worker"),
+            self._link.api_request(f"STREAM.INFO.{names.dead_stream}"),
         ]
         before = wall_clock()
-        stream, consumer, dead = [self._link.read(answer, "INFO") for answer in await self._link.exchange(requests)]
+        stream, consumer, dead = [
+            self._link.read_answer(answer, "INFO") for answer in await self._link.request_all(requests)
+        ]
         for answer in (stream, dead):
-            must_be(answer, NO_STREAM)
-        must_be(consumer, NO_STREAM, NO_CONSUMER)
+            without_error(answer, NO_STREAM)
+        without_error(consumer, NO_STREAM, NO_CONSUMER)
         buried = 0 if error_of(dead) else int(dead["state"]["messages"])
         if error_of(stream):
             return QueueStats(ready=0, leased=0, scheduled=0, dead=buried)
@@ -106,12 +115,14 @@ class NatsAdmin:
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
         """Where the job is now; a lease that ran out counts as one until the job is handed out again."""
-        names, token = self._shelves.names(queue), job_token(job_id)
+        names, token = self._streams.names(queue), job_token(job_id)
         requests = [
-            self._link.request(f"STREAM.MSG.GET.{names.stream}", {"last_by_subj": f"{names.either}{token}"}),
-            self._link.request(f"CONSUMER.INFO.{names.stream}.worker"),
+            self._link.api_request(f"STREAM.MSG.GET.{names.stream}", {"last_by_subj": f"{names.either}{token}"}),
+            self._link.api_request(f"CONSUMER.INFO.{names.stream}.worker"),
         ]
-        found, consumer = [self._link.read(answer, "locate") for answer in await self._link.exchange(requests)]
+        found, consumer = [
+            self._link.read_answer(answer, "locate") for answer in await self._link.request_all(requests)
+        ]
         stored = stored_in(found)
         if stored is None:
             return None
@@ -123,7 +134,7 @@ class NatsAdmin:
 
     async def remove(self, queue: str, job_id: str) -> bool:
         """Forget one ready or scheduled job; True if it was there, so that it will never be handed out."""
-        names, token = self._shelves.names(queue), job_token(job_id)
+        names, token = self._streams.names(queue), job_token(job_id)
         removed = False
         while True:
             found = await self._link.api(f"STREAM.MSG.GET.{names.stream}", {"last_by_subj": f"{names.either}{token}"})
@@ -136,26 +147,26 @@ class NatsAdmin:
             removed = removed or taken is True
 
     async def _remove(self, names: Names, found: Mapping[str, Any]) -> bool | None:
-        """Take this one away: True if it is gone for good, False if somebody holds it, None if it moved meanwhile."""
+        """Take this one away: True if it is gone for good, False if a worker holds it, None if it moved meanwhile."""
         number, scheduled = int(found["seq"]), found["subject"].startswith(names.scheduled)
         if not scheduled and _was_handed_out(number, await self._worker(names)):
             return False
         if scheduled and (copied := number_at(base64.b64decode(found.get("hdrs") or ""), b"Tc-Copy")):
             # Its worker is about to end what this retry is a copy of. A death before that require not bring it back.
             body = {"seq": copied, "no_erase": True}
-            must_be(await self._link.api(f"STREAM.MSG.DELETE.{names.stream}", body), NO_STREAM, *NOT_THERE)
+            without_error(await self._link.api(f"STREAM.MSG.DELETE.{names.stream}", body), NO_STREAM, *NOT_THERE)
         body = {"seq": number, "no_erase": True}
         deleted = await self._link.api(f"STREAM.MSG.DELETE.{names.stream}", body)
         if not deleted.get("success"):
-            must_be(deleted, NO_STREAM, *NOT_THERE)
+            without_error(deleted, NO_STREAM, *NOT_THERE)
             await asyncio.sleep(0.01)
             return None
         if not scheduled:
             if not _was_handed_out(number, await self._worker(names)):
                 return True
             return not await is_held(self._link, names.withdrawn, number)
-        shelf = self._shelves.known(names.queue)
-        if shelf is None or not shelf.native:
+        stream = self._streams.known(names.queue)
+        if stream is None or not stream.native:
             await is_held(self._link, names.withdrawn, number)  # a timer may be moving it
         else:
             await asyncio.sleep(SETTLING_DOWN if _is_due_soon(found) else 0)
@@ -163,16 +174,16 @@ class NatsAdmin:
 
     async def _worker(self, names: Names) -> dict[str, Any]:
         answer = await self._link.api(f"CONSUMER.INFO.{names.stream}.worker")
-        must_be(answer, NO_STREAM, NO_CONSUMER)
+        without_error(answer, NO_STREAM, NO_CONSUMER)
         return answer
 
     async def purge(self, queue: str) -> int:
         """Forget all ready and scheduled jobs of the queue; returns how many."""
-        found = await self._shelves.find(queue)
+        found = await self._streams.find(queue)
         if found is None:
             return 0
-        shelf, info = found
-        names = shelf.names
+        stream, info = found
+        names = stream.names
         body = {"filter": f"{names.scheduled}*"}
         purged = int((await self._link.api(f"STREAM.PURGE.{names.stream}", body)).get("purged", 0))
         consumer = await self._worker(names)
@@ -189,26 +200,26 @@ class NatsAdmin:
         gone = 0
         for numbers in _windows(first, last):
             requests = [
-                self._link.request(f"STREAM.MSG.DELETE.{names.stream}", {"seq": number, "no_erase": True})
+                self._link.api_request(f"STREAM.MSG.DELETE.{names.stream}", {"seq": number, "no_erase": True})
                 for number in numbers
             ]
-            answers = await self._link.exchange(requests)
+            answers = await self._link.request_all(requests)
             gone += sum(b'"success":true' in answer.body.replace(b" ", b"") for answer in answers if answer)
         return gone
 
     async def delete(self, queue: str) -> None:
         """Forget the queue and everything in it."""
-        names = self._shelves.names(queue)
-        self._shelves.forget(queue)
-        requests = [self._link.request(f"STREAM.DELETE.{stream}") for stream in (names.stream, names.dead_stream)]
-        for answer in await self._link.exchange(requests):
-            self._link.read(answer, "STREAM.DELETE")
+        names = self._streams.names(queue)
+        self._streams.discard(queue)
+        requests = [self._link.api_request(f"STREAM.DELETE.{stream}") for stream in (names.stream, names.dead_stream)]
+        for answer in await self._link.request_all(requests):
+            self._link.read_answer(answer, "STREAM.DELETE")
 
     # ── dead letters ──
 
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
         """Dead letters, oldest first, a page at a time."""
-        names = self._shelves.names(queue)
+        names = self._streams.names(queue)
         letters: list[Letter] = []
         place = _place_of(after) if after else None
         number = place[1] if place is not None else 0
@@ -228,7 +239,7 @@ class NatsAdmin:
         if place is None:
             return None
         queue, number, token = place
-        found = await self._link.api(f"STREAM.MSG.GET.{self._shelves.names(queue).dead_stream}", {"seq": number})
+        found = await self._link.api(f"STREAM.MSG.GET.{self._streams.names(queue).dead_stream}", {"seq": number})
         stored = stored_in(found)
         if stored is None or stored["subject"].split(".")[-2] != token:
             return None
@@ -236,7 +247,7 @@ class NatsAdmin:
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job, then drop the letter."""
-        [answer] = await publish(self._link, self._shelves, [job])
+        [answer] = await publish(self._link, self._streams, [job])
         if not isinstance(answer, Refused | Uncertain):
             await self.drop(letter_id)
         return answer
@@ -246,7 +257,7 @@ class NatsAdmin:
         place = _place_of(letter_id)
         if place is None or await self.letter(letter_id) is None:
             return False
-        stream = self._shelves.names(place[0]).dead_stream
+        stream = self._streams.names(place[0]).dead_stream
         dropped = await self._link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": place[1], "no_erase": True})
         return bool(dropped.get("success"))
 

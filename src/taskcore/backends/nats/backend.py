@@ -12,7 +12,7 @@ import msgspec
 from taskcore.backend import Features, Outgoing, Published
 from taskcore.backends.nats.admin import NatsAdmin
 from taskcore.backends.nats.diagnose import diagnose
-from taskcore.backends.nats.layout import SCHEDULES, Shelves
+from taskcore.backends.nats.layout import SCHEDULES, QueueStreams
 from taskcore.backends.nats.publish import publish
 from taskcore.backends.nats.source import NatsSource
 from taskcore.connections.nats import NatsLink, read_address
@@ -47,7 +47,7 @@ class NatsBackend:
     def __init__(self, url: str = "nats://localhost:4222") -> None:
         self._address = read_address(url)
         self._link = NatsLink(self._address, name="taskcore")
-        self._shelves = Shelves(self._link)
+        self._streams = QueueStreams(self._link)
         self._emulates = self._address.max_bytes is not None
 
     @property
@@ -60,7 +60,7 @@ class NatsBackend:
     @property
     def admin(self) -> NatsAdmin:
         """Counts, purging, removing, dead letters."""
-        return NatsAdmin(self._link, self._shelves)
+        return NatsAdmin(self._link, self._streams)
 
     async def __aenter__(self) -> Self:
         """Connect, and see whether JetStream is there."""
@@ -75,11 +75,11 @@ class NatsBackend:
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """Store the jobs; one answer for each, in order."""
-        return await publish(self._link, self._shelves, batch)
+        return await publish(self._link, self._streams, batch)
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[NatsSource]:
         """A source on these queues, earlier queues first."""
-        return _consuming(NatsSource(self._link, self._shelves, queues, lease))
+        return _consuming(NatsSource(self._link, self._streams, queues, lease))
 
     async def diagnose(self) -> Diagnosis:
         """What the server says about itself."""

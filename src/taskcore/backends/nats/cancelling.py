@@ -11,44 +11,45 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from taskcore.connections.nats import NatsLink, Parcel
-from taskcore.connections.nats.wire import frame
+from taskcore.connections.nats import Message, NatsLink, encode_message
 
 if TYPE_CHECKING:
-    from taskcore.backends.nats.consumer import Tap
+    from taskcore.backends.nats.consumer import PullConsumer
 
-__all__ = ["ASKING", "Listener", "is_held"]
+__all__ = ["ASKING", "CancelListener", "is_held"]
 
 ASKING = 0.3  #: seconds in which a worker that has the job says so
 REMEMBERED = 10_000  #: numbers that a worker remembers
 
 
-class Listener:
-    """A worker's ear for withdrawals of one queue."""
+class CancelListener:
+    """A worker's subscription for withdrawals of one queue."""
 
-    def __init__(self, link: NatsLink, tap: Tap) -> None:
+    def __init__(self, link: NatsLink, consumer: PullConsumer) -> None:
         self._link = link
-        self._tap = tap
-        self._ear = link.listen(tap.shelf.names.withdrawn.encode(), self._take)
+        self._consumer = consumer
+        self._subscription = link.subscribe(consumer.stream.names.withdrawn.encode(), self._take)
 
     def close(self) -> None:
         """Hear no more."""
-        self._link.forget(self._ear)
+        self._link.discard(self._subscription)
 
     def _take(self, _: bytes, reply: bytes, body: bytes, __: bytes) -> None:
         if not body.isdigit():
             return
         number = int(body)
-        for arrival in self._tap.waiting:
+        for arrival in self._consumer.waiting:
             if arrival.number == number:
-                self._tap.waiting.remove(arrival)
+                self._consumer.waiting.remove(arrival)
                 return
-        self._tap.withdrawn[number] = None  # before the answer: a timer that holds it moves it no more from now on
-        if number in self._tap.recent:
-            self._tap.shelf.deleted.append(number)
-            self._link.send_now(frame(Parcel(reply, b"held")))
-        if len(self._tap.withdrawn) > REMEMBERED:
-            self._tap.withdrawn.popitem(last=False)
+        self._consumer.withdrawn[number] = (
+            None  # before the answer: a timer that receipts it moves it no more from now on
+        )
+        if number in self._consumer.recent:
+            self._consumer.stream.deleted.append(number)
+            self._link.send_now(encode_message(Message(reply, b"held")))
+        if len(self._consumer.withdrawn) > REMEMBERED:
+            self._consumer.withdrawn.popitem(last=False)
 
 
 async def is_held(link: NatsLink, subject: str, number: int) -> bool:
@@ -60,9 +61,9 @@ async def is_held(link: NatsLink, subject: str, number: int) -> bool:
         if body == b"held":
             held.set()
 
-    ear = link.listen(inbox, heard)
+    subscription = link.subscribe(inbox, heard)
     try:
-        await link.send(frame(Parcel(subject.encode(), b"%d" % number), inbox))
+        await link.send(encode_message(Message(subject.encode(), b"%d" % number), inbox))
         try:
             async with asyncio.timeout(ASKING):
                 await held.wait()
@@ -70,4 +71,4 @@ async def is_held(link: NatsLink, subject: str, number: int) -> bool:
             return False
         return True
     finally:
-        link.forget(ear)
+        link.discard(subscription)

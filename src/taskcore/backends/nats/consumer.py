@@ -17,25 +17,24 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
 
-from taskcore.backends.nats.layout import NANO, Shelf
+from taskcore.backends.nats.layout import NANO, QueueStream
 from taskcore.backends.nats.messages import number_at
-from taskcore.backends.nats.receipts import Hold
-from taskcore.connections.nats import Ear, NatsLink, Parcel
-from taskcore.connections.nats.wire import frame
+from taskcore.backends.nats.receipts import Receipt
+from taskcore.connections.nats import Message, NatsLink, Subscription, encode_message
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Tap"]
+__all__ = ["PullConsumer"]
 
-log = logger("taskcore.nats")
+log = logger("taskcore.backends.nats")
 
 PATIENCE = 30.0  #: seconds for which a request waits at the server
 SIGN_OF_LIFE = 2.0  #: seconds between two signs of life from a request that waits
 SILENCE = 3 * SIGN_OF_LIFE  #: seconds without any, after which it is given up
-RECENT = 50_000  #: jobs that a tap remembers
+RECENT = 50_000  #: jobs that a consumer remembers
 _PENDING = b"Nats-Pending-Messages"
 
 
-class Tap:
+class PullConsumer:
     """Where the jobs of one queue come out.
 
     :param arrived: called when there is news: a job, the end of a request, trouble.
@@ -46,15 +45,15 @@ class Tap:
     def __init__(
         self,
         link: NatsLink,
-        shelf: Shelf,
+        stream: QueueStream,
         *,
         consumer: str,
         arrived: Callable[[], None],
         lease: float,
         greeting: bytes | None = None,
     ) -> None:
-        self.shelf = shelf
-        self.waiting: deque[Hold] = deque()
+        self.stream = stream
+        self.waiting: deque[Receipt] = deque()
         self.asked = 0  #: jobs that may still come
         self.probing = False  #: a request that does not wait is on its way
         self.absent = False  #: the server says that there is no consumer
@@ -65,8 +64,8 @@ class Tap:
         self._arrived = arrived
         self._lease = lease
         self._greeting = greeting
-        self._subject = f"{link.address.api}CONSUMER.MSG.NEXT.{shelf.names.stream}.{consumer}".encode()
-        self._ear: Ear | None = None
+        self._subject = f"{link.address.api}CONSUMER.MSG.NEXT.{stream.names.stream}.{consumer}".encode()
+        self._subscription: Subscription | None = None
         self._inbox = b""
         self._requests = count(1)
         self._probe = b""
@@ -89,16 +88,16 @@ class Tap:
 
         :param wait: let the server wait until there are some; else it says at once that there are none.
         """
-        ear = self._ear
-        if ear is None:
+        subscription = self._subscription
+        if subscription is None:
             self._inbox = self._link.new_inbox()
-            ear = self._ear = self._link.listen(self._inbox + b".*", self._take)
+            subscription = self._subscription = self._link.subscribe(self._inbox + b".*", self._take)
         request = b"%b.%x" % (self._inbox, next(self._requests))
         if wait:
             body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (number, PATIENCE * NANO, SIGN_OF_LIFE * NANO)
         else:
             body = b'{"batch":%d,"no_wait":true}' % number
-        if not self._link.send_now(frame(Parcel(self._subject, body), request)):
+        if not self._link.send_now(encode_message(Message(self._subject, body), request)):
             return False
         if not wait:
             self.probing = True
@@ -112,17 +111,17 @@ class Tap:
         """Withdraw what was asked for. What is on its way already still arrives."""
         self.asked = 0
         self.probing = False
-        if self._ear is not None:
-            self._link.mute(self._ear)
-            ear, self._ear = self._ear, None
-            asyncio.get_running_loop().call_later(SILENCE, self._link.forget, ear)
+        if self._subscription is not None:
+            self._link.unsubscribe(self._subscription)
+            subscription, self._subscription = self._subscription, None
+            asyncio.get_running_loop().call_later(SILENCE, self._link.discard, subscription)
 
     def close(self) -> None:
         """Nothing may come any more."""
         self.asked = 0
-        if self._ear is not None:
-            self._link.forget(self._ear)
-            self._ear = None
+        if self._subscription is not None:
+            self._link.discard(self._subscription)
+            self._subscription = None
         if self._lost in self._link.on_lost:
             self._link.on_lost.remove(self._lost)
 
@@ -143,8 +142,8 @@ class Tap:
             if not self.asked:
                 self.probing = False
         if self._greeting is not None:
-            self._link.send_now(frame(Parcel(reply, self._greeting)))
-        arrival = Hold(self.shelf, subject, reply, body, headers, now + self._lease)
+            self._link.send_now(encode_message(Message(reply, self._greeting)))
+        arrival = Receipt(self.stream, subject, reply, body, headers, now + self._lease)
         if arrival.number in self.withdrawn:
             return
         self.recent.append(arrival.number)

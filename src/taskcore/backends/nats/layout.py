@@ -1,4 +1,4 @@
-"""Shelves: the stream and the consumers of each queue; made when first needed, checked when found.
+"""QueueStreams: the stream and the consumers of each queue; made when first needed, checked when found.
 
 A stream that exists with settings that break a promise is refused, never changed. What a server returns is compared
 with what was asked, because old servers leave out what they do not know.
@@ -13,14 +13,13 @@ from typing import Any
 
 from taskcore.backends.nats.messages import Names
 from taskcore.connections.nats import NatsLink
-from taskcore.connections.nats.answers import NO_CONSUMER, NO_STREAM, error_of
-from taskcore.connections.nats.clock import broker_time, wall_clock
+from taskcore.connections.nats.answers import NO_CONSUMER, NO_STREAM, broker_time, error_of, wall_clock
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 
-__all__ = ["CLOCK", "NANO", "SCHEDULES", "Shelf", "Shelves"]
+__all__ = ["CLOCK", "NANO", "SCHEDULES", "QueueStream", "QueueStreams"]
 
-log = logger("taskcore.nats")
+log = logger("taskcore.backends.nats")
 
 NANO = 1_000_000_000
 CLOCK = "~clock"  #: stands for a job where only the time is asked for
@@ -34,7 +33,7 @@ DELETED = 1_000  #: numbers of deleted jobs that are remembered
 EXISTS_ALREADY = (10058, 10148, 10105, 10013)
 
 
-class Shelf:
+class QueueStream:
     """One queue on the server, as far as this process knows it.
 
     :param native: whether its stream has schedules; otherwise timers of ours do that.
@@ -56,55 +55,55 @@ class Shelf:
         self.deleted: deque[int] = deque(maxlen=DELETED)
 
 
-class Shelves:
+class QueueStreams:
     """All queues that this process has to do with."""
 
     def __init__(self, link: NatsLink) -> None:
         self._link = link
-        self._shelves: dict[str, Shelf] = {}
+        self._streams: dict[str, QueueStream] = {}
         self._dead: set[str] = set()
         self._making = asyncio.Lock()
 
     def names(self, queue: str) -> Names:
         """What the things of a queue are called."""
-        shelf = self._shelves.get(queue)
-        return shelf.names if shelf is not None else Names(self._link.address.prefix, queue)
+        stream = self._streams.get(queue)
+        return stream.names if stream is not None else Names(self._link.address.prefix, queue)
 
-    def known(self, queue: str) -> Shelf | None:
+    def known(self, queue: str) -> QueueStream | None:
         """The queue, if this process has seen its stream."""
-        return self._shelves.get(queue)
+        return self._streams.get(queue)
 
-    def forget(self, queue: str) -> None:
+    def discard(self, queue: str) -> None:
         """It is not there any more, or not as it was."""
-        self._shelves.pop(queue, None)
+        self._streams.pop(queue, None)
         self._dead.discard(queue)
 
-    async def shelf(self, queue: str) -> Shelf:
+    async def open(self, queue: str) -> QueueStream:
         """The queue, made if it is not there.
 
         :raises BrokerUnavailable: it cannot be made, or is there with other settings.
         """
-        found = self._shelves.get(queue)
+        found = self._streams.get(queue)
         if found is None:
             async with self._making:
-                found = self._shelves.get(queue) or await self._make(queue)
-                self._shelves[queue] = found
+                found = self._streams.get(queue) or await self._make(queue)
+                self._streams[queue] = found
         return found
 
-    async def find(self, queue: str) -> tuple[Shelf, dict[str, Any]] | None:
+    async def find(self, queue: str) -> tuple[QueueStream, dict[str, Any]] | None:
         """The queue and its stream's state, without making it."""
         names = self.names(queue)
         info = await self._link.api(f"STREAM.INFO.{names.stream}")
         if error_of(info):
             _raise_unless(info, NO_STREAM, f"STREAM.INFO.{names.stream}")
-            self.forget(queue)
+            self.discard(queue)
             return None
-        shelf = self._shelves.get(queue)
-        if shelf is None:
-            shelf = self._shelves[queue] = self._accept(Shelf(names), info)
-        return shelf, info
+        stream = self._streams.get(queue)
+        if stream is None:
+            stream = self._streams[queue] = self._accept(QueueStream(names), info)
+        return stream, info
 
-    async def _make(self, queue: str) -> Shelf:
+    async def _make(self, queue: str) -> QueueStream:
         names = Names(self._link.address.prefix, queue)
         info = await self._link.api(f"STREAM.INFO.{names.stream}")
         if error_of(info) == NO_STREAM:
@@ -113,18 +112,18 @@ class Shelves:
             if error_of(info) in EXISTS_ALREADY:
                 info = await self._link.api(f"STREAM.INFO.{names.stream}")
         _raise_unless(info, 0, f"making stream {names.stream}")
-        return self._accept(Shelf(names), info)
+        return self._accept(QueueStream(names), info)
 
     @property
     def _may_schedule(self) -> bool:
         """A stream with a limit refuses what is too much, and servers cannot do that and schedule."""
         return self._link.level >= SCHEDULES and self._link.address.max_bytes is None
 
-    def _accept(self, shelf: Shelf, info: dict[str, Any]) -> Shelf:
+    def _accept(self, stream: QueueStream, info: dict[str, Any]) -> QueueStream:
         config = info["config"]
-        shelf.native = bool(config.get("allow_msg_schedules"))
-        shelf.replicas = int(config.get("num_replicas", 1))
-        wanted = self._stream_config(shelf.names, native=shelf.native)
+        stream.native = bool(config.get("allow_msg_schedules"))
+        stream.replicas = int(config.get("num_replicas", 1))
+        wanted = self._stream_config(stream.names, native=stream.native)
         address = self._link.address
         if address.replicas is None:
             del wanted["num_replicas"]
@@ -132,8 +131,8 @@ class Shelves:
             del wanted["storage"]
         if address.max_bytes is None and config.get("discard") == "new":
             del wanted["max_bytes"]
-        _compare(shelf.names.stream, wanted, config)
-        return shelf
+        _compare(stream.names.stream, wanted, config)
+        return stream
 
     def _stream_config(self, names: Names, *, native: bool) -> dict[str, Any]:
         address = self._link.address
@@ -186,31 +185,31 @@ class Shelves:
 
     # ── consumers ──
 
-    async def consumer(self, shelf: Shelf, *, ack_wait: float) -> None:
+    async def ensure_consumer(self, stream: QueueStream, *, ack_wait: float) -> None:
         """The consumer that workers share, made if it is not there; ``ack_wait`` is for one that is made now.
 
         :raises BrokerUnavailable: it cannot be made, or is there with other settings.
         """
-        config = _consumer_config("worker", f"{shelf.names.ready}*", ack_wait) | {"max_waiting": WAITING_PULLS}
-        made = await self._consumer(shelf, config)
-        shelf.ack_wait = made["ack_wait"] / NANO
+        config = _consumer_config("worker", f"{stream.names.ready}*", ack_wait) | {"max_waiting": WAITING_PULLS}
+        made = await self._consumer(stream, config)
+        stream.ack_wait = made["ack_wait"] / NANO
 
-    async def timer(self, shelf: Shelf) -> None:
+    async def ensure_timer(self, stream: QueueStream) -> None:
         """The consumer that parks scheduled jobs, on servers that have no schedules."""
-        await self._consumer(shelf, _consumer_config("timer", f"{shelf.names.scheduled}*", PARKED_LEASE))
+        await self._consumer(stream, _consumer_config("timer", f"{stream.names.scheduled}*", PARKED_LEASE))
 
-    async def _consumer(self, shelf: Shelf, config: dict[str, Any]) -> dict[str, Any]:
-        stream, name = shelf.names.stream, config["durable_name"]
-        info = await self._link.api(f"CONSUMER.INFO.{stream}.{name}")
+    async def _consumer(self, stream: QueueStream, config: dict[str, Any]) -> dict[str, Any]:
+        owner, name = stream.names.stream, config["durable_name"]
+        info = await self._link.api(f"CONSUMER.INFO.{owner}.{name}")
         if error_of(info) == NO_CONSUMER:
-            body = {"stream_name": stream, "config": config, "action": "create"}
-            info = await self._link.api(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", body)
+            body = {"stream_name": owner, "config": config, "action": "create"}
+            info = await self._link.api(f"CONSUMER.DURABLE.CREATE.{owner}.{name}", body)
             if error_of(info) in EXISTS_ALREADY:
-                info = await self._link.api(f"CONSUMER.INFO.{stream}.{name}")
-        _raise_unless(info, 0, f"making consumer {name} of {stream}")
+                info = await self._link.api(f"CONSUMER.INFO.{owner}.{name}")
+        _raise_unless(info, 0, f"making consumer {name} of {owner}")
         found: dict[str, Any] = info["config"]
         checked = {key: config[key] for key in ("filter_subject", "ack_policy", "max_deliver", "max_ack_pending")}
-        _compare(f"{stream} > {name}", checked, found)
+        _compare(f"{owner} > {name}", checked, found)
         return found
 
     async def repair(self, queue: str, *, ack_wait: float) -> bool:
@@ -218,12 +217,12 @@ class Shelves:
 
         :raises BrokerUnavailable: it cannot be told, or not be done.
         """
-        shelf = await self.shelf(queue)
-        info = await self._link.api(f"CONSUMER.INFO.{shelf.names.stream}.worker")
+        stream = await self.open(queue)
+        info = await self._link.api(f"CONSUMER.INFO.{stream.names.stream}.worker")
         if not error_of(info):
             return False
         if error_of(info) not in {NO_CONSUMER, NO_STREAM}:
-            _raise_unless(info, 0, f"looking at {shelf.names.stream}")
+            _raise_unless(info, 0, f"looking at {stream.names.stream}")
         what = "consumer" if error_of(info) == NO_CONSUMER else "stream"
         log.error(
             "the %s of queue %s was deleted while we worked on it; it is made anew. %s",
@@ -234,37 +233,37 @@ class Shelves:
         if what == "stream":
             async with self._making:
                 anew = await self._make(queue)
-                shelf.native = anew.native
-        shelf.generation += 1
-        await self.consumer(shelf, ack_wait=ack_wait)
+                stream.native = anew.native
+        stream.generation += 1
+        await self.ensure_consumer(stream, ack_wait=ack_wait)
         return True
 
     # ── time ──
 
-    async def clock(self, shelf: Shelf) -> float:
+    async def clock(self, stream: QueueStream) -> float:
         """Seconds that the server's clock is ahead of ours; asked anew from time to time."""
         loop = asyncio.get_running_loop()
-        if loop.time() - shelf.clock_at > CLOCK_KEPT:
+        if loop.time() - stream.clock_at > CLOCK_KEPT:
             before = wall_clock()
-            info = await self._link.api(f"STREAM.INFO.{shelf.names.stream}")
+            info = await self._link.api(f"STREAM.INFO.{stream.names.stream}")
             after = wall_clock()
             if "ts" in info:
-                shelf.offset = broker_time(info["ts"]) - (before + after) / 2
+                stream.offset = broker_time(info["ts"]) - (before + after) / 2
             else:
-                shelf.offset = await self._probe(shelf)
-            shelf.clock_at = loop.time()
-        return shelf.offset
+                stream.offset = await self._probe(stream)
+            stream.clock_at = loop.time()
+        return stream.offset
 
-    async def _probe(self, shelf: Shelf) -> float:
+    async def _probe(self, stream: QueueStream) -> float:
         """Servers before 2.10 tell the time only by the time stamp of something stored."""
-        subject = f"{shelf.names.scheduled}{CLOCK}".encode()
+        subject = f"{stream.names.scheduled}{CLOCK}".encode()
         before = wall_clock()
-        [answer] = await self._link.exchange([self._link.request("INFO")._replace(subject=subject, body=b"")])
+        [answer] = await self._link.request_all([self._link.api_request("INFO")._replace(subject=subject, body=b"")])
         after = wall_clock()
-        stored = self._link.read(answer)
+        stored = self._link.read_answer(answer)
         _raise_unless(stored, 0, "asking for the time")
-        found = await self._link.api(f"STREAM.MSG.GET.{shelf.names.stream}", {"seq": stored["seq"]})
-        await self._link.api(f"STREAM.MSG.DELETE.{shelf.names.stream}", {"seq": stored["seq"], "no_erase": True})
+        found = await self._link.api(f"STREAM.MSG.GET.{stream.names.stream}", {"seq": stored["seq"]})
+        await self._link.api(f"STREAM.MSG.DELETE.{stream.names.stream}", {"seq": stored["seq"], "no_erase": True})
         return broker_time(found["message"]["time"]) - (before + after) / 2 if "message" in found else 0.0
 
 

@@ -8,9 +8,9 @@ from taskcore.backend import Delivery
 from taskcore.backends.nats.messages import travels, unpack
 
 if TYPE_CHECKING:
-    from taskcore.backends.nats.layout import Shelf
+    from taskcore.backends.nats.layout import QueueStream
 
-__all__ = ["Hold", "guard_of"]
+__all__ = ["Receipt", "guard_of"]
 
 
 def guard_of(lease: float) -> float:
@@ -18,7 +18,7 @@ def guard_of(lease: float) -> float:
     return min(max(lease / 8, 0.1), 2.0)
 
 
-class Hold:
+class Receipt:
     """A lease on one job, from the moment in which it came.
 
     :param until: when it is over by our own clock.
@@ -36,15 +36,17 @@ class Hold:
         "number",
         "over",
         "reply",
-        "shelf",
+        "stream",
         "subject",
         "until",
         "written",
     )
 
-    def __init__(self, shelf: Shelf, subject: bytes, reply: bytes, body: bytes, headers: bytes, until: float) -> None:
-        self.shelf = shelf
-        self.generation = shelf.generation
+    def __init__(
+        self, stream: QueueStream, subject: bytes, reply: bytes, body: bytes, headers: bytes, until: float
+    ) -> None:
+        self.stream = stream
+        self.generation = stream.generation
         self.subject = subject
         self.reply = reply
         self.body = body
@@ -71,13 +73,13 @@ class Hold:
     @property
     def void(self) -> bool:
         """Whether the consumer that leased it is gone."""
-        return self.generation != self.shelf.generation
+        return self.generation != self.stream.generation
 
     def deliver(self) -> Delivery:
         """What is handed out."""
         body = self.body
         if not travels(self.headers):
-            return Delivery(self.shelf.names.queue, body, b"", self.handed - 1, self)
+            return Delivery(self.stream.names.queue, body, b"", self.handed - 1, self)
         packed = unpack(body, self.headers)
         self.base = packed.handed
-        return Delivery(self.shelf.names.queue, packed.envelope, packed.trail, self.redeliveries, self)
+        return Delivery(self.stream.names.queue, packed.envelope, packed.trail, self.redeliveries, self)

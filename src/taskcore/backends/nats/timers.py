@@ -15,22 +15,21 @@ import asyncio
 from contextlib import suppress
 from typing import Literal, Self
 
-from taskcore.backends.nats.cancelling import Listener
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, Tap
-from taskcore.backends.nats.layout import CLOCK, NANO, PARKED_LEASE, Shelf, Shelves
+from taskcore.backends.nats.cancelling import CancelListener
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer
+from taskcore.backends.nats.layout import CLOCK, NANO, PARKED_LEASE, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import number_at
-from taskcore.backends.nats.publish import found_by, verdict_on
-from taskcore.backends.nats.receipts import Hold
-from taskcore.connections.nats import Answer, NatsLink, Parcel, headers_of
-from taskcore.connections.nats.clock import wall_clock
-from taskcore.connections.nats.wire import frame
+from taskcore.backends.nats.publish import error_code_of, found_by
+from taskcore.backends.nats.receipts import Receipt
+from taskcore.connections.nats import Answer, Message, NatsLink, encode_message, parse_headers
+from taskcore.connections.nats.answers import wall_clock
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Timer", "delay_of", "next_step"]
+__all__ = ["DelayTimer", "delay_of", "next_step"]
 
-log = logger("taskcore.nats")
+log = logger("taskcore.backends.nats")
 
 AT_ONCE = 200  #: scheduled jobs asked for at a time
 NEAR = 0.002  #: seconds: due now
@@ -42,35 +41,35 @@ PAUSE = 1.0  #: seconds after trouble
 
 def delay_of(headers: bytes) -> float:
     """The seconds that a scheduled job was to wait, from when it was stored."""
-    text = headers_of(headers).get(b"Tc-Delay", b"")
+    text = parse_headers(headers).get(b"Tc-Delay", b"")
     try:
         return min(max(float(text), 0.0), 1e10)
     except ValueError:
         return 0.0
 
 
-class Timer:
+class DelayTimer:
     """Moves the scheduled jobs of one queue when they are due, as one of perhaps many."""
 
-    def __init__(self, link: NatsLink, shelves: Shelves, shelf: Shelf) -> None:
+    def __init__(self, link: NatsLink, streams: QueueStreams, stream: QueueStream) -> None:
         self._link = link
-        self._shelves = shelves
-        self._shelf = shelf
+        self._streams = streams
+        self._shelf = stream
         self._news = asyncio.Event()
-        self._tap = Tap(link, shelf, consumer="timer", arrived=self._news.set, lease=PARKED_LEASE)
-        self._listener = Listener(link, self._tap)
+        self._consumer = PullConsumer(link, stream, consumer="timer", arrived=self._news.set, lease=PARKED_LEASE)
+        self._listener = CancelListener(link, self._consumer)
         self._task: asyncio.Task[None] | None = None
         self._moving: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, link: NatsLink, shelves: Shelves, shelf: Shelf) -> Self:
+    async def start(cls, link: NatsLink, streams: QueueStreams, stream: QueueStream) -> Self:
         """Begin.
 
         :raises BrokerUnavailable: its consumer cannot be made.
         """
-        await shelves.timer(shelf)
-        timer = cls(link, shelves, shelf)
-        timer._task = asyncio.create_task(timer._run(), name=f"taskcore-nats-timer-{shelf.names.queue}")
+        await streams.ensure_timer(stream)
+        timer = cls(link, streams, stream)
+        timer._task = asyncio.create_task(timer._run(), name=f"taskcore-nats-timer-{stream.names.queue}")
         return timer
 
     async def stop(self) -> None:
@@ -80,12 +79,14 @@ class Timer:
             await asyncio.wait([self._task])
         if self._moving is not None:
             await self._finish(self._moving)
-        self._tap.rest()
+        self._consumer.rest()
         await self._link.round_trip(timeout=PAUSE)
         back = b'-NAK {"delay": %d}' % (GIVEN_BACK * NANO)  # at once, NATS 2.9 would hand them to us again
-        self._link.send_now(b"".join(frame(Parcel(arrival.reply, back)) for arrival in self._tap.waiting))
+        self._link.send_now(
+            b"".join(encode_message(Message(arrival.reply, back)) for arrival in self._consumer.waiting)
+        )
         self._listener.close()
-        self._tap.close()
+        self._consumer.close()
 
     async def _finish(self, moving: asyncio.Task[None]) -> None:
         """Let a move come to its end: what is moved and not ended waits until its lease is over."""
@@ -109,69 +110,71 @@ class Timer:
     async def _turn(self) -> None:
         """Wait for scheduled jobs, park those that are early, move those that are due."""
         self._news.clear()
-        tap = self._tap
-        if tap.absent or tap.silent:
-            tap.rest()
-            tap.absent = False
+        consumer = self._consumer
+        if consumer.absent or consumer.silent:
+            consumer.rest()
+            consumer.absent = False
             await asyncio.sleep(PAUSE)
-            await self._shelves.timer(await self._shelves.shelf(self._shelf.names.queue))
-        if tap.asked < AT_ONCE // 2:
+            await self._streams.ensure_timer(await self._streams.open(self._shelf.names.queue))
+        if consumer.asked < AT_ONCE // 2:
             await self._link.ready()
-            tap.pull(AT_ONCE - tap.asked, wait=True)
-        if not tap.waiting:
+            consumer.pull(AT_ONCE - consumer.asked, wait=True)
+        if not consumer.waiting:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SIGN_OF_LIFE):
                     await self._news.wait()
-        now = wall_clock() + await self._shelves.clock(self._shelf)
-        due: list[Hold] = []
+        now = wall_clock() + await self._streams.clock(self._shelf)
+        due: list[Receipt] = []
         parked: list[bytes] = []
-        while tap.waiting:
-            arrival = tap.waiting.popleft()
+        while consumer.waiting:
+            arrival = consumer.waiting.popleft()
             if arrival.subject.endswith(CLOCK.encode()):
-                parked.append(frame(Parcel(arrival.reply, b"+ACK")))
+                parked.append(encode_message(Message(arrival.reply, b"+ACK")))
                 continue
             left = _stored_at(arrival) + delay_of(arrival.headers) - now
             if left <= NEAR:
                 due.append(arrival)
             else:
                 body = b'-NAK {"delay": %d}' % (min(left, LONGEST) * NANO)
-                parked.append(frame(Parcel(arrival.reply, body)))
-                tap.recent.pop()
+                parked.append(encode_message(Message(arrival.reply, body)))
+                consumer.recent.pop()
         if parked:
             await self._link.send(b"".join(parked))
         if due:
             self._moving = asyncio.create_task(self._move(due), name=f"taskcore-nats-move-{self._shelf.names.queue}")
             await asyncio.shield(self._moving)
 
-    async def _move(self, due: list[Hold]) -> None:
+    async def _move(self, due: list[Receipt]) -> None:
         """Put them into the ready part, and end each scheduled one whose job is known to be there."""
         # What each expects in the ready part: the job that it is a copy of, and nothing only if that is surely gone.
-        trying = {hold: number_at(hold.headers, b"Tc-Copy") for hold in due}
-        moved: list[Hold] = []
+        trying = {receipt: number_at(receipt.headers, b"Tc-Copy") for receipt in due}
+        moved: list[Receipt] = []
         for _ in range(TRIES):
-            trying = {hold: expected for hold, expected in trying.items() if self._is_ours(hold)}
+            trying = {receipt: expected for receipt, expected in trying.items() if self._is_ours(receipt)}
             if not trying:
                 break
-            answers = await self._link.exchange([self._ready(hold, expected) for hold, expected in trying.items()])
-            again: dict[Hold, int] = {}
-            for (hold, expected), answer in zip(trying.items(), answers, strict=True):
-                match next_step(answer, expected=expected, copied=number_at(hold.headers, b"Tc-Copy")):
+            answers = await self._link.request_all(
+                [self._ready(receipt, expected) for receipt, expected in trying.items()]
+            )
+            again: dict[Receipt, int] = {}
+            for (receipt, expected), answer in zip(trying.items(), answers, strict=True):
+                match next_step(answer, expected=expected, copied=number_at(receipt.headers, b"Tc-Copy")):
                     case "end":
-                        moved.append(hold)
+                        moved.append(receipt)
                     case "leave":
                         log.debug("a scheduled job of queue %s is not moved yet: %s", self._shelf.names.queue, answer)
                     case int(found):
-                        again[hold] = found
+                        again[receipt] = found
             trying = again
         if moved:
             failpoint("nats.timer.moved")
-            await self._link.exchange([Parcel(arrival.reply, b"+ACK") for arrival in moved])
+            await self._link.request_all([Message(arrival.reply, b"+ACK") for arrival in moved])
 
-    def _is_ours(self, hold: Hold) -> bool:
+    def _is_ours(self, receipt: Receipt) -> bool:
         """Whether it was not taken back, and no other timer has it by now."""
-        return hold.number not in self._tap.withdrawn and asyncio.get_running_loop().time() < hold.until
+        return receipt.number not in self._consumer.withdrawn and asyncio.get_running_loop().time() < receipt.until
 
-    def _ready(self, arrival: Hold, expected: int) -> Parcel:
+    def _ready(self, arrival: Receipt, expected: int) -> Message:
         token = arrival.subject.rpartition(b".")[2]
         headers = b"Nats-Msg-Id: %b:due:%d:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n" % (
             token,
@@ -180,7 +183,7 @@ class Timer:
             expected,
             number_at(arrival.headers, b"Tc-Trail"),
         )
-        return Parcel(self._shelf.names.ready.encode() + token, arrival.body, headers)
+        return Message(self._shelf.names.ready.encode() + token, arrival.body, headers)
 
 
 def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Literal["end", "leave"]:
@@ -194,7 +197,7 @@ def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Lit
     """
     if answer is None:
         return "leave"
-    if verdict_on(answer) in {0, -1}:
+    if error_code_of(answer) in {0, -1}:
         return "end"
     found = found_by(answer)
     if found is None or found == expected:
@@ -202,7 +205,7 @@ def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Lit
     return found if found in {0, copied} else "end"
 
 
-def _stored_at(arrival: Hold) -> float:
+def _stored_at(arrival: Receipt) -> float:
     """When it was stored, by the server's clock."""
     tokens = arrival.reply.split(b".")
-    return int(tokens[7 if len(tokens) == 9 else 9]) / NANO  # noqa: PLR2004 - see Hold
+    return int(tokens[7 if len(tokens) == 9 else 9]) / NANO  # noqa: PLR2004 - see Receipt

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from taskcore.connections.nats import Answer, Parcel, headers_of
+from taskcore.connections.nats import Answer, Message, parse_headers
 from taskcore.connections.nats.answers import stored_in
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Record, Version
@@ -33,7 +33,7 @@ __all__ = [
     "tombstone",
     "version_of",
     "wanted_of",
-    "write_parcel",
+    "write_message",
 ]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_/-]{1,200}")
@@ -82,9 +82,9 @@ def ends_at(now: float, keep: float | None) -> int:
     return 0 if keep is None else max(math.ceil((now + min(keep, 1e10)) * 1000), 1)
 
 
-def write_parcel(
+def write_message(
     subject: bytes, value: bytes, *, ends: int, keep: float | None, expected: int | None, native: bool
-) -> Parcel:
+) -> Message:
     """One write.
 
     :param expected: the number of the write that has to be the last; 0: none, None: any.
@@ -95,13 +95,13 @@ def write_parcel(
         headers += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % expected
     if native and keep is not None:
         headers += b"Nats-TTL: %ds\r\n" % (math.ceil(min(keep, 1e9)) + 1)
-    return Parcel(subject, value, headers)
+    return Message(subject, value, headers)
 
 
-def tombstone(subject: bytes, *, expected: int, native: bool) -> Parcel:
+def tombstone(subject: bytes, *, expected: int, native: bool) -> Message:
     """The mark of a deleted record, in its place."""
     headers = b"Tc-Gone: 1\r\nNats-Expected-Last-Subject-Sequence: %d\r\n" % expected
-    return Parcel(subject, b"", headers + (b"Nats-TTL: %ds\r\n" % TOMB if native else b""))
+    return Message(subject, b"", headers + (b"Nats-TTL: %ds\r\n" % TOMB if native else b""))
 
 
 def read_answer(answer: Answer) -> Found | None:
@@ -115,7 +115,7 @@ def read_answer(answer: Answer) -> Found | None:
         raise BrokerUnavailable(
             "the store cannot say what is there", facts=[answer.headers[:60].decode("ascii", "replace")]
         )
-    headers = headers_of(answer.headers)
+    headers = parse_headers(answer.headers)
     return _found(headers, int(headers.get(b"Nats-Sequence", b"0")), answer.body)
 
 
@@ -127,7 +127,7 @@ def read_stored(answer: dict[str, Any]) -> Found | None:
     stored = stored_in(answer)
     if stored is None:
         return None
-    headers = headers_of(base64.b64decode(stored.get("hdrs") or ""))
+    headers = parse_headers(base64.b64decode(stored.get("hdrs") or ""))
     return _found(headers, int(stored["seq"]), base64.b64decode(stored.get("data") or ""))
 
 

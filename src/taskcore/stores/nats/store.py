@@ -14,9 +14,8 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, Self
 
-from taskcore.connections.nats import Answer, NatsLink, Parcel, read_address
-from taskcore.connections.nats.answers import NO_STREAM, error_of
-from taskcore.connections.nats.clock import wall_clock
+from taskcore.connections.nats import Answer, Message, NatsLink, read_address
+from taskcore.connections.nats.answers import NO_STREAM, error_of, wall_clock
 from taskcore.connections.nats.link import decode_answer
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
@@ -29,7 +28,7 @@ from taskcore.stores.nats.records import (
     tombstone,
     version_of,
     wanted_of,
-    write_parcel,
+    write_message,
 )
 from taskcore.stores.nats.stream import clock_of, make_stream
 from taskcore.stores.nats.watching import Watch
@@ -38,7 +37,7 @@ from taskcore.toolkit.logging import logger
 
 __all__ = ["NatsStore"]
 
-log = logger("taskcore.nats")
+log = logger("taskcore.stores.nats")
 
 IS_ANOTHER, NOBODY = 10071, 503
 CLOCK_KEPT = 60.0  #: seconds after which we ask for the server's time again
@@ -106,21 +105,21 @@ class NatsStore:
         """What lies under the keys. With replicas the leader is asked: the others may be behind."""
         if self._direct:
             question = f"{self.link.address.api}DIRECT.GET.{self._stream}."
-            parcels = [Parcel(question.encode() + self.subject(key), b"") for key in keys]
+            messages = [Message(question.encode() + self.subject(key), b"") for key in keys]
         else:
             name = f"STREAM.MSG.GET.{self._stream}"
-            parcels = [self.link.request(name, {"last_by_subj": self.subject(key).decode()}) for key in keys]
-        answers = await self.link.exchange(parcels)
+            messages = [self.link.api_request(name, {"last_by_subj": self.subject(key).decode()}) for key in keys]
+        answers = await self.link.request_all(messages)
         if None in answers:
             raise self.link.unavailable("the store did not answer in time")
         if any(answer is not None and answer.status == b"503" for answer in answers):
             await self._stream_is_gone()
-            answers = await self.link.exchange(parcels)
+            answers = await self.link.request_all(messages)
         found: list[Found | None] = []
         for answer in answers:
             if answer is None or answer.status == b"503":
                 raise self.link.unavailable("the store did not answer")
-            found.append(read_answer(answer) if self._direct else read_stored(self.link.read(answer)))
+            found.append(read_answer(answer) if self._direct else read_stored(self.link.read_answer(answer)))
         return found
 
     async def _stream_is_gone(self) -> None:
@@ -189,10 +188,10 @@ class NatsStore:
         """Write; returns those where something else than expected was there."""
         now = await self.now()
         ends = {index: ends_at(now, writes[index].keep) for index in trying}
-        parcels = [self._parcel(writes[index], expected[index], ends[index]) for index in trying]
+        messages = [self._message(writes[index], expected[index], ends[index]) for index in trying]
         met: list[int] = []
-        cleared: list[Parcel] = []
-        for index, answer in zip(trying, await self._send(parcels), strict=True):
+        cleared: list[Message] = []
+        for index, answer in zip(trying, await self._send(messages), strict=True):
             code, number = _meaning(answer)
             write = writes[index]
             if code == IS_ANOTHER:
@@ -207,15 +206,15 @@ class NatsStore:
                 if ends[index] and not self._native:
                     heapq.heappush(self._ends, (ends[index], number))
         if cleared and not self._native:
-            await self.link.exchange(cleared)
+            await self.link.request_all(cleared)
         return met
 
-    async def _send(self, parcels: list[Parcel]) -> list[Answer]:
-        answers = await self.link.exchange(parcels)
+    async def _send(self, messages: list[Message]) -> list[Answer]:
+        answers = await self.link.request_all(messages)
         nowhere = [index for index, answer in enumerate(answers) if answer is not None and answer.status == b"503"]
         if nowhere:
             await self._stream_is_gone()
-            for index, answer in zip(nowhere, await self.link.exchange([parcels[i] for i in nowhere]), strict=True):
+            for index, answer in zip(nowhere, await self.link.request_all([messages[i] for i in nowhere]), strict=True):
                 answers[index] = answer
         sure = [answer for answer in answers if answer is not None and answer.status != b"503"]
         if len(sure) < len(answers):
@@ -247,14 +246,14 @@ class NatsStore:
                 if write.value is None and record is not None:
                     before[index] = record.ends
 
-    def _parcel(self, write: Write, expected: int | None, ends: int) -> Parcel:
+    def _message(self, write: Write, expected: int | None, ends: int) -> Message:
         subject = self.subject(write.key)
         if write.value is None:
             return tombstone(subject, expected=expected or 0, native=self._native)
-        return write_parcel(subject, write.value, ends=ends, keep=write.keep, expected=expected, native=self._native)
+        return write_message(subject, write.value, ends=ends, keep=write.keep, expected=expected, native=self._native)
 
-    def _clearing(self, number: int) -> Parcel:
-        return self.link.request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": number, "no_erase": True})
+    def _clearing(self, number: int) -> Message:
+        return self.link.api_request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": number, "no_erase": True})
 
     # ── watching ──
 
@@ -281,7 +280,7 @@ class NatsStore:
                 while self._ends and self._ends[0][0] <= now:
                     over.append(heapq.heappop(self._ends))
                 if over:
-                    await self.link.exchange([self._clearing(number) for _, number in over])
+                    await self.link.request_all([self._clearing(number) for _, number in over])
 
     async def diagnose(self) -> Diagnosis:
         """What the server says about itself.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskcore.connections.nats import NatsLink, Parcel
-from taskcore.connections.nats.clock import broker_time, wall_clock
+from taskcore.connections.nats import Message, NatsLink
+from taskcore.connections.nats.answers import broker_time, wall_clock
 from taskcore.connections.nats.link import decode_answer
 from taskcore.errors import BrokerUnavailable
 
@@ -77,7 +77,7 @@ async def clock_of(link: NatsLink, stream: str, subject: bytes) -> float:
     if "ts" in info:
         return broker_time(info["ts"]) - (before + after) / 2
     before = wall_clock()  # servers before 2.10 tell the time only by the time stamp of something stored
-    [answer] = await link.exchange([Parcel(subject, b"", b"Tc-Gone: 1\r\n")])
+    [answer] = await link.request_all([Message(subject, b"", b"Tc-Gone: 1\r\n")])
     after = wall_clock()
     number = decode_answer(answer.body).get("seq") if answer is not None else None
     found = await link.api(f"STREAM.MSG.GET.{stream}", {"seq": number})

@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from taskcore.connections.nats import Ear, NatsLink
+from taskcore.connections.nats import NatsLink, Subscription
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Record, Version
 
@@ -35,24 +35,24 @@ class Watch:
         self._hints = 0
         self._hinted = asyncio.Event()
         self._seen: Version | None = None
-        self._ear: Ear | None = None
+        self._subscription: Subscription | None = None
         self._first: Record | None = None
 
     async def __aenter__(self) -> Self:
         """Begin to listen, then look: so nothing is missed in between."""
-        self._ear = self._link.listen(self._subject, self._hint)
+        self._subscription = self._link.subscribe(self._subject, self._hint)
         try:
             self._first = await self._look()
         except BaseException:
-            self._link.forget(self._ear)
+            self._link.discard(self._subscription)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._ear is not None:
-            self._link.forget(self._ear)
+        if self._subscription is not None:
+            self._link.discard(self._subscription)
 
     def __aiter__(self) -> Self:
         return self
