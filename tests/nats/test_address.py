@@ -9,8 +9,8 @@ import pytest
 from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.backends.nats.messages import Names, job_token, queue_of, queue_token, unpack
 from taskcore.connections.nats import Answer, read_address
-from taskcore.connections.nats.answers import stored_in
-from taskcore.stores.nats.records import read_answer
+from taskcore.connections.nats.jetstream import stored_in
+from taskcore.stores.nats.layout import read_answer
 
 
 def test_everything_that_can_be_said(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_body_with_wrong_headers() -> None:
     assert (packed.envelope, packed.trail, packed.handed) == (b"body", b"trail", 2)
 
 
-def test_not_there_is_not_the_same_as_nobody_can_say() -> None:
+def test_missing_is_not_the_same_as_unknown() -> None:
     """A stream without a leader answers with an error; only two answers mean that there is nothing."""
     assert stored_in({"message": {"seq": 1}}) == {"seq": 1}
     for code in (10037, 10059):

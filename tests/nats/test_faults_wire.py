@@ -103,7 +103,7 @@ async def test_a_cut_while_a_verdict_travels(nats: NatsServer, proxy: ChaosProxy
 
 
 async def test_a_half_open_line_is_noticed(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
-    """F37: a line through which nothing comes any more, without anybody being told: noticed, and replaced."""
+    """F37: a connection through which nothing comes any more, without an error, is noticed and replaced."""
     async with open_backend(f"nats://{HOST}:{proxy.port}") as backend, open_backend(nats.url) as sender:  # noqa: SIM117
         async with backend.consume([queue], lease=30.0) as source:
             proxy.black_hole()
@@ -247,8 +247,8 @@ async def test_a_watch_through_a_cut(nats: NatsServer, proxy: ChaosProxy) -> Non
                     break
 
 
-async def test_nobody_waits_longer_than_his_time(queue: str) -> None:
-    """F40: where nobody listens, and where nobody answers, opening ends with a clear error, in time."""
+async def test_no_caller_waits_longer_than_its_time(queue: str) -> None:
+    """F40: where no server listens, and where none answers, opening ends with a clear error, in time."""
     began = time.monotonic()
     for url in ("nats://127.0.0.1:1", "nats://no-such-host.invalid:4222"):
         with pytest.raises(BrokerUnavailable, match=r"no server takes our connection[\s\S]*(127.0.0.1|no-such-host)"):

@@ -47,7 +47,7 @@ def events_of(pieces: list[bytes]) -> list[Event]:
 
 @st.composite
 def sent(draw: st.DrawFn) -> tuple[bytes, list[Event]]:
-    """Bytes as a server may send them, and the events that they are."""
+    """Draw bytes as a server may send them, and the events that they are."""
     data, events = b"", []
     for _ in range(draw(st.integers(1, 6))):
         kind = draw(st.sampled_from(["line", "MSG", "HMSG"]))

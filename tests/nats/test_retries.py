@@ -12,7 +12,7 @@ from real import require
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Duplicate, Outgoing, Source, Uncertain
 from taskcore.backends.nats import publish
-from taskcore.backends.nats.cancelling import is_held
+from taskcore.backends.nats.admin import is_held
 from taskcore.backends.nats.publish import error_code_of, found_by
 from taskcore.backends.nats.settle import Settler
 from taskcore.backends.nats.timers import next_step
@@ -32,7 +32,7 @@ ALL = [*KINDS, "native"]  #: and one that has schedules of its own
 
 @pytest.fixture(params=KINDS)
 async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """A server of its own, on which delays are kept by timers unless a test says otherwise."""
+    """Serve one test, with delays that are kept by timers unless it says otherwise."""
     version = request.param if request.param[0].isdigit() else ""
     async with require(NatsServer, version)(version=version) as server:
         yield server.url + KINDS.get(request.param, "")
@@ -171,7 +171,7 @@ async def test_a_retry_is_not_refused_for_what_its_job_was_moved_from(
 @pytest.mark.parametrize("url", ALL, indirect=True)
 @pytest.mark.parametrize("verdict", [RELEASE, Reschedule(0.0, b"new"), Reschedule(0.05, b"new")], ids=str)
 async def test_a_job_that_was_deleted_too_late_is_stored_again(url: str, verdict: Verdict) -> None:
-    """A caller that deletes a job while it is handed out is told no, and a retry of that job is not lost."""
+    """A caller that deletes a job while it is handed out gets False, and a retry of that job is not lost."""
     async with open_backend(url) as backend, open_backend(url) as other:
         await backend.publish([Outgoing("q", "j", b"job", b"old")])
         async with backend.consume(["q"], lease=30.0) as source:
@@ -186,7 +186,7 @@ async def test_a_job_that_was_deleted_too_late_is_stored_again(url: str, verdict
 
 
 def refusal(text: bytes, code: int = publish.IS_ANOTHER) -> Answer:
-    """A refusal as servers write it."""
+    """Return a refusal as servers write it."""
     return Answer(b'{"error":{"code":400,"err_code":%d,"description":"%b"},"stream":"s","seq":0}' % (code, text), b"")
 
 

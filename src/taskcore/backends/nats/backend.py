@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -52,37 +51,35 @@ class NatsBackend:
 
     @property
     def features(self) -> Features:
-        """What this server can do, once connected."""
+        """Say what this server can do, once connected."""
         if self._link.level < SCHEDULES or self._emulates:
             return msgspec.structs.replace(FEATURES, delay="emulated", delay_error=0.25)
         return FEATURES
 
     @property
     def admin(self) -> NatsAdmin:
-        """Counts, purging, removing, dead letters."""
+        """Return the operator's view of the queues."""
         return NatsAdmin(self._link, self._streams)
 
     async def __aenter__(self) -> Self:
-        """Connect, and see whether JetStream is there."""
+        """Connect; JetStream has to be there."""
         await self._link.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Disconnect."""
-        await self._link.__aexit__(kind, error, traceback)
+        await self._link.__aexit__(*exc)
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
-        """Store the jobs; one answer for each, in order."""
+        """Store the jobs; return one answer for each, in order."""
         return await publish(self._link, self._streams, batch)
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[NatsSource]:
-        """A source on these queues, earlier queues first."""
+        """Return a source on these queues, earlier queues first."""
         return _consuming(NatsSource(self._link, self._streams, queues, lease))
 
     async def diagnose(self) -> Diagnosis:
-        """What the server says about itself."""
+        """Ask the server how it is set up."""
         return await diagnose(self._link)
 
 

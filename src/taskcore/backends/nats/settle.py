@@ -1,4 +1,4 @@
-"""Settling: how each verdict is carried out, and in which order.
+"""Settler: how each verdict is carried out, and in which order.
 
     Ack                 the end of the job, confirmed
     Release · Reschedule(0)  a copy takes the job's place: one step on the server, refused if the job is another by now
@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from taskcore.backend import Delivery
+from taskcore.backends.nats.consumer import Receipt
 from taskcore.backends.nats.layout import FAMILY, QueueStreams
-from taskcore.backends.nats.publish import HEADERS, IS_ANOTHER, error_code_of, found_by, scheduling
-from taskcore.backends.nats.receipts import Receipt
+from taskcore.backends.nats.publish import HEADER_ROOM, IS_ANOTHER, error_code_of, found_by, scheduling
 from taskcore.connections.nats import Answer, Message, NatsLink, encode_message
-from taskcore.connections.nats.answers import stored_in
+from taskcore.connections.nats.jetstream import stored_in
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -29,9 +29,9 @@ __all__ = ["Settler"]
 
 log = logger("taskcore.backends.nats")
 
-ENOUGH = 5  #: times that a stream is looked for while it has no leader
-NO_LEADER_PAUSE = 0.2
-LEFTOVERS = 2  #: times that a scheduled copy is written anew: over a leftover, then where that has gone meanwhile
+LEADER_TRIES = 5  #: times that a write is repeated while its stream has no leader
+LEADER_PAUSE = 0.2  #: seconds between them
+LEFTOVER_TRIES = 2  #: times that a scheduled copy is written anew: over a leftover, then where that has gone meanwhile
 
 
 class Settler:
@@ -42,7 +42,7 @@ class Settler:
         self._streams = streams
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> list[Delivery]:
-        """Carry out the verdicts; returns the deliveries whose lease was lost.
+        """Carry out the verdicts; return the deliveries whose lease was lost.
 
         :raises BrokerUnavailable: perhaps none, some or all were carried out.
         """
@@ -67,9 +67,9 @@ class Settler:
     async def _write(  # noqa: C901 - a table of answers
         self, writing: Sequence[tuple[Delivery, Verdict]], lost: list[Delivery]
     ) -> list[Receipt]:
-        """Copies and dead letters; returns the receipts whose job is to end now."""
+        """Write copies and dead letters; return the receipts whose job is to end now."""
         messages = [await self._message(delivery, verdict) for delivery, verdict in writing]
-        answers = await self._exchange(messages)
+        answers = await self._request(messages)
         await self._over_leftovers(writing, answers)
         ends: list[Receipt] = []
         trouble: str | None = None
@@ -80,7 +80,6 @@ class Settler:
                 continue
             code = error_code_of(answer)
             if code in {0, -1} or _has_letter(verdict, answer):
-                receipt.written = True
                 if isinstance(verdict, Bury) or _is_later(verdict):
                     ends.append(receipt)
                 else:
@@ -89,7 +88,7 @@ class Settler:
                 receipt.over = True
                 lost.append(delivery)
             elif not answer.body:
-                trouble = "nobody takes a copy or a dead letter: its stream has no leader"
+                trouble = "no server takes a copy or a dead letter: its stream has no leader"
             else:
                 trouble = f"the server refuses a copy or a dead letter: {answer.body[:200]!r}"
         if any(isinstance(verdict, Bury) for _, verdict in writing):
@@ -111,7 +110,7 @@ class Settler:
         if self._link.level >= FAMILY:
             return
         expected = dict.fromkeys((index for index, (_, verdict) in enumerate(writing) if _is_later(verdict)), 0)
-        for _ in range(LEFTOVERS):
+        for _ in range(LEFTOVER_TRIES):
             again: dict[int, int] = {}
             for index, before in expected.items():
                 answer = answers[index]
@@ -121,18 +120,18 @@ class Settler:
             if not again:
                 return
             messages = [await self._message(*writing[index], leftover=found) for index, found in again.items()]
-            for index, answer in zip(again, await self._exchange(messages), strict=True):
+            for index, answer in zip(again, await self._request(messages), strict=True):
                 answers[index] = answer
             expected = again
 
-    async def _exchange(self, messages: list[Message]) -> list[Answer | None]:
-        """Send; where nobody listens, once more a little later: a stream may be electing its leader."""
+    async def _request(self, messages: list[Message]) -> list[Answer | None]:
+        """Send; repeat a little later what no server took, because a stream may be electing its leader."""
         answers = await self._link.request_all(messages)
-        for _ in range(ENOUGH):
+        for _ in range(LEADER_TRIES):
             nowhere = [index for index, answer in enumerate(answers) if answer is not None and not answer.body]
             if not nowhere:
                 break
-            await asyncio.sleep(NO_LEADER_PAUSE)
+            await asyncio.sleep(LEADER_PAUSE)
             for index, answer in zip(
                 nowhere, await self._link.request_all([messages[i] for i in nowhere]), strict=True
             ):
@@ -157,7 +156,7 @@ class Settler:
                 assert_never(verdict)
 
     def _copy(self, delivery: Delivery, trail: bytes, *, handed: int) -> Message:
-        """In the place of the job, if that is still the one that we receipt."""
+        """Put a copy in the place of the job, if that is still the one that we hold."""
         receipt: Receipt = delivery.receipt
         headers = (
             f"Nats-Msg-Id: {receipt.token}:{receipt.number}:{receipt.handed}\r\n"
@@ -169,7 +168,7 @@ class Settler:
         return Message(receipt.subject, delivery.envelope + trail, _bytes(headers))
 
     async def _later(self, delivery: Delivery, trail: bytes, after: float, leftover: int | None) -> Message:
-        """Beside the job; it takes its place when it is due."""
+        """Put a copy beside the job; it takes the job's place when it is due."""
         receipt: Receipt = delivery.receipt
         stream, token = receipt.stream, receipt.token
         word = "" if leftover is None else f":{leftover}"  # a cluster remembers the id of a write that it refused
@@ -187,20 +186,20 @@ class Settler:
         return Message(_bytes(f"{stream.names.scheduled}{token}"), delivery.envelope + trail, _bytes(headers))
 
     def _letter(self, delivery: Delivery, reason: bytes, trail: bytes) -> Message:
-        """One for each copy of a job at most: whoever buries it again finds it."""
+        """Write one letter for each copy of a job at most: a worker that buries it again finds it."""
         receipt: Receipt = delivery.receipt
         headers = f"Nats-Expected-Last-Subject-Sequence: 0\r\nTc-Trail: {len(trail)}\r\nTc-Reason: {len(reason)}\r\n"
         subject = f"{receipt.stream.names.dead}{receipt.token}.{receipt.number}"
         return Message(_bytes(subject), delivery.envelope + trail + reason, _bytes(headers))
 
     def _fitting(self, delivery: Delivery, trail: bytes) -> bytes:
-        """The new trail, or the one before if the server would not take it: a job without its story is still a job."""
-        room = self._link.max_payload - HEADERS - len(delivery.envelope)
+        """Return the new trail, or the one before if the server would not take it."""
+        room = self._link.max_payload - HEADER_ROOM - len(delivery.envelope)
         if len(trail) <= room:
             return trail
         log.error(
-            "the trail of a job in queue %s has %d bytes, the server takes %d beside its envelope: "
-            "its latest error is left out. Raise max_payload in the server's configuration.",
+            "dropped the latest error of a job in queue %s: its trail has %d bytes, the server takes %d beside the "
+            "envelope. Raise max_payload in the server's configuration.",
             delivery.queue,
             len(trail),
             room,
@@ -210,7 +209,7 @@ class Settler:
     # ── ends ──
 
     async def end(self, receipts: Sequence[Receipt]) -> None:
-        """The ends of these jobs, confirmed.
+        """End these jobs, confirmed.
 
         :raises BrokerUnavailable: some may not have ended.
         """
@@ -230,16 +229,16 @@ class Settler:
             answers = await self._link.request_all(messages, ahead=b"".join(frames))
             if None in answers:
                 raise self._link.unavailable("the server did not confirm the end of a job")
-            nobody = [answer.status == b"503" for answer in answers if answer is not None]
-            if any(nobody):
-                raise self._link.unavailable("nobody took the end of a job: its queue has no leader, or was deleted")
+            unheard = [answer.status == b"503" for answer in answers if answer is not None]
+            if any(unheard):
+                raise self._link.unavailable("no server took the end of a job: its queue has no leader, or was deleted")
         for receipt in void:
             await self._end_without_consumer(receipt)
         for receipt in receipts:
             receipt.over = True
 
     async def _end_without_consumer(self, receipt: Receipt) -> None:
-        """The consumer that leased this job was deleted: its new one knows nothing of our lease."""
+        """Delete a job whose consumer was deleted: the new one knows nothing of our lease."""
         stream = receipt.stream.names.stream
         found = await self._link.api(f"STREAM.MSG.GET.{stream}", {"seq": receipt.number})
         stored = stored_in(found)
@@ -250,7 +249,7 @@ class Settler:
     # ── leases ──
 
     async def extend(self, batch: Sequence[Delivery], *, lease: float, setting: bytes | None) -> list[Delivery]:
-        """Start the leases anew; returns the deliveries whose lease was lost.
+        """Start the leases anew; return the deliveries whose lease was lost.
 
         :param setting: what to tell the server for each; None: start its own lease again.
         :raises BrokerUnavailable: leases are as they were.
@@ -282,7 +281,7 @@ class Settler:
 
 
 def _standing(receipt: Receipt) -> int:
-    """Return the number of what a copy replaces: the job in hand, or nothing if a caller deleted that too late."""
+    """Return the number of the job that a copy replaces; 0 if a caller deleted it too late."""
     return 0 if receipt.number in receipt.stream.deleted else receipt.number
 
 

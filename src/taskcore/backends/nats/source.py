@@ -1,8 +1,8 @@
-"""Source: one consumer's receipt on some queues, earlier queues first.
+"""NatsSource: the jobs of some queues for one worker, earlier queues first.
 
 One queue: a request waits at the server, so a job comes as soon as it is there. Several queues: each is asked in turn,
-without waiting; only when all are empty a request for one job waits at each. What nobody comes for within a moment is
-given back, so that no job waits in the hands of a worker that has no room for it.
+without waiting; only when all are empty a request for one job waits at each. Jobs that no caller takes within a moment
+are given back, so none waits at a worker that has no room for it.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
 from taskcore.backend import Delivery
-from taskcore.backends.nats.cancelling import CancelListener
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, CancelListener, PullConsumer, Receipt, guard_of
 from taskcore.backends.nats.layout import NANO, QueueStream, QueueStreams
-from taskcore.backends.nats.receipts import Receipt, guard_of
 from taskcore.backends.nats.settle import Settler
 from taskcore.backends.nats.timers import DelayTimer
 from taskcore.connections.nats import NatsLink
-from taskcore.connections.nats.answers import stored_in
+from taskcore.connections.nats.jetstream import stored_in
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import RELEASE, Verdict
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.tasks import TaskSet
 
 __all__ = ["NatsSource"]
 
 log = logger("taskcore.backends.nats")
 
-RESTING = 0.2  #: seconds without a call of receive, after which nothing more is asked for
+REST_AFTER: Final = 0.2  #: seconds without a call of receive, after which nothing more is asked for
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue that is not there
-LEAVING = 2.0  #: seconds that giving back may take at the end
+CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
 class NatsSource:
-    """One consumer's receipt on some queues."""
+    """The jobs of some queues for one worker."""
 
     def __init__(self, link: NatsLink, streams: QueueStreams, queues: Sequence[str], lease: float) -> None:
         self._link = link
@@ -50,15 +50,15 @@ class NatsSource:
         self._receiving = 0
         self._closing = False
         self._resting: asyncio.TimerHandle | None = None
-        self._chores: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet("NATS source")
         self._setting: dict[int, bytes | None] = {}
         self._pause = FIRST_PAUSE
         self._empty: list[PullConsumer] = []  # queues that have said, since the last job, that they are empty
 
     async def open(self) -> None:
-        """Make what is not there.
+        """Create streams and consumers that do not exist.
 
-        :raises BrokerUnavailable: it cannot be made, or is there with other settings.
+        :raises BrokerUnavailable: one cannot be made, or is there with other settings.
         """
         for queue in self._queues:
             stream = await self._streams.open(queue)
@@ -79,7 +79,7 @@ class NatsSource:
                 self._timers.append(await DelayTimer.start(self._link, self._streams, stream))
 
     async def close(self) -> None:
-        """Give back what nobody took."""
+        """Give back the jobs that no caller took."""
         self._closing = True
         if self._resting is not None:
             self._resting.cancel()
@@ -89,17 +89,17 @@ class NatsSource:
             await timer.stop()
         for listener in self._cancel_listeners:
             listener.close()
-        if self._chores:
-            await asyncio.wait(self._chores, timeout=LEAVING)
-        for chore in self._chores:
-            chore.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._tasks.wait_closed()
+        await self._tasks.cancel()
         for consumer in self._consumers:
             consumer.close()
 
     # ── receiving ──
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
-        """At least one and at most ``limit`` deliveries."""
+        """Return at least one and at most ``limit`` deliveries."""
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
@@ -115,7 +115,7 @@ class NatsSource:
         finally:
             self._receiving -= 1
             if not self._receiving and not self._closing and any(consumer.busy for consumer in self._consumers):
-                self._resting = asyncio.get_running_loop().call_later(RESTING, self._rest)
+                self._resting = asyncio.get_running_loop().call_later(REST_AFTER, self._rest)
 
     def _ask(self, limit: int) -> None:
         """Let the server send as many as are wanted, and no more."""
@@ -137,7 +137,7 @@ class NatsSource:
                 consumer.pull(1, wait=True)
 
     async def _take(self, limit: int) -> list[Delivery]:
-        """What has arrived, earlier queues first, without what is no longer ours or was ended by somebody."""
+        """Return what has arrived, earlier queues first, without jobs that are no longer ours or were ended."""
         now = asyncio.get_running_loop().time()
         fresh: list[Receipt] = []
         again: list[Receipt] = []
@@ -146,7 +146,7 @@ class NatsSource:
             while waiting and len(fresh) + len(again) < limit:
                 arrival = waiting.popleft()
                 if now >= arrival.until:
-                    log.warning("a job of queue %s waited here beyond its lease; somebody else has it", _queue(arrival))
+                    log.warning("dropped a job of queue %s whose lease ended before a worker had room", _queue(arrival))
                 elif arrival.handed > 1:
                     again.append(arrival)
                 else:
@@ -164,7 +164,7 @@ class NatsSource:
         return [arrival.deliver() for arrival in fresh]
 
     async def _still_alive(self, again: list[Receipt]) -> list[Receipt]:
-        """Of jobs that were handed out before: those that nobody had replaced or buried before he died."""
+        """Return the jobs that no dead worker had replaced or buried before its end; end the others."""
         messages = []
         for arrival in again:
             names, token = arrival.stream.names, arrival.subject.rpartition(b".")[2].decode("utf-8", "replace")
@@ -172,12 +172,10 @@ class NatsSource:
             messages.append(self._link.api_request(f"STREAM.MSG.GET.{names.stream}", body))
             body = {"last_by_subj": f"{names.dead}{token}.{arrival.number}"}
             messages.append(self._link.api_request(f"STREAM.MSG.GET.{names.dead_stream}", body))
-        answers = [
-            self._link.read_answer(answer, "STREAM.MSG.GET") for answer in await self._link.request_all(messages)
-        ]
+        answers = await self._link.request_all(messages)
+        stored = [stored_in(self._link.read_answer(answer, "STREAM.MSG.GET")) for answer in answers]
         alive: list[Receipt] = []
         over: list[Receipt] = []
-        stored = [stored_in(answer) for answer in answers]
         for arrival, latest, letter in zip(again, stored[::2], stored[1::2], strict=True):
             if letter is None and latest is not None and latest["seq"] == arrival.number:
                 alive.append(arrival)
@@ -188,7 +186,7 @@ class NatsSource:
         return alive
 
     async def _wait(self) -> None:
-        """Until there is news; and what to do about news that is bad."""
+        """Wait for news; mend a consumer that is gone."""
         if not self._link.connected:
             await self._link.ready()
             return
@@ -202,20 +200,22 @@ class NatsSource:
         if any(consumer.crowded for consumer in self._consumers):
             for consumer in self._consumers:
                 consumer.crowded = False
-            await asyncio.sleep(self._pause)
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            await self._sleep()
 
     async def _repair(self, consumer: PullConsumer) -> None:
-        """The consumer is gone, or does not answer."""
+        """Create a consumer anew that is gone or does not answer."""
         try:
             gone = await self._streams.repair(consumer.stream.names.queue, ack_wait=self._guarded)
         finally:
             consumer.rest()
             consumer.absent = False
         if not gone:
-            await asyncio.sleep(self._pause)
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            await self._sleep()
         self._empty = []
+
+    async def _sleep(self) -> None:
+        await asyncio.sleep(self._pause)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def _consumer_of(self, arrival: Receipt) -> PullConsumer:
         return next(consumer for consumer in self._consumers if consumer.stream is arrival.stream)
@@ -223,11 +223,11 @@ class NatsSource:
     # ── settling ──
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
-        """Carry out the verdicts; returns those whose lease was lost."""
+        """Carry out the verdicts; return those whose lease was lost."""
         return await self._settler.settle(batch)
 
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Start the leases anew; returns those that were lost before."""
+        """Start the leases anew; return those that were lost before."""
         by_setting: dict[bytes | None, list[Delivery]] = {}
         for delivery in batch:
             by_setting.setdefault(self._setting.get(id(delivery.receipt.stream)), []).append(delivery)
@@ -237,14 +237,14 @@ class NatsSource:
         return lost
 
     def _own_setting(self, stream: QueueStream) -> bytes | None:
-        """The consumer's lease is that of whoever made it. Another one is told to the server job by job.
+        """Return what tells the server our lease, job by job, if the consumer was made with another one.
 
-        It is told as "hand it out again after so long", which is what a lease is; the job is ours until then.
+        It says "hand the job out again after so long", which is what a lease is; the job is ours until then.
         """
         if stream.ack_wait is not None and abs(stream.ack_wait - self._guarded) < 0.001:  # noqa: PLR2004 - rounding
             return None
         log.info(
-            "queue %s was made for leases of %.3g s, this worker wants %.3g s: each delivery costs one more line",
+            "queue %s was created with leases of %.3g s, this worker uses %.3g s: each delivery costs one more message",
             stream.names.queue,
             stream.ack_wait,
             self._guarded,
@@ -254,18 +254,16 @@ class NatsSource:
     # ── giving back ──
 
     def _rest(self) -> None:
-        """Nobody asks any more: withdraw what was asked for, and give back what has come nevertheless."""
+        """Withdraw the requests, because no caller receives; give back what has come nevertheless."""
         self._resting = None
         for consumer in self._consumers:
             consumer.rest()
         self._empty = []
-        chore = asyncio.create_task(self._give_back())
-        self._chores.add(chore)
-        chore.add_done_callback(self._chores.discard)
+        self._tasks.start(self._give_back())
 
     async def _give_back(self) -> None:
-        """What was on its way has arrived after a round trip; if somebody asks again by then, it is his."""
-        await self._link.round_trip(timeout=LEAVING)
+        """Give back what has arrived after a round trip, unless a caller receives again by then."""
+        await self._link.round_trip(timeout=CLOSE_TIMEOUT)
         if self._receiving and not self._closing:
             return
         arrivals = [arrival for consumer in self._consumers for arrival in consumer.waiting]
@@ -280,7 +278,7 @@ class NatsSource:
                 unwanted += [arrival.deliver() for arrival in await self._still_alive(again)]
             await self._settler.settle([(delivery, RELEASE) for delivery in unwanted])
         except BrokerUnavailable as error:
-            log.warning("%d jobs could not be given back, their leases have to run out: %s", len(unwanted), error)
+            log.warning("could not give back %d jobs; they come again when their leases end: %s", len(unwanted), error)
 
 
 def _queue(arrival: Receipt) -> str:

@@ -1,9 +1,9 @@
-"""Timers: scheduled jobs on servers that have no schedules, before NATS 2.12.
+"""DelayTimer: scheduled jobs on servers that have no schedules, before NATS 2.12.
 
 A scheduled job lies in the queue's stream under a subject of its own. A consumer called "timer", shared by all workers
-of the queue, hands each out once; we give it back with the rest of its time, and the server wakes us when it is due.
-Then it is moved: a job in the ready part, confirmed → the end of the scheduled one. A timer that dies in between is
-followed by another one that does both again; the ready part takes it once.
+of the queue, hands each out once; the timer gives it back with the rest of its time, and the server hands it out again
+when it is due. Then it is moved: a job in the ready part, confirmed → the end of the scheduled one. If a timer dies in
+between, another one does both again; the ready part takes the job once.
 
 A retry is a copy beside the job that its worker is about to end. Its move expects that job in the ready part, or
 nothing if that is gone. The scheduled copy ends only if an answer says that the job is in the ready part.
@@ -15,32 +15,31 @@ import asyncio
 from contextlib import suppress
 from typing import Literal, Self
 
-from taskcore.backends.nats.cancelling import CancelListener
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, CancelListener, PullConsumer, Receipt
 from taskcore.backends.nats.layout import CLOCK, NANO, PARKED_LEASE, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import number_at
 from taskcore.backends.nats.publish import error_code_of, found_by
-from taskcore.backends.nats.receipts import Receipt
 from taskcore.connections.nats import Answer, Message, NatsLink, encode_message, parse_headers
-from taskcore.connections.nats.answers import wall_clock
+from taskcore.connections.nats.jetstream import wall_clock
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.tasks import TaskSet
 
 __all__ = ["DelayTimer", "delay_of", "next_step"]
 
 log = logger("taskcore.backends.nats")
 
-AT_ONCE = 200  #: scheduled jobs asked for at a time
-NEAR = 0.002  #: seconds: due now
-LONGEST = 30 * 86_400.0  #: seconds for which one is parked before somebody looks again
+REQUEST_SIZE = 200  #: scheduled jobs asked for at a time
+DUE_WITHIN = 0.002  #: seconds: due now
+LONGEST_PARKING = 30 * 86_400.0  #: seconds after which a parked job is looked at again
 TRIES = 3  #: moves of one scheduled job in a row; two are enough unless the server errs
-GIVEN_BACK = 0.1  #: seconds after which another timer gets what this one has no time for
-PAUSE = 1.0  #: seconds after trouble
+HANDOVER_DELAY = 0.1  #: seconds after which another timer gets the jobs of one that stops
+ERROR_PAUSE = 1.0  #: seconds after trouble
 
 
 def delay_of(headers: bytes) -> float:
-    """The seconds that a scheduled job was to wait, from when it was stored."""
+    """Return the seconds that a scheduled job was to wait, from when it was stored."""
     text = parse_headers(headers).get(b"Tc-Delay", b"")
     try:
         return min(max(float(text), 0.0), 1e10)
@@ -58,30 +57,31 @@ class DelayTimer:
         self._news = asyncio.Event()
         self._consumer = PullConsumer(link, stream, consumer="timer", arrived=self._news.set, lease=PARKED_LEASE)
         self._listener = CancelListener(link, self._consumer)
+        self._tasks = TaskSet("NATS delay timer")
         self._task: asyncio.Task[None] | None = None
         self._moving: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, link: NatsLink, streams: QueueStreams, stream: QueueStream) -> Self:
-        """Begin.
+        """Start the timer of a queue.
 
         :raises BrokerUnavailable: its consumer cannot be made.
         """
         await streams.ensure_timer(stream)
         timer = cls(link, streams, stream)
-        timer._task = asyncio.create_task(timer._run(), name=f"taskcore-nats-timer-{stream.names.queue}")
+        timer._task = timer._tasks.start_awaited(timer._run(), name=f"taskcore-nats-timer-{stream.names.queue}")
         return timer
 
     async def stop(self) -> None:
-        """End; others go on, or whoever comes next."""
+        """Stop; the timers of other workers go on."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._moving is not None:
             await self._finish(self._moving)
         self._consumer.rest()
-        await self._link.round_trip(timeout=PAUSE)
-        back = b'-NAK {"delay": %d}' % (GIVEN_BACK * NANO)  # at once, NATS 2.9 would hand them to us again
+        await self._link.round_trip(timeout=ERROR_PAUSE)
+        back = b'-NAK {"delay": %d}' % (HANDOVER_DELAY * NANO)  # at once, NATS 2.9 would hand them to us again
         self._link.send_now(
             b"".join(encode_message(Message(arrival.reply, back)) for arrival in self._consumer.waiting)
         )
@@ -89,12 +89,12 @@ class DelayTimer:
         self._consumer.close()
 
     async def _finish(self, moving: asyncio.Task[None]) -> None:
-        """Let a move come to its end: what is moved and not ended waits until its lease is over."""
-        await asyncio.wait([moving], timeout=PAUSE)
+        """Let a move come to its end: a job that is moved and not ended waits until its lease is over."""
+        await asyncio.wait([moving], timeout=ERROR_PAUSE)
         moving.cancel()
         await asyncio.wait([moving])
         if not moving.cancelled() and (error := moving.exception()) is not None:
-            log.debug("the last move of the timer of queue %s failed: %s", self._shelf.names.queue, error)
+            log.debug("the last move of the delay timer of queue %s failed: %s", self._shelf.names.queue, error)
 
     async def _run(self) -> None:
         while True:
@@ -102,10 +102,10 @@ class DelayTimer:
                 await self._turn()
             except BrokerUnavailable as error:
                 log.debug("the timer of queue %s waits: %s", self._shelf.names.queue, error)
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(ERROR_PAUSE)
             except Exception:
                 log.exception("the timer of queue %s stumbled; it goes on", self._shelf.names.queue)
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(ERROR_PAUSE)
 
     async def _turn(self) -> None:
         """Wait for scheduled jobs, park those that are early, move those that are due."""
@@ -114,11 +114,11 @@ class DelayTimer:
         if consumer.absent or consumer.silent:
             consumer.rest()
             consumer.absent = False
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(ERROR_PAUSE)
             await self._streams.ensure_timer(await self._streams.open(self._shelf.names.queue))
-        if consumer.asked < AT_ONCE // 2:
+        if consumer.asked < REQUEST_SIZE // 2:
             await self._link.ready()
-            consumer.pull(AT_ONCE - consumer.asked, wait=True)
+            consumer.pull(REQUEST_SIZE - consumer.asked, wait=True)
         if not consumer.waiting:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SIGN_OF_LIFE):
@@ -132,21 +132,23 @@ class DelayTimer:
                 parked.append(encode_message(Message(arrival.reply, b"+ACK")))
                 continue
             left = _stored_at(arrival) + delay_of(arrival.headers) - now
-            if left <= NEAR:
+            if left <= DUE_WITHIN:
                 due.append(arrival)
             else:
-                body = b'-NAK {"delay": %d}' % (min(left, LONGEST) * NANO)
+                body = b'-NAK {"delay": %d}' % (min(left, LONGEST_PARKING) * NANO)
                 parked.append(encode_message(Message(arrival.reply, body)))
                 consumer.recent.pop()
         if parked:
             await self._link.send(b"".join(parked))
         if due:
-            self._moving = asyncio.create_task(self._move(due), name=f"taskcore-nats-move-{self._shelf.names.queue}")
+            self._moving = self._tasks.start_awaited(
+                self._move(due), name=f"taskcore-nats-move-{self._shelf.names.queue}"
+            )
             await asyncio.shield(self._moving)
 
     async def _move(self, due: list[Receipt]) -> None:
-        """Put them into the ready part, and end each scheduled one whose job is known to be there."""
-        # What each expects in the ready part: the job that it is a copy of, and nothing only if that is surely gone.
+        """Put jobs into the ready part, and end each scheduled one whose job is known to be there."""
+        # Each expects the job that it is a copy of in the ready part, and nothing only if that is surely gone.
         trying = {receipt: number_at(receipt.headers, b"Tc-Copy") for receipt in due}
         moved: list[Receipt] = []
         for _ in range(TRIES):
@@ -172,7 +174,7 @@ class DelayTimer:
 
     def _is_ours(self, receipt: Receipt) -> bool:
         """Whether it was not taken back, and no other timer has it by now."""
-        return receipt.number not in self._consumer.withdrawn and asyncio.get_running_loop().time() < receipt.until
+        return receipt.number not in self._consumer.cancelled and asyncio.get_running_loop().time() < receipt.until
 
     def _ready(self, arrival: Receipt, expected: int) -> Message:
         token = arrival.subject.rpartition(b".")[2]
@@ -206,6 +208,6 @@ def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Lit
 
 
 def _stored_at(arrival: Receipt) -> float:
-    """When it was stored, by the server's clock."""
+    """Return when it was stored, by the server's clock."""
     tokens = arrival.reply.split(b".")
     return int(tokens[7 if len(tokens) == 9 else 9]) / NANO  # noqa: PLR2004 - see Receipt
