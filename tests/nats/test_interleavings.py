@@ -108,7 +108,7 @@ def timer_steps(world: World, index: int, rule: Rule, first: int, *, errs: bool)
 
 
 def worker_steps(world: World) -> Iterator[World]:
-    """Yield the worlds after the worker writes or dies, its heir ends a job that has a copy, or the moved job is run."""
+    """Yield the worlds after the worker writes or dies, its heir ends a job with a copy, or the moved job runs."""
     held = world.ready == ORIGINAL
     if world.worker in {"copy", "end"}:
         yield world._replace(worker="dead")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from taskcore.backend import Place, QueueStats
@@ -182,21 +182,23 @@ class NatsAdmin(NatsLetters):
             return 0
         stream, info = found
         names = stream.names
-        body = {"filter": f"{names.scheduled}*"}
-        purged = int((await self._link.api(f"STREAM.PURGE.{names.stream}", body)).get("purged", 0))
+        purged = await self._purge(names.stream, f"{names.scheduled}*")
         consumer = await self._worker(names)
         if error_of(consumer) or not consumer["num_ack_pending"] + consumer["num_waiting"]:
-            body = {"filter": f"{names.ready}*"}
-            return purged + int((await self._link.api(f"STREAM.PURGE.{names.stream}", body)).get("purged", 0))
+            return purged + await self._purge(names.stream, f"{names.ready}*")
         first, last = int(consumer["delivered"]["stream_seq"]), int(info["state"]["last_seq"])
         if consumer["num_pending"]:
             purged += await self._delete_between(names, first, last)
         return purged
 
+    async def _purge(self, stream: str, subject: str) -> int:
+        return int((await self._link.api(f"STREAM.PURGE.{stream}", {"filter": subject})).get("purged", 0))
+
     async def _delete_between(self, names: Names, first: int, last: int) -> int:
         """Delete the jobs that were not handed out, the youngest first, because workers take the oldest."""
         gone = 0
-        for numbers in _windows(first, last):
+        for end in range(last, first, -DELETE_BATCH):
+            numbers = range(end, max(first, end - DELETE_BATCH), -1)
             requests = [
                 self._link.api_request(f"STREAM.MSG.DELETE.{names.stream}", {"seq": number, "no_erase": True})
                 for number in numbers
@@ -247,11 +249,3 @@ def _is_due_soon(found: Mapping[str, Any]) -> bool:
         return True
     moment = headers[start + 19 : headers.find(b"\r\n", start)].decode("ascii", "replace")
     return broker_time(moment) - wall_clock() < SOON
-
-
-def _windows(first: int, last: int) -> Iterator[range]:
-    end = last
-    while end > first:
-        begin = max(first, end - DELETE_BATCH)
-        yield range(end, begin, -1)
-        end = begin

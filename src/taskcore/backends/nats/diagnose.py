@@ -84,17 +84,11 @@ def _version(link: NatsLink) -> DiagnosticCheck:
 def _sync(replicas: int) -> DiagnosticCheck:
     text = "a server does not tell its sync_interval; by default it writes through to its disk every 2 min only"
     if replicas > 1:
-        return warned(
-            "sync_interval",
-            f"{text}, so a power cut that takes all {replicas} servers at once may take that much",
-            "let the servers of a cluster have separate power, or set sync_interval",
-        )
-    return warned(
-        "sync_interval",
-        f"{text}, so a power cut may take confirmed jobs of the last {show_duration(120.0)}",
-        "jetstream { sync_interval: always } in the server's configuration (slower), or replicas=3",
-        "C1",
-    )
+        text += f", so a power cut that takes all {replicas} servers at once may take that much"
+        return warned("sync_interval", text, "let the servers of a cluster have separate power, or set sync_interval")
+    text += f", so a power cut may take confirmed jobs of the last {show_duration(120.0)}"
+    fix = "jetstream { sync_interval: always } in the server's configuration (slower), or replicas=3"
+    return warned("sync_interval", text, fix, "C1")
 
 
 def _storage(memory: list[str]) -> DiagnosticCheck:

@@ -153,17 +153,18 @@ class QueueStreams:
 
     def _common_config(self) -> dict[str, Any]:
         address = self._link.address
-        config = api.StreamConfig(
-            storage=api.StorageType(address.storage or "file"),
-            num_replicas=address.replicas or 1,
-            max_bytes=address.max_bytes or -1,
-            max_msgs=-1,
-            max_age=0,
-            duplicate_window=DUPLICATE_WINDOW,
-            retention=api.RetentionPolicy.LIMITS,
-            discard=api.DiscardPolicy.NEW,
+        return settings_of(
+            api.StreamConfig(
+                storage=api.StorageType(address.storage or "file"),
+                num_replicas=address.replicas or 1,
+                max_bytes=address.max_bytes or -1,
+                max_msgs=-1,
+                max_age=0,
+                duplicate_window=DUPLICATE_WINDOW,
+                retention=api.RetentionPolicy.LIMITS,
+                discard=api.DiscardPolicy.NEW,
+            )
         )
-        return settings_of(config)
 
     # ── dead letters ──
 
@@ -250,13 +251,14 @@ class QueueStreams:
 
 
 def _consumer_config(name: str, subject: str, ack_wait: float, *, waiting: int | None = None) -> dict[str, Any]:
-    config = api.ConsumerConfig(
-        durable_name=name,
-        filter_subject=subject,
-        ack_policy=api.AckPolicy.EXPLICIT,
-        ack_wait=ack_wait,
-        max_deliver=-1,
-        max_ack_pending=-1,
-        max_waiting=waiting,
+    return settings_of(
+        api.ConsumerConfig(
+            durable_name=name,
+            filter_subject=subject,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=ack_wait,
+            max_deliver=-1,
+            max_ack_pending=-1,
+            max_waiting=waiting,
+        )
     )
-    return settings_of(config)

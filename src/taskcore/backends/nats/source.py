@@ -146,7 +146,10 @@ class NatsSource:
             while waiting and len(fresh) + len(again) < limit:
                 arrival = waiting.popleft()
                 if now >= arrival.until:
-                    log.warning("dropped a job of queue %s whose lease ended before a worker had room", _queue(arrival))
+                    log.warning(
+                        "dropped a job of queue %s whose lease ended before a worker had room",
+                        arrival.stream.names.queue,
+                    )
                 elif arrival.handed > 1:
                     again.append(arrival)
                 else:
@@ -279,7 +282,3 @@ class NatsSource:
             await self._settler.settle([(delivery, RELEASE) for delivery in unwanted])
         except BrokerUnavailable as error:
             log.warning("could not give back %d jobs; they come again when their leases end: %s", len(unwanted), error)
-
-
-def _queue(arrival: Receipt) -> str:
-    return arrival.stream.names.queue

@@ -19,7 +19,7 @@ from taskcore.connections.loops import require_asyncio
 from taskcore.connections.nats.address import Host, NatsAddress
 from taskcore.connections.nats.login import BadCredentials
 from taskcore.connections.nats.protocol import Handler
-from taskcore.connections.nats.raw import ConnectionRefused, RawConnection, connect
+from taskcore.connections.nats.raw import HandshakeFailed, RawConnection, connect
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
@@ -232,7 +232,7 @@ class SupervisedConnection(ABC):
         for host in list(self._known):
             try:
                 connection = await connect(self.address, host, name=self._name)
-            except (OSError, ValueError, TimeoutError, ConnectionRefused, BadCredentials) as error:
+            except (OSError, ValueError, TimeoutError, HandshakeFailed, BadCredentials) as error:
                 self._trouble = f"{host.text}: {f'{type(error).__name__}: {error}'.removesuffix(': ')}"
                 continue
             self._connection = connection

@@ -15,7 +15,7 @@ from taskcore.connections.nats.login import connect_line
 from taskcore.connections.nats.protocol import PING, PONG, Handler, Parser, ProtocolError, encode_subscription
 from taskcore.toolkit.logging import logger
 
-__all__ = ["ConnectionRefused", "RawConnection", "connect"]
+__all__ = ["HandshakeFailed", "RawConnection", "connect"]
 
 log = logger("taskcore.connections.nats")
 
@@ -23,7 +23,7 @@ CONNECT_TIMEOUT: Final = 3.0  #: seconds for one server to take a connection
 CLOSE_TIMEOUT: Final = 1.0  #: seconds for what was written last to leave
 
 
-class ConnectionRefused(Exception):
+class HandshakeFailed(Exception):
     """The server does not take this connection; the text says why."""
 
 
@@ -159,7 +159,7 @@ class RawConnection(asyncio.Protocol):
     async def open(self, address: NatsAddress, host: Host, *, name: str) -> None:
         """Connect, encrypt, log in.
 
-        :raises OSError, ConnectionRefused, BadCredentials, TimeoutError: the server does not take this connection.
+        :raises OSError, HandshakeFailed, BadCredentials, TimeoutError: the server does not take this connection.
         """
         context = address.tls()
         first = context if address.tls_first else None
@@ -167,19 +167,19 @@ class RawConnection(asyncio.Protocol):
             lambda: self, host.name, host.port, ssl=first, server_hostname=host.name if first else None
         )
         if not await self._greeted:
-            raise ConnectionRefused(self.why)
+            raise HandshakeFailed(self.why)
         offered = bool(self.info.get("tls_required") or self.info.get("tls_available"))
         if first is None and (self.info.get("tls_required") or (address.encrypted and offered)):
             await self._encrypt(context or ssl.create_default_context(), host)
         elif first is None and address.encrypted:
-            raise ConnectionRefused("the server offers no TLS here, and the URL says tls://")
+            raise HandshakeFailed("the server offers no TLS here, and the URL says tls://")
         self.write(connect_line(address, host, self.info, name=name))
         if not await self.ping(CONNECT_TIMEOUT):
-            raise ConnectionRefused(self.why or "it did not answer the login")
+            raise HandshakeFailed(self.why or "it did not answer the login")
 
     async def _encrypt(self, context: ssl.SSLContext, host: Host) -> None:
         if not self._parser.is_between or self._transport is None:
-            raise ConnectionRefused("something stands between: it sent more than the server's INFO before TLS")
+            raise HandshakeFailed("something stands between: it sent more than the server's INFO before TLS")
         loop = asyncio.get_running_loop()
         self._transport = cast(
             "asyncio.Transport", await loop.start_tls(self._transport, self, context, server_hostname=host.name)
@@ -206,7 +206,7 @@ class RawConnection(asyncio.Protocol):
 async def connect(address: NatsAddress, host: Host, *, name: str) -> RawConnection:
     """Connect to one server.
 
-    :raises OSError, ConnectionRefused, BadCredentials, TimeoutError: it does not take this connection.
+    :raises OSError, HandshakeFailed, BadCredentials, TimeoutError: it does not take this connection.
     """
     connection = RawConnection()
     try:
