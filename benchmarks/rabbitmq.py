@@ -102,7 +102,7 @@ started: list[float] = []
 
 
 def declare(app: App) -> Any:
-    """The task that does nothing."""
+    """Return the task that does nothing."""
     if "bench.nothing" in app.tasks:
         return app.tasks["bench.nothing"]
 
@@ -114,7 +114,7 @@ def declare(app: App) -> Any:
 
 
 async def our_publish(app: App, jobs: int, *, delay: float = 0.0) -> float:
-    """Calls that were packed before, in batches."""
+    """Enqueue calls that were packed before, in batches."""
     task = declare(app)
     if not delay:
         await task.enqueue("opens the queue")
@@ -181,7 +181,7 @@ async def latencies(app: App) -> list[float]:
 
 
 async def connected(url: str) -> tuple[Any, Any]:
-    """A connection and a channel with confirms, and an empty queue."""
+    """Open a connection and a channel with confirms; declare an empty queue."""
     connection = await aiormq.connect(url)
     channel = await connection.channel(publisher_confirms=True)
     await channel.queue_declare("raw", durable=True, arguments=QUORUM)
@@ -223,7 +223,7 @@ async def _window(channel: Any, count: int) -> None:
 
 
 async def raw_drain(url: str, jobs: int) -> float:
-    """A callback for each message, one multiple ack for a hundred."""
+    """Consume with a callback for each message and one multiple ack for a hundred."""
     connection, channel = await connected(url)
     done, count = asyncio.Event(), 0
 
@@ -245,7 +245,7 @@ async def raw_drain(url: str, jobs: int) -> float:
 
 
 async def raw_one(url: str) -> float:
-    """The library's own publish, awaited each time."""
+    """Await the library's own publish each time."""
     connection, channel = await connected(url)
     properties = commands.Basic.Properties(delivery_mode=2)
     began = time.perf_counter()

@@ -2,13 +2,65 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent / "support"))  # what tests share, and what processes of theirs import
+ROOT = Path(__file__).parents[1]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # for children
+
+
+#: What ``--quick`` leaves out: real servers, processes, and random searches that take more than seconds.
+NOT_QUICK = {
+    "tests/backends/nats",
+    "tests/backends/rabbitmq",
+    "tests/backends/redis",
+    "tests/backends/test_short_retries.py",
+    "tests/bench",
+    "tests/benchmarks",
+    "tests/cli",
+    "tests/conformance/checking/test_checker_alone.py",
+    "tests/conformance/crash_sweep",
+    "tests/conformance/model",
+    "tests/conformance/test_broker_without_counts.py",
+    "tests/conformance/test_checks.py",
+    "tests/conformance/test_mutants.py",
+    "tests/connections",
+    "tests/contract/codec",
+    "tests/faults",
+    "tests/stores/nats",
+    "tests/stores/redis",
+    "tests/stores/sql",
+    "tests/test_docs.py",
+    "tests/test_example.py",
+    "tests/test_examples.py",
+    "tests/test_house.py",
+    "tests/test_speed_guard.py",
+    "tests/test_typing.py",
+    "tests/worker/runners",
+    "tests/worker/test_signals.py",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the choice of the tests that are for the inner loop."""
+    parser.addoption("--quick", action="store_true", help="memory only: no servers, no processes, under a minute")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what is not quick; ``None`` leaves the decision to pytest."""
+    quick = config.getoption("--quick") and collection_path.is_relative_to(ROOT)
+    return True if quick and collection_path.relative_to(ROOT).as_posix() in NOT_QUICK else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests, if only quick ones are wanted."""
+    if config.getoption("--quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,7 +73,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """Every async test runs on asyncio and on trio; marked ``virtual``, under a clock that jumps."""
     if request.node.get_closest_marker("virtual") is None:
         return request.param
-    from virtual import options  # noqa: PLC0415 - imported by the tests that need it
+    from tests.support.virtual import options  # noqa: PLC0415 - imported by the tests that need it
 
     return request.param, options(request.param)
 

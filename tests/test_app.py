@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from faulty import FaultyBackend
-from virtual import clock
 
 from taskcore import (
     AdapterMissing,
@@ -20,6 +18,8 @@ from taskcore import (
     StoreRequired,
 )
 from taskcore.backends.memory import MemoryBackend
+from tests.support.faulty import FaultyBackend
+from tests.support.virtual import clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 
 def make_router():
-    """A library's router with one task."""
+    """Make a library's router with one task."""
     router = Router()
 
     @router.task(name="library.greet")
@@ -59,6 +59,15 @@ async def test_a_task_without_an_app():
     assert "include" in caught.value.fix
     assert await greet("Ada") == "hello Ada"
     assert greet.call("Ada").payload == b'{"name":"Ada"}'
+
+
+async def test_a_task_without_an_app_has_no_options():
+    """Settings complete the options; without an app there are none, and reading them says so."""
+    _, greet = make_router()
+    with pytest.raises(NotRunning, match=r"no app has the task library\.greet, so no settings complete its options"):
+        _ = greet.options
+    with pytest.raises(AttributeError, match="no attribute 'optoins'"):
+        _ = greet.optoins
 
 
 async def test_the_last_app_sends():
@@ -171,6 +180,17 @@ def test_options_of_a_call_that_cannot_be(options, named):
     _, greet = make_router()
     with pytest.raises(ValueError, match=named):
         greet.using(**options)
+
+
+def test_options_that_do_not_exist():
+    """A misspelt option is refused, with the name that was probably meant."""
+    router, greet = make_router()
+    with pytest.raises(InvalidSetting, match="@task has no option 'tiemout'") as caught:
+        router.task(tiemout=3.0)(greet.contract.function)
+    assert caught.value.fix == "did you mean 'timeout'?"
+    with pytest.raises(InvalidSetting, match=r"using\(\) has no option 'dealy'") as caught:
+        greet.using(dealy=3.0)
+    assert caught.value.fix == "did you mean 'delay'?"
 
 
 # ── opening and closing ──────────────────────────────────────────────────────────────────────────

@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 
-from taskcore.config import Loaded, Settings, load, show
+from taskcore.config import AppSettings, Loaded, Settings, load, show
 from taskcore.errors import InvalidSetting
 from taskcore.policy import Retry
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """An empty project directory."""
+    """Make an empty project directory."""
     return tmp_path
 
 
 def loaded(place: Path, arguments: dict[str, Any] | None = None, **environ: str) -> Loaded:
-    """What holds in this place, with these variables and no others."""
+    """Load the settings of this place, with these variables and no others."""
     return load(arguments=arguments or {}, environ=environ, directory=place)
 
 
 def refused(place: Path, arguments: dict[str, Any] | None = None, **environ: str) -> InvalidSetting:
-    """The error that loading ends in."""
+    """Return the error that loading ends in."""
     with pytest.raises(InvalidSetting) as caught:
         loaded(place, arguments, **environ)
     return caught.value
@@ -211,7 +211,7 @@ def test_variable_with_a_typo(place):
 
 @pytest.mark.parametrize("variable", ["TASKCORE_TEST_REDIS_URL", "TASKCORE_DEPLOYMENT", "TASKCORE_LOG", "TASKCORED"])
 def test_foreign_variables(place, variable):
-    """A variable that is far from all of ours belongs to somebody else."""
+    """A variable that is far from all of ours belongs to another program."""
     assert loaded(place, **{variable: "x"}).settings == Settings()
 
 
@@ -301,3 +301,9 @@ def test_no_secret_in_an_error(place):
 def test_show(setting, value, shown):
     """Values are shown as people write them, without secrets."""
     assert show(setting, value) == shown
+
+
+def test_an_app_takes_every_setting():
+    """Type checkers know each setting as a keyword argument of an app."""
+    given = {*AppSettings.__annotations__, "url", "store"}
+    assert given == set(Settings.__struct_fields__)

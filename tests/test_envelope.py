@@ -168,7 +168,7 @@ def test_any_bytes_are_a_trail_or_malformed(data):
 
 
 def record(attempt: int) -> ErrorRecord:
-    """An error of that attempt."""
+    """Make an error of that attempt."""
     return ErrorRecord(type="E", message=str(attempt), when=0.0, worker="w", attempt=attempt, traceback="…")
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from real import require, serving
 
 from taskcore.faults import NatsServer, PostgresServer, RabbitServer, RedisServer
+from tests.support.real import require, serving
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 150
@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
 
 def start(*arguments: str, within: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The example, in the environment of somebody who has set nothing, but has the servers that the tests have."""
+    """Run the example in an environment without settings, with the servers of the tests."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TASKCORE_", "PYTEST_"))}
     clean |= {name: value for name, value in os.environ.items() if name == "TASKCORE_SERVERS"}
     return subprocess.run(
@@ -63,7 +63,7 @@ def start(*arguments: str, within: float = 60, **variables: str) -> subprocess.C
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run over a few files; all tests here look at this one."""
+    """Run over a few files, once for all tests."""
     out = tmp_path_factory.mktemp("code_index")
     return Run(start("--limit", str(LIMIT), "--out", str(out)), out)
 
@@ -159,7 +159,7 @@ def test_at_least_one_worker_has_to_survive(tmp_path):
 
 
 def test_only_a_private_server_is_killed(tmp_path):
-    """A server that somebody else may use is left alone, whatever the options say."""
+    """A server that other programs may use is left alone, whatever the options say."""
     process = start("--kill-server", "--out", str(tmp_path), TASKCORE_URL="redis://127.0.0.1:1/0")
     assert process.returncode == 2
     assert "--server" in process.stderr
@@ -185,7 +185,7 @@ def test_a_wrong_setting_is_one_message_and_no_traceback():
 
 @pytest.fixture(scope="module")
 def killed_worker(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run on a Redis that is not its own, with two workers of which one is killed."""
+    """Run on a shared Redis, with two workers of which one is killed."""
     out = tmp_path_factory.mktemp("killed_worker")
     with serving(RedisServer) as server:
         options = ("--workers", "2", "--kill", "1", "--limit", str(FEW), "--out", str(out))
@@ -194,7 +194,7 @@ def killed_worker(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def killed_server(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run on a Redis of its own, which is killed after one of the workers."""
+    """Run on a private Redis, which is killed after one of the workers."""
     require(RedisServer)
     out = tmp_path_factory.mktemp("killed_server")
     return private("redis", out, FEW)
@@ -202,28 +202,28 @@ def killed_server(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def killed_nats(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same on NATS."""
+    """Run the same on NATS."""
     require(NatsServer)
     return private("nats", tmp_path_factory.mktemp("killed_nats"), FEW)
 
 
 @pytest.fixture(scope="module")
 def killed_node(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run on three NATS servers that each keep everything; the one that leads most is killed for good."""
+    """Run on three NATS servers that each keep everything; the one that leads most is killed for good."""
     require(NatsServer)
     return private("nats-cluster", tmp_path_factory.mktemp("killed_node"), FEWER, "--for-good", within=150)
 
 
 @pytest.fixture(scope="module")
 def killed_rabbit(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run on a RabbitMQ, which has no store, with results and keys in a PostgreSQL beside it."""
+    """Run on RabbitMQ, which has no store, with results and keys in a PostgreSQL beside it."""
     require(RabbitServer)
     require(PostgresServer)
     return private("rabbitmq", tmp_path_factory.mktemp("killed_rabbit"), FEW, "--store", "postgres", within=150)
 
 
 def private(server: str, out: Path, limit: int, *more: str, within: float = 60) -> Run:
-    """A run on a broker of its own, where a worker is killed and then a server."""
+    """Run on a private broker, where a worker is killed and then a server."""
     options = ("--server", server, "--kill", "1", "--kill-server", "--limit", str(limit), "--out", str(out))
     return Run(start(*options, *more, within=within), out, limit)
 
@@ -276,7 +276,7 @@ def test_what_was_begun_twice_is_counted_from_the_journals_and_told(survivor):
         name, job = line.split()
         starts[job] += name == "job.started"
         lost += name == "job.lost"  # on a machine so busy that a worker could not prolong its leases
-        explained[job] += name in {"job.retried", "job.released", "job.contended"}
+        explained[job] += name in {"job.retried", "job.released", "job.deferred"}
     again = sum(starts[job] - explained[job] > 1 for job in starts)
     trouble = survivor.report["trouble"]
     assert trouble["begun_again"] == again

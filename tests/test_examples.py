@@ -20,7 +20,7 @@ each = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.
 
 
 def docstring(example: Path) -> str:
-    """The text at the top of an example."""
+    """Return the text at the top of an example."""
     return ast.get_docstring(ast.parse(example.read_text())) or ""
 
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import house
 import pytest
+
+from tests.support import house
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "scripts").is_dir():

@@ -158,7 +158,7 @@ def test_retry_later_uses_an_attempt():
     assert decode_trail(verdict.trail).attempts == 1
 
 
-@given(trails, all_rules, st.sampled_from([Raised(Snooze(9.0), RECORD), Deferred(9.0)]))
+@given(trails, all_rules, st.sampled_from([Raised(Snooze(9.0), RECORD), Deferred(9.0, "its key is held")]))
 def test_waiting_uses_no_attempt(trail, rules, outcome):
     """Sleeping, or waiting for a key, never uses up a job."""
     verdict = decide(outcome, trail, rules, roll=0.5)

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import re
 import types
+from importlib import metadata
 from multiprocessing.reduction import ForkingPickler  # noqa: TID251 - programs that use us have process pools
 
 import pytest
@@ -52,6 +53,11 @@ def test_public_names():
 
     assert visible == set(taskcore.__all__)
     assert sorted(taskcore.__all__) == taskcore.__all__
+
+
+def test_the_version_is_that_of_the_package():
+    """`taskcore.__version__` and the metadata of the installed package are the same."""
+    assert taskcore.__version__ == metadata.version("taskcore-framework")
 
 
 @pytest.mark.parametrize("name", [name for name in taskcore.__all__ if not name.startswith("Job") or name == "Job"])
@@ -110,7 +116,7 @@ LINE = re.compile(r"(?P<indent>[ │├└─]*)(?P<name>[A-Z]\w+)(?: +(?P<code>
 
 
 def tree():
-    """The tree that is drawn at the top of errors.py: name → parent, code, builtin."""
+    """Read the tree at the top of errors.py: name → parent, code, builtin."""
     drawn, path = {}, {}
     for line in inspect.getdoc(errors).splitlines():
         found = LINE.match(line)

@@ -10,8 +10,6 @@ import anyio
 import msgspec
 import pydantic
 import pytest
-from faulty import FaultyBackend, FaultyStore
-from virtual import clock
 
 from taskcore import (
     App,
@@ -28,6 +26,9 @@ from taskcore import (
     Succeeded,
 )
 from taskcore.backends.memory import MemoryBackend
+from taskcore.stores.memory import MemoryStore
+from tests.support.faulty import FaultyBackend, FaultyStore
+from tests.support.virtual import clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
@@ -135,7 +136,7 @@ async def test_declared_errors(app):
 
 
 async def test_other_errors(app):
-    """Any other error is told as text: type, message, place."""
+    """Any other error arrives as text: type, message, place."""
 
     @app.task
     async def fail() -> None:
@@ -171,7 +172,7 @@ async def test_expired_as_an_error(app):
 
 
 async def test_waiting_is_not_polling(app, store):
-    """A waiter asks the store once and is told; an hour of waiting costs nothing."""
+    """A waiter asks the store once and gets the answer pushed; an hour of waiting costs nothing."""
 
     @app.task
     async def slow() -> str:
@@ -191,7 +192,7 @@ async def test_waiting_is_not_polling(app, store):
 
 
 async def test_many_waiters(app, store):
-    """Everybody who waits gets the result at the moment when it is there."""
+    """Every waiter gets the result at the moment when it is there."""
 
     @app.task
     async def slow() -> int:
@@ -214,7 +215,7 @@ async def test_many_waiters(app, store):
 
 
 async def test_giving_up(app, store):
-    """ResultTimeout says where the job is and how full its queue, so that nobody has to guess."""
+    """ResultTimeout says where the job is and how full its queue, so that a reader need not guess."""
 
     @app.task(queue="mail")
     async def slow() -> None:
@@ -231,7 +232,7 @@ async def test_giving_up(app, store):
 
     assert "the job is: queued" in str(queued.value)
     assert 'queue "mail": 1 ready, 0 running, 1 scheduled' in str(queued.value)
-    assert "is there a worker for it?" in str(queued.value)
+    assert "is a worker listening to it?" in str(queued.value)
     assert queued.value.job_id == job.id
     assert "the job is: running" in str(running.value)
     assert not store.watches
@@ -258,7 +259,7 @@ async def test_results_are_kept_for_their_time(app):
 
 
 async def test_results_that_are_not_kept(app):
-    """Nobody waits for what will never be there: the error comes at once, with the fix."""
+    """No caller waits for a result that will never be there: the error comes at once, with the fix."""
 
     @app.task(keep_result=None)
     async def silent() -> int:
@@ -284,7 +285,7 @@ async def test_results_without_a_store():
         job = await good.enqueue()
         await app.drain(timeout=5)
 
-        with pytest.raises(StoreRequired, match="waits for the result"):
+        with pytest.raises(StoreRequired, match="cannot wait for the result"):
             await job.result()
 
 
@@ -338,3 +339,39 @@ async def test_asking_a_closed_app(app):
     for ask in (job.result, job.outcome, job.status, job.cancel, good.enqueue):
         with pytest.raises(NotRunning, match="not open"):
             await ask()
+
+
+async def test_a_result_that_is_too_large(app):
+    """A result above the limit fails its own job, with the way out in the text; its neighbours keep theirs."""
+    app = App("memory://", clock=clock, result_limit=1_000)
+
+    @app.task(name="make")
+    async def make(size: int) -> str:
+        return "x" * size
+
+    async with app.running():
+        small, large = await app.enqueue_many([make.call(998), make.call(999)])
+        assert len(await small.result(timeout=5)) == 998
+        with pytest.raises(JobFailed, match="the result has 1,001 bytes, the limit is 1,000") as caught:
+            await large.result(timeout=5)
+        [letter] = [letter async for letter in app.dead_letters.read()]
+    assert caught.value.reason == "result"
+    assert "store it elsewhere and return a reference to it" in letter.trail.errors[-1].message
+
+
+async def test_a_store_may_have_a_smaller_limit():
+    """Where the store's server takes less than the setting says, its limit counts."""
+
+    class Small(MemoryStore):
+        max_value = 100
+
+    app = App("memory://", store=Small(), clock=clock)
+
+    @app.task(name="make")
+    async def make(size: int) -> str:
+        return "x" * size
+
+    async with app.running():
+        with pytest.raises(JobFailed, match="the limit is 100"):
+            await (await make.enqueue(99)).result(timeout=5)
+        assert len(await (await make.enqueue(98)).result(timeout=5)) == 98

@@ -1,7 +1,7 @@
 """The hot paths do not get slower unnoticed: the work of one job is counted, so a busy machine cannot matter.
 
-When a change is meant to cost more, write the new numbers down: ``scripts/counts --write`` does it with each Python
-that is in there and on this machine, and say in the commit what they buy.
+When a change is meant to cost more, ``scripts/speed-guard --write`` records the new numbers with each Python that is
+installed here; the commit says what they buy.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import sys
 
-import counting
 import pytest
+
+from tests.support import counting
 
 SLOWER = 1.15  #: what is seen
 
@@ -35,7 +36,7 @@ def test_a_job_takes_no_more_work(path: str) -> None:
 
 def test_more_work_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """One function of the path that is run three times is above the bound: the guard can fail."""
-    from taskcore import client  # noqa: PLC0415 - to be made slower
+    from taskcore.client import client  # noqa: PLC0415 - to be made slower
 
     before = counting.count("enqueue_many", rounds=1)
     prepare = client.Client._prepare

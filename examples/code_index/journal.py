@@ -21,8 +21,8 @@ __all__ = ["JOURNAL", "Journal", "app", "begun_again", "keep", "read"]
 JOURNAL = "CODE_INDEX_JOURNAL"  #: the environment variable that names the file
 
 #: Events that end a start. After some of them the job is started once more, for a known reason.
-ENDS: Final = frozenset({"job.succeeded", "job.buried", "job.retried", "job.released", "job.lost", "job.contended"})
-TO_BE_STARTED_AGAIN: Final = frozenset({"job.retried", "job.released", "job.contended"})
+ENDS: Final = frozenset({"job.succeeded", "job.buried", "job.retried", "job.released", "job.lost", "job.deferred"})
+TO_BE_STARTED_AGAIN: Final = frozenset({"job.retried", "job.released", "job.deferred"})
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from taskcore.app import App
 from taskcore.backend import QueueStats
+from taskcore.blocking import SyncJob
 from taskcore.deadletter import DeadLetter
 from taskcore.envelope import Envelope, ErrorRecord, Trail
 from taskcore.errors import (
@@ -33,9 +34,9 @@ from taskcore.errors import (
 from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.observe import Event
 from taskcore.policy import Retry
-from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, Succeeded
+from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, JobStatus, Succeeded
 from taskcore.router import Router
-from taskcore.task import Call, Job, JobStatus, SyncJob, Task
+from taskcore.task import Call, Job, Task
 from taskcore.worker import Context, current
 
 __all__ = [
@@ -89,3 +90,5 @@ __all__ = [
     "UnknownTask",
     "current",
 ]
+
+__version__ = "0.1.0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskcore.cli import main
+from taskcore.cli.main import main
 
 if __name__ == "__main__":
     main()

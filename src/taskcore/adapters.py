@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from taskcore.backend import Backend
+from taskcore.components import Components
+from taskcore.config import Settings
+from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidURL
+from taskcore.middleware import Middleware
+from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
 from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
-__all__ = ["has_store", "open_backend", "open_store"]
+__all__ = ["NO_STORE", "build_components", "has_store", "open_backend", "open_store"]
 
+NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"
 
-#: Which extra brings what a scheme needs, for the exact install command.
+#: The extra that a scheme needs, for the exact install command.
 EXTRAS = {
     "redis": "redis", "rediss": "redis", "unix": "redis", "redis+sentinel": "redis", "redis+cluster": "redis",
     "valkey": "redis", "valkeys": "redis",
@@ -30,7 +36,7 @@ EXTRAS = {
 
 
 def open_backend(url: str) -> Backend:
-    """The backend for a URL, not yet connected.
+    """Make the backend for a URL, not yet connected.
 
     :raises InvalidURL: no scheme, an unknown scheme or option (TC103).
     :raises AdapterMissing: the scheme's adapter is not installed; the text has the install command (TC102).
@@ -40,9 +46,33 @@ def open_backend(url: str) -> Backend:
 
 
 def open_store(url: str) -> Store:
-    """The store for a URL, not yet connected; raises as :func:`open_backend`."""
+    """Make the store for a URL, not yet connected; raises as :func:`open_backend`."""
     store: Store = _load(STORES, url)(url)
     return store
+
+
+def build_components(
+    settings: Settings,
+    events: Events,
+    clock: Callable[[], float],
+    codec: EnvelopeCodec,
+    middleware: Sequence[Middleware],
+    *,
+    url: Backend | None = None,
+    store: Store | None = None,
+) -> Components:
+    """Build the components of an app; nothing is connected yet.
+
+    :param url: a backend object, instead of the URL in the settings.
+    :param store: a store object, instead of the one in the settings.
+    """
+    backend = open_backend(settings.url) if url is None else url
+    if store is None and settings.store is not None:
+        store = None if settings.store == NO_STORE else open_store(settings.store)
+    elif store is None and url is None and has_store(settings.url):
+        store = open_store(settings.url)
+    observed = ObservedStore(store, events) if store is not None else None
+    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware)
 
 
 def has_store(url: str) -> bool:
@@ -64,7 +94,9 @@ def _load(group: str, url: str) -> Any:
             raise _missing(scheme, str(error)) from error
     if scheme in EXTRAS:
         raise _missing(scheme, f"this installation has no {kind} for it")
-    near = difflib.get_close_matches(scheme, [*found.names, *EXTRAS], n=1)
+    from difflib import get_close_matches  # noqa: PLC0415 - for this error only
+
+    near = get_close_matches(scheme, [*found.names, *EXTRAS], n=1)
     raise InvalidURL(
         f"no {kind} is called {scheme}://",
         facts=[f"the URL is {mask_url(url)}", f"installed: {', '.join(sorted(f'{name}://' for name in found.names))}"],
@@ -74,7 +106,7 @@ def _load(group: str, url: str) -> Any:
 
 @cache
 def _registered(group: str) -> EntryPoints:
-    """Looking through all installed packages takes a while, so it is done once, and not at import."""
+    """Read the entry points of all installed packages: once, because it takes a while, and not at import."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - a third of the time of `import taskcore`
 
     return entry_points(group=group)

@@ -1,8 +1,8 @@
 """Seam 1: queues with leases. What a broker adapter has to do, and nothing about how.
 
-An adapter gets and gives bytes. It never looks into an envelope, never runs a task, never decides about a retry: it is
-told a verdict (an effect) and finds its broker's own way to it. Every verb takes a batch, because that is where speed
-comes from. Three small protocols:
+An adapter receives and returns bytes. It never looks into an envelope, never runs a task, never decides about a retry:
+it gets a verdict and carries it out in its broker's own way. Every verb takes a batch, which makes it fast. Three small
+protocols:
 
     Backend     publish · consume                     4 verbs in all: publish, receive, settle, extend
     Source      receive · settle · extend             one consumer's hold on some queues
@@ -110,8 +110,8 @@ class Source(Protocol):
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """At least one and at most ``limit`` deliveries, each leased to this source.
 
-        Waits until there is one. Cancelling it loses nothing: what was taken in that moment is handed out again,
-        to somebody, at the latest when its lease ends.
+        Waits until there is one. Cancelling it loses nothing: deliveries taken in that moment are handed out again, at
+        the latest when their leases end.
 
         :raises BrokerUnavailable: the broker cannot be reached.
         """
@@ -269,8 +269,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
         ones are told as far as this connection holds them, scheduled ones and ages not at all.
     :param dead_letters: dead letters can be read one by one, replayed and dropped (C13).
     :param atomic_retry: the retry copy and the end of the old one are one step.
-    :param pushes: jobs are sent to sources before they are asked for, so that one which nobody was given may count as
-        handed out, and a poisonous one may be given up one start early (C12).
+    :param pushes: the broker sends jobs to a source before they are asked for. A job may then count as handed out
+        although no caller got it, and a poisonous one may be given up one start early (C12).
     :param new_queue: seconds for which the first job of a new queue waits, until the queue itself is durable.
     """
 

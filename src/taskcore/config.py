@@ -10,16 +10,14 @@ an empty one counts as absent. Times are seconds or text such as ``"1h30m"``, si
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
@@ -29,11 +27,11 @@ from taskcore.policy import Retry
 from taskcore.toolkit.units import duration, show_duration, show_size, size
 from taskcore.toolkit.urls import mask_url
 
-__all__ = ["Loaded", "Settings", "duration", "load", "mask_url", "show"]
+__all__ = ["AppSettings", "Loaded", "Settings", "duration", "load", "mask_url", "show"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an app is told from outside. All times in seconds, all sizes in bytes.
+    """The settings of an app. All times in seconds, all sizes in bytes.
 
     :param url: the broker.
     :param store: where keys and results are kept; None = in the broker's own store, if it has one; "none" = nowhere.
@@ -43,15 +41,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param threads: how many of them may be plain functions, each in a thread.
     :param processes: how many may be functions that run in a process of their own; None = one for each core.
     :param grace: how long running jobs may go on after a worker was asked to stop.
-    :param lease: after this time without a sign of life a job belongs to another worker.
+    :param lease: after this time without a renewal another worker gets the job.
     :param send_timeout: how long ``enqueue`` waits for the broker.
     :param payload_limit: the largest arguments that are sent.
+    :param result_limit: the largest result that is kept; a job with a larger one fails.
     :param keep_result: how long results can be fetched.
     :param key_window: how long an idempotency key is remembered after its job has ended.
     :param park_for: how long a job waits for a worker that knows its task.
-    :param strict: whether to refuse to open on a broker or store whose settings break the contract, as far as it says.
-    :param app: ``"module:attribute"``, what the command line works on when it is not told.
-    :param retry: what happens after an error in a task that says nothing about it.
+    :param strict: whether to refuse to open on a broker or store whose settings break a guarantee.
+    :param app: ``"module:attribute"``, the app of commands that name none.
+    :param retry: the retry policy of tasks that set none.
     """
 
     url: str = "memory://"
@@ -65,12 +64,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 60.0
     send_timeout: float = 10.0
     payload_limit: int = 262_144
+    result_limit: int = 1_048_576
     keep_result: float = 3600.0
     key_window: float = 86_400.0
     park_for: float = 86_400.0
     strict: bool = False
     app: str | None = None
     retry: Retry = Retry()
+
+
+class AppSettings(TypedDict, total=False):
+    """The settings that an app takes as keyword arguments; :class:`Settings` explains them.
+
+    A time may be text such as ``"1h30m"``, a size text such as ``"256KiB"``. None means: not given.
+    """
+
+    source: str | None
+    queues: Sequence[str] | str | None
+    concurrency: int | None
+    threads: int | None
+    processes: int | None
+    grace: float | str | None
+    lease: float | str | None
+    send_timeout: float | str | None
+    payload_limit: int | str | None
+    result_limit: int | str | None
+    keep_result: float | str | None
+    key_window: float | str | None
+    park_for: float | str | None
+    strict: bool | str | None
+    app: str | None
+    retry: Retry | int | Mapping[str, Any] | None
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -84,7 +108,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class _Given(NamedTuple):
-    """A value as somebody wrote it, and where."""
+    """A value as it was written, and where."""
 
     name: str
     raw: Any
@@ -100,11 +124,11 @@ def load(
     environ: Mapping[str, str] | None = None,
     directory: str | os.PathLike[str] | None = None,
 ) -> Loaded:
-    """The settings that hold here.
+    """Load the settings that hold here.
 
-    :param arguments: what the program itself says; None stands for nothing said.
-    :param environ: the variables, by default those of the process.
-    :param directory: where looking for files begins, by default the working directory.
+    :param arguments: what the program passes; None means: not given.
+    :param environ: the variables; default: those of the process.
+    :param directory: where the search for files begins; default: the working directory.
     :raises InvalidSetting: values that cannot be, names that do not exist; all of them at once (TC104).
     """
     environ = os.environ if environ is None else environ
@@ -143,8 +167,14 @@ def _value(one: _Given, problems: list[str]) -> Any:
 
 
 def _unknown(one: _Given) -> str:
-    close = difflib.get_close_matches(one.name, _KINDS, n=1)
+    close = _close(one.name, _KINDS, 0.6)
     return f'{one.source}: there is no setting "{one.name}"' + (f', did you mean "{close[0]}"?' if close else "")
+
+
+def _close(name: str, known: Iterable[str], cutoff: float) -> list[str]:
+    from difflib import get_close_matches  # noqa: PLC0415 - for names that do not exist
+
+    return get_close_matches(name, known, n=1, cutoff=cutoff)
 
 
 # ── layers, lowest first ─────────────────────────────────────────────────────────────────────────
@@ -160,12 +190,14 @@ def _from_files(start: Path) -> list[_Given]:
 
 
 def _read(path: Path, start: Path, *table: str) -> list[_Given] | None:
-    """What a file says in this table; None if there is no such file or table."""
+    """Read this table of a file; None if there is no such file or table."""
     label = os.path.relpath(path, start)
     try:
         data = path.read_bytes()
         if table and table[-1].encode() not in data:
-            return None  # somebody else's file: do not even parse it
+            return None  # a file of other tools: do not even parse it
+        import tomllib  # noqa: PLC0415 - many programs have no such table
+
         content: Any = tomllib.loads(text := data.decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -186,7 +218,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
             continue
         short = variable.removeprefix("TASKCORE_")
         # Other programs may have variables that begin like ours; only what looks like a typo is our business.
-        if short in known or difflib.get_close_matches(short, known, n=1, cutoff=0.75):
+        if short in known or _close(short, known, 0.75):
             yield _Given(known.get(short, short.lower()), raw, f"env {variable}")
 
 
@@ -195,7 +227,7 @@ def _from_arguments(arguments: Mapping[str, Any]) -> list[_Given]:
 
 
 def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The values by their dotted names; ``retry = 8`` is short for eight attempts."""
+    """Yield the values by their dotted names; ``retry = 8`` is short for eight attempts."""
     for name, value in content.items():
         if name != "retry" or value is None:
             yield name, value
@@ -209,16 +241,16 @@ def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 _PART = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
-_HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]")
-_KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
+_HEADER = r"\s*\[\[?([^\[\]]+)\]"
+_KEY = rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*="
 
 
 def _lines(text: str) -> dict[str, int]:
-    """On which line each table and each key begins. A scan, not a parser: tomllib does not tell."""
+    """Find the line where each table and each key begins. A scan, not a parser: tomllib does not tell."""
     lines: dict[str, int] = {}
     table, in_text = "", False
     for number, line in enumerate(text.split("\n"), 1):
-        header, key = (None, None) if in_text else (_HEADER.match(line), _KEY.match(line))
+        header, key = (None, None) if in_text else (re.match(_HEADER, line), re.match(_KEY, line))
         name = re.sub(r"[\s\"']", "", header[1] if header else f"{table}.{key[1]}" if key else "")
         table = name if header else table
         lines.setdefault(name.removeprefix("."), number)
@@ -227,7 +259,7 @@ def _lines(text: str) -> dict[str, int]:
 
 
 def _line_of(name: tuple[str, ...], lines: Mapping[str, int]) -> int:
-    """The line of a key, or of the innermost table around it that has a line."""
+    """Find the line of a key, or of the innermost table around it that has a line."""
     parts = ".".join(name).split(".")
     paths = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     return next((lines[path] for path in paths if path in lines), 1)
@@ -279,7 +311,7 @@ def _queues(raw: Any) -> tuple[str, ...]:
 
 
 def show(name: str, value: Any) -> str:
-    """The value of a setting as a person would write it, without secrets."""
+    """Write the value of a setting as a person would, without secrets."""
     kind = _KINDS[name]
     return kind.none if value is None else kind.show(value)
 
@@ -300,6 +332,7 @@ _KINDS: dict[str, _Kind] = {
     "lease": _PERIOD,
     "send_timeout": _PERIOD,
     "payload_limit": _Kind(size, 'bytes, at least 1, or text such as "256KiB"', least=1, show=show_size),
+    "result_limit": _Kind(size, 'bytes, at least 1, or text such as "1MiB"', least=1, show=show_size),
     "keep_result": _WAIT,
     "key_window": _PERIOD,
     "park_for": _WAIT,

@@ -1,19 +1,20 @@
-"""Dead letters: where work ends that cannot go on, with a reason, readable and replayable (C13).
+"""Dead letters: jobs that cannot go on, each with a reason, readable and replayable (C13).
 
-Written once over the backend's :class:`taskcore.backend.Admin`; a letter stays until somebody replays or drops it.
+Written once over the backend's :class:`taskcore.backend.Admin`. A letter stays until it is replayed or dropped.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from taskcore.backend import Admin, Letter, Outgoing, Refused, Uncertain
-from taskcore.envelope import Envelope, Trail, decode_envelope, decode_trail, encode_envelope, encode_trail
+from taskcore.backend import Letter, Outgoing, Refused, Uncertain
+from taskcore.components import Components
+from taskcore.envelope import Envelope, Trail, decode_trail, encode_trail
 from taskcore.errors import EnqueueRefused, EnqueueUncertain, LetterNotFound, MalformedEnvelope
 
 __all__ = ["DeadLetter", "DeadLetters"]
@@ -22,15 +23,15 @@ PAGE = 100  #: letters fetched at a time
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A buried job: what it was, why it died, everything that was tried. A value; changing it changes nothing.
+    """A dead job: its envelope, the reason, everything that was tried. A value: changing it changes no job.
 
-    :param id: what ``replay`` and ``drop`` want.
+    :param id: the argument of ``replay`` and ``drop``.
     :param job_id: the job's id; empty if the bytes are not an envelope.
-    :param task: the task's name; empty likewise.
+    :param task: the task's name; empty if the bytes are not an envelope.
     :param when: when it was buried, in seconds since the epoch.
     :param envelope: the job as it was sent; None if the bytes are not an envelope.
     :param trail: attempts, crashes and errors.
-    :param raw: the bytes exactly as they came.
+    :param raw: the envelope's bytes, unchanged.
     """
 
     id: str
@@ -52,34 +53,35 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 class DeadLetters:
     """The dead letters of an app: ``app.dead_letters``."""
 
-    def __init__(self, admin: Admin, clock: Callable[[], float]) -> None:
-        self._admin = admin
-        self._clock = clock
+    def __init__(self, components: Components) -> None:
+        self._admin = components.backend.admin
+        self._clock = components.clock
+        self._codec = components.codec
 
     async def read(self, queue: str = "default", *, task: str | None = None) -> AsyncIterator[DeadLetter]:
-        """The dead letters of a queue, oldest first; those of one task only, if you name it."""
+        """Yield the dead letters of a queue, oldest first; only those of one task, if it is named."""
         after: str | None = None
         while page := await self._admin.letters(queue, limit=PAGE, after=after):
             for letter in page:
-                opened = _open(letter)
+                opened = self._open(letter)
                 if task is None or opened.task == task:
                     yield opened
             after = page[-1].id
 
     async def get(self, letter_id: str) -> DeadLetter:
-        """One dead letter.
+        """Return one dead letter.
 
         :raises LetterNotFound: there is none with that id (TC407).
         """
         letter = await self._admin.letter(letter_id)
         if letter is None:
             raise _not_found(letter_id)
-        return _open(letter)
+        return self._open(letter)
 
     async def replay(self, letter_id: str) -> str:
-        """Send the job again, as a new job that links back to the old one; its id.
+        """Send the job again, as a new job that links back to the old one; return its id.
 
-        Arguments, key, headers and correlation id stay; attempts begin anew; an old deadline does not apply any more.
+        Arguments, key, headers and correlation id stay; attempts begin anew; the old deadline is dropped.
         Replaying a letter twice, or again after a crash, makes one new job: its id follows from the letter.
 
         :raises LetterNotFound: there is none with that id, or it does not hold an envelope (TC407).
@@ -100,7 +102,7 @@ class DeadLetters:
         )
         trail = encode_trail(Trail(replay_of=old.id))
         published = await self._admin.replay(
-            letter_id, Outgoing(letter.queue, job_id, encode_envelope(envelope), trail)
+            letter_id, Outgoing(letter.queue, job_id, self._codec.encode(envelope), trail)
         )
         if isinstance(published, Refused):
             raise EnqueueRefused(f"the replay of dead letter {letter_id} was refused: {published.why}")
@@ -109,7 +111,7 @@ class DeadLetters:
         return job_id
 
     async def drop(self, letter_id: str) -> None:
-        """Forget a dead letter for good.
+        """Delete a dead letter.
 
         :raises LetterNotFound: there is none with that id (TC407).
         """
@@ -117,34 +119,33 @@ class DeadLetters:
             raise _not_found(letter_id)
 
     async def count(self, queue: str = "default") -> int:
-        """How many dead letters the queue has."""
+        """Count the dead letters of a queue."""
         return (await self._admin.stats(queue)).dead
 
-
-def _open(letter: Letter) -> DeadLetter:
-    try:
-        envelope = decode_envelope(letter.envelope)
-    except MalformedEnvelope:
-        envelope = None
-    try:
-        trail = decode_trail(letter.trail)
-    except MalformedEnvelope:
-        trail = Trail()
-    return DeadLetter(
-        id=letter.id,
-        queue=letter.queue,
-        reason=letter.reason,
-        when=letter.when,
-        job_id=envelope.id if envelope else "",
-        task=envelope.task if envelope else "",
-        envelope=envelope,
-        trail=trail,
-        raw=letter.envelope,
-    )
+    def _open(self, letter: Letter) -> DeadLetter:
+        try:
+            envelope = self._codec.decode(letter.envelope)
+        except MalformedEnvelope:
+            envelope = None
+        try:
+            trail = decode_trail(letter.trail)
+        except MalformedEnvelope:
+            trail = Trail()
+        return DeadLetter(
+            id=letter.id,
+            queue=letter.queue,
+            reason=letter.reason,
+            when=letter.when,
+            job_id=envelope.id if envelope else "",
+            task=envelope.task if envelope else "",
+            envelope=envelope,
+            trail=trail,
+            raw=letter.envelope,
+        )
 
 
 def _next_incarnation(letter: DeadLetter) -> str:
-    """An id that follows from the letter, as a UUID of version 8, so that repeating a replay repeats the id."""
+    """Derive an id from the letter, a UUID of version 8: repeating a replay repeats the id."""
     digest = hashlib.blake2b(f"{letter.queue}/{letter.id}/{letter.when}".encode(), digest_size=16).digest()
     return str(UUID(int=UUID(bytes=digest).int & ~(0xF << 76) & ~(0b11 << 62) | 8 << 76 | 0b10 << 62))
 

@@ -33,7 +33,9 @@ from taskcore.errors import InvalidName, MalformedEnvelope
 __all__ = [
     "FORMAT",
     "Envelope",
+    "EnvelopeCodec",
     "ErrorRecord",
+    "NewerFormat",
     "Trail",
     "check_name",
     "decode_envelope",
@@ -102,7 +104,7 @@ class Trail(msgspec.Struct, frozen=True, omit_defaults=True):
     replay_of: str | None = None
 
     def with_error(self, record: ErrorRecord) -> Trail:
-        """The trail after one more failed attempt; older tracebacks and the middle of a long story are left out."""
+        """Add one more failed attempt, without older tracebacks and without the middle of a long list of errors."""
         older = tuple(msgspec.structs.replace(old, traceback="") if old.traceback else old for old in self.errors)
         errors = (*older, record)
         if len(errors) > FIRST_ERRORS + LAST_ERRORS:
@@ -118,35 +120,79 @@ _decode_trail = msgspec.json.Decoder(Trail).decode
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
-    """The envelope's bytes; equal envelopes give equal bytes."""
+    """Encode an envelope; equal envelopes give equal bytes."""
     return _encode(envelope)
 
 
 def decode_envelope(data: bytes) -> Envelope:
-    """The envelope in these bytes.
+    """Decode an envelope.
 
-    :raises MalformedEnvelope: for any bytes that are not an envelope; never another exception (C20).
+    :raises NewerFormat: the envelope has a newer format, and is for newer workers.
+    :raises MalformedEnvelope: for any other bytes that are not an envelope; never another exception (C20).
     """
     try:
         envelope = _decode_envelope(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise MalformedEnvelope(f"this is not an envelope: {error}") from error
+        raise _newer_format(data) or MalformedEnvelope(f"this is not an envelope: {error}") from error
     if envelope.v != FORMAT:
-        raise MalformedEnvelope(
-            f"envelope format {envelope.v!r} is not known here",
-            facts=[f"this worker reads format {FORMAT}"],
-            fix="upgrade the workers before the senders, then replay the dead letter",
-        )
+        raise _newer_format(data) or MalformedEnvelope(f"envelope format {envelope.v!r} does not exist")
     return envelope
 
 
+class NewerFormat(MalformedEnvelope):
+    """The envelope has a newer format than this program reads; a newer worker can read it.
+
+    :ivar job_id, task: as far as they can be read.
+    """
+
+    job_id = "?"
+    task = "?"
+
+
+class _Head(msgspec.Struct):
+    """What an envelope of any format has."""
+
+    v: int
+    id: str = "?"
+    task: str = "?"
+
+
+def _newer_format(data: bytes) -> NewerFormat | None:
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if head.v <= FORMAT:
+        return None
+    error = NewerFormat(
+        f"envelope format {head.v} is not known here",
+        facts=[f"this worker reads format {FORMAT}"],
+        fix="upgrade the workers before the senders, then replay the dead letter",
+    )
+    error.job_id, error.task = head.id, head.task
+    return error
+
+
+class EnvelopeCodec:
+    """Makes and reads the bytes of envelopes; every part of an app uses the same one.
+
+    A subclass may wrap the bytes, to sign or to encrypt them. Its ``decode`` raises :class:`MalformedEnvelope` for all
+    bytes that it refuses, and never another exception.
+    """
+
+    __slots__ = ()
+
+    encode = staticmethod(encode_envelope)
+    decode = staticmethod(decode_envelope)
+
+
 def encode_trail(trail: Trail) -> bytes:
-    """The trail's bytes; nothing at all for a job to which nothing has happened yet."""
+    """Encode a trail; the trail of a new job has no bytes."""
     return b"" if trail == NOTHING_YET else _encode(trail)
 
 
 def decode_trail(data: bytes) -> Trail:
-    """The trail in these bytes.
+    """Decode a trail.
 
     :raises MalformedEnvelope: for any bytes that are not a trail.
     """
@@ -169,7 +215,7 @@ _VARIANT = 0b10 << 62
 
 
 def new_id() -> str:
-    """A new job id: a UUIDv7 (RFC 9562), so that ids sort by the time they were made."""
+    """Make a job id: a UUIDv7 (RFC 9562), which sorts by the time of its making."""
     milliseconds = time.time_ns() // 1_000_000
     bits = _random.getrandbits(74)
     value = milliseconds << 80 | _VERSION_7 | (bits >> 62) << 64 | _VARIANT | bits & 0x3FFF_FFFF_FFFF_FFFF
@@ -181,7 +227,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
 
 
 def check_name(kind: str, name: Any) -> str:
-    """The name, if it can travel on every broker.
+    """Return the name, if it can travel on every broker.
 
     Names become subjects, routing keys and key names, so one alphabet fits all: lower-case letters, digits,
     ``_ . -``, at most 128 characters, beginning with a letter or a digit.

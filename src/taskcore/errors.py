@@ -1,4 +1,4 @@
-"""Every error that taskcore raises, and who is to blame for it.
+"""Every error that taskcore raises, by what is wrong.
 
     TaskcoreError
     ├── SetupError                 the program is put together wrongly; raised before any job runs
@@ -9,12 +9,12 @@
     │   ├── StoreRequired          TC105  (ValueError)      a feature needs a store and the app has none
     │   ├── NotRunning             TC106  (RuntimeError)    the app is not open, or open elsewhere
     │   ├── FeatureRefused         TC501  (ValueError)      this broker cannot do what a task asks
-    │   └── UnsafeBroker           TC502  (RuntimeError)    strict, and the server's settings break the contract
+    │   └── UnsafeBroker           TC502  (RuntimeError)    strict, and the server's settings break a guarantee
     ├── BrokerError                the broker or the store did not do what it was asked
     │   ├── BrokerUnavailable      TC201  (ConnectionError) it cannot be reached
     │   ├── EnqueueUncertain       TC202  (TimeoutError)    the job may or may not be stored; repeat it by its id
     │   ├── EnqueueRefused         TC203  (RuntimeError)    the job is surely not stored (full, unroutable, …)
-    │   └── LeaseLost              TC204  (RuntimeError)    the delivery belongs to somebody else by now
+    │   └── LeaseLost              TC204  (RuntimeError)    the delivery belongs to another worker by now
     ├── ContractError              values and signatures do not fit together
     │   ├── UnknownTask            TC301  (LookupError)     no task of that name
     │   ├── InvalidArguments       TC302  (TypeError)       a call that does not fit its contract
@@ -39,43 +39,24 @@ error always says what happened, the facts, and what to do; the parts are attrib
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 __all__ = [
-    "AdapterMissing",
-    "AppNotFound",
-    "BrokerError",
-    "BrokerUnavailable",
-    "ContractError",
-    "DuplicateTask",
-    "EnqueueRefused",
-    "EnqueueUncertain",
-    "FeatureRefused",
-    "InvalidArguments",
-    "InvalidContract",
-    "InvalidName",
-    "InvalidSetting",
-    "InvalidURL",
-    "JobCancelled",
-    "JobError",
-    "JobExpired",
-    "JobFailed",
-    "KeyConflict",
-    "LeaseLost",
-    "LetterNotFound",
-    "MalformedEnvelope",
-    "NotRunning",
-    "PayloadTooLarge",
-    "ResultNotKept",
-    "ResultTimeout",
-    "SetupError",
-    "StoreRequired",
-    "TaskcoreError",
-    "UnencodableResult",
-    "UnknownTask",
-    "UnsafeBroker",
-]
+    "AdapterMissing", "AppNotFound", "BrokerError", "BrokerUnavailable", "ContractError", "DuplicateTask",
+    "EnqueueRefused", "EnqueueUncertain", "FeatureRefused", "InvalidArguments", "InvalidContract", "InvalidName",
+    "InvalidSetting", "InvalidURL", "JobCancelled", "JobError", "JobExpired", "JobFailed", "KeyConflict", "LeaseLost",
+    "LetterNotFound", "MalformedEnvelope", "NotRunning", "PayloadTooLarge", "ResultNotKept", "ResultTimeout",
+    "SetupError", "StoreRequired", "TaskcoreError", "UnencodableResult", "UnknownTask", "UnsafeBroker",
+]  # fmt: skip
+
+
+class Details(TypedDict, total=False):
+    """The parts of an error's text, besides its first sentence."""
+
+    facts: Sequence[str]
+    fix: str | None
 
 
 class TaskcoreError(Exception):
@@ -99,6 +80,12 @@ class TaskcoreError(Exception):
         if self.fix:
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
+
+    def with_facts(self, *facts: str) -> Self:
+        """Return a copy of the error with more facts."""
+        more = copy.copy(self)
+        more.facts = (*self.facts, *facts)
+        return more
 
 
 # ── the program is put together wrongly ──────────────────────────────────────────────────────────
@@ -132,10 +119,20 @@ class InvalidSetting(SetupError, ValueError):
     code = "TC104"
 
 
+GIVE_A_STORE = (
+    'give it one: App("amqp://…", store="redis://localhost:6379/0")   # also postgresql://…, nats://…\n'
+    '  or, on one machine, a file: App("amqp://…", store="sqlite:///taskcore.db")'
+)
+
+
 class StoreRequired(SetupError, ValueError):
     """A key, a result or a cancellation needs a store and the app has none."""
 
     code = "TC105"
+
+    def __init__(self, what: str, **details: Unpack[Details]) -> None:
+        details.setdefault("fix", GIVE_A_STORE)
+        super().__init__(what, **details)
 
 
 class NotRunning(SetupError, RuntimeError):
@@ -151,13 +148,16 @@ class FeatureRefused(SetupError, ValueError):
 
 
 class UnsafeBroker(SetupError, RuntimeError):
-    """The app is strict, and with the settings of its broker or store some clauses of the contract do not hold.
+    """The app is strict, and with the settings of its broker or store some guarantees do not hold.
 
     ``unsafe``: the facts, each a :class:`taskcore.toolkit.diagnostics.DiagnosticCheck` with its clauses and its fix.
     """
 
     code = "TC502"
-    unsafe: Sequence[Any] = ()
+
+    def __init__(self, what: str, *, unsafe: Sequence[Any] = (), **details: Unpack[Details]) -> None:
+        super().__init__(what, **details)
+        self.unsafe = tuple(unsafe)
 
 
 # ── the broker or the store ──────────────────────────────────────────────────────────────────────
@@ -182,18 +182,21 @@ class BrokerUnavailable(BrokerError, ConnectionError):
 
 
 class EnqueueUncertain(BrokerError, TimeoutError):
-    """The job may or may not be stored (contract: UNCERTAIN). Repeat it with the same job id or key.
+    """The job may or may not be stored. Repeat it with the same job id or key.
 
-    That gives one job where the broker notices ids; where ``features.dedup`` is absent, perhaps two, which have one
-    outcome if there is a store, and one run if there is a key. ``job_ids`` names the jobs in doubt.
+    Where ``features.dedup`` is absent, that may give two jobs: with a store they have one outcome, with a key one run.
+    Elsewhere it gives one. ``job_ids`` names the jobs in doubt.
     """
 
     code = "TC202"
-    job_ids: Sequence[str] = ()
+
+    def __init__(self, what: str, *, job_ids: Sequence[str] = (), **details: Unpack[Details]) -> None:
+        super().__init__(what, **details)
+        self.job_ids = tuple(job_ids)
 
 
 class EnqueueRefused(BrokerError, RuntimeError):
-    """The job is surely not stored (contract: REFUSED): the queue is full, cannot be found, ….
+    """The job is surely not stored: the queue is full, cannot be found, ….
 
     The text says which.
     """
@@ -257,7 +260,7 @@ class InvalidName(ContractError, ValueError):
 
 
 class MalformedEnvelope(ContractError, ValueError):
-    """Bytes that are not an envelope of a version we know."""
+    """Bytes that are not an envelope of a known format."""
 
     code = "TC309"
 
@@ -268,7 +271,9 @@ class MalformedEnvelope(ContractError, ValueError):
 class JobError(TaskcoreError):
     """What a caller learns about a job that did not simply succeed."""
 
-    job_id: str = ""
+    def __init__(self, what: str, *, job_id: str = "", **details: Unpack[Details]) -> None:
+        super().__init__(what, **details)
+        self.job_id = job_id
 
 
 class ResultTimeout(JobError, TimeoutError):
@@ -294,9 +299,21 @@ class JobFailed(JobError, RuntimeError):
     """
 
     code = "TC403"
-    error: BaseException | None = None
-    reason: str = ""
-    record: Any = None
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        job_id: str = "",
+        error: BaseException | None = None,
+        reason: str = "",
+        record: Any = None,
+        **details: Unpack[Details],
+    ) -> None:
+        super().__init__(what, job_id=job_id, **details)
+        self.error = error
+        self.reason = reason
+        self.record = record
 
 
 class JobCancelled(JobError, RuntimeError):
@@ -312,7 +329,7 @@ class JobExpired(JobError, RuntimeError):
 
 
 class ResultNotKept(JobError, RuntimeError):
-    """The result of this task is not stored, so nobody can wait for it."""
+    """Results of this task are not stored, so a caller cannot wait for one."""
 
     code = "TC406"
 

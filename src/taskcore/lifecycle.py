@@ -1,13 +1,13 @@
-"""The rule book: what becomes of a job after a worker has held it.
+"""The lifecycle of a job: the outcomes that a run can have, and the verdict that follows from each.
 
-Rule 1: everything that decides a job's fate stands in this file; workers ask, backends obey.
+Rule 1: all rules that decide about a job are in this file; workers ask it, backends carry its verdicts out.
 Rule 2: deciding is pure: no clock, no random numbers, no broker; the same question has the same answer.
 
     outcome                  when                                            verdict
     ───────────────────────  ──────────────────────────────────────────────  ──────────────────────────────────────────
     Returned                 it returned, and the result can be encoded      Ack, after result and key are stored
     AlreadyDone              the key, or this very job, is done already      Ack; the result is the first one
-    Deferred(after)          a live owner holds the key                      Reschedule(after), no attempt used
+    Deferred(after, why)     it may not start yet: another job has its key   Reschedule(after), no attempt used
     Raised(error)            the policy gives seconds                        Reschedule(seconds)
                              the policy gives None                           Bury("exhausted" | "not retryable")
     Raised(RetryLater)       the function said when                          Reschedule(after), or Bury("exhausted")
@@ -16,7 +16,7 @@ Rule 2: deciding is pure: no clock, no random numbers, no broker; the same quest
     TimedOut                 it overran its time limit                       as Raised
     Unencodable              it succeeded, its result cannot be encoded      Bury("result"): the work is done
     Malformed                not an envelope, or not fit for the contract    Bury("malformed: …"), bytes kept
-    Unregistered             unknown task or newer version                   Reschedule, growing wait, no attempt used;
+    Unregistered             unknown task, or newer version or format        Reschedule, growing wait, no attempt used;
                                                                              after `park_for`: Bury("unknown task: …")
     Interrupted              shutdown came first                             Release
     Poisoned                 it seems to kill its process                    Bury("poison"), unrun
@@ -24,8 +24,8 @@ Rule 2: deciding is pure: no clock, no random numbers, no broker; the same quest
     CancelledBefore          a cancellation came before the start            Ack, recorded
     DeadlinePassed           its deadline passed before the start            Ack, recorded
 
-An *outcome* is what performing came to; a *verdict* is what the backend is told. Attempts and crashes are counted
-apart.
+An *outcome* is the end of one try to perform a job; a *verdict* is an instruction to the backend. Attempts and crashes
+are counted separately.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 
-# ── what a function may say about itself ─────────────────────────────────────────────────────────
+# ── exceptions by which a function decides about its job ─────────────────────────────────────────
 
 
 class RetryLater(Exception):
@@ -88,7 +88,7 @@ class RetryLater(Exception):
 
 
 class Snooze(Exception):
-    """Raise it in a task to be started again later without using an attempt: nothing is wrong, it is too early.
+    """Raise it in a task to be started again later without using an attempt, because it is too early.
 
     :param after: seconds.
     """
@@ -104,7 +104,7 @@ class Snooze(Exception):
 class Reject(Exception):
     """Raise it in a task to end the job now as a dead letter: no further attempt can help.
 
-    :param reason: why, for whoever reads the dead letter.
+    :param reason: why, for readers of the dead letter.
     """
 
     def __init__(self, reason: str) -> None:
@@ -123,11 +123,11 @@ def _is_time(after: object) -> bool:
 
 
 def _says_when(error: BaseException) -> bool:
-    """Whether the function said a time; a subclass of ours may have forgotten it, and is an error like any other."""
+    """Tell whether the exception has a time; a subclass that forgot to set it is an error like any other."""
     return _is_time(getattr(error, "after", None))
 
 
-# ── outcomes: what performing came to ────────────────────────────────────────────────────────────
+# ── outcomes ─────────────────────────────────────────────────────────────────────────────────────
 
 
 class Returned(msgspec.Struct, frozen=True, gc=False):
@@ -143,9 +143,10 @@ class AlreadyDone(msgspec.Struct, frozen=True):
 
 
 class Deferred(msgspec.Struct, frozen=True):
-    """The key is held by a live owner; ask again after so many seconds."""
+    """The job may not start yet, or its start does not count: try again after so many seconds, without an attempt."""
 
     after: float
+    why: str
 
 
 class Raised(msgspec.Struct, frozen=True):
@@ -178,7 +179,7 @@ class Malformed(msgspec.Struct, frozen=True):
 
 
 class Unregistered(msgspec.Struct, frozen=True):
-    """No such task here, or a newer version of it than we know; ``now`` in seconds since the epoch."""
+    """The worker does not have the task, or not in that version or format; ``now`` in seconds since the epoch."""
 
     why: str
     now: float
@@ -189,7 +190,7 @@ class Interrupted(msgspec.Struct, frozen=True):
 
 
 class Poisoned(msgspec.Struct, frozen=True):
-    """Started so many times without any outcome that it probably kills its process."""
+    """The job started so many times without an outcome that it probably kills its process."""
 
     crashes: int
 
@@ -205,7 +206,7 @@ class Buried(msgspec.Struct, frozen=True):
 
 
 class CancelledBefore(msgspec.Struct, frozen=True):
-    """A tombstone was found before the start."""
+    """A caller cancelled the job before it started."""
 
 
 class DeadlinePassed(msgspec.Struct, frozen=True):
@@ -229,11 +230,11 @@ Outcome: TypeAlias = (
 )
 
 
-# ── verdicts: what the backend is told ───────────────────────────────────────────────────────────
+# ── verdicts ─────────────────────────────────────────────────────────────────────────────────────
 
 
 class Ack(msgspec.Struct, frozen=True, gc=False):
-    """It is over; forget the job."""
+    """Forget the job: it is over."""
 
 
 class Reschedule(msgspec.Struct, frozen=True, gc=False):
@@ -264,7 +265,7 @@ RELEASE = Release()
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What a task says about its own failures.
+    """A task's settings for failures.
 
     :param retry: when to try again after an error.
     :param crashes: how many starts may kill their process before the job is poison.
@@ -276,11 +277,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     park_for: float = 86_400.0
 
 
-PARK_FIRST, PARK_LONGEST = 1.0, 60.0  #: seconds: the first and the longest wait of a job that nobody here knows
+PARK_FIRST, PARK_LONGEST = 1.0, 60.0  #: seconds: the first and the longest wait of a parked job
 
 
 def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verdict:  # noqa: C901 - a table
-    """The verdict on a delivery: the table at the top of this file.
+    """Decide about a delivery, by the table at the top of this file.
 
     :param trail: as the delivery brought it, with the crashes found since.
     :param roll: a uniform random number in [0, 1), for the jitter.
@@ -313,7 +314,7 @@ def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verd
 
 
 def _after_error(error: BaseException, record: ErrorRecord, trail: Trail, rules: Rules, roll: float) -> Verdict:
-    """The function raised; the trail knows already. Its words are taken from the record, where they are bounded."""
+    """Decide after an error that the trail has already. The text comes from the record, where its length is bounded."""
     if isinstance(error, Reject):
         return _bury(f"rejected: {record.message}", trail)
     if isinstance(error, RetryLater) and _says_when(error):
@@ -325,7 +326,7 @@ def _after_error(error: BaseException, record: ErrorRecord, trail: Trail, rules:
 
 
 def _park(why: str, now: float, trail: Trail, rules: Rules) -> Verdict:
-    """Nobody here knows the task: wait longer each time, because a deployment may be under way, but not for ever."""
+    """Let a job of an unknown task wait, longer each time: a deployment may be under way. Bury it in the end."""
     since = trail.parked_since if trail.parked_since is not None else now
     waited = max(now - since, 0.0)
     if waited >= rules.park_for:
@@ -342,14 +343,14 @@ def _bury(reason: str, trail: Trail) -> Bury:
     return Bury(reason, encode_trail(trail))
 
 
-# ── suspicion: a job that kills its process leaves no outcome, only starts ───────────────────────
+# ── poison: a job that kills its process leaves no outcome, only starts ──────────────────────────
 
 
 def is_poison(starts: int, rules: Rules) -> bool:
-    """Whether so many starts without an outcome are enough to call the job poison (C12)."""
+    """Tell whether so many starts without an outcome make the job poison (C12)."""
     return starts >= rules.crashes
 
 
 def is_last_start(starts: int, rules: Rules) -> bool:
-    """Whether the next start is the last one it gets; that one runs alone, so that no neighbour can be blamed."""
+    """Tell whether the next start is the last; it runs alone, so that no other job can be blamed for its death."""
     return starts + 1 >= rules.crashes

@@ -1,15 +1,27 @@
-"""What happened, for people and machines: counters that are always on, events for whoever listens.
+"""What happened, for people and machines: counters that are always on, events for listeners.
 
-Nothing that the contract calls discarded, suppressed, uncertain or lost goes by without a counter and, if somebody
-listens, an event with the job's id (C19). Adapters contain none of this: one wrapper around each seam reports for all.
+Whatever the guarantees call discarded, suppressed, uncertain or lost has a counter and, for listeners, an event with
+the job's id (C19). Adapters contain none of this: one wrapper around each seam reports for all of them.
 
     job.enqueued  job.duplicate  job.refused  job.uncertain            what became of a call            (client)
     job.started   job.succeeded  job.retried  job.buried               what became of a job             (worker)
     job.released  job.cancelled  job.expired  job.lost  job.parked     (skipped: done before, so not run again;
-    job.skipped   job.contended  job.failed   settle.unconfirmed       failed: at most once, so without a letter)
+    job.skipped   job.deferred   job.failed   settle.unconfirmed       failed: at most once, so without a letter)
     key.conflict  key.lost       key.unconfirmed  result.ignored       idempotency and results
     publish.*     settle.*       extend.*                              .complete or .failed, one for each batch
+    store.get.*   store.put.*    store.delete.*   store.get_many.*     the same, one for each call of the store
+    store.put_many.*
     broker.lost   broker.back    loop.blocked   thread.abandoned       trouble
+
+Facts, where they apply:
+
+    job_id, task, queue   which job
+    attempt               1 for the first attempt
+    waited                job.started: seconds since it was sent, its delay included; None when it is tried again
+    seconds               how long the function, the batch or the trouble lasted
+    error                 the error, or its record
+    reason                why a job is dead or deferred
+    size                  how many items the batch had
 """
 
 from __future__ import annotations
@@ -19,23 +31,70 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 import msgspec
 
 from taskcore.backend import Admin, Backend, Delivery, Features, Outgoing, Published, Source
 from taskcore.lifecycle import Verdict
+from taskcore.store import Conflict, Expect, Record, Store, Version, Write, largest_value
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Event", "Events", "ObservedBackend"]
+__all__ = ["EVENT_NAMES", "Event", "EventName", "Events", "ObservedBackend", "ObservedStore"]
 
 log = logger("taskcore.observe")
 
+EventName: TypeAlias = Literal[
+    "job.enqueued",
+    "job.duplicate",
+    "job.refused",
+    "job.uncertain",
+    "job.started",
+    "job.succeeded",
+    "job.retried",
+    "job.buried",
+    "job.released",
+    "job.cancelled",
+    "job.expired",
+    "job.lost",
+    "job.parked",
+    "job.skipped",
+    "job.deferred",
+    "job.failed",
+    "settle.unconfirmed",
+    "key.conflict",
+    "key.lost",
+    "key.unconfirmed",
+    "result.ignored",
+    "publish.complete",
+    "publish.failed",
+    "settle.complete",
+    "settle.failed",
+    "extend.complete",
+    "extend.failed",
+    "store.get.complete",
+    "store.get.failed",
+    "store.get_many.complete",
+    "store.get_many.failed",
+    "store.put.complete",
+    "store.put.failed",
+    "store.put_many.complete",
+    "store.put_many.failed",
+    "store.delete.complete",
+    "store.delete.failed",
+    "broker.lost",
+    "broker.back",
+    "loop.blocked",
+    "thread.abandoned",
+]
+
+EVENT_NAMES: Final[tuple[EventName, ...]] = get_args(EventName)
+
 
 class Event(msgspec.Struct, frozen=True):
-    """One thing that happened: a name from the table above, and facts such as ``job_id``, ``task``, ``queue``."""
+    """One thing that happened: a name from the table above, and its facts."""
 
-    name: str
+    name: EventName
     facts: Mapping[str, Any]
 
 
@@ -43,24 +102,24 @@ Listener = Callable[[Event], None]
 
 
 class Events:
-    """Counts everything; builds an event only when somebody listens."""
+    """Counts everything; builds an event only if there is a listener."""
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
         self.listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> Listener:
-        """Call the listener at every event from now on. What it raises is logged and harms nobody (C25)."""
+        """Call the listener at every event from now on. What it raises is logged and harms no job (C25)."""
         self.listeners.append(listener)
         return listener
 
-    def emit(self, name: str, **facts: Any) -> None:
+    def emit(self, name: EventName, **facts: Any) -> None:
         """Count, and tell the listeners."""
         self.counters[name] += 1
         if self.listeners:
             self.tell(name, facts)
 
-    def tell(self, name: str, facts: Mapping[str, Any]) -> None:
+    def tell(self, name: EventName, facts: Mapping[str, Any]) -> None:
         """Tell the listeners without counting, for callers that count a whole batch at once."""
         event = Event(name, facts)
         for listener in self.listeners:
@@ -69,19 +128,20 @@ class Events:
             except Exception:
                 log.exception("a listener failed at %s; the others and the job go on", name)
 
-    def span(self, name: str, size: int) -> _Span:
-        """Around one batch: emits ``name.complete`` or ``name.failed`` with its size and duration."""
-        return _Span(self, name, size)
+    def span(self, complete: EventName, failed: EventName, size: int) -> _Span:
+        """Go around one batch: emits one of the two events, with size and duration."""
+        return _Span(self, complete, failed, size)
 
 
 class _Span:
     """A class, not a generator: it stands around every batch."""
 
-    __slots__ = ("_events", "_name", "_size", "_start")
+    __slots__ = ("_complete", "_events", "_failed", "_size", "_start")
 
-    def __init__(self, events: Events, name: str, size: int) -> None:
+    def __init__(self, events: Events, complete: EventName, failed: EventName, size: int) -> None:
         self._events = events
-        self._name = name
+        self._complete: EventName = complete
+        self._failed: EventName = failed
         self._size = size
         self._start = time.perf_counter()
 
@@ -89,7 +149,7 @@ class _Span:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        name = f"{self._name}.complete" if error is None else f"{self._name}.failed"
+        name = self._complete if error is None else self._failed
         self._events.counters[name] += 1
         if self._events.listeners:
             seconds = time.perf_counter() - self._start
@@ -129,7 +189,7 @@ class ObservedBackend:
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """See :class:`taskcore.backend.Backend`."""
-        with self._events.span("publish", len(batch)):
+        with self._events.span("publish.complete", "publish.failed", len(batch)):
             return await self._backend.publish(batch)
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[Source]:
@@ -162,9 +222,62 @@ class _ObservedSource:
         self._events = events
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
-        with self._events.span("settle", len(batch)):
+        with self._events.span("settle.complete", "settle.failed", len(batch)):
             return await self._source.settle(batch)
 
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        with self._events.span("extend", len(batch)):
+        with self._events.span("extend.complete", "extend.failed", len(batch)):
             return await self._source.extend(batch)
+
+
+class ObservedStore:
+    """A store that reports each call; otherwise the same."""
+
+    def __init__(self, store: Store, events: Events) -> None:
+        self._store = store
+        self._events = events
+        self.watch = store.watch  #: nothing to report: waiting is not work
+
+    @property
+    def inner(self) -> Store:
+        """The store itself, for what is no verb: what it can say about its server."""
+        return self._store
+
+    @property
+    def max_value(self) -> int | None:
+        """See :class:`taskcore.store.LimitsValues`."""
+        return largest_value(self._store)
+
+    async def __aenter__(self) -> Self:
+        await self._store.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._store.__aexit__(kind, error, traceback)
+
+    async def get(self, key: str) -> Record | None:
+        """See :class:`taskcore.store.Store`."""
+        with self._events.span("store.get.complete", "store.get.failed", 1):
+            return await self._store.get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """See :class:`taskcore.store.Store`."""
+        with self._events.span("store.get_many.complete", "store.get_many.failed", len(keys)):
+            return await self._store.get_many(keys)
+
+    async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
+        """See :class:`taskcore.store.Store`."""
+        with self._events.span("store.put.complete", "store.put.failed", 1):
+            return await self._store.put(key, value, expect=expect, keep=keep)
+
+    async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
+        """See :class:`taskcore.store.Store`."""
+        with self._events.span("store.put_many.complete", "store.put_many.failed", len(writes)):
+            return await self._store.put_many(writes)
+
+    async def delete(self, key: str, *, expect: Expect) -> bool:
+        """See :class:`taskcore.store.Store`."""
+        with self._events.span("store.delete.complete", "store.delete.failed", 1):
+            return await self._store.delete(key, expect=expect)

@@ -4,7 +4,7 @@
     jitter="full"   a uniform share of that, so that a thousand jobs that fail together do not return together
     jitter="none"   exactly that
 
-Pure arithmetic: no clock and no random generator in here; the caller brings the dice (C17).
+Pure arithmetic, without clock and random generator: the caller brings the random number (C17).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             )
 
     def bound(self, failures: int) -> float:
-        """The longest wait in seconds before the retry that follows the ``failures``-th failed attempt."""
+        """Return the longest wait in seconds before the retry that follows the ``failures``-th failed attempt."""
         if self.base == 0.0 or self.cap == 0.0:
             return 0.0
         # In logarithms, because factor ** 1000000 does not fit a float (and neither does its computation end soon).
@@ -73,7 +73,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return min(self.cap, self.base * self.factor**exponent)
 
     def wait(self, failures: int, error: BaseException, roll: float) -> float | None:
-        """Seconds to wait after the ``failures``-th failed attempt, or None when the job has to end.
+        """Return the seconds to wait after the ``failures``-th failed attempt, or None when the job has to end.
 
         :param failures: attempts that have failed so far, this one included.
         :param error: what it raised; a ``TimeoutError`` when it overran its time.

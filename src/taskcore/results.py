@@ -1,21 +1,52 @@
-"""How a job ended, for whoever asks: stored once, pushed to waiters, gone after its time.
+"""How a job ended, in every form that the library has for it, and all translations between them.
 
-    job/<id>       the ending: Succeeded | Failed | Dead | Cancelled | Expired; written once, never changed (C18)
-    cancel/<id>    a tombstone: somebody wants the job not to start (C14)
+    outcome (worker)       verdict   stored       typed        status       result() raises   event
+    ─────────────────────  ────────  ───────────  ───────────  ───────────  ────────────────  ────────────────────────
+    Returned               Ack       succeeded    Succeeded    succeeded    (the value)       job.succeeded
+    AlreadyDone            Ack       (the first outcome, as it was stored)                    job.skipped
+    Raised, declared       Bury      dead         Failed       failed       JobFailed         job.buried, job.failed (*)
+    any other              Bury      dead         Dead         dead         JobFailed         job.buried, job.failed (*)
+    CancelledBefore        Ack       cancelled    Cancelled    cancelled    JobCancelled      job.cancelled
+    DeadlinePassed         Ack       expired      Expired      expired      JobExpired        job.expired
+    Unregistered           Reschedule                                                         job.parked
+    Deferred               Reschedule                                                         job.deferred
+    any other              Reschedule                                                         job.retried
+    Interrupted            Release                                                            job.released
 
-Both live in the store and not in the broker, because brokers forget a job when it is settled.
+    (*) at most once: the broker forgot the job before it started, so that there is no dead letter
+
+Outcome and verdict are those of :mod:`taskcore.lifecycle`; ``records/outcomes.py`` keeps the stored form.
 """
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_never
 
-import anyio
 import msgspec
 
-from taskcore.envelope import ErrorRecord
-from taskcore.errors import BrokerUnavailable
-from taskcore.store import ABSENT, ANY, Conflict, Store, Write
+from taskcore.envelope import ErrorRecord, Trail, encode_trail
+from taskcore.errors import JobCancelled, JobError, JobExpired, JobFailed
+from taskcore.lifecycle import (
+    ACK,
+    Ack,
+    AlreadyDone,
+    Buried,
+    Bury,
+    CancelledBefore,
+    DeadlinePassed,
+    Deferred,
+    Outcome,
+    Raised,
+    Release,
+    Reschedule,
+    Returned,
+    TimedOut,
+    Unencodable,
+    Unregistered,
+    Verdict,
+)
+from taskcore.observe import EventName
 
 __all__ = [
     "Cancelled",
@@ -23,19 +54,26 @@ __all__ = [
     "Expired",
     "Failed",
     "JobOutcome",
-    "Outcomes",
+    "JobStatus",
     "StoredOutcome",
     "Succeeded",
     "decode_outcome",
     "encode_outcome",
+    "error_of",
+    "event_of",
+    "event_of_ack",
+    "outcome_of_stored",
+    "status_of_place",
+    "status_of_stored",
+    "stored_outcome",
+    "typed_outcome",
+    "verdict_of_stored",
 ]
 
 R = TypeVar("R")
 
-CANCEL_KEPT = 86_400.0  #: seconds for which a wish to cancel is remembered
 
-
-# ── what `await job.outcome()` gives ─────────────────────────────────────────────────────────────
+# ── typed: what `await job.outcome()` gives ──────────────────────────────────────────────────────
 
 
 class Succeeded(msgspec.Struct, Generic[R], frozen=True):
@@ -68,8 +106,12 @@ class Expired(msgspec.Struct, frozen=True):
 
 JobOutcome: TypeAlias = Succeeded[R] | Failed | Dead | Cancelled | Expired
 
+JobStatus: TypeAlias = Literal[
+    "scheduled", "queued", "running", "succeeded", "failed", "dead", "cancelled", "expired", "unknown"
+]
 
-# ── the record ───────────────────────────────────────────────────────────────────────────────────
+
+# ── stored ───────────────────────────────────────────────────────────────────────────────────────
 
 
 NO_BYTES = msgspec.Raw()
@@ -88,46 +130,171 @@ class StoredOutcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 encode_outcome = msgspec.json.Encoder().encode
 decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
 
+CANCELLED = encode_outcome(StoredOutcome("cancelled"))
+EXPIRED = encode_outcome(StoredOutcome("expired"))
 
-class Outcomes:
-    """Endings and tombstones over any store."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+# ── the worker's translations ────────────────────────────────────────────────────────────────────
 
-    @staticmethod
-    def write(job_id: str, ending: bytes, keep: float) -> Write:
-        """The write of an ending; it loses against an ending that is there already (C18)."""
-        return Write(key=f"job/{job_id}", value=ending, expect=ABSENT, keep=keep, reserve=True)
 
-    async def find(self, job_id: str) -> bytes | None:
-        """The encoded ending, if the job has one."""
-        record = await self._store.get(f"job/{job_id}")
-        return record.value if record else None
+def stored_outcome(
+    outcome: Outcome, verdict: Verdict, pack_error: Callable[[BaseException], bytes | None] | None
+) -> bytes | None:
+    """Encode what callers will read; None while the job goes on.
 
-    async def wait(self, job_id: str, timeout: float | None) -> bytes | None:
-        """The encoded ending as soon as there is one; None after ``timeout`` seconds.
+    :param pack_error: the contract's; it answers None for an error that the task does not declare.
+    """
+    if isinstance(verdict, Ack):
+        match outcome:
+            case Returned(result=result):
+                return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(result)))
+            case AlreadyDone(outcome=first):
+                return first
+            case CancelledBefore():
+                return CANCELLED
+            case DeadlinePassed():
+                return EXPIRED
+            case _:
+                return None
+    if isinstance(verdict, Bury):
+        record = outcome.record if isinstance(outcome, Raised | TimedOut | Unencodable) else None
+        declared = None
+        if pack_error is not None and isinstance(outcome, Raised):
+            declared = outcome.declared or pack_error(outcome.error)
+        error = msgspec.Raw(declared) if declared is not None else NO_BYTES
+        return encode_outcome(StoredOutcome("dead", reason=verdict.reason, error=error, record=record))
+    return None
 
-        :raises BrokerUnavailable: the store cannot be reached.
-        """
-        with anyio.move_on_after(timeout):
-            async with self._store.watch(f"job/{job_id}") as records:
-                async for record in records:
-                    return record.value
-            raise BrokerUnavailable("the store ended a watch by itself", fix="ask again")
-        return None
 
-    async def store(self, job_id: str, ending: bytes, keep: float) -> bytes:
-        """Store an ending unless there is one; the one that stands."""
-        answer = await self._store.put(f"job/{job_id}", ending, expect=ABSENT, keep=keep)
-        if isinstance(answer, Conflict) and answer.current is not None:
-            return answer.current.value
-        return ending
+def outcome_of_stored(data: bytes) -> Outcome:
+    """Translate the stored outcome of a job that is handed out again: its verdict is repeated."""
+    stored = decode_outcome(data)
+    match stored.state:
+        case "succeeded":
+            return AlreadyDone(data)
+        case "dead":
+            return Buried(stored.reason, stored.record)
+        case "cancelled":
+            return CancelledBefore()
+        case "expired":
+            return DeadlinePassed()
+        case _:
+            assert_never(stored.state)
 
-    async def request_cancel(self, job_id: str) -> None:
-        """Put up a tombstone."""
-        await self._store.put(f"cancel/{job_id}", b"1", expect=ANY, keep=CANCEL_KEPT)
 
-    async def cancel_requested(self, job_id: str) -> bool:
-        """Whether there is a tombstone."""
-        return await self._store.get(f"cancel/{job_id}") is not None
+def verdict_of_stored(data: bytes, verdict: Verdict, history: Trail) -> Verdict:
+    """Find the verdict that fits a stored outcome (C18): there is a dead letter if, and only if, it says so.
+
+    :param verdict: the job's own; kept if it fits.
+    """
+    stored = decode_outcome(data)
+    if stored.state != "dead":
+        return ACK
+    return verdict if isinstance(verdict, Bury) else Bury(stored.reason, encode_trail(history))
+
+
+def event_of(outcome: Outcome, verdict: Verdict, acked_early: bool) -> EventName:
+    """Name the event of a settled job."""
+    if isinstance(verdict, Ack):
+        return event_of_ack(type(outcome), "job.succeeded")
+    if acked_early:
+        return "job.failed"
+    match verdict:
+        case Reschedule():
+            return EVENT_OF_RESCHEDULE.get(type(outcome), "job.retried")
+        case Release():
+            return "job.released"
+        case Bury():
+            return "job.buried"
+        case _:
+            assert_never(verdict)
+
+
+EVENT_OF_ACK: Mapping[type[Outcome], EventName] = {
+    AlreadyDone: "job.skipped",
+    CancelledBefore: "job.cancelled",
+    DeadlinePassed: "job.expired",
+}
+event_of_ack = EVENT_OF_ACK.get  #: the common part of ``event_of``, without a call of ours for each job
+EVENT_OF_RESCHEDULE: Mapping[type[Outcome], EventName] = {Unregistered: "job.parked", Deferred: "job.deferred"}
+
+
+# ── the caller's translations ────────────────────────────────────────────────────────────────────
+
+
+class ResultDecoder(Protocol):
+    """The part of a task's contract that decodes results and declared errors."""
+
+    def unpack_result(self, data: bytes) -> Any:
+        """Decode a result."""
+        ...
+
+    def unpack_error(self, data: bytes) -> BaseException | None:
+        """Rebuild a declared error; None if the task does not declare it any more."""
+        ...
+
+
+def typed_outcome(data: bytes, contract: ResultDecoder) -> JobOutcome[Any]:
+    """Decode a stored outcome with the task's contract."""
+    stored = decode_outcome(data)
+    match stored.state:
+        case "succeeded":
+            return Succeeded(contract.unpack_result(bytes(stored.result)))
+        case "dead":
+            error = contract.unpack_error(bytes(stored.error)) if bytes(stored.error) else None
+            if error is not None and stored.record is not None:
+                return Failed(error, stored.record)
+            return Dead(stored.reason, stored.record)
+        case "cancelled":
+            return Cancelled()
+        case "expired":
+            return Expired()
+        case _:
+            assert_never(stored.state)
+
+
+def status_of_stored(data: bytes) -> JobStatus:
+    """Translate a stored outcome into a status."""
+    stored = decode_outcome(data)
+    return "failed" if bytes(stored.error) else stored.state
+
+
+def status_of_place(place: Literal["ready", "scheduled", "leased"] | None) -> JobStatus:
+    """Translate the place of a job at the broker into a status."""
+    return "unknown" if place is None else STATUS_OF_PLACE[place]
+
+
+STATUS_OF_PLACE: Mapping[str, JobStatus] = {"ready": "queued", "scheduled": "scheduled", "leased": "running"}
+
+
+def error_of(
+    job_id: str, task: str, outcome: Failed | Dead | Cancelled | Expired, *, has_dead_letter: bool = True
+) -> JobError:
+    """Make the error that ``job.result()`` raises for a job that did not succeed."""
+    what = f"job {job_id} of {task}"
+    match outcome:
+        case Cancelled():
+            return JobCancelled(f"{what} was cancelled, so it has no result", job_id=job_id)
+        case Expired():
+            return JobExpired(f"{what} could not start before its deadline", job_id=job_id)
+        case Failed(error=cause, record=record):
+            text = f"{what} failed with {record.type}: {record.message}"
+            error = JobFailed(text, job_id=job_id, error=cause, reason=record.type, record=record)
+            error.__cause__ = cause
+            return error
+        case Dead(reason=reason, record=record):
+            facts = _facts(record) if record else []
+            fix = SEE_DEAD_LETTER if has_dead_letter else None
+            return JobFailed(
+                f"{what} is dead: {reason}", facts=facts, fix=fix, job_id=job_id, reason=reason, record=record
+            )
+        case _:
+            assert_never(outcome)
+
+
+SEE_DEAD_LETTER = "its dead letter has all errors and can be replayed: app.dead_letters"
+
+
+def _facts(record: ErrorRecord) -> list[str]:
+    facts = [f"last error: {record.type}: {record.message}"]
+    return [*facts, f"at {record.where}"] if record.where else facts

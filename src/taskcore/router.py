@@ -10,75 +10,59 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-import msgspec
-
-from taskcore.contract import compile_contract
+from taskcore.contract import Upcast, compile_contract
 from taskcore.envelope import check_name
 from taskcore.errors import DuplicateTask, InvalidContract, InvalidSetting
-from taskcore.lifecycle import Rules
-from taskcore.options import DeliveryMode, Key, Options, RunsIn
+from taskcore.options import DEFAULT, DeliveryMode, Key, RunsIn, TaskSpec, UseDefault, refuse_unknown
 from taskcore.policy import Retry
 from taskcore.task import AsyncTask, PlainTask, Task
 
-__all__ = ["DEFAULT", "Decorator", "Default", "Router", "TaskSpec"]
+__all__ = ["Decorator", "Router", "TaskOptions"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Upcast: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class Default(Enum):
-    """Stands for: as the app's settings say."""
+class TaskOptions(TypedDict, total=False):
+    """The options of ``@app.task``. Times in seconds.
 
-    DEFAULT = "default"
+    :param name: default: module and function name. The name travels with each job, so keep it when you move code.
+    :param queue: where its jobs wait; default: ``"default"``.
+    :param version: of the contract, from 1; raise it when the arguments change.
+    :param upcasts: ``{1: from_v1}``: turns the arguments of an older version, a dict, into those of the next.
+    :param timeout: how long one attempt may take; None, the default, sets no limit.
+    :param retry: a :class:`Retry`, a number of attempts, or None for a single attempt; default: the app's setting.
+    :param crashes: how many starts may kill their process before the job is dead (C12); default: 3, where they count.
+    :param key: idempotency key: parameter name(s), or a function of the arguments (C10).
+    :param key_window: how long a key is remembered after its job has ended; default: the app's setting.
+    :param raises: errors that are part of the contract; callers get them back typed.
+    :param keep_result: how long the outcome can be read; None keeps none; default: the app's setting.
+    :param delivery: ``"at_most_once"`` removes the job from the broker before it starts: never two starts, perhaps
+        none (C9); default: ``"at_least_once"``.
+    :param runs_in: ``"loop"`` (async functions), ``"thread"`` (the default of plain functions) or ``"process"`` (plain
+        functions that compute).
+    """
 
-    def __repr__(self) -> str:
-        return "DEFAULT"
-
-
-DEFAULT: Final = Default.DEFAULT
-UseDefault: TypeAlias = Literal[Default.DEFAULT]
-
-
-class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What the decorator was told, before an app's settings complete it."""
-
+    name: str | None
     queue: str
-    retry: Retry | UseDefault
-    crashes: int | UseDefault
+    version: int
+    upcasts: Mapping[int, Upcast] | None
     timeout: float | None
+    retry: Retry | int | UseDefault | None
+    crashes: int | UseDefault
     key: Key | None
     key_window: float | UseDefault
+    raises: tuple[type[BaseException], ...]
     keep_result: float | UseDefault | None
     delivery: DeliveryMode
-    runs_in: RunsIn
-
-    def complete(self, *, retry: Retry, key_window: float, keep_result: float | None, park_for: float) -> Options:
-        """The options of a task in an app with these settings."""
-        chosen = retry if self.retry is DEFAULT else self.retry
-        if self.delivery == "at_most_once":
-            chosen = Retry(attempts=1)
-        rules = Rules(retry=chosen, park_for=park_for)
-        if self.crashes is not DEFAULT:
-            rules = msgspec.structs.replace(rules, crashes=self.crashes)
-        return Options(
-            queue=self.queue,
-            rules=rules,
-            timeout=self.timeout,
-            key=self.key,
-            key_window=key_window if self.key_window is DEFAULT else self.key_window,
-            keep_result=keep_result if self.keep_result is DEFAULT else self.keep_result,
-            delivery=self.delivery,
-            runs_in=self.runs_in,
-        )
+    runs_in: RunsIn | None
 
 
 class Decorator(Protocol):
-    """What ``@app.task(...)`` gives: takes a function, returns a task of the same types."""
+    """The result of ``@app.task(...)``: takes a function, returns a task of the same types."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a coroutine function is a function too; the first match is meant
@@ -92,9 +76,9 @@ class Router:
     """A set of tasks that an app can take in."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, tuple[Task[..., Any], TaskSpec]] = {}
+        self._tasks: dict[str, Task[..., Any]] = {}
 
-    def __iter__(self) -> Iterator[tuple[Task[..., Any], TaskSpec]]:
+    def __iter__(self) -> Iterator[Task[..., Any]]:
         return iter(self._tasks.values())
 
     def __len__(self) -> int:
@@ -103,7 +87,7 @@ class Router:
     @property
     def tasks(self) -> Mapping[str, Task[..., Any]]:
         """The tasks by name."""
-        return {name: task for name, (task, _) in self._tasks.items()}
+        return dict(self._tasks)
 
     @overload
     def task(  # type: ignore[overload-overlap]  # as above
@@ -112,113 +96,60 @@ class Router:
     @overload
     def task(self, function: Callable[P, R], /) -> PlainTask[P, R]: ...
     @overload
-    def task(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        queue: str = "default",
-        version: int = 1,
-        upcasts: Mapping[int, Upcast] | None = None,
-        timeout: float | None = None,
-        retry: Retry | int | UseDefault | None = DEFAULT,
-        crashes: int | UseDefault = DEFAULT,
-        key: Key | None = None,
-        key_window: float | UseDefault = DEFAULT,
-        raises: tuple[type[BaseException], ...] = (),
-        keep_result: float | UseDefault | None = DEFAULT,
-        delivery: DeliveryMode = "at_least_once",
-        runs_in: RunsIn | None = None,
-    ) -> Decorator: ...
-    def task(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: str = "default",
-        version: int = 1,
-        upcasts: Mapping[int, Upcast] | None = None,
-        timeout: float | None = None,
-        retry: Retry | int | UseDefault | None = DEFAULT,
-        crashes: int | UseDefault = DEFAULT,
-        key: Key | None = None,
-        key_window: float | UseDefault = DEFAULT,
-        raises: tuple[type[BaseException], ...] = (),
-        keep_result: float | UseDefault | None = DEFAULT,
-        delivery: DeliveryMode = "at_least_once",
-        runs_in: RunsIn | None = None,
-    ) -> Any:
-        """Make a function a task; use it bare, ``@app.task``, or with options. Times in seconds.
+    def task(self, /, **options: Unpack[TaskOptions]) -> Decorator: ...
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]) -> Any:
+        """Make a function a task. Use it bare, ``@app.task``, or with options: :class:`TaskOptions` explains them.
 
-        :param name: default: module and function name. The name travels with each job, so keep it when you move code.
-        :param queue: where its jobs wait.
-        :param version: of the contract; raise it when the arguments change.
-        :param upcasts: ``{1: from_v1}``: turns the arguments of an older version, a dict, into those of the next.
-        :param timeout: how long one attempt may take; None is as long as it likes.
-        :param retry: a :class:`Retry`, a number of attempts, or None for a single attempt.
-        :param crashes: how many starts may kill their process before the job is dead (C12); 3, where they are counted.
-        :param key: idempotency key: parameter name(s), or a function of the arguments (C10).
-        :param key_window: how long a key is remembered.
-        :param raises: errors that are part of the contract; callers get them back typed.
-        :param keep_result: how long the outcome can be asked for; None: nobody will.
-        :param delivery: ``"at_most_once"``: forget the job before it starts; never two starts, perhaps none (C9).
-        :param runs_in: ``"loop"`` (async functions), ``"thread"`` or ``"process"`` (plain ones that compute).
         :raises InvalidContract: the function or an option cannot be a contract; names file, line and parameter (TC303).
+        :raises InvalidSetting: an option does not exist (TC104).
         :raises DuplicateTask: the name is taken (TC306).
         """
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            contract = compile_contract(
-                function, name=_task_name(name, function), version=version, upcasts=upcasts, raises=raises
-            )
-            is_async = inspect.iscoroutinefunction(function)
-            declared = TaskSpec(
-                queue=check_name("queue", queue),
-                retry=_retry(retry),
-                crashes=crashes,
-                timeout=timeout,
-                key=key,
-                key_window=key_window,
-                keep_result=keep_result,
-                delivery=delivery,
-                runs_in=runs_in or ("loop" if is_async else "thread"),
-            )
-            problems = list(_problems(declared, is_async=is_async, parameters=contract.parameters))
-            if problems:
-                raise InvalidContract(
-                    f"{contract.name}: these options do not fit ({contract.where})",
-                    facts=problems,
-                    fix="see the options in help(taskcore.App.task)",
-                )
-            kind = AsyncTask if is_async else PlainTask
-            task: Task[..., Any] = kind(contract, declared.complete(**UNTIL_INCLUDED))
-            self.add(task, declared)
+            task = _make_task(function, options)
+            self.add(task)
             return task
 
         return decorate if function is None else decorate(function)
 
-    def add(self, task: Task[..., Any], declared: TaskSpec) -> None:
+    def add(self, task: Task[..., Any]) -> None:
         """Take one task in.
 
         :raises DuplicateTask: another task has its name (TC306).
         """
         known = self._tasks.get(task.name)
-        if known is not None and known[0] is not task:
+        if known is not None and known is not task:
             raise DuplicateTask(
                 f"two tasks are named {task.name!r}",
-                facts=[f"one at {known[0].contract.where}", f"one at {task.contract.where}"],
+                facts=[f"one at {known.contract.where}", f"one at {task.contract.where}"],
                 fix='give one of them another name: @app.task(name="…")',
             )
-        self._tasks[task.name] = task, declared
+        self._tasks[task.name] = task
 
 
-UNTIL_INCLUDED: Final[Mapping[str, Any]] = {
-    "retry": Retry(),
-    "key_window": 86_400.0,
-    "keep_result": 3_600.0,
-    "park_for": 86_400.0,
-}
+def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:
+    refuse_unknown("@task", options, TaskOptions.__annotations__)
+    contract = compile_contract(
+        function,
+        name=_task_name(options.get("name"), function),
+        version=options.get("version", 1),
+        upcasts=options.get("upcasts"),
+        raises=options.get("raises", ()),
+    )
+    is_async = inspect.iscoroutinefunction(function)
+    given: dict[str, Any] = {name: value for name, value in options.items() if name in TaskSpec.__struct_fields__}
+    given["queue"] = check_name("queue", given.get("queue", "default"))
+    given["retry"] = _retry(options.get("retry", DEFAULT))
+    given["runs_in"] = options.get("runs_in") or ("loop" if is_async else "thread")
+    spec = TaskSpec(**given)
+    problems = list(_problems(spec, is_async=is_async, parameters=contract.parameters))
+    if problems:
+        raise InvalidContract(
+            f"{contract.name}: these options do not fit ({contract.where})",
+            facts=problems,
+            fix="see the options in help(taskcore.router.TaskOptions)",
+        )
+    return AsyncTask(contract, spec) if is_async else PlainTask(contract, spec)
 
 
 def _task_name(name: str | None, function: Callable[..., Any]) -> str:
@@ -230,7 +161,7 @@ def _task_name(name: str | None, function: Callable[..., Any]) -> str:
 
 
 def _imported_name(module: str) -> str:
-    """A script's module is ``__main__`` when it runs and has its own name when a worker imports it: use the latter."""
+    """Return the name under which a worker imports the module: that of a script that runs is ``__main__``."""
     if module not in ("__main__", "__mp_main__"):
         return module
     main = sys.modules.get("__main__")
@@ -251,27 +182,25 @@ def _retry(retry: Retry | int | UseDefault | None) -> Retry | UseDefault:
     raise InvalidSetting(f"retry={retry!r} is not a policy", fix="give a Retry(…), a number of attempts, or None")
 
 
-def _problems(declared: TaskSpec, *, is_async: bool, parameters: tuple[str, ...]) -> Iterator[str]:
+def _problems(spec: TaskSpec, *, is_async: bool, parameters: tuple[str, ...]) -> Iterator[str]:
     """Everything in the options that cannot work."""
     for name in ("timeout", "key_window", "keep_result"):
-        value = getattr(declared, name)
+        value = getattr(spec, name)
         if value is not None and value is not DEFAULT and not _positive(value):
             yield f"{name}: expected seconds above 0, got {value!r}"
-    if declared.crashes is not DEFAULT and (type(declared.crashes) is not int or declared.crashes < 1):
-        yield f"crashes: expected a whole number, at least 1, got {declared.crashes!r}"
-    if declared.delivery not in ("at_least_once", "at_most_once"):
-        yield f'delivery: expected "at_least_once" or "at_most_once", got {declared.delivery!r}'
-    if declared.runs_in not in ("loop", "thread", "process"):
-        yield f'runs_in: expected "loop", "thread" or "process", got {declared.runs_in!r}'
-    elif is_async and declared.runs_in != "loop":
-        yield f'runs_in: an async function runs in the loop, not in a {declared.runs_in}; write it as a plain "def"'
-    names = (
-        (declared.key,) if isinstance(declared.key, str) else declared.key if isinstance(declared.key, tuple) else ()
-    )
+    if spec.crashes is not DEFAULT and (type(spec.crashes) is not int or spec.crashes < 1):
+        yield f"crashes: expected a whole number, at least 1, got {spec.crashes!r}"
+    if spec.delivery not in ("at_least_once", "at_most_once"):
+        yield f'delivery: expected "at_least_once" or "at_most_once", got {spec.delivery!r}'
+    if spec.runs_in not in ("loop", "thread", "process"):
+        yield f'runs_in: expected "loop", "thread" or "process", got {spec.runs_in!r}'
+    elif is_async and spec.runs_in != "loop":
+        yield f'runs_in: an async function runs in the loop, not in a {spec.runs_in}; write it as a plain "def"'
+    names = (spec.key,) if isinstance(spec.key, str) else spec.key if isinstance(spec.key, tuple) else ()
     for missing in sorted({name for name in names if name not in parameters}):
         yield f"key: there is no parameter {missing!r}; the function has: {', '.join(parameters) or 'none'}"
-    if declared.key is not None and declared.delivery == "at_most_once":
-        yield 'key: needs delivery="at_least_once", because a job that is lost would hold its key'
+    if spec.key is not None and spec.delivery == "at_most_once":
+        yield 'key: needs delivery="at_least_once", because a lost job would keep its key'
 
 
 def _positive(value: object) -> bool:

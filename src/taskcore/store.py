@@ -1,10 +1,11 @@
 """Seam 2: small keyed records with compare-and-set and a time to live.
 
-Everything portable that is not a queue (idempotency keys, results, start markers, tombstones) is core code over these
-five verbs, so a store adapter is small and an application may keep its queue and its records in different places.
+Everything portable that is not a queue (idempotency keys, outcomes, start markers, cancellations) is core code over
+these six verbs: get, get_many, put, put_many, delete, watch. A store adapter is therefore small, and an application may
+keep its queue and its records in different places.
 
 Rules for every adapter:
-  * A record is gone, for everybody, when its time is over: no verb returns an expired record.
+  * A record is gone when its time is over: no verb returns an expired record.
   * Versions never repeat for a key, not even after the record was deleted or has expired.
   * No exception of a client library leaves it: only BrokerUnavailable.
   * Every record has an end: ``keep`` is seconds, or None for records that their owner deletes (C23).
@@ -16,11 +17,23 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, TypeAlias
+from typing import Final, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 
-__all__ = ["ABSENT", "ANY", "Conflict", "Expect", "Record", "Store", "Version", "Write", "is_expected"]
+__all__ = [
+    "ABSENT",
+    "ANY",
+    "Conflict",
+    "Expect",
+    "LimitsValues",
+    "Record",
+    "Store",
+    "Version",
+    "Write",
+    "is_expected",
+    "largest_value",
+]
 
 Version: TypeAlias = int | str  #: what a store gives a record at each write; only comparing for equality means anything
 
@@ -66,7 +79,7 @@ class Write(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 def is_expected(current: Record | None, expect: Expect) -> bool:
-    """Whether a write may be done that expects this, where that is what there is."""
+    """Tell whether a write that expects this may be done over this record."""
     if expect is ANY:
         return True
     if expect is ABSENT:
@@ -94,6 +107,10 @@ class Store(Protocol):
         """The record, or None if there is none or its time is over."""
         ...
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """Fetch some records in as few round trips as possible, in order; None for each that is not there."""
+        ...
+
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """Write one record if what is there is as expected; its new version, or the Conflict."""
         ...
@@ -117,3 +134,18 @@ class Store(Protocol):
         the latest one.
         """
         ...
+
+
+@runtime_checkable
+class LimitsValues(Protocol):
+    """A store whose server refuses values above a size."""
+
+    @property
+    def max_value(self) -> int | None:
+        """The largest value in bytes, once the store is open; None if there is no limit."""
+        ...
+
+
+def largest_value(store: object) -> int | None:
+    """The largest value that an open store takes, in bytes; None if there is no limit."""
+    return store.max_value if isinstance(store, LimitsValues) else None

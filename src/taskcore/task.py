@@ -4,45 +4,31 @@
     call = task.call("Ada")          arguments checked and packed; nothing sent yet
     job = await task.enqueue("Ada")  the same, and sent; ``await job.result()`` is typed
 
-A task knows its contract and its policies. It knows neither broker nor worker: whatever it has to send goes through the
-:class:`Sender` that its app gives it.
+A task knows its contract and its options. It knows neither broker nor worker: its app gives it a :class:`TaskHost`,
+which sends its calls and answers for its jobs.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
-from datetime import datetime
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
 
 import msgspec
 
+from taskcore.blocking import SyncTask
+from taskcore.config import Settings
 from taskcore.contract import Contract
-from taskcore.envelope import ErrorRecord
-from taskcore.errors import InvalidArguments, JobCancelled, JobError, JobExpired, JobFailed, NotRunning
-from taskcore.options import DEFAULTS, CallOptions, Key, Options, call_options
-from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, Succeeded
+from taskcore.envelope import EnvelopeCodec
+from taskcore.errors import InvalidArguments, NotRunning
+from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options
+from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 
-__all__ = [
-    "AsyncTask",
-    "Call",
-    "ConfiguredTask",
-    "Job",
-    "JobStatus",
-    "PlainTask",
-    "SyncJob",
-    "SyncTask",
-    "Task",
-    "TaskHost",
-]
+__all__ = ["AsyncTask", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-JobStatus: TypeAlias = Literal[
-    "scheduled", "queued", "running", "succeeded", "failed", "dead", "cancelled", "expired", "unknown"
-]
 
 
 class Call(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
@@ -60,37 +46,41 @@ class Call(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
 class TaskHost(Protocol):
     """What a task needs from its app."""
 
-    async def send(self, call: Call[R]) -> Job[R]:
+    codec: EnvelopeCodec  #: makes and reads the bytes of envelopes
+
+    def send(self, call: Call[R]) -> Coroutine[Any, Any, Job[R]]:
         """Send one call."""
         ...
 
-    async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
-        """Wait for the ending of a job."""
+    def outcome(self, job: Job[R], timeout: float | None) -> Coroutine[Any, Any, JobOutcome[R]]:
+        """Wait for the end of a job."""
         ...
 
-    async def status(self, job: Job[Any]) -> JobStatus:
-        """Where a job is now."""
+    def status(self, job: Job[Any]) -> Coroutine[Any, Any, JobStatus]:
+        """Return where a job is now."""
         ...
 
-    async def cancel(self, job: Job[Any]) -> bool:
+    def cancel(self, job: Job[Any]) -> Coroutine[Any, Any, bool]:
         """Keep a job from starting."""
         ...
 
     def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Run a coroutine function on the app's loop and wait for it, from a thread that has no loop."""
+        """Run a coroutine function in the app's loop and wait for it, from a thread that has no loop."""
         ...
 
 
 class Task(Generic[P, R]):
-    """A typed function that can run in the background: its contract and its policies.
+    """A typed function that can run in the background.
 
-    Calling a task is calling its function, at once and here. ``call``, ``enqueue`` and ``using`` are for later.
+    Calling a task calls its function, at once and in this process. ``call``, ``enqueue`` and ``using`` are for later.
     """
 
-    def __init__(self, contract: Contract, options: Options) -> None:
+    options: Options  #: set when an app takes the task in
+
+    def __init__(self, contract: Contract, spec: TaskSpec) -> None:
         self.name: str = contract.name
         self.contract: Contract = contract
-        self.options: Options = options
+        self.spec: TaskSpec = spec
         self.is_async: bool = inspect.iscoroutinefunction(contract.function)
         self._host: TaskHost | None = None
         self.__name__ = getattr(contract.function, "__name__", contract.name)
@@ -99,14 +89,28 @@ class Task(Generic[P, R]):
         self.__wrapped__ = contract.function
 
     def __repr__(self) -> str:
-        return f"<Task {self.contract.signature} {self.name} v{self.contract.version} on {self.options.queue}>"
+        return f"<Task {self.contract.signature} {self.name} v{self.contract.version} on {self.spec.queue}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Explain why a task without an app has no options; a property would cost each job a call."""
+            if name == "options":
+                raise _no_app(self, "so no settings complete its options")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    @property
+    def standalone_options(self) -> Options:
+        """Return the options in the app, or, for a task that no app has, completed by the default settings."""
+        bound: Options | None = vars(self).get("options")
+        return bound or self.spec.complete(Settings(), has_store=False)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Check and pack the arguments; no I/O.
 
         :raises InvalidArguments: they do not fit the signature; the text lists every problem (TC302, C24).
         """
-        return self.pack(DEFAULTS, args, kwargs)
+        return self.pack(NO_OPTIONS, args, kwargs)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Send a job; it is as durable as the broker's settings when this returns.
@@ -117,79 +121,46 @@ class Task(Generic[P, R]):
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
         """
-        return await self.host.send(self.pack(DEFAULTS, args, kwargs))
+        return await self.host.send(self.pack(NO_OPTIONS, args, kwargs))
 
-    def using(
-        self,
-        *,
-        delay: float | None = None,
-        at: datetime | None = None,
-        key: str | None = None,
-        queue: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        expires: float | None = None,
-        id: str | None = None,
-        correlation_id: str | None = None,
-    ) -> ConfiguredTask[P, R]:
-        """The task with other options for one call.
+    def using(self, **options: Unpack[UsingOptions]) -> ConfiguredTask[P, R]:
+        """Return the task with other options for one call; :class:`taskcore.options.UsingOptions` explains them.
 
-        :param delay: seconds before it may start.
-        :param at: the aware date and time before which it may not start; instead of ``delay``.
-        :param key: idempotency key: within its window the same key means the same job.
-        :param queue: another queue than the task's own.
-        :param headers: strings for your own use, such as a tenant or a trace; at most 8 KiB.
-        :param expires: seconds from now after which it may not start any more.
-        :param id: the job id to use, to repeat an enqueue whose answer was lost.
-        :param correlation_id: what this job belongs to.
-        :raises InvalidSetting: a value is impossible (TC104).
+        :raises InvalidSetting: an option does not exist, or its value is impossible (TC104).
         """
-        sending = call_options(
-            delay=delay,
-            at=at,
-            key=key,
-            queue=queue,
-            headers=headers,
-            expires=expires,
-            id=id,
-            correlation_id=correlation_id,
-        )
-        return ConfiguredTask(self, sending)
+        return ConfiguredTask(self, call_options(options))
 
     def job(self, id: str, *, queue: str | None = None) -> Job[R]:
-        """The handle of a job that was sent earlier or elsewhere."""
-        return Job(id, self, queue or self.options.queue)
+        """Make the handle of a job that was sent earlier or elsewhere."""
+        return Job(id, self, queue or self.spec.queue)
 
     @property
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking, for programs without an event loop."""
-        return SyncTask(self, DEFAULTS)
+        return ConfiguredTask(self, NO_OPTIONS).sync
 
     @property
     def host(self) -> TaskHost:
-        """What sends this task's jobs.
+        """The app's side of this task.
 
         :raises NotRunning: no app has the task (TC106).
         """
         if self._host is None:
-            raise NotRunning(
-                f"no app has the task {self.name}, so nothing can send it",
-                facts=[f"defined at {self.contract.where}"],
-                fix="app.include(router) with the router that it was declared on",
-            )
+            raise _no_app(self, "so nothing can send it")
         return self._host
 
-    def bind(self, sender: TaskHost, options: Options) -> None:
-        """Called by the app that takes the task in."""
-        self._host = sender
+    def bind(self, host: TaskHost, options: Options) -> None:
+        """Give the task to an app, which calls this when it takes the task in."""
+        self._host = host
         self.options = options
 
-    def pack(self, sending: CallOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[R]:
-        """As :meth:`call`, with options."""
-        rule = self.options.key
-        if rule is None or sending.key is not None:
-            return Call(self, self.contract.pack(args, kwargs), sending.key, sending)
+    def pack(self, options: CallOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[R]:
+        """Check and pack the arguments, as :meth:`call` does, with options."""
+        rule = self.spec.key
+        if rule is None or options.key is not None:
+            return Call(self, self.contract.pack(args, kwargs), options.key, options)
         arguments = self.contract.bind(args, kwargs)
-        return Call(self, self.contract.encode(arguments), self._key(rule, arguments), sending)
+        return Call(self, self.contract.encode(arguments), self._key(rule, arguments), options)
 
     def _key(self, rule: Key, arguments: Any) -> str | None:
         if callable(rule):
@@ -202,7 +173,7 @@ class Task(Generic[P, R]):
             return key
         raise InvalidArguments(
             f"{self.name}: the idempotency key of this call is {key!r}; nothing was sent",
-            fix="a key is a text that is not empty; a key function may return None for a call without a key",
+            fix="a key is a text that is not empty; for a call without a key, a key function returns None",
         )
 
 
@@ -216,7 +187,7 @@ class AsyncTask(Task[P, R]):
 
 
 class PlainTask(Task[P, R]):
-    """A task made from a plain ``def``; workers run it in a thread unless it says otherwise."""
+    """A task made from a plain ``def``; workers run it in a thread, or as ``runs_in`` says."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself."""
@@ -229,22 +200,23 @@ class ConfiguredTask(Generic[P, R]):
 
     __slots__ = ("_options", "_task")
 
-    def __init__(self, task: Task[P, R], sending: CallOptions) -> None:
+    def __init__(self, task: Task[P, R], options: CallOptions) -> None:
         self._task = task
-        self._options = sending
+        self._options = options
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
-        """As :meth:`Task.call`."""
+        """Check and pack the arguments, as :meth:`Task.call` does."""
         return self._task.pack(self._options, args, kwargs)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """As :meth:`Task.enqueue`."""
+        """Send a job, as :meth:`Task.enqueue` does."""
         return await self._task.host.send(self._task.pack(self._options, args, kwargs))
 
     @property
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking."""
-        return SyncTask(self._task, self._options)
+        host = self._task.host
+        return SyncTask(host.run_blocking, self.call, host.send)
 
 
 class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
@@ -265,9 +237,9 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         return hash(self.id)
 
     async def result(self, timeout: float | None = None) -> R:
-        """The value that the function returned, as soon as it is there.
+        """Wait for the value that the function returned.
 
-        :param timeout: seconds to wait at most; None waits as long as it takes.
+        :param timeout: seconds to wait at most; None sets no limit.
         :raises JobFailed: the job is dead; ``error`` is the typed error if the task declares it in ``raises`` (TC403).
         :raises JobCancelled: it was cancelled (TC404).
         :raises JobExpired: its deadline passed before it could start (TC405).
@@ -277,10 +249,11 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         outcome = await self.task.host.outcome(self, timeout)
         if isinstance(outcome, Succeeded):
             return outcome.value
-        raise _error_of(self, outcome)
+        has_dead_letter = self.task.options.delivery != "at_most_once"
+        raise error_of(self.id, self.task.name, outcome, has_dead_letter=has_dead_letter)
 
     async def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
-        """How the job ended, as a value to ``match`` on; a failed job does not raise here.
+        """Wait for the job's end and return it as a value to ``match`` on; a failed job does not raise here.
 
         :raises ResultTimeout: no outcome yet (TC401).
         :raises ResultNotKept: results of this task are not stored (TC406).
@@ -288,103 +261,30 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         return await self.task.host.outcome(self, timeout)
 
     async def status(self) -> JobStatus:
-        """Where the job is now; ``"unknown"`` if neither store nor broker can tell."""
+        """Return where the job is now; ``"unknown"`` if neither store nor broker can tell."""
         return await self.task.host.status(self)
 
     async def cancel(self) -> bool:
         """Keep the job from starting. True: it will never start (C14). False: it has started or ended already.
 
-        A job that runs already can see the wish with ``await current().cancel_requested()``; if it fails, it is not
-        tried again.
+        A job that runs already can see the request with ``await current().cancel_requested()``; if it fails, it is
+        not tried again.
 
         :raises StoreRequired: the app has no store (TC105).
         """
         return await self.task.host.cancel(self)
 
 
-class SyncTask(Generic[P, R]):
-    """Enqueue from programs without an event loop. The app opens itself in a thread of its own when first used."""
-
-    __slots__ = ("_options", "_task")
-
-    def __init__(self, task: Task[P, R], sending: CallOptions) -> None:
-        self._task = task
-        self._options = sending
-
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> SyncJob[R]:
-        """As :meth:`Task.enqueue`, blocking."""
-        sender = self._task.host
-        call = self._task.pack(self._options, args, kwargs)
-
-        async def send() -> Job[R]:
-            return await sender.send(call)
-
-        return SyncJob(sender.run_blocking(send))
-
-
-class SyncJob(Generic[R]):
-    """The handle of a job, blocking."""
-
-    __slots__ = ("job",)
-
-    def __init__(self, job: Job[R]) -> None:
-        self.job = job
-
-    @property
-    def id(self) -> str:
-        """The job's id."""
-        return self.job.id
-
-    def result(self, timeout: float | None = None) -> R:
-        """As :meth:`Job.result`, blocking."""
-        return self.job.task.host.run_blocking(self.job.result, timeout)
-
-    def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
-        """As :meth:`Job.outcome`, blocking."""
-        return self.job.task.host.run_blocking(self.job.outcome, timeout)
-
-    def status(self) -> JobStatus:
-        """As :meth:`Job.status`, blocking."""
-        return self.job.task.host.run_blocking(self.job.status)
-
-    def cancel(self) -> bool:
-        """As :meth:`Job.cancel`, blocking."""
-        return self.job.task.host.run_blocking(self.job.cancel)
-
-
-def _error_of(job: Job[Any], outcome: Failed | Dead | Cancelled | Expired) -> JobError:
-    what = f"job {job.id} of {job.task.name}"
-    error: JobError
-    match outcome:
-        case Cancelled():
-            error = JobCancelled(f"{what} was cancelled, so it has no result")
-        case Expired():
-            error = JobExpired(f"{what} could not start before its deadline")
-        case Failed(error=cause, record=record):
-            error = JobFailed(f"{what} failed with {record.type}: {record.message}")
-            error.error, error.reason, error.record = cause, record.type, record
-            error.__cause__ = cause
-        case Dead(reason=reason, record=record):
-            error = JobFailed(
-                f"{what} is dead: {reason}",
-                facts=_facts(record) if record else [],
-                fix=None if job.task.options.delivery == "at_most_once" else SEE_DEAD_LETTER,
-            )
-            error.reason, error.record = reason, record
-    error.job_id = job.id
-    return error
-
-
-SEE_DEAD_LETTER = "its dead letter has all errors and can be replayed: app.dead_letters"
-
-
-def _facts(record: ErrorRecord) -> list[str]:
-    facts = [f"last error: {record.type}: {record.message}"]
-    return [*facts, f"at {record.where}"] if record.where else facts
+def _no_app(task: Task[..., Any], so: str) -> NotRunning:
+    return NotRunning(
+        f"no app has the task {task.name}, {so}",
+        facts=[f"defined at {task.contract.where}"],
+        fix="app.include(router) with the router that declares it",
+    )
 
 
 def _key_text(value: Any) -> str | None:
-    """One value or several as a key: texts as they are, everything else in its JSON form."""
+    """Make a key of one value or several: texts as they are, everything else in its JSON form."""
     if value is None or isinstance(value, str):
         return value
     return msgspec.json.encode(value).decode()

@@ -174,7 +174,7 @@ def test_cores_that_would_have_been_enough_are_not_blamed():
     """Then it is only told how much was in use."""
     assert aim_rows(drains(worker=10.0, broker=10.0))[0][-1] == (
         "worker and server together use 20 µs of CPU a job, which was 0.73 of 2 cores; "
-        "the rest was idle, or somebody else's"
+        "the rest was idle, or used by other programs"
     )
 
 

@@ -117,7 +117,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(written):
     assert tags.headings == [
         "Drain", "Killed", "Enqueue", "Latency", "Results", "More processes", "What it costs",
         "All of taskcore's figures, broker by broker", "What taskcore aims at", "Where taskcore is slower",
-        "Settings of everybody",
+        "Settings of all candidates",
         "Rounds", "Not measured",
         "Repeat it",
     ]  # fmt: skip
@@ -171,7 +171,7 @@ def test_what_the_rounds_do_not_agree_on_is_a_tie():
 
 
 def test_losses_are_a_line_for_each_scenario_and_broker_and_nothing_is_left_out():
-    """The greatest in full, everybody else's figures at its end; each arrival rate by itself."""
+    """The greatest in full, the figures of all others at its end; each arrival rate by itself."""
     run = Run([
         MACHINE,
         *(

@@ -8,21 +8,25 @@ from typing import Any
 from unittest.mock import patch
 
 import anyio
-from broken import MUTANTS, change, mutant, numbers, wrapped
 
 from taskcore.backend import QueueStats
 from taskcore.backends.memory.backend import MemoryAdmin, MemoryBackend
-from taskcore.client import Client
+from taskcore.client.keyed import KeyedSender
 from taskcore.client.queries import JobQueries
 from taskcore.contract import Contract
 from taskcore.envelope import Trail
 from taskcore.lifecycle import Malformed
+from taskcore.records.markers import StartMarkers
+from taskcore.records.outcomes import Outcomes
 from taskcore.store import ANY, Conflict
 from taskcore.stores.memory import MemoryStore
 from taskcore.toolkit.detached import Detached
 from taskcore.worker import worker
+from taskcore.worker.admission import Admission
+from taskcore.worker.failures import Failures
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
+from tests.support.broken import MUTANTS, change, mutant, numbers, wrapped
 
 __all__ = ["MUTANTS"]
 
@@ -139,6 +143,7 @@ mutant(wrapped(MemoryStore, "_write", _old_versions), name="store: repeats versi
 mutant(wrapped(MemoryStore, "_write", _hides_conflicts), name="store: hides conflicts")
 mutant(wrapped(MemoryStore, "_write", _keeps_first_end), name="store: keeps the first end")
 mutant(wrapped(MemoryStore, "put_many", _unordered), name="store: answers out of order")
+mutant(wrapped(MemoryStore, "get_many", _unordered), name="store: reads out of order")
 mutant(wrapped(MemoryStore, "put", _lazy_put), name="store: does not push")
 mutant(wrapped(MemoryStore, "put", _racy_put), name="store: compares and sets in two steps")
 
@@ -164,9 +169,9 @@ def _core() -> Mapping[str, Any]:
         await original(desk, job)
         return True
 
-    async def no_claim(original: Any, client: Client, store: Any, sendings: Any) -> None:
-        for sending in sendings:
-            sending.version = ""
+    async def no_claim(original: Any, sender: KeyedSender, calls: Any) -> None:
+        for call in calls:
+            call.version = ""
 
     async def starts_anyway(original: Any, a_worker: Any) -> None:
         await anyio.sleep(5.0)
@@ -181,10 +186,10 @@ def _core() -> Mapping[str, Any]:
     return {
         "core: acknowledges first": wrapped(Settler, "commit", ack_first),
         "core: ignores deadlines": wrapped(Performer, "_decode", no_deadline),
-        "core: examines nothing": wrapped(Performer, "_inspect", no_examination),
+        "core: examines nothing": wrapped(Admission, "inspect", no_examination),
         "core: says cancelled": wrapped(JobQueries, "cancel", cancels_anything),
         "core: takes every key": patch("taskcore.records.keys._look", lambda *_: None),
-        "core: claims no key": wrapped(Client, "_claim", no_claim),
+        "core: claims no key": wrapped(KeyedSender, "_claim", no_claim),
         "core: stops late": wrapped(worker.Worker, "_wind_down", starts_anyway),
         "core: blames the interrupted": patch.object(worker, "Interrupted", lambda: Malformed("stopped")),
         "core: checks no arguments": wrapped(Contract, "unpack", lets_through),
@@ -194,12 +199,12 @@ def _core() -> Mapping[str, Any]:
         "core: counts no attempts": wrapped(
             Trail, "with_error", lambda original, trail, error: change(original(trail, error), attempts=trail.attempts)
         ),
-        "core: lets errors out": patch.object(Performer, "_raised", _dies),
+        "core: lets errors out": patch.object(Failures, "raised", _dies),
         "core: says nothing": patch("taskcore.observe.Events.emit", lambda *_, **__: None),
-        "core: forgets nothing first": wrapped(Performer, "_ack_early", _does_not_forget),
-        "core: clears no markers": patch.object(Settler, "_clear_markers", _nothing),
-        "core: lets late endings stand": patch.object(Settler, "_retract_outcomes", _nothing),
-        "core: commits any key": patch("taskcore.worker.settle._is_ours", lambda *_: True),
+        "core: forgets nothing first": wrapped(Settler, "ack_early", _does_not_forget),
+        "core: clears no markers": patch.object(StartMarkers, "clear", _nothing),
+        "core: lets late endings stand": patch.object(Outcomes, "retract", _nothing),
+        "core: commits any key": patch("taskcore.records.keys._is_ours", lambda *_: True),
     }
 
 

@@ -6,13 +6,24 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import msgspec
 
+from taskcore.backend import Features
 from taskcore.backends.memory import MemoryBackend
 from taskcore.errors import BrokerUnavailable
 from taskcore.stores.memory import MemoryStore
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 
-__all__ = ["EVICTS", "SLOW", "DiagnosedBackend", "DiagnosedStore", "DumbBackend", "DumbStore", "UnreachableBackend"]
+__all__ = [
+    "EVICTS",
+    "SLOW",
+    "DiagnosedBackend",
+    "DiagnosedStore",
+    "DumbBackend",
+    "DumbStore",
+    "UncountingBackend",
+    "UnreachableBackend",
+]
 
 EVICTS = DiagnosticCheck(
     name="eviction",
@@ -43,7 +54,7 @@ class DiagnosedBackend(MemoryBackend):
         self.open = False
 
     async def diagnose(self) -> Diagnosis:
-        """What the test wants."""
+        """Answer what the test wants."""
         self.asked += 1
         await anyio.sleep(self._takes)
         if self._error is not None:
@@ -59,7 +70,7 @@ class DiagnosedStore(MemoryStore):
         self._facts = facts
 
     async def diagnose(self) -> Diagnosis:
-        """What the test wants."""
+        """Answer what the test wants."""
         return Diagnosis(server="Fake 1.2", durability="survives a restart", checks=self._facts)
 
 
@@ -70,9 +81,18 @@ class DumbBackend(MemoryBackend):
 
 
 class DumbStore(MemoryStore):
-    """Likewise a store."""
+    """A store that cannot say how it is set up."""
 
     diagnose = None
+
+
+class UncountingBackend(DiagnosedBackend):
+    """A broker that does not count how often it hands a job out."""
+
+    @property
+    def features(self) -> Features:
+        """No count."""
+        return msgspec.structs.replace(super().features, redeliveries="absent")
 
 
 class UnreachableBackend(MemoryBackend):

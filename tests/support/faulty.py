@@ -12,6 +12,7 @@ import anyio
 from taskcore import App, BrokerUnavailable
 from taskcore.backends.memory import MemoryBackend
 from taskcore.stores.memory import MemoryStore
+from taskcore.worker.hosting import WorkerChoice, make_worker
 
 __all__ = ["BROKER_VERBS", "STORE_VERBS", "FaultyBackend", "FaultyStore", "Log", "doomed", "eventually", "letters"]
 
@@ -128,6 +129,10 @@ class FaultyStore(MemoryStore):
         """Read, or fail."""
         return await self.faults.around("get", [key], lambda: super(FaultyStore, self).get(key))
 
+    async def get_many(self, keys):
+        """Read, or fail."""
+        return await self.faults.around("get_many", keys, lambda: super(FaultyStore, self).get_many(keys))
+
     async def put(self, key, value, *, expect, keep):
         """Write, or fail."""
         return await self.faults.around(
@@ -143,7 +148,7 @@ class FaultyStore(MemoryStore):
         return await self.faults.around("put_many", writes, lambda: super(FaultyStore, self).put_many(writes))
 
 
-STORE_VERBS = ("get", "put", "delete", "put_many")
+STORE_VERBS = ("get", "get_many", "put", "delete", "put_many")
 BROKER_VERBS = ("publish", "receive", "settle", "extend")
 
 
@@ -156,11 +161,16 @@ class Log(list):
             await anyio.sleep(0.01)
 
 
+def worker_of(app: App, queues: Any = None, concurrency: int | None = None, grace: float | None = None) -> Any:
+    """Make a worker as the app does."""
+    return make_worker(app.components, app.settings, app.tasks, WorkerChoice(queues, concurrency, grace))
+
+
 @asynccontextmanager
 async def doomed(app: App, **options: Any) -> AsyncIterator[Any]:
     """A worker that dies at the end of the block as if its process did: nothing settled, nothing given back."""
     async with app, anyio.create_task_group() as group:
-        worker = app._worker(options.get("queues"), options.get("concurrency"), options.get("grace"))
+        worker = worker_of(app, **options)
         await group.start(worker.run)
         yield worker
         group.cancel_scope.cancel()

@@ -224,7 +224,8 @@ def unexplained_private_names(root: Path) -> Offences:
 
 
 def _is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__")
+    """Tell private names from public ones, and from those that every named tuple has."""
+    return name.startswith("_") and not name.startswith("__") and name not in ("_replace", "_asdict", "_fields")
 
 
 @cache

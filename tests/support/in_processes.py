@@ -239,7 +239,10 @@ def sockets() -> list[int]:
 @router.task(runs_in="process")
 def count_sockets() -> tuple[int, int, int]:
     """How many sockets this process has, a program that it starts, and a copy of it."""
-    code = "import sys; sys.path[:] = eval(sys.argv[1]); import in_processes; print(len(in_processes.sockets()))"
+    code = (
+        "import sys; sys.path[:] = eval(sys.argv[1]); from tests.support import in_processes; "
+        "print(len(in_processes.sockets()))"
+    )
     started = subprocess.run(
         [sys.executable, "-c", code, repr(sys.path)], stdout=subprocess.PIPE, check=True, close_fds=False
     )

@@ -10,22 +10,25 @@ from contextlib import ExitStack
 from unittest.mock import patch
 
 import msgspec
-import mutants_broker  # noqa: F401 - it plants its own
-from planting import MUTANTS, Mutant, instead, mutant
 
 from taskcore import deadletter, lifecycle
 from taskcore.backend import Uncertain
-from taskcore.client import Client, queries
+from taskcore.client import queries
+from taskcore.client.client import Client
 from taskcore.envelope import Trail, decode_envelope, encode_envelope
 from taskcore.lifecycle import DeadlinePassed
 from taskcore.policy import Retry as RetryPolicy
 from taskcore.records import keys
-from taskcore.results import Outcomes
+from taskcore.records.markers import StartMarkers
+from taskcore.records.names import outcome_name
+from taskcore.records.outcomes import Outcomes
 from taskcore.store import ANY, Write
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.worker import perform
+from taskcore.worker import admission
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
+from tests.support import mutants_broker  # noqa: F401 - it plants its own
+from tests.support.planting import MUTANTS, Mutant, instead, mutant
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -139,7 +142,7 @@ def no_pause_between_attempts():
 @mutant("model")
 def no_crash_limit():
     """Nobody is ever suspected."""
-    with patch.object(perform, "is_poison", lambda starts, rules: False):
+    with patch.object(admission, "is_poison", lambda starts, rules: False):
         yield
 
 
@@ -147,12 +150,10 @@ def no_crash_limit():
 def starts_are_not_marked():
     """The marker is gone before the function starts."""
 
-    async def mark(self, job, marker):
-        if self._store is not None:
-            await self._store.put_many([Write(key=marker, value=None)])
-            failpoint("examine.marked")
+    async def mark(self, marker, starts):
+        await self._store.put_many([Write(key=marker, value=None)])
 
-    with patch.object(Performer, "_mark", mark):
+    with patch.object(StartMarkers, "mark", mark):
         yield
 
 
@@ -176,7 +177,7 @@ def at_most_once_acks_afterwards():
         failpoint("once.forgotten")
         return True
 
-    with patch.object(Performer, "_ack_early", forget):
+    with patch.object(Settler, "ack_early", forget):
         yield
 
 
@@ -187,10 +188,10 @@ def at_most_once_acks_afterwards():
 def ack_before_the_result():
     """The broker forgets the job, then its ending is stored."""
 
-    async def write(original, self, store, batch):
+    async def write(original, self, records, batch):
         await self._settle([one for one in batch if not one.settled])
         failpoint("settle.acked")
-        await original(self, store, batch)
+        await original(self, records, batch)
 
     with instead(Settler, "_write_outcomes", write):
         yield
@@ -202,7 +203,7 @@ def late_worker_overwrites_the_result():
     with patch.object(
         Outcomes,
         "write",
-        staticmethod(lambda job_id, ending, keep: Write(key=f"job/{job_id}", value=ending, expect=ANY, keep=keep)),
+        staticmethod(lambda job_id, ending, keep: Write(key=outcome_name(job_id), value=ending, expect=ANY, keep=keep)),
     ):
         yield
 
@@ -211,10 +212,10 @@ def late_worker_overwrites_the_result():
 def markers_stay():
     """Nobody clears them."""
 
-    async def clear(self, store, batch):
+    async def clear(self, markers):
         pass
 
-    with patch.object(Settler, "_clear_markers", clear):
+    with patch.object(StartMarkers, "clear", clear):
         yield
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from planting import instead, mutant
-
 from taskcore.backends.memory import backend as memory
 from taskcore.backends.memory import ledger
 from taskcore.backends.memory.ledger import LEASED, READY, SCHEDULED, Ledger
 from taskcore.lifecycle import Bury, Release, Reschedule
 from taskcore.toolkit.failpoints import failpoint
+from tests.support.planting import instead, mutant
 
 
 @mutant("model")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
-from redis_play import Play
 
 from taskcore.adapters import open_backend, open_store
+from tests.support.redis_play import Play
 
 __all__ = ["RabbitPlay"]
 
@@ -19,7 +19,7 @@ class RabbitPlay(Play):
         super().__init__(f"{url}?{options}", store=f"sqlite:///{folder / 'records.db'}")
 
     async def quiet(self, url: str | None = None, *, within: float = 30.0) -> None:
-        """Wait until every confirmed job has ended: nobody can count what others hold, or what is scheduled."""
+        """Wait until every confirmed job has ended: jobs that others hold, or that are scheduled, cannot be counted."""
         missing: set[str] = set()
         async with open_backend(url or self.url) as backend, open_store(self.store or "") as store:
             with anyio.move_on_after(within):

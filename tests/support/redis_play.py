@@ -181,7 +181,7 @@ class Play:
 #: How a worker tells that it is done with a job that it was handed.
 ENDS = {f"job.{how}" for how in (
     "succeeded", "retried", "buried", "released", "cancelled", "expired", "lost",
-    "parked", "skipped", "contended", "failed",
+    "parked", "skipped", "deferred", "failed",
 )}  # fmt: skip
 
 

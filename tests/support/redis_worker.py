@@ -7,12 +7,12 @@ import logging
 import sys
 
 import anyio
-from redis_play import declare
 
 from taskcore import App
 from taskcore.adapters import open_backend, open_store
 from taskcore.conformance.checking import RecordingBackend
 from taskcore.faults.crash import history_from_environment, install_from_environment
+from tests.support.redis_play import declare
 
 
 async def main() -> None:

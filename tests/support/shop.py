@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import anyio
-from faulty import FaultyBackend, FaultyStore, Log
-from virtual import clock
 
 from taskcore import App, Retry, current
 from taskcore.records.keys import decode_key_record
+from tests.support.faulty import FaultyBackend, FaultyStore, Log
+from tests.support.virtual import clock
 
 __all__ = ["HOUR", "LEASE", "Shop"]
 

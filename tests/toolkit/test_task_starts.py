@@ -15,13 +15,10 @@ STARTERS = {
     "backends/rabbitmq/backend.py",
     "backends/rabbitmq/source.py",
     "backends/rabbitmq/topology.py",
-    "backends/redis/waiting.py",
     "connections/amqp/connection.py",
     "connections/amqp/transport.py",
     "connections/nats/connection.py",
     "stores/nats/store.py",
-    "stores/sql/postgres.py",
-    "stores/sql/postgres_notifications.py",
 }
 
 

@@ -6,7 +6,7 @@ error itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, assert_type
@@ -95,7 +95,7 @@ wrong = greet()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def kinds(one: AsyncTask[[str, int], str], two: PlainTask[[int, int], int]) -> None:
-    """A task can be named as a type."""
+    """Name tasks as types."""
     coroutine = assert_type(one("Ada", 2), Coroutine[Any, Any, str])
     coroutine.close()
     assert_type(two(1, 2), int)
@@ -130,7 +130,7 @@ async def send() -> None:
 
 
 async def send_with_options() -> None:
-    """using() keeps the types."""
+    """Keep the types through using()."""
     later = greet.using(delay=60.0, key="ada-1", queue="mail", headers={"tenant": "7"}, expires=5.0, id="1")
     assert_type(await later.enqueue("Ada"), Job[str])
     assert_type(await add.using(at=datetime.now(UTC)).enqueue(1, 2), Job[int])
@@ -142,7 +142,7 @@ async def send_with_options() -> None:
 
 
 async def send_many() -> None:
-    """A batch of one kind has jobs of that kind."""
+    """Get jobs of one kind from a batch of that kind."""
     jobs = await app.enqueue_many([greet.call("Ada"), greet.call("Bob", 2)])
     assert_type(jobs, list[Job[str]])
     assert_type(await app.send(add.call(1, 2)), Job[int])
@@ -155,7 +155,7 @@ async def send_many() -> None:
 
 
 async def look(job: Job[int]) -> int:
-    """An outcome is one of five, and a checker knows when one is forgotten."""
+    """Match all five outcomes: a checker knows when one is forgotten."""
     outcome = await job.outcome(timeout=5)
     assert_type(outcome, JobOutcome[int])
     match outcome:
@@ -175,13 +175,20 @@ async def look(job: Job[int]) -> int:
 
 
 def blocking() -> None:
-    """The same without an event loop."""
+    """Do the same without an event loop."""
     job = greet.sync.enqueue("Ada", times=2)
     assert_type(job, SyncJob[str])
     assert_type(job.result(timeout=5), str)
     assert_type(job.status(), JobStatus)
     assert_type(add.using(delay=1.0).sync.enqueue(1, 2), SyncJob[int])
     assert_type(app.sync.enqueue_many([add.call(1, 2)]), list[SyncJob[int]])
+    assert_type(app.sync.send(add.call(1, 2)), SyncJob[int])
+    assert_type(app.sync.stats(), QueueStats)
+    assert_type(app.sync.purge("mail"), int)
+    assert_type(app.sync.dead_letters.read(), Iterator[DeadLetter])
+    assert_type(app.sync.dead_letters.replay("1"), str)
+    app.sync.drain("mail", timeout=5.0)
+    app.sync.stats(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with app.sync.running() as running:
         assert_type(running, App)
 
@@ -193,7 +200,7 @@ def blocking() -> None:
 
 
 async def run() -> None:
-    """Opening gives the app."""
+    """Open the app."""
     async with app as opened:
         assert_type(opened, App)
     async with app.running(concurrency=5) as running:

@@ -23,7 +23,7 @@ def note_of(figure: Figure) -> str:
 
 
 def race(run: Run, broker: str, scenario: str, name: str) -> str:
-    """Everybody on one broker."""
+    """Draw all candidates on one broker."""
     found = run.race(broker, scenario, name)
     if not found:
         return ""
@@ -51,7 +51,7 @@ def _is_median(figure: Figure, broker: str, ours: bool) -> bool:
 
 
 def latencies(run: Run, broker: str, rate: str) -> str:
-    """p50 and p99 of everybody at one arrival rate."""
+    """Draw p50 and p99 of all candidates at one arrival rate."""
     rows = []
     for low in run.race(broker, "latency", f"{rate}, p50"):
         high = run.find(broker, low.who, "latency", f"{rate}, p99")

@@ -45,8 +45,8 @@ def _head(run: Run) -> Iterator[str]:
     yield ""
     yield "<!-- Written by `python -m benchmarks.compare --docs`; run it again instead of editing this page. -->"
     yield ""
-    yield "*How fast, at which guarantee, and where is somebody else faster?* How it is measured, and what it cannot say:"
-    yield "[Measuring](guides/measuring.md)."
+    yield "*How fast, with which guarantee, and where are other libraries faster?* [Measuring](guides/measuring.md) says how"
+    yield "it is measured, and what it cannot show."
     yield ""
     yield f"One run, {machine.when[:10]}, {run.lasted}: {machine.cpu}, {machine.cores} cores,"
     yield f"{machine.memory / 2**30:.0f} GiB, {machine.system}, {machine.python}, {machine.loop},"
@@ -58,10 +58,10 @@ def _head(run: Run) -> Iterator[str]:
     yield f"$ {machine.command}"
     yield "```"
     yield ""
-    yield "Jobs of 200 bytes that do nothing, acknowledged after the run; private servers. In each round everybody has a turn"
-    yield "of a scenario, one right after another, before the next scenario comes. Figures are medians of the rounds, and half"
-    yield "of the spread between them; a ratio is the median of the rounds' own ratios, with the least and the greatest of them."
-    yield "Compare within this page: another machine has other absolute figures."
+    yield "Jobs of 200 bytes that do nothing, acknowledged after the run; private servers. In each round all candidates take turns"
+    yield "at a scenario, one right after another, before the next scenario starts. Figures are medians of the rounds, and half of"
+    yield "their spread; a ratio is the median of the rounds' own ratios, with the minimum and the maximum. Compare figures within"
+    yield "this page only: another machine has other absolute figures."
     yield ""
 
 
@@ -103,10 +103,10 @@ def _latency(run: Run) -> Iterator[str]:
         return
     yield "## Latency: from the intended time of an enqueue to the function's start"
     yield ""
-    yield "Open loop: jobs arrive at fixed times, and a sender that is late makes its own figure worse. Milliseconds; each"
-    yield "percentile is the median of the rounds'. No p99.9 where a round has less than 1,000 jobs."
+    yield "Open loop: jobs arrive at fixed times, and a late sender worsens its own figure. Milliseconds; each percentile is the"
+    yield "median of the rounds. There is no p99.9 where a round has fewer than 1,000 jobs."
     yield ""
-    yield from _table(["broker", "arrivals", "who", "p50", "p90", "p95", "p99", "p99.9", "jobs a round"], rows)
+    yield from _table(["broker", "arrivals", "candidate", "p50", "p90", "p95", "p99", "p99.9", "jobs a round"], rows)
     yield from _command(run, "latency")
 
 
@@ -127,10 +127,11 @@ def _killed(run: Run) -> Iterator[str]:
         return
     yield "## Killed: SIGKILL in the middle"
     yield ""
-    yield "Counted from ids in a ledger file, all rounds together. Missing: accepted, and not ended when no job has ended for 15"
-    yield "seconds; ran twice: to the end. How long: worker killed, until all jobs have ended; broker killed, from when it is back until jobs end again."
+    yield "Counted from ids in a ledger file, all rounds together. Missing: accepted, but not ended when no job has ended for 15"
+    yield "seconds. Ran twice: to the end. How long: after a killed worker until all jobs have ended; after a killed broker from its"
+    yield "return until jobs end again."
     yield ""
-    names = ["broker", "what", "who", "kills", "jobs", "in hand", "missing", "ran twice", "how long"]
+    names = ["broker", "what", "candidate", "kills", "jobs", "in hand", "missing", "ran twice", "how long"]
     yield from _table(names, rows)
     yield from _command(run, "killed")
 
@@ -177,7 +178,7 @@ def _slower(run: Run) -> Iterator[str]:
 
 
 def _settings(run: Run) -> Iterator[str]:
-    yield "## Settings of everybody"
+    yield "## Settings of all candidates"
     yield ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(run.machine.versions.items()))
     yield f"Servers and libraries: {versions}."
@@ -186,7 +187,7 @@ def _settings(run: Run) -> Iterator[str]:
         [one.who, one.version, one.settings + (f" [Docs]({one.source})." if one.source else "")]
         for one in run.contestants
     ]
-    yield from _table(["who", "version", "settings and guarantee"], rows)
+    yield from _table(["candidate", "version", "settings and guarantee"], rows)
 
 
 def _missing(run: Run) -> Iterator[str]:
@@ -199,7 +200,7 @@ def _missing(run: Run) -> Iterator[str]:
         yield "## Not measured"
         yield ""
         yield from _table(
-            ["broker", "who", "what", "why"],
+            ["broker", "candidate", "what", "why"],
             [[run.title(one.broker), one.who, one.scenario, one.why.replace("|", "\\|")] for one in run.skipped],
         )
 

@@ -61,9 +61,9 @@ def head(run: Run) -> str:
         f"{escape(machine.python)} · {escape(machine.loop)} · {machine.when[:10]}, {run.lasted}<br>"
         f"<code>{escape(machine.command)}</code></p>{warning}<ul class='tiles'>{''.join(tiles)}"
         f"<li><b>{lost}</b> of {jobs:,}<span>taskcore jobs lost</span><i>counted from ids, kills included</i></li></ul>"
-        "<p>Everybody ran on the same machine, on a private server for each broker, with jobs of 200 bytes that do nothing, "
-        "acknowledged after the run. In each round everybody has a turn of a scenario, one right after another, before the next "
-        "scenario comes. Bars are medians, dots are rounds; a ratio is the median of the rounds' own ratios. Compare within this "
+        "<p>All candidates ran on the same machine, on a private server for each broker, with jobs of 200 bytes that do nothing, "
+        "acknowledged after the run. In each round they take turns at a scenario, one right after another, before the next "
+        "scenario starts. Bars are medians, dots are rounds; a ratio is the median of the rounds' own ratios. Compare within this "
         "page; another machine gives other absolute figures.</p></header>"
     )
 
@@ -78,7 +78,7 @@ def drain(run: Run) -> str:
 
 
 def guarantees(run: Run) -> str:
-    """What was lost and what ran twice, by everybody; and what it looked like for us."""
+    """Show what each candidate lost and ran twice, and the course of taskcore's runs."""
     rows = []
     for figure in sorted(run.figures, key=lambda one: (run.brokers.index(one.broker), one.scenario)):
         if figure.scenario not in KILLS or "lost" not in figure.facts:
@@ -100,7 +100,7 @@ def guarantees(run: Run) -> str:
     names = [
         "broker",
         "what",
-        "who",
+        "candidate",
         "kills",
         "jobs",
         "in hand",
@@ -117,7 +117,7 @@ def guarantees(run: Run) -> str:
     told = (
         "SIGKILL in the middle, then the same command again. Jobs sign a ledger file when they start and when they end; "
         "an accepted job is missing if it has not ended when no job has ended for 15 seconds; whether it would ever come back is not measured. A job that was running when its "
-        "worker died comes back when its lease is over, so a shorter lease means a faster recovery, for everybody who has one."
+        "worker died comes back when its lease expires, so a library with a shorter lease recovers faster."
     )
     return _section("Killed", told, [table, *plots], run.command("killed"))
 
@@ -135,7 +135,7 @@ def enqueue(run: Run) -> str:
 
 
 def latency(run: Run) -> str:
-    """Everybody at low load; us at all rates."""
+    """Draw all candidates at low load, and taskcore at all rates."""
     parts = []
     for broker in run.brokers:
         parts += [
@@ -229,7 +229,7 @@ def slower(run: Run) -> str:
 
 
 def contestants(run: Run) -> str:
-    """Everybody's settings."""
+    """List the settings of all candidates."""
     rows = [
         [
             escape(one.who),
@@ -239,10 +239,10 @@ def contestants(run: Run) -> str:
         ]
         for one in run.contestants
     ]
-    table = _table(["who", "version", "settings and guarantee", ""], rows)
+    table = _table(["candidate", "version", "settings and guarantee", ""], rows)
     versions = ", ".join(f"{name} {version}" for name, version in sorted(run.machine.versions.items()))
     told = f"Servers and libraries here: {escape(versions)}. taskcore at {escape(run.machine.commit or run.machine.taskcore)}."
-    return _section("Settings of everybody", told, [table], "")
+    return _section("Settings of all candidates", told, [table], "")
 
 
 def missing(run: Run) -> str:
@@ -250,7 +250,9 @@ def missing(run: Run) -> str:
     rounds = [[scenario, *(found.get(broker, "–") for broker in run.brokers)] for scenario, found in run.rounds()]
     rows = [[run.title(one.broker), escape(one.who), one.scenario, escape(one.why)] for one in run.skipped]
     told = _section("Rounds", "", [_table(["", *map(run.title, run.brokers)], rounds)], "")
-    return told + (_section("Not measured", "", [_table(["broker", "who", "what", "why"], rows)], "") if rows else "")
+    return told + (
+        _section("Not measured", "", [_table(["broker", "candidate", "what", "why"], rows)], "") if rows else ""
+    )
 
 
 def again(_: Run) -> str:

@@ -73,7 +73,7 @@ def _bounds(run: Run, ours: Figure, spent: Spent, needed: float) -> list[str]:
     if used > cores:
         return []
     had = f"{together} {show(spent.both)} µs of CPU a job, which was {show(used)} of {cores} cores"
-    return [f"{had}; the rest was idle, or somebody else's"]
+    return [f"{had}; the rest was idle, or used by other programs"]
 
 
 def _call(figure: Figure, spent: Spent, whose: str = "a call") -> str:

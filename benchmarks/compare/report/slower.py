@@ -14,18 +14,18 @@ __all__ = ["LOSSES", "SLOWER", "TIES", "Loss", "loss_rows", "losses"]
 NOTICEABLE = 1.05  #: less than that is noise
 LOSSES = ("broker", "where", "fastest other", "theirs", "taskcore's", "by", "in rounds", "others, other figures")
 SLOWER = (
-    "Every figure in which somebody else was better in every round that both had, by more than 5% in the median, and "
-    "lost nothing, without selection: a line for each scenario and broker with the greatest loss, and every other one "
-    "at its end. What had one round only has no spread, and may be chance."
+    "Every figure in which another library was better in every common round, by more than 5% in the median, and lost "
+    "no job; nothing is left out. Each scenario and broker has one line, with the greatest loss; all others stand at "
+    "its end. A figure of a single round has no spread and may be chance."
 )
 TIES = (
-    "Ties: in the median of the rounds somebody else was better, but by 5% at most, or taskcore was as good or better "
+    "Ties: another library was better in the median of the rounds, but by 5% at most, or taskcore was at least as good "
     "in one of them."
 )
 
 
 class Loss(NamedTuple):
-    """A figure in which somebody else is better."""
+    """A figure in which another library is better."""
 
     ours: Figure
     theirs: Figure
@@ -72,7 +72,7 @@ def loss_rows(run: Run, found: Sequence[Loss]) -> list[list[str]]:
 
 
 def _others(rest: Sequence[Loss]) -> str:
-    """Everybody else who was better, in which figures, and by how much."""
+    """List all others that were better, in which figures, and by how much."""
     found: dict[str, list[Loss]] = {}
     for loss in rest:
         found.setdefault(loss.theirs.who, []).append(loss)

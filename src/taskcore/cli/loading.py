@@ -30,7 +30,7 @@ SHOWN_FRAMES, SHOWN_NAMES = 3, 8
 
 
 def load_app(place: str | None, app_dir: str | Path = ".") -> App:
-    """The app at ``place``, such as ``"shop.tasks:app"``; None: the one that the settings name.
+    """Load the app at ``place``, such as ``"shop.tasks:app"``; None: the one that the settings name.
 
     :param place: module and attribute; without the attribute the module's ``app``, or the only App in it.
     :param app_dir: the directory to import from.
@@ -50,7 +50,7 @@ def load_app(place: str | None, app_dir: str | Path = ".") -> App:
 
 
 def _from_settings(directory: Path) -> tuple[str, str]:
-    """The place that the settings name, and how to complain about it."""
+    """Return the place that the settings name, and the sentence of an error about it."""
     loaded = load(directory=directory)
     place = loaded.settings.app
     if place is None:
@@ -107,7 +107,7 @@ def _import(what: str, name: str, directory: Path) -> ModuleType:
 
 
 def _frames(error: BaseException, directory: Path) -> list[str]:
-    """The innermost places in the user's own code; a library's only if there is no other."""
+    """List the innermost places in the user's own code; a library's only if there is no other."""
     if isinstance(error, SyntaxError) and error.filename:
         return [f"  {_short(error.filename, directory)}:{error.lineno}: {(error.text or '').strip()}"]
     frames = [

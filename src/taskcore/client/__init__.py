@@ -1,5 +1,6 @@
-"""The client: sends calls, and answers questions about jobs."""
+"""The client: sends calls, and answers questions about jobs.
 
-from taskcore.client.client import Client, store_required
-
-__all__ = ["Client", "store_required"]
+client.py     plain sends             keyed.py   sends with a key
+queries.py    questions about jobs    sync.py    blocking calls
+host.py       the app's side of its tasks
+"""

@@ -2,105 +2,100 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, assert_never
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import anyio
 
-from taskcore.backend import Backend
-from taskcore.client import store_required
-from taskcore.errors import ResultNotKept, ResultTimeout
-from taskcore.observe import Events
-from taskcore.records.keys import decode_key_record, key_name
+from taskcore.backend import Admin
+from taskcore.components import Components
+from taskcore.errors import ResultNotKept, ResultTimeout, StoreRequired
+from taskcore.records.cancels import Cancels
+from taskcore.records.keys import decode_key_record
+from taskcore.records.names import key_name
+from taskcore.records.outcomes import Outcomes
 from taskcore.results import (
-    Cancelled,
-    Dead,
-    Expired,
-    Failed,
+    CANCELLED,
     JobOutcome,
-    Outcomes,
-    StoredOutcome,
-    Succeeded,
+    JobStatus,
     decode_outcome,
-    encode_outcome,
+    status_of_place,
+    status_of_stored,
+    typed_outcome,
 )
-from taskcore.store import Store
-from taskcore.task import Job, JobStatus, Task
+from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
 
-__all__ = ["JobQueries"]
+__all__ = ["JobQueries", "drain"]
 
 R = TypeVar("R")
-
-CANCELLED = encode_outcome(StoredOutcome(state="cancelled"))
-STATUS_OF_PLACE: dict[str, JobStatus] = {"ready": "queued", "scheduled": "scheduled", "leased": "running"}
 
 
 class JobQueries:
     """Answers questions about jobs."""
 
-    def __init__(self, backend: Backend, store: Store | None, events: Events, *, timeout: float) -> None:
-        self._backend = backend
-        self._admin = backend.admin
-        self._store = store
-        self._results = Outcomes(store) if store is not None else None
-        self._events = events
+    def __init__(self, components: Components, *, timeout: float) -> None:
+        self._backend = components.backend
+        self._admin = components.backend.admin
+        self._store = store = components.store
+        self._outcomes = Outcomes(store) if store is not None else None
+        self._cancels = Cancels(store) if store is not None else None
+        self._events = components.events
         self._timeout = timeout
 
     async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
-        """Wait for the ending of a job, pushed by the store."""
-        if self._results is None:
-            raise store_required(f"somebody waits for the result of {job.task.name}")
+        """Wait for the end of a job; the store pushes it."""
+        if self._outcomes is None:
+            raise StoreRequired(f"cannot wait for the result of {job.task.name}: this app has no store")
         if job.task.options.keep_result is None:
             raise ResultNotKept(
-                f"results of {job.task.name} are not kept, so nobody can wait for job {job.id}",
+                f"results of {job.task.name} are not kept, so job {job.id} has none to wait for",
                 fix="@app.task(keep_result=3600.0) keeps them for an hour",
             )
         if job.key is not None:
             first = await self._outcome_of_key(job)
             if first is not None:
-                return typed_outcome(first, job.task)
-        ending = await self._results.wait(job.id, timeout)
-        if ending is None:
+                return typed_outcome(first, job.task.contract)
+        outcome = await self._outcomes.wait(job.id, timeout)
+        if outcome is None:
             raise await self._timed_out(job, timeout)
-        return typed_outcome(ending, job.task)
+        return typed_outcome(outcome, job.task.contract)
 
     async def status(self, job: Job[Any]) -> JobStatus:
-        """Where the job is now."""
-        if self._results is not None:
-            ending = await self._results.find(job.id)
-            if ending is not None:
-                found = decode_outcome(ending)
-                return "failed" if bytes(found.error) else found.state
-        place = await self._admin.locate(job.queue, job.id)
-        return STATUS_OF_PLACE[place] if place is not None else "unknown"
+        """Return where the job is now."""
+        if self._outcomes is not None:
+            outcome = await self._outcomes.find(job.id)
+            if outcome is not None:
+                return status_of_stored(outcome)
+        return status_of_place(await self._admin.locate(job.queue, job.id))
 
     async def cancel(self, job: Job[Any]) -> bool:
-        """Keep the job from starting: tombstone, then remove, then the ending; a crash in between loses no job."""
-        if self._results is None:
-            raise store_required(f"job {job.id} of {job.task.name} cannot be cancelled")
-        if await self._results.find(job.id) is not None:
+        """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
+        if self._outcomes is None or self._cancels is None:
+            raise StoreRequired(f"cannot cancel job {job.id} of {job.task.name}: this app has no store")
+        if await self._outcomes.find(job.id) is not None:
             return False
-        asked_before = await self._results.cancel_requested(job.id)
-        await self._results.request_cancel(job.id)
+        asked_before = await self._cancels.requested(job.id)
+        await self._cancels.request(job.id)
         failpoint("cancel.marked")
         removed = await self._admin.remove(job.queue, job.id)
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         failpoint("cancel.removed")
-        stands = await self._results.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
+        stands = await self._outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
         if decode_outcome(stands).state != "cancelled":
             return False
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
 
     async def _is_nowhere(self, job: Job[Any]) -> bool:
-        """Whether somebody removed it and died before the ending was stored: it is gone, and never ended by itself."""
+        """Whether an earlier canceller removed the job and died before it stored the outcome."""
         if job.task.options.keep_result is None or self._backend.features.locate == "absent":
             return False
         return await self._admin.locate(job.queue, job.id) is None
 
     async def _outcome_of_key(self, job: Job[Any]) -> bytes | None:
-        """A key remembers its outcome longer than the job's own record may last."""
+        """Return the outcome that the job's key remembers, perhaps longer than the job's own record lasts."""
         record = await self._store.get(key_name(job.task.name, str(job.key))) if self._store is not None else None
         if record is None:
             return None
@@ -108,7 +103,7 @@ class JobQueries:
         return bytes(claim.outcome) if claim.state == "done" and claim.job == job.id else None
 
     async def _timed_out(self, job: Job[Any], timeout: float | None) -> ResultTimeout:
-        """Every wait says what it waited for."""
+        """Make the error of a wait that took too long, with what is known about the job."""
         facts: list[str] = []
         with anyio.move_on_after(self._timeout):
             state = await self.status(job)
@@ -118,30 +113,32 @@ class JobQueries:
                 f'queue "{job.queue}": {stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled',
             ]
             if state == "queued" and not stats.leased:
-                facts.append("nothing of this queue is running: is there a worker for it?")
-        error = ResultTimeout(
+                facts.append("no job of this queue is running: is a worker listening to it?")
+        return ResultTimeout(
             f"no result for job {job.id} of {job.task.name} after {timeout} s",
             facts=facts,
             fix="wait longer, or start a worker on that queue",
+            job_id=job.id,
         )
-        error.job_id = job.id
-        return error
 
 
-def typed_outcome(data: bytes, task: Task[Any, R]) -> JobOutcome[R]:
-    """The typed outcome in the bytes of an ending."""
-    ending = decode_outcome(data)
-    match ending.state:
-        case "succeeded":
-            return Succeeded(task.contract.unpack_result(bytes(ending.result)))
-        case "dead":
-            error = task.contract.unpack_error(bytes(ending.error)) if bytes(ending.error) else None
-            if error is not None and ending.record is not None:
-                return Failed(error, ending.record)
-            return Dead(ending.reason, ending.record)
-        case "cancelled":
-            return Cancelled()
-        case "expired":
-            return Expired()
-        case _:
-            assert_never(ending.state)
+async def drain(admin: Admin, queues: Iterable[str], timeout: float | None) -> None:
+    """Wait until each queue holds no job that is ready, running or scheduled.
+
+    :param timeout: seconds to wait for each queue; None sets no limit.
+    :raises TimeoutError: a queue was not empty by then; the text says what it holds.
+    """
+    pause = 0.005
+    for queue in queues:
+        began = anyio.current_time()
+        while True:
+            stats = await admin.stats(queue)
+            if not stats.ready + stats.leased + stats.scheduled:
+                break
+            if timeout is not None and anyio.current_time() - began >= timeout:
+                raise TimeoutError(
+                    f'queue "{queue}" is not empty after {timeout:g} s: '
+                    f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
+                )
+            await anyio.sleep(pause)
+            pause = min(pause * 1.5, 0.1)

@@ -171,11 +171,12 @@ class Harness:
         :param around: wraps the connection, to record or to fail on command.
         :param around_store: wraps the connection to the store.
         """
+        chosen: dict[str, Any] = {**DEFAULTS, "lease": self.lease, **settings}
         app = App(
             around(self._make_backend()),
             store=around_store(self._records()) if self.has_store else "none",
             clock=self.now,
-            **{**DEFAULTS, "lease": self.lease, **settings},
+            **chosen,
         )
         return await self._exits.enter_async_context(app)
 

@@ -35,6 +35,10 @@ class RecordingStore:
         """See :class:`taskcore.store.Store`."""
         return await self._store.get(key)
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """See :class:`taskcore.store.Store`."""
+        return await self._store.get_many(keys)
+
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""
         self._written[key] = keep  # before, because an answer may be lost

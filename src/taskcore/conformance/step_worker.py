@@ -12,17 +12,15 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import msgspec
 
 from taskcore.app import App
 from taskcore.backend import Source
 from taskcore.lifecycle import Interrupted
-from taskcore.worker.decide import Concluder
-from taskcore.worker.execution import Execution, Slot
-from taskcore.worker.leases import Deadlines, LeaseKeeper
-from taskcore.worker.outages import OutageTracker
-from taskcore.worker.perform import Performer
-from taskcore.worker.runners import Executors
-from taskcore.worker.settle import Settlement, Settler
+from taskcore.worker.build import Hooks, build_parts
+from taskcore.worker.decide import Settlement
+from taskcore.worker.execution import Execution, Slot, State
+from taskcore.worker.hosting import WorkerChoice, worker_options
 
 __all__ = ["StepWorker"]
 
@@ -41,44 +39,27 @@ class StepWorker:
     def __init__(
         self, app: App, queues: Sequence[str], *, lease: float | None = None, name: str = "step-worker"
     ) -> None:
-        backend, store, events, clock = app.components
-        self._lease = app.settings.lease if lease is None else lease
-        self._queues = queues
-        self._backend = backend
+        options = worker_options(app.settings, app.tasks, WorkerChoice(queues, 1))
+        if lease is not None:
+            options = msgspec.structs.replace(options, lease=lease)
+        options = msgspec.structs.replace(options, name=name, threads=1, processes=1)
+        self._options = options
+        self._backend = app.components.backend
+        self._decode = app.components.codec.decode
         self._slot = Slot()
         self._in_hand: set[Execution] = set()
-        outages = OutageTracker("broker", events)
-        self._keeper = LeaseKeeper(
-            self._in_hand, store, events, lease=self._lease, lost=self._lose, clock=clock, outage=outages.member()
-        )
-        self._settler = Settler(
-            store,
-            events,
-            forget=self._in_hand.difference_update,
-            lease_over=self._keeper.lease_over,
-            keys=self._keeper.keys,
-            outage=outages.member(),
-        )
-        keep = app.settings.keep_result if store is not None else None
-        self._concluder = Concluder(park_for=app.settings.park_for, keep_result=keep)
-        self._executors = Executors(threads=1, processes=1)
-        self._performer = Performer(
-            app.tasks,
-            store,
-            events,
-            executors=self._executors,
-            deadlines=Deadlines([self._slot]),
-            features=backend.features,
-            lease=self._lease,
-            clock=clock,
-            name=name,
-        )
+        hooks = Hooks(lost=self._lose, forget=self._in_hand.difference_update)
+        parts = build_parts(app.components, app.tasks, options, hooks, slots=[self._slot], in_hand=self._in_hand)
+        self._executors = parts.executors
+        self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Begin to consume."""
         self._exits.push_async_callback(self._executors.aclose)
-        self.source = await self._exits.enter_async_context(self._backend.consume(self._queues, lease=self._lease))
+        self.source = await self._exits.enter_async_context(
+            self._backend.consume(self._options.queues, lease=self._options.lease)
+        )
         return self
 
     async def __aexit__(
@@ -96,7 +77,7 @@ class StepWorker:
         """The next delivery; None if there is none within so many seconds."""
         with anyio.move_on_after(within):
             for delivery in await self.source.receive(1):
-                job = Execution(delivery, self.source, anyio.current_time())
+                job = Execution(delivery, self.source, anyio.current_time(), decode=self._decode)
                 self._in_hand.add(job)
                 return job
         return None
@@ -108,8 +89,7 @@ class StepWorker:
         with anyio.CancelScope() as self._slot.scope:
             outcome = await self._performer.perform(job, self._slot)
         self._slot.job = None
-        job.finished = True
-        return None if outcome is None or job.lost else self._concluder.conclude(job, outcome)
+        return None if outcome is None or job.state is State.LOST else self._decider.settlement(job, outcome)
 
     async def settle(self, conclusion: Settlement) -> bool:
         """Make a conclusion durable; False if the lease was lost, so that nothing was changed."""
@@ -118,7 +98,7 @@ class StepWorker:
 
     async def release(self, job: Execution) -> bool:
         """Give a job back unstarted, without blame; False if the lease was lost."""
-        return await self.settle(self._concluder.conclude(job, Interrupted()))
+        return await self.settle(self._decider.settlement(job, Interrupted()))
 
     async def extend(self, job: Execution) -> bool:
         """Start its lease anew; False if it was lost."""
@@ -130,4 +110,4 @@ class StepWorker:
         return conclusion is not None and await self.settle(conclusion)
 
     def _lose(self, job: Execution) -> None:
-        job.lost = True
+        job.state = State.LOST

@@ -1,4 +1,4 @@
-"""Which event loop a client library can live on."""
+"""The event loop that a client library needs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["require_asyncio"]
 
 
 def require_asyncio(scheme: str, library: str) -> None:
-    """Say so at once if the running loop is not asyncio's.
+    """Refuse at once to run on a loop that is not asyncio's.
 
-    :raises FeatureRefused: it is trio's (TC501).
+    :raises FeatureRefused: the loop is trio's (TC501).
     """
     try:
         asyncio.get_running_loop()

@@ -1,15 +1,15 @@
-"""The contract of a task: what its signature promises, compiled once and kept on every call.
+"""The contract of a task: its signature, compiled once and enforced on every call.
 
     decoration   compile_contract(greet)      a signature that cannot be kept                      InvalidContract
     caller       pack(args, kwargs)           what does not fit never leaves                       InvalidArguments
     worker       unpack(payload, version)     what does not fit never reaches the function         InvalidArguments
-                 spread(function, arguments)  the call itself
+                 invoke(function, arguments)  the call itself
                  pack_result(value)           what does not fit is not stored                      UnencodableResult
                  pack_error(error)            only classes that the task declares in ``raises``    None
     caller       unpack_result, unpack_error  the typed value, the typed error
 
 Rule 1: a refusal names everything that is wrong at once, where it stands, and the contract.
-Rule 2: what is accepted arrives equal; ``shape`` says how that is known.
+Rule 2: what is accepted arrives equal; ``codec`` says how that is known.
 Rule 3: nothing is imported, and no class is chosen, because a payload says so.
 
 A payload is a JSON object: the arguments by name, all of them, defaults included; sets are sorted, dicts are not. A

@@ -1,4 +1,4 @@
-"""Compiling: from a function to its contract, or to everything that is wrong with its signature at once."""
+"""Compiling: from a function to its contract, or to all problems of its signature at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def compile_contract(
     upcasts: Mapping[int, Upcast] | None = None,
     raises: tuple[type[BaseException], ...] = (),
 ) -> Contract:
-    """The contract of a function.
+    """Compile the contract of a function.
 
     :param name: the task's name.
     :param version: to be raised when older payloads do not fit any more; from 1.
@@ -63,11 +63,11 @@ def compile_contract(
         raise _invalid(
             function, [Problem(first_line(error), "define the names in its annotations above it")]
         ) from error
-    flaws = [*_kind_problems(function, signature), *_version_problems(version, steps), *_raises_problems(raises)]
-    parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, flaws))]
-    result = _result(function, signature.return_annotation, flaws)
-    if flaws:
-        raise _invalid(function, flaws)
+    problems = [*_kind_problems(function, signature), *_version_problems(version, steps), *_raises_problems(raises)]
+    parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, problems))]
+    result = _result(function, signature.return_annotation, problems)
+    if problems:
+        raise _invalid(function, problems)
     struct = _struct(function.__name__, parameters)
     return Contract(
         name=name,
@@ -88,8 +88,8 @@ def compile_contract(
     )
 
 
-def _invalid(function: Any, flaws: Iterable[Problem]) -> InvalidContract:
-    facts, fixes = zip(*flaws, strict=True)
+def _invalid(function: Any, problems: Iterable[Problem]) -> InvalidContract:
+    facts, fixes = zip(*problems, strict=True)
     what, place = f"{function.__name__}() cannot be a task", f"defined at {_where(function)}"
     return InvalidContract(what, facts=[*facts, place], fix="; ".join(dict.fromkeys(fixes)))
 
@@ -130,49 +130,49 @@ def _raises_problems(raises: Any) -> Iterator[Problem]:
         yield Problem(f"raises: several classes are called {name}", "rename them, or declare their base")
 
 
-def _parameter(function: Any, each: inspect.Parameter, flaws: list[Problem]) -> inspect.Parameter | None:
+def _parameter(function: Any, each: inspect.Parameter, problems: list[Problem]) -> inspect.Parameter | None:
     name = each.name
     if each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD}:
         star, kind = ("*", "list[…]") if each.kind is each.VAR_POSITIONAL else ("**", "dict[str, …]")
-        flaws.append(Problem(f"{star}{name}: a contract has only parameters with names", f"take {name}: {kind}"))
+        problems.append(Problem(f"{star}{name}: a contract has only parameters with names", f"take {name}: {kind}"))
         return None
     if name.startswith("__"):
-        flaws.append(Problem(f"{name}: such names are Python's own", "begin it with one underscore at most"))
+        problems.append(Problem(f"{name}: such names are Python's own", "begin it with one underscore at most"))
         return None
     try:
-        shape = Codec(resolve(function, each.annotation))
+        codec = Codec(resolve(function, each.annotation))
     except UnsupportedType as error:
-        flaws += [Problem(f"{name}: {flaw.fact}", flaw.fix) for flaw in error.flaws]
+        problems += [Problem(f"{name}: {problem.fact}", problem.fix) for problem in error.problems]
         return None
     if each.default is each.empty:
-        return each.replace(annotation=shape.annotation)
+        return each.replace(annotation=codec.annotation)
     try:
-        arrived, data = shape.encode_checked(each.default)
+        arrived, data = codec.encode_checked(each.default)
     except Exception as error:  # noqa: BLE001 - defaults bring their own code, like arguments
-        problems = explain(shape.annotation, each.default, name) or [f"{name}: {first_line(error)}"]
-        optional = f"write {name}: {describe(shape.annotation)} | None"
-        flaws.append(
-            Problem(f"the default of {problems[0]}", optional if each.default is None else "give one that fits")
+        lines = explain(codec.annotation, each.default, name) or [f"{name}: {first_line(error)}"]
+        optional = f"write {name}: {describe(codec.annotation)} | None"
+        problems.append(
+            Problem(f"the default of {lines[0]}", optional if each.default is None else "give one that fits")
         )
         return None
     shared = isinstance(arrived, CONSTANTS)
-    default = msgspec.field(default=arrived) if shared else msgspec.field(default_factory=partial(shape.decode, data))
-    return each.replace(annotation=shape.annotation, default=default)
+    default = msgspec.field(default=arrived) if shared else msgspec.field(default_factory=partial(codec.decode, data))
+    return each.replace(annotation=codec.annotation, default=default)
 
 
-def _result(function: Any, annotation: Any, flaws: list[Problem]) -> Codec:
+def _result(function: Any, annotation: Any, problems: list[Problem]) -> Codec:
     try:
         returned = resolve(function, annotation)
         if get_origin(returned) in {Awaitable, Coroutine} and not inspect.iscoroutinefunction(function):
             returned = get_args(returned)[-1]
         return Codec(returned)
     except UnsupportedType as error:
-        flaws += [Problem(f"the return type: {flaw.fact}", flaw.fix) for flaw in error.flaws]
+        problems += [Problem(f"the return type: {problem.fact}", problem.fix) for problem in error.problems]
         return PLAIN
 
 
 def _struct(name: str, parameters: Iterable[inspect.Parameter]) -> type[Arguments]:
-    """The class of the arguments; keyword-only ones are in a subclass, because msgspec knows no ``*``."""
+    """Make the class of the arguments; keyword-only ones are in a subclass, because msgspec knows no ``*``."""
     struct: Any = Arguments
     for by_name in (False, True):
         some = [each for each in parameters if (each.kind is each.KEYWORD_ONLY) is by_name]
@@ -183,7 +183,7 @@ def _struct(name: str, parameters: Iterable[inspect.Parameter]) -> type[Argument
 
 
 def _text(function: Any, signature: inspect.Signature) -> str:
-    """The signature for people, with annotations as they are written."""
+    """Write the signature for people, with annotations as they are written."""
 
     def written(annotation: Any) -> Any:
         text = annotation if isinstance(annotation, str) else shorten(inspect.formatannotation(annotation))

@@ -1,8 +1,7 @@
-"""Contract: what is done with it on every call, on the caller's side and on the worker's."""
+"""Contract: its use on every call, on the caller's side and on the worker's."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -30,7 +29,7 @@ class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """What one task promises; `compile_contract` makes it."""
+    """The signature of a task, compiled; `compile_contract` makes it."""
 
     name: str  #: the task's name
     version: int  #: the version that `pack` writes and `unpack` returns
@@ -54,18 +53,18 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     # the caller's side
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        """The arguments of a call as they will arrive: copies, not the caller's objects.
+        """Return the arguments of a call as they will arrive: copies, not the caller's objects.
 
         :raises InvalidArguments: they do not fit; every problem is named.
         """
         return self._encode_checked(args, kwargs)[0]
 
     def encode(self, arguments: Arguments) -> bytes:
-        """The payload for arguments that came out of `bind` or `unpack`; equal arguments, equal bytes."""
+        """Encode arguments that came out of `bind` or `unpack`; equal arguments have equal bytes."""
         return self._arguments.encode(arguments)
 
     def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """`bind` and `encode` in one step, the fast way.
+        """Bind and encode in one step, the fast way.
 
         :raises InvalidArguments: they do not fit; every problem is named.
         """
@@ -82,7 +81,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         raise self._refusal(self._misuse(args, kwargs) or [first_line(failure)], what=what)
 
     def _misuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
-        """What is wrong with a call."""
+        """List the problems of a call."""
         names = self.parameters[: len(self.parameters) - len(self._by_name)]
         given = dict(zip(names, args, strict=False))
         lines = self._problems({**kwargs, **given}, wire=False)
@@ -94,7 +93,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return lines
 
     def _problems(self, given: Mapping[str, Any], *, wire: bool) -> list[str]:
-        """What is wrong with arguments by name: with their values, then with their names."""
+        """List the problems of arguments by name: of their values, then of their names."""
         lines = []
         for each in self._parameters:
             if each.name in given:
@@ -102,7 +101,9 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         absent = [each for each in self._parameters if each.name not in given]
         for name in given:
             if name not in self.parameters:
-                alike = difflib.get_close_matches(str(name), [each.name for each in absent], n=1)
+                from difflib import get_close_matches  # noqa: PLC0415 - for this error only
+
+                alike = get_close_matches(str(name), [each.name for each in absent], n=1)
                 lines.append(f"{name}: unexpected" + (f" (did you mean {alike[0]}?)" if alike else ""))
         return lines + [f"{each.name}: missing" for each in absent if each.default is each.empty]
 
@@ -116,7 +117,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     # the worker's side
 
     def unpack(self, payload: bytes | msgspec.Raw, version: int) -> Arguments:
-        """The arguments in a payload that was written for this version, or for an older one that has upcasts.
+        """Decode the arguments in a payload that was written for this version, or for an older one that has upcasts.
 
         :raises InvalidArguments: they do not fit; never another exception, for any bytes (C24).
         """
@@ -128,7 +129,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return arguments
 
     def _upcast(self, payload: bytes | msgspec.Raw, version: int) -> bytes | msgspec.Raw:
-        """The payload as this version would have written it."""
+        """Turn the payload into one of this version."""
         written = f"it was written for version {version}"
         if version > self.version:
             raise self._refusal([written], fix="upgrade the workers before the senders")
@@ -156,7 +157,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return given
 
     def invoke(self, function: Function, arguments: Arguments) -> Any:
-        """Calls the function with its arguments, by position or by name as the signature says; returns what it does."""
+        """Call the function with its arguments, by position or by name as the signature says."""
         values = msgspec.structs.astuple(arguments)
         if not self._by_name:
             return function(*values)
@@ -166,7 +167,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     # results and errors, there and back
 
     def pack_result(self, value: Any) -> bytes:
-        """What the function returned, as JSON.
+        """Encode what the function returned, as JSON.
 
         :raises UnencodableResult: it does not fit the return annotation; never another exception.
         """
@@ -183,7 +184,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         )
 
     def unpack_result(self, data: bytes) -> Any:
-        """The result in these bytes, typed.
+        """Decode the result in these bytes, typed.
 
         :raises UnencodableResult: it does not fit the return annotation: another version of the task wrote it.
         """
@@ -194,7 +195,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             raise UnencodableResult(what, facts=[f"result: {first_line(error)}", self._described()]) from error
 
     def pack_error(self, error: BaseException) -> bytes | None:
-        """An error as JSON, if its class, or else a base of it, is declared in ``raises``; it arrives as that class.
+        """Encode an error, if its class, or else a base of it, is declared in ``raises``; it arrives as that class.
 
         :returns: None if none is declared, or if it would not arrive with equal ``args`` and attributes.
         """
@@ -202,24 +203,24 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return None if declared is None else self._errors[declared.__qualname__].pack(error)
 
     def unpack_error(self, data: bytes) -> BaseException | None:
-        """The error in these bytes, built by its class in ``raises`` and by no other; None if that cannot be."""
+        """Rebuild the error in these bytes by its class in ``raises`` and by no other; None if that cannot be."""
         try:
-            story = msgspec.json.decode(data, type=ErrorPayload)
-            return self._errors[story.type].rebuild(story)
+            payload = msgspec.json.decode(data, type=ErrorPayload)
+            return self._errors[payload.type].rebuild(payload)
         except Exception:  # noqa: BLE001 - error classes bring their own code, too
             return None
 
     # about the contract
 
     def largest(self, payload: bytes) -> tuple[str, int]:
-        """The argument that takes the most room in a payload, and its size in bytes; ``("", 0)`` if there is none."""
+        """Find the largest argument in a payload, and its size in bytes; ``("", 0)`` if there is none."""
         with suppress(msgspec.MsgspecError, ValueError, RecursionError):
             arguments = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
             return max(((name, len(bytes(raw))) for name, raw in arguments.items()), key=itemgetter(1), default=("", 0))
         return "", 0
 
     def schema(self) -> dict[str, Any]:
-        """The contract as JSON Schema (draft 2020-12): ``task``, ``version``, ``parameters``, ``result``, ``$defs``."""
+        """Return the JSON Schema (draft 2020-12): ``task``, ``version``, ``parameters``, ``result``, ``$defs``."""
         models: dict[str, Any] = {}
         (parameters, result), shared = msgspec.json.schema_components(
             (self._struct, self._result.annotation),

@@ -26,7 +26,7 @@ class ErrorPayload(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ErrorCodec:
-    """An error class, compiled: an instance to its story and back.
+    """An error class, compiled: an instance to its payload and back.
 
     What ``__init__`` takes has the type that it says there, or is plain JSON data. An attribute that is called like a
     parameter is taken for what was given, as in dataclasses; where that rebuilds no equal error, ``args`` is.
@@ -46,10 +46,10 @@ class ErrorCodec:
                         self.codecs[each.name] = Codec(hints.get(each.name, Any))
 
     def pack(self, error: BaseException) -> bytes | None:
-        """The first story of an error that rebuilds an equal one."""
-        for tell in (partial(self._by_name, len(error.args)), partial(self._by_name, 0), self._by_position):
+        """Encode an error as the first payload that rebuilds an equal one."""
+        for make in (partial(self._by_name, len(error.args)), partial(self._by_name, 0), self._by_position):
             with suppress(Exception):  # errors bring their own code, like arguments
-                data = msgspec.json.encode(tell(error))
+                data = msgspec.json.encode(make(error))
                 back = self.rebuild(msgspec.json.decode(data, type=ErrorPayload))
                 names = [name for name in self.codecs if hasattr(error, name)]
                 if deep_equal(error.args, back.args) and all(
@@ -60,19 +60,19 @@ class ErrorCodec:
 
     def _by_name(self, positional: int, error: BaseException) -> ErrorPayload:
         fields = {
-            name: msgspec.Raw(shape.encode_checked(getattr(error, name))[1]) for name, shape in self.codecs.items()
+            name: msgspec.Raw(codec.encode_checked(getattr(error, name))[1]) for name, codec in self.codecs.items()
         }
         return ErrorPayload(self.cls.__qualname__, fields, min(positional, len(fields)))
 
     def _by_position(self, error: BaseException) -> ErrorPayload:
-        args = tuple(msgspec.Raw(shape.encode_checked(arg)[1]) for shape, arg in self._paired(error.args))
+        args = tuple(msgspec.Raw(codec.encode_checked(arg)[1]) for codec, arg in self._paired(error.args))
         return ErrorPayload(self.cls.__qualname__, args=args)
 
-    def rebuild(self, story: ErrorPayload) -> BaseException:
-        """The error that a story tells; raises anything if there is none."""
-        fields = {name: self.codecs[name].decode(raw) for name, raw in story.fields.items()}
-        first = [fields.pop(name) for name in list(fields)[: story.positional]]
-        return self.cls(*first, *(shape.decode(raw) for shape, raw in self._paired(story.args)), **fields)
+    def rebuild(self, payload: ErrorPayload) -> BaseException:
+        """Rebuild the error of a payload; raises anything if that is impossible."""
+        fields = {name: self.codecs[name].decode(raw) for name, raw in payload.fields.items()}
+        first = [fields.pop(name) for name in list(fields)[: payload.positional]]
+        return self.cls(*first, *(codec.decode(raw) for codec, raw in self._paired(payload.args)), **fields)
 
     def _paired(self, args: Iterable[Any]) -> Iterable[tuple[Codec, Any]]:
         return zip(chain(self.codecs.values(), repeat(PLAIN)), args, strict=False)

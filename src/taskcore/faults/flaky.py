@@ -10,7 +10,7 @@
     assert flaky.calls["settle"] == 3
 
     verbs of a backend   connect publish receive settle extend admin (one of them: "admin.remove")
-    verbs of a store     connect get put delete put_many watch
+    verbs of a store     connect get get_many put delete put_many watch
 
 Faults keep to the contract of the seams, as an honest adapter would: a dropped reply to ``publish`` is answered
 Uncertain, to the other verbs it is BrokerUnavailable. ``DropReply("raise")`` breaks the contract of ``publish``.
@@ -291,6 +291,10 @@ class FlakyStore(Faults):
     async def get(self, key: str) -> Record | None:
         """See :class:`taskcore.store.Store`."""
         return await self.around("get", (), lambda _: self._store.get(key))
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """See :class:`taskcore.store.Store`."""
+        return await self.around("get_many", keys, self._store.get_many, reorder=_reversed)
 
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""

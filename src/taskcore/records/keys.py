@@ -2,25 +2,30 @@
 
 The record of a key goes through three states:
 
-    sent ──take──▶ held ──complete──▶ done          a fence grows with every holder
-      ▲              │ release (the job died, was cancelled, is tried again later)
-      └──────────────┘ deleted or back to sent
+    sent ──acquire──▶ held ──complete──▶ done       the fence grows with every holder
+      ▲                 │
+      └─────release─────┘ the job died, was cancelled, or is tried again later
 
     sent   a job with this key was enqueued; `job` says which
-    held   a worker runs it until `until`; a holder that lost its place cannot complete, because the version has changed
-    done   the ending of the first job that completed
+    held   a worker runs it until `until`; a holder that lost the key cannot complete, because the version has changed
+    done   the outcome of the first job that completed
 
-Who completes is the settling worker, or the job itself, in a transaction that holds its effect too (``Completion``).
+The settling worker completes a key, or the job itself does, in the transaction that holds its effect (``Completion``).
 
-Two states would not do: a store that only knows "seen" either loses the work of a worker that died after saying so,
-or lets a second run begin while the first is still under way.
+Two states are not enough: a store that only knows "seen" either loses the work of a worker that died after it had
+written "seen", or lets a second run begin while the first is under way.
+
+The conflict rule, for a worker whose write meets another version: a record with the same job and fence was written by
+this very start, and its outcome stands (``Completed``); any other record means that the key is lost (``Lost``).
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+import anyio
 import msgspec
 
 from taskcore.store import ABSENT, Conflict, Record, Store, Version, Write
@@ -33,9 +38,9 @@ __all__ = [
     "Completion",
     "IdempotencyKeys",
     "KeyRecord",
+    "Lost",
     "decode_key_record",
     "fingerprint",
-    "key_name",
 ]
 
 NOTHING = msgspec.Raw()
@@ -53,7 +58,7 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     :param confirmed: whether the broker is known to have that job.
     :param fence: grows with each holder.
     :param until: when a holder that says nothing more counts as gone, in seconds since the epoch.
-    :param ending: the encoded ending, when done; empty before.
+    :param outcome: the encoded outcome when done; empty before.
     """
 
     key: str
@@ -70,12 +75,12 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Completion(msgspec.Struct, frozen=True):
     """The outcome of a key as the job itself may commit it, in one transaction with its effect.
 
-    Fenced by the holder and not by the record's version, which changes whenever the hold is prolonged.
+    Fenced by the holder and not by the record's version, which changes at each renewal.
 
     :param name: of the record.
     :param value: what it becomes.
     :param keep: seconds for which it is kept.
-    :param job, fence: whose hold it completes.
+    :param job, fence: of the holder that completes the key.
     """
 
     name: str
@@ -85,7 +90,7 @@ class Completion(msgspec.Struct, frozen=True):
     fence: int
 
     def conflict(self, found: bytes) -> str | None:
-        """Why it may not replace this record; None if it may: the key is still held by this very start of the job."""
+        """Find why it may not replace this record; None if this very start of the job still holds the key."""
         claim = decode_key_record(found)
         if (claim.state, claim.job, claim.fence) == ("held", self.job, self.fence):
             return None
@@ -94,11 +99,11 @@ class Completion(msgspec.Struct, frozen=True):
 
 
 class Acquired(msgspec.Struct):
-    """The key is ours: run, then complete or release.
+    """The key belongs to this start of the job: run, then complete or release.
 
-    :param version: of the record as we wrote it last; changes when the hold is prolonged.
+    :param version: of the record as it was last written; a renewal changes it.
     :param window: seconds for which the record is kept after the end.
-    :param held: seconds for which it is kept while it is held; never less than a hold lasts.
+    :param keep: seconds for which it is kept while it is held; never less than a hold lasts.
     """
 
     name: str
@@ -115,10 +120,19 @@ class Busy(msgspec.Struct, frozen=True):
 
 
 class Completed(msgspec.Struct, frozen=True):
-    """The work was done before: by which job, and its encoded ending."""
+    """The work was done before: by which job, and its encoded outcome."""
 
     job: str
     outcome: bytes
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """The key was taken by another holder, so that nothing was committed.
+
+    :param same_job: the holder is another start of this very job, which decides how the job ends.
+    """
+
+    same_job: bool
 
 
 Acquisition: TypeAlias = Acquired | Busy | Completed
@@ -127,46 +141,39 @@ _encode = msgspec.json.Encoder().encode
 decode_key_record = msgspec.json.Decoder(KeyRecord).decode
 
 
-def key_name(task: str, key: str) -> str:
-    """The name of the record: hashed, because keys are free text and record names are not."""
-    return f"key/{task}/{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}"
-
-
 def fingerprint(payload: bytes) -> str:
-    """What identifies a payload; the same arguments have the same encoding."""
+    """Compute what identifies a payload; the same arguments have the same encoding."""
     return hashlib.blake2b(payload, digest_size=16).hexdigest()
 
 
 class IdempotencyKeys:
-    """Claim, take, complete and release keys over any store.
-
-    :param window: seconds for which a key is remembered after its job was sent, and again after it was done.
-    """
+    """Claim, acquire, complete and release keys over any store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._writing = anyio.Lock()  # a renewal changes the version that a commit expects
 
     # ── the sender's side ──
 
     @staticmethod
     def claim(name: str, claim: KeyRecord, keep: float) -> Write:
-        """The write that claims a key for a job about to be sent; a Conflict holds the claim that stands."""
+        """Make the write that claims a key for a job about to be sent; a Conflict holds the claim that stands."""
         return Write(key=name, value=_encode(claim), expect=ABSENT, keep=keep)
 
     @staticmethod
     def confirm(name: str, claim: KeyRecord, version: Version, keep: float) -> Write:
-        """The write that says: the broker has the job. If it is lost, a duplicate publishes the same id again."""
+        """Make the write that says: the broker has the job. Without it a duplicate publishes the same id again."""
         confirmed = msgspec.structs.replace(claim, confirmed=True)
         return Write(key=name, value=_encode(confirmed), expect=version, keep=keep)
 
     @staticmethod
     def reclaim(name: str, claim: KeyRecord, version: Version, keep: float) -> Write:
-        """The write that claims a key whose job is gone without a committed outcome."""
+        """Make the write that claims a key whose job is gone without a committed outcome."""
         return Write(key=name, value=_encode(claim), expect=version, keep=keep)
 
     @staticmethod
     def retract(name: str, version: Version) -> Write:
-        """The write that takes a claim back: its job was refused."""
+        """Make the write that deletes a claim whose job was refused."""
         return Write(key=name, value=None, expect=version)
 
     # ── the worker's side ──
@@ -180,67 +187,115 @@ class IdempotencyKeys:
         now: float,
         keep: float,
         least_fence: int = 1,
-        twin: bool = False,
+        may_overlap: bool = False,
     ) -> Acquisition:
-        """Take the key for a job that is about to start.
+        """Acquire the key for a job that is about to start.
 
-        A job that holds the key itself takes it anew at once: the broker's lease says that its former holder is gone.
+        A job that holds the key itself acquires it anew at once: the broker's lease says that its former holder is
+        gone.
 
-        :param claim: who asks, with which arguments.
+        :param claim: the job that asks, and its arguments.
         :param hold: seconds after which a silent holder counts as gone.
         :param now: seconds since the epoch.
         :param least_fence: above all fences that this job had before, should the record be gone meanwhile.
-        :param twin: the broker may have this job twice, so that its holder is perhaps alive, and waited for.
+        :param may_overlap: the broker may have this job twice, so that its other holder may be alive: wait for it.
         """
         for _ in range(ACQUIRE_TRIES):
             record = await self._store.get(name)
-            taken = _look(record, None if twin else claim.job, now)
-            if taken is not None:
-                return taken
+            obstacle = _look(record, None if may_overlap else claim.job, now)
+            if obstacle is not None:
+                return obstacle
             fence = max(decode_key_record(record.value).fence + 1 if record else 1, least_fence)
             held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + hold)
             expect = record.version if record else ABSENT
             longest = max(keep, hold)
-            taking = Write(key=name, value=_encode(held), expect=expect, keep=longest, reserve=True)
-            [answer] = await self._store.put_many([taking])
+            write = Write(key=name, value=_encode(held), expect=expect, keep=longest, reserve=True)
+            [answer] = await self._store.put_many([write])
             if not isinstance(answer, Conflict):
                 return Acquired(name, held, answer, keep, longest)
         return Busy(BUSY_RETRY)
 
+    async def renew_many(self, held: Sequence[Acquired], until: float) -> None:
+        """Keep the keys of running jobs held until then; a key that is lost shows when its job ends."""
+        if not held:
+            return
+        async with self._writing:
+            writes = [self.renew(key, until) for key in held]
+            for key, answer in zip(held, await self._store.put_many(writes), strict=True):
+                if not isinstance(answer, Conflict):
+                    key.version = answer
+
+    async def commit(self, ended: Sequence[tuple[Acquired, bytes | None]]) -> list[Completed | Lost | None]:
+        """Write for each held key how its start ended; None for a key that was written.
+
+        :param ended: each key with the encoded outcome that completes it, or with None, which releases it.
+        """
+        async with self._writing:
+            writes = [self.release(key) if outcome is None else self.complete(key, outcome) for key, outcome in ended]
+            answers = list(await self._store.put_many(writes))
+            for index, answer in enumerate(answers):
+                if isinstance(answer, Conflict) and answer.current is None:  # its window ended before the job did
+                    [answers[index]] = await self._store.put_many(
+                        [msgspec.structs.replace(writes[index], expect=ABSENT)]
+                    )
+        return [
+            _after_conflict(key, answer) if isinstance(answer, Conflict) else None
+            for (key, _), answer in zip(ended, answers, strict=True)
+        ]
+
+    async def release_unrun(self, name: str, job: str, window: float) -> None:
+        """Release the key of a job that ends without a run.
+
+        The record is not deleted: a holder that is late must find that the key is lost.
+        """
+        record = await self._store.get(name)
+        if record is None:
+            return
+        claim = decode_key_record(record.value)
+        if claim.job == job and claim.state != "done":
+            await self._store.put_many([self.release(Acquired(name, claim, record.version, window, window))])
+
     @staticmethod
-    def renew(won: Acquired, until: float) -> Write:
-        """The write that keeps a running job's hold alive."""
+    def renew(acquired: Acquired, until: float) -> Write:
+        """Make the write that keeps the key of a running job held."""
         return Write(
-            key=won.name,
-            value=_encode(msgspec.structs.replace(won.claim, until=until)),
-            expect=won.version,
-            keep=won.keep,
+            key=acquired.name,
+            value=_encode(msgspec.structs.replace(acquired.claim, until=until)),
+            expect=acquired.version,
+            keep=acquired.keep,
             reserve=True,
         )
 
     @staticmethod
-    def complete(won: Acquired, ending: bytes) -> Write:
-        """The write that commits the outcome; a Conflict means that the hold was lost and nothing was committed."""
-        return Write(key=won.name, value=_done(won.claim, ending), expect=won.version, keep=won.window, reserve=True)
+    def complete(acquired: Acquired, outcome: bytes) -> Write:
+        """Make the write that commits the outcome; a Conflict means that nothing was committed."""
+        done = _done(acquired.claim, outcome)
+        return Write(key=acquired.name, value=done, expect=acquired.version, keep=acquired.window, reserve=True)
 
     @staticmethod
-    def completion(name: str, claim: KeyRecord, ending: bytes, window: float) -> Completion:
-        """The same for the job itself; a store writes it with what it knows of transactions."""
-        return Completion(name, _done(claim, ending), window, claim.job, claim.fence)
+    def completion(name: str, claim: KeyRecord, outcome: bytes, window: float) -> Completion:
+        """Make the same for the job itself; the store's adapter writes it in the program's transaction."""
+        return Completion(name, _done(claim, outcome), window, claim.job, claim.fence)
 
     @staticmethod
-    def release(won: Acquired) -> Write:
-        """The write that frees the key for the next attempt of the same job."""
-        sent = msgspec.structs.replace(won.claim, state="sent", until=0.0)
-        return Write(key=won.name, value=_encode(sent), expect=won.version, keep=won.window, reserve=True)
+    def release(acquired: Acquired) -> Write:
+        """Make the write that frees the key for the next attempt of the same job.
+
+        Not a deletion, even when the job is to die: the broker may hand it out once more before its death is durable,
+        and no other job may have acquired the key by then. A sender that meets the record sees that its job is dead.
+        """
+        sent = msgspec.structs.replace(acquired.claim, state="sent", until=0.0)
+        return Write(
+            key=acquired.name, value=_encode(sent), expect=acquired.version, keep=acquired.window, reserve=True
+        )
 
 
-def _done(claim: KeyRecord, ending: bytes) -> bytes:
-    return _encode(msgspec.structs.replace(claim, state="done", outcome=msgspec.Raw(ending)))
+def _done(claim: KeyRecord, outcome: bytes) -> bytes:
+    return _encode(msgspec.structs.replace(claim, state="done", outcome=msgspec.Raw(outcome)))
 
 
 def _look(record: Record | None, job: str | None, now: float) -> Busy | Completed | None:
-    """Why the key cannot be taken, or None if it can. ``job``: whose hold does not count."""
+    """Find why the key cannot be acquired; None if it can. ``job``: its own hold does not count."""
     if record is None:
         return None
     claim = decode_key_record(record.value)
@@ -249,3 +304,18 @@ def _look(record: Record | None, job: str | None, now: float) -> Busy | Complete
     if claim.state == "held" and claim.job != job and claim.until > now:
         return Busy(min(claim.until - now, BUSY_RETRY))
     return None
+
+
+def _after_conflict(key: Acquired, conflict: Conflict) -> Completed | Lost | None:
+    """Apply the conflict rule: what the record that stands means for this start of the job."""
+    standing = decode_key_record(conflict.current.value) if conflict.current is not None else None
+    if _is_ours(key, standing):
+        if standing is None or standing.state != "done":
+            return None
+        return Completed(standing.job, bytes(standing.outcome))
+    return Lost(standing is not None and standing.job == key.claim.job and standing.state != "sent")
+
+
+def _is_ours(key: Acquired, standing: KeyRecord | None) -> bool:
+    """Tell whether this start of the job wrote the record: an earlier try without an answer, or the function itself."""
+    return standing is not None and (standing.job, standing.fence) == (key.claim.job, key.claim.fence)

@@ -1,6 +1,6 @@
 """The in-memory store: keyed records with compare-and-set and a time to live, for one process.
 
-The reference for all other stores. Time is the event loop's clock.
+It is the reference for all other stores. Time is the event loop's clock.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import heapq
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import count
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -20,7 +19,7 @@ from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 
 __all__ = ["MemoryStore"]
 
-SLACK = 10_000  #: timers that may outlive their records before they are cleared away
+SLACK = 10_000  #: timers that may outlive their records before they are removed
 
 
 ENDS_WITH_THE_PROCESS = DiagnosticCheck(
@@ -35,23 +34,21 @@ ENDS_WITH_THE_PROCESS = DiagnosticCheck(
 class MemoryStore:
     """Records in this process; the URL's options belong to the backend of the same name."""
 
-    def __init__(self, url: str = "memory://") -> None:  # noqa: ARG002 - every adapter is made from its URL
+    def __init__(self, url: str = "memory://") -> None:  # noqa: ARG002 - every adapter takes its URL
         self._records: dict[str, tuple[Record, float]] = {}  # key → record, when it ends
         self._ends: list[tuple[float, str, Version]] = []  # heap
         self._versions = count(1)
         self.watches = Watches(begin=lambda watch: self.get(watch.key), end=lambda _: None)  # writes push
 
     async def __aenter__(self) -> Self:
-        """Nothing to connect to."""
+        """Do nothing: there is no server."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """The records stay as long as this object."""
+    async def __aexit__(self, *exc: object) -> None:
+        """Keep the records as long as this object."""
 
     async def diagnose(self) -> Diagnosis:
-        """What is to be known of a store that is a part of this program."""
+        """Report what a store inside this program cannot promise."""
         return Diagnosis(
             server="memory, in this process",
             durability="records live in this process and end with it",
@@ -59,24 +56,29 @@ class MemoryStore:
         )
 
     async def get(self, key: str) -> Record | None:
-        """The record, unless its time is over."""
+        """Return the record, unless it has ended."""
         self._forget_ended(anyio.current_time())
         return self._find(key)
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """Fetch some records, in order; None for each that is not there."""
+        self._forget_ended(anyio.current_time())
+        return [self._find(key) for key in keys]
+
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
-        """Write if what is there is as expected."""
+        """Write if the record is as expected."""
         now = anyio.current_time()
         self._forget_ended(now)
         return self._write(key, value, expect, keep, now)
 
     async def delete(self, key: str, *, expect: Expect) -> bool:
-        """Forget if it is as expected."""
+        """Delete the record if it is as expected."""
         self._forget_ended(anyio.current_time())
         found = self._find(key)
         return found is not None and not isinstance(self._delete(key, expect), Conflict)
 
     async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
-        """All writes, one answer each."""
+        """Carry out all writes, one answer each."""
         now = anyio.current_time()
         self._forget_ended(now)
         return [
@@ -87,7 +89,7 @@ class MemoryStore:
         ]
 
     def watch(self, key: str) -> AbstractAsyncContextManager[Watch]:
-        """The record as it is, then each new one."""
+        """Return a watch: the record as it is, then each new one."""
         return self.watches.watch(key)
 
     def _find(self, key: str) -> Record | None:
@@ -128,6 +130,6 @@ class MemoryStore:
                 del self._records[key]
 
     def _forget_replaced(self) -> None:
-        """Timers of records that were overwritten or deleted would stay until the record's first end."""
+        """Remove the timers of records that were overwritten or deleted, which would stay until the first end."""
         self._ends = [timer for timer in self._ends if (found := self._find(timer[1])) and found.version == timer[2]]
         heapq.heapify(self._ends)

@@ -186,7 +186,7 @@ class _Trial:
             id=new_id(),
             task=self._task.name,
             version=self._task.contract.version,
-            queue=self._task.options.queue,
+            queue=self._task.spec.queue,
             args=msgspec.Raw(call.payload),
             enqueued_at=0.0,
             key=call.key,

@@ -26,6 +26,7 @@ from taskcore.task import Job
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
 from taskcore.toolkit.failpoints import FAILPOINTS
 from taskcore.toolkit.groups import unwrap_single
+from taskcore.worker.hosting import make_worker
 
 __all__ = ["crashing_worker", "redeliver", "working"]
 
@@ -116,7 +117,7 @@ class _WorkerLife:
         """Start a worker, and return when it is ready."""
         self.ended = anyio.Event()
         self._scope = anyio.CancelScope()
-        self._worker = self._app._worker(None, None, None)  # noqa: SLF001 - this kit's own app
+        self._worker = make_worker(self._app.components, self._app.settings, self._app.tasks)
         await self._group.start(self._live)
 
     async def _live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -136,7 +137,7 @@ class _WorkerLife:
     def end_leases(self) -> None:
         """What the dead one held is handed out again."""
         memory = _memory_of(self._app)
-        for job in tuple(self._worker._in_hand):  # noqa: SLF001 - likewise
+        for job in tuple(self._worker.in_hand):
             if memory is not None:
                 memory.end_lease(job.id)
 

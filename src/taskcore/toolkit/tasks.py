@@ -30,7 +30,7 @@ class TaskSet:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return sum(not task.done() for task in self._tasks)
 
     def start(self, work: Coroutine[Any, Any, object], *, name: str | None = None) -> None:
         """Run the work in a task of its own; log its error if it dies."""

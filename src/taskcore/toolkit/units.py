@@ -17,11 +17,12 @@ from taskcore.errors import InvalidSetting
 __all__ = ["duration", "show_duration", "show_size", "size"]
 
 _SECONDS = {"w": 604_800.0, "d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|[wdhms])\s*", re.ASCII)
-_TIMES = re.compile(rf"(?:{_TIME.pattern})+", re.ASCII)
+# Patterns as text: `re` compiles them when they are used, which a program that only declares tasks never does.
+_TIME = r"(?a)\s*(\d+(?:\.\d+)?)\s*(ms|[wdhms])\s*"
+_TIMES = r"(?a)(?:\s*\d+(?:\.\d+)?\s*(?:ms|[wdhms])\s*)+"
 _BYTES = {"gib": 1024**3, "mib": 1024**2, "kib": 1024, "gb": 1000**3, "mb": 1000**2, "kb": 1000, "b": 1, "": 1}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b)?\s*", re.ASCII | re.IGNORECASE)
-_NUMBER = re.compile(r"\s*\d+(?:\.\d+)?\s*", re.ASCII)
+_SIZE = r"(?ai)\s*(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b)?\s*"
+_NUMBER = r"(?a)\s*\d+(?:\.\d+)?\s*"
 
 
 def duration(text: str | float) -> float:
@@ -30,9 +31,9 @@ def duration(text: str | float) -> float:
     :raises InvalidSetting: the text is not a time, or a negative or infinite one (TC104).
     """
     seconds = math.nan
-    if isinstance(text, str) and _TIMES.fullmatch(text):
-        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _TIME.findall(text))
-    elif isinstance(text, int | float) or _NUMBER.fullmatch(text):
+    if isinstance(text, str) and re.fullmatch(_TIMES, text):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_TIME, text))
+    elif isinstance(text, int | float) or re.fullmatch(_NUMBER, text):
         seconds = float(text)
     if not 0 <= seconds < math.inf:
         raise InvalidSetting(f"{text!r} is not a time", fix='give seconds, or text such as "1h30m", "250ms", "14d"')
@@ -55,7 +56,7 @@ def size(text: str | int) -> int:
 
     :raises InvalidSetting: the text is not a size (TC104).
     """
-    match = _SIZE.fullmatch(str(text))
+    match = re.fullmatch(_SIZE, str(text))
     if match is None:
         raise InvalidSetting(f"{text!r} is not a size", fix='give bytes, or text such as "256KiB", "1MB"')
     return int(float(match[1]) * _BYTES[(match[2] or "").lower()])

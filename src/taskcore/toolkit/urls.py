@@ -57,7 +57,7 @@ def read_options(query: str, readers: Mapping[str, Reader], problems: list[str])
             try:
                 found[name] = reader(given)
             except (InvalidSetting, ValueError, OSError) as error:
-                secret = _SECRET_NAME.search(name) is not None
+                secret = re.search(_HIDDEN_NAME, name) is not None
                 why = error.what if isinstance(error, InvalidSetting) else str(error)
                 problems.append(f"{name}: {'not usable' if secret else why}")
         seen.add(name)
@@ -155,11 +155,12 @@ def readable_file(given: str) -> str:
 
 # ── secrets ──────────────────────────────────────────────────────────────────────────────────────
 
-_SECRET_NAME = re.compile(r"(?i)password|passwd|pwd|token|secret")
+# Patterns as text: `re` compiles them when they are used, which a program that only declares tasks never does.
+_HIDDEN_NAME = r"(?i)password|passwd|pwd|token|secret"
 _START = r"((?:^|,)[\w+.-]+://)"  # a URL may be a list of URLs
-_USER = re.compile(_START + r"([^/?#]*)@")  # greedy: a password may hold an "@" of its own,
-_SLOPPY = re.compile(_START + r"([^/?#:]*:(?!\d+(?:/[^@?]*)?(?:[?,]|$)).*)@")  # and, against the rules, "/", "?", "#"
-_SECRET = re.compile(r"(?i)(?<=[?&])([\w-]*(?:password|passwd|pwd|token|secret)[\w-]*)=[^&#]*")
+_USER = _START + r"([^/?#]*)@"  # greedy: a password may hold an "@" of its own,
+_SLOPPY = _START + r"([^/?#:]*:(?!\d+(?:/[^@?]*)?(?:[?,]|$)).*)@"  # and, against the rules, "/", "?", "#"
+_HIDDEN = r"(?i)(?<=[?&])([\w-]*(?:password|passwd|pwd|token|secret)[\w-]*)=[^&#]*"
 
 
 def mask_url(url: str) -> str:
@@ -171,4 +172,4 @@ def mask_url(url: str) -> str:
             return f"{found[1]}{user}:****@"
         return f"{found[1]}{'****' if user and url.startswith(('nats', 'tls')) else user}@"
 
-    return _SECRET.sub(r"\1=****", (_USER if _USER.match(url) else _SLOPPY).sub(mask, url))
+    return re.sub(_HIDDEN, r"\1=****", re.sub(_USER if re.match(_USER, url) else _SLOPPY, mask, url))

@@ -1,6 +1,5 @@
-"""The worker: receive → perform → settle. Read ``worker.py`` first; it is the heart, the other files are its organs."""
+"""The worker: receive → perform → settle. Read ``worker.py`` first: it drives the other files."""
 
 from taskcore.worker.context import Context, current
-from taskcore.worker.worker import Worker
 
-__all__ = ["Context", "Worker", "current"]
+__all__ = ["Context", "current"]

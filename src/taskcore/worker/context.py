@@ -1,4 +1,4 @@
-"""``current()``: what a running task can ask about itself."""
+"""``current()``: what a running function can ask about its job."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
         return self.envelope.correlation_id
 
     async def cancel_requested(self) -> bool:
-        """Whether somebody called ``job.cancel()`` while this job runs; asks the store."""
+        """Ask the store whether a caller wants this running job cancelled (``job.cancel()``)."""
         return await self._cancel_requested(self.envelope.id)
 
     def completion(self, result: Any) -> Completion:
-        """The outcome of this job's key, to be committed together with the job's effect.
+        """Make the outcome of this job's key, to be committed together with the job's effect.
 
-        Hand it to ``taskcore.stores.sql.complete_in`` in the transaction in which the effect is written. From that
-        commit on the job has succeeded, with this result, whatever happens to function or worker afterwards.
+        Hand it to ``taskcore.stores.sql.complete_in`` in the transaction that writes the effect. From that commit on
+        the job has succeeded with this result, whatever happens to function or worker afterwards.
 
         :param result: what the function will return.
         :raises InvalidSetting: the job has no key (TC104).
@@ -117,7 +117,7 @@ running: ContextVar[Context] = ContextVar("taskcore.job")
 
 
 def current() -> Context:
-    """The job that runs here.
+    """Get the job that runs here.
 
     :raises NotRunning: this code does not run as part of a job (TC106).
     """

@@ -1,13 +1,19 @@
-"""Concluding: from an outcome to everything that settling needs. Pure but for the dice of the jitter."""
+"""Deciding: from an outcome to a settlement, by the rules of the lifecycle. Pure but for the dice of the jitter."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from typing import Any
 
-from taskcore.envelope import encode_trail
+import anyio
+import msgspec
+
+from taskcore.envelope import ErrorRecord, encode_trail
 from taskcore.lifecycle import (
     Ack,
     Bury,
+    Deferred,
     Outcome,
     Raised,
     Release,
@@ -18,54 +24,101 @@ from taskcore.lifecycle import (
     Verdict,
     decide,
 )
+from taskcore.results import stored_outcome
+from taskcore.store import Version
 from taskcore.toolkit.logging import logger
-from taskcore.worker.endings import stored_outcome_of
-from taskcore.worker.execution import Execution
-from taskcore.worker.settle import Settlement
+from taskcore.worker.execution import UNDECODED, Execution, State
 
-__all__ = ["Concluder"]
+__all__ = ["Decider", "Settlement"]
 
 log = logger("taskcore.worker")
 
 
-class Concluder:
-    """Asks the rule book, and prepares what callers will read.
+class Settlement(msgspec.Struct, gc=False, eq=False):
+    """A job, its outcome, and how far its settling has got.
+
+    :param stored: the encoded outcome that callers will read; None while the job goes on, or if it is not kept.
+    :param keep: seconds for which it is kept.
+    :param committed: the key's outcome is written.
+    :param tried: the broker got the verdict at least once.
+    :param settled: the broker got the verdict, and answered.
+    :param written: the version of the outcome's record, if this worker wrote it.
+    """
+
+    job: Execution
+    outcome: Outcome
+    verdict: Verdict
+    stored: bytes | None
+    keep: float | None
+    committed: bool = False
+    tried: bool = False
+    settled: bool = False
+    written: Version | None = None
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """For events."""
+        outcome, verdict = self.outcome, self.verdict
+        reason = verdict.reason if isinstance(verdict, Bury) else None
+        if isinstance(outcome, Deferred):
+            reason = outcome.why
+        return {**self.job.labels, "seconds": self.job.seconds, "error": error_in(outcome), "reason": reason}
+
+
+class Decider:
+    """Asks the rules, and prepares what callers will read.
 
     :param park_for: seconds for which a job waits for a worker that knows its task.
-    :param keep_result: seconds for which the ending of a job of an unknown task can be asked for; None: not at all.
+    :param keep_result: seconds for which the outcome of a job of an unknown task is kept; None: not at all.
     """
 
     def __init__(self, *, park_for: float, keep_result: float | None) -> None:
-        self._strangers = Rules(park_for=park_for)
+        self._unknown = Rules(park_for=park_for)
         self._keep = keep_result
         self._roll = random.Random().random
 
-    def conclude(self, job: Execution, outcome: Outcome) -> Settlement:
-        """What to write and what to tell the broker."""
+    def settlement(self, job: Execution, outcome: Outcome) -> Settlement:
+        """Decide what to write and what to tell the broker. The job has ended."""
         task = job.task
-        rules, keep = (self._strangers, self._keep) if task is None else (task.options.rules, task.options.keep_result)
-        verdict = decide(outcome, job.history, rules, roll=self._roll())
-        if job.acked_early and isinstance(verdict, Reschedule | Release):
-            # The broker cannot be asked to hand it out again: this was its one start, and its caller has to learn that.
-            verdict = Bury("at most once", encode_trail(job.history))
+        rules, keep = (self._unknown, self._keep) if task is None else (task.options.rules, task.options.keep_result)
+        if job.started_at:
+            job.seconds = anyio.current_time() - job.started_at
+        verdict = decide(outcome, job.trail, rules, roll=self._roll())
+        if job.state <= State.ENDED:
+            job.state = State.ENDED
+        elif job.state is State.STARTED_ACKED:
+            job.state = State.ENDED_ACKED
+            if isinstance(verdict, Reschedule | Release):
+                # The broker has forgotten the job: this was its one start, and its caller has to learn that.
+                verdict = Bury("at most once", encode_trail(job.trail))
         if not isinstance(verdict, Ack):
-            _tell(job, outcome, verdict)
-        return Settlement(job, outcome, verdict, stored_outcome_of(job, outcome, verdict, keep), keep)
+            _log(job, outcome, verdict)
+        if (keep is None and job.key is None) or job.envelope is UNDECODED:
+            return Settlement(job, outcome, verdict, None, keep)
+        pack_error = task.contract.pack_error if task is not None else None
+        return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, pack_error), keep)
 
 
-def _tell(job: Execution, outcome: Outcome, verdict: Verdict) -> None:
-    """One line for each attempt that failed and for each death: what, where, and what follows."""
+def error_in(outcome: Outcome) -> ErrorRecord | None:
+    """The record of the error that ended an attempt, if one did."""
+    return outcome.record if isinstance(outcome, Raised | TimedOut | Unencodable) else None
+
+
+def _log(job: Execution, outcome: Outcome, verdict: Verdict) -> None:
+    """Log one line for each attempt that failed and for each death: what, where, and what follows."""
     task = job.envelope.task
-    if not isinstance(outcome, Raised | TimedOut | Unencodable):
+    record = error_in(outcome)
+    if record is None:
         if isinstance(verdict, Bury):
             log.error("job %s of %s is dead: %s", job.id, task, verdict.reason)
+        elif isinstance(outcome, Deferred):
+            log.debug("job %s of %s is deferred for %.1f s: %s", job.id, task, outcome.after, outcome.why)
         return
-    record = outcome.record
-    told = f"{record.type}: {record.message}" + (f" ({record.where})" if record.where else "")
+    error = f"{record.type}: {record.message}" + (f" ({record.where})" if record.where else "")
     if isinstance(verdict, Reschedule):
         again = verdict.after
-        log.info("job %s of %s: attempt %d failed with %s; again in %.1f s", job.id, task, record.attempt, told, again)
-    elif job.acked_early:
-        log.error("job %s of %s failed with %s; at most once, so that is all", job.id, task, told)
+        log.info("job %s of %s: attempt %d failed with %s; again in %.1f s", job.id, task, record.attempt, error, again)
+    elif job.state is State.ENDED_ACKED:
+        log.error("job %s of %s failed with %s; it runs at most once, so it is not tried again", job.id, task, error)
     elif isinstance(verdict, Bury):
-        log.error("job %s of %s is dead, %s: %s", job.id, task, verdict.reason, told)
+        log.error("job %s of %s is dead, %s: %s", job.id, task, verdict.reason, error)

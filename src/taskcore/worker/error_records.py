@@ -1,4 +1,4 @@
-"""Errors of user code as text that can travel: bounded, and safe even when the error itself misbehaves."""
+"""Errors of user code as text: bounded, and safe even when the error's own methods fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OURS = "taskcore"
 
 
 def describe(error: BaseException, *, when: float, worker: str, attempt: int) -> ErrorRecord:
-    """The record of an error for the trail; never raises, whatever the error's own methods do."""
+    """Describe an error for the trail; never raises, whatever the error's own methods do."""
     return ErrorRecord(
         type=_type_name(error),
         message=_shorten(message_of(error), MESSAGE_LIMIT),
@@ -34,7 +34,7 @@ def _type_name(error: BaseException) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """The error's text, or what can be said instead."""
+    """Get the error's text, or a note why there is none."""
     if isinstance(error, TaskcoreError):
         return "; ".join((f"[{error.code}] {error.what}", *error.facts))
     try:
@@ -45,7 +45,7 @@ def message_of(error: BaseException) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """The innermost place that is not in this library: file, line, function."""
+    """Find the innermost place that is not in this library: file, line, function."""
     place, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
@@ -61,7 +61,7 @@ def _short_path(path: str) -> str:
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback as text; its end, if it is long."""
+    """Format the traceback; its end, if it is long."""
     try:
         text = "".join(traceback.format_exception(error, limit=-20))
     except BaseException as second:  # noqa: BLE001 - formatting runs the error's own code
@@ -75,5 +75,5 @@ def _shorten(text: str, limit: int) -> str:
 
 
 def _clean(text: str) -> str:
-    """Lone surrogates cannot be encoded."""
+    """Replace lone surrogates, which cannot be encoded."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

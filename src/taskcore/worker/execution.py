@@ -1,84 +1,136 @@
-"""What a worker has in hand: a delivery from the moment it was received until it is settled."""
+"""A job in a worker's hands: one delivery, from its receipt until it is settled."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from enum import IntEnum
 from typing import Any, Literal
 
 import anyio
 import msgspec
 
 from taskcore.backend import Delivery, Source
-from taskcore.envelope import NOTHING_YET, Envelope, Trail, decode_envelope
+from taskcore.envelope import NOTHING_YET, Envelope, NewerFormat, Trail, decode_envelope, decode_trail
 from taskcore.errors import MalformedEnvelope
 from taskcore.records.keys import Acquired
 from taskcore.task import Task
 from taskcore.worker.pools import Pool
 
-__all__ = ["Execution", "Slot"]
+__all__ = ["UNDECODED", "Execution", "Slot", "State"]
 
 Why = Literal["timeout", "lost", "shutdown"]
 
-#: Stands where an envelope could not be read (yet).
+#: Stands where an envelope could not be decoded (yet).
 UNDECODED = Envelope(v=0, id="?", task="?", args=msgspec.Raw(b"null"), enqueued_at=0.0)
 
 
+class State(IntEnum):
+    """How far a job has got.
+
+        RECEIVED ──▶ STARTED ───────▶ ENDED ──▶ (settled and forgotten)
+           │            └──────────────┴──▶ LOST
+           └───────▶ STARTED_ACKED ──▶ ENDED_ACKED
+
+    Up to ENDED its lease is kept: a state at or above STARTED_ACKED has none.
+    """
+
+    RECEIVED = 0  #: waits for a slot, or is examined in one
+    STARTED = 1  #: its function runs
+    ENDED = 2  #: it has an outcome, which is not settled yet
+    STARTED_ACKED = 3  #: as STARTED, but at most once: the broker has forgotten the job already
+    ENDED_ACKED = 4  #: as ENDED, of such a job
+    LOST = 5  #: its lease is lost: another worker may have it, and nothing of it is recorded here
+
+
 class Execution(msgspec.Struct, gc=False, eq=False):
-    """A delivery and everything that was learnt about it. Steps fill it in, in this order."""
+    """A delivery and everything that is learnt about it. The steps fill it in, in this order.
+
+    :param decode: reads its envelope: the codec's.
+    :param received, started_at: by the event loop's clock; ``started_at`` and ``seconds`` only if an event is wanted.
+    :param marker: where its starts are counted.
+    :param trail: as it was sent, with the crashes that were found since.
+    :param marked: how many starts the marker counted when the job was inspected.
+    :param seconds: how long its function ran.
+    """
 
     delivery: Delivery
     source: Source
     received: float
     pool: Pool | None = None
+    decode: Callable[[bytes], Envelope] = decode_envelope
+    state: State = State.RECEIVED
     envelope: Envelope = UNDECODED
     trail: Trail = NOTHING_YET
     task: Task[..., Any] | None = None
     arguments: Any = None
     marker: str | None = None
-    crashes: int = 0
-    first_lost: bool = False
+    marked: int = 0
     key: Acquired | None = None
-    alone: bool = False
-    started: bool = False
-    finished: bool = False
-    lost: bool = False
-    acked_early: bool = False
+    started_at: float = 0.0
+    seconds: float | None = None
 
     @property
     def id(self) -> str:
-        """The job's id; ``"?"`` if its bytes cannot be read."""
-        return self.envelope.id if self.envelope is not UNDECODED else self._name.id
+        """The job's id; ``"?"`` if its bytes cannot be decoded."""
+        return self.envelope.id if self.envelope is not UNDECODED else self._decoded.id
 
     @property
-    def history(self) -> Trail:
-        """The trail, with what was found out about crashes since it was written."""
-        if self.crashes == self.trail.crashes and self.first_lost == self.trail.first_lost:
-            return self.trail
-        return msgspec.structs.replace(self.trail, crashes=self.crashes, first_lost=self.first_lost)
+    def has_started(self) -> bool:
+        """Whether its function runs."""
+        return self.state in (State.STARTED, State.STARTED_ACKED)
+
+    @property
+    def acked_early(self) -> bool:
+        """Whether the broker has forgotten it already, because it may run at most once."""
+        return self.state in (State.STARTED_ACKED, State.ENDED_ACKED)
+
+    @property
+    def crashes(self) -> int:
+        """Starts without an outcome, those of earlier copies of the job included."""
+        return self.trail.crashes
 
     @property
     def labels(self) -> dict[str, Any]:
-        """For events."""
-        envelope = self.envelope if self.envelope is not UNDECODED else self._name
-        return {"job_id": envelope.id, "task": envelope.task, "queue": self.delivery.queue}
+        """For events: which job, and which attempt at it."""
+        envelope = self._decoded
+        trail = self.trail
+        if self.envelope is UNDECODED and envelope is not UNDECODED:
+            trail = _trail_of(self.delivery)
+        return {
+            "job_id": envelope.id,
+            "task": envelope.task,
+            "queue": self.delivery.queue,
+            "attempt": trail.attempts + 1,
+        }
 
     @property
-    def _name(self) -> Envelope:
-        """The envelope of a job that was never performed: whoever gives it back or loses it says which it was (C19)."""
+    def _decoded(self) -> Envelope:
+        """The envelope, also of a job that was never performed: one that is given back or lost is named, too (C19)."""
+        if self.envelope is not UNDECODED:
+            return self.envelope
         try:
-            return decode_envelope(self.delivery.envelope)
+            return self.decode(self.delivery.envelope)
+        except NewerFormat as error:
+            return msgspec.structs.replace(UNDECODED, id=error.job_id, task=error.task)
         except MalformedEnvelope:
             return UNDECODED
+
+
+def _trail_of(delivery: Delivery) -> Trail:
+    try:
+        return decode_trail(delivery.trail)
+    except MalformedEnvelope:
+        return NOTHING_YET
 
 
 class Slot:
     """One of the coroutines that run jobs, one job at a time, as long as the worker lives."""
 
-    __slots__ = ("deadline", "job", "scope", "wake", "why")
+    __slots__ = ("deadline", "job", "scope", "why")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
         self.job: Execution | None = None
-        self.wake: anyio.Event | None = None
         self.deadline: float | None = None
         self.why: Why | None = None
 

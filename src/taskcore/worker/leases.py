@@ -1,40 +1,41 @@
-"""Keeping: leases stay ours while we work, and nothing runs longer than it may."""
+"""Leases: they stay with this worker for as long as it works on their jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 
 import anyio
+import anyio.abc
 
 from taskcore.backend import Source
 from taskcore.errors import BrokerUnavailable
 from taskcore.observe import Events
 from taskcore.records.keys import IdempotencyKeys
-from taskcore.store import Conflict, Store
 from taskcore.toolkit.logging import logger
-from taskcore.worker.execution import Execution, Slot
+from taskcore.worker.execution import Execution, State
 from taskcore.worker.outages import Outage
 
-__all__ = ["Deadlines", "LeaseKeeper"]
+__all__ = ["LeaseKeeper"]
 
 log = logger("taskcore.worker")
 
 
 class LeaseKeeper:
-    """Extends the leases of everything in hand, in one batch, three times per lease.
+    """Extends the leases of everything in hand, in one batch, three times per lease; renews the held keys with them.
 
-    A job whose lease turns out to be lost is interrupted: hands off (C7).
+    A job whose lease turns out to be lost is interrupted (C7).
 
-    :param in_hand: every job from its receiving to its settling.
-    :param lost: called with a job whose lease was lost.
+    :param in_hand: every job from its receipt to its settling.
+    :param keys: None if there is no store.
+    :param lost: called with a job whose lease is lost.
     :param clock: seconds since the epoch.
-    :param outage: told when the broker cannot be reached, and when it can again.
+    :param outage: notes when the broker cannot be reached, and when it can again.
     """
 
     def __init__(
         self,
         in_hand: Collection[Execution],
-        store: Store | None,
+        keys: IdempotencyKeys | None,
         events: Events,
         *,
         lease: float,
@@ -43,34 +44,35 @@ class LeaseKeeper:
         outage: Outage,
     ) -> None:
         self._in_hand = in_hand
-        self._store = store
+        self._keys = keys
         self._events = events
-        self._lease = lease
+        self.lease = lease
         self._lost = lost
         self._clock = clock
-        self._extended: dict[Source, float] = {}  # when we last asked for all leases of a source, and were heard
+        self._extended: dict[Source, float] = {}  # when all leases of a source were last extended with success
         self._outage = outage
-        self._idle = anyio.Event()
-        self.keys = anyio.Lock()
+        self._work = anyio.Event()
 
-    def lease_over(self, job: Execution, now: float) -> bool:
-        """Whether a lease has ended by our own clock, so that somebody else may have the job."""
-        if now < job.received + self._lease:  # nearly always
-            return False
-        return now >= self._extended.get(job.source, 0.0) + self._lease
+    def holds(self, job: Execution, now: float) -> bool:
+        """Tell whether no other worker can have the job: its lease goes on by this worker's clock, or needs none."""
+        if job.acked_early:
+            return True
+        until = max(job.received, self._extended.get(job.source, 0.0)) + self.lease
+        return job.state is not State.LOST and now < until
 
     def begin(self) -> None:
         """There is something in hand."""
-        self._idle.set()
+        self._work.set()
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Extend until cancelled."""
-        pause = self._lease / 3
+        task_status.started()
+        pause = self.lease / 3
         while True:
-            if not self._in_hand:  # an idle worker sleeps: days may pass until somebody sends a job
+            if not self._in_hand:  # an idle worker sleeps: days may pass until a job comes
                 self._outage.recovered()
-                self._idle = anyio.Event()
-                await self._idle.wait()
+                self._work = anyio.Event()
+                await self._work.wait()
             asleep = anyio.current_time()
             await anyio.sleep(pause)
             self._notice_block(anyio.current_time() - asleep - pause)
@@ -87,7 +89,7 @@ class LeaseKeeper:
         """Extend what is in hand; False if nothing is, so that the broker was not asked."""
         by_source: dict[Source, list[Execution]] = {}
         for job in self._in_hand:
-            if not job.lost and not job.acked_early:
+            if job.state < State.STARTED_ACKED:
                 by_source.setdefault(job.source, []).append(job)
         for source, jobs in by_source.items():
             asked = anyio.current_time()
@@ -100,55 +102,18 @@ class LeaseKeeper:
 
     async def _renew_keys(self) -> None:
         """The keys of running jobs stay held as long as their leases do."""
-        store = self._store
-        if store is None or not any(job.key is not None for job in self._in_hand):
-            return
-        async with self.keys:
-            holding = [job for job in self._in_hand if job.key is not None and not job.finished]
-            until = self._clock() + self._lease
-            writes = [IdempotencyKeys.renew(job.key, until) for job in holding if job.key is not None]
-            for job, answer in zip(holding, await store.put_many(writes), strict=True):
-                if job.key is not None and not isinstance(answer, Conflict):
-                    job.key.version = answer
+        if self._keys is not None:
+            running = (State.RECEIVED, State.STARTED, State.STARTED_ACKED)
+            held = [job.key for job in self._in_hand if job.key is not None and job.state in running]
+            await self._keys.renew_many(held, self._clock() + self.lease)
 
     def _notice_block(self, late: float) -> None:
-        """A task that computes in the event loop starves everything, this keeper first."""
-        if late > self._lease / 3:
+        """Warn of a task that computes in the event loop: it starves everything, this keeper first."""
+        if late > self.lease / 3:
             log.warning(
                 "the event loop was blocked for %.1f s; leases last %g s. Run what computes in a thread or a process: "
                 '@app.task(runs_in="process")',
                 late,
-                self._lease,
+                self.lease,
             )
             self._events.emit("loop.blocked", seconds=late)
-
-
-class Deadlines:
-    """One sweeper for all time limits: it sleeps until the earliest one, and interrupts whoever overran."""
-
-    def __init__(self, slots: Iterable[Slot]) -> None:
-        self._slots = slots
-        self._soonest = float("inf")
-        self._news = anyio.Event()
-
-    def watch(self, slot: Slot, deadline: float) -> None:
-        """Interrupt what runs in this slot when the time comes, unless the slot's deadline is cleared before."""
-        slot.deadline = deadline
-        if deadline < self._soonest:
-            self._soonest = deadline
-            self._news.set()
-
-    async def run(self) -> None:
-        """Sweep until cancelled."""
-        while True:
-            self._news = anyio.Event()
-            self._soonest = min(
-                (slot.deadline for slot in self._slots if slot.deadline is not None), default=float("inf")
-            )
-            with anyio.CancelScope(deadline=self._soonest):
-                await self._news.wait()
-            now = anyio.current_time()
-            for slot in self._slots:
-                if slot.deadline is not None and slot.deadline <= now:
-                    slot.deadline = None
-                    slot.interrupt("timeout")

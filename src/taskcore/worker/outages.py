@@ -1,4 +1,4 @@
-"""One log line when the broker goes, one when it is back, and growing pauses in between."""
+"""Outages: one log line when broker or store is lost, one when it is back, and growing pauses in between."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  #: seconds between two attempts to reac
 
 
 class OutageTracker:
-    """One broker or store as all parts of a worker see it: gone when one cannot reach it, back when all can.
+    """A broker or store as all parts of a worker see it: lost when one part cannot reach it, back when all can.
 
     :param what: its name in the log.
     """
@@ -27,19 +27,19 @@ class OutageTracker:
         self._parts: set[Outage] = set()
 
     def member(self) -> Outage:
-        """The view of one part: what receives, what settles, what keeps leases."""
+        """Make the view of one part, such as the reader of a pool or the settler."""
         return Outage(self)
 
     def lost(self, part: Outage, error: BaseException) -> None:
-        """A part cannot reach it."""
+        """Note that a part cannot reach it."""
         if not self._parts:
             self._since = anyio.current_time()
-            log.warning("%s lost: %s; running jobs go on, trying again", self._what, _first_line(error))
+            log.warning("%s lost: %s; running jobs go on, reconnecting", self._what, _first_line(error))
             self._events.emit("broker.lost", what=self._what, error=error)
         self._parts.add(part)
 
     def found(self, part: Outage) -> None:
-        """A part can reach it again."""
+        """Note that a part can reach it again."""
         self._parts.discard(part)
         if not self._parts:
             seconds = anyio.current_time() - self._since
@@ -52,23 +52,20 @@ class Outage:
 
     def __init__(self, outages: OutageTracker) -> None:
         self._outages = outages
-        self._pause: float | None = None
-
-    @property
-    def is_on(self) -> bool:
-        """Whether it failed when it was last tried."""
-        return self._pause is not None
+        self._pause = 0.0
+        self.is_on = False  #: whether it failed when it was last tried
 
     async def failed(self, error: BaseException) -> None:
-        """It failed: wait a little longer each time."""
+        """Note that it failed, and wait a little longer each time."""
         self._outages.lost(self, error)
-        self._pause = FIRST_PAUSE if self._pause is None else min(self._pause * 2, LONGEST_PAUSE)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE) if self.is_on else FIRST_PAUSE
+        self.is_on = True
         await anyio.sleep(self._pause)
 
     def recovered(self) -> None:
-        """It works."""
-        if self._pause is not None:
-            self._pause = None
+        """Note that it works."""
+        if self.is_on:
+            self.is_on = False
             self._outages.found(self)
 
 

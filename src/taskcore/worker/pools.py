@@ -1,70 +1,79 @@
-"""Lanes: queues whose jobs run in the same kind of place.
+"""Pools: queues whose jobs run in the same kind of place, and how many of their jobs may be received now.
 
 A worker has room for a hundred coroutines but for sixteen threads and two processes. If it received a hundred jobs
-that need a process, ninety-eight would wait in its hands, with their leases running, and nothing else could start. So
-queues that hold only tasks for threads, or only tasks for processes, have a lane of their own with room for as many as
-can run. Within a lane earlier queues come first; between lanes nobody waits for anybody.
+that need a process, ninety-eight would wait in its hands, with their leases running, and nothing else could start. A
+queue that holds only tasks for threads, or only tasks for processes, is therefore in a pool of its own, with room for
+as many jobs as can run. Within a pool earlier queues come first; pools do not wait for each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import anyio
 
 from taskcore.options import RunsIn
 from taskcore.task import Task
-from taskcore.worker.pace import Throughput
+from taskcore.worker.options import WorkerOptions
 
 __all__ = ["Pool", "pools_of"]
 
 PREFETCH_SECONDS = 0.1  #: seconds of work that may wait in the inbox, so that slots never wait for the broker …
 PREFETCH_LIMIT = 1_000  #: … and how many jobs that may be at most
+RATE_SECONDS = 0.05  #: seconds over which the throughput is measured at least
 
 
 class Pool:
-    """Some queues, how many of their jobs can run at once, and how many are in hand and not finished."""
+    """Some queues, how many of their jobs can run at once, and how many are in hand and have not ended.
 
-    __slots__ = ("active", "limit", "news", "queues", "throughput")
+    :ivar ended: the jobs that have ended since the throughput was last measured.
+    :ivar changed: to be set when there may be room; None while no reader waits.
+    """
+
+    __slots__ = ("_rate", "_since", "active", "changed", "ended", "limit", "queues")
 
     def __init__(self, queues: tuple[str, ...], limit: int) -> None:
         self.queues = queues
         self.limit = limit
         self.active = 0
-        self.throughput = Throughput()
-        self.news: anyio.Event | None = None
+        self.ended = 0
+        self.changed: anyio.Event | None = None
+        self._since = float("-inf")
+        self._rate = 0.0
 
     def room(self, idle: int, waiting: int) -> int:
         """How many jobs to receive now, with so many idle slots and so many jobs waiting for one."""
-        ahead = min(int(self.throughput.rate() * PREFETCH_SECONDS), PREFETCH_LIMIT)
+        ahead = min(int(self._throughput() * PREFETCH_SECONDS), PREFETCH_LIMIT)
         return min(idle - waiting, self.limit - self.active) + ahead
 
     async def wait(self) -> None:
         """Wait until there may be room."""
-        self.news = anyio.Event()
-        await self.news.wait()
-        self.news = None
+        self.changed = anyio.Event()
+        await self.changed.wait()
+        self.changed = None
 
-    def notify(self) -> None:
-        """There may be room."""
-        if self.news is not None:
-            self.news.set()
+    def _throughput(self) -> float:
+        """Jobs per second, over the time since it was last measured."""
+        now = anyio.current_time()
+        span = now - self._since
+        if span >= RATE_SECONDS:
+            self._rate = self.ended / span
+            self._since = now
+            self.ended = 0
+        return self._rate
 
 
-def pools_of(
-    queues: Sequence[str], tasks: Iterable[Task[..., Any]], *, concurrency: int, rooms: Mapping[RunsIn, int]
-) -> list[Pool]:
-    """The lanes of a worker, each with its queues in the order given.
-
-    :param rooms: how many jobs can run in threads and in processes.
-    """
+def pools_of(options: WorkerOptions, tasks: Iterable[Task[..., Any]]) -> list[Pool]:
+    """Make the pools of a worker, each with its queues in the order given."""
+    queues, most = options.queues, options.concurrency
+    limits: dict[RunsIn, int] = {"thread": options.threads, "process": options.processes}
     kinds: dict[str, set[RunsIn]] = {queue: set() for queue in queues}
     for task in tasks:
         if task.options.queue in kinds:
             kinds[task.options.queue].add(task.options.runs_in)
-    lanes: dict[RunsIn, list[str]] = {}
+    grouped: dict[RunsIn, list[str]] = {}
     for queue in queues:
         [kind, *others] = kinds[queue] or {"loop"}
-        lanes.setdefault("loop" if others else kind, []).append(queue)
-    return [Pool(tuple(names), min(rooms.get(kind, concurrency), concurrency)) for kind, names in lanes.items()]
+        grouped.setdefault("loop" if others else kind, []).append(queue)
+    return [Pool(tuple(names), min(limits.get(kind, most), most)) for kind, names in grouped.items()]

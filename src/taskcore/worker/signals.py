@@ -1,7 +1,7 @@
-"""Signals: the first asks to stop, the second insists, the third ends the process.
+"""Signals: the first stops the worker, the second interrupts its jobs, the third ends the process.
 
-A function may ignore its cancellation or never return from C code, and nothing inside the process can end it. So a
-stopping process has a last resort: when grace and patience are over it ends at once, and its leases run out.
+A function may ignore its cancellation or never return from C code, and nothing inside the process can end it. A
+watchdog therefore ends a stopping process when its grace and a margin are over; its leases run out.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["stop_on_signals"]
 
 log = logger("taskcore.worker")
 
-PATIENCE = 15.0  #: seconds after the grace in which interrupted jobs may clean up and outcomes may be settled
-INTERRUPTED = 130  #: exit code of a process that was told three times
+CLEANUP_TIMEOUT = 15.0  #: seconds after the grace in which interrupted jobs may clean up and outcomes may be settled
+INTERRUPTED = 130  #: exit code of a process that got three signals
 
 
 async def stop_on_signals(
     worker: Worker, grace: float, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
 ) -> None:
-    """Wait for SIGTERM and SIGINT and tell the worker; only the main thread of a process gets any."""
+    """Stop the worker at SIGTERM and SIGINT; only the main thread of a process gets any."""
     if threading.current_thread() is not threading.main_thread():
         task_status.started()
         return
@@ -40,23 +40,25 @@ async def stop_on_signals(
         task_status.started()
         received = (signal.Signals(number).name async for number in signals)
         name = await anext(received)
-        log.info("%s: stopping; nothing new starts. Once more to interrupt what runs", name)
+        log.info("%s: stopping; no new job starts. Send it again to interrupt the running jobs", name)
         worker.stop()
-        with _watchdog(grace + PATIENCE):
+        with _watchdog(grace + CLEANUP_TIMEOUT):
             name = await anext(received)
-            log.warning("%s again: interrupting what runs and giving it back", name)
+            log.warning("%s again: interrupting the running jobs and giving them back", name)
             worker.interrupt()
             name = await anext(received)
-            log.error("%s a third time: ending at once; leases will run out", name)
+            log.error("%s a third time: ending the process at once; its leases will run out", name)
             os._exit(INTERRUPTED)
 
 
 @contextmanager
 def _watchdog(seconds: float) -> Iterator[None]:
-    """End the process if it is still here after so many seconds; a thread, because the event loop may be blocked."""
+    """End the process if it still runs after so many seconds; in a thread, because the event loop may be blocked."""
 
     def end() -> None:
-        log.error("still running %g s after being told to stop: ending at once; leases will run out", seconds)
+        log.error(
+            "still running %g s after the signal to stop: ending the process at once; its leases run out", seconds
+        )
         os._exit(1)
 
     timer = threading.Timer(seconds, end)

@@ -2,8 +2,8 @@
 
 Real encoding, real leases with expiry, fencing, delays, dead letters; only durability ends with the process.
 
-``memory_ledger.py`` holds the whole truth; the classes here only wait. Time is the event loop's clock, so under a
-virtual clock days pass in milliseconds.
+``ledger.py`` holds all state; the classes here only wait. Time is the event loop's clock, so under a virtual clock days
+pass in milliseconds.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
-from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
 
 from taskcore.backend import Delivery, Features, Letter, Outgoing, Place, Published, QueueStats, Refused
-from taskcore.backends.memory.ledger import DEDUP_WINDOW, LEASED, READY, SCHEDULED, Ledger, number
-from taskcore.errors import InvalidURL
+from taskcore.backends.memory.ledger import DEDUP_WINDOW, LEASED, READY, SCHEDULED, Ledger, letter_number
 from taskcore.lifecycle import Verdict
-from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
+from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, passed
+from taskcore.toolkit.urls import read_options, refuse_url, whole
 
 __all__ = ["MemoryBackend"]
 
-LIMIT = 1_000_000  #: jobs and dead letters that a queue holds unless the URL says otherwise
+QUEUE_LIMIT = 1_000_000  #: jobs and dead letters that a queue holds unless the URL says otherwise
 
 FEATURES = Features(
     broker="memory",
@@ -46,7 +45,7 @@ FEATURES = Features(
 )
 
 
-#: By design, so no defect. But it is what ``strict`` is for: memory:// is also what holds if nobody names a broker.
+#: No defect, but what ``strict`` is for: an app without a URL uses memory:// as well.
 ENDS_WITH_THE_PROCESS = DiagnosticCheck(
     name="durability",
     level="ok",
@@ -76,22 +75,18 @@ class MemoryBackend:
         return MemoryAdmin(self._ledger)
 
     async def __aenter__(self) -> Self:
-        """Nothing to connect to."""
+        """Do nothing: there is no server."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """The jobs stay as long as this object."""
+    async def __aexit__(self, *exc: object) -> None:
+        """Keep the jobs as long as this object."""
 
     async def diagnose(self) -> Diagnosis:
-        """What is to be known of a broker that is a part of this program."""
+        """Report what a broker inside this program cannot promise."""
         limit = self._ledger.limit
-        bound = DiagnosticCheck(
-            name="size", level="ok", text=f"a queue holds {limit:,} jobs and dead letters, then it refuses more"
-        )
+        size = passed("size", f"a queue holds {limit:,} jobs and dead letters, then it refuses more")
         return Diagnosis(
-            server="memory, in this process", durability=FEATURES.durability, checks=(ENDS_WITH_THE_PROCESS, bound)
+            server="memory, in this process", durability=FEATURES.durability, checks=(ENDS_WITH_THE_PROCESS, size)
         )
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
@@ -100,11 +95,11 @@ class MemoryBackend:
         return [self._ledger.publish(job, now) for job in batch]
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[MemorySource]:
-        """A source on these queues, earlier queues first."""
+        """Return a source on these queues, earlier queues first."""
         return _consuming(MemorySource(self._ledger, tuple(queues), lease))
 
     def end_lease(self, job_id: str) -> bool:
-        """End a job's lease now, as if its holder had been silent for too long; False if nobody holds it. For tests."""
+        """End a job's lease now, as if it had run out; False if the job is not leased. For tests."""
         return self._ledger.expire(job_id, anyio.current_time())
 
 
@@ -114,7 +109,7 @@ async def _consuming(source: MemorySource) -> AsyncIterator[MemorySource]:
 
 
 class MemorySource:
-    """One consumer's hold on some queues."""
+    """One consumer of some queues."""
 
     def __init__(self, ledger: Ledger, queues: tuple[str, ...], lease: float) -> None:
         self._ledger = ledger
@@ -122,7 +117,7 @@ class MemorySource:
         self._lease = lease
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
-        """At least one delivery; waits for a publish, a due time or the end of somebody's lease."""
+        """Return at least one delivery; wait for a publish, a due time or the end of a lease."""
         await anyio.lowlevel.checkpoint()
         while True:
             batch = self._ledger.lease(self._queues, limit, self._lease, anyio.current_time())
@@ -131,13 +126,13 @@ class MemorySource:
             await self._ledger.change()
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
-        """Carry out the verdicts; returns those whose lease was lost."""
+        """Carry out the verdicts; return the deliveries whose lease was lost."""
         now = anyio.current_time()
         self._ledger.advance(now)
         return [delivery for delivery, verdict in batch if not self._ledger.settle(delivery, verdict, now)]
 
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Start the leases anew; returns those that were lost before."""
+        """Renew the leases; return the deliveries whose lease was lost before."""
         now = anyio.current_time()
         self._ledger.advance(now)
         return [delivery for delivery in batch if not self._ledger.extend(delivery, now + self._lease)]
@@ -150,74 +145,71 @@ class MemoryAdmin:
         self._ledger = ledger
 
     async def queues(self) -> Sequence[str]:
-        """The queues that exist."""
+        """Return the queues that exist."""
         return sorted(self._ledger.queues)
 
     async def stats(self, queue: str) -> QueueStats:
-        """How full the queue is."""
+        """Return how full the queue is."""
         now = anyio.current_time()
         self._ledger.advance(now)
-        shelf = self._ledger.queues.get(queue)
-        if shelf is None:
+        found = self._ledger.queues.get(queue)
+        if found is None:
             return QueueStats(ready=0, leased=0, scheduled=0, dead=0)
-        oldest = next((now - job.since for job in shelf.ready if job.place is READY), None)
-        counts = shelf.counts
+        oldest = next((now - job.since for job in found.ready if job.place is READY), None)
+        counts = found.counts
         return QueueStats(
             ready=counts[READY],
             leased=counts[LEASED],
             scheduled=counts[SCHEDULED],
-            dead=len(shelf.letters),
+            dead=len(found.letters),
             oldest=oldest,
         )
 
     async def purge(self, queue: str) -> int:
-        """Forget all ready and scheduled jobs of the queue; returns how many."""
+        """Delete all ready and scheduled jobs of the queue; return how many."""
         return self._ledger.purge(queue, anyio.current_time())
 
     async def delete(self, queue: str) -> None:
-        """Forget the queue and everything in it."""
+        """Delete the queue and everything in it."""
         self._ledger.delete(queue, anyio.current_time())
 
     async def remove(self, queue: str, job_id: str) -> bool:
-        """Forget one ready or scheduled job; True if it was there."""
+        """Delete one ready or scheduled job; return whether it was there."""
         return self._ledger.remove(queue, job_id, anyio.current_time())
 
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
-        """Dead letters, oldest first, a page at a time."""
-        shelf = self._ledger.queues.get(queue)
-        behind = number(after) if after else 0
-        letters = (letter for letter in (shelf.letters.values() if shelf else ()) if number(letter.id) > behind)
+        """Return dead letters, oldest first, a page at a time."""
+        found = self._ledger.queues.get(queue)
+        behind = letter_number(after) if after else 0
+        letters = (one for one in (found.letters.values() if found else ()) if letter_number(one.id) > behind)
         return list(islice(letters, limit))
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
-        """Where the job is now."""
+        """Return where the job is now."""
         return self._ledger.locate(queue, job_id, anyio.current_time())
 
     async def letter(self, letter_id: str) -> Letter | None:
-        """One dead letter."""
+        """Return one dead letter."""
         return self._ledger.letter(letter_id)
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
-        """Publish the job and drop the letter, in one step."""
+        """Publish the job and delete the letter, in one step."""
         published = self._ledger.publish(job, anyio.current_time(), replaces=1)
         if not isinstance(published, Refused):
             self._ledger.drop(letter_id)
         return published
 
     async def drop(self, letter_id: str) -> bool:
-        """Forget a dead letter."""
+        """Delete a dead letter; return whether it was there."""
         return self._ledger.drop(letter_id)
 
 
 def _read_limit(url: str) -> int:
     parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    text = options.pop("limit", str(LIMIT))
-    problems = [f"unknown option {name!r}; memory:// knows: limit" for name in options]
+    problems: list[str] = []
+    options = read_options(parts.query, {"limit": whole(1)}, problems)
     if parts.netloc or parts.path.strip("/") or parts.fragment:
         problems.append("memory:// takes no host and no path: every App has a memory of its own")
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        problems.append(f"limit: expected a whole number above 0, got {text!r}")
     if problems:
-        raise InvalidURL(f"cannot use the URL {url!r}", facts=problems, fix="memory://  or  memory://?limit=10000")
-    return int(text)
+        refuse_url(url, problems, example="memory://  or  memory://?limit=10000")
+    return int(options.get("limit", QUEUE_LIMIT))

@@ -1,4 +1,4 @@
-"""Every queue, job and lease of the in-memory backend, in plain synchronous code: no ``await`` but in ``change``.
+"""Every queue, job and lease of the in-memory backend, in synchronous code; only ``change`` waits.
 
 A job is in exactly one place:
 
@@ -7,7 +7,7 @@ A job is in exactly one place:
                  ▼         │          │
                leased ─────┴──────────┘           Ack ─▶ gone        Bury ─▶ dead letters
 
-Time is told by the caller, in seconds of the event loop's clock.
+The caller passes the time, in seconds of the event loop's clock.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import msgspec
 from taskcore.backend import DUPLICATE, STORED, Delivery, Letter, Outgoing, Place, Published, Refused
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 
-__all__ = ["DEDUP_WINDOW", "LEASED", "READY", "SCHEDULED", "Ledger", "number"]
+__all__ = ["DEDUP_WINDOW", "LEASED", "READY", "SCHEDULED", "Ledger", "letter_number"]
 
 DEDUP_WINDOW = 60.0  #: seconds for which the id of an ended job is remembered …
-DEDUP_IDS = 100_000  #: … as long as no more than this many have ended since
-SLACK = 10_000  #: timers that may outlive their jobs before they are cleared away
+DEDUP_IDS = 100_000  #: … unless more than this many have ended since
+SLACK = 10_000  #: timers that may outlive their jobs before they are removed
 
 READY: Final = 0
 SCHEDULED: Final = 1
@@ -40,7 +40,7 @@ PLACES: Final[tuple[Place, ...]] = ("ready", "scheduled", "leased")
 
 
 class StoredJob(msgspec.Struct, gc=False, eq=False):
-    """A job and where it is.
+    """A job and its place.
 
     ``fence`` grows with each lease; ``since`` is when it joined the queue, ``expires`` when its lease or delay is over.
     """
@@ -68,7 +68,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 class MemoryQueue:
-    """One queue. A job that was removed from the middle stays in ``ready`` until it is met, marked by its place."""
+    """One queue. A job removed from the middle stays in ``ready``, marked by its place, until it is met."""
 
     __slots__ = ("counts", "letters", "name", "ready")
 
@@ -84,7 +84,7 @@ class MemoryQueue:
 
 
 class Ledger:
-    """Every queue, every job, every lease; no ``await`` anywhere."""
+    """Every queue, every job, every lease."""
 
     def __init__(self, *, limit: int) -> None:
         self.queues: dict[str, MemoryQueue] = {}
@@ -93,21 +93,21 @@ class Ledger:
         self._ended: OrderedDict[str, float] = OrderedDict()  # id → when, oldest first
         self._due: list[tuple[float, int, StoredJob]] = []  # heap of scheduled jobs
         self._leases: list[tuple[float, int, list[Receipt]]] = []  # heap of batches
-        self._held = 0  # how many holds there are in it, settled ones included
+        self._receipts = 0  # how many receipts are in it, settled ones included
         self._order = count()
         self._letters = count(1)
         self._waiting: set[anyio.Event] = set()
 
     def publish(self, item: Outgoing, now: float, *, replaces: int = 0) -> Published:
-        """Store one job; ``replaces`` is how many letters will leave in the same step."""
-        shelf = self.queues.get(item.queue)
-        if shelf is None:
-            shelf = self.queues[item.queue] = MemoryQueue(item.queue)
+        """Store one job; ``replaces`` is the number of letters that leave in the same step."""
+        queue = self.queues.get(item.queue)
+        if queue is None:
+            queue = self.queues[item.queue] = MemoryQueue(item.queue)
         if item.id in self._jobs or self._ended_lately(item.id, now):
             return DUPLICATE
-        if shelf.size - replaces >= self.limit:
-            return Refused(f'queue "{item.queue}" is full: it holds {shelf.size:,} jobs and dead letters, its limit')
-        job = self._jobs[item.id] = StoredJob(item.id, shelf, item.envelope, item.trail)
+        if queue.size - replaces >= self.limit:
+            return Refused(f'queue "{item.queue}" is full: it holds {queue.size:,} jobs and dead letters, its limit')
+        job = self._jobs[item.id] = StoredJob(item.id, queue, item.envelope, item.trail)
         if item.delay > 0:
             self._schedule(job, now + item.delay)
         else:
@@ -115,37 +115,37 @@ class Ledger:
         return STORED
 
     def lease(self, queues: Iterable[str], limit: int, lease: float, now: float) -> list[Delivery]:
-        """Up to ``limit`` ready jobs, earlier queues first."""
+        """Lease up to ``limit`` ready jobs, earlier queues first."""
         self.advance(now)
         taken: list[Delivery] = []
-        held: list[Receipt] = []
+        receipts: list[Receipt] = []
         for name in queues:
-            shelf = self.queues.get(name)
-            while shelf is not None and shelf.ready and len(taken) < limit:
-                job = shelf.ready.popleft()
+            queue = self.queues.get(name)
+            while queue is not None and queue.ready and len(taken) < limit:
+                job = queue.ready.popleft()
                 if job.place is not READY:
                     continue
                 job.fence = fence = job.fence + 1
                 job.expires = now + lease
-                shelf.counts[READY] -= 1
-                shelf.counts[LEASED] += 1
+                queue.counts[READY] -= 1
+                queue.counts[LEASED] += 1
                 job.place = LEASED
                 receipt = Receipt(job, fence)
-                held.append(receipt)
+                receipts.append(receipt)
                 taken.append(Delivery(name, job.envelope, job.trail, job.redeliveries, receipt))
-        if held:
-            heapq.heappush(self._leases, (now + lease, next(self._order), held))
-            self._held += len(held)
-            if self._held > 2 * len(self._jobs) + SLACK:
+        if receipts:
+            heapq.heappush(self._leases, (now + lease, next(self._order), receipts))
+            self._receipts += len(receipts)
+            if self._receipts > 2 * len(self._jobs) + SLACK:
                 self._forget_settled()
         return taken
 
     def settle(self, delivery: Delivery, verdict: Verdict, now: float) -> bool:
         """Carry out a verdict; False, and nothing changed, if the lease was lost."""
-        hold: Receipt = delivery.receipt
-        if not hold.valid:
+        receipt: Receipt = delivery.receipt
+        if not receipt.valid:
             return False
-        job = hold.job
+        job = receipt.job
         match verdict:
             case Ack():
                 self._end(job, now)
@@ -166,15 +166,15 @@ class Ledger:
         return True
 
     def extend(self, delivery: Delivery, expires: float) -> bool:
-        """Let a lease end later; False if it was lost."""
-        hold: Receipt = delivery.receipt
-        if not hold.valid:
+        """Extend a lease; False if it was lost."""
+        receipt: Receipt = delivery.receipt
+        if not receipt.valid:
             return False
-        hold.job.expires = expires
+        receipt.job.expires = expires
         return True
 
     def expire(self, job_id: str, now: float) -> bool:
-        """End a lease before its time; False if nobody holds the job."""
+        """End a lease before its time; False if the job is not leased."""
         job = self._jobs.get(job_id)
         if job is None or job.place is not LEASED:
             return False
@@ -183,30 +183,30 @@ class Ledger:
         return True
 
     def advance(self, now: float) -> None:
-        """What time alone brings about: due jobs become ready, jobs with an expired lease too."""
+        """Make due jobs ready, and jobs whose lease has expired."""
         while self._due and self._due[0][0] <= now:
             job = heapq.heappop(self._due)[2]
             if job.place is SCHEDULED and job.expires <= now:
                 self._make_ready(job, now)
         while self._leases and self._leases[0][0] <= now:
-            held = heapq.heappop(self._leases)[2]
-            self._held -= len(held)
+            receipts = heapq.heappop(self._leases)[2]
+            self._receipts -= len(receipts)
             extended: list[Receipt] = []
-            for hold in held:
-                if not hold.valid:
+            for receipt in receipts:
+                if not receipt.valid:
                     continue
-                if hold.job.expires > now:
-                    extended.append(hold)
+                if receipt.job.expires > now:
+                    extended.append(receipt)
                 else:
-                    hold.job.redeliveries += 1
-                    self._make_ready(hold.job, now, first=True)
+                    receipt.job.redeliveries += 1
+                    self._make_ready(receipt.job, now, first=True)
             if extended:
-                soonest = min(hold.job.expires for hold in extended)
+                soonest = min(receipt.job.expires for receipt in extended)
                 heapq.heappush(self._leases, (soonest, next(self._order), extended))
-                self._held += len(extended)
+                self._receipts += len(extended)
 
     async def change(self) -> None:
-        """Wait for news: a job made ready by somebody, or the next point in time at which ``advance`` has work."""
+        """Wait until a job becomes ready or scheduled, or until the next time at which ``advance`` has work."""
         news = anyio.Event()
         self._waiting.add(news)
         timers = [heap[0][0] for heap in (self._due, self._leases) if heap]
@@ -217,7 +217,7 @@ class Ledger:
             self._waiting.discard(news)
 
     def remove(self, queue: str, job_id: str, now: float) -> bool:
-        """Forget one ready or scheduled job; False if it is not there."""
+        """Delete one ready or scheduled job; False if it is not there."""
         self.advance(now)
         job = self._jobs.get(job_id)
         if job is None or job.queue.name != queue or job.place not in (READY, SCHEDULED):
@@ -226,13 +226,13 @@ class Ledger:
         return True
 
     def locate(self, queue: str, job_id: str, now: float) -> Place | None:
-        """Where the job is; None if it has ended or was never here."""
+        """Return where the job is; None if it has ended or was never here."""
         self.advance(now)
         job = self._jobs.get(job_id)
         return PLACES[job.place] if job is not None and job.queue.name == queue else None
 
     def purge(self, queue: str, now: float) -> int:
-        """Forget all ready and scheduled jobs of a queue; how many."""
+        """Delete all ready and scheduled jobs of a queue; return how many."""
         self.advance(now)
         waiting = [job for job in self._jobs.values() if job.queue.name == queue and job.place in (READY, SCHEDULED)]
         for job in waiting:
@@ -240,18 +240,18 @@ class Ledger:
         return len(waiting)
 
     def delete(self, queue: str, now: float) -> None:
-        """Forget a queue and everything in it, leases included."""
+        """Delete a queue and everything in it, leases included."""
         for job in [job for job in self._jobs.values() if job.queue.name == queue]:
             self._end(job, now)
         self.queues.pop(queue, None)
 
     def letter(self, letter_id: str) -> Letter | None:
-        """One dead letter of any queue."""
-        return next((shelf.letters[letter_id] for shelf in self.queues.values() if letter_id in shelf.letters), None)
+        """Return one dead letter of any queue."""
+        return next((queue.letters[letter_id] for queue in self.queues.values() if letter_id in queue.letters), None)
 
     def drop(self, letter_id: str) -> bool:
-        """Forget a dead letter; False if there is none."""
-        return any(shelf.letters.pop(letter_id, None) is not None for shelf in self.queues.values())
+        """Delete a dead letter; False if there is none."""
+        return any(queue.letters.pop(letter_id, None) is not None for queue in self.queues.values())
 
     def _make_ready(self, job: StoredJob, now: float, *, first: bool = False) -> None:
         self._move(job, READY)
@@ -276,25 +276,25 @@ class Ledger:
         if len(self._due) > 2 * len(self._jobs) + SLACK:  # timers of cancelled jobs
             self._due = [timer for timer in self._due if timer[2].place is SCHEDULED and timer[2].expires == timer[0]]
             heapq.heapify(self._due)
-        for news in self._waiting:  # whoever waits has to look again how long
+        for news in self._waiting:  # a waiting source has a new time to wait for
             news.set()
 
     def _end(self, job: StoredJob, now: float) -> None:
-        shelf = job.queue
+        queue = job.queue
         self._move(job, GONE)
-        if len(shelf.ready) > 2 * shelf.counts[READY] + SLACK:  # jobs that were removed from the middle
-            shelf.ready = deque(job for job in shelf.ready if job.place is READY)
+        if len(queue.ready) > 2 * queue.counts[READY] + SLACK:  # jobs that were removed from the middle
+            queue.ready = deque(job for job in queue.ready if job.place is READY)
         del self._jobs[job.id]
         self._ended[job.id] = now
         while len(self._ended) > DEDUP_IDS:
             self._ended.popitem(last=False)
 
     def _forget_settled(self) -> None:
-        """Timers of jobs that are settled would keep them in memory until their lease had ended."""
-        leases = [(expires, order, [hold for hold in held if hold.valid]) for expires, order, held in self._leases]
+        """Remove the timers of settled jobs, which would keep them in memory until their lease had ended."""
+        leases = [(expires, order, [one for one in receipts if one.valid]) for expires, order, receipts in self._leases]
         self._leases = [lease for lease in leases if lease[2]]
         heapq.heapify(self._leases)
-        self._held = sum(len(held) for _, _, held in self._leases)
+        self._receipts = sum(len(receipts) for _, _, receipts in self._leases)
 
     def _move(self, job: StoredJob, place: int) -> None:
         counts = job.queue.counts
@@ -307,7 +307,7 @@ class Ledger:
         return ended is not None and now - ended < DEDUP_WINDOW
 
 
-def number(letter_id: str) -> int:
-    """Letters are numbered in the order of their burial, so that a page can begin behind one that is gone."""
+def letter_number(letter_id: str) -> int:
+    """Return a letter's number, in order of burial: a page can begin behind a letter that is gone."""
     number = letter_id.partition(".")[0]
     return int(number) if number.isdigit() else 0

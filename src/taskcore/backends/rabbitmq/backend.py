@@ -122,7 +122,7 @@ class RabbitBackend:
         parts = self._opened()
         for queue in queues:
             await parts.topology.declare_queues(queue)
-            _ = self._tasks.start(self._open_queue(parts, queue))
+            self._tasks.start(self._open_queue(parts, queue))
         source = RabbitSource(
             parts.consuming,
             parts.admin,

@@ -50,19 +50,77 @@ class Browsed(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class _BrowserChannel(FilteredChannel):
-    """Buffers what comes, for its browser."""
+class Browser(FilteredChannel):
+    """One pass through a queue, from its head, on a channel of its own."""
 
     def __init__(self, connection: FilteredConnection, channel: AbstractChannel) -> None:
-        self.buffer: deque[Browsed] = deque()
-        self.news = asyncio.Event()
-        self.ended_why = ""
+        self._buffer: deque[Browsed] = deque()
+        self._news = asyncio.Event()
+        self._ended_why = ""
+        self._consumer = ""
+        self.seen = 0
+        self.dropped = 0
         super().__init__(connection, channel)
+
+    def begin(self, admin: AdminChannel, queue: str, count: int) -> None:
+        """Set what is read.
+
+        :param count: how many messages there are now; later ones are left to the next browser. A count of 0 is not
+            trusted, because a node says so of every queue in its first seconds: then everything that comes is read.
+        """
+        self._admin, self._queue, self._count = admin, queue, count or math.inf
+        self._timeout = admin.connector.address.timeout
+
+    async def messages(self) -> AsyncIterator[Browsed]:
+        """Yield every message, oldest first."""
+        while self.seen < self._count:
+            await run_detached(self._ask_for_more(), timeout=self._timeout)
+            for _ in range(WINDOW):
+                if self.seen == self._count or (not self._buffer and not await self._wait_for_more()):
+                    return
+                self.seen += 1
+                yield self._buffer.popleft()
+
+    def drop(self, message: Browsed) -> None:
+        """Remove a message from the queue."""
+        self.dropped += 1
+        self.write(frames.ack(self.number, message.tag, multiple=False))
+
+    async def return_rest(self) -> None:
+        """Return what was not dropped; be sure that what was dropped is gone."""
+        # In one write, for the next browser to find everything: first no more deliveries, then all return (tag 0).
+        self.write(self._cancel_frame() + frames.nack(self.number, 0, multiple=True))
+        await self.sync(self._timeout, WINDOW)
+
+    async def _ask_for_more(self) -> None:
+        self.write(self._cancel_frame())
+        await self.sync(self._timeout, WINDOW)
+        self._consumer = f"window {self.seen}"
+        await self.consume(self._queue, self._consumer)
+
+    def _cancel_frame(self) -> bytes:
+        return frames.cancel(self.number, self._consumer) if self._consumer else b""
+
+    async def _wait_for_more(self) -> bool:
+        """Wait for the next message; return False if there is none, because the broker discarded some meanwhile."""
+        while not self._buffer:
+            self._news.clear()
+            if self._ended_why:
+                raise ConnectionError(self._ended_why)
+            try:
+                async with asyncio.timeout(QUIET_AFTER):
+                    await self._news.wait()
+            except TimeoutError:
+                counted = await self._admin.count(self._queue)
+                await self.sync(self._timeout, WINDOW)  # what was on its way is here now
+                if not self._buffer and (not counted or self._count == math.inf):  # a wrong count is not trusted again
+                    return False
+        return True
 
     def on_message(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:  # noqa: ARG002
         """Buffer a delivery."""
-        self.buffer.append(Browsed(tag, frames.read_properties(properties), body))
-        self.news.set()
+        self._buffer.append(Browsed(tag, frames.read_properties(properties), body))
+        self._news.set()
 
     def on_cancel(self) -> None:
         """End: the queue is gone."""
@@ -70,76 +128,8 @@ class _BrowserChannel(FilteredChannel):
 
     def on_close(self, why: str) -> None:
         """End."""
-        self.ended_why = why
-        self.news.set()
-
-
-class Browser:
-    """One pass through a queue, from its head.
-
-    :param count: how many messages there were at the start; later ones are left to the next browser. A count of 0 is
-        not trusted, because a node says so of every queue in its first seconds: then everything that comes is read.
-    """
-
-    def __init__(self, admin: AdminChannel, channel: _BrowserChannel, queue: str, count: int) -> None:
-        self._admin = admin
-        self._channel = channel
-        self._queue = queue
-        self._count = count or math.inf
-        self._timeout = admin.connector.address.timeout
-        self._consumer = ""
-        self.seen = 0
-        self.dropped = 0
-
-    async def messages(self) -> AsyncIterator[Browsed]:
-        """Yield every message, oldest first."""
-        buffer = self._channel.buffer
-        while self.seen < self._count:
-            await run_detached(self._ask_for_more(), timeout=self._timeout)
-            for _ in range(WINDOW):
-                if self.seen == self._count or (not buffer and not await self._wait_for_more()):
-                    return
-                self.seen += 1
-                yield buffer.popleft()
-
-    def drop(self, message: Browsed) -> None:
-        """Remove a message from the queue."""
-        self.dropped += 1
-        self._channel.write(frames.ack(self._channel.number, message.tag, multiple=False))
-
-    async def return_rest(self) -> None:
-        """Return what was not dropped; be sure that what was dropped is gone."""
-        # In one write, for the next browser to find everything: first no more deliveries, then all return (tag 0).
-        self._channel.write(self._cancel_frame() + frames.nack(self._channel.number, 0, multiple=True))
-        await self._channel.sync(self._timeout, WINDOW)
-
-    async def _ask_for_more(self) -> None:
-        self._channel.write(self._cancel_frame())
-        await self._channel.sync(self._timeout, WINDOW)
-        self._consumer = f"window {self.seen}"
-        await self._channel.consume(self._queue, self._consumer)
-
-    def _cancel_frame(self) -> bytes:
-        return frames.cancel(self._channel.number, self._consumer) if self._consumer else b""
-
-    async def _wait_for_more(self) -> bool:
-        """Wait for the next message; return False if there is none, because the broker discarded some meanwhile."""
-        channel = self._channel
-        while not channel.buffer:
-            channel.news.clear()
-            if channel.ended_why:
-                raise ConnectionError(channel.ended_why)
-            try:
-                async with asyncio.timeout(QUIET_AFTER):
-                    await channel.news.wait()
-            except TimeoutError:
-                counted = await self._admin.count(self._queue)
-                await channel.sync(self._timeout, WINDOW)  # what was on its way is here now
-                if not channel.buffer and (
-                    not counted or self._count == math.inf
-                ):  # a wrong count is not trusted again
-                    return False
-        return True
+        self._ended_why = why
+        self._news.set()
 
 
 @asynccontextmanager
@@ -155,13 +145,13 @@ async def browse(admin: AdminChannel, queue: str) -> AsyncIterator[Browser | Non
             if count is None:
                 yield None
                 return
-            channel = await admin.open_channel(_BrowserChannel)
-            browser = Browser(admin, channel, queue, count)
+            browser = await admin.open_channel(Browser)
+            browser.begin(admin, queue, count)
             try:
                 yield browser
                 await browser.return_rest()
             finally:
-                await channel.close()
+                await browser.close()
             for _ in range(RETURN_CHECKS):  # the next browser trusts the count, so everything must be back
                 if (await admin.count(queue) or 0) >= (count or browser.seen) - browser.dropped:
                     break

@@ -124,8 +124,10 @@ class Publisher:
             return []
         within = self._connector.address.timeout
         until = asyncio.get_running_loop().time() + within
-        with self._connector.errors("publishing"):
-            channel = await run_detached(self._ready_channel(), timeout=within)
+        channel = self._channel
+        if channel is None or channel.is_closed or channel.connection.blocked_why:
+            with self._connector.errors("publishing"):
+                channel = await run_detached(self._ready_channel(), timeout=within)
         batch = _Batch(len(messages))
         try:
             async with asyncio.timeout_at(until):

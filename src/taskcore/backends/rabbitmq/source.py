@@ -197,7 +197,7 @@ class RabbitSource:
         if rest > 0:
             self._call_later(rest, self._check_idle)
         else:
-            _ = self._tasks.start(self._stop_when_idle())
+            self._tasks.start(self._stop_when_idle())
 
     async def _stop_when_idle(self) -> None:
         """Stop consuming and return what is buffered: another worker may have time for it."""

@@ -60,7 +60,7 @@ class RedisBackend:
     async def __aenter__(self) -> Self:
         """Connect.
 
-        :raises BrokerUnavailable: the server cannot be reached, is older than 7.0, or forbids WAIT although it is asked.
+        :raises BrokerUnavailable: the server cannot be reached, is older than 7.0, or forbids WAIT.
         """
         await self._link.__aenter__()
         if self._link.options.wait:  # or a job would be stored and its sender would learn the contrary

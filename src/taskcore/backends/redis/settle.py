@@ -49,7 +49,7 @@ class RedisSettler:
         :raises BrokerUnavailable: perhaps none, some or all were carried out; settling again is safe.
         """
         lost: list[Delivery] = []
-        for queue, part in _portions(batch, lambda one: one[0].queue):
+        for queue, part in _portions(batch, [delivery.queue for delivery, _ in batch]):
             lost += await self._settle(queue, part)
         return lost
 
@@ -76,18 +76,23 @@ class RedisSettler:
         :raises BrokerUnavailable: leases are as they were, or longer.
         """
         lost: list[Delivery] = []
-        for queue, part in _portions(batch, lambda delivery: delivery.queue):
+        for queue, part in _portions(batch, [delivery.queue for delivery in batch]):
             arguments = [self._lease, *(delivery.receipt[0] for delivery in part)]
             [gone] = await self._link.run(self._purpose, EXTEND, self._queues[queue].extend, arguments)
             lost += [part[index] for index in gone]
         return lost
 
 
-def _portions(batch: Sequence[T], queue_of: Callable[[T], str]) -> list[tuple[str, Sequence[T]]]:
-    """Group the items by queue, as many in a group as one script takes."""
+def _portions(batch: Sequence[T], queues: Sequence[str]) -> list[tuple[str, Sequence[T]]]:
+    """Group the items by queue, as many in a group as one script takes.
+
+    :param queues: the queue of each item.
+    """
+    if len(batch) <= SCRIPT_JOBS and len(set(queues)) == 1:  # as nearly always
+        return [(queues[0], batch)]
     by_queue: dict[str, list[T]] = {}
-    for one in batch:
-        by_queue.setdefault(queue_of(one), []).append(one)
+    for one, queue in zip(batch, queues, strict=True):
+        by_queue.setdefault(queue, []).append(one)
     return [
         (queue, part[start : start + SCRIPT_JOBS])
         for queue, part in by_queue.items()

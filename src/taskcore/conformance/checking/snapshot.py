@@ -17,6 +17,7 @@ from taskcore.backend import Admin, Backend, Letter
 from taskcore.conformance.checking.recorder import digest, job_of
 from taskcore.envelope import decode_trail
 from taskcore.errors import MalformedEnvelope
+from taskcore.records.names import outcome_name
 from taskcore.store import Store
 from taskcore.testing.history import error_text
 
@@ -158,5 +159,5 @@ _read = msgspec.json.Decoder(_Outcome).decode
 
 
 async def _outcome(store: Store | None, job: str) -> _Outcome | None:
-    record = None if store is None else await store.get(f"job/{job}")
+    record = None if store is None else await store.get(outcome_name(job))
     return None if record is None else _read(record.value)

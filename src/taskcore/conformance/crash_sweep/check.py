@@ -9,6 +9,7 @@ from taskcore.conformance.crash_sweep.environment import ATTEMPTS, CRASHES, ERRO
 from taskcore.conformance.crash_sweep.scenario import DEADLY, Scenario
 from taskcore.conformance.harness import CLOCK_TOLERANCE
 from taskcore.deadletter import DeadLetter
+from taskcore.records.names import is_start_name, outcome_name
 from taskcore.results import StoredOutcome, decode_outcome
 from taskcore.toolkit.failpoints import FAILPOINTS
 
@@ -95,7 +96,7 @@ def _starved(scenario: Scenario) -> int:
 async def outcome_of(scenario: Scenario, job_id: str) -> StoredOutcome | None:
     """How a job ended."""
     store = scenario.app.components.store
-    record = await store.get(f"job/{job_id}") if store is not None else None
+    record = await store.get(outcome_name(job_id)) if store is not None else None
     return decode_outcome(record.value) if record is not None else None
 
 
@@ -144,7 +145,7 @@ async def _check_storage(scenario: Scenario, point: str, until: float) -> None:
     store = scenario.app.components.store
     if store is None:
         return
-    markers = [name for name in scenario.written if name.startswith("start/") and await store.get(name) is not None]
+    markers = [name for name in scenario.written if is_start_name(name) and await store.get(name) is not None]
     on_its_way = (
         point == "settle.settled" or point not in FAILPOINTS
     )  # an adapter's own points lie just before that one

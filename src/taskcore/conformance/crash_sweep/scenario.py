@@ -109,7 +109,7 @@ class Scenario(SweepEnvironment):
         await self.send(task)
         step_worker = await self.step_worker()
         await self.take(step_worker)
-        assert not await self.app.cancel(self.handle(task=task))
+        assert not await self.handle(task=task).cancel()
         await self.end_workers()
         await self.outlast()
 
@@ -196,7 +196,7 @@ class Scenario(SweepEnvironment):
 
     async def do_cancel(self) -> None:
         """Cancel what waits."""
-        await self.app.cancel(self.handle())
+        await self.handle().cancel()
 
     async def do_replay(self) -> None:
         """Send the dead letter's job again."""

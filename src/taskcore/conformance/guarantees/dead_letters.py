@@ -205,7 +205,7 @@ async def a_replay_is_a_new_job_that_links_back(harness: Harness) -> None:
 
 @check(LETTER_CHECKS, "C20", "C13", "C25", needs="dead_letters")
 async def foreign_bytes_do_not_harm_their_neighbours(harness: Harness) -> None:
-    """What is no envelope becomes a dead letter with its raw bytes, while the jobs beside it are done."""
+    """Bytes that are no envelope become dead letters, a newer envelope is parked, the jobs beside them are done."""
     router, queue = Router(), harness.queue()
     done: list[int] = []
 
@@ -215,11 +215,13 @@ async def foreign_bytes_do_not_harm_their_neighbours(harness: Harness) -> None:
 
     app = await crew(harness, router)
     newer = b'{"v": 99, "id": "x", "task": "t", "args": {}, "enqueued_at": 0}'
-    foreign = [*NASTY, b"null", b"{}", b'{"v": 1}', newer, b'{"celery": "task"}', b"NaN", b'"' + b"9" * 100_000 + b'"']
+    foreign = [*NASTY, b"null", b"{}", b'{"v": 1}', b'{"celery": "task"}', b"NaN", b'"' + b"9" * 100_000 + b'"']
     async with working(harness, app):
+        await put(app.components.backend, job(queue, newer))
         for number, raw in enumerate(foreign):
             await put(app.components.backend, job(queue, raw))
             await good.enqueue(number)
+        await until(harness, lambda: app.counters["job.parked"], "an envelope of a newer format was not parked")
         await until(harness, lambda: len(done) >= len(foreign), "jobs beside foreign bytes were not done")
 
         async def all_buried() -> bool:

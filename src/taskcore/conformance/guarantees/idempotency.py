@@ -204,7 +204,7 @@ async def a_held_key_is_waited_for(harness: Harness) -> None:
             v=FORMAT, id=stray, task=pay.name, queue=queue, args=Raw(b'{"order":7}'), enqueued_at=harness.now(), key=key
         )
         await put(app.components.backend, Outgoing(queue, stray, encode_envelope(envelope)))
-        await until(harness, lambda: app.counters["job.contended"], "a job whose key is held did not wait")
+        await until(harness, lambda: app.counters["job.deferred"], "a job whose key is held did not wait")
         finish.set()
         ended = await outcome_of(harness, pay.job(stray))
     require(ended == Succeeded(7), f"a second job of a key ended as {ended}")

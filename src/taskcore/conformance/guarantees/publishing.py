@@ -30,7 +30,7 @@ NASTY = (
     b"\r\n",
     b"\xff\xfe\x80",
     b"plain text",
-    b'{"v": 1, "v": 2}',
+    b'{"v": 2, "v": 1}',
     b"[" * 10_000,
     bytes(range(256)) * 40,
     "¿ñandú? 任务 🧵".encode(),

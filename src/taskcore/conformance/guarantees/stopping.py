@@ -11,6 +11,7 @@ from taskcore.conformance.harness import Harness
 from taskcore.conformance.step_worker import StepWorker
 from taskcore.envelope import decode_trail
 from taskcore.policy import Retry
+from taskcore.records.names import is_start_name
 from taskcore.results import Succeeded
 from taskcore.router import Router
 from taskcore.task import Job
@@ -138,9 +139,7 @@ async def every_record_has_an_end(harness: Harness) -> None:
     forever = [key for key, keep in standing.items() if keep is None]
     require(standing, "this check is wrong: work with keys and results left no record")
     require(not forever, f"these records have no end: {forever}")
-    require(
-        not [key for key in standing if key.startswith("start/")], "markers of starts stay when their jobs have ended"
-    )
+    require(not [key for key in standing if is_start_name(key)], "markers of starts stay when their jobs have ended")
 
 
 @check(APP_CHECKS, "C23", store=True)

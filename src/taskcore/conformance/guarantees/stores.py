@@ -27,12 +27,16 @@ async def _value(store: Store, key: str) -> bytes | None:
 async def records_come_back_as_written(harness: Harness) -> None:
     """A record has the bytes it was given, for every reader, under any key."""
     store, other, nasty = await harness.store(), await harness.store(), bytes(range(256)) * 20
-    keys = [harness.name(end) for end in ("plain", "a/b/c", "dots.and-dashes_", "x" * 200, "key/ä 任务", "a*b>c?")]
+    keys = [harness.name(end) for end in ("plain", "a/b/c", "dots.and-dashes_", "x" * 200, "keys/ä 任务", "a*b>c?")]
     for number, key in enumerate(keys):
         require(await store.get(key) is None, f"a record {key!r} is there before it was written")
         await _put(store, key, nasty + bytes([number]))
     for number, key in enumerate(keys):
         require(await _value(other, key) == nasty + bytes([number]), f"the record {key!r} did not come back as written")
+    found = [record and record.value for record in await other.get_many([harness.name("absent"), *reversed(keys)])]
+    wanted = [None, *(nasty + bytes([number]) for number in reversed(range(len(keys))))]
+    require(found == wanted, "records that were read together did not come back as written, in order")
+    require(not await other.get_many([]), "reading no records gave some")
     await _put(store, keys[0], b"")
     require(await _value(other, keys[0]) == b"", "an empty record is not a record")
 

@@ -151,7 +151,7 @@ class Sending(ModelState):
         had_ended = model.outcome is not None
         model.cancel_requested = True
         try:
-            cancelled = self.run(self.system.app.cancel, job, crash=crash)
+            cancelled = self.run(job.cancel, crash=crash)
         except SimulatedCrash as crashed:
             self.note(f"the client dies at {crashed.point}")
             self.run(self.system.die, CLIENT)

@@ -18,8 +18,8 @@ from taskcore.errors import MalformedEnvelope
 from taskcore.results import decode_outcome
 from taskcore.testing.crash_points import crash_at
 from taskcore.toolkit.failpoints import FAILPOINTS
+from taskcore.worker.decide import Settlement
 from taskcore.worker.execution import Execution
-from taskcore.worker.settle import Settlement
 
 __all__ = ["HeldDelivery", "ModelState"]
 

@@ -30,6 +30,7 @@ from taskcore.conformance.step_worker import StepWorker
 from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.observe import Event
 from taskcore.policy import Retry
+from taskcore.records.names import outcome_name, start_name
 from taskcore.results import StoredOutcome, decode_outcome
 from taskcore.store import Store
 from taskcore.task import Job, Task
@@ -203,12 +204,12 @@ class SystemUnderTest:
         """How a job ended, as the store has it."""
         if self.store is None:
             return None
-        record = await self.store.get(f"job/{job_id}")
+        record = await self.store.get(outcome_name(job_id))
         return decode_outcome(record.value) if record is not None else None
 
     async def markers(self, job_id: str) -> list[str]:
         """The start markers that are left of a job."""
-        names = [f"start/{job_id}/{copy}" for copy in range(40)]
+        names = [start_name(job_id, copy) for copy in range(40)]
         return [name for name in names if self.store is not None and await self.store.get(name) is not None]
 
     async def records(self) -> list[str]:

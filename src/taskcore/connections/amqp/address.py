@@ -95,10 +95,9 @@ def parse(url: str, readers: Mapping[str, Reader]) -> tuple[Address, dict[str, A
 def _node(text: str, port: int, problems: list[str]) -> tuple[str, int]:
     try:
         split = urlsplit(f"//{text}")
-        host, given = split.hostname, split.port
-    except ValueError:
-        host = given = None
-    if not host or split.path:
-        problems.append(f"{text!r} is not host or host:port")
-        return "", 0
-    return host, given or port
+        if split.hostname and not split.path:
+            return split.hostname, split.port or port
+    except ValueError:  # the port is no number
+        pass
+    problems.append(f"{text!r} is not host or host:port")
+    return "", 0

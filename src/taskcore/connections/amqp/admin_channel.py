@@ -208,7 +208,7 @@ class AdminChannel:
 
     @asynccontextmanager
     async def exclusive(self, name: str) -> AsyncIterator[None]:
-        """Hold a lock over all processes.
+        """Hold a lock that excludes all other processes.
 
         The lock is an exclusive queue: the server deletes it when this connection ends.
         """

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from aio_pika.exceptions import AMQPError, InvalidFrameError, ProbableAuthenticationError
 from aiormq.exceptions import ChannelAccessRefused
+from pamqp.exceptions import PAMQPException
 
 from taskcore.connections.amqp.address import Address
 from taskcore.connections.amqp.frame_filter import FilteredConnection
@@ -20,6 +21,9 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.detached import run_detached
 
 __all__ = ["Connector", "ReconnectingConnection"]
+
+#: What the client library raises when a connection fails; a time limit is an OSError.
+CLIENT_ERRORS = (AMQPError, PAMQPException, OSError, EOFError)
 
 HANDSHAKE_TIMEOUT = 6.0  #: seconds for one node, before the next one is tried
 
@@ -47,7 +51,7 @@ class Connector:
             opening = FilteredConnection.open(url, host, port, context, heartbeat=address.heartbeat)
             try:
                 connection = await run_detached(opening, timeout=min(HANDSHAKE_TIMEOUT, address.timeout))
-            except (AMQPError, OSError, EOFError, TimeoutError) as error:
+            except CLIENT_ERRORS as error:
                 facts.append(f"{host}:{port}: {_describe(error)}")
                 if _is_about_tls(error):
                     fix = "cafile must hold the signer of its certificate, which must name this host; is it a TLS port?"
@@ -81,7 +85,7 @@ class Connector:
             yield
         except BrokerUnavailable:  # it is a ConnectionError, too
             raise
-        except (AMQPError, OSError, EOFError, TimeoutError, RuntimeError) as error:
+        except (*CLIENT_ERRORS, RuntimeError) as error:
             fix = "see the broker's log; taskcore doctor shows how the broker is set up"
             if isinstance(error, ChannelAccessRefused):
                 fix = "give this user the permission to configure, write or read it: rabbitmqctl set_permissions"
@@ -140,6 +144,6 @@ def _describe(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, ProbableAuthenticationError):
         return f"the server refused the login: {error}"
-    if isinstance(error, InvalidFrameError):  # the server closed the connection where it would have accepted
+    if isinstance(error, InvalidFrameError | PAMQPException):  # the server closed where it would have accepted
         return "the server refused the virtual host: it does not exist, or this user has no permission in it"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

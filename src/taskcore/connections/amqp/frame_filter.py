@@ -80,13 +80,13 @@ class FilteredConnection(aiormq.TransportFactory):
             await connection.close()
             raise
         filtered._aio_pika = connection
-        _ = filtered._tasks.start(filtered._watch_silence())
+        filtered._tasks.start(filtered._watch_silence())
         return filtered
 
     async def create(self, url: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ARG002
         """Open the transport for the library, and put the filter in front of its reader."""
         reader, self._writer = await asyncio.open_connection(self._host, self._port, ssl=self._context, limit=READ_SIZE)
-        _ = self._tasks.start(self._read(reader))
+        self._tasks.start(self._read(reader))
         return self._library_reader, self._writer
 
     @property

@@ -1,1 +1,1 @@
-"""PostgreSQL: from a URL to connections."""
+"""PostgreSQL: from a URL to sessions. Needs psycopg."""

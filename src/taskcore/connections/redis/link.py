@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 from taskcore.connections.loops import require_asyncio
 from taskcore.connections.redis.address import RedisAddress, RedisOptions, read_url, tls_arguments
 from taskcore.connections.redis.connection import Command, RedisConnection, Script
-from taskcore.connections.redis.refusals import CommandRefused, ReplyLost, error_text, refused
+from taskcore.connections.redis.refusals import CommandRefused, ReplyLost, SlotMoving, error_text, refused
 from taskcore.connections.redis.sockets import TcpConnection, TlsConnection, UnixConnection
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.timeouts import SharedTimer
@@ -168,7 +168,7 @@ class RedisLink:
             except BrokerUnavailable:
                 self._slots.clear()
                 owner = await self._owner(key)
-        raise again or BrokerUnavailable(
+        raise again or SlotMoving(
             f"no node of the cluster at {self.options.shown} accepts {key!r}",
             facts=[f"asked {REDIRECTS} times; its slot is being moved, or the cluster is being repaired"],
         )

@@ -8,13 +8,17 @@ from redis.exceptions import RedisError
 
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["DEMOTED", "CommandRefused", "ReplyLost", "error_text", "refused"]
+__all__ = ["DEMOTED", "CommandRefused", "ReplyLost", "SlotMoving", "error_text", "refused"]
 
 DEMOTED: Final = frozenset({"READONLY", "MASTERDOWN"})  #: the server is not the primary any more: connect anew
 
 
 class ReplyLost(BrokerUnavailable):
     """A command was sent and no reply came: it was carried out, or it was not."""
+
+
+class SlotMoving(BrokerUnavailable):
+    """A command was redirected from node to node of a cluster, and none of them accepted it."""
 
 
 class CommandRefused(BrokerUnavailable):

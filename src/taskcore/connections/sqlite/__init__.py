@@ -1,1 +1,1 @@
-"""SQLite: from a URL to a file."""
+"""SQLite: from a URL to an open file and to the threads that use it."""

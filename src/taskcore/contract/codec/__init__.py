@@ -1,15 +1,15 @@
-"""Shapes: a type compiled to JSON and back, and the words for a value that does not fit it.
+"""Codecs: a type compiled to JSON and back, and explanations of values that do not fit it.
 
-One rule decides what fits: *a value fits a type if it arrives equal*. So the check is the journey itself, and it cannot
-overlook a case: a tuple for a list, a nan, a datetime for a str, a wrong field deep inside a dataclass, an attribute
-that JSON would lose: none of them comes out as it went in.
+One rule decides what fits: *a value fits a type if it arrives equal*. The check encodes and decodes the value, so it
+overlooks no case: a tuple for a list, a nan, a datetime for a str, a wrong field deep inside a dataclass, an attribute
+that JSON would lose. None of them comes out as it went in.
 
     encode → decode by the type → equal, and equal bytes again ──────▶ it fits    (all in C)
-               │                    └ no → same(sent, arrived) ──yes─▶ it fits    an int for a float, a class without ==
+               │                    └ no → deep_equal(…) ─yes──▶ it fits    an int for a float, a class without ==
                │                             └ no ─┐
                └ an error ─────────────────────────┴─▶ explain(): every part that does not fit, each with its path
 
-Nothing is bent to fit. Two things become what they equal: an int for a float, a subclass of str, int, … its base.
+Nothing is coerced. Two things become what they equal: an int for a float, a subclass of str, int, … its base.
 """
 
 from taskcore.contract.codec.annotations import Problem, UnsupportedType, resolve

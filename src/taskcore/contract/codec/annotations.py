@@ -31,17 +31,17 @@ class Problem(NamedTuple):
 
 
 class UnsupportedType(Exception):
-    """Values of this type cannot travel; ``flaws`` says why."""
+    """Values of this type cannot travel; ``problems`` says why."""
 
-    def __init__(self, *flaws: Problem) -> None:
-        super().__init__("; ".join(flaw.fact for flaw in flaws))
-        self.flaws = flaws
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(problem.fact for problem in problems))
+        self.problems = problems
 
 
 def resolve(function: Any, annotation: Any) -> Any:
-    """The type that an annotation of a function names; text is looked up where the function is defined.
+    """Resolve the type that an annotation of a function names; text is looked up where the function is defined.
 
-    :raises NoShape: it names none.
+    :raises UnsupportedType: it names none.
     """
     if annotation is inspect.Parameter.empty:
         return Any
@@ -65,7 +65,7 @@ _HARMLESS = ("Strict", "Doc", "DocInfo", "Unit", "AllowInfNan")  # what they ask
 
 
 def with_meta(annotation: Any, seen: tuple[Any, ...] = ()) -> Any:
-    """The same type with constraints that msgspec checks; type aliases and NewTypes are what they stand for."""
+    """Return the type with constraints that msgspec checks, and without type aliases and NewTypes."""
     if isinstance(annotation, typing.NewType):
         return with_meta(annotation.__supertype__, seen)
     if type(annotation).__name__ == "TypeAliasType":  # type X = …, since Python 3.12; it may stand in its own value
@@ -83,7 +83,7 @@ def with_meta(annotation: Any, seen: tuple[Any, ...] = ()) -> Any:
 
 
 def _metas(meta: Any) -> Iterator[Any]:
-    """A constraint of annotated_types or pydantic, as msgspec's."""
+    """Translate a constraint of annotated_types or pydantic into msgspec's."""
     if type(meta).__module__.partition(".")[0] not in ("annotated_types", "pydantic"):
         yield meta
     elif hasattr(meta, "metadata"):  # pydantic.Field()
@@ -113,7 +113,7 @@ _UNHASHABLE = (info.ListType, info.SetType, info.DictType, info.TypedDictType, i
 
 
 def walk(part: Any, seen: set[int]) -> Iterator[Any]:
-    """A type and every type inside it, once each: a type may contain itself."""
+    """Yield a type and every type inside it, once each: a type may contain itself."""
     if id(part) in seen:
         return
     seen.add(id(part))
@@ -125,7 +125,7 @@ def walk(part: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def problems_of(part: Any) -> Iterator[Problem]:
-    """Why values of this type cannot travel, whatever is inside of it."""
+    """Yield why values of this type cannot travel, whatever is inside of it."""
     if isinstance(part, info.CustomType) and not is_model(part.cls):
         yield Problem(f"{part.cls.__qualname__} cannot travel as JSON", f"use {_TRAVELS}")
     elif isinstance(part, (info.RawType, info.ExtType)):
@@ -149,7 +149,7 @@ def _is_hashable(part: Any) -> bool:
 
 
 def problem_of(error: Exception) -> Problem:
-    """What msgspec has against a type, with a fix."""
+    """Translate an error of msgspec about a type, with a fix."""
     text, fix = shorten(first_line(error)), f"use {_TRAVELS}"
     if isinstance(error, NameError):
         fix = "import it for real, not only under TYPE_CHECKING, and define it at module level, above the function"

@@ -1,4 +1,4 @@
-"""Shape: a type, compiled; and what it means that a value arrived equal."""
+"""Codec: a type, compiled; and when a value has arrived equal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["PLAIN", "Codec", "deep_equal"]
 
 
 class Codec:
-    """A type, compiled: its values to JSON bytes and back. ``encode`` checks nothing, it is for admitted values.
+    """A type, compiled: its values to JSON bytes and back. ``encode`` checks nothing.
 
     :param annotation: the type, with its forward references resolved.
-    :raises NoShape: values of this type cannot travel.
+    :raises UnsupportedType: values of this type cannot travel.
     """
 
     __slots__ = ("_exact", "annotation", "decode", "encode")
@@ -34,15 +34,15 @@ class Codec:
             raise
         except Exception as error:  # a class with odd annotations makes msgspec raise anything
             raise UnsupportedType(problem_of(error)) from error
-        if flaws := [flaw for part in inside for flaw in problems_of(part)]:
-            raise UnsupportedType(*flaws)
+        if problems := [problem for part in inside for problem in problems_of(part)]:
+            raise UnsupportedType(*problems)
         has_sets = any(isinstance(part, (*SETS, info.CustomType)) for part in inside)  # models, too, may have them
         self.encode: Callable[[Any], bytes] = encode_sorted if has_sets else encode
         self.decode: Callable[[Any], Any] = decoder.decode
         self._exact = any(map(_is_ambiguous, inside))
 
     def encode_checked(self, value: Any) -> tuple[Any, bytes]:
-        """The value as it will arrive, and its bytes; equal values have equal bytes.
+        """Encode a value; return it as it will arrive, and its bytes. Equal values have equal bytes.
 
         :raises Exception: whatever it may be, the value does not fit; ``explain`` finds the words.
         """

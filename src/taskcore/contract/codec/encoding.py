@@ -15,7 +15,7 @@ __all__ = ["dump_model", "encode", "encode_sorted", "fields_of", "is_model", "sc
 
 
 def _from_object(value: Any) -> Any:
-    """What to encode for an object that msgspec does not know: a pydantic model, a subclass of a plain type."""
+    """Replace an object that msgspec does not know: a pydantic model, a subclass of a plain type."""
     if is_model(type(value)):
         return msgspec.Raw(dump_model(value))
     plain: Any = next((each for each in (str, int, float, bytes, Decimal) if isinstance(value, each)), None)
@@ -27,24 +27,24 @@ def _from_object(value: Any) -> Any:
 
 
 def dump_model(model: Any) -> bytes:
-    """A pydantic model as JSON, its fields by their own names."""
+    """Encode a pydantic model as JSON, its fields by their own names."""
     text: str = model.model_dump_json(round_trip=True, by_alias=False, warnings=False)
     return text.encode()
 
 
 def to_model(cls: Any, plain: Any) -> Any:
-    """The pydantic model in plain data: fields by name or alias, nothing coerced."""
+    """Make the pydantic model in plain data: fields by name or alias, nothing coerced."""
     return cls.model_validate_json(encode(plain), strict=True, by_alias=True, by_name=True)
 
 
 def is_model(cls: Any) -> bool:
     """Whether it is the class of a pydantic model."""
-    pydantic = sys.modules.get("pydantic")  # who has a model has imported it, so we never have to
+    pydantic = sys.modules.get("pydantic")  # a program with a model has imported it
     return pydantic is not None and isinstance(cls, type) and issubclass(cls, pydantic.BaseModel)
 
 
 def schema_of(cls: Any, shared: dict[str, Any]) -> dict[str, Any]:
-    """The JSON Schema of a pydantic model; the definitions that it needs are added to ``shared``."""
+    """Return the JSON Schema of a pydantic model; the definitions that it needs are added to ``shared``."""
     prefix = f"{cls.__qualname__}."
     schema: dict[str, Any] = cls.model_json_schema(by_alias=False, ref_template=f"#/$defs/{prefix}{{model}}")
     shared |= {prefix + name: definition for name, definition in schema.pop("$defs", {}).items()}
@@ -57,13 +57,13 @@ _decode = msgspec.json.Decoder().decode
 
 
 def encode_sorted(value: Any) -> bytes:
-    """Equal sets as equal bytes, in every process; dicts keep their order."""
+    """Encode equal sets as equal bytes, in every process; dicts keep their order."""
     data = encode(value)
     return encode(_sorted(value, _decode(data))) if b"[" in data else data
 
 
 def _sorted(value: Any, plain: Any) -> Any:
-    """The plain form of a value, with the items of sets in an order of their own."""
+    """Return the plain form of a value, with the items of sets sorted."""
     if isinstance(value, (set, frozenset)):
         return sorted(map(_sorted, value, plain), key=encode)
     if isinstance(value, (list, tuple)):
@@ -80,7 +80,7 @@ def _sorted(value: Any, plain: Any) -> Any:
 
 @lru_cache(maxsize=1024)
 def fields_of(cls: Any) -> tuple[str, ...]:
-    """The fields that make up a value, for the kinds of classes that have fields."""
+    """List the fields that make up a value, for the kinds of classes that have fields."""
     if names := getattr(cls, "__struct_fields__", None):
         return tuple(names)
     if is_model(cls):

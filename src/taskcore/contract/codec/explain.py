@@ -1,4 +1,4 @@
-"""The words for a value that does not fit its type: every part that does not, each with its path."""
+"""Explanations of a value that does not fit its type: every part that does not, each with its path."""
 
 from __future__ import annotations
 
@@ -25,48 +25,48 @@ MOST_LINES = 20  #: a refusal names no more problems of one value than these
 
 
 def explain(annotation: Any, value: Any, path: str, *, wire: bool = False) -> list[str]:
-    """Every part of a value that does not fit its type: ``order.items[3].price: expected int, got str 'x'``.
+    """List every part of a value that does not fit its type: ``order.items[3].price: expected int, got str 'x'``.
 
     :param wire: the value is plain data read from JSON, where an object is a dict and a date is a str.
     :returns: at most 20 lines; none if the value fits, or if it breaks even this.
     """
     with suppress(Exception):  # values bring their own code: __repr__, __eq__, properties
-        shape = _shape(annotation)
-        reason = _refused(shape, value, wire=wire)
+        codec = _codec_of(annotation)
+        reason = _refused(codec, value, wire=wire)
         if reason is None:
             return []
         if isinstance(reason, RecursionError):
             return [f"{path}: refers to itself, or is nested too deeply"]
-        target = _narrow(shape.annotation, value)
+        target = _narrow(codec.annotation, value)
         with suppress(Exception):  # go down while a part can be blamed, and blame the whole where none can
             parts = _parts(target, value, wire=wire)
             lines = chain.from_iterable(explain(part, item, path + step, wire=wire) for step, part, item in parts)
             if found := list(islice(chain(lines, _model_lines(target, value, path, wire=wire)), MOST_LINES)):
                 return found
-        return [f"{path}: {_blame(shape.annotation, target, value, reason, wire=wire)}"]
+        return [f"{path}: {_blame(codec.annotation, target, value, reason, wire=wire)}"]
     return []
 
 
-def _refused(shape: Codec, value: Any, *, wire: bool) -> Exception | None:
+def _refused(codec: Codec, value: Any, *, wire: bool) -> Exception | None:
     try:
-        shape.decode(encode(value)) if wire else shape.encode_checked(value)
+        codec.decode(encode(value)) if wire else codec.encode_checked(value)
     except Exception as error:  # noqa: BLE001 - as above
         return error
     return None
 
 
-_kept_shape = lru_cache(maxsize=256)(Codec)  # a list of a thousand wrong items has one type
+_cached_codec = lru_cache(maxsize=256)(Codec)  # a list of a thousand wrong items has one type
 
 
-def _shape(annotation: Any) -> Codec:
+def _codec_of(annotation: Any) -> Codec:
     try:
-        return _kept_shape(annotation)
+        return _cached_codec(annotation)
     except TypeError:  # Annotated with something that cannot be hashed
         return Codec(annotation)
 
 
 def _narrow(annotation: Any, value: Any) -> Any:
-    """Of a union, the alternative that the value was probably meant for."""
+    """Choose the alternative of a union that the value was probably meant for."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _narrow(args[0], value)
@@ -82,7 +82,7 @@ def _is_instance(value: Any, cls: Any) -> bool:
 
 
 def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, Any, Any]]:
-    """What the value consists of: a step of the path, the type, the part."""
+    """Yield the parts of a value: a step of the path, the type, the part."""
     origin, args = get_origin(annotation) or annotation, get_args(annotation)
     if isinstance(value, dict) and origin in (Any, dict, Mapping, MutableMapping):
         key_type, value_type = args or (str, Any)
@@ -104,7 +104,7 @@ def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, An
 
 
 def _items(cls: Any, value: Any, *, wire: bool) -> Iterable[tuple[str, Any]]:
-    """The fields of an object by name: attributes, or, on the wire, the items of a dict or a list."""
+    """Yield the fields of an object by name: attributes, or, on the wire, the items of a dict or a list."""
     names = getattr(cls, "_fields", None) or fields_of(cls)
     if isinstance(value, dict) and typing.is_typeddict(cls):
         return ((name, item) for name, item in value.items() if name in cls.__annotations__)
@@ -117,7 +117,7 @@ def _items(cls: Any, value: Any, *, wire: bool) -> Iterable[tuple[str, Any]]:
 
 
 def _model_lines(model: Any, value: Any, path: str, *, wire: bool) -> Iterator[str]:
-    """What pydantic says about a model, which is everything at once."""
+    """Yield the problems that pydantic finds in a model: all of them at once."""
     if not is_model(model) or not (wire or isinstance(value, model)):
         return
     data = encode(value) if wire else dump_model(value)
@@ -131,7 +131,7 @@ def _model_lines(model: Any, value: Any, path: str, *, wire: bool) -> Iterator[s
 
 
 def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, wire: bool) -> str:
-    """What is wrong with this very value; ``reason`` is what its journey ended with."""
+    """Explain what is wrong with the value itself; ``reason`` is the error of encoding or decoding it."""
     head, _, place = str(reason).partition(" - at `$")
     expected = f"expected {describe(annotation)}, got {short_repr(value)}"
     if isinstance(value, float) and not isfinite(value):

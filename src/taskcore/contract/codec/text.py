@@ -1,4 +1,4 @@
-"""Words: values, types and errors as people write them."""
+"""Text: values, types and errors as people write them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_CHARACTERS = 60  #: of a value
 
 
 def first_line(error: object) -> str:
-    """The first line of an error's text, in the tone of the house."""
+    """Return the first line of an error's text, beginning in lower case."""
     text = type(error).__name__
     with suppress(Exception):  # an error of the user's may not even have a text
         text = str(error).splitlines()[0].replace("`", "")
@@ -21,7 +21,7 @@ def first_line(error: object) -> str:
 
 
 def describe(annotation: Any) -> str:
-    """A type as a person writes it: ``list[Order] | None``."""
+    """Write a type as a person would: ``list[Order] | None``."""
     if get_origin(annotation) is Annotated:
         return describe(get_args(annotation)[0])
     if annotation in (Any, types.NoneType):
@@ -31,19 +31,19 @@ def describe(annotation: Any) -> str:
 
 
 def shorten(text: str) -> str:
-    """The text of a type without the names of modules, except in the quotes of a Literal."""
+    """Remove the names of modules from the text of a type, except in the quotes of a Literal."""
     return re.sub(r"(?<!['\"\w.>])[\w.<>]+\.(?=\w)", "", text)
 
 
 def short_repr(value: Any, *, bare: bool = False) -> str:
-    """A value with its kind, such as ``str 'two'``, in about 60 characters; never raises.
+    """Write a value with its kind, such as ``str 'two'``, in about 60 characters; never raises.
 
     :param bare: without the kind.
     """
     kind = type(value).__name__
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # noqa: BLE001 - it is somebody else's code
+    except Exception:  # noqa: BLE001 - it is the user's code
         text = f"<{kind} whose repr() fails>"
     if len(text) > MOST_CHARACTERS:
         text = text[:MOST_CHARACTERS] + "…"

@@ -46,6 +46,8 @@ TRIES: Final = 20  #: times that a write is tried against others
 SWEEP_EVERY: Final = 5.0  #: seconds between two times that expired records are removed, where the server does not
 UNKNOWN: Final = -1  #: what has to be expected is not known before a look
 
+BESIDE_THE_VALUE = 4_096  #: bytes of a message that are left for headers, and in a key's record for its other fields
+
 
 class NatsStore:
     """Records in NATS JetStream; the same URL as for the backend.
@@ -96,6 +98,11 @@ class NatsStore:
 
     def _new_feed(self) -> RecordFeed:
         return RecordFeed(self.link, self.subject, self.get)
+
+    @property
+    def max_value(self) -> int | None:
+        """See :class:`taskcore.store.LimitsValues`. A message has headers, and a record has more than its result."""
+        return self.link.max_payload - BESIDE_THE_VALUE
 
     # ── reading ──
 

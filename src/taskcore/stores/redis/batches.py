@@ -1,7 +1,7 @@
-"""Many reads and many writes in few round trips: how a batch becomes commands, and replies become answers.
+"""Many reads and many writes in few round trips: from a batch to commands, and from replies to answers.
 
-On one server a batch is one exchange. In a cluster it is one for each group of records, side by side. An error that
-concerns one record is that record's answer, so that the others of its batch are not harmed by it.
+On one server a batch is one exchange. In a cluster it is one for each group of records, all at the same time. An error
+that concerns one record is that record's answer, and does not harm the others of its batch.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import anyio
 from redis.exceptions import ResponseError
 
 from taskcore.connections.redis import CommandRefused, RedisLink, Script
-from taskcore.connections.redis.refusals import DEMOTED, refused
+from taskcore.connections.redis.refusals import DEMOTED, SlotMoving, refused
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
-from taskcore.stores.redis.records import Names, decode, foreign, group_of, milliseconds, version_in
+from taskcore.stores.redis.layout import RecordNames, decode, foreign, group_of, milliseconds, version_in
 
 __all__ = ["Answer", "Found", "read", "write"]
 
@@ -29,9 +29,9 @@ Answer: TypeAlias = Version | Conflict | BrokerUnavailable
 T = TypeVar("T")
 R = TypeVar("R")
 
-WRITING = "write records"  #: the purpose of the line
-WRITES = 250  #: that one script call carries out: it holds the server up for about half a millisecond
-BYTES = 4_000_000  #: that one script call brings
+WRITING = "write records"  #: the purpose of the connection
+SCRIPT_WRITES = 250  #: writes in one script, which holds the server up for about half a millisecond
+SCRIPT_BYTES = 4_000_000  #: bytes in one script
 LUA: Final = files("taskcore.stores.redis")
 SCRIPT: Final = Script("local room\n" + LUA.joinpath("write.lua").read_text())
 RESERVE: Final = Script(LUA.joinpath("reserve.lua").read_text() + LUA.joinpath("write.lua").read_text())
@@ -40,22 +40,30 @@ RESERVE: Final = Script(LUA.joinpath("reserve.lua").read_text() + LUA.joinpath("
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def read(link: RedisLink, purpose: str, names: Names, keys: Sequence[str]) -> list[Found]:
-    """The records of these keys; an error in the place of one that cannot be read."""
-    each = partial(_read_each, link, purpose, names)
-    if link.is_cluster:  # a redirection concerns one key, so each is asked for by itself
-        return await _side_by_side(keys, keys, each)
+async def read(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence[str]) -> list[Found]:
+    """Return the records of these keys; an error in the place of one that cannot be read."""
+    together = partial(_read_together, link, purpose, names)
+    if link.is_cluster:
+        return await _by_group(keys, keys, together)
+    return await together(keys)
+
+
+async def _read_together(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence[str]) -> list[Found]:
+    """Read records by one exchange; all of them on one node."""
     called = [names(key) for key in keys]
     try:
         replies = await link.call(purpose, called[0], *[("GET", name) for name in called])
     except CommandRefused as answer:
-        if answer.kind != "WRONGTYPE":
+        if answer.kind != "WRONGTYPE" and not link.is_cluster:
             raise
-        return await each(keys)
-    return [_record(data, name) for data, name in zip(replies, called, strict=True)]
+    except SlotMoving:
+        pass  # some of the keys are on one node, some on another
+    else:
+        return [_record(data, name) for data, name in zip(replies, called, strict=True)]
+    return await _read_each(link, purpose, names, keys)
 
 
-async def _read_each(link: RedisLink, purpose: str, names: Names, keys: Sequence[str]) -> list[Found]:
+async def _read_each(link: RedisLink, purpose: str, names: RecordNames, keys: Sequence[str]) -> list[Found]:
     found: list[Found] = []
     for key in keys:
         name = names(key)
@@ -80,21 +88,23 @@ def _record(data: bytes | None, name: str) -> Found:
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def write(link: RedisLink, names: Names, versions: Iterator[str], writes: Sequence[Write]) -> list[Answer]:
-    """The answers to these writes; an error in the place of one that could not be carried out."""
+async def write(link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]) -> list[Answer]:
+    """Carry out the writes; return the answers, an error in the place of one that could not be carried out."""
     if link.is_cluster:
         keys = [one.key for one in writes]
-        return await _side_by_side(keys, writes, partial(_write_group, link, names, versions))
+        return await _by_group(keys, writes, partial(_write_group, link, names, versions))
     answers: list[Answer] = []
     for chunk in _chunks(writes):
         answers += await _run(link, names, versions, chunk)
     if any(isinstance(answer, CommandRefused) and answer.kind in DEMOTED for answer in answers):
-        await link.hang_up(WRITING)  # it said so inside of the script, where the link does not hear it
+        await link.hang_up(WRITING)  # the answer came from inside the script, where the connection does not see it
     return answers
 
 
-async def _write_group(link: RedisLink, names: Names, versions: Iterator[str], writes: Sequence[Write]) -> list[Answer]:
-    """Writes to records of one slot of a cluster."""
+async def _write_group(
+    link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]
+) -> list[Answer]:
+    """Write records of one slot of a cluster."""
     answers: list[Answer] = []
     for chunk in _chunks(writes):
         try:
@@ -102,13 +112,13 @@ async def _write_group(link: RedisLink, names: Names, versions: Iterator[str], w
         except CommandRefused as answer:
             if answer.kind != "TRYAGAIN":
                 raise
-            for one in chunk:  # the slot is on the move: no script may see keys on both sides, but one key is on one
+            for one in chunk:  # the slot is on the move: a script cannot see both nodes, but one key is on one
                 answers += await _run(link, names, versions, [one])
     return answers
 
 
-async def _run(link: RedisLink, names: Names, versions: Iterator[str], writes: Sequence[Write]) -> list[Answer]:
-    """Carry them out; when memory is full, those by which jobs end from the reserve."""
+async def _run(link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]) -> list[Answer]:
+    """Carry out the writes; when memory is full, use the reserve for those by which jobs end."""
     answers = await _carry_out(SCRIPT, link, names, versions, writes)
     refused = [
         index
@@ -123,13 +133,13 @@ async def _run(link: RedisLink, names: Names, versions: Iterator[str], writes: S
 
 
 async def _carry_out(
-    script: Script, link: RedisLink, names: Names, versions: Iterator[str], writes: Sequence[Write]
+    script: Script, link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]
 ) -> list[Answer]:
     keys, new = [names(one.key) for one in writes], [next(versions) for _ in writes]
     arguments: list[bytes | str | int] = []
     for one, version in zip(writes, new, strict=True):
         if one.value is None:
-            arguments += (_expect(one.expect), "x", b"")
+            arguments += (_expect(one.expect), "delete", b"")
         else:
             keep = "" if one.keep is None else milliseconds(one.keep)
             arguments += (_expect(one.expect), keep, b"%b %b" % (version.encode(), one.value))
@@ -145,7 +155,7 @@ def _expect(expect: Expect) -> str:
 
 
 def _answer(reply: Any, version: str, name: str, shown: str) -> Answer:
-    """What the script says about one write; see there."""
+    """Read the script's answer about one write; see there."""
     if reply == 1:
         return version
     if reply is None:
@@ -166,7 +176,7 @@ def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
     start = size = 0
     for index, one in enumerate(writes):
         more = len(one.value or b"")
-        if index - start == WRITES or (size + more > BYTES and index > start):
+        if index - start == SCRIPT_WRITES or (size + more > SCRIPT_BYTES and index > start):
             yield writes[start:index]
             start, size = index, 0
         size += more
@@ -177,10 +187,10 @@ def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
 # ── clusters ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _side_by_side(
+async def _by_group(
     keys: Sequence[str], items: Sequence[T], do: Callable[[Sequence[T]], Awaitable[list[R]]]
 ) -> list[R | BrokerUnavailable]:
-    """Do something with items group by group, at the same time; answers in the order of the items.
+    """Process items group by group, all groups at the same time; return the answers in the order of the items.
 
     A group that fails has its error in the place of each of its answers.
     """

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Before write.lua, when the server's memory is full and jobs want to end: they make room, but what they write comes
--- first. So these writes may go beyond maxmemory, by a twentieth of it at most, whatever their number and their size.
+-- Stands before write.lua when the server's memory is full and jobs end: an end makes room, but its writes come first.
+-- These writes may exceed maxmemory by a twentieth of it, whatever their number and size.
 local function room()
   local info = redis.pcall('INFO', 'memory')
   if type(info) ~= 'string' then
-    return 0  -- this user may not ask; so nobody knows how much is left
+    return 0  -- this user may not ask, so the room is unknown
   end
   local function number(name)
     return tonumber(string.match(info, '\n' .. name .. ':(%d+)')) or 0

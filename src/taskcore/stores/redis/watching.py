@@ -29,7 +29,7 @@ from taskcore.connections.redis import RedisLink
 from taskcore.connections.redis.refusals import refused
 from taskcore.errors import BrokerUnavailable
 from taskcore.stores.redis.batches import read
-from taskcore.stores.redis.records import Names
+from taskcore.stores.redis.layout import RecordNames
 from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
@@ -51,7 +51,7 @@ class WatchFeed:
     :param limit: seconds that entering a watch may take.
     """
 
-    def __init__(self, link: RedisLink, names: Names, *, limit: float) -> None:
+    def __init__(self, link: RedisLink, names: RecordNames, *, limit: float) -> None:
         self.watches = Watches(begin=self._begin, end=self._end)
         self._link = link
         self._names = names

@@ -1,17 +1,17 @@
 -- Compare and set for many records at once. A record is one string: its version, a space, its value.
 --
 --   KEYS[i]        the record
---   ARGV[3i - 2]   what has to be there: '*' whatever, '-' nothing, '=' and a version
---   ARGV[3i - 1]   how long to keep it: milliseconds, '' for ever; 'x' deletes
---   ARGV[3i]       version, space, value; '' with 'x'
+--   ARGV[3i - 2]   the expected record: '*' any or none, '-' none, '=' and a version
+--   ARGV[3i - 1]   its time to live: milliseconds, '' for ever; 'delete' deletes it
+--   ARGV[3i]       version, space, value; '' with 'delete'
 --
--- One answer each:   1 written · 0 nothing there to delete · {head} deleted, and it began so
---                    a record, or nil: that is there instead, nothing was done · {0, error} the server refused
+-- One answer each:   1 written · 0 no record to delete · {head} deleted, with the beginning of the record
+--                    a record, or nil: the record that is there instead, nothing was done · {0, error} refused
 --
--- What was written is announced on a channel with the name of its key. Only the name: whoever cares asks for the latest
--- record, so that nobody can see an older one after a newer one, and what nobody watches costs next to nothing.
-
--- Before it comes a line that says what room() is: nothing, where the server itself knows when it is full; or reserve.lua.
+-- A write is announced on a channel with the name of its key. Only the name: a watch reads the latest record, so it never
+-- sees an older one after a newer one, and a record without watches costs next to nothing.
+--
+-- A line before this script defines room(): nil, where the server itself refuses when it is full; or reserve.lua.
 
 local HEAD = 63  -- bytes of a record in which its version ends
 local OVERHEAD = 250  -- bytes that a record takes besides its key and itself, at most
@@ -33,7 +33,7 @@ local function delete(key, expect)
 end
 
 local function write(key, expect, keep, record)
-  if keep == 'x' then
+  if keep == 'delete' then
     return delete(key, expect)
   elseif expect == '-' then
     local found
@@ -61,16 +61,17 @@ end
 
 local answers, left = {}, room and room()
 local USED_UP = {err = 'OOM the reserve is used up, too'}
-for i = 1, #KEYS do
+for index = 1, #KEYS do
   local done, answer = false, USED_UP
-  if left then left = left - #KEYS[i] - #ARGV[3 * i] - OVERHEAD end
+  local key, expect, keep, record = KEYS[index], ARGV[3 * index - 2], ARGV[3 * index - 1], ARGV[3 * index]
+  if left then left = left - #key - #record - OVERHEAD end
   if not left or left >= 0 then
-    done, answer = pcall(write, KEYS[i], ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i])
+    done, answer = pcall(write, key, expect, keep, record)
   end
   if done then
-    answers[i] = answer
+    answers[index] = answer
   else
-    answers[i] = {0, type(answer) == 'table' and answer.err or tostring(answer)}
+    answers[index] = {0, type(answer) == 'table' and answer.err or tostring(answer)}
   end
 end
 return answers

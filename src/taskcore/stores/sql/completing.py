@@ -9,7 +9,7 @@
         await complete_in_async(connection, current().completion(receipt))
 
 Effect and outcome are in one commit, so a redelivery finds both or neither. The record is locked first, then checked:
-it has to be the hold of this very start of the job. Nothing of ours commits or rolls back; the program does.
+it has to belong to this start of the job. Nothing here commits or rolls back; the program does.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskcore.errors import InvalidSetting, LeaseLost
 from taskcore.records.keys import Completion
-from taskcore.stores.sql.sqlite_records import FIND, NEXT, PUT, TAKE
+from taskcore.stores.sql.sqlite.layout import FIND, NEXT, PUT, TAKE
 
 if TYPE_CHECKING:
     import psycopg
 
 __all__ = ["complete_in", "complete_in_async"]
 
-#: Not FIND: the row is locked until the program's transaction ends. A record that is over is as good as none.
+#: Unlike FIND it locks the row until the program's transaction ends. An ended record counts as none.
 LOCK: Final = """SELECT value FROM taskcore_records
     WHERE key = %s AND (ends IS NULL OR ends > clock_timestamp()) FOR UPDATE"""
 COMPLETE: Final = """WITH changed AS (
@@ -42,14 +42,14 @@ def complete_in(connection: sqlite3.Connection | psycopg.Connection[Any], comple
     """Write the outcome of the job's key in the transaction of this connection.
 
     :param connection: to the database of the app's store; in a transaction, or one that begins them by itself.
-    :param completion: what ``current().completion(result)`` gave.
-    :raises LeaseLost: the key is somebody else's by now; let it pass, so that the transaction is rolled back (TC204).
+    :param completion: the value of ``current().completion(result)``.
+    :raises LeaseLost: the key has another owner by now; let the error pass, so the transaction is rolled back (TC204).
     :raises InvalidSetting: this database does not have the key's record, or there is no transaction (TC104).
     """
     if isinstance(connection, sqlite3.Connection):
         _complete_sqlite(connection, completion)
         return
-    psycopg = sys.modules.get("psycopg")  # whoever has one of its connections has imported it
+    psycopg = sys.modules.get("psycopg")  # a program with one of its connections has imported it
     if psycopg is None or not isinstance(connection, psycopg.Connection):
         raise _unknown(connection)
     _check_transaction(connection)
@@ -63,7 +63,7 @@ def complete_in(connection: sqlite3.Connection | psycopg.Connection[Any], comple
 
 
 async def complete_in_async(connection: psycopg.AsyncConnection[Any], completion: Completion) -> None:
-    """As :func:`complete_in`, for psycopg's asynchronous connections."""
+    """Do the same as :func:`complete_in`, for psycopg's asynchronous connections."""
     psycopg = sys.modules.get("psycopg")
     if psycopg is None or not isinstance(connection, psycopg.AsyncConnection):
         raise _unknown(connection)
@@ -89,7 +89,7 @@ def _complete_sqlite(connection: sqlite3.Connection, completion: Completion) -> 
                 raise _no_transaction()
             cursor.execute("BEGIN IMMEDIATE")
         try:
-            # The first step writes, so that from here on nobody else can, and what is read is what stands.
+            # Write first: no other connection can write from here on, so the record that is read stays.
             cursor.execute(TAKE)
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):
@@ -107,39 +107,39 @@ def _complete_sqlite(connection: sqlite3.Connection, completion: Completion) -> 
 
 
 def _name(completion: Completion) -> str:
-    from taskcore.stores.sql.postgres_statements import name  # noqa: PLC0415 - SQLite needs no psycopg
+    from taskcore.stores.sql.postgres.layout import name  # noqa: PLC0415 - SQLite needs no psycopg
 
     return name(completion.name)
 
 
 def _values(completion: Completion) -> tuple[bytes, float, str, str]:
-    from taskcore.stores.sql.postgres_statements import mark  # noqa: PLC0415 - as above
+    from taskcore.stores.sql.postgres.layout import key_hash  # noqa: PLC0415 - as above
 
-    return completion.value, completion.keep, _name(completion), mark(_name(completion))
+    return completion.value, completion.keep, _name(completion), key_hash(_name(completion))
 
 
 def _check_transaction(connection: psycopg.BaseConnection[Any]) -> None:
-    """With autocommit the outcome would be committed without its effect."""
+    """Refuse autocommit: the outcome would be committed without its effect."""
     if connection.autocommit and not connection.info.transaction_status:  # idle is zero
         raise _no_transaction()
 
 
 def _check(found: tuple[Any, ...] | None, completion: Completion) -> None:
-    """Whether the record may become done."""
+    """Refuse a record that may not be completed by this start of the job."""
     if found is None:
         raise _elsewhere("it has no record of this key")
-    obstacle = completion.conflict(found[0])
-    if obstacle is not None:
+    conflict = completion.conflict(found[0])
+    if conflict is not None:
         raise LeaseLost(
             "the outcome was not committed: the key does not belong to this start of the job any more",
-            facts=[obstacle],
-            fix="let this error pass, so that the transaction is rolled back; the job asks for its key again",
+            facts=[conflict],
+            fix="let this error pass, so the transaction is rolled back; the job then acquires its key again",
         )
 
 
 def _elsewhere(why: str) -> InvalidSetting:
     return InvalidSetting(
-        "the outcome was not committed, because this connection does not lead to the app's store",
+        "the outcome was not committed: this connection does not lead to the app's store",
         facts=[why],
         fix="connect to the same database (and schema) as the app's store=…, and write the effect there too",
     )
@@ -147,7 +147,7 @@ def _elsewhere(why: str) -> InvalidSetting:
 
 def _no_transaction() -> InvalidSetting:
     return InvalidSetting(
-        "the outcome was not committed, because this connection commits every statement by itself",
+        "the outcome was not committed: this connection commits every statement by itself",
         fix="begin a transaction first: BEGIN with sqlite3, connection.transaction() with psycopg",
     )
 

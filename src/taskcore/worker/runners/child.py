@@ -255,7 +255,7 @@ def _raised(error: BaseException, task: Task[..., Any] | None, kind: RaisedKind 
         record.message,
         _plain(record.where),
         record.traceback,
-        retryable=None if task is None else task.options.rules.retry.retries(error),
+        retryable=None if task is None else task.standalone_options.rules.retry.retries(error),
         declared=None if task is None else task.contract.pack_error(error),
         after=after,
         why=why,

@@ -12,7 +12,10 @@ from taskcore.worker.error_records import MESSAGE_LIMIT, TRACEBACK_LIMIT
 from taskcore.worker.runners.frames import Answer, JobRaised, JobReturned
 from taskcore.worker.runners.process import ProcessError
 
-__all__ = ["outcome_of"]
+__all__ = ["KEY_LOST", "outcome_of"]
+
+#: Why a job is deferred whose transaction was undone; that is no failure of its function.
+KEY_LOST = "another job took its key while it ran"
 
 
 def outcome_of(answer: Answer, *, when: float, worker: str, attempt: int, keyed: bool) -> Outcome:
@@ -36,7 +39,7 @@ def outcome_of(answer: Answer, *, when: float, worker: str, attempt: int, keyed:
     if answer.kind == "unencodable":
         return Unencodable(record)
     if answer.kind == "lease_lost" and keyed:
-        return Deferred(BUSY_RETRY)  # its transaction was undone, because another job has its key: no failure
+        return Deferred(BUSY_RETRY, KEY_LOST)
     if answer.declared is not None:
         _check_json(answer.declared)
     return Raised(_error_of(answer), record, answer.declared)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
+from taskcore.envelope import encode_envelope
 from taskcore.errors import InvalidSetting
 from taskcore.options import RunsIn
 from taskcore.worker.context import HeldKey
@@ -56,7 +57,7 @@ class Executors:
         request = PerformJob(
             function.__module__,
             function.__qualname__,
-            bytes(delivery.envelope),
+            encode_envelope(job.envelope),  # the codec of the app may need secrets, which stay here
             bytes(delivery.trail),
             delivery.queue,
             job.crashes,

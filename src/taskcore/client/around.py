@@ -1,0 +1,37 @@
+"""A client with middleware around each send."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from taskcore.client.client import Client
+from taskcore.components import Components
+from taskcore.middleware import around_send
+from taskcore.task import Call, Job
+
+__all__ = ["ClientWithMiddleware"]
+
+R = TypeVar("R")
+
+
+class ClientWithMiddleware(Client):
+    """Sends calls through middleware; an app without middleware uses the plain client and pays nothing."""
+
+    def __init__(self, components: Components, *, timeout: float, payload_limit: int, source: str | None) -> None:
+        super().__init__(components, timeout=timeout, payload_limit=payload_limit, source=source)
+        self._around = around_send(components.middleware, self._send_inside)
+
+    async def send(self, call: Call[R]) -> Job[R]:
+        """Send one call."""
+        [job] = await self._around([call])
+        return job
+
+    async def send_many(self, calls: Sequence[Call[R]]) -> list[Job[R]]:
+        """Send calls; one job for each, in order."""
+        return await self._around(calls)
+
+    async def _send_inside(self, calls: Sequence[Call[Any]]) -> list[Job[Any]]:
+        if len(calls) == 1:  # concurrent single sends share a batch
+            return [await super().send(calls[0])]
+        return await super().send_many(calls)

@@ -1,0 +1,178 @@
+"""The app's side of its tasks: what they need while the app is open, and being open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.lowlevel import current_token
+
+from taskcore.components import Components
+from taskcore.config import Settings
+from taskcore.envelope import EnvelopeCodec
+from taskcore.errors import NotRunning
+from taskcore.middleware import any_overrides
+from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe
+from taskcore.results import JobOutcome, JobStatus
+from taskcore.task import Call, Job, Task
+
+if TYPE_CHECKING:  # imported when they are needed: see connect() and portal
+    from taskcore.client.client import Client
+    from taskcore.client.queries import JobQueries
+    from taskcore.client.sync import Portal
+
+__all__ = ["AppHost", "SharedContext", "not_open"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class AppHost:
+    """Sends the calls of tasks and answers for their jobs; see :class:`taskcore.task.TaskHost`.
+
+    Tasks keep one host for as long as their app lives; client and queries are new each time the app opens.
+    """
+
+    def __init__(self, app: AbstractAsyncContextManager[object], codec: EnvelopeCodec) -> None:
+        self.codec = codec
+        self._app = app
+        self._portal: Portal | None = None
+        self._client: Client | None = None
+        self._queries: JobQueries | None = None
+        self._token: Any = None
+        self._pid = 0
+
+    async def connect(
+        self, tasks: Iterable[Task[..., Any]], components: Components, settings: Settings
+    ) -> AsyncExitStack:
+        """Connect to broker and store, in the running event loop; return what disconnects.
+
+        :raises StoreRequired: a task needs a store and there is none (TC105).
+        :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
+        """
+        from taskcore.client.around import ClientWithMiddleware  # noqa: PLC0415 - the same
+        from taskcore.client.client import Client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
+        from taskcore.client.queries import JobQueries  # noqa: PLC0415 - the same
+
+        refuse_if_unmet(tasks, components)
+        async with AsyncExitStack() as exits:
+            await exits.enter_async_context(components.backend)
+            if components.store is not None:
+                await exits.enter_async_context(components.store)
+            if settings.strict:
+                await refuse_if_unsafe(components.backend, components.store)
+            limit = settings.send_timeout
+            make = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
+            client = make(components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source)
+            exits.push_async_callback(client.wait_closed)
+            self._client, self._queries = client, JobQueries(components, timeout=limit)
+            self._token, self._pid = current_token(), os.getpid()
+            exits.callback(self.close)
+            return exits.pop_all()
+
+    def close(self) -> None:
+        """Forget the connections; they are closed, or belong to the parent of a fork."""
+        self._client = self._queries = self._token = None
+
+    @property
+    def client(self) -> Client:
+        """The client of an open app.
+
+        :raises NotRunning: the app is not open (TC106).
+        """
+        if self._client is None:
+            raise not_open()
+        return self._client
+
+    @property
+    def queries(self) -> JobQueries:
+        """The queries of an open app.
+
+        :raises NotRunning: the app is not open (TC106).
+        """
+        if self._queries is None:
+            raise not_open()
+        return self._queries
+
+    # These return the coroutine of another object: each job saves one on its way.
+
+    def send(self, call: Call[R]) -> Coroutine[Any, Any, Job[R]]:
+        """Send one call."""
+        return self.client.send(call)
+
+    def outcome(self, job: Job[R], timeout: float | None) -> Coroutine[Any, Any, JobOutcome[R]]:
+        """Wait for the end of a job."""
+        return self.queries.outcome(job, timeout)
+
+    def status(self, job: Job[Any]) -> Coroutine[Any, Any, JobStatus]:
+        """Return where a job is now."""
+        return self.queries.status(job)
+
+    def cancel(self, job: Job[Any]) -> Coroutine[Any, Any, bool]:
+        """Keep a job from starting."""
+        return self.queries.cancel(job)
+
+    def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run a coroutine function where the app is open, or else in the portal's loop, and wait for it.
+
+        :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
+        """
+        return self.portal.run(self._token if self._pid == os.getpid() else None, function, *args)
+
+    @property
+    def portal(self) -> Portal:
+        """The event loop of blocking calls, for programs that have none."""
+        if self._portal is None:
+            from taskcore.client.sync import Portal  # noqa: PLC0415 - most programs make no blocking calls
+
+            self._portal = Portal(self._app)
+        return self._portal
+
+
+class SharedContext:
+    """A context that may be entered again while it is open: the first entry opens it, the last exit closes it.
+
+    :param connect: opens everything, and returns what closes it. Not a generator: one that is still open when the
+        program ends would be finalized without its event loop.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[AsyncExitStack]]) -> None:
+        self._connect = connect
+        self._entries = 0
+        self._opening: anyio.Event | None = None
+        self._exits = AsyncExitStack()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is entered."""
+        return self._entries > 0
+
+    async def enter(self) -> None:
+        """Open the context, or join those who did; concurrent entries wait for the first."""
+        while self._opening is not None:
+            await self._opening.wait()
+        if self._entries == 0:
+            self._opening = anyio.Event()
+            try:
+                self._exits = await self._connect()
+            finally:
+                self._opening.set()
+                self._opening = None
+        self._entries += 1
+
+    async def leave(self) -> None:
+        """Close the context if this is the last exit."""
+        self._entries -= 1
+        if self._entries == 0:
+            await self._exits.aclose()
+
+
+def not_open() -> NotRunning:
+    """Make the error of a call that needs an open app."""
+    return NotRunning(
+        "this app is not open, so it has no connection",
+        fix="async with app: …   (or app.running() for a worker too; or task.sync in programs without a loop)",
+    )

@@ -1,0 +1,42 @@
+"""The names of all records that the core keeps in a store, in one table.
+
+    job/<id>                how a job ended                       outcomes.py
+    cancel/<id>             a request that a job does not start   cancels.py
+    start/<id>/<copies>     starts of a job without an outcome    markers.py
+    key/<task>/<digest>     an idempotency key                    keys.py
+
+No other module spells these names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = ["OUTCOME", "cancel_name", "is_start_name", "key_name", "outcome_name", "start_name"]
+
+OUTCOME = "job/"  #: with the job's id behind it: the one name that is made for nearly every job
+
+
+def outcome_name(job_id: str) -> str:
+    """Name the record of how a job ended."""
+    return OUTCOME + job_id
+
+
+def cancel_name(job_id: str) -> str:
+    """Name the request that a job does not start."""
+    return f"cancel/{job_id}"
+
+
+def start_name(job_id: str, copies: int) -> str:
+    """Name the count of starts of one copy of a job; each retry makes a new copy."""
+    return f"start/{job_id}/{copies}"
+
+
+def is_start_name(name: str) -> bool:
+    """Tell whether a record counts starts."""
+    return name.startswith("start/")
+
+
+def key_name(task: str, key: str) -> str:
+    """Name the record of a key: hashed, because keys are free text and record names are not."""
+    return f"key/{task}/{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}"

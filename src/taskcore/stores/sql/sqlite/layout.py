@@ -1,0 +1,130 @@
+"""The tables of records in one SQLite file, and the statements of the verbs. Synchronous.
+
+    taskcore_records    key, value, version, ends (seconds since the epoch; NULL: never)
+    taskcore_schema     version: of these tables · next_record: the next record's version, never given twice
+
+Every write stands in BEGIN IMMEDIATE: the lock is taken before the first read, so comparing and setting are one step
+for all processes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+
+from taskcore.connections.sqlite.file import SqliteFile
+from taskcore.errors import BrokerUnavailable
+from taskcore.store import ANY, Conflict, Record, Version, Write, is_expected
+
+__all__ = ["FIND", "NEXT", "PUT", "SCHEMA", "TABLES", "TAKE", "clean", "find", "prepare", "write_all"]
+
+SCHEMA = 1  #: the version of the tables
+
+TABLES = (
+    """CREATE TABLE IF NOT EXISTS taskcore_records (
+    key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL, ends REAL)""",
+    "CREATE INDEX IF NOT EXISTS taskcore_records_ends ON taskcore_records (ends) WHERE ends IS NOT NULL",
+    "CREATE TABLE IF NOT EXISTS taskcore_schema (version INTEGER NOT NULL, next_record INTEGER NOT NULL)",
+)
+
+FIND = "SELECT value, version FROM taskcore_records WHERE key = ? AND (ends IS NULL OR ends > ?)"
+PUT = """INSERT INTO taskcore_records (key, value, version, ends) VALUES (?, ?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version, ends = excluded.ends"""
+DELETE = "DELETE FROM taskcore_records WHERE key = ?"
+NEXT = "SELECT next_record FROM taskcore_schema"
+TAKE = "UPDATE taskcore_schema SET next_record = next_record + 1"
+COUNTED = "UPDATE taskcore_schema SET next_record = ?"
+ENDED = "SELECT 1 FROM taskcore_records WHERE ends <= ? LIMIT 1"
+CLEAN = """DELETE FROM taskcore_records WHERE key IN (
+    SELECT key FROM taskcore_records WHERE ends <= ? ORDER BY ends LIMIT ?)"""
+
+
+def prepare(file: SqliteFile) -> None:
+    """Create the tables, unless they exist.
+
+    :raises BrokerUnavailable: they are of a newer version.
+    """
+    connection = file.connection
+    exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'taskcore_schema'").fetchone()
+    found = connection.execute("SELECT version FROM taskcore_schema").fetchone() if exists else None
+    if found is None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in TABLES:
+                connection.execute(statement)
+            # Start above the number that any earlier file of this path can have reached: versions do not repeat even
+            # if the file was lost.
+            connection.execute(
+                "INSERT INTO taskcore_schema SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM taskcore_schema)",
+                (SCHEMA, int(time.time() * 1e6)),
+            )
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        found = connection.execute("SELECT version FROM taskcore_schema").fetchone()
+    if found[0] > SCHEMA:
+        raise BrokerUnavailable(
+            f"the tables in {file.address.path} are of version {found[0]}, and this taskcore knows {SCHEMA}",
+            fix="install the taskcore that the other programs on this file use",
+        )
+
+
+def find(connection: sqlite3.Connection, key: str, now: float) -> Record | None:
+    """Return the record, unless it has ended."""
+    found = connection.execute(FIND, (key, now)).fetchone()
+    return Record(found[0], found[1]) if found is not None else None
+
+
+def write_all(connection: sqlite3.Connection, batches: Iterable[Sequence[Write]]) -> list[Sequence[Version | Conflict]]:
+    """Carry out all batches in one transaction, which is durable when this returns.
+
+    :raises sqlite3.Error: nothing was written; if the commit itself failed, that is unknown.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        now = time.time()
+        first = version = connection.execute(NEXT).fetchone()[0]
+        answers: list[Sequence[Version | Conflict]] = []
+        for batch in batches:
+            answered: list[Version | Conflict] = []
+            for write in batch:
+                answer = _write(connection, write, version, now)
+                version += answer == version
+                answered.append(answer)
+            answers.append(answered)
+        if version != first:
+            connection.execute(COUNTED, (version,))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return answers
+
+
+def _write(connection: sqlite3.Connection, write: Write, version: int, now: float) -> Version | Conflict:
+    """Carry out one write of a transaction; a new record gets ``version``."""
+    deleting = write.value is None
+    if write.expect is not ANY or deleting:
+        current = find(connection, write.key, now)
+        if not is_expected(current, write.expect):
+            return Conflict(current)
+        if deleting:
+            if current is None:
+                return ""
+            connection.execute(DELETE, (write.key,))
+            return current.version
+    ends = None if write.keep is None else now + write.keep
+    connection.execute(PUT, (write.key, write.value, version, ends))
+    return version
+
+
+def clean(connection: sqlite3.Connection, limit: int) -> int:
+    """Delete up to so many ended records; return how many. Take no lock if there are none."""
+    now = time.time()
+    if connection.execute(ENDED, (now,)).fetchone() is None:
+        return 0
+    return connection.execute(CLEAN, (now, limit)).rowcount

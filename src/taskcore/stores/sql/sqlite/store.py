@@ -1,0 +1,192 @@
+"""SqliteStore: records in one file, for all processes of one machine. Needs nothing but Python.
+
+Each store has two threads: one writes, one reads (WAL: neither waits for the other). Several processes take turns by
+SQLite's own lock. A watch gets this store's own writes at once. For writes of other processes the reading thread asks
+SQLite whether the file has changed, twenty times a second and only while a record is watched: SQLite cannot push.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from itertools import chain
+from typing import Literal, NamedTuple, Self, TypeAlias
+
+from taskcore.connections.sqlite.address import sqlite_address
+from taskcore.connections.sqlite.file import SqliteFile
+from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon_in_loop
+from taskcore.store import Conflict, Expect, Record, Version, Write
+from taskcore.stores.sql.sqlite.diagnose import diagnose
+from taskcore.stores.sql.sqlite.layout import clean, find, prepare, write_all
+from taskcore.stores.watches import Watch, Watches
+from taskcore.toolkit.diagnostics import Diagnosis
+
+__all__ = ["SqliteStore"]
+
+POLL = 0.05  #: seconds between two checks for writes of other processes, while a record is watched
+CLEAN_EVERY = 5.0  #: seconds, at least, between two deletions of ended records
+CLEAN_IDLE = 60.0  #: seconds after which a store that writes nothing looks for ended records
+CLEAN_AT_ONCE = 500  #: records deleted in one transaction, which holds the lock
+
+Answers: TypeAlias = Sequence[Version | Conflict]
+
+
+class Read(NamedTuple):
+    """A key to be read: once; from now on whenever the file has changed; or no more."""
+
+    key: str
+    how: Literal["once", "from now on", "no more"] = "once"
+
+
+class SqliteStore:
+    """Records in one SQLite file.
+
+    :param url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with ``?synchronous=`` and ``?timeout=``.
+    :raises InvalidURL: a URL with a typo or an unknown option (TC103).
+    """
+
+    def __init__(self, url: str) -> None:
+        self._address = address = sqlite_address(url)
+        self._writer: SqliteThread[Sequence[Write], Answers] = SqliteThread(
+            "writes", address, begin=prepare, work=self._write, idle_work=self._clean, idle_after=lambda: CLEAN_IDLE
+        )
+        self._reader: SqliteThread[Sequence[Read], Sequence[Record | None]] = SqliteThread(
+            "reads",
+            address,
+            begin=self._begin_to_read,
+            work=self._read,
+            idle_work=self._poll,
+            idle_after=lambda: POLL if self._watched else None,
+        )
+        self._call_soon: CallSoon | None = None
+        self._watches = Watches(  # in the event loop
+            begin=self._begin_watch,
+            end=lambda key: self._reader.tell((Read(key, "no more"),)),
+        )
+        self._watched: set[str] = set()  # in the reading thread: the same keys
+        self._seen: int | None = None  # in the reading thread: the data version at the last poll
+        self._cleaned = 0.0  # in the writing thread
+        self._polled = 0.0  # in the reading thread
+
+    async def __aenter__(self) -> Self:
+        """Open the file, and make it and the tables if they are not there.
+
+        :raises BrokerUnavailable: it cannot be opened.
+        """
+        self._call_soon = call_soon_in_loop()
+        try:
+            await self._writer.ask(())
+            await self._reader.ask((Read(""),))
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close the file."""
+        await self._reader.close()
+        await self._writer.close()
+
+    # ── the verbs ──
+
+    async def get(self, key: str) -> Record | None:
+        """See :class:`taskcore.store.Store`."""
+        [record] = await self._reader.ask((Read(key),))
+        return record
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """See :class:`taskcore.store.Store`. One visit to the reading thread."""
+        return await self._reader.ask([Read(key) for key in keys]) if keys else []
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
+        """See :class:`taskcore.store.Store`."""
+        return [await self.get(key) for key in keys]
+
+    async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
+        """See :class:`taskcore.store.Store`."""
+        [answer] = await self._writer.ask((Write(key=key, value=value, expect=expect, keep=keep),))
+        return answer
+
+    async def delete(self, key: str, *, expect: Expect) -> bool:
+        """See :class:`taskcore.store.Store`."""
+        [answer] = await self._writer.ask((Write(key=key, value=None, expect=expect),))
+        return not isinstance(answer, Conflict) and answer != ""
+
+    async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
+        """See :class:`taskcore.store.Store`; here it is a transaction, but callers should not rely on it."""
+        return await self._writer.ask(writes) if writes else []
+
+    def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
+        """See :class:`taskcore.store.Store`. Writes of other processes are seen within 0.05 s."""
+        return self._watches.watch(key)
+
+    async def _begin_watch(self, watch: Watch) -> Record | None:
+        [record] = await self._reader.ask((Read(watch.key, "from now on"),))
+        return record
+
+    async def diagnose(self) -> Diagnosis:
+        """See :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""
+        return await diagnose(self._address)
+
+    # ── in the writing thread ──
+
+    def _write(self, file: SqliteFile, batches: list[Sequence[Write]]) -> Sequence[Answers]:
+        answers = write_all(file.connection, batches) if any(batches) else [()] * len(batches)
+        self._push_own(batches, answers)
+        return answers
+
+    def _push_own(self, batches: list[Sequence[Write]], answers: Sequence[Answers]) -> None:
+        """Give watches of this store its own writes at once, before the next poll."""
+        watched = self._watched
+        if not watched or self._call_soon is None:
+            return
+        news = [
+            (write.key, Record(write.value, answer))
+            for batch, answered in zip(batches, answers, strict=True)
+            for write, answer in zip(batch, answered, strict=True)
+            if write.value is not None and not isinstance(answer, Conflict) and write.key in watched
+        ]
+        if news:
+            self._call_soon(lambda: self._push(news))
+
+    def _clean(self, file: SqliteFile) -> None:
+        """Delete ended records, a bounded step at a time; after a full step the next write brings the next one."""
+        now = time.monotonic()
+        if now >= self._cleaned + CLEAN_EVERY and clean(file.connection, CLEAN_AT_ONCE) < CLEAN_AT_ONCE:
+            self._cleaned = now
+
+    # ── in the reading thread ──
+
+    def _begin_to_read(self, file: SqliteFile) -> None:
+        prepare(file)
+        self._seen = None
+
+    def _read(self, file: SqliteFile, batches: list[Sequence[Read]]) -> Sequence[Sequence[Record | None]]:
+        for one in chain.from_iterable(batches):
+            if one.how == "from now on":
+                self._watched.add(one.key)
+            elif one.how == "no more":
+                self._watched.discard(one.key)
+        now = time.time()
+        return [[find(file.connection, one.key, now) for one in batch] for batch in batches]
+
+    def _poll(self, file: SqliteFile) -> None:
+        """Read the watched records, if the file has changed; at most once in each interval."""
+        if not self._watched or time.monotonic() < self._polled + POLL:
+            return
+        self._polled = time.monotonic()
+        change = file.connection.execute("PRAGMA data_version").fetchone()[0]  # another one after each commit of others
+        if change == self._seen:
+            return
+        now = time.time()
+        news = [(key, record) for key in self._watched if (record := find(file.connection, key, now)) is not None]
+        self._seen = change
+        if self._call_soon is not None:
+            self._call_soon(lambda: self._push(news))
+
+    # ── in the event loop ──
+
+    def _push(self, news: Sequence[tuple[str, Record]]) -> None:
+        for key, record in news:
+            self._watches.push(key, record)

@@ -1,0 +1,107 @@
+"""Admission: whether a job may start that was handed out before, or that has a key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from taskcore.backend import Features
+from taskcore.lifecycle import Buried, CancelledBefore, Deferred, Outcome, Poisoned, Rules, Unregistered, is_poison
+from taskcore.records import Records
+from taskcore.records.keys import Busy, Completed, KeyRecord, fingerprint
+from taskcore.records.names import key_name, start_name
+from taskcore.results import outcome_of_stored
+from taskcore.task import Task
+from taskcore.toolkit.failpoints import failpoint
+from taskcore.worker.execution import Execution
+
+__all__ = ["Admission", "starts_of"]
+
+
+class Admission:
+    """Asks the records of a store whether a job may start, and writes that it does.
+
+    :param lease: seconds for which a key is held.
+    :param clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, records: Records | None, features: Features, *, lease: float, clock: Callable[[], float]
+    ) -> None:
+        self._records = records
+        self._lease = lease
+        self._clock = clock
+        self._counts_redeliveries = features.redeliveries != "absent"
+        self._may_overlap = features.dedup == "absent"
+        self.always_inspects = features.remove == "absent" and records is not None
+
+    async def inspect(self, job: Execution, rules: Rules) -> Outcome | None:
+        """Look whether the job has ended already, is cancelled, or seems to kill its process; None to go on."""
+        if self._records is not None:
+            stored = await self._records.outcomes.find(job.id)
+            if stored is not None:
+                return outcome_of_stored(stored)
+            if await self._records.cancels.requested(job.id):
+                return CancelledBefore()
+        first = not (job.delivery.redeliveries or job.delivery.trail)  # inspected only because it may be cancelled
+        if job.marker is None and not (first and rules.crashes > 1):
+            await self._count_starts(job)
+        return Poisoned(job.crashes) if is_poison(starts_of(job, rules), rules) else None
+
+    async def _count_starts(self, job: Execution) -> None:
+        """Count starts without an outcome. All but a job's very first are marked; its redelivery counts for that one.
+
+        Without a store the broker's own count stands in, where it has one; it counts prefetched jobs too.
+        """
+        trail, redeliveries = job.trail, job.delivery.redeliveries
+        before = trail.crashes - job.marked
+        if self._records is None:
+            job.marked = redeliveries if self._counts_redeliveries else 0
+            job.trail = msgspec.structs.replace(trail, crashes=before + job.marked)
+            return
+        marker = start_name(job.id, trail.copies)
+        job.marked = await self._records.markers.count(marker)
+        first_lost = trail.first_lost or (redeliveries > 0 and not job.delivery.trail)
+        job.trail = msgspec.structs.replace(trail, crashes=before + job.marked, first_lost=first_lost)
+        job.marker = marker
+
+    async def mark_start(self, job: Execution) -> None:
+        """Count this start as a crash until it has ended; not before it starts, because waiting kills no process."""
+        if self._records is not None and job.marker is not None:
+            await self._records.markers.mark(job.marker, job.marked + 1)
+            failpoint("examine.marked")
+
+    async def acquire_key(self, job: Execution, task: Task[..., Any], key: str, least_fence: int) -> Outcome | None:
+        """Acquire the job's key, or find the outcome that the key has; None to go on."""
+        if self._records is None:
+            return Unregistered("its key needs a store, and this worker has none", self._clock())
+        acquired = await self._records.keys.acquire(
+            key_name(task.name, key),
+            KeyRecord(key=key, job=job.id, args=fingerprint(bytes(job.envelope.args)), queue=job.delivery.queue),
+            hold=self._lease,
+            now=self._clock(),
+            keep=task.options.key_window,
+            least_fence=least_fence,
+            may_overlap=self._may_overlap and not job.delivery.redeliveries,
+        )
+        if isinstance(acquired, Completed):
+            first = outcome_of_stored(acquired.outcome)
+            if isinstance(first, Buried) and acquired.job != job.id:
+                return Buried(first.reason)  # another job's error is not this job's
+            return first
+        if isinstance(acquired, Busy):
+            return Deferred(acquired.after, "another job holds its key")
+        job.key = acquired
+        failpoint("hold.taken")
+        return None
+
+    async def cancel_requested(self, job_id: str) -> bool:
+        """Tell whether a caller asked to cancel the job."""
+        return self._records is not None and await self._records.cancels.requested(job_id)
+
+
+def starts_of(job: Execution, rules: Rules) -> int:
+    """Count starts without an outcome. With one crash allowed even the first is marked; unmarked, it never began."""
+    return job.crashes + (job.trail.first_lost and rules.crashes > 1)

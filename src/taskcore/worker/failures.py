@@ -1,0 +1,75 @@
+"""Failures: from an error to the outcome of the job in which it was raised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from taskcore.envelope import ErrorRecord
+from taskcore.errors import LeaseLost, UnencodableResult
+from taskcore.lifecycle import Deferred, Outcome, Raised, TimedOut, Unencodable
+from taskcore.observe import Events
+from taskcore.records.keys import BUSY_RETRY
+from taskcore.toolkit.logging import logger
+from taskcore.worker.error_records import describe
+from taskcore.worker.execution import Execution
+from taskcore.worker.runners.frames import Answer, JobRaised
+from taskcore.worker.runners.outcomes import KEY_LOST, outcome_of
+
+__all__ = ["Failures"]
+
+log = logger("taskcore.worker")
+
+
+class Failures:
+    """Makes outcomes of errors.
+
+    :param clock: seconds since the epoch.
+    :param worker: its name, for the records.
+    """
+
+    def __init__(self, events: Events, *, clock: Callable[[], float], worker: str) -> None:
+        self._events = events
+        self._clock = clock
+        self._worker = worker
+
+    def raised(self, job: Execution, error: BaseException) -> Outcome:
+        """The function raised, in the event loop or in a thread."""
+        if isinstance(error, LeaseLost) and job.key is not None:
+            log.warning("job %s: %s", job.id, error.what)
+            return Deferred(BUSY_RETRY, KEY_LOST)
+        return Raised(error, self._describe(job, error))
+
+    def answered(self, job: Execution, answer: Answer) -> Outcome:
+        """The process of the function answered."""
+        attempt, keyed = job.trail.attempts + 1, job.key is not None
+        outcome = outcome_of(answer, when=self._clock(), worker=self._worker, attempt=attempt, keyed=keyed)
+        if isinstance(outcome, Deferred | Unencodable) and isinstance(answer, JobRaised):
+            log.warning("job %s: %s", job.id, answer.why or answer.message)
+        return outcome
+
+    def unencodable(self, job: Execution, error: UnencodableResult) -> Outcome:
+        """The function returned a value that cannot be stored as a result."""
+        log.warning("job %s: %s", job.id, error)
+        return Unencodable(self._describe(job, error))
+
+    def too_large(self, job: Execution, size: int, limit: int) -> Outcome:
+        """The function returned a value that is too large to be stored as a result."""
+        return self.unencodable(
+            job,
+            UnencodableResult(
+                f"the result has {size:,} bytes, the limit is {limit:,}: "
+                "store it elsewhere and return a reference to it",
+                facts=["the function has run to its end; its result is not kept"],
+                fix="raise result_limit, if the store takes values of that size",
+            ),
+        )
+
+    def timed_out(self, job: Execution) -> Outcome:
+        """The job was interrupted because its time was over."""
+        limit = job.task.options.timeout if job.task is not None else None
+        if job.task is not None and job.task.options.runs_in == "thread":
+            self._events.emit("thread.abandoned", **job.labels)
+        return TimedOut(self._describe(job, TimeoutError(f"took longer than its timeout of {limit} s")))
+
+    def _describe(self, job: Execution, error: BaseException) -> ErrorRecord:
+        return describe(error, when=self._clock(), worker=self._worker, attempt=job.trail.attempts + 1)

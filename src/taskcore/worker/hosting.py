@@ -1,0 +1,137 @@
+"""From an app to its worker: making it, and running it beside a program, or as the program until a signal stops it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.abc
+
+from taskcore.components import Components
+from taskcore.config import Settings
+from taskcore.errors import InvalidSetting
+from taskcore.preflight import warn_if_unsafe
+from taskcore.task import Task
+from taskcore.toolkit.groups import unwrap_single
+from taskcore.worker.options import WorkerOptions
+from taskcore.worker.runners import require_processes
+from taskcore.worker.signals import stop_on_signals
+from taskcore.worker.worker import Worker
+
+__all__ = ["WorkerChoice", "make_worker", "work_until_signalled", "worker_options", "working"]
+
+
+class WorkerChoice(NamedTuple):
+    """What a caller chooses for one worker; None: as the settings say.
+
+    :param queues: where the worker looks, most urgent first; in the end every queue of the tasks, in their order.
+    :param concurrency: how many jobs run at once.
+    :param grace: seconds that running jobs have to finish when the worker stops.
+    """
+
+    queues: Sequence[str] | None = None
+    concurrency: int | None = None
+    grace: float | None = None
+
+
+def make_worker(
+    components: Components,
+    settings: Settings,
+    tasks: Mapping[str, Task[..., Any]],
+    choice: WorkerChoice = WorkerChoice(),  # noqa: B008 - a tuple
+) -> Worker:
+    """Make the worker of an app.
+
+    :raises InvalidSetting: it has no queue, or may not run a single job (TC104).
+    """
+    options = worker_options(settings, tasks, choice)
+    require_processes(tasks.values())
+    return Worker(components, tasks, options)
+
+
+def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice) -> WorkerOptions:
+    """Complete a choice by the settings of an app.
+
+    :raises InvalidSetting: the worker would have no queue, or may not run a single job (TC104).
+    """
+    names = tuple(choice.queues or settings.queues or dict.fromkeys(task.spec.queue for task in tasks.values()))
+    limit = settings.concurrency if choice.concurrency is None else choice.concurrency
+    if not names or limit < 1:
+        raise InvalidSetting(
+            "this worker has nothing to do",
+            facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
+            fix="import the modules that declare the tasks, or name queues; run at least one job at once",
+        )
+    return WorkerOptions(
+        queues=names,
+        concurrency=limit,
+        threads=settings.threads,
+        processes=settings.processes or os.cpu_count() or 1,
+        lease=settings.lease,
+        grace=settings.grace if choice.grace is None else choice.grace,
+        park_for=settings.park_for,
+        keep_result=settings.keep_result,
+        result_limit=settings.result_limit,
+        name=settings.source or f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+async def _warned_worker(
+    components: Components, settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice
+) -> Worker:
+    """Make a worker, and warn of unsafe settings; a strict app has refused them already."""
+    worker = make_worker(components, settings, tasks, choice)
+    if not settings.strict:
+        await warn_if_unsafe(components.backend, components.store)
+    return worker
+
+
+@asynccontextmanager
+async def working(
+    components: Components, settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice
+) -> AsyncIterator[None]:
+    """Run a worker beside the body; at its end running jobs get their grace."""
+    worker = await _warned_worker(components, settings, tasks, choice)
+    failure: Exception | None = None
+    with unwrap_single():
+        async with anyio.create_task_group() as group:
+            ended = anyio.Event()
+            await group.start(_work, worker, ended)
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
+                failure = error
+            finally:
+                worker.stop()
+                with anyio.CancelScope(shield=True):
+                    await ended.wait()
+    if failure is not None:
+        raise failure
+
+
+async def work_until_signalled(
+    components: Components,
+    settings: Settings,
+    tasks: Mapping[str, Task[..., Any]],
+    choice: WorkerChoice,
+    task_status: anyio.abc.TaskStatus[None],
+) -> None:
+    """Run a worker until SIGTERM or SIGINT."""
+    worker = await _warned_worker(components, settings, tasks, choice)
+    grace = settings.grace if choice.grace is None else choice.grace
+    with unwrap_single():
+        async with anyio.create_task_group() as group:
+            await group.start(stop_on_signals, worker, grace)
+            await worker.run(task_status=task_status)
+            group.cancel_scope.cancel()
+
+
+async def _work(worker: Worker, ended: anyio.Event, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    try:
+        await worker.run(task_status=task_status)
+    finally:
+        ended.set()

@@ -1,0 +1,70 @@
+"""Settling a key: what the end of a job means for its idempotency key, and the key's record for the job's end (C10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from taskcore.lifecycle import Ack, Bury, CancelledBefore, DeadlinePassed, Reschedule, Returned, Unencodable
+from taskcore.observe import Events
+from taskcore.records.keys import BUSY_RETRY, Completed, IdempotencyKeys, Lost
+from taskcore.records.names import key_name
+from taskcore.results import verdict_of_stored
+from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.logging import logger
+from taskcore.worker.decide import Settlement
+
+__all__ = ["settle_keys"]
+
+log = logger("taskcore.worker")
+
+KEY_KEPT = 86_400.0  #: seconds for which the key of a job of an unknown task is remembered after its end
+
+
+async def settle_keys(keys: IdempotencyKeys, events: Events, batch: Sequence[Settlement]) -> None:
+    """Commit or release the keys of these jobs; all of them have one, and none is committed yet."""
+    held = [one for one in batch if one.job.key is not None]
+    if held:
+        await _commit(keys, events, held)
+        failpoint("settle.committed")
+    for one in batch:
+        if not one.committed and (
+            isinstance(one.verdict, Bury) or isinstance(one.outcome, CancelledBefore | DeadlinePassed)
+        ):
+            await _release_unrun(keys, one)
+
+
+async def _commit(keys: IdempotencyKeys, events: Events, batch: Sequence[Settlement]) -> None:
+    """Write how each holder ended. A job whose key is lost comes again, and gets the outcome of the other holder."""
+    ends = [(one.job.key, _completing(one)) for one in batch if one.job.key is not None]
+    for one, answer in zip(batch, await keys.commit(ends), strict=True):
+        one.committed = True
+        if isinstance(answer, Completed):
+            _adopt(one, answer.outcome)
+        elif isinstance(answer, Lost):
+            events.emit("key.lost", **one.job.labels)
+            elsewhere = answer.same_job and one.stored is not None
+            if isinstance(one.verdict, Ack) or isinstance(one.outcome, Unencodable) or elsewhere:
+                one.verdict = Reschedule(BUSY_RETRY, one.job.delivery.trail)
+                one.stored = None
+
+
+def _completing(one: Settlement) -> bytes | None:
+    """The outcome that completes the key; None releases it, even when the job is to die."""
+    return one.stored if isinstance(one.outcome, Returned | Unencodable) else None
+
+
+def _adopt(one: Settlement, outcome: bytes) -> None:
+    """Take over a committed outcome: the job ended so, even if its function raised or was interrupted afterwards."""
+    one.stored = outcome
+    verdict = verdict_of_stored(outcome, one.verdict, one.job.trail)
+    if verdict != one.verdict:
+        log.warning("job %s committed its outcome before it ended otherwise; the committed one counts", one.job.id)
+        one.verdict = verdict
+
+
+async def _release_unrun(keys: IdempotencyKeys, one: Settlement) -> None:
+    """Release the key of a job that ends without a run: expired, cancelled, or buried before its start."""
+    job = one.job
+    window = job.task.options.key_window if job.task is not None else KEY_KEPT
+    await keys.release_unrun(key_name(job.envelope.task, str(job.envelope.key)), job.id, window)
+    one.committed = True

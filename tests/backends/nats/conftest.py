@@ -1,0 +1,23 @@
+"""Real NATS servers: the newest one for most tests, older ones for the conformance suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from taskcore.faults import NatsServer
+from tests.support.real import serving
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """nats-py knows asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def nats() -> Iterator[NatsServer]:
+    """A server of whichever version is found first; shared, so tests use queues of their own."""
+    with serving(NatsServer) as server:
+        yield server

@@ -1,0 +1,163 @@
+"""Real workers on a real node, killed, frozen and stopped: every job ends, and no answer is wrong."""
+
+from __future__ import annotations
+
+import random
+import signal
+from contextlib import AsyncExitStack
+
+import anyio
+import pytest
+
+from taskcore.adapters import open_backend
+from tests.support.rabbit_play import RabbitPlay
+from tests.support.redis_play import send, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+
+
+async def letters(play: RabbitPlay) -> list[str]:
+    """Return the reasons of the dead letters."""
+    async with open_backend(play.url) as backend:
+        return [letter.reason for letter in await backend.admin.letters(play.queue, limit=100)]
+
+
+async def test_kill_at_random(node, tmp_path):
+    """F01: workers are killed in the middle of 200 jobs; all of them end, and only what was in hand runs twice."""
+    play, dice = RabbitPlay(node.url, tmp_path), random.Random(1)
+    async with play.app("client") as app, AsyncExitStack() as exits:
+        await send(app, range(200), seconds=0.02)
+        workers = [await exits.enter_async_context(play.worker(tmp_path, f"w{number}")) for number in range(2)]
+        for number in range(3):
+            victim = workers.pop(0)
+            await victim.says("ready")
+            await anyio.sleep(dice.uniform(0.1, 0.3))
+            victim.kill()
+            workers.append(await exits.enter_async_context(play.worker(tmp_path, f"w{number + 2}")))
+        await play.quiet()
+        entries = play.merged().entries
+        dead = {entry.who for entry in entries if entry.kind == "died"}
+        started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
+        in_hand = started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"}
+        await play.check(duplicates_allowed=len(in_hand))
+    assert len(dead) == 3
+    assert len({entry.job for entry in entries if entry.kind == "ok"}) == 200
+    assert not await letters(play), "a killed worker's jobs are no poison"
+
+
+async def test_frozen_for_longer_than_a_lease(node, tmp_path):
+    """F07: a frozen worker's job is taken over after its heartbeats; awake again it settles nothing, and says so."""
+    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=3&heartbeat=1")
+    async with play.app("client") as app, play.worker(tmp_path, "frozen") as frozen:
+        await frozen.says("ready")
+        job = await app.tasks["work"].enqueue(1, 0.5)
+        await until(lambda: play.count("start") == 1, "a start")
+        frozen.pause()
+        async with play.worker(tmp_path, "heir") as heir:
+            await heir.says("ready")
+            assert await job.result(timeout=15) == 1
+            frozen.resume()
+            await until(lambda: play.count("event", name="job.lost") >= 1, "the frozen one learns of it")
+            await play.check(duplicates_allowed=1)
+    assert play.count("settled", verdict="ack") == 1
+
+
+async def test_stopped_with_work_in_hand(node, tmp_path):
+    """F08: after SIGTERM nothing new starts; what has not started is elsewhere within a second, without blame."""
+    play = RabbitPlay(node.url, tmp_path)
+    async with play.app("client") as app, play.worker(tmp_path, "old", concurrency=10, lease=30.0, grace=5.0) as old:
+        await old.says("ready")
+        await app.enqueue_many([app.tasks["work"].call(number, 0.8) for number in range(30)])
+        await until(lambda: play.count("start") == 10, "ten starts")
+        async with play.running("heir", concurrency=30, lease=30.0):
+            old.terminate()
+            signalled = play.history.now()
+            assert await old.wait() == 0
+            await play.check()
+    starts = [entry for entry in play.merged().entries if entry.kind == "start"]
+    assert max(entry.at for entry in starts) - signalled < 1.5
+    assert not [entry for entry in starts if entry.who == "old" and entry.at > signalled]
+    received = [entry for entry in play.merged().entries if entry.facts.get("name") == "received"]
+    assert {entry.facts["redeliveries"] for entry in received} == {0}
+
+
+async def test_stopped_while_the_node_is_away(node, tmp_path):
+    """F09: with a node that answers nothing, a stopped worker ends all the same, soon after its grace."""
+    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=1&heartbeat=1")
+    async with play.app("client") as app, play.worker(tmp_path, "old", grace=0.5) as old:
+        await old.says("ready")
+        await app.tasks["work"].enqueue(1, 0.1)
+        await until(lambda: play.count("settled") == 1, "the first job")
+        node.pause()
+        try:
+            await old.says("broker lost")
+            old.terminate()
+            assert await old.wait(within=15.0) >= 0
+        finally:
+            node.resume()
+
+
+async def test_a_blocked_loop(node, tmp_path):
+    """F13: a task that blocks the loop beyond lease and heartbeats loses its job, and its worker says so, loudly."""
+    play = RabbitPlay(node.url, tmp_path, "min_queue_age=0.1&timeout=3&heartbeat=1")
+    async with play.app("client") as app, play.worker(tmp_path, "blocked") as blocked:
+        await blocked.says("ready")
+        job = await app.tasks["block"].enqueue(4.0)
+        await until(lambda: play.count("start") == 1, "a start")
+        async with play.running("heir"):
+            await job.outcome(timeout=20)
+            await until(lambda: play.count("event", name="job.lost") >= 1, "it learns that its job is lost")
+            await until(lambda: play.count("event", name="loop.blocked") >= 1, "an alarm")
+            await play.check(duplicates_allowed=1)
+    assert [entry.who for entry in play.merged().entries if entry.kind == "settled"] == ["heir"]
+
+
+#: Ways to die, the status of a process that does, and the kind of queue.
+DEATHS = [
+    ("killed", -signal.SIGKILL, "quorum"),
+    ("killed", -signal.SIGKILL, "classic"),
+    ("left", 1, "quorum"),
+    ("crashed", -signal.SIGSEGV, "quorum"),
+]
+
+
+@pytest.mark.parametrize(("how", "status", "kind"), DEATHS)
+async def test_poison_and_its_neighbours(node, tmp_path, how, status, kind):
+    """F10–F12: a job that kills its worker is dead after three starts, however it does it; nine beside it are done."""
+    play = RabbitPlay(node.url, tmp_path, f"min_queue_age=0.1&timeout=3&queue_type={kind}")
+    async with play.app("client") as app:
+        poison = await app.tasks["kill"].enqueue(how)
+        jobs = await app.enqueue_many([app.tasks["work"].call(number) for number in range(9)])
+        for number in range(6):
+            async with play.worker(tmp_path, f"w{number}", concurrency=1) as worker:
+                with anyio.move_on_after(15):
+                    while worker.status is None and not await letters(play):  # noqa: ASYNC110 - it has no event
+                        await anyio.sleep(0.05)
+                if worker.status is None:
+                    break
+                assert worker.status == status
+                play.history.record("died", "", who=worker.who)
+        async with play.running("healthy"):
+            # Besides the poison's own two: those that had returned and were not settled when the poison killed.
+            report = await play.check(attempts=3, duplicates_allowed=2 + len(jobs))
+    assert await letters(play) == ["poison"]
+    assert sum(entry.kind == "start" for entry in report.histories[poison.id]) == 3
+    for job in jobs:
+        assert {entry.facts["attempt"] for entry in report.histories[job.id] if entry.kind == "start"} == {1}
+
+
+async def test_workers_that_die_leave_no_consumer(node):
+    """F17: connections that end without a word take their consumers and channels with them."""
+    async with open_backend(f"{node.url}?min_queue_age=0.1") as backend:
+        for _ in range(8):
+            async with (
+                open_backend(f"{node.url}?min_queue_age=0.1") as other,
+                other.consume(["crowd"], lease=5) as source,
+            ):
+                with anyio.move_on_after(0.05):
+                    await source.receive(1)
+                (await other._connections.consuming.open()).abort("for this test")
+        async with backend.consume(["crowd"], lease=5):
+            consumers = await node.control("-q", "list_consumers")
+            assert "tc.q.crowd" not in consumers, consumers
+        await backend.admin.delete("crowd")

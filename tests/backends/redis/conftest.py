@@ -1,0 +1,31 @@
+"""Shared by the tests of Redis: its client library knows asyncio only; servers to share and servers to mistreat."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from taskcore.faults import RedisServer
+from tests.support.real import require, serving
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Tests here run on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[RedisServer]:
+    """One Redis for all tests of this process that only use queues of their own."""
+    with serving(RedisServer) as server:
+        yield server
+
+
+@pytest.fixture
+async def own(request: pytest.FixtureRequest) -> AsyncIterator[RedisServer]:
+    """A Redis of the test's own, to mistreat; of a version, if the test is run on several."""
+    version = getattr(request, "param", "")
+    async with require(RedisServer, version)(version=version) as server:
+        yield server

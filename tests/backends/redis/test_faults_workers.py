@@ -1,0 +1,264 @@
+"""Real workers on a real Redis, killed, frozen and stopped: every job ends, once, and nothing is told wrongly."""
+
+from __future__ import annotations
+
+import random
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from taskcore.adapters import open_backend
+from taskcore.faults import ChaosProxy, RedisServer
+from taskcore.faults.crash import CRASHED
+from taskcore.faults.resp import command
+from taskcore.lifecycle import ACK
+from tests.support.redis_play import QUICK, Play, send, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+
+LEASE = 1.0  #: seconds, of the workers here
+
+
+async def test_kill_at_random(shared: RedisServer, tmp_path: Path):
+    """F01: workers are killed in the middle of 200 jobs; all of them end, and only what was in hand runs twice."""
+    play, dice = Play(shared.url), random.Random(1)
+    async with play.app("client") as app, AsyncExitStack() as exits:
+        await send(app, range(200), seconds=0.02)
+        workers = [await exits.enter_async_context(play.worker(tmp_path, f"w{number}")) for number in range(2)]
+        for number in range(4):
+            victim = workers.pop(0)
+            await victim.says("ready")
+            await anyio.sleep(dice.uniform(0.1, 0.3))
+            victim.kill()
+            workers.append(await exits.enter_async_context(play.worker(tmp_path, f"w{number + 2}")))
+        await play.quiet()
+        report = await play.check(duplicates_allowed=in_hand(play, "killed"))
+    assert len(report.histories) == 200
+    assert not (await play_letters(play)), "a killed worker's jobs are no poison"
+
+
+def in_hand(play: Play, how: str) -> int:
+    """How many starts of the dead workers were not settled: so many jobs had to run again."""
+    entries = play.merged().entries
+    dead = {entry.who for entry in entries if entry.kind == "died" and entry.facts["how"] == how}
+    started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
+    return len(started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"})
+
+
+async def play_letters(play: Play) -> dict[str, str]:
+    """Job id → reason of the dead letters."""
+    async with open_backend(play.url) as backend:
+        letters = await backend.admin.letters(play.queue, limit=100)
+    return {letter.id: letter.reason for letter in letters}
+
+
+#: Where a worker dies, on which job, and how often its function starts then.
+DEATHS = [
+    ("run.returned", "work", 2),  # F02: its effect is done, its result is not stored
+    ("settle.ended", "work", 1),  # F03: its result is stored
+    ("settle.settled", "work", 1),
+    ("settle.ended", "once_bitten", 3),  # F05: the retry is not written
+    ("settle.settled", "once_bitten", 2),  # and written
+    ("settle.ended", "fail", 4),  # F04, F05: at the first failure
+    ("settle.settled", "fail", 3),
+]
+
+
+@pytest.mark.parametrize(("point", "task", "starts"), DEATHS)
+async def test_death_at_a_point(shared: RedisServer, tmp_path: Path, point: str, task: str, starts: int):
+    """F02–F05: a worker process ends between two steps; the next one goes on there, and no step is done twice."""
+    play = Play(shared.url)
+    async with play.app("client") as app:
+        job = await app.tasks[task].enqueue(1)
+        async with play.worker(tmp_path, "dying", crash_at=point) as worker:
+            assert await worker.wait() == CRASHED
+        async with play.worker(tmp_path, "heir"):
+            await job.outcome(timeout=20)
+            report = await play.check(duplicates_allowed=1)
+    assert sum(entry.kind == "start" for entry in report.histories[job.id]) == starts
+    assert len(await play_letters(play)) == (task == "fail")
+
+
+async def test_killed_while_jobs_become_due(shared: RedisServer, tmp_path: Path):
+    """F06, F60: jobs due later than a lease lasts come once, none early, though workers that move them are killed."""
+    play = Play(shared.url)
+    async with play.app("client") as app, AsyncExitStack() as exits:
+        calls = [app.tasks["work"].using(delay=1.5 + number / 100).call(number) for number in range(100)]
+        jobs = await app.enqueue_many(calls)
+        workers = [await exits.enter_async_context(play.worker(tmp_path, f"w{number}")) for number in range(3)]
+        for worker in workers[:2]:
+            await until(lambda: play.count("start") >= 20 * workers.index(worker) + 5, "some start")  # noqa: B023
+            worker.kill()
+        await play.quiet()
+        report = await play.check(duplicates_allowed=in_hand(play, "killed"), delta=0.02)
+    assert len(report.histories) == len(jobs)
+
+
+async def test_frozen_for_longer_than_a_lease(shared: RedisServer, tmp_path: Path):
+    """F07: a frozen worker's job is taken over; awake again it settles nothing, and says that it lost the job."""
+    play = Play(shared.url)
+    async with play.app("client") as app, play.worker(tmp_path, "frozen") as frozen:
+        await frozen.says("ready")
+        job = await app.tasks["work"].enqueue(1, 0.5)
+        await until(lambda: play.count("start") == 1, "a start")
+        frozen.pause()
+        async with play.worker(tmp_path, "heir") as heir:
+            await heir.says("ready")
+            assert await job.result(timeout=10) == 1
+            frozen.resume()
+            await until(lambda: play.count("event", name="job.lost") >= 1, "the frozen one learns of it")
+            await play.check(duplicates_allowed=1)
+    assert play.count("settled", verdict="ack") == 1
+
+
+async def test_a_blocked_loop(shared: RedisServer, tmp_path: Path):
+    """F13: a task that blocks the loop for longer than its lease loses the job, and its worker says so, loudly."""
+    play = Play(shared.url)
+    async with play.app("client") as app, play.worker(tmp_path, "blocked") as blocked:
+        await blocked.says("ready")
+        await app.tasks["block"].enqueue(2.5 * LEASE)
+        await until(lambda: play.count("start") == 1, "a start")
+        async with play.worker(tmp_path, "heir"):
+            await until(lambda: play.count("event", name="loop.blocked") >= 1, "an alarm")
+            await play.check(duplicates_allowed=1)
+    assert play.count("settled", verdict="ack") == 1
+
+
+async def test_stopped_with_work_in_hand(shared: RedisServer, tmp_path: Path):
+    """F08: after SIGTERM nothing new starts; what has not started is elsewhere within a second, without blame."""
+    play = Play(shared.url)
+    async with play.app("client") as app, play.worker(tmp_path, "old", concurrency=10, lease=30.0, grace=5.0) as old:
+        await old.says("ready")
+        await app.enqueue_many([app.tasks["work"].call(number, 0.8) for number in range(30)])
+        await until(lambda: play.count("start") == 10, "ten starts")
+        async with play.worker(tmp_path, "new", concurrency=20, lease=30.0, queues=["elsewhere"]) as warm:
+            await warm.says("ready")  # Python is in the cache of files now
+        old.terminate()
+        signalled = play.history.now()
+        async with play.running("heir", concurrency=30, lease=30.0):
+            await until(lambda: play.count("start") == 30, "all start")
+            began = max(entry.at for entry in play.merged().entries if entry.kind == "start")
+            assert await old.wait() == 0
+            await play.check()
+    assert began - signalled < 1.5
+    assert not [
+        entry
+        for entry in play.merged().entries
+        if entry.kind == "start" and entry.who == "old" and entry.at > signalled
+    ]
+    assert {
+        entry.facts["redeliveries"] for entry in play.merged().entries if entry.facts.get("name") == "received"
+    } == {0}
+
+
+async def test_stopped_twice(shared: RedisServer, tmp_path: Path):
+    """F09: the second SIGTERM interrupts what runs; it is given back at once, and is neither attempt nor crash."""
+    play = Play(shared.url)
+    async with play.app("client") as app, play.worker(tmp_path, "old", lease=30.0, grace=60.0) as old:
+        await old.says("ready")
+        await app.tasks["work"].enqueue(1, 3.0)
+        await until(lambda: play.count("start") == 1, "a start")
+        old.terminate()
+        await old.says("stopping")
+        old.terminate()
+        assert await old.wait(within=5.0) == 0
+        async with play.running("heir", lease=30.0):
+            report = await play.check()
+    [starts] = [[entry for entry in story if entry.kind == "start"] for story in report.histories.values()]
+    assert [entry.facts["attempt"] for entry in starts] == [1, 1]
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["gone", "silent"])
+async def test_stopped_while_the_broker_is_away(own: RedisServer, tmp_path: Path, silent: bool):
+    """F09: with a broker that is gone, or does not answer, a stopped worker ends all the same, soon after its grace."""
+    play = Play(own.url)
+    async with play.app("client") as app, play.worker(tmp_path, "old", own.url + QUICK, grace=0.5) as old:
+        await old.says("ready")
+        await app.tasks["work"].enqueue(1, 0.1)
+        await until(lambda: play.count("settled") == 1, "the first job")
+        own.pause() if silent else own.kill()
+        await old.says("broker lost")
+        old.terminate()
+        await old.wait(within=0.5 + 5.0 + 5.0)
+        own.resume() if silent else await own.restart()
+
+
+async def test_stopped_before_it_is_connected(tmp_path: Path, shared: RedisServer):
+    """F09: SIGTERM while the first connection is being made ends the worker."""
+    async with ChaosProxy("127.0.0.1", shared.port) as proxy:
+        proxy.black_hole()
+        play = Play(shared.url)
+        async with play.worker(tmp_path, "w", f"redis://127.0.0.1:{proxy.port}/0") as worker:
+            await until(lambda: proxy.accepted > 0, "a connection")
+            worker.terminate()
+            assert await worker.wait(within=10.0) in {0, -signal.SIGTERM, 143}
+
+
+async def test_poison_and_its_neighbours(shared: RedisServer, tmp_path: Path):
+    """F12: a job that kills every worker that starts it is a dead letter; nine jobs fetched beside it are done."""
+    play = Play(shared.url)
+    async with play.app("client") as app:
+        poison = await app.tasks["kill"].enqueue()
+        jobs = await app.enqueue_many([app.tasks["work"].call(number) for number in range(9)])
+        for number in range(6):
+            async with play.worker(tmp_path, f"w{number}", concurrency=1) as worker:
+                with anyio.move_on_after(10):
+                    while worker.status is None and not await play_letters(play):  # noqa: ASYNC110 - as above
+                        await anyio.sleep(0.02)
+                if worker.status is None:
+                    break
+                play.history.record("died", "", who=worker.who)
+        async with play.running("healthy"):
+            report = await play.check(attempts=3, duplicates_allowed=3)
+    assert [entry.facts["reason"] for entry in play.merged().entries if entry.facts.get("verdict") == "bury"] == [
+        "poison"
+    ]
+    assert sum(entry.kind == "start" for entry in report.histories[poison.id]) == 3
+    for job in jobs:  # a second run is that of one that had returned, and was not settled yet when the poison killed
+        story = report.histories[job.id]
+        assert {entry.facts["attempt"] for entry in story if entry.kind == "start"} == {1}
+        assert [entry.kind for entry in story if entry.kind in {"start", "end"}] in (
+            ["start", "end"],
+            ["start", "end"] * 2,
+        )
+
+
+@pytest.mark.slow
+async def test_a_hundred_workers_leave_nothing(own: RedisServer):
+    """F17: after 100 workers, half of which died without a word, Redis has one group, no consumer, no key of theirs."""
+    play, port = Play(own.url), own.port
+    async with play.app("client", lease=0.3) as app:
+
+        async def keys() -> set[bytes]:
+            return set(await command(port, "KEYS", "*"))
+
+        async def generation(number: int) -> None:
+            async with open_backend(own.url) as backend, backend.consume([play.queue], lease=0.3) as source:
+                await app.tasks["work"].enqueue(number)
+                [delivery, *_] = await source.receive(1)
+                if number % 2:
+                    return
+                await source.settle([(delivery, ACK)])
+
+        await generation(0)
+        before = await keys()
+        for number in range(1, 100):
+            await generation(number)
+        async with app.running():
+            await play.quiet()
+        after = await keys()
+        ours = f"tc:{{{play.queue}}}:".encode()
+        [group] = await command(port, "XINFO", "GROUPS", ours + b"jobs")
+        consumers: list[Any] = await command(port, "XINFO", "CONSUMERS", ours + b"jobs", "workers")
+    assert {key for key in after if key.startswith(ours)} <= {
+        ours + part for part in (b"jobs", b"ended", b"ended_before", b"wake")
+    }
+    assert {key for key in after - before if not key.startswith((ours, b"tcr:"))} == set()
+    assert len(consumers) <= 1
+    assert dict(zip(group[::2], group[1::2], strict=True))[b"pending"] == 0
+    clients: bytes = await command(port, "CLIENT", "LIST")
+    assert len(clients.splitlines()) <= 2, clients.decode()

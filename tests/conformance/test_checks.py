@@ -1,0 +1,374 @@
+"""The conformance suite on the in-memory broker, and proof that it notices broken ones.
+
+Every check is played under a virtual clock on trio and in real time on asyncio; and every check has at least one broken
+broker, store or worker that it has to catch: a suite that nobody can fail is decoration.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from taskcore import InvalidSetting, conformance
+from taskcore.backend import Features
+from taskcore.backends.memory import FEATURES
+from taskcore.conformance import (
+    CLAUSES,
+    NOT_PROMISED,
+    THEMES,
+    Certificate,
+    Check,
+    CheckResult,
+    all_checks,
+    certify,
+    check,
+    require,
+    run_check,
+)
+from taskcore.conformance.harness import Harness
+from tests.support.broken_parts import MUTANTS
+
+every_check = pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
+
+LEASE, MARGIN = 0.8, 0.5  #: seconds, in real time
+
+
+# ── on the in-memory broker ──────────────────────────────────────────────────────────────────────
+
+
+@every_check
+def test_in_virtual_time(check: Check, virtual_time: Any) -> None:
+    """The in-memory broker keeps every promise, exactly to the moment."""
+
+    async def story() -> None:
+        harness = Harness.in_memory(lease=1.0)
+        async with harness:
+            await check(harness)
+        assert await harness.traces() == []
+
+    anyio.run(story, **virtual_time)
+
+
+@pytest.fixture(scope="module")
+def certificate() -> Certificate:
+    """What the suite says about the in-memory broker in real time."""
+
+    async def story() -> Certificate:
+        return await certify("memory://", lease=LEASE, margin=MARGIN, at_once=20)
+
+    return anyio.run(story)
+
+
+@every_check
+def test_in_real_time(check: Check, certificate: Certificate) -> None:
+    """The in-memory broker keeps every promise while all checks play side by side on asyncio."""
+    [finding] = [finding for finding in certificate.results if finding.check == check.name]
+    assert (finding.standing, finding.why) == ("kept", "")
+
+
+def test_the_certificate_of_memory(certificate: Certificate) -> None:
+    """Nothing is broken, nothing is left behind, and every clause that is a promise is kept."""
+    assert certificate.is_kept
+    assert (certificate.broken, certificate.left) == ((), ())
+    assert {number: certificate.clause(number)[0] for number in CLAUSES} == {
+        number: None if number in NOT_PROMISED else "kept" for number in CLAUSES
+    }
+    assert certificate.latest is not None
+    assert certificate.latest < MARGIN
+    report, plain = certificate.report(), json.loads(certificate.json())
+    assert FEATURES.durability in report
+    assert all(
+        f" {number} " in report and clause.means in report for number, clause in CLAUSES.items() if number != "C11"
+    )
+    assert (plain["kept"], plain["clauses"]["C7"], plain["clauses"]["C11"]) == (True, "kept", None)
+
+
+# ── the suite itself ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_clause_has_a_check() -> None:
+    """A clause without a check would be a wish, and a check without a clause a whim."""
+    checked = {clause for one in all_checks() for clause in one.clauses}
+    assert checked == set(CLAUSES) - NOT_PROMISED
+
+
+def test_every_feature_switches_a_check() -> None:
+    """Whatever a broker may say that it cannot do, at least one check knows what that means."""
+    kinds = [field for field in Features.__struct_fields__ if getattr(FEATURES, field) == "native"]
+    needed = {field for one in all_checks() for field in one.needs}
+    assert needed >= {*kinds, "survives_worker"}
+
+
+def test_every_check_is_in_a_theme() -> None:
+    """Checks are found where the package says, and each says its rule in one sentence."""
+    names = {theme.__name__ for theme in THEMES}
+    folder = Path(conformance.__file__).parent / "guarantees"
+    files = {path.stem for path in folder.glob("*.py") if "@check(" in path.read_text()}
+    assert names == {f"taskcore.conformance.guarantees.{file}" for file in files}
+    assert all(one.doc.endswith(".") and one.name.islower() for one in all_checks())
+
+
+def test_a_check_says_what_it_is() -> None:
+    """A check that names no clause, an unknown one, an unknown feature or a known check is refused at once."""
+
+    async def new(harness: Harness) -> None:
+        """A rule."""
+
+    async def a_job_has_one_holder(harness: Harness) -> None:
+        """The name of another check."""
+
+    part: list[Check] = []
+    for clauses, needs, function in ((), "", new), (("C99",), "", new), (("C1",), "wings", new):
+        with pytest.raises(TypeError):
+            check(part, *clauses, needs=needs or ())(function)
+    with pytest.raises(TypeError):
+        check(part, "C1")(a_job_has_one_holder)
+    assert part == []
+
+
+def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **declared: Any) -> CheckResult:
+    """What comes of a check that is made up for a test, on a broker that declares other features."""
+    made = Check("made_up", ("C1",), tuple(declared), store=False, doc="", function=function)
+
+    class Declaring(Harness):
+        async def __aenter__(self) -> Any:
+            await super().__aenter__()
+            self.features = Features(
+                **{name: getattr(FEATURES, name) for name in Features.__struct_fields__} | declared
+            )
+            return self
+
+    async def story() -> CheckResult:
+        return await run_check(made, Declaring.in_memory, limit=limit)
+
+    return anyio.run(story, **virtual_time)
+
+
+async def fine(harness: Harness) -> None:
+    """A promise that is kept."""
+
+
+async def wrong(harness: Harness) -> None:
+    """A promise that is not."""
+    require(harness is None, "two and two make five")
+
+
+async def stuck(harness: Harness) -> None:
+    """A promise that nobody can wait for."""
+    await anyio.sleep_forever()
+
+
+def test_standings(virtual_time: Any) -> None:
+    """Kept, emulated, refused and broken, with the reason; what never ends is broken after its time."""
+    assert finding_of(fine, virtual_time).standing == "kept"
+    assert finding_of(fine, virtual_time, delay="emulated").standing == "emulated"
+    refused = finding_of(wrong, virtual_time, delay="absent")
+    assert (refused.standing, refused.why) == ("refused", "memory has no delay")
+    broken = finding_of(wrong, virtual_time, delay="emulated")
+    assert (broken.standing, broken.why) == ("broken", "two and two make five")
+    late = finding_of(stuck, virtual_time, limit=3.0)
+    assert (late.standing, late.why, round(late.seconds)) == ("broken", "it did not end within 3 s", 3)
+
+
+def test_only_some() -> None:
+    """``only`` takes clauses and names; what does not exist is refused before anything is played."""
+
+    async def story(*only: str) -> Certificate:
+        return await certify("memory://", only=only, lease=LEASE, margin=MARGIN)
+
+    some = anyio.run(story, "c24", "every_verb_ends")
+    assert [finding.check for finding in some.results] == [
+        "every_verb_ends",
+        "arguments_that_do_not_fit_reach_no_function",
+    ]
+    assert "nothing is said about the rest" in some.report()
+    with pytest.raises(InvalidSetting, match="C99"):
+        anyio.run(story, "C99")
+
+
+def test_on_the_command_line(tmp_path: Path) -> None:
+    """The certificate goes to stdout, progress to stderr, and the exit code says whether anything is broken."""
+    command = [sys.executable, "-m", "taskcore", "conformance", "memory://", "--only", "c24,every_verb_ends"]
+    text = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+    assert text.returncode == 0
+    assert "nothing broken" in text.stdout
+    assert [line.split()[:2] for line in text.stderr.splitlines()] == [
+        ["kept", "every_verb_ends"],
+        ["kept", "arguments_that_do_not_fit_reach_no_function"],
+    ]
+    plain = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+    assert json.loads(plain.stdout)["clauses"]["C24"] == "kept"
+
+
+def test_the_exit_code_of_a_broken_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken promise is named, and a script learns of it."""
+    from click.testing import CliRunner  # noqa: PLC0415 - the command line is an extra
+
+    from taskcore.cli.commands.conformance import command  # noqa: PLC0415
+
+    finding = CheckResult(check="a_job_has_one_holder", clauses=("C6",), standing="broken", doc="", why="it had two")
+
+    async def broken(*_: Any, **__: Any) -> Certificate:
+        return Certificate(
+            url="memory://", store=None, version="0", features=FEATURES, lease=1.0, seconds=1.0, results=(finding,)
+        )
+
+    monkeypatch.setattr(conformance, "certify", broken)
+    answer = CliRunner().invoke(command, ["memory://"], standalone_mode=False)
+    assert answer.return_value == 1
+    assert "✗ a_job_has_one_holder: it had two" in answer.output
+
+
+# ── it notices ───────────────────────────────────────────────────────────────────────────────────
+
+#: Each check, and something broken that it has to notice (see broken.py and broken_parts.py).
+NOTICES = {
+    "waiting_ends_when_work_comes": ("does not hear of new work", "hands out twice", "forgets when it hands out"),
+    "a_batch_is_never_larger_than_asked": ("ignores queues and limits", "loses every third"),
+    "a_job_has_one_holder": ("loses every third", "hands out twice"),
+    "a_silent_holder_loses_its_lease": ("leases for ever", "forgets acks"),
+    "a_dead_holder_loses_its_lease": ("leases for ever", "loses every third"),
+    "leases_that_ran_out_are_counted": ("blames those who give back", "counts no redeliveries"),
+    "extending_keeps_a_lease": ("never extends", "forgets acks"),
+    "a_cancelled_receive_loses_nothing": ("loses what a cancelled receive had taken",),
+    "waiting_blocks_nobody": ("does one thing at a time", "hands out twice"),
+    "giving_up_is_quick": ("cannot be interrupted", "lingers when it is left"),
+    "a_stored_job_outlives_its_publisher": ("forgets when somebody disconnects", "loses every third"),
+    "bytes_arrive_as_they_were": ("strips bytes", "counts one too many"),
+    "every_item_of_a_batch_is_answered": ("answers half of a batch", "ignores queues and limits"),
+    "an_impatient_sender_gets_in": ("begins anew with each try",),
+    "earlier_queues_come_first": ("ignores queues and limits", "loses every third"),
+    "a_repeated_id_is_stored_once": ("never says duplicate", "ignores delays"),
+    "a_repeated_id_does_not_raise_the_dead": ("never says duplicate", "ignores ids"),
+    "one_of_many_repeats_is_stored": ("never says duplicate", "ignores ids"),
+    "an_interrupted_publish_can_be_repeated": ("ignores ids", "hands out twice"),
+    "a_job_at_rest_is_in_one_place": ("counts nothing", "counts one more"),
+    "the_oldest_job_has_an_age": ("counts nothing", "counts one more"),
+    "what_was_removed_never_comes": ("always says removed", "always says not removed"),
+    "removing_and_receiving_agree": ("always says removed", "always says not removed"),
+    "a_job_can_be_found": ("locates nothing", "ignores delays"),
+    "every_verb_ends": ("always says dropped", "always says removed"),
+    "draining_leaves_an_empty_queue": ("counts one more", "loses on retry"),
+    "a_deleted_queue_is_gone": ("does not delete", "ignores queues and limits"),
+    "purging_spares_what_runs_and_what_died": ("purges dead letters", "counts nothing"),
+    "nothing_is_early_and_little_is_late": ("delivers early", "delivers late"),
+    "a_long_delay_does_not_hold_up_a_short_one": ("delivers early", "delivers late"),
+    "a_schedule_survives_a_reconnect": ("forgets when somebody disconnects", "delivers early"),
+    "jobs_that_were_due_meanwhile_come_at_once": ("forgets when somebody disconnects", "loses every third"),
+    "a_retry_waits_its_time": ("retries early", "lingers when it is left"),
+    "a_repeated_schedule_is_stored_once": ("delivers early", "delivers late"),
+    "what_waits_is_counted_as_scheduled": ("ignores delays", "counts nothing"),
+    "a_retry_that_is_due_at_once_is_not_lost": ("loses on a retry with a short wait", "forgets trails"),
+    "an_acknowledged_job_is_gone": ("forgets acks", "loses every third"),
+    "a_retried_job_comes_with_its_new_trail": ("blames those who give back", "counts one too many"),
+    "a_released_job_is_there_at_once": ("blames those who give back", "loses on release"),
+    "a_batch_of_verdicts_is_carried_out_one_by_one": ("loses on release", "forgets trails"),
+    "settling_again_has_no_effect": ("forgets acks", "never answers"),
+    "a_late_ack_changes_nothing": ("cannot be interrupted", "has no fence"),
+    "a_late_reschedule_changes_nothing": ("cannot be interrupted", "has no fence"),
+    "a_late_release_changes_nothing": ("cannot be interrupted", "has no fence"),
+    "a_late_bury_changes_nothing": ("cannot be interrupted", "has no fence"),
+    "a_late_extend_changes_nothing": ("extends anything", "leases for ever"),
+    "of_a_batch_only_lost_leases_are_lost": ("has no fence", "leases for ever"),
+    "late_by_a_hair_never_counts_twice": ("has no fence", "forgets acks"),
+    "records_come_back_as_written": ("store: strips values", "store: reads out of order"),
+    "a_record_is_written_first_by_one": ("store: hides conflicts", "store: compares nothing"),
+    "a_version_is_good_for_one_write": ("store: compares and sets in two steps", "store: hides conflicts"),
+    "versions_never_repeat": ("store: repeats versions",),
+    "one_of_many_writers_wins": ("store: compares and sets in two steps", "store: keeps the first end"),
+    "a_record_ends_for_every_verb": ("store: compares and sets in two steps", "store: keeps for ever"),
+    "each_write_gives_a_new_time": ("store: keeps for ever", "store: keeps the first end"),
+    "a_batch_of_writes_is_answered_in_order": ("store: answers out of order", "store: hides conflicts"),
+    "a_watch_shows_what_is_and_what_comes": ("store: does not push",),
+    "a_watch_misses_nothing_at_its_start": ("store: does not push",),
+    "a_letter_holds_the_bytes_as_they_came": ("alters dead letters", "strips bytes"),
+    "letters_come_a_page_at_a_time": ("does not drop", "turns letters around"),
+    "a_dropped_letter_is_gone": ("always says dropped", "does not drop"),
+    "a_replay_makes_one_job": ("replays copies", "counts one too many"),
+    "letters_stay_until_dropped": ("turns letters around", "loses on bury"),
+    "a_letter_tells_the_whole_story": ("core: keeps the latest error", "core: counts no attempts"),
+    "a_replay_is_a_new_job_that_links_back": ("replays copies", "forgets reasons"),
+    "foreign_bytes_do_not_harm_their_neighbours": ("alters dead letters", "strips bytes"),
+    "an_oversized_message_is_refused_or_buried": ("turns letters around", "counts nothing"),
+    "work_of_an_unknown_task_waits": ("does one thing at a time", "loses on retry"),
+    "a_result_that_does_not_fit_is_not_repeated": ("forgets reasons", "loses on bury"),
+    "a_killed_worker_loses_nothing": ("leases for ever", "loses every third"),
+    "a_death_while_settling_loses_no_result": ("core: examines nothing", "counts no redeliveries"),
+    "a_death_while_burying_leaves_one_letter": ("core: examines nothing", "counts no redeliveries"),
+    "a_death_while_retrying_leaves_one_copy": ("core: lets errors out", "leases for ever"),
+    "nothing_that_is_counted_shrinks": ("counts no redeliveries", "loses on release"),
+    "starts_have_a_bound": ("core: examines nothing", "forgets reasons"),
+    "a_job_that_kills_its_worker_is_dead_soon": ("core: examines nothing", "counts no redeliveries"),
+    "neighbours_of_poison_are_not_blamed": ("lingers when it is left", "leases for ever"),
+    "at_most_once_is_at_most_once": ("core: forgets nothing first", "core: lets errors out"),
+    "a_worker_that_lost_its_lease_writes_nothing": ("core: says nothing", "counts no redeliveries"),
+    "a_key_is_one_job": ("store: keeps the first end", "core: claims no key"),
+    "a_key_belongs_to_its_arguments": ("core: claims no key", "core: says nothing"),
+    "a_sender_that_dies_can_be_repeated": ("core: claims no key", "locates nothing"),
+    "a_key_outlives_its_holder": ("core: stops late", "core: takes every key"),
+    "of_two_holders_one_commits": ("core: commits any key", "core: says nothing"),
+    "a_key_without_outcome_is_free_again": ("core: counts no attempts", "always says not removed"),
+    "a_held_key_is_waited_for": ("core: takes every key", "does one thing at a time"),
+    "a_cancelled_job_never_starts": ("core: says cancelled", "core: says nothing"),
+    "cancelling_wins_or_loses_never_both": ("core: says cancelled", "always says not removed"),
+    "a_running_job_learns_of_the_wish": ("always says removed", "core: says cancelled"),
+    "an_interrupted_cancel_loses_no_job": ("core: acknowledges first",),
+    "an_interrupted_cancel_can_be_repeated": ("always says not removed", "ignores ids"),
+    "nothing_starts_after_its_deadline": ("core: ignores deadlines", "core: acknowledges first"),
+    "a_deadline_holds_between_attempts": ("core: ignores deadlines", "ignores delays"),
+    "retries_wait_as_the_policy_says": ("retries early", "core: counts no attempts"),
+    "an_ending_never_changes": ("core: says cancelled", "never says duplicate"),
+    "a_late_ending_does_not_stand": ("core: lets late endings stand",),
+    "a_delayed_call_starts_in_time": ("delivers early", "delivers late"),
+    "interrupted_work_costs_nothing": ("core: blames the interrupted", "blames those who give back"),
+    "after_the_signal_nothing_starts": ("ignores queues and limits", "counts one too many"),
+    "an_idle_worker_stops_at_once": ("core: stops late", "cannot be interrupted"),
+    "every_record_has_an_end": ("core: clears no markers", "always says not removed"),
+    "storage_returns_to_its_baseline": ("store: keeps for ever", "counts one more"),
+    "every_job_ends": ("core: counts no attempts", "turns letters around"),
+    "nothing_is_suppressed_in_silence": ("never says duplicate", "core: counts no attempts"),
+    "waiting_for_a_result_ends": ("locates nothing", "ignores ids"),
+    "arguments_that_do_not_fit_reach_no_function": ("core: checks no arguments", "counts nothing"),
+    "nothing_a_task_does_ends_the_worker": ("core: counts no attempts", "core: lets errors out"),
+    "an_impatient_sender_takes_nobody_along": ("core: carries a batch in its leader's step_worker", "hands out twice"),
+    "a_program_sees_what_it_sent": ("answers half of a batch", "loses every third"),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_is_broken_is_noticed(name: str, virtual_time: Any) -> None:
+    """A broker, a store or a worker that breaks a promise fails the checks of that promise."""
+    wanted = [check for check, broken in NOTICES.items() if name in broken]
+    assert wanted, "nothing is expected to notice this"
+
+    async def story() -> dict[str, str]:
+        return {one.name: (await run_check(one, make)).standing for one in all_checks() if one.name in wanted}
+
+    with MUTANTS[name]() as make:
+        assert anyio.run(story, **virtual_time) == dict.fromkeys(wanted, "broken")
+
+
+def test_every_check_notices_something() -> None:
+    """No check is decoration: for each there is something broken that fails it."""
+    assert set(NOTICES) == {one.name for one in all_checks()}
+    assert all(broken for broken in NOTICES.values())
+
+
+def test_what_cannot_be_deleted_is_reported(virtual_time: Any) -> None:
+    """Queues that an adapter does not delete are named in the certificate, which is then not kept."""
+    left: list[str] = []
+    [one] = [one for one in all_checks() if one.name == "an_acknowledged_job_is_gone"]
+
+    async def story() -> CheckResult:
+        return await run_check(one, make, left=left)
+
+    with MUTANTS["does not delete"]() as make:
+        assert anyio.run(story, **virtual_time).standing == "kept"
+    assert len(left) == 1
+    assert left[0].startswith("queue tc")

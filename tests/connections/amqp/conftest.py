@@ -1,0 +1,10 @@
+"""The nodes of the RabbitMQ tests."""
+
+from tests.backends.rabbitmq.conftest import (  # noqa: F401 - fixtures
+    anyio_backend,
+    make_harness,
+    node,
+    pytest_generate_tests,
+    shared_nodes,
+    store,
+)

@@ -1,0 +1,257 @@
+"""Dead letters: readable, replayable once, gone only when a caller drops them (C13)."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from taskcore import App, EnqueueRefused, EnqueueUncertain, JobFailed, LetterNotFound, Retry, current
+from taskcore.backend import Outgoing, Refused, Uncertain
+from taskcore.stores.memory import MemoryStore
+from tests.support.faulty import FaultyBackend, letters
+from tests.support.virtual import clock
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
+
+
+class Ward:
+    """Make an app with a task that fails until a flag is set."""
+
+    def __init__(self, **options) -> None:
+        self.backend = FaultyBackend()
+        self.app = App(self.backend, store=MemoryStore(), clock=clock, retry=Retry(attempts=1))
+        self.ill = True
+        self.contexts = []
+
+        @self.app.task(name="work", **options)
+        async def work(number: int) -> int:
+            self.contexts.append(current())
+            if self.ill:
+                raise ValueError(number)
+            return number
+
+        self.work = work
+
+    async def bury(self, count: int, **sending):
+        """So many dead letters."""
+        async with self.app.running():
+            for number in range(count):
+                await self.work.using(**sending).enqueue(number)
+            await self.app.drain(timeout=60)
+        return await letters(self.app)
+
+
+@pytest.fixture
+def ward():
+    """Make an app with a task that fails."""
+    return Ward()
+
+
+async def test_reading(ward):
+    """Oldest first, complete, of one queue, of one task if asked for."""
+
+    @ward.app.task(name="other")
+    async def other() -> None:
+        raise OSError
+
+    @ward.app.task(name="elsewhere", queue="mail")
+    async def elsewhere() -> None:
+        raise OSError
+
+    async with ward.app.running():
+        await ward.work.enqueue(1)
+        await ward.app.drain(timeout=5)
+        await other.enqueue()
+        await elsewhere.enqueue()
+        await ward.app.drain(timeout=5)
+
+        dead = ward.app.dead_letters
+        assert [letter.task for letter in await letters(ward.app)] == ["work", "other"]
+        assert [letter.task async for letter in dead.read(task="other")] == ["other"]
+        assert [letter.task async for letter in dead.read("mail")] == ["elsewhere"]
+        assert [await dead.count(), await dead.count("mail"), await dead.count("nowhere")] == [2, 1, 0]
+
+
+async def test_many_pages(ward):
+    """Reading goes on over all pages."""
+    async with ward.app:
+        found = await ward.bury(250)
+
+        assert [letter.args["number"] for letter in found] == list(range(250))
+        assert await ward.app.dead_letters.count() == 250
+
+
+async def test_replaying_while_reading(ward):
+    """Replaying and dropping inside the loop skips and repeats nothing."""
+    async with ward.app:
+        await ward.bury(250)
+        seen = []
+        dead = ward.app.dead_letters
+        async for letter in dead.read():
+            number = letter.args["number"]
+            seen.append(number)
+            if number % 3 == 0:
+                await dead.replay(letter.id)
+            elif number % 3 == 1:
+                await dead.drop(letter.id)
+
+        assert seen == list(range(250))
+        assert await dead.count() == 83
+        assert (await ward.app.stats()).ready == 84
+
+
+async def test_one_letter(ward):
+    """A letter can be fetched by its id."""
+    async with ward.app:
+        [letter] = await ward.bury(1)
+
+        assert await ward.app.dead_letters.get(letter.id) == letter
+        assert letter.when > 0
+
+
+async def test_replay(ward):
+    """A replay is a new job with the same arguments that links back, and starts with a clean slate."""
+    async with ward.app:
+        [letter] = await ward.bury(1, headers={"tenant": "7"}, correlation_id="c", expires=100.0)
+        await anyio.sleep(200)
+        ward.ill = False
+        new_id = await ward.app.dead_letters.replay(letter.id)
+        async with ward.app.running():
+            assert await ward.work.job(new_id).result(timeout=5) == 0
+
+    first, second = ward.contexts
+    assert new_id not in (letter.job_id, letter.id)
+    assert (second.job_id, second.trail.replay_of) == (new_id, letter.job_id)
+    assert (second.attempt, second.trail.errors, second.crashes) == (1, (), 0)
+    assert (second.headers, second.correlation_id, second.deadline) == ({"tenant": "7"}, "c", None)
+    assert first.deadline is not None
+
+
+async def test_a_replay_belongs_to_its_first_job(ward):
+    """Without a correlation of its own a replay is correlated with the job it replays."""
+    async with ward.app:
+        [letter] = await ward.bury(1)
+        await ward.app.dead_letters.replay(letter.id)
+        async with ward.app.running():
+            await ward.app.drain(timeout=5)
+
+    assert ward.contexts[1].correlation_id == letter.job_id
+
+
+async def test_replaying_twice_is_one_job(ward):
+    """Two people who replay a letter at the same time make one job; later there is no letter to replay."""
+    async with ward.app:
+        [letter] = await ward.bury(1)
+        ids = []
+
+        class Slow(type(ward.backend.admin)):
+            async def letter(self, letter_id):
+                found = await super().letter(letter_id)
+                await anyio.sleep(0.1)  # so that both have read it before one of them replays
+                return found
+
+        dead = ward.app.dead_letters
+        dead._admin = Slow(ward.backend._ledger)
+
+        async def replay() -> None:
+            ids.append(await dead.replay(letter.id))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(replay)
+            group.start_soon(replay)
+
+        assert len(set(ids)) == 1
+        assert (await ward.app.stats()).ready == 1
+        with pytest.raises(LetterNotFound):
+            await ward.app.dead_letters.replay(letter.id)
+
+
+async def test_a_replay_may_fail_again(ward):
+    """Then it is a letter of its own, and can be replayed like any other."""
+    async with ward.app:
+        [first] = await ward.bury(1)
+        async with ward.app.running():
+            new_id = await ward.app.dead_letters.replay(first.id)
+            await ward.app.drain(timeout=5)
+            [second] = await letters(ward.app)
+            newer_id = await ward.app.dead_letters.replay(second.id)
+            await ward.app.drain(timeout=5)
+            [third] = await letters(ward.app)
+
+    assert (second.job_id, second.trail.replay_of) == (new_id, first.job_id)
+    assert (third.job_id, third.trail.replay_of) == (newer_id, new_id)
+    assert len({first.id, second.id, third.id}) == 3
+
+
+async def test_a_job_with_a_key():
+    """A dead job has released its key, so its replay may run under it, and duplicates get the replay's outcome."""
+    ward = Ward(key="number")
+    async with ward.app:
+        [letter] = await ward.bury(1)
+        ward.ill = False
+        async with ward.app.running():
+            new_id = await ward.app.dead_letters.replay(letter.id)
+            assert await ward.work.job(new_id).result(timeout=5) == 0
+            duplicate = await ward.work.enqueue(0)
+
+            assert await duplicate.result(timeout=5) == 0
+    assert duplicate.id == new_id
+    assert len(ward.contexts) == 2
+
+
+async def test_what_is_no_envelope_cannot_be_replayed(ward):
+    """A malformed letter can be read and dropped; replaying it says what to do instead."""
+    async with ward.app.running():
+        await ward.backend.publish([Outgoing("default", "x", b"\xff")])
+        await anyio.sleep(1)
+        [letter] = await letters(ward.app)
+        with pytest.raises(LetterNotFound, match="does not hold an envelope") as caught:
+            await ward.app.dead_letters.replay(letter.id)
+        assert "raw" in caught.value.fix
+
+        await ward.app.dead_letters.drop(letter.id)
+        assert await ward.app.dead_letters.count() == 0
+
+
+@pytest.mark.parametrize("verb", ["get", "replay", "drop"])
+@pytest.mark.parametrize("letter_id", ["", "1", "1.x", "no such", "999999.x"])
+async def test_letters_that_are_not_there(ward, verb, letter_id):
+    """An unknown id is an error, and says how to find the right one."""
+    async with ward.app:
+        with pytest.raises(LetterNotFound, match="no dead letter") as caught:
+            await getattr(ward.app.dead_letters, verb)(letter_id)
+
+    assert "read(queue)" in caught.value.fix
+
+
+async def test_a_replay_that_was_refused(ward):
+    """What the broker refuses, or does not answer, leaves the letter where it is."""
+    async with ward.app:
+        [letter] = await ward.bury(1)
+        dead = ward.app.dead_letters
+        for answer, error in ((Uncertain("no answer"), EnqueueUncertain), (Refused("full"), EnqueueRefused)):
+
+            class Unwilling(type(ward.backend.admin)):
+                answer_is = answer
+
+                async def replay(self, letter_id, job):
+                    return self.answer_is
+
+            dead._admin = Unwilling(ward.backend._ledger)
+            with pytest.raises(error, match=answer.why):
+                await dead.replay(letter.id)
+
+            assert await dead.count() == 1
+
+
+async def test_letters_stay(ward):
+    """Nothing but a person takes a letter away; a year changes nothing."""
+    async with ward.app:
+        [letter] = await ward.bury(1)
+        await anyio.sleep(365 * 86_400)
+
+        assert await letters(ward.app) == [letter]
+        with pytest.raises(JobFailed):
+            async with ward.app.running():
+                await (await ward.work.enqueue(2)).result(timeout=5)
+        assert await ward.app.dead_letters.count() == 2

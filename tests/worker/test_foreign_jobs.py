@@ -1,0 +1,253 @@
+"""What a worker does not understand: parked or buried, never dropped, never in the way of others (C19, C20, C24)."""
+
+from __future__ import annotations
+
+import anyio
+import msgspec
+import pytest
+
+from taskcore import App, Dead, JobFailed
+from taskcore.backend import Outgoing
+from taskcore.backends.memory import MemoryBackend
+from taskcore.stores.memory import MemoryStore
+from tests.support.faulty import letters
+from tests.support.virtual import EPOCH, clock
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def backend():
+    """A broker that other programs may write to."""
+    return MemoryBackend()
+
+
+@pytest.fixture
+def store():
+    """A store that outlives programs."""
+    return MemoryStore()
+
+
+@pytest.fixture
+def app(backend, store):
+    """A worker's program that knows one task."""
+    app = App(backend, store=store, clock=clock, lease=3600.0)
+    app.calls = []
+
+    @app.task(name="known", retry=None)
+    async def known(number: int) -> int:
+        app.calls.append(number)
+        return number
+
+    return app
+
+
+def envelope(**fields) -> bytes:
+    """An envelope as another program may have written it."""
+    whole = {"v": 1, "id": "x", "task": "known", "args": {"number": 1}, "enqueued_at": EPOCH}
+    return msgspec.json.encode({**whole, **fields})
+
+
+async def publish(backend, data: bytes, id: str = "x", trail: bytes = b"") -> None:
+    """Put bytes into the default queue."""
+    await backend.publish([Outgoing("default", id, data, trail)])
+
+
+MALFORMED = {
+    "empty": b"",
+    "not json": b"\x00\xff{{",
+    "not utf-8": b'{"v":1,"id":"\xff"}',
+    "null": b"null",
+    "list": b"[]",
+    "deep": b"[" * 100_000,
+    "number": b"17",
+    "no fields": b"{}",
+    "other format": envelope(v=0),
+    "wrong types": envelope(id=7),
+    "no args": msgspec.json.encode({"v": 1, "id": "x", "task": "known", "enqueued_at": EPOCH}),
+    "huge": b'{"v": 1' + b" " * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
+async def test_what_is_no_envelope(app, backend, data):
+    """Bytes that are no envelope are a dead letter with exactly these bytes, and delay no other job."""
+    async with app.running(concurrency=1):
+        before = await app.tasks["known"].enqueue(1)
+        await publish(backend, data)
+        after = await app.tasks["known"].enqueue(2)
+        assert await before.result(timeout=1) + await after.result(timeout=1) == 3
+        [letter] = await letters(app)
+
+    assert letter.raw == data
+    assert letter.reason.startswith("malformed: ")
+    assert (letter.envelope, letter.job_id, letter.task, letter.args) == (None, "", "", None)
+
+
+UNFIT = {
+    "wrong type": {"number": "one"},
+    "missing": {},
+    "unknown": {"number": 1, "colour": "red"},
+    "float": {"number": 1.5},
+    "list": [1],
+    "null": None,
+    "text": "number",
+    "null number": {"number": None},
+}
+
+
+@pytest.mark.parametrize("args", UNFIT.values(), ids=UNFIT)
+async def test_arguments_that_do_not_fit(app, backend, args):
+    """The function is never called with arguments outside of its contract; the letter says what was wrong (C24)."""
+    async with app.running():
+        await publish(backend, envelope(args=args))
+        assert await app.tasks["known"].job("x").outcome(timeout=5)
+        [letter] = await letters(app)
+
+    assert app.calls == []
+    assert letter.reason.startswith("malformed: ")
+    assert letter.args == args
+    assert (letter.job_id, letter.task) == ("x", "known")
+    assert letter.trail.attempts == 0
+
+
+async def test_a_trail_that_is_none(app, backend):
+    """A trail of another make is a dead letter, too, and the envelope is kept."""
+    async with app.running():
+        await publish(backend, envelope(), trail=b"what happened")
+        await anyio.sleep(1)
+        [letter] = await letters(app)
+
+    assert app.calls == []
+    assert letter.raw == envelope()
+    assert letter.reason.startswith("malformed: ")
+
+
+async def test_envelopes_by_other_hands(app, backend):
+    """A program that writes the documented JSON sends a job; fields from the future are ignored."""
+    async with app.running():
+        await publish(backend, envelope(mood="good", version=1))
+
+        assert await app.tasks["known"].job("x").result(timeout=5) == 1
+
+
+@pytest.mark.parametrize("data", [envelope(v=2), b'{"v":2,"id":"x"}'], ids=["same fields", "other fields"])
+async def test_an_envelope_of_a_newer_format_is_parked(app, backend, data):
+    """A job in a newer format waits for a newer worker without using attempts; it is not buried as malformed."""
+    parked = []
+    app.on_event(lambda event: parked.append(event.facts) if event.name == "job.parked" else None)
+    async with app.running():
+        await publish(backend, data)
+        await anyio.sleep(30)
+        assert await letters(app) == []
+        stats = await app.stats()
+        assert (stats.ready + stats.scheduled + stats.leased, stats.dead) == (1, 0)
+    assert {(facts["job_id"], facts["attempt"]) for facts in parked} == {("x", 1)}
+
+
+async def test_an_unknown_task_waits_for_a_worker_that_knows_it(app, backend, store):
+    """A job of an unknown task is parked without using attempts, and runs when a newer worker comes (F47)."""
+    newer = App(backend, store=store, clock=clock)
+
+    @newer.task(name="new", retry=None)
+    async def new() -> str:
+        return "done"
+
+    async with app, newer:
+        job = await new.enqueue()
+        async with app.running():
+            await anyio.sleep(3600)
+            assert await letters(app) == []
+            assert await job.status() in ("scheduled", "queued")
+
+            async with newer.running():
+                assert await job.result(timeout=3600) == "done"
+    assert app.counters["job.parked"] < 200
+
+
+async def test_an_unknown_task_is_buried_after_its_time(app, backend):
+    """After park_for, and not before, a job that no worker knew is a dead letter that says so."""
+    async with app.running():
+        await publish(backend, envelope(task="unknown"))
+        await anyio.sleep(DAY - 10)
+        assert await letters(app) == []
+
+        await anyio.sleep(80)
+        [letter] = await letters(app)
+    assert letter.reason == "unknown task: no task 'unknown' here"
+    assert letter.raw == envelope(task="unknown")
+    assert letter.trail.attempts == 0
+    assert letter.trail.parked_since == pytest.approx(EPOCH, abs=1.0)
+
+
+async def test_park_for_is_a_setting(backend, store):
+    """The app says how long."""
+    app = App(backend, store=store, clock=clock, park_for=10.0)
+
+    @app.task
+    async def known() -> None: ...
+
+    async with app.running():
+        await publish(backend, envelope(task="unknown"))
+        await anyio.sleep(9)
+        assert await letters(app) == []
+
+        await anyio.sleep(10)
+        assert len(await letters(app)) == 1
+
+
+async def test_a_newer_version_waits(app, backend):
+    """Arguments that were written for a newer contract are for a newer worker."""
+    async with app.running():
+        await publish(backend, envelope(version=2))
+        await anyio.sleep(100)
+
+        assert app.calls == []
+        assert await letters(app) == []
+        assert app.counters["job.parked"] > 0
+
+
+async def test_an_older_version_is_brought_up_to_date(backend, store):
+    """Upcasts make an old payload a new one; what fails in them is a dead letter (F48)."""
+    app = App(backend, store=store, clock=clock)
+
+    def from_first(args):
+        return {"number": args["count"]}
+
+    @app.task(name="known", version=2, upcasts={1: from_first}, retry=None)
+    async def known(number: int) -> int:
+        return number
+
+    async with app.running():
+        await publish(backend, envelope(args={"count": 7}), "x")
+        await publish(backend, envelope(id="y", args={"amount": 7}), "y")
+
+        assert await known.job("x").result(timeout=5) == 7
+        outcome = await known.job("y").outcome(timeout=5)
+    assert isinstance(outcome, Dead)
+    assert "upcast from version 1 to 2 failed" in outcome.reason
+
+
+async def test_callers_learn_about_it(app, backend):
+    """A caller who waits for a job that turned out malformed is not left waiting."""
+    async with app.running():
+        await publish(backend, envelope(args={}))
+        with pytest.raises(JobFailed, match="malformed") as caught:
+            await app.tasks["known"].job("x").result(timeout=5)
+
+    assert "number: missing" in caught.value.reason
+
+
+async def test_strangers_do_not_crowd_out_others(app, backend):
+    """A queue full of unknown and broken jobs delays the good ones hardly (C20)."""
+    async with app.running(concurrency=2):
+        for number in range(200):
+            await publish(backend, envelope(id=f"{number}", task="unknown"), f"{number}")
+            await publish(backend, b"broken", f"b{number}")
+        began = anyio.current_time()
+        jobs = await app.enqueue_many(app.tasks["known"].call(number) for number in range(10))
+        assert [await job.result(timeout=5) for job in jobs] == list(range(10))
+
+        assert anyio.current_time() - began < 0.5

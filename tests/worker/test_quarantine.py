@@ -1,0 +1,285 @@
+"""A job that kills its process is found after `crashes` starts; its neighbours are never blamed (C12)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import anyio
+import msgspec
+import pytest
+
+from taskcore import App, Dead, Retry, Snooze, current
+from tests.support.faulty import FaultyBackend, FaultyStore, doomed, letters
+from tests.support.virtual import clock
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
+
+LEASE = 60.0
+
+
+class Village:
+    """A broker and a store that outlive the programs, and tasks of which one kills its process.
+
+    :param crashes: how many starts may kill a process.
+    """
+
+    def __init__(
+        self,
+        *,
+        crashes: int = 3,
+        with_store: bool = True,
+        retry: Retry | None = None,
+        broker: type[FaultyBackend] = FaultyBackend,
+    ) -> None:
+        self.backend, self.store = broker(), FaultyStore()
+        self.starts: Counter[str] = Counter()
+        self.crashes: list[int] = []
+        self.company: list[set[str]] = []
+        self.running: set[str] = set()
+        self.died = anyio.Event()
+        app = self.app = App(
+            self.backend, store=self.store if with_store else None, clock=clock, lease=LEASE, keep_result=10 * 86_400.0
+        )
+        options = {"keep_result": None} if not with_store else {}
+
+        @app.task(name="poison", crashes=crashes, retry=retry or Retry(), **options)
+        async def poison() -> None:
+            self.starts["poison"] += 1
+            self.crashes.append(current().crashes)
+            self.company.append(set(self.running))
+            self.died.set()
+            await anyio.sleep_forever()
+
+        @app.task(name="innocent", crashes=crashes, retry=retry or Retry(), **options)
+        async def innocent(number: int, seconds: float = 1.0) -> int:
+            me = f"innocent {number}"
+            self.starts[me] += 1
+            self.running.add(me)
+            try:
+                await anyio.sleep(seconds)
+            finally:
+                self.running.discard(me)
+            return number
+
+    async def live_and_die(self, *, after: float = 0.0, **options) -> bool:
+        """One process: it works until poison kills it, or until nothing is left to do; True if it died."""
+        self.died = anyio.Event()
+        died = False
+        async with doomed(self.app, **options):
+            with anyio.move_on_after(10 * LEASE):
+                await self.died.wait()
+                died = True
+                await anyio.sleep(after)
+        self.running.clear()
+        return died
+
+
+async def test_poison_is_buried_after_so_many_starts():
+    """A job that kills its process starts `crashes` times in all, then it is a dead letter (F10)."""
+    village = Village(crashes=3)
+    async with village.app:
+        job = await village.app.tasks["poison"].enqueue()
+        deaths = [await village.live_and_die() for _ in range(5)]
+
+        assert await job.outcome(timeout=1) == Dead("poison", None)
+        [letter] = await letters(village.app)
+    assert deaths == [True, True, True, False, False]
+    assert village.starts["poison"] == 3
+    assert letter.reason == "poison"
+    assert letter.trail.crashes >= 2
+
+
+@pytest.mark.parametrize("crashes", [1, 2, 3, 5])
+async def test_any_number_of_crashes(crashes):
+    """The task says how many."""
+    village = Village(crashes=crashes)
+    async with village.app:
+        await village.app.tasks["poison"].enqueue()
+        while await village.live_and_die():
+            pass
+
+        assert await village.app.dead_letters.count() == 1
+    assert village.starts["poison"] == crashes
+
+
+async def test_without_a_store_the_broker_counts():
+    """Without a store the broker's count of redeliveries stands in."""
+    village = Village(crashes=3, with_store=False)
+    async with village.app:
+        await village.app.tasks["poison"].enqueue()
+        while await village.live_and_die():
+            pass
+
+        assert await village.app.dead_letters.count() == 1
+    assert village.starts["poison"] == 3
+
+
+async def test_neighbours_are_never_buried():
+    """Jobs that run or wait beside poison all end well, however often their process dies (F12)."""
+    village = Village(crashes=3)
+    async with village.app:
+        calls = [village.app.tasks["innocent"].call(number) for number in range(9)]
+        calls.insert(4, village.app.tasks["poison"].call())
+        jobs = await village.app.enqueue_many(calls)
+        while await village.live_and_die(concurrency=20):
+            pass
+
+        outcomes = [await job.outcome(timeout=1) for job in jobs]
+        assert [letter.task for letter in await letters(village.app)] == ["poison"]
+    assert [getattr(outcome, "value", None) for outcome in outcomes] == [0, 1, 2, 3, None, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 5, 20])
+@pytest.mark.parametrize("poisons", [1, 3])
+async def test_neighbours_of_several_poisons(poisons, concurrency):
+    """Each poison is found, and no other job, with any number of jobs at once."""
+    village = Village(crashes=3)
+    async with village.app:
+        calls = [village.app.tasks["innocent"].call(number, 0.0 if number % 2 else 30.0) for number in range(6)]
+        for _ in range(poisons):
+            calls.insert(2, village.app.tasks["poison"].call())
+        jobs = await village.app.enqueue_many(calls)
+        while await village.live_and_die(concurrency=concurrency):
+            pass
+
+        buried = [letter.task for letter in await letters(village.app)]
+        results = [getattr(await job.outcome(timeout=1), "value", None) for job in jobs]
+    assert buried == ["poison"] * poisons
+    assert [result for result in results if result is not None] == list(range(6))
+    assert village.starts["poison"] <= 3 * poisons
+
+
+async def test_the_last_chance_is_alone():
+    """The start after which a job would be buried has no company, so no other job can be blamed for its death."""
+    village = Village(crashes=3)
+    async with village.app:
+        await village.app.tasks["poison"].enqueue()
+        while await village.live_and_die():
+            number = sum(village.starts.values())
+            await village.app.enqueue_many([village.app.tasks["innocent"].call(number + i, 5.0) for i in range(5)])
+
+    assert len(village.company) == 3
+    assert village.company[-1] == set()
+
+
+async def test_crashes_are_told_and_never_shrink():
+    """A job can see how often it is suspected; the number grows (C5)."""
+    village = Village(crashes=5)
+    async with village.app:
+        await village.app.tasks["poison"].enqueue()
+        while await village.live_and_die():
+            pass
+        [letter] = await letters(village.app)
+
+    assert village.crashes == sorted(village.crashes)
+    assert letter.trail.crashes >= village.crashes[-1]
+
+
+async def test_failing_and_crashing_by_turns_is_bounded():
+    """A job that fails, crashes, fails, … starts at most attempts + crashes times (C3)."""
+    backend, store = FaultyBackend(), FaultyStore()
+    app = App(backend, store=store, clock=clock, lease=LEASE)
+    starts, died = [], [anyio.Event()]
+
+    @app.task(retry=Retry(attempts=4, base=1.0, jitter="none"), crashes=3)
+    async def moody() -> None:
+        starts.append(current().crashes)
+        if len(starts) % 2:
+            raise ConnectionError
+        died[0].set()
+        await anyio.sleep_forever()
+
+    async with app:
+        job = await moody.enqueue()
+        for _ in range(12):
+            died[0] = anyio.Event()
+            async with doomed(app):
+                with anyio.move_on_after(3 * LEASE):
+                    await died[0].wait()
+
+        assert isinstance(await job.outcome(timeout=1), Dead)
+    assert len(starts) <= 4 + 3
+    assert starts == sorted(starts)
+
+
+async def test_failing_and_crashing_without_a_store_is_bounded():
+    """The same, where only the broker counts."""
+    app = App(FaultyBackend(), clock=clock, lease=LEASE)
+    starts, died = [], [anyio.Event()]
+
+    @app.task(retry=Retry(attempts=4, base=1.0, jitter="none"), crashes=3, keep_result=None)
+    async def moody() -> None:
+        starts.append(current().crashes)
+        if len(starts) % 2:
+            died[0].set()
+            await anyio.sleep_forever()
+        raise ConnectionError
+
+    async with app:
+        await moody.enqueue()
+        for _ in range(12):
+            died[0] = anyio.Event()
+            async with doomed(app):
+                with anyio.move_on_after(3 * LEASE):
+                    await died[0].wait()
+
+        assert await app.dead_letters.count() == 1
+    assert len(starts) <= 4 + 3
+    assert starts == sorted(starts)
+
+
+async def test_a_start_that_ended_is_no_crash():
+    """Snoozing, failing and being released again and again makes no job a suspect."""
+    app = App("memory://", clock=clock, lease=LEASE)
+    seen = []
+
+    @app.task(crashes=2, retry=Retry(attempts=50, base=1.0, factor=1.0))
+    async def busy() -> str:
+        seen.append(current().crashes)
+        if len(seen) > 30:
+            return "done"
+        if len(seen) % 3 == 0:
+            raise Snooze(1.0)
+        if len(seen) % 3 == 1:
+            raise ConnectionError
+        await anyio.sleep(3.0)
+        raise TimeoutError
+
+    async with app:
+        job = await busy.enqueue()
+        for _ in range(20):
+            async with app.running(grace=0.0):
+                await anyio.sleep(4.5)
+        async with app.running():
+            assert await job.result(timeout=500) == "done"
+    assert set(seen) == {0}
+
+
+async def test_nothing_is_left_in_the_store():
+    """Start markers go when the job ends, also when it ends as poison (C23)."""
+    village = Village(crashes=3)
+    async with village.app:
+        calls = [village.app.tasks["innocent"].call(number) for number in range(4)]
+        await village.app.enqueue_many([*calls, village.app.tasks["poison"].call()])
+        while await village.live_and_die():
+            pass
+    assert [key for key in village.store._records if not key.startswith("job/")] == []
+
+
+class Unreachable(FaultyBackend):
+    """A broker that cannot take back a job that waits."""
+
+    @property
+    def features(self):
+        """All but that."""
+        return msgspec.structs.replace(super().features, remove="absent")
+
+
+async def test_a_look_at_a_first_delivery_is_no_mark():
+    """Where waiting jobs cannot be taken back, every job is looked up before it starts; that is not a start (C12)."""
+    village = Village(broker=Unreachable)
+    async with village.app:
+        await village.app.tasks["poison"].enqueue()
+        deaths = [await village.live_and_die() for _ in range(5)]
+    assert deaths == [True, True, True, False, False]
+    assert village.starts["poison"] == 3
