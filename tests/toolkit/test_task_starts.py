@@ -10,15 +10,11 @@ import taskcore
 #: Modules that start tasks of asyncio; only the task set should, the others are to adopt it.
 STARTERS = {
     "toolkit/tasks.py",
-    "backends/nats/source.py",
-    "backends/nats/timers.py",
     "backends/rabbitmq/backend.py",
     "backends/rabbitmq/source.py",
     "backends/rabbitmq/topology.py",
     "connections/amqp/connection.py",
     "connections/amqp/transport.py",
-    "connections/nats/connection.py",
-    "stores/nats/store.py",
 }
 
 

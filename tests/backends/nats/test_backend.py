@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @pytest.fixture
 def queue() -> str:
-    """A queue of this test's own."""
+    """Name a queue of this test's own."""
     return f"q{new_id()}"
 
 

@@ -30,7 +30,7 @@ async def proxy(nats: NatsServer) -> AsyncIterator[ChaosProxy]:
 
 @pytest.fixture
 def queue() -> str:
-    """A queue of this test's own."""
+    """Name a queue of this test's own."""
     return f"q{new_id()}"
 
 

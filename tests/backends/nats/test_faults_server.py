@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 @pytest.fixture
 async def server() -> AsyncIterator[NatsServer]:
-    """A server of this test's own."""
+    """Serve this test alone."""
     async with require(NatsServer)() as server:
         yield server
 

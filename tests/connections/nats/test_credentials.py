@@ -95,7 +95,7 @@ async def refusal(url: str, *secrets: str) -> str:
 
 @pytest.fixture
 async def signed() -> AsyncIterator[tuple[NatsServer, Key]]:
-    """A server that believes an operator, and the key of an account that may use JetStream."""
+    """Serve with trust in an operator; yield the key of an account that may use JetStream, too."""
     operator, system, account = Key(OPERATOR), Key(ACCOUNT), Key(ACCOUNT)
     limits: dict[str, Any] = dict.fromkeys(UNLIMITED, -1) | {"wildcards": True}
     claims = {"type": "account", "default_permissions": {"pub": {}, "sub": {}}}
