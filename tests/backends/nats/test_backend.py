@@ -302,9 +302,9 @@ async def test_a_store_whose_stream_was_deleted(nats: NatsServer, caplog: pytest
 def test_trio_is_told_at_once() -> None:
     """A program on trio hears what it needs instead, before anything is connected."""
 
-    async def story() -> None:
+    async def main() -> None:
         async with open_backend("nats://localhost:1"):
             pass
 
     with pytest.raises(FeatureRefused, match="trio"):
-        anyio.run(story, backend="trio")
+        anyio.run(main, backend="trio")

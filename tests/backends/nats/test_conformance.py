@@ -26,10 +26,10 @@ def certificate(request: pytest.FixtureRequest) -> Iterator[Certificate]:
     """Certify a server of this version."""
     with serving(NatsServer, request.param) as server:
 
-        async def story() -> Certificate:
+        async def main() -> Certificate:
             return await certify(server.url, lease=LEASE, margin=MARGIN, at_once=20)
 
-        yield anyio.run(story)
+        yield anyio.run(main)
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)

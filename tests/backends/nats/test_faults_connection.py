@@ -76,7 +76,7 @@ async def test_a_cut_while_a_verdict_travels(nats: NatsServer, proxy: ChaosProxy
     """F35: the line is cut around the answers to a retry and a burial; told again, each is carried out once."""
     async with open_backend(nats.url) as sender, open_backend(f"nats://{HOST}:{proxy.port}") as backend:
         async with backend.consume([queue], lease=30.0) as source:
-            for verdict in (Reschedule(0.0, b"again"), Reschedule(0.3, b"later"), Bury("why", b"story")):
+            for verdict in (Reschedule(0.0, b"again"), Reschedule(0.3, b"later"), Bury("why", b"trail")):
                 await sender.publish([Outgoing(queue, new_id(), b"job")])
                 [held] = await source.receive(1)
                 proxy.cut_before(1)
@@ -167,9 +167,9 @@ async def test_sizes_at_the_limit(nats: NatsServer, queue: str) -> None:
         async with backend.consume([queue], lease=30.0) as source:
             found = await source.receive(1)
             await source.settle([(found[0], Reschedule(0.0, bytes(60_000)))])
-            story = bytes(limit)  # a trail that the server cannot take: the job stays, its story does not grow
+            trail = bytes(limit)  # a trail that the server cannot take: the job stays, its trail does not grow
             found = [*await source.receive(2)]
-            assert not await source.settle([(one, Reschedule(0.0, story)) for one in found])
+            assert not await source.settle([(one, Reschedule(0.0, trail)) for one in found])
 
 
 #: Headers as strangers may write them; None: none at all.

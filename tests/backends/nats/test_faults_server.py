@@ -87,7 +87,7 @@ async def test_a_killed_server_loses_nothing(server: NatsServer) -> None:
         async with backend.consume(["q"], lease=8.0) as source:
             await put(backend, jobs(3))
             kept, retried, buried = await take(source, 3)
-            await source.settle([(retried, Reschedule(2.0, b"again")), (buried, Bury("why", b"story"))])
+            await source.settle([(retried, Reschedule(2.0, b"again")), (buried, Bury("why", b"trail"))])
             await put(backend, [*jobs(3), *jobs(2, delay=2.0)])
             server.kill()
             await server.restart()
@@ -98,7 +98,7 @@ async def test_a_killed_server_loses_nothing(server: NatsServer) -> None:
                 while (await backend.admin.stats("q")).leased:
                     await nothing(source)
         [letter] = await backend.admin.letters("q", limit=10)
-        assert (letter.envelope, letter.trail, letter.reason) == (buried.envelope, b"story", "why")
+        assert (letter.envelope, letter.trail, letter.reason) == (buried.envelope, b"trail", "why")
 
 
 async def test_calls_end_while_a_server_hangs(server: NatsServer) -> None:

@@ -111,13 +111,13 @@ async def test_a_timer_that_is_stopped_finishes_its_move(url: str, monkeypatch: 
     """A worker that leaves in the middle of a move ends what it has moved; nothing waits for another timer."""
     async with open_backend(url) as leaving, open_backend(url) as other:
         link: Any = leaving._link  # type: ignore[attr-defined]
-        exchange, moving = link.request_all, anyio.Event()
+        request_all, moving = link.request_all, anyio.Event()
 
         async def slowly(messages: Sequence[Message], **options: Any) -> Any:
             if messages and b".timer." in messages[0].subject:  # what a timer ends
                 moving.set()
                 await anyio.sleep(0.3)
-            return await exchange(messages, **options)
+            return await request_all(messages, **options)
 
         monkeypatch.setattr(link, "request_all", slowly)
         await leaving.publish([Outgoing("q", "j", b"job", b"trail", 0.1)])
@@ -149,12 +149,12 @@ async def test_a_retry_is_not_refused_for_what_its_job_was_moved_from(
     """A worker may retry a job before the timer that moved it ends the scheduled one, and loses no lease by that."""
     async with open_backend(url) as backend:
         link: Any = backend._link  # type: ignore[attr-defined]
-        exchange = link.request_all
+        request_all = link.request_all
 
         async def slowly(messages: Sequence[Message], **options: Any) -> Any:
             if messages and b".timer." in messages[0].subject:  # what a timer ends
                 await anyio.sleep(0.5)
-            return await exchange(messages, **options)
+            return await request_all(messages, **options)
 
         monkeypatch.setattr(link, "request_all", slowly)
         async with backend.consume(["q"], lease=30.0) as source:

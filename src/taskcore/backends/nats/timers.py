@@ -53,7 +53,7 @@ class DelayTimer:
     def __init__(self, link: NatsLink, streams: QueueStreams, stream: QueueStream) -> None:
         self._link = link
         self._streams = streams
-        self._shelf = stream
+        self._stream = stream
         self._news = asyncio.Event()
         self._consumer = PullConsumer(link, stream, consumer="timer", arrived=self._news.set, lease=PARKED_LEASE)
         self._listener = CancelListener(link, self._consumer)
@@ -94,17 +94,17 @@ class DelayTimer:
         moving.cancel()
         await asyncio.wait([moving])
         if not moving.cancelled() and (error := moving.exception()) is not None:
-            log.debug("the last move of the delay timer of queue %s failed: %s", self._shelf.names.queue, error)
+            log.debug("the last move of the delay timer of queue %s failed: %s", self._stream.names.queue, error)
 
     async def _run(self) -> None:
         while True:
             try:
                 await self._turn()
             except BrokerUnavailable as error:
-                log.debug("the timer of queue %s waits: %s", self._shelf.names.queue, error)
+                log.debug("the timer of queue %s waits: %s", self._stream.names.queue, error)
                 await asyncio.sleep(ERROR_PAUSE)
             except Exception:
-                log.exception("the timer of queue %s stumbled; it goes on", self._shelf.names.queue)
+                log.exception("the timer of queue %s stumbled; it goes on", self._stream.names.queue)
                 await asyncio.sleep(ERROR_PAUSE)
 
     async def _turn(self) -> None:
@@ -115,7 +115,7 @@ class DelayTimer:
             consumer.rest()
             consumer.absent = False
             await asyncio.sleep(ERROR_PAUSE)
-            await self._streams.ensure_timer(await self._streams.open(self._shelf.names.queue))
+            await self._streams.ensure_timer(await self._streams.open(self._stream.names.queue))
         if consumer.asked < REQUEST_SIZE // 2:
             await self._link.ready()
             consumer.pull(REQUEST_SIZE - consumer.asked, wait=True)
@@ -123,7 +123,9 @@ class DelayTimer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SIGN_OF_LIFE):
                     await self._news.wait()
-        now = wall_clock() + await self._streams.clock(self._shelf)
+            if not consumer.waiting:  # before 2.10 the question for the time is a message, which stats would count
+                return
+        now = wall_clock() + await self._streams.clock(self._stream)
         due: list[Receipt] = []
         parked: list[bytes] = []
         while consumer.waiting:
@@ -141,9 +143,7 @@ class DelayTimer:
         if parked:
             await self._link.send(b"".join(parked))
         if due:
-            self._moving = self._tasks.start_awaited(
-                self._move(due), name=f"taskcore-nats-move-{self._shelf.names.queue}"
-            )
+            self._moving = self._tasks.start_awaited(self._move(due))
             await asyncio.shield(self._moving)
 
     async def _move(self, due: list[Receipt]) -> None:
@@ -164,7 +164,7 @@ class DelayTimer:
                     case "end":
                         moved.append(receipt)
                     case "leave":
-                        log.debug("a scheduled job of queue %s is not moved yet: %s", self._shelf.names.queue, answer)
+                        log.debug("a scheduled job of queue %s is not moved yet: %s", self._stream.names.queue, answer)
                     case int(found):
                         again[receipt] = found
             trying = again
@@ -185,7 +185,7 @@ class DelayTimer:
             expected,
             number_at(arrival.headers, b"Tc-Trail"),
         )
-        return Message(self._shelf.names.ready.encode() + token, arrival.body, headers)
+        return Message(self._stream.names.ready.encode() + token, arrival.body, headers)
 
 
 def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Literal["end", "leave"]:
