@@ -98,7 +98,7 @@ def tell(options: argparse.Namespace, name: str, value: float, unit: str) -> Non
 
 
 async def raw_stream(client: Client) -> Any:
-    """A fresh work-queue stream in files."""
+    """Create a fresh work-queue stream in files."""
     js = client.jetstream()
     with suppress(nats.js.errors.NotFoundError):
         await js.delete_stream("raw")
@@ -107,7 +107,7 @@ async def raw_stream(client: Client) -> Any:
 
 
 async def raw_publish(server: NatsServer, jobs: int) -> float:
-    """Publishes per second, each confirmed, a thousand in flight."""
+    """Measure publishes per second, each confirmed, a thousand in flight."""
     client = await nats.connect(server.url)
     await raw_stream(client)
     seconds = await publish_window(client, jobs)
@@ -189,7 +189,7 @@ async def raw_one_by_one(server: NatsServer, jobs: int) -> float:
 
 
 def make_app(server: NatsServer) -> App:
-    """An app with the task that does nothing, and no results."""
+    """Make an app with the task that does nothing, and no results."""
     app = App(server.url, store="none")
 
     @app.task(name="noop")

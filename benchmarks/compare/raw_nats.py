@@ -29,7 +29,7 @@ class RawNats:
         self.url = url
 
     async def open(self) -> None:
-        """A stream on disk, and one inbox for all answers."""
+        """Make a stream on disk, and one inbox for all answers."""
         self.client = await nats.connect(self.url)
         self.js = self.client.jetstream()
         await self.js.add_stream(StreamConfig(name=NAME, subjects=[NAME]))

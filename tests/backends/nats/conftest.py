@@ -18,6 +18,6 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def nats() -> Iterator[NatsServer]:
-    """A server of whichever version is found first; shared, so tests use queues of their own."""
+    """Share the server of the version that is found first; tests use queues of their own."""
     with serving(NatsServer) as server:
         yield server

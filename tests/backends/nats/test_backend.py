@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
+import nats as nats_py
 import pytest
+from anyio.streams.tls import TLSListener
 
 from taskcore import BrokerUnavailable
 from taskcore.adapters import open_backend, open_store
@@ -27,7 +32,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @pytest.fixture
 def queue() -> str:
-    """A queue of this test's own."""
+    """Name a queue of this test's own."""
     return f"q{new_id()}"
 
 
@@ -52,7 +57,7 @@ async def test_leases_of_several_lengths(nats: NatsServer, queue: str, first: fl
 
 
 async def test_receive_asks_for_no_more_than_it_was_asked_for(nats: NatsServer, queue: str) -> None:
-    """Who has room for two jobs leases two; the others are there for everybody."""
+    """A worker with room for two jobs leases two; the others stay for other workers."""
     async with open_backend(nats.url) as backend, open_backend(nats.url) as other:
         await backend.publish([Outgoing(queue, f"j{index}", b"%d" % index) for index in range(10)])
         async with backend.consume([queue], lease=30.0) as source, other.consume([queue], lease=30.0) as second:
@@ -67,7 +72,7 @@ async def test_receive_asks_for_no_more_than_it_was_asked_for(nats: NatsServer, 
                     rest += await second.receive(8 - len(rest))
 
 
-async def test_what_nobody_comes_for_is_given_back(nats: NatsServer, queue: str) -> None:
+async def test_jobs_that_no_caller_takes_are_given_back(nats: NatsServer, queue: str) -> None:
     """A job that comes when its worker has gone away from the counter is with others at once, without blame."""
     async with open_backend(nats.url) as backend, open_backend(nats.url) as other:  # noqa: SIM117
         async with backend.consume([queue], lease=30.0) as source:
@@ -89,7 +94,7 @@ async def test_what_nobody_comes_for_is_given_back(nats: NatsServer, queue: str)
     ids=["retry", "bury"],
 )
 async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, failpoint: str, version: str) -> None:
-    """The copy or the letter is written, its job not ended: whoever gets that job ends it, and nobody runs it."""
+    """The copy or the letter is written, its job not ended: the next worker ends that job without running it."""
     async with require(NatsServer, version)(version=version) as server:  # noqa: SIM117
         async with open_backend(server.url) as backend, open_backend(server.url) as other:
             await backend.publish([Outgoing("q", "j", b"job", b"old")])
@@ -112,12 +117,15 @@ async def test_a_death_between_two_writes_leaves_one(verdict: Verdict, failpoint
 async def test_an_idle_source_is_quiet(nats: NatsServer, queue: str) -> None:
     """Waiting for work costs less than five lines a second."""
     async with open_backend(nats.url) as backend, backend.consume([queue], lease=30.0) as source:
-        wire: Any = backend._link._wire
+        connection: Any = backend._link._connection
         with anyio.move_on_after(0.5):
             await source.receive(1)
-        lines: list[Any] = []
-        wire.write, write = lambda data: (lines.append(data), write(data)), wire.write
-        wire.take, take = lambda *what: (lines.append(what), take(*what)), wire.take
+        lines: list[bytes] = []
+
+        def counting(take: Any) -> Any:
+            return lambda data: (lines.extend(data.splitlines()), take(data))
+
+        connection.write, connection.data_received = counting(connection.write), counting(connection.data_received)
         with anyio.move_on_after(2.0):
             await source.receive(1)
         assert len(lines) < 10
@@ -126,7 +134,9 @@ async def test_an_idle_source_is_quiet(nats: NatsServer, queue: str) -> None:
 async def test_a_shell_script_can_enqueue(nats: NatsServer, queue: str) -> None:
     """The envelope alone, under the subject of the queue, is a job."""
     async with open_backend(nats.url) as backend, backend.consume([queue], lease=30.0) as source:
-        await backend._link._wire.publish(f"taskcore.q.{queue}.by-hand", b'{"v":1}')
+        client = await nats_py.connect(nats.url)
+        await client.jetstream().publish(f"taskcore.q.{queue}.by-hand", b'{"v":1}')
+        await client.close()
         with anyio.fail_after(3):
             [found] = await source.receive(1)
         assert (found.envelope, found.trail, found.redeliveries) == (b'{"v":1}', b"", 0)
@@ -152,7 +162,7 @@ async def test_what_doctor_reads(nats: NatsServer, queue: str) -> None:
 
 
 async def test_a_stream_that_drops_is_told(nats: NatsServer) -> None:
-    """Somebody put a limit on a queue, so that it drops the oldest: doctor says so."""
+    """A limit on a queue because of which it drops the oldest is reported by doctor."""
     prefix = f"p{new_id()[:8]}"
     async with open_backend(f"{nats.url}?prefix={prefix}") as backend:
         await backend.publish([Outgoing("q", "j", b"job")])
@@ -176,15 +186,22 @@ async def test_the_permissions_of_the_docs(tmp_path: Path) -> None:
         assert "permission" not in server.log(1000).lower()
 
 
-async def test_tls_is_never_left_out(nats: NatsServer, tmp_path: Path) -> None:
-    """F43: tls:// to a server without TLS, and to one that nobody trusts, is refused before a credential is sent."""
-    with pytest.raises(BrokerUnavailable, match="offers no TLS"):
-        await open_backend(nats.url.replace("nats://", "tls://me:secret@")).__aenter__()
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+@pytest.fixture
+async def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1, signed by itself, and its key."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
     if (await anyio.run_process(command, check=False, stderr=subprocess.DEVNULL)).returncode:
         pytest.skip("openssl is not on this machine")
+    return cert, key
+
+
+async def test_tls_is_never_left_out(nats: NatsServer, certificate: tuple[Path, Path]) -> None:
+    """F43: tls:// to a server without TLS or with an unknown authority is refused before a credential is sent."""
+    cert, key = certificate
+    with pytest.raises(BrokerUnavailable, match="offers no TLS"):
+        await open_backend(nats.url.replace("nats://", "tls://me:secret@")).__aenter__()
     tls: Any = {"cert_file": str(cert), "key_file": str(key)}
     async with require(NatsServer)(config={"tls": tls}) as server:
         url = server.url.replace("nats://", "tls://")
@@ -194,6 +211,81 @@ async def test_tls_is_never_left_out(nats: NatsServer, tmp_path: Path) -> None:
             assert await backend.publish([Outgoing("q", "j", b"job")]) == [Stored()]
         async with open_store(f"{server.url}?ca={cert}") as store:
             assert await store.put("key", b"value", expect=ANY, keep=5.0)
+
+
+async def test_tls_before_anything_else(nats: NatsServer, queue: str, certificate: tuple[Path, Path]) -> None:
+    """With tls_first=yes the client encrypts before the server says anything; without it, such a server is refused."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+
+    async def copy(source: anyio.abc.ByteReceiveStream, target: anyio.abc.ByteSendStream) -> None:
+        with suppress(anyio.BrokenResourceError):
+            async for data in source:
+                await target.send(data)
+
+    async def terminate(client: anyio.abc.ByteStream) -> None:
+        server = await anyio.connect_tcp("127.0.0.1", nats.port)
+        async with client, server, anyio.create_task_group() as copying:
+            copying.start_soon(copy, client, server)
+            await copy(server, client)
+            copying.cancel_scope.cancel()
+
+    plain = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    listener = TLSListener(plain, context, standard_compatible=False)
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, terminate)
+        port = plain.extra(anyio.abc.SocketAttribute.local_port)
+        url = f"tls://127.0.0.1:{port}?ca={certificate[0]}"
+        with pytest.raises(BrokerUnavailable):
+            await open_backend(url).__aenter__()
+        async with open_backend(f"{url}&tls_first=yes") as backend:
+            assert await backend.publish([Outgoing(queue, "j", b"job")]) == [Stored()]
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("option", ["", "&tls_first=yes"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"INFO no json\r\n",
+        b"INFO {}\r\n-ERR 'go away'\r\n",
+        b'INFO {"tls_required":true}\r\nPONG\r\nMSG x',
+        b"",
+    ],
+)
+async def test_a_peer_that_is_no_server(words: bytes, option: str) -> None:
+    """A peer that answers with other bytes, or adds some before TLS, gets no credentials, and the error says why."""
+    heard = bytearray()
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.send(words)
+            with anyio.move_on_after(5):
+                while data := await stream.receive():
+                    heard.extend(data)
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, serve)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{port}"), anyio.fail_after(10):
+            await open_backend(f"tls://me:secret@127.0.0.1:{port}?storage=file{option}").__aenter__()
+        group.cancel_scope.cancel()
+    assert b"secret" not in heard
+
+
+async def test_many_records_at_once(nats: NatsServer) -> None:
+    """Records are read in one exchange, in order, without those that are missing or expired."""
+    keys = [f"{new_id()}/ä" for _ in range(3)]
+    async with open_store(nats.url) as store:
+        await store.put(keys[0], b"0", expect=ANY, keep=60.0)
+        await store.put(keys[2], b"2", expect=ANY, keep=None)
+        await store.put(keys[1], b"1", expect=ANY, keep=0.05)
+        await anyio.sleep(0.1)
+        found = await store.get_many([keys[2], keys[1], keys[0], "none", keys[2]])
+        assert [record and record.value for record in found] == [b"2", None, b"0", None, b"2"]
+        assert found[0] == await store.get(keys[2])
+        assert await store.get_many([]) == []
 
 
 async def test_a_store_whose_stream_was_deleted(nats: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -210,9 +302,9 @@ async def test_a_store_whose_stream_was_deleted(nats: NatsServer, caplog: pytest
 def test_trio_is_told_at_once() -> None:
     """A program on trio hears what it needs instead, before anything is connected."""
 
-    async def story() -> None:
+    async def main() -> None:
         async with open_backend("nats://localhost:1"):
             pass
 
     with pytest.raises(FeatureRefused, match="trio"):
-        anyio.run(story, backend="trio")
+        anyio.run(main, backend="trio")

@@ -29,7 +29,7 @@ async def cluster() -> AsyncIterator[NatsCluster]:
         yield cluster
 
 
-async def story(cluster: NatsCluster, trouble: Callable[[], Awaitable[None]]) -> None:
+async def survive(cluster: NatsCluster, trouble: Callable[[], Awaitable[None]]) -> None:
     """Jobs are published and taken while there is trouble; what was confirmed has to come, whatever happens."""
     confirmed: set[bytes] = set()
     seen: set[bytes] = set()
@@ -86,7 +86,7 @@ async def test_a_server_is_killed(cluster: NatsCluster) -> None:
         leader = await cluster.leader(STREAM)
         next(server for server in cluster.servers if server is not leader).kill()
 
-    await story(cluster, kill)
+    await survive(cluster, kill)
 
 
 async def test_the_leader_is_killed(cluster: NatsCluster) -> None:
@@ -98,7 +98,7 @@ async def test_the_leader_is_killed(cluster: NatsCluster) -> None:
         await anyio.sleep(2)
         await leader.restart()
 
-    await story(cluster, kill)
+    await survive(cluster, kill)
 
 
 async def test_a_rolling_restart(cluster: NatsCluster) -> None:
@@ -110,7 +110,7 @@ async def test_a_rolling_restart(cluster: NatsCluster) -> None:
             await cluster.settled()
             await cluster.current(STREAM)
 
-    await story(cluster, roll)
+    await survive(cluster, roll)
 
 
 async def test_a_store_survives_its_leader(cluster: NatsCluster) -> None:

@@ -1,7 +1,7 @@
 """The whole conformance suite on real NATS servers: the newest, and one of each kind before it.
 
-2.12    schedules and times to live are the server's        2.10    timers of ours, a clock that is told
-2.11    times to live are                                   2.9     timers of ours, a clock that is asked for
+2.12    schedules and times to live are the server's        2.10    timers of ours, the server says its time
+2.11    times to live are                                   2.9     timers of ours, its time is measured
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.timeout(150)
 
 @pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: version or "newest")
 def certificate(request: pytest.FixtureRequest) -> Iterator[Certificate]:
-    """What the suite says about a server of this version."""
+    """Certify a server of this version."""
     with serving(NatsServer, request.param) as server:
 
-        async def story() -> Certificate:
+        async def main() -> Certificate:
             return await certify(server.url, lease=LEASE, margin=MARGIN, at_once=20)
 
-        yield anyio.run(story)
+        yield anyio.run(main)
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)

@@ -30,7 +30,7 @@ async def proxy(nats: NatsServer) -> AsyncIterator[ChaosProxy]:
 
 @pytest.fixture
 def queue() -> str:
-    """A queue of this test's own."""
+    """Name a queue of this test's own."""
     return f"q{new_id()}"
 
 
@@ -76,7 +76,7 @@ async def test_a_cut_while_a_verdict_travels(nats: NatsServer, proxy: ChaosProxy
     """F35: the line is cut around the answers to a retry and a burial; told again, each is carried out once."""
     async with open_backend(nats.url) as sender, open_backend(f"nats://{HOST}:{proxy.port}") as backend:
         async with backend.consume([queue], lease=30.0) as source:
-            for verdict in (Reschedule(0.0, b"again"), Reschedule(0.3, b"later"), Bury("why", b"story")):
+            for verdict in (Reschedule(0.0, b"again"), Reschedule(0.3, b"later"), Bury("why", b"trail")):
                 await sender.publish([Outgoing(queue, new_id(), b"job")])
                 [held] = await source.receive(1)
                 proxy.cut_before(1)
@@ -103,7 +103,7 @@ async def test_a_cut_while_a_verdict_travels(nats: NatsServer, proxy: ChaosProxy
 
 
 async def test_a_half_open_line_is_noticed(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
-    """F37: a line through which nothing comes any more, without anybody being told: noticed, and replaced."""
+    """F37: a connection through which nothing comes any more, without an error, is noticed and replaced."""
     async with open_backend(f"nats://{HOST}:{proxy.port}") as backend, open_backend(nats.url) as sender:  # noqa: SIM117
         async with backend.consume([queue], lease=30.0) as source:
             proxy.black_hole()
@@ -137,11 +137,11 @@ async def test_a_slow_line_in_single_bytes(nats: NatsServer, proxy: ChaosProxy, 
 
 
 async def test_a_client_that_went_deaf(nats: NatsServer, queue: str) -> None:
-    """A reading loop that died while the connection looks well: we do not hear ourselves any more, and start anew."""
+    """A connection that looks well and from which nothing is read any more is replaced: its pings have no answer."""
     async with open_backend(nats.url) as sender, open_backend(nats.url) as backend:  # noqa: SIM117
         async with backend.consume([queue], lease=3.0) as source:
-            wire: Any = backend._link._wire
-            wire._reading_task.cancel()
+            connection: Any = backend._link._connection
+            connection._transport.pause_reading()
             await sender.publish([Outgoing(queue, "j", b"job")])
             with anyio.fail_after(20):
                 while True:
@@ -151,25 +151,25 @@ async def test_a_client_that_went_deaf(nats: NatsServer, queue: str) -> None:
                     except BrokerUnavailable:
                         await anyio.sleep(0.1)
             assert found.envelope == b"job"
-            assert backend._link._wire is not wire
+            assert backend._link._connection is not connection
 
 
 async def test_sizes_at_the_limit(nats: NatsServer, queue: str) -> None:
     """F49: what is too big is refused here, and the connection stays: the server would throw us out."""
     async with open_backend(nats.url) as backend:
-        wire = backend._link._wire
+        connection = backend._link._connection
         limit = backend._link.max_payload
         room = limit - 1024 - 64 * 1024
         for size, stored in ((room - 1, True), (room, True), (room + 1, False), (limit, False), (2 * limit, False)):
             [answer] = await backend.publish([Outgoing(queue, f"j{size}", bytes(size))])
             assert isinstance(answer, Stored if stored else Refused), size
-        assert backend._link._wire is wire
+        assert backend._link._connection is connection
         async with backend.consume([queue], lease=30.0) as source:
             found = await source.receive(1)
             await source.settle([(found[0], Reschedule(0.0, bytes(60_000)))])
-            story = bytes(limit)  # a trail that the server cannot take: the job stays, its story does not grow
+            trail = bytes(limit)  # a trail that the server cannot take: the job stays, its trail does not grow
             found = [*await source.receive(2)]
-            assert not await source.settle([(one, Reschedule(0.0, story)) for one in found])
+            assert not await source.settle([(one, Reschedule(0.0, trail)) for one in found])
 
 
 #: Headers as strangers may write them; None: none at all.
@@ -214,7 +214,7 @@ async def test_foreign_headers_and_subjects(nats: NatsServer, queue: str) -> Non
 async def test_a_flapping_line_leaks_nothing(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
     """F41: a line that breaks again and again: work goes on, and no subscription or task is left over."""
     async with open_backend(f"nats://{HOST}:{proxy.port}") as backend, backend.consume([queue], lease=5.0) as source:
-        ears = len(backend._link._ears)
+        subscriptions = len(backend._link._subscriptions)
         for number in range(8):
             with anyio.fail_after(20):
                 while True:
@@ -228,8 +228,8 @@ async def test_a_flapping_line_leaks_nothing(nats: NatsServer, proxy: ChaosProxy
                     except BrokerUnavailable:
                         await anyio.sleep(0.02)
             proxy.cut()
-        assert len(backend._link._ears) <= ears + 1
-        assert not backend._link._exchange.batches
+        assert len(backend._link._subscriptions) <= subscriptions + 1
+        assert not backend._link._requests.batches
 
 
 async def test_a_watch_through_a_cut(nats: NatsServer, proxy: ChaosProxy) -> None:
@@ -247,8 +247,8 @@ async def test_a_watch_through_a_cut(nats: NatsServer, proxy: ChaosProxy) -> Non
                     break
 
 
-async def test_nobody_waits_longer_than_his_time(queue: str) -> None:
-    """F40: where nobody listens, and where nobody answers, opening ends with a clear error, in time."""
+async def test_no_caller_waits_longer_than_its_time(queue: str) -> None:
+    """F40: where no server listens, and where none answers, opening ends with a clear error, in time."""
     began = time.monotonic()
     for url in ("nats://127.0.0.1:1", "nats://no-such-host.invalid:4222"):
         with pytest.raises(BrokerUnavailable, match=r"no server takes our connection[\s\S]*(127.0.0.1|no-such-host)"):

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 @pytest.fixture
 async def server() -> AsyncIterator[NatsServer]:
-    """A server of this test's own."""
+    """Serve this test alone."""
     async with require(NatsServer)() as server:
         yield server
 
@@ -76,7 +76,7 @@ async def settle(source: Source, found: list[Delivery], verdict: Any = ACK) -> N
 
 
 async def api(backend: Any, name: str, body: Any = None) -> dict[str, Any]:
-    """Somebody with an administrator's tool."""
+    """Ask the API of JetStream, as an administrator's tool does."""
     answer: dict[str, Any] = await backend._link.api(name, body)
     return answer
 
@@ -87,7 +87,7 @@ async def test_a_killed_server_loses_nothing(server: NatsServer) -> None:
         async with backend.consume(["q"], lease=8.0) as source:
             await put(backend, jobs(3))
             kept, retried, buried = await take(source, 3)
-            await source.settle([(retried, Reschedule(2.0, b"again")), (buried, Bury("why", b"story"))])
+            await source.settle([(retried, Reschedule(2.0, b"again")), (buried, Bury("why", b"trail"))])
             await put(backend, [*jobs(3), *jobs(2, delay=2.0)])
             server.kill()
             await server.restart()
@@ -98,7 +98,7 @@ async def test_a_killed_server_loses_nothing(server: NatsServer) -> None:
                 while (await backend.admin.stats("q")).leased:
                     await nothing(source)
         [letter] = await backend.admin.letters("q", limit=10)
-        assert (letter.envelope, letter.trail, letter.reason) == (buried.envelope, b"story", "why")
+        assert (letter.envelope, letter.trail, letter.reason) == (buried.envelope, b"trail", "why")
 
 
 async def test_calls_end_while_a_server_hangs(server: NatsServer) -> None:
@@ -157,7 +157,7 @@ async def test_a_wiped_server_is_set_up_again(server: NatsServer, caplog: pytest
 
 @pytest.mark.parametrize("what", ["consumer", "stream"])
 async def test_what_was_deleted_is_made_anew(server: NatsServer, what: str, caplog: pytest.LogCaptureFixture) -> None:
-    """F24: consumer or stream are deleted under a worker: an alarm, they are made anew, and nobody turns in circles."""
+    """F24: consumer or stream are deleted under a worker: an alarm, they are created anew, and no task spins."""
     async with open_backend(server.url) as backend, backend.consume(["q"], lease=60.0) as source:
         await put(backend, jobs(1))
         [held] = await take(source, 1)
@@ -173,7 +173,7 @@ async def test_what_was_deleted_is_made_anew(server: NatsServer, what: str, capl
             name = "CONSUMER.DELETE.taskcore-q-q.worker" if what == "consumer" else "STREAM.DELETE.taskcore-q-q"
             assert (await api(backend, name))["success"]
             await anyio.sleep(1.0)
-            assert time.process_time() - used < 0.3, "somebody turns in circles"
+            assert time.process_time() - used < 0.3, "a task spins"
             await put(backend, jobs(1, "q"))
         assert len({one.envelope for one in found}) == 1  # both jobs have the same bytes
         await source.settle([(held, ACK)])
@@ -256,7 +256,7 @@ async def test_a_full_disk(tmp_path: Path) -> None:
 
 
 async def test_revoked_credentials(tmp_path: Path) -> None:
-    """F44: whoever is thrown out says why, does not turn in circles, and goes on when he is let in again."""
+    """F44: a client that is thrown out logs why, does not spin, and goes on when the server lets it in again."""
     users = [{"user": "one", "password": "first"}]
     config: Any = {"authorization": {"users": users}, "jetstream": {"store_dir": str(tmp_path / "js")}}
     async with require(NatsServer)(config=config) as server:

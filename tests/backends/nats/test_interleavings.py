@@ -56,7 +56,7 @@ class World(NamedTuple):
 
 
 def carefully(answer: Answer, expected: int) -> Step:
-    """What the timers do."""
+    """Decide as the timers do."""
     return next_step(answer, expected=expected, copied=ORIGINAL)
 
 
@@ -66,13 +66,13 @@ def by_refusals(answer: Answer, expected: int) -> Step:
 
 
 def refused(found: int) -> Answer:
-    """A refusal as servers write it."""
+    """Return a refusal as servers write it."""
     text = b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: %d"},"stream":"s","seq":0}'
     return Answer(text % found, b"")
 
 
 def moves(world: World, timer: Timer, *, errs: bool) -> Iterator[tuple[World, Answer]]:
-    """What the server makes of a move; one that errs may also fail to read what is there, and refuse for that."""
+    """Yield what the server makes of a move; one that errs may also fail to read what is there, and refuse for that."""
     if timer.expected in world.moved:
         yield world, Answer(b'{"stream":"s","seq":3,"duplicate": true}', b"")
     elif world.ready == timer.expected:
@@ -84,7 +84,7 @@ def moves(world: World, timer: Timer, *, errs: bool) -> Iterator[tuple[World, An
 
 
 def timer_steps(world: World, index: int, rule: Rule, first: int, *, errs: bool) -> Iterator[World]:
-    """The copy is handed out to this timer, or it writes, or it dies."""
+    """Yield the worlds after this timer gets the copy, writes, or dies."""
 
     def with_timer(world: World, timer: Timer) -> World:
         return world._replace(timers=(*world.timers[:index], timer, *world.timers[index + 1 :]))
@@ -108,7 +108,7 @@ def timer_steps(world: World, index: int, rule: Rule, first: int, *, errs: bool)
 
 
 def worker_steps(world: World) -> Iterator[World]:
-    """The worker writes or dies; the heir of a dead one ends what has a copy; and the moved job is run."""
+    """Yield the worlds after the worker writes or dies, its heir ends a job with a copy, or the moved job runs."""
     held = world.ready == ORIGINAL
     if world.worker in {"copy", "end"}:
         yield world._replace(worker="dead")
@@ -123,7 +123,7 @@ def worker_steps(world: World) -> Iterator[World]:
 
 
 def remover_steps(world: World, *, tells: bool) -> Iterator[World]:
-    """A caller takes the scheduled copy back, and first what it is a copy of; then it tells the timers, and looks."""
+    """Yield the worlds after a caller takes back the copy, and first its job; then it tells the timers, and looks."""
     if world.remover == "" and world.scheduled and not world.ran:
         ready = NO_BYTES if world.ready == ORIGINAL else world.ready
         yield world._replace(remover="deleted", ready=ready, scheduled=False)

@@ -11,11 +11,11 @@ import pytest
 from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Duplicate, Outgoing, Source, Uncertain
 from taskcore.backends.nats import publish
-from taskcore.backends.nats.cancelling import is_held
-from taskcore.backends.nats.publish import found_by, verdict_on
+from taskcore.backends.nats.admin import is_held
+from taskcore.backends.nats.publish import error_code_of, found_by
 from taskcore.backends.nats.settle import Settler
 from taskcore.backends.nats.timers import next_step
-from taskcore.connections.nats import Answer, Parcel
+from taskcore.connections.nats import Answer, Message
 from taskcore.faults import NatsServer
 from taskcore.lifecycle import ACK, RELEASE, Reschedule, Verdict
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
@@ -32,7 +32,7 @@ ALL = [*KINDS, "native"]  #: and one that has schedules of its own
 
 @pytest.fixture(params=KINDS)
 async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """A server of its own, on which delays are kept by timers unless a test says otherwise."""
+    """Serve one test, with delays that are kept by timers unless it says otherwise."""
     version = request.param if request.param[0].isdigit() else ""
     async with require(NatsServer, version)(version=version) as server:
         yield server.url + KINDS.get(request.param, "")
@@ -61,9 +61,12 @@ async def test_a_refusal_names_what_is_there(url: str) -> None:
         await backend.publish([Outgoing("q", "there", b"job")])
         link: Any = backend._link  # type: ignore[attr-defined]
         expecting = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
-        parcels = [Parcel(f"{Q}there".encode(), b"x", expecting % 0), Parcel(f"{Q}none".encode(), b"x", expecting % 7)]
-        answers = await link.exchange(parcels)
-        assert [verdict_on(answer) for answer in answers] == [publish.IS_ANOTHER] * 2
+        messages = [
+            Message(f"{Q}there".encode(), b"x", expecting % 0),
+            Message(f"{Q}none".encode(), b"x", expecting % 7),
+        ]
+        answers = await link.request_all(messages)
+        assert [error_code_of(answer) for answer in answers] == [publish.IS_ANOTHER] * 2
         assert [found_by(answer) for answer in answers] == [1, 0]
 
 
@@ -74,9 +77,9 @@ async def test_the_end_of_a_job_spares_the_retry_that_took_its_place(
     """A worker's end of a job may come before or after a timer moves the retry to the same subject."""
     original = Settler.end
 
-    async def end_late(self: Settler, holds: Sequence[Any]) -> None:
+    async def end_late(self: Settler, receipts: Sequence[Any]) -> None:
         await anyio.sleep(0.5)
-        await original(self, holds)
+        await original(self, receipts)
 
     if order == "move first":
         monkeypatch.setattr(Settler, "end", end_late)
@@ -108,15 +111,15 @@ async def test_a_timer_that_is_stopped_finishes_its_move(url: str, monkeypatch: 
     """A worker that leaves in the middle of a move ends what it has moved; nothing waits for another timer."""
     async with open_backend(url) as leaving, open_backend(url) as other:
         link: Any = leaving._link  # type: ignore[attr-defined]
-        exchange, moving = link.exchange, anyio.Event()
+        request_all, moving = link.request_all, anyio.Event()
 
-        async def slowly(parcels: Sequence[Parcel], **options: Any) -> Any:
-            if parcels and b".timer." in parcels[0].subject:  # what a timer ends
+        async def slowly(messages: Sequence[Message], **options: Any) -> Any:
+            if messages and b".timer." in messages[0].subject:  # what a timer ends
                 moving.set()
                 await anyio.sleep(0.3)
-            return await exchange(parcels, **options)
+            return await request_all(messages, **options)
 
-        monkeypatch.setattr(link, "exchange", slowly)
+        monkeypatch.setattr(link, "request_all", slowly)
         await leaving.publish([Outgoing("q", "j", b"job", b"trail", 0.1)])
         async with leaving.consume(["q"], lease=30.0):
             with anyio.fail_after(5.0):
@@ -146,14 +149,14 @@ async def test_a_retry_is_not_refused_for_what_its_job_was_moved_from(
     """A worker may retry a job before the timer that moved it ends the scheduled one, and loses no lease by that."""
     async with open_backend(url) as backend:
         link: Any = backend._link  # type: ignore[attr-defined]
-        exchange = link.exchange
+        request_all = link.request_all
 
-        async def slowly(parcels: Sequence[Parcel], **options: Any) -> Any:
-            if parcels and b".timer." in parcels[0].subject:  # what a timer ends
+        async def slowly(messages: Sequence[Message], **options: Any) -> Any:
+            if messages and b".timer." in messages[0].subject:  # what a timer ends
                 await anyio.sleep(0.5)
-            return await exchange(parcels, **options)
+            return await request_all(messages, **options)
 
-        monkeypatch.setattr(link, "exchange", slowly)
+        monkeypatch.setattr(link, "request_all", slowly)
         async with backend.consume(["q"], lease=30.0) as source:
             await backend.publish([Outgoing("q", "j", b"job", b"0", 0.05)])
             for number in range(3):
@@ -168,13 +171,13 @@ async def test_a_retry_is_not_refused_for_what_its_job_was_moved_from(
 @pytest.mark.parametrize("url", ALL, indirect=True)
 @pytest.mark.parametrize("verdict", [RELEASE, Reschedule(0.0, b"new"), Reschedule(0.05, b"new")], ids=str)
 async def test_a_job_that_was_deleted_too_late_is_stored_again(url: str, verdict: Verdict) -> None:
-    """A caller that deletes a job while it is handed out is told no, and a retry of that job is not lost."""
+    """A caller that deletes a job while it is handed out gets False, and a retry of that job is not lost."""
     async with open_backend(url) as backend, open_backend(url) as other:
         await backend.publish([Outgoing("q", "j", b"job", b"old")])
         async with backend.consume(["q"], lease=30.0) as source:
             [held] = await source.receive(1)
             link: Any = other._link  # type: ignore[attr-defined]
-            number, names = held.receipt.number, held.receipt.shelf.names
+            number, names = held.receipt.number, held.receipt.stream.names
             assert (await link.api(f"STREAM.MSG.DELETE.{names.stream}", {"seq": number, "no_erase": True}))["success"]
             assert await is_held(link, names.withdrawn, number)
             assert not await source.settle([(held, verdict)])
@@ -183,7 +186,7 @@ async def test_a_job_that_was_deleted_too_late_is_stored_again(url: str, verdict
 
 
 def refusal(text: bytes, code: int = publish.IS_ANOTHER) -> Answer:
-    """A refusal as servers write it."""
+    """Return a refusal as servers write it."""
     return Answer(b'{"error":{"code":400,"err_code":%d,"description":"%b"},"stream":"s","seq":0}' % (code, text), b"")
 
 

@@ -46,14 +46,14 @@ FOR_REAL = [
 
 @pytest.fixture(scope="module", params=["2.9", "2.10"])
 def old(request: pytest.FixtureRequest) -> Iterator[NatsServer]:
-    """A server on which delays are kept by timers in workers."""
+    """Serve with delays that are kept by timers in workers."""
     with serving(NatsServer, request.param) as server:
         yield server
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_crash(case: Case, nats: NatsServer) -> None:
-    """Whoever dies at this failpoint, the job ends once, completely, and leaves nothing behind."""
+    """After a death at this failpoint the job ends once, completely, and leaves nothing behind."""
     run(case, lambda: Harness.at(nats.url, lease=LEASE, margin=MARGIN), real_time=True)
 
 

@@ -9,8 +9,8 @@ import pytest
 from taskcore import BrokerUnavailable, InvalidURL
 from taskcore.backends.nats.messages import Names, job_token, queue_of, queue_token, unpack
 from taskcore.connections.nats import Answer, read_address
-from taskcore.connections.nats.answers import stored_in
-from taskcore.stores.nats.records import read_answer
+from taskcore.connections.nats.jetstream import stored_in
+from taskcore.stores.nats.layout import read_answer
 
 
 def test_everything_that_can_be_said(tmp_path: Path) -> None:
@@ -41,15 +41,16 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         ("nats://one/path", "no path"),
         ("nats://one/#x", "fragment"),
         ("nats://one?replicas=0", "from 1 to 5"),
-        ("nats://one?replica=3", "unknown option 'replica'; NATS knows: ca, cert"),
+        ("nats://one?replica=3", "unknown option 'replica'; known are replicas, prefix"),
         ("nats://one?prefix=a.b", "letters"),
         ("nats://one?storage=disk", "file or memory"),
         ("nats://one?max_bytes=0", "above 0"),
         ("nats://one?max_bytes=lots", "not a size"),
-        ("nats://one?creds=/no/such/file", "no file"),
+        ("nats://one?creds=/no/such/file", "no such file"),
+        ("nats://one?tls_first=yes", "tls_first needs tls://"),
         ("nats://one?key=/etc/hostname", "there is no cert"),
         ("nats://one?token=a&nkey=/etc/hostname", "exclude each other"),
-        ("nats://one?token=", "empty"),
+        ("nats://one?token=", "token: not usable"),
     ],
 )
 def test_what_is_refused(url: str, problem: str) -> None:
@@ -94,7 +95,7 @@ def test_a_body_with_wrong_headers() -> None:
     assert (packed.envelope, packed.trail, packed.handed) == (b"body", b"trail", 2)
 
 
-def test_not_there_is_not_the_same_as_nobody_can_say() -> None:
+def test_missing_is_not_the_same_as_unknown() -> None:
     """A stream without a leader answers with an error; only two answers mean that there is nothing."""
     assert stored_in({"message": {"seq": 1}}) == {"seq": 1}
     for code in (10037, 10059):

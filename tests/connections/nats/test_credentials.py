@@ -38,7 +38,7 @@ class Key:
         self.public: str = nkeys.from_seed(self.seed).public_key.decode()
 
     def sign(self, subject: Key, claims: dict[str, Any], *, until: int | None = None) -> str:
-        """A JWT (version 2 of NATS) in which this key says something about another one."""
+        """Return a JWT (version 2 of NATS) in which this key says something about another one."""
         body: dict[str, Any] = {"jti": new_id(), "iat": int(time.time()), "iss": self.public, "sub": subject.public}
         body["name"] = "test"
         body |= {"exp": until} if until else {}
@@ -52,14 +52,14 @@ def _base64(data: bytes) -> str:
 
 
 def user_of(account: Key, *, until: int | None = None) -> tuple[str, Key]:
-    """A new user of this account: its JWT, which may end at a time (Unix, whole seconds), and its key."""
+    """Return a new user of this account: its JWT, which may end at a time (Unix, whole seconds), and its key."""
     user = Key(USER)
     claims = {"type": "user", "pub": {}, "sub": {}} | dict.fromkeys(("subs", "data", "payload"), -1)
     return account.sign(user, claims, until=until), user
 
 
 def creds_of(jwt: str, seed: bytes) -> str:
-    """A credentials file, as ``nsc`` writes it."""
+    """Return a credentials file, as ``nsc`` writes it."""
     return (
         f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
         "************************* IMPORTANT *************************\n"
@@ -85,7 +85,7 @@ async def one_job_and_one_record(url: str) -> None:
 
 
 async def refusal(url: str, *secrets: str) -> str:
-    """What the error says when nobody lets us in; in time, and without a secret."""
+    """Return the error of a refused login, which comes in time and holds no secret."""
     for opening in (open_backend(url), open_store(url)):
         with anyio.fail_after(10), pytest.raises(BrokerUnavailable) as error:
             await opening.__aenter__()
@@ -95,7 +95,7 @@ async def refusal(url: str, *secrets: str) -> str:
 
 @pytest.fixture
 async def signed() -> AsyncIterator[tuple[NatsServer, Key]]:
-    """A server that believes an operator, and the key of an account that may use JetStream."""
+    """Serve with trust in an operator; yield the key of an account that may use JetStream, too."""
     operator, system, account = Key(OPERATOR), Key(ACCOUNT), Key(ACCOUNT)
     limits: dict[str, Any] = dict.fromkeys(UNLIMITED, -1) | {"wildcards": True}
     claims = {"type": "account", "default_permissions": {"pub": {}, "sub": {}}}
@@ -140,7 +140,7 @@ async def test_a_credentials_file(signed: tuple[NatsServer, Key], tmp_path: Path
 
 
 async def test_credentials_that_are_not_believed(signed: tuple[NatsServer, Key], tmp_path: Path) -> None:
-    """A user of an unknown account, and one whose seed is not his, are refused, and no secret is told."""
+    """A user of an unknown account, and one with the seed of another, are refused, and the error holds no secret."""
     server, account = signed
     file = tmp_path / "worker.creds"
     stranger, its_key = user_of(Key(ACCOUNT))
@@ -188,5 +188,5 @@ async def test_a_file_without_credentials(signed: tuple[NatsServer, Key], tmp_pa
 @pytest.mark.parametrize("opening", [open_backend, open_store])
 def test_a_file_that_is_missing(opening: Any, option: str, tmp_path: Path) -> None:
     """It is noticed before anything is connected, and the error names the option."""
-    with pytest.raises(InvalidURL, match=f"{option}: there is no file"):
+    with pytest.raises(InvalidURL, match=rf"{option}: \[Errno 2\] No such file"):
         opening(f"nats://localhost:1?{option}={tmp_path / 'nothing'}")

@@ -1,54 +1,55 @@
-"""Counts, purging, removing, dead letters: questions to JetStream's API."""
+"""NatsAdmin: queues, counts, purging, removing and dead letters, by JetStream's API."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from taskcore.backend import Letter, Outgoing, Place, Published, QueueStats, Refused, Uncertain
-from taskcore.backends.nats.cancelling import is_held
-from taskcore.backends.nats.layout import Shelves
-from taskcore.backends.nats.messages import Names, job_token, number_at, queue_of, unpack
-from taskcore.backends.nats.publish import publish
-from taskcore.connections.nats import NatsLink
-from taskcore.connections.nats.answers import NO_CONSUMER, NO_STREAM, error_of, must_be, stored_in
-from taskcore.connections.nats.clock import broker_time, wall_clock
-from taskcore.errors import BrokerUnavailable
+from taskcore.backend import Place, QueueStats
+from taskcore.backends.nats.letters import NatsLetters
+from taskcore.backends.nats.messages import Names, job_token, number_at, queue_of
+from taskcore.connections.nats import Message, NatsLink, encode_message
+from taskcore.connections.nats.jetstream import (
+    NO_CONSUMER,
+    NO_STREAM,
+    broker_time,
+    error_of,
+    stored_in,
+    wall_clock,
+    without_error,
+)
 
 __all__ = ["NatsAdmin"]
 
-SETTLING_DOWN = 0.1  #: seconds in which a scheduled job that was just due has become a ready one
-DELETED_AT_ONCE = 500
+DUE_TIME = 0.1  #: seconds in which a scheduled job that was just due has become a ready one
+DELETE_BATCH = 500
+HELD_TIMEOUT = 0.3  #: seconds in which a worker that has handed a job out says so
 NOT_THERE = (10057, 10037)  #: what a server says when there is nothing to delete
 SOON = 5.0  #: seconds: a schedule that ends so soon may be ending now
 
 
-class NatsAdmin:
-    """Counts, purging, removing, dead letters."""
-
-    def __init__(self, link: NatsLink, shelves: Shelves) -> None:
-        self._link = link
-        self._shelves = shelves
+class NatsAdmin(NatsLetters):
+    """Queues, counts, purging, removing, dead letters."""
 
     # ── looking ──
 
     async def queues(self) -> Sequence[str]:
-        """The queues that exist."""
+        """Return the queues that exist."""
         prefix = self._link.address.prefix
         found: set[str] = set()
         for kind in ("q", "d"):
-            async for stream in self._streams(f"{prefix}.{kind}.>"):
+            async for stream in self._stream_names(f"{prefix}.{kind}.>"):
                 if stream.startswith(f"{prefix}-{kind}-"):
                     found.add(queue_of(stream.removeprefix(f"{prefix}-{kind}-")))
         return sorted(found)
 
-    async def _streams(self, subject: str) -> AsyncIterator[str]:
+    async def _stream_names(self, subject: str) -> AsyncIterator[str]:
         offset = 0
         while True:
             page = await self._link.api("STREAM.NAMES", {"subject": subject, "offset": offset})
-            self._check(page, "STREAM.NAMES")
+            without_error(page)
             names = page.get("streams") or []
             for name in names:
                 yield name
@@ -57,23 +58,25 @@ class NatsAdmin:
                 return
 
     async def stats(self, queue: str) -> QueueStats:
-        """How full the queue is."""
-        names = self._shelves.names(queue)
+        """Count the jobs of the queue."""
+        names = self._streams.names(queue)
         requests = [
-            self._link.request(f"STREAM.INFO.{names.stream}"),
-            self._link.request(f"CONSUMER.INFO.{names.stream}.worker"),
-            self._link.request(f"STREAM.INFO.{names.dead_stream}"),
+            self._link.api_request(f"STREAM.INFO.{names.stream}"),
+            self._link.api_request(f"CONSUMER.INFO.{names.stream}.worker"),
+            self._link.api_request(f"STREAM.INFO.{names.dead_stream}"),
         ]
         before = wall_clock()
-        stream, consumer, dead = [self._link.read(answer, "INFO") for answer in await self._link.exchange(requests)]
+        stream, consumer, dead = [
+            self._link.read_answer(answer, "INFO") for answer in await self._link.request_all(requests)
+        ]
         for answer in (stream, dead):
-            must_be(answer, NO_STREAM)
-        must_be(consumer, NO_STREAM, NO_CONSUMER)
+            without_error(answer, NO_STREAM)
+        without_error(consumer, NO_STREAM, NO_CONSUMER)
         buried = 0 if error_of(dead) else int(dead["state"]["messages"])
         if error_of(stream):
             return QueueStats(ready=0, leased=0, scheduled=0, dead=buried)
         total = int(stream["state"]["messages"])
-        if error_of(consumer):  # nobody has ever worked on it: count by subject
+        if error_of(consumer):  # no worker ever took jobs: count by subject
             ready = await self._count(names.stream, f"{names.ready}*")
             leased, first = 0, 0
         else:
@@ -91,7 +94,7 @@ class NatsAdmin:
         while True:
             body = {"subjects_filter": subject, "offset": offset}
             info = await self._link.api(f"STREAM.INFO.{stream}", body)
-            self._check(info, "STREAM.INFO")
+            without_error(info)
             subjects = info["state"].get("subjects") or {}
             found += sum(int(number) for number in subjects.values())
             offset += len(subjects)
@@ -105,13 +108,15 @@ class NatsAdmin:
         return None if stored is None else max(now - broker_time(stored["time"]), 0.0)
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
-        """Where the job is now; a lease that ran out counts as one until the job is handed out again."""
-        names, token = self._shelves.names(queue), job_token(job_id)
+        """Say where the job is; a lease that ran out counts as one until the job is handed out again."""
+        names, token = self._streams.names(queue), job_token(job_id)
         requests = [
-            self._link.request(f"STREAM.MSG.GET.{names.stream}", {"last_by_subj": f"{names.either}{token}"}),
-            self._link.request(f"CONSUMER.INFO.{names.stream}.worker"),
+            self._link.api_request(f"STREAM.MSG.GET.{names.stream}", {"last_by_subj": f"{names.either}{token}"}),
+            self._link.api_request(f"CONSUMER.INFO.{names.stream}.worker"),
         ]
-        found, consumer = [self._link.read(answer, "locate") for answer in await self._link.exchange(requests)]
+        found, consumer = [
+            self._link.read_answer(answer, "locate") for answer in await self._link.request_all(requests)
+        ]
         stored = stored_in(found)
         if stored is None:
             return None
@@ -122,8 +127,8 @@ class NatsAdmin:
     # ── taking away ──
 
     async def remove(self, queue: str, job_id: str) -> bool:
-        """Forget one ready or scheduled job; True if it was there, so that it will never be handed out."""
-        names, token = self._shelves.names(queue), job_token(job_id)
+        """Take one ready or scheduled job back; True if it was there and will never be handed out."""
+        names, token = self._streams.names(queue), job_token(job_id)
         removed = False
         while True:
             found = await self._link.api(f"STREAM.MSG.GET.{names.stream}", {"last_by_subj": f"{names.either}{token}"})
@@ -136,123 +141,101 @@ class NatsAdmin:
             removed = removed or taken is True
 
     async def _remove(self, names: Names, found: Mapping[str, Any]) -> bool | None:
-        """Take this one away: True if it is gone for good, False if somebody holds it, None if it moved meanwhile."""
+        """Delete this one: True if it is gone for good, False if a worker holds it, None if it moved meanwhile.
+
+        JetStream deletes a job, but does not say whether it was handed out a moment before. So all workers of the queue
+        hear the number of one that may have been, and the worker that holds it says so.
+        """
         number, scheduled = int(found["seq"]), found["subject"].startswith(names.scheduled)
         if not scheduled and _was_handed_out(number, await self._worker(names)):
             return False
         if scheduled and (copied := number_at(base64.b64decode(found.get("hdrs") or ""), b"Tc-Copy")):
-            # Its worker is about to end what this retry is a copy of. A death before that require not bring it back.
+            # Its worker is about to end the job that this retry is a copy of; its death must not bring that back.
             body = {"seq": copied, "no_erase": True}
-            must_be(await self._link.api(f"STREAM.MSG.DELETE.{names.stream}", body), NO_STREAM, *NOT_THERE)
+            without_error(await self._link.api(f"STREAM.MSG.DELETE.{names.stream}", body), NO_STREAM, *NOT_THERE)
         body = {"seq": number, "no_erase": True}
         deleted = await self._link.api(f"STREAM.MSG.DELETE.{names.stream}", body)
         if not deleted.get("success"):
-            must_be(deleted, NO_STREAM, *NOT_THERE)
+            without_error(deleted, NO_STREAM, *NOT_THERE)
             await asyncio.sleep(0.01)
             return None
         if not scheduled:
             if not _was_handed_out(number, await self._worker(names)):
                 return True
             return not await is_held(self._link, names.withdrawn, number)
-        shelf = self._shelves.known(names.queue)
-        if shelf is None or not shelf.native:
+        stream = self._streams.known(names.queue)
+        if stream is None or not stream.native:
             await is_held(self._link, names.withdrawn, number)  # a timer may be moving it
         else:
-            await asyncio.sleep(SETTLING_DOWN if _is_due_soon(found) else 0)
+            await asyncio.sleep(DUE_TIME if _is_due_soon(found) else 0)
         return True
 
     async def _worker(self, names: Names) -> dict[str, Any]:
         answer = await self._link.api(f"CONSUMER.INFO.{names.stream}.worker")
-        must_be(answer, NO_STREAM, NO_CONSUMER)
+        without_error(answer, NO_STREAM, NO_CONSUMER)
         return answer
 
     async def purge(self, queue: str) -> int:
-        """Forget all ready and scheduled jobs of the queue; returns how many."""
-        found = await self._shelves.find(queue)
+        """Delete all ready and scheduled jobs of the queue; return how many."""
+        found = await self._streams.find(queue)
         if found is None:
             return 0
-        shelf, info = found
-        names = shelf.names
-        body = {"filter": f"{names.scheduled}*"}
-        purged = int((await self._link.api(f"STREAM.PURGE.{names.stream}", body)).get("purged", 0))
+        stream, info = found
+        names = stream.names
+        purged = await self._purge(names.stream, f"{names.scheduled}*")
         consumer = await self._worker(names)
-        if error_of(consumer) or not consumer["num_ack_pending"] + consumer["num_waiting"]:  # nobody works on it
-            body = {"filter": f"{names.ready}*"}
-            return purged + int((await self._link.api(f"STREAM.PURGE.{names.stream}", body)).get("purged", 0))
+        if error_of(consumer) or not consumer["num_ack_pending"] + consumer["num_waiting"]:
+            return purged + await self._purge(names.stream, f"{names.ready}*")
         first, last = int(consumer["delivered"]["stream_seq"]), int(info["state"]["last_seq"])
         if consumer["num_pending"]:
             purged += await self._delete_between(names, first, last)
         return purged
 
+    async def _purge(self, stream: str, subject: str) -> int:
+        return int((await self._link.api(f"STREAM.PURGE.{stream}", {"filter": subject})).get("purged", 0))
+
     async def _delete_between(self, names: Names, first: int, last: int) -> int:
-        """Delete what was not handed out, the youngest first, because workers take the oldest."""
+        """Delete the jobs that were not handed out, the youngest first, because workers take the oldest."""
         gone = 0
-        for numbers in _windows(first, last):
+        for end in range(last, first, -DELETE_BATCH):
+            numbers = range(end, max(first, end - DELETE_BATCH), -1)
             requests = [
-                self._link.request(f"STREAM.MSG.DELETE.{names.stream}", {"seq": number, "no_erase": True})
+                self._link.api_request(f"STREAM.MSG.DELETE.{names.stream}", {"seq": number, "no_erase": True})
                 for number in numbers
             ]
-            answers = await self._link.exchange(requests)
+            answers = await self._link.request_all(requests)
             gone += sum(b'"success":true' in answer.body.replace(b" ", b"") for answer in answers if answer)
         return gone
 
     async def delete(self, queue: str) -> None:
-        """Forget the queue and everything in it."""
-        names = self._shelves.names(queue)
-        self._shelves.forget(queue)
-        requests = [self._link.request(f"STREAM.DELETE.{stream}") for stream in (names.stream, names.dead_stream)]
-        for answer in await self._link.exchange(requests):
-            self._link.read(answer, "STREAM.DELETE")
+        """Delete the queue and everything in it."""
+        names = self._streams.names(queue)
+        self._streams.discard(queue)
+        requests = [self._link.api_request(f"STREAM.DELETE.{stream}") for stream in (names.stream, names.dead_stream)]
+        for answer in await self._link.request_all(requests):
+            self._link.read_answer(answer, "STREAM.DELETE")
 
-    # ── dead letters ──
 
-    async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
-        """Dead letters, oldest first, a page at a time."""
-        names = self._shelves.names(queue)
-        letters: list[Letter] = []
-        place = _place_of(after) if after else None
-        number = place[1] if place is not None else 0
-        while len(letters) < limit:
-            body = {"seq": number + 1, "next_by_subj": f"{names.dead}*.*"}
-            found = await self._link.api(f"STREAM.MSG.GET.{names.dead_stream}", body)
-            stored = stored_in(found)
-            if stored is None:
-                break
-            number = int(stored["seq"])
-            letters.append(_letter(queue, stored))
-        return letters
+async def is_held(link: NatsLink, subject: str, number: int) -> bool:
+    """Tell all workers that this job was deleted; True if one of them has handed it out."""
+    held = asyncio.Event()
+    inbox = link.new_inbox()
 
-    async def letter(self, letter_id: str) -> Letter | None:
-        """One dead letter."""
-        place = _place_of(letter_id)
-        if place is None:
-            return None
-        queue, number, token = place
-        found = await self._link.api(f"STREAM.MSG.GET.{self._shelves.names(queue).dead_stream}", {"seq": number})
-        stored = stored_in(found)
-        if stored is None or stored["subject"].split(".")[-2] != token:
-            return None
-        return _letter(queue, stored)
+    def take(_: bytes, __: bytes, body: bytes, ___: bytes) -> None:
+        if body == b"held":
+            held.set()
 
-    async def replay(self, letter_id: str, job: Outgoing) -> Published:
-        """Publish the job, then drop the letter."""
-        [answer] = await publish(self._link, self._shelves, [job])
-        if not isinstance(answer, Refused | Uncertain):
-            await self.drop(letter_id)
-        return answer
-
-    async def drop(self, letter_id: str) -> bool:
-        """Forget a dead letter."""
-        place = _place_of(letter_id)
-        if place is None or await self.letter(letter_id) is None:
+    subscription = link.subscribe(inbox, take)
+    try:
+        await link.send(encode_message(Message(subject.encode(), b"%d" % number), inbox))
+        try:
+            async with asyncio.timeout(HELD_TIMEOUT):
+                await held.wait()
+        except TimeoutError:
             return False
-        stream = self._shelves.names(place[0]).dead_stream
-        dropped = await self._link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": place[1], "no_erase": True})
-        return bool(dropped.get("success"))
-
-    def _check(self, answer: Mapping[str, Any], what: str) -> None:
-        if error_of(answer):
-            raise BrokerUnavailable(f"NATS refused {what}", facts=[str(answer["error"].get("description"))])
+        return True
+    finally:
+        link.discard(subscription)
 
 
 def _was_handed_out(number: int, consumer: Mapping[str, Any]) -> bool:
@@ -266,33 +249,3 @@ def _is_due_soon(found: Mapping[str, Any]) -> bool:
         return True
     moment = headers[start + 19 : headers.find(b"\r\n", start)].decode("ascii", "replace")
     return broker_time(moment) - wall_clock() < SOON
-
-
-def _windows(first: int, last: int) -> Iterator[range]:
-    end = last
-    while end > first:
-        begin = max(first, end - DELETED_AT_ONCE)
-        yield range(end, begin, -1)
-        end = begin
-
-
-def _letter(queue: str, found: Mapping[str, Any]) -> Letter:
-    headers = base64.b64decode(found.get("hdrs") or "")
-    packed = unpack(base64.b64decode(found.get("data") or ""), headers)
-    token = found["subject"].split(".")[-2]
-    return Letter(
-        id=f"{queue}/{found['seq']}/{token}",
-        queue=queue,
-        envelope=packed.envelope,
-        trail=packed.trail,
-        reason=packed.reason.decode("utf-8", "replace"),
-        when=broker_time(found["time"]),
-    )
-
-
-def _place_of(letter_id: str) -> tuple[str, int, str] | None:
-    """Queue, number and job of a letter."""
-    parts = letter_id.rsplit("/", 2)
-    if len(parts) != 3 or not parts[1].isdigit():  # noqa: PLR2004 - what a letter's id has
-        return None
-    return parts[0], int(parts[1]), parts[2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -12,7 +11,7 @@ import msgspec
 from taskcore.backend import Features, Outgoing, Published
 from taskcore.backends.nats.admin import NatsAdmin
 from taskcore.backends.nats.diagnose import diagnose
-from taskcore.backends.nats.layout import SCHEDULES, Shelves
+from taskcore.backends.nats.layout import SCHEDULES, QueueStreams
 from taskcore.backends.nats.publish import publish
 from taskcore.backends.nats.source import NatsSource
 from taskcore.connections.nats import NatsLink, read_address
@@ -47,42 +46,40 @@ class NatsBackend:
     def __init__(self, url: str = "nats://localhost:4222") -> None:
         self._address = read_address(url)
         self._link = NatsLink(self._address, name="taskcore")
-        self._shelves = Shelves(self._link)
+        self._streams = QueueStreams(self._link)
         self._emulates = self._address.max_bytes is not None
 
     @property
     def features(self) -> Features:
-        """What this server can do, once connected."""
+        """Say what this server can do, once connected."""
         if self._link.level < SCHEDULES or self._emulates:
             return msgspec.structs.replace(FEATURES, delay="emulated", delay_error=0.25)
         return FEATURES
 
     @property
     def admin(self) -> NatsAdmin:
-        """Counts, purging, removing, dead letters."""
-        return NatsAdmin(self._link, self._shelves)
+        """Return the operator's view of the queues."""
+        return NatsAdmin(self._link, self._streams)
 
     async def __aenter__(self) -> Self:
-        """Connect, and see whether JetStream is there."""
+        """Connect; JetStream has to be there."""
         await self._link.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Disconnect."""
-        await self._link.__aexit__(kind, error, traceback)
+        await self._link.__aexit__(*exc)
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
-        """Store the jobs; one answer for each, in order."""
-        return await publish(self._link, self._shelves, batch)
+        """Store the jobs; return one answer for each, in order."""
+        return await publish(self._link, self._streams, batch)
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[NatsSource]:
-        """A source on these queues, earlier queues first."""
-        return _consuming(NatsSource(self._link, self._shelves, queues, lease))
+        """Return a source on these queues, earlier queues first."""
+        return _consuming(NatsSource(self._link, self._streams, queues, lease))
 
     async def diagnose(self) -> Diagnosis:
-        """What the server says about itself."""
+        """Ask the server how it is set up."""
         return await diagnose(self._link)
 
 

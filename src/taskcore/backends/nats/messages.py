@@ -1,8 +1,4 @@
-"""How a job looks on the wire, and how names become subjects.
-
-    <prefix>.q.<queue>.<job>            ready or leased              stream <prefix>-q-<queue>
-    <prefix>.s.<queue>.<job>            scheduled                    the same stream
-    <prefix>.d.<queue>.<job>.<number>   dead letter                  stream <prefix>-d-<queue>
+"""Jobs as messages, and names as subjects.
 
 The body is the envelope, followed by the trail if there is one; ``Tc-Trail`` says how long the trail is. So a shell
 script can enqueue with the envelope alone. Headers are ours only: nothing that a user wrote becomes one.
@@ -32,17 +28,17 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def queue_token(queue: str) -> str:
-    """A queue's name as one token of a subject and part of a stream's name."""
+    """Return a queue's name as one token of a subject and part of a stream's name."""
     return quote(queue, safe="").replace("~", "%7E").replace(".", "~")
 
 
 def queue_of(token: str) -> str:
-    """And back."""
+    """Return the queue's name behind such a token."""
     return unquote(token.replace("~", "."))
 
 
 def job_token(job_id: str) -> str:
-    """A job's id as one token: itself, or its hash if it cannot be one."""
+    """Return a job's id as one token: itself, or its hash if it cannot be one."""
     if _PLAIN.fullmatch(job_id):
         return job_id
     digest = hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).digest()
@@ -50,20 +46,12 @@ def job_token(job_id: str) -> str:
 
 
 class Names:
-    """The names that one queue's things have."""
+    """The names that the parts of one queue have."""
 
     __slots__ = (
-        "dead",
-        "dead_stream",
-        "either",
-        "either_bytes",
-        "queue",
-        "ready",
-        "ready_bytes",
-        "scheduled",
-        "stream",
+        "dead", "dead_stream", "either", "either_bytes", "queue", "ready", "ready_bytes", "scheduled", "stream",
         "withdrawn",
-    )
+    )  # fmt: skip
 
     def __init__(self, prefix: str, queue: str) -> None:
         token = queue_token(queue)
@@ -79,7 +67,7 @@ class Names:
 
 
 class Packed(msgspec.Struct, frozen=True, gc=False):
-    """What was found in a body."""
+    """The parts of a body."""
 
     envelope: bytes
     trail: bytes
@@ -88,12 +76,12 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
 
 
 def travels(headers: bytes) -> bool:
-    """Whether anything travels beside the envelope."""
+    """Say whether anything travels beside the envelope."""
     return b"\r\nTc-" in headers
 
 
 def unpack(body: bytes, headers: bytes) -> Packed:
-    """The envelope and what travels beside it; whatever does not fit is part of the envelope."""
+    """Return the envelope and what travels beside it; what does not fit is part of the envelope."""
     if not travels(headers):
         return Packed(body, b"", 0)
     trail, reason = number_at(headers, b"Tc-Trail"), number_at(headers, b"Tc-Reason")
@@ -105,7 +93,7 @@ def unpack(body: bytes, headers: bytes) -> Packed:
 
 
 def number_at(headers: bytes, name: bytes) -> int:
-    """The whole number in a header of ours; 0 if there is none."""
+    """Return the whole number in a header of ours; 0 if there is none."""
     start = headers.find(b"\r\n" + name + b": ")
     if start < 0:
         return 0
@@ -115,6 +103,6 @@ def number_at(headers: bytes, name: bytes) -> int:
 
 
 def at(now: datetime, delay: float) -> str:
-    """The moment so many seconds later, as a schedule says it."""
+    """Return the moment so many seconds later, as a schedule says it."""
     moment = min(now + timedelta(seconds=min(delay, LONGEST)), datetime(2200, 1, 1, tzinfo=UTC))
     return moment.astimezone(UTC).strftime("@at %Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,4 +1,4 @@
-"""Publishing: a window of jobs on the wire, and what each answer means."""
+"""Publishing: a batch of jobs, and the meaning of each answer."""
 
 from __future__ import annotations
 
@@ -7,75 +7,79 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from taskcore.backend import DUPLICATE, STORED, Outgoing, Published, Refused, Uncertain
-from taskcore.backends.nats.layout import FAMILY, Shelf, Shelves
+from taskcore.backends.nats.layout import FAMILY, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import at, job_token
-from taskcore.connections.nats import Answer, NatsLink, Parcel
+from taskcore.connections.nats import Answer, Message, NatsLink
 from taskcore.connections.nats.link import decode_answer
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["GROWTH", "IS_ANOTHER", "found_by", "job_parcel", "publish", "scheduling", "verdict_on"]
+__all__ = [
+    "HEADER_ROOM", "IS_ANOTHER", "TRAIL_ROOM", "error_code_of", "found_by", "job_message", "publish", "scheduling",
+]  # fmt: skip
 
-GROWTH = 64 * 1024  #: bytes kept free for what a job's trail may grow to
-HEADERS = 1024  #: and for our headers
+TRAIL_ROOM = 64 * 1024  #: bytes kept free for what a job's trail may grow to …
+HEADER_ROOM = 1024  #: … and for our headers
 IS_ANOTHER = 10071  #: the server's "wrong last sequence": something else is there than was expected
 IN_PROCESS = (10158, 10164)  #: in a cluster: another write of this id, or to this subject, has not ended yet
-NOBODY = "nobody takes jobs for this queue at the moment: its stream has no leader"
+NO_LEADER = "no server takes jobs for this queue at the moment: its stream has no leader"
 _FOUND = re.compile(rb"wrong last sequence: (\d{1,19})\b")
 
 
-async def publish(link: NatsLink, shelves: Shelves, batch: Sequence[Outgoing]) -> list[Published]:
-    """Store the jobs; one answer for each.
+async def publish(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing]) -> list[Published]:
+    """Store the jobs; return one answer for each.
 
     :raises BrokerUnavailable: surely none of them was stored.
     """
     answers: list[Published | None] = [None] * len(batch)
-    parcels, places = [], []
-    room = link.max_payload - HEADERS
+    fitting: list[int] = []
+    room = link.max_payload - HEADER_ROOM
     for index, job in enumerate(batch):
         size = len(job.envelope) + len(job.trail)
-        if size + min(GROWTH, link.max_payload // 4) > room:
+        if size + min(TRAIL_ROOM, link.max_payload // 4) > room:
             answers[index] = Refused(f"it has {size:,} bytes; with room for its trail the server takes {room:,}")
-            continue
-        shelf = shelves.known(job.queue) or await shelves.shelf(job.queue)
-        offset = await shelves.clock(shelf) if job.delay > 0 and shelf.native else 0.0
-        parcels.append(job_parcel(shelf, job, family=link.level >= FAMILY, offset=offset))
-        places.append(index)
-    if parcels:
-        for index, answer in zip(places, await link.exchange(parcels), strict=True):
-            answers[index] = _meaning(answer)
-    nowhere = [index for index, answer in enumerate(answers) if answer is None]
-    if nowhere:
-        await _again(link, shelves, batch, answers, nowhere)
-    return [answer or Refused(NOBODY) for answer in answers]
+        else:
+            fitting.append(index)
+    await _store(link, streams, batch, answers, fitting)
+    untaken = [index for index in fitting if answers[index] is None]
+    if untaken:
+        await _store_again(link, streams, batch, answers, untaken)
+    return [answer or Refused(NO_LEADER) for answer in answers]
 
 
-async def _again(
-    link: NatsLink, shelves: Shelves, batch: Sequence[Outgoing], answers: list[Published | None], nowhere: list[int]
+async def _store(
+    link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: list[Published | None], places: list[int]
 ) -> None:
-    """Nobody listened: the streams were deleted, or have no leader. Made anew, and tried once more."""
-    for queue in {batch[index].queue for index in nowhere}:
-        shelves.forget(queue)
-    parcels = []
-    try:
-        for index in nowhere:
-            job = batch[index]
-            shelf = await shelves.shelf(job.queue)
-            offset = await shelves.clock(shelf) if job.delay > 0 and shelf.native else 0.0
-            parcels.append(job_parcel(shelf, job, family=link.level >= FAMILY, offset=offset))
-        for index, answer in zip(nowhere, await link.exchange(parcels), strict=True):
+    messages = []
+    for index in places:
+        job = batch[index]
+        stream = streams.known(job.queue) or await streams.open(job.queue)
+        offset = await streams.clock(stream) if job.delay > 0 and stream.native else 0.0
+        messages.append(job_message(stream, job, family=link.level >= FAMILY, offset=offset))
+    if messages:
+        for index, answer in zip(places, await link.request_all(messages), strict=True):
             answers[index] = _meaning(answer)
+
+
+async def _store_again(
+    link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: list[Published | None], places: list[int]
+) -> None:
+    """Try once more what no server took: its streams were deleted, and are created anew, or have no leader."""
+    for queue in {batch[index].queue for index in places}:
+        streams.discard(queue)
+    try:
+        await _store(link, streams, batch, answers, places)
     except BrokerUnavailable as error:
-        if len(nowhere) == len(batch):
+        if len(places) == len(batch):
             raise
-        for index in nowhere:
+        for index in places:
             answers[index] = Refused(str(error).partition("\n")[0])
     if all(answer is None for answer in answers):
-        raise link.unavailable(NOBODY)
+        raise link.unavailable(NO_LEADER)
 
 
-def job_parcel(shelf: Shelf, job: Outgoing, *, family: bool, offset: float) -> Parcel:
-    """A new job: stored only if there is none of this id."""
-    token, names = job_token(job.id), shelf.names
+def job_message(stream: QueueStream, job: Outgoing, *, family: bool, offset: float) -> Message:
+    """Return the message of a new job, which is stored only if there is none of this id."""
+    token, names = job_token(job.id), stream.names
     word = token.encode()
     headers = b"Nats-Msg-Id: %b\r\nNats-Expected-Last-Subject-Sequence: 0\r\n" % word
     if family:
@@ -85,21 +89,21 @@ def job_parcel(shelf: Shelf, job: Outgoing, *, family: bool, offset: float) -> P
         headers += b"Tc-Trail: %d\r\n" % len(job.trail)
         body += job.trail
     if job.delay <= 0:
-        return Parcel(names.ready_bytes + word, body, headers)
-    headers += scheduling(shelf, token, job.delay, offset).encode()
-    return Parcel(names.scheduled.encode() + word, body, headers)
+        return Message(names.ready_bytes + word, body, headers)
+    headers += scheduling(stream, token, job.delay, offset).encode()
+    return Message(names.scheduled.encode() + word, body, headers)
 
 
-def scheduling(shelf: Shelf, token: str, delay: float, offset: float) -> str:
-    """The headers that make a job wait."""
-    if not shelf.native:
+def scheduling(stream: QueueStream, token: str, delay: float, offset: float) -> str:
+    """Return the headers that make a job wait."""
+    if not stream.native:
         return f"Tc-Delay: {delay:.6f}\r\n"
     now = datetime.now(UTC) + timedelta(seconds=offset)
-    return f"Nats-Schedule: {at(now, delay)}\r\nNats-Schedule-Target: {shelf.names.ready}{token}\r\n"
+    return f"Nats-Schedule: {at(now, delay)}\r\nNats-Schedule-Target: {stream.names.ready}{token}\r\n"
 
 
-def verdict_on(answer: Answer) -> int:
-    """0 if it was stored, -1 if it is a duplicate, else the code of the error; 503 if nobody listens.
+def error_code_of(answer: Answer) -> int:
+    """Return 0 if it was stored, -1 if it is a duplicate, else the code of the error; 503 if no server listens.
 
     A duplicate of number 0 is one of a write that has not ended, and may yet fail: old clusters answer so.
     """
@@ -118,14 +122,14 @@ def found_by(answer: Answer) -> int | None:
     A server refuses, too, when it cannot read what is there, for one while it stops. Then it names what was expected.
     """
     told = _FOUND.search(answer.body)
-    return int(told[1]) if told is not None and verdict_on(answer) == IS_ANOTHER else None
+    return int(told[1]) if told is not None and error_code_of(answer) == IS_ANOTHER else None
 
 
 def _meaning(answer: Answer | None) -> Published | None:
-    """None: nobody listened, surely not stored."""
+    """Say what became of a job; None if no server listened, so it is surely not stored."""
     if answer is None:
         return Uncertain("the server did not answer in time, or the connection was lost before it did")
-    code = verdict_on(answer)
+    code = error_code_of(answer)
     if code == 0:
         return STORED
     if code == -1 or (code == IS_ANOTHER and found_by(answer) != 0):

@@ -1,8 +1,8 @@
-"""Source: one consumer's hold on some queues, earlier queues first.
+"""NatsSource: the jobs of some queues for one worker, earlier queues first.
 
 One queue: a request waits at the server, so a job comes as soon as it is there. Several queues: each is asked in turn,
-without waiting; only when all are empty a request for one job waits at each. What nobody comes for within a moment is
-given back, so that no job waits in the hands of a worker that has no room for it.
+without waiting; only when all are empty a request for one job waits at each. Jobs that no caller takes within a moment
+are given back, so none waits at a worker that has no room for it.
 """
 
 from __future__ import annotations
@@ -10,94 +10,96 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
 from taskcore.backend import Delivery
-from taskcore.backends.nats.cancelling import Listener
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, Tap
-from taskcore.backends.nats.layout import NANO, Shelf, Shelves
-from taskcore.backends.nats.receipts import Hold, guard_of
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, CancelListener, PullConsumer, Receipt, guard_of
+from taskcore.backends.nats.layout import NANO, QueueStream, QueueStreams
 from taskcore.backends.nats.settle import Settler
-from taskcore.backends.nats.timers import Timer
+from taskcore.backends.nats.timers import DelayTimer
 from taskcore.connections.nats import NatsLink
-from taskcore.connections.nats.answers import stored_in
+from taskcore.connections.nats.jetstream import stored_in
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import RELEASE, Verdict
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.tasks import TaskSet
 
 __all__ = ["NatsSource"]
 
-log = logger("taskcore.nats")
+log = logger("taskcore.backends.nats")
 
-RESTING = 0.2  #: seconds without a call of receive, after which nothing more is asked for
+REST_AFTER: Final = 0.2  #: seconds without a call of receive, after which nothing more is asked for
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue that is not there
-LEAVING = 2.0  #: seconds that giving back may take at the end
+CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
 class NatsSource:
-    """One consumer's hold on some queues."""
+    """The jobs of some queues for one worker."""
 
-    def __init__(self, link: NatsLink, shelves: Shelves, queues: Sequence[str], lease: float) -> None:
+    def __init__(self, link: NatsLink, streams: QueueStreams, queues: Sequence[str], lease: float) -> None:
         self._link = link
-        self._shelves = shelves
+        self._streams = streams
         self._queues = tuple(dict.fromkeys(queues))
         self._lease = lease
         self._guarded = lease + guard_of(lease)
-        self._settler = Settler(link, shelves)
-        self._taps: list[Tap] = []
-        self._timers: list[Timer] = []
-        self._listeners: list[Listener] = []
+        self._settler = Settler(link, streams)
+        self._consumers: list[PullConsumer] = []
+        self._timers: list[DelayTimer] = []
+        self._cancel_listeners: list[CancelListener] = []
         self._news = asyncio.Event()
         self._receiving = 0
         self._closing = False
         self._resting: asyncio.TimerHandle | None = None
-        self._chores: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet("NATS source")
         self._setting: dict[int, bytes | None] = {}
         self._pause = FIRST_PAUSE
-        self._empty: list[Tap] = []  # queues that have said, since the last job, that they are empty
+        self._empty: list[PullConsumer] = []  # queues that have said, since the last job, that they are empty
 
     async def open(self) -> None:
-        """Make what is not there.
+        """Create streams and consumers that do not exist.
 
-        :raises BrokerUnavailable: it cannot be made, or is there with other settings.
+        :raises BrokerUnavailable: one cannot be made, or is there with other settings.
         """
         for queue in self._queues:
-            shelf = await self._shelves.shelf(queue)
+            stream = await self._streams.open(queue)
             try:
-                await self._shelves.consumer(shelf, ack_wait=self._guarded)
+                await self._streams.ensure_consumer(stream, ack_wait=self._guarded)
             except BrokerUnavailable:  # the stream we knew may be gone
-                self._shelves.forget(queue)
-                shelf = await self._shelves.shelf(queue)
-                await self._shelves.consumer(shelf, ack_wait=self._guarded)
-            setting = self._own_setting(shelf)
-            self._setting[id(shelf)] = setting
-            tap = Tap(self._link, shelf, consumer="worker", arrived=self._news.set, lease=self._lease, greeting=setting)
-            self._taps.append(tap)
-            self._listeners.append(Listener(self._link, tap))
-            if not shelf.native:
-                self._timers.append(await Timer.start(self._link, self._shelves, shelf))
+                self._streams.discard(queue)
+                stream = await self._streams.open(queue)
+                await self._streams.ensure_consumer(stream, ack_wait=self._guarded)
+            setting = self._own_setting(stream)
+            self._setting[id(stream)] = setting
+            consumer = PullConsumer(
+                self._link, stream, consumer="worker", arrived=self._news.set, lease=self._lease, greeting=setting
+            )
+            self._consumers.append(consumer)
+            self._cancel_listeners.append(CancelListener(self._link, consumer))
+            if not stream.native:
+                self._timers.append(await DelayTimer.start(self._link, self._streams, stream))
 
     async def close(self) -> None:
-        """Give back what nobody took."""
+        """Give back the jobs that no caller took."""
         self._closing = True
         if self._resting is not None:
             self._resting.cancel()
-        if any(tap.busy for tap in self._taps):
+        if any(consumer.busy for consumer in self._consumers):
             self._rest()
         for timer in self._timers:
             await timer.stop()
-        for listener in self._listeners:
+        for listener in self._cancel_listeners:
             listener.close()
-        if self._chores:
-            await asyncio.wait(self._chores, timeout=LEAVING)
-        for chore in self._chores:
-            chore.cancel()
-        for tap in self._taps:
-            tap.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._tasks.wait_closed()
+        await self._tasks.cancel()
+        for consumer in self._consumers:
+            consumer.close()
 
     # ── receiving ──
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
-        """At least one and at most ``limit`` deliveries."""
+        """Return at least one and at most ``limit`` deliveries."""
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
@@ -112,39 +114,42 @@ class NatsSource:
                 await self._wait()
         finally:
             self._receiving -= 1
-            if not self._receiving and not self._closing and any(tap.busy for tap in self._taps):
-                self._resting = asyncio.get_running_loop().call_later(RESTING, self._rest)
+            if not self._receiving and not self._closing and any(consumer.busy for consumer in self._consumers):
+                self._resting = asyncio.get_running_loop().call_later(REST_AFTER, self._rest)
 
     def _ask(self, limit: int) -> None:
         """Let the server send as many as are wanted, and no more."""
-        if len(self._taps) == 1:
-            [tap] = self._taps
-            missing = limit - tap.asked - len(tap.waiting)
-            if missing > 0 and (2 * missing >= limit or not tap.asked) and not tap.absent:
-                tap.pull(missing, wait=True)
+        if len(self._consumers) == 1:
+            [consumer] = self._consumers
+            missing = limit - consumer.asked - len(consumer.waiting)
+            if missing > 0 and (2 * missing >= limit or not consumer.asked) and not consumer.absent:
+                consumer.pull(missing, wait=True)
             return
-        if any(tap.waiting or tap.probing for tap in self._taps):
+        if any(consumer.waiting or consumer.probing for consumer in self._consumers):
             return
-        for tap in self._taps:
-            if not tap.asked and tap not in self._empty and not tap.absent:
-                tap.pull(limit, wait=False)
-                self._empty.append(tap)
+        for consumer in self._consumers:
+            if not consumer.asked and consumer not in self._empty and not consumer.absent:
+                consumer.pull(limit, wait=False)
+                self._empty.append(consumer)
                 return
-        for tap in self._taps:
-            if not tap.asked and not tap.absent:
-                tap.pull(1, wait=True)
+        for consumer in self._consumers:
+            if not consumer.asked and not consumer.absent:
+                consumer.pull(1, wait=True)
 
     async def _take(self, limit: int) -> list[Delivery]:
-        """What has arrived, earlier queues first, without what is no longer ours or was ended by somebody."""
+        """Return what has arrived, earlier queues first, without jobs that are no longer ours or were ended."""
         now = asyncio.get_running_loop().time()
-        fresh: list[Hold] = []
-        again: list[Hold] = []
-        for tap in self._taps:
-            waiting = tap.waiting
+        fresh: list[Receipt] = []
+        again: list[Receipt] = []
+        for consumer in self._consumers:
+            waiting = consumer.waiting
             while waiting and len(fresh) + len(again) < limit:
                 arrival = waiting.popleft()
                 if now >= arrival.until:
-                    log.warning("a job of queue %s waited here beyond its lease; somebody else has it", _queue(arrival))
+                    log.warning(
+                        "dropped a job of queue %s whose lease ended before a worker had room",
+                        arrival.stream.names.queue,
+                    )
                 elif arrival.handed > 1:
                     again.append(arrival)
                 else:
@@ -154,26 +159,26 @@ class NatsSource:
                 fresh += await self._still_alive(again)
             except BaseException:
                 for arrival in reversed(fresh + again):
-                    self._tap_of(arrival).waiting.appendleft(arrival)
+                    self._consumer_of(arrival).waiting.appendleft(arrival)
                 raise
         if fresh:
             self._empty = []
             self._pause = FIRST_PAUSE
         return [arrival.deliver() for arrival in fresh]
 
-    async def _still_alive(self, again: list[Hold]) -> list[Hold]:
-        """Of jobs that were handed out before: those that nobody had replaced or buried before he died."""
-        parcels = []
+    async def _still_alive(self, again: list[Receipt]) -> list[Receipt]:
+        """Return the jobs that no dead worker had replaced or buried before its end; end the others."""
+        messages = []
         for arrival in again:
-            names, token = arrival.shelf.names, arrival.subject.rpartition(b".")[2].decode("utf-8", "replace")
+            names, token = arrival.stream.names, arrival.subject.rpartition(b".")[2].decode("utf-8", "replace")
             body = {"last_by_subj": f"{names.either}{token}"}
-            parcels.append(self._link.request(f"STREAM.MSG.GET.{names.stream}", body))
+            messages.append(self._link.api_request(f"STREAM.MSG.GET.{names.stream}", body))
             body = {"last_by_subj": f"{names.dead}{token}.{arrival.number}"}
-            parcels.append(self._link.request(f"STREAM.MSG.GET.{names.dead_stream}", body))
-        answers = [self._link.read(answer, "STREAM.MSG.GET") for answer in await self._link.exchange(parcels)]
-        alive: list[Hold] = []
-        over: list[Hold] = []
-        stored = [stored_in(answer) for answer in answers]
+            messages.append(self._link.api_request(f"STREAM.MSG.GET.{names.dead_stream}", body))
+        answers = await self._link.request_all(messages)
+        stored = [stored_in(self._link.read_answer(answer, "STREAM.MSG.GET")) for answer in answers]
+        alive: list[Receipt] = []
+        over: list[Receipt] = []
         for arrival, latest, letter in zip(again, stored[::2], stored[1::2], strict=True):
             if letter is None and latest is not None and latest["seq"] == arrival.number:
                 alive.append(arrival)
@@ -184,65 +189,67 @@ class NatsSource:
         return alive
 
     async def _wait(self) -> None:
-        """Until there is news; and what to do about news that is bad."""
+        """Wait for news; mend a consumer that is gone."""
         if not self._link.connected:
             await self._link.ready()
             return
-        for tap in self._taps:
-            if tap.absent or tap.silent:
-                await self._repair(tap)
+        for consumer in self._consumers:
+            if consumer.absent or consumer.silent:
+                await self._repair(consumer)
                 return
         with suppress(TimeoutError):
             async with asyncio.timeout(SIGN_OF_LIFE):
                 await self._news.wait()
-        if any(tap.crowded for tap in self._taps):
-            for tap in self._taps:
-                tap.crowded = False
-            await asyncio.sleep(self._pause)
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        if any(consumer.crowded for consumer in self._consumers):
+            for consumer in self._consumers:
+                consumer.crowded = False
+            await self._sleep()
 
-    async def _repair(self, tap: Tap) -> None:
-        """The consumer is gone, or does not answer."""
+    async def _repair(self, consumer: PullConsumer) -> None:
+        """Create a consumer anew that is gone or does not answer."""
         try:
-            gone = await self._shelves.repair(tap.shelf.names.queue, ack_wait=self._guarded)
+            gone = await self._streams.repair(consumer.stream.names.queue, ack_wait=self._guarded)
         finally:
-            tap.rest()
-            tap.absent = False
+            consumer.rest()
+            consumer.absent = False
         if not gone:
-            await asyncio.sleep(self._pause)
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            await self._sleep()
         self._empty = []
 
-    def _tap_of(self, arrival: Hold) -> Tap:
-        return next(tap for tap in self._taps if tap.shelf is arrival.shelf)
+    async def _sleep(self) -> None:
+        await asyncio.sleep(self._pause)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def _consumer_of(self, arrival: Receipt) -> PullConsumer:
+        return next(consumer for consumer in self._consumers if consumer.stream is arrival.stream)
 
     # ── settling ──
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
-        """Carry out the verdicts; returns those whose lease was lost."""
+        """Carry out the verdicts; return those whose lease was lost."""
         return await self._settler.settle(batch)
 
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Start the leases anew; returns those that were lost before."""
+        """Start the leases anew; return those that were lost before."""
         by_setting: dict[bytes | None, list[Delivery]] = {}
         for delivery in batch:
-            by_setting.setdefault(self._setting.get(id(delivery.receipt.shelf)), []).append(delivery)
+            by_setting.setdefault(self._setting.get(id(delivery.receipt.stream)), []).append(delivery)
         lost: list[Delivery] = []
         for setting, deliveries in by_setting.items():
             lost += await self._settler.extend(deliveries, lease=self._lease, setting=setting)
         return lost
 
-    def _own_setting(self, shelf: Shelf) -> bytes | None:
-        """The consumer's lease is that of whoever made it. Another one is told to the server job by job.
+    def _own_setting(self, stream: QueueStream) -> bytes | None:
+        """Return what tells the server our lease, job by job, if the consumer was made with another one.
 
-        It is told as "hand it out again after so long", which is what a lease is; the job is ours until then.
+        It says "hand the job out again after so long", which is what a lease is; the job is ours until then.
         """
-        if shelf.ack_wait is not None and abs(shelf.ack_wait - self._guarded) < 0.001:  # noqa: PLR2004 - rounding
+        if stream.ack_wait is not None and abs(stream.ack_wait - self._guarded) < 0.001:  # noqa: PLR2004 - rounding
             return None
         log.info(
-            "queue %s was made for leases of %.3g s, this worker wants %.3g s: each delivery costs one more line",
-            shelf.names.queue,
-            shelf.ack_wait,
+            "queue %s was created with leases of %.3g s, this worker uses %.3g s: each delivery costs one more message",
+            stream.names.queue,
+            stream.ack_wait,
             self._guarded,
         )
         return b'-NAK {"delay": %d}' % (self._guarded * NANO)
@@ -250,23 +257,21 @@ class NatsSource:
     # ── giving back ──
 
     def _rest(self) -> None:
-        """Nobody asks any more: withdraw what was asked for, and give back what has come nevertheless."""
+        """Withdraw the requests, because no caller receives; give back what has come nevertheless."""
         self._resting = None
-        for tap in self._taps:
-            tap.rest()
+        for consumer in self._consumers:
+            consumer.rest()
         self._empty = []
-        chore = asyncio.create_task(self._give_back())
-        self._chores.add(chore)
-        chore.add_done_callback(self._chores.discard)
+        self._tasks.start(self._give_back())
 
     async def _give_back(self) -> None:
-        """What was on its way has arrived after a round trip; if somebody asks again by then, it is his."""
-        await self._link.round_trip(timeout=LEAVING)
+        """Give back what has arrived after a round trip, unless a caller receives again by then."""
+        await self._link.round_trip(timeout=CLOSE_TIMEOUT)
         if self._receiving and not self._closing:
             return
-        arrivals = [arrival for tap in self._taps for arrival in tap.waiting]
-        for tap in self._taps:
-            tap.waiting.clear()
+        arrivals = [arrival for consumer in self._consumers for arrival in consumer.waiting]
+        for consumer in self._consumers:
+            consumer.waiting.clear()
         if not arrivals or not self._link.connected:
             return
         unwanted = [arrival.deliver() for arrival in arrivals if arrival.handed == 1]
@@ -276,8 +281,4 @@ class NatsSource:
                 unwanted += [arrival.deliver() for arrival in await self._still_alive(again)]
             await self._settler.settle([(delivery, RELEASE) for delivery in unwanted])
         except BrokerUnavailable as error:
-            log.warning("%d jobs could not be given back, their leases have to run out: %s", len(unwanted), error)
-
-
-def _queue(arrival: Hold) -> str:
-    return arrival.shelf.names.queue
+            log.warning("could not give back %d jobs; they come again when their leases end: %s", len(unwanted), error)

@@ -1,9 +1,9 @@
-"""Timers: scheduled jobs on servers that have no schedules, before NATS 2.12.
+"""DelayTimer: scheduled jobs on servers that have no schedules, before NATS 2.12.
 
 A scheduled job lies in the queue's stream under a subject of its own. A consumer called "timer", shared by all workers
-of the queue, hands each out once; we give it back with the rest of its time, and the server wakes us when it is due.
-Then it is moved: a job in the ready part, confirmed → the end of the scheduled one. A timer that dies in between is
-followed by another one that does both again; the ready part takes it once.
+of the queue, hands each out once; the timer gives it back with the rest of its time, and the server hands it out again
+when it is due. Then it is moved: a job in the ready part, confirmed → the end of the scheduled one. If a timer dies in
+between, another one does both again; the ready part takes the job once.
 
 A retry is a copy beside the job that its worker is about to end. Its move expects that job in the ready part, or
 nothing if that is gone. The scheduled copy ends only if an answer says that the job is in the ready part.
@@ -15,163 +15,168 @@ import asyncio
 from contextlib import suppress
 from typing import Literal, Self
 
-from taskcore.backends.nats.cancelling import Listener
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, Tap
-from taskcore.backends.nats.layout import CLOCK, NANO, PARKED_LEASE, Shelf, Shelves
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, CancelListener, PullConsumer, Receipt
+from taskcore.backends.nats.layout import CLOCK, NANO, PARKED_LEASE, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import number_at
-from taskcore.backends.nats.publish import found_by, verdict_on
-from taskcore.backends.nats.receipts import Hold
-from taskcore.connections.nats import Answer, NatsLink, Parcel, headers_of
-from taskcore.connections.nats.clock import wall_clock
-from taskcore.connections.nats.wire import frame
+from taskcore.backends.nats.publish import error_code_of, found_by
+from taskcore.connections.nats import Answer, Message, NatsLink, encode_message, parse_headers
+from taskcore.connections.nats.jetstream import wall_clock
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.tasks import TaskSet
 
-__all__ = ["Timer", "delay_of", "next_step"]
+__all__ = ["DelayTimer", "delay_of", "next_step"]
 
-log = logger("taskcore.nats")
+log = logger("taskcore.backends.nats")
 
-AT_ONCE = 200  #: scheduled jobs asked for at a time
-NEAR = 0.002  #: seconds: due now
-LONGEST = 30 * 86_400.0  #: seconds for which one is parked before somebody looks again
+REQUEST_SIZE = 200  #: scheduled jobs asked for at a time
+DUE_WITHIN = 0.002  #: seconds: due now
+LONGEST_PARKING = 30 * 86_400.0  #: seconds after which a parked job is looked at again
 TRIES = 3  #: moves of one scheduled job in a row; two are enough unless the server errs
-GIVEN_BACK = 0.1  #: seconds after which another timer gets what this one has no time for
-PAUSE = 1.0  #: seconds after trouble
+HANDOVER_DELAY = 0.1  #: seconds after which another timer gets the jobs of one that stops
+ERROR_PAUSE = 1.0  #: seconds after trouble
 
 
 def delay_of(headers: bytes) -> float:
-    """The seconds that a scheduled job was to wait, from when it was stored."""
-    text = headers_of(headers).get(b"Tc-Delay", b"")
+    """Return the seconds that a scheduled job was to wait, from when it was stored."""
+    text = parse_headers(headers).get(b"Tc-Delay", b"")
     try:
         return min(max(float(text), 0.0), 1e10)
     except ValueError:
         return 0.0
 
 
-class Timer:
+class DelayTimer:
     """Moves the scheduled jobs of one queue when they are due, as one of perhaps many."""
 
-    def __init__(self, link: NatsLink, shelves: Shelves, shelf: Shelf) -> None:
+    def __init__(self, link: NatsLink, streams: QueueStreams, stream: QueueStream) -> None:
         self._link = link
-        self._shelves = shelves
-        self._shelf = shelf
+        self._streams = streams
+        self._stream = stream
         self._news = asyncio.Event()
-        self._tap = Tap(link, shelf, consumer="timer", arrived=self._news.set, lease=PARKED_LEASE)
-        self._listener = Listener(link, self._tap)
+        self._consumer = PullConsumer(link, stream, consumer="timer", arrived=self._news.set, lease=PARKED_LEASE)
+        self._listener = CancelListener(link, self._consumer)
+        self._tasks = TaskSet("NATS delay timer")
         self._task: asyncio.Task[None] | None = None
         self._moving: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, link: NatsLink, shelves: Shelves, shelf: Shelf) -> Self:
-        """Begin.
+    async def start(cls, link: NatsLink, streams: QueueStreams, stream: QueueStream) -> Self:
+        """Start the timer of a queue.
 
         :raises BrokerUnavailable: its consumer cannot be made.
         """
-        await shelves.timer(shelf)
-        timer = cls(link, shelves, shelf)
-        timer._task = asyncio.create_task(timer._run(), name=f"taskcore-nats-timer-{shelf.names.queue}")
+        await streams.ensure_timer(stream)
+        timer = cls(link, streams, stream)
+        timer._task = timer._tasks.start_awaited(timer._run(), name=f"taskcore-nats-timer-{stream.names.queue}")
         return timer
 
     async def stop(self) -> None:
-        """End; others go on, or whoever comes next."""
+        """Stop; the timers of other workers go on."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._moving is not None:
             await self._finish(self._moving)
-        self._tap.rest()
-        await self._link.round_trip(timeout=PAUSE)
-        back = b'-NAK {"delay": %d}' % (GIVEN_BACK * NANO)  # at once, NATS 2.9 would hand them to us again
-        self._link.send_now(b"".join(frame(Parcel(arrival.reply, back)) for arrival in self._tap.waiting))
+        self._consumer.rest()
+        await self._link.round_trip(timeout=ERROR_PAUSE)
+        back = b'-NAK {"delay": %d}' % (HANDOVER_DELAY * NANO)  # at once, NATS 2.9 would hand them to us again
+        self._link.send_now(
+            b"".join(encode_message(Message(arrival.reply, back)) for arrival in self._consumer.waiting)
+        )
         self._listener.close()
-        self._tap.close()
+        self._consumer.close()
 
     async def _finish(self, moving: asyncio.Task[None]) -> None:
-        """Let a move come to its end: what is moved and not ended waits until its lease is over."""
-        await asyncio.wait([moving], timeout=PAUSE)
+        """Let a move come to its end: a job that is moved and not ended waits until its lease is over."""
+        await asyncio.wait([moving], timeout=ERROR_PAUSE)
         moving.cancel()
         await asyncio.wait([moving])
         if not moving.cancelled() and (error := moving.exception()) is not None:
-            log.debug("the last move of the timer of queue %s failed: %s", self._shelf.names.queue, error)
+            log.debug("the last move of the delay timer of queue %s failed: %s", self._stream.names.queue, error)
 
     async def _run(self) -> None:
         while True:
             try:
                 await self._turn()
             except BrokerUnavailable as error:
-                log.debug("the timer of queue %s waits: %s", self._shelf.names.queue, error)
-                await asyncio.sleep(PAUSE)
+                log.debug("the timer of queue %s waits: %s", self._stream.names.queue, error)
+                await asyncio.sleep(ERROR_PAUSE)
             except Exception:
-                log.exception("the timer of queue %s stumbled; it goes on", self._shelf.names.queue)
-                await asyncio.sleep(PAUSE)
+                log.exception("the timer of queue %s stumbled; it goes on", self._stream.names.queue)
+                await asyncio.sleep(ERROR_PAUSE)
 
     async def _turn(self) -> None:
         """Wait for scheduled jobs, park those that are early, move those that are due."""
         self._news.clear()
-        tap = self._tap
-        if tap.absent or tap.silent:
-            tap.rest()
-            tap.absent = False
-            await asyncio.sleep(PAUSE)
-            await self._shelves.timer(await self._shelves.shelf(self._shelf.names.queue))
-        if tap.asked < AT_ONCE // 2:
+        consumer = self._consumer
+        if consumer.absent or consumer.silent:
+            consumer.rest()
+            consumer.absent = False
+            await asyncio.sleep(ERROR_PAUSE)
+            await self._streams.ensure_timer(await self._streams.open(self._stream.names.queue))
+        if consumer.asked < REQUEST_SIZE // 2:
             await self._link.ready()
-            tap.pull(AT_ONCE - tap.asked, wait=True)
-        if not tap.waiting:
+            consumer.pull(REQUEST_SIZE - consumer.asked, wait=True)
+        if not consumer.waiting:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SIGN_OF_LIFE):
                     await self._news.wait()
-        now = wall_clock() + await self._shelves.clock(self._shelf)
-        due: list[Hold] = []
+            if not consumer.waiting:  # before 2.10 the question for the time is a message, which stats would count
+                return
+        now = wall_clock() + await self._streams.clock(self._stream)
+        due: list[Receipt] = []
         parked: list[bytes] = []
-        while tap.waiting:
-            arrival = tap.waiting.popleft()
+        while consumer.waiting:
+            arrival = consumer.waiting.popleft()
             if arrival.subject.endswith(CLOCK.encode()):
-                parked.append(frame(Parcel(arrival.reply, b"+ACK")))
+                parked.append(encode_message(Message(arrival.reply, b"+ACK")))
                 continue
             left = _stored_at(arrival) + delay_of(arrival.headers) - now
-            if left <= NEAR:
+            if left <= DUE_WITHIN:
                 due.append(arrival)
             else:
-                body = b'-NAK {"delay": %d}' % (min(left, LONGEST) * NANO)
-                parked.append(frame(Parcel(arrival.reply, body)))
-                tap.recent.pop()
+                body = b'-NAK {"delay": %d}' % (min(left, LONGEST_PARKING) * NANO)
+                parked.append(encode_message(Message(arrival.reply, body)))
+                consumer.recent.pop()
         if parked:
             await self._link.send(b"".join(parked))
         if due:
-            self._moving = asyncio.create_task(self._move(due), name=f"taskcore-nats-move-{self._shelf.names.queue}")
+            self._moving = self._tasks.start_awaited(self._move(due))
             await asyncio.shield(self._moving)
 
-    async def _move(self, due: list[Hold]) -> None:
-        """Put them into the ready part, and end each scheduled one whose job is known to be there."""
-        # What each expects in the ready part: the job that it is a copy of, and nothing only if that is surely gone.
-        trying = {hold: number_at(hold.headers, b"Tc-Copy") for hold in due}
-        moved: list[Hold] = []
+    async def _move(self, due: list[Receipt]) -> None:
+        """Put jobs into the ready part, and end each scheduled one whose job is known to be there."""
+        # Each expects the job that it is a copy of in the ready part, and nothing only if that is surely gone.
+        trying = {receipt: number_at(receipt.headers, b"Tc-Copy") for receipt in due}
+        moved: list[Receipt] = []
         for _ in range(TRIES):
-            trying = {hold: expected for hold, expected in trying.items() if self._is_ours(hold)}
+            trying = {receipt: expected for receipt, expected in trying.items() if self._is_ours(receipt)}
             if not trying:
                 break
-            answers = await self._link.exchange([self._ready(hold, expected) for hold, expected in trying.items()])
-            again: dict[Hold, int] = {}
-            for (hold, expected), answer in zip(trying.items(), answers, strict=True):
-                match next_step(answer, expected=expected, copied=number_at(hold.headers, b"Tc-Copy")):
+            answers = await self._link.request_all(
+                [self._ready(receipt, expected) for receipt, expected in trying.items()]
+            )
+            again: dict[Receipt, int] = {}
+            for (receipt, expected), answer in zip(trying.items(), answers, strict=True):
+                match next_step(answer, expected=expected, copied=number_at(receipt.headers, b"Tc-Copy")):
                     case "end":
-                        moved.append(hold)
+                        moved.append(receipt)
                     case "leave":
-                        log.debug("a scheduled job of queue %s is not moved yet: %s", self._shelf.names.queue, answer)
+                        log.debug("a scheduled job of queue %s is not moved yet: %s", self._stream.names.queue, answer)
                     case int(found):
-                        again[hold] = found
+                        again[receipt] = found
             trying = again
         if moved:
             failpoint("nats.timer.moved")
-            await self._link.exchange([Parcel(arrival.reply, b"+ACK") for arrival in moved])
+            await self._link.request_all([Message(arrival.reply, b"+ACK") for arrival in moved])
 
-    def _is_ours(self, hold: Hold) -> bool:
+    def _is_ours(self, receipt: Receipt) -> bool:
         """Whether it was not taken back, and no other timer has it by now."""
-        return hold.number not in self._tap.withdrawn and asyncio.get_running_loop().time() < hold.until
+        return receipt.number not in self._consumer.cancelled and asyncio.get_running_loop().time() < receipt.until
 
-    def _ready(self, arrival: Hold, expected: int) -> Parcel:
+    def _ready(self, arrival: Receipt, expected: int) -> Message:
         token = arrival.subject.rpartition(b".")[2]
         headers = b"Nats-Msg-Id: %b:due:%d:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n" % (
             token,
@@ -180,7 +185,7 @@ class Timer:
             expected,
             number_at(arrival.headers, b"Tc-Trail"),
         )
-        return Parcel(self._shelf.names.ready.encode() + token, arrival.body, headers)
+        return Message(self._stream.names.ready.encode() + token, arrival.body, headers)
 
 
 def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Literal["end", "leave"]:
@@ -194,7 +199,7 @@ def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Lit
     """
     if answer is None:
         return "leave"
-    if verdict_on(answer) in {0, -1}:
+    if error_code_of(answer) in {0, -1}:
         return "end"
     found = found_by(answer)
     if found is None or found == expected:
@@ -202,7 +207,7 @@ def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Lit
     return found if found in {0, copied} else "end"
 
 
-def _stored_at(arrival: Hold) -> float:
-    """When it was stored, by the server's clock."""
+def _stored_at(arrival: Receipt) -> float:
+    """Return when it was stored, by the server's clock."""
     tokens = arrival.reply.split(b".")
-    return int(tokens[7 if len(tokens) == 9 else 9]) / NANO  # noqa: PLR2004 - see Hold
+    return int(tokens[7 if len(tokens) == 9 else 9]) / NANO  # noqa: PLR2004 - see Receipt

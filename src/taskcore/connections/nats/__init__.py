@@ -1,8 +1,17 @@
-"""The link to NATS: addresses, one supervised connection, requests in batches, and the JetStream API."""
+"""Connections to NATS: the URL, the protocol, one supervised connection, requests in batches, JetStream's API."""
 
-from taskcore.connections.nats.address import Address, read_address
-from taskcore.connections.nats.connection import Ear
+from taskcore.connections.nats.address import NatsAddress, read_address
+from taskcore.connections.nats.connection import Subscription
 from taskcore.connections.nats.link import NatsLink
-from taskcore.connections.nats.wire import Answer, Parcel, headers_of
+from taskcore.connections.nats.protocol import Answer, Message, encode_message, parse_headers
 
-__all__ = ["Address", "Answer", "Ear", "NatsLink", "Parcel", "headers_of", "read_address"]
+__all__ = [
+    "Answer",
+    "Message",
+    "NatsAddress",
+    "NatsLink",
+    "Subscription",
+    "encode_message",
+    "parse_headers",
+    "read_address",
+]

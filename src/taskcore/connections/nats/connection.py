@@ -1,7 +1,7 @@
-"""Line: one connection after another to the servers of an address, and who hears what comes.
+"""SupervisedConnection: one connection after another to the servers of an address, with subscriptions that stay.
 
-A task of its own watches the connection: when it ended, or went deaf (we hear ourselves through the server every few
-seconds), everybody who waits is told, and a new connection is made, to the next server that takes us.
+A task of its own watches the connection: when it has ended, or the server does not answer a ping, every waiter is woken
+and a new connection is made, to the next server that takes it.
 """
 
 from __future__ import annotations
@@ -13,69 +13,66 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import count
-from types import TracebackType
-from typing import Self
+from typing import Final, NamedTuple, Self
 
 from taskcore.connections.loops import require_asyncio
-from taskcore.connections.nats.address import Address, Host
-from taskcore.connections.nats.wire import Handler, Parcel, Wire, connect, frame
+from taskcore.connections.nats.address import Host, NatsAddress
+from taskcore.connections.nats.login import BadCredentials
+from taskcore.connections.nats.protocol import Handler
+from taskcore.connections.nats.raw import HandshakeFailed, RawConnection, connect
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.tasks import TaskSet
 
-__all__ = ["Ear", "Line"]
+__all__ = ["Subscription", "SupervisedConnection"]
 
-log = logger("taskcore.nats")
+log = logger("taskcore.connections.nats")
 
-WAITING = 2.0  #: seconds for which a call waits for a connection that is being made anew
-HEARTBEAT = 4.0  #: seconds between two times that we listen to ourselves …
-DEAF = 4.0  #: … and how long that may take
+READY_TIMEOUT: Final = 2.0  #: seconds for which a call waits for a connection that is being made again
+PING_EVERY: Final = 4.0  #: seconds between two pings …
+PING_TIMEOUT: Final = 4.0  #: … and for which an answer is waited for
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  #: seconds between two rounds of attempts to connect
 
 
-class Ear:
-    """A subscription that lives as long as its link, or until ``close``."""
+class Subscription(NamedTuple):
+    """A subscription that outlives a connection."""
 
-    __slots__ = ("handler", "number", "subject")
-
-    def __init__(self, subject: bytes, number: int, handler: Handler) -> None:
-        self.subject = subject
-        self.number = number
-        self.handler = handler
+    subject: bytes
+    number: int
+    handler: Handler
 
 
-class Line(ABC):
+class SupervisedConnection(ABC):
     """One supervised connection. Use it with ``async with``.
 
     :param name: what the server's monitoring shows.
     """
 
-    def __init__(self, address: Address, *, name: str) -> None:
+    def __init__(self, address: NatsAddress, *, name: str) -> None:
         self.address = address
         self.on_lost: list[Callable[[], None]] = []  #: called when the connection is gone
         self._name = name
-        self._wire: Wire | None = None
+        self._connection: RawConnection | None = None
         self._opened = asyncio.Event()
         self._known: list[Host] = list(address.hosts)
-        self._ears: dict[int, Ear] = {}
+        self._subscriptions: dict[int, Subscription] = {}
         self._numbers = count(1)
         self._inbox = f"_INBOX.{secrets.token_hex(11)}".encode()
         self._inbox_numbers = count(1)
-        self._heard = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._trouble = self._told = ""
+        self._tasks = TaskSet("NATS connection")
+        self._trouble = self._logged = ""
         self._users = 0
         self._gone_since = 0.0
-        self.listen(self._inbox + b".heartbeat", lambda *_: self._heard.set())
 
     async def __aenter__(self) -> Self:
-        """Connect.
+        """Connect; an owner that has it open already lends it.
 
-        :raises BrokerUnavailable: no server takes us, or JetStream is not there (TC201).
+        :raises BrokerUnavailable: no server takes the connection, or JetStream is not there (TC201).
         :raises FeatureRefused: the program runs on trio (TC501).
         """
-        require_asyncio("nats", "nats-py")
+        require_asyncio("nats", "taskcore's own")
         self._users += 1
-        if self._users > 1:  # somebody who has it open lends it
+        if self._users > 1:
             return self
         try:
             await self._connect()
@@ -84,27 +81,24 @@ class Line(ABC):
             self._users = 0
             await self._disconnect()
             raise
-        self._task = asyncio.create_task(self._live(), name="taskcore-nats-link")
+        self._tasks.start(self._supervise(), name="taskcore-nats-connection")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Disconnect."""
         self._users -= 1
         if self._users:
             return
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(asyncio.wait([self._task]))
-        await self._disconnect()
+        try:
+            await self._tasks.cancel()
+        finally:
+            await self._disconnect()
 
     @abstractmethod
     async def _greet(self) -> None:
-        """What has to be said and asked on each new connection.
+        """Ask what has to be known on each new connection.
 
-        :raises BrokerUnavailable: it is of no use.
+        :raises BrokerUnavailable: the connection is of no use.
         """
 
     # ── what is known about the server ──
@@ -112,41 +106,41 @@ class Line(ABC):
     @property
     def connected(self) -> bool:
         """Whether there is a connection at this moment."""
-        return self._wire is not None and self._wire.alive
+        return self._connection is not None and self._connection.alive
 
     @property
     def version(self) -> str:
         """The server's version, as it says it."""
-        return str(self._wire.info.get("version", "?")) if self._wire is not None else "?"
+        return str(self._connection.info.get("version", "?")) if self._connection is not None else "?"
 
     @property
     def max_payload(self) -> int:
-        """The most bytes that one parcel may have, headers included."""
-        return self._wire.max_payload if self._wire is not None else 1_048_576
+        """The most bytes that one message may have, headers included."""
+        return self._connection.max_payload if self._connection is not None else 1_048_576
 
     def unavailable(self, why: str) -> BrokerUnavailable:
-        """The error for it."""
+        """Return the error for it."""
         servers = ", ".join(host.text for host in self._known)
         facts = [f"servers: {servers}"] + [f"last trouble: {self._trouble}"] * bool(self._trouble)
-        return BrokerUnavailable(f"NATS: {why}", facts=facts, fix="start it, or see what its log says")
+        return BrokerUnavailable(f"NATS: {why}", facts=facts, fix="start the server, or read its log")
 
     # ── writing ──
 
-    async def ready(self) -> Wire:
-        """The connection, as soon as there is one.
+    async def ready(self) -> RawConnection:
+        """Return the connection, as soon as there is one.
 
         :raises BrokerUnavailable: there is none for some seconds.
         """
-        wire = self._wire
-        if wire is not None and wire.alive:
-            return wire
+        connection = self._connection
+        if connection is not None and connection.alive:
+            return connection
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WAITING):
-                while self._wire is None or not self._wire.alive:
-                    if self._wire is not None:
-                        await asyncio.sleep(0.01)  # it has ended, and its watcher has not noticed yet
+            async with asyncio.timeout(READY_TIMEOUT):
+                while self._connection is None or not self._connection.alive:
+                    if self._connection is not None:
+                        await asyncio.sleep(0.01)  # it has ended, and its supervisor has not noticed yet
                     await self._opened.wait()
-                return self._wire
+                return self._connection
         raise self.unavailable("there is no connection")
 
     async def send(self, frames: bytes) -> None:
@@ -157,128 +151,128 @@ class Line(ABC):
         (await self.ready()).write(frames)
 
     def send_now(self, frames: bytes) -> bool:
-        """The same at once; False if there is no connection."""
-        wire = self._wire
-        if wire is None or not wire.alive:
+        """Write them at once; False if there is no connection."""
+        connection = self._connection
+        if connection is None or not connection.alive:
             return False
-        wire.write(frames)
+        connection.write(frames)
         return True
 
-    # ── hearing ──
+    async def round_trip(self, *, timeout: float) -> bool:
+        """Go to the server and back: what it sent before has arrived then. False if it does not answer."""
+        return self._connection is not None and await self._connection.ping(timeout)
 
-    def listen(self, subject: bytes, handler: Handler) -> Ear:
-        """Hear a subject from now on, also after a reconnect. The handler must be quick, and is called in the loop."""
-        ear = Ear(subject, next(self._numbers), handler)
-        self._ears[ear.number] = ear
-        if self._wire is not None and self._wire.alive:
-            self._wire.subscribe_raw(subject, ear.number, handler)
-        return ear
+    # ── subscriptions ──
 
-    def mute(self, ear: Ear) -> None:
-        """Tell the server that we need no more; what is on its way still comes."""
-        if self._ears.pop(ear.number, None) is not None and self._wire is not None and self._wire.alive:
-            self._wire.unsubscribe_raw(ear.number)
+    def subscribe(self, subject: bytes, handler: Handler) -> Subscription:
+        """Receive a subject's messages, also after a reconnect. The handler is called in the loop and must be quick."""
+        subscription = Subscription(subject, next(self._numbers), handler)
+        self._subscriptions[subscription.number] = subscription
+        if self._connection is not None and self._connection.alive:
+            self._connection.subscribe(*subscription)
+        return subscription
 
-    def forget(self, ear: Ear) -> None:
-        """And now nothing comes any more."""
-        self.mute(ear)
-        if self._wire is not None:
-            self._wire.handlers.pop(ear.number, None)
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Ask the server for no more; what is on its way still comes."""
+        known = self._subscriptions.pop(subscription.number, None)
+        if known is not None and self._connection is not None and self._connection.alive:
+            self._connection.unsubscribe(subscription.number)
+
+    def discard(self, subscription: Subscription) -> None:
+        """Unsubscribe, and ignore what is on its way."""
+        self.unsubscribe(subscription)
+        if self._connection is not None:
+            self._connection.handlers.pop(subscription.number, None)
 
     def new_inbox(self) -> bytes:
-        """A subject that nobody else uses."""
+        """Return a subject that no other client uses."""
         return b"%b%x" % (self._inbox, next(self._inbox_numbers))
 
     # ── staying connected ──
 
-    async def _live(self) -> None:
+    async def _supervise(self) -> None:
         """Watch the connection; make a new one when it is gone."""
         while True:
             try:
-                wire = self._wire
-                if wire is not None:
-                    why = await self._watch(wire)
+                connection = self._connection
+                if connection is not None:
+                    why = await _end_of(connection)
                     self._gone_since = time.monotonic()
-                    log.warning("connection to NATS lost: %s; connecting again", why)
+                    log.warning("connection to NATS lost: %s; reconnecting", why)
+                    connection.abort()
                     self._lose(why)
-                    await wire.abandon()
                 await self._reconnect()
             except Exception:
-                log.exception("the link to NATS stumbled; it goes on")
+                log.exception("unexpected error in the NATS connection loop; reconnecting")
                 await asyncio.sleep(LONGEST_PAUSE)
 
     async def _reconnect(self) -> None:
         """Try until there is a connection, with growing pauses."""
         pause = FIRST_PAUSE
-        while self._wire is None:
+        while self._connection is None:
             try:
                 await self._connect()
                 await self._greet()
             except BrokerUnavailable as error:
                 await self._disconnect()
-                self._tell_trouble(error)
+                self._log_trouble(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
-        self._told = ""
+        self._logged = ""
         log.warning("connected to NATS again after %.1f s", time.monotonic() - self._gone_since)
 
-    def _tell_trouble(self, error: BrokerUnavailable) -> None:
-        """Each reason once: people have to hear that credentials were revoked, and not a thousand times."""
-        if self._told != self._trouble:
-            self._told = self._trouble
-            log.error("cannot connect to NATS: %s; trying on", self._trouble or error.what)
-
-    async def _watch(self, wire: Wire) -> str:
-        """Ends when this connection does; says why."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT):
-                    await wire.ended.wait()
-                return str(wire.why or wire.last_error or "the server closed it")
-            self._heard.clear()
-            wire.write(frame(Parcel(self._inbox + b".heartbeat", b"")))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DEAF):
-                    await self._heard.wait()
-            if not self._heard.is_set():
-                await asyncio.sleep(0.1)  # if it was our own loop that stood still, what arrived is read now
-            if not self._heard.is_set():
-                return f"nothing came back for {DEAF:g} s"
+    def _log_trouble(self, error: BrokerUnavailable) -> None:
+        """Log each reason once, however often it comes."""
+        if self._logged != self._trouble:
+            self._logged = self._trouble
+            log.error("cannot connect to NATS: %s; trying again", self._trouble or error.what)
 
     async def _connect(self) -> None:
-        """One round over all servers that are known."""
+        """Try all known servers once."""
         for host in list(self._known):
             try:
-                wire = await connect(self.address, host, name=self._name)
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever the library raises: there is no connection
-                self._trouble = f"{host.text}: {_say(error)}"
+                connection = await connect(self.address, host, name=self._name)
+            except (OSError, ValueError, TimeoutError, HandshakeFailed, BadCredentials) as error:
+                self._trouble = f"{host.text}: {f'{type(error).__name__}: {error}'.removesuffix(': ')}"
                 continue
-            self._wire = wire
-            self._known = _known_after(self.address, self._known, host, wire.info.get("connect_urls") or [])
-            for ear in self._ears.values():
-                wire.subscribe_raw(ear.subject, ear.number, ear.handler)
+            self._connection = connection
+            self._known = _known_after(self.address, self._known, host, connection.info.get("connect_urls") or [])
+            for subscription in self._subscriptions.values():
+                connection.subscribe(*subscription)
             self._opened.set()
             return
         raise self.unavailable("no server takes our connection")
 
     async def _disconnect(self) -> None:
-        wire = self._wire
+        connection = self._connection
         self._lose(self._trouble or "closed")
-        if wire is not None:
-            await wire.abandon()
+        if connection is not None:
+            await connection.close()
 
     def _lose(self, why: str) -> None:
         self._trouble = why
-        self._wire = None
+        self._connection = None
         self._opened = asyncio.Event()
-        for tell in self.on_lost:
-            tell()
+        for call in self.on_lost:
+            call()
 
 
-def _known_after(address: Address, known: list[Host], used: Host, discovered: Sequence[str]) -> list[Host]:
-    """The servers to try next time: the others first, those of the URL always, the rest as the cluster says."""
+async def _end_of(connection: RawConnection) -> str:
+    """Wait until the connection is of no use any more; return why."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PING_EVERY):
+                await connection.ended.wait()
+            return connection.why
+        if await connection.ping(PING_TIMEOUT):
+            continue
+        # If it was our own loop that stood still, what has arrived meanwhile is read now.
+        if connection.alive and not await connection.ping(0.1):
+            return f"the server did not answer a ping for {PING_TIMEOUT:g} s"
+
+
+def _known_after(address: NatsAddress, known: list[Host], used: Host, discovered: Sequence[str]) -> list[Host]:
+    """Return the servers to try next time: the others first, those of the URL always, the rest as the cluster says."""
     found = {host.text: host for host in address.hosts}
     for url in discovered:
         name, _, port = url.rpartition(":")
@@ -288,7 +282,3 @@ def _known_after(address: Address, known: list[Host], used: Host, discovered: Se
     order = {host.text: index for index, host in enumerate(known)}
     hosts = sorted(found.values(), key=lambda host: order.get(host.text, len(order)))
     return [host for host in hosts if host.text != used.text] + [host for host in hosts if host.text == used.text]
-
-
-def _say(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,36 +1,34 @@
-"""NatsLink: one supervised connection to a NATS server or cluster.
+"""NatsLink: one supervised connection to a NATS server or cluster, with requests and JetStream's API.
 
-    async with NatsLink(address, name="worker") as link:
-        answers = await link.exchange([Parcel(…), …])        each with its answer, or None
-        info = await link.api("STREAM.INFO.x")               JetStream's API, as a dict
-        link.listen(subject, handler)                        lives through reconnects
-
-The connection is the line's business, batches of answers are the exchange's; here they meet, and speak to JetStream.
+async with NatsLink(address, name="worker") as link:
+answers = await link.request_all([Message(…), …])    each with its answer, or None
+info = await link.api("STREAM.INFO.x")               JetStream's API, as a dict
+link.subscribe(subject, handler)                     lives through reconnects
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from taskcore.connections.nats.address import Address
-from taskcore.connections.nats.connection import Line
-from taskcore.connections.nats.requests import Exchange
-from taskcore.connections.nats.wire import Answer, Parcel
+from taskcore.connections.nats.address import NatsAddress
+from taskcore.connections.nats.connection import SupervisedConnection
+from taskcore.connections.nats.protocol import Answer, Message
+from taskcore.connections.nats.requests import Requests
 from taskcore.errors import BrokerUnavailable
 
 __all__ = ["TIMEOUT", "NatsLink", "decode_answer"]
 
-TIMEOUT = 5.0  #: seconds for which an answer is waited for
+TIMEOUT: Final = 5.0  #: seconds for which an answer is waited for
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
 def decode_answer(body: bytes) -> dict[str, Any]:
-    """The object in these bytes; empty if there is none."""
+    """Return the object in these bytes; empty if there is none."""
     try:
         found = _decode(body)
     except msgspec.DecodeError:
@@ -38,64 +36,56 @@ def decode_answer(body: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-class NatsLink(Line):
+class NatsLink(SupervisedConnection):
     """One supervised connection, with answers. Use it with ``async with``.
 
     :param name: what the server's monitoring shows.
     """
 
-    def __init__(self, address: Address, *, name: str = "taskcore") -> None:
+    def __init__(self, address: NatsAddress, *, name: str = "taskcore") -> None:
         super().__init__(address, name=name)
         self.level = 0  #: of the JetStream API: 1 from NATS 2.11, 2 from 2.12
-        self._exchange = Exchange(self._inbox)
-        self.listen(self._inbox + b".*.*", self._exchange.take)
-        self.on_lost.append(self._exchange.lost)
+        self._requests = Requests(self._inbox)
+        self.subscribe(self._inbox + b".*.*", self._requests.take)
+        self.on_lost.append(self._requests.wake_all)
 
-    async def exchange(
-        self, parcels: Sequence[Parcel], *, ahead: bytes = b"", timeout: float = TIMEOUT
+    async def request_all(
+        self, messages: Sequence[Message], *, ahead: bytes = b"", timeout: float = TIMEOUT
     ) -> list[Answer | None]:
         """Send all, in order, and collect each one's answer; None for one that did not come in time.
 
         :param ahead: frames to be written before them, without answers.
         :raises BrokerUnavailable: nothing was sent.
         """
-        return await self._exchange.answers(await self.ready(), parcels, ahead=ahead, timeout=timeout)
-
-    async def round_trip(self, *, timeout: float = TIMEOUT) -> bool:
-        """To the server and back: what it sent before has arrived then. False if nothing came back."""
-        wire = self._wire
-        return wire is not None and wire.alive and await self._exchange.round_trip(wire, timeout=timeout)
+        return await self._requests.send(await self.ready(), messages, ahead=ahead, timeout=timeout)
 
     # ── JetStream's API ──
 
     async def api(self, name: str, body: Any = None, *, timeout: float = TIMEOUT) -> dict[str, Any]:
-        """One request to JetStream's API; its answer, which may have an ``error``.
+        """Send one request to JetStream's API; return its answer, which may have an ``error``.
 
         :raises BrokerUnavailable: no answer came.
         """
-        [answer] = await self.exchange([self.request(name, body)], timeout=timeout)
-        return self.read(answer, name)
+        [answer] = await self.request_all([self.api_request(name, body)], timeout=timeout)
+        return self.read_answer(answer, name)
 
-    def request(self, name: str, body: Any = None) -> Parcel:
-        """A request to JetStream's API, to be sent with others."""
-        return Parcel((self.address.api + name).encode(), b"" if body is None else _encode(body))
+    def api_request(self, name: str, body: Any = None) -> Message:
+        """Return a request to JetStream's API, to be sent with others."""
+        return Message((self.address.api + name).encode(), b"" if body is None else _encode(body))
 
-    def read(self, answer: Answer | None, name: str = "") -> dict[str, Any]:
-        """The answer to such a request.
+    def read_answer(self, answer: Answer | None, name: str = "") -> dict[str, Any]:
+        """Return the answer to such a request.
 
         :raises BrokerUnavailable: there is none.
         """
         if answer is None:
             raise self.unavailable(f"JetStream did not answer in time{f' to {name}' if name else ''}")
         if answer.status == b"503":
-            return {"error": {"code": 503, "err_code": 503, "description": "nobody answers for JetStream"}}
+            return {"error": {"code": 503, "err_code": 503, "description": "no server answers for JetStream"}}
         return decode_answer(answer.body)
 
     async def _greet(self) -> None:
-        self.level = await self._ask_level()
-
-    async def _ask_level(self) -> int:
-        """Of JetStream's API; servers before 2.11 do not say one."""
+        """Ask for the level of JetStream's API; servers before 2.11 do not say one."""
         answer = await self.api("INFO")
         if "error" in answer:
             raise BrokerUnavailable(
@@ -104,4 +94,4 @@ class NatsLink(Line):
                 fix="start it with JetStream: nats-server -js   (jetstream {} in its configuration)",
             )
         level = answer.get("api", {}).get("level", 0)
-        return int(level) if isinstance(level, int) else 0
+        self.level = int(level) if isinstance(level, int) else 0

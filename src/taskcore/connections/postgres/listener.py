@@ -99,7 +99,7 @@ class PostgresListener:
             connection = await connect(self._address)
         try:
             async with asyncio.timeout(self._address.timeout):
-                await connection.execute(f"LISTEN {self._channel}")
+                await connection.execute(f"LISTEN {self._channel}".encode())
             self._listening.set()
             await self._begun()
             while self._is_needed():

@@ -1,49 +1,50 @@
 """NatsStore: keyed records in a JetStream stream.
 
 One subject a key, of which the stream keeps the last write. A write that expects something names the number of the
-write before it, and the server compares. From NATS 2.11 the server also takes records away when their time is over;
-before that we do. No verb believes that alone: each record carries its end.
+write before it, and the server compares. From NATS 2.11 the server also removes records when their time is over; before
+that the writer does. No verb relies on that alone: each record carries its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Final, Self
 
-from taskcore.connections.nats import Answer, NatsLink, Parcel, read_address
-from taskcore.connections.nats.answers import NO_STREAM, error_of
-from taskcore.connections.nats.clock import wall_clock
+from taskcore.connections.nats import Answer, Message, NatsLink, read_address
+from taskcore.connections.nats.jetstream import NO_STREAM, clock_offset, error_of, wall_clock
 from taskcore.connections.nats.link import decode_answer
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
-from taskcore.stores.nats.records import (
-    Found,
+from taskcore.stores.nats.diagnose import diagnose
+from taskcore.stores.nats.layout import (
+    FoundRecord,
     ends_at,
     key_token,
+    make_stream,
     read_answer,
     read_stored,
     tombstone,
     version_of,
     wanted_of,
-    write_parcel,
+    write_message,
 )
-from taskcore.stores.nats.stream import clock_of, make_stream
-from taskcore.stores.nats.watching import Watch
-from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
+from taskcore.stores.nats.watching import RecordFeed
+from taskcore.toolkit.diagnostics import Diagnosis
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.tasks import TaskSet
 
 __all__ = ["NatsStore"]
 
-log = logger("taskcore.nats")
+log = logger("taskcore.stores.nats")
 
-IS_ANOTHER, NOBODY = 10071, 503
-CLOCK_KEPT = 60.0  #: seconds after which we ask for the server's time again
-TRIES = 20  #: times that a write is tried against others
-SWEEPING = 5.0  #: seconds between two times that we take records away ourselves
+IS_ANOTHER: Final = 10071  #: the server's "wrong last sequence"
+CLOCK_KEPT: Final = 60.0  #: seconds after which the server's time is asked for again
+TRIES: Final = 20  #: times that a write is tried against others
+SWEEP_EVERY: Final = 5.0  #: seconds between two times that expired records are removed, where the server does not
+UNKNOWN: Final = -1  #: what has to be expected is not known before a look
 
 BESIDE_THE_VALUE = 4_096  #: bytes of a message that are left for headers, and in a key's record for its other fields
 
@@ -64,10 +65,11 @@ class NatsStore:
         self._offset = 0.0
         self._asked = float("-inf")
         self._ends: list[tuple[int, int]] = []
-        self._sweeper: asyncio.Task[None] | None = None
+        self._feed = self._new_feed()
+        self._tasks = TaskSet("NATS store")
 
     async def __aenter__(self) -> Self:
-        """Connect, and make the stream if it is not there.
+        """Connect, and create the stream if it does not exist.
 
         :raises BrokerUnavailable: it cannot be reached, or the stream is there with other settings.
         """
@@ -75,27 +77,27 @@ class NatsStore:
         try:
             await self._open()
         except BaseException:
-            await self.link.__aexit__(None, None, None)
+            await self.link.__aexit__()
             raise
+        self._feed = self._new_feed()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Disconnect."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.wait([self._sweeper])
-            self._sweeper = None
-        await self.link.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        """Disconnect; watches that are still open end with an error."""
+        await self._feed.close()
+        await self._tasks.cancel()
+        await self.link.__aexit__()
 
     async def _open(self) -> None:
         config = await make_stream(self.link, self._stream, f"{self._subjects}*")
         self._native = bool(config.get("allow_msg_ttl"))
         self._direct = bool(config.get("allow_direct")) and int(config.get("num_replicas", 1)) == 1
         await self.now()
-        if not self._native and self._sweeper is None:
-            self._sweeper = asyncio.create_task(self._sweep(), name="taskcore-nats-store")
+        if not self._native and not self._tasks:
+            self._tasks.start(self._sweep(), name="taskcore-nats-store")
+
+    def _new_feed(self) -> RecordFeed:
+        return RecordFeed(self.link, self.subject, self.get)
 
     @property
     def max_value(self) -> int | None:
@@ -105,63 +107,63 @@ class NatsStore:
     # ── reading ──
 
     async def get(self, key: str) -> Record | None:
-        """The record, unless its time is over."""
-        [found] = await self._read([key])
-        return found.record if found is not None and found.alive(await self.now()) else None
+        """Return the record, unless its time is over."""
+        [record] = await self.get_many([key])
+        return record
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
-        """Several records, unless their time is over, in one exchange."""
+        """Return some records, unless their time is over, in one exchange."""
         if not keys:
             return []
         answers, now = await self._read(keys), await self.now()
         return [found.record if found is not None and found.alive(now) else None for found in answers]
 
-    async def _read(self, keys: Sequence[str]) -> list[Found | None]:
-        """What lies under the keys. With replicas the leader is asked: the others may be behind."""
+    async def _read(self, keys: Sequence[str]) -> list[FoundRecord | None]:
+        """Return what is stored under the keys. With replicas the leader is asked: the others may be behind."""
         if self._direct:
             question = f"{self.link.address.api}DIRECT.GET.{self._stream}."
-            parcels = [Parcel(question.encode() + self.subject(key), b"") for key in keys]
+            messages = [Message(question.encode() + self.subject(key), b"") for key in keys]
         else:
             name = f"STREAM.MSG.GET.{self._stream}"
-            parcels = [self.link.request(name, {"last_by_subj": self.subject(key).decode()}) for key in keys]
-        answers = await self.link.exchange(parcels)
+            messages = [self.link.api_request(name, {"last_by_subj": self.subject(key).decode()}) for key in keys]
+        answers = await self.link.request_all(messages)
         if None in answers:
             raise self.link.unavailable("the store did not answer in time")
         if any(answer is not None and answer.status == b"503" for answer in answers):
             await self._stream_is_gone()
-            answers = await self.link.exchange(parcels)
-        found: list[Found | None] = []
+            answers = await self.link.request_all(messages)
+        found: list[FoundRecord | None] = []
         for answer in answers:
             if answer is None or answer.status == b"503":
                 raise self.link.unavailable("the store did not answer")
-            found.append(read_answer(answer) if self._direct else read_stored(self.link.read(answer)))
+            found.append(read_answer(answer) if self._direct else read_stored(self.link.read_answer(answer)))
         return found
 
     async def _stream_is_gone(self) -> None:
-        """Nobody answers for it: look, and make it anew."""
+        """Create the stream anew, if it was deleted."""
         info = await self.link.api(f"STREAM.INFO.{self._stream}")
         if error_of(info) == NO_STREAM:
-            log.error("the stream %s was deleted while we used it; it is made anew, its records are lost", self._stream)
+            log.error("stream %s was deleted while it was used; its records are lost. Creating it anew.", self._stream)
         await self._open()
 
     def subject(self, key: str) -> bytes:
-        """Where the record of a key lies."""
+        """Return the subject of a key's record."""
         return f"{self._subjects}{key_token(key)}".encode()
 
     # ── writing ──
 
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
-        """Write if what is there is as expected."""
+        """Write one record if what is there is as expected."""
         [answer] = await self.put_many([Write(key=key, value=value, expect=expect, keep=keep)])
         return answer
 
     async def delete(self, key: str, *, expect: Expect) -> bool:
-        """Forget if it is as expected."""
+        """Delete one record if it is as expected."""
         [answer] = await self.put_many([Write(key=key, value=None, expect=expect)])
         return not isinstance(answer, Conflict) and answer != ""
 
     async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
-        """All writes in one round trip, one answer each; a key that comes twice waits for its first write."""
+        """Write all in one round trip, with one answer each; a key that comes twice waits for its first write."""
         answers: list[Version | Conflict] = [""] * len(writes)
         left = list(range(len(writes)))
         while left:
@@ -175,7 +177,7 @@ class NatsStore:
         return answers
 
     async def _write(self, writes: Sequence[Write]) -> list[Version | Conflict]:
-        """Writes of different keys."""
+        """Write records of different keys."""
         now = await self.now()
         answers: list[Version | Conflict | None] = [None] * len(writes)
         expected = [_expected_at_first(write, now) for write in writes]
@@ -189,7 +191,7 @@ class NatsStore:
                 break
             looking = await self._try(writes, trying, expected, answers, ends)
         if None in answers:
-            raise self.link.unavailable("others write this record faster than we can")
+            raise self.link.unavailable("other writers of this record were faster every time")
         return [answer for answer in answers if answer is not None]
 
     async def _try(
@@ -200,13 +202,13 @@ class NatsStore:
         answers: list[Version | Conflict | None],
         before: dict[int, int],
     ) -> list[int]:
-        """Write; returns those where something else than expected was there."""
+        """Write; return those where something else than expected was there."""
         now = await self.now()
         ends = {index: ends_at(now, writes[index].keep) for index in trying}
-        parcels = [self._parcel(writes[index], expected[index], ends[index]) for index in trying]
+        messages = [self._message(writes[index], expected[index], ends[index]) for index in trying]
         met: list[int] = []
-        cleared: list[Parcel] = []
-        for index, answer in zip(trying, await self._send(parcels), strict=True):
+        cleared: list[Message] = []
+        for index, answer in zip(trying, await self._send(messages), strict=True):
             code, number = _meaning(answer)
             write = writes[index]
             if code == IS_ANOTHER:
@@ -221,15 +223,15 @@ class NatsStore:
                 if ends[index] and not self._native:
                     heapq.heappush(self._ends, (ends[index], number))
         if cleared and not self._native:
-            await self.link.exchange(cleared)
+            await self.link.request_all(cleared)
         return met
 
-    async def _send(self, parcels: list[Parcel]) -> list[Answer]:
-        answers = await self.link.exchange(parcels)
+    async def _send(self, messages: list[Message]) -> list[Answer]:
+        answers = await self.link.request_all(messages)
         nowhere = [index for index, answer in enumerate(answers) if answer is not None and answer.status == b"503"]
         if nowhere:
             await self._stream_is_gone()
-            for index, answer in zip(nowhere, await self.link.exchange([parcels[i] for i in nowhere]), strict=True):
+            for index, answer in zip(nowhere, await self.link.request_all([messages[i] for i in nowhere]), strict=True):
                 answers[index] = answer
         sure = [answer for answer in answers if answer is not None and answer.status != b"503"]
         if len(sure) < len(answers):
@@ -244,7 +246,7 @@ class NatsStore:
         answers: list[Version | Conflict | None],
         before: dict[int, int],
     ) -> None:
-        """See what is there; a write that cannot be done has its answer now, the others what to expect."""
+        """Read what is there: a write that cannot be done gets its answer, the others what to expect."""
         now = await self.now()
         for index, found in zip(looking, await self._read([writes[index].key for index in looking]), strict=True):
             write, record = writes[index], found if found is not None and found.alive(now) else None
@@ -261,71 +263,51 @@ class NatsStore:
                 if write.value is None and record is not None:
                     before[index] = record.ends
 
-    def _parcel(self, write: Write, expected: int | None, ends: int) -> Parcel:
+    def _message(self, write: Write, expected: int | None, ends: int) -> Message:
         subject = self.subject(write.key)
         if write.value is None:
             return tombstone(subject, expected=expected or 0, native=self._native)
-        return write_parcel(subject, write.value, ends=ends, keep=write.keep, expected=expected, native=self._native)
+        return write_message(subject, write.value, ends=ends, keep=write.keep, expected=expected, native=self._native)
 
-    def _clearing(self, number: int) -> Parcel:
-        return self.link.request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": number, "no_erase": True})
+    def _clearing(self, number: int) -> Message:
+        return self.link.api_request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": number, "no_erase": True})
 
-    # ── watching ──
+    def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
+        """Return a watch: the record as it is, then each new one, announced by its writer."""
+        return self._feed.watches.watch(key)
 
-    def watch(self, key: str) -> AbstractAsyncContextManager[Watch]:
-        """The record as it is, then each new one."""
-        return Watch(self.link, self.subject(key), lambda: self.get(key))
+    async def diagnose(self) -> Diagnosis:
+        """Ask the server how it is set up.
+
+        :raises BrokerUnavailable: it cannot be reached.
+        """
+        return await diagnose(self.link, self._stream, native=self._native)
 
     # ── time ──
 
     async def now(self) -> float:
-        """Seconds since the epoch by the server's clock."""
+        """Return seconds since the epoch by the server's clock."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._asked > CLOCK_KEPT:
-            self._offset = await clock_of(self.link, self._stream, self.subject("clock"))
+            probe = Message(self.subject("clock"), b"", b"Tc-Gone: 1\r\n")
+            self._offset = await clock_offset(self.link, self._stream, probe)
             self._asked = loop.time()
         return wall_clock() + self._offset
 
     async def _sweep(self) -> None:
-        """Take away what we wrote and whose time is over, where the server does not."""
+        """Remove the expired records that this process wrote, where the server does not."""
         while True:
-            await asyncio.sleep(SWEEPING)
+            await asyncio.sleep(SWEEP_EVERY)
             with suppress(BrokerUnavailable):  # the next time, then
                 now, over = await self.now() * 1000, []
                 while self._ends and self._ends[0][0] <= now:
                     over.append(heapq.heappop(self._ends))
                 if over:
-                    await self.link.exchange([self._clearing(number) for _, number in over])
-
-    async def diagnose(self) -> Diagnosis:
-        """What the server says about itself.
-
-        :raises BrokerUnavailable: it cannot be reached.
-        """
-        info = await self.link.api(f"STREAM.INFO.{self._stream}")
-        state: dict[str, Any] = info.get("state") or {}
-        facts = (
-            DiagnosticCheck(
-                name="records", level="ok", text=f"{state.get('messages', 0):,}, {state.get('bytes', 0):,} bytes"
-            ),
-            DiagnosticCheck(name="expiry", level="ok", text="the server removes records when their time is over")
-            if self._native
-            else DiagnosticCheck(
-                name="expiry",
-                level="warn",
-                text="this server has no times to live: the process that wrote a record removes it",
-                fix="upgrade the server to 2.11 or newer",
-            ),
-        )
-        durability = "records survive a killed server; a power cut may take the last 2 min"
-        return Diagnosis(server=f"NATS {self.link.version}", durability=durability, checks=facts)
-
-
-UNKNOWN = -1  #: what has to be expected is not known before we have looked
+                    await self.link.request_all([self._clearing(number) for _, number in over])
 
 
 def _expected_at_first(write: Write, now: float) -> int | None:
-    """The number that the last write of this key has to have; None: any; 0: there is none."""
+    """Return the number that the last write of this key has to have; None: any; 0: there is none."""
     if write.expect is ANY:
         return None if write.value is not None else UNKNOWN
     if write.expect is ABSENT:
@@ -335,7 +317,7 @@ def _expected_at_first(write: Write, now: float) -> int | None:
 
 
 def _meaning(answer: Answer) -> tuple[int, int]:
-    """The code of the error, and the number of the write."""
+    """Return the code of the error, and the number of the write."""
     found = decode_answer(answer.body)
     error = found.get("error")
     if isinstance(error, dict):

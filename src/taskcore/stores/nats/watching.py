@@ -1,7 +1,8 @@
-"""Watching a record: pushed by the server, because every write of it is also heard by whoever listens to its subject.
+"""RecordFeed: records that are watched, read again after each write.
 
-What is heard is a hint only: the write may be refused by the stream, or not be stored yet. So we look, a few times if
-need be; and every second or two anyway, because a hint can be lost while a connection is made anew.
+A write of a record is also a message to the subscribers of its subject. It is a hint only: the stream may refuse the
+write, or not have stored it yet. So the record is read, a few times if need be; and every second or two anyway, because
+a hint can be lost while a connection is made again.
 """
 
 from __future__ import annotations
@@ -9,81 +10,92 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
+from typing import Final
 
-from taskcore.connections.nats import Ear, NatsLink
+from taskcore.connections.nats import NatsLink, Subscription
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Record, Version
+from taskcore.stores.watches import Watch, Watches
+from taskcore.toolkit.tasks import TaskSet
 
-__all__ = ["Watch"]
+__all__ = ["RecordFeed"]
 
-LOOKS = (0.0, 0.002, 0.01, 0.05, 0.2, 0.5)  #: seconds of pause before each look after a hint
-ANYWAY = 2.0  #: seconds without a hint, after which we look
+PAUSES: Final = (0.0, 0.002, 0.01, 0.05, 0.2, 0.5)  #: seconds before each read after a hint
+READ_EVERY: Final = 2.0  #: seconds without a hint, after which a record is read
 
 
-class Watch:
-    """One reader's view of one key.
+class _Watched:
+    """A record that is watched."""
 
-    :param look: gives the record as it is.
+    __slots__ = ("hinted", "seen", "subscription")
+
+    def __init__(self, hinted: asyncio.Event, subscription: Subscription) -> None:
+        self.hinted = hinted
+        self.subscription = subscription
+        self.seen: Version | None = None
+
+
+class RecordFeed:
+    """Shows the watches of one store each new version of their records.
+
+    :param subject: returns the subject of a key.
+    :param read: returns a record as it is.
     """
 
-    def __init__(self, link: NatsLink, subject: bytes, look: Callable[[], Awaitable[Record | None]]) -> None:
+    def __init__(
+        self, link: NatsLink, subject: Callable[[str], bytes], read: Callable[[str], Awaitable[Record | None]]
+    ) -> None:
+        self.watches = Watches(begin=self._begin, end=self._end)
         self._link = link
         self._subject = subject
-        self._look = look
-        self._hints = 0
-        self._hinted = asyncio.Event()
-        self._seen: Version | None = None
-        self._ear: Ear | None = None
-        self._first: Record | None = None
+        self._read = read
+        self._watched: dict[str, _Watched] = {}
+        self._tasks = TaskSet("NATS store")
 
-    async def __aenter__(self) -> Self:
-        """Begin to listen, then look: so nothing is missed in between."""
-        self._ear = self._link.listen(self._subject, self._hint)
-        try:
-            self._first = await self._look()
-        except BaseException:
-            self._link.forget(self._ear)
-            raise
-        return self
+    async def close(self) -> None:
+        """Stop; watches that are still open end with an error."""
+        self.watches.fail(BrokerUnavailable("the store was closed while a record was watched"), final=True)
+        await self._tasks.cancel()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._ear is not None:
-            self._link.forget(self._ear)
+    async def _begin(self, watch: Watch) -> None:
+        """Subscribe, then read: nothing is missed in between."""
+        key = watch.key
+        if key not in self._watched:
+            hinted = asyncio.Event()
+            subscription = self._link.subscribe(self._subject(key), lambda *_: hinted.set())
+            self._watched[key] = watched = _Watched(hinted, subscription)
+            self._tasks.start(self._follow(key, watched), name="taskcore-nats-watch")
+        self._show(key, await self._read(key))
 
-    def __aiter__(self) -> Self:
-        return self
+    def _end(self, key: str) -> None:
+        watched = self._watched.pop(key)
+        self._link.discard(watched.subscription)
+        watched.hinted.set()
 
-    async def __anext__(self) -> Record:
-        if self._first is not None:
-            first, self._first = self._first, None
-            self._seen = first.version
-            return first
-        while True:
-            record = await self._news()
-            if record is not None:
-                self._seen = record.version
-                return record
+    async def _follow(self, key: str, watched: _Watched) -> None:
+        while self._watched.get(key) is watched:
             with suppress(TimeoutError):
-                async with asyncio.timeout(ANYWAY):
-                    await self._hinted.wait()
+                async with asyncio.timeout(READ_EVERY):
+                    await watched.hinted.wait()
+            pauses = PAUSES if watched.hinted.is_set() else PAUSES[:1]
+            watched.hinted.clear()
+            for pause in pauses:
+                await asyncio.sleep(pause)
+                if self._watched.get(key) is not watched or await self._show_news(key) or watched.hinted.is_set():
+                    break
 
-    async def _news(self) -> Record | None:
-        """Look; after a hint a few times, until there is something new. One look is enough without a hint."""
-        hinted = self._hinted.is_set()
-        self._hinted.clear()
-        for pause in LOOKS if hinted else LOOKS[:1]:
-            await asyncio.sleep(pause)
-            with suppress(BrokerUnavailable):  # it is asked again; and whoever waits has a time limit of his own
-                record = await self._look()
-                if record is not None and record.version != self._seen:
-                    return record
-            if self._hinted.is_set():
-                return await self._news()
-        return None
+    async def _show_news(self, key: str) -> bool:
+        """Read the record, and show it; False if it is not a new one."""
+        try:
+            return self._show(key, await self._read(key))
+        except BrokerUnavailable:  # it is read again, and every reader has a time limit of its own
+            return False
 
-    def _hint(self, *_: bytes) -> None:
-        self._hinted.set()
+    def _show(self, key: str, record: Record | None) -> bool:
+        watched, version = self._watched.get(key), record.version if record is not None else None
+        for watch in self.watches.of(key):
+            watch.show(record)
+        if watched is None or version is None or version == watched.seen:
+            return False
+        watched.seen = version
+        return True

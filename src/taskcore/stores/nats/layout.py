@@ -1,0 +1,163 @@
+"""The stream of a store, and records as messages in it.
+
+    <prefix>.r.<key>        stream <prefix>-store, which keeps the last write of each subject
+
+    Tc-Ends     when its time is over: milliseconds since the epoch, by the server's clock; 0: never
+    Tc-Gone     the record was deleted; this mark goes with the next write or a moment later
+
+A version is the number of the write in the stream, which never comes again, and the end: it says whether the record's
+time is over, also where the server still has the record.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from typing import Any, Final
+
+import msgspec
+from nats.js import api
+
+from taskcore.connections.nats import Answer, Message, NatsLink, parse_headers
+from taskcore.connections.nats.jetstream import check_settings, ensure_stream, settings_of, stored_in
+from taskcore.errors import BrokerUnavailable
+from taskcore.store import Record, Version
+
+__all__ = [
+    "FoundRecord", "ends_at", "key_token", "make_stream", "read_answer", "read_stored", "tombstone", "version_of",
+    "wanted_of", "write_message",
+]  # fmt: skip
+
+TTL_LEVEL: Final = 1  #: the level of the API from which servers remove expired records
+MAX_AGE: Final = 30 * 86_400.0  #: seconds after which every record goes, where they do not
+CHECKED: Final = ("subjects", "retention", "discard", "max_msgs_per_subject", "max_msgs", "max_bytes")
+TOMBSTONE_KEPT: Final = 2  #: seconds for which a mark stays where the server can remove it
+_PLAIN = re.compile(r"[A-Za-z0-9_/-]{1,200}")
+
+
+async def make_stream(link: NatsLink, name: str, subjects: str) -> dict[str, Any]:
+    """Return the settings of the stream, created if it does not exist.
+
+    :raises BrokerUnavailable: it cannot be created, or is there with other settings.
+    """
+    address, native = link.address, link.level >= TTL_LEVEL
+    config = api.StreamConfig(
+        name=name,
+        subjects=[subjects],
+        retention=api.RetentionPolicy.LIMITS,
+        storage=api.StorageType(address.storage or "file"),
+        num_replicas=address.replicas or 1,
+        max_msgs_per_subject=1,
+        discard=api.DiscardPolicy.NEW,
+        max_msgs=-1,
+        max_bytes=-1,
+        max_age=0 if native else MAX_AGE,
+        allow_direct=True,
+        duplicate_window=0.1,  # no write of ours has an id; the least that servers take
+    )
+    wanted = settings_of(config) | ({"allow_msg_ttl": True} if native else {})
+    found = await ensure_stream(link, wanted)
+    checked = [*CHECKED]
+    checked += ["num_replicas"] * (address.replicas is not None) + ["storage"] * (address.storage is not None)
+    check_settings(name, {key: wanted[key] for key in checked}, found)
+    return found
+
+
+# ── records ──
+
+
+class FoundRecord(msgspec.Struct, frozen=True):
+    """The message under a key: a record, or the mark of a deleted one."""
+
+    number: int
+    ends: int
+    gone: bool
+    value: bytes
+
+    def alive(self, now: float) -> bool:
+        """Whether it is a record whose time is not over."""
+        return not self.gone and (not self.ends or now * 1000 < self.ends)
+
+    @property
+    def record(self) -> Record:
+        """As the seam knows it."""
+        return Record(self.value, version_of(self.number, self.ends))
+
+
+def key_token(key: str) -> str:
+    """Return a key as one token of a subject: itself, or its hash if it cannot be one."""
+    if _PLAIN.fullmatch(key):
+        return key
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    return "~" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def version_of(number: int, ends: int) -> str:
+    """Return the version of a write."""
+    return f"{number}.{ends}"
+
+
+def wanted_of(version: Version) -> tuple[int, int]:
+    """Return the number and the end in a version; -1 if it is none of ours."""
+    number, _, ends = str(version).partition(".")
+    return (int(number), int(ends)) if number.isdigit() and ends.isdigit() else (-1, 0)
+
+
+def ends_at(now: float, keep: float | None) -> int:
+    """Return the moment at which a record that is written now ends."""
+    return 0 if keep is None else max(math.ceil((now + min(keep, 1e10)) * 1000), 1)
+
+
+def write_message(
+    subject: bytes, value: bytes, *, ends: int, keep: float | None, expected: int | None, native: bool
+) -> Message:
+    """Return one write.
+
+    :param expected: the number of the write that has to be the last; 0: none, None: any.
+    :param native: whether the server removes expired records.
+    """
+    headers = b"Tc-Ends: %d\r\n" % ends
+    if expected is not None:
+        headers += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % expected
+    if native and keep is not None:
+        headers += b"Nats-TTL: %ds\r\n" % (math.ceil(min(keep, 1e9)) + 1)
+    return Message(subject, value, headers)
+
+
+def tombstone(subject: bytes, *, expected: int, native: bool) -> Message:
+    """Return the mark of a deleted record, which takes its place."""
+    headers = b"Tc-Gone: 1\r\nNats-Expected-Last-Subject-Sequence: %d\r\n" % expected
+    return Message(subject, b"", headers + (b"Nats-TTL: %ds\r\n" % TOMBSTONE_KEPT if native else b""))
+
+
+def read_answer(answer: Answer) -> FoundRecord | None:
+    """Read the answer to a direct get.
+
+    :raises BrokerUnavailable: the server cannot say at the moment.
+    """
+    if answer.status == b"404":
+        return None
+    if answer.status or not answer.headers:
+        text = answer.headers[:60].decode("ascii", "replace")
+        raise BrokerUnavailable("the store cannot say what is there", facts=[text])
+    headers = parse_headers(answer.headers)
+    return _found(headers, int(headers.get(b"Nats-Sequence", b"0")), answer.body)
+
+
+def read_stored(answer: dict[str, Any]) -> FoundRecord | None:
+    """Read the answer of the stream's leader.
+
+    :raises BrokerUnavailable: it cannot say at the moment.
+    """
+    stored = stored_in(answer)
+    if stored is None:
+        return None
+    headers = parse_headers(base64.b64decode(stored.get("hdrs") or ""))
+    return _found(headers, int(stored["seq"]), base64.b64decode(stored.get("data") or ""))
+
+
+def _found(headers: dict[bytes, bytes], number: int, value: bytes) -> FoundRecord:
+    ends = headers.get(b"Tc-Ends", b"0")
+    return FoundRecord(number, int(ends) if ends.isdigit() else 0, b"Tc-Gone" in headers, value)
