@@ -44,7 +44,7 @@ class Writes(Middleware):
 
 
 def make(*middleware, **options):
-    """An app with a task that doubles, or fails."""
+    """Make an app with a task that doubles, or fails."""
     app = App("memory://", clock=clock, middleware=middleware)
 
     @app.task(name="double", retry=None, **options)
