@@ -5,13 +5,4 @@ from taskcore.connections.redis.connection import Command, Script
 from taskcore.connections.redis.link import RedisLink
 from taskcore.connections.redis.refusals import CommandRefused, ReplyLost
 
-__all__ = [
-    "Command",
-    "CommandRefused",
-    "RedisAddress",
-    "RedisLink",
-    "RedisOptions",
-    "ReplyLost",
-    "Script",
-    "read_url",
-]
+__all__ = ["Command", "CommandRefused", "RedisAddress", "RedisLink", "RedisOptions", "ReplyLost", "Script", "read_url"]
