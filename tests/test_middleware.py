@@ -36,7 +36,7 @@ class Writes(Middleware):
         self.seen.append((self.name, "ran", type(outcome)))
         return outcome
 
-    async def settle(self, jobs, call_next):
+    async def commit(self, jobs, call_next):
         """Before and after the verdicts."""
         self.seen.append((self.name, "settle", [one.verdict for one in jobs]))
         await call_next()
@@ -44,7 +44,7 @@ class Writes(Middleware):
 
 
 def make(*middleware, **options):
-    """An app with a task that doubles, or fails."""
+    """Make an app with a task that doubles, or fails."""
     app = App("memory://", clock=clock, middleware=middleware)
 
     @app.task(name="double", retry=None, **options)
@@ -143,7 +143,7 @@ async def test_an_error_around_settling_harms_no_job(before, caplog):
     """Jobs whose middleware raises around settling are settled without it, once."""
 
     class Breaks(Middleware):
-        async def settle(self, jobs, call_next):
+        async def commit(self, jobs, call_next):
             if before:
                 raise RuntimeError("broken")
             await call_next()
@@ -186,6 +186,6 @@ async def test_middleware_without_methods_costs_nothing():
     plain, with_middleware = make()[0], make(Middleware())[0]
     async with plain, with_middleware:
         assert type(with_middleware._host.client) is type(plain._host.client)
-    worker = worker_of(with_middleware, None, None, None)
-    assert worker._performer._run_with == worker._performer._run
-    assert worker._settler._commit_with == worker._settler.commit
+    worker = worker_of(with_middleware)
+    assert worker._performer.run_with == worker._performer._run
+    assert worker._settler.commit_with == worker._settler.commit

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 
 def listen(app):
-    """The events of an app, as (name, facts), as they come."""
+    """Collect the events of an app, as (name, facts)."""
     seen = []
     app.on_event(lambda event: seen.append((event.name, dict(event.facts))))
     return seen

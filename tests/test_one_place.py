@@ -14,7 +14,7 @@ ADAPTERS = ("backends/", "stores/", "connections/")  #: they carry verdicts out
 KIT = ("conformance/", "faults/", "testing/", "bench/")  #: it calls seams directly, to test them
 
 SETTLES = {"worker/settle.py"}
-PASSES_ON = {"observe.py", "middleware.py"}  #: wrappers with a verb of that name; they decide nothing
+PASSES_ON = {"observe.py"}  #: the wrapper of the seam
 
 
 def modules(*without: str) -> Iterator[tuple[str, ast.Module]]:

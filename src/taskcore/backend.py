@@ -166,7 +166,7 @@ class Backend(Protocol):
         ...
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[Source]:
-        """A source on these queues, earlier queues first; ``lease`` is in seconds.
+        """Make a source on these queues, earlier queues first; ``lease`` is in seconds.
 
         Leaving the context gives back nothing by itself: unsettled deliveries return when their lease ends.
         """
@@ -207,7 +207,7 @@ class Admin(Protocol):
     """
 
     async def queues(self) -> Sequence[str]:
-        """The queues that exist."""
+        """List the queues that exist."""
         ...
 
     async def stats(self, queue: str) -> QueueStats:

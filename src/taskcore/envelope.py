@@ -24,6 +24,7 @@ import os
 import random
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -115,6 +116,7 @@ class Trail(msgspec.Struct, frozen=True, omit_defaults=True):
 NOTHING_YET = Trail()
 
 _encode = msgspec.json.Encoder().encode
+_encode_envelope: Callable[[Envelope], bytes] = _encode
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_trail = msgspec.json.Decoder(Trail).decode
 
@@ -149,7 +151,7 @@ class NewerFormat(MalformedEnvelope):
     task = "?"
 
 
-class _Head(msgspec.Struct):
+class _AnyFormat(msgspec.Struct):
     """What an envelope of any format has."""
 
     v: int
@@ -159,7 +161,7 @@ class _Head(msgspec.Struct):
 
 def _newer_format(data: bytes) -> NewerFormat | None:
     try:
-        head = msgspec.json.decode(data, type=_Head)
+        head = msgspec.json.decode(data, type=_AnyFormat)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     if head.v <= FORMAT:
@@ -182,7 +184,7 @@ class EnvelopeCodec:
 
     __slots__ = ()
 
-    encode = staticmethod(encode_envelope)
+    encode = staticmethod(_encode_envelope)  # not through a function of ours: once for each job
     decode = staticmethod(decode_envelope)
 
 

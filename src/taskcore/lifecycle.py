@@ -213,21 +213,9 @@ class DeadlinePassed(msgspec.Struct, frozen=True):
     """The deadline passed before the start."""
 
 
-Outcome: TypeAlias = (
-    Returned
-    | AlreadyDone
-    | Deferred
-    | Raised
-    | TimedOut
-    | Unencodable
-    | Malformed
-    | Unregistered
-    | Interrupted
-    | Poisoned
-    | Buried
-    | CancelledBefore
-    | DeadlinePassed
-)
+_Run: TypeAlias = Returned | Raised | TimedOut | Unencodable | Interrupted
+_Unrun: TypeAlias = Poisoned | Buried | CancelledBefore | DeadlinePassed | AlreadyDone | Deferred
+Outcome: TypeAlias = _Run | _Unrun | Malformed | Unregistered
 
 
 # ── verdicts ─────────────────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,7 @@ from taskcore.lifecycle import Outcome, Verdict
 from taskcore.task import Call, Job
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Middleware", "RunningJob", "SettledJob", "any_overrides", "around_run", "around_send", "around_settle"]
+__all__ = ["Middleware", "RunningJob", "SettledJob", "any_overrides", "around_commit", "around_run", "around_send"]
 
 log = logger("taskcore.middleware")
 
@@ -85,7 +85,7 @@ class Middleware:
         """
         return await call_next()
 
-    async def settle(
+    async def commit(
         self,
         jobs: Sequence[SettledJob],  # noqa: ARG002 - for overriding methods
         call_next: Callable[[], Awaitable[None]],
@@ -128,14 +128,14 @@ def around_run(
     return run
 
 
-def around_settle(middleware: Sequence[Middleware], commit: Commit[D]) -> Commit[D]:
+def around_commit(middleware: Sequence[Middleware], commit: Commit[D]) -> Commit[D]:
     """Put middleware around settling; ``commit`` itself if none of it is concerned.
 
     A batch whose middleware fails is committed without it: committing it twice does no harm.
     """
     outer = commit
-    for one in _overriding(middleware, "settle"):
-        outer = partial(_settle, one, outer, commit)
+    for one in _overriding(middleware, "commit"):
+        outer = partial(_commit, one, outer, commit)
     return outer
 
 
@@ -159,9 +159,9 @@ async def _run(
         return failed(job, error)
 
 
-async def _settle(one: Middleware, inner: Commit[D], commit: Commit[D], batch: Sequence[D]) -> None:
+async def _commit(one: Middleware, inner: Commit[D], commit: Commit[D], batch: Sequence[D]) -> None:
     try:
-        await one.settle(batch, partial(inner, batch))
+        await one.commit(batch, partial(inner, batch))
     except BrokerUnavailable:
         raise
     except Exception:

@@ -104,7 +104,7 @@ class Store(Protocol):
         ...
 
     async def get(self, key: str) -> Record | None:
-        """The record, or None if there is none or its time is over."""
+        """Get the record; None if there is none or its time is over."""
         ...
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
@@ -128,7 +128,7 @@ class Store(Protocol):
         ...
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
-        """The record as it is (if it is), then each new one as it is written: pushed, not polled, where the server can.
+        """Yield the record if it exists, then each new one as it is written: pushed, not polled, where the server can.
 
         Between entering and the first item nothing is missed. A reader that is slow may miss records in between, never
         the latest one.
@@ -147,5 +147,5 @@ class LimitsValues(Protocol):
 
 
 def largest_value(store: object) -> int | None:
-    """The largest value that an open store takes, in bytes; None if there is no limit."""
+    """Get the largest value that an open store takes, in bytes; None if there is no limit."""
     return store.max_value if isinstance(store, LimitsValues) else None

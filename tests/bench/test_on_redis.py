@@ -116,7 +116,7 @@ async def test_latency_has_a_curve_and_no_early_starts():
 
 
 async def test_a_guest_touches_nothing_and_leaves_nothing():
-    """On somebody's server: their queue is as it was, ours are gone, what is left ends by itself, nothing is killed."""
+    """On a server in use: its queue is as it was, the queues of the bench are gone, and nothing is killed."""
     async with RedisServer() as server:
         theirs = App(server.url)
 

@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "guarantees.md").read_text()
 
 def test_the_page_is_as_the_suite_says() -> None:
     """Clauses, checks and the table of brokers are those of the code; `scripts/docs-write` writes them."""
-    script = runpy.run_path(str(ROOT / "scripts" / "docs-write"))
+    script = runpy.run_path(str(ROOT / "scripts" / "docs_write.py"))
     assert script["guarantees_page"]() == PAGE
 
 

@@ -54,12 +54,12 @@ async def test_a_life():
         assert family
     assert not folder.exists()
     with anyio.fail_after(10):
-        while any(alive(pid) for pid in family):  # noqa: ASYNC110 - a process tells nobody
+        while any(alive(pid) for pid in family):  # noqa: ASYNC110 - a process sends no event
             await anyio.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs; a dead one may wait for somebody who looks at it."""
+    """Tell whether it runs; a dead one may wait for its parent."""
     try:
         return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:

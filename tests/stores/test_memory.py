@@ -172,7 +172,7 @@ async def test_a_watch_begins_with_what_is_there(store):
 
 
 async def test_nothing_is_missed_between_entering_and_reading(store):
-    """What is written after entering is seen, also if nobody waited for it yet."""
+    """A write after entering is seen, also before the first wait."""
     async with store.watch("k") as records:
         await store.put("k", b"1", expect=ANY, keep=None)
         record = await anext(aiter(records))
@@ -253,7 +253,7 @@ async def test_nothing_piles_up(store):
 @settings(deadline=None, max_examples=50)
 @given(switches=st.lists(st.integers(0, 4), min_size=8, max_size=8), rounds=st.integers(1, 5))
 def test_concurrent_increments_lose_nothing(backend, switches, rounds):
-    """Read, write on that version, again on a conflict: every increment counts, whoever comes between."""
+    """Read, write on that version, again on a conflict: every increment counts, whichever task comes between."""
 
     async def play() -> None:
         store = MemoryStore()

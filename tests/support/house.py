@@ -43,8 +43,8 @@ ADAPTER_FILES = {
     "stores": {"__init__.py", "store.py", "layout.py", "diagnose.py"},
 }  # fmt: skip
 
-#: Where the verb of the seam is called: the settler, and the wrapper that observes it.
-SETTLES = ("worker/settle.py", "observe.py")
+#: Where the verb of the seam is called: the settler, and the wrappers around the seam.
+SETTLES = ("worker/settle.py", "observe.py", "middleware.py")
 STARTS_TASKS = ("toolkit/tasks.py",)
 NAMES_RECORDS = ("records/names.py",)
 RECORD_NAME = re.compile(r"(job|cancel|start|key)/")

@@ -15,7 +15,7 @@ from taskcore import deadletter, lifecycle
 from taskcore.backend import Uncertain
 from taskcore.client import queries
 from taskcore.client.client import Client
-from taskcore.envelope import Trail, decode_envelope, encode_envelope
+from taskcore.envelope import EnvelopeCodec, Trail, decode_envelope, encode_envelope
 from taskcore.lifecycle import DeadlinePassed
 from taskcore.policy import Retry as RetryPolicy
 from taskcore.records import keys
@@ -24,7 +24,7 @@ from taskcore.records.names import outcome_name
 from taskcore.records.outcomes import Outcomes
 from taskcore.store import ANY, Write
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.worker import admission
+from taskcore.worker import admission, settle
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 from tests.support import mutants_broker  # noqa: F401 - it plants its own
@@ -59,16 +59,26 @@ def client_retry_duplicates():
 def replay_loses_the_key():
     """The new incarnation is another envelope."""
 
-    def encode(original, envelope):
-        return original(msgspec.structs.replace(envelope, key=None))
+    async def replay(original, self, letter_id):
+        codec = self._codec
 
-    with instead(deadletter, "encode_envelope", encode):
+        class Keyless(EnvelopeCodec):
+            decode = staticmethod(codec.decode)
+
+            @staticmethod
+            def encode(envelope):
+                return codec.encode(msgspec.structs.replace(envelope, key=None))
+
+        with patch.object(self, "_codec", Keyless()):
+            return await original(self, letter_id)
+
+    with instead(deadletter.DeadLetters, "replay", replay):
         yield
 
 
 @mutant("sweep")
 def cancelling_again_does_not_finish():
-    """Whoever was interrupted between removing and saying so is told that it is too late."""
+    """Refuse, as too late, a cancellation that repeats an interrupted one."""
 
     async def nowhere(self, job):
         return False
@@ -187,13 +197,18 @@ def at_most_once_acks_afterwards():
 @mutant("sweep")
 def ack_before_the_result():
     """The broker forgets the job, then its ending is stored."""
+    store = settle.store_outcomes
 
-    async def write(original, self, records, batch):
-        await self._settle([one for one in batch if not one.settled])
-        failpoint("settle.acked")
-        await original(self, records, batch)
+    async def commit(original, self, batch):
+        async def write(outcomes, events, ended):
+            await self._settle([one for one in ended if not one.settled])
+            failpoint("settle.acked")
+            await store(outcomes, events, ended)
 
-    with instead(Settler, "_write_outcomes", write):
+        with patch.object(settle, "store_outcomes", write):
+            await original(self, batch)
+
+    with instead(Settler, "commit", commit):
         yield
 
 

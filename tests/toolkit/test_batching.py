@@ -84,7 +84,7 @@ async def test_batches_have_a_limit():
 
 
 async def test_a_failed_batch_fails_its_own_items_only():
-    """An error reaches everybody in the batch, and nobody outside of it."""
+    """An error reaches every caller of the batch, and no other."""
     recorder, failed, succeeded = Recorder(), [], []
     group_commit = GroupCommit(recorder.commit, limit=2)
 
@@ -115,7 +115,7 @@ async def test_a_lone_item_is_committed_whoever_is_cancelled():
 
 
 async def test_cancelling_a_lone_item_in_place_cancels_its_commit():
-    """In place, who is alone gets away at once when he is cancelled, and those who come after him are served."""
+    """In place, a lone caller leaves at once when it is cancelled, and later callers are served."""
     recorder = Recorder(0.1)
     group_commit = GroupCommit(recorder.commit, limit=100, in_place=True)
 
@@ -152,7 +152,7 @@ async def three_with_a_leader(
 
 
 async def test_cancelling_the_leader_does_not_stop_the_batch():
-    """A batch in flight is completed for the others, even if whoever led it is cancelled."""
+    """A batch in flight is completed for the others, even if its leader is cancelled."""
     recorder, scope = Recorder(0.3), anyio.CancelScope()
     group_commit = GroupCommit(recorder.commit, limit=100)
 

@@ -74,7 +74,7 @@ async def test_an_error_stays_an_error():
 
 
 async def test_a_scope_around_it_ends_it():
-    """Somebody else's cancellation passes through."""
+    """A cancellation from elsewhere passes through."""
     with anyio.move_on_after(0.01) as scope, SharedTimeout(5.0).scope():
         await anyio.sleep(5)
 
@@ -101,7 +101,7 @@ async def test_asyncio_s_cancellation_is_not_mistaken_for_the_end_of_the_time():
 
 @ASYNCIO
 async def test_it_insists():
-    """Work that swallows its cancellation is told again."""
+    """Work that swallows its cancellation is cancelled again."""
     told = []
     with SharedTimeout(0.02).scope():
         for _ in range(2):

@@ -108,7 +108,7 @@ async def _records(kind: Kind) -> AsyncIterator[str | None]:
 
 @asynccontextmanager
 async def named_environment(url: str, size: Size, store: str | None) -> AsyncIterator[BenchEnvironment]:
-    """An environment on somebody's broker, in queues of our own."""
+    """An environment on a foreign broker, in queues of our own."""
     open_backend(url)  # a URL with a typo is refused before anything is measured
     async with BenchEnvironment(mask_url(url), url, size, store=store) as environment:
         yield environment

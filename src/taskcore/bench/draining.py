@@ -17,7 +17,7 @@ UNDER_WAY = 4  #: times as fast as with the pilot's few jobs a drain may be, and
 
 
 class Drained:
-    """What one drain came to; ``broker`` is its CPU time in seconds, None if nobody can tell."""
+    """What one drain came to; ``broker`` is its CPU time in seconds, None if unknown."""
 
     def __init__(self, report: WorkersReport, jobs: int, broker: float | None) -> None:
         self.report = report

@@ -102,7 +102,7 @@ class BenchEnvironment:
 
     :param broker: its name in figures.
     :param store: where records go, if not into the broker.
-    :param server: the private server, which may be killed; None: somebody else's broker, to be treated with care.
+    :param server: the private server, which may be killed; None: a foreign broker, to be treated with care.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class BenchEnvironment:
         shutil.rmtree(self._folder, ignore_errors=True)
         if self.server is not None:
             return  # it ends with all that is in it
-        with anyio.move_on_after(LAST_CLEANING, shield=True):  # also when somebody has pressed Ctrl-C
+        with anyio.move_on_after(LAST_CLEANING, shield=True):  # also after Ctrl-C
             try:
                 await self.clean_up()
             except BrokerUnavailable as gone:
@@ -140,7 +140,7 @@ class BenchEnvironment:
     # ── names and folders of our own ──
 
     def new_queue(self) -> str:
-        """A queue that nobody else uses; :meth:`clean_up` deletes it."""
+        """Name a new queue of this run; :meth:`clean_up` deletes it."""
         self._queues.append(f"bench-{new_id()[-12:]}")
         return self._queues[-1]
 
@@ -259,7 +259,7 @@ class BenchEnvironment:
     def private(self) -> Server:
         """The server, to do with as one likes.
 
-        :raises NotHere: it is somebody else's.
+        :raises NotHere: the broker is a foreign one.
         """
         if self.is_local:
             raise NotHere("this broker lives in this process")
@@ -268,7 +268,7 @@ class BenchEnvironment:
         return self.server
 
     def broker_cpu(self) -> float | None:
-        """Seconds of CPU that the broker's processes have used; None if nobody can tell."""
+        """Return the seconds of CPU that the broker's processes have used; None if unknown."""
         return cpu_of(self.server.pid) if self.server is not None and self.server.running and has_proc() else None
 
     async def holds(self, app: App, queue: str, jobs: int) -> None:

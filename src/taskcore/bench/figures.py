@@ -37,7 +37,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     :param scenario: the part of the run, such as ``"drain"``; ``name`` says which of its figures.
     :param better: whether more is better, or less; empty for what is only told.
     :param facts: numbers beside it: how many jobs in all, how many of them lost, the timeline …
-    :param round: in which round of a run it was measured, from 1; 0: nobody tells.
+    :param round: in which round of a run it was measured, from 1; 0: unknown.
     :param at: seconds from the beginning of the run.
     """
 

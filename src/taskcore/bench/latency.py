@@ -39,7 +39,7 @@ async def open_loop(environment: BenchEnvironment) -> list[Figure]:
         ):
             jobs = int(rate * seconds) + WARM_UP
             await app.tasks["bench.noop"].enqueue(payload(jobs))
-            await workers.count_to(1, within=60.0)  # from here on somebody works
+            await workers.count_to(1, within=60.0)  # from here on a worker runs
             sender_late = await arrive(app, rate, jobs, works_here=environment.is_local)
             await workers.count_to(jobs + 1, within=60.0)
             report = await workers.dismiss()
@@ -55,7 +55,7 @@ async def open_loop(environment: BenchEnvironment) -> list[Figure]:
             if percent < RARE or len(late) >= ENOUGH:
                 value = percentile(late, percent) * 1e3
                 figures.append(environment.figure("latency", f"{rate:g}/s, p{percent}", "ms", (value,), "less", facts))
-                facts = {"rate": rate}  # the curve is told once
+                facts = {"rate": rate}  # the curve is reported once
     return figures
 
 
@@ -85,7 +85,9 @@ async def arrive(app: App, rate: float, jobs: int, *, works_here: bool = False) 
                     await anyio.sleep(left - CLOSE)
                 elif under_way or works_here:
                     await anyio.lowlevel.checkpoint()
-                elif left > SPIN:  # nobody else has anything to do in this loop, whose own clock counts in milliseconds
+                elif (
+                    left > SPIN
+                ):  # no other task has anything to do in this loop, whose own clock counts in milliseconds
                     time.sleep(left - SPIN)  # noqa: ASYNC251
             under_way += 1  # from here on, and not from when it begins: it begins only when this loop lets others run
             group.start_soon(send, number, due)
@@ -141,7 +143,7 @@ async def scheduled(environment: BenchEnvironment) -> list[Figure]:
     ):
         task = app.tasks["bench.noop"]
         await task.enqueue(payload(jobs))
-        await workers.count_to(1, within=60.0)  # from here on the queue is there, and somebody works
+        await workers.count_to(1, within=60.0)  # from here on the queue exists, and a worker runs
         start = time.monotonic()
         # `delay` counts from when the broker stores the job, which is a little later than now: never "early" by this
         dues = [start + ahead + number / jobs for number in range(jobs)]

@@ -22,7 +22,7 @@ LIBRARIES = ("anyio", "msgspec", "redis", "hiredis", "nats-py", "aio-pika", "aio
 
 
 def loop_name() -> str:
-    """The event loop of our worker processes: uvloop where it is installed. Whoever sends is on asyncio's."""
+    """The event loop of our worker processes: uvloop where it is installed. Senders run on asyncio's."""
     return "uvloop" if find_spec("uvloop") else "asyncio"
 
 

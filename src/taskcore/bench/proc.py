@@ -57,7 +57,7 @@ def _group(group: int) -> Iterator[list[str]]:
 class UsageWatch:
     """Runs from when it is made: seconds, and the CPU of this process and of the broker.
 
-    :param broker_cpu: seconds of CPU that the broker has used so far; None if nobody can tell.
+    :param broker_cpu: seconds of CPU that the broker has used so far; None if unknown.
     """
 
     def __init__(self, broker_cpu: Callable[[], float | None]) -> None:
@@ -67,7 +67,7 @@ class UsageWatch:
         self._start = time.perf_counter()
 
     def stop(self, jobs: int) -> tuple[float, dict[str, float]]:
-        """The seconds; and µs of CPU a job as facts: ``cpu``, and ``broker_cpu`` if anybody can tell."""
+        """The seconds; and µs of CPU a job as facts: ``cpu``, and ``broker_cpu`` if it is known."""
         seconds = time.perf_counter() - self._start
         facts = {"cpu": (time.process_time() - self._cpu) / jobs * 1e6}
         broker = self._broker_cpu()

@@ -21,7 +21,7 @@ __all__ = ["Spec", "main"]
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker process is told.
+    """The orders of a worker process.
 
     :param report: where its tally goes; its count goes beside it.
     :param counts: whether it looks at its count a hundred times a second, which an idle worker would be measured by.

@@ -1,4 +1,4 @@
-"""One run: the environments one after another, the scenarios on each; whatever comes out is told at once."""
+"""One run: the environments one after another, the scenarios on each; every result is reported at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLEANING = 30.0  #: seconds that deleting the queues of a scenario may take
 
 
 class Progress(Protocol):
-    """Who is told how far it is."""
+    """A receiver of progress."""
 
     def begins(self, broker: str, scenario: str, done: int, all: int) -> None:
         """A scenario begins."""

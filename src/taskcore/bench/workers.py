@@ -68,7 +68,7 @@ class Workers(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nobody works any more, whatever happened."""
+        """Stop all workers, whatever happened."""
         ...
 
     def counted(self) -> int:
@@ -123,7 +123,7 @@ class InProcessWorkers:
 class WorkerProcesses:
     """Worker processes.
 
-    :param spec: what each of them is told; ``report`` is filled in here.
+    :param spec: the orders of each of them; ``report`` is filled in here.
     :param folder: an empty folder for what they write.
     """
 
@@ -199,7 +199,7 @@ class WorkerProcesses:
         return self._children[index].pid
 
     def cpu(self) -> float:
-        """Seconds of CPU that they have used so far; 0 where nobody tells."""
+        """Return the seconds of CPU that they have used so far; 0 where that is unknown."""
         return sum(cpu_of(child.pid) for child in self._children) if has_proc() else 0.0
 
 

@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class ClientWithMiddleware(Client):
-    """Sends calls through middleware; an app without middleware uses the plain client and pays nothing."""
+    """Sends calls through middleware."""
 
     def __init__(self, components: Components, *, timeout: float, payload_limit: int, source: str | None) -> None:
         super().__init__(components, timeout=timeout, payload_limit=payload_limit, source=source)

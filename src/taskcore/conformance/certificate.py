@@ -13,7 +13,7 @@ from taskcore.conformance.clauses import CLAUSES, NOT_PROMISED
 __all__ = ["Certificate", "CheckResult", "Standing"]
 
 #: kept: shown to hold · emulated: it holds, by the adapter's doing and not the broker's · refused: the adapter says
-#: that it cannot be had, so whoever needs it is refused at the start · broken: shown not to hold
+#: that it cannot be had, so a task that needs it is refused at the start · broken: shown not to hold
 Standing: TypeAlias = Literal["kept", "emulated", "refused", "broken"]
 
 SIGNS: dict[Standing, str] = {"kept": "●", "emulated": "○", "refused": "–", "broken": "✗"}

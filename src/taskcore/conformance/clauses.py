@@ -29,12 +29,10 @@ CLAUSES: Final[Mapping[str, Clause]] = {
         "no loss",
         "A job whose enqueue returned is always in at least one durable place, and at rest in exactly one.",
     ),
-    "C2": Clause(
-        "no invention", "Whatever starts was enqueued by somebody, once for each id, and arrives byte for byte."
-    ),
+    "C2": Clause("no invention", "Every job that starts was enqueued, once for each id, and arrives byte for byte."),
     "C3": Clause("bounded", "A job starts at most `attempts` + `crashes` times."),
     "C4": Clause("progress", "With a healthy worker and broker every job ends, and recovery needs no new traffic."),
-    "C5": Clause("monotone", "Attempts, crashes, fences and errors never shrink, whoever crashes."),
+    "C5": Clause("monotone", "Attempts, crashes, fences and errors never shrink, whichever process crashes."),
     "C6": Clause("one lease", "At most one unexpired lease exists for a job."),
     "C7": Clause("fencing", "Settling or extending under a lost lease changes nothing durable and is reported."),
     "C8": Clause("ack last", "The broker forgets a job only after its result, retry copy or dead letter is confirmed."),

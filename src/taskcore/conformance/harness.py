@@ -45,7 +45,7 @@ class Harness:
     """One place for one check. Use it with ``async with``; connections live until its end.
 
     :param backend: makes a connection to the broker; called for each connection that a check wants.
-    :param store: likewise for the store; None: the broker has none.
+    :param store: makes a connection to the store; None: the broker has none.
     :param lease: seconds; checks wait for leases to end, so it is short on real brokers.
     :param margin: seconds that something may come late because the machine is busy.
     """

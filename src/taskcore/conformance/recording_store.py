@@ -1,4 +1,4 @@
-"""A store that remembers which records were written through it, so that whoever wrote them can clear them away."""
+"""A store that remembers which records were written through it, for the harness to delete them."""
 
 from __future__ import annotations
 

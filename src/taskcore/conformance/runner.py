@@ -155,7 +155,7 @@ async def _left_by(harness: Harness, limit: float) -> list[str]:
         with anyio.fail_after(limit):
             return await harness.traces()
     except Exception as error:  # noqa: BLE001 - not to know is not to have cleared away
-        return [f"nobody knows what, because looking failed: {_text(error)}"]
+        return [f"unknown, because looking failed: {_text(error)}"]
 
 
 def _text(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from taskcore.backend import Source
 from taskcore.lifecycle import Interrupted
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.decide import Settlement
-from taskcore.worker.execution import Execution, Slot, State
+from taskcore.worker.execution import Execution, JobState, Slot
 from taskcore.worker.hosting import WorkerChoice, worker_options
 
 __all__ = ["StepWorker"]
@@ -50,13 +50,12 @@ class StepWorker:
         self._in_hand: set[Execution] = set()
         hooks = Hooks(lost=self._lose, forget=self._in_hand.difference_update)
         parts = build_parts(app.components, app.tasks, options, hooks, slots=[self._slot], in_hand=self._in_hand)
-        self._executors = parts.executors
         self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Begin to consume."""
-        self._exits.push_async_callback(self._executors.aclose)
+        self._exits.push_async_callback(self._performer.executors.aclose)
         self.source = await self._exits.enter_async_context(
             self._backend.consume(self._options.queues, lease=self._options.lease)
         )
@@ -89,7 +88,7 @@ class StepWorker:
         with anyio.CancelScope() as self._slot.scope:
             outcome = await self._performer.perform(job, self._slot)
         self._slot.job = None
-        return None if outcome is None or job.state is State.LOST else self._decider.settlement(job, outcome)
+        return None if outcome is None or job.state is JobState.LOST else self._decider.settlement(job, outcome)
 
     async def settle(self, conclusion: Settlement) -> bool:
         """Make a conclusion durable; False if the lease was lost, so that nothing was changed."""
@@ -110,4 +109,4 @@ class StepWorker:
         return conclusion is not None and await self.settle(conclusion)
 
     def _lose(self, job: Execution) -> None:
-        job.state = State.LOST
+        job.state = JobState.LOST

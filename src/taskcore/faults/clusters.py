@@ -90,14 +90,14 @@ class NatsCluster:
 
         :raises LookupError: none does.
         """
-        return await self._found(f"STREAM.INFO.{stream}", lambda info: [info], f"nobody leads {stream}")
+        return await self._found(f"STREAM.INFO.{stream}", lambda info: [info], f"{stream} has no leader")
 
     async def busiest(self) -> NatsServer:
         """The server that leads most streams: its end is felt most.
 
         :raises LookupError: no stream has a leader.
         """
-        return await self._found("STREAM.LIST", lambda found: found.get("streams") or [], "nobody leads any stream")
+        return await self._found("STREAM.LIST", lambda found: found.get("streams") or [], "no stream has a leader")
 
     async def _found(self, what: str, streams: Callable[[Any], list[Any]], otherwise: str) -> NatsServer:
         """The running server that leads most of the streams in an answer."""

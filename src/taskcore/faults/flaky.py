@@ -3,9 +3,9 @@
     flaky = FlakyBackend(backend)                       opening it opens the backend
     app = App(flaky, store=FlakyStore(store))           or harness.app(around=FlakyBackend, around_store=FlakyStore)
     flaky.next("publish", Fail())                       the next publish fails, nothing is stored
-    flaky.always("settle", DropReply())                 verdicts are carried out, but nobody learns of it
+    flaky.always("settle", DropReply())                 verdicts are carried out, but the caller gets no reply
     flaky.play("receive", [None, Delay(2.0), Fail()])   the first goes well, the second is slow, the third fails
-    flaky.partition()                                   nobody there, for any verb
+    flaky.partition()                                   unreachable, for every verb
     flaky.heal()                                        all is well again; who hangs is let go
     assert flaky.calls["settle"] == 3
 
@@ -63,7 +63,7 @@ class Delay(msgspec.Struct, frozen=True):
 
 
 class DropReply(msgspec.Struct, frozen=True):
-    """It is done, and nobody learns of it.
+    """The call is carried out, and its reply is lost.
 
     :param how: ``"honest"``: Uncertain for publish, BrokerUnavailable for the rest; ``"raise"``: BrokerUnavailable
         always; ``"hang"``: no answer until ``heal``, then as honest.
@@ -112,7 +112,7 @@ class Faults:
         self._always[verb] = fault
 
     def partition(self) -> None:
-        """Nobody is there any more: every verb fails, and whoever waits for deliveries or news learns it now."""
+        """Cut the connection: every verb fails, and so does each call that waits for deliveries or changes."""
         self.partitioned = True
         for scope in tuple(self._waiting):
             scope.cancel()
@@ -138,7 +138,7 @@ class Faults:
     ) -> T:
         """Carry a verb out, or whatever the fault makes of it.
 
-        :param unsure: the honest answer when nobody knows; None: BrokerUnavailable.
+        :param unsure: the answer when the outcome is unknown; None: BrokerUnavailable.
         :param reorder: brings an answer into the opposite order.
         """
         fault = self._meet(verb)
@@ -191,7 +191,7 @@ class Faults:
 
 
 def _nobody(verb: str) -> BrokerUnavailable:
-    return BrokerUnavailable(f"{verb}: nobody there", facts=["a fault of the test kit"])
+    return BrokerUnavailable(f"{verb}: unreachable", facts=["a fault of the test kit"])
 
 
 def _no_reply(verb: str) -> BrokerUnavailable:

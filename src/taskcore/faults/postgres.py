@@ -1,6 +1,7 @@
 """PostgresServer: a private PostgreSQL, from ``initdb`` to its end.
 
-PostgreSQL does not run as root; a test that does starts it as ``postgres``, or ``nobody`` where there is no such user.
+PostgreSQL does not run as root; a test that does starts it as ``postgres``, or where there is no such
+account as `nobody`.
 Each of its processes leads a group of its own, so killing and freezing go to each of them.
 """
 
@@ -126,7 +127,7 @@ def _unprivileged() -> pwd.struct_passwd:
     for name in (USER, "nobody"):
         with suppress(KeyError):
             return pwd.getpwnam(name)
-    raise LookupError("root cannot run PostgreSQL, and there is no user postgres or nobody")
+    raise LookupError("root cannot run PostgreSQL, and there is no account postgres or `nobody`")
 
 
 def _children(parent: int) -> list[int]:

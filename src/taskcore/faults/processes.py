@@ -129,7 +129,7 @@ class WorkerProcess:
         """Wait until its output contains a text.
 
         :raises TimeoutError: it does not after so many seconds; the error has the end of its output.
-        :raises RuntimeError: it ended without saying so; likewise.
+        :raises RuntimeError: it ended without saying so; with the end of its output.
         """
         with anyio.move_on_after(within):
             while text not in self.output(lines=10_000):

@@ -5,11 +5,11 @@
         proxy.cut()                         every connection is reset now; new ones are welcome
         proxy.cut_before(3)                 the third reply from now on is not passed on, its connection is reset
         proxy.cut_after(1)                  the next reply is passed on, then its connection is reset
-        proxy.black_hole()                  half-open: nothing comes through, and nobody is told (no RST)
+        proxy.black_hole()                  half-open: nothing comes through, without an RST
         proxy.delay(0.2, jitter=0.05)       each chunk waits
         proxy.throttle(32_000)              bytes a second
         proxy.byte_by_byte()                every byte in a packet of its own
-        await proxy.refuse()                nobody listens any more; what is connected stays
+        await proxy.refuse()                new connections are refused; open ones stay
         await proxy.heal()
 
 "up" is towards the server, "down" towards the client; what has a direction takes ``only="up"`` or ``only="down"``. A
@@ -114,7 +114,7 @@ class ChaosProxy:
         self.up, self.down = Direction(), Direction()
         self._open: set[_Connection] = set()
         self._listening: anyio.CancelScope | None = None
-        self._silent = anyio.Event()  # set while nobody listens
+        self._silent = anyio.Event()  # set while it does not listen
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -164,7 +164,7 @@ class ChaosProxy:
         self._direction(only).cut_after = nth
 
     def black_hole(self, *, only: DirectionName | None = None) -> None:
-        """Pass nothing on and tell nobody; after ``heal`` what has gathered comes through, as after an outage."""
+        """Pass nothing on, silently; after ``heal`` what has gathered comes through, as after an outage."""
         for lane in self._directions(only):
             lane.block()
 
@@ -263,7 +263,7 @@ class _Connection:
                 if not await lane.carry(data, to):
                     self.reset()
                     return
-            await lane.opened()  # in a black hole nobody hears that the other side is done
+            await lane.opened()  # a black hole hides that the other side is done
             to.shutdown(socket.SHUT_WR)
         except OSError:
             self.reset()

@@ -95,7 +95,7 @@ class RedisCluster:
             for start, end, (_, port, *_) in _ranges(await command(server.port, "CLUSTER", "SLOTS")):
                 if start <= slot <= end and port == server.port:
                     return number
-        raise LookupError(f"nobody says to have slot {slot}")
+        raise LookupError(f"no node says that it has slot {slot}")
 
     # ── moving ──
 
@@ -126,7 +126,7 @@ class RedisCluster:
         return moved
 
     async def end_move(self, where: str | int, to: int) -> None:
-        """Tell everybody who has the slot now, its new owner first, and wait until all agree."""
+        """Tell every node which one has the slot now, the new owner first, and wait until all agree."""
         numbers = sorted(range(len(self.servers)), key=lambda number: number != to)
         for number in numbers:
             await self._set_slot(number, _slot(where), "NODE", to)

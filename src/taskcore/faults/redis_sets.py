@@ -109,7 +109,7 @@ class RedisReplicated:
         await self._exits.__aexit__(kind, error, traceback)
 
     def partition(self, replica: int = 0) -> None:
-        """Let a replica hear nothing of the primary, and nobody be told."""
+        """Cut a replica off from its primary, silently."""
         self.proxies[replica].black_hole()
 
     async def heal(self, replica: int = 0) -> None:

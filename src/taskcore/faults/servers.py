@@ -33,7 +33,7 @@ from taskcore.faults.sockets import HOST, ask, free_port
 
 __all__ = ["NatsServer", "RabbitServer", "RedisServer", "Server", "ServerMissing", "ValkeyServer"]
 
-PORTS_TRIED = 3  #: a port that was free may be taken by somebody else before the server has it
+PORTS_TRIED = 3  #: a port that was free may be taken by another program before the server has it
 
 
 class Server(ABC):

@@ -18,7 +18,7 @@ AT_ONCE = struct.pack("ii", 1, 0)  #: SO_LINGER: closing does not wait, and send
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody uses at the moment."""
+    """Find a port of the loopback that is free at the moment."""
     with socket.socket() as one:
         one.bind((HOST, 0))
         port: int = one.getsockname()[1]
@@ -49,7 +49,7 @@ async def accept(listener: socket.socket) -> socket.socket:
 async def connect(host: str, port: int) -> socket.socket:
     """A connection.
 
-    :raises OSError: nobody accepts it.
+    :raises OSError: the connection was not accepted.
     """
     family, kind, protocol, _, address = (await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
     made = socket.socket(family, kind, protocol)

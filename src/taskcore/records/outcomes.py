@@ -71,7 +71,7 @@ class Outcomes:
     # ── the caller's side ──
 
     async def find(self, job_id: str) -> bytes | None:
-        """The encoded outcome, if the job has one."""
+        """Find the encoded outcome, if the job has one."""
         record = await self._store.get(outcome_name(job_id))
         return record.value if record else None
 

@@ -1,4 +1,4 @@
-"""A virtual clock: time passes only when nobody has anything to do, so a day of retries takes milliseconds.
+"""A virtual clock: time passes only when every task waits, so a day of retries takes milliseconds.
 
     async def story() -> None:
         app = App("memory://", clock=wall_clock)

@@ -90,7 +90,7 @@ class Observable(Protocol):
 class History:
     """Entries in the order in which they were recorded.
 
-    :param who: who records, unless ``record`` is told otherwise.
+    :param who: the name of each entry's author, unless ``record`` gives another.
     :param clock: seconds; histories that are merged have to share it. ``time.time`` for several processes,
         ``harness.now`` or ``anyio.current_time`` where time is virtual.
     """
@@ -228,7 +228,7 @@ def error_text(kind: str, message: str) -> str:
 
 
 def _type_name(error: BaseException) -> str:
-    """As trails name it: what everybody knows goes without its module."""
+    """Name an error's type as trails do: builtins without their module."""
     kind = type(error)
     if kind.__module__.partition(".")[0] in ("builtins", "__main__", "taskcore"):
         return kind.__qualname__

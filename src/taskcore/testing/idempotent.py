@@ -214,7 +214,7 @@ def _putting_back(effects: Effects) -> Callable[[], None]:
     """What empties the world if it is a list."""
     if callable(effects):
         raise InvalidSetting(
-            "effects is a function, so nobody knows how to empty the world before each run",
+            "effects is a function, so there is no way to undo its effects before each run",
             fix="assert_idempotent(…, effects=read, reset=clear)  or a list that the task appends to",
         )
     before = list(effects)

@@ -15,7 +15,7 @@
     async def test_a_lost_lease(taskcore_app, redeliver):
         async with taskcore_app(router) as app:
             job = await slow.enqueue()
-            await redeliver(app, job)                               somebody else gets it while it runs
+            await redeliver(app, job)                               another worker gets it while it runs
 
     async def test_charge(assert_idempotent):
         await assert_idempotent(charge, 7, effects=charges)

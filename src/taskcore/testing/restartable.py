@@ -87,8 +87,8 @@ async def crashing_worker(
 async def redeliver(app: App, job: Job[Any]) -> None:
     """Take a running job away from its worker and hand it out again, as after a lease that ran out.
 
-    :raises LookupError: nobody is at it at the moment.
-    :raises InvalidSetting: only the in-memory broker lets anybody do this.
+    :raises LookupError: no worker holds the job at the moment.
+    :raises InvalidSetting: only the in-memory broker can do this.
     """
     await anyio.lowlevel.checkpoint()
     memory = _memory_of(app)

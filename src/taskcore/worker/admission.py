@@ -17,7 +17,7 @@ from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.execution import Execution
 
-__all__ = ["Admission", "starts_of"]
+__all__ = ["Admission", "finish_unrun", "starts_of"]
 
 
 class Admission:
@@ -105,3 +105,10 @@ class Admission:
 def starts_of(job: Execution, rules: Rules) -> int:
     """Count starts without an outcome. With one crash allowed even the first is marked; unmarked, it never began."""
     return job.crashes + (job.trail.first_lost and rules.crashes > 1)
+
+
+def finish_unrun(job: Execution, outcome: Outcome | None) -> Outcome | None:
+    """End a job without another start; the marker of an earlier one, if there is one, goes with it (C23)."""
+    if job.delivery.redeliveries or job.delivery.trail:
+        job.marker = start_name(job.id, job.trail.copies)
+    return outcome

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from taskcore.components import Components
+from taskcore.middleware import around_commit, around_run
 from taskcore.records import Records
-from taskcore.store import largest_value
 from taskcore.task import Task
-from taskcore.worker.admission import Admission
 from taskcore.worker.decide import Decider
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.leases import LeaseKeeper
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import OutageTracker
 from taskcore.worker.perform import Performer
-from taskcore.worker.runners import Executors
 from taskcore.worker.settle import Settler
-from taskcore.worker.timeouts import Deadlines
 
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
@@ -32,8 +27,6 @@ class WorkerParts(NamedTuple):
     decider: Decider
     settler: Settler
     keeper: LeaseKeeper
-    deadlines: Deadlines
-    executors: Executors
     broker: OutageTracker
 
 
@@ -61,12 +54,9 @@ def build_parts(
 
     :param in_hand: every job from its receipt to its settling; its owner fills it.
     """
-    store, events = components.store, components.events
-    records = Records.over(store) if store is not None else None
-    largest = largest_value(store)
-    if largest is not None and largest < options.result_limit:
-        options = msgspec.structs.replace(options, result_limit=largest)
-    broker = OutageTracker("broker", events)
+    events, middleware = components.events, components.middleware
+    records = Records.over(components.store) if components.store is not None else None
+    broker, store = OutageTracker("broker", events), OutageTracker("store", events)
     keeper = LeaseKeeper(
         in_hand,
         records.keys if records is not None else None,
@@ -76,18 +66,11 @@ def build_parts(
         clock=components.clock,
         outage=broker.member(),
     )
-    settler = Settler(records, components, forget=hooks.forget, keeper=keeper, outage=broker.member())
-    executors = Executors(threads=options.threads, processes=options.processes)
-    deadlines = Deadlines(slots)
-    performer = Performer(
-        tasks,
-        components,
-        options,
-        admission=Admission(records, components.backend.features, lease=options.lease, clock=components.clock),
-        settler=settler,
-        executors=executors,
-        deadlines=deadlines,
-        outage=OutageTracker("store", events).member(),
+    settler = Settler(
+        records, events, forget=hooks.forget, lease=options.lease, holds=keeper.holds, outage=broker.member()
     )
-    decider = Decider(park_for=options.park_for, keep_result=options.keep_result if store is not None else None)
-    return WorkerParts(performer, decider, settler, keeper, deadlines, executors, broker)
+    settler.commit_with = around_commit(middleware, settler.commit)
+    performer = Performer(tasks, components, records, options, settler=settler, slots=slots, outage=store.member())
+    performer.run_with = around_run(middleware, performer.run_with, performer.failures.raised)
+    decider = Decider(park_for=options.park_for, keep_result=options.keep_result if records is not None else None)
+    return WorkerParts(performer, decider, settler, keeper, broker)

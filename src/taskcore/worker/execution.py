@@ -16,7 +16,7 @@ from taskcore.records.keys import Acquired
 from taskcore.task import Task
 from taskcore.worker.pools import Pool
 
-__all__ = ["UNDECODED", "Execution", "Slot", "State"]
+__all__ = ["UNDECODED", "Execution", "JobState", "Slot"]
 
 Why = Literal["timeout", "lost", "shutdown"]
 
@@ -24,7 +24,7 @@ Why = Literal["timeout", "lost", "shutdown"]
 UNDECODED = Envelope(v=0, id="?", task="?", args=msgspec.Raw(b"null"), enqueued_at=0.0)
 
 
-class State(IntEnum):
+class JobState(IntEnum):
     """How far a job has got.
 
         RECEIVED ──▶ STARTED ───────▶ ENDED ──▶ (settled and forgotten)
@@ -58,7 +58,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     received: float
     pool: Pool | None = None
     decode: Callable[[bytes], Envelope] = decode_envelope
-    state: State = State.RECEIVED
+    state: JobState = JobState.RECEIVED
     envelope: Envelope = UNDECODED
     trail: Trail = NOTHING_YET
     task: Task[..., Any] | None = None
@@ -77,12 +77,12 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     @property
     def has_started(self) -> bool:
         """Whether its function runs."""
-        return self.state in (State.STARTED, State.STARTED_ACKED)
+        return self.state in (JobState.STARTED, JobState.STARTED_ACKED)
 
     @property
     def acked_early(self) -> bool:
         """Whether the broker has forgotten it already, because it may run at most once."""
-        return self.state in (State.STARTED_ACKED, State.ENDED_ACKED)
+        return self.state in (JobState.STARTED_ACKED, JobState.ENDED_ACKED)
 
     @property
     def crashes(self) -> int:

@@ -33,14 +33,14 @@ class Failures:
         self._worker = worker
 
     def raised(self, job: Execution, error: BaseException) -> Outcome:
-        """The function raised, in the event loop or in a thread."""
+        """Make the outcome of a function that raised, in the event loop or in a thread."""
         if isinstance(error, LeaseLost) and job.key is not None:
             log.warning("job %s: %s", job.id, error.what)
             return Deferred(BUSY_RETRY, KEY_LOST)
         return Raised(error, self._describe(job, error))
 
     def answered(self, job: Execution, answer: Answer) -> Outcome:
-        """The process of the function answered."""
+        """Make the outcome of a function that ran in a process."""
         attempt, keyed = job.trail.attempts + 1, job.key is not None
         outcome = outcome_of(answer, when=self._clock(), worker=self._worker, attempt=attempt, keyed=keyed)
         if isinstance(outcome, Deferred | Unencodable) and isinstance(answer, JobRaised):
@@ -48,12 +48,12 @@ class Failures:
         return outcome
 
     def unencodable(self, job: Execution, error: UnencodableResult) -> Outcome:
-        """The function returned a value that cannot be stored as a result."""
+        """Make the outcome of a function whose value cannot be encoded."""
         log.warning("job %s: %s", job.id, error)
         return Unencodable(self._describe(job, error))
 
     def too_large(self, job: Execution, size: int, limit: int) -> Outcome:
-        """The function returned a value that is too large to be stored as a result."""
+        """Make the outcome of a function whose encoded value is too large to be stored."""
         return self.unencodable(
             job,
             UnencodableResult(
@@ -65,7 +65,7 @@ class Failures:
         )
 
     def timed_out(self, job: Execution) -> Outcome:
-        """The job was interrupted because its time was over."""
+        """Make the outcome of a job that was interrupted because its time was over."""
         limit = job.task.options.timeout if job.task is not None else None
         if job.task is not None and job.task.options.runs_in == "thread":
             self._events.emit("thread.abandoned", **job.labels)

@@ -46,7 +46,7 @@ class Inbox:
         self._wake_one()
 
     def take(self) -> Execution | None:
-        """The next job; None if there is none, or if no more may start."""
+        """Take the next job; None if there is none, or if no more may start."""
         if not self._jobs:
             return None
         job = self._jobs.popleft()
@@ -82,7 +82,7 @@ class Inbox:
             self._idle.pop().set()
 
     def leftovers(self) -> list[Execution]:
-        """The jobs that came to no slot before the inbox was closed; each of them once."""
+        """Hand over the jobs that came to no slot before the inbox was closed; each of them once."""
         left, self._left = self._left, []
         return left
 

@@ -13,7 +13,7 @@ becomes an outcome and leaves this module never as an exception (C25); the cance
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import anyio
@@ -22,14 +22,13 @@ from taskcore.components import Components
 from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail
 from taskcore.errors import BrokerUnavailable, InvalidArguments, MalformedEnvelope, UnencodableResult
 from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
-from taskcore.middleware import around_run
-from taskcore.records.names import start_name
+from taskcore.records import Records
+from taskcore.store import largest_value
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.toolkit.logging import logger
-from taskcore.worker.admission import Admission, starts_of
+from taskcore.worker.admission import Admission, finish_unrun, starts_of
 from taskcore.worker.context import Context, HeldKey, running
-from taskcore.worker.execution import Execution, Slot, State
+from taskcore.worker.execution import Execution, JobState, Slot
 from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage
@@ -40,8 +39,6 @@ from taskcore.worker.timeouts import Deadlines
 
 __all__ = ["Performer"]
 
-log = logger("taskcore.worker")
-
 
 class Performer:
     """Performs jobs for a worker; knows no queue, and no slot but the one it is given."""
@@ -50,27 +47,28 @@ class Performer:
         self,
         tasks: Mapping[str, Task[..., Any]],
         components: Components,
+        records: Records | None,
         options: WorkerOptions,
         *,
-        admission: Admission,
         settler: Settler,
-        executors: Executors,
-        deadlines: Deadlines,
+        slots: Iterable[Slot],
         outage: Outage,
     ) -> None:
+        clock, features = components.clock, components.backend.features
         self._tasks = tasks
-        self._result_limit = options.result_limit
+        self._result_limit = min(options.result_limit, largest_value(components.store) or options.result_limit)
         self._events = components.events
-        self._clock = components.clock
-        self._admission = admission
+        self._clock = clock
+        self._admission = Admission(records, features, lease=options.lease, clock=clock)
         self._settler = settler
-        self._executors = executors
-        self._deadlines = deadlines
         self._outage = outage
         self._quarantine = Quarantine()
-        self.failures = Failures(components.events, clock=components.clock, worker=options.name)
         self._cancellation: type[BaseException] | None = None
-        self._run_with = around_run(components.middleware, self._run, self.failures.raised)
+        self.executors = Executors(threads=options.threads, processes=options.processes)
+        self.deadlines = Deadlines(slots)
+        self.failures = Failures(components.events, clock=clock, worker=options.name)
+        #: Goes around each run; the builder puts middleware there.
+        self.run_with: Callable[[Execution, Task[..., Any], Slot], Awaitable[Outcome | None]] = self._run
 
     async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
         """Perform a job to its outcome; None if its lease turns out to be lost.
@@ -80,13 +78,13 @@ class Performer:
         early = self._decode(job)
         task = job.task
         if early is not None or task is None:
-            return early if task is None else _finish_unrun(job, early)
+            return early if task is None else finish_unrun(job, early)
         delivery, options = job.delivery, task.options
         alone = False
         if delivery.redeliveries or delivery.trail or self._admission.always_inspects or options.rules.crashes == 1:
             early = await self._admission.inspect(job, options.rules)
             if early is not None:
-                return _finish_unrun(job, early)
+                return finish_unrun(job, early)
             alone = is_last_start(starts_of(job, options.rules), options.rules)
         early = self._unpack(job, task)
         if early is None and job.envelope.key is not None:
@@ -94,11 +92,11 @@ class Performer:
         if early is not None:
             return early
         if options.runs_in != "loop":
-            async with self._executors.rooms[options.runs_in]:
+            async with self.executors.rooms[options.runs_in]:
                 return await self._start(job, task, slot, alone=alone)
         if alone or self._quarantine.over is not None:
             return await self._start(job, task, slot, alone=alone)
-        return await self._run_with(job, task, slot)  # nearly always: not one coroutine more than it takes
+        return await self.run_with(job, task, slot)  # nearly always: not one coroutine more than it takes
 
     async def perform_later(self, job: Execution, slot: Slot, error: BrokerUnavailable) -> Outcome | None:
         """Perform the job as soon as the store can say whether it may start; it waits in its slot, under its lease."""
@@ -147,9 +145,9 @@ class Performer:
         """Wait until it may start: for a quarantine to end, or for one of its own."""
         if alone:
             async with self._quarantine.run_alone():
-                return await self._run_with(job, task, slot)
+                return await self.run_with(job, task, slot)
         await self._quarantine.wait()
-        return await self._run_with(job, task, slot)
+        return await self.run_with(job, task, slot)
 
     async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
         options, contract, quarantine = task.options, task.contract, self._quarantine
@@ -164,13 +162,13 @@ class Performer:
             if options.runs_in == "process":
                 return await self._in_process(job, task, key)
             if options.runs_in == "thread":
-                value = await self._executors.in_thread(task, job.arguments)
+                value = await self.executors.in_thread(task, job.arguments)
             else:
                 value = contract.invoke(contract.function, job.arguments)
                 if task.is_async:
                     value = await value
         except BaseException as error:
-            if job.state is State.RECEIVED or self._is_interruption(error, slot):
+            if job.state is JobState.RECEIVED or self._is_interruption(error, slot):
                 raise
             return self.failures.raised(job, error)
         finally:
@@ -189,21 +187,21 @@ class Performer:
         running.set(
             Context(job.envelope, trail, job.delivery.queue, trail.crashes, _fence(job), cancel_requested, task, key)
         )
-        if job.state is State.RECEIVED:
-            job.state = State.STARTED
+        if job.state is JobState.RECEIVED:
+            job.state = JobState.STARTED
         if self._events.listeners:
             job.started_at = anyio.current_time()
             waited = None if job.trail.copies else max(self._clock() - job.envelope.enqueued_at, 0.0)
             self._events.tell("job.started", {**job.labels, "waited": waited})
         if task.options.timeout is not None:
-            self._deadlines.watch(slot, anyio.current_time() + task.options.timeout)
+            self.deadlines.watch(slot, anyio.current_time() + task.options.timeout)
         return key
 
     # ── pack ──
 
     async def _in_process(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
         """Run the function in a process, which packs its result itself."""
-        outcome = self.failures.answered(job, await self._executors.in_process(task, job, _fence(job), key))
+        outcome = self.failures.answered(job, await self.executors.in_process(task, job, _fence(job), key))
         if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
             return self._too_large(job, outcome.result)
         return outcome
@@ -233,13 +231,6 @@ class Performer:
 
 NOTHING_KEPT = Returned(b"")
 FENCE_BITS = 20  #: redeliveries of one copy that a fence has room for
-
-
-def _finish_unrun(job: Execution, outcome: Outcome | None) -> Outcome | None:
-    """End a job without another start; the marker of an earlier one, if there is one, goes with it (C23)."""
-    if job.delivery.redeliveries or job.delivery.trail:
-        job.marker = start_name(job.id, job.trail.copies)
-    return outcome
 
 
 def _in_a_task() -> bool:

@@ -12,27 +12,23 @@ calls ``settle``; a job that runs at most once is acknowledged early, here too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
 from taskcore.backend import Source
-from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import ACK, Release
-from taskcore.middleware import around_settle
-from taskcore.observe import EventName
+from taskcore.observe import EventName, Events
 from taskcore.records import Records
-from taskcore.records.outcomes import Existing
-from taskcore.results import event_of, event_of_ack, verdict_of_stored
+from taskcore.results import event_of, event_of_ack
 from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
-from taskcore.worker.execution import Execution, State
-from taskcore.worker.leases import LeaseKeeper
+from taskcore.worker.execution import Execution, JobState
 from taskcore.worker.outages import Outage
-from taskcore.worker.settle_keys import settle_keys
+from taskcore.worker.settle_records import settle_keys, store_outcomes
 
 __all__ = ["Settler"]
 
@@ -45,27 +41,31 @@ class Settler:
     """Carries settlements to store and broker, a batch at a time.
 
     :param forget: called with the jobs that are no longer in hand.
-    :param keeper: knows whether a job's lease has ended by this worker's clock.
+    :param lease: seconds; a job that was received less than that ago is certainly ours.
+    :param holds: tells whether any other job is still ours, by this worker's clock.
     :param outage: notes when the broker cannot be reached, and when it can again.
     """
 
     def __init__(
         self,
         records: Records | None,
-        components: Components,
+        events: Events,
         *,
         forget: Callable[[Sequence[Execution]], None],
-        keeper: LeaseKeeper,
+        lease: float,
+        holds: Callable[[Execution, float], bool],
         outage: Outage,
     ) -> None:
         self._records = records
-        self._events = components.events
+        self._events = events
         self._forget = forget
-        self._keeper = keeper
+        self._lease = lease
+        self._holds = holds
         self._waiting = Buffer[Settlement](full=SETTLE_BACKLOG)
         self.put = self._waiting.put  #: hand over a settlement; never waits
         self._outage = outage
-        self._commit_with = around_settle(components.middleware, self.commit)
+        #: Goes around each commit; the builder puts middleware there.
+        self.commit_with: Callable[[Sequence[Settlement]], Awaitable[None]] = self.commit
 
     @property
     def is_behind(self) -> bool:
@@ -81,7 +81,7 @@ class Settler:
         while batch := await self._waiting.take():
             while batch := self._still_ours(batch):
                 try:
-                    await self._commit_with(batch)
+                    await self.commit_with(batch)
                     break
                 except BrokerUnavailable as error:
                     await self._outage.failed(error)
@@ -91,11 +91,11 @@ class Settler:
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:
         """Drop settlements whose lease has ended; another worker may have the job (C7)."""
         now = anyio.current_time()
-        fresh, ended = now - self._keeper.lease, State.ENDED
+        fresh, ended = now - self._lease, JobState.ENDED
         ours = [
             one
             for one in batch
-            if (one.job.received > fresh and one.job.state is ended) or one.settled or self._keeper.holds(one.job, now)
+            if (one.job.received > fresh and one.job.state is ended) or one.settled or self._holds(one.job, now)
         ]
         if len(ours) < len(batch):
             for one in batch:
@@ -117,7 +117,7 @@ class Settler:
             acked = False
         failpoint("once.forgotten")
         if acked:
-            job.state = State.STARTED_ACKED
+            job.state = JobState.STARTED_ACKED
         return acked
 
     async def commit(self, batch: Sequence[Settlement]) -> None:
@@ -130,7 +130,7 @@ class Settler:
             if keyed := [one for one in batch if one.job.envelope.key is not None and not one.committed]:
                 await settle_keys(records.keys, self._events, keyed)
             if ended := [one for one in batch if one.stored is not None and one.keep is not None and not one.settled]:
-                await self._write_outcomes(records, ended)
+                await store_outcomes(records.outcomes, self._events, ended)
         failpoint("settle.ended")
         await self._settle([one for one in batch if not one.settled])
         failpoint("settle.settled")
@@ -145,21 +145,10 @@ class Settler:
                 await records.markers.clear([_marker_after(one) for one in marked])
         self._forget([one.job for one in settled])
 
-    async def _write_outcomes(self, records: Records, batch: Sequence[Settlement]) -> None:
-        """Write how the jobs ended; an outcome that is stored stands (C18)."""
-        write = records.outcomes.write
-        writes = [write(one.job.envelope.id, one.stored or b"", one.keep or 0.0) for one in batch]
-        for one, answer in zip(batch, await records.outcomes.write_many(writes), strict=True):
-            if not isinstance(answer, Existing):
-                one.written = answer
-            elif answer.outcome != one.stored:
-                self._events.emit("result.ignored", job_id=one.job.id)
-                one.verdict = verdict_of_stored(answer.outcome, one.verdict, one.job.trail)
-
     async def _settle(self, batch: Sequence[Settlement]) -> None:
         by_source: dict[Source | None, list[Settlement]] = {}
         for one in batch:
-            source = None if one.job.state is State.ENDED_ACKED else one.job.source
+            source = None if one.job.state is JobState.ENDED_ACKED else one.job.source
             by_source.setdefault(source, []).append(one)
         for at, held in by_source.items():
             await self._settle_at(at, held)
@@ -196,5 +185,5 @@ class Settler:
 
 
 def _marker_after(one: Settlement) -> tuple[str, int]:
-    """The marker and its count after this end: a start that ended is no crash, an interrupted one never happened."""
+    """Compute the marker's count after this end: a start that ended is no crash, an interrupted one never happened."""
     return one.job.marker or "", one.job.marked if isinstance(one.verdict, Release) else 0

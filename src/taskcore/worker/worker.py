@@ -24,7 +24,7 @@ from taskcore.lifecycle import Interrupted, Outcome
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
 from taskcore.worker.build import Hooks, build_parts
-from taskcore.worker.execution import Execution, Slot, State
+from taskcore.worker.execution import Execution, JobState, Slot
 from taskcore.worker.inbox import Inbox
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
@@ -63,7 +63,7 @@ class Worker:
         hooks = Hooks(self._on_lease_lost, self._forget)
         parts = self._parts = build_parts(components, tasks, options, hooks, slots=self._slots, in_hand=self.in_hand)
         self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
-        self._services: list[Service] = [parts.keeper, parts.deadlines, *services]
+        self._services: list[Service] = [parts.keeper, parts.performer.deadlines, *services]
         self._pools = pools_of(options, tasks.values())
         self._reading = {pool: anyio.CancelScope() for pool in self._pools}
         self._inbox = Inbox(self._notify_pools)
@@ -86,7 +86,7 @@ class Worker:
         :raises BrokerUnavailable: the broker cannot be reached at the start. The worker waits for later outages to end.
         """
         async with AsyncExitStack() as sources, anyio.create_task_group() as services:
-            sources.push_async_callback(self._parts.executors.aclose)
+            sources.push_async_callback(self._performer.executors.aclose)
             readers = [
                 (pool, await sources.enter_async_context(self._backend.consume(pool.queues, lease=self._options.lease)))
                 for pool in self._pools
@@ -173,7 +173,7 @@ class Worker:
         if job.pool is not None:
             job.pool.active -= 1
             job.pool.ended += 1
-        if outcome is None or job.state is State.LOST:
+        if outcome is None or job.state is JobState.LOST:
             self._events.emit("job.lost", **job.labels)
             self._forget([job])
             return
@@ -189,9 +189,9 @@ class Worker:
 
     def _on_lease_lost(self, job: Execution) -> None:
         """Interrupt the job if it runs, forget it if it waits; the settler drops one that has ended."""
-        if job.state >= State.STARTED_ACKED:  # the broker has forgotten it already: there is no lease to lose
+        if job.state >= JobState.STARTED_ACKED:  # the broker has forgotten it already: there is no lease to lose
             return
-        job.state = State.LOST
+        job.state = JobState.LOST
         for slot in self._slots:
             if slot.job is job:
                 slot.interrupt("lost")

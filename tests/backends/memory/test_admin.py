@@ -203,7 +203,7 @@ async def test_draining_leaves_no_timers(backend):
 
 @pytest.mark.parametrize("delay", [0.0, 3600.0])
 async def test_taking_back_leaves_nothing(backend, delay):
-    """Jobs that are removed or purged do not stay in memory, even if nobody ever receives."""
+    """Jobs that are removed or purged do not stay in memory, even without a receive."""
     for start in range(0, 60_000, 1000):
         await backend.publish([job(str(start + number), delay=delay) for number in range(1000)])
         if start % 2000:

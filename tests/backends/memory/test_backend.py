@@ -259,7 +259,7 @@ async def test_bury(backend):
     "verdict", [ACK, RELEASE, Reschedule(5.0, b"x"), Bury("r", b"x")], ids=lambda verdict: type(verdict).__name__
 )
 async def test_a_lost_lease_changes_nothing(backend, verdict):
-    """After its end a lease settles nothing and extends nothing, whoever has the job now (C7)."""
+    """After its end a lease settles nothing and extends nothing, whichever worker has the job now (C7)."""
     await backend.publish([job()])
     async with backend.consume(["q"], lease=LEASE) as source:
         [old] = await source.receive(1)

@@ -10,7 +10,7 @@ import pytest
 
 from taskcore import App, Dead, EnqueueUncertain, Succeeded, current
 from taskcore.adapters import open_backend, open_store
-from taskcore.client import client
+from taskcore.client import keyed
 from taskcore.faults import DropReply, FlakyBackend, RabbitServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 @pytest.fixture
 def flaky(node: RabbitServer, monkeypatch: pytest.MonkeyPatch) -> FlakyBackend:
     """Return the broker, with faults on command; no sender waits long for the sender of a key."""
-    monkeypatch.setattr(client, "SENDER_TIMEOUT", 0.1)
+    monkeypatch.setattr(keyed, "SENDER_TIMEOUT", 0.1)
     return FlakyBackend(open_backend(f"{node.url}?min_queue_age=0.1"))
 
 

@@ -119,7 +119,7 @@ async def test_an_entry_with_the_id_of_a_job(shared: RedisServer):
 
 @pytest.mark.parametrize("how", ["XDEL", "XTRIM", "DEL"])
 async def test_leased_entries_vanish(shared: RedisServer, how: str, caplog: pytest.LogCaptureFixture):
-    """F53: what vanishes while it is leased cannot be retried; that is told as an alarm and as a lost lease."""
+    """F53: an entry that vanishes while it is leased cannot be retried; it is logged, and its lease counts as lost."""
     queue = f"leased-{how}"
     async with held(shared.url, queue, lease=0.5) as (backend, source):
         await backend.publish([Outgoing(queue, f"{number}", b"x") for number in range(4)])
@@ -172,7 +172,7 @@ async def test_ready_entries_vanish(shared: RedisServer, how: str, caplog: pytes
 
 
 async def test_the_body_of_a_scheduled_job_vanishes(shared: RedisServer, caplog: pytest.LogCaptureFixture):
-    """F53: a scheduled job whose bytes are gone is told as gone when it is due, and holds up nothing."""
+    """F53: a scheduled job whose bytes are gone is logged when it is due, and delays nothing."""
     async with held(shared.url, "bodies") as (backend, source):
         await backend.publish([Outgoing("bodies", f"{number}", b"%d" % number, b"", 0.2) for number in range(2)])
         await command(shared.port, "HDEL", key("bodies", "bodies"), "0")
@@ -187,7 +187,7 @@ async def test_the_body_of_a_scheduled_job_vanishes(shared: RedisServer, caplog:
 
 @pytest.mark.parametrize("part", [name.rpartition(":")[2] for name in QueueKeys("tc", "q").all])
 async def test_a_key_of_another_type(own: RedisServer, part: str):
-    """F53: whichever of our keys is somebody else's, nothing is done by halves, and the text says what to do."""
+    """F53: whichever key has another type, nothing is done by halves, and the text says what to do."""
     async with held(own.url, "q", lease=0.6) as (backend, source):
         await backend.publish([Outgoing("q", f"{number}", b"x") for number in range(8)])
         mine = await source.receive(4)
@@ -203,7 +203,7 @@ async def test_a_key_of_another_type(own: RedisServer, part: str):
             refused += bool(text)
         if refused == 2:
             assert await everything(own.port, except_for=part) == before
-        assert refused, "somebody's data were taken for ours"
+        assert refused, "foreign data were taken for ours"
         await command(own.port, "DEL", key("q", part))
         if kept is not None:
             await command(own.port, "RESTORE", key("q", part), 0, kept)

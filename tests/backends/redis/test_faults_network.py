@@ -87,7 +87,7 @@ async def test_a_hand_out_whose_reply_is_lost(shared: RedisServer):
 
 
 async def test_more_was_lost_than_is_asked_for(shared: RedisServer):
-    """F34: what a lost reply contained and the next receive has no room for, is there for anybody else at once."""
+    """F34: jobs of a lost reply that the next receive has no room for are ready for other sources at once."""
     async with (
         proxied(shared) as proxy,
         consuming(through(proxy), "f34b", lease=600.0) as (_, source),
@@ -200,7 +200,7 @@ async def test_nobody_is_judged_too_early(shared: RedisServer):
 
 
 async def test_refused_and_unknown_hosts():
-    """F40: a port where nobody listens, and a host that does not exist, are one clear error each, at once."""
+    """F40: a port without a listener and a host that does not exist are one clear error each, at once."""
     async with ChaosProxy("127.0.0.1", 1) as proxy:
         await proxy.refuse()
         for url in (through(proxy), "redis://host.invalid:6379/0" + QUICK):
@@ -263,7 +263,7 @@ async def test_a_flapping_link(own: RedisServer):
 
 
 async def test_only_the_way_of_enqueueing_is_cut(shared: RedisServer):
-    """F42: when nobody can enqueue, workers work on; when no worker gets through, enqueueing goes on."""
+    """F42: when no sender gets through, workers go on; when no worker gets through, senders go on."""
     play = Play(shared.url)
     async with (
         proxied(shared) as up,

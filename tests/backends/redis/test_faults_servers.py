@@ -1,4 +1,4 @@
-"""Redis is killed, frozen, restarted, wiped, full, or changes its password: jobs survive, and nobody is misled."""
+"""Redis is killed, frozen, restarted, wiped, full, or changes its password: jobs survive, and every answer is true."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_restarted_gracefully(own: RedisServer):
 
 @on_versions
 async def test_frozen(own: RedisServer):
-    """F21: while the server is frozen every call ends within its limit; when it goes on, so does everybody."""
+    """F21: while the server is frozen every call ends within its limit; when it goes on, so do all callers."""
     play = Play(own.url)
     async with play.running("worker", own.url + QUICK, lease=10.0) as app:
         await send(app, range(5))
@@ -149,7 +149,7 @@ async def test_everything_is_gone(own: RedisServer, how: str, caplog: pytest.Log
 
 
 async def test_gone_while_jobs_run(own: RedisServer, caplog: pytest.LogCaptureFixture):
-    """F23: jobs that run when everything is flushed end as lost, which is told; they are not settled into nothing."""
+    """F23: jobs that run when everything is flushed end as lost, and the worker reports it."""
     play = Play(own.url)
     async with play.running("worker", lease=2.0) as app:
         await app.enqueue_many([app.tasks["work"].call(number, 0.5) for number in range(5)])

@@ -70,7 +70,7 @@ async def test_what_a_replica_confirmed_survives_its_promotion():
 
 
 async def test_a_repeated_publish_waits_for_replicas_too():
-    """F30: an id that is known is confirmed by the replicas as well, before a repetition is told that it is stored."""
+    """F30: the replicas confirm a known id as well, before a repeated publish is answered as stored."""
     async with (
         RedisReplicated(kind=require(RedisServer)) as redis,
         open_backend(redis.url + "?wait=1&wait_timeout=200ms") as backend,
@@ -96,7 +96,7 @@ async def test_a_user_who_may_not_wait(shared: RedisServer):
 
 
 async def test_too_few_replicas():
-    """A primary that has too few replicas to be safe refuses, and the caller is told so; nothing is stored."""
+    """A primary that has too few replicas to be safe refuses, and says so; nothing is stored."""
     async with RedisReplicated(
         kind=require(RedisServer), config={"min-replicas-to-write": 1, "min-replicas-max-lag": 1}
     ) as redis:
@@ -149,7 +149,7 @@ async def test_a_failover_under_load():
 
 
 async def test_a_primary_that_hangs():
-    """A frozen primary is replaced; when it wakes up it is a replica, and nobody writes to it any more."""
+    """A frozen primary is replaced; when it wakes up it is a replica, and no client writes to it any more."""
     async with RedisSentinel(kind=require(RedisServer)) as redis:
         play, old = Play(redis.url), redis.primary
         async with play.running("worker", redis.url + QUICK, lease=3.0) as app:

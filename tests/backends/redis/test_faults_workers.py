@@ -1,4 +1,4 @@
-"""Real workers on a real Redis, killed, frozen and stopped: every job ends, once, and nothing is told wrongly."""
+"""Real workers on a real Redis, killed, frozen and stopped: every job ends once, and every report is true."""
 
 from __future__ import annotations
 

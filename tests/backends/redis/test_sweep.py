@@ -106,7 +106,7 @@ async def settle(backend: Backend, source: Source, held: Sequence[Delivery]) -> 
 
 
 async def receive(backend: Backend, source: Source, held: Sequence[Delivery]) -> Any:
-    """What somebody published meanwhile."""
+    """Publish a job that another sender would."""
     return await source.receive(10)
 
 
@@ -146,7 +146,7 @@ CHANGES: dict[Verb, dict[str, int]] = {
 @pytest.mark.parametrize("carried_out", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("verb", CHANGES, ids=lambda verb: verb.__name__)
 async def test_a_server_that_dies_between_command_and_reply(own: RedisServer, verb: Verb, carried_out: bool):
-    """F19: killed before or after a script, never in it: all of a batch is done or nothing, and nobody is misled."""
+    """F19: killed before or after a script, never in it: a batch is done wholly or not at all."""
     async with (
         ChaosProxy("127.0.0.1", own.port) as proxy,
         holding(f"redis://127.0.0.1:{proxy.port}/0{QUICK}") as (backend, source, held),

@@ -62,9 +62,9 @@ async def test_one_job_wakes_one_worker(own: RedisServer):
                 await backend.publish([Outgoing("q", f"{number}", b"x")])
                 await until(lambda: len(got) == number + 1, "it is done")  # noqa: B023
             scripts = await calls(own.port, "evalsha") - before
-            looks = 20 * (anyio.current_time() - began) / 2.5  # each looks by himself every 2.5 s
+            looks = 20 * (anyio.current_time() - began) / 2.5  # each source looks every 2.5 s
             group.cancel_scope.cancel()
-    # For each job: publish, receive, settle, and the receive of whoever waits anew.
+    # For each job: publish, receive, settle, and the receive of the next waiting source.
     assert 3 * rounds <= scripts <= 5 * rounds + looks + 20
 
 
@@ -106,7 +106,7 @@ async def test_an_idle_worker_asks_seldom(own: RedisServer):
 
 
 async def test_never_more_than_one_token(own: RedisServer):
-    """However much is published while nobody waits, one token lies there; it is gone when somebody has looked."""
+    """However much is published while no source waits, one token lies there; it is gone after the next look."""
     async with open_backend(own.url) as backend:
         for number in range(50):
             await backend.publish([Outgoing("q", f"{number}", b"x", b"", 60.0 * (number % 3 == 0))])
@@ -126,7 +126,7 @@ async def test_never_more_than_one_token(own: RedisServer):
 
 
 async def test_a_source_that_goes_wakes_the_next(shared: RedisServer):
-    """A token that was popped by somebody who left is not lost: the next one starts at once."""
+    """A token that was popped by a source that left is not lost: the next source starts at once."""
     queue = "handover"
     async with held(shared.url, queue, lease=60.0) as (backend, patient):
         for number in range(5):

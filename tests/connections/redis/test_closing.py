@@ -55,7 +55,7 @@ async def test_a_job_that_is_half_sent(own: RedisServer):
 
 
 async def test_closed_while_somebody_connects(own: RedisServer):
-    """A connection that is there only when its link was closed is closed too, and whoever wanted it is told."""
+    """A connection that is made only after its link was closed is closed too, and its caller gets an error."""
     async with ChaosProxy("127.0.0.1", own.port) as proxy:
         proxy.black_hole()
         link = RedisLink(f"redis://127.0.0.1:{proxy.port}/0")

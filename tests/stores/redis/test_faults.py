@@ -66,7 +66,7 @@ async def eventually(store: RedisStore, verb: str = "get", within: float = 20.0)
 
 
 async def test_a_lost_reply_is_not_repeated(server: RedisServer):
-    """A write whose reply is lost was carried out once, and the caller is told that nobody knows."""
+    """A write whose reply is lost was carried out once, and the error says that it is unknown."""
     async with behind_proxy(server) as (store, proxy):
         first = await store.put("k", b"1", expect=ABSENT, keep=60.0)
         proxy.cut_before(1)
@@ -95,7 +95,7 @@ async def test_silence(server: RedisServer, verb: str):
 
 
 async def test_a_frozen_server(server: RedisServer):
-    """However many call a frozen server, each call ends in time; afterwards nobody gets somebody else's reply."""
+    """Every call to a frozen server ends in time; afterwards each caller gets its own reply."""
     ended: list[float] = []
     async with RedisStore(server.url + QUICK) as store:
         await store.put_many([Write(key=f"n{number}", value=b"%d" % number, keep=60.0) for number in range(500)])
@@ -169,7 +169,7 @@ async def test_a_restart(server: RedisServer):
 
 
 async def test_a_connection_that_was_closed_meanwhile(server: RedisServer):
-    """A server that restarts while nobody asks it anything costs nobody an error: nothing had been sent."""
+    """A server that restarts between two calls causes no error: nothing had been sent."""
     async with RedisStore(server.url) as store:
         version = await store.put("k", b"1", expect=ANY, keep=60.0)
         await store.get("k")

@@ -161,7 +161,7 @@ async def test_deletes(store: RedisStore):
 
 @pytest.mark.parametrize("expect", ["*", "-", "=", "", 17, "a b", "ä"])
 async def test_strange_versions_are_never_there(store: RedisStore, expect: str | int):
-    """Whatever somebody calls a version, it is compared and not interpreted."""
+    """A version of any shape is compared and not interpreted."""
     await store.put("strange", b"b", expect=ANY, keep=60.0)
     assert isinstance(await store.put("strange", b"x", expect=expect, keep=60.0), Conflict)
     assert isinstance(await store.put("nothing", b"x", expect=expect, keep=60.0), Conflict)
@@ -216,7 +216,7 @@ async def test_flushed(server: RedisServer):
 
 @pytest.mark.parametrize("made", [("LPUSH", "x"), ("SET", "hello"), ("SET", "hello world"), ("SET", "")])
 async def test_a_foreign_value(server: RedisServer, made: tuple[str, str]):
-    """A key of ours that holds something else is named in the error, and harms nobody else."""
+    """A key of ours that holds something else is named in the error, and harms no other record."""
     name = RecordNames("tc")("foreign")
     await command(server.port, "DEL", name)
     await command(server.port, made[0], name, made[1])

@@ -29,13 +29,13 @@ async def server() -> AsyncIterator[RedisServer]:
 
 @pytest.fixture
 async def store(server: RedisServer) -> AsyncIterator[RedisStore]:
-    """A store beside it, whose connections nobody breaks."""
+    """Open a store beside it, whose connections stay whole."""
     async with RedisStore(server.url) as store:
         yield store
 
 
 async def channels(server: RedisServer) -> int:
-    """How many channels somebody listens to."""
+    """Return the number of subscribed channels."""
     return len(await command(server.port, "PUBSUB", "CHANNELS", "*"))
 
 
@@ -66,14 +66,14 @@ async def test_one_connection_for_all(server: RedisServer, store: RedisStore):
         assert (await anext(twice)).value == b"0"
         await exits.aclose()
         with anyio.fail_after(5):
-            while await channels(server):  # noqa: ASYNC110 - the server tells nobody
+            while await channels(server):  # noqa: ASYNC110 - the server sends no event
                 await anyio.sleep(0.01)
         async with watcher.watch("k1") as records:
             assert (await anext(records)).value == b"1"
 
 
 async def test_entering_and_leaving_at_once(server: RedisServer, store: RedisStore):
-    """Whoever enters while somebody else leaves the same record misses nothing."""
+    """A watch that is entered while another one on its record leaves misses nothing."""
     async with RedisStore(server.url) as watcher:
         for number in range(100):
             async with anyio.create_task_group() as group:
@@ -223,7 +223,7 @@ async def test_ten_thousand_watches(server: RedisServer, store: RedisStore):
 
 
 async def test_an_idle_store_is_silent(server: RedisServer, store: RedisStore, monkeypatch: pytest.MonkeyPatch):
-    """A store that nobody uses sends nothing; one with a watch asks now and then whether the server lives."""
+    """An unused store sends nothing; one with a watch sends a PING now and then."""
 
     async def processed() -> int:
         text = (await command(server.port, "INFO", "stats")).decode()

@@ -3,7 +3,7 @@
 
 python racer.py <url> race <name> <rounds>      counts a record up by compare-and-set; prints how often it won
 python racer.py <url> flood                     writes for ever, a transaction after the other; prints what is confirmed
-python racer.py <url> begin                     dies inside of a transaction, when it is told to
+python racer.py <url> begin                     dies inside of a transaction, on a line of input
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from taskcore.store import ABSENT, ANY, Conflict, Write
 
 
 async def race(url: str, name: str, rounds: int) -> None:
-    """Win as often as possible; whoever loses looks again."""
+    """Win as often as possible; after a lost race read again."""
     won = 0
     async with open_store(url) as store:
         print("ready", flush=True)

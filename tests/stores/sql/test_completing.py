@@ -128,7 +128,7 @@ async def test_what_was_committed_counts(url: str, effects: Any, after: str):
 
 
 async def test_a_shutdown_after_the_commit(url: str, effects: Any):
-    """A job that is interrupted after its commit is over: nobody starts it again (C21)."""
+    """A job that is interrupted after its commit has ended: no worker starts it again (C21)."""
     app = make_app(url)
     committed = anyio.Event()
     starts = 0
@@ -192,7 +192,7 @@ async def test_a_lost_key_rolls_back(url: str, effects: Any):
     async with app.running():
         job = await charge.enqueue(1)
         await entered.wait()
-        # Somebody else takes the key, as a worker would to which the job was handed out again.
+        # Another worker acquires the key, as after a redelivery.
         store, name = app.components.store, key_name(charge.name, "1")
         record = await store.get(name)
         claim = decode_key_record(record.value)
@@ -293,7 +293,7 @@ async def test_a_commit_whose_answer_was_lost(postgres: Any):
 
 # ── what cannot work says so ─────────────────────────────────────────────────────────────────────
 
-NOBODY = Completion("key/none", b"", 60.0, "job", 1)
+UNKNOWN = Completion("key/none", b"", 60.0, "job", 1)
 
 
 async def test_a_job_without_a_key(url: str):
@@ -320,7 +320,7 @@ def test_another_database(url: str, tmp_path: Any):
         connection = connect(place)
         try:
             with pytest.raises(InvalidSetting, match="the app's store"):
-                complete_in(connection, NOBODY)
+                complete_in(connection, UNKNOWN)
             connection.rollback()
         finally:
             connection.close()
@@ -335,11 +335,11 @@ async def test_no_transaction(url: str):
         else:
             connection.autocommit = True
         with pytest.raises(InvalidSetting, match="by itself"):
-            complete_in(connection, NOBODY)
+            complete_in(connection, UNKNOWN)
     finally:
         connection.close()
     strange: Any = object()
     with pytest.raises(InvalidSetting, match="cannot use object"):
-        complete_in(strange, NOBODY)
+        complete_in(strange, UNKNOWN)
     with pytest.raises(InvalidSetting, match="cannot use object"):
-        await complete_in_async(strange, NOBODY)
+        await complete_in_async(strange, UNKNOWN)

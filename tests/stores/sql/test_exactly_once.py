@@ -72,7 +72,7 @@ def results(worker: WorkerProcess) -> dict[int, str]:
 
 @pytest.mark.parametrize("point", OWN + CORE)
 async def test_dead_at(point: str, url: str, tmp_path: Path):
-    """Whoever dies at this point, the order is paid once, and the caller is told the receipt of that payment."""
+    """Whichever process dies at this point, the order is paid once, and the caller gets the receipt of that payment."""
     async with Till(url) as till:
         async with WorkerProcess(PAYER, url, tmp_path, 1, folder=tmp_path, who="first", crash_at=point) as worker:
             assert await worker.wait(30) == CRASHED, worker.output()

@@ -88,7 +88,7 @@ async def test_confirmed_writes_survive(how: str, version: str):
                 await server.start()
             before = len(confirmed)
             with anyio.fail_after(20):
-                while len(confirmed) < before + 50:  # noqa: ASYNC110 - the load tells nobody
+                while len(confirmed) < before + 50:  # noqa: ASYNC110 - the load sends no event
                     await anyio.sleep(0.02)
             stopping = True
         assert failed
@@ -147,7 +147,7 @@ async def test_a_server_that_is_not_there():
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[Path]:
-    """A file system of its own, outside of pytest's folders, which a server that is somebody else may not enter."""
+    """A file system of its own, outside of pytest's folders, which a server of another user may not enter."""
     disk = Path(tempfile.mkdtemp(prefix="taskcore-disk-"))
     try:
         command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", disk]
@@ -163,7 +163,7 @@ def small_disk(megabytes: int) -> Iterator[Path]:
 
 
 def fill(disk: Path, *, but: int = 0) -> Path:
-    """A file of somebody else's that leaves no more room than so many bytes."""
+    """Fill the disk with a file that leaves only so many bytes."""
     filler = disk / "filler"
     filler.write_bytes(bytes(shutil.disk_usage(disk).free - but))
     return filler
@@ -210,7 +210,7 @@ async def test_no_room_for_records():
 
 
 async def test_no_room_for_the_log():
-    """F26: without room for its log PostgreSQL ends; who was there is told why, and started again it has everything."""
+    """F26: without room for its log PostgreSQL ends; callers get the reason, and started again it has everything."""
     with small_disk(64) as disk:
         async with serving() as server:
             await server.stop()
@@ -265,7 +265,7 @@ async def test_a_cut_connection(postgres: PostgresServer):
 
 
 async def attempt(store: PostgresStore, number: int) -> Any:
-    """One write; None if nobody knows what came of it."""
+    """Write once; return None if the outcome is unknown."""
     try:
         return await store.put("cut", b"%d" % number, expect=ANY, keep=60.0)
     except BrokerUnavailable:
@@ -273,7 +273,7 @@ async def attempt(store: PostgresStore, number: int) -> Any:
 
 
 async def test_a_write_whose_answer_was_lost_is_done(postgres: PostgresServer):
-    """F19: the server has committed, nobody heard it; repeating the write by its version tells what happened."""
+    """F19: the server has committed and its answer is lost; repeating the write by its version tells what happened."""
     async with ChaosProxy("127.0.0.1", postgres.port) as proxy, PostgresStore(postgres.url) as other:
         url = postgres.url.replace(str(postgres.port), str(proxy.port))
         async with PostgresStore(brief(url)) as store:
@@ -313,7 +313,7 @@ async def test_half_open(postgres: PostgresServer):
 
 @pytest.mark.parametrize("fault", ["cut", "refused for a while", "black hole"])
 async def test_a_watch_outlives_its_connection(postgres: PostgresServer, fault: str, monkeypatch: pytest.MonkeyPatch):
-    """What is written while nobody can listen is seen when somebody can again: it is read then."""
+    """A write during a lost connection is seen when the store listens again: it is read then."""
     monkeypatch.setattr(listener, "QUIET", 0.5)
     async with ChaosProxy("127.0.0.1", postgres.port) as proxy, PostgresStore(postgres.url) as other:
         url = postgres.url.replace(str(postgres.port), str(proxy.port))
@@ -347,7 +347,7 @@ async def test_a_watch_without_a_server_says_so(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_record_that_a_program_locks(postgres: PostgresServer):
-    """A program's transaction that holds a record for long holds nobody up for longer than a call may take."""
+    """A program's transaction that holds a record for long delays no call beyond its time limit."""
     async with PostgresStore(brief(postgres.url)) as store:
         await store.put("locked", b"1", expect=ANY, keep=60.0)
         async with await psycopg.AsyncConnection.connect(postgres.url) as program:

@@ -46,7 +46,7 @@ def test_addresses():
     ],
 )
 def test_wrong_addresses(url: str, says: str):
-    """What nobody knows is refused when the store is made, without its password (TC103)."""
+    """An unknown option is refused when the store is made, and the error hides the password (TC103)."""
     with pytest.raises(InvalidURL) as caught:
         PostgresStore(url)
     text = str(caught.value)
@@ -101,7 +101,7 @@ async def database(server: PostgresServer) -> AsyncIterator[tuple[str, Any]]:
 
 
 async def test_many_open_an_empty_database_at_once(postgres: PostgresServer):
-    """The tables are made once, whoever comes first."""
+    """The tables are made once, whichever program is first."""
     async with database(postgres) as (url, own):
 
         async def use(number: int) -> None:
@@ -122,7 +122,7 @@ async def one(connection: Any, query: str) -> Any:
 
 
 async def test_a_role_that_may_not_create(postgres: PostgresServer):
-    """The error has the SQL; once it was run by somebody who may, the role can work."""
+    """The error has the SQL; once a role that may has run it, the store's role can work."""
     async with database(postgres) as (url, own):
         role = f"r{secrets.token_hex(4)}"
         await own.execute(f"CREATE ROLE {role} LOGIN")
@@ -263,14 +263,14 @@ async def test_deadlocks_are_not_the_callers_business(postgres: PostgresServer):
 
 
 async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
-    """What has ended is deleted in bounded steps, without anybody writing, several stores at once (C23)."""
+    """Ended records are deleted in bounded steps, without any write, by several stores at once (C23)."""
     monkeypatch.setattr(store_module, "CLEAN_EVERY", 0.1)
     monkeypatch.setattr(store_module, "CLEAN_AT_ONCE", 7)
     async with database(postgres) as (url, own), PostgresStore(url) as store, PostgresStore(url):
         await store.put_many([Write(key=f"k{number}", value=b"1", keep=0.05) for number in range(50)])
         await store.put("stays", b"1", expect=ANY, keep=60.0)
         with anyio.fail_after(10):
-            while await one(own, "SELECT count(*) FROM taskcore_records") > 1:  # noqa: ASYNC110 - tables tell nobody
+            while await one(own, "SELECT count(*) FROM taskcore_records") > 1:  # noqa: ASYNC110 - a table sends no event
                 await anyio.sleep(0.02)
         assert await store.get("stays") is not None
 

@@ -1,4 +1,4 @@
-"""Several processes on one database: one winner of each race, and nobody hurt by the death of another."""
+"""Several processes on one database: one winner of each race, and no process harmed by the death of another."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def settled(store: Store) -> tuple[Record | None, Record | None]:
 
 
 async def test_a_lock_dies_with_its_holder(tmp_path: Path):
-    """A process that is killed inside of a transaction keeps nobody waiting, and has changed nothing."""
+    """A process that is killed inside of a transaction delays no other, and has changed nothing."""
     url = f"sqlite:///{tmp_path}/r.db"
     async with open_store(url) as store:
         await store.put("a", b"1", expect=ANY, keep=None)

@@ -193,7 +193,7 @@ class Forgetful(MemoryStore):
 
 @pytest.mark.parametrize("kind", [Hasty, Forgetful])
 def test_a_broken_register_is_noticed(kind: Any):
-    """A check that nobody can fail proves nothing."""
+    """A check that cannot fail proves nothing."""
 
     @given(CLIENTS)
     @FEW

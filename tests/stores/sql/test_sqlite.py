@@ -211,7 +211,7 @@ async def test_a_disk_that_hangs(url: str, monkeypatch: pytest.MonkeyPatch):
 
 
 async def test_the_loop_goes_on_while_a_write_waits(url: str, tmp_path: Path):
-    """Waiting for the disk or for a lock blocks nobody else in the event loop."""
+    """Waiting for the disk or for a lock does not block the event loop."""
     async with SqliteStore(url) as store:
         other = sqlite3.connect(tmp_path / "r.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -289,7 +289,7 @@ async def test_an_idle_store_forgets_too(url: str, tmp_path: Path, monkeypatch: 
     async with SqliteStore(url) as store:
         await store.put("brief", b"1", expect=ANY, keep=0.05)
         with anyio.fail_after(5):
-            while rows(tmp_path / "r.db"):  # noqa: ASYNC110 - a file tells nobody
+            while rows(tmp_path / "r.db"):  # noqa: ASYNC110 - a file sends no event
                 await anyio.sleep(0.02)
 
 
@@ -358,7 +358,7 @@ async def use_in_child(store: SqliteStore) -> int:
 
 
 async def test_own_writes_are_pushed(url: str, monkeypatch: pytest.MonkeyPatch):
-    """Within one store nobody waits for the next look at the file."""
+    """Within one store a watch does not wait for the next look at the file."""
     monkeypatch.setattr(sqlite, "POLL", 30.0)
     async with SqliteStore(url) as store, store.watch("a") as records:
         await store.put("a", b"1", expect=ANY, keep=None)
@@ -367,7 +367,7 @@ async def test_own_writes_are_pushed(url: str, monkeypatch: pytest.MonkeyPatch):
 
 
 async def test_looking_is_rare_and_ends_with_the_watch(url: str):
-    """The file is looked at about twenty times a second while somebody watches, and not at all afterwards (C22)."""
+    """The file is polled about twenty times a second while a record is watched, and not at all afterwards (C22)."""
     async with SqliteStore(url) as store:
         looks = 0
         idle_work = store._reader._hooks.idle_work

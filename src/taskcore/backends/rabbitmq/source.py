@@ -95,7 +95,10 @@ class RabbitSource:
                     await self._ensure_consuming(limit)
                     if any(consumer.buffer for consumer in self._consumers):
                         continue
-                if not await self._wait_for_news():
+                try:
+                    async with asyncio.timeout(STALL_AFTER):
+                        await self._news.wait()
+                except TimeoutError:
                     await self._check_stalled()
         finally:
             self._receiving -= 1
@@ -114,14 +117,6 @@ class RabbitSource:
         if batch:
             self._call_later(self._holdings.lease, self._expire)
         return batch
-
-    async def _wait_for_news(self) -> bool:
-        try:
-            async with asyncio.timeout(STALL_AFTER):
-                await self._news.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def _check_stalled(self) -> None:
         """Consume anew if the broker has forgotten a consumer.
@@ -146,19 +141,17 @@ class RabbitSource:
 
         A queue that another process is declaring at the moment closes the connection of its consumers; try again.
         """
-        for pause in CONSUME_AGAIN:
+        for pause in (*CONSUME_AGAIN, None):
             try:
-                return await self._start_bounded(limit)
+                with self._errors("consuming"):
+                    await run_detached(self._start(limit), timeout=self._timeout)
             except BrokerUnavailable as error:
-                if error.__cause__ is None or isinstance(error.__cause__, TimeoutError):
-                    raise  # the broker cannot be reached
+                if pause is None or error.__cause__ is None or isinstance(error.__cause__, TimeoutError):
+                    raise  # without a cause, or with a time limit as one, the broker cannot be reached
                 log.debug("consuming is tried again in %g s: %s", pause, error)
-            await asyncio.sleep(pause)
-        return await self._start_bounded(limit)
-
-    async def _start_bounded(self, limit: int) -> None:
-        with self._errors("consuming"):
-            await run_detached(self._start(limit), timeout=self._timeout)
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def _start(self, limit: int) -> None:
         async with self._consuming:

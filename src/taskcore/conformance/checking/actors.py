@@ -4,7 +4,7 @@
     client, worker = cast.enter("client"), cast.enter("worker")
     with cast.acting(worker):               what is recorded meanwhile was done by that worker
         await step_worker.work(job)
-    cast.dies(worker)                       nobody expects anything of it any more
+    actors.record_death(worker)            from now on the checker expects nothing of it
 
 For tests that play every step themselves: what a connection, a function or an event records then has the right name,
 although all of them share one app. Real workers have a connection and a name each and need no cast.
@@ -24,7 +24,7 @@ __all__ = ["Actors"]
 class Actors:
     """Who acts.
 
-    :param app: what tells events; they are recorded under the name of whoever acts.
+    :param app: the source of events; they are recorded under the name of the acting process.
     :param prefix: how all names begin.
     """
 
@@ -40,7 +40,7 @@ class Actors:
         return self._history.who
 
     def enter(self, role: str) -> str:
-        """Somebody new; a name that nobody had before. From now on he has to tell what happens to him (C19)."""
+        """Add an actor under a new name; from now on the checker expects its events (C19)."""
         self._lives[role] += 1
         name = f"{self._prefix}{role}-{self._lives[role]}"
         self._history.record("event", "", who=name, name="listening")
@@ -60,5 +60,5 @@ class Actors:
         self._history.who = name
 
     def record_death(self, name: str) -> None:
-        """He is dead: what he had begun nobody will finish, and he tells nothing."""
+        """Record a death: the actor finishes nothing that it began, and sends no more events."""
         self._history.record("died", "", who=name)

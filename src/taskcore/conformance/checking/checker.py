@@ -6,7 +6,7 @@
 A pure function over data, by sets, linear in the length of the history. It knows no worker and no client: it would
 judge any other library's queue as well.
 
-Nobody knows about *indeterminate* operations (no answer, or "uncertain") whether they happened. Both is allowed,
+Whether an *indeterminate* operation (no answer, or "uncertain") happened is unknown. Both is allowed,
 always: an uncertain enqueue may run or not, an uncertain verdict may have been carried out or not. Taking them for
 failed would make false alarms; taking them for done would hide losses.
 """
@@ -58,12 +58,12 @@ def check_history(
     """Count what was broken.
 
     :param attempts: how many attempts a job has; a number, or a function from job id to it.
-    :param crashes: how many starts may kill their process; likewise.
+    :param crashes: how many starts may kill their process, in the same form.
     :param delta: seconds by which a start may be early or late, as the backend states.
     :param duplicates_allowed: how many runs more than necessary the injected faults excuse; 0 where none can.
         ``"unsettled"``: each run of a job that came to no verdict excuses one more run of that job, but none that began
-        when the job was at its end; for tests that inject so many faults that nobody can count them.
-    :param effects_allowed: likewise for effects; default: as many as runs.
+        when the job was at its end; for tests that inject more faults than can be counted.
+    :param effects_allowed: the same for effects; default: as many as runs.
     :param ordered: whether the queue promises that jobs start in the order in which they were enqueued.
     :param at_most_once: whether the jobs are acked before they start: one start at most, and it counts as the end; for
         all jobs, or a function from job id to it.
@@ -127,7 +127,7 @@ def _lost(
     """Confirmed, and at the end neither done nor dead nor taken back nor expired nor still there.
 
     "Done" asks for a run that *returned*. A job whose only run raised and that is gone without a dead letter is lost,
-    although it did end: nobody will ever learn of it.
+    although it did end, because no record tells of it.
     """
     here = {job for left in snapshot.queues.values() for job in left.ready | left.scheduled | left.leased}
     unnamed = sum(left.unnamed for left in snapshot.queues.values())
@@ -145,7 +145,7 @@ def _lost(
             histories.emptied.get(str(job_history.invokes[-1].facts.get("queue"))) if job_history.invokes else None
         )
         if emptied is not None and emptied >= job_history.invokes[0].at:
-            continue  # somebody purged its queue, and a purge does not say whom it met
+            continue  # its queue was purged, and a purge does not say which jobs it removed
         ran = f"{len(job_history.runs)} run(s), none of which returned" if job_history.runs else "never started"
         doubt = f"; it may be one of {unnamed} jobs that are left and cannot be named" if unnamed else ""
         yield Violation(job, f"enqueued, {ran}, no dead letter, not in any queue{doubt}")
@@ -170,11 +170,11 @@ def _is_over(job_history: JobHistory, snapshot: Snapshot, *, once: bool, died: s
 
 
 def _is_taken_away(histories: JobHistories, job_history: JobHistory) -> bool:
-    """Whether somebody took it, or perhaps did, so that nobody has to know how it ended."""
+    """Tell whether it was taken away, or perhaps was, so its outcome need not be known."""
     return (
         job_history.told("remove.uncertain", "replay.uncertain", "dropped")
         or job_history.replayed is not None  # dead, and then a job of another id …
-        or any(  # … or perhaps, for who wanted it was killed before he had an answer
+        or any(  # … or perhaps: the caller was killed before the answer
             name in histories.by_job and histories.by_job[name].unanswered(histories.died)
             for name in histories.replays.get(job_history.job, ())
         )
@@ -192,7 +192,7 @@ def _unexpected(histories: Iterable[JobHistory]) -> Iterator[Violation]:
             entry.facts["envelope"] for entry in job_history.events.get("received", ()) if "envelope" in entry.facts
         }
         if job_history.runs and not job_history.invokes:
-            yield Violation(job_history.job, "started, and nobody enqueued it")
+            yield Violation(job_history.job, "started, and was not enqueued")
         elif job_history.runs and job_history.refused:
             yield Violation(job_history.job, "started, although its enqueue was refused: surely not stored")
         elif sent and came - sent:
@@ -296,11 +296,11 @@ def _silent(histories: JobHistories, snapshot: Snapshot) -> Iterator[Violation]:
         else:
             expired = snapshot.outcomes.get(job_history.job) == "expired"
             if expired and alive and not histories.died and not job_history.told("job.expired"):
-                yield Violation(job_history.job, "expired, and nobody told it (job.expired)")
+                yield Violation(job_history.job, "expired, without an event (job.expired)")
 
 
 def _told_unread(histories: JobHistories, job_history: JobHistory, who: str, names: tuple[str, ...]) -> bool:
-    """Whether it was told about bytes that nobody could read, under the name that such jobs have in events."""
+    """Tell whether an event reported it as unreadable bytes, under the name of such jobs in events."""
     unread = histories.by_job.get(UNREADABLE_ID)
     return job_history.job.startswith(RAW) and unread is not None and unread.told(*names, who=who)
 

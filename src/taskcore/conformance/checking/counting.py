@@ -108,7 +108,7 @@ def _is_deadly(run: Run, died: set[str]) -> bool:
 
 
 def unfenced(histories: Iterable[JobHistory]) -> Iterator[Violation]:
-    """A verdict that was carried out although somebody else had been handed the job when its call began."""
+    """A verdict that was carried out although another worker had been handed the job when its call began."""
     for job_history in histories:
         handed = job_history.events.get("received", ())
         for entry, number in zip(job_history.settled, job_history.handed, strict=True):
@@ -125,8 +125,8 @@ def unfenced(histories: Iterable[JobHistory]) -> Iterator[Violation]:
 def outcomes(histories: JobHistories, snapshot: Snapshot, window: float | None) -> Iterator[Violation]:
     """Two jobs with one key that ended with different values, surely within the key's window.
 
-    When an outcome was committed nobody tells; it was not before the first run that returned, and not after the last
-    thing that is known of the job.
+    The history does not say when an outcome was committed: not before the first run that returned, and not after the
+    last entry of the job.
     """
     if window is None:
         return

@@ -83,7 +83,7 @@ class JobHistory(msgspec.Struct, eq=False):
 
     @property
     def other_copies(self) -> int:
-        """How many more there may be where nobody keeps it to one.
+        """Count the further copies that a broker without deduplication may have.
 
         Each enqueue may have left one, and each verdict that was not carried out for sure.
         """
@@ -121,8 +121,8 @@ class JobHistories(msgspec.Struct, eq=False):
     :param effects: by key, every time that it was done.
     :param died: who was killed.
     :param listening: whose events are recorded.
-    :param emptied: queue → when somebody purged or deleted it last.
-    :param replays: job → the jobs as which somebody wanted to send it again.
+    :param emptied: queue → when it was last purged or deleted.
+    :param replays: job → the jobs that replays of it made.
     """
 
     by_job: dict[str, JobHistory] = {}
@@ -226,7 +226,7 @@ def _read_event(job_history: JobHistory, entry: HistoryEntry) -> None:
 
 
 def _read_general(histories: JobHistories, entry: HistoryEntry) -> None:
-    """What is told about no job in particular."""
+    """Read an event that belongs to no job."""
     name = entry.facts.get("name")
     if name == "listening":
         histories.listening.add(entry.who)

@@ -63,7 +63,7 @@ def untrue_letters(
 
 
 def _letters_allowed(job_history: JobHistory | None, *, one_copy: bool) -> int:
-    """One; of bytes that nobody can read as many as were sent; of copies as many as were handed out."""
+    """Return one; of unreadable bytes as many as were sent; of copies as many as were handed out."""
     if job_history is None:
         return 1
     handed = 0 if one_copy else len(job_history.events.get("received", ()))

@@ -1,7 +1,7 @@
 """RecordingBackend: any backend, with everything that crosses the seam written into a history.
 
 An enqueue is written down twice: before the call, and with its answer. So the history of a process that was killed in
-between says honestly that nobody knows.
+between shows an operation without an answer.
 
     Stored → ok   Duplicate → duplicate   Refused, BrokerUnavailable → refused   Uncertain, anything else → uncertain
 """
@@ -53,7 +53,7 @@ class RecordingBackend:
     """A backend whose enqueues, hand-outs and settling are written down; otherwise the same.
 
     :param who: who acts through this connection; runs recorded under the same name are matched with their settling.
-        None: whoever the history says is acting (see :class:`taskcore.conformance.checking.actors.Cast`).
+        None: the actor of the moment (see :class:`taskcore.conformance.checking.actors.Actors`).
     """
 
     def __init__(self, backend: Backend, history: History, who: str | None = None) -> None:
@@ -229,7 +229,7 @@ class _RecordingAdmin:
 # ── what is written ──────────────────────────────────────────────────────────────────────────────
 
 
-class _Head(msgspec.Struct):
+class _EnvelopeHead(msgspec.Struct):
     """The parts of an envelope that the checker wants; read here without the library's own reader."""
 
     id: str
@@ -239,7 +239,7 @@ class _Head(msgspec.Struct):
     deadline: float | None = None
 
 
-_read = msgspec.json.Decoder(_Head).decode
+_read = msgspec.json.Decoder(_EnvelopeHead).decode
 
 
 def record_invoke(history: History, who: str | None, job: Outgoing, **facts: Any) -> None:
@@ -247,7 +247,7 @@ def record_invoke(history: History, who: str | None, job: Outgoing, **facts: Any
     try:
         head = _read(job.envelope)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        head = _Head(id=job.id)
+        head = _EnvelopeHead(id=job.id)
     expires = None if head.deadline is None else head.deadline - head.enqueued_at
     known = {"task": head.task, "key": head.key, "expires": expires, "delay": job.delay or None}
     facts |= {name: value for name, value in known.items() if value is not None}

@@ -13,7 +13,7 @@ __all__ = ["COUNTS", "GuaranteesBroken", "Report", "Violation"]
 #: The counts, in the order in which a report names them, and what each of them means.
 COUNTS: Mapping[str, str] = {
     "lost": "enqueued, and nowhere to be found",
-    "unexpected": "started although nobody enqueued it, or after it was taken back",
+    "unexpected": "started although it was not enqueued, or after it was taken back",
     "duplicated": "runs that no failed or interrupted run called for",
     "effects": "effects that were done more than once",
     "outcomes": "one key, and more than one outcome",
@@ -21,7 +21,7 @@ COUNTS: Mapping[str, str] = {
     "early": "started before its time",
     "late": "started after its deadline",
     "misordered": "started behind one that was enqueued later",
-    "unfenced": "settled by somebody whose lease was over",
+    "unfenced": "settled by a worker whose lease was over",
     "overrun": "started more often than attempts and crashes allow",
     "silent": "something happened that no event told",
     "hang": "a call that took longer than it may",
@@ -50,7 +50,7 @@ class GuaranteesBroken(AssertionError):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What the checker counted; each list has one finding for each job. ``print(report)`` shows the histories.
 
-    :param recovered: jobs whose enqueue nobody could be sure of and that ran; that is allowed.
+    :param recovered: jobs whose enqueue was uncertain and that ran; that is allowed.
     :param allowed: how many duplicates the test allows: runs, effects.
     """
 

@@ -46,7 +46,7 @@ class Left(msgspec.Struct, frozen=True):
 class FoundLetter(msgspec.Struct, frozen=True):
     """One dead letter as it was found.
 
-    :param envelope: digest of its envelope's bytes; ``trail`` likewise.
+    :param envelope: digest of its envelope's bytes, as ``trail`` is of its trail's.
     :param errors: as text, in the order of the trail; None if the trail cannot be read.
     """
 

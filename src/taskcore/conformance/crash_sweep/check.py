@@ -64,7 +64,7 @@ async def check(scenario: Scenario, operation: str, state: str, point: str, *, u
     for name, ending in endings.items():
         starts = [line for line in scenario.starts.read() if line.job == name]
         own = [letter for letter in letters if letter.job_id == name]
-        assert ending is not None or forgotten, f"C1: nobody knows how {name} ended"
+        assert ending is not None or forgotten, f"C1: no record says how {name} ended"
         if ending is not None:
             _check_letters(ending, own, once=operation == "once")
             if ending.state == "succeeded":
@@ -84,7 +84,7 @@ async def check(scenario: Scenario, operation: str, state: str, point: str, *, u
 
 
 def _starved(scenario: Scenario) -> int:
-    """Leases that the living lost: in real time somebody may wait for a processor for longer than a lease lasts.
+    """Count the leases that living workers lost: in real time a wait for a processor may outlast a lease.
 
     To the contract that is a crash: the job is handed out anew, and starts once more.
     """
@@ -101,7 +101,7 @@ async def outcome_of(scenario: Scenario, job_id: str) -> StoredOutcome | None:
 
 
 def _check_letters(ending: StoredOutcome, letters: list[DeadLetter], *, once: bool) -> None:
-    """A dead letter for the dead, whole, and for nobody else (C13)."""
+    """Check that each dead job has one complete letter, and no other job has one (C13)."""
     expected = 1 if ending.state == "dead" and not once else 0
     assert len(letters) == expected, f"C13: ended as {ending.state} with {len(letters)} dead letters"
     for letter in letters:
@@ -135,7 +135,7 @@ def _check_outcome(scenario: Scenario, operation: str, state: str, endings: dict
 
 
 def _check_key(endings: dict[str, StoredOutcome | None], state: str) -> None:
-    """One committed outcome for a key, and everybody gets it (C10)."""
+    """Check that a key has one committed outcome, and every job of it gets that (C10)."""
     values = {bytes(one.result) for one in endings.values() if one is not None and one.state == "succeeded"}
     assert len(values) <= 1 or state not in TWO_JOBS_OF_ONE_KEY, f"C10: one key, outcomes {values}"
 

@@ -63,13 +63,13 @@ class StartLog:
 
 
 class SweepEnvironment:
-    """The job ``a``, sometimes a job ``b`` beside it, and whoever works on them.
+    """The job ``a``, sometimes a job ``b`` beside it, and their workers.
 
     :param mark: what makes the names of this scenario its own.
     :param lease: seconds.
     :param starts: where starts are written down.
     :param margin: seconds that a broker may be late.
-    :param history: where everything is written down that happens, under the name of whoever acts.
+    :param history: where everything that happens is written down, under the name of the acting process.
     :param prefix: how the names of those begin who act here, for a history that is put together from several.
     """
 
@@ -145,7 +145,7 @@ class SweepEnvironment:
             self.actors.switch_to(before)
 
     def died(self) -> None:
-        """Whoever acts is dead; the next client takes the harness if it was one."""
+        """Record the death of the acting process; a new client acts next if it was a client."""
         name = self.actors.current
         self.actors.record_death(name)
         if not self._living:
@@ -154,7 +154,7 @@ class SweepEnvironment:
     async def take(self, step_worker: StepWorker) -> Any:
         """The next delivery, wherever it is in its waiting."""
         job = await step_worker.take(within=4 * self.lease + 2 * self.margin)
-        assert job is not None, "there should be a job, and nobody gets it"
+        assert job is not None, "there should be a job, and none is handed out"
         return job
 
     async def outlast(self) -> None:

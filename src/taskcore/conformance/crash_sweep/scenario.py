@@ -80,7 +80,7 @@ class Scenario(SweepEnvironment):
         await self.die_running()
 
     async def key_outlived(self, task: Task[..., Any]) -> None:
-        """It failed once, and waited longer than anybody remembers its key."""
+        """It failed once, and waited longer than its key is remembered."""
         await self.keyed_and_retried(task)
         await anyio.sleep((KEY_WINDOW + 1) * self.lease)
 
@@ -105,7 +105,7 @@ class Scenario(SweepEnvironment):
         await self.die_running()
 
     async def asked_to_cancel(self, task: Task[..., Any]) -> None:
-        """Somebody tried to cancel it while it ran; then its worker died."""
+        """A caller tried to cancel it while it ran; then its worker died."""
         await self.send(task)
         step_worker = await self.step_worker()
         await self.take(step_worker)
@@ -134,14 +134,14 @@ class Scenario(SweepEnvironment):
         await self.end_workers()
 
     async def unknown(self, task: Task[..., Any]) -> None:
-        """There is no job yet."""
+        """Do nothing: there is no job yet."""
 
     async def claimed(self, task: Task[..., Any]) -> None:
-        """Whoever sent it died after claiming its key."""
+        """Its sender died after claiming its key."""
         await self._die_sending("enqueue.claimed", task)
 
     async def published(self, task: Task[..., Any]) -> None:
-        """Whoever sent it died before saying that it is there."""
+        """Its sender died before confirming that it was published."""
         await self._die_sending("enqueue.published", task)
 
     async def _die_sending(self, point: str, task: Task[..., Any]) -> None:
@@ -176,7 +176,7 @@ class Scenario(SweepEnvironment):
             self.key = f"{self.mark}-key"
 
     async def operate(self, operation: str) -> None:
-        """What will be interrupted."""
+        """Do the operation that will be interrupted."""
         self.prepare(operation)
         if operation in ERRORS and operation not in DEADLY:
             self.acts.insert(0, operation)
@@ -211,14 +211,14 @@ class Scenario(SweepEnvironment):
     # ── afterwards ──
 
     async def recover(self, operation: str) -> None:
-        """Whoever died in the middle does it again; workers need nobody's help."""
+        """Repeat the interrupted operation of a client; workers recover by themselves."""
         await self.end_workers()
         await self.outlast()
         if operation not in WORKER:
             await self.operate(operation)
 
     async def drain(self) -> None:
-        """A healthy worker works until nothing comes any more."""
+        """Run a healthy worker until nothing comes any more."""
         step_worker = await self.step_worker()
         for _ in range(200):
             if self.margin and await self._is_empty():

@@ -47,7 +47,7 @@ Dying: TypeAlias = Callable[[Scenario, Case], Awaitable[bool]]
 
 
 async def crash_here(scenario: Scenario, case: Case) -> bool:
-    """Die in this process, by an exception that nobody survives."""
+    """Die in this process, by an exception that no handler survives."""
     try:
         with crash_at(case.point, visit=case.visit):
             await scenario.operate(case.operation)

@@ -107,7 +107,7 @@ async def a_death_while_burying_leaves_one_letter(harness: Harness) -> None:
         require(starts.count(sent.id) == 1, f"after a death at {name} there were {starts.count(sent.id)} starts")
         require(
             isinstance(await outcome_of(harness, sent), Dead),
-            f"after a death at {name} nobody knows that the job is dead",
+            f"after a death at {name} no record says that the job is dead",
         )
 
 

@@ -266,7 +266,7 @@ async def an_oversized_message_is_refused_or_buried(harness: Harness) -> None:
 
 @check(LETTER_CHECKS, "C20", "C19", "C1", needs="delay")
 async def work_of_an_unknown_task_waits(harness: Harness) -> None:
-    """A job of a task that nobody here knows is put aside without using attempts, until somebody knows it."""
+    """A job of an unknown task is parked without using attempts, until a worker knows the task."""
     queue, known, unknown = harness.queue(), Router(), Router()
     started: list[int] = []
 

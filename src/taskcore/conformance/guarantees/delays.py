@@ -69,7 +69,7 @@ async def a_long_delay_does_not_hold_up_a_short_one(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C16", "C1", needs="delay")
 async def a_schedule_survives_a_reconnect(harness: Harness) -> None:
-    """Delayed jobs come in time and once, although whoever sent them is gone and nobody was listening."""
+    """Delayed jobs come in time and once, although their sender is gone and no worker was connected."""
     queue, other = harness.queue(), harness.queue("other")
     jobs = [job(queue, delay=harness.lease * part) for part in (0.5, 1.0, 1.5)]
     async with harness.connection() as sender:
@@ -83,7 +83,7 @@ async def a_schedule_survives_a_reconnect(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C16", "C4", needs="delay")
 async def jobs_that_were_due_meanwhile_come_at_once(harness: Harness) -> None:
-    """Jobs whose time came while nobody was connected are there for the first who asks."""
+    """Jobs that came due while no worker was connected go to the first worker that asks."""
     queue = harness.queue()
     async with harness.connection() as sender:
         await put(sender, *(job(queue, delay=harness.lease / 2) for _ in range(3)))

@@ -31,7 +31,7 @@ async def crew(harness: Harness, router: Router, **settings: Any) -> App:
 
 
 async def take(harness: Harness, step_worker: StepWorker) -> Execution:
-    """The next job, which may still be in the hands of somebody who died.
+    """Take the next job, which a dead worker may still hold.
 
     :raises ClauseViolated: there is none.
     """

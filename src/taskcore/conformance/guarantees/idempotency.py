@@ -1,4 +1,4 @@
-"""Checks of keys: one committed outcome for each, whoever dies."""
+"""Checks of keys: one committed outcome for each, whichever process dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of leasing: one holder at a time, and nobody has to ask for a lease that ran out."""
+"""Checks of leasing: one holder at a time, and an expired lease needs no caller to end it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taskcore.lifecycle import ACK, RELEASE
 
 @check(BACKEND_CHECKS, "C4")
 async def waiting_ends_when_work_comes(harness: Harness) -> None:
-    """Who waits on an empty queue gets the next job that anybody publishes."""
+    """A worker that waits on an empty queue gets the next published job."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     one = job(queue)
 
@@ -158,7 +158,7 @@ async def extending_keeps_a_lease(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C1", "C22")
 async def a_cancelled_receive_loses_nothing(harness: Harness) -> None:
-    """Whoever gives up waiting at the worst moment takes no job with him."""
+    """A receive that is cancelled at the worst moment loses no job."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(30)]
     seen: set[bytes] = set()

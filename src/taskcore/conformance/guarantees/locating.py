@@ -55,7 +55,7 @@ async def the_oldest_job_has_an_age(harness: Harness) -> None:
     slack = 1.0 + harness.margin + harness.features.delay_error
     if oldest is None or not -slack <= oldest - harness.lease <= 2 * slack:
         raise ClauseViolated(
-            f"a job was ready for {harness.lease:g} s and some; the age of the oldest is told as {oldest}"
+            f"a job was ready for {harness.lease:g} s and some; the age of the oldest is given as {oldest}"
         )
 
 
@@ -83,7 +83,7 @@ async def what_was_removed_never_comes(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C14", needs="remove")
 async def removing_and_receiving_agree(harness: Harness) -> None:
-    """When somebody takes a job back while somebody else takes it, exactly one of them has it."""
+    """Of a removal and a receive of one job at the same time, exactly one succeeds."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(60)]
     await put(backend, *jobs)
@@ -109,7 +109,7 @@ async def removing_and_receiving_agree(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C1", needs=("locate", "delay"))
 async def a_job_can_be_found(harness: Harness) -> None:
-    """A job's place is told while it has one: scheduled, ready, leased, and then none."""
+    """A job's place is found while it has one: scheduled, ready, leased, and then none."""
     queue, backend = harness.queue(), await harness.backend()
     ready, later = job(queue), job(queue, delay=harness.long)
     await put(backend, ready, later)

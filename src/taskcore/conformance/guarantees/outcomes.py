@@ -57,7 +57,7 @@ async def a_cancelled_job_never_starts(harness: Harness) -> None:
 
 @check(APP_CHECKS, "C14", "C18", store=True)
 async def cancelling_wins_or_loses_never_both(harness: Harness) -> None:
-    """While workers take jobs somebody cancels them: each one starts or is cancelled, as its caller was told."""
+    """Of jobs that are cancelled while workers take them, each starts or is cancelled, as the caller was answered."""
     router, queue = Router(), harness.queue()
     starts: set[str] = set()
 
@@ -127,7 +127,7 @@ async def an_interrupted_cancel_loses_no_job(harness: Harness) -> None:
 
 @check(APP_CHECKS, "C14", "C1", "C18", needs=("remove", "locate"), store=True)
 async def an_interrupted_cancel_can_be_repeated(harness: Harness) -> None:
-    """A caller killed after the removal and before the ending: whoever cancels again is told that it worked."""
+    """After a caller died between removal and record, the next cancellation succeeds."""
     router, queue = Router(), harness.queue()
 
     @router.task(name=harness.name("work"), queue=queue)
@@ -247,7 +247,7 @@ async def an_ending_never_changes(harness: Harness) -> None:
 
 @check(APP_CHECKS, "C7", "C18", needs="fencing", store=True)
 async def a_late_ending_does_not_stand(harness: Harness) -> None:
-    """A worker froze, lost its lease and settles a failure late: the outcome is that of whoever has the job now."""
+    """A worker froze, lost its lease and settles a failure late: the outcome is that of the present holder."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 

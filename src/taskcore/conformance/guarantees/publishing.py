@@ -39,7 +39,7 @@ NASTY = (
 
 @check(BACKEND_CHECKS, "C1")
 async def a_stored_job_outlives_its_publisher(harness: Harness) -> None:
-    """What was answered Stored is there for everybody, also after its publisher has disconnected."""
+    """A job that was answered with Stored is visible to all connections, also after its publisher left."""
     queue, jobs = harness.queue(), [job(harness.queue()) for _ in range(20)]
     async with harness.connection() as publisher:
         await put(publisher, *jobs)
@@ -98,7 +98,7 @@ async def earlier_queues_come_first(harness: Harness) -> None:
     async with backend.consume([urgent, other], lease=harness.long) as source:
         order = [(await receive(harness, source))[0].queue for _ in range(6)]
         require(order == [urgent] * 3 + [other] * 3, f"the order of the queues was {order}")
-        await nothing_from(source, harness.margin + CLOCK_TOLERANCE, "a job of a queue that nobody asked for")
+        await nothing_from(source, harness.margin + CLOCK_TOLERANCE, "a job of a queue that was not asked for")
 
 
 @check(BACKEND_CHECKS, "C4", "C22")
@@ -153,7 +153,7 @@ async def a_repeated_id_does_not_raise_the_dead(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C2", needs="dedup")
 async def one_of_many_repeats_is_stored(harness: Harness) -> None:
-    """Of many who publish one id at the same time, one is told Stored and the others Duplicate."""
+    """Of many clients that publish one id at once, one gets Stored and the others Duplicate."""
     queue, connections = harness.queue(), [await harness.backend() for _ in range(3)]
     one = job(queue)
     answers: list[Published] = []

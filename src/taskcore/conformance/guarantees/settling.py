@@ -13,7 +13,7 @@ from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Reschedule, Verdict
 
 @check(BACKEND_CHECKS, "C18", "C8")
 async def an_acknowledged_job_is_gone(harness: Harness) -> None:
-    """After Ack a job is never handed out again, to nobody."""
+    """After Ack a job is never handed out again."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     await put(backend, *(job(queue) for _ in range(10)))
     async with (
@@ -46,7 +46,7 @@ async def a_retried_job_comes_with_its_new_trail(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C21", "C5")
 async def a_released_job_is_there_at_once(harness: Harness) -> None:
-    """A job that is given back goes to somebody else within a second, with its trail, without blame."""
+    """A released job goes to another worker within a second, with its trail and no attempt used."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     await put(backend, *(job(queue, trail=b"so far") for _ in range(5)))
     async with backend.consume([queue], lease=harness.long) as leaving:
@@ -111,7 +111,7 @@ async def _take_over(harness: Harness, queue: str, silent: Source, heir: Source)
 
 
 async def _settle_too_late(harness: Harness, verdict: Verdict) -> None:
-    """Somebody else holds the job: this verdict must not touch it, and its sender must be told."""
+    """Send a verdict for a job that another worker holds: it must change nothing and be reported as lost."""
     what = type(verdict).__name__
     queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     await put(first, job(queue, trail=b"as it was"))
@@ -140,7 +140,7 @@ def _too_late(verdict: Verdict) -> Check:
 
     kind = type(verdict).__name__
     play.__name__ = f"a_late_{kind.lower()}_changes_nothing"
-    play.__doc__ = f"{kind} under a lease that somebody else has by now is reported as lost and has no effect."
+    play.__doc__ = f"{kind} under a lease that another worker has by now is reported as lost and has no effect."
     return check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))(play)
 
 
@@ -149,7 +149,7 @@ LATE = [_too_late(verdict) for verdict in (Ack(), Reschedule(0.0, b"late"), RELE
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))
 async def a_late_extend_changes_nothing(harness: Harness) -> None:
-    """Extending a lease that somebody else has by now is reported as lost and does not bring it back."""
+    """Extending a lease that another worker has by now is reported as lost and does not bring it back."""
     queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     await put(first, job(queue))
     async with (
@@ -223,4 +223,4 @@ async def late_by_a_hair_never_counts_twice(harness: Harness) -> None:
                     await anyio.sleep(0.02)
             group.cancel_scope.cancel()
     require(max(believed.values()) == 1, f"{sum(n > 1 for n in believed.values())} jobs were settled by two holders")
-    require(min(believed.values()) == 1, f"{sum(n < 1 for n in believed.values())} jobs were settled by nobody")
+    require(min(believed.values()) == 1, f"{sum(n < 1 for n in believed.values())} jobs were settled by no worker")

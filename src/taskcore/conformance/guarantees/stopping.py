@@ -93,7 +93,7 @@ async def after_the_signal_nothing_starts(harness: Harness) -> None:
 
 @check(APP_CHECKS, "C21", "C22")
 async def an_idle_worker_stops_at_once(harness: Harness) -> None:
-    """A worker that waits for work ends when it is told to, and holds nobody up at the door."""
+    """A worker that waits for work stops at the first signal, without delay."""
     router = Router()
 
     @router.task(name=harness.name("work"), queue=harness.queue())

@@ -56,7 +56,7 @@ async def a_record_is_written_first_by_one(harness: Harness) -> None:
 
 @check(STORE_CHECKS, "C10", "C7", store=True)
 async def a_version_is_good_for_one_write(harness: Harness) -> None:
-    """A write that expects a version succeeds if nobody wrote since, and changes nothing otherwise."""
+    """A write that expects a version succeeds if there was no write since, and changes nothing otherwise."""
     store, other, key = await harness.store(), await harness.store(), harness.name("cas")
     first = await _put(store, key, b"1")
     second = await store.put(key, b"2", expect=first, keep=60.0)

@@ -160,7 +160,7 @@ async def waiting_for_a_result_ends(harness: Harness) -> None:
             f"it does not say where the job is: {error.facts}",
         )
     else:
-        raise ClauseViolated("a job that nobody works on has a result")
+        raise ClauseViolated("a job that no worker runs has a result")
 
 
 @check(APP_CHECKS, "C24", needs="dead_letters")
@@ -211,7 +211,7 @@ def _envelope(harness: Harness, queue: str, task: str, args: bytes) -> Outgoing:
 
 
 class _Unspeakable(Exception):
-    """Whoever prints this error gets another one."""
+    """Printing this error raises another one."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text for you")

@@ -75,7 +75,7 @@ class CutBackend:
         """Its owner closes it."""
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
-        """Publish; without a request surely nothing is stored, without a reply nobody knows."""
+        """Publish; without a request nothing is stored for sure, without a reply it may be."""
         if self._connection.breaks("publish", "request"):
             raise BrokerUnavailable("publish: the connection broke")
         for outgoing in batch:

@@ -45,7 +45,7 @@ def check_start(model: JobModel, start: Start, verdict: Verdict, unit: float) ->
         case "rejects":
             _expect(model, start, isinstance(verdict, Bury) and verdict.reason == f"rejected: {start.text}", verdict)
             _errors(model, start, verdict, start.text)
-        case _ if model.once:  # it was its only start, and whoever waits for it has to learn that
+        case _ if model.once:  # its only start, and a waiting caller has to learn that
             _expect(model, start, isinstance(verdict, Bury) and verdict.reason == "at most once", verdict)
         case _:
             after = start.act.after * unit
@@ -61,7 +61,7 @@ def check_unstarted(  # noqa: C901, PLR0912 - a table
     match outcome:
         case CancelledBefore():
             if not model.cancel_requested:
-                model.violated("C14", "was given up as cancelled, and nobody asked for that")
+                model.violated("C14", "was given up as cancelled, without a request")
         case DeadlinePassed():
             if model.deadline is None or now + model.margin < model.deadline:
                 model.violated("C15", "expired before its deadline")
@@ -71,12 +71,12 @@ def check_unstarted(  # noqa: C901, PLR0912 - a table
                 model.violated("C12", f"is buried as poison after {suspicion} starts that may have killed")
         case AlreadyDone() | Buried():
             if not model.outcomes_offered and not any(other.outcomes_offered for other in others):
-                model.violated("C10", "was given up as a duplicate of work that nobody has done")
+                model.violated("C10", "was given up as a duplicate of work that was never done")
             if isinstance(outcome, Buried) and isinstance(verdict, Bury):
                 _all_errors(model, verdict)
         case Deferred():
             if not any(other.starts or other.unsettled for other in others):
-                model.violated("C10", "waits for a key that nobody holds")
+                model.violated("C10", "waits for a key that no job holds")
         case Malformed():
             model.violated("C2", "cannot be read any more")
         case _:

@@ -15,10 +15,10 @@ from taskcore.envelope import Envelope, Trail, decode_trail
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.results import StoredOutcome
 
-__all__ = ["ABSENT", "GONE", "JobModel", "ModelLease", "State"]
+__all__ = ["ABSENT", "GONE", "JobModel", "ModelLease", "PossibleState"]
 
 
-class State(NamedTuple):
+class PossibleState(NamedTuple):
     """One thing that may be true of a job in the broker: where it is, with which errors, not before when."""
 
     place: Literal["absent", "waiting", "gone", "buried"]
@@ -27,11 +27,11 @@ class State(NamedTuple):
     reason: str = ""
 
 
-ABSENT, GONE = State("absent"), State("gone")
+ABSENT, GONE = PossibleState("absent"), PossibleState("gone")
 
 
 class ModelLease(NamedTuple):
-    """A delivery in somebody's hands, as far as leases tell: until when it is surely his."""
+    """The lease of a delivery: its worker, and until when it surely lasts."""
 
     worker: str
     until: float
@@ -43,7 +43,7 @@ class JobModel:
     :param once: at most once: forgotten before it starts.
     :param margin: seconds by which a broker may be late.
     :param features: what the broker cannot do is not asked of it: a count that it does not keep is only a sign, and one
-        that sends jobs ahead may count one as handed out that nobody was given.
+        that prefetches may count a job as handed out that no worker received.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class JobModel:
         self.margin = margin
         self.pushed = features.pushes
         self.counted = features.redeliveries != "absent"
-        self.states: set[State] = {ABSENT}
+        self.states: set[PossibleState] = {ABSENT}
         self.certain = False  # an enqueue was answered: it must not be lost
         self.deadline: float | None = None
         self.fenced_for = float("inf")  # seconds: what only its key's record knows is remembered for the key's window
@@ -62,7 +62,7 @@ class JobModel:
         self.starts: list[Start] = []
         self.settled_errors: tuple[str, ...] = ()
         self.unsettled = 0  # performed, without a verdict that was carried out
-        self.unfinished = 0  # started, likewise
+        self.unfinished = 0  # started, without such a verdict
         self.unstarted_losses = 0  # handed out and lost, without having been performed
         self.crashes_seen, self.first_lost_seen, self.copies_seen = 0, False, 0
         self.losses, self.redeliveries_seen = 0, 0  # of this copy
@@ -104,13 +104,13 @@ class JobModel:
 
     @property
     def surely_waits(self) -> bool:
-        """Whether it is in the broker for certain, in nobody's hands as far as we know."""
+        """Whether it is in the broker for certain, and held by no worker as far as is known."""
         return all(state.place == "waiting" for state in self.states)
 
     def published(self, due: float, *, certain: bool) -> None:
         """It was stored, or may have been; if it is there already, or was lately, nothing changes."""
         if ABSENT in self.states:
-            self.states.add(State("waiting", due=due))
+            self.states.add(PossibleState("waiting", due=due))
             if certain:
                 self.states.remove(ABSENT)
         self.certain = self.certain or certain
@@ -118,7 +118,7 @@ class JobModel:
     # ── it is handed out ──
 
     def handed_out(self, worker: str, now: float, lease: float, trail: bytes, redeliveries: int) -> None:
-        """Somebody took it: C1, C2, C5, C6, C13, C16, C17, C18."""
+        """Check a hand-out: C1, C2, C5, C6, C13, C16, C17, C18."""
         waiting = [state for state in self.states if state.place == "waiting"]
         if not waiting:
             self.violated("C18", f"was handed out although it is {' or '.join(s.place for s in self.states)}")
@@ -148,7 +148,7 @@ class JobModel:
         if redeliveries < max(least, self.redeliveries_seen):
             self.violated("C5", f"says it was handed out {redeliveries} times before, it was {self.losses} times")
         if self.pushed and redeliveries > max(self.losses, self.redeliveries_seen):
-            self.unstarted_losses += 1  # the broker counts what it had sent to somebody who stopped listening just then
+            self.unstarted_losses += 1  # it counts a prefetched job of a consumer that left
         if story.crashes > self.unsettled:
             self.violated("C12", f"is blamed for {story.crashes} crashes, it had {self.unsettled}")
         self.crashes_seen, self.first_lost_seen = story.crashes, story.first_lost
@@ -186,7 +186,7 @@ class JobModel:
 
     # ── it is settled ──
 
-    def after(self, verdict: Verdict, now: float) -> State:
+    def after(self, verdict: Verdict, now: float) -> PossibleState:
         """Its state once this verdict is carried out."""
         if self.acked_early:
             return GONE
@@ -194,11 +194,15 @@ class JobModel:
             case Ack():
                 return GONE
             case Reschedule(after=after, trail=trail):
-                return State("waiting", tuple(record.message for record in decode_trail(trail).errors), now + after)
+                return PossibleState(
+                    "waiting", tuple(record.message for record in decode_trail(trail).errors), now + after
+                )
             case Release():
-                return State("waiting", self.settled_errors, now)
+                return PossibleState("waiting", self.settled_errors, now)
             case Bury(reason=reason, trail=trail):
-                return State("buried", tuple(record.message for record in decode_trail(trail).errors), 0.0, reason)
+                return PossibleState(
+                    "buried", tuple(record.message for record in decode_trail(trail).errors), 0.0, reason
+                )
 
     def settled(self, verdict: Verdict, now: float) -> None:
         """The broker carried the verdict out."""

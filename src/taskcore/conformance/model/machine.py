@@ -253,7 +253,7 @@ class ModelMachine(RuleBasedStateMachine):
 
     @property
     def cancellable(self) -> list[JobModel]:
-        """Jobs that somebody may want to cancel."""
+        """Jobs that a client may cancel."""
         return (
             [model for model in self.model_rules.models if model.certain][-LIVE_JOBS:]
             if self.model_rules.system.store

@@ -78,7 +78,7 @@ class ModelRules(Working):
                 self.work("1", held, event)
 
     def _overtake(self, held: HeldDelivery, act: str) -> None:
-        """One worker is too slow, the next one has it; whoever has it last settles first if that ends the job."""
+        """One worker is too slow and the next one has the job; the last holder settles first if that ends the job."""
         self.perform("1", held, ACTS["succeeds"])
         self.wait(33)
         other = self.take("2")
@@ -124,7 +124,7 @@ class ModelRules(Working):
         self._drain()
         for model in self.models:
             if model.cancel_requested and model.outcome is None and not model.once and self.system.store is not None:
-                self.cancel(model)  # whoever was interrupted while cancelling asks again
+                self.cancel(model)  # a caller that was interrupted while cancelling asks again
         self.look()
         for model in self.models:
             self._check_end(model)
@@ -160,7 +160,7 @@ class ModelRules(Working):
             and not model.once
             and self.system.store is not None
         ):
-            model.violated("C4", "is cancelled, and nobody will ever read how it ended")
+            model.violated("C4", "is cancelled, and no record says how it ended")
         if model.is_over or ABSENT in model.states or not model.certain:
             return
         model.violated("C1", "is lost: it is nowhere, and nothing says how it ended")

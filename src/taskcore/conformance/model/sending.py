@@ -82,7 +82,7 @@ class Sending(ModelState):
             self.note("the key was used with other arguments")
             self.expected_events["key.conflict"] += 1
             if all(other.word == model.word for other in self.same_key(model)):
-                model.violated("C10", "was refused for its key, which nobody used with other arguments")
+                model.violated("C10", "was refused for its key, which no job used with other arguments")
         self.system.connection.heal()
         if expires is not None and model.states == {ABSENT}:
             model.deadline = self.now() + expires * unit
@@ -113,7 +113,7 @@ class Sending(ModelState):
                 model.violated("C10", f"was taken for new, but its key is {other.name}'s")
 
     def twin(self, model: JobModel) -> None:
-        """Somebody who does not ask for claims sends another job with the same key."""
+        """Send another job with the same key, from a program that does not claim keys."""
         name = f"{model.name}+"
         while any(other.name == name for other in self.models):
             name += "+"
@@ -217,7 +217,7 @@ class Sending(ModelState):
     # ── strangers ──
 
     def put_foreign(self, data: bytes) -> None:
-        """Somebody else puts bytes into our queue."""
+        """Put foreign bytes into our queue."""
         self.note(f"a stranger puts {data!r} into the queue")
         self.foreign.add(data)
         name = f"{self.system.harness.mark}-stranger-{len(self.foreign)}"

@@ -30,7 +30,7 @@ def _same_outcome(one: JobModel, other: JobModel) -> bool:
 
 
 class HeldDelivery:
-    """A delivery in somebody's hands. ``model`` None: bytes that somebody else put there."""
+    """A delivery that a worker holds. ``model`` None: foreign bytes."""
 
     def __init__(self, model: JobModel | None, job: Execution, until: float) -> None:
         self.model, self.job, self.until = model, job, until
@@ -52,7 +52,7 @@ class ModelState:
         self.notes: list[str] = []
         self.expected_events: Counter[str] = Counter()  # events that have to be there at the end (C19)
         self.clock = 0.0
-        self.dark_until = float("-inf")  # until when somebody dead may hold something that we do not know of
+        self.dark_until = float("-inf")  # until when a dead worker may hold a job that the model does not know of
         self.failed = False
         self.margin = 0.0
 
@@ -106,7 +106,7 @@ class ModelState:
         self.check_keys()
 
     def check_keys(self) -> None:
-        """One committed outcome for a key within its window, and everybody with that key gets it (C10)."""
+        """One committed outcome for a key within its window, and every job with that key gets it (C10)."""
         done = [(t, t.committed_at) for t in self.models if t.committed_at is not None]
         for (one, first), (other, second) in combinations(done, 2):
             near = abs(first - second) < self.system.key_window
@@ -114,17 +114,17 @@ class ModelState:
                 one.violated("C10", f"and {other.name} have one key and two outcomes")
 
     def model_of(self, envelope: bytes) -> JobModel | None:
-        """Whose bytes these are; None: somebody else's."""
+        """Find the job of these bytes; None: they are foreign."""
         if envelope in self.foreign:
             return None
         try:
             job_id = decode_envelope(envelope).id
         except MalformedEnvelope:
-            raise ClauseViolated(f"bytes that nobody sent were handed out: {envelope!r}", "C2") from None
+            raise ClauseViolated(f"bytes that no client sent were handed out: {envelope!r}", "C2") from None
         for model in self.models:
             if model.id == job_id:
                 return model
-        raise ClauseViolated(f"a job that nobody enqueued was handed out: {job_id}", "C2")
+        raise ClauseViolated(f"a job that was never enqueued was handed out: {job_id}", "C2")
 
     def same_key(self, model: JobModel) -> list[JobModel]:
         """The other jobs with its key."""
@@ -138,7 +138,7 @@ class ModelState:
             one.deadline_of_key = float("-inf")
 
     def note_offered_outcome(self, held: HeldDelivery) -> None:
-        """Somebody is about to write this ending."""
+        """Note an outcome that a worker is about to write."""
         if held.model is not None and held.conclusion is not None and held.conclusion.stored is not None:
             ending = decode_outcome(held.conclusion.stored)
             held.model.outcomes_offered.append(ending)

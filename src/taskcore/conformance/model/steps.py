@@ -103,7 +103,7 @@ def virtual_steps() -> Iterator[Steps]:  # noqa: C901 - small functions around o
         put(step)
         turn(lambda: step.ended)
         if scope[0].cancelled_caught or scope[0].cancel_called:
-            raise TimeoutError("this step never ends: somebody turns in circles, or everybody waits for nothing")
+            raise TimeoutError("this step never ends: a task spins, or every task waits for ever")
         answer: T = step.answer()
         return answer
 

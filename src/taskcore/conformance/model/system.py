@@ -1,4 +1,4 @@
-"""The system under test: a harness with real parts on it, and one task that does what it is told.
+"""The system under test: a harness with real parts on it, and one scripted task.
 
     system = SystemUnderTest(harness)        an app, a queue, two workers' workers, and the task ``model.work``
     system.acts["A"] = FAIL      what the next start of job A will do
@@ -95,7 +95,7 @@ class Start(NamedTuple):
 class SystemUnderTest:
     """Everything real. Its methods are steps.
 
-    Whatever passes the seam and whatever starts is written into ``history``, under the name of whoever acts.
+    Everything that passes the seam and every start is written into ``history``, under the name of the acting process.
 
     :param patience: seconds for which a worker waits for a job that may be there.
     """
@@ -158,7 +158,7 @@ class SystemUnderTest:
         await self.workers[worker].__aenter__()
 
     async def die(self, role: str) -> None:
-        """Whoever plays this is dead; another one takes his place."""
+        """Record the death of this role's process; another one takes its place."""
         self.actors.record_death(self.names[role])
         if role in WORKERS:
             await self.start_worker(role)
@@ -222,7 +222,7 @@ class SystemUnderTest:
         return list(await self.app.components.backend.admin.letters(self.queue, limit=1000))
 
     async def publish_raw(self, job_id: str, data: bytes) -> None:
-        """What somebody else puts into our queue."""
+        """Publish bytes that are not ours."""
         await self.app.components.backend.publish([Outgoing(self.queue, job_id, data)])
 
     async def enqueue(self, call: Any) -> Job[Any]:

@@ -70,13 +70,13 @@ class Working(Sending):
         return held
 
     def _check_nothing_is_there(self) -> None:
-        """What is due and in nobody's hands is handed out to whoever asks (C4)."""
+        """Check that a due job that no worker holds is handed out (C4)."""
         now = self.now() - self.margin
         for model in self.models:
             due = model.surely_waits and model.certain and all(state.due < now for state in model.states)
             free = model.lease is None or model.lease.until < now
             if due and free and self.dark_until < now and self.exact:
-                model.violated("C4", "is due and in nobody's hands, but nobody gets it")
+                model.violated("C4", "is due and free, but is not handed out")
 
     # ── perform ──
 

@@ -26,6 +26,7 @@ log = logger("taskcore.connections.amqp")
 T = TypeVar("T")
 ChannelT = TypeVar("ChannelT", bound=FilteredChannel)
 Arguments = dict[str, Any]
+Function = Callable[[AbstractChannel], Awaitable[object]]
 
 LOCK_RETRY = (0.005, 0.03)  #: seconds, least and most, between two attempts to get a lock
 
@@ -129,14 +130,11 @@ class AdminChannel:
 
         :raises BrokerUnavailable: it exists with other arguments, or this user may not make it.
         """
-
-        async def declare(channel: AbstractChannel) -> None:
-            await channel.declare_exchange(name, kind, durable=True, arguments=arguments)
-
-        try:
-            await self.call(f"declaring exchange {name}", declare)
-        except BrokerUnavailable as error:
-            await self._explain(error, f"exchange {name}", lambda channel: channel.get_exchange(name))
+        await self._declare(
+            f"exchange {name}",
+            lambda channel: channel.declare_exchange(name, kind, durable=True, arguments=arguments),
+            lambda channel: channel.get_exchange(name),
+        )
 
     async def declare_queue(self, name: str, arguments: Arguments) -> bool:
         """Make a queue if it is missing; return whether it was.
@@ -144,40 +142,40 @@ class AdminChannel:
         :raises BrokerUnavailable: it exists with other arguments, or this user may not make it.
         """
         found = await self.count(name)
-
-        async def declare(channel: AbstractChannel) -> None:
-            # Declaring an existing queue changes nothing: the server compares the arguments.
-            await channel.declare_queue(name, durable=True, arguments=arguments)
-
-        try:
-            await self.call(f"declaring queue {name}", declare)
-        except BrokerUnavailable as error:
-            await self._explain(error, f"queue {name}", lambda channel: channel.get_queue(name))
+        await self._declare(
+            f"queue {name}",
+            lambda channel: channel.declare_queue(name, durable=True, arguments=arguments),
+            lambda channel: channel.get_queue(name),
+        )
         return found is None
 
-    async def _explain(
-        self, error: BrokerUnavailable, what: str, look: Callable[[AbstractChannel], Awaitable[object]]
-    ) -> None:
-        """Say why declaring was refused; return if only the permission is missing and the thing exists."""
-        cause = error.__cause__
-        if isinstance(cause, ChannelPreconditionFailed):
-            raise BrokerUnavailable(
-                f"{what} exists with other arguments than this app's URL asks for",
-                facts=[str(cause)],
-                fix="use the options that it was made with, or delete it, or give this app a virtual host of its own",
-            ) from cause
-        if not isinstance(cause, ChannelAccessRefused):
-            raise error
+    async def _declare(self, what: str, declare: Function, look: Function) -> None:
+        """Declare; what exists stays as it is, because the server only compares the arguments.
+
+        If this user may not declare, it is enough that the thing exists.
+        """
         try:
-            await self.call(f"looking for {what}", look)
-        except BrokerUnavailable as second:
-            if isinstance(second.__cause__, ChannelNotFoundEntity):
+            await self.call(f"declaring {what}", declare)
+        except BrokerUnavailable as error:
+            cause = error.__cause__
+            if isinstance(cause, ChannelPreconditionFailed):
+                raise BrokerUnavailable(
+                    f"{what} exists with other arguments than this app's URL asks for",
+                    facts=[str(cause)],
+                    fix="use the options that it was made with, delete it, or give this app a virtual host of its own",
+                ) from cause
+            if not isinstance(cause, ChannelAccessRefused):
+                raise
+            try:
+                await self.call(f"looking for {what}", look)
+            except BrokerUnavailable as second:
+                if not isinstance(second.__cause__, ChannelNotFoundEntity):
+                    raise
                 raise BrokerUnavailable(
                     f"{what} does not exist, and this user may not make it",
                     facts=[str(cause)],
                     fix="give the user permission to configure it, or start an app with that permission once",
                 ) from cause
-            raise
 
     async def bind_queue(self, queue: str, exchange: str, key: str, headers: Arguments | None = None) -> None:
         """Bind a queue to an exchange, if this user may."""
@@ -195,7 +193,7 @@ class AdminChannel:
 
         await self._if_permitted(f"binding {target} to {source}", bind)
 
-    async def _if_permitted(self, action: str, function: Callable[[AbstractChannel], Awaitable[None]]) -> None:
+    async def _if_permitted(self, action: str, function: Function) -> None:
         """Call the function; without permission leave it to an app that has it."""
         try:
             await self.call(action, function)

@@ -82,15 +82,6 @@ class RedisStore:
             records.append(found)
         return records
 
-    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
-        """Several records; in one exchange, or in a cluster in one for each group of records."""
-        records: list[Record | None] = []
-        for found in await self._read(list(keys)) if keys else ():
-            if isinstance(found, BrokerUnavailable):
-                raise found
-            records.append(found)
-        return records
-
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """Write if the record is as expected."""
         [answer] = await self.put_many([Write(key=key, value=value, expect=expect, keep=keep)])

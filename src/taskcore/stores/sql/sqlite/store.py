@@ -99,10 +99,6 @@ class SqliteStore:
         """See :class:`taskcore.store.Store`. One visit to the reading thread."""
         return await self._reader.ask([Read(key) for key in keys]) if keys else []
 
-    async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
-        """See :class:`taskcore.store.Store`."""
-        return [await self.get(key) for key in keys]
-
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""
         [answer] = await self._writer.ask((Write(key=key, value=value, expect=expect, keep=keep),))

@@ -1,4 +1,4 @@
-"""Settling a key: what the end of a job means for its idempotency key, and the key's record for the job's end (C10)."""
+"""Settling records: what a job's end means for its key and its outcome, and what these mean for it (C10, C18)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from taskcore.lifecycle import Ack, Bury, CancelledBefore, DeadlinePassed, Resch
 from taskcore.observe import Events
 from taskcore.records.keys import BUSY_RETRY, Completed, IdempotencyKeys, Lost
 from taskcore.records.names import key_name
+from taskcore.records.outcomes import Existing, Outcomes
 from taskcore.results import verdict_of_stored
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
 
-__all__ = ["settle_keys"]
+__all__ = ["settle_keys", "store_outcomes"]
 
 log = logger("taskcore.worker")
 
@@ -49,7 +50,7 @@ async def _commit(keys: IdempotencyKeys, events: Events, batch: Sequence[Settlem
 
 
 def _completing(one: Settlement) -> bytes | None:
-    """The outcome that completes the key; None releases it, even when the job is to die."""
+    """Choose the outcome that completes the key; None releases it, even when the job is to die."""
     return one.stored if isinstance(one.outcome, Returned | Unencodable) else None
 
 
@@ -68,3 +69,15 @@ async def _release_unrun(keys: IdempotencyKeys, one: Settlement) -> None:
     window = job.task.options.key_window if job.task is not None else KEY_KEPT
     await keys.release_unrun(key_name(job.envelope.task, str(job.envelope.key)), job.id, window)
     one.committed = True
+
+
+async def store_outcomes(outcomes: Outcomes, events: Events, batch: Sequence[Settlement]) -> None:
+    """Write how these jobs ended; an outcome that is stored already stands (C18)."""
+    write = outcomes.write
+    writes = [write(one.job.envelope.id, one.stored or b"", one.keep or 0.0) for one in batch]
+    for one, answer in zip(batch, await outcomes.write_many(writes), strict=True):
+        if not isinstance(answer, Existing):
+            one.written = answer
+        elif answer.outcome != one.stored:
+            events.emit("result.ignored", job_id=one.job.id)
+            one.verdict = verdict_of_stored(answer.outcome, one.verdict, one.job.trail)
