@@ -14,6 +14,7 @@ from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import NotRunning
+from taskcore.middleware import any_overrides
 from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Call, Job, Task
@@ -52,7 +53,8 @@ class AppHost:
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
-        from taskcore.client.around import make_client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
+        from taskcore.client.around import ClientWithMiddleware  # noqa: PLC0415 - as the next
+        from taskcore.client.client import Client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
         from taskcore.client.queries import JobQueries  # noqa: PLC0415 - the same
 
         refuse_if_unmet(tasks, components)
@@ -63,9 +65,8 @@ class AppHost:
             if settings.strict:
                 await refuse_if_unsafe(components.backend, components.store)
             limit = settings.send_timeout
-            client = make_client(
-                components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source
-            )
+            make = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
+            client = make(components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source)
             exits.push_async_callback(client.wait_closed)
             self._client, self._queries = client, JobQueries(components, timeout=limit)
             self._token, self._pid = current_token(), os.getpid()
