@@ -53,7 +53,7 @@ class AppHost:
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
-        from taskcore.client.around import ClientWithMiddleware  # noqa: PLC0415 - the same
+        from taskcore.client.around import ClientWithMiddleware  # noqa: PLC0415 - as the next
         from taskcore.client.client import Client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
         from taskcore.client.queries import JobQueries  # noqa: PLC0415 - the same
 
