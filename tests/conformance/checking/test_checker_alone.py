@@ -21,7 +21,7 @@ from tests.support.judged import sweep_without_oracle, without_oracle
 from tests.support.mutants import MUTANTS
 
 BUDGET = settings(
-    DEFAULT, max_examples=150, derandomize=True, database=None, phases=(Phase.generate,), print_blob=False
+    DEFAULT, max_examples=400, derandomize=True, database=None, phases=(Phase.generate,), print_blob=False
 )
 PLANTS = {mutant.name: mutant.plant for mutant in MUTANTS}
 

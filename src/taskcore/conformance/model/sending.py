@@ -190,7 +190,9 @@ class Sending(ModelState):
 
     def replay(self, model: JobModel) -> None:
         """Send a buried job again: C13."""
-        [letter] = self.letters_of(model)
+        letter, *others = self.letters_of(model)
+        if others:
+            model.violated("C13", f"has {len(others)} dead letters too many")
         old = decode_envelope(letter.envelope)
         new_id = self.run(self.system.app.dead_letters.replay, letter.id)
         name = f"{model.name}²"
