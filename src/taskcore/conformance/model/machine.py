@@ -72,8 +72,9 @@ def when(condition: Callable[[Any], object], **drawn: Any) -> Callable[[Callable
             if not self.real_time or condition(self):
                 function(self, **values)
 
-        acts: Any = rule(**drawn)(guarded)
-        return precondition(lambda self: self.real_time or bool(condition(self)))(acts)
+        asked: Any = precondition(lambda self: self.real_time or bool(condition(self)))
+        acts: Any = rule(**drawn)
+        return asked(acts(guarded))
 
     return decorate
 
