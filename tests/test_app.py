@@ -65,7 +65,7 @@ async def test_a_task_without_an_app_has_no_options():
     """Settings complete the options; without an app there are none, and reading them says so."""
     _, greet = make_router()
     with pytest.raises(NotRunning, match=r"no app has the task library\.greet, so no settings complete its options"):
-        _ = greet.options
+        _ = greet.options.timeout
     with pytest.raises(AttributeError, match="no attribute 'optoins'"):
         _ = greet.optoins
 

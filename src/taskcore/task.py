@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
 
@@ -75,13 +75,14 @@ class Task(Generic[P, R]):
     Calling a task calls its function, at once and in this process. ``call``, ``enqueue`` and ``using`` are for later.
     """
 
-    options: Options  #: set when an app takes the task in
+    options: Options  #: those of the app that has the task
 
     def __init__(self, contract: Contract, spec: TaskSpec) -> None:
         self.name: str = contract.name
         self.contract: Contract = contract
         self.spec: TaskSpec = spec
         self.is_async: bool = inspect.iscoroutinefunction(contract.function)
+        self.options = cast("Options", _NoOptions(self))
         self._host: TaskHost | None = None
         self.__name__ = getattr(contract.function, "__name__", contract.name)
         self.__doc__ = contract.function.__doc__
@@ -91,19 +92,10 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Task {self.contract.signature} {self.name} v{self.contract.version} on {self.spec.queue}>"
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Explain why a task without an app has no options; a property would cost each job a call."""
-            if name == "options":
-                raise _no_app(self, "so no settings complete its options")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-
     @property
     def standalone_options(self) -> Options:
         """Return the options in the app, or, for a task that no app has, completed by the default settings."""
-        bound: Options | None = vars(self).get("options")
-        return bound or self.spec.complete(Settings(), has_store=False)
+        return self.spec.complete(Settings(), has_store=False) if self._host is None else self.options
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Check and pack the arguments; no I/O.
@@ -273,6 +265,16 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         :raises StoreRequired: the app has no store (TC105).
         """
         return await self.task.host.cancel(self)
+
+
+class _NoOptions:
+    """Stands for the options of a task that no app has: reading one of them says so."""
+
+    def __init__(self, task: Task[..., Any]) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        raise _no_app(self._task, "so no settings complete its options")
 
 
 def _no_app(task: Task[..., Any], so: str) -> NotRunning:

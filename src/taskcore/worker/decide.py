@@ -27,7 +27,7 @@ from taskcore.lifecycle import (
 from taskcore.results import stored_outcome
 from taskcore.store import Version
 from taskcore.toolkit.logging import logger
-from taskcore.worker.execution import UNDECODED, Execution, JobState
+from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, UNDECODED, Execution
 
 __all__ = ["Decider", "Settlement"]
 
@@ -84,10 +84,10 @@ class Decider:
         if job.started_at:
             job.seconds = anyio.current_time() - job.started_at
         verdict = decide(outcome, job.trail, rules, roll=self._roll())
-        if job.state <= JobState.ENDED:
-            job.state = JobState.ENDED
-        elif job.state is JobState.STARTED_ACKED:
-            job.state = JobState.ENDED_ACKED
+        if job.state <= ENDED:
+            job.state = ENDED
+        elif job.state is STARTED_ACKED:
+            job.state = ENDED_ACKED
             if isinstance(verdict, Reschedule | Release):
                 # The broker has forgotten the job: this was its one start, and its caller has to learn that.
                 verdict = Bury("at most once", encode_trail(job.trail))
@@ -118,7 +118,7 @@ def _log(job: Execution, outcome: Outcome, verdict: Verdict) -> None:
     if isinstance(verdict, Reschedule):
         again = verdict.after
         log.info("job %s of %s: attempt %d failed with %s; again in %.1f s", job.id, task, record.attempt, error, again)
-    elif job.state is JobState.ENDED_ACKED:
+    elif job.state is ENDED_ACKED:
         log.error("job %s of %s failed with %s; it runs at most once, so it is not tried again", job.id, task, error)
     elif isinstance(verdict, Bury):
         log.error("job %s of %s is dead, %s: %s", job.id, task, verdict.reason, error)

@@ -16,7 +16,18 @@ from taskcore.records.keys import Acquired
 from taskcore.task import Task
 from taskcore.worker.pools import Pool
 
-__all__ = ["UNDECODED", "Execution", "JobState", "Slot"]
+__all__ = [
+    "ENDED",
+    "ENDED_ACKED",
+    "LOST",
+    "RECEIVED",
+    "STARTED",
+    "STARTED_ACKED",
+    "UNDECODED",
+    "Execution",
+    "JobState",
+    "Slot",
+]
 
 Why = Literal["timeout", "lost", "shutdown"]
 
@@ -42,6 +53,10 @@ class JobState(IntEnum):
     LOST = 5  #: its lease is lost: another worker may have it, and nothing of it is recorded here
 
 
+#: The members by name: on the way of each job a look-up in the enumeration costs more than the comparison.
+RECEIVED, STARTED, ENDED, STARTED_ACKED, ENDED_ACKED, LOST = JobState
+
+
 class Execution(msgspec.Struct, gc=False, eq=False):
     """A delivery and everything that is learnt about it. The steps fill it in, in this order.
 
@@ -58,7 +73,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     received: float
     pool: Pool | None = None
     decode: Callable[[bytes], Envelope] = decode_envelope
-    state: JobState = JobState.RECEIVED
+    state: JobState = RECEIVED
     envelope: Envelope = UNDECODED
     trail: Trail = NOTHING_YET
     task: Task[..., Any] | None = None
@@ -77,12 +92,12 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     @property
     def has_started(self) -> bool:
         """Whether its function runs."""
-        return self.state in (JobState.STARTED, JobState.STARTED_ACKED)
+        return self.state in (STARTED, STARTED_ACKED)
 
     @property
     def acked_early(self) -> bool:
         """Whether the broker has forgotten it already, because it may run at most once."""
-        return self.state in (JobState.STARTED_ACKED, JobState.ENDED_ACKED)
+        return self.state in (STARTED_ACKED, ENDED_ACKED)
 
     @property
     def crashes(self) -> int:

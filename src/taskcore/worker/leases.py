@@ -12,7 +12,7 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.observe import Events
 from taskcore.records.keys import IdempotencyKeys
 from taskcore.toolkit.logging import logger
-from taskcore.worker.execution import Execution, JobState
+from taskcore.worker.execution import LOST, RECEIVED, STARTED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
 
 __all__ = ["LeaseKeeper"]
@@ -58,7 +58,7 @@ class LeaseKeeper:
         if job.acked_early:
             return True
         until = max(job.received, self._extended.get(job.source, 0.0)) + self.lease
-        return job.state is not JobState.LOST and now < until
+        return job.state is not LOST and now < until
 
     def begin(self) -> None:
         """There is something in hand."""
@@ -89,7 +89,7 @@ class LeaseKeeper:
         """Extend what is in hand; False if nothing is, so that the broker was not asked."""
         by_source: dict[Source, list[Execution]] = {}
         for job in self._in_hand:
-            if job.state < JobState.STARTED_ACKED:
+            if job.state < STARTED_ACKED:
                 by_source.setdefault(job.source, []).append(job)
         for source, jobs in by_source.items():
             asked = anyio.current_time()
@@ -103,7 +103,7 @@ class LeaseKeeper:
     async def _renew_keys(self) -> None:
         """Keep the keys of running jobs held for as long as their leases are."""
         if self._keys is not None:
-            running = (JobState.RECEIVED, JobState.STARTED, JobState.STARTED_ACKED)
+            running = (RECEIVED, STARTED, STARTED_ACKED)
             held = [job.key for job in self._in_hand if job.key is not None and job.state in running]
             await self._keys.renew_many(held, self._clock() + self.lease)
 

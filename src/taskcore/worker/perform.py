@@ -28,7 +28,7 @@ from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.admission import Admission, finish_unrun, starts_of
 from taskcore.worker.context import Context, HeldKey, running
-from taskcore.worker.execution import Execution, JobState, Slot
+from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot
 from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage
@@ -168,7 +168,7 @@ class Performer:
                 if task.is_async:
                     value = await value
         except BaseException as error:
-            if job.state is JobState.RECEIVED or self._is_interruption(error, slot):
+            if job.state is RECEIVED or self._is_interruption(error, slot):
                 raise
             return self.failures.raised(job, error)
         finally:
@@ -187,8 +187,8 @@ class Performer:
         running.set(
             Context(job.envelope, trail, job.delivery.queue, trail.crashes, _fence(job), cancel_requested, task, key)
         )
-        if job.state is JobState.RECEIVED:
-            job.state = JobState.STARTED
+        if job.state is RECEIVED:
+            job.state = STARTED
         if self._events.listeners:
             job.started_at = anyio.current_time()
             waited = None if job.trail.copies else max(self._clock() - job.envelope.enqueued_at, 0.0)

@@ -26,7 +26,7 @@ from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
-from taskcore.worker.execution import Execution, JobState
+from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
 from taskcore.worker.settle_records import settle_keys, store_outcomes
 
@@ -91,11 +91,11 @@ class Settler:
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:
         """Drop settlements whose lease has ended; another worker may have the job (C7)."""
         now = anyio.current_time()
-        fresh, ended = now - self._lease, JobState.ENDED
+        fresh = now - self._lease
         ours = [
             one
             for one in batch
-            if (one.job.received > fresh and one.job.state is ended) or one.settled or self._holds(one.job, now)
+            if (one.job.received > fresh and one.job.state is ENDED) or one.settled or self._holds(one.job, now)
         ]
         if len(ours) < len(batch):
             for one in batch:
@@ -117,7 +117,7 @@ class Settler:
             acked = False
         failpoint("once.forgotten")
         if acked:
-            job.state = JobState.STARTED_ACKED
+            job.state = STARTED_ACKED
         return acked
 
     async def commit(self, batch: Sequence[Settlement]) -> None:
@@ -148,7 +148,7 @@ class Settler:
     async def _settle(self, batch: Sequence[Settlement]) -> None:
         by_source: dict[Source | None, list[Settlement]] = {}
         for one in batch:
-            source = None if one.job.state is JobState.ENDED_ACKED else one.job.source
+            source = None if one.job.state is ENDED_ACKED else one.job.source
             by_source.setdefault(source, []).append(one)
         for at, held in by_source.items():
             await self._settle_at(at, held)

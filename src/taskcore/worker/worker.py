@@ -24,7 +24,7 @@ from taskcore.lifecycle import Interrupted, Outcome
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
 from taskcore.worker.build import Hooks, build_parts
-from taskcore.worker.execution import Execution, JobState, Slot
+from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
@@ -173,7 +173,7 @@ class Worker:
         if job.pool is not None:
             job.pool.active -= 1
             job.pool.ended += 1
-        if outcome is None or job.state is JobState.LOST:
+        if outcome is None or job.state is LOST:
             self._events.emit("job.lost", **job.labels)
             self._forget([job])
             return
@@ -189,9 +189,9 @@ class Worker:
 
     def _on_lease_lost(self, job: Execution) -> None:
         """Interrupt the job if it runs, forget it if it waits; the settler drops one that has ended."""
-        if job.state >= JobState.STARTED_ACKED:  # the broker has forgotten it already: there is no lease to lose
+        if job.state >= STARTED_ACKED:  # the broker has forgotten it already: there is no lease to lose
             return
-        job.state = JobState.LOST
+        job.state = LOST
         for slot in self._slots:
             if slot.job is job:
                 slot.interrupt("lost")
