@@ -75,7 +75,7 @@ def rounds(number: int, measure: Callable[[], Awaitable[float]]) -> list[float]:
 
 
 def make_app(*, results: bool) -> App:
-    """An app with the task that does nothing."""
+    """Make an app with the task that does nothing."""
     app = App("memory://?limit=10000000")
 
     @app.task(name="noop", keep_result=3600.0 if results else None)
@@ -153,7 +153,7 @@ def import_time() -> float:
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """The nearest-rank percentile."""
+    """Return the nearest-rank percentile."""
     return sorted(values)[min(len(values) * percent // 100, len(values) - 1)]
 
 

@@ -79,7 +79,7 @@ async def postgres(options: Any) -> None:
 
 
 def plain_sqlite(path: Path, synchronous: str) -> sqlite3.Connection:
-    """A connection as the store has it."""
+    """Open a connection as the store has it."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = wal")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
@@ -110,7 +110,7 @@ async def measure(url: str, plain: Callable[[], Any], options: Any) -> Figures:
 
 
 async def many(store: Store, records: int, mark: str) -> float:
-    """Records per second, in batches."""
+    """Return the records per second, in batches."""
     start = time.perf_counter()
     for first in range(0, records, BATCH):
         await store.put_many([Write(key=f"{mark}/{first + n}", value=VALUE, keep=600.0) for n in range(BATCH)])
@@ -118,7 +118,7 @@ async def many(store: Store, records: int, mark: str) -> float:
 
 
 async def crowd(store: Store, mark: str) -> float:
-    """Records per second, each from a caller of its own."""
+    """Return the records per second, each from a caller of its own."""
     each = 30
 
     async def caller(name: int) -> None:
@@ -168,7 +168,7 @@ async def watches(store: Store, other: Store, mark: str) -> list[float]:
 
 
 def bare(connect: Callable[[], Any], records: int, number: int) -> dict[str, float]:
-    """The same with the client library alone."""
+    """Measure the same with the client library alone."""
     connection = connect()
     is_sqlite = isinstance(connection, sqlite3.Connection)
     mark = "?" if is_sqlite else "%s"
@@ -208,7 +208,7 @@ def note(figures: Figures, name: str, value: float) -> None:
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """The nearest-rank percentile."""
+    """Return the nearest-rank percentile."""
     return sorted(values)[min(len(values) * percent // 100, len(values) - 1)]
 
 

@@ -97,7 +97,7 @@ async def measure(options: argparse.Namespace) -> list[Figure]:
 
 @asynccontextmanager
 async def server(url: str | None) -> AsyncIterator[str]:
-    """The server to measure."""
+    """Yield the server to measure."""
     if url is not None:
         yield url
         return
@@ -154,7 +154,7 @@ async def raw_drain(redis: Redis, jobs: int) -> float:
 
 
 def make_app(url: str, *, results: bool = False) -> App:
-    """An app with the task that does nothing."""
+    """Make an app with the task that does nothing."""
     app = App(url, store=None if results else "none")
 
     @app.task(name="noop", queue=QUEUE, keep_result=3600.0 if results else None)
@@ -231,7 +231,7 @@ async def latencies(url: str, jobs: int) -> list[float]:
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """The nearest-rank percentile."""
+    """Return the nearest-rank percentile."""
     return sorted(values)[min(len(values) * percent // 100, len(values) - 1)]
 
 

@@ -96,7 +96,7 @@ def main() -> int:
 
 
 async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) -> None:
-    """The run itself; each record is in the file as soon as it is there."""
+    """Make the run; each record is in the file as soon as it is there."""
     began = time.monotonic()
     size = QUICK if options.quick else FULL
     rounds = options.rounds or size.rounds
@@ -136,13 +136,13 @@ async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) 
 
 
 def _raw(folder: Path) -> BinaryIO:
-    """The file of the records; there is none for a run that cannot begin."""
+    """Open the file of the records; a run that cannot begin has none."""
     folder.mkdir(parents=True, exist_ok=True)
     return (folder / "raw.jsonl").open("wb")
 
 
 def finish(records: list[Record], folder: Path, docs: Path | None) -> None:
-    """The table on the screen, the report in the folder."""
+    """Print the table, and write the report into the folder."""
     run = Run(records)
     ours = [record for record in (*run.figures, *run.skipped) if record.who in (US, "all")]
     print(table_of([run.machine, *ours]))
@@ -161,7 +161,7 @@ def _know_servers() -> None:
 OURS = (
     "Its defaults: 100 jobs at once, lease 60 s ({lease:g} s where workers are killed), acknowledged after the run, "
     "every task async. RabbitMQ: quorum queues, where the queues of the others are classic ones, as is their default. "
-    "Event loop of its workers: {loop}; of its sender, as of everybody's: asyncio. "
+    "Event loop of its workers: {loop}; of its sender, as of all senders: asyncio. "
     "at least once: acknowledged after the run."
 )
 

@@ -43,7 +43,7 @@ class RawRedis:
         return seconds
 
     async def bulk(self, jobs: int) -> float:
-        """A hundred XADD in a script."""
+        """Send a hundred XADD in a script."""
         seconds = await self._fill(jobs)
         await self.redis.delete(KEY)
         return seconds

@@ -22,12 +22,12 @@ REDIS = RedisSettings.from_dsn(ruler.URL or "redis://localhost")
 
 
 async def job(ctx, data):
-    """The job."""
+    """Do the job."""
     return await ruler.ajob(data)
 
 
 class WorkerSettings:
-    """What the worker is told."""
+    """The worker's settings."""
 
     functions = [func(job, name="job", timeout=ruler.LEASE or 300, keep_result=60 if ruler.RESULTS else 0)]
     redis_settings = REDIS

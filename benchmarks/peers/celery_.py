@@ -51,7 +51,7 @@ app.conf.update(
 
 @app.task(name="bench.job")
 def job(data):
-    """The job."""
+    """Do the job."""
     return ruler.job(data)
 
 

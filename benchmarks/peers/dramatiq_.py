@@ -58,6 +58,6 @@ class Adapter(ruler.Adapter):
         job.send(data).get_result(block=True, timeout=20_000)
 
     async def trips(self, batch):
-        """A group's results are awaited together."""
+        """Await a group's results together."""
         waiting = dramatiq.group([job.message(data) for data in batch]).run()
         list(waiting.get_results(block=True, timeout=60_000))

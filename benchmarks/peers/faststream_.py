@@ -22,7 +22,7 @@ PEER = ruler.Peer(
 
 
 async def job(data: str) -> None:
-    """The job."""
+    """Do the job."""
     await ruler.ajob(data)
 
 

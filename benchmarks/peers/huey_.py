@@ -21,7 +21,7 @@ huey = RedisHuey(ruler.QUEUE, url=ruler.URL or "redis://localhost", results=bool
 
 @huey.task()
 def job(data):
-    """The job."""
+    """Do the job."""
     return ruler.job(data)
 
 

@@ -25,7 +25,7 @@ app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=ruler.
 
 @app.task(name="job", queue=ruler.QUEUE)
 async def job(data: str) -> int:
-    """The job."""
+    """Do the job."""
     return await ruler.ajob(data)
 
 

@@ -40,7 +40,7 @@ router = Router()
 
 @router.actor(channel=ruler.QUEUE)
 async def job(data: str) -> None:
-    """The job."""
+    """Do the job."""
     await ruler.ajob(data)
 
 
@@ -68,7 +68,7 @@ class Adapter(ruler.Adapter):
 
 
 async def declare():
-    """The stream, and the consumer that Repid subscribes to, by the names that it gives them."""
+    """Declare the stream, and the consumer that Repid subscribes to, by the names that it gives them."""
     import nats
     from nats.js.api import ConsumerConfig
 

@@ -35,7 +35,7 @@ PEER = ruler.Peer(
 
 
 def job(data):
-    """The job."""
+    """Do the job."""
     return ruler.job(data)
 
 
@@ -52,7 +52,7 @@ class Adapter(ruler.Adapter):
         self.queue.enqueue("rq_.job", data, retry=Retry(max=2) if ruler.LEASE else None, **self.kept)
 
     async def many(self, batch):
-        """A pipeline."""
+        """Send them in a pipeline."""
         self.queue.enqueue_many(
             [
                 Queue.prepare_data("rq_.job", (data,), retry=Retry(max=2) if ruler.LEASE else None, **self.kept)

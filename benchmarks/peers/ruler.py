@@ -57,7 +57,7 @@ class Peer:
 
 
 class Adapter:
-    """What a peer's file implements. All of it may block: nobody else is in this process."""
+    """What a peer's file implements. All of it may block: nothing else runs in this process."""
 
     async def open(self) -> None:
         """Connect."""
@@ -84,7 +84,7 @@ class Adapter:
         raise NotImplementedError
 
     async def trips(self, batch: Sequence[str]) -> None:
-        """The same for many at once."""
+        """Enqueue many jobs at once, and wait for all their results."""
         await asyncio.gather(*(self.trip(data) for data in batch))
 
 
@@ -118,7 +118,7 @@ _watched = False
 
 
 def job(data: str) -> int:
-    """What a plain function does."""
+    """Do what a plain function does."""
     if not _watched:
         _watch()
     if _ledger is not None:
@@ -131,7 +131,7 @@ def job(data: str) -> int:
 
 
 async def ajob(data: str) -> int:
-    """What a coroutine function does."""
+    """Do what a coroutine function does."""
     if not _watched:
         _watch()
     if _ledger is not None:

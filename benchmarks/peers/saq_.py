@@ -20,7 +20,7 @@ queue = Queue.from_url(ruler.URL or "redis://localhost", name=ruler.QUEUE, max_c
 
 
 async def job(ctx, *, data):
-    """The job."""
+    """Do the job."""
     return await ruler.ajob(data)
 
 

@@ -28,7 +28,7 @@ worker = Worker(
 
 @worker.task(ttl=60 if ruler.RESULTS else 0, silent=True)
 async def job(data: str) -> int:
-    """The job."""
+    """Do the job."""
     return await ruler.ajob(data)
 
 
@@ -48,7 +48,7 @@ class Adapter(ruler.Adapter):
         await job.enqueue(data)
 
     async def many(self, batch):
-        """A pipeline."""
+        """Send them in a pipeline."""
         await worker.enqueue_many([job.enqueue(data) for data in batch])
 
     async def trip(self, data):

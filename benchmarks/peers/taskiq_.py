@@ -34,7 +34,7 @@ PEER = ruler.Peer(
 
 
 def make_broker():
-    """The broker of this environment."""
+    """Make the broker of this environment."""
     if ruler.BROKER == "redis":
         from taskiq_redis import RedisStreamBroker
 
@@ -81,7 +81,7 @@ if ruler.RESULTS:
 
 @broker.task(task_name="bench.job")
 async def job(data: str) -> int:
-    """The job."""
+    """Do the job."""
     return await ruler.ajob(data)
 
 

@@ -20,7 +20,7 @@ KILLS = ("worker killed", "broker killed")
 
 
 def page(run: Run) -> str:
-    """The whole page."""
+    """Return the whole page."""
     body = "".join(
         part(run)
         for part in (
@@ -35,7 +35,7 @@ def page(run: Run) -> str:
 
 
 def head(run: Run) -> str:
-    """What this is, where it was measured, and the four figures to remember."""
+    """Return the head: the subject, where it was measured, and the four figures to remember."""
     machine = run.machine
     counted = [figure for figure in run.figures if figure.who == US and "lost" in figure.facts]
     lost = sum(figure.lost for figure in counted)
@@ -69,7 +69,7 @@ def head(run: Run) -> str:
 
 
 def drain(run: Run) -> str:
-    """The first plot."""
+    """Return the first plot."""
     parts = [
         _plot(run.title(broker), charts.race(run, broker, "drain", "1 process"), "jobs/s") for broker in run.brokers
     ]

@@ -10,13 +10,13 @@ from taskcore.bench import Figure, show
 
 __all__ = ["why_not"]
 
-NOISE = 1.1  #: whoever does a tenth more than a bound allows was not bound by it
+NOISE = 1.1  #: a process that does a tenth more than a bound allows was not bound by it
 FEW = 1_000  #: jobs below which some single ones make a p99
 LATE = 0.25  #: a share of a latency from which on the sender's own delay is worth a word
 
 
 class Spent(NamedTuple):
-    """µs of CPU a job: of our process, and of the broker's, 0 if nobody can tell."""
+    """µs of CPU a job: of our process, and of the broker's, 0 if it is unknown."""
 
     own: float
     broker: float
@@ -28,7 +28,7 @@ class Spent(NamedTuple):
 
 
 def why_not(run: Run, ours: Figure, than: Figure | None, needed: float) -> list[str]:
-    """What the run tells about it, in clauses.
+    """Return what the run shows about a missed aim, in clauses.
 
     :param than: what the aim is a multiple of.
     :param needed: the value that would have been enough.
@@ -83,7 +83,7 @@ def _call(figure: Figure, spent: Spent, whose: str = "a call") -> str:
 
 
 def _latency(run: Run, ours: Figure, needed: float) -> Iterator[str]:
-    """What other rates, other contestants and the sender tell."""
+    """Yield what other rates, other contestants and the sender show."""
     rate, _, percent = ours.name.partition(", ")
     rates = [one for one in run.ours("latency") if one.broker == ours.broker and one.name.endswith(f", {percent}")]
     rivals = [one for one in run.race(ours.broker, "latency", ours.name) if one.who not in (US, RAW)]

@@ -11,7 +11,7 @@ __all__ = ["factor", "percents", "range_of", "spread", "times", "took"]
 
 
 def times(ratio: float) -> str:
-    """A ratio with as many digits as mean something: 0.853, 1.13, 4.9, 170."""
+    """Write a ratio with as many digits as mean something: 0.853, 1.13, 4.9, 170."""
     return (
         f"{ratio:.3f}"
         if ratio < 0.1
@@ -29,12 +29,12 @@ def factor(ratio: Ratio) -> str:
 
 
 def percents(ratio: Ratio) -> str:
-    """A share, and between which values in the rounds."""
+    """Write a share, and between which values in the rounds."""
     return range_of(ratio, lambda value: f"{value * 100:.0f}", "%")
 
 
 def range_of(ratio: Ratio, write: Callable[[float], str], unit: str = "") -> str:
-    """The median, and the least and the greatest if they are others."""
+    """Write the median, and the least and the greatest if they are others."""
     low, middle, high = write(ratio.low), write(ratio.middle), write(ratio.high)
     return f"{middle}{unit}" if low == high else f"{middle}{unit} ({low} … {high})"
 
