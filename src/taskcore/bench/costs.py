@@ -88,7 +88,7 @@ def _relayed(url: str) -> tuple[str, int, str]:
 
 
 async def storage(environment: BenchEnvironment) -> list[Figure]:
-    """What queued jobs take up in the broker, and what is left when they have all run."""
+    """Measure what queued jobs take up in the broker, and what is left when they have all run."""
     server, jobs = environment.private(), environment.size.stored
     if not has_proc():
         raise NotHere("this system has no /proc to read memory from")

@@ -106,7 +106,7 @@ async def retry_storm(environment: BenchEnvironment) -> list[Figure]:
 
 
 async def backlog(environment: BenchEnvironment) -> list[Figure]:
-    """The same drain and the same enqueue, behind a long queue, which should not make them slower."""
+    """Measure the same drain and the same enqueue behind a long queue, which should not make them slower."""
     many, few = environment.size.backlog, 10_000
     queue, tally = environment.new_queue(), Tally()
     async with environment.app(queue, tally=tally) as app:

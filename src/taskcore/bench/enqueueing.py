@@ -62,7 +62,7 @@ async def enqueueing(environment: BenchEnvironment) -> list[Figure]:
 
 
 def _packing(environment: BenchEnvironment, task: Task[..., object], data: str) -> Figure:
-    """Checking and packing the arguments of a call, which comes before any broker."""
+    """Measure the check and the packing of a call's arguments, which come before any broker."""
     values = []
     for _ in range(environment.size.rounds):
         start = time.perf_counter()

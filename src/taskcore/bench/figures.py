@@ -106,7 +106,7 @@ _decode = msgspec.json.Decoder(Record).decode
 
 
 def decode_lines(lines: Iterable[str | bytes]) -> Iterator[Record]:
-    """The records of a file of JSON lines.
+    """Decode the records of a file of JSON lines.
 
     :raises msgspec.ValidationError: a line is no record.
     """
@@ -114,7 +114,7 @@ def decode_lines(lines: Iterable[str | bytes]) -> Iterator[Record]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile."""
+    """Return the nearest-rank percentile."""
     ordered = sorted(values)
     rank = -(-len(ordered) * percent // 100)  # rounded up
     return ordered[min(max(int(rank), 1), len(ordered)) - 1]

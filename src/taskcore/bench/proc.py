@@ -40,7 +40,7 @@ def folder_size(folder: Path) -> int:
 
 
 def _group(group: int) -> Iterator[list[str]]:
-    """The processes of a group, and those that they started in groups of their own."""
+    """Yield the processes of a group, and those that they started in groups of their own."""
     found: dict[int, list[str]] = {}
     for entry in PROC.iterdir():
         if entry.name.isdigit():
@@ -67,7 +67,7 @@ class UsageWatch:
         self._start = time.perf_counter()
 
     def stop(self, jobs: int) -> tuple[float, dict[str, float]]:
-        """The seconds; and µs of CPU a job as facts: ``cpu``, and ``broker_cpu`` if it is known."""
+        """Return the seconds, and µs of CPU a job as facts: ``cpu``, and ``broker_cpu`` if it is known."""
         seconds = time.perf_counter() - self._start
         facts = {"cpu": (time.process_time() - self._cpu) / jobs * 1e6}
         broker = self._broker_cpu()

@@ -16,7 +16,7 @@ BAR = 20
 
 
 def printed(stream: TextIO | None = None) -> Progress:
-    """A display on this stream, by default stderr."""
+    """Make a display on this stream, by default stderr."""
     out: TextIO = sys.stderr if stream is None else stream
     return _Changing(out) if out.isatty() else _Plain(out)
 
@@ -58,7 +58,7 @@ class _Changing:
         self._write(f"{bar} {done}/{all}  {spent // 60}:{spent % 60:02}  {broker} · {scenario} …", end="")
 
     def ends(self, broker: str, scenario: str, seconds: float, outcome: str) -> None:
-        """A line that stays, instead of the bar."""
+        """Write a line that stays, instead of the bar."""
         self._write(f"{broker:10} {scenario:14} {seconds:5.1f} s  {outcome}", end="\n")
 
     def _write(self, text: str, end: str) -> None:

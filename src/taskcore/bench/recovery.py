@@ -25,7 +25,7 @@ BACK_WITHIN = 60.0  #: seconds from its return until every job is accepted
 
 
 async def worker_killed(environment: BenchEnvironment) -> list[Figure]:
-    """A worker is killed when a third is done, and started again at once; measured until all is done."""
+    """Kill a worker when a third is done, start another at once, and measure until all is done."""
     queue, ledger, jobs = environment.new_queue(), environment.ledger(), environment.size.killed_jobs
     async with environment.app(queue) as app:
         task = app.tasks["bench.signing"]
@@ -125,7 +125,7 @@ def _in_hand(entries: Sequence[LedgerEntry]) -> int:
 
 
 def _facts(sent: Sequence[int], entries: Sequence[LedgerEntry], killed: float) -> dict[str, object]:
-    """The account, and how many jobs ended in each tenth of a second around the kill."""
+    """Return the account, and how many jobs ended in each tenth of a second around the kill."""
     ends = [entry.when - killed for entry in entries if entry.what == "end"]
     first, last = min(ends, default=0.0), max(ends, default=0.0)
     timeline = [0] * (int((last - first) / BIN) + 1)

@@ -40,7 +40,7 @@ def limit_of(scenario: str, rounds: int = 1) -> float:
 
 
 def chosen(names: Sequence[str], *, backlog: int) -> dict[str, Scenario]:
-    """The scenarios of these names, or parts of names; all of them if there are none.
+    """Return the scenarios of these names, or parts of names; all of them if there are none.
 
     :raises LookupError: a name fits none of them.
     """

@@ -24,12 +24,12 @@ EVERY = 0.01  #: seconds between two looks at the count
 
 
 def payload(number: int, size: int = 200, due: float = 0.0) -> str:
-    """The argument of one job."""
+    """Make the argument of one job."""
     return f"{number:09d} {due:017.6f} ".ljust(size, "x")
 
 
 def number_of(data: str) -> int:
-    """The number of a job."""
+    """Read the number of a job from its argument."""
     return int(data[:9])
 
 
@@ -85,7 +85,7 @@ class Tally:
 
 
 def _peak() -> int:
-    """The most memory that this program ever held. What the system calls maxrss counts the parent's, too, on Linux."""
+    """Return the most memory that this program ever held. On Linux maxrss counts the parent's, too."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():

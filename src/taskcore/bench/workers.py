@@ -195,7 +195,7 @@ class WorkerProcesses:
             child.kill()
 
     def pid(self, index: int) -> int:
-        """The process id of one of them."""
+        """Return the process id of one of them."""
         return self._children[index].pid
 
     def cpu(self) -> float:
