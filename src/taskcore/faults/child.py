@@ -144,7 +144,7 @@ class Child:
             self._guard = None
 
     def tail(self, lines: int = 30) -> str:
-        """The last lines of its output."""
+        """Return the last lines of its output."""
         text = self._output.read_text(errors="replace") if self._output.exists() else ""
         return "\n".join(text.splitlines()[-lines:]) or "(no output)"
 

@@ -100,11 +100,11 @@ class Faults:
     # ── commands ──
 
     def next(self, verb: str, fault: Fault, *, times: int = 1) -> None:
-        """The next call of the verb meets this fault, or the next so many."""
+        """Plan this fault for the next call of the verb, or the next so many."""
         self._planned[verb].extend([fault] * times)
 
     def play(self, verb: str, script: Iterable[Fault | None]) -> None:
-        """The next calls of the verb meet these faults, one each; None is a call that goes well."""
+        """Plan these faults for the next calls of the verb, one each; None is a call that goes well."""
         self._planned[verb].extend(script)
 
     def always(self, verb: str, fault: Fault) -> None:

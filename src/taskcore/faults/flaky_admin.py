@@ -23,7 +23,7 @@ class FlakyAdmin:
         self._faults = faults
 
     async def queues(self) -> Sequence[str]:
-        """The queues that exist."""
+        """List the queues that exist."""
         return await self._do("queues", self._admin.queues)
 
     async def stats(self, queue: str) -> QueueStats:
@@ -43,7 +43,7 @@ class FlakyAdmin:
         return await self._do("remove", lambda: self._admin.remove(queue, job_id))
 
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
-        """A page of dead letters."""
+        """Return a page of dead letters."""
         return await self._do("letters", lambda: self._admin.letters(queue, limit=limit, after=after))
 
     async def locate(self, queue: str, job_id: str) -> Place | None:

@@ -140,7 +140,7 @@ class WorkerProcess:
         raise TimeoutError(f"{self.who} did not say {text!r} within {within:g} s; its output:\n{self.output()}")
 
     def output(self, lines: int = 30) -> str:
-        """The last lines of what it printed."""
+        """Return the last lines of its output."""
         return self._child.tail(lines)
 
     def _record_death(self, how: str) -> None:

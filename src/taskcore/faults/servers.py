@@ -57,7 +57,7 @@ class Server(ABC):
 
     @classmethod
     def find(cls, version: str = "") -> Path:
-        """The server's program.
+        """Find the server's program.
 
         :raises ServerMissing: it is not on this machine, or not in this version; the text says how to install it.
         """
@@ -187,7 +187,7 @@ class Server(ABC):
         await self.start()
 
     def log(self, lines: int = 30) -> str:
-        """The last lines of its log."""
+        """Return the last lines of its log."""
         return self._child.tail(lines) if self._child is not None else "(never started)"
 
     # ── what differs from server to server ──
@@ -270,7 +270,7 @@ class RabbitServer(Server):
 
     @classmethod
     def find(cls, version: str = "") -> Path:
-        """The program itself, not the wrapper on the PATH that changes the user.
+        """Find the program itself, not the wrapper on the PATH that changes the user.
 
         :raises ServerMissing: it is not on this machine, or not in this version.
         """
@@ -350,7 +350,7 @@ class RabbitServer(Server):
 
 @cache
 def rabbit_version(binary: Path) -> str:
-    """The version of a RabbitMQ, from the name of its own library: asking it would start a node."""
+    """Read the version of a RabbitMQ from the name of its own library: asking it would start a node."""
     home = binary.resolve().parent.parent
     folders = (binary.parent / "plugins", home / "plugins", *home.glob("lib/*/plugins"))
     names = [path.name for folder in folders for path in folder.glob("rabbit-[0-9]*")]
@@ -358,6 +358,6 @@ def rabbit_version(binary: Path) -> str:
 
 
 def epmd_of(binary: Path) -> str:
-    """The daemon by which nodes find each other: the one beside the program, or that of the system."""
+    """Find the daemon by which nodes find each other: the one beside the program, or that of the system."""
     beside = binary.with_name("epmd")
     return str(beside) if beside.exists() else "epmd"
