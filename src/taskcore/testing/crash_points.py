@@ -55,7 +55,7 @@ def exit_at(point: str, *, visit: int = 1) -> Iterator[None]:
 
 @contextmanager
 def passing() -> Iterator[list[str]]:
-    """The points that are passed meanwhile, in order."""
+    """Collect the points that are passed meanwhile, in order."""
     names: list[str] = []
     with _armed(names.append):
         yield names

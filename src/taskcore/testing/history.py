@@ -107,7 +107,7 @@ class History:
     def to_file(
         cls, path: str | Path, *, who: str | None = None, clock: Callable[[], float] = time.time, sync: bool = False
     ) -> Self:
-        """A history that is also appended to a file, one JSON line for each entry, each with a single write.
+        """Make a history that is also appended to a file, one JSON line for each entry, each with a single write.
 
         What was recorded survives ``kill -9``, because the kernel has it. ``sync`` writes through to the disk each
         time, for those who pull the plug.
@@ -121,7 +121,7 @@ class History:
 
     @classmethod
     def load(cls, paths: Iterable[str | Path]) -> Self:
-        """The entries of several files as one history, in the order of their times. Files that are not there are empty.
+        """Load the entries of several files as one history, in the order of their times. A missing file is empty.
 
         :raises ValueError: a line is not an entry; a last line that was cut by a kill is left out, not an error.
         """
@@ -192,7 +192,7 @@ class History:
         self.record("end", job, who=who, run=number, attempt=running.attempt, outcome="returned")
 
     def effect(self, key: str, job: str, *, who: str | None = None) -> None:
-        """A run did something that the world can see; the same key twice is a double effect."""
+        """Record that a run did something that the world can see; the same key twice is a double effect."""
         self.record("effect", job, who=who, key=key)
 
     # ── what an app says about itself ──

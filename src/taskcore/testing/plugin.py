@@ -55,7 +55,7 @@ AssertIdempotent: TypeAlias = "Callable[..., Coroutine[Any, Any, Proof]]"
 
 @pytest.fixture
 def taskcore_app() -> RunningApp:
-    """A function that opens an app on ``memory://`` with its worker running.
+    """Return a function that opens an app on ``memory://`` with its worker running.
 
     Use it as ``async with taskcore_app(router) as app``.
     Positional arguments are routers to include, keyword arguments are options of :class:`taskcore.App`.

@@ -135,7 +135,7 @@ class _WorkerLife:
         self._scope.cancel()
 
     def end_leases(self) -> None:
-        """What the dead one held is handed out again."""
+        """Hand out again what the dead worker held."""
         memory = _memory_of(self._app)
         for job in tuple(self._worker.in_hand):
             if memory is not None:
@@ -160,7 +160,7 @@ def _life_of(app: App) -> _WorkerLife:
 
 
 def _memory_of(app: App) -> MemoryBackend | None:
-    """The in-memory broker, behind whatever is around it."""
+    """Find the in-memory broker, behind whatever is around it."""
     backend: Any = app.components.backend
     while backend is not None and not isinstance(backend, MemoryBackend):
         backend = getattr(backend, "_backend", None)

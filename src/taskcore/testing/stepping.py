@@ -98,7 +98,7 @@ class Driven:
 
 @cache
 def _awaiting_lines(code: CodeType) -> frozenset[int]:
-    """The first lines of the statements that await something."""
+    """Return the first lines of the statements that await something."""
     lines: set[int] = set()
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("GET_AWAITABLE", "BEFORE_ASYNC_WITH", "GET_ANEXT"):
@@ -121,7 +121,7 @@ def _is_users(code: CodeType) -> bool:
 
 
 def _innermost(coroutine: Any) -> FrameType | None:
-    """The innermost frame of the user's in which a waiting coroutine stands."""
+    """Return the innermost frame of the user's in which a waiting coroutine stands."""
     found: FrameType | None = None
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         if found is None or _is_users(frame.f_code):
