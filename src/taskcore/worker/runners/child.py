@@ -244,7 +244,7 @@ def _find(module: str, qualname: str) -> Task[..., Any]:
 
 
 def _raised(error: BaseException, task: Task[..., Any] | None, kind: RaisedKind | None) -> JobRaised:
-    """The error as text, as its contract packs it, and as the rule book needs it: its class stays here."""
+    """Describe the error as text, as its contract packs it, and as the rule table needs it: its class stays here."""
     record = describe(error, when=0.0, worker="", attempt=0)
     after, why = 0.0, ""
     if kind is None:

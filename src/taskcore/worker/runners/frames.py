@@ -118,7 +118,7 @@ Answer: TypeAlias = JobReturned | JobRaised
 
 
 def encode_frame(message: StartProcess | PerformJob | LogLine | Answer) -> bytes:
-    """The frame of a message.
+    """Encode the frame of a message.
 
     :raises FrameError: it is too long.
     """
@@ -136,7 +136,7 @@ class FrameReader(Generic[M]):
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[M]:
-        """The messages that these bytes complete.
+        """Yield the messages that these bytes complete.
 
         :raises FrameError: the bytes are no frames; the reader is of no use any more.
         """

@@ -182,7 +182,7 @@ class ChildProcess(threading.Thread):
                     return  # a copy of it, made by a function that forks, still has the socket
 
     def _read_protocol(self) -> bool:
-        """False at its end."""
+        """Read what the process has sent, and return False at the end of the stream."""
         try:
             data = self._connection.recv(PORTION)
         except BlockingIOError:
@@ -199,7 +199,7 @@ class ChildProcess(threading.Thread):
         return bool(data)
 
     def _read_output(self) -> bool:
-        """What there is, but not without end; False at the end."""
+        """Read what the process has printed, but not without end, and return False at the end."""
         for _ in range(AT_ONCE):
             try:
                 data = os.read(self._output, PORTION)
@@ -211,7 +211,7 @@ class ChildProcess(threading.Thread):
         return True
 
     def _conclude(self, problem: str | None) -> None:
-        """The process has ended, or has to."""
+        """End the process, if it has not ended, and report how it ended."""
         with self._lock:
             self.alive = False
         if problem is None:
@@ -279,7 +279,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _end_of(pid: int) -> Iterator[int | None]:
-    """A descriptor that becomes readable when a process ends; None where the system has no such thing."""
+    """Open a descriptor that becomes readable when a process ends; None where the system has no such thing."""
     descriptor = None
     if hasattr(os, "pidfd_open"):
         with suppress(OSError):

@@ -23,7 +23,7 @@ class ProcessPool:
         self._idle: list[ChildProcess] = []
 
     async def run(self, job: PerformJob, label: tuple[str, str]) -> Answer:
-        """What the process answers. On cancellation it is killed, with all that it started.
+        """Return the process's answer. On cancellation the process is killed, with all that it started.
 
         :param label: the id of the job and the name of its task, for what the process prints and logs.
         :raises ProcessError: there is no answer.
