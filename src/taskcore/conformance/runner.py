@@ -159,7 +159,7 @@ async def _left_by(harness: Harness, limit: float) -> list[str]:
 
 
 def _text(error: BaseException) -> str:
-    """An error in one line."""
+    """Write an error in one line."""
     while isinstance(error, BaseExceptionGroup) and error.exceptions:
         error = error.exceptions[0]
     text = str(error).partition("\n")[0]

@@ -73,7 +73,7 @@ class StepWorker:
         return frozenset(self._in_hand)
 
     async def take(self, *, within: float = 0.01) -> Execution | None:
-        """The next delivery; None if there is none within so many seconds."""
+        """Take the next delivery; None if there is none within so many seconds."""
         with anyio.move_on_after(within):
             for delivery in await self.source.receive(1):
                 job = Execution(delivery, self.source, anyio.current_time(), decode=self._decode)

@@ -48,7 +48,7 @@ class Actors:
 
     @contextmanager
     def acting(self, name: str) -> Iterator[None]:
-        """What is recorded meanwhile was done by this one."""
+        """Attribute what is recorded meanwhile to the actor of this name."""
         before, self._history.who = self._history.who, name
         try:
             yield

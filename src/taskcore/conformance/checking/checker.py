@@ -124,7 +124,7 @@ def _lost(
     *,
     results: bool,
 ) -> Iterator[Violation]:
-    """Confirmed, and at the end neither done nor dead nor taken back nor expired nor still there.
+    """Yield jobs that were confirmed, and at the end are not done, dead, taken back, expired or still there.
 
     "Done" asks for a run that *returned*. A job whose only run raised and that is gone without a dead letter is lost,
     although it did end, because no record tells of it.
@@ -185,7 +185,11 @@ def _is_taken_away(histories: JobHistories, job_history: JobHistory) -> bool:
 
 
 def _unexpected(histories: Iterable[JobHistory]) -> Iterator[Violation]:
-    """Started without an enqueue that may have stored it; or after it was taken back; or other bytes than were sent."""
+    """Yield jobs that nothing called for.
+
+    They started without an enqueue that may have stored them, or after they were taken back; or they were handed out
+    with other bytes than were sent.
+    """
     for job_history in histories:
         sent = {entry.facts["envelope"] for entry in job_history.invokes if "envelope" in entry.facts}
         came = {
@@ -219,7 +223,7 @@ def _stuck(snapshot: Snapshot) -> Iterator[Violation]:
 
 
 def _early(histories: Iterable[JobHistory], delta: float, *, one_copy: bool) -> Iterator[Violation]:
-    """The first start before the delay was over, or a later one before the wait that a verdict asked for.
+    """Yield jobs whose first start came before their delay was over, or a later one before the wait of a verdict.
 
     The broker counts from when it got the call, which is never before the call began; so the beginning of the call
     gives a bound that is right on any clock. Of several enqueues (repeated after an uncertain one) any may be the one
@@ -240,7 +244,10 @@ def _early(histories: Iterable[JobHistory], delta: float, *, one_copy: bool) -> 
 
 
 def _late(histories: Iterable[JobHistory], delta: float) -> Iterator[Violation]:
-    """A start after the deadline; the latest deadline, if there were several enqueues of which any may have counted."""
+    """Yield jobs that started after their deadline.
+
+    Of several enqueues, any of which may have counted, the latest deadline holds.
+    """
     for job_history in histories:
         deadlines = [entry.at + float(entry.facts.get("expires", float("inf"))) for entry in job_history.invokes]
         deadline = max(deadlines, default=float("inf"))
@@ -279,9 +286,9 @@ def _misordered(histories: Iterable[JobHistory]) -> Iterator[Violation]:
 
 
 def _silent(histories: JobHistories, snapshot: Snapshot) -> Iterator[Violation]:
-    """What happened and has to be told, against what was told by the one whom it happened to.
+    """Yield what happened and has to be told, without an event of the actor that it happened to.
 
-    Only of those who were listened to, and not of the killed: the dead tell nothing.
+    Only actors that were listened to count, and that were not killed: a dead process tells nothing.
     """
     alive = histories.listening - histories.died
     for job_history in histories.by_job.values():
@@ -306,9 +313,9 @@ def _told_unread(histories: JobHistories, job_history: JobHistory, who: str, nam
 
 
 def _tellable(job_history: JobHistory) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Whom, what, and the events that would tell it."""
+    """Yield the actor, what happened to it, and the events that would tell it."""
     for entry in job_history.answers:
-        # A call that its own caller gave up on needs no event: who stopped asking knows that there is no answer.
+        # A call that its own caller gave up on needs no event: a caller that stopped asking knows that there is no answer.
         given_up = entry.facts.get("why") in ("CancelledError", "Cancelled")
         if entry.kind in ("duplicate", "uncertain") and "via" not in entry.facts and not given_up:
             yield entry.who, f"its enqueue was {entry.kind}", (f"job.{entry.kind}",)
@@ -324,7 +331,7 @@ def _tellable(job_history: JobHistory) -> Iterator[tuple[str, str, tuple[str, ..
 
 
 def _hang(histories: JobHistories, time_limit: float) -> Iterator[Violation]:
-    """Calls that took longer than their limit, and enqueues that the living never got an answer to."""
+    """Yield calls that took longer than their limit, and enqueues of living senders that were never answered."""
     for job_history in histories.by_job.values():
         worst = max((float(entry.facts.get("took", 0.0)) for entry in job_history.entries), default=0.0)
         if worst > time_limit + HANG_TOLERANCE:

@@ -18,7 +18,7 @@ Excused: TypeAlias = int | Literal["unsettled"]  #: a number, or as many as runs
 
 
 def choice_of(choice: Choice, job: str) -> bool:
-    """The choice for this job."""
+    """Return the choice for this job."""
     return choice if isinstance(choice, bool) else choice(job)
 
 
@@ -26,9 +26,9 @@ def choice_of(choice: Choice, job: str) -> bool:
 
 
 def spare_runs(job_history: JobHistory) -> int:
-    """Runs that nothing called for: one is due, and one more for each run that raised or was interrupted.
+    """Count the runs that nothing called for: one is due, and one more for each run that raised or was interrupted.
 
-    Except where the job was buried for it: nothing calls for a run of the dead. A run that returned and was settled
+    Except where the job was buried for it: nothing calls for a run of a dead job. A run that returned and was settled
     with a retry (its key had been lost) calls for another one, too.
 
     A run that a crash cut short calls for another one as well, but that one is what "duplicate" means: the first may
@@ -100,7 +100,7 @@ def _is_free(run: Run) -> bool:
 
 
 def _is_deadly(run: Run, died: set[str]) -> bool:
-    """It never came to a verdict, because its worker died or lost the lease."""
+    """Tell whether it never came to a verdict, because its worker died or lost the lease."""
     return run.settled is None and (run.start.who in died or (run.verdict is not None and run.verdict.kind == "lost"))
 
 
@@ -108,7 +108,7 @@ def _is_deadly(run: Run, died: set[str]) -> bool:
 
 
 def unfenced(histories: Iterable[JobHistory]) -> Iterator[Violation]:
-    """A verdict that was carried out although another worker had been handed the job when its call began."""
+    """Yield verdicts that were carried out although another worker had been handed the job when their call began."""
     for job_history in histories:
         handed = job_history.events.get("received", ())
         for entry, number in zip(job_history.settled, job_history.handed, strict=True):

@@ -22,7 +22,7 @@ STORAGE_HORIZON = 8 * 86_400.0  #: seconds after which nothing of ours may be le
 
 
 async def check_recorded_history(scenario: Scenario) -> Report:
-    """What the checker says, which knows nothing of the case: by the history, and by what is left."""
+    """Ask the checker, which knows nothing of the case: by the history, and by what is left."""
     tasks = scenario.history.tasks
     parts = scenario.app.components
     delta = scenario.margin + CLOCK_TOLERANCE
@@ -114,7 +114,7 @@ def _check_letters(ending: StoredOutcome, letters: list[DeadLetter], *, once: bo
 
 
 def _check_outcome(scenario: Scenario, operation: str, state: str, endings: dict[str, StoredOutcome | None]) -> None:
-    """It has to have ended as it should."""
+    """Check that it has ended as it should."""
     ending = endings.get(scenario.id("a"))
     if ending is None or scenario.replayed is not None:
         return

@@ -26,11 +26,11 @@ class Scenario(SweepEnvironment):
     # ── states: what happened to the job before ──
 
     async def fresh(self, task: Task[..., Any]) -> None:
-        """It was enqueued."""
+        """Enqueue it."""
         await self.send(task)
 
     async def keyed(self, task: Task[..., Any]) -> None:
-        """It has a key."""
+        """Enqueue it with a key."""
         self.key = f"{self.mark}-key"
         await self.send(task)
 
@@ -41,16 +41,16 @@ class Scenario(SweepEnvironment):
         await self._publish_raw(twin, self.id("b"))
 
     async def delayed(self, task: Task[..., Any]) -> None:
-        """It was sent for later."""
+        """Send it for later."""
         await self.send(task, delay=self.lease / 2)
 
     async def retried(self, task: Task[..., Any]) -> None:
-        """It failed once."""
+        """Let it fail once."""
         await self.send(task)
         await self.fail_once()
 
     async def keyed_and_retried(self, task: Task[..., Any]) -> None:
-        """It has a key and failed once."""
+        """Enqueue it with a key, and let it fail once."""
         await self.keyed(task)
         await self.fail_once()
 
@@ -65,12 +65,12 @@ class Scenario(SweepEnvironment):
         await self.die_running()
 
     async def retried_and_redelivered(self, task: Task[..., Any]) -> None:
-        """It failed, and then its worker died."""
+        """Let it fail, and then let its worker die."""
         await self.retried(task)
         await self.die_running()
 
     async def keyed_and_redelivered(self, task: Task[..., Any]) -> None:
-        """It has a key, and its first worker died holding it."""
+        """Enqueue it with a key, and let its first worker die holding it."""
         await self.keyed(task)
         await self.die_running()
 
@@ -80,12 +80,12 @@ class Scenario(SweepEnvironment):
         await self.die_running()
 
     async def key_outlived(self, task: Task[..., Any]) -> None:
-        """It failed once, and waited longer than its key is remembered."""
+        """Let it fail once, and wait longer than its key is remembered."""
         await self.keyed_and_retried(task)
         await anyio.sleep((KEY_WINDOW + 1) * self.lease)
 
     async def released_and_redelivered(self, task: Task[..., Any]) -> None:
-        """It was given back unstarted, which is no crash; then two workers died of it."""
+        """Give it back unstarted, which is no crash; then let two workers die of it."""
         await self.send(task)
         step_worker = await self.step_worker()
         assert await step_worker.release(await self.take(step_worker))
@@ -105,7 +105,7 @@ class Scenario(SweepEnvironment):
         await self.die_running()
 
     async def asked_to_cancel(self, task: Task[..., Any]) -> None:
-        """A caller tried to cancel it while it ran; then its worker died."""
+        """Try to cancel it while it runs; then let its worker die."""
         await self.send(task)
         step_worker = await self.step_worker()
         await self.take(step_worker)
@@ -126,7 +126,7 @@ class Scenario(SweepEnvironment):
         await self.outlast()
 
     async def buried(self, task: Task[..., Any]) -> None:
-        """It is a dead letter."""
+        """Make it a dead letter."""
         self.acts.insert(0, "reject")
         await self.send(task)
         step_worker = await self.step_worker()
@@ -169,7 +169,7 @@ class Scenario(SweepEnvironment):
     # ── operations ──
 
     def prepare(self, operation: str) -> None:
-        """What the function is to do when this operation starts it, and afterwards."""
+        """Set what the function does when this operation starts it, and afterwards."""
         if operation in DEADLY:
             self.always = operation
         elif operation == "enqueue":

@@ -69,7 +69,7 @@ def cases(make_harness: Callable[[], Harness], *, real_time: bool = False) -> It
 
 
 def points_of(operation: str, state: str, make_harness: Callable[[], Harness], *, real_time: bool = False) -> list[str]:
-    """The points that an operation passes in a state, in order."""
+    """Return the points that an operation passes in a state, in order."""
 
     async def record(scenario: Scenario) -> list[str]:
         await getattr(scenario, state)(scenario.task_of(operation))

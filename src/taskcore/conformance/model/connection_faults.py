@@ -66,7 +66,7 @@ class CutBackend:
         return self._backend.admin
 
     async def __aenter__(self) -> Self:
-        """It is open already."""
+        """Return the backend, which is open already."""
         return self
 
     async def __aexit__(
@@ -86,7 +86,7 @@ class CutBackend:
         return answers
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[Source]:
-        """A source behind the same line."""
+        """Open a source behind the same connection."""
         return _consuming(self._backend.consume(queues, lease=lease), self._connection)
 
 

@@ -108,7 +108,7 @@ class JobModel:
         return all(state.place == "waiting" for state in self.states)
 
     def published(self, due: float, *, certain: bool) -> None:
-        """It was stored, or may have been; if it is there already, or was lately, nothing changes."""
+        """Note that it was stored, or may have been; if it is there already, or was lately, nothing changes."""
         if ABSENT in self.states:
             self.states.add(PossibleState("waiting", due=due))
             if certain:
@@ -157,7 +157,7 @@ class JobModel:
     # ── it starts ──
 
     def started(self, start: Start) -> None:
-        """The function runs: C2, C3, C5, C7, C9, C14, C15, C18."""
+        """Check a start of the function: C2, C3, C5, C7, C9, C14, C15, C18."""
         if self.cancelled:
             self.violated("C14", "started after cancel() returned True")
         if self.deadline is not None and start.at > self.deadline + self.margin:
@@ -205,24 +205,24 @@ class JobModel:
                 )
 
     def settled(self, verdict: Verdict, now: float) -> None:
-        """The broker carried the verdict out."""
+        """Note that the broker carried the verdict out."""
         self.states = {self.after(verdict, now)}
         self.lease = None
         self.over_at = now if self.is_over else None
 
     def maybe_settled(self, verdict: Verdict, now: float) -> None:
-        """The broker may have carried it out."""
+        """Note that the broker may have carried the verdict out."""
         self.states.add(self.after(verdict, now))
 
     def lost(self, *, performed: bool) -> None:
-        """A delivery will never be settled; it comes back when its lease is over."""
+        """Note that a delivery will never be settled; it comes back when its lease is over."""
         self.losses += 1
         self.unstarted_losses += not performed
 
     # ── how it ended ──
 
     def observe(self, ending: StoredOutcome | None, now: float) -> None:
-        """What the store says about its end: C8, C13, C18."""
+        """Check what the store says about its end: C8, C13, C18."""
         self._observe(ending, now)
         if ending is None or len(self.states) > 1 or self.replayed or self.once:
             return
@@ -254,7 +254,7 @@ class JobModel:
             self.violated("C18", f"ended as {_described(ending)}, which no start of it came to")
 
     def check_letter(self, letters: list[Letter], sent: set[bytes]) -> None:
-        """A buried job has one letter, complete: C13."""
+        """Check that a buried job has one letter, complete: C13."""
         [state] = self.states
         if len(letters) != 1:
             self.violated("C13", f"is buried and has {len(letters)} dead letters")

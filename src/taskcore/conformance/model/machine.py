@@ -75,7 +75,7 @@ class ModelMachine(RuleBasedStateMachine):
 
     @initialize(acts=st.sets(names, min_size=1), faults=st.booleans())
     def swarm(self, acts: set[str], faults: bool) -> None:
-        """What functions may come to in this story, and whether there are crashes and cuts."""
+        """Choose what functions may come to in this example, and whether there are crashes and cuts."""
         self._acts, self._faults = sorted(acts), faults
 
     # ── clients ──
@@ -91,7 +91,7 @@ class ModelMachine(RuleBasedStateMachine):
         cut=cuts,
     )
     def enqueue(self, key: Any, delay: int, expires: Any, once: Any, clash: Any, crash: Any, cut: Any) -> None:
-        """A new job."""
+        """Enqueue a new job."""
         key = key if self.model_rules.system.store is not None and not once else None
         with self.model_rules.explaining():
             self.model_rules.enqueue(
@@ -108,7 +108,7 @@ class ModelMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.repeatable)
     @rule(pick=picks, crash=crashes, cut=cuts)
     def enqueue_again(self, pick: int, crash: Any, cut: Any) -> None:
-        """The same id once more."""
+        """Enqueue the same id once more."""
         with self.model_rules.explaining():
             self.model_rules.again(_choose(self.repeatable, pick), crash=self._fault(crash), cut=self._fault(cut))
             self.model_rules.look()
@@ -203,7 +203,7 @@ class ModelMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(self.model_rules.held.values()))
     @rule(worker=workers)
     def die(self, worker: str) -> None:
-        """The worker's process is gone, and what it held in its hands comes back later."""
+        """End the worker's process; what the worker held comes back later."""
         with self.model_rules.explaining():
             self.model_rules.die(worker)
 
@@ -217,7 +217,7 @@ class ModelMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.is_room)
     @rule(events=lives, key=st.sampled_from([None, None, "k"]))
     def live(self, events: list[str], key: str | None) -> None:
-        """A whole life: single steps hardly ever make the same job fail three times."""
+        """Play a whole life: single steps hardly ever make the same job fail three times."""
         with self.model_rules.explaining():
             self.model_rules.live(events, key=key if self.model_rules.system.store is not None else None)
             self.model_rules.look()
@@ -271,12 +271,12 @@ class ModelMachine(RuleBasedStateMachine):
         return [model for model in self.model_rules.models if {state.place for state in model.states} == {"buried"}]
 
     def startable(self, worker: str) -> list[HeldDelivery]:
-        """What was taken, not performed, and is still ours by our own clock."""
+        """Return what was taken, not performed, and is still ours by our own clock."""
         now = self.model_rules.now() + self.model_rules.margin / 2
         return [held for held in self.model_rules.held[worker] if not held.performed and now < held.until]
 
     def concluded(self, worker: str) -> list[HeldDelivery]:
-        """What may be settled: performed, and not tried before unless its lease is ours by our own clock."""
+        """Return what may be settled: performed, and not tried before unless its lease is ours by our own clock."""
         return [
             held
             for held in self.model_rules.held[worker]
@@ -298,7 +298,7 @@ def _other(worker: str) -> str:
 def machine(
     make_harness: Callable[[], Harness], *, real_time: bool = False, budget: settings | None = None
 ) -> type[ModelMachine]:
-    """A state machine on harnesses made by ``make_harness``; its ``TestCase`` is a test for pytest and unittest.
+    """Make a state machine on the harnesses of ``make_harness``; its ``TestCase`` is a test for pytest and unittest.
 
     :param real_time: the broker is a real one.
     :param budget: Hypothesis settings; default: ``DEFAULT``, or ``REAL_TIME``.

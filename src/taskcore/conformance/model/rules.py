@@ -37,7 +37,7 @@ class ModelRules(Working):
     """Everything that may happen, and the end."""
 
     def live(self, events: Sequence[str], *, key: str | None = None) -> None:
-        """The life of one job: a delivery for each of these events, as long as it goes on."""
+        """Play the life of one job: a delivery for each of these events, as long as it goes on."""
         model = self.enqueue(key=key)
         for event in events:
             held = None if model.is_over else self._take_own(model)
@@ -183,7 +183,7 @@ class ModelRules(Working):
                 )
 
     def _check_history(self) -> None:
-        """The checker of all tests has the same opinion, from what was written down and from what is left alone."""
+        """Check that the checker of all tests agrees, from what was recorded and from what is left alone."""
         report: Report = self.run(self.system.check_history)
         report.expect_kept()
 
@@ -204,7 +204,7 @@ class ModelRules(Working):
 
 @contextmanager
 def open_rules(make_harness: Callable[[], Harness], *, real_time: bool = False) -> Iterator[ModelRules]:
-    """A play on a new harness."""
+    """Open the rules on a new harness."""
     with real_steps() if real_time else virtual_steps() as step:
         harness = make_harness()
         system = SystemUnderTest(harness, patience=0.3 * harness.lease if real_time else harness.lease / 4096)

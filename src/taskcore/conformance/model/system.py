@@ -166,7 +166,7 @@ class SystemUnderTest:
             self.names[role] = self.actors.enter(role)
 
     async def check_history(self) -> Report:
-        """What the checker says, which knows nothing of the model: by the history, and by what is left."""
+        """Ask the checker, which knows nothing of the model: by the history, and by what is left."""
         harness, tasks = self.harness, self.history.tasks
         final = await collect(harness, [self.queue], tasks)
         delta = harness.margin + harness.features.delay_error + CLOCK_TOLERANCE
@@ -189,7 +189,7 @@ class SystemUnderTest:
         return self.harness.now()
 
     async def take(self, worker: str, patience: float | None = None) -> Any:
-        """The next job for this worker, or None; and when it was taken."""
+        """Take the next job for this worker, or None, and tell when it was taken."""
         job = await self.workers[worker].take(within=self._patience if patience is None else patience)
         return job, self.now()
 
@@ -208,7 +208,7 @@ class SystemUnderTest:
         return decode_outcome(record.value) if record is not None else None
 
     async def markers(self, job_id: str) -> list[str]:
-        """The start markers that are left of a job."""
+        """Return the start markers that are left of a job."""
         names = [start_name(job_id, copy) for copy in range(40)]
         return [name for name in names if self.store is not None and await self.store.get(name) is not None]
 
@@ -244,5 +244,5 @@ class SystemUnderTest:
 
 
 def value_of(ending: StoredOutcome) -> str:
-    """The value of a job that succeeded."""
+    """Decode the value of a job that succeeded."""
     return msgspec.json.decode(bytes(ending.result), type=str)
