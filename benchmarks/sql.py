@@ -64,7 +64,7 @@ def main() -> None:
 
 
 async def postgres(options: Any) -> None:
-    """On a server of our own."""
+    """Measure on a server of our own."""
     try:
         server = PostgresServer()
     except ServerMissing as missing:
@@ -90,7 +90,7 @@ def plain_sqlite(path: Path, synchronous: str) -> sqlite3.Connection:
 
 
 async def measure(url: str, plain: Callable[[], Any], options: Any) -> Figures:
-    """All figures, several rounds each, store and plain loop by turns."""
+    """Measure all figures, several rounds each, store and plain loop by turns."""
     figures: Figures = {}
     async with AsyncExitStack() as exits:
         store, other = [await exits.enter_async_context(open_store(url)) for _ in range(2)]
@@ -133,7 +133,7 @@ async def crowd(store: Store, mark: str) -> float:
 
 
 async def swaps(store: Store, mark: str) -> list[float]:
-    """Milliseconds for each compare-and-set."""
+    """Return the milliseconds for each compare-and-set."""
     waits = []
     version = await store.put(mark, VALUE, expect=ANY, keep=600.0)
     for _ in range(SINGLES):
@@ -145,7 +145,7 @@ async def swaps(store: Store, mark: str) -> list[float]:
 
 
 async def reads(store: Store, mark: str) -> list[float]:
-    """Milliseconds for each read."""
+    """Return the milliseconds for each read."""
     waits = []
     for _ in range(SINGLES):
         start = time.perf_counter()
@@ -155,7 +155,7 @@ async def reads(store: Store, mark: str) -> list[float]:
 
 
 async def watches(store: Store, other: Store, mark: str) -> list[float]:
-    """Milliseconds from before a write in one store until a watch of another one has it."""
+    """Return the milliseconds from before a write in one store until a watch of another one has it."""
     waits = []
     async with store.watch(mark) as records:
         for number in range(60):
@@ -203,7 +203,7 @@ def bare(connect: Callable[[], Any], records: int, number: int) -> dict[str, flo
 
 
 def note(figures: Figures, name: str, value: float) -> None:
-    """One more round."""
+    """Add one more round."""
     figures.setdefault(name, []).append(value)
 
 
@@ -213,7 +213,7 @@ def percentile(values: list[float], percent: int) -> float:
 
 
 def report(title: str, figures: Figures, *, as_json: bool) -> None:
-    """Medians, spreads, and the ratio to the plain loop."""
+    """Print medians, spreads, and the ratio to the plain loop."""
     if not as_json:
         print(f"\n{title}")
     for name, values in figures.items():

@@ -151,7 +151,7 @@ def finish(records: list[Record], folder: Path, docs: Path | None) -> None:
 
 
 def _know_servers() -> None:
-    """Servers that ``scripts/servers`` has fetched are found, the newest first."""
+    """Make the servers that ``scripts/servers`` has fetched known, the newest first."""
     fetched = ROOT / ".servers"
     folders = [fetched / "bin", *sorted(fetched.glob("nats-[0-9]*"), reverse=True)]
     first, gap, last = os.environ.get("TASKCORE_SERVERS", "").partition(2 * os.pathsep)

@@ -34,7 +34,7 @@ class Contender(ABC):
 
     @abstractmethod
     async def measure(self, scenario: str) -> Records:
-        """One turn of a scenario: its figures, or why there are none."""
+        """Measure one turn of a scenario: its figures, or why there are none."""
 
     def skipped(self, scenario: str, why: str) -> Skipped:
         """Return the record of something that was not measured."""

@@ -26,7 +26,7 @@ class Installed:
         self.homes: list[tuple[Peer, Home]] = []
 
     def on(self, broker: str) -> list[tuple[Peer, Home]]:
-        """Those that know this broker."""
+        """Return the peers that know this broker."""
         return [(peer, home) for peer, home in self.homes if broker in peer.brokers]
 
 

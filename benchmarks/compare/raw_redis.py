@@ -34,7 +34,7 @@ class RawRedis:
         await self.redis.aclose()
 
     async def one(self, jobs: int) -> float:
-        """XADD after XADD."""
+        """Send XADD after XADD."""
         start = time.perf_counter()
         for _ in range(jobs):
             await self.redis.execute_command("XADD", KEY, "*", "e", PAYLOAD)

@@ -71,7 +71,7 @@ class Run:
         return minutes if self.whole else f"{minutes + ', ' if minutes else ''}stopped before its end"
 
     def find(self, broker: str, who: str, scenario: str, name: str) -> Figure | None:
-        """One figure."""
+        """Find one figure."""
         for figure in self.figures:
             if (figure.broker, figure.who, figure.scenario, figure.name) == (broker, who, scenario, name):
                 return figure
@@ -91,7 +91,7 @@ class Run:
         return [figure for figure in self.figures if figure.who == US and figure.scenario == scenario]
 
     def rounds(self) -> list[tuple[str, dict[str, str]]]:
-        """Scenario → broker → how many rounds it had, as a text, because not all contestants may have as many."""
+        """Map scenario → broker → how many rounds it had, as a text, because not all contestants may have as many."""
         found: dict[str, dict[str, set[int]]] = {}
         for figure in self.figures:
             found.setdefault(figure.scenario, {}).setdefault(figure.broker, set()).add(len(figure.values))
@@ -117,7 +117,7 @@ class Run:
 
     @staticmethod
     def ratio(better: Figure, worse: Figure) -> Ratio | None:
-        """How many times better the first is. Compared are neighbours in time: the same round of both; None: a zero."""
+        """Compute how many times better the first is, from the same rounds of both; None: one of them is zero."""
         found = Run.ratios(better, worse)
         return ratio_of(found) if found else None
 
@@ -143,7 +143,7 @@ def public(command: str) -> str:
 
 
 def _merged(figures: Sequence[Figure]) -> list[Figure]:
-    """One figure for all rounds of the same thing: all values, counts added up, curves by their median."""
+    """Make one figure for all rounds of the same thing: all values, counts added up, curves by their median."""
     found: dict[tuple[str, ...], list[Figure]] = {}
     for figure in figures:
         key = (figure.broker, figure.who, figure.scenario, figure.name, figure.unit)

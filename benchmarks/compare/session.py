@@ -182,7 +182,7 @@ class Session:
         self._progress.ends(label, name, seconds, _outcome(records))
 
     def _all(self) -> int:
-        """How many turns of one contestant this run may have."""
+        """Count how many turns of one contestant this run may have."""
         plan, turns = self._plan, 0
         for broker in plan.brokers:
             peers = len(plan.installed.on(broker))
@@ -232,7 +232,7 @@ async def _server(broker: str) -> AsyncIterator[Server | None]:
 
 @asynccontextmanager
 async def _results(broker: str, server: Server) -> AsyncIterator[str]:
-    """Where peers keep results: in the broker if it is Redis, else in a Redis of their own; none for PostgreSQL."""
+    """Open where peers keep results: the broker if it is Redis, else a Redis of their own; none for PostgreSQL."""
     if broker == "redis":
         yield server.url
     elif broker == "postgresql":

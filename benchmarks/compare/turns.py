@@ -1,4 +1,4 @@
-"""The order of turns: each scenario goes once around all contestants before any goes around again, until time is over."""
+"""The order of turns: each scenario goes around all contestants before any goes around again, until time is over."""
 
 from __future__ import annotations
 

@@ -49,10 +49,10 @@ class Adapter(ruler.Adapter):
         await self.redis.aclose()
 
     async def one(self, data):
-        """One job."""
+        """Enqueue one job."""
         await self.redis.enqueue_job("job", data)
 
     async def trip(self, data):
-        """Results are polled; the shortest sensible interval."""
+        """Poll for one result, in the shortest sensible interval."""
         sent = await self.redis.enqueue_job("job", data)
         await sent.result(timeout=20, poll_delay=0.002)

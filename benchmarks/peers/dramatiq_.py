@@ -45,16 +45,16 @@ class Adapter(ruler.Adapter):
     """Dramatiq's calls block."""
 
     async def one(self, data):
-        """One message."""
+        """Send one message."""
         job.send(data)
 
     async def many(self, batch):
-        """There is no bulk call."""
+        """Send one by one, as there is no bulk call."""
         for data in batch:
             job.send(data)
 
     async def trip(self, data):
-        """One result."""
+        """Await one result."""
         job.send(data).get_result(block=True, timeout=20_000)
 
     async def trips(self, batch):

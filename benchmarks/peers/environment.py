@@ -33,7 +33,7 @@ class Home(NamedTuple):
 
 
 def cache() -> Path:
-    """Where environments are kept from run to run."""
+    """Return where environments are kept from run to run."""
     given = os.environ.get("TASKCORE_BENCH_CACHE")
     return (Path(given) if given else HERE.parents[1] / ".bench") / "peers"
 

@@ -208,7 +208,7 @@ class Measured:
     # ── processes ──
 
     def _left(self, patience: float) -> float:
-        """So many seconds, or as many as this part has left.
+        """Return so many seconds, or as many as this part has left.
 
         :raises PeerFailed: it has none.
         """
@@ -337,6 +337,6 @@ def _percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def _in_hand(entries: list[Any]) -> int:
-    """How many jobs were started and not ended."""
+    """Count the jobs that were started and not ended."""
     started = {entry.number for entry in entries if entry.what == "start"}
     return len(started - {entry.number for entry in entries if entry.what == "end"})

@@ -63,7 +63,7 @@ class Adapter(ruler.Adapter):
         await self.connection.__aexit__(None, None, None)
 
     async def one(self, data):
-        """One message."""
+        """Send one message."""
         await app.send_message_json(channel=ruler.QUEUE, payload={"data": data}, headers={"topic": "job"})
 
 
@@ -89,7 +89,7 @@ async def declare():
 
 
 async def work():
-    """One worker."""
+    """Run one worker."""
     async with app.servers.default.connection():
         await app.run_worker(tasks_limit=100)
 

@@ -97,11 +97,11 @@ class Adapter(ruler.Adapter):
         await broker.shutdown()
 
     async def one(self, data):
-        """One message."""
+        """Send one message."""
         await job.kiq(data)
 
     async def trip(self, data):
-        """Results are polled; the shortest sensible interval."""
+        """Poll for one result, in the shortest sensible interval."""
         if not ruler.RESULTS:
             raise NotImplementedError
         task = await job.kiq(data)

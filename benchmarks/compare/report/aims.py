@@ -115,7 +115,7 @@ class Judged(NamedTuple):
 
 
 def judge(run: Run) -> list[Judged]:
-    """All aims that this run can tell about."""
+    """Judge all aims that this run has figures for."""
     return [judged for broker in run.brokers for aim in AIMS.get(broker, ()) if (judged := _judged(run, broker, aim))]
 
 
@@ -131,7 +131,7 @@ def unmeasured(run: Run) -> list[str]:
 
 
 def aim_rows(run: Run) -> list[list[str]]:
-    """For the table: broker, aim, measured, whether it holds, why not."""
+    """Return the rows of the table: broker, aim, measured, whether it holds, why not."""
     return [
         [run.title(one.ours.broker), _wanted(one), _measured(one), _verdict(one), _why(run, one)] for one in judge(run)
     ]

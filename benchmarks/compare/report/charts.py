@@ -93,7 +93,7 @@ def processes(run: Run) -> str:
 
 
 def cpu(run: Run, broker: str) -> str:
-    """CPU of worker and broker together, a job."""
+    """Draw the CPU of worker and broker together, a job."""
     rows = []
     for figure in run.race(broker, "cost", "worker CPU"):
         other = run.find(broker, figure.who, "cost", "broker CPU")

@@ -46,7 +46,7 @@ def why_not(run: Run, ours: Figure, than: Figure | None, needed: float) -> list[
 
 
 def _spent(run: Run, figure: Figure) -> Spent | None:
-    """From the figure's facts; for the drain from the costs that were measured with it."""
+    """Read it from the figure's facts; for the drain from the costs that were measured with it."""
     if "cpu" in figure.facts:
         return Spent(figure.facts["cpu"], figure.facts.get("broker_cpu", 0.0))
     own = run.find(figure.broker, figure.who, "cost", "worker CPU")
@@ -57,7 +57,7 @@ def _spent(run: Run, figure: Figure) -> Spent | None:
 
 
 def _bounds(run: Run, ours: Figure, spent: Spent, needed: float) -> list[str]:
-    """Whether one core is not enough for our process, or all cores for both; if they are, how much was in use."""
+    """Tell whether one core is too few for our process, or all cores for both; if not, how much was in use."""
     who, cores = "worker" if ours.scenario == "drain" else "sender", run.machine.cores
     together = f"{who} and server together use" if spent.broker else f"the {who} uses"
     if not spent.both:
@@ -77,7 +77,7 @@ def _bounds(run: Run, ours: Figure, spent: Spent, needed: float) -> list[str]:
 
 
 def _call(figure: Figure, spent: Spent, whose: str = "a call") -> str:
-    """How long one awaited call takes, and what it computes; a server may compute on several cores meanwhile."""
+    """Tell how long one awaited call takes, and what it computes; a server may compute on several cores meanwhile."""
     server = f" and {show(spent.broker)} in the server" if spent.broker else ""
     return f"{whose} takes {show(1e6 / figure.median)} µs, with {show(spent.own)} of CPU in the sender{server}"
 

@@ -24,7 +24,7 @@ def times(ratio: float) -> str:
 
 
 def factor(ratio: Ratio) -> str:
-    """How many times, and between which values in the rounds."""
+    """Write how many times, and between which values in the rounds."""
     return range_of(ratio, times, " ×")
 
 
@@ -40,14 +40,14 @@ def range_of(ratio: Ratio, write: Callable[[float], str], unit: str = "") -> str
 
 
 def spread(figure: Figure) -> str:
-    """Half of the spread between rounds, in percent of the median; nothing if there was one round."""
+    """Write half of the spread between rounds, in percent of the median; nothing if there was one round."""
     if len(figure.values) < 2 or not figure.median:
         return ""
     return f"±{(max(figure.values) - min(figure.values)) / figure.median * 50:.0f}%"
 
 
 def took(figure: Figure) -> str:
-    """Seconds until all was well after a kill: median, and the longest if it took longer in one of the rounds."""
+    """Write the seconds until all was well after a kill: median, and the longest if a round took longer."""
     if figure.lost and "waited" in figure.facts:
         return f"not all: none for {figure.facts['waited']:g} s"
     longest = max(figure.values)
