@@ -176,7 +176,7 @@ class BenchEnvironment:
     async def workers(
         self, app: App, queue: str, tally: Tally, *, number: int = 1, timed: bool = False
     ) -> AsyncIterator[Workers]:
-        """Workers of a queue: so many processes, or one right here if the broker is."""
+        """Run workers of a queue: so many processes, or one right here if the broker is here."""
         if self.is_local:
             tally.timed = timed
             async with InProcessWorkers(app, tally) as here:
@@ -197,7 +197,7 @@ class BenchEnvironment:
         ledger: JobLedger | None = None,
         lease: float | None = None,
     ) -> WorkerProcesses:
-        """Worker processes.
+        """Make worker processes.
 
         :raises NotHere: the broker lives in this process.
         """
@@ -222,7 +222,7 @@ class BenchEnvironment:
     # ── measuring ──
 
     async def rounds(self, measure: Callable[[int], Awaitable[float]], *, most: int = MOST) -> tuple[float, ...]:
-        """Jobs a second, one value for each round.
+        """Measure jobs a second, one value for each round.
 
         :param measure: does so many jobs and says how many seconds they took. The first time is to warm up, and to
             find out how many it takes for a round of the wanted length.

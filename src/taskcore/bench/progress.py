@@ -22,7 +22,7 @@ def printed(stream: TextIO | None = None) -> Progress:
 
 
 def quiet_logs() -> None:
-    """Client libraries have much to say while a broker is killed on purpose; only our own failures are shown."""
+    """Show only our own failures, because client libraries have much to say while a broker is killed on purpose."""
     logging.getLogger().addHandler(logging.NullHandler())
     own = logging.getLogger("taskcore.bench")
     own.addHandler(logging.StreamHandler(sys.stderr))
@@ -36,10 +36,10 @@ class _Plain:
         self._stream = stream
 
     def begins(self, broker: str, scenario: str, done: int, all: int) -> None:
-        """Nothing: the line comes at the end."""
+        """Do nothing: the line comes at the end."""
 
     def ends(self, broker: str, scenario: str, seconds: float, outcome: str) -> None:
-        """One line."""
+        """Write one line."""
         print(f"{broker} · {scenario} · {seconds:.1f} s · {outcome}", file=self._stream, flush=True)
 
 

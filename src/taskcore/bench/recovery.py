@@ -48,7 +48,7 @@ async def worker_killed(environment: BenchEnvironment) -> list[Figure]:
 
 
 async def broker_killed(environment: BenchEnvironment) -> list[Figure]:
-    """Jobs arrive all the time, each repeated with its id until it is accepted; the broker is killed and comes back.
+    """Kill the broker, and start it again, while jobs arrive, each repeated with its id until it is accepted.
 
     :raises TimeoutError: some are still not accepted long after that.
     """
@@ -119,7 +119,7 @@ async def _until(ledger: JobLedger, jobs: int) -> None:
 
 
 def _in_hand(entries: Sequence[LedgerEntry]) -> int:
-    """How many jobs were started and not ended."""
+    """Count the jobs that were started and not ended."""
     started = {entry.number for entry in entries if entry.what == "start"}
     return len(started - {entry.number for entry in entries if entry.what == "end"})
 

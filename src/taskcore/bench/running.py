@@ -83,7 +83,7 @@ async def measure_on(
 async def measure_one(
     environment: BenchEnvironment, name: str, scenario: Scenario, *, within: float | None = None
 ) -> list[Figure | Skipped]:
-    """One scenario. What goes wrong in it is a finding, told in its place; the next ones are measured all the same.
+    """Run one scenario. A failure in it is a finding, reported in its place; the next ones are measured all the same.
 
     :param within: seconds that it may take; it is ended when they are over. By default what :func:`limit_of` says.
     """

@@ -35,7 +35,7 @@ LIMITS: Mapping[str, float] = {"drain": 300.0, "backlog": 600.0}
 
 
 def limit_of(scenario: str, rounds: int = 1) -> float:
-    """Seconds after which a scenario is ended, and reported as not done: far more than it takes where all is well."""
+    """Return the seconds after which a scenario is ended as not done: far more than it takes where all is well."""
     return LIMITS.get(scenario, LIMIT) * max(rounds, 1)
 
 

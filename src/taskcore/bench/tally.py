@@ -44,13 +44,13 @@ class Tally:
         self.begin()
 
     def begin(self) -> None:
-        """From nothing."""
+        """Begin from nothing."""
         self.numbers: list[int] = []
         self.latencies: list[float] = []
         self.first = self.last = self.cpu_first = self.cpu_last = 0.0
 
     def mark(self, data: str) -> None:
-        """One job starts; as it does nothing else, this is also its end."""
+        """Note that one job starts; as it does nothing else, this is also its end."""
         now = time.monotonic()
         if not self.numbers:
             self.first, self.cpu_first = now, time.process_time()
@@ -67,7 +67,7 @@ class Tally:
         scratch.replace(path)
 
     def report(self) -> dict[str, Any]:
-        """All of it, for JSON. Memory in bytes: the most that this process ever had."""
+        """Return all of it, for JSON. Memory in bytes: the most that this process ever had."""
         return {
             "numbers": self.numbers,
             "latencies": self.latencies,

@@ -50,7 +50,7 @@ class WorkersReport:
         self.rss: int = max((report["rss"] for report in reports), default=0)
 
     def account(self, jobs: int) -> dict[str, int]:
-        """How many of the jobs 0 … ``jobs`` - 1 never ran, and how many ran more than once."""
+        """Count how many of the jobs 0 … ``jobs`` - 1 never ran, and how many ran more than once."""
         return {
             "jobs": jobs,
             "lost": sum(1 for number in range(jobs) if not self.counts[number]),
@@ -72,7 +72,7 @@ class Workers(Protocol):
         ...
 
     def counted(self) -> int:
-        """How many jobs have run so far."""
+        """Count the jobs that have run so far."""
         ...
 
     async def count_to(self, jobs: int, *, within: float) -> None:
