@@ -123,7 +123,7 @@ class Child:
         self.send_all(signal.SIGCONT)
 
     async def wait(self, within: float) -> int:
-        """Its exit status, as soon as it has one.
+        """Return its exit status, as soon as it has one.
 
         :raises TimeoutError: it still runs after so many seconds; the text has the end of its output.
         """

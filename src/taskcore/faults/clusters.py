@@ -129,7 +129,7 @@ class NatsCluster:
         raise LookupError(f"the replicas of {stream} do not catch up")
 
     async def _ask(self, server: NatsServer, what: str) -> dict[str, Any]:
-        """One request to JetStream's API, in plain protocol."""
+        """Send one request to JetStream's API, in plain protocol."""
         lines = f'CONNECT {{"verbose":false}}\r\nSUB _I 1\r\nPUB $JS.API.{what} _I 0\r\n\r\n'.encode()
         with anyio.move_on_after(2.0):
             answer = await ask(server.port, lines, until=b"}\r\n", within=1.0)

@@ -108,7 +108,7 @@ class Faults:
         self._planned[verb].extend(script)
 
     def always(self, verb: str, fault: Fault) -> None:
-        """Every call of the verb meets this fault from now on, except where something else is planned."""
+        """Plan this fault for every call of the verb from now on, except where something else is planned."""
         self._always[verb] = fault
 
     def partition(self) -> None:
@@ -118,7 +118,7 @@ class Faults:
             scope.cancel()
 
     def heal(self) -> None:
-        """All is well again. Nothing is planned any more; calls that hang end with BrokerUnavailable."""
+        """End all faults: nothing is planned any more, and calls that hang end with BrokerUnavailable."""
         self.partitioned = False
         self._planned.clear()
         self._always.clear()

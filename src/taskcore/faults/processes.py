@@ -116,7 +116,7 @@ class WorkerProcess:
         return self.status == CRASHED
 
     async def wait(self, within: float = 20.0) -> int:
-        """Its exit status, as soon as it has one.
+        """Return its exit status, as soon as it has one.
 
         :raises TimeoutError: it still runs after so many seconds; the text has the end of its output.
         """

@@ -184,7 +184,7 @@ class ChaosProxy:
             lane.single = True
 
     async def heal(self) -> None:
-        """No faults any more; connections that were reset stay so."""
+        """End all faults; connections that were reset stay so."""
         self.up.heal()
         self.down.heal()
         if self._listening is None:

@@ -168,5 +168,5 @@ def _slot(where: str | int) -> int:
 
 
 def _ranges(slots: list[list[object]]) -> list[tuple[int, int, list[object]]]:
-    """CLUSTER SLOTS: first and last slot, and the master's host, port, …."""
+    """Read CLUSTER SLOTS: first and last slot, and the master's host, port, …."""
     return [(start, end, master) for start, end, master, *_ in slots]  # type: ignore[misc]

@@ -203,7 +203,7 @@ class Server(ABC):
 
     @abstractmethod
     async def _answers(self) -> bool:
-        """Whether it answers a ping in its own protocol."""
+        """Tell whether it answers a ping in its own protocol."""
 
     def _remove(self) -> None:
         if self._child is not None:

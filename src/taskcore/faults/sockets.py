@@ -70,7 +70,7 @@ async def connect(host: str, port: int) -> socket.socket:
 
 
 async def receive(connection: socket.socket) -> bytes:
-    """Whatever comes next; empty when the other side is done.
+    """Receive whatever comes next; empty when the other side is done.
 
     :raises OSError: the connection is broken.
     """
@@ -81,7 +81,7 @@ async def receive(connection: socket.socket) -> bytes:
 
 
 async def send(connection: socket.socket, data: bytes) -> None:
-    """All of it.
+    """Send all of it.
 
     :raises OSError: the connection is broken.
     """
