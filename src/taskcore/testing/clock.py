@@ -49,8 +49,9 @@ def run_virtually(function: Callable[[*Args], Awaitable[T]], *args: *Args) -> T:
 
 
 def wall_clock() -> float:
-    """Seconds since the epoch, passing as the event loop's time does; for ``App(clock=…)`` and ``History(clock=…)``.
+    """Return the seconds since the epoch, passing as the event loop's time does.
 
-    Under a virtual clock a story begins at EPOCH. Outside of an event loop there is no such time.
+    It serves ``App(clock=…)`` and ``History(clock=…)``. Under a virtual clock the
+    time begins at EPOCH. Outside of an event loop there is no such time.
     """
     return EPOCH + anyio.current_time()

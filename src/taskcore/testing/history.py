@@ -148,7 +148,7 @@ class History:
         return {entry.job: str(entry.facts.get("task", "")) for entry in self._entries if entry.kind == "invoke"}
 
     def now(self) -> float:
-        """Seconds, on this history's clock."""
+        """Return the seconds on this history's clock."""
         return self._clock()
 
     def record(self, kind: Kind, job: str, *, who: str | None = None, **facts: Any) -> HistoryEntry:
@@ -176,7 +176,7 @@ class History:
 
     @contextmanager
     def run(self, running: Running, *, who: str | None = None) -> Iterator[None]:
-        """Around the body of a task function: records its start, and how it ended if it came to that.
+        """Record the start of a task function around its body, and how it ended if it came to that.
 
         A kill leaves a start without an end.
         """
@@ -223,7 +223,7 @@ _decode = msgspec.json.Decoder(HistoryEntry).decode
 
 
 def error_text(kind: str, message: str) -> str:
-    """How an error is written down: its type and the beginning of its message, the same for runs and for letters."""
+    """Write an error down: its type and the beginning of its message, the same for runs and for letters."""
     return f"{kind}: {message}"[:MESSAGE_CHARACTERS]
 
 

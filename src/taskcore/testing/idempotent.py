@@ -105,7 +105,7 @@ class _Trial:
         self._starts = 0
 
     async def run(self, most: int) -> Proof:
-        """Everything, from a fresh world each time."""
+        """Try everything, from a fresh world each time."""
         once = await self._world(self._whole)
         problems: list[tuple[str, str, Any]] = []
         await self._compare(once, "the end", problems, self._whole, self._whole)
@@ -145,7 +145,7 @@ class _Trial:
     # ── running ──
 
     async def _whole(self) -> None:
-        """From the beginning to the end."""
+        """Run from the beginning to the end."""
         token = running.set(self._context())
         try:
             if inspect.iscoroutinefunction(self._function):
@@ -156,7 +156,7 @@ class _Trial:
             running.reset(token)
 
     async def _cut(self, cut: Cut) -> None:
-        """From the beginning to the cut, if it comes that far."""
+        """Run from the beginning to the cut, if it comes that far."""
         token = running.set(self._context())
         try:
             with anyio.CancelScope() as cut.scope:
@@ -226,7 +226,7 @@ def _putting_back(effects: Effects) -> Callable[[], None]:
 
 
 def _is_cut(error: BaseException) -> bool:
-    """Whether it is the cut and nothing else."""
+    """Tell whether it is the cut and nothing else."""
     if isinstance(error, BaseExceptionGroup):
         return error.split((CutHere, Exception))[1] is None
     return isinstance(error, CutHere)

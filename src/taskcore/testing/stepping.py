@@ -44,7 +44,7 @@ class Cut:
         return self.place or "the end"
 
     def here(self, frame: FrameType | None, how: str) -> bool:
-        """Whether it is time; the place is remembered."""
+        """Tell whether it is time; the place is remembered."""
         self._left -= 1
         if self._left != 0 or self.made:
             return False
@@ -116,7 +116,7 @@ _LIBRARIES = (
 
 @cache
 def _is_users(code: CodeType) -> bool:
-    """Whether this is neither Python's own code, nor of an installed package, nor ours."""
+    """Tell whether this is neither Python's own code, nor of an installed package, nor ours."""
     return not code.co_filename.startswith("<") and not str(Path(code.co_filename).resolve()).startswith(_LIBRARIES)
 
 
