@@ -61,7 +61,7 @@ class LeaseKeeper:
         return job.state is not JobState.LOST and now < until
 
     def begin(self) -> None:
-        """There is something in hand."""
+        """Note that there is a job to keep."""
         self._work.set()
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

@@ -95,7 +95,7 @@ class _Wire:
         self._send(frame)
 
     def send(self, line: LogLine) -> bool:
-        """Whether the line was sent: a copy of this process that a function forked has no worker."""
+        """Tell whether the line was sent: a copy of this process that a function forked has no worker."""
         if os.getpid() != self.owner:
             return False
         self._send(encode_frame(line))
@@ -119,7 +119,7 @@ class _Wire:
         os._exit(1)
 
     def _forked(self) -> None:
-        """In a copy of this process: what it says or reads there require not reach the worker."""
+        """Close the connection in a copy of this process: what the copy says or reads must not reach the worker."""
         self._connection.close()
 
 

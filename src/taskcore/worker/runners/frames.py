@@ -159,10 +159,10 @@ class FrameReader(Generic[M]):
 
 
 def reader_of_answers() -> FrameReader[Any]:
-    """For the worker's end."""
+    """Make the reader for the worker's end."""
     return FrameReader(msgspec.msgpack.Decoder(LogLine | JobReturned | JobRaised))
 
 
 def reader_of_requests() -> FrameReader[Any]:
-    """For the process's end."""
+    """Make the reader for the process's end."""
     return FrameReader(msgspec.msgpack.Decoder(StartProcess | PerformJob))

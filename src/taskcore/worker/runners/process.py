@@ -261,13 +261,13 @@ class ChildProcess(threading.Thread):
                 record.exc_text = line.trace or None
                 record.process, record.processName, record.threadName = self._process.pid, self.name, None
                 target.handle(record)
-        except Exception:  # noqa: BLE001 - a broken handler is the user's, and require not end the process
+        except Exception:  # noqa: BLE001 - a broken handler is the user's, and must not end the process
             with suppress(Exception):
                 traceback.print_exc(file=sys.stderr)
 
 
 def _close_in_copy() -> None:
-    """In a copy of the worker, made by a program that forks: without this the copy would keep the processes alive."""
+    """Close the descriptors in a forked copy of the worker: else the copy would keep the processes alive."""
     for process in list(_OPEN):
         with suppress(OSError):
             process.close_in_copy()
@@ -292,7 +292,7 @@ def _end_of(pid: int) -> Iterator[int | None]:
 
 
 def how(code: int) -> str:
-    """How a process ended: ``killed by SIGSEGV (signal 11)``, ``exited with code 3``."""
+    """Describe how a process ended: ``killed by SIGSEGV (signal 11)``, ``exited with code 3``."""
     if code >= 0:
         return f"exited with code {code}"
     try:

@@ -54,7 +54,7 @@ class ProcessPool:
 
     async def _start(self) -> ChildProcess:
         start = encode_frame(_start_message())
-        with anyio.CancelScope(shield=True):  # it takes milliseconds, and a process without an owner require not stay
+        with anyio.CancelScope(shield=True):  # it takes milliseconds, and a process without an owner must not stay
             self._idle.append(await self._threads.run(ChildProcess, start))
         process = self._idle.pop()
         self._all.add(process)
