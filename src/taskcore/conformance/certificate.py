@@ -67,7 +67,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
         return not self.broken and not self.left
 
     def clause(self, number: str) -> tuple[Standing | None, Sequence[CheckResult]]:
-        """How a clause stands, and the results that it rests on; None: nothing was checked."""
+        """Return how a clause stands, and the results that it rests on; None: nothing was checked."""
         found = [result for result in self.results if number in result.clauses]
         standings: set[Standing] = {result.standing for result in found}
         order: tuple[Standing, ...] = ("broken", "kept", "emulated", "refused")

@@ -66,7 +66,7 @@ class Harness:
 
     @classmethod
     def in_memory(cls, *, store: str | None = None, lease: float = 30.0, margin: float = 0.0) -> Self:
-        """One in-memory broker that all connections share, and its store, or connections to another one."""
+        """Make one in-memory broker that all connections share, and its store, or connections to another one."""
         backend, records = open_backend("memory://"), open_store("memory://")
         if store is None or store.startswith("memory:"):
             return cls(lambda: backend, lambda: records, lease=lease, margin=margin)
@@ -95,7 +95,7 @@ class Harness:
         return self
 
     async def _open_queue(self, backend: Backend) -> None:
-        """Where the first job of a new queue has to wait, that is over before the check begins: it measures times."""
+        """Send a new queue its first job, so that a wait for it is over before the check, which measures times."""
         queue = self.queue()
         await backend.publish([Outgoing(queue, self.mark, b"the first one")])
         await backend.admin.purge(queue)
@@ -187,7 +187,7 @@ class Harness:
         return await self._exits.enter_async_context(StepWorker(app, queues or (self.queue(),), lease=lease, name=name))
 
     def now(self) -> float:
-        """Seconds since the epoch, on the clock that ``sleep`` moves."""
+        """Return the seconds since the epoch, on the clock that ``sleep`` moves."""
         return self._wall + anyio.current_time()
 
     async def sleep(self, seconds: float) -> None:

@@ -202,7 +202,7 @@ class Stalls:
         self._last = float("-inf")
 
     def since(self, start: float) -> bool:
-        """Whether it stood still at any time after ``start``."""
+        """Tell whether it stood still at any time after ``start``."""
         return self._last >= start
 
     async def watch(self) -> None:

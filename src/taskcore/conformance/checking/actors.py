@@ -56,7 +56,7 @@ class Actors:
             self._history.who = before
 
     def switch_to(self, name: str) -> None:
-        """From now on this one acts."""
+        """Let this actor act from now on."""
         self._history.who = name
 
     def record_death(self, name: str) -> None:

@@ -152,7 +152,7 @@ def _lost(
 
 
 def _is_over(job_history: JobHistory, snapshot: Snapshot, *, once: bool, died: set[str]) -> bool:
-    """Whether the job came to one of the ends that the contract knows, except a dead letter that is still there.
+    """Tell whether the job came to an end that the guarantees know, except a dead letter that is still there.
 
     An ending "dead" is no end without its letter: the letter is what a person has to find.
     """
@@ -209,7 +209,7 @@ def _unexpected(histories: Iterable[JobHistory]) -> Iterator[Violation]:
 
 
 def _stuck(snapshot: Snapshot) -> Iterator[Violation]:
-    """Still there when everything is quiet, also if it has ended: at rest a job is in exactly one place."""
+    """Yield jobs that are still there when all is quiet, also if ended: at rest a job is in exactly one place."""
     for queue, left in snapshot.queues.items():
         for place, jobs in (("ready", left.ready), ("scheduled", left.scheduled), ("leased", left.leased)):
             for job in sorted(jobs):
@@ -260,7 +260,7 @@ def _late(histories: Iterable[JobHistory], delta: float) -> Iterator[Violation]:
 
 
 def _misordered(histories: Iterable[JobHistory]) -> Iterator[Violation]:
-    """First starts against enqueues, for each queue (or each fact ``order`` of an invoke).
+    """Compare first starts with enqueues, for each queue (or each fact ``order`` of an invoke).
 
     Enqueues that overlapped have no order among them. So B is misordered if a job started before it whose enqueue
     *began* after B's was *answered*. One pass in the order of starts, with the latest beginning seen so far.
@@ -315,7 +315,7 @@ def _told_unread(histories: JobHistories, job_history: JobHistory, who: str, nam
 def _tellable(job_history: JobHistory) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Yield the actor, what happened to it, and the events that would tell it."""
     for entry in job_history.answers:
-        # A call that its own caller gave up on needs no event: a caller that stopped asking knows that there is no answer.
+        # A call that its own caller gave up on needs no event: the caller knows that there is no answer.
         given_up = entry.facts.get("why") in ("CancelledError", "Cancelled")
         if entry.kind in ("duplicate", "uncertain") and "via" not in entry.facts and not given_up:
             yield entry.who, f"its enqueue was {entry.kind}", (f"job.{entry.kind}",)

@@ -38,7 +38,7 @@ def spare_runs(job_history: JobHistory) -> int:
 
 
 def excused_runs(job_history: JobHistory, *, one_copy: bool) -> int:
-    """How many of them are excused by runs that came to no verdict, so that their job had to be handed out again.
+    """Count those excused by runs that came to no verdict, so that their job had to be handed out again.
 
     Whatever began when the job was surely at its end is not excused by anything, except by another copy of it.
     """
@@ -59,7 +59,7 @@ def _calls_for_another(run: Run) -> bool:
 def overrun(
     histories: JobHistories, attempts: Limit, crashes: Limit, at_most_once: Choice, *, one_copy: bool
 ) -> Iterator[Violation]:
-    """More starts than attempts and crashes. Starts that were given back and snoozes use neither.
+    """Yield jobs with more starts than attempts and crashes. Starts that were given back and snoozes use neither.
 
     Where a job may have copies, each of them has its own.
     """
@@ -91,7 +91,7 @@ def overrun(
 
 
 def _is_free(run: Run) -> bool:
-    """Given back, snoozed, or done in vain because its key had been lost."""
+    """Tell whether it was given back, snoozed, or done in vain because its key had been lost."""
     return (
         run.snoozed
         or (run.outcome == "interrupted" and run.settled == "release")
@@ -123,7 +123,7 @@ def unfenced(histories: Iterable[JobHistory]) -> Iterator[Violation]:
 
 
 def outcomes(histories: JobHistories, snapshot: Snapshot, window: float | None) -> Iterator[Violation]:
-    """Two jobs with one key that ended with different values, surely within the key's window.
+    """Yield two jobs with one key that ended with different values, surely within the key's window.
 
     The history does not say when an outcome was committed: not before the first run that returned, and not after the
     last entry of the job.

@@ -90,11 +90,11 @@ class JobHistory(msgspec.Struct, eq=False):
         return max(self.copies - 1, 0) + sum(run.settled is None for run in self.runs)
 
     def held_by(self, names: set[str]) -> bool:
-        """Whether one of these was handed it."""
+        """Tell whether one of these workers was handed the job."""
         return any(entry.who in names for entry in self.events.get("received", ()))
 
     def unanswered(self, names: set[str]) -> bool:
-        """Whether one of these called for it and never got an answer."""
+        """Tell whether one of these actors called for the job and never got an answer."""
         return any(
             sum(entry.who == who for entry in self.invokes) > sum(entry.who == who for entry in self.answers)
             for who in names
@@ -111,7 +111,7 @@ class JobHistory(msgspec.Struct, eq=False):
         return min((run.end.at for run in self.runs if run.end is not None and run.outcome == "returned"), default=None)
 
     def told(self, *names: str, who: str | None = None) -> bool:
-        """Whether an event of one of these names was told about the job, by this worker if one is named."""
+        """Tell whether an event of one of these names was told about the job, by this worker if one is named."""
         return any(who is None or entry.who == who for name in names for entry in self.events.get(name, ()))
 
 

@@ -269,7 +269,7 @@ def digest(data: bytes) -> str:
 
 
 def name_of(job: Outgoing) -> str:
-    """How a job that is sent is called in a history: by its id, and bytes that are no envelope as when they come."""
+    """Name a job that is sent: by its id, and bytes that are no envelope as when they come."""
     found = job_of(job.envelope)
     return found if found.startswith(RAW) else job.id
 

@@ -43,7 +43,7 @@ async def check_recorded_history(scenario: Scenario) -> Report:
 
 
 async def check(scenario: Scenario, operation: str, state: str, point: str, *, until: float) -> None:
-    """Everything that has to be true when the queue is drained.
+    """Check everything that has to be true when the queue is drained.
 
     :param until: seconds after which results are gone; 0: that cannot be waited for.
     :raises AssertionError: a promise was broken; the text names its clause.
@@ -94,7 +94,7 @@ def _starved(scenario: Scenario) -> int:
 
 
 async def outcome_of(scenario: Scenario, job_id: str) -> StoredOutcome | None:
-    """How a job ended."""
+    """Return how a job ended."""
     store = scenario.app.components.store
     record = await store.get(outcome_name(job_id)) if store is not None else None
     return decode_outcome(record.value) if record is not None else None
@@ -141,7 +141,7 @@ def _check_key(endings: dict[str, StoredOutcome | None], state: str) -> None:
 
 
 async def _check_storage(scenario: Scenario, point: str, until: float) -> None:
-    """No marker is left, unless its worker died on the way to it; and in the end nothing at all (C23)."""
+    """Check that no marker is left, unless its worker died on the way to it; and in the end nothing at all (C23)."""
     store = scenario.app.components.store
     if store is None:
         return

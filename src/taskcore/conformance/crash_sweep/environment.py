@@ -47,7 +47,7 @@ class StartLog:
         self._lines: list[StartRecord] = []
 
     def write(self, line: StartRecord) -> None:
-        """One more start."""
+        """Add one more start."""
         if self._path is None:
             self._lines.append(line)
             return
@@ -55,7 +55,7 @@ class StartLog:
             file.write(msgspec.json.encode(line) + b"\n")
 
     def read(self) -> list[StartRecord]:
-        """All of them."""
+        """Return all starts."""
         if self._path is None:
             return self._lines
         lines = self._path.read_bytes().splitlines() if self._path.exists() else []
@@ -136,7 +136,7 @@ class SweepEnvironment:
         return step_worker
 
     async def end_workers(self) -> None:
-        """All workers are dead: what they hold comes back when its lease is over."""
+        """End all workers: what they hold comes back when its lease is over."""
         while self._living:
             name, before, step_worker = self._living.pop()
             if step_worker.in_hand:

@@ -35,7 +35,7 @@ class Scenario(SweepEnvironment):
         await self.send(task)
 
     async def key_wanted_twice(self, task: Task[..., Any]) -> None:
-        """Another job with the same key waits behind it."""
+        """Let another job with the same key wait behind it."""
         await self.keyed(task)
         [twin] = [task.using(id=self.id("b"), key=self.key).call("a")]
         await self._publish_raw(twin, self.id("b"))
@@ -55,12 +55,12 @@ class Scenario(SweepEnvironment):
         await self.fail_once()
 
     async def redelivered(self, task: Task[..., Any]) -> None:
-        """Its first worker died."""
+        """Let its first worker die."""
         await self.send(task)
         await self.die_running()
 
     async def redelivered_twice(self, task: Task[..., Any]) -> None:
-        """Two workers died of it; this is its last chance."""
+        """Let two workers die of it; this is its last chance."""
         await self.redelivered(task)
         await self.die_running()
 
@@ -75,7 +75,7 @@ class Scenario(SweepEnvironment):
         await self.die_running()
 
     async def key_held_by_the_dead(self, task: Task[..., Any]) -> None:
-        """Its worker died holding its key, and another job waits for that key."""
+        """Let its worker die holding its key, while another job waits for that key."""
         await self.key_wanted_twice(task)
         await self.die_running()
 
@@ -94,12 +94,12 @@ class Scenario(SweepEnvironment):
         await self.die_running()
 
     async def poisonous(self, task: Task[..., Any]) -> None:
-        """Three workers died of it."""
+        """Let three workers die of it."""
         await self.redelivered_twice(task)
         await self.die_running()
 
     async def keyed_and_poisonous(self, task: Task[..., Any]) -> None:
-        """Three workers died of it, and it has a key."""
+        """Enqueue it with a key, and let three workers die of it."""
         await self.keyed_and_redelivered(task)
         await self.die_running()
         await self.die_running()
@@ -114,12 +114,12 @@ class Scenario(SweepEnvironment):
         await self.outlast()
 
     async def expired(self, task: Task[..., Any]) -> None:
-        """Its deadline has passed."""
+        """Let its deadline pass."""
         await self.send(task, expires=self.lease / 4)
         await anyio.sleep(self.lease / 2 + self.margin)
 
     async def redelivered_and_expired(self, task: Task[..., Any]) -> None:
-        """Two workers died of it, and its deadline has passed meanwhile."""
+        """Let two workers die of it, and its deadline pass meanwhile."""
         await self.send(task, expires=2 * self.lease)
         await self.die_running()
         await self.die_running()
@@ -137,11 +137,11 @@ class Scenario(SweepEnvironment):
         """Do nothing: there is no job yet."""
 
     async def claimed(self, task: Task[..., Any]) -> None:
-        """Its sender died after claiming its key."""
+        """Let its sender die after claiming its key."""
         await self._die_sending("enqueue.claimed", task)
 
     async def published(self, task: Task[..., Any]) -> None:
-        """Its sender died before confirming that it was published."""
+        """Let its sender die before confirming that it was published."""
         await self._die_sending("enqueue.published", task)
 
     async def _die_sending(self, point: str, task: Task[..., Any]) -> None:

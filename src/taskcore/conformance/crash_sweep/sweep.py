@@ -58,7 +58,7 @@ async def crash_here(scenario: Scenario, case: Case) -> bool:
 
 
 def cases(make_harness: Callable[[], Harness], *, real_time: bool = False) -> Iterator[Case]:
-    """Every case there is, by looking which points each operation passes in each state."""
+    """Find every case there is, by looking which points each operation passes in each state."""
     for operation, states in STATES.items():
         for state in states:
             yield Case(operation, "", 1, state)

@@ -41,7 +41,7 @@ class FaultyConnection:
         self._verb = self._part = None
 
     def breaks(self, verb: str, part: LostPart) -> bool:
-        """Whether it breaks here; it does so once."""
+        """Tell whether it breaks here; it does so once."""
         if self._verb == verb and self._part == part:
             self.heal()
             return True
@@ -72,7 +72,7 @@ class CutBackend:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Its owner closes it."""
+        """Leave the backend open: its owner closes it."""
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """Publish; without a request nothing is stored for sure, without a reply it may be."""

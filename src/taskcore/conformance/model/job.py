@@ -180,14 +180,14 @@ class JobModel:
         self.unfinished += 1
 
     def _is_old(self, fence: int) -> bool:
-        """Whether an earlier holder's fence was as high; only the broker's count or a key tells each from the next."""
+        """Tell whether an earlier holder's fence was as high; only the broker's count or a key can distinguish them."""
         last = self.starts[-1].fence
         return fence <= last if self.counted or self.key is not None else fence < last
 
     # ── it is settled ──
 
     def after(self, verdict: Verdict, now: float) -> PossibleState:
-        """Its state once this verdict is carried out."""
+        """Return its state once this verdict is carried out."""
         if self.acked_early:
             return GONE
         match verdict:

@@ -131,14 +131,14 @@ class ModelMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.twinnable and self.is_room)
     @rule(pick=picks)
     def twin(self, pick: int) -> None:
-        """Another job with the same key, sent by a program that knows nothing of claims."""
+        """Send another job with the same key, from a program that knows nothing of claims."""
         with self.model_rules.explaining():
             self.model_rules.twin(_choose(self.twinnable, pick))
 
     @precondition(lambda self: len(self.model_rules.foreign) < LIVE_JOBS)
     @rule(data=st.sampled_from([b"", b"{", b"[]", b'{"v":1}', b"\xff\x00"]))
     def stranger(self, data: bytes) -> None:
-        """Bytes that are not ours."""
+        """Put bytes that are not ours into the queue."""
         if data not in self.model_rules.foreign:
             with self.model_rules.explaining():
                 self.model_rules.put_foreign(data)
@@ -209,7 +209,7 @@ class ModelMachine(RuleBasedStateMachine):
 
     @rule(units=times)
     def wait(self, units: int) -> None:
-        """Time passes."""
+        """Let time pass."""
         with self.model_rules.explaining():
             self.model_rules.wait(units)
             self.model_rules.look()

@@ -46,7 +46,7 @@ class ModelRules(Working):
             self._apply(held, event)
 
     def _take_own(self, model: JobModel) -> HeldDelivery | None:
-        """Its next delivery; whatever else is in the way is worked off, so that no event is wasted on it."""
+        """Take its next delivery; other jobs in the way are worked off, so that no event is wasted on them."""
         for _ in range(MOST_HAND_OUTS):
             held = self.take("1", patience=LONGEST_WAIT * self.system.unit)
             if held is None or held.model is model:
@@ -78,7 +78,7 @@ class ModelRules(Working):
                 self.work("1", held, event)
 
     def _overtake(self, held: HeldDelivery, act: str) -> None:
-        """One worker is too slow and the next one has the job; the last holder settles first if that ends the job."""
+        """Let one worker be too slow and the next have the job; the last holder settles first if that ends the job."""
         self.perform("1", held, ACTS["succeeds"])
         self.wait(33)
         other = self.take("2")
@@ -94,7 +94,7 @@ class ModelRules(Working):
             self.settle("2", other)
 
     def _lose_key(self, held: HeldDelivery) -> None:
-        """Its hold ends with its lease; another job takes the key and is done before the first one settles."""
+        """Let its key be lost with its lease; another job takes the key and is done before the first one settles."""
         self.perform("1", held, ACTS["succeeds"])
         if held.model is not None and held.model.key is not None:
             self.twin(held.model)
@@ -174,7 +174,7 @@ class ModelRules(Working):
                 )
 
     def _check_events(self) -> None:
-        """Nothing goes by without its event (C19)."""
+        """Check that nothing goes by without its event (C19)."""
         happened = Counter(self.system.app.counters)
         for name, times in self.expected_events.items():
             if happened[name] < times:
@@ -188,7 +188,7 @@ class ModelRules(Working):
         report.expect_kept()
 
     def _check_storage(self) -> None:
-        """After its time nothing is left but dead letters (C23)."""
+        """Check that after its time nothing is left but dead letters (C23)."""
         stats = self.run(self.system.app.stats, self.system.queue)
         if stats.ready or stats.leased or stats.scheduled:
             self.models[-1].violated("C23", f"or another is left in the queue: {stats}")

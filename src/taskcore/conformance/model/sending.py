@@ -184,7 +184,7 @@ class Sending(ModelState):
         return decode_envelope(letter.envelope).id == model.id
 
     def check_letter(self, model: JobModel) -> None:
-        """If it is buried for sure, its letter is complete."""
+        """Check that its letter is complete, if it is buried for sure."""
         if len(model.states) == 1 and next(iter(model.states)).place == "buried":
             model.check_letter(self.letters_of(model), self.system.connection.sent[model.id])
 
@@ -226,6 +226,6 @@ class Sending(ModelState):
         self.run(self.system.publish_raw, name, data, by=STRANGER)
 
     def check_foreign(self, data: bytes) -> None:
-        """Bytes that cannot be read are a dead letter as they came (C20)."""
+        """Check that bytes that cannot be read are a dead letter as they came (C20)."""
         if not any(letter.envelope == data for letter in self.run(self.system.letters)):
             raise ClauseViolated(f"the bytes {data!r} are not in their dead letter", "C20")

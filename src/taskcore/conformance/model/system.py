@@ -185,7 +185,7 @@ class SystemUnderTest:
         )
 
     def now(self) -> float:
-        """Seconds since the epoch, inside of a step."""
+        """Return the seconds since the epoch, inside of a step."""
         return self.harness.now()
 
     async def take(self, worker: str, patience: float | None = None) -> Any:
@@ -201,7 +201,7 @@ class SystemUnderTest:
             self.last = self.now()
 
     async def outcome_of(self, job_id: str) -> StoredOutcome | None:
-        """How a job ended, as the store has it."""
+        """Return how a job ended, as the store has it."""
         if self.store is None:
             return None
         record = await self.store.get(outcome_name(job_id))
@@ -213,12 +213,12 @@ class SystemUnderTest:
         return [name for name in names if self.store is not None and await self.store.get(name) is not None]
 
     async def records(self) -> list[str]:
-        """Every record of ours that is left."""
+        """Return every record of ours that is left."""
         written = sorted(self.harness.written)
         return [name for name in written if self.store is not None and await self.store.get(name) is not None]
 
     async def letters(self) -> list[Letter]:
-        """All dead letters."""
+        """Return all dead letters."""
         return list(await self.app.components.backend.admin.letters(self.queue, limit=1000))
 
     async def publish_raw(self, job_id: str, data: bytes) -> None:

@@ -253,6 +253,6 @@ class Working(Sending):
         self.died(worker, surely=False)
 
     def wait(self, units: int) -> None:
-        """Time passes."""
+        """Let time pass."""
         self.note(f"{units} pass")
         self.run(self.system.harness.sleep, units * self.system.unit)
