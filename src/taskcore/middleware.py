@@ -26,7 +26,7 @@ log = logger("taskcore.middleware")
 
 
 class RunningJob(Protocol):
-    """A job in a worker's hands, as middleware sees it."""
+    """A job that a worker runs, as middleware sees it."""
 
     @property
     def id(self) -> str:

@@ -137,7 +137,7 @@ class _WorkerLife:
     def end_leases(self) -> None:
         """Hand out again what the dead worker held."""
         memory = _memory_of(self._app)
-        for job in tuple(self._worker.in_hand):
+        for job in tuple(self._worker.executions):
             if memory is not None:
                 memory.end_lease(job.id)
 

@@ -139,7 +139,7 @@ class SweepEnvironment:
         """End all workers: what they hold comes back when its lease is over."""
         while self._living:
             name, before, step_worker = self._living.pop()
-            if step_worker.in_hand:
+            if step_worker.executions:
                 self.actors.record_death(name)
             await step_worker.__aexit__(None, None, None)
             self.actors.switch_to(before)

@@ -176,7 +176,7 @@ async def a_cancelled_receive_loses_nothing(harness: Harness) -> None:
 
 
 async def _settle_all(source: Source, batch: Sequence[Delivery], seen: set[bytes]) -> None:
-    """Not to be interrupted: this check is about receiving."""
+    """Settle all, uninterrupted: this check is about receiving."""
     with anyio.CancelScope(shield=True):
         await source.settle([(delivery, ACK) for delivery in batch])
     seen.update(delivery.envelope for delivery in batch)

@@ -49,11 +49,11 @@ class FaultyConnection:
 
 
 class CutBackend:
-    """An open backend behind a line; opening and closing are its owner's."""
+    """An open backend behind a connection that can break; opening and closing are its owner's."""
 
-    def __init__(self, backend: Backend, line: FaultyConnection) -> None:
+    def __init__(self, backend: Backend, connection: FaultyConnection) -> None:
         self._backend = backend
-        self._connection = line
+        self._connection = connection
 
     @property
     def features(self) -> Features:
@@ -91,17 +91,19 @@ class CutBackend:
 
 
 @asynccontextmanager
-async def _consuming(context: AbstractAsyncContextManager[Source], line: FaultyConnection) -> AsyncIterator[Source]:
+async def _consuming(
+    context: AbstractAsyncContextManager[Source], connection: FaultyConnection
+) -> AsyncIterator[Source]:
     async with context as source:
-        yield _CutSource(source, line)
+        yield _CutSource(source, connection)
 
 
 class _CutSource:
-    """A source behind a line."""
+    """A source behind a connection that can break."""
 
-    def __init__(self, source: Source, line: FaultyConnection) -> None:
+    def __init__(self, source: Source, connection: FaultyConnection) -> None:
         self._source = source
-        self._connection = line
+        self._connection = connection
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         deliveries = await self._source.receive(limit)

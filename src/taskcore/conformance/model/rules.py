@@ -137,7 +137,7 @@ class ModelRules(Working):
     def _drain(self) -> None:
         for _ in range(MOST_HAND_OUTS):
             if not self.exact and self._is_empty():
-                return  # to wait for nothing, once in each story, would take most of the time
+                return  # to wait for nothing, once in each example, would take most of the time
             held = self.take("1", patience=LONGEST_WAIT * self.system.unit)
             if held is None:
                 return

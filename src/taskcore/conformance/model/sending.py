@@ -162,8 +162,8 @@ class Sending(ModelState):
             self.expected_events["job.cancelled"] += 1
             self._removed(model)
             model.cancelled = True
-            if self.system.store is not None and (ending := self.run(self.system.outcome_of, model.id)) is None:
-                model.violated("C14", f"was cancelled, and nothing says so: {ending}")
+            if self.system.store is not None and (outcome := self.run(self.system.outcome_of, model.id)) is None:
+                model.violated("C14", f"was cancelled, and nothing says so: {outcome}")
         else:
             self.note("too late")
             if waited and not had_ended and self.exact:

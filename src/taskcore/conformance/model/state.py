@@ -75,7 +75,7 @@ class ModelState:
             raise GuaranteesBroken(broken.report, "; ".join(self.notes)) from None
         except Exception as error:
             self.failed = True
-            error.add_note(f"story: {'; '.join(self.notes)}")
+            error.add_note(f"steps: {'; '.join(self.notes)}")
             raise
 
     def run(self, function: Callable[..., Any], *args: Any, crash: int | None = None, by: str = CLIENT) -> Any:
@@ -140,10 +140,10 @@ class ModelState:
     def note_offered_outcome(self, held: HeldDelivery) -> None:
         """Note an outcome that a worker is about to write."""
         if held.model is not None and held.conclusion is not None and held.conclusion.stored is not None:
-            ending = decode_outcome(held.conclusion.stored)
-            held.model.outcomes_offered.append(ending)
+            outcome = decode_outcome(held.conclusion.stored)
+            held.model.outcomes_offered.append(outcome)
             if held.started:
-                held.model.own_offers.append((ending, self.now()))
+                held.model.own_offers.append((outcome, self.now()))
 
     def died(self, worker: str, *, surely: bool = True) -> None:
         """Note that the worker is dead, and start another one in its place.

@@ -56,7 +56,7 @@ class PermanentError(Exception):
 
 
 class Act(NamedTuple):
-    """What a start does, how a story tells it, and after how many units it wants to be back."""
+    """What a start does, how the notes tell it, and after how many units it wants to be back."""
 
     name: str
     error: Callable[[str, float], Exception] | None
@@ -243,6 +243,6 @@ class SystemUnderTest:
         return work
 
 
-def value_of(ending: StoredOutcome) -> str:
+def value_of(outcome: StoredOutcome) -> str:
     """Decode the value of a job that succeeded."""
-    return msgspec.json.decode(bytes(ending.result), type=str)
+    return msgspec.json.decode(bytes(outcome.result), type=str)

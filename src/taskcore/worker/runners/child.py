@@ -57,22 +57,22 @@ PORTION = 65_536
 
 def main(descriptor: int) -> None:
     """Serve the worker at the other end of this socket until it closes it."""
-    wire = _Wire(socket.socket(fileno=descriptor))
-    start = wire.requests.get()
+    worker = _WorkerConnection(socket.socket(fileno=descriptor))
+    start = worker.requests.get()
     if not isinstance(start, StartProcess):
         return
     atexit.register(_kill_group_of, os.getpid())  # the first one registered runs last
-    broken = _prepare(start, wire.send)
-    while isinstance(job := wire.requests.get(), PerformJob):
+    broken = _prepare(start, worker.send)
+    while isinstance(job := worker.requests.get(), PerformJob):
         answer = _refuse(broken) if broken is not None else _perform(job)
-        if os.getpid() != wire.owner:
+        if os.getpid() != worker.owner:
             os._exit(0 if isinstance(answer, JobReturned) else 1)  # the function forked, and this is its copy
         _flush()
-        wire.answer(answer)
+        worker.answer(answer)
     _flush()
 
 
-class _Wire:
+class _WorkerConnection:
     """The socket to the worker; a thread reads it, because its end has to be seen while a job runs."""
 
     def __init__(self, connection: socket.socket) -> None:

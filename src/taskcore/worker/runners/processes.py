@@ -38,9 +38,9 @@ class ProcessPool:
     async def aclose(self) -> None:
         """End all processes; the idle ones have a moment to end by themselves."""
         with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as ending:
+            async with anyio.create_task_group() as group:
                 for process in self._all:
-                    ending.start_soon(self._threads.run, process.end)
+                    group.start_soon(self._threads.run, process.end)
         self._all.clear()
         self._idle.clear()
 
