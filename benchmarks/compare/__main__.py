@@ -50,7 +50,7 @@ from taskcore.bench.machine import loop_name
 ROOT = Path(__file__).parents[2]
 ALL_BROKERS = (*BROKERS, "postgresql")
 BACKLOG = 1_000_000
-ENDING = 15.0  #: seconds of the budget that are kept for stopping the last server and writing the report
+CLOSING = 15.0  #: seconds of the budget that are kept for stopping the last server and writing the report
 
 
 def main() -> int:
@@ -121,7 +121,7 @@ async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) 
         tell(Contestant(who=US, version=machine.taskcore, settings=settings))
         progress = printed()
         installed = await install(peers, progress, tell)
-        until = began + options.budget * 60 - ENDING if options.budget else math.inf
+        until = began + options.budget * 60 - CLOSING if options.budget else math.inf
         plan = Plan(brokers, scenarios, size, rounds, installed, until)
         async with anyio.create_task_group() as group:
             limited = Limited(group)

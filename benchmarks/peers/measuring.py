@@ -186,7 +186,7 @@ class Measured:
                 raise PeerFailed(f"its worker had done {ledger.ended()} of {jobs} jobs when it was to be killed")
             killed = time.monotonic()
             victim.kill()
-        held = _in_hand(ledger.read())
+        held = _unfinished(ledger.read())
         with self._worker(environment):
             self._come_back(ledger, jobs)
         entries = ledger.read()
@@ -336,7 +336,7 @@ def _percentile(ordered: Sequence[float], percent: float) -> float:
     return ordered[min(max(int(rank), 1), len(ordered)) - 1]
 
 
-def _in_hand(entries: list[Any]) -> int:
+def _unfinished(entries: list[Any]) -> int:
     """Count the jobs that were started and not ended."""
     started = {entry.number for entry in entries if entry.what == "start"}
     return len(started - {entry.number for entry in entries if entry.what == "end"})

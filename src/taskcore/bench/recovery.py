@@ -35,7 +35,7 @@ async def worker_killed(environment: BenchEnvironment) -> list[Figure]:
             await _until(ledger, jobs // 3)
             killed = time.monotonic()
             victim.kill()
-        held = _in_hand(ledger.read())
+        held = _unfinished(ledger.read())
         async with environment.processes(app, queue, ledger=ledger, lease=environment.size.lease):
             await _until(ledger, jobs)
             await environment.settled(app, queue)
@@ -118,7 +118,7 @@ async def _until(ledger: JobLedger, jobs: int) -> None:
             await anyio.sleep(0.05)
 
 
-def _in_hand(entries: Sequence[LedgerEntry]) -> int:
+def _unfinished(entries: Sequence[LedgerEntry]) -> int:
     """Count the jobs that were started and not ended."""
     started = {entry.number for entry in entries if entry.what == "start"}
     return len(started - {entry.number for entry in entries if entry.what == "end"})
