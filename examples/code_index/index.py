@@ -40,7 +40,7 @@ class Indexed:
     letter: DeadLetter | None = None
 
     @property
-    def ending(self) -> JobOutcome[FileFacts] | JobOutcome[ModuleFacts] | None:
+    def last_outcome(self) -> JobOutcome[FileFacts] | JobOutcome[ModuleFacts] | None:
         """The last outcome."""
         return self.parsed or self.read
 
