@@ -1,18 +1,18 @@
 """A virtual clock: time passes only when every task waits, so a day of retries takes milliseconds.
 
-    async def story() -> None:
+    async def scenario() -> None:
         app = App("memory://", clock=wall_clock)
         async with app.running():
             ...
             await anyio.sleep(86_400)
 
-    run_virtually(story)
+    run_virtually(scenario)
 
 Limits:
   * It needs trio, whose loop can be given a clock: ``pip install 'taskcore-framework[trio]'``.
   * Threads, processes and sockets do not know this clock. While one of them works, the loop has nothing to do, and time
     jumps. So: the in-memory broker, and tasks that are ``async def``.
-  * A loop that waits for nothing at all waits for ever; a time limit in the story (``anyio.fail_after``) ends it.
+  * A loop that waits for nothing at all waits for ever; a time limit in the function (``anyio.fail_after``) ends it.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ class _Trial:
         )
 
     def _context(self) -> Context:
-        """Return the context of the same job each time, held by a new holder."""
+        """Return the context of the same job each time, for a new holder."""
         self._starts += 1
         return Context(self._job, Trail(), self._job.queue, self._starts - 1, self._starts, _never)
 
