@@ -91,7 +91,7 @@ DUPLICATE = Duplicate()
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """One job as it is handed out under a lease. A value: holding it does not let anyone settle it.
+    """One job as it is handed out under a lease. A value: holding it is no right to settle it.
 
     :param redeliveries: how often it was handed out before without any verdict (a lease that ran out).
     :param receipt: the adapter's own; proves the lease.
@@ -219,7 +219,7 @@ class Admin(Protocol):
         ...
 
     async def delete(self, queue: str) -> None:
-        """Forget the queue itself and everything in it, dead letters included; for people who are sure."""
+        """Forget the queue itself and everything in it, dead letters included; nothing brings it back."""
         ...
 
     async def remove(self, queue: str, job_id: str) -> bool:

@@ -2,7 +2,7 @@
 
 Figure       some values of one kind, one for each round
 Skipped      something that was not measured, and why
-Contestant   who was measured: version, settings, and where these are recommended
+Contestant   what was measured: version, settings, and where these are recommended
 Machine      where
 """
 
@@ -73,7 +73,7 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 
 
 class Contestant(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="contestant"):
-    """Who was measured. ``settings`` is prose: what was set, and what the documentation says about it."""
+    """A measured library. ``settings`` is prose: what was set, and what the documentation says about it."""
 
     who: str
     version: str

@@ -1,4 +1,4 @@
-"""Who ran, how often, from when to when: kept in memory by the process that runs the jobs. The same ruler for everyone.
+"""Which jobs ran, how often, from when to when: kept in memory by the process that runs them, the same for all.
 
 Only the standard library is imported, so that programs without taskcore can load this file by its path.
 

@@ -1,6 +1,6 @@
-"""Who works: some worker processes; on a broker that lives in this process, a worker right here.
+"""The workers: some worker processes; on a broker that lives in this process, a worker right here.
 
-async with Processes(spec, 2, folder) as workers:     or:  async with Here(app, tally) as workers:
+async with WorkerProcesses(spec, 2, folder) as workers:     or:  async with InProcessWorkers(app, tally) as workers:
     await workers.count_to(1000, within=60)
     report = await workers.dismiss()
 """
@@ -59,7 +59,7 @@ class WorkersReport:
 
 
 class Workers(Protocol):
-    """What a scenario needs of those who work."""
+    """What a scenario needs of its workers."""
 
     async def __aenter__(self) -> Self:
         """Begin to work; returns when all are ready."""

@@ -31,7 +31,7 @@ class StepWorker:
     Leaving the context is a worker's death: what it holds is not given back, its leases have to run out.
 
     :param lease: seconds; default: as the app's settings say.
-    :param name: who we are, in trails.
+    :param name: its name in trails.
     """
 
     source: Source

@@ -6,7 +6,7 @@
     flaky.always("settle", DropReply())                 verdicts are carried out, but the caller gets no reply
     flaky.play("receive", [None, Delay(2.0), Fail()])   the first goes well, the second is slow, the third fails
     flaky.partition()                                   unreachable, for every verb
-    flaky.heal()                                        all is well again; who hangs is let go
+    flaky.heal()                                        all is well again; hanging calls end
     assert flaky.calls["settle"] == 3
 
     verbs of a backend   connect publish receive settle extend admin (one of them: "admin.remove")

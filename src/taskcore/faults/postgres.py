@@ -48,7 +48,7 @@ class PostgresServer(Server):
         return f"postgresql://{USER}@{HOST}:{self.port}/postgres"
 
     async def stop(self) -> None:
-        """Stop it in its fast way (SIGINT): who is connected is disconnected."""
+        """Stop it in its fast way (SIGINT): connected clients are disconnected."""
         if self._child is None:
             return
         self.resume()

@@ -110,7 +110,7 @@ class History:
         """Make a history that is also appended to a file, one JSON line for each entry, each with a single write.
 
         What was recorded survives ``kill -9``, because the kernel has it. ``sync`` writes through to the disk each
-        time, for those who pull the plug.
+        time, for tests that pull the plug.
 
         :param who: default: the process, as ``pid-123``.
         """

@@ -22,7 +22,7 @@ __all__ = ["Actors"]
 
 
 class Actors:
-    """Who acts.
+    """The names of the acting processes.
 
     :param app: the source of events; they are recorded under the name of the acting process.
     :param prefix: how all names begin.
@@ -36,7 +36,7 @@ class Actors:
 
     @property
     def current(self) -> str:
-        """Who acts at the moment."""
+        """The name of the process that acts at the moment."""
         return self._history.who
 
     def enter(self, role: str) -> str:

@@ -119,7 +119,7 @@ class JobHistories(msgspec.Struct, eq=False):
     """A history sorted by job, and what does not belong to a single job.
 
     :param effects: by key, every time that it was done.
-    :param died: who was killed.
+    :param died: names of actors that were killed.
     :param listening: whose events are recorded.
     :param emptied: queue → when it was last purged or deleted.
     :param replays: job → the jobs that replays of it made.

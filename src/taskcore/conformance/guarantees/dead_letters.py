@@ -93,7 +93,7 @@ async def a_dropped_letter_is_gone(harness: Harness) -> None:
 
 @check(LETTER_CHECKS, "C13", "C18", needs=("dead_letters", "dedup"))
 async def a_replay_makes_one_job(harness: Harness) -> None:
-    """Replaying publishes the job and drops the letter; many who replay it at once make one job."""
+    """Replaying publishes the job and drops the letter; many concurrent replays make one job."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     await _bury(harness, queue, job(queue), job(queue))
     first, second = await backend.admin.letters(queue, limit=10)

@@ -128,7 +128,7 @@ async def a_key_outlives_its_holder(harness: Harness) -> None:
 
 @check(WORKER_CHECKS, "C10", "C7", "C19", needs=("survives_worker", "fencing"), store=True)
 async def of_two_holders_one_commits(harness: Harness) -> None:
-    """Two workers run one key, because the first fell asleep: only the one who has the key commits."""
+    """Two workers run one key, because the first fell asleep: only the one that has the key commits."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
 

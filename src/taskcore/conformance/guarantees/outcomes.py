@@ -138,7 +138,7 @@ async def an_interrupted_cancel_can_be_repeated(harness: Harness) -> None:
     job = await simple.enqueue()
     with dying_at("cancel.removed"):
         await job.cancel()
-    require(await job.cancel(), "a job that was removed by a caller who died then can neither run nor be cancelled")
+    require(await job.cancel(), "a job that was removed by a caller that died then can neither run nor be cancelled")
     ended = await outcome_of(harness, job)
     require(ended == Cancelled(), f"after a repeated cancellation the job ended as {ended}")
     await take_nothing(harness, await harness.step_worker(app), "a job whose cancellation was confirmed")

@@ -219,7 +219,7 @@ async def late_by_a_hair_never_counts_twice(harness: Harness) -> None:
                 for number, delivery in enumerate(held):
                     settling.start_soon(settle_around, asked + harness.lease, number, delivery)
             with anyio.move_on_after(harness.lease + harness.patience):
-                while not all(believed.values()):  # noqa: ASYNC110 - it is the heir who counts
+                while not all(believed.values()):  # noqa: ASYNC110 - the heir counts
                     await anyio.sleep(0.02)
             group.cancel_scope.cancel()
     require(max(believed.values()) == 1, f"{sum(n > 1 for n in believed.values())} jobs were settled by two holders")

@@ -105,7 +105,7 @@ async def nothing_is_suppressed_in_silence(harness: Harness) -> None:
 
 @check(APP_CHECKS, "C1", "C2", "C22")
 async def an_impatient_sender_takes_nobody_along(harness: Harness) -> None:
-    """Senders share batches; those who are cancelled, wherever they stand, change nothing for the others."""
+    """Senders share batches; cancelled ones, wherever they stand, change nothing for the others."""
     router, queue = Router(), harness.queue()
     starts: Counter[int] = Counter()
 
@@ -128,7 +128,7 @@ async def an_impatient_sender_takes_nobody_along(harness: Harness) -> None:
                 group.start_soon(send, number, harness.patience if number % 3 else at * 0.0002)
                 await anyio.lowlevel.cancel_shielded_checkpoint()
     patient = {number for number in range(rounds * senders) if number % 3}
-    require(patient <= answered, f"{len(patient - answered)} of {len(patient)} who waited patiently got no answer")
+    require(patient <= answered, f"{len(patient - answered)} of {len(patient)} patient senders got no answer")
     async with working(harness, app):
         await until(harness, lambda: answered <= starts.keys(), "a job whose sender got an answer was not done")
     require(set(starts.values()) == {1}, f"jobs were done several times: {starts.most_common(3)}")

@@ -117,7 +117,7 @@ class SystemUnderTest:
         self.events: list[Event] = []
         self.workers: dict[str, StepWorker] = {}
         self._patience = patience
-        self.names = {STRANGER: STRANGER}  # who acts: role → name of its present process
+        self.names = {STRANGER: STRANGER}  # role → name of its present process
         self.history = History(clock=harness.now)
         self.last = 0.0  # when the last step was over
 

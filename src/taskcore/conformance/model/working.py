@@ -190,7 +190,7 @@ class Working(Sending):
 
     def _apply_verdict(self, held: HeldDelivery, model: JobModel) -> None:
         held.settled = True
-        model.settled(held.conclusion.verdict, self.now())  # type: ignore[union-attr]  # who settles has concluded
+        model.settled(held.conclusion.verdict, self.now())  # type: ignore[union-attr]  # what is settled has a conclusion
         model.held = None
         model.unsettled -= held.performed
         model.unfinished -= held.started

@@ -137,7 +137,7 @@ def _prepare(start: StartProcess, send: Callable[[LogLine], bool]) -> BaseExcept
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
-    # Who stops, and when, is for the worker to say; programs that a function starts get the default back.
+    # The worker decides what stops, and when; programs that a function starts get the default back.
     signal.signal(signal.SIGINT, lambda *_: None)
     _send_logging(start, send)
     sys.path[:], sys.argv[:] = start.path, start.argv
