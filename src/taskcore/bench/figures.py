@@ -3,7 +3,7 @@
 Figure       some values of one kind, one for each round
 Skipped      something that was not measured, and why
 Contestant   what was measured: version, settings, and where these are recommended
-Machine      where
+MachineInfo  where it was measured
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Cast: clients and workers that act one at a time on one history, come, leave and die.
+"""Actors: clients and workers that act one at a time on one history, come, leave and die.
 
-    cast = Cast(history, app)
-    client, worker = cast.enter("client"), cast.enter("worker")
-    with cast.acting(worker):               what is recorded meanwhile was done by that worker
+    actors = Actors(history, app)
+    client, worker = actors.enter("client"), actors.enter("worker")
+    with actors.acting(worker):             what is recorded meanwhile was done by that worker
         await step_worker.work(job)
     actors.record_death(worker)            from now on the checker expects nothing of it
 
