@@ -1,6 +1,6 @@
 """The sweep: every operation, crashed at every point that it passes, in every state that a job may be in.
 
-Random stories hardly ever crash inside a rare branch; here nothing is left to chance. A first pass of each operation
+Random steps hardly ever crash inside a rare branch; here nothing is left to chance. A first pass of each operation
 records the points on its way, so a new point in the code is swept without a change here.
 
     for case in cases(Harness.in_memory): run(case, Harness.in_memory)            each is one test with a readable name

@@ -170,7 +170,7 @@ async def nothing_that_is_counted_shrinks(harness: Harness) -> None:
         require(list(values) == sorted(values), f"the {name} of a job went back: {values}")
     fences = [fence for _, _, fence, _ in seen]
     require(len(set(fences)) == len(fences), f"two holders had the same fence: {fences}")
-    await take_nothing(harness, step_worker, "after the end of its story")
+    await take_nothing(harness, step_worker, "after it ended")
 
 
 @check(WORKER_CHECKS, "C3", "C12", needs=("survives_worker", "dead_letters"), store=True)

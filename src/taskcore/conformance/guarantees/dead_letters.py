@@ -1,4 +1,4 @@
-"""Checks of dead letters: the whole story, the exact bytes, and a way back."""
+"""Checks of dead letters: the whole history, the exact bytes, and a way back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _bury(harness: Harness, queue: str, *jobs: Outgoing) -> None:
         for one in jobs:
             await put(backend, one)
             [delivery] = await receive(harness, source)
-            await settle(source, (delivery, Bury(f"because of {one.id}", b"story of " + one.id.encode())))
+            await settle(source, (delivery, Bury(f"because of {one.id}", b"history of " + one.id.encode())))
 
 
 @check(LETTER_CHECKS, "C13", "C8", needs="dead_letters")
@@ -47,7 +47,7 @@ async def a_letter_holds_the_bytes_as_they_came(harness: Harness) -> None:
             raise ClauseViolated("a letter lost its reason")
         require(letter.envelope == one.envelope, f"the envelope {one.envelope[:40]!r} is not in its letter as it was")
         require(
-            letter.trail == b"story of " + one.id.encode(), "the trail of a letter is not the one it was buried with"
+            letter.trail == b"history of " + one.id.encode(), "the trail of a letter is not the one it was buried with"
         )
         require(letter.queue == queue, f"a letter of {queue} says that it is of {letter.queue}")
         require(abs(letter.when - before) < 3600, f"a letter was written at {letter.when}, which is not now")

@@ -102,6 +102,6 @@ class _Thread(threading.Thread):
                 return
 
     def _report(self, item: _WorkItem) -> None:
-        """Hand the result over, in the event loop."""
+        """Report the end, in the event loop."""
         item.ended.set()
         self._back(self)
