@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def rounds(number: int, measure: Callable[[], Awaitable[float]]) -> list[float]:
-    """One figure for each round, each in an event loop of its own."""
+    """Return one figure for each round, each in an event loop of its own."""
     values = []
     for _ in range(number):
         gc.collect()
@@ -75,7 +75,7 @@ def rounds(number: int, measure: Callable[[], Awaitable[float]]) -> list[float]:
 
 
 def make_app(*, results: bool) -> App:
-    """An app with the task that does nothing."""
+    """Make an app with the task that does nothing."""
     app = App("memory://?limit=10000000")
 
     @app.task(name="noop", keep_result=3600.0 if results else None)
@@ -86,7 +86,7 @@ def make_app(*, results: bool) -> App:
 
 
 async def throughput(jobs: int, *, results: bool) -> float:
-    """Jobs per second, from enqueue_many to settled."""
+    """Return the jobs per second, from enqueue_many to settled."""
     app = make_app(results=results)
     calls = [app.tasks["noop"].call("Ada", times=2) for _ in range(jobs)]
     async with app.running():
@@ -100,7 +100,7 @@ async def throughput(jobs: int, *, results: bool) -> float:
 
 
 def pack(*, envelope: bool) -> float:
-    """Microseconds for one call."""
+    """Return the microseconds for one call."""
     task = make_app(results=False).tasks["noop"]
     number = 50_000
     start = time.perf_counter()
@@ -121,7 +121,7 @@ def pack(*, envelope: bool) -> float:
 
 
 def latencies(jobs: int) -> tuple[list[float], list[float]]:
-    """Milliseconds from enqueue to the function's start, and to the caller's result, one job at a time."""
+    """Return the milliseconds from enqueue to the function's start, and to the caller's result, one job at a time."""
     app = App("memory://")
 
     @app.task(name="stamp")
@@ -146,14 +146,14 @@ def latencies(jobs: int) -> tuple[list[float], list[float]]:
 
 
 def import_time() -> float:
-    """Milliseconds of `import taskcore` in a new process, the interpreter's own start left out."""
+    """Return the milliseconds of `import taskcore` in a new process, the interpreter's own start left out."""
     code = "import time; t = time.perf_counter(); import taskcore; print((time.perf_counter() - t) * 1e3)"
     run: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(run.stdout)
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """The nearest-rank percentile."""
+    """Return the nearest-rank percentile."""
     return sorted(values)[min(len(values) * percent // 100, len(values) - 1)]
 
 

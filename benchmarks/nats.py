@@ -53,7 +53,7 @@ def main() -> None:
 
 
 async def measure(options: argparse.Namespace) -> None:
-    """All figures, on one server."""
+    """Measure all figures, on one server."""
     pairs: dict[str, tuple[Callable[..., Awaitable[float]], Callable[..., Awaitable[float]], int]] = {
         "enqueue_many": (raw_publish, our_publish, options.jobs),
         "drain": (raw_drain, our_drain, options.jobs),
@@ -75,7 +75,7 @@ async def measure(options: argparse.Namespace) -> None:
 
 
 def show(options: argparse.Namespace, name: str, found: list[tuple[float, float]]) -> None:
-    """Both medians and the median of the ratios."""
+    """Write both medians and the median of the ratios."""
     raw = statistics.median(pair[0] for pair in found)
     ours = statistics.median(pair[1] for pair in found)
     ratio = statistics.median(pair[1] / pair[0] for pair in found)
@@ -86,7 +86,7 @@ def show(options: argparse.Namespace, name: str, found: list[tuple[float, float]
 
 
 def tell(options: argparse.Namespace, name: str, value: float, unit: str) -> None:
-    """One figure."""
+    """Write one figure."""
     print(
         json.dumps({"name": name, "value": value, "unit": unit})
         if options.json
@@ -116,7 +116,7 @@ async def raw_publish(server: NatsServer, jobs: int) -> float:
 
 
 async def publish_window(client: Client, jobs: int) -> float:
-    """Seconds for so many."""
+    """Return the seconds for so many."""
     inbox, confirmed, room = client.new_inbox(), 0, anyio.Event()
 
     async def heard(message: Any) -> None:
@@ -142,7 +142,7 @@ async def publish_window(client: Client, jobs: int) -> float:
 
 
 async def raw_drain(server: NatsServer, jobs: int) -> float:
-    """Jobs per second through overlapping pulls, each acknowledged, unconfirmed."""
+    """Return the jobs per second through overlapping pulls, each acknowledged, unconfirmed."""
     client = await nats.connect(server.url)
     js = await raw_stream(client)
     await publish_window(client, jobs)
@@ -173,7 +173,7 @@ async def raw_drain(server: NatsServer, jobs: int) -> float:
 
 
 async def raw_one_by_one(server: NatsServer, jobs: int) -> float:
-    """Awaited publishes per second."""
+    """Return the awaited publishes per second."""
     client = await nats.connect(server.url)
     js = await raw_stream(client)
     body = PAYLOAD.encode() + b"." * 50
@@ -200,7 +200,7 @@ def make_app(server: NatsServer) -> App:
 
 
 async def our_publish(server: NatsServer, jobs: int) -> float:
-    """Jobs per second through enqueue_many."""
+    """Return the jobs per second through enqueue_many."""
     app = make_app(server)
     calls = [app.tasks["noop"].call(PAYLOAD) for _ in range(jobs)]
     async with app:
@@ -213,7 +213,7 @@ async def our_publish(server: NatsServer, jobs: int) -> float:
 
 
 async def our_drain(server: NatsServer, jobs: int) -> float:
-    """Jobs per second, from the worker's start to the last end."""
+    """Return the jobs per second, from the worker's start to the last end."""
     app = make_app(server)
     async with app:
         await app.enqueue_many(app.tasks["noop"].call(PAYLOAD) for _ in range(jobs))
@@ -227,7 +227,7 @@ async def our_drain(server: NatsServer, jobs: int) -> float:
 
 
 async def our_one_by_one(server: NatsServer, jobs: int) -> float:
-    """Awaited enqueues per second."""
+    """Return the awaited enqueues per second."""
     app = make_app(server)
     async with app:
         noop = app.tasks["noop"]
@@ -241,7 +241,7 @@ async def our_one_by_one(server: NatsServer, jobs: int) -> float:
 
 
 async def latency(server: NatsServer, jobs: int) -> list[float]:
-    """Milliseconds from enqueue to the function's start."""
+    """Return the milliseconds from enqueue to the function's start."""
     app, starts = App(server.url, store="none"), []
 
     @app.task(name="stamp")
@@ -258,7 +258,7 @@ async def latency(server: NatsServer, jobs: int) -> list[float]:
 
 
 async def parked(options: argparse.Namespace, server: NatsServer) -> None:
-    """Jobs for next year: how fast they are parked, and what the server needs for them when nothing happens."""
+    """Measure jobs for next year: how fast they are parked, and what the server needs for them when nothing happens."""
     app = make_app(server)
     async with app:
         noop = app.tasks["noop"].using(delay=365 * 86_400.0)
@@ -277,7 +277,7 @@ async def parked(options: argparse.Namespace, server: NatsServer) -> None:
 
 
 def cpu_seconds(server: NatsServer) -> float:
-    """Processor time of the server so far."""
+    """Return the processor time of the server so far."""
     child: Any = server._child  # noqa: SLF001 - our own kit
     fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

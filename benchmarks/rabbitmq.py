@@ -52,7 +52,7 @@ def main() -> None:
 
 
 async def measure(jobs: int, rounds: int, as_json: bool) -> None:
-    """All rounds on one node; raw and ours in turn, so that both see the same machine."""
+    """Run all rounds on one node; raw and ours in turn, so that both see the same machine."""
     figures: dict[str, list[float]] = {}
 
     async def note(name: str, what: Callable[[], Awaitable[float]]) -> None:
@@ -79,7 +79,7 @@ async def measure(jobs: int, rounds: int, as_json: bool) -> None:
 
 
 def show(figures: dict[str, list[float]], waits: list[float], *, as_json: bool) -> None:
-    """Ours, raw, and how much of it that is."""
+    """Write ours, raw, and how much of it that is."""
     rows = []
     for name, unit in (("enqueue", "jobs/s"), ("later", "jobs/s"), ("drain", "jobs/s"), ("one", "enqueues/s")):
         ours, raw = statistics.median(figures[f"our {name}"]), statistics.median(figures[f"raw {RAW.get(name, name)}"])
@@ -126,7 +126,7 @@ async def our_publish(app: App, jobs: int, *, delay: float = 0.0) -> float:
 
 
 async def our_drain(app: App, jobs: int) -> float:
-    """Until the last job has started and is settled."""
+    """Wait until the last job has started and is settled."""
     started.clear()
     began = time.perf_counter()
     async with app.running():
@@ -136,7 +136,7 @@ async def our_drain(app: App, jobs: int) -> float:
 
 
 async def our_one(app: App) -> float:
-    """One after the other."""
+    """Enqueue one after the other."""
     task = declare(app)
     await task.enqueue("opens the queue")
     began = time.perf_counter()
@@ -148,7 +148,7 @@ async def our_one(app: App) -> float:
 
 
 async def cpu_of_levels(app: App, node: RabbitServer, number: int, jobs: int) -> float:
-    """Of jobs whose delay has so many bits: from the first enqueue until the last is ready, in microseconds a job."""
+    """Measure from the first enqueue until the last job is ready, in microseconds a job; delays have so many bits."""
     task, delay = declare(app), 0.125 * (2**number - 1) * 2 ** (5 - number)  # between 2 and 4 seconds, the longest way
     await app.purge("bench")
     before = cpu_of(node.pid)
@@ -160,7 +160,7 @@ async def cpu_of_levels(app: App, node: RabbitServer, number: int, jobs: int) ->
 
 
 async def latencies(app: App) -> list[float]:
-    """From before the enqueue until the function runs, with time between."""
+    """Measure from before the enqueue until the function runs, with time between."""
     task = declare(app)
     waits = []
     async with app.running():
@@ -192,7 +192,7 @@ BODY = b"x" * 200
 
 
 async def raw_publish(url: str, jobs: int) -> float:
-    """Frames packed in one piece, put on the library's write queue; one wait for a thousand confirms."""
+    """Put frames packed in one piece on the library's write queue; wait once for a thousand confirms."""
     connection, channel = await connected(url)
     await channel.queue_purge("raw")
     began = time.perf_counter()

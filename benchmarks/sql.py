@@ -64,7 +64,7 @@ def main() -> None:
 
 
 async def postgres(options: Any) -> None:
-    """On a server of our own."""
+    """Measure on a server of our own."""
     try:
         server = PostgresServer()
     except ServerMissing as missing:
@@ -79,7 +79,7 @@ async def postgres(options: Any) -> None:
 
 
 def plain_sqlite(path: Path, synchronous: str) -> sqlite3.Connection:
-    """A connection as the store has it."""
+    """Open a connection as the store has it."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = wal")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
@@ -90,7 +90,7 @@ def plain_sqlite(path: Path, synchronous: str) -> sqlite3.Connection:
 
 
 async def measure(url: str, plain: Callable[[], Any], options: Any) -> Figures:
-    """All figures, several rounds each, store and plain loop by turns."""
+    """Measure all figures, several rounds each, store and plain loop by turns."""
     figures: Figures = {}
     async with AsyncExitStack() as exits:
         store, other = [await exits.enter_async_context(open_store(url)) for _ in range(2)]
@@ -110,7 +110,7 @@ async def measure(url: str, plain: Callable[[], Any], options: Any) -> Figures:
 
 
 async def many(store: Store, records: int, mark: str) -> float:
-    """Records per second, in batches."""
+    """Return the records per second, in batches."""
     start = time.perf_counter()
     for first in range(0, records, BATCH):
         await store.put_many([Write(key=f"{mark}/{first + n}", value=VALUE, keep=600.0) for n in range(BATCH)])
@@ -118,7 +118,7 @@ async def many(store: Store, records: int, mark: str) -> float:
 
 
 async def crowd(store: Store, mark: str) -> float:
-    """Records per second, each from a caller of its own."""
+    """Return the records per second, each from a caller of its own."""
     each = 30
 
     async def caller(name: int) -> None:
@@ -133,7 +133,7 @@ async def crowd(store: Store, mark: str) -> float:
 
 
 async def swaps(store: Store, mark: str) -> list[float]:
-    """Milliseconds for each compare-and-set."""
+    """Return the milliseconds for each compare-and-set."""
     waits = []
     version = await store.put(mark, VALUE, expect=ANY, keep=600.0)
     for _ in range(SINGLES):
@@ -145,7 +145,7 @@ async def swaps(store: Store, mark: str) -> list[float]:
 
 
 async def reads(store: Store, mark: str) -> list[float]:
-    """Milliseconds for each read."""
+    """Return the milliseconds for each read."""
     waits = []
     for _ in range(SINGLES):
         start = time.perf_counter()
@@ -155,7 +155,7 @@ async def reads(store: Store, mark: str) -> list[float]:
 
 
 async def watches(store: Store, other: Store, mark: str) -> list[float]:
-    """Milliseconds from before a write in one store until a watch of another one has it."""
+    """Return the milliseconds from before a write in one store until a watch of another one has it."""
     waits = []
     async with store.watch(mark) as records:
         for number in range(60):
@@ -168,7 +168,7 @@ async def watches(store: Store, other: Store, mark: str) -> list[float]:
 
 
 def bare(connect: Callable[[], Any], records: int, number: int) -> dict[str, float]:
-    """The same with the client library alone."""
+    """Measure the same with the client library alone."""
     connection = connect()
     is_sqlite = isinstance(connection, sqlite3.Connection)
     mark = "?" if is_sqlite else "%s"
@@ -203,17 +203,17 @@ def bare(connect: Callable[[], Any], records: int, number: int) -> dict[str, flo
 
 
 def note(figures: Figures, name: str, value: float) -> None:
-    """One more round."""
+    """Add one more round."""
     figures.setdefault(name, []).append(value)
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """The nearest-rank percentile."""
+    """Return the nearest-rank percentile."""
     return sorted(values)[min(len(values) * percent // 100, len(values) - 1)]
 
 
 def report(title: str, figures: Figures, *, as_json: bool) -> None:
-    """Medians, spreads, and the ratio to the plain loop."""
+    """Print medians, spreads, and the ratio to the plain loop."""
     if not as_json:
         print(f"\n{title}")
     for name, values in figures.items():

@@ -59,7 +59,7 @@ Figure = tuple[str, str, list[float], list[float] | None]
 
 
 async def measure(options: argparse.Namespace) -> list[Figure]:
-    """All figures."""
+    """Measure all figures."""
     async with server(options.url) as url:
         redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
         jobs, few = options.jobs, max(options.jobs // 10, 2_000)
@@ -97,7 +97,7 @@ async def measure(options: argparse.Namespace) -> list[Figure]:
 
 @asynccontextmanager
 async def server(url: str | None) -> AsyncIterator[str]:
-    """The server to measure."""
+    """Yield the server to measure."""
     if url is not None:
         yield url
         return
@@ -111,7 +111,7 @@ XADD_MANY = "for i=1,#ARGV do redis.call('XADD', KEYS[1], '*', 'e', ARGV[i]) end
 
 
 async def raw_bulk(redis: Redis, jobs: int) -> float:
-    """XADDs per second, a hundred in a script."""
+    """Return the XADDs per second, a hundred in a script."""
     script = redis.register_script(XADD_MANY)
     batch = [PAYLOAD] * 100
     await script(keys=["raw"], args=batch)
@@ -122,7 +122,7 @@ async def raw_bulk(redis: Redis, jobs: int) -> float:
 
 
 async def raw_awaited(redis: Redis, jobs: int) -> float:
-    """XADDs per second, one after another."""
+    """Return the XADDs per second, one after another."""
     start = time.perf_counter()
     for _ in range(jobs):
         await redis.execute_command("XADD", "raw", "*", "e", PAYLOAD)
@@ -130,7 +130,7 @@ async def raw_awaited(redis: Redis, jobs: int) -> float:
 
 
 async def raw_drain(redis: Redis, jobs: int) -> float:
-    """Entries per second, read and acknowledged and deleted a hundred at a time."""
+    """Return the entries per second, read and acknowledged and deleted a hundred at a time."""
     await raw_bulk(redis, jobs)
     await redis.execute_command("XGROUP", "CREATE", "raw", "g", "0")
     done: list[bytes] = []
@@ -154,7 +154,7 @@ async def raw_drain(redis: Redis, jobs: int) -> float:
 
 
 def make_app(url: str, *, results: bool = False) -> App:
-    """An app with the task that does nothing."""
+    """Make an app with the task that does nothing."""
     app = App(url, store=None if results else "none")
 
     @app.task(name="noop", queue=QUEUE, keep_result=3600.0 if results else None)
@@ -165,7 +165,7 @@ def make_app(url: str, *, results: bool = False) -> App:
 
 
 async def bulk(url: str, jobs: int) -> float:
-    """Jobs per second by enqueue_many."""
+    """Return the jobs per second by enqueue_many."""
     app = make_app(url)
     async with app:
         calls = [app.tasks["noop"].call(PAYLOAD) for _ in range(jobs)]
@@ -175,7 +175,7 @@ async def bulk(url: str, jobs: int) -> float:
 
 
 async def awaited(url: str, jobs: int) -> float:
-    """Jobs per second, one enqueue after another."""
+    """Return the jobs per second, one enqueue after another."""
     app = make_app(url)
     async with app:
         task = app.tasks["noop"]
@@ -186,7 +186,7 @@ async def awaited(url: str, jobs: int) -> float:
 
 
 async def hundred(url: str, jobs: int) -> float:
-    """Jobs per second from a hundred tasks of the same program."""
+    """Return the jobs per second from a hundred tasks of the same program."""
     app = make_app(url)
     async with app:
         task = app.tasks["noop"]
@@ -203,7 +203,7 @@ async def hundred(url: str, jobs: int) -> float:
 
 
 async def drain(url: str, jobs: int, *, results: bool) -> float:
-    """Jobs per second of one worker that finds a full queue."""
+    """Return the jobs per second of one worker that finds a full queue."""
     app = make_app(url, results=results)
     async with app:
         await app.enqueue_many([app.tasks["noop"].call(PAYLOAD) for _ in range(jobs)])
@@ -215,7 +215,7 @@ async def drain(url: str, jobs: int, *, results: bool) -> float:
 
 
 async def latencies(url: str, jobs: int) -> list[float]:
-    """Milliseconds from enqueue to the function's start, one job every 20 ms."""
+    """Return the milliseconds from enqueue to the function's start, one job every 20 ms."""
     app = App(url, store="none")
     starts: list[float] = []
 
@@ -231,7 +231,7 @@ async def latencies(url: str, jobs: int) -> list[float]:
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """The nearest-rank percentile."""
+    """Return the nearest-rank percentile."""
     return sorted(values)[min(len(values) * percent // 100, len(values) - 1)]
 
 

@@ -4,7 +4,7 @@
 
 __main__.py   the command                    raw.py, raw_*.py   what the client libraries reach: the ceiling
 session.py    one run, broker by broker      peers.py           other libraries, each in an environment of its own
-turns.py      whose turn it is, and until when   contenders.py  what a turn is for raw client, taskcore, peers
+turns.py      which scenario is next, until when  contenders.py  what a turn is for raw client, taskcore, peers
 limited.py    an outer limit for all of them     sweeping.py    what peers leave behind
 report/       HTML, Markdown                 run.py             a finished run, from its file of JSON lines
 """

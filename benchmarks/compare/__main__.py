@@ -50,7 +50,7 @@ from taskcore.bench.machine import loop_name
 ROOT = Path(__file__).parents[2]
 ALL_BROKERS = (*BROKERS, "postgresql")
 BACKLOG = 1_000_000
-ENDING = 15.0  #: seconds of the budget that are kept for stopping the last server and writing the report
+CLOSING = 15.0  #: seconds of the budget that are kept for stopping the last server and writing the report
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, help="rounds of the races; two of three for the rest; default: 3, quick: 1"
     )
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="end in time; what is left out for it is told")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="end in time; the report says what is left out")
     parser.add_argument("--seconds", type=float, help="how long a rate is measured in one turn")
     parser.add_argument(
         "--backlog",
@@ -96,7 +96,7 @@ def main() -> int:
 
 
 async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) -> None:
-    """The run itself; each record is in the file as soon as it is there."""
+    """Make the run; each record is in the file as soon as it is there."""
     began = time.monotonic()
     size = QUICK if options.quick else FULL
     rounds = options.rounds or size.rounds
@@ -121,7 +121,7 @@ async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) 
         tell(Contestant(who=US, version=machine.taskcore, settings=settings))
         progress = printed()
         installed = await install(peers, progress, tell)
-        until = began + options.budget * 60 - ENDING if options.budget else math.inf
+        until = began + options.budget * 60 - CLOSING if options.budget else math.inf
         plan = Plan(brokers, scenarios, size, rounds, installed, until)
         async with anyio.create_task_group() as group:
             limited = Limited(group)
@@ -136,13 +136,13 @@ async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) 
 
 
 def _raw(folder: Path) -> BinaryIO:
-    """The file of the records; there is none for a run that cannot begin."""
+    """Open the file of the records; a run that cannot begin has none."""
     folder.mkdir(parents=True, exist_ok=True)
     return (folder / "raw.jsonl").open("wb")
 
 
 def finish(records: list[Record], folder: Path, docs: Path | None) -> None:
-    """The table on the screen, the report in the folder."""
+    """Print the table, and write the report into the folder."""
     run = Run(records)
     ours = [record for record in (*run.figures, *run.skipped) if record.who in (US, "all")]
     print(table_of([run.machine, *ours]))
@@ -151,7 +151,7 @@ def finish(records: list[Record], folder: Path, docs: Path | None) -> None:
 
 
 def _know_servers() -> None:
-    """Servers that ``scripts/servers`` has fetched are found, the newest first."""
+    """Make the servers that ``scripts/servers`` has fetched known, the newest first."""
     fetched = ROOT / ".servers"
     folders = [fetched / "bin", *sorted(fetched.glob("nats-[0-9]*"), reverse=True)]
     first, gap, last = os.environ.get("TASKCORE_SERVERS", "").partition(2 * os.pathsep)
@@ -161,7 +161,7 @@ def _know_servers() -> None:
 OURS = (
     "Its defaults: 100 jobs at once, lease 60 s ({lease:g} s where workers are killed), acknowledged after the run, "
     "every task async. RabbitMQ: quorum queues, where the queues of the others are classic ones, as is their default. "
-    "Event loop of its workers: {loop}; of its sender, as of everybody's: asyncio. "
+    "Event loop of its workers: {loop}; of its sender, as of all senders: asyncio. "
     "at least once: acknowledged after the run."
 )
 

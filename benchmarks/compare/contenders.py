@@ -22,7 +22,7 @@ Records = list[Figure | Skipped]
 
 
 class Contender(ABC):
-    """Somebody on one broker.
+    """A contestant on one broker.
 
     :param scenarios: what can be measured of it.
     """
@@ -34,10 +34,10 @@ class Contender(ABC):
 
     @abstractmethod
     async def measure(self, scenario: str) -> Records:
-        """One turn of a scenario: its figures, or why there are none."""
+        """Measure one turn of a scenario: its figures, or why there are none."""
 
     def skipped(self, scenario: str, why: str) -> Skipped:
-        """The record of something that was not measured."""
+        """Return the record of something that was not measured."""
         return Skipped(broker=self.broker, who=self.who, scenario=scenario, why=why)
 
 
@@ -98,7 +98,7 @@ SHARED = 2  #: how many of our arrival rates peers have to bear, too: the highes
 
 
 def raw_of(broker: str, url: str) -> Raw:
-    """The bare loop for a broker; imported here, because each needs a client library."""
+    """Return the bare loop for a broker; its module is imported here, because each needs a client library."""
     if broker == "memory":
         from benchmarks.compare.raw_memory import RawMemory
 

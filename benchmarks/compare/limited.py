@@ -39,7 +39,7 @@ class Limited:
         self.stuck = 0  #: how many things were left behind
 
     async def run(self, function: Callable[[], Awaitable[Result]], within: float) -> Result:
-        """Its result.
+        """Return its result.
 
         :raises TimeoutError: it was not done in time, and has been cancelled.
         :raises LeftBehind: it did not let itself be cancelled either.

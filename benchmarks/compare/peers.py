@@ -26,14 +26,14 @@ class Installed:
         self.homes: list[tuple[Peer, Home]] = []
 
     def on(self, broker: str) -> list[tuple[Peer, Home]]:
-        """Those that know this broker."""
+        """Return the peers that know this broker."""
         return [(peer, home) for peer, home in self.homes if broker in peer.brokers]
 
 
 def wanted(text: str) -> list[str]:
-    """The peers that somebody names: all of them, none, or some, however their names are written.
+    """Return the peers that a text names: all, none, or some, however their names are written.
 
-    :raises LookupError: one that is not here; who is, is told.
+    :raises LookupError: one that is not here; the text names those that are.
     """
     chosen = {name.strip().lower() for name in text.split(",")} - {"none", ""}
     if "all" in chosen:
@@ -44,7 +44,7 @@ def wanted(text: str) -> list[str]:
 
 
 async def install(chosen: list[str], progress: Progress, tell: Callable[[Record], None]) -> Installed:
-    """Make the environments that are not there yet. One that cannot be made is told about, with the reason."""
+    """Make the environments that are not there yet. One that cannot be made is recorded, with the reason."""
     installed = Installed()
     for number, name in enumerate(chosen):
         peer = read(name)

@@ -45,7 +45,7 @@ FIGURES = {"enqueue": (("one awaited", "one"), ("bulk", "bulk")), "drain": (("1 
 async def measure_raw(
     raw: Raw, broker: str, scenario: str, *, seconds: float, broker_cpu: Callable[[], float | None] = lambda: None
 ) -> list[Figure]:
-    """The ceiling of one scenario, once. Publishing has its CPU beside it; a drain has published before."""
+    """Measure the ceiling of one scenario, once. Publishing has its CPU beside it; a drain has published before."""
     await raw.open()
     try:
         found = []

@@ -19,19 +19,19 @@ class RawMemory:
         self.queue: deque[bytes] = deque()
 
     async def open(self) -> None:
-        """Nothing to connect to."""
+        """Connect to nothing."""
 
     async def close(self) -> None:
-        """Nothing to leave."""
+        """Leave nothing."""
 
     async def one(self, jobs: int) -> float:
-        """Nothing to compare with: there is no broker behind it."""
+        """Do nothing: there is no broker to compare with."""
         raise NotImplementedError
 
     bulk = one
 
     async def drain(self, jobs: int) -> float:
-        """One task a job."""
+        """Start one task a job."""
 
         async def job(data: bytes) -> None:
             pass

@@ -61,7 +61,7 @@ class RawNats:
         return seconds
 
     async def bulk(self, jobs: int) -> float:
-        """Windows of publishes."""
+        """Publish in windows."""
         seconds = await self._fill(jobs)
         await self.js.purge_stream(NAME)
         return seconds

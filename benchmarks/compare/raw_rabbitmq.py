@@ -30,7 +30,7 @@ class RawRabbit:
         self.url = url
 
     async def open(self) -> None:
-        """A durable queue."""
+        """Declare a durable queue."""
         self.connection = await aiormq.connect(self.url)
         self.sending = await self.connection.channel(publisher_confirms=True)
         self.taking = await self.connection.channel()
@@ -55,7 +55,7 @@ class RawRabbit:
         return seconds
 
     async def bulk(self, jobs: int) -> float:
-        """A thousand confirms in flight."""
+        """Keep a thousand confirms in flight."""
         seconds = await self._fill(jobs)
         await self.sending.queue_purge(NAME)
         return seconds
@@ -67,7 +67,7 @@ class RawRabbit:
         return time.perf_counter() - start
 
     async def _window(self) -> None:
-        """What aiormq writes for so many publishes, in one piece on its write queue; then all of their confirms."""
+        """Write what aiormq writes for so many publishes, in one piece on its write queue; then await all confirms."""
         channel, loop, waiting, out = self.sending, asyncio.get_running_loop(), [], bytearray()
         method = struct.pack(">HHHB", 60, 40, 0, 0) + bytes((len(NAME),)) + NAME.encode() + b"\x00"
         header = struct.pack(">HHQH", 60, 0, len(PAYLOAD), 1 << 12) + b"\x02"

@@ -34,7 +34,7 @@ class RawRedis:
         await self.redis.aclose()
 
     async def one(self, jobs: int) -> float:
-        """XADD after XADD."""
+        """Send XADD after XADD."""
         start = time.perf_counter()
         for _ in range(jobs):
             await self.redis.execute_command("XADD", KEY, "*", "e", PAYLOAD)
@@ -43,7 +43,7 @@ class RawRedis:
         return seconds
 
     async def bulk(self, jobs: int) -> float:
-        """A hundred XADD in a script."""
+        """Send a hundred XADD in a script."""
         seconds = await self._fill(jobs)
         await self.redis.delete(KEY)
         return seconds

@@ -56,7 +56,7 @@ class Run:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The run that a file of JSON lines holds."""
+        """Read the run that a file of JSON lines holds."""
         return cls(list(decode_lines(path.read_text().splitlines())))
 
     @property
@@ -71,14 +71,14 @@ class Run:
         return minutes if self.whole else f"{minutes + ', ' if minutes else ''}stopped before its end"
 
     def find(self, broker: str, who: str, scenario: str, name: str) -> Figure | None:
-        """One figure."""
+        """Find one figure."""
         for figure in self.figures:
             if (figure.broker, figure.who, figure.scenario, figure.name) == (broker, who, scenario, name):
                 return figure
         return None
 
     def race(self, broker: str, scenario: str, name: str) -> list[Figure]:
-        """Everybody's figure of one kind on one broker, the best first."""
+        """Return all figures of one kind on one broker, the best first."""
         found = [
             figure
             for figure in self.figures
@@ -87,11 +87,11 @@ class Run:
         return sorted(found, key=lambda figure: figure.median, reverse=bool(found) and found[0].better == "more")
 
     def ours(self, scenario: str) -> list[Figure]:
-        """What taskcore came to in one scenario, on all brokers."""
+        """Return what taskcore came to in one scenario, on all brokers."""
         return [figure for figure in self.figures if figure.who == US and figure.scenario == scenario]
 
     def rounds(self) -> list[tuple[str, dict[str, str]]]:
-        """Scenario → broker → how many rounds it had, as a text, because not all contestants may have as many."""
+        """Map scenario → broker → how many rounds it had, as a text, because not all contestants may have as many."""
         found: dict[str, dict[str, set[int]]] = {}
         for figure in self.figures:
             found.setdefault(figure.scenario, {}).setdefault(figure.broker, set()).add(len(figure.values))
@@ -102,28 +102,28 @@ class Run:
         ]
 
     def failed(self, scenario: str) -> list[Skipped]:
-        """Whoever did not get through a scenario, which is a finding and no omission."""
+        """Return the contestants that did not get through a scenario, which is a finding and no omission."""
         return [one for one in self.skipped if one.scenario == scenario and "failed" in one.why]
 
     def command(self, scenario: str) -> str:
-        """What measures this part again."""
+        """Return the command that measures this part again."""
         quick = " --quick" if "--quick" in self.machine.command else ""
         return f'python -m benchmarks.compare --only "{scenario}"{quick}'
 
     @staticmethod
     def title(broker: str) -> str:
-        """A broker's name, as it writes itself."""
+        """Return a broker's name, as it writes itself."""
         return TITLES.get(broker, broker)
 
     @staticmethod
     def ratio(better: Figure, worse: Figure) -> Ratio | None:
-        """How many times better the first is. Compared are neighbours in time: the same round of both; None: a zero."""
+        """Compute how many times better the first is, from the same rounds of both; None: one of them is zero."""
         found = Run.ratios(better, worse)
         return ratio_of(found) if found else None
 
     @staticmethod
     def ratios(better: Figure, worse: Figure) -> list[float]:
-        """The same, round by round; nothing if one of them would be divided by zero."""
+        """Return the same, round by round; nothing if one of them would be divided by zero."""
         mine, yours = (dict(zip(_rounds_of(one), one.values, strict=True)) for one in (better, worse))
         pairs = [(mine[number], yours[number]) for number in mine if number in yours]
         pairs = pairs or [(better.median, worse.median)]
@@ -133,17 +133,17 @@ class Run:
 
 
 def ratio_of(values: Sequence[float]) -> Ratio:
-    """The median, the least and the most of the rounds' own."""
+    """Return the median, the least and the greatest of the rounds' own ratios."""
     return Ratio(statistics.median(values), min(values), max(values), sum(value > 1 for value in values), len(values))
 
 
 def public(command: str) -> str:
-    """The command without what concerns this machine only: where the result goes."""
+    """Return the command without what concerns this machine only: where the result goes."""
     return re.sub(r"\s--out(=|\s+)('[^']*'|\S+)", "", command)
 
 
 def _merged(figures: Sequence[Figure]) -> list[Figure]:
-    """One figure for all rounds of the same thing: all values, counts added up, curves by their median."""
+    """Make one figure for all rounds of the same thing: all values, counts added up, curves by their median."""
     found: dict[tuple[str, ...], list[Figure]] = {}
     for figure in figures:
         key = (figure.broker, figure.who, figure.scenario, figure.name, figure.unit)

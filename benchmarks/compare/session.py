@@ -1,4 +1,4 @@
-"""One run: for each broker a private server, and on it everybody in turns: who is compared is a neighbour in time."""
+"""One run: for each broker a private server, and on it all contestants in turns, so neighbours in time are compared."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from taskcore.faults import PostgresServer, RedisServer, Server, ServerMissing
 
 __all__ = ["Plan", "Session"]
 
-SLACK = 60.0  #: seconds beyond a scenario's own limit, for whoever does not keep it
+SLACK = 60.0  #: seconds beyond a scenario's own limit, for a contestant that does not keep it
 Tell = Callable[[Record], None]
 
 
@@ -88,7 +88,7 @@ class Session:
                 self._tell(Skipped(broker=broker, who="all", scenario="all", why=plain(error)))
 
     def _guesses(self, broker: str) -> dict[str, float]:
-        """Scenario → seconds that one turn of everybody may take on this broker."""
+        """Guess scenario → seconds that one turn of all contestants may take on this broker."""
         known = broker in BROKERS
         scenarios = [name for name in GUESSED if name in self._plan.scenarios and (known or name in PARTS)]
         peers = len(self._plan.installed.on(broker))
@@ -98,7 +98,7 @@ class Session:
         async with AsyncExitStack() as exits:
             contenders = await self._contenders(broker, server, exits)
             if not contenders:
-                self._tell(Skipped(broker=broker, who="all", scenario="all", why="nobody here knows this broker"))
+                self._tell(Skipped(broker=broker, who="all", scenario="all", why="no contestant knows this broker"))
                 return
             turns = Turns(self._guesses(broker), self._plan.rounds, until)
             while (turn := turns.next(start := time.monotonic())) is not None:
@@ -116,7 +116,7 @@ class Session:
             self._tell(Skipped(broker=broker, who="all", scenario=", ".join(names), why=why))
 
     async def _contenders(self, broker: str, server: Server | None, exits: AsyncExitStack) -> list[Contender]:
-        """The raw client, taskcore, the peers, in this order."""
+        """Open the raw client, taskcore and the peers, in this order."""
         found: list[Contender] = []
         plan = self._plan
 
@@ -155,7 +155,7 @@ class Session:
         return found
 
     async def _turn(self, contender: Contender, server: Server | None, turn: Turn) -> None:
-        """One contestant, one scenario, once. Whatever goes wrong is told in its place, and the run goes on."""
+        """Measure one contestant in one scenario, once. A failure is recorded in its place, and the run goes on."""
         scenario, label = turn.scenario, f"{contender.broker}, {contender.who}"
         name = scenario if turn.of == 1 else f"{scenario} {turn.round}/{turn.of}"
         self._progress.begins(label, name, self._done, self._all())
@@ -182,7 +182,7 @@ class Session:
         self._progress.ends(label, name, seconds, _outcome(records))
 
     def _all(self) -> int:
-        """How many turns of one contestant this run may have."""
+        """Count how many turns of one contestant this run may have."""
         plan, turns = self._plan, 0
         for broker in plan.brokers:
             peers = len(plan.installed.on(broker))
@@ -232,7 +232,7 @@ async def _server(broker: str) -> AsyncIterator[Server | None]:
 
 @asynccontextmanager
 async def _results(broker: str, server: Server) -> AsyncIterator[str]:
-    """Where peers keep results: in the broker if it is Redis, else in a Redis of their own; none for PostgreSQL."""
+    """Open where peers keep results: the broker if it is Redis, else a Redis of their own; none for PostgreSQL."""
     if broker == "redis":
         yield server.url
     elif broker == "postgresql":

@@ -1,4 +1,4 @@
-"""What a peer has left in the broker is not to weigh on whoever comes next."""
+"""Clearing away what a peer has left in the broker, which must not weigh on the next contestant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: each scenario goes once around everybody before any goes around again, until the time is over."""
+"""The order of turns: each scenario goes around all contestants before any goes around again, until time is over."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OFTEN = frozenset({"enqueue", "drain", "latency", "results"})  #: the races; of 
 
 
 class Guess(NamedTuple):
-    """Seconds that one turn of a scenario takes before anybody knows it: us, each peer, the raw client."""
+    """Seconds that one turn of a scenario takes before it is known: us, each peer, the raw client."""
 
     ours: float
     peer: float = 0.0
@@ -41,18 +41,18 @@ UNKNOWN = Guess(10, 10, 3)
 
 
 def guess(scenario: str, *, peers: int, raw: bool, ours: bool = True) -> float:
-    """Seconds that one turn of a scenario may take with so many contestants."""
+    """Guess the seconds that one turn of a scenario may take with so many contestants."""
     one = GUESSED.get(scenario, UNKNOWN)
     return one.ours * ours + one.peer * peers + one.raw * raw
 
 
 def wanted(scenario: str, rounds: int) -> int:
-    """How many rounds a scenario is to have in a run of so many."""
+    """Return how many rounds a scenario is to have in a run of so many."""
     return 1 if scenario in ONCE else rounds if scenario in OFTEN else math.ceil(rounds * 2 / 3)
 
 
 def share(left: float, weights: Sequence[float]) -> float:
-    """How much of the time that is left the first of several brokers may use."""
+    """Return how much of the time that is left the first of several brokers may use."""
     return left * weights[0] / (sum(weights) or 1.0)
 
 
@@ -79,7 +79,7 @@ class Turns:
         self._seconds = dict(guesses)
 
     def next(self, now: float) -> Turn | None:
-        """The next turn: of those that still fit, the scenario that has had the fewest."""
+        """Return the next turn: of the scenarios that still fit, the one that has had the fewest."""
         fits = [
             name
             for name, rounds in self.wanted.items()
@@ -91,12 +91,12 @@ class Turns:
         return Turn(name, self.done[name] + 1, self.wanted[name])
 
     def took(self, turn: Turn, seconds: float) -> None:
-        """A turn is over."""
+        """Note that a turn is over, and how long it took."""
         self.done[turn.scenario] = turn.round
         self._seconds[turn.scenario] = seconds
 
     def end(self, scenario: str) -> None:
-        """Nobody is left who could have another turn."""
+        """Note that no contestant is left that could have another turn."""
         self.wanted[scenario] = self.done[scenario]
 
     @property

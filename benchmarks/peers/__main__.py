@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def show(figure: dict) -> None:
-    """One line."""
+    """Write one line."""
     values, facts = figure["values"], figure["facts"]
     spread = f"{min(values):,.1f} … {max(values):,.1f}" if len(values) > 1 else ""
     told = ", ".join(f"{facts[key]} {key}" for key in ("jobs", "sent", "in_hand", "lost", "duplicated") if key in facts)

@@ -22,12 +22,12 @@ REDIS = RedisSettings.from_dsn(ruler.URL or "redis://localhost")
 
 
 async def job(ctx, data):
-    """The job."""
+    """Do the job."""
     return await ruler.ajob(data)
 
 
 class WorkerSettings:
-    """What the worker is told."""
+    """The worker's settings."""
 
     functions = [func(job, name="job", timeout=ruler.LEASE or 300, keep_result=60 if ruler.RESULTS else 0)]
     redis_settings = REDIS
@@ -49,10 +49,10 @@ class Adapter(ruler.Adapter):
         await self.redis.aclose()
 
     async def one(self, data):
-        """One job."""
+        """Enqueue one job."""
         await self.redis.enqueue_job("job", data)
 
     async def trip(self, data):
-        """Results are polled; the shortest sensible interval."""
+        """Poll for one result, in the shortest sensible interval."""
         sent = await self.redis.enqueue_job("job", data)
         await sent.result(timeout=20, poll_delay=0.002)

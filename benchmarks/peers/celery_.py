@@ -51,7 +51,7 @@ app.conf.update(
 
 @app.task(name="bench.job")
 def job(data):
-    """The job."""
+    """Do the job."""
     return ruler.job(data)
 
 
@@ -59,20 +59,20 @@ class Adapter(ruler.Adapter):
     """Celery's calls block."""
 
     async def one(self, data):
-        """Through the pooled producer."""
+        """Enqueue one job through the pooled producer."""
         job.apply_async((data,), retry=False)
 
     async def many(self, batch):
-        """There is no bulk call; one producer for all saves taking it from the pool."""
+        """Enqueue one by one, as there is no bulk call; one producer for all saves taking it from the pool."""
         with app.producer_or_acquire() as producer:
             for data in batch:
                 job.apply_async((data,), producer=producer, retry=False)
 
     async def trip(self, data):
-        """One result."""
+        """Await one result."""
         job.apply_async((data,)).get(timeout=20)
 
     async def trips(self, batch):
-        """All sent, then all awaited."""
+        """Send all, then await all."""
         for sent in [job.apply_async((data,)) for data in batch]:
             sent.get(timeout=60)

@@ -45,19 +45,19 @@ class Adapter(ruler.Adapter):
     """Dramatiq's calls block."""
 
     async def one(self, data):
-        """One message."""
+        """Send one message."""
         job.send(data)
 
     async def many(self, batch):
-        """There is no bulk call."""
+        """Send one by one, as there is no bulk call."""
         for data in batch:
             job.send(data)
 
     async def trip(self, data):
-        """One result."""
+        """Await one result."""
         job.send(data).get_result(block=True, timeout=20_000)
 
     async def trips(self, batch):
-        """A group's results are awaited together."""
+        """Await a group's results together."""
         waiting = dramatiq.group([job.message(data) for data in batch]).run()
         list(waiting.get_results(block=True, timeout=60_000))

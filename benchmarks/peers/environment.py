@@ -33,18 +33,18 @@ class Home(NamedTuple):
 
 
 def cache() -> Path:
-    """Where environments are kept from run to run."""
+    """Return where environments are kept from run to run."""
     given = os.environ.get("TASKCORE_BENCH_CACHE")
     return (Path(given) if given else HERE.parents[1] / ".bench") / "peers"
 
 
 def names() -> list[str]:
-    """The peers, as the command line calls them."""
+    """List the peers, as the command line calls them."""
     return sorted(path.stem.rstrip("_") for path in HERE.glob("[!_]*_.py"))
 
 
 def read(name: str) -> Peer:
-    """What a peer's file says about it. It is not imported: its library is not in this environment.
+    """Read what a peer's file says about it. It is not imported: its library is not in this environment.
 
     :raises PeerFailed: there is no such peer.
     """
@@ -60,7 +60,7 @@ def read(name: str) -> Peer:
 
 
 def prepare(peer: Peer) -> Home:
-    """The peer's environment, made now if it is not there.
+    """Return the peer's environment, made now if it is not there.
 
     :raises PeerFailed: it cannot be installed; the text has the reason.
     """

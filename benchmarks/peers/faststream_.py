@@ -22,7 +22,7 @@ PEER = ruler.Peer(
 
 
 async def job(data: str) -> None:
-    """The job."""
+    """Do the job."""
     await ruler.ajob(data)
 
 
@@ -39,7 +39,7 @@ if ruler.BROKER == "redis":
         broker.subscriber(stream=left, max_workers=100, ack_policy=AckPolicy.REJECT_ON_ERROR)(job)
 
     async def publish(data):
-        """One message."""
+        """Publish one message."""
         await broker.publish(data, stream=ruler.QUEUE)
 elif ruler.BROKER == "rabbitmq":
     from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
@@ -49,7 +49,7 @@ elif ruler.BROKER == "rabbitmq":
     broker.subscriber(queue, ack_policy=AckPolicy.REJECT_ON_ERROR)(job)
 
     async def publish(data):
-        """One message."""
+        """Publish one message."""
         await broker.publish(data, queue=queue, persist=True)
 else:
     from faststream.nats import JStream, NatsBroker
@@ -67,7 +67,7 @@ else:
     )(job)
 
     async def publish(data):
-        """One message."""
+        """Publish one message."""
         await broker.publish(data, ruler.QUEUE, stream=jet.name)
 
 
@@ -101,5 +101,5 @@ class Adapter(ruler.Adapter):
         await broker.stop()
 
     async def one(self, data):
-        """One message."""
+        """Publish one message."""
         await publish(data)

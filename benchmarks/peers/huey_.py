@@ -21,7 +21,7 @@ huey = RedisHuey(ruler.QUEUE, url=ruler.URL or "redis://localhost", results=bool
 
 @huey.task()
 def job(data):
-    """The job."""
+    """Do the job."""
     return ruler.job(data)
 
 
@@ -29,20 +29,20 @@ class Adapter(ruler.Adapter):
     """Huey's calls block."""
 
     async def one(self, data):
-        """One job."""
+        """Enqueue one job."""
         job(data)
 
     async def many(self, batch):
-        """There is no bulk call."""
+        """Enqueue one by one, as there is no bulk call."""
         for data in batch:
             job(data)
 
     async def trip(self, data):
-        """One result."""
+        """Await one result."""
         if job(data).get(blocking=True, timeout=20, backoff=1.05, max_delay=0.01) is None:
             raise TimeoutError
 
     async def trips(self, batch):
-        """All sent, then all awaited."""
+        """Send all, then await all."""
         for sent in [job(data) for data in batch]:
             sent.get(blocking=True, timeout=20, backoff=1.05, max_delay=0.01)

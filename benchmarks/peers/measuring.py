@@ -53,7 +53,7 @@ class Measured:
     """One peer on one broker.
 
     :param results_url: a Redis in which results are kept.
-    :param broker_cpu: seconds of CPU that the broker has used; None if nobody can tell.
+    :param broker_cpu: seconds of CPU that the broker has used; None if it is unknown.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Measured:
         self._jobs = 0
 
     def part(self, name: str, *, within: float = math.inf) -> list[dict[str, Any]]:
-        """The figures of one part.
+        """Return the figures of one part.
 
         :param within: seconds that it may take; then its processes are ended.
         :raises PeerFailed: it did not do what it was asked to.
@@ -186,7 +186,7 @@ class Measured:
                 raise PeerFailed(f"its worker had done {ledger.ended()} of {jobs} jobs when it was to be killed")
             killed = time.monotonic()
             victim.kill()
-        held = _in_hand(ledger.read())
+        held = _unfinished(ledger.read())
         with self._worker(environment):
             self._come_back(ledger, jobs)
         entries = ledger.read()
@@ -197,7 +197,7 @@ class Measured:
         return [self._figure("worker killed", "all jobs have ended after", "s", [seconds], "less", **facts)]
 
     def _come_back(self, ledger: Any, jobs: int) -> None:
-        """Until all have ended; whoever is slow has time as long as jobs of his end."""
+        """Wait until all have ended; a slow worker has time as long as its jobs end."""
         ended = ledger.ended()
         while ended < jobs:
             before = ended
@@ -208,7 +208,7 @@ class Measured:
     # ── processes ──
 
     def _left(self, patience: float) -> float:
-        """So many seconds, or as many as this part has left.
+        """Return so many seconds, or as many as this part has left.
 
         :raises PeerFailed: it has none.
         """
@@ -292,7 +292,7 @@ class Worker:
             raise PeerFailed(f"its worker has run {done} of {jobs} jobs after {within:g} s: {self._last()}")
 
     def report(self) -> dict[str, Any]:
-        """What the process that runs the jobs has counted."""
+        """Return what the process that runs the jobs has counted."""
         self._report.with_suffix(".ask").touch()
         if not _until(self._report.exists, 10.0):
             raise PeerFailed(f"its worker does not report: {self._last()}")
@@ -316,7 +316,7 @@ class Worker:
 
 
 def _telling(output: str) -> str:
-    """The line of an output that says most: the last with an error in it."""
+    """Return the line of an output that says most: the last with an error in it."""
     lines = output.strip().splitlines() or ["it printed nothing"]
     return next((line.strip() for line in reversed(lines) if "Error" in line), lines[-1])
 
@@ -331,12 +331,12 @@ def _until(happened: Callable[[], bool], within: float) -> bool:
 
 
 def _percentile(ordered: Sequence[float], percent: float) -> float:
-    """The nearest rank."""
+    """Return the nearest-rank percentile."""
     rank = -(-len(ordered) * percent // 100)  # rounded up
     return ordered[min(max(int(rank), 1), len(ordered)) - 1]
 
 
-def _in_hand(entries: list[Any]) -> int:
-    """How many jobs were started and not ended."""
+def _unfinished(entries: list[Any]) -> int:
+    """Count the jobs that were started and not ended."""
     started = {entry.number for entry in entries if entry.what == "start"}
     return len(started - {entry.number for entry in entries if entry.what == "end"})

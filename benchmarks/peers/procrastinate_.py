@@ -25,7 +25,7 @@ app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=ruler.
 
 @app.task(name="job", queue=ruler.QUEUE)
 async def job(data: str) -> int:
-    """The job."""
+    """Do the job."""
     return await ruler.ajob(data)
 
 
@@ -43,16 +43,16 @@ class Adapter(ruler.Adapter):
         await app.close_async()
 
     async def one(self, data):
-        """One row."""
+        """Insert one row."""
         await job.defer_async(data=data)
 
     async def many(self, batch):
-        """Many rows in one statement."""
+        """Insert many rows in one statement."""
         await job.batch_defer_async(*({"data": data} for data in batch))
 
 
 async def work():
-    """One worker."""
+    """Run one worker."""
     beats = {"update_heartbeat_interval": ruler.LEASE / 5, "stalled_worker_timeout": ruler.LEASE} if ruler.LEASE else {}
     async with app.open_async(), asyncio.TaskGroup() as group:
         if ruler.LEASE:
@@ -63,7 +63,7 @@ async def work():
 
 
 async def retry_stalled():
-    """Jobs of workers whose heart has stopped go back into the queue. The library leaves it to the program to ask."""
+    """Put jobs of workers whose heart has stopped back into the queue. The library leaves it to the program to ask."""
     while True:
         for stalled in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=ruler.LEASE):
             await app.job_manager.retry_job(stalled)

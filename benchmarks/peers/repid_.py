@@ -40,7 +40,7 @@ router = Router()
 
 @router.actor(channel=ruler.QUEUE)
 async def job(data: str) -> None:
-    """The job."""
+    """Do the job."""
     await ruler.ajob(data)
 
 
@@ -63,12 +63,12 @@ class Adapter(ruler.Adapter):
         await self.connection.__aexit__(None, None, None)
 
     async def one(self, data):
-        """One message."""
+        """Send one message."""
         await app.send_message_json(channel=ruler.QUEUE, payload={"data": data}, headers={"topic": "job"})
 
 
 async def declare():
-    """The stream, and the consumer that Repid subscribes to, by the names that it gives them."""
+    """Declare the stream, and the consumer that Repid subscribes to, by the names that it gives them."""
     import nats
     from nats.js.api import ConsumerConfig
 
@@ -89,7 +89,7 @@ async def declare():
 
 
 async def work():
-    """One worker."""
+    """Run one worker."""
     async with app.servers.default.connection():
         await app.run_worker(tasks_limit=100)
 

@@ -35,7 +35,7 @@ PEER = ruler.Peer(
 
 
 def job(data):
-    """The job."""
+    """Do the job."""
     return ruler.job(data)
 
 
@@ -48,11 +48,11 @@ class Adapter(ruler.Adapter):
         self.kept = {"result_ttl": 60 if ruler.RESULTS else 0}
 
     async def one(self, data):
-        """One job."""
+        """Enqueue one job."""
         self.queue.enqueue("rq_.job", data, retry=Retry(max=2) if ruler.LEASE else None, **self.kept)
 
     async def many(self, batch):
-        """A pipeline."""
+        """Send them in a pipeline."""
         self.queue.enqueue_many(
             [
                 Queue.prepare_data("rq_.job", (data,), retry=Retry(max=2) if ruler.LEASE else None, **self.kept)
@@ -61,12 +61,12 @@ class Adapter(ruler.Adapter):
         )
 
     async def trip(self, data):
-        """Results are polled, or come through a stream that is read blocking."""
+        """Await one result; results are polled, or come through a stream that is read blocking."""
         sent = self.queue.enqueue("rq_.job", data, **self.kept)
         _latest(sent)
 
     async def trips(self, batch):
-        """All sent, then all awaited."""
+        """Send all, then await all."""
         for sent in [self.queue.enqueue("rq_.job", data, **self.kept) for data in batch]:
             _latest(sent)
 

@@ -57,7 +57,7 @@ class Peer:
 
 
 class Adapter:
-    """What a peer's file implements. All of it may block: nobody else is in this process."""
+    """What a peer's file implements. All of it may block: nothing else runs in this process."""
 
     async def open(self) -> None:
         """Connect."""
@@ -84,7 +84,7 @@ class Adapter:
         raise NotImplementedError
 
     async def trips(self, batch: Sequence[str]) -> None:
-        """The same for many at once."""
+        """Enqueue many jobs at once, and wait for all their results."""
         await asyncio.gather(*(self.trip(data) for data in batch))
 
 
@@ -118,7 +118,7 @@ _watched = False
 
 
 def job(data: str) -> int:
-    """What a plain function does."""
+    """Do what a plain function does."""
     if not _watched:
         _watch()
     if _ledger is not None:
@@ -131,7 +131,7 @@ def job(data: str) -> int:
 
 
 async def ajob(data: str) -> int:
-    """What a coroutine function does."""
+    """Do what a coroutine function does."""
     if not _watched:
         _watch()
     if _ledger is not None:
@@ -144,7 +144,7 @@ async def ajob(data: str) -> int:
 
 
 def _watch() -> None:
-    """In the process that really runs jobs, a thread tells the count, and the report when it is asked for."""
+    """Start a thread that tells the count, and on demand the report, in the process that really runs jobs."""
     global _watched  # noqa: PLW0603
     _watched = True
     report = os.environ.get("BENCH_REPORT")
@@ -182,7 +182,7 @@ async def _play(role: Any, adapter: Adapter, told: dict[str, Any]) -> None:
 
 
 async def send(adapter: Adapter, *, seconds: float, rounds: int) -> dict[str, Any]:
-    """Jobs a second, one after another and in bulk."""
+    """Measure the jobs a second, one after another and in bulk."""
     one, many = [], []
     await adapter.many([payload(0)] * 100)
     for _ in range(rounds):
@@ -200,13 +200,13 @@ async def send(adapter: Adapter, *, seconds: float, rounds: int) -> dict[str, An
 
 
 async def fill(adapter: Adapter, *, jobs: int) -> None:
-    """So many jobs."""
+    """Enqueue so many jobs."""
     for first in range(0, jobs, CHUNK):
         await adapter.many([payload(number) for number in range(first, min(first + CHUNK, jobs))])
 
 
 async def arrive(adapter: Adapter, *, rate: float, jobs: int) -> None:
-    """Jobs at fixed times; a sender that is late does not change when a job was due."""
+    """Enqueue jobs at fixed times; a sender that is late does not change when a job was due."""
     start = time.monotonic() + 0.1
     for number in range(jobs):
         due = start + number / rate
@@ -218,7 +218,7 @@ async def arrive(adapter: Adapter, *, rate: float, jobs: int) -> None:
 
 
 async def trips(adapter: Adapter, *, seconds: float) -> dict[str, Any] | None:
-    """Round trips: milliseconds of single ones, and how many a second from a hundred places."""
+    """Measure round trips: milliseconds of single ones, and how many a second from a hundred places."""
     single: list[float] = []
     try:
         for _ in range(5):

@@ -20,7 +20,7 @@ queue = Queue.from_url(ruler.URL or "redis://localhost", name=ruler.QUEUE, max_c
 
 
 async def job(ctx, *, data):
-    """The job."""
+    """Do the job."""
     return await ruler.ajob(data)
 
 
@@ -45,9 +45,9 @@ class Adapter(ruler.Adapter):
         await queue.disconnect()
 
     async def one(self, data):
-        """One job."""
+        """Enqueue one job."""
         await queue.enqueue("job", data=data, **OPTIONS)
 
     async def trip(self, data):
-        """One result."""
+        """Await one result."""
         await queue.apply("job", data=data, poll_interval=0.002, **OPTIONS)

@@ -28,7 +28,7 @@ worker = Worker(
 
 @worker.task(ttl=60 if ruler.RESULTS else 0, silent=True)
 async def job(data: str) -> int:
-    """The job."""
+    """Do the job."""
     return await ruler.ajob(data)
 
 
@@ -44,20 +44,20 @@ class Adapter(ruler.Adapter):
         await worker.__aexit__(None, None, None)
 
     async def one(self, data):
-        """One job."""
+        """Enqueue one job."""
         await job.enqueue(data)
 
     async def many(self, batch):
-        """A pipeline."""
+        """Send them in a pipeline."""
         await worker.enqueue_many([job.enqueue(data) for data in batch])
 
     async def trip(self, data):
-        """One result."""
+        """Await one result."""
         sent = await job.enqueue(data)
         await sent.result(20)
 
     async def trips(self, batch):
-        """All sent, then all awaited, each through a subscription of its own; a hundred at once time out."""
+        """Send all, then await all, each through a subscription of its own; a hundred at once time out."""
         sent = [job.enqueue(data) for data in batch]
         await worker.enqueue_many(sent)
         for one in sent:

@@ -34,7 +34,7 @@ PEER = ruler.Peer(
 
 
 def make_broker():
-    """The broker of this environment."""
+    """Make the broker of this environment."""
     if ruler.BROKER == "redis":
         from taskiq_redis import RedisStreamBroker
 
@@ -81,7 +81,7 @@ if ruler.RESULTS:
 
 @broker.task(task_name="bench.job")
 async def job(data: str) -> int:
-    """The job."""
+    """Do the job."""
     return await ruler.ajob(data)
 
 
@@ -97,11 +97,11 @@ class Adapter(ruler.Adapter):
         await broker.shutdown()
 
     async def one(self, data):
-        """One message."""
+        """Send one message."""
         await job.kiq(data)
 
     async def trip(self, data):
-        """Results are polled; the shortest sensible interval."""
+        """Poll for one result, in the shortest sensible interval."""
         if not ruler.RESULTS:
             raise NotImplementedError
         task = await job.kiq(data)

@@ -273,15 +273,15 @@ def _groups(files: Sequence[Indexed]) -> list[Group]:
 
 def _kind(file: Indexed) -> str:
     """Say why a file is dead. An error that its task declares in ``raises`` arrives typed."""
-    match file.ending:
+    match file.last_outcome:
         case Failed(error=NotPython() as error):
             return error.kind
         case Failed(record=record) | Dead(record=record) if record is not None and record.type != "Reject":
             return record.type
         case Dead(reason=reason):
             return reason.removeprefix("rejected: ")
-        case ending:
-            return type(ending).__name__.lower()
+        case outcome:
+            return type(outcome).__name__.lower()
 
 
 def _letter(file: Indexed) -> Letter:

@@ -40,7 +40,7 @@ class Indexed:
     letter: DeadLetter | None = None
 
     @property
-    def ending(self) -> JobOutcome[FileFacts] | JobOutcome[ModuleFacts] | None:
+    def last_outcome(self) -> JobOutcome[FileFacts] | JobOutcome[ModuleFacts] | None:
         """The last outcome."""
         return self.parsed or self.read
 
@@ -142,7 +142,7 @@ async def _take_letters(harvest: Harvest, run: str) -> None:
 
 
 async def leave_nothing(run: str) -> None:
-    """After Ctrl-C: remove jobs that have not started, drop dead letters."""
+    """Remove jobs that have not started, and drop dead letters, after Ctrl-C."""
     for queue in (FILES, PARSE):
         await app.purge(queue)
     for letter in await _letters(run):

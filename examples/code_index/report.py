@@ -89,7 +89,7 @@ def _row(name: str, number: int, words: str) -> str:
 
 
 def _missing(report: Report) -> Iterator[str]:
-    """Return what is wrong, if anything is."""
+    """Yield what is wrong, if anything is."""
     if report.accounted != report.submitted:
         yield f"NOT ACCOUNTED FOR: {report.submitted - report.accounted:,} files"
     if report.dead != report.letters:

@@ -76,7 +76,7 @@ def build_components(
 
 
 def has_store(url: str) -> bool:
-    """Whether the broker of this URL can keep records too."""
+    """Tell whether the broker of this URL can keep records too."""
     return _scheme(url) in _registered(STORES).names
 
 

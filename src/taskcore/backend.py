@@ -91,7 +91,7 @@ DUPLICATE = Duplicate()
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """One job as it is handed out under a lease. A value: holding it does not let anyone settle it.
+    """One job as it is handed out under a lease. A value: holding it is no right to settle it.
 
     :param redeliveries: how often it was handed out before without any verdict (a lease that ran out).
     :param receipt: the adapter's own; proves the lease.
@@ -108,7 +108,7 @@ class Source(Protocol):
     """One consumer's hold on some queues. Its verbs may be called from several tasks at once."""
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
-        """At least one and at most ``limit`` deliveries, each leased to this source.
+        """Receive at least one and at most ``limit`` deliveries, each leased to this source.
 
         Waits until there is one. Cancelling it loses nothing: deliveries taken in that moment are handed out again, at
         the latest when their leases end.
@@ -211,7 +211,7 @@ class Admin(Protocol):
         ...
 
     async def stats(self, queue: str) -> QueueStats:
-        """How full the queue is; zeros for one that does not exist."""
+        """Return how full the queue is; zeros for one that does not exist."""
         ...
 
     async def purge(self, queue: str) -> int:
@@ -219,7 +219,7 @@ class Admin(Protocol):
         ...
 
     async def delete(self, queue: str) -> None:
-        """Forget the queue itself and everything in it, dead letters included; for people who are sure."""
+        """Forget the queue itself and everything in it, dead letters included; nothing brings it back."""
         ...
 
     async def remove(self, queue: str, job_id: str) -> bool:
@@ -227,15 +227,15 @@ class Admin(Protocol):
         ...
 
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
-        """Dead letters, oldest first, a page at a time: behind ``after``, a letter's id that may be gone by now."""
+        """Return a page of dead letters, oldest first: behind ``after``, a letter's id that may be gone by now."""
         ...
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
-        """Where a job is now; None if it is in none of these places (ended, unknown), or the broker cannot tell."""
+        """Find where a job is now; None if it is in none of these places (ended, unknown), or the broker cannot say."""
         ...
 
     async def letter(self, letter_id: str) -> Letter | None:
-        """One dead letter."""
+        """Return one dead letter."""
         ...
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:

@@ -9,7 +9,7 @@ The envelope is one JSON object that any language can write. Its bytes never cha
      "args": {"order_id": 7},                   arguments by name; not decoded until the task is known
      "enqueued_at": 1767225600.25,              seconds since the epoch, by the sender's clock
      "key": "7", "deadline": 1767229200.0,      idempotency key; no start after this time  (optional)
-     "correlation_id": "…", "source": "…",      what it belongs to; who sent it            (optional)
+     "correlation_id": "…", "source": "…",      what it belongs to; its sender             (optional)
      "headers": {"traceparent": "…"}}           strings to strings; never broker headers   (optional)
 
 The names map one to one to CloudEvents: id, source, task → type, enqueued_at → time, args → data.

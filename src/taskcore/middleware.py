@@ -26,7 +26,7 @@ log = logger("taskcore.middleware")
 
 
 class RunningJob(Protocol):
-    """A job in a worker's hands, as middleware sees it."""
+    """A job that a worker runs, as middleware sees it."""
 
     @property
     def id(self) -> str:
@@ -69,7 +69,7 @@ class Middleware:
     async def send(
         self, calls: Sequence[Call[Any]], call_next: Callable[[Sequence[Call[Any]]], Awaitable[list[Job[Any]]]]
     ) -> list[Job[Any]]:
-        """Around the sending of calls; one job for each, in order. What it raises reaches the caller."""
+        """Wrap the sending of calls; one job for each, in order. What it raises reaches the caller."""
         return await call_next(calls)
 
     async def run(
@@ -77,7 +77,7 @@ class Middleware:
         job: RunningJob,  # noqa: ARG002 - for overriding methods
         call_next: Callable[[], Awaitable[Outcome | None]],
     ) -> Outcome | None:
-        """Around the run of a job's function, in the event loop also if the function runs elsewhere.
+        """Wrap the run of a job's function, in the event loop also if the function runs elsewhere.
 
         The function's error is in the outcome and is not raised; None means that the lease is lost. A job that is
         interrupted, by its time limit or by a shutdown, is cancelled here too. An error of the middleware itself is an
@@ -90,7 +90,7 @@ class Middleware:
         jobs: Sequence[SettledJob],  # noqa: ARG002 - for overriding methods
         call_next: Callable[[], Awaitable[None]],
     ) -> None:
-        """Around one try to make the ends of some jobs durable. An error of the middleware itself is logged."""
+        """Wrap one try to make the ends of some jobs durable. An error of the middleware itself is logged."""
         await call_next()
 
 
@@ -140,7 +140,7 @@ def around_commit(middleware: Sequence[Middleware], commit: Commit[D]) -> Commit
 
 
 def _overriding(middleware: Sequence[Middleware], method: str) -> list[Middleware]:
-    """Those that override a method, innermost first."""
+    """Return the middleware that overrides a method, innermost first."""
     return [one for one in reversed(middleware) if getattr(type(one), method) is not getattr(Middleware, method)]
 
 

@@ -85,7 +85,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return bound * roll if self.jitter == "full" else bound
 
     def retries(self, error: BaseException) -> bool:
-        """Whether this kind of error is worth another attempt at all."""
+        """Tell whether this kind of error is worth another attempt at all."""
         if isinstance(error, RemoteError) and error.retryable is not None:
             return error.retryable
         return isinstance(error, self.on) and not isinstance(error, self.give_up_on)

@@ -183,7 +183,7 @@ def _retry(retry: Retry | int | UseDefault | None) -> Retry | UseDefault:
 
 
 def _problems(spec: TaskSpec, *, is_async: bool, parameters: tuple[str, ...]) -> Iterator[str]:
-    """Everything in the options that cannot work."""
+    """Yield everything in the options that cannot work."""
     for name in ("timeout", "key_window", "keep_result"):
         value = getattr(spec, name)
         if value is not None and value is not DEFAULT and not _positive(value):

@@ -120,7 +120,7 @@ class Store(Protocol):
         ...
 
     async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
-        """All writes in one round trip, one answer for each, in order; not a transaction.
+        """Make all writes in one round trip, one answer for each, in order; not a transaction.
 
         A delete answers with the version it removed, or a Conflict; with ``expect=ANY`` a missing record is no conflict
         (the answer is an empty version, ``""``).

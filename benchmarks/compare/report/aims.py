@@ -109,18 +109,18 @@ class Judged(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """The median decides; whoever loses jobs reaches nothing."""
+        """Whether the aim is reached: the median decides, and a contestant that loses jobs reaches nothing."""
         median, wanted = self.measured.middle, self.aim.wanted
         return not self.ours.lost and (median <= wanted if self.at_most else median >= wanted)
 
 
 def judge(run: Run) -> list[Judged]:
-    """All aims that this run can tell about."""
+    """Judge all aims that this run has figures for."""
     return [judged for broker in run.brokers for aim in AIMS.get(broker, ()) if (judged := _judged(run, broker, aim))]
 
 
 def unmeasured(run: Run) -> list[str]:
-    """The aims on this run's brokers that it can not tell about."""
+    """Return the aims on this run's brokers that the run has no figures for."""
     told = {(judged.ours.broker, judged.aim) for judged in judge(run)}
     return [
         f"{run.title(broker)}, {': '.join(aim.figure)}{f' against {aim.against}' if aim.of else ''}"
@@ -131,7 +131,7 @@ def unmeasured(run: Run) -> list[str]:
 
 
 def aim_rows(run: Run) -> list[list[str]]:
-    """For the table: broker, aim, measured, whether it holds, why not."""
+    """Return the rows of the table: broker, aim, measured, whether it holds, why not."""
     return [
         [run.title(one.ours.broker), _wanted(one), _measured(one), _verdict(one), _why(run, one)] for one in judge(run)
     ]
@@ -153,7 +153,7 @@ def _judged(run: Run, broker: str, aim: Aim) -> Judged | None:
 
 
 def _than(run: Run, ours: Figure, of: str) -> Figure | None:
-    """What ours is compared with. Of the rivals that lost nothing the one that was closest to us, round by round."""
+    """Return what our figure is compared with: of the rivals that lost nothing the closest one, round by round."""
     if of == RAW:
         return run.find(ours.broker, RAW, ours.scenario, ours.name)
     if of not in (RIVAL, PYTHON):

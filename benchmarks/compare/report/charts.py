@@ -12,12 +12,12 @@ __all__ = ["cpu", "kill", "latencies", "percentiles", "processes", "race", "shar
 
 
 def kind_of(figure: Figure) -> str:
-    """The class of a contestant."""
+    """Return the class of a contestant."""
     return {US: "us", RAW: "raw"}.get(figure.who, "peer")
 
 
 def note_of(figure: Figure) -> str:
-    """What has to stand beside a value: jobs that were lost, or ran twice."""
+    """Return what has to stand beside a value: jobs that were lost, or ran twice."""
     told = [f"{figure.facts[key]} {key}" for key in ("lost", "duplicated") if figure.facts.get(key)]
     return ", ".join(told)
 
@@ -37,7 +37,7 @@ def race(run: Run, broker: str, scenario: str, name: str) -> str:
 
 
 def shared_rates(run: Run, broker: str) -> list[str]:
-    """The arrival rates that others bore, too, such as ``50/s``; if there is nobody else, our lowest."""
+    """Return the arrival rates that others bore, too, such as ``50/s``; without others, our lowest."""
     rates = {
         who: [figure.name.removesuffix(", p50") for figure in run.figures if _is_median(figure, broker, who == US)]
         for who in (US, "others")
@@ -61,7 +61,7 @@ def latencies(run: Run, broker: str, rate: str) -> str:
 
 
 def percentiles(run: Run, broker: str) -> str:
-    """The whole distribution at each arrival rate, the last percent as wide as all before it."""
+    """Draw the whole distribution at each arrival rate, the last percent as wide as all before it."""
     rows = []
     for index, figure in enumerate(one for one in run.ours("latency") if one.broker == broker and "curve" in one.facts):
         curve = figure.facts["curve"]
@@ -93,7 +93,7 @@ def processes(run: Run) -> str:
 
 
 def cpu(run: Run, broker: str) -> str:
-    """CPU of worker and broker together, a job."""
+    """Draw the CPU of worker and broker together, a job."""
     rows = []
     for figure in run.race(broker, "cost", "worker CPU"):
         other = run.find(broker, figure.who, "cost", "broker CPU")
@@ -104,7 +104,7 @@ def cpu(run: Run, broker: str) -> str:
 
 
 def kill(figure: Figure) -> str:
-    """What happened around a kill."""
+    """Draw what happened around a kill."""
     facts = figure.facts
     marks = [(0.0, "SIGKILL")]
     if "down" in facts:

@@ -22,7 +22,7 @@ RACES = (
 
 
 def markdown(run: Run) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [*_head(run)]
     for scenario, name, title in RACES:
         parts += _race(run, scenario, name, title)

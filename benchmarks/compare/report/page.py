@@ -20,7 +20,7 @@ KILLS = ("worker killed", "broker killed")
 
 
 def page(run: Run) -> str:
-    """The whole page."""
+    """Return the whole page."""
     body = "".join(
         part(run)
         for part in (
@@ -35,7 +35,7 @@ def page(run: Run) -> str:
 
 
 def head(run: Run) -> str:
-    """What this is, where it was measured, and the four figures to remember."""
+    """Return the head: the subject, where it was measured, and the four figures to remember."""
     machine = run.machine
     counted = [figure for figure in run.figures if figure.who == US and "lost" in figure.facts]
     lost = sum(figure.lost for figure in counted)
@@ -69,7 +69,7 @@ def head(run: Run) -> str:
 
 
 def drain(run: Run) -> str:
-    """The first plot."""
+    """Return the first plot."""
     parts = [
         _plot(run.title(broker), charts.race(run, broker, "drain", "1 process"), "jobs/s") for broker in run.brokers
     ]
@@ -123,7 +123,7 @@ def guarantees(run: Run) -> str:
 
 
 def enqueue(run: Run) -> str:
-    """One awaited, and bulk."""
+    """Return the section on enqueueing: one awaited, and bulk."""
     parts = []
     for broker in run.brokers:
         parts += [
@@ -153,7 +153,7 @@ def latency(run: Run) -> str:
 
 
 def results(run: Run) -> str:
-    """Round trips."""
+    """Return the section on round trips."""
     parts = []
     for broker in run.brokers:
         name = "round trips, 100 at once"
@@ -164,14 +164,14 @@ def results(run: Run) -> str:
 
 
 def scaling(run: Run) -> str:
-    """More processes."""
+    """Return the section on more processes."""
     plot = _plot("taskcore, by worker processes", charts.processes(run), "jobs/s")
     told = f"The machine has {run.machine.cores} cores, and broker, sender and workers share them."
     return _section("More processes", told, [plot], run.command("drain"))
 
 
 def costs(run: Run) -> str:
-    """CPU a job; idle; storage."""
+    """Return the section on CPU a job, idle workers, and storage."""
     parts = [
         _plot(f"{run.title(broker)}, CPU a job", charts.cpu(run, broker), "µs of worker and broker together")
         for broker in run.brokers
@@ -189,7 +189,7 @@ def costs(run: Run) -> str:
 
 
 def everything(run: Run) -> str:
-    """All figures of ours, broker beside broker."""
+    """Return all figures of ours, broker beside broker."""
     ours = [figure for figure in run.figures if figure.who == US]
     brokers = [broker for broker in run.brokers if any(figure.broker == broker for figure in ours)]
     kinds = dict.fromkeys((figure.scenario, figure.name, figure.unit) for figure in ours)
@@ -203,7 +203,7 @@ def everything(run: Run) -> str:
 
 
 def aims(run: Run) -> str:
-    """Whether they hold."""
+    """Return the aims, and whether they hold."""
     rows = [
         [*cells[:3], f"<b class='loud'>{cells[3]}</b>" if cells[3].startswith("no") else cells[3], cells[4]]
         for cells in _escaped(aim_rows(run))
@@ -217,7 +217,7 @@ def aims(run: Run) -> str:
 
 
 def slower(run: Run) -> str:
-    """Found by comparing."""
+    """Return what was found by comparing."""
     found = losses(run)
     lost, ties = (loss_rows(run, [loss for loss in found if loss.tie is tie]) for tie in (False, True))
     parts = [
@@ -246,7 +246,7 @@ def contestants(run: Run) -> str:
 
 
 def missing(run: Run) -> str:
-    """How often each was measured; what was not, and why."""
+    """Return how often each was measured; what was not, and why."""
     rounds = [[scenario, *(found.get(broker, "–") for broker in run.brokers)] for scenario, found in run.rounds()]
     rows = [[run.title(one.broker), escape(one.who), one.scenario, escape(one.why)] for one in run.skipped]
     told = _section("Rounds", "", [_table(["", *map(run.title, run.brokers)], rounds)], "")
@@ -256,7 +256,7 @@ def missing(run: Run) -> str:
 
 
 def again(_: Run) -> str:
-    """How to repeat it."""
+    """Return how to repeat the run."""
     return (
         "<section><h2>Repeat it</h2><pre>python -m benchmarks.compare            # this report, on your machine\n"
         "taskcore bench redis://…                # taskcore alone, on your broker\n"

@@ -10,13 +10,13 @@ from taskcore.bench import Figure, show
 
 __all__ = ["why_not"]
 
-NOISE = 1.1  #: whoever does a tenth more than a bound allows was not bound by it
+NOISE = 1.1  #: a process that does a tenth more than a bound allows was not bound by it
 FEW = 1_000  #: jobs below which some single ones make a p99
 LATE = 0.25  #: a share of a latency from which on the sender's own delay is worth a word
 
 
 class Spent(NamedTuple):
-    """µs of CPU a job: of our process, and of the broker's, 0 if nobody can tell."""
+    """µs of CPU a job: of our process, and of the broker's, 0 if it is unknown."""
 
     own: float
     broker: float
@@ -28,7 +28,7 @@ class Spent(NamedTuple):
 
 
 def why_not(run: Run, ours: Figure, than: Figure | None, needed: float) -> list[str]:
-    """What the run tells about it, in clauses.
+    """Return what the run shows about a missed aim, in clauses.
 
     :param than: what the aim is a multiple of.
     :param needed: the value that would have been enough.
@@ -46,7 +46,7 @@ def why_not(run: Run, ours: Figure, than: Figure | None, needed: float) -> list[
 
 
 def _spent(run: Run, figure: Figure) -> Spent | None:
-    """From the figure's facts; for the drain from the costs that were measured with it."""
+    """Read it from the figure's facts; for the drain from the costs that were measured with it."""
     if "cpu" in figure.facts:
         return Spent(figure.facts["cpu"], figure.facts.get("broker_cpu", 0.0))
     own = run.find(figure.broker, figure.who, "cost", "worker CPU")
@@ -57,7 +57,7 @@ def _spent(run: Run, figure: Figure) -> Spent | None:
 
 
 def _bounds(run: Run, ours: Figure, spent: Spent, needed: float) -> list[str]:
-    """Whether one core is not enough for our process, or all cores for both; if they are, how much was in use."""
+    """Tell whether one core is too few for our process, or all cores for both; if not, how much was in use."""
     who, cores = "worker" if ours.scenario == "drain" else "sender", run.machine.cores
     together = f"{who} and server together use" if spent.broker else f"the {who} uses"
     if not spent.both:
@@ -77,13 +77,13 @@ def _bounds(run: Run, ours: Figure, spent: Spent, needed: float) -> list[str]:
 
 
 def _call(figure: Figure, spent: Spent, whose: str = "a call") -> str:
-    """How long one awaited call takes, and what it computes; a server may compute on several cores meanwhile."""
+    """Tell how long one awaited call takes, and what it computes; a server may compute on several cores meanwhile."""
     server = f" and {show(spent.broker)} in the server" if spent.broker else ""
     return f"{whose} takes {show(1e6 / figure.median)} µs, with {show(spent.own)} of CPU in the sender{server}"
 
 
 def _latency(run: Run, ours: Figure, needed: float) -> Iterator[str]:
-    """What other rates, other contestants and the sender tell."""
+    """Yield what other rates, other contestants and the sender show."""
     rate, _, percent = ours.name.partition(", ")
     rates = [one for one in run.ours("latency") if one.broker == ours.broker and one.name.endswith(f", {percent}")]
     rivals = [one for one in run.race(ours.broker, "latency", ours.name) if one.who not in (US, RAW)]

@@ -44,7 +44,7 @@ class Loss(NamedTuple):
 
 
 def losses(run: Run) -> list[Loss]:
-    """Every figure in which a peer that lost no jobs is better in the median of the rounds, the greatest loss first."""
+    """Find every figure in which a peer that lost no jobs is better in the rounds' median, the greatest loss first."""
     found = []
     for theirs in run.figures:
         if theirs.who in (US, RAW) or not theirs.better or theirs.lost:
@@ -57,7 +57,7 @@ def losses(run: Run) -> list[Loss]:
 
 
 def loss_rows(run: Run, found: Sequence[Loss]) -> list[list[str]]:
-    """For a table: a line for each scenario and broker, the greatest loss in full, the others in short."""
+    """Return a line for each scenario and broker, the greatest loss in full, the others in short."""
     groups: dict[tuple[str, str], list[Loss]] = {}
     for loss in found:
         groups.setdefault(loss.group, []).append(loss)

@@ -46,7 +46,7 @@ class Range(NamedTuple):
 
 
 def bars(rows: Sequence[Bar], unit: str) -> str:
-    """Horizontal bars from zero, the median as a number, each round as a dot."""
+    """Draw horizontal bars from zero, the median as a number, each round as a dot."""
     top = max((max(row.values) for row in rows), default=1.0) or 1.0
     room = WIDTH - LABEL - VALUE
     parts = []
@@ -75,7 +75,7 @@ def bars(rows: Sequence[Bar], unit: str) -> str:
 
 
 def ranges(rows: Sequence[Range], unit: str) -> str:
-    """From p50 to p99 on a logarithmic scale, as a dot, a line, a dot."""
+    """Draw p50 to p99 on a logarithmic scale, as a dot, a line, a dot."""
     x, ticks = _log_scale([row.low for row in rows] + [row.high for row in rows], LABEL, WIDTH - 70)
     height = len(rows) * ROW + 4
     parts = [_tick(x(tick), height, f"{tick:g} {unit}") for tick in ticks]
@@ -103,7 +103,7 @@ def lines(
     width: int = WIDTH,
     height: int = 230,
 ) -> str:
-    """Lines over an axis with labels at its points."""
+    """Draw lines over an axis with labels at its points."""
     left, right, bottom = 64, 96, 26
     xs = [point[0] for row in rows for point in row.points] + [at for at, _ in labels]
     ys = [point[1] for row in rows for point in row.points]
@@ -142,7 +142,7 @@ def lines(
 
 
 def timeline(counts: Sequence[float], *, step: float, start: float, marks: Sequence[tuple[float, str]]) -> str:
-    """Jobs that ended in each moment, as an area, with the moment of the kill."""
+    """Draw the jobs that ended in each moment, as an area, with the moment of the kill."""
     height, left, bottom = 120, 64, 24
     top = max(max(counts, default=1), 1)
     end = start + len(counts) * step
@@ -193,7 +193,7 @@ def _tick(x: float, height: float, text: str) -> str:
 
 
 def _log_scale(values: Sequence[float], start: float, end: float) -> tuple[Callable[[float], float], list[float]]:
-    """Positions on a logarithmic axis, and where its marks are."""
+    """Compute positions on a logarithmic axis, and where its marks are."""
     above = [value for value in values if value > 0] or [1.0]
     low, high = math.floor(math.log10(min(above))), math.ceil(math.log10(max(above)))
     high += high == low
@@ -206,7 +206,7 @@ def _log_scale(values: Sequence[float], start: float, end: float) -> tuple[Calla
 
 
 def _linear_scale(top: float, start: float, end: float) -> tuple[Callable[[float], float], list[float]]:
-    """Positions on an axis from zero, and some round marks."""
+    """Compute positions on an axis from zero, and some round marks."""
     step = 10.0 ** math.floor(math.log10(top or 1.0))
     step = next(size for size in (step / 5, step / 2, step, step * 2) if (top or 1.0) / size <= 5)
     marks = [step * index for index in range(math.ceil((top or 1.0) / step) + 1)]

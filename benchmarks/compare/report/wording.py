@@ -11,7 +11,7 @@ __all__ = ["factor", "percents", "range_of", "spread", "times", "took"]
 
 
 def times(ratio: float) -> str:
-    """A ratio with as many digits as mean something: 0.853, 1.13, 4.9, 170."""
+    """Write a ratio with as many digits as mean something: 0.853, 1.13, 4.9, 170."""
     return (
         f"{ratio:.3f}"
         if ratio < 0.1
@@ -24,30 +24,30 @@ def times(ratio: float) -> str:
 
 
 def factor(ratio: Ratio) -> str:
-    """How many times, and between which values in the rounds."""
+    """Write how many times, and between which values in the rounds."""
     return range_of(ratio, times, " ×")
 
 
 def percents(ratio: Ratio) -> str:
-    """A share, and between which values in the rounds."""
+    """Write a share, and between which values in the rounds."""
     return range_of(ratio, lambda value: f"{value * 100:.0f}", "%")
 
 
 def range_of(ratio: Ratio, write: Callable[[float], str], unit: str = "") -> str:
-    """The median, and the least and the greatest if they are others."""
+    """Write the median, and the least and the greatest if they are others."""
     low, middle, high = write(ratio.low), write(ratio.middle), write(ratio.high)
     return f"{middle}{unit}" if low == high else f"{middle}{unit} ({low} … {high})"
 
 
 def spread(figure: Figure) -> str:
-    """Half of the spread between rounds, in percent of the median; nothing if there was one round."""
+    """Write half of the spread between rounds, in percent of the median; nothing if there was one round."""
     if len(figure.values) < 2 or not figure.median:
         return ""
     return f"±{(max(figure.values) - min(figure.values)) / figure.median * 50:.0f}%"
 
 
 def took(figure: Figure) -> str:
-    """Seconds until all was well after a kill: median, and the longest if it took longer in one of the rounds."""
+    """Write the seconds until all was well after a kill: median, and the longest if a round took longer."""
     if figure.lost and "waited" in figure.facts:
         return f"not all: none for {figure.facts['waited']:g} s"
     longest = max(figure.values)

@@ -2,7 +2,7 @@
 
     figures.py     what comes out          brokers.py    servers that are started for it
     environment.py      where it is measured    scenarios.py  what is measured: the list
-    workers.py        who works               tally.py, ledger.py   the rulers: counts in memory, signatures in a file
+    workers.py        the workers             tally.py, ledger.py   the rulers: counts in memory, signatures in a file
     running.py     one run                 table.py      as text
 
 The repository's ``benchmarks/`` adds other libraries, the limits of the client libraries, and a report.

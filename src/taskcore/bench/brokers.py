@@ -51,7 +51,7 @@ BROKERS: Final[Mapping[str, Kind]] = {
 
 @asynccontextmanager
 async def private_server(name: str) -> AsyncIterator[Server | None]:
-    """The server of a broker, started for us; None for one that needs none.
+    """Start the server of a broker for this run; None for a broker that needs none.
 
     :raises NotHere: its program is not installed.
     """
@@ -69,7 +69,7 @@ async def private_server(name: str) -> AsyncIterator[Server | None]:
 
 @asynccontextmanager
 async def environment_on(name: str, server: Server | None, size: Size) -> AsyncIterator[BenchEnvironment]:
-    """An environment on a server of our own.
+    """Open an environment on a server of our own.
 
     :raises NotHere: its adapter is not installed.
     """
@@ -85,7 +85,7 @@ async def environment_on(name: str, server: Server | None, size: Size) -> AsyncI
 
 @asynccontextmanager
 async def private_environment(name: str, size: Size) -> AsyncIterator[BenchEnvironment]:
-    """An environment on a broker of our own.
+    """Open an environment on a broker of our own.
 
     :raises NotHere: its adapter or its server is not installed.
     """
@@ -95,7 +95,7 @@ async def private_environment(name: str, size: Size) -> AsyncIterator[BenchEnvir
 
 @asynccontextmanager
 async def _records(kind: Kind) -> AsyncIterator[str | None]:
-    """The URL of a store for a broker that needs one; None if there is none, or none is needed."""
+    """Yield the URL of a store for a broker that needs one; None if there is none, or none is needed."""
     try:
         server = kind.records() if kind.records is not None else None
     except ServerMissing:  # scenarios that need it say so
@@ -109,7 +109,7 @@ async def _records(kind: Kind) -> AsyncIterator[str | None]:
 
 @asynccontextmanager
 async def named_environment(url: str, size: Size, store: str | None) -> AsyncIterator[BenchEnvironment]:
-    """An environment on a foreign broker, in queues of our own."""
+    """Open an environment on a foreign broker, in queues of our own."""
     open_backend(url)  # a URL with a typo is refused before anything is measured
     async with BenchEnvironment(mask_url(url), url, size, store=store) as environment:
         yield environment

@@ -23,7 +23,7 @@ PORTS = {"redis": 6379, "valkey": 6379, "nats": 4222, "amqp": 5672}
 
 
 async def idling(environment: BenchEnvironment) -> list[Figure]:
-    """One worker without any job: requests to the broker, CPU of both. The connection goes through a counting relay."""
+    """Run a worker without jobs: requests to the broker, CPU of both. The connection goes through a counting relay."""
     if environment.is_local:
         return await _idling_here(environment)
     if not has_proc():
@@ -67,7 +67,7 @@ async def _idling_here(environment: BenchEnvironment) -> list[Figure]:
 
 
 async def _broker_rate(environment: BenchEnvironment, seconds: float) -> float | None:
-    """Cores that the broker uses, over some seconds."""
+    """Measure the cores that the broker uses, over some seconds."""
     before = environment.broker_cpu()
     await anyio.sleep(seconds)
     after = environment.broker_cpu()
@@ -75,7 +75,7 @@ async def _broker_rate(environment: BenchEnvironment, seconds: float) -> float |
 
 
 def _relayed(url: str) -> tuple[str, int, str]:
-    """Where the broker is, and its URL with ``PORT`` on this machine instead.
+    """Return where the broker is, and its URL with ``PORT`` on this machine instead.
 
     :raises NotHere: this kind of URL leads to more than one place, or through TLS.
     """
@@ -88,7 +88,7 @@ def _relayed(url: str) -> tuple[str, int, str]:
 
 
 async def storage(environment: BenchEnvironment) -> list[Figure]:
-    """What queued jobs take up in the broker, and what is left when they have all run."""
+    """Measure what queued jobs take up in the broker, and what is left when they have all run."""
     server, jobs = environment.private(), environment.size.stored
     if not has_proc():
         raise NotHere("this system has no /proc to read memory from")

@@ -55,7 +55,7 @@ async def _drain(
 
 
 async def draining(environment: BenchEnvironment) -> list[Figure]:
-    """No-op jobs of 200 bytes, by 1, 2, 4 worker processes; and with a result stored for each."""
+    """Drain no-op jobs of 200 bytes, by 1, 2, 4 worker processes; and with a result stored for each."""
     figures = []
     numbers = (1,) if environment.is_local else environment.size.processes
     pilot = await drain(environment, PILOT)
@@ -79,12 +79,12 @@ async def draining(environment: BenchEnvironment) -> list[Figure]:
 
 
 def _account(runs: list[Drained]) -> dict[str, float]:
-    """Jobs of all rounds together, and what became of them."""
+    """Count the jobs of all rounds together, and what became of them."""
     return {key: sum(run.account[key] for run in runs) for key in ("jobs", "lost", "duplicated")}
 
 
 def _costs(environment: BenchEnvironment, runs: list[Drained]) -> list[Figure]:
-    """CPU and memory of a drain by one process. A worker in this process has no costs of its own to tell apart."""
+    """Measure the CPU and memory of a drain by one process; a worker in this process has no costs of its own."""
     worker = tuple(run.report.cpu / run.jobs * 1e6 for run in runs)
     figures = [environment.figure("cost", "worker CPU", "µs/job", worker, "less")]
     broker = tuple(run.broker / run.jobs * 1e6 for run in runs if run.broker is not None)
@@ -97,7 +97,7 @@ def _costs(environment: BenchEnvironment, runs: list[Drained]) -> list[Figure]:
 
 
 async def retry_storm(environment: BenchEnvironment) -> list[Figure]:
-    """Jobs that all fail twice, ten milliseconds apart, before they succeed: jobs a second that are through."""
+    """Drain jobs that all fail twice, ten milliseconds apart, before they succeed: jobs a second that are through."""
     pilot = await drain(environment, PILOT, task="bench.failing")
     jobs = max(min(int(pilot.rate * environment.size.seconds), 20_000) // 100, 1) * 100
     runs = [await drain(environment, jobs, task="bench.failing") for _ in range(environment.size.rounds)]
@@ -106,7 +106,7 @@ async def retry_storm(environment: BenchEnvironment) -> list[Figure]:
 
 
 async def backlog(environment: BenchEnvironment) -> list[Figure]:
-    """The same drain and the same enqueue, behind a long queue, which should not make them slower."""
+    """Measure the same drain and the same enqueue behind a long queue, which should not make them slower."""
     many, few = environment.size.backlog, 10_000
     queue, tally = environment.new_queue(), Tally()
     async with environment.app(queue, tally=tally) as app:

@@ -20,7 +20,7 @@ PACKED = 10_000
 
 
 async def enqueueing(environment: BenchEnvironment) -> list[Figure]:
-    """Jobs a second from one process, each stored as durably as the broker does it when the call returns."""
+    """Enqueue from one process: jobs a second, each stored as durably as the broker does it when the call returns."""
     queue = environment.new_queue()
     async with environment.app(queue) as app:
         task = app.tasks["bench.noop"]
@@ -62,7 +62,7 @@ async def enqueueing(environment: BenchEnvironment) -> list[Figure]:
 
 
 def _packing(environment: BenchEnvironment, task: Task[..., object], data: str) -> Figure:
-    """Checking and packing the arguments of a call, which comes before any broker."""
+    """Measure the check and the packing of a call's arguments, which come before any broker."""
     values = []
     for _ in range(environment.size.rounds):
         start = time.perf_counter()
@@ -73,7 +73,7 @@ def _packing(environment: BenchEnvironment, task: Task[..., object], data: str) 
 
 
 async def keys(environment: BenchEnvironment) -> list[Figure]:
-    """Enqueueing with an idempotency key: new keys, and the same ones again, which must store nothing."""
+    """Enqueue with an idempotency key: new keys, and the same ones again, which must store nothing."""
     queue = environment.new_queue()
     async with environment.app(queue, with_store=True) as app:
         task = app.tasks["bench.keyed"]
@@ -103,7 +103,7 @@ async def keys(environment: BenchEnvironment) -> list[Figure]:
 
 
 async def payloads(environment: BenchEnvironment) -> list[Figure]:
-    """Bulk enqueueing by size of the arguments."""
+    """Enqueue in bulk, by size of the arguments."""
     figures = []
     queue = environment.new_queue()
     async with environment.app(queue) as app:

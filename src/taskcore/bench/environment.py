@@ -145,7 +145,7 @@ class BenchEnvironment:
         return self._queues[-1]
 
     def new_folder(self) -> Path:
-        """An empty folder."""
+        """Make an empty folder."""
         return Path(tempfile.mkdtemp(dir=self._folder))
 
     async def clean_up(self) -> None:
@@ -161,7 +161,7 @@ class BenchEnvironment:
     # ── apps and workers ──
 
     def app(self, queue: str, *, with_store: bool = False, tally: Tally | None = None, **settings: Any) -> App:
-        """An app on a queue of ours; without a store unless the scenario needs one.
+        """Make an app on a queue of ours; without a store unless the scenario needs one.
 
         :raises NotHere: it needs one, and there is none.
         """
@@ -176,7 +176,7 @@ class BenchEnvironment:
     async def workers(
         self, app: App, queue: str, tally: Tally, *, number: int = 1, timed: bool = False
     ) -> AsyncIterator[Workers]:
-        """Workers of a queue: so many processes, or one right here if the broker is."""
+        """Run workers of a queue: so many processes, or one right here if the broker is here."""
         if self.is_local:
             tally.timed = timed
             async with InProcessWorkers(app, tally) as here:
@@ -197,7 +197,7 @@ class BenchEnvironment:
         ledger: JobLedger | None = None,
         lease: float | None = None,
     ) -> WorkerProcesses:
-        """Worker processes.
+        """Make worker processes.
 
         :raises NotHere: the broker lives in this process.
         """
@@ -216,13 +216,13 @@ class BenchEnvironment:
         return WorkerProcesses(spec, number, self.new_folder())
 
     def ledger(self) -> JobLedger:
-        """A new ledger."""
+        """Make a new ledger."""
         return JobLedger(self.new_folder() / "ledger")
 
     # ── measuring ──
 
     async def rounds(self, measure: Callable[[int], Awaitable[float]], *, most: int = MOST) -> tuple[float, ...]:
-        """Jobs a second, one value for each round.
+        """Measure jobs a second, one value for each round.
 
         :param measure: does so many jobs and says how many seconds they took. The first time is to warm up, and to
             find out how many it takes for a round of the wanted length.
@@ -244,7 +244,7 @@ class BenchEnvironment:
         better: Better = "more",
         facts: Mapping[str, Any] | None = None,
     ) -> Figure:
-        """A figure of ours on this broker."""
+        """Make a figure of ours on this broker."""
         return Figure(
             broker=self.broker,
             who="taskcore",
@@ -257,7 +257,7 @@ class BenchEnvironment:
         )
 
     def private(self) -> Server:
-        """The server, to do with as one likes.
+        """Return the server, for a scenario that kills it or looks into it.
 
         :raises NotHere: the broker is a foreign one.
         """

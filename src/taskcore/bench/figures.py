@@ -2,8 +2,8 @@
 
 Figure       some values of one kind, one for each round
 Skipped      something that was not measured, and why
-Contestant   who was measured: version, settings, and where these are recommended
-Machine      where
+Contestant   what was measured: version, settings, and where these are recommended
+MachineInfo  where it was measured
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 
 
 class Contestant(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="contestant"):
-    """Who was measured. ``settings`` is prose: what was set, and what the documentation says about it."""
+    """A measured library. ``settings`` is prose: what was set, and what the documentation says about it."""
 
     who: str
     version: str
@@ -106,7 +106,7 @@ _decode = msgspec.json.Decoder(Record).decode
 
 
 def decode_lines(lines: Iterable[str | bytes]) -> Iterator[Record]:
-    """The records of a file of JSON lines.
+    """Decode the records of a file of JSON lines.
 
     :raises msgspec.ValidationError: a line is no record.
     """
@@ -114,7 +114,7 @@ def decode_lines(lines: Iterable[str | bytes]) -> Iterator[Record]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile."""
+    """Return the nearest-rank percentile."""
     ordered = sorted(values)
     rank = -(-len(ordered) * percent // 100)  # rounded up
     return ordered[min(max(int(rank), 1), len(ordered)) - 1]

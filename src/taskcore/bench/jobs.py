@@ -28,7 +28,7 @@ def make_app(
     ledger: JobLedger | None = None,
     **settings: Any,
 ) -> App:
-    """An app with these tasks on this queue. Its settings are the defaults, but for those that are given."""
+    """Make an app with these tasks on this queue. Its settings are the defaults, but for those that are given."""
     app = App(url, store=store, **settings)
     mark = (tally or Tally()).mark
     keep = KEPT if app.components.store is not None else None

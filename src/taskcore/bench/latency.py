@@ -29,7 +29,7 @@ PLACES = 100
 
 
 async def open_loop(environment: BenchEnvironment) -> list[Figure]:
-    """From the intended time of an enqueue to the function's start, at fixed arrival rates; one worker process."""
+    """Measure from an enqueue's intended time to the function's start, at fixed arrival rates; one worker process."""
     figures = []
     for rate, seconds in environment.size.arrivals:
         queue, tally = environment.new_queue(), Tally()
@@ -95,7 +95,7 @@ async def arrive(app: App, rate: float, jobs: int, *, works_here: bool = False) 
 
 
 async def results(environment: BenchEnvironment) -> list[Figure]:
-    """From ``enqueue`` to the caller's ``result()``: one at a time, and from a hundred places."""
+    """Measure from ``enqueue`` to the caller's ``result()``: one at a time, and from a hundred places."""
     queue, tally = environment.new_queue(), Tally()
     async with (
         environment.app(queue, with_store=True, tally=tally) as app,
@@ -134,7 +134,7 @@ async def _trip(task: Task[..., object]) -> float:
 
 
 async def scheduled(environment: BenchEnvironment) -> list[Figure]:
-    """Jobs that are all due within one second: enqueueing them, and how late they start; none may be early."""
+    """Enqueue jobs that are all due within one second, and measure how late they start; none may be early."""
     queue, tally = environment.new_queue(), Tally(timed=True)
     jobs, ahead = environment.size.scheduled, 1.5
     async with (

@@ -41,12 +41,12 @@ class JobLedger:
         os.close(self._file)
 
     def read(self) -> list[LedgerEntry]:
-        """Everything that was signed so far, in order."""
+        """Return everything that was signed so far, in order."""
         lines = (line.split() for line in self.path.read_text().splitlines())
         return [LedgerEntry(what, int(number), float(when), int(pid)) for what, number, when, pid in lines]
 
     def ended(self) -> int:
-        """How many different jobs have ended."""
+        """Count the different jobs that have ended."""
         return len({entry.number for entry in self.read() if entry.what == "end"})
 
 

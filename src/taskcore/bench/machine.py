@@ -22,12 +22,12 @@ LIBRARIES = ("anyio", "msgspec", "redis", "hiredis", "nats-py", "aio-pika", "aio
 
 
 def loop_name() -> str:
-    """The event loop of our worker processes: uvloop where it is installed. Senders run on asyncio's."""
+    """Return the event loop of our worker processes: uvloop where it is installed. Senders run on asyncio's."""
     return "uvloop" if find_spec("uvloop") else "asyncio"
 
 
 async def describe_machine(command: str, *, versions: Mapping[str, str] | None = None) -> MachineInfo:
-    """The machine that this runs on, now.
+    """Describe the machine that this runs on, now.
 
     :param versions: of servers, besides those of the libraries.
     """
@@ -65,7 +65,7 @@ def _version(name: str) -> str:
 
 
 async def _commit() -> str:
-    """The commit of a checkout; nothing for an installed package."""
+    """Return the commit of a checkout; nothing for an installed package."""
     folder = Path(__file__).parents[4]
     if not (folder / ".git").exists():
         return ""

@@ -14,22 +14,22 @@ PARENT, GROUP, UTIME, STIME, RSS = 1, 2, 11, 12, 21  #: fields of /proc/…/stat
 
 
 def has_proc() -> bool:
-    """Whether this system tells."""
+    """Tell whether this system has ``/proc``."""
     return (PROC / "self" / "stat").exists()
 
 
 def cpu_of(group: int) -> float:
-    """Seconds of CPU that the processes of a group have used so far."""
+    """Return the seconds of CPU that the processes of a group have used so far."""
     return sum(int(fields[UTIME]) + int(fields[STIME]) for fields in _group(group)) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_of(group: int) -> int:
-    """Bytes of memory that the processes of a group hold."""
+    """Return the bytes of memory that the processes of a group hold."""
     return sum(int(fields[RSS]) for fields in _group(group)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes that the files below a folder take up."""
+    """Return the bytes that the files below a folder take up."""
     total = 0
     for file in folder.rglob("*"):
         try:
@@ -40,7 +40,7 @@ def folder_size(folder: Path) -> int:
 
 
 def _group(group: int) -> Iterator[list[str]]:
-    """The processes of a group, and those that they started in groups of their own."""
+    """Yield the processes of a group, and those that they started in groups of their own."""
     found: dict[int, list[str]] = {}
     for entry in PROC.iterdir():
         if entry.name.isdigit():
@@ -67,7 +67,7 @@ class UsageWatch:
         self._start = time.perf_counter()
 
     def stop(self, jobs: int) -> tuple[float, dict[str, float]]:
-        """The seconds; and µs of CPU a job as facts: ``cpu``, and ``broker_cpu`` if it is known."""
+        """Return the seconds, and µs of CPU a job as facts: ``cpu``, and ``broker_cpu`` if it is known."""
         seconds = time.perf_counter() - self._start
         facts = {"cpu": (time.process_time() - self._cpu) / jobs * 1e6}
         broker = self._broker_cpu()

@@ -46,7 +46,7 @@ def main() -> None:
 
 
 async def work(spec: Spec) -> None:
-    """One worker."""
+    """Run one worker."""
     tally = Tally(timed=spec.timed)
     ledger = JobLedger(spec.ledger) if spec.ledger else None
     app = make_app(spec.url, spec.store, spec.queue, tally=tally, ledger=ledger, lease=spec.lease)

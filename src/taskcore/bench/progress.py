@@ -16,13 +16,13 @@ BAR = 20
 
 
 def printed(stream: TextIO | None = None) -> Progress:
-    """A display on this stream, by default stderr."""
+    """Make a display on this stream, by default stderr."""
     out: TextIO = sys.stderr if stream is None else stream
     return _Changing(out) if out.isatty() else _Plain(out)
 
 
 def quiet_logs() -> None:
-    """Client libraries have much to say while a broker is killed on purpose; only our own failures are shown."""
+    """Show only our own failures, because client libraries have much to say while a broker is killed on purpose."""
     logging.getLogger().addHandler(logging.NullHandler())
     own = logging.getLogger("taskcore.bench")
     own.addHandler(logging.StreamHandler(sys.stderr))
@@ -36,10 +36,10 @@ class _Plain:
         self._stream = stream
 
     def begins(self, broker: str, scenario: str, done: int, all: int) -> None:
-        """Nothing: the line comes at the end."""
+        """Do nothing: the line comes at the end."""
 
     def ends(self, broker: str, scenario: str, seconds: float, outcome: str) -> None:
-        """One line."""
+        """Write one line."""
         print(f"{broker} · {scenario} · {seconds:.1f} s · {outcome}", file=self._stream, flush=True)
 
 
@@ -58,7 +58,7 @@ class _Changing:
         self._write(f"{bar} {done}/{all}  {spent // 60}:{spent % 60:02}  {broker} · {scenario} …", end="")
 
     def ends(self, broker: str, scenario: str, seconds: float, outcome: str) -> None:
-        """A line that stays, instead of the bar."""
+        """Write a line that stays, instead of the bar."""
         self._write(f"{broker:10} {scenario:14} {seconds:5.1f} s  {outcome}", end="\n")
 
     def _write(self, text: str, end: str) -> None:

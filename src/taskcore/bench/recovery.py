@@ -26,7 +26,7 @@ BACK_WITHIN = 60.0  #: seconds from its return until every job is accepted
 
 
 async def worker_killed(environment: BenchEnvironment) -> list[Figure]:
-    """A worker is killed when a third is done, and started again at once; measured until all is done."""
+    """Kill a worker when a third is done, start another at once, and measure until all is done."""
     queue, ledger, jobs = environment.new_queue(), environment.ledger(), environment.size.killed_jobs
     async with environment.app(queue) as app:
         task = app.tasks["bench.signing"]
@@ -36,7 +36,7 @@ async def worker_killed(environment: BenchEnvironment) -> list[Figure]:
             await _until(ledger, jobs // 3)
             killed = time.monotonic()
             victim.kill()
-        held = _in_hand(ledger.read())
+        held = _unfinished(ledger.read())
         async with environment.processes(app, queue, ledger=ledger, lease=environment.size.lease):
             await _until(ledger, jobs)
             await environment.settled(app, queue)
@@ -49,7 +49,7 @@ async def worker_killed(environment: BenchEnvironment) -> list[Figure]:
 
 
 async def broker_killed(environment: BenchEnvironment) -> list[Figure]:
-    """Jobs arrive all the time, each repeated with its id until it is accepted; the broker is killed and comes back.
+    """Kill the broker, and start it again, while jobs arrive, each repeated with its id until it is accepted.
 
     :raises TimeoutError: some are still not accepted long after that.
     """
@@ -124,14 +124,14 @@ async def _until(ledger: JobLedger, jobs: int) -> None:
             await anyio.sleep(0.05)
 
 
-def _in_hand(entries: Sequence[LedgerEntry]) -> int:
-    """How many jobs were started and not ended."""
+def _unfinished(entries: Sequence[LedgerEntry]) -> int:
+    """Count the jobs that were started and not ended."""
     started = {entry.number for entry in entries if entry.what == "start"}
     return len(started - {entry.number for entry in entries if entry.what == "end"})
 
 
 def _facts(sent: Sequence[int], entries: Sequence[LedgerEntry], killed: float) -> dict[str, object]:
-    """The account, and how many jobs ended in each tenth of a second around the kill."""
+    """Return the account, and how many jobs ended in each tenth of a second around the kill."""
     ends = [entry.when - killed for entry in entries if entry.what == "end"]
     first, last = min(ends, default=0.0), max(ends, default=0.0)
     timeline = [0] * (int((last - first) / BIN) + 1)

@@ -29,11 +29,11 @@ class Progress(Protocol):
     """A receiver of progress."""
 
     def begins(self, broker: str, scenario: str, done: int, all: int) -> None:
-        """A scenario begins."""
+        """Show that a scenario begins."""
         ...
 
     def ends(self, broker: str, scenario: str, seconds: float, outcome: str) -> None:
-        """It has ended; the outcome is a text in a few words."""
+        """Show that it has ended; the outcome is a text in a few words."""
         ...
 
 
@@ -83,7 +83,7 @@ async def measure_on(
 async def measure_one(
     environment: BenchEnvironment, name: str, scenario: Scenario, *, within: float | None = None
 ) -> list[Figure | Skipped]:
-    """One scenario. What goes wrong in it is a finding, told in its place; the next ones are measured all the same.
+    """Run one scenario. A failure in it is a finding, reported in its place; the next ones are measured all the same.
 
     :param within: seconds that it may take; it is ended when they are over. By default what :func:`limit_of` says.
     """
@@ -114,7 +114,7 @@ async def _within(limit: float, scenario: Scenario, environment: BenchEnvironmen
 
 
 def plain(error: BaseException) -> str:
-    """The first line of an error, without its code."""
+    """Return the first line of an error, without its code."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return text.partition("] ")[2] if text.startswith("[TC") else text
 
@@ -131,7 +131,7 @@ LARGE = 1_000
 
 
 def show(value: float) -> str:
-    """A number with three digits that mean something."""
+    """Write a number with three digits that mean something."""
     if value >= LARGE:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}"

@@ -35,12 +35,12 @@ LIMITS: Mapping[str, float] = {"drain": 300.0, "backlog": 600.0}
 
 
 def limit_of(scenario: str, rounds: int = 1) -> float:
-    """Seconds after which a scenario is ended, and reported as not done: far more than it takes where all is well."""
+    """Return the seconds after which a scenario is ended as not done: far more than it takes where all is well."""
     return LIMITS.get(scenario, LIMIT) * max(rounds, 1)
 
 
 def chosen(names: Sequence[str], *, backlog: int) -> dict[str, Scenario]:
-    """The scenarios of these names, or parts of names; all of them if there are none.
+    """Return the scenarios of these names, or parts of names; all of them if there are none.
 
     :raises LookupError: a name fits none of them.
     """

@@ -11,7 +11,7 @@ __all__ = ["table_of"]
 
 
 def table_of(records: Sequence[Record]) -> str:
-    """The figures side by side, then what was lost, then what was not measured and why."""
+    """Write the figures side by side, then what was lost, then what was not measured and why."""
     figures = [record for record in records if isinstance(record, Figure)]
     brokers = list(dict.fromkeys(figure.broker for figure in figures))
     cells = {(figure.scenario, figure.name, figure.unit, figure.broker): _cell(figure) for figure in figures}
@@ -29,7 +29,7 @@ def table_of(records: Sequence[Record]) -> str:
 
 
 def _cell(figure: Figure) -> str:
-    """The median, and the spread if there were several rounds."""
+    """Write the median, and the spread if there were several rounds."""
     low, high = min(figure.values), max(figure.values)
     spread = (high - low) / figure.median / 2 * 100 if len(figure.values) > 1 and figure.median else 0.0
     return show(figure.median) + (f" ±{spread:.0f}%" if len(figure.values) > 1 else "")

@@ -1,4 +1,4 @@
-"""Who ran, how often, from when to when: kept in memory by the process that runs the jobs. The same ruler for everyone.
+"""Which jobs ran, how often, from when to when: kept in memory by the process that runs them, the same for all.
 
 Only the standard library is imported, so that programs without taskcore can load this file by its path.
 
@@ -24,12 +24,12 @@ EVERY = 0.01  #: seconds between two looks at the count
 
 
 def payload(number: int, size: int = 200, due: float = 0.0) -> str:
-    """The argument of one job."""
+    """Make the argument of one job."""
     return f"{number:09d} {due:017.6f} ".ljust(size, "x")
 
 
 def number_of(data: str) -> int:
-    """The number of a job."""
+    """Read the number of a job from its argument."""
     return int(data[:9])
 
 
@@ -44,13 +44,13 @@ class Tally:
         self.begin()
 
     def begin(self) -> None:
-        """From nothing."""
+        """Begin from nothing."""
         self.numbers: list[int] = []
         self.latencies: list[float] = []
         self.first = self.last = self.cpu_first = self.cpu_last = 0.0
 
     def mark(self, data: str) -> None:
-        """One job starts; as it does nothing else, this is also its end."""
+        """Note that one job starts; as it does nothing else, this is also its end."""
         now = time.monotonic()
         if not self.numbers:
             self.first, self.cpu_first = now, time.process_time()
@@ -67,7 +67,7 @@ class Tally:
         scratch.replace(path)
 
     def report(self) -> dict[str, Any]:
-        """All of it, for JSON. Memory in bytes: the most that this process ever had."""
+        """Return all of it, for JSON. Memory in bytes: the most that this process ever had."""
         return {
             "numbers": self.numbers,
             "latencies": self.latencies,
@@ -85,7 +85,7 @@ class Tally:
 
 
 def _peak() -> int:
-    """The most memory that this program ever held. What the system calls maxrss counts the parent's, too, on Linux."""
+    """Return the most memory that this program ever held. On Linux maxrss counts the parent's, too."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():

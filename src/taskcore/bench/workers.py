@@ -1,6 +1,6 @@
-"""Who works: some worker processes; on a broker that lives in this process, a worker right here.
+"""The workers: some worker processes; on a broker that lives in this process, a worker right here.
 
-async with Processes(spec, 2, folder) as workers:     or:  async with Here(app, tally) as workers:
+async with WorkerProcesses(spec, 2, folder) as workers:     or:  async with InProcessWorkers(app, tally) as workers:
     await workers.count_to(1000, within=60)
     report = await workers.dismiss()
 """
@@ -50,7 +50,7 @@ class WorkersReport:
         self.rss: int = max((report["rss"] for report in reports), default=0)
 
     def account(self, jobs: int) -> dict[str, int]:
-        """How many of the jobs 0 … ``jobs`` - 1 never ran, and how many ran more than once."""
+        """Count how many of the jobs 0 … ``jobs`` - 1 never ran, and how many ran more than once."""
         return {
             "jobs": jobs,
             "lost": sum(1 for number in range(jobs) if not self.counts[number]),
@@ -59,7 +59,7 @@ class WorkersReport:
 
 
 class Workers(Protocol):
-    """What a scenario needs of those who work."""
+    """What a scenario needs of its workers."""
 
     async def __aenter__(self) -> Self:
         """Begin to work; returns when all are ready."""
@@ -72,7 +72,7 @@ class Workers(Protocol):
         ...
 
     def counted(self) -> int:
-        """How many jobs have run so far."""
+        """Count the jobs that have run so far."""
         ...
 
     async def count_to(self, jobs: int, *, within: float) -> None:
@@ -195,7 +195,7 @@ class WorkerProcesses:
             child.kill()
 
     def pid(self, index: int) -> int:
-        """The process id of one of them."""
+        """Return the process id of one of them."""
         return self._children[index].pid
 
     def cpu(self) -> float:

@@ -165,7 +165,7 @@ class SharedContext:
         return self._entries > 0
 
     async def enter(self) -> None:
-        """Open the context, or join those who did; concurrent entries wait for the first."""
+        """Open the context, or join it if it is open; concurrent entries wait for the first."""
         while self._opening is not None:
             await self._opening.wait()
         if self._entries == 0:

@@ -81,7 +81,7 @@ class KeyedSender:
                 call.version = answer
 
     async def _wait_for_sender(self, name: str, conflict: Conflict, ours: Collection[str], until: float) -> Conflict:
-        """On brokers without deduplication, give the key's current sender time to confirm it.
+        """Give the key's current sender time to confirm it, on brokers without deduplication.
 
         The job is published again only if its sender never does: such a broker would store it twice.
         """
@@ -111,7 +111,7 @@ class KeyedSender:
         return None
 
     async def _is_gone(self, standing: KeyRecord) -> bool:
-        """Whether the job of a key ended without a committed outcome: cancelled, expired, purged, deleted."""
+        """Tell whether the job of a key ended without a committed outcome: cancelled, expired, purged, deleted."""
         if standing.state != "sent":
             return False
         outcome = await self._outcomes.find(standing.job)

@@ -89,7 +89,7 @@ class JobQueries:
         return True
 
     async def _is_nowhere(self, job: Job[Any]) -> bool:
-        """Whether an earlier canceller removed the job and died before it stored the outcome."""
+        """Tell whether an earlier canceller removed the job and died before it stored the outcome."""
         if job.task.options.keep_result is None or self._backend.features.locate == "absent":
             return False
         return await self._admin.locate(job.queue, job.id) is None

@@ -11,7 +11,7 @@ certificate.py  the findings, readable for people and machines
 harness.py      where checks run: a broker, names of its own, a way to let time pass
 step_worker.py  a worker that does one thing at a time, when told
 checking/       histories of calls and runs, and the checker that reads them
-model/          random stories beside a model of the rules
+model/          random steps beside a model of the rules
 crash_sweep/    every operation, crashed at every point
 """
 

@@ -67,7 +67,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
         return not self.broken and not self.left
 
     def clause(self, number: str) -> tuple[Standing | None, Sequence[CheckResult]]:
-        """How a clause stands, and the results that it rests on; None: nothing was checked."""
+        """Return how a clause stands, and the results that it rests on; None: nothing was checked."""
         found = [result for result in self.results if number in result.clauses]
         standings: set[Standing] = {result.standing for result in found}
         order: tuple[Standing, ...] = ("broken", "kept", "emulated", "refused")
@@ -77,11 +77,11 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
         return standing, found
 
     def report(self) -> str:
-        """The certificate as plain text."""
+        """Write the certificate as plain text."""
         return "\n".join(self._lines()) + "\n"
 
     def json(self) -> bytes:
-        """The certificate as one JSON object, with how each clause stands."""
+        """Encode the certificate as one JSON object, with how each clause stands."""
         plain = msgspec.to_builtins(self)
         plain["clauses"] = {number: self.clause(number)[0] for number in CLAUSES}
         plain["kept"] = self.is_kept

@@ -66,7 +66,7 @@ class Harness:
 
     @classmethod
     def in_memory(cls, *, store: str | None = None, lease: float = 30.0, margin: float = 0.0) -> Self:
-        """One in-memory broker that all connections share, and its store, or connections to another one."""
+        """Make one in-memory broker that all connections share, and its store, or connections to another one."""
         backend, records = open_backend("memory://"), open_store("memory://")
         if store is None or store.startswith("memory:"):
             return cls(lambda: backend, lambda: records, lease=lease, margin=margin)
@@ -74,7 +74,7 @@ class Harness:
 
     @classmethod
     def at(cls, url: str, *, store: str | None = None, lease: float = 1.0, margin: float = 1.0) -> Self:
-        """A real broker; or ``memory://``, with records here or in another store."""
+        """Make a harness for a real broker; or ``memory://``, with records here or in another store."""
         records = store or (url if has_store(url) else None)
         if url.startswith("memory:"):
             return cls.in_memory(store=store, lease=lease, margin=margin)
@@ -95,7 +95,7 @@ class Harness:
         return self
 
     async def _open_queue(self, backend: Backend) -> None:
-        """Where the first job of a new queue has to wait, that is over before the check begins: it measures times."""
+        """Send a new queue its first job, so that a wait for it is over before the check, which measures times."""
         queue = self.queue()
         await backend.publish([Outgoing(queue, self.mark, b"the first one")])
         await backend.admin.purge(queue)
@@ -138,25 +138,25 @@ class Harness:
         return self._written
 
     def queue(self, name: str = "q") -> str:
-        """A queue of this harness's own."""
+        """Return the name of a queue of this harness's own."""
         queue = f"{self.mark}.{name}"
         self._queues.add(queue)
         return queue
 
     def name(self, name: str) -> str:
-        """A name of this harness's own, for a task, a key or a record."""
+        """Return a name of this harness's own, for a task, a key or a record."""
         return f"{self.mark}.{name}"
 
     async def backend(self) -> Backend:
-        """A connection to the broker."""
+        """Open a connection to the broker."""
         return await self._exits.enter_async_context(self._make_backend())
 
     def connection(self) -> AbstractAsyncContextManager[Backend]:
-        """A connection to the broker that ends when the check leaves it, as a process would."""
+        """Make a connection to the broker that ends when the check leaves it, as a process would."""
         return self._make_backend()
 
     async def store(self) -> Store:
-        """A connection to the store."""
+        """Open a connection to the store."""
         return await self._exits.enter_async_context(self._records())
 
     async def app(
@@ -166,7 +166,7 @@ class Harness:
         around_store: Callable[[Store], Store] = lambda store: store,
         **settings: Any,
     ) -> App:
-        """An open app with connections of its own, the harness's lease and clock, and defaults for the rest.
+        """Open an app with connections of its own, the harness's lease and clock, and defaults for the rest.
 
         :param around: wraps the connection, to record or to fail on command.
         :param around_store: wraps the connection to the store.
@@ -183,11 +183,11 @@ class Harness:
     async def step_worker(
         self, app: App, *queues: str, name: str = "step-worker", lease: float | None = None
     ) -> StepWorker:
-        """A worker that does one thing at a time, on this harness's queue or on those named."""
+        """Open a worker that does one thing at a time, on this harness's queue or on those named."""
         return await self._exits.enter_async_context(StepWorker(app, queues or (self.queue(),), lease=lease, name=name))
 
     def now(self) -> float:
-        """Seconds since the epoch, on the clock that ``sleep`` moves."""
+        """Return the seconds since the epoch, on the clock that ``sleep`` moves."""
         return self._wall + anyio.current_time()
 
     async def sleep(self, seconds: float) -> None:
@@ -201,7 +201,7 @@ class Harness:
     # ── afterwards ──
 
     async def traces(self) -> list[str]:
-        """What the check made and clearing away did not remove; asked on connections of its own, after the end."""
+        """Return what the check made and did not remove; asked on connections of its own, after the end."""
         async with self._make_backend() as backend:
             existing = set(await backend.admin.queues())
         left = [f"queue {queue}" for queue in sorted(self._queues & existing)]

@@ -164,7 +164,7 @@ async def _left_by(harness: Harness, limit: float) -> list[str]:
 
 
 def _text(error: BaseException) -> str:
-    """An error in one line."""
+    """Write an error in one line."""
     while isinstance(error, BaseExceptionGroup) and error.exceptions:
         error = error.exceptions[0]
     text = str(error).partition("\n")[0]
@@ -207,7 +207,7 @@ class Stalls:
         self._last = float("-inf")
 
     def since(self, start: float) -> bool:
-        """Whether it stood still at any time after ``start``."""
+        """Tell whether it stood still at any time after ``start``."""
         return self._last >= start
 
     async def watch(self) -> None:

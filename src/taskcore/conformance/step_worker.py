@@ -31,7 +31,7 @@ class StepWorker:
     Leaving the context is a worker's death: what it holds is not given back, its leases have to run out.
 
     :param lease: seconds; default: as the app's settings say.
-    :param name: who we are, in trails.
+    :param name: its name in trails.
     """
 
     source: Source
@@ -47,9 +47,9 @@ class StepWorker:
         self._backend = app.components.backend
         self._decode = app.components.codec.decode
         self._slot = Slot()
-        self._in_hand: set[Execution] = set()
-        hooks = Hooks(lost=self._lose, forget=self._in_hand.difference_update)
-        parts = build_parts(app.components, app.tasks, options, hooks, slots=[self._slot], in_hand=self._in_hand)
+        self._executions: set[Execution] = set()
+        hooks = Hooks(lost=self._lose, forget=self._executions.difference_update)
+        parts = build_parts(app.components, app.tasks, options, hooks, slots=[self._slot], executions=self._executions)
         self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
         self._exits = AsyncExitStack()
 
@@ -68,16 +68,16 @@ class StepWorker:
         await self._exits.aclose()
 
     @property
-    def in_hand(self) -> frozenset[Execution]:
+    def executions(self) -> frozenset[Execution]:
         """What was taken and is not settled."""
-        return frozenset(self._in_hand)
+        return frozenset(self._executions)
 
     async def take(self, *, within: float = 0.01) -> Execution | None:
-        """The next delivery; None if there is none within so many seconds."""
+        """Take the next delivery; None if there is none within so many seconds."""
         with anyio.move_on_after(within):
             for delivery in await self.source.receive(1):
                 job = Execution(delivery, self.source, anyio.current_time(), decode=self._decode)
-                self._in_hand.add(job)
+                self._executions.add(job)
                 return job
         return None
 

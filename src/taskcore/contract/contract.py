@@ -84,7 +84,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         """List the problems of a call."""
         names = self.parameters[: len(self.parameters) - len(self._by_name)]
         given = dict(zip(names, args, strict=False))
-        lines = self._problems({**kwargs, **given}, wire=False)
+        lines = self._problems({**kwargs, **given}, plain=False)
         for name in kwargs:
             if name in self._nameless or name in given:
                 lines.append(f"{name}: {'positional only' if name in self._nameless else 'given by position already'}")
@@ -92,12 +92,12 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             lines.append(f"takes {len(names)} positional arguments, got {len(args)}")
         return lines
 
-    def _problems(self, given: Mapping[str, Any], *, wire: bool) -> list[str]:
+    def _problems(self, given: Mapping[str, Any], *, plain: bool) -> list[str]:
         """List the problems of arguments by name: of their values, then of their names."""
         lines = []
         for each in self._parameters:
             if each.name in given:
-                lines += explain(each.annotation, given[each.name], each.name, wire=wire)
+                lines += explain(each.annotation, given[each.name], each.name, plain=plain)
         absent = [each for each in self._parameters if each.name not in given]
         for name in given:
             if name not in self.parameters:
@@ -125,7 +125,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         try:
             arguments: Arguments = self._arguments.decode(data)
         except Exception as error:  # the classes of arguments bring their own code
-            raise self._refusal(self._problems(self._read(data), wire=True) or [first_line(error)]) from error
+            raise self._refusal(self._problems(self._read(data), plain=True) or [first_line(error)]) from error
         return arguments
 
     def _upcast(self, payload: bytes | msgspec.Raw, version: int) -> bytes | msgspec.Raw:

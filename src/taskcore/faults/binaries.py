@@ -46,7 +46,7 @@ class ServerMissing(TaskcoreError, LookupError):
 def find_binary(
     name: str, *, version: str = "", folders: Sequence[str] = (), ask: Callable[[Path], str] | None = None
 ) -> Path:
-    """The program of this name.
+    """Find the program of this name.
 
     :param version: how its version has to begin, such as ``"7.0"``; empty: any.
     :param folders: where to look besides.
@@ -67,7 +67,7 @@ def find_binary(
 
 @cache
 def version_of(path: Path) -> str:
-    """The version that a program says it has; ``"?"`` if it says nothing."""
+    """Return the version that a program says it has; ``"?"`` if it says nothing."""
     try:
         ran = subprocess.run([path, "--version"], capture_output=True, timeout=20, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):

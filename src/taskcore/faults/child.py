@@ -123,7 +123,7 @@ class Child:
         self.send_all(signal.SIGCONT)
 
     async def wait(self, within: float) -> int:
-        """Its exit status, as soon as it has one.
+        """Return its exit status, as soon as it has one.
 
         :raises TimeoutError: it still runs after so many seconds; the text has the end of its output.
         """
@@ -144,7 +144,7 @@ class Child:
             self._guard = None
 
     def tail(self, lines: int = 30) -> str:
-        """The last lines of its output."""
+        """Return the last lines of its output."""
         text = self._output.read_text(errors="replace") if self._output.exists() else ""
         return "\n".join(text.splitlines()[-lines:]) or "(no output)"
 

@@ -86,21 +86,21 @@ class NatsCluster:
         raise BrokerUnavailable("the cluster has no leader", facts=[server.log(5) for server in self.servers])
 
     async def leader(self, stream: str) -> NatsServer:
-        """The server that leads a stream.
+        """Find the server that leads a stream.
 
         :raises LookupError: none does.
         """
         return await self._found(f"STREAM.INFO.{stream}", lambda info: [info], f"{stream} has no leader")
 
     async def busiest(self) -> NatsServer:
-        """The server that leads most streams: its end is felt most.
+        """Find the server that leads most streams: its end is felt most.
 
         :raises LookupError: no stream has a leader.
         """
         return await self._found("STREAM.LIST", lambda found: found.get("streams") or [], "no stream has a leader")
 
     async def _found(self, what: str, streams: Callable[[Any], list[Any]], otherwise: str) -> NatsServer:
-        """The running server that leads most of the streams in an answer."""
+        """Find the running server that leads most of the streams in an answer."""
         with anyio.move_on_after(ELECTING):
             while True:
                 for server in self.servers:
@@ -129,7 +129,7 @@ class NatsCluster:
         raise LookupError(f"the replicas of {stream} do not catch up")
 
     async def _ask(self, server: NatsServer, what: str) -> dict[str, Any]:
-        """One request to JetStream's API, in plain protocol."""
+        """Send one request to JetStream's API, in plain protocol."""
         lines = f'CONNECT {{"verbose":false}}\r\nSUB _I 1\r\nPUB $JS.API.{what} _I 0\r\n\r\n'.encode()
         with anyio.move_on_after(2.0):
             answer = await ask(server.port, lines, until=b"}\r\n", within=1.0)

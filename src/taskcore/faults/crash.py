@@ -44,7 +44,7 @@ def install_from_environment() -> bool:
 
 
 def history_from_environment() -> History:
-    """The history that the environment names, appended to its file; one in memory if it names none."""
+    """Open the history that the environment names, appended to its file; one in memory if it names none."""
     path = os.environ.get(HISTORY)
     who = os.environ.get(WHO) or f"pid-{os.getpid()}"
     return History.to_file(path, who=who) if path else History(who=who)

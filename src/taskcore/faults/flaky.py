@@ -6,7 +6,7 @@
     flaky.always("settle", DropReply())                 verdicts are carried out, but the caller gets no reply
     flaky.play("receive", [None, Delay(2.0), Fail()])   the first goes well, the second is slow, the third fails
     flaky.partition()                                   unreachable, for every verb
-    flaky.heal()                                        all is well again; who hangs is let go
+    flaky.heal()                                        all is well again; hanging calls end
     assert flaky.calls["settle"] == 3
 
     verbs of a backend   connect publish receive settle extend admin (one of them: "admin.remove")
@@ -100,15 +100,15 @@ class Faults:
     # ── commands ──
 
     def next(self, verb: str, fault: Fault, *, times: int = 1) -> None:
-        """The next call of the verb meets this fault, or the next so many."""
+        """Plan this fault for the next call of the verb, or the next so many."""
         self._planned[verb].extend([fault] * times)
 
     def play(self, verb: str, script: Iterable[Fault | None]) -> None:
-        """The next calls of the verb meet these faults, one each; None is a call that goes well."""
+        """Plan these faults for the next calls of the verb, one each; None is a call that goes well."""
         self._planned[verb].extend(script)
 
     def always(self, verb: str, fault: Fault) -> None:
-        """Every call of the verb meets this fault from now on, except where something else is planned."""
+        """Plan this fault for every call of the verb from now on, except where something else is planned."""
         self._always[verb] = fault
 
     def partition(self) -> None:
@@ -118,7 +118,7 @@ class Faults:
             scope.cancel()
 
     def heal(self) -> None:
-        """All is well again. Nothing is planned any more; calls that hang end with BrokerUnavailable."""
+        """End all faults: nothing is planned any more, and calls that hang end with BrokerUnavailable."""
         self.partitioned = False
         self._planned.clear()
         self._always.clear()

@@ -23,11 +23,11 @@ class FlakyAdmin:
         self._faults = faults
 
     async def queues(self) -> Sequence[str]:
-        """The queues that exist."""
+        """List the queues that exist."""
         return await self._do("queues", self._admin.queues)
 
     async def stats(self, queue: str) -> QueueStats:
-        """How full the queue is."""
+        """Return how full the queue is."""
         return await self._do("stats", lambda: self._admin.stats(queue))
 
     async def purge(self, queue: str) -> int:
@@ -43,15 +43,15 @@ class FlakyAdmin:
         return await self._do("remove", lambda: self._admin.remove(queue, job_id))
 
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
-        """A page of dead letters."""
+        """Return a page of dead letters."""
         return await self._do("letters", lambda: self._admin.letters(queue, limit=limit, after=after))
 
     async def locate(self, queue: str, job_id: str) -> Place | None:
-        """Where a job is."""
+        """Find where a job is."""
         return await self._do("locate", lambda: self._admin.locate(queue, job_id))
 
     async def letter(self, letter_id: str) -> Letter | None:
-        """One dead letter."""
+        """Return one dead letter."""
         return await self._do("letter", lambda: self._admin.letter(letter_id))
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:

@@ -35,7 +35,7 @@ class PostgresServer(Server):
 
     @classmethod
     def find(cls, version: str = "") -> Path:
-        """The program, of the newest version that is installed unless one is named.
+        """Find the program, of the newest version that is installed unless one is named.
 
         :raises ServerMissing: it is not on this machine, or not in this version.
         """
@@ -48,7 +48,7 @@ class PostgresServer(Server):
         return f"postgresql://{USER}@{HOST}:{self.port}/postgres"
 
     async def stop(self) -> None:
-        """Stop it in its fast way (SIGINT): who is connected is disconnected."""
+        """Stop it in its fast way (SIGINT): connected clients are disconnected."""
         if self._child is None:
             return
         self.resume()
@@ -116,7 +116,7 @@ class PostgresServer(Server):
 
 
 def _as_nobody(command: Sequence[str | Path]) -> list[str | Path]:
-    """The command, with root's rights laid down; the process id stays the same."""
+    """Return the command with root's rights dropped; the process id stays the same."""
     if os.getuid() != 0:
         return list(command)
     user = _unprivileged()
@@ -131,7 +131,7 @@ def _unprivileged() -> pwd.struct_passwd:
 
 
 def _children(parent: int) -> list[int]:
-    """The processes that it started."""
+    """List the processes that a process started."""
     if not Path("/proc/self/stat").exists():
         found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)  # noqa: S603, S607
         return [int(pid) for pid in found.stdout.split()]

@@ -116,7 +116,7 @@ class WorkerProcess:
         return self.status == CRASHED
 
     async def wait(self, within: float = 20.0) -> int:
-        """Its exit status, as soon as it has one.
+        """Return its exit status, as soon as it has one.
 
         :raises TimeoutError: it still runs after so many seconds; the text has the end of its output.
         """
@@ -140,7 +140,7 @@ class WorkerProcess:
         raise TimeoutError(f"{self.who} did not say {text!r} within {within:g} s; its output:\n{self.output()}")
 
     def output(self, lines: int = 30) -> str:
-        """The last lines of what it printed."""
+        """Return the last lines of its output."""
         return self._child.tail(lines)
 
     def _record_death(self, how: str) -> None:

@@ -71,12 +71,12 @@ class Direction:
         self._opened.set()
 
     async def opened(self) -> None:
-        """Wait until this lane passes things on."""
+        """Wait until this direction passes things on."""
         while self.blocked:
             await self._opened.wait()
 
     async def carry(self, data: bytes, to: socket.socket) -> bool:
-        """Pass a chunk on as this lane does; False: the connection is to be reset now."""
+        """Pass a chunk on as this direction does; False: the connection is to be reset now."""
         if self._counts_down("cut_before"):
             return False
         if self.delay or self.jitter:
@@ -165,26 +165,26 @@ class ChaosProxy:
 
     def black_hole(self, *, only: DirectionName | None = None) -> None:
         """Pass nothing on, silently; after ``heal`` what has gathered comes through, as after an outage."""
-        for lane in self._directions(only):
-            lane.block()
+        for direction in self._directions(only):
+            direction.block()
 
     def delay(self, seconds: float, *, jitter: float = 0.0, only: DirectionName | None = None) -> None:
         """Let each chunk wait, more or less by up to ``jitter``. Chunks keep their order, so many of them add up."""
-        for lane in self._directions(only):
-            lane.delay, lane.jitter = seconds, jitter
+        for direction in self._directions(only):
+            direction.delay, direction.jitter = seconds, jitter
 
     def throttle(self, rate: float, *, only: DirectionName | None = None) -> None:
         """Pass so many bytes a second on."""
-        for lane in self._directions(only):
-            lane.rate = rate
+        for direction in self._directions(only):
+            direction.rate = rate
 
     def byte_by_byte(self, *, only: DirectionName | None = None) -> None:
         """Pass every byte on by itself."""
-        for lane in self._directions(only):
-            lane.single = True
+        for direction in self._directions(only):
+            direction.single = True
 
     async def heal(self) -> None:
-        """No faults any more; connections that were reset stay so."""
+        """End all faults; connections that were reset stay so."""
         self.up.heal()
         self.down.heal()
         if self._listening is None:
@@ -257,13 +257,13 @@ class _Connection:
             group.start_soon(self._pass_on, client, server, self._up)
             group.start_soon(self._pass_on, server, client, self._down)
 
-    async def _pass_on(self, source: socket.socket, to: socket.socket, lane: Direction) -> None:
+    async def _pass_on(self, source: socket.socket, to: socket.socket, direction: Direction) -> None:
         try:
             while data := await receive(source):
-                if not await lane.carry(data, to):
+                if not await direction.carry(data, to):
                     self.reset()
                     return
-            await lane.opened()  # a black hole hides that the other side is done
+            await direction.opened()  # a black hole hides that the other side is done
             to.shutdown(socket.SHUT_WR)
         except OSError:
             self.reset()

@@ -76,7 +76,7 @@ class RabbitCluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing is left of them."""
+        """Stop the nodes and their daemon."""
         with anyio.CancelScope(shield=True):
             await self._exits.aclose()
 

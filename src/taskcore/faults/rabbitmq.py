@@ -25,7 +25,7 @@ class RabbitServer(Server):
 
     @classmethod
     def find(cls, version: str = "") -> Path:
-        """The program itself, not the wrapper on the PATH that changes the user.
+        """Find the program itself, not the wrapper on the PATH that changes the user.
 
         :raises ServerMissing: it is not on this machine, or not in this version.
         """
@@ -105,7 +105,7 @@ class RabbitServer(Server):
 
 @cache
 def rabbit_version(binary: Path) -> str:
-    """The version of a RabbitMQ, from the name of its own library: asking it would start a node."""
+    """Read the version of a RabbitMQ from the name of its own library: asking it would start a node."""
     home = binary.resolve().parent.parent
     folders = (binary.parent / "plugins", home / "plugins", *home.glob("lib/*/plugins"))
     names = [path.name for folder in folders for path in folder.glob("rabbit-[0-9]*")]
@@ -113,6 +113,6 @@ def rabbit_version(binary: Path) -> str:
 
 
 def epmd_of(binary: Path) -> str:
-    """The daemon by which nodes find each other: the one beside the program, or that of the system."""
+    """Find the daemon by which nodes find each other: the one beside the program, or that of the system."""
     beside = binary.with_name("epmd")
     return str(beside) if beside.exists() else "epmd"

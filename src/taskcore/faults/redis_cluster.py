@@ -28,7 +28,7 @@ AT_ONCE = 100  #: keys that one MIGRATE moves
 
 
 def slot_of(key: str | bytes) -> int:
-    """The slot of a key: that of the text between its first braces, if there is any."""
+    """Compute the slot of a key: that of the text between its first braces, if there is any."""
     data = key.encode() if isinstance(key, str) else key
     start = data.find(b"{")
     end = data.find(b"}", start + 1)
@@ -89,7 +89,7 @@ class RedisCluster:
         await until(self._do_agree, "the cluster agrees", within=within)
 
     async def owner(self, where: str | int) -> int:
-        """The number of the server that has the slot, or the slot of this key, by its own account."""
+        """Return the number of the server that has the slot, or the slot of this key, by its own account."""
         slot = _slot(where)
         for number, server in enumerate(self.servers):
             for start, end, (_, port, *_) in _ranges(await command(server.port, "CLUSTER", "SLOTS")):
@@ -168,5 +168,5 @@ def _slot(where: str | int) -> int:
 
 
 def _ranges(slots: list[list[object]]) -> list[tuple[int, int, list[object]]]:
-    """CLUSTER SLOTS: first and last slot, and the master's host, port, …."""
+    """Read CLUSTER SLOTS: first and last slot, and the master's host, port, …."""
     return [(start, end, master) for start, end, master, *_ in slots]  # type: ignore[misc]

@@ -52,7 +52,7 @@ async def until(true: Callable[[], Awaitable[bool]], what: str, *, within: float
 
 
 async def info(server: RedisServer, section: str) -> dict[str, str]:
-    """A section of INFO."""
+    """Read a section of INFO."""
     text: bytes = await command(server.port, "INFO", section)
     pairs = (line.partition(":") for line in text.decode().splitlines() if ":" in line)
     return {name: value for name, _, value in pairs}
@@ -237,7 +237,7 @@ class RedisSentinel:
         return True
 
     async def _calm_views(self) -> list[dict[bytes, bytes]]:
-        """What each sentinel says about the primary.
+        """Ask each sentinel what it says about the primary.
 
         :raises BrokerUnavailable: one of them is in the middle of something.
         """
@@ -256,7 +256,7 @@ class _Sentinel(RedisServer):
     _watched: Sequence[str] = ()
 
     def watch(self, service: str, port: int, quorum: int, down_after: float) -> None:
-        """What to watch, once it is started."""
+        """Set what to watch, once it is started."""
         self._watched = [
             f"sentinel monitor {service} {HOST} {port} {quorum}",
             f"sentinel down-after-milliseconds {service} {int(down_after * 1000)}",

@@ -19,7 +19,7 @@ class ErrorReply(RuntimeError):
 
 
 async def command(port: int, *parts: str | bytes | int, within: float = 5.0) -> Any:
-    """The server's answer: bytes, int, None, or a list of these. Simple strings are bytes too.
+    """Return the server's answer: bytes, int, None, or a list of these. Simple strings are bytes too.
 
     :raises ErrorReply: it answered with an error.
     :raises BrokerUnavailable: it did not answer within so many seconds.
@@ -54,7 +54,7 @@ class _Incomplete(Exception):
 
 
 def _read(data: bytes, start: int) -> tuple[Any, int]:
-    """The reply that begins at ``start``, and where the next one begins."""
+    """Read the reply that begins at ``start``, and where the next one begins."""
     end = data.find(EOL, start)
     if end < 0:
         raise _Incomplete

@@ -56,7 +56,7 @@ class Server(ABC):
 
     @classmethod
     def find(cls, version: str = "") -> Path:
-        """The server's program.
+        """Find the server's program.
 
         :raises ServerMissing: it is not on this machine, or not in this version; the text says how to install it.
         """
@@ -186,7 +186,7 @@ class Server(ABC):
         await self.start()
 
     def log(self, lines: int = 30) -> str:
-        """The last lines of its log."""
+        """Return the last lines of its log."""
         return self._child.tail(lines) if self._child is not None else "(never started)"
 
     # ── what differs from server to server ──
@@ -202,7 +202,7 @@ class Server(ABC):
 
     @abstractmethod
     async def _answers(self) -> bool:
-        """Whether it answers a ping in its own protocol."""
+        """Tell whether it answers a ping in its own protocol."""
 
     def _remove(self) -> None:
         if self._child is not None:

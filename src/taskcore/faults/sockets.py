@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket, on a port that others of this process may be bound to as well."""
+    """Open a listening socket, on a port that others of this process may be bound to as well."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((HOST, port))
@@ -36,7 +36,7 @@ def listen(port: int) -> socket.socket:
 
 
 async def accept(listener: socket.socket) -> socket.socket:
-    """The next connection."""
+    """Accept the next connection."""
     while True:
         await anyio.wait_readable(listener)
         with suppress(BlockingIOError, ConnectionAbortedError):
@@ -47,7 +47,7 @@ async def accept(listener: socket.socket) -> socket.socket:
 
 
 async def connect(host: str, port: int) -> socket.socket:
-    """A connection.
+    """Open a connection.
 
     :raises OSError: the connection was not accepted.
     """
@@ -70,7 +70,7 @@ async def connect(host: str, port: int) -> socket.socket:
 
 
 async def receive(connection: socket.socket) -> bytes:
-    """Whatever comes next; empty when the other side is done.
+    """Receive whatever comes next; empty when the other side is done.
 
     :raises OSError: the connection is broken.
     """
@@ -81,7 +81,7 @@ async def receive(connection: socket.socket) -> bytes:
 
 
 async def send(connection: socket.socket, data: bytes) -> None:
-    """All of it.
+    """Send all of it.
 
     :raises OSError: the connection is broken.
     """
@@ -102,7 +102,7 @@ def close(connection: socket.socket, *, reset: bool) -> None:
 
 
 async def ask(port: int, question: bytes, *, until: bytes = b"", within: float = 1.0) -> bytes:
-    """What a server on this machine answers to the question, up to a text in it.
+    """Return what a server on this machine answers to the question, up to a text in it.
 
     Empty, or what came so far, if it does not answer within so many seconds or hangs up.
     """

@@ -183,7 +183,7 @@ class IdempotencyKeys:
         name: str,
         claim: KeyRecord,
         *,
-        hold: float,
+        lease: float,
         now: float,
         keep: float,
         least_fence: int = 1,
@@ -195,7 +195,7 @@ class IdempotencyKeys:
         gone.
 
         :param claim: the job that asks, and its arguments.
-        :param hold: seconds after which a silent holder counts as gone.
+        :param lease: seconds after which a silent holder counts as gone.
         :param now: seconds since the epoch.
         :param least_fence: above all fences that this job had before, should the record be gone meanwhile.
         :param may_overlap: the broker may have this job twice, so that its other holder may be alive: wait for it.
@@ -206,9 +206,9 @@ class IdempotencyKeys:
             if obstacle is not None:
                 return obstacle
             fence = max(decode_key_record(record.value).fence + 1 if record else 1, least_fence)
-            held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + hold)
+            held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + lease)
             expect = record.version if record else ABSENT
-            longest = max(keep, hold)
+            longest = max(keep, lease)
             write = Write(key=name, value=_encode(held), expect=expect, keep=longest, reserve=True)
             [answer] = await self._store.put_many([write])
             if not isinstance(answer, Conflict):

@@ -1,18 +1,18 @@
 """A virtual clock: time passes only when every task waits, so a day of retries takes milliseconds.
 
-    async def story() -> None:
+    async def scenario() -> None:
         app = App("memory://", clock=wall_clock)
         async with app.running():
             ...
             await anyio.sleep(86_400)
 
-    run_virtually(story)
+    run_virtually(scenario)
 
 Limits:
   * It needs trio, whose loop can be given a clock: ``pip install 'taskcore-framework[trio]'``.
   * Threads, processes and sockets do not know this clock. While one of them works, the loop has nothing to do, and time
     jumps. So: the in-memory broker, and tasks that are ``async def``.
-  * A loop that waits for nothing at all waits for ever; a time limit in the story (``anyio.fail_after``) ends it.
+  * A loop that waits for nothing at all waits for ever; a time limit in the function (``anyio.fail_after``) ends it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def run_virtually(function: Callable[[*Args], Awaitable[T]], *args: *Args) -> T:
 
 
 def wall_clock() -> float:
-    """Seconds since the epoch, passing as the event loop's time does; for ``App(clock=…)`` and ``History(clock=…)``.
+    """Return the seconds since the epoch, passing as the event loop's time does.
 
-    Under a virtual clock a story begins at EPOCH. Outside of an event loop there is no such time.
+    It serves ``App(clock=…)`` and ``History(clock=…)``. Under a virtual clock the
+    time begins at EPOCH. Outside of an event loop there is no such time.
     """
     return EPOCH + anyio.current_time()

@@ -1,9 +1,9 @@
 """Crashing: a process dies exactly at a crash point of :mod:`taskcore.toolkit.failpoints`.
 
     with crash_at("settle.ended"):          the next time the point is passed, SimulatedCrash leaves the operation
-        await hands.settle(conclusion)
+        await step_worker.settle(conclusion)
     with passing() as names:                which points an operation passes
-        await hands.work(job)
+        await step_worker.work(job)
     with exit_at("settle.ended"):           the process really ends: for children that a test starts
 
 SimulatedCrash is a BaseException: no ``except Exception`` on its way may survive it, because nothing survives a crash.
@@ -55,7 +55,7 @@ def exit_at(point: str, *, visit: int = 1) -> Iterator[None]:
 
 @contextmanager
 def passing() -> Iterator[list[str]]:
-    """The points that are passed meanwhile, in order."""
+    """Collect the points that are passed meanwhile, in order."""
     names: list[str] = []
     with _armed(names.append):
         yield names

@@ -107,10 +107,10 @@ class History:
     def to_file(
         cls, path: str | Path, *, who: str | None = None, clock: Callable[[], float] = time.time, sync: bool = False
     ) -> Self:
-        """A history that is also appended to a file, one JSON line for each entry, each with a single write.
+        """Make a history that is also appended to a file, one JSON line for each entry, each with a single write.
 
         What was recorded survives ``kill -9``, because the kernel has it. ``sync`` writes through to the disk each
-        time, for those who pull the plug.
+        time, for tests that pull the plug.
 
         :param who: default: the process, as ``pid-123``.
         """
@@ -121,7 +121,7 @@ class History:
 
     @classmethod
     def load(cls, paths: Iterable[str | Path]) -> Self:
-        """The entries of several files as one history, in the order of their times. Files that are not there are empty.
+        """Load the entries of several files as one history, in the order of their times. A missing file is empty.
 
         :raises ValueError: a line is not an entry; a last line that was cut by a kill is left out, not an error.
         """
@@ -148,7 +148,7 @@ class History:
         return {entry.job: str(entry.facts.get("task", "")) for entry in self._entries if entry.kind == "invoke"}
 
     def now(self) -> float:
-        """Seconds, on this history's clock."""
+        """Return the seconds on this history's clock."""
         return self._clock()
 
     def record(self, kind: Kind, job: str, *, who: str | None = None, **facts: Any) -> HistoryEntry:
@@ -176,7 +176,7 @@ class History:
 
     @contextmanager
     def run(self, running: Running, *, who: str | None = None) -> Iterator[None]:
-        """Around the body of a task function: records its start, and how it ended if it came to that.
+        """Record the start of a task function around its body, and how it ended if it came to that.
 
         A kill leaves a start without an end.
         """
@@ -192,7 +192,7 @@ class History:
         self.record("end", job, who=who, run=number, attempt=running.attempt, outcome="returned")
 
     def effect(self, key: str, job: str, *, who: str | None = None) -> None:
-        """A run did something that the world can see; the same key twice is a double effect."""
+        """Record that a run did something that the world can see; the same key twice is a double effect."""
         self.record("effect", job, who=who, key=key)
 
     # ── what an app says about itself ──
@@ -223,7 +223,7 @@ _decode = msgspec.json.Decoder(HistoryEntry).decode
 
 
 def error_text(kind: str, message: str) -> str:
-    """How an error is written down: its type and the beginning of its message, the same for runs and for letters."""
+    """Write an error down: its type and the beginning of its message, the same for runs and for letters."""
     return f"{kind}: {message}"[:MESSAGE_CHARACTERS]
 
 

@@ -105,7 +105,7 @@ class _Trial:
         self._starts = 0
 
     async def run(self, most: int) -> Proof:
-        """Everything, from a fresh world each time."""
+        """Try everything, from a fresh world each time."""
         once = await self._world(self._whole)
         problems: list[tuple[str, str, Any]] = []
         await self._compare(once, "the end", problems, self._whole, self._whole)
@@ -135,7 +135,7 @@ class _Trial:
             problems.append((str(cut), "", again))
 
     async def _world(self, *runs: Callable[[], Awaitable[None]]) -> Any:
-        """The effects of these runs in a fresh world."""
+        """Return the effects of these runs in a fresh world."""
         await _call(self._reset)
         self._starts = 0
         for run in runs:
@@ -145,7 +145,7 @@ class _Trial:
     # ── running ──
 
     async def _whole(self) -> None:
-        """From the beginning to the end."""
+        """Run from the beginning to the end."""
         token = running.set(self._context())
         try:
             if inspect.iscoroutinefunction(self._function):
@@ -156,7 +156,7 @@ class _Trial:
             running.reset(token)
 
     async def _cut(self, cut: Cut) -> None:
-        """From the beginning to the cut, if it comes that far."""
+        """Run from the beginning to the cut, if it comes that far."""
         token = running.set(self._context())
         try:
             with anyio.CancelScope() as cut.scope:
@@ -171,7 +171,7 @@ class _Trial:
             running.reset(token)
 
     def _start(self) -> Any:
-        """A call with fresh arguments: by the contract for a task, so that no run sees what another has changed."""
+        """Make a call with fresh arguments: by a task's contract, so that no run sees what another has changed."""
         if isinstance(self._task, Task):
             contract = self._task.contract
             return contract.invoke(self._function, contract.unpack(bytes(self._job.args), contract.version))
@@ -193,7 +193,7 @@ class _Trial:
         )
 
     def _context(self) -> Context:
-        """The same job each time, in the hands of a new holder."""
+        """Return the context of the same job each time, for a new holder."""
         self._starts += 1
         return Context(self._job, Trail(), self._job.queue, self._starts - 1, self._starts, _never)
 
@@ -211,7 +211,7 @@ class _Trial:
 
 
 def _putting_back(effects: Effects) -> Callable[[], None]:
-    """What empties the world if it is a list."""
+    """Return the function that puts a list back as it was, before each run."""
     if callable(effects):
         raise InvalidSetting(
             "effects is a function, so there is no way to undo its effects before each run",
@@ -226,7 +226,7 @@ def _putting_back(effects: Effects) -> Callable[[], None]:
 
 
 def _is_cut(error: BaseException) -> bool:
-    """Whether it is the cut and nothing else."""
+    """Tell whether it is the cut and nothing else."""
     if isinstance(error, BaseExceptionGroup):
         return error.split((CutHere, Exception))[1] is None
     return isinstance(error, CutHere)

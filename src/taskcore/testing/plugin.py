@@ -55,7 +55,7 @@ AssertIdempotent: TypeAlias = "Callable[..., Coroutine[Any, Any, Proof]]"
 
 @pytest.fixture
 def taskcore_app() -> RunningApp:
-    """A function that opens an app on ``memory://`` with its worker running.
+    """Return a function that opens an app on ``memory://`` with its worker running.
 
     Use it as ``async with taskcore_app(router) as app``.
     Positional arguments are routers to include, keyword arguments are options of :class:`taskcore.App`.
@@ -77,7 +77,7 @@ def taskcore_app() -> RunningApp:
 
 @pytest.fixture
 def crash_worker() -> CrashWorker:
-    """Kills an app's worker, at once or at a crash point, without giving anything back; then starts a new one.
+    """Kill an app's worker, at once or at a crash point, without giving anything back; then start a new one.
 
     Use it as ``async with crash_worker(app, at="settle.ended"): …``.
     See :func:`taskcore.testing.restartable.crashing_worker`.
@@ -89,7 +89,7 @@ def crash_worker() -> CrashWorker:
 
 @pytest.fixture
 def redeliver() -> Redeliver:
-    """Hands a running job out again, as after a lease that ran out.
+    """Hand a running job out again, as after a lease that ran out.
 
     Use it as ``await redeliver(app, job)``.
     See :func:`taskcore.testing.restartable.redeliver`.
@@ -101,7 +101,7 @@ def redeliver() -> Redeliver:
 
 @pytest.fixture
 def assert_idempotent() -> AssertIdempotent:
-    """Proves that a task is idempotent, or says where it is not.
+    """Prove that a task is idempotent, or say where it is not.
 
     Use it as ``await assert_idempotent(task, 7, effects=…)``.
     See :func:`taskcore.testing.idempotent.assert_idempotent`.

@@ -35,7 +35,7 @@ OF_CALLERS = ("enqueue.", "cancel.")  #: points that no worker passes
 
 @asynccontextmanager
 async def working(app: App) -> AsyncIterator[App]:
-    """As ``app.running()``, with a worker that ``crashing_worker`` can kill."""
+    """Run as ``app.running()``, with a worker that ``crashing_worker`` can kill."""
     failure: Exception | None = None
     async with app:
         with unwrap_single():
@@ -58,7 +58,7 @@ async def working(app: App) -> AsyncIterator[App]:
 async def crashing_worker(
     app: App, *, at: str | None = None, nth: int = 1, restart: bool = True, within: float = 10.0
 ) -> AsyncIterator[None]:
-    """Inside: what leads to the crash. At its end the worker is dead, and a new one works if ``restart``.
+    """Crash the worker in or after this block, and start a new one at the block's end if ``restart``.
 
     :param at: the crash point of :mod:`taskcore.toolkit.failpoints` at which it dies, at the ``nth`` visit; None: at
         once, when the block ends.
@@ -131,13 +131,13 @@ class _WorkerLife:
             self.ended.set()
 
     def kill(self) -> None:
-        """No last words."""
+        """Kill it without last words."""
         self._scope.cancel()
 
     def end_leases(self) -> None:
-        """What the dead one held is handed out again."""
+        """Hand out again what the dead worker held."""
         memory = _memory_of(self._app)
-        for job in tuple(self._worker.in_hand):
+        for job in tuple(self._worker.executions):
             if memory is not None:
                 memory.end_lease(job.id)
 
@@ -160,7 +160,7 @@ def _life_of(app: App) -> _WorkerLife:
 
 
 def _memory_of(app: App) -> MemoryBackend | None:
-    """The in-memory broker, behind whatever is around it."""
+    """Find the in-memory broker, behind whatever is around it."""
     backend: Any = app.components.backend
     while backend is not None and not isinstance(backend, MemoryBackend):
         backend = getattr(backend, "_backend", None)
@@ -175,7 +175,7 @@ def _check_point(point: str) -> None:
 
 
 def _is_crash(error: BaseException) -> bool:
-    """Whether it is the crash and nothing else."""
+    """Tell whether it is the crash and nothing else."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(SimulatedCrash)[1] is None
     return isinstance(error, SimulatedCrash)

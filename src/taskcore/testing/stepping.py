@@ -44,7 +44,7 @@ class Cut:
         return self.place or "the end"
 
     def here(self, frame: FrameType | None, how: str) -> bool:
-        """Whether it is time; the place is remembered."""
+        """Tell whether it is time; the place is remembered."""
         self._left -= 1
         if self._left != 0 or self.made:
             return False
@@ -98,7 +98,7 @@ class Driven:
 
 @cache
 def _awaiting_lines(code: CodeType) -> frozenset[int]:
-    """The first lines of the statements that await something."""
+    """Return the first lines of the statements that await something."""
     lines: set[int] = set()
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("GET_AWAITABLE", "BEFORE_ASYNC_WITH", "GET_ANEXT"):
@@ -116,12 +116,12 @@ _LIBRARIES = (
 
 @cache
 def _is_users(code: CodeType) -> bool:
-    """Whether this is neither Python's own code, nor of an installed package, nor ours."""
+    """Tell whether this is neither Python's own code, nor of an installed package, nor ours."""
     return not code.co_filename.startswith("<") and not str(Path(code.co_filename).resolve()).startswith(_LIBRARIES)
 
 
 def _innermost(coroutine: Any) -> FrameType | None:
-    """The innermost frame of the user's in which a waiting coroutine stands."""
+    """Return the innermost frame of the user's in which a waiting coroutine stands."""
     found: FrameType | None = None
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         if found is None or _is_users(frame.f_code):

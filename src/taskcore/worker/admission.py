@@ -80,7 +80,7 @@ class Admission:
         acquired = await self._records.keys.acquire(
             key_name(task.name, key),
             KeyRecord(key=key, job=job.id, args=fingerprint(bytes(job.envelope.args)), queue=job.delivery.queue),
-            hold=self._lease,
+            lease=self._lease,
             now=self._clock(),
             keep=task.options.key_window,
             least_fence=least_fence,

@@ -48,17 +48,17 @@ def build_parts(
     hooks: Hooks,
     *,
     slots: Iterable[Slot],
-    in_hand: set[Execution],
+    executions: set[Execution],
 ) -> WorkerParts:
     """Build the parts.
 
-    :param in_hand: every job from its receipt to its settling; its owner fills it.
+    :param executions: every job from its receipt to its settling; its owner fills it.
     """
     events, middleware = components.events, components.middleware
     records = Records.over(components.store) if components.store is not None else None
     broker, store = OutageTracker("broker", events), OutageTracker("store", events)
     keeper = LeaseKeeper(
-        in_hand,
+        executions,
         records.keys if records is not None else None,
         events,
         lease=options.lease,

@@ -39,7 +39,7 @@ def message_of(error: BaseException) -> str:
         return "; ".join((f"[{error.code}] {error.what}", *error.facts))
     try:
         text = str(error)
-    except BaseException as second:  # noqa: BLE001 - a broken __str__ is the user's; the job's story must go on
+    except BaseException as second:  # noqa: BLE001 - a broken __str__ is the user's; the job must go on
         return f"<no text: __str__ raised {type(second).__qualname__}>"
     return text
 

@@ -1,4 +1,4 @@
-"""A job in a worker's hands: one delivery, from its receipt until it is settled."""
+"""A job that a worker holds: one delivery, from its receipt until it is settled."""
 
 from __future__ import annotations
 

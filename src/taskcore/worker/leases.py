@@ -25,7 +25,7 @@ class LeaseKeeper:
 
     A job whose lease turns out to be lost is interrupted (C7).
 
-    :param in_hand: every job from its receipt to its settling.
+    :param executions: every job from its receipt to its settling.
     :param keys: None if there is no store.
     :param lost: called with a job whose lease is lost.
     :param clock: seconds since the epoch.
@@ -34,7 +34,7 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        in_hand: Collection[Execution],
+        executions: Collection[Execution],
         keys: IdempotencyKeys | None,
         events: Events,
         *,
@@ -43,7 +43,7 @@ class LeaseKeeper:
         clock: Callable[[], float],
         outage: Outage,
     ) -> None:
-        self._in_hand = in_hand
+        self._executions = executions
         self._keys = keys
         self._events = events
         self.lease = lease
@@ -61,7 +61,7 @@ class LeaseKeeper:
         return job.state is not LOST and now < until
 
     def begin(self) -> None:
-        """There is something in hand."""
+        """Note that there is a job to keep."""
         self._work.set()
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -69,7 +69,7 @@ class LeaseKeeper:
         task_status.started()
         pause = self.lease / 3
         while True:
-            if not self._in_hand:  # an idle worker sleeps: days may pass until a job comes
+            if not self._executions:  # an idle worker sleeps: days may pass until a job comes
                 self._outage.recovered()
                 self._work = anyio.Event()
                 await self._work.wait()
@@ -88,7 +88,7 @@ class LeaseKeeper:
     async def _extend(self) -> bool:
         """Extend what is in hand; False if nothing is, so that the broker was not asked."""
         by_source: dict[Source, list[Execution]] = {}
-        for job in self._in_hand:
+        for job in self._executions:
             if job.state < STARTED_ACKED:
                 by_source.setdefault(job.source, []).append(job)
         for source, jobs in by_source.items():
@@ -104,7 +104,7 @@ class LeaseKeeper:
         """Keep the keys of running jobs held for as long as their leases are."""
         if self._keys is not None:
             running = (RECEIVED, STARTED, STARTED_ACKED)
-            held = [job.key for job in self._in_hand if job.key is not None and job.state in running]
+            held = [job.key for job in self._executions if job.key is not None and job.state in running]
             await self._keys.renew_many(held, self._clock() + self.lease)
 
     def _notice_block(self, late: float) -> None:

@@ -43,7 +43,7 @@ class Pool:
         self._rate = 0.0
 
     def room(self, idle: int, waiting: int) -> int:
-        """How many jobs to receive now, with so many idle slots and so many jobs waiting for one."""
+        """Compute how many jobs to receive now, with so many idle slots and so many jobs waiting for one."""
         ahead = min(int(self._throughput() * PREFETCH_SECONDS), PREFETCH_LIMIT)
         return min(idle - waiting, self.limit - self.active) + ahead
 
@@ -54,7 +54,7 @@ class Pool:
         self.changed = None
 
     def _throughput(self) -> float:
-        """Jobs per second, over the time since it was last measured."""
+        """Return the jobs per second, over the time since it was last measured."""
         now = anyio.current_time()
         span = now - self._since
         if span >= RATE_SECONDS:

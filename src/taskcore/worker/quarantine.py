@@ -33,7 +33,7 @@ class Quarantine:
             await self.over.wait()
 
     def notice_end(self) -> None:
-        """One that was running has ended, while a quarantine may wait for it."""
+        """Note that a running job has ended, while a quarantine may wait for it."""
         if self._one_ended is not None:
             self._one_ended.set()
 

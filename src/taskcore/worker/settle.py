@@ -73,7 +73,7 @@ class Settler:
         return self._waiting.is_full
 
     def close(self) -> None:
-        """No more settlements will come; ``run`` ends when the last one is done."""
+        """Note that no more settlements will come; ``run`` ends when the last one is done."""
         self._waiting.close()
 
     async def run(self) -> None:

@@ -53,15 +53,15 @@ class Worker:
         *,
         services: Sequence[Service] = (),
     ) -> None:
-        self.in_hand: set[Execution] = set()  #: every job from its receipt to its settling
+        self.executions: set[Execution] = set()  #: every job from its receipt to its settling
         self._backend = components.backend
         self._decode = components.codec.decode
         self._events = components.events
         self._options = options
         self._grace = options.grace
-        self._slots = [Slot() for _ in range(options.concurrency)]
+        slots = self._slots = [Slot() for _ in range(options.concurrency)]
         hooks = Hooks(self._on_lease_lost, self._forget)
-        parts = self._parts = build_parts(components, tasks, options, hooks, slots=self._slots, in_hand=self.in_hand)
+        parts = self._parts = build_parts(components, tasks, options, hooks, slots=slots, executions=self.executions)
         self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
         self._services: list[Service] = [parts.keeper, parts.performer.deadlines, *services]
         self._pools = pools_of(options, tasks.values())
@@ -130,7 +130,7 @@ class Worker:
                 now = anyio.current_time()
                 jobs = [Execution(delivery, source, now, pool, decode) for delivery in deliveries]
                 pool.active += len(jobs)
-                self.in_hand.update(jobs)
+                self.executions.update(jobs)
                 self._parts.keeper.begin()
                 self._inbox.put(jobs)
         self._give_back_unstarted()
@@ -200,7 +200,7 @@ class Worker:
             self._end(job, None)
 
     def _forget(self, jobs: Sequence[Execution]) -> None:
-        self.in_hand.difference_update(jobs)
+        self.executions.difference_update(jobs)
         self._notify_pools()
 
     def _notify_pools(self) -> None:

@@ -214,7 +214,7 @@ class QueueStreams:
         return found
 
     async def repair(self, queue: str, *, ack_wait: float) -> bool:
-        """After a sign that consumer or stream are gone, create them anew; True if they were gone.
+        """Create consumer and stream anew after a sign that one of them is gone; True if they were gone.
 
         :raises BrokerUnavailable: the server cannot tell, or refuses.
         """

@@ -286,7 +286,7 @@ def _standing(receipt: Receipt) -> int:
 
 
 def _has_letter(verdict: Verdict, answer: Answer) -> bool:
-    """Whether a letter is refused because it is there already."""
+    """Tell whether a letter is refused because it is there already."""
     return isinstance(verdict, Bury) and bool(found_by(answer))
 
 

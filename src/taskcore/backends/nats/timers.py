@@ -173,7 +173,7 @@ class DelayTimer:
             await self._link.request_all([Message(arrival.reply, b"+ACK") for arrival in moved])
 
     def _is_ours(self, receipt: Receipt) -> bool:
-        """Whether it was not taken back, and no other timer has it by now."""
+        """Tell whether it was not taken back, and no other timer has it by now."""
         return receipt.number not in self._consumer.cancelled and asyncio.get_running_loop().time() < receipt.until
 
     def _ready(self, arrival: Receipt, expected: int) -> Message:

@@ -64,11 +64,11 @@ def command(
         scenarios = chosen([name.strip() for part in only for name in part.split(",") if name.strip()], backlog=backlog)
     except LookupError as error:
         raise click.BadParameter(str(error), param_hint="--only") from None
-    records = anyio.run(partial(_run, _grounds(urls, size, store), scenarios, as_json))
+    records = anyio.run(partial(_run, _environments(urls, size, store), scenarios, as_json))
     return Exit.FAILED if any(_is_bad(record) for record in records) else Exit.DONE
 
 
-def _grounds(
+def _environments(
     urls: tuple[str, ...], size: Size, store: str | None
 ) -> dict[str, Callable[[], AbstractAsyncContextManager[BenchEnvironment]]]:
     from taskcore.bench import BROKERS, named_environment, private_environment

@@ -2,9 +2,10 @@
 
 History            every call and run: invoke, ok, refused, uncertain, start, end, …
 RecordingBackend   writes down what passes the seam
-Cast               who acts, in a test that plays every step itself
-Promised           what else the broker and the store at hand are held to
-collect · judge    what the broker has left, and what is wrong with it: lost, doubled, stuck, early, late, …
+Actors             names for the acting processes, in a test that plays every step itself
+Expectations       what else the broker and the store at hand are held to
+collect            what the broker has left at the end
+check_history      what the broker has left, and what is wrong with it: lost, doubled, stuck, early, late, …
 """
 
 from taskcore.conformance.checking.actors import Actors

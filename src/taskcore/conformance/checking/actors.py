@@ -1,8 +1,8 @@
-"""Cast: clients and workers that act one at a time on one history, come, leave and die.
+"""Actors: clients and workers that act one at a time on one history, come, leave and die.
 
-    cast = Cast(history, app)
-    client, worker = cast.enter("client"), cast.enter("worker")
-    with cast.acting(worker):               what is recorded meanwhile was done by that worker
+    actors = Actors(history, app)
+    client, worker = actors.enter("client"), actors.enter("worker")
+    with actors.acting(worker):             what is recorded meanwhile was done by that worker
         await step_worker.work(job)
     actors.record_death(worker)            from now on the checker expects nothing of it
 
@@ -22,7 +22,7 @@ __all__ = ["Actors"]
 
 
 class Actors:
-    """Who acts.
+    """The names of the acting processes.
 
     :param app: the source of events; they are recorded under the name of the acting process.
     :param prefix: how all names begin.
@@ -36,7 +36,7 @@ class Actors:
 
     @property
     def current(self) -> str:
-        """Who acts at the moment."""
+        """The name of the process that acts at the moment."""
         return self._history.who
 
     def enter(self, role: str) -> str:
@@ -48,7 +48,7 @@ class Actors:
 
     @contextmanager
     def acting(self, name: str) -> Iterator[None]:
-        """What is recorded meanwhile was done by this one."""
+        """Attribute what is recorded meanwhile to the actor of this name."""
         before, self._history.who = self._history.who, name
         try:
             yield
@@ -56,7 +56,7 @@ class Actors:
             self._history.who = before
 
     def switch_to(self, name: str) -> None:
-        """From now on this one acts."""
+        """Let this actor act from now on."""
         self._history.who = name
 
     def record_death(self, name: str) -> None:

@@ -118,7 +118,7 @@ def _lost(
     *,
     results: bool,
 ) -> Iterator[Violation]:
-    """Confirmed, and at the end neither done nor dead nor taken back nor expired nor still there.
+    """Yield jobs that were confirmed, and at the end are not done, dead, taken back, expired or still there.
 
     "Done" asks for a run that *returned*. A job whose only run raised and that is gone without a dead letter is lost,
     although it did end, because no record tells of it.
@@ -146,7 +146,7 @@ def _lost(
 
 
 def _is_over(job_history: JobHistory, snapshot: Snapshot, *, once: bool, died: set[str]) -> bool:
-    """Whether the job came to one of the ends that the contract knows, except a dead letter that is still there.
+    """Tell whether the job came to an end that the guarantees know, except a dead letter that is still there.
 
     An ending "dead" is no end without its letter: the letter is what a person has to find.
     """
@@ -179,7 +179,11 @@ def _is_taken_away(histories: JobHistories, job_history: JobHistory) -> bool:
 
 
 def _unexpected(histories: Iterable[JobHistory]) -> Iterator[Violation]:
-    """Started without an enqueue that may have stored it; or after it was taken back; or other bytes than were sent."""
+    """Yield jobs that nothing called for.
+
+    They started without an enqueue that may have stored them, or after they were taken back; or they were handed out
+    with other bytes than were sent.
+    """
     for job_history in histories:
         sent = {entry.facts["envelope"] for entry in job_history.invokes if "envelope" in entry.facts}
         came = {
@@ -199,7 +203,7 @@ def _unexpected(histories: Iterable[JobHistory]) -> Iterator[Violation]:
 
 
 def _stuck(snapshot: Snapshot) -> Iterator[Violation]:
-    """Still there when everything is quiet, also if it has ended: at rest a job is in exactly one place."""
+    """Yield jobs that are still there when all is quiet, also if ended: at rest a job is in exactly one place."""
     for queue, left in snapshot.queues.items():
         for place, jobs in (("ready", left.ready), ("scheduled", left.scheduled), ("leased", left.leased)):
             for job in sorted(jobs):
@@ -213,7 +217,7 @@ def _stuck(snapshot: Snapshot) -> Iterator[Violation]:
 
 
 def _early(histories: Iterable[JobHistory], delta: float, *, one_copy: bool) -> Iterator[Violation]:
-    """The first start before the delay was over, or a later one before the wait that a verdict asked for.
+    """Yield jobs whose first start came before their delay was over, or a later one before the wait of a verdict.
 
     The broker counts from when it got the call, which is never before the call began; so the beginning of the call
     gives a bound that is right on any clock. Of several enqueues (repeated after an uncertain one) any may be the one
@@ -234,7 +238,10 @@ def _early(histories: Iterable[JobHistory], delta: float, *, one_copy: bool) -> 
 
 
 def _late(histories: Iterable[JobHistory], delta: float) -> Iterator[Violation]:
-    """A start after the deadline; the latest deadline, if there were several enqueues of which any may have counted."""
+    """Yield jobs that started after their deadline.
+
+    Of several enqueues, any of which may have counted, the latest deadline holds.
+    """
     for job_history in histories:
         deadlines = [entry.at + float(entry.facts.get("expires", float("inf"))) for entry in job_history.invokes]
         deadline = max(deadlines, default=float("inf"))
@@ -247,7 +254,7 @@ def _late(histories: Iterable[JobHistory], delta: float) -> Iterator[Violation]:
 
 
 def _misordered(histories: Iterable[JobHistory]) -> Iterator[Violation]:
-    """First starts against enqueues, for each queue (or each fact ``order`` of an invoke).
+    """Compare first starts with enqueues, for each queue (or each fact ``order`` of an invoke).
 
     Enqueues that overlapped have no order among them. So B is misordered if a job started before it whose enqueue
     *began* after B's was *answered*. One pass in the order of starts, with the latest beginning seen so far.
@@ -273,9 +280,9 @@ def _misordered(histories: Iterable[JobHistory]) -> Iterator[Violation]:
 
 
 def _silent(histories: JobHistories, snapshot: Snapshot) -> Iterator[Violation]:
-    """What happened and has to be told, against what was told by the one whom it happened to.
+    """Yield what happened and has to be told, without an event of the actor that it happened to.
 
-    Only of those who were listened to, and not of the killed: the dead tell nothing.
+    Only actors that were listened to count, and that were not killed: a dead process tells nothing.
     """
     alive = histories.listening - histories.died
     for job_history in histories.by_job.values():
@@ -300,9 +307,9 @@ def _told_unread(histories: JobHistories, job_history: JobHistory, who: str, nam
 
 
 def _tellable(job_history: JobHistory) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Whom, what, and the events that would tell it."""
+    """Yield the actor, what happened to it, and the events that would tell it."""
     for entry in job_history.answers:
-        # A call that its own caller gave up on needs no event: who stopped asking knows that there is no answer.
+        # A call that its own caller gave up on needs no event: the caller knows that there is no answer.
         given_up = entry.facts.get("why") in ("CancelledError", "Cancelled")
         if entry.kind in ("duplicate", "uncertain") and "via" not in entry.facts and not given_up:
             yield entry.who, f"its enqueue was {entry.kind}", (f"job.{entry.kind}",)
@@ -318,7 +325,7 @@ def _tellable(job_history: JobHistory) -> Iterator[tuple[str, str, tuple[str, ..
 
 
 def _hang(histories: JobHistories, time_limit: float) -> Iterator[Violation]:
-    """Calls that took longer than their limit, and enqueues that the living never got an answer to."""
+    """Yield calls that took longer than their limit, and enqueues of living senders that were never answered."""
     for job_history in histories.by_job.values():
         worst = max((float(entry.facts.get("took", 0.0)) for entry in job_history.entries), default=0.0)
         if worst > time_limit + HANG_TOLERANCE:

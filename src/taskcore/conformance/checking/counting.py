@@ -18,7 +18,7 @@ Excused: TypeAlias = int | Literal["unsettled"]  #: a number, or as many as runs
 
 
 def choice_of(choice: Choice, job: str) -> bool:
-    """The choice for this job."""
+    """Return the choice for this job."""
     return choice if isinstance(choice, bool) else choice(job)
 
 
@@ -26,9 +26,9 @@ def choice_of(choice: Choice, job: str) -> bool:
 
 
 def spare_runs(job_history: JobHistory) -> int:
-    """Runs that nothing called for: one is due, and one more for each run that raised or was interrupted.
+    """Count the runs that nothing called for: one is due, and one more for each run that raised or was interrupted.
 
-    Except where the job was buried for it: nothing calls for a run of the dead. A run that returned and was settled
+    Except where the job was buried for it: nothing calls for a run of a dead job. A run that returned and was settled
     with a retry (its key had been lost) calls for another one, too.
 
     A run that a crash cut short calls for another one as well, but that one is what "duplicate" means: the first may
@@ -38,7 +38,7 @@ def spare_runs(job_history: JobHistory) -> int:
 
 
 def excused_runs(job_history: JobHistory, *, one_copy: bool) -> int:
-    """How many of them are excused by runs that came to no verdict, so that their job had to be handed out again.
+    """Count those excused by runs that came to no verdict, so that their job had to be handed out again.
 
     Whatever began when the job was surely at its end is not excused by anything, except by another copy of it.
     """
@@ -59,7 +59,7 @@ def _calls_for_another(run: Run) -> bool:
 def overrun(
     histories: JobHistories, attempts: Limit, crashes: Limit, at_most_once: Choice, *, one_copy: bool
 ) -> Iterator[Violation]:
-    """More starts than attempts and crashes. Starts that were given back and snoozes use neither.
+    """Yield jobs with more starts than attempts and crashes. Starts that were given back and snoozes use neither.
 
     Where a job may have copies, each of them has its own.
     """
@@ -91,7 +91,7 @@ def overrun(
 
 
 def _is_free(run: Run) -> bool:
-    """Given back, snoozed, or done in vain because its key had been lost."""
+    """Tell whether it was given back, snoozed, or done in vain because its key had been lost."""
     return (
         run.snoozed
         or (run.outcome == "interrupted" and run.settled == "release")
@@ -100,7 +100,7 @@ def _is_free(run: Run) -> bool:
 
 
 def _is_deadly(run: Run, died: set[str]) -> bool:
-    """It never came to a verdict, because its worker died or lost the lease."""
+    """Tell whether it never came to a verdict, because its worker died or lost the lease."""
     return run.settled is None and (run.start.who in died or (run.verdict is not None and run.verdict.kind == "lost"))
 
 
@@ -108,7 +108,7 @@ def _is_deadly(run: Run, died: set[str]) -> bool:
 
 
 def unfenced(histories: Iterable[JobHistory]) -> Iterator[Violation]:
-    """A verdict that was carried out although another worker had been handed the job when its call began."""
+    """Yield verdicts that were carried out although another worker had been handed the job when their call began."""
     for job_history in histories:
         handed = job_history.events.get("received", ())
         for entry, number in zip(job_history.settled, job_history.handed, strict=True):
@@ -123,7 +123,7 @@ def unfenced(histories: Iterable[JobHistory]) -> Iterator[Violation]:
 
 
 def outcomes(histories: JobHistories, snapshot: Snapshot, window: float | None) -> Iterator[Violation]:
-    """Two jobs with one key that ended with different values, surely within the key's window.
+    """Yield two jobs with one key that ended with different values, surely within the key's window.
 
     The history does not say when an outcome was committed: not before the first run that returned, and not after the
     last entry of the job.

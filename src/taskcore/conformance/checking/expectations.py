@@ -31,7 +31,7 @@ class Expectations(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_features(cls, features: Features, *, has_store: bool, key_window: float | None = None) -> Self:
-        """What these features promise, beside a store or without one."""
+        """Return what these features promise, beside a store or without one."""
         one_copy = features.dedup != "absent" and features.atomic_retry
         return cls(
             results=has_store,

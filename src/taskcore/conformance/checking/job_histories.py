@@ -90,11 +90,11 @@ class JobHistory(msgspec.Struct, eq=False):
         return max(self.copies - 1, 0) + sum(run.settled is None for run in self.runs)
 
     def held_by(self, names: set[str]) -> bool:
-        """Whether one of these was handed it."""
+        """Tell whether one of these workers was handed the job."""
         return any(entry.who in names for entry in self.events.get("received", ()))
 
     def unanswered(self, names: set[str]) -> bool:
-        """Whether one of these called for it and never got an answer."""
+        """Tell whether one of these actors called for the job and never got an answer."""
         return any(
             sum(entry.who == who for entry in self.invokes) > sum(entry.who == who for entry in self.answers)
             for who in names
@@ -111,7 +111,7 @@ class JobHistory(msgspec.Struct, eq=False):
         return min((run.end.at for run in self.runs if run.end is not None and run.outcome == "returned"), default=None)
 
     def told(self, *names: str, who: str | None = None) -> bool:
-        """Whether an event of one of these names was told about the job, by this worker if one is named."""
+        """Tell whether an event of one of these names was told about the job, by this worker if one is named."""
         return any(who is None or entry.who == who for name in names for entry in self.events.get(name, ()))
 
 
@@ -119,7 +119,7 @@ class JobHistories(msgspec.Struct, eq=False):
     """A history sorted by job, and what does not belong to a single job.
 
     :param effects: by key, every time that it was done.
-    :param died: who was killed.
+    :param died: names of actors that were killed.
     :param listening: whose events are recorded.
     :param emptied: queue → when it was last purged or deleted.
     :param replays: job → the jobs that replays of it made.
@@ -183,7 +183,7 @@ class _Reader:
 
 
 def _read_enqueue(job_history: JobHistory, entry: HistoryEntry) -> None:
-    """A call, its answer, or that it was taken back."""
+    """Read a call, its answer, or that it was taken back."""
     match entry.kind:
         case "invoke":
             job_history.invokes.append(entry)
@@ -198,7 +198,7 @@ def _read_enqueue(job_history: JobHistory, entry: HistoryEntry) -> None:
 
 
 def _ended(job_history: JobHistory) -> str:
-    """What has surely ended the job by now."""
+    """Return what has surely ended the job by now."""
     if job_history.cancelled is not None:
         return "cancelled"
     last = (str(entry.facts["verdict"]) for entry in job_history.settled if entry.facts["verdict"] in ("ack", "bury"))
@@ -206,7 +206,7 @@ def _ended(job_history: JobHistory) -> str:
 
 
 def _read_verdict(job_history: JobHistory, entry: HistoryEntry) -> None:
-    """A verdict belongs to the latest run of the same worker that can still have one."""
+    """Give a verdict to the latest run of the same worker that can still have one."""
     if entry.kind == "settled":
         job_history.settled.append(entry)
         job_history.handed.append(len(job_history.events.get("received", ())))
@@ -217,7 +217,7 @@ def _read_verdict(job_history: JobHistory, entry: HistoryEntry) -> None:
 
 
 def _read_event(job_history: JobHistory, entry: HistoryEntry) -> None:
-    """What else was told about a job; being handed it anew, a worker is done with its earlier runs."""
+    """Read another event of a job; a worker that is handed the job anew is done with its earlier runs."""
     name = str(entry.facts.get("name"))
     job_history.events.setdefault(name, []).append(entry)
     if name == "received":
@@ -235,5 +235,5 @@ def _read_general(histories: JobHistories, entry: HistoryEntry) -> None:
 
 
 def _runs_of(job_history: JobHistory, who: str) -> list[Run]:
-    """The runs of this worker; of all workers if the runs were recorded under other names than the settling."""
+    """Return the runs of this worker; of all workers if the runs were recorded under other names than the settling."""
     return [run for run in job_history.runs if run.start.who == who] or job_history.runs

@@ -22,7 +22,7 @@ UNENCODABLE = "result"  #: the reason of a job whose function returned what cann
 
 
 def by_job(letters: Iterable[FoundLetter]) -> dict[str, list[FoundLetter]]:
-    """The letters of each job."""
+    """Group the letters by job."""
     found: dict[str, list[FoundLetter]] = {}
     for letter in letters:
         found.setdefault(letter.job, []).append(letter)
@@ -71,7 +71,7 @@ def _letters_allowed(job_history: JobHistory | None, *, one_copy: bool) -> int:
 
 
 def _lie(letter: FoundLetter, job_history: JobHistory, attempts: int, *, recorded: bool, copies: int) -> str | None:
-    """What is wrong with a letter, judged by the history of its job; None: nothing."""
+    """Return what is wrong with a letter, judged by the history of its job; None: nothing."""
     sent = {entry.facts["envelope"] for entry in job_history.invokes if "envelope" in entry.facts}
     if sent and letter.envelope not in sent:
         return "its dead letter has other bytes than were enqueued"
@@ -93,7 +93,7 @@ def _lie(letter: FoundLetter, job_history: JobHistory, attempts: int, *, recorde
 
 
 def _wrong_errors(letter: FoundLetter, errors: tuple[str, ...], job_history: JobHistory, *, copies: int) -> str | None:
-    """The letter's errors against those of the runs, as sets with numbers.
+    """Compare the letter's errors with those of the runs, as sets with numbers.
 
     Every run that raised and was settled has to be there. A run that raised and was not settled may be there or not:
     its verdict may have been carried out. Runs that were interrupted may be there as timeouts.
@@ -111,5 +111,5 @@ def _wrong_errors(letter: FoundLetter, errors: tuple[str, ...], job_history: Job
 
 
 def limit_of(limit: Limit, job: str) -> int:
-    """The limit for this job."""
+    """Return the limit for this job."""
     return limit if isinstance(limit, int) else limit(job)

@@ -243,7 +243,7 @@ _read = msgspec.json.Decoder(_EnvelopeHead).decode
 
 
 def record_invoke(history: History, who: str | None, job: Outgoing, **facts: Any) -> None:
-    """An enqueue begins. ``expires`` is the deadline in seconds from now, whatever clock the sender has."""
+    """Record that an enqueue begins. ``expires`` is the deadline in seconds from now, whatever clock the sender has."""
     try:
         head = _read(job.envelope)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -257,25 +257,25 @@ def record_invoke(history: History, who: str | None, job: Outgoing, **facts: Any
 def record_answer(
     history: History, who: str | None, job: Outgoing, answer: Published, began: float, **facts: Any
 ) -> None:
-    """An enqueue was answered."""
+    """Record the answer to an enqueue."""
     if isinstance(answer, Refused | Uncertain):
         facts["why"] = answer.why
     history.record(ANSWERS[type(answer)], name_of(job), who=who, took=history.now() - began, **facts)
 
 
 def digest(data: bytes) -> str:
-    """A short name for some bytes, to see whether they are the same."""
+    """Return a short name for some bytes, to see whether they are the same."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def name_of(job: Outgoing) -> str:
-    """How a job that is sent is called in a history: by its id, and bytes that are no envelope as when they come."""
+    """Name a job that is sent: by its id, and bytes that are no envelope as when they come."""
     found = job_of(job.envelope)
     return found if found.startswith(RAW) else job.id
 
 
 def job_of(envelope: bytes) -> str:
-    """The id in an envelope; for bytes that are none a name that follows from them."""
+    """Return the id in an envelope; for bytes that are none a name that follows from them."""
     try:
         return _read(envelope).id
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -92,9 +92,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(name for name, number in self.counts.items() if number > allowed.get(name, 0))
 
     def expect_kept(self) -> None:
-        """Nothing, if all promises were kept.
+        """Raise unless all promises were kept.
 
-        :raises PromisesBroken: with the report as its text.
+        :raises GuaranteesBroken: with the report as its text.
         """
         if self.broken:
             raise GuaranteesBroken(self)
@@ -122,7 +122,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             yield f"… and {len(shown) - HISTORIES_SHOWN} more histories in report.histories"
 
     def _history_of(self, job: str) -> Iterator[str]:
-        """One job from its beginning to its end; times in seconds since its first entry."""
+        """Write one job from its beginning to its end; times in seconds since its first entry."""
         entries = self.histories[job]
         yield f"the history of {job}, in seconds since its beginning:"
         for entry in entries:

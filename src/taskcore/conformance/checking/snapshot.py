@@ -89,12 +89,12 @@ async def collect(place: Harness | App, queues: Iterable[str], job_ids: Iterable
         found = await _letters(backend.admin, queue)
         letters += found
         left[queue] = await _left(backend, queue, ids, found)
-    found_endings = {job: ending for job in ids if (ending := await _outcome(store, job)) is not None}
+    outcomes = {job: outcome for job in ids if (outcome := await _outcome(store, job)) is not None}
     return Snapshot(
         left,
-        {job: ending.state for job, ending in found_endings.items()},
+        {job: outcome.state for job, outcome in outcomes.items()},
         tuple(letters),
-        {job: digest(bytes(one.result)) for job, one in found_endings.items() if one.state == "succeeded"},
+        {job: digest(bytes(one.result)) for job, one in outcomes.items() if one.state == "succeeded"},
     )
 
 

@@ -22,7 +22,7 @@ STORAGE_HORIZON = 8 * 86_400.0  #: seconds after which nothing of ours may be le
 
 
 async def check_recorded_history(scenario: Scenario) -> Report:
-    """What the checker says, which knows nothing of the case: by the history, and by what is left."""
+    """Ask the checker, which knows nothing of the case: by the history, and by what is left."""
     tasks = scenario.history.tasks
     parts = scenario.app.components
     delta = scenario.margin + CLOCK_TOLERANCE
@@ -43,7 +43,7 @@ async def check_recorded_history(scenario: Scenario) -> Report:
 
 
 async def check(scenario: Scenario, operation: str, state: str, point: str, *, until: float) -> None:
-    """Everything that has to be true when the queue is drained.
+    """Check everything that has to be true when the queue is drained.
 
     :param until: seconds after which results are gone; 0: that cannot be waited for.
     :raises AssertionError: a promise was broken; the text names its clause.
@@ -60,15 +60,15 @@ async def check(scenario: Scenario, operation: str, state: str, point: str, *, u
     assert not stats.ready + stats.leased + stats.scheduled, f"C4: left in the queue: {stats}"
     counted = scenario.app.features.redeliveries != "absent"  # else only a key's record tells one holder from the next
     forgotten = operation == "once" and point in ("once.forgotten", "run.returned")
-    endings = {name: await outcome_of(scenario, name) for name in names}
-    for name, ending in endings.items():
+    outcomes = {name: await outcome_of(scenario, name) for name in names}
+    for name, outcome in outcomes.items():
         starts = [line for line in scenario.starts.read() if line.job == name]
         own = [letter for letter in letters if letter.job_id == name]
-        assert ending is not None or forgotten, f"C1: no record says how {name} ended"
-        if ending is not None:
-            _check_letters(ending, own, once=operation == "once")
-            if ending.state == "succeeded":
-                value = bytes(ending.result).decode()
+        assert outcome is not None or forgotten, f"C1: no record says how {name} ended"
+        if outcome is not None:
+            _check_letters(outcome, own, once=operation == "once")
+            if outcome.state == "succeeded":
+                value = bytes(outcome.result).decode()
                 assert value.strip('"') in {line.text for line in scenario.starts.read()}, (
                     f"C18: {value} was never returned"
                 )
@@ -78,8 +78,8 @@ async def check(scenario: Scenario, operation: str, state: str, point: str, *, u
         limit = 1 + scenario.crashes + (state in FAILED_BEFORE) + (operation in ERRORS and operation not in DEADLY)
         limit = 1 if operation == "once" else limit
         assert len(starts) <= limit, f"C3: {len(starts)} starts, {limit} are allowed"
-    _check_outcome(scenario, operation, state, endings)
-    _check_key(endings, state)
+    _check_outcome(scenario, operation, state, outcomes)
+    _check_key(outcomes, state)
     await _check_storage(scenario, point, until)
 
 
@@ -94,29 +94,29 @@ def _starved(scenario: Scenario) -> int:
 
 
 async def outcome_of(scenario: Scenario, job_id: str) -> StoredOutcome | None:
-    """How a job ended."""
+    """Return how a job ended."""
     store = scenario.app.components.store
     record = await store.get(outcome_name(job_id)) if store is not None else None
     return decode_outcome(record.value) if record is not None else None
 
 
-def _check_letters(ending: StoredOutcome, letters: list[DeadLetter], *, once: bool) -> None:
+def _check_letters(outcome: StoredOutcome, letters: list[DeadLetter], *, once: bool) -> None:
     """Check that each dead job has one complete letter, and no other job has one (C13)."""
-    expected = 1 if ending.state == "dead" and not once else 0
-    assert len(letters) == expected, f"C13: ended as {ending.state} with {len(letters)} dead letters"
+    expected = 1 if outcome.state == "dead" and not once else 0
+    assert len(letters) == expected, f"C13: ended as {outcome.state} with {len(letters)} dead letters"
     for letter in letters:
         trail = letter.trail
-        assert letter.reason == ending.reason, f"C13: the letter says {letter.reason}, the record {ending.reason}"
+        assert letter.reason == outcome.reason, f"C13: the letter says {letter.reason}, the record {outcome.reason}"
         assert trail.attempts == len(trail.errors), f"C13: {trail.attempts} attempts, {len(trail.errors)} errors"
-        if ending.record is not None:
+        if outcome.record is not None:
             last = trail.errors[-1].message if trail.errors else "nothing"
-            assert last == ending.record.message, f"C13: the last error of the letter is {last}"
+            assert last == outcome.record.message, f"C13: the last error of the letter is {last}"
 
 
-def _check_outcome(scenario: Scenario, operation: str, state: str, endings: dict[str, StoredOutcome | None]) -> None:
-    """It has to have ended as it should."""
-    ending = endings.get(scenario.id("a"))
-    if ending is None or scenario.replayed is not None:
+def _check_outcome(scenario: Scenario, operation: str, state: str, outcomes: dict[str, StoredOutcome | None]) -> None:
+    """Check that it has ended as it should."""
+    outcome = outcomes.get(scenario.id("a"))
+    if outcome is None or scenario.replayed is not None:
         return
     expected = {"dead"} if operation in DEADLY else {"succeeded"}
     if state in ("poisonous", "keyed_and_poisonous"):
@@ -129,19 +129,21 @@ def _check_outcome(scenario: Scenario, operation: str, state: str, endings: dict
         expected = {"cancelled"}
     if operation == "cancel":
         expected = {"cancelled"}
-    assert ending.state in expected, f"C18: ended as {ending.state} {ending.reason} instead of {' or '.join(expected)}"
-    if ending.reason == "poison":
+    assert outcome.state in expected, (
+        f"C18: ended as {outcome.state} {outcome.reason} instead of {' or '.join(expected)}"
+    )
+    if outcome.reason == "poison":
         assert scenario.crashes >= CRASHES, f"C12: poison after {scenario.crashes} crashes"
 
 
-def _check_key(endings: dict[str, StoredOutcome | None], state: str) -> None:
+def _check_key(outcomes: dict[str, StoredOutcome | None], state: str) -> None:
     """Check that a key has one committed outcome, and every job of it gets that (C10)."""
-    values = {bytes(one.result) for one in endings.values() if one is not None and one.state == "succeeded"}
+    values = {bytes(one.result) for one in outcomes.values() if one is not None and one.state == "succeeded"}
     assert len(values) <= 1 or state not in TWO_JOBS_OF_ONE_KEY, f"C10: one key, outcomes {values}"
 
 
 async def _check_storage(scenario: Scenario, point: str, until: float) -> None:
-    """No marker is left, unless its worker died on the way to it; and in the end nothing at all (C23)."""
+    """Check that no marker is left, unless its worker died on the way to it; and in the end nothing at all (C23)."""
     store = scenario.app.components.store
     if store is None:
         return

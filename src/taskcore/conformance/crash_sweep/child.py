@@ -49,7 +49,7 @@ class CaseOrders(msgspec.Struct, frozen=True):
 
 
 def dying(url: str, starts: Path, *, store: str | None = None, timeout: float = 60.0) -> Dying:
-    """How a case dies for real. ``starts`` is the file in which all processes write their starts."""
+    """Run a case that dies for real. ``starts`` is the file in which all processes write their starts."""
 
     async def die(scenario: Scenario, case: Case) -> bool:
         orders = CaseOrders(

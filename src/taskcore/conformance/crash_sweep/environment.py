@@ -47,7 +47,7 @@ class StartLog:
         self._lines: list[StartRecord] = []
 
     def write(self, line: StartRecord) -> None:
-        """One more start."""
+        """Add one more start."""
         if self._path is None:
             self._lines.append(line)
             return
@@ -55,7 +55,7 @@ class StartLog:
             file.write(msgspec.json.encode(line) + b"\n")
 
     def read(self) -> list[StartRecord]:
-        """All of them."""
+        """Return all starts."""
         if self._path is None:
             return self._lines
         lines = self._path.read_bytes().splitlines() if self._path.exists() else []
@@ -107,16 +107,16 @@ class SweepEnvironment:
     # ── names ──
 
     def id(self, name: str) -> str:
-        """The id of the job of this name."""
+        """Return the id of the job of this name."""
         return f"{self.mark}-{name}"
 
     def handle(self, name: str = "a", task: Task[..., Any] | None = None) -> Job[Any]:
-        """The handle of a job."""
+        """Return the handle of a job."""
         job = (task or self.work).job(self.id(name))
         return Job(job.id, job.task, self.queue, self.key)
 
     def task_of(self, operation: str) -> Task[..., Any]:
-        """The task whose job the operation is about."""
+        """Return the task whose job the operation is about."""
         return {"exhaust": self.last, "once": self.once}.get(operation, self.work)
 
     # ── small steps ──
@@ -126,7 +126,7 @@ class SweepEnvironment:
         return await task.using(id=self.id("a"), key=self.key, delay=delay, expires=expires).enqueue("a")
 
     async def step_worker(self) -> StepWorker:
-        """A new worker; from now on it acts, until it is dead."""
+        """Start a new worker; from now on it acts, until it is dead."""
         before, name = self.actors.current, self.actors.enter("worker")
         step_worker = await StepWorker(
             self.app, [self.queue], lease=self.lease, name=f"{name}-{self.mark}"
@@ -136,10 +136,10 @@ class SweepEnvironment:
         return step_worker
 
     async def end_workers(self) -> None:
-        """All workers are dead: what they hold comes back when its lease is over."""
+        """End all workers: what they hold comes back when its lease is over."""
         while self._living:
             name, before, step_worker = self._living.pop()
-            if step_worker.in_hand:
+            if step_worker.executions:
                 self.actors.record_death(name)
             await step_worker.__aexit__(None, None, None)
             self.actors.switch_to(before)
@@ -152,7 +152,7 @@ class SweepEnvironment:
             self.actors.switch_to(self.actors.enter(CLIENT))
 
     async def take(self, step_worker: StepWorker) -> Any:
-        """The next delivery, wherever it is in its waiting."""
+        """Take the next delivery, wherever it is in its waiting."""
         job = await step_worker.take(within=4 * self.lease + 2 * self.margin)
         assert job is not None, "there should be a job, and none is handed out"
         return job
@@ -162,7 +162,7 @@ class SweepEnvironment:
         await anyio.sleep(self.lease + self.margin + self.lease / 64)
 
     async def die_running(self) -> None:
-        """A worker dies while the function runs."""
+        """Let a worker die while the function runs."""
         self.crashes += 1
         step_worker = await self.step_worker()
         job = await self.take(step_worker)
@@ -178,7 +178,7 @@ class SweepEnvironment:
         await self.outlast()
 
     async def fail_once(self) -> None:
-        """An attempt fails and is settled."""
+        """Let an attempt fail and be settled."""
         self.acts.insert(0, "fail")
         step_worker = await self.step_worker()
         assert await step_worker.work(await self.take(step_worker))

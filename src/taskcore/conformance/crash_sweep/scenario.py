@@ -26,66 +26,66 @@ class Scenario(SweepEnvironment):
     # ── states: what happened to the job before ──
 
     async def fresh(self, task: Task[..., Any]) -> None:
-        """It was enqueued."""
+        """Enqueue it."""
         await self.send(task)
 
     async def keyed(self, task: Task[..., Any]) -> None:
-        """It has a key."""
+        """Enqueue it with a key."""
         self.key = f"{self.mark}-key"
         await self.send(task)
 
     async def key_wanted_twice(self, task: Task[..., Any]) -> None:
-        """Another job with the same key waits behind it."""
+        """Let another job with the same key wait behind it."""
         await self.keyed(task)
         [twin] = [task.using(id=self.id("b"), key=self.key).call("a")]
         await self._publish_raw(twin, self.id("b"))
 
     async def delayed(self, task: Task[..., Any]) -> None:
-        """It was sent for later."""
+        """Send it for later."""
         await self.send(task, delay=self.lease / 2)
 
     async def retried(self, task: Task[..., Any]) -> None:
-        """It failed once."""
+        """Let it fail once."""
         await self.send(task)
         await self.fail_once()
 
     async def keyed_and_retried(self, task: Task[..., Any]) -> None:
-        """It has a key and failed once."""
+        """Enqueue it with a key, and let it fail once."""
         await self.keyed(task)
         await self.fail_once()
 
     async def redelivered(self, task: Task[..., Any]) -> None:
-        """Its first worker died."""
+        """Let its first worker die."""
         await self.send(task)
         await self.die_running()
 
     async def redelivered_twice(self, task: Task[..., Any]) -> None:
-        """Two workers died of it; this is its last chance."""
+        """Let two workers die of it; this is its last chance."""
         await self.redelivered(task)
         await self.die_running()
 
     async def retried_and_redelivered(self, task: Task[..., Any]) -> None:
-        """It failed, and then its worker died."""
+        """Let it fail, and then let its worker die."""
         await self.retried(task)
         await self.die_running()
 
     async def keyed_and_redelivered(self, task: Task[..., Any]) -> None:
-        """It has a key, and its first worker died holding it."""
+        """Enqueue it with a key, and let its first worker die holding it."""
         await self.keyed(task)
         await self.die_running()
 
     async def key_held_by_the_dead(self, task: Task[..., Any]) -> None:
-        """Its worker died holding its key, and another job waits for that key."""
+        """Let its worker die holding its key, while another job waits for that key."""
         await self.key_wanted_twice(task)
         await self.die_running()
 
     async def key_outlived(self, task: Task[..., Any]) -> None:
-        """It failed once, and waited longer than its key is remembered."""
+        """Let it fail once, and wait longer than its key is remembered."""
         await self.keyed_and_retried(task)
         await anyio.sleep((KEY_WINDOW + 1) * self.lease)
 
     async def released_and_redelivered(self, task: Task[..., Any]) -> None:
-        """It was given back unstarted, which is no crash; then two workers died of it."""
+        """Give it back unstarted, which is no crash; then let two workers die of it."""
         await self.send(task)
         step_worker = await self.step_worker()
         assert await step_worker.release(await self.take(step_worker))
@@ -94,18 +94,18 @@ class Scenario(SweepEnvironment):
         await self.die_running()
 
     async def poisonous(self, task: Task[..., Any]) -> None:
-        """Three workers died of it."""
+        """Let three workers die of it."""
         await self.redelivered_twice(task)
         await self.die_running()
 
     async def keyed_and_poisonous(self, task: Task[..., Any]) -> None:
-        """Three workers died of it, and it has a key."""
+        """Enqueue it with a key, and let three workers die of it."""
         await self.keyed_and_redelivered(task)
         await self.die_running()
         await self.die_running()
 
     async def asked_to_cancel(self, task: Task[..., Any]) -> None:
-        """A caller tried to cancel it while it ran; then its worker died."""
+        """Try to cancel it while it runs; then let its worker die."""
         await self.send(task)
         step_worker = await self.step_worker()
         await self.take(step_worker)
@@ -114,19 +114,19 @@ class Scenario(SweepEnvironment):
         await self.outlast()
 
     async def expired(self, task: Task[..., Any]) -> None:
-        """Its deadline has passed."""
+        """Let its deadline pass."""
         await self.send(task, expires=self.lease / 4)
         await anyio.sleep(self.lease / 2 + self.margin)
 
     async def redelivered_and_expired(self, task: Task[..., Any]) -> None:
-        """Two workers died of it, and its deadline has passed meanwhile."""
+        """Let two workers die of it, and its deadline pass meanwhile."""
         await self.send(task, expires=2 * self.lease)
         await self.die_running()
         await self.die_running()
         await self.outlast()
 
     async def buried(self, task: Task[..., Any]) -> None:
-        """It is a dead letter."""
+        """Make it a dead letter."""
         self.acts.insert(0, "reject")
         await self.send(task)
         step_worker = await self.step_worker()
@@ -137,11 +137,11 @@ class Scenario(SweepEnvironment):
         """Do nothing: there is no job yet."""
 
     async def claimed(self, task: Task[..., Any]) -> None:
-        """Its sender died after claiming its key."""
+        """Let its sender die after claiming its key."""
         await self._die_sending("enqueue.claimed", task)
 
     async def published(self, task: Task[..., Any]) -> None:
-        """Its sender died before confirming that it was published."""
+        """Let its sender die before confirming that it was published."""
         await self._die_sending("enqueue.published", task)
 
     async def _die_sending(self, point: str, task: Task[..., Any]) -> None:
@@ -169,7 +169,7 @@ class Scenario(SweepEnvironment):
     # ── operations ──
 
     def prepare(self, operation: str) -> None:
-        """What the function is to do when this operation starts it, and afterwards."""
+        """Set what the function does when this operation starts it, and afterwards."""
         if operation in DEADLY:
             self.always = operation
         elif operation == "enqueue":

@@ -1,6 +1,6 @@
 """The sweep: every operation, crashed at every point that it passes, in every state that a job may be in.
 
-Random stories hardly ever crash inside a rare branch; here nothing is left to chance. A first pass of each operation
+Random steps hardly ever crash inside a rare branch; here nothing is left to chance. A first pass of each operation
 records the points on its way, so a new point in the code is swept without a change here.
 
     for case in cases(Harness.in_memory): run(case, Harness.in_memory)            each is one test with a readable name
@@ -58,7 +58,7 @@ async def crash_here(scenario: Scenario, case: Case) -> bool:
 
 
 def cases(make_harness: Callable[[], Harness], *, real_time: bool = False) -> Iterator[Case]:
-    """Every case there is, by looking which points each operation passes in each state."""
+    """Find every case there is, by looking which points each operation passes in each state."""
     for operation, states in STATES.items():
         for state in states:
             yield Case(operation, "", 1, state)
@@ -69,7 +69,7 @@ def cases(make_harness: Callable[[], Harness], *, real_time: bool = False) -> It
 
 
 def points_of(operation: str, state: str, make_harness: Callable[[], Harness], *, real_time: bool = False) -> list[str]:
-    """The points that an operation passes in a state, in order."""
+    """Return the points that an operation passes in a state, in order."""
 
     async def record(scenario: Scenario) -> list[str]:
         await getattr(scenario, state)(scenario.task_of(operation))

@@ -19,7 +19,7 @@ _doomed = 0  # how many blocks are armed
 
 @contextmanager
 def dying_at(name: str) -> Iterator[None]:
-    """The block ends at this crash point, as if the process had been killed there.
+    """End the block at this crash point, as if the process had been killed there.
 
     :raises ClauseViolated: it never came there.
     """

@@ -7,9 +7,9 @@ import anyio
 from taskcore.conformance.checks import WORKER_CHECKS, check, require
 from taskcore.conformance.guarantees.crash_here import dying_at
 from taskcore.conformance.guarantees.helpers import (
-    crew,
     die_holding,
     letters_of,
+    open_app,
     outcome_of,
     take,
     take_nothing,
@@ -40,7 +40,7 @@ async def a_killed_worker_loses_nothing(harness: Harness) -> None:
             await anyio.sleep(harness.long)
         done.append(number)
 
-    app, heir = await crew(harness, router), await crew(harness, router)
+    app, heir = await open_app(harness, router), await open_app(harness, router)
     await heir.enqueue_many(long.call(number) for number in range(12))
     with anyio.CancelScope() as life:
         async with working(harness, app, concurrency=4):
@@ -63,7 +63,7 @@ async def a_death_while_settling_loses_no_result(harness: Harness) -> None:
         starts.append(current().job_id)
         return number + 1
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     for number, (name, wanted) in enumerate({"run.returned": 2, "settle.ended": 1, "settle.settled": 1}.items()):
         sent = await add.enqueue(number)
         async with StepWorker(app, [queue], lease=harness.lease) as dying:
@@ -90,7 +90,7 @@ async def a_death_while_burying_leaves_one_letter(harness: Harness) -> None:
         starts.append(current().job_id)
         raise Reject("never")
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     for name in ("settle.ended", "settle.settled"):
         sent = await no.enqueue()
         async with StepWorker(app, [queue], lease=harness.lease) as dying:
@@ -123,7 +123,7 @@ async def a_death_while_retrying_leaves_one_copy(harness: Harness) -> None:
         if len(starts) <= 1:
             raise ConnectionError("not now")
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     for name in ("settle.ended", "settle.settled"):
         starts.clear()
         await again.enqueue()
@@ -133,7 +133,7 @@ async def a_death_while_retrying_leaves_one_copy(harness: Harness) -> None:
                 await dying.work(taken)
         async with StepWorker(app, [queue], lease=harness.lease) as heir:
             while await heir.take(within=harness.beyond) is not None:
-                for job in heir.in_hand:
+                for job in heir.executions:
                     require(await heir.work(job), "the lease of a job was lost although it was settled in time")
         bound = 2 + 3
         require(
@@ -148,15 +148,15 @@ async def nothing_that_is_counted_shrinks(harness: Harness) -> None:
     router, queue = Router(), harness.queue()
     seen: list[tuple[int, int, int, int]] = []
 
-    @router.task(name=harness.name("story"), queue=queue, retry=Retry(attempts=9, base=0.0), crashes=9)
-    async def story() -> None:
+    @router.task(name=harness.name("counted"), queue=queue, retry=Retry(attempts=9, base=0.0), crashes=9)
+    async def counted() -> None:
         me = current()
         seen.append((me.attempt, me.crashes, me.fence, len(me.trail.errors)))
         if len(seen) in {1, 4, 6}:
             raise ConnectionError("not now")
 
-    app = await crew(harness, router)
-    await story.enqueue()
+    app = await open_app(harness, router)
+    await counted.enqueue()
     step_worker = await harness.step_worker(app)
     for part in ("work", "die", "die", "work", "release", "die", "work", "die", "work"):
         if part == "die":
@@ -170,7 +170,7 @@ async def nothing_that_is_counted_shrinks(harness: Harness) -> None:
         require(list(values) == sorted(values), f"the {name} of a job went back: {values}")
     fences = [fence for _, _, fence, _ in seen]
     require(len(set(fences)) == len(fences), f"two holders had the same fence: {fences}")
-    await take_nothing(harness, step_worker, "after the end of its story")
+    await take_nothing(harness, step_worker, "after it ended")
 
 
 @check(WORKER_CHECKS, "C3", "C12", needs=("survives_worker", "dead_letters"), store=True)
@@ -184,7 +184,7 @@ async def starts_have_a_bound(harness: Harness) -> None:
         starts.append(current().attempt)
         raise ConnectionError("not now")
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     await both.enqueue()
     while not await app.dead_letters.count(queue):
         before = len(starts)
@@ -210,7 +210,7 @@ async def a_job_that_kills_its_worker_is_dead_soon(harness: Harness) -> None:
     async def kill() -> None:
         starts.append(current().attempt)
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     await kill.enqueue()
     for _ in range(3):
         await die_holding(harness, app)
@@ -233,7 +233,7 @@ async def neighbours_of_poison_are_not_blamed(harness: Harness) -> None:
     async def innocent() -> None:
         seen.append(current().crashes)
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     for _ in range(3):
         await innocent.enqueue()
     for _ in range(4):
@@ -259,7 +259,7 @@ async def at_most_once_is_at_most_once(harness: Harness) -> None:
         if fails:
             raise ConnectionError("not now")
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     async with StepWorker(app, [queue], lease=harness.lease) as step_worker:
         for fails in (False, True):
             await once.enqueue(fails=fails)
@@ -285,10 +285,10 @@ async def a_worker_that_lost_its_lease_writes_nothing(harness: Harness) -> None:
     async def slow() -> str:
         starts.append(current().fence)
         if len(starts) == 1:
-            raise ConnectionError("the story of the one who came too late")
+            raise ConnectionError("this worker is too late")
         return "in time"
 
-    app, other = await crew(harness, router), await crew(harness, router)
+    app, other = await open_app(harness, router), await open_app(harness, router)
     sent = await slow.enqueue()
     async with (
         StepWorker(app, [queue], lease=harness.lease) as sleepy,

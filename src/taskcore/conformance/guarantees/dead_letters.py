@@ -1,4 +1,4 @@
-"""Checks of dead letters: the whole story, the exact bytes, and a way back."""
+"""Checks of dead letters: the whole history, the exact bytes, and a way back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskcore.backend import Backend, Letter, Outgoing, Refused
 from taskcore.conformance.checks import LETTER_CHECKS, check, require
 from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.deliveries import job, nothing_from, put, receive, settle, stays_away
-from taskcore.conformance.guarantees.helpers import crew, letters_of, outcome_of, take, until, work, working
+from taskcore.conformance.guarantees.helpers import letters_of, open_app, outcome_of, take, until, work, working
 from taskcore.conformance.guarantees.publishing import NASTY
 from taskcore.conformance.harness import Harness
 from taskcore.envelope import decode_trail
@@ -23,13 +23,13 @@ from taskcore.worker.context import current
 
 
 async def _bury(harness: Harness, queue: str, *jobs: Outgoing) -> None:
-    """These jobs are published, taken and buried, one after the other."""
+    """Publish, take and bury these jobs, one after the other."""
     backend = await harness.backend()
     async with backend.consume([queue], lease=harness.long) as source:
         for one in jobs:
             await put(backend, one)
             [delivery] = await receive(harness, source)
-            await settle(source, (delivery, Bury(f"because of {one.id}", b"story of " + one.id.encode())))
+            await settle(source, (delivery, Bury(f"because of {one.id}", b"history of " + one.id.encode())))
 
 
 @check(LETTER_CHECKS, "C13", "C8", needs="dead_letters")
@@ -47,7 +47,7 @@ async def a_letter_holds_the_bytes_as_they_came(harness: Harness) -> None:
             raise ClauseViolated("a letter lost its reason")
         require(letter.envelope == one.envelope, f"the envelope {one.envelope[:40]!r} is not in its letter as it was")
         require(
-            letter.trail == b"story of " + one.id.encode(), "the trail of a letter is not the one it was buried with"
+            letter.trail == b"history of " + one.id.encode(), "the trail of a letter is not the one it was buried with"
         )
         require(letter.queue == queue, f"a letter of {queue} says that it is of {letter.queue}")
         require(abs(letter.when - before) < 3600, f"a letter was written at {letter.when}, which is not now")
@@ -93,7 +93,7 @@ async def a_dropped_letter_is_gone(harness: Harness) -> None:
 
 @check(LETTER_CHECKS, "C13", "C18", needs=("dead_letters", "dedup"))
 async def a_replay_makes_one_job(harness: Harness) -> None:
-    """Replaying publishes the job and drops the letter; many who replay it at once make one job."""
+    """Replaying publishes the job and drops the letter; many concurrent replays make one job."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     await _bury(harness, queue, job(queue), job(queue))
     first, second = await backend.admin.letters(queue, limit=10)
@@ -144,7 +144,7 @@ async def a_letter_tells_the_whole_story(harness: Harness) -> None:
     async def fail(number: int) -> None:
         raise ConnectionError(f"attempt {current().attempt} of {number}")
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     sent = await fail.using(headers={"tenant": "7"}).enqueue(7)
     step_worker = await harness.step_worker(app, name="the unlucky", lease=harness.long)
     for _ in range(30):
@@ -183,7 +183,7 @@ async def a_replay_is_a_new_job_that_links_back(harness: Harness) -> None:
         require(current().attempt == 1, f"a replay begins with attempt {current().attempt}")
         return number
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     old = await charge.enqueue(7)
     step_worker = await harness.step_worker(app, lease=harness.long)
     await work(harness, step_worker)
@@ -213,7 +213,7 @@ async def foreign_bytes_do_not_harm_their_neighbours(harness: Harness) -> None:
     async def good(number: int) -> None:
         done.append(number)
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     newer = b'{"v": 99, "id": "x", "task": "t", "args": {}, "enqueued_at": 0}'
     foreign = [*NASTY, b"null", b"{}", b'{"v": 1}', b'{"celery": "task"}', b"NaN", b'"' + b"9" * 100_000 + b'"']
     async with working(harness, app):
@@ -246,7 +246,7 @@ async def an_oversized_message_is_refused_or_buried(harness: Harness) -> None:
     async def good(number: int) -> None:
         done.append(number)
 
-    app, huge = await crew(harness, router), b"\xff" * 3_000_000
+    app, huge = await open_app(harness, router), b"\xff" * 3_000_000
     [answer] = await backend.publish([job(queue, huge)])
     [small] = [job(queue, b"small")]
     await put(backend, small)
@@ -277,8 +277,8 @@ async def work_of_an_unknown_task_waits(harness: Harness) -> None:
     @unknown.task(name=harness.name("old"), queue=queue)
     async def old() -> None: ...
 
-    older = await crew(harness, unknown)
-    newer = await crew(harness, known)
+    older = await open_app(harness, unknown)
+    newer = await open_app(harness, known)
     await new.enqueue(7)
     async with working(harness, older):
         await until(harness, lambda: older.counters["job.parked"], "a job of an unknown task was not put aside")
@@ -299,7 +299,7 @@ async def a_result_that_does_not_fit_is_not_repeated(harness: Harness) -> None:
         starts.append(current().job_id)
         return object()  # type: ignore[return-value]  # that is what this check is about
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     async with working(harness, app):
         sent = await odd.enqueue()
         ended = await outcome_of(harness, sent)

@@ -39,7 +39,7 @@ async def _watch(harness: Harness, source: Source, due: dict[bytes, float]) -> N
 
 
 def _due(jobs: list[Outgoing]) -> dict[bytes, float]:
-    """When each has to come; to be called before they are published."""
+    """Compute when each has to come; to be called before they are published."""
     now = anyio.current_time()
     return {one.envelope: now + one.delay for one in jobs}
 

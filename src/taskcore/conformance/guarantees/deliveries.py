@@ -17,7 +17,7 @@ __all__ = ["CLOCK_TOLERANCE", "eventually", "job", "nothing_from", "put", "recei
 
 
 def job(queue: str, envelope: bytes | None = None, *, trail: bytes = b"", delay: float = 0.0) -> Outgoing:
-    """A job for the seam, which does not care what its bytes mean."""
+    """Make a job for the seam, which does not care what its bytes mean."""
     job_id = new_id()
     return Outgoing(queue, job_id, f"job {job_id}".encode() if envelope is None else envelope, trail, delay)
 
@@ -29,7 +29,7 @@ async def put(backend: Backend, *jobs: Outgoing) -> None:
 
 
 async def receive(harness: Harness, source: Source, count: int = 1, *, within: float | None = None) -> list[Delivery]:
-    """So many deliveries.
+    """Receive so many deliveries.
 
     :raises ClauseViolated: they did not come in time.
     """
@@ -45,7 +45,7 @@ async def receive(harness: Harness, source: Source, count: int = 1, *, within: f
 
 
 async def nothing_from(source: Source, seconds: float, why: str) -> None:
-    """Nothing may be handed out for so many seconds.
+    """Check that nothing is handed out for so many seconds.
 
     :raises ClauseViolated: something was; the text is ``why``.
     """
@@ -55,7 +55,7 @@ async def nothing_from(source: Source, seconds: float, why: str) -> None:
 
 
 async def stays_away(harness: Harness, source: Source, why: str) -> None:
-    """Nothing may be handed out, not even after every lease has run out."""
+    """Check that nothing is handed out, not even after every lease has run out."""
     await nothing_from(source, harness.beyond, why)
 
 
@@ -66,7 +66,7 @@ async def settle(source: Source, *batch: tuple[Delivery, Verdict]) -> None:
 
 
 async def eventually(harness: Harness, question: Callable[[], Awaitable[object]], sentence: str) -> None:
-    """It has to become true soon; counts may lag a little behind what they count."""
+    """Check that it becomes true soon; counts may lag a little behind what they count."""
     with anyio.move_on_after(harness.patience):
         while not await question():  # noqa: ASYNC110 - brokers do not tell when a count changes
             await anyio.sleep(0.02)
@@ -75,5 +75,5 @@ async def eventually(harness: Harness, question: Callable[[], Awaitable[object]]
 
 
 def took(deliveries: Sequence[Delivery]) -> list[bytes]:
-    """The envelopes, sorted, because order is not promised."""
+    """Return the envelopes, sorted, because order is not promised."""
     return sorted(delivery.envelope for delivery in deliveries)

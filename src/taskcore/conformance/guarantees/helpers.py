@@ -20,11 +20,11 @@ from taskcore.router import Router
 from taskcore.task import Job as Sent
 from taskcore.worker.execution import Execution
 
-__all__ = ["crew", "die_holding", "letters_of", "outcome_of", "take", "take_nothing", "until", "work", "working"]
+__all__ = ["die_holding", "letters_of", "open_app", "outcome_of", "take", "take_nothing", "until", "work", "working"]
 
 
-async def crew(harness: Harness, router: Router, **settings: Any) -> App:
-    """An open app with these tasks, on connections of its own."""
+async def open_app(harness: Harness, router: Router, **settings: Any) -> App:
+    """Open an app with these tasks, on connections of its own."""
     app = await harness.app(**settings)
     app.include(router)
     return app
@@ -43,7 +43,7 @@ async def take(harness: Harness, step_worker: StepWorker) -> Execution:
 
 
 async def take_nothing(harness: Harness, step_worker: StepWorker, why: str) -> None:
-    """There must be no job, not even after every lease has run out."""
+    """Check that there is no job, not even after every lease has run out."""
     job = await step_worker.take(within=harness.beyond)
     if job is not None:
         raise ClauseViolated(f"{why}: a job was handed out with {job.delivery.redeliveries} redeliveries")
@@ -60,7 +60,7 @@ async def work(harness: Harness, step_worker: StepWorker) -> Execution:
 
 
 async def die_holding(harness: Harness, app: App, *queues: str, performed: bool = True) -> Execution:
-    """A worker takes a job, performs it or not, and is gone before anything is written."""
+    """Let a worker take a job, perform it or not, and be gone before anything is written."""
     async with StepWorker(app, queues or (harness.queue(),), name="the dead") as step_worker:
         job = await take(harness, step_worker)
         if performed:
@@ -70,13 +70,13 @@ async def die_holding(harness: Harness, app: App, *queues: str, performed: bool 
 
 @asynccontextmanager
 async def working(harness: Harness, app: App, *queues: str, **options: Any) -> AsyncIterator[App]:
-    """The app with a real worker on the harness's queue, or on those named."""
+    """Run the app with a real worker on the harness's queue, or on those named."""
     async with app.running(queues=queues or (harness.queue(),), **{"grace": harness.patience, **options}):
         yield app
 
 
 async def outcome_of(harness: Harness, job: Sent[Any]) -> JobOutcome[Any]:
-    """How a job ended.
+    """Return how a job ended.
 
     :raises ClauseViolated: it did not end in time.
     """
@@ -87,12 +87,12 @@ async def outcome_of(harness: Harness, job: Sent[Any]) -> JobOutcome[Any]:
 
 
 async def letters_of(app: App, queue: str) -> list[DeadLetter]:
-    """All dead letters of a queue."""
+    """Return all dead letters of a queue."""
     return [letter async for letter in app.dead_letters.read(queue)]
 
 
 async def until(harness: Harness, true: Callable[[], object | Awaitable[object]], sentence: str) -> None:
-    """It has to become true soon.
+    """Check that it becomes true soon.
 
     :raises ClauseViolated: it did not; the text is the sentence.
     """

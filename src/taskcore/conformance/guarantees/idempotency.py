@@ -10,7 +10,7 @@ from taskcore.conformance.checks import WORKER_CHECKS, check, require
 from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.crash_here import dying_at
 from taskcore.conformance.guarantees.deliveries import put
-from taskcore.conformance.guarantees.helpers import crew, outcome_of, take, until, work, working
+from taskcore.conformance.guarantees.helpers import open_app, outcome_of, take, until, work, working
 from taskcore.conformance.harness import Harness
 from taskcore.conformance.step_worker import StepWorker
 from taskcore.envelope import FORMAT, Envelope, encode_envelope, new_id
@@ -32,7 +32,7 @@ async def a_key_is_one_job(harness: Harness) -> None:
         starts.append(current().job_id)
         return f"paid {order}"
 
-    apps = [await crew(harness, router), await crew(harness, router)]
+    apps = [await open_app(harness, router), await open_app(harness, router)]
     sent: list[Job[str]] = []
 
     async def enqueue(number: int) -> None:
@@ -60,7 +60,7 @@ async def a_key_belongs_to_its_arguments(harness: Harness) -> None:
     async def pay(order: int, cents: int) -> int:
         return order + cents
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     await pay.enqueue(7, 100)
     try:
         await pay.enqueue(7, 200)
@@ -85,7 +85,7 @@ async def a_sender_that_dies_can_be_repeated(harness: Harness) -> None:
         starts.append(order)
         return order
 
-    app, other = await crew(harness, router), await crew(harness, router)
+    app, other = await open_app(harness, router), await open_app(harness, router)
     for order, name in enumerate(("enqueue.claimed", "enqueue.published")):
         with dying_at(name):
             await app.send(pay.call(order))
@@ -109,7 +109,7 @@ async def a_key_outlives_its_holder(harness: Harness) -> None:
         starts.append(order)
         return order * 100 + starts.count(order)
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     wanted = {"hold.taken": (1, 1), "run.returned": (2, 2), "settle.committed": (1, 1), "settle.ended": (1, 1)}
     for order, (name, (runs, outcome)) in enumerate(wanted.items()):
         job = await pay.enqueue(order)
@@ -128,7 +128,7 @@ async def a_key_outlives_its_holder(harness: Harness) -> None:
 
 @check(WORKER_CHECKS, "C10", "C7", "C19", needs=("survives_worker", "fencing"), store=True)
 async def of_two_holders_one_commits(harness: Harness) -> None:
-    """Two workers run one key, because the first fell asleep: only the one who has the key commits."""
+    """Two workers run one key, because the first fell asleep: only the one that has the key commits."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
 
@@ -137,7 +137,7 @@ async def of_two_holders_one_commits(harness: Harness) -> None:
         starts.append(current().fence)
         return len(starts)
 
-    app, other = await crew(harness, router), await crew(harness, router)
+    app, other = await open_app(harness, router), await open_app(harness, router)
     job = await pay.enqueue(7)
     async with (
         StepWorker(app, [queue], lease=harness.lease) as sleepy,
@@ -166,7 +166,7 @@ async def a_key_without_outcome_is_free_again(harness: Harness) -> None:
             raise ConnectionError("not now")
         return order
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     first = await pay.enqueue(7)
     step_worker = await harness.step_worker(app, lease=harness.long)
     await work(harness, step_worker)
@@ -194,7 +194,7 @@ async def a_held_key_is_waited_for(harness: Harness) -> None:
         await finish.wait()
         return order
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     key = harness.name("key")
     async with working(harness, app):
         first = await pay.using(key=key).enqueue(7)

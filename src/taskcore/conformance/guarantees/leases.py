@@ -66,7 +66,7 @@ async def a_job_has_one_holder(harness: Harness) -> None:
         for start in range(0, 60, 10):
             await put(connections[start % 3], *jobs[start : start + 10])
         with anyio.move_on_after(harness.patience):
-            while len(seen) < len(jobs):  # noqa: ASYNC110 - it is the takers who count
+            while len(seen) < len(jobs):  # noqa: ASYNC110 - the takers count
                 await anyio.sleep(0.01)
         await anyio.sleep(harness.margin)
         group.cancel_scope.cancel()
@@ -76,7 +76,7 @@ async def a_job_has_one_holder(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C4", "C1", needs="survives_worker")
 async def a_silent_holder_loses_its_lease(harness: Harness) -> None:
-    """A job whose holder says nothing any more goes to who waits for work, without any new traffic."""
+    """A job whose holder says nothing any more goes to a waiting worker, without any new traffic."""
     queue, silent, heir = harness.queue(), await harness.backend(), await harness.backend()
     one = job(queue, trail=b"so far")
     await put(silent, one)
@@ -93,7 +93,7 @@ async def a_silent_holder_loses_its_lease(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C1", "C4", needs="survives_worker")
 async def a_dead_holder_loses_its_lease(harness: Harness) -> None:
-    """Jobs of a worker that is gone, connection and all, go to who waits for work."""
+    """Jobs of a worker that is gone, connection and all, go to a waiting worker."""
     queue, backend = harness.queue(), await harness.backend()
     jobs = [job(queue) for _ in range(5)]
     await put(backend, *jobs)
@@ -176,7 +176,7 @@ async def a_cancelled_receive_loses_nothing(harness: Harness) -> None:
 
 
 async def _settle_all(source: Source, batch: Sequence[Delivery], seen: set[bytes]) -> None:
-    """Not to be interrupted: this check is about receiving."""
+    """Settle all, uninterrupted: this check is about receiving."""
     with anyio.CancelScope(shield=True):
         await source.settle([(delivery, ACK) for delivery in batch])
     seen.update(delivery.envelope for delivery in batch)

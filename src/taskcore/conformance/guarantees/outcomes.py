@@ -9,8 +9,8 @@ from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.crash_here import dying_at
 from taskcore.conformance.guarantees.deliveries import CLOCK_TOLERANCE
 from taskcore.conformance.guarantees.helpers import (
-    crew,
     letters_of,
+    open_app,
     outcome_of,
     take,
     take_nothing,
@@ -38,7 +38,7 @@ async def a_cancelled_job_never_starts(harness: Harness) -> None:
         starts.append(current().job_id)
         raise ConnectionError("not now")
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     retried = await work_once.enqueue()
     await work(harness, await harness.step_worker(app, lease=harness.long))
     ready, scheduled = await work_once.enqueue(), await work_once.using(delay=harness.lease / 2).enqueue()
@@ -66,7 +66,7 @@ async def cancelling_wins_or_loses_never_both(harness: Harness) -> None:
         starts.add(current().job_id)
         return 1
 
-    app, _ = await crew(harness, router), await crew(harness, router)
+    app, _ = await open_app(harness, router), await open_app(harness, router)
     jobs = await app.enqueue_many(quick.call() for _ in range(40))
     cancelled: set[str] = set()
     async with working(harness, app, concurrency=2):
@@ -97,7 +97,7 @@ async def a_running_job_learns_of_the_wish(harness: Harness) -> None:
         seen.append(await current().cancel_requested())
         return "done"
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     async with working(harness, app):
         job = await patient.enqueue()
         await until(harness, lambda: seen, "a job did not start")
@@ -116,7 +116,7 @@ async def an_interrupted_cancel_loses_no_job(harness: Harness) -> None:
     async def simple() -> int:
         return 1
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     job = await simple.enqueue()
     with dying_at("cancel.marked"):
         await job.cancel()
@@ -134,11 +134,11 @@ async def an_interrupted_cancel_can_be_repeated(harness: Harness) -> None:
     async def simple() -> int:
         return 1
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     job = await simple.enqueue()
     with dying_at("cancel.removed"):
         await job.cancel()
-    require(await job.cancel(), "a job that was removed by a caller who died then can neither run nor be cancelled")
+    require(await job.cancel(), "a job that was removed by a caller that died then can neither run nor be cancelled")
     ended = await outcome_of(harness, job)
     require(ended == Cancelled(), f"after a repeated cancellation the job ended as {ended}")
     await take_nothing(harness, await harness.step_worker(app), "a job whose cancellation was confirmed")
@@ -155,7 +155,7 @@ async def nothing_starts_after_its_deadline(harness: Harness) -> None:
     async def brief() -> None:
         starts.append(current().job_id)
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     app.on_event(lambda event: heard.append(event.facts["job_id"]) if event.name == "job.expired" else None)
     late = await brief.using(expires=harness.lease / 2).enqueue()
     fine = await brief.using(expires=harness.long).enqueue()
@@ -180,7 +180,7 @@ async def a_deadline_holds_between_attempts(harness: Harness) -> None:
         starts.append(current().job_id)
         raise ConnectionError("not now")
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     async with working(harness, app):
         retried = await failing.using(expires=harness.lease * 0.6 + harness.margin).enqueue()
         await until(harness, lambda: starts, "a job before its deadline did not start")
@@ -209,7 +209,7 @@ async def retries_wait_as_the_policy_says(harness: Harness) -> None:
         if len(starts) < 5:
             raise ConnectionError("not now")
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     await failing.enqueue()
     async with working(harness, app):
         await until(harness, lambda: len(starts) == 5, "a job that failed was not tried again")
@@ -229,7 +229,7 @@ async def an_ending_never_changes(harness: Harness) -> None:
         starts.append(current().job_id)
         return len(starts)
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     step_worker = await harness.step_worker(app, lease=harness.long)
     job = await count.enqueue()
     await work(harness, step_worker)
@@ -258,7 +258,7 @@ async def a_late_ending_does_not_stand(harness: Harness) -> None:
             raise ConnectionError("the first holder's trouble")
         return len(starts)
 
-    app, other = await crew(harness, router), await crew(harness, router)
+    app, other = await open_app(harness, router), await open_app(harness, router)
     job = await fails_first.enqueue()
     late, heir = await harness.step_worker(app), await harness.step_worker(other, lease=harness.long)
     conclusion = await late.perform(await take(harness, late))
@@ -282,7 +282,7 @@ async def a_delayed_call_starts_in_time(harness: Harness) -> None:
     async def later() -> None:
         starts.append(anyio.current_time())
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     asked = anyio.current_time()
     await later.using(delay=harness.lease).enqueue()
     step_worker = await harness.step_worker(app, lease=harness.long)

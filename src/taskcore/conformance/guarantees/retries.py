@@ -26,7 +26,7 @@ class _Tally:
         self._waits = cycle(WAITS)
 
     def verdict_on(self, delivery: Delivery) -> Verdict:
-        """What is next for this job."""
+        """Return what is next for this job."""
         retries = self.left.get(delivery.envelope)
         require(retries is not None, "a job came again after its end")
         trail = b"%d" % retries if retries else b""
@@ -47,14 +47,14 @@ class _Tally:
 
 
 @check(BACKEND_CHECKS, "C1", "C4", "C5", needs="delay")
-async def a_retry_that_is_due_at_once_is_not_lost(stage: Harness) -> None:
+async def a_retry_that_is_due_at_once_is_not_lost(harness: Harness) -> None:
     """Of jobs that two workers retry with waits below a round trip, each comes for every attempt and ends once."""
-    queue, first, second = stage.queue(), await stage.backend(), await stage.backend()
+    queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(JOBS)]
     tally = _Tally([one.envelope for one in jobs])
-    async with first.consume([queue], lease=stage.long) as one, second.consume([queue], lease=stage.long) as other:
+    async with first.consume([queue], lease=harness.long) as one, second.consume([queue], lease=harness.long) as other:
         await put(first, *jobs)
-        with anyio.move_on_after(stage.patience):
+        with anyio.move_on_after(harness.patience):
             async with anyio.create_task_group() as group:
                 group.start_soon(tally.work, one)
                 group.start_soon(tally.work, other)
@@ -66,5 +66,5 @@ async def a_retry_that_is_due_at_once_is_not_lost(stage: Harness) -> None:
         stats = await first.admin.stats(queue)
         return not stats.ready + stats.leased + stats.scheduled
 
-    if stage.features.counts != "absent":
-        await eventually(stage, is_empty, "after every job ended, jobs are still counted")
+    if harness.features.counts != "absent":
+        await eventually(harness, is_empty, "after every job ended, jobs are still counted")

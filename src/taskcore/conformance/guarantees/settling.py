@@ -103,7 +103,7 @@ async def settling_again_has_no_effect(harness: Harness) -> None:
 
 
 async def _take_over(harness: Harness, queue: str, silent: Source, heir: Source) -> tuple[Delivery, Delivery]:
-    """A delivery whose lease is lost, and the one that its heir holds."""
+    """Return a delivery whose lease is lost, and the one that its heir holds."""
     [stale] = await receive(harness, silent)
     [held] = await receive(harness, heir, within=harness.lease + harness.patience)
     require(held.envelope == stale.envelope, f"another job came out of {queue}")
@@ -133,7 +133,7 @@ async def _settle_too_late(harness: Harness, verdict: Verdict) -> None:
 
 
 def _too_late(verdict: Verdict) -> Check:
-    """A check for each kind of verdict."""
+    """Make a check for each kind of verdict."""
 
     async def play(harness: Harness) -> None:
         await _settle_too_late(harness, verdict)
@@ -219,7 +219,7 @@ async def late_by_a_hair_never_counts_twice(harness: Harness) -> None:
                 for number, delivery in enumerate(held):
                     settling.start_soon(settle_around, asked + harness.lease, number, delivery)
             with anyio.move_on_after(harness.lease + harness.patience):
-                while not all(believed.values()):  # noqa: ASYNC110 - it is the heir who counts
+                while not all(believed.values()):  # noqa: ASYNC110 - the heir counts
                     await anyio.sleep(0.02)
             group.cancel_scope.cancel()
     require(max(believed.values()) == 1, f"{sum(n > 1 for n in believed.values())} jobs were settled by two holders")

@@ -6,7 +6,7 @@ import anyio
 
 from taskcore.conformance.checks import APP_CHECKS, check, require
 from taskcore.conformance.clauses import ClauseViolated
-from taskcore.conformance.guarantees.helpers import crew, outcome_of, take, take_nothing, until, working
+from taskcore.conformance.guarantees.helpers import open_app, outcome_of, take, take_nothing, until, working
 from taskcore.conformance.harness import Harness
 from taskcore.conformance.step_worker import StepWorker
 from taskcore.envelope import decode_trail
@@ -30,7 +30,7 @@ async def interrupted_work_costs_nothing(harness: Harness) -> None:
         if len(starts) == 1:
             await anyio.sleep(harness.long)
 
-    app, other = await crew(harness, router), await crew(harness, router)
+    app, other = await open_app(harness, router), await open_app(harness, router)
     async with working(harness, app, grace=0.0):
         await endless.enqueue()
         await until(harness, lambda: starts, "a job did not start")
@@ -61,7 +61,7 @@ async def after_the_signal_nothing_starts(harness: Harness) -> None:
             await finish.wait()
         done.append(number)
 
-    app, other = await crew(harness, router), await crew(harness, router)
+    app, other = await open_app(harness, router), await open_app(harness, router)
 
     async def send_more() -> None:
         await leaving.wait()
@@ -99,7 +99,7 @@ async def an_idle_worker_stops_at_once(harness: Harness) -> None:
     @router.task(name=harness.name("work"), queue=harness.queue())
     async def nothing() -> None: ...
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     began = anyio.current_time()
     with anyio.move_on_after(harness.patience) as limit:
         async with working(harness, app):
@@ -123,7 +123,7 @@ async def every_record_has_an_end(harness: Harness) -> None:
             raise ConnectionError("once")
         return number
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     sent: list[Job[int]] = [await mixed.enqueue(number) for number in range(4)]
     async with StepWorker(app, [queue], lease=harness.lease) as dying:
         await dying.perform(await take(harness, dying))
@@ -151,7 +151,7 @@ async def storage_returns_to_its_baseline(harness: Harness) -> None:
     async def double(number: int) -> int:
         return number * 2
 
-    app = await crew(harness, router, keep_result=keep)
+    app = await open_app(harness, router, keep_result=keep)
     async with working(harness, app):
         jobs = await app.enqueue_many(double.call(number) for number in range(20))
         for number, sent in enumerate(jobs):

@@ -94,7 +94,7 @@ async def versions_never_repeat(harness: Harness) -> None:
 
 @check(STORE_CHECKS, "C10", store=True)
 async def one_of_many_writers_wins(harness: Harness) -> None:
-    """Of many who write the same record at the same time, expecting the same, exactly one succeeds."""
+    """Of many writes of the same record at the same time, expecting the same, exactly one succeeds."""
     stores, key = [await harness.store() for _ in range(3)], harness.name("race")
     expected: Version | None = None
     for _ in range(5):

@@ -12,7 +12,7 @@ from taskcore.backend import Outgoing
 from taskcore.conformance.checks import APP_CHECKS, check, require
 from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.deliveries import put
-from taskcore.conformance.guarantees.helpers import crew, letters_of, outcome_of, take, until, work, working
+from taskcore.conformance.guarantees.helpers import letters_of, open_app, outcome_of, take, until, work, working
 from taskcore.conformance.harness import Harness
 from taskcore.envelope import FORMAT, Envelope, encode_envelope, new_id
 from taskcore.errors import InvalidArguments, PayloadTooLarge, ResultTimeout
@@ -44,7 +44,7 @@ async def every_job_ends(harness: Harness) -> None:
             case _:
                 return number
 
-    app, other = await crew(harness, router), await crew(harness, router)
+    app, other = await open_app(harness, router), await open_app(harness, router)
     async with working(harness, app), working(harness, other):
         jobs = await app.enqueue_many(mixed.call(number) for number in range(40))
         for number, sent in enumerate(jobs):
@@ -75,7 +75,7 @@ async def nothing_is_suppressed_in_silence(harness: Harness) -> None:
     async def failing() -> None:
         raise ConnectionError("not now")
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     heard: list[Event] = []
     app.on_event(heard.append)
     sent = await failing.enqueue()
@@ -105,7 +105,7 @@ async def nothing_is_suppressed_in_silence(harness: Harness) -> None:
 
 @check(APP_CHECKS, "C1", "C2", "C22")
 async def an_impatient_sender_takes_nobody_along(harness: Harness) -> None:
-    """Senders share batches; those who are cancelled, wherever they stand, change nothing for the others."""
+    """Senders share batches; cancelled ones, wherever they stand, change nothing for the others."""
     router, queue = Router(), harness.queue()
     starts: Counter[int] = Counter()
 
@@ -113,7 +113,7 @@ async def an_impatient_sender_takes_nobody_along(harness: Harness) -> None:
     async def work_on(number: int) -> None:
         starts[number] += 1
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     answered: set[int] = set()
 
     async def send(number: int, patience: float) -> None:
@@ -128,7 +128,7 @@ async def an_impatient_sender_takes_nobody_along(harness: Harness) -> None:
                 group.start_soon(send, number, harness.patience if number % 3 else at * 0.0002)
                 await anyio.lowlevel.cancel_shielded_checkpoint()
     patient = {number for number in range(rounds * senders) if number % 3}
-    require(patient <= answered, f"{len(patient - answered)} of {len(patient)} who waited patiently got no answer")
+    require(patient <= answered, f"{len(patient - answered)} of {len(patient)} patient senders got no answer")
     async with working(harness, app):
         await until(harness, lambda: answered <= starts.keys(), "a job whose sender got an answer was not done")
     require(set(starts.values()) == {1}, f"jobs were done several times: {starts.most_common(3)}")
@@ -145,7 +145,7 @@ async def waiting_for_a_result_ends(harness: Harness) -> None:
     @router.task(name=harness.name("work"), queue=harness.queue())
     async def never() -> None: ...
 
-    await crew(harness, router)
+    await open_app(harness, router)
     sent = await never.enqueue()
     began, wait = anyio.current_time(), 0.2
     try:
@@ -173,7 +173,7 @@ async def arguments_that_do_not_fit_reach_no_function(harness: Harness) -> None:
     async def typed(number: int, name: str = "") -> None:
         starts.append((number, name))
 
-    app = await crew(harness, router, payload_limit=1_000)
+    app = await open_app(harness, router, payload_limit=1_000)
     wrong_calls = ({"number": "seven"}, {"name": "x"}, {"number": 1, "extra": 2}, {"number": 1, "name": 5})
     for arguments in wrong_calls:
         try:
@@ -204,7 +204,7 @@ async def arguments_that_do_not_fit_reach_no_function(harness: Harness) -> None:
 
 
 def _envelope(harness: Harness, queue: str, task: str, args: bytes) -> Outgoing:
-    """A well-formed job, as another program might send it."""
+    """Make a well-formed job, as another program might send it."""
     job_id = new_id()
     envelope = Envelope(v=FORMAT, id=job_id, task=task, queue=queue, args=msgspec.Raw(args), enqueued_at=harness.now())
     return Outgoing(queue, job_id, encode_envelope(envelope))
@@ -244,7 +244,7 @@ async def nothing_a_task_does_ends_the_worker(harness: Harness) -> None:
     async def good(number: int) -> None:
         done.append(number)
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
 
     @app.on_event
     def trip(event: Event) -> None:
@@ -271,7 +271,7 @@ async def a_program_sees_what_it_sent(harness: Harness) -> None:
         me = current()
         seen[me.job_id] = (text, numbers, dict(me.headers), me.correlation_id, me.queue, me.attempt)
 
-    app = await crew(harness, router)
+    app = await open_app(harness, router)
     texts = ["", "plain", "¿ñandú? 任务 🧵", "\x00\r\n\t\x7f", "x" * 50_000]
     sent = [
         await echo.using(headers={"tenant": "7", "odd": "\r\n: é"}, correlation_id="c 1").enqueue(text, [1, 2**60])

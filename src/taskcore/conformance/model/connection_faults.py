@@ -41,7 +41,7 @@ class FaultyConnection:
         self._verb = self._part = None
 
     def breaks(self, verb: str, part: LostPart) -> bool:
-        """Whether it breaks here; it does so once."""
+        """Tell whether it breaks here; it does so once."""
         if self._verb == verb and self._part == part:
             self.heal()
             return True
@@ -49,11 +49,11 @@ class FaultyConnection:
 
 
 class CutBackend:
-    """An open backend behind a line; opening and closing are its owner's."""
+    """An open backend behind a connection that can break; opening and closing are its owner's."""
 
-    def __init__(self, backend: Backend, line: FaultyConnection) -> None:
+    def __init__(self, backend: Backend, connection: FaultyConnection) -> None:
         self._backend = backend
-        self._connection = line
+        self._connection = connection
 
     @property
     def features(self) -> Features:
@@ -66,13 +66,13 @@ class CutBackend:
         return self._backend.admin
 
     async def __aenter__(self) -> Self:
-        """It is open already."""
+        """Return the backend, which is open already."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Its owner closes it."""
+        """Leave the backend open: its owner closes it."""
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """Publish; without a request nothing is stored for sure, without a reply it may be."""
@@ -86,22 +86,24 @@ class CutBackend:
         return answers
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[Source]:
-        """A source behind the same line."""
+        """Open a source behind the same connection."""
         return _consuming(self._backend.consume(queues, lease=lease), self._connection)
 
 
 @asynccontextmanager
-async def _consuming(context: AbstractAsyncContextManager[Source], line: FaultyConnection) -> AsyncIterator[Source]:
+async def _consuming(
+    context: AbstractAsyncContextManager[Source], connection: FaultyConnection
+) -> AsyncIterator[Source]:
     async with context as source:
-        yield _CutSource(source, line)
+        yield _CutSource(source, connection)
 
 
 class _CutSource:
-    """A source behind a line."""
+    """A source behind a connection that can break."""
 
-    def __init__(self, source: Source, line: FaultyConnection) -> None:
+    def __init__(self, source: Source, connection: FaultyConnection) -> None:
         self._source = source
-        self._connection = line
+        self._connection = connection
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         deliveries = await self._source.receive(limit)

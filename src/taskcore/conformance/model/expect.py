@@ -26,7 +26,7 @@ __all__ = ["check_start", "check_unstarted"]
 
 
 def check_start(model: JobModel, start: Start, verdict: Verdict, unit: float) -> None:
-    """The function ran: this has to be the verdict that its end calls for (C3, C13, C17)."""
+    """Check that the verdict on a function that ran is the one that its end calls for (C3, C13, C17)."""
     failures = len(model.settled_errors) + 1
     last = failures >= (1 if model.once else ATTEMPTS)
     match start.act.name:
@@ -57,7 +57,7 @@ def check_start(model: JobModel, start: Start, verdict: Verdict, unit: float) ->
 def check_unstarted(  # noqa: C901, PLR0912 - a table
     model: JobModel, outcome: Outcome, verdict: Verdict, others: Iterable[JobModel], now: float
 ) -> None:
-    """The function did not run: there has to be a reason for that (C10, C12, C14, C15)."""
+    """Check that there is a reason why the function did not run (C10, C12, C14, C15)."""
     match outcome:
         case CancelledBefore():
             if not model.cancel_requested:
@@ -84,7 +84,7 @@ def check_unstarted(  # noqa: C901, PLR0912 - a table
 
 
 def _all_errors(model: JobModel, verdict: Verdict) -> None:
-    """A death that was recorded and is carried out later still has its last error."""
+    """Check that a death that was recorded and is carried out later still has its last error."""
     recorded = model.outcomes_offered if model.outcome is None else [model.outcome]
     last = next((one.record for one in recorded if one.state == "dead" and one.record), None)
     expected = model.settled_errors if last is None else (*model.settled_errors, last.message)

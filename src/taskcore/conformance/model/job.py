@@ -85,7 +85,7 @@ class JobModel:
     @property
     def committed_at(self) -> float | None:
         """When a start of its own committed what is its end; None if none did."""
-        return next((at for ending, at in self.own_offers if self.has_committed and ending == self.outcome), None)
+        return next((at for outcome, at in self.own_offers if self.has_committed and outcome == self.outcome), None)
 
     @property
     def has_committed(self) -> bool:
@@ -108,7 +108,7 @@ class JobModel:
         return all(state.place == "waiting" for state in self.states)
 
     def published(self, due: float, *, certain: bool) -> None:
-        """It was stored, or may have been; if it is there already, or was lately, nothing changes."""
+        """Note that it was stored, or may have been; if it is there already, or was lately, nothing changes."""
         if ABSENT in self.states:
             self.states.add(PossibleState("waiting", due=due))
             if certain:
@@ -126,38 +126,38 @@ class JobModel:
             self.violated("C16", f"was handed out {min(s.due for s in waiting) - now:g} s too early")
         if self.lease is not None and now < self.lease.until - self.margin:
             self.violated("C6", f"was handed out while worker {self.lease.worker} holds it")
-        story = decode_trail(trail)
-        errors = tuple(record.message for record in story.errors)
+        decoded = decode_trail(trail)
+        errors = tuple(record.message for record in decoded.errors)
         fits = [state for state in waiting if state.errors == errors]
-        if not fits or story.attempts != len(errors):
+        if not fits or decoded.attempts != len(errors):
             expected = " or ".join(str(list(state.errors)) for state in waiting)
-            self.violated("C5", f"came with {story.attempts} attempts, errors {list(errors)}, instead of {expected}")
-        self._grows(story, redeliveries)
+            self.violated("C5", f"came with {decoded.attempts} attempts, errors {list(errors)}, instead of {expected}")
+        self._grows(decoded, redeliveries)
         self.states = set(fits)
         self.settled_errors = errors
         self.lease = ModelLease(worker, now + lease)
 
-    def _grows(self, story: Trail, redeliveries: int) -> None:
-        if story.crashes < self.crashes_seen or story.first_lost < self.first_lost_seen:
-            self.violated("C5", f"forgot crashes: {story.crashes} after {self.crashes_seen}")
-        if story.copies < self.copies_seen:
-            self.violated("C5", f"is copy {story.copies} after copy {self.copies_seen}")
-        if story.copies > self.copies_seen:
+    def _grows(self, trail: Trail, redeliveries: int) -> None:
+        if trail.crashes < self.crashes_seen or trail.first_lost < self.first_lost_seen:
+            self.violated("C5", f"forgot crashes: {trail.crashes} after {self.crashes_seen}")
+        if trail.copies < self.copies_seen:
+            self.violated("C5", f"is copy {trail.copies} after copy {self.copies_seen}")
+        if trail.copies > self.copies_seen:
             self.losses = self.redeliveries_seen = 0
         least = self.losses if self.counted else min(self.losses, 1)  # that it was lost is known, how often is not
         if redeliveries < max(least, self.redeliveries_seen):
             self.violated("C5", f"says it was handed out {redeliveries} times before, it was {self.losses} times")
         if self.pushed and redeliveries > max(self.losses, self.redeliveries_seen):
             self.unstarted_losses += 1  # it counts a prefetched job of a consumer that left
-        if story.crashes > self.unsettled:
-            self.violated("C12", f"is blamed for {story.crashes} crashes, it had {self.unsettled}")
-        self.crashes_seen, self.first_lost_seen = story.crashes, story.first_lost
-        self.copies_seen, self.redeliveries_seen = story.copies, redeliveries
+        if trail.crashes > self.unsettled:
+            self.violated("C12", f"is blamed for {trail.crashes} crashes, it had {self.unsettled}")
+        self.crashes_seen, self.first_lost_seen = trail.crashes, trail.first_lost
+        self.copies_seen, self.redeliveries_seen = trail.copies, redeliveries
 
     # ── it starts ──
 
     def started(self, start: Start) -> None:
-        """The function runs: C2, C3, C5, C7, C9, C14, C15, C18."""
+        """Check a start of the function: C2, C3, C5, C7, C9, C14, C15, C18."""
         if self.cancelled:
             self.violated("C14", "started after cancel() returned True")
         if self.deadline is not None and start.at > self.deadline + self.margin:
@@ -180,14 +180,14 @@ class JobModel:
         self.unfinished += 1
 
     def _is_old(self, fence: int) -> bool:
-        """Whether an earlier holder's fence was as high; only the broker's count or a key tells each from the next."""
+        """Tell whether an earlier holder's fence was as high; only the broker's count or a key can distinguish them."""
         last = self.starts[-1].fence
         return fence <= last if self.counted or self.key is not None else fence < last
 
     # ── it is settled ──
 
     def after(self, verdict: Verdict, now: float) -> PossibleState:
-        """Its state once this verdict is carried out."""
+        """Return its state once this verdict is carried out."""
         if self.acked_early:
             return GONE
         match verdict:
@@ -205,56 +205,56 @@ class JobModel:
                 )
 
     def settled(self, verdict: Verdict, now: float) -> None:
-        """The broker carried the verdict out."""
+        """Note that the broker carried the verdict out."""
         self.states = {self.after(verdict, now)}
         self.lease = None
         self.over_at = now if self.is_over else None
 
     def maybe_settled(self, verdict: Verdict, now: float) -> None:
-        """The broker may have carried it out."""
+        """Note that the broker may have carried the verdict out."""
         self.states.add(self.after(verdict, now))
 
     def lost(self, *, performed: bool) -> None:
-        """A delivery will never be settled; it comes back when its lease is over."""
+        """Note that a delivery will never be settled; it comes back when its lease is over."""
         self.losses += 1
         self.unstarted_losses += not performed
 
     # ── how it ended ──
 
-    def observe(self, ending: StoredOutcome | None, now: float) -> None:
-        """What the store says about its end: C8, C13, C18."""
-        self._observe(ending, now)
-        if ending is None or len(self.states) > 1 or self.replayed or self.once:
+    def observe(self, outcome: StoredOutcome | None, now: float) -> None:
+        """Check what the store says about its end: C8, C13, C18."""
+        self._observe(outcome, now)
+        if outcome is None or len(self.states) > 1 or self.replayed or self.once:
             return
-        if self.states == {GONE} and ending.state == "dead" and not self.disturbed:
-            self.violated("C13", f"ended as {_described(ending)}, and there is no dead letter")
-        if {state.place for state in self.states} == {"buried"} and ending.state != "dead":
-            self.violated("C18", f"ended as {_described(ending)}, and there is a dead letter")
+        if self.states == {GONE} and outcome.state == "dead" and not self.disturbed:
+            self.violated("C13", f"ended as {_described(outcome)}, and there is no dead letter")
+        if {state.place for state in self.states} == {"buried"} and outcome.state != "dead":
+            self.violated("C18", f"ended as {_described(outcome)}, and there is a dead letter")
 
-    def _observe(self, ending: StoredOutcome | None, now: float) -> None:
+    def _observe(self, outcome: StoredOutcome | None, now: float) -> None:
         if self.outcome is not None:
-            if ending != self.outcome:
-                self.violated("C18", f"had ended as {_described(self.outcome)}, now as {_described(ending)}")
+            if outcome != self.outcome:
+                self.violated("C18", f"had ended as {_described(self.outcome)}, now as {_described(outcome)}")
             return
-        if ending is not None:
-            self._justify(ending, now)
-            self.outcome = ending
+        if outcome is not None:
+            self._justify(outcome, now)
+            self.outcome = outcome
         elif self.is_over and not self.once and not self.cancel_requested:
             self.violated("C8", "is gone from the broker, and nothing says how it ended")
 
-    def _justify(self, ending: StoredOutcome, now: float) -> None:
-        match ending.state:
+    def _justify(self, outcome: StoredOutcome, now: float) -> None:
+        match outcome.state:
             case "cancelled":
                 justified = self.cancel_requested
             case "expired":
                 justified = self.deadline is not None and now + self.margin >= self.deadline
             case _:
-                justified = ending in self.outcomes_offered
+                justified = outcome in self.outcomes_offered
         if not justified:
-            self.violated("C18", f"ended as {_described(ending)}, which no start of it came to")
+            self.violated("C18", f"ended as {_described(outcome)}, which no start of it came to")
 
     def check_letter(self, letters: list[Letter], sent: set[bytes]) -> None:
-        """A buried job has one letter, complete: C13."""
+        """Check that a buried job has one letter, complete: C13."""
         [state] = self.states
         if len(letters) != 1:
             self.violated("C13", f"is buried and has {len(letters)} dead letters")
@@ -268,5 +268,7 @@ class JobModel:
             )
 
 
-def _described(ending: StoredOutcome | None) -> str:
-    return "nothing" if ending is None else f"{ending.state} {bytes(ending.result).decode() or ending.reason}".strip()
+def _described(outcome: StoredOutcome | None) -> str:
+    return (
+        "nothing" if outcome is None else f"{outcome.state} {bytes(outcome.result).decode() or outcome.reason}".strip()
+    )

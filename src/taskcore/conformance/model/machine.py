@@ -96,7 +96,7 @@ class ModelMachine(RuleBasedStateMachine):
 
     @initialize(acts=st.sets(names, min_size=1), faults=st.booleans())
     def swarm(self, acts: set[str], faults: bool) -> None:
-        """What functions may come to in this story, and whether there are crashes and cuts."""
+        """Choose what functions may come to in this example, and whether there are crashes and cuts."""
         self._acts, self._faults = sorted(acts), faults
 
     # ── clients ──
@@ -112,7 +112,7 @@ class ModelMachine(RuleBasedStateMachine):
         cut=cuts,
     )
     def enqueue(self, key: Any, delay: int, expires: Any, once: Any, clash: Any, crash: Any, cut: Any) -> None:
-        """A new job."""
+        """Enqueue a new job."""
         key = key if self.model_rules.system.store is not None and not once else None
         with self.model_rules.explaining():
             self.model_rules.enqueue(
@@ -128,7 +128,7 @@ class ModelMachine(RuleBasedStateMachine):
 
     @when(lambda self: self.repeatable, pick=picks, crash=crashes, cut=cuts)
     def enqueue_again(self, pick: int, crash: Any, cut: Any) -> None:
-        """The same id once more."""
+        """Enqueue the same id once more."""
         with self.model_rules.explaining():
             self.model_rules.again(_choose(self.repeatable, pick), crash=self._fault(crash), cut=self._fault(cut))
             self.model_rules.look()
@@ -148,7 +148,7 @@ class ModelMachine(RuleBasedStateMachine):
 
     @when(lambda self: self.twinnable and self.is_room, pick=picks)
     def twin(self, pick: int) -> None:
-        """Another job with the same key, sent by a program that knows nothing of claims."""
+        """Send another job with the same key, from a program that knows nothing of claims."""
         with self.model_rules.explaining():
             self.model_rules.twin(_choose(self.twinnable, pick))
 
@@ -157,7 +157,7 @@ class ModelMachine(RuleBasedStateMachine):
         data=st.sampled_from([b"", b"{", b"[]", b'{"v":1}', b"\xff\x00"]),
     )
     def stranger(self, data: bytes) -> None:
-        """Bytes that are not ours."""
+        """Put bytes that are not ours into the queue."""
         if data not in self.model_rules.foreign:
             with self.model_rules.explaining():
                 self.model_rules.put_foreign(data)
@@ -229,20 +229,20 @@ class ModelMachine(RuleBasedStateMachine):
 
     @when(lambda self: any(self.model_rules.held.values()), worker=workers)
     def die(self, worker: str) -> None:
-        """The worker's process is gone, and what it held in its hands comes back later."""
+        """End the worker's process; what the worker held comes back later."""
         with self.model_rules.explaining():
             self.model_rules.die(worker)
 
     @rule(units=times)
     def wait(self, units: int) -> None:
-        """Time passes."""
+        """Let time pass."""
         with self.model_rules.explaining():
             self.model_rules.wait(units)
             self.model_rules.look()
 
     @when(lambda self: self.is_room, events=lives, key=st.sampled_from([None, None, "k"]))
     def live(self, events: list[str], key: str | None) -> None:
-        """A whole life: single steps hardly ever make the same job fail three times."""
+        """Play a whole life: single steps hardly ever make the same job fail three times."""
         with self.model_rules.explaining():
             self.model_rules.live(events, key=key if self.model_rules.system.store is not None else None)
             self.model_rules.look()
@@ -296,12 +296,12 @@ class ModelMachine(RuleBasedStateMachine):
         return [model for model in self.model_rules.models if {state.place for state in model.states} == {"buried"}]
 
     def startable(self, worker: str) -> list[HeldDelivery]:
-        """What was taken, not performed, and is still ours by our own clock."""
+        """Return what was taken, not performed, and is still ours by our own clock."""
         now = self.model_rules.now() + self.model_rules.margin / 2
         return [held for held in self.model_rules.held[worker] if not held.performed and now < held.until]
 
     def concluded(self, worker: str) -> list[HeldDelivery]:
-        """What may be settled: performed, and not tried before unless its lease is ours by our own clock."""
+        """Return what may be settled: performed, and not tried before unless its lease is ours by our own clock."""
         return [
             held
             for held in self.model_rules.held[worker]
@@ -323,7 +323,7 @@ def _other(worker: str) -> str:
 def machine(
     make_harness: Callable[[], Harness], *, real_time: bool = False, budget: settings | None = None
 ) -> type[ModelMachine]:
-    """A state machine on harnesses made by ``make_harness``; its ``TestCase`` is a test for pytest and unittest.
+    """Make a state machine on the harnesses of ``make_harness``; its ``TestCase`` is a test for pytest and unittest.
 
     :param real_time: the broker is a real one.
     :param budget: Hypothesis settings; default: ``DEFAULT``, or ``REAL_TIME``.

@@ -37,7 +37,7 @@ class ModelRules(Working):
     """Everything that may happen, and the end."""
 
     def live(self, events: Sequence[str], *, key: str | None = None) -> None:
-        """The life of one job: a delivery for each of these events, as long as it goes on."""
+        """Play the life of one job: a delivery for each of these events, as long as it goes on."""
         model = self.enqueue(key=key)
         for event in events:
             held = None if model.is_over else self._take_own(model)
@@ -46,7 +46,7 @@ class ModelRules(Working):
             self._apply(held, event)
 
     def _take_own(self, model: JobModel) -> HeldDelivery | None:
-        """Its next delivery; whatever else is in the way is worked off, so that no event is wasted on it."""
+        """Take its next delivery; other jobs in the way are worked off, so that no event is wasted on them."""
         for _ in range(MOST_HAND_OUTS):
             held = self.take("1", patience=LONGEST_WAIT * self.system.unit)
             if held is None or held.model is model:
@@ -78,7 +78,7 @@ class ModelRules(Working):
                 self.work("1", held, event)
 
     def _overtake(self, held: HeldDelivery, act: str) -> None:
-        """One worker is too slow and the next one has the job; the last holder settles first if that ends the job."""
+        """Let one worker be too slow and the next have the job; the last holder settles first if that ends the job."""
         self.perform("1", held, ACTS["succeeds"])
         self.wait(33)
         other = self.take("2")
@@ -94,7 +94,7 @@ class ModelRules(Working):
             self.settle("2", other)
 
     def _lose_key(self, held: HeldDelivery) -> None:
-        """Its hold ends with its lease; another job takes the key and is done before the first one settles."""
+        """Let its key be lost with its lease; another job takes the key and is done before the first one settles."""
         self.perform("1", held, ACTS["succeeds"])
         if held.model is not None and held.model.key is not None:
             self.twin(held.model)
@@ -137,7 +137,7 @@ class ModelRules(Working):
     def _drain(self) -> None:
         for _ in range(MOST_HAND_OUTS):
             if not self.exact and self._is_empty():
-                return  # to wait for nothing, once in each story, would take most of the time
+                return  # to wait for nothing, once in each example, would take most of the time
             held = self.take("1", patience=LONGEST_WAIT * self.system.unit)
             if held is None:
                 return
@@ -174,7 +174,7 @@ class ModelRules(Working):
                 )
 
     def _check_events(self) -> None:
-        """Nothing goes by without its event (C19)."""
+        """Check that nothing goes by without its event (C19)."""
         happened = Counter(self.system.app.counters)
         for name, times in self.expected_events.items():
             if happened[name] < times:
@@ -183,12 +183,12 @@ class ModelRules(Working):
                 )
 
     def _check_history(self) -> None:
-        """The checker of all tests has the same opinion, from what was written down and from what is left alone."""
+        """Check that the checker of all tests agrees, from what was recorded and from what is left alone."""
         report: Report = self.run(self.system.check_history)
         report.expect_kept()
 
     def _check_storage(self) -> None:
-        """After its time nothing is left but dead letters (C23)."""
+        """Check that after its time nothing is left but dead letters (C23)."""
         stats = self.run(self.system.app.stats, self.system.queue)
         if stats.ready or stats.leased or stats.scheduled:
             self.models[-1].violated("C23", f"or another is left in the queue: {stats}")
@@ -204,7 +204,7 @@ class ModelRules(Working):
 
 @contextmanager
 def open_rules(make_harness: Callable[[], Harness], *, real_time: bool = False) -> Iterator[ModelRules]:
-    """A play on a new harness."""
+    """Open the rules on a new harness."""
     with real_steps() if real_time else virtual_steps() as step:
         harness = make_harness()
         system = SystemUnderTest(harness, patience=0.3 * harness.lease if real_time else harness.lease / 4096)

@@ -35,7 +35,7 @@ class Sending(ModelState):
         crash: int | None = None,
         cut: LostPart | None = None,
     ) -> JobModel:
-        """A new job. Times in units; ``clash``: other arguments than the key was used with before."""
+        """Enqueue a new job. Times in units; ``clash``: other arguments than the key was used with before."""
         name = JOB_NAMES[len(self.models) % 26] + "'" * (len(self.models) // 26)
         word = f"{key or name}{'!' if clash else ''}"
         model = self._make_model(name, f"{self.system.harness.mark}-{name}", word, key=key, once=once)
@@ -53,7 +53,7 @@ class Sending(ModelState):
         return JobModel(name, job_id, word, key=key, once=once, margin=self.margin, features=features)
 
     def again(self, model: JobModel, *, crash: int | None = None, cut: LostPart | None = None) -> None:
-        """The same job once more, by its id."""
+        """Enqueue the same job once more, by its id."""
         self.note(f"enqueue {model.name} again")
         self._send(model, 0, None, crash, cut)
 
@@ -162,8 +162,8 @@ class Sending(ModelState):
             self.expected_events["job.cancelled"] += 1
             self._removed(model)
             model.cancelled = True
-            if self.system.store is not None and (ending := self.run(self.system.outcome_of, model.id)) is None:
-                model.violated("C14", f"was cancelled, and nothing says so: {ending}")
+            if self.system.store is not None and (outcome := self.run(self.system.outcome_of, model.id)) is None:
+                model.violated("C14", f"was cancelled, and nothing says so: {outcome}")
         else:
             self.note("too late")
             if waited and not had_ended and self.exact:
@@ -176,7 +176,7 @@ class Sending(ModelState):
     # ── dead letters ──
 
     def letters_of(self, model: JobModel) -> list[Letter]:
-        """The dead letters of one job, as the broker has them."""
+        """Return the dead letters of one job, as the broker has them."""
         letters: list[Letter] = self.run(self.system.letters)
         return [letter for letter in letters if letter.envelope not in self.foreign and self._is_of(letter, model)]
 
@@ -184,7 +184,7 @@ class Sending(ModelState):
         return decode_envelope(letter.envelope).id == model.id
 
     def check_letter(self, model: JobModel) -> None:
-        """If it is buried for sure, its letter is complete."""
+        """Check that its letter is complete, if it is buried for sure."""
         if len(model.states) == 1 and next(iter(model.states)).place == "buried":
             model.check_letter(self.letters_of(model), self.system.connection.sent[model.id])
 
@@ -206,7 +206,7 @@ class Sending(ModelState):
             model.violated("C13", "was replayed, and its dead letter is still there")
 
     def check_replayed(self, model: JobModel, envelope: bytes, trail: bytes) -> None:
-        """A new incarnation differs from the old one in nothing but its id, its times and its link back."""
+        """Check that a replay differs from the old job in nothing but its id, its times and its link back."""
         old, new = model.replays, decode_envelope(envelope)
         if old is None or self.system.connection.sent[model.id]:
             return
@@ -226,6 +226,6 @@ class Sending(ModelState):
         self.run(self.system.publish_raw, name, data, by=STRANGER)
 
     def check_foreign(self, data: bytes) -> None:
-        """Bytes that cannot be read are a dead letter as they came (C20)."""
+        """Check that bytes that cannot be read are a dead letter as they came (C20)."""
         if not any(letter.envelope == data for letter in self.run(self.system.letters)):
             raise ClauseViolated(f"the bytes {data!r} are not in their dead letter", "C20")

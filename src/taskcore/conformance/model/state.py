@@ -57,31 +57,31 @@ class ModelState:
         self.margin = 0.0
 
     def note(self, sentence: str) -> None:
-        """One more sentence of the story."""
+        """Add a sentence to the notes."""
         self.notes.append(sentence)
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Whatever goes wrong inside becomes a story."""
+        """Add the notes to whatever goes wrong inside."""
         try:
             yield
         except ClauseViolated as broken:
             self.failed = True
-            story = ClauseViolated(broken.what, broken.clause)
-            story.args = (f"{'; '.join(self.notes)} → {broken}",)
-            raise story from None
+            told = ClauseViolated(broken.what, broken.clause)
+            told.args = (f"{'; '.join(self.notes)} → {broken}",)
+            raise told from None
         except GuaranteesBroken as broken:
             self.failed = True
             raise GuaranteesBroken(broken.report, "; ".join(self.notes)) from None
         except Exception as error:
             self.failed = True
-            error.add_note(f"story: {'; '.join(self.notes)}")
+            error.add_note(f"steps: {'; '.join(self.notes)}")
             raise
 
     def run(self, function: Callable[..., Any], *args: Any, crash: int | None = None, by: str = CLIENT) -> Any:
-        """One step of the system, perhaps ended by a crash at the so-manieth point that it passes.
+        """Run one step of the system, perhaps ended by a crash at the n-th point that it passes.
 
-        :param by: who does it: a client, a foreign sender, or this worker.
+        :param by: the actor: a client, a foreign sender, or this worker.
         """
         try:
             # Where a retry is two steps, a death in between leaves two jobs: the sweep plays that, not this model.
@@ -92,13 +92,13 @@ class ModelState:
             self.clock = self.system.last
 
     def now(self) -> float:
-        """The world's time after the last step."""
+        """Return the system's time after the last step."""
         return self.clock
 
     # ── looking ──
 
     def look(self) -> None:
-        """What the store says about the ends of all jobs."""
+        """Compare the ends of all jobs with what the store says."""
         if self.system.store is None:
             return
         for model in self.models:
@@ -106,7 +106,7 @@ class ModelState:
         self.check_keys()
 
     def check_keys(self) -> None:
-        """One committed outcome for a key within its window, and every job with that key gets it (C10)."""
+        """Check that a key has one committed outcome within its window, and every job with that key gets it (C10)."""
         done = [(t, t.committed_at) for t in self.models if t.committed_at is not None]
         for (one, first), (other, second) in combinations(done, 2):
             near = abs(first - second) < self.system.key_window
@@ -127,26 +127,26 @@ class ModelState:
         raise ClauseViolated(f"a job that was never enqueued was handed out: {job_id}", "C2")
 
     def same_key(self, model: JobModel) -> list[JobModel]:
-        """The other jobs with its key."""
+        """Return the other jobs with its key."""
         return [
             other for other in self.models if other is not model and model.key is not None and other.key == model.key
         ]
 
     def forget_key(self, model: JobModel) -> None:
-        """Its key may be free from now on."""
+        """Note that its key may be free from now on."""
         for one in (model, *self.same_key(model)):
             one.deadline_of_key = float("-inf")
 
     def note_offered_outcome(self, held: HeldDelivery) -> None:
         """Note an outcome that a worker is about to write."""
         if held.model is not None and held.conclusion is not None and held.conclusion.stored is not None:
-            ending = decode_outcome(held.conclusion.stored)
-            held.model.outcomes_offered.append(ending)
+            outcome = decode_outcome(held.conclusion.stored)
+            held.model.outcomes_offered.append(outcome)
             if held.started:
-                held.model.own_offers.append((ending, self.now()))
+                held.model.own_offers.append((outcome, self.now()))
 
     def died(self, worker: str, *, surely: bool = True) -> None:
-        """The worker is dead; another one takes its place.
+        """Note that the worker is dead, and start another one in its place.
 
         :param surely: otherwise it died only if it held something; without that, its death cannot be told from leaving.
         """

@@ -53,7 +53,7 @@ class _Step:
         self.ended = True
 
     def answer(self) -> Any:
-        """What the caller gets."""
+        """Return or raise what the caller gets."""
         if self._error is not None:
             raise self._error
         return self._value
@@ -61,7 +61,7 @@ class _Step:
 
 @contextmanager
 def virtual_steps() -> Iterator[Steps]:  # noqa: C901 - small functions around one loop
-    """Steps on trio's loop under a clock that jumps; the loop turns in this very thread, only while a step runs."""
+    """Run steps on trio's loop under a clock that jumps; the loop turns in this very thread, only while a step runs."""
     import trio
     import trio.lowlevel
     import trio.testing
@@ -122,7 +122,7 @@ def virtual_steps() -> Iterator[Steps]:  # noqa: C901 - small functions around o
 
 @contextmanager
 def real_steps() -> Iterator[Steps]:
-    """Steps on asyncio's loop in another thread; connections stay alive between two steps."""
+    """Run steps on asyncio's loop in another thread; connections stay alive between two steps."""
     with start_blocking_portal("asyncio") as portal:
         send, receive = anyio.create_memory_object_stream[_Step](1)
         done: queue.SimpleQueue[None] = queue.SimpleQueue()

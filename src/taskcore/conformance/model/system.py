@@ -56,7 +56,7 @@ class PermanentError(Exception):
 
 
 class Act(NamedTuple):
-    """What a start does, how a story tells it, and after how many units it wants to be back."""
+    """What a start does, how the notes tell it, and after how many units it wants to be back."""
 
     name: str
     error: Callable[[str, float], Exception] | None
@@ -117,7 +117,7 @@ class SystemUnderTest:
         self.events: list[Event] = []
         self.workers: dict[str, StepWorker] = {}
         self._patience = patience
-        self.names = {STRANGER: STRANGER}  # who acts: role → name of its present process
+        self.names = {STRANGER: STRANGER}  # role → name of its present process
         self.history = History(clock=harness.now)
         self.last = 0.0  # when the last step was over
 
@@ -166,7 +166,7 @@ class SystemUnderTest:
             self.names[role] = self.actors.enter(role)
 
     async def check_history(self) -> Report:
-        """What the checker says, which knows nothing of the model: by the history, and by what is left."""
+        """Ask the checker, which knows nothing of the model: by the history, and by what is left."""
         harness, tasks = self.harness, self.history.tasks
         final = await collect(harness, [self.queue], tasks)
         delta = harness.margin + harness.features.delay_error + CLOCK_TOLERANCE
@@ -185,11 +185,11 @@ class SystemUnderTest:
         )
 
     def now(self) -> float:
-        """Seconds since the epoch, inside of a step."""
+        """Return the seconds since the epoch, inside of a step."""
         return self.harness.now()
 
     async def take(self, worker: str, patience: float | None = None) -> Any:
-        """The next job for this worker, or None; and when it was taken."""
+        """Take the next job for this worker, or None, and tell when it was taken."""
         job = await self.workers[worker].take(within=self._patience if patience is None else patience)
         return job, self.now()
 
@@ -201,24 +201,24 @@ class SystemUnderTest:
             self.last = self.now()
 
     async def outcome_of(self, job_id: str) -> StoredOutcome | None:
-        """How a job ended, as the store has it."""
+        """Return how a job ended, as the store has it."""
         if self.store is None:
             return None
         record = await self.store.get(outcome_name(job_id))
         return decode_outcome(record.value) if record is not None else None
 
     async def markers(self, job_id: str) -> list[str]:
-        """The start markers that are left of a job."""
+        """Return the start markers that are left of a job."""
         names = [start_name(job_id, copy) for copy in range(40)]
         return [name for name in names if self.store is not None and await self.store.get(name) is not None]
 
     async def records(self) -> list[str]:
-        """Every record of ours that is left."""
+        """Return every record of ours that is left."""
         written = sorted(self.harness.written)
         return [name for name in written if self.store is not None and await self.store.get(name) is not None]
 
     async def letters(self) -> list[Letter]:
-        """All dead letters."""
+        """Return all dead letters."""
         return list(await self.app.components.backend.admin.letters(self.queue, limit=1000))
 
     async def publish_raw(self, job_id: str, data: bytes) -> None:
@@ -243,6 +243,6 @@ class SystemUnderTest:
         return work
 
 
-def value_of(ending: StoredOutcome) -> str:
-    """The value of a job that succeeded."""
-    return msgspec.json.decode(bytes(ending.result), type=str)
+def value_of(outcome: StoredOutcome) -> str:
+    """Decode the value of a job that succeeded."""
+    return msgspec.json.decode(bytes(outcome.result), type=str)

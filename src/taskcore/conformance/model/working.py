@@ -28,7 +28,7 @@ class Working(Sending):
     def take(
         self, worker: str, *, patience: float | None = None, crash: int | None = None, cut: LostPart | None = None
     ) -> HeldDelivery | None:
-        """The next job for this worker."""
+        """Take the next job for this worker."""
         self.system.connection.cut("receive", "reply" if cut else None)
         lease = self.system.harness.lease
         try:
@@ -162,7 +162,7 @@ class Working(Sending):
         self.check_letter(model)
 
     def _crashed_settling(self, held: HeldDelivery, model: JobModel, crash: SimulatedCrash) -> None:
-        """What the broker knows depends on where the worker died."""
+        """Note what the broker knows after a crash, which depends on where the worker died."""
         if crash.point in AFTER_SETTLING:
             self._apply_verdict(held, model)
         elif crash.point not in BEFORE_SETTLING:
@@ -190,13 +190,13 @@ class Working(Sending):
 
     def _apply_verdict(self, held: HeldDelivery, model: JobModel) -> None:
         held.settled = True
-        model.settled(held.conclusion.verdict, self.now())  # type: ignore[union-attr]  # who settles has concluded
+        model.settled(held.conclusion.verdict, self.now())  # type: ignore[union-attr]  # what is settled has a conclusion
         model.held = None
         model.unsettled -= held.performed
         model.unfinished -= held.started
 
     def _count(self, held: HeldDelivery) -> None:
-        """What has to be among the events at the end."""
+        """Count what has to be among the events at the end."""
         conclusion = held.conclusion
         if conclusion is not None and isinstance(conclusion.verdict, Bury) and not held.job.acked_early:
             self.expected_events["job.buried"] += 1
@@ -244,7 +244,7 @@ class Working(Sending):
             held.model.lease = held.model.lease._replace(until=held.until)
 
     def die(self, worker: str) -> None:
-        """The worker dies with everything that it holds; the broker may notice at once."""
+        """Let the worker die with everything that it holds; the broker may notice at once."""
         self.note(f"worker {worker} dies")
         if not self.exact:
             for held in self.held[worker]:
@@ -253,6 +253,6 @@ class Working(Sending):
         self.died(worker, surely=False)
 
     def wait(self, units: int) -> None:
-        """Time passes."""
+        """Let time pass."""
         self.note(f"{units} pass")
         self.run(self.system.harness.sleep, units * self.system.unit)

@@ -1,4 +1,4 @@
-"""What a client says first: who it is, and what it understands.
+"""What a client says first: its name, its credentials, and what it understands.
 
 A credentials file and a seed are read for each connection, because credentials are replaced while workers run.
 """

@@ -148,7 +148,7 @@ async def _require_own_session(connection: Connection, address: PostgresAddress)
 
 
 def _is_stale(connection: Connection) -> bool:
-    """Whether the server has disconnected since the last call. An idle connection has nothing else to read."""
+    """Tell whether the server has disconnected since the last call. An idle connection has nothing else to read."""
     if connection.closed:
         return True
     poll = select.poll()

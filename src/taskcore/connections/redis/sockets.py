@@ -44,6 +44,6 @@ class UnixConnection(_Aborting, UnixDomainSocketConnection):
 
 
 def is_closed(connection: AbstractConnection) -> bool:
-    """Whether the server has closed the connection, as far as has arrived; redis-py looks only when it reads."""
+    """Tell whether the server has closed the connection, as far as has arrived; redis-py looks only when it reads."""
     reader: asyncio.StreamReader | None = getattr(connection, "_reader", None)
     return reader is None or reader.at_eof() or reader.exception() is not None

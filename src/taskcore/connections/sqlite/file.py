@@ -69,7 +69,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def is_locked(error: sqlite3.Error) -> bool:
-    """Whether another connection has the lock."""
+    """Tell whether another connection has the lock."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
@@ -98,7 +98,7 @@ def sqlite_unavailable(error: BaseException, address: SqliteAddress) -> BrokerUn
 
 
 def is_writable(path: Path) -> bool:
-    """Whether this process may write the file and make others beside it, as SQLite has to."""
+    """Tell whether this process may write the file and make others beside it, as SQLite has to."""
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 

@@ -58,14 +58,14 @@ class Codec:
 
 
 def _is_ambiguous(part: info.Type) -> bool:
-    """Whether ``==`` and bytes cannot tell values of this type from others: an IntEnum and 1, zoned and naive times."""
+    """Tell whether ``==`` and bytes confuse values of this type with others: IntEnum and 1, zoned and naive times."""
     if isinstance(part, info.EnumType):
         return issubclass(part.cls, (str, int))
     return isinstance(part, (info.NamedTupleType, info.TimeType))
 
 
 def deep_equal(sent: Any, arrived: Any) -> bool:
-    """Whether what arrived is what was sent: also of its kind, where ``==`` mixes kinds; classes field by field."""
+    """Tell whether what arrived was sent: also of its kind, where ``==`` mixes kinds; classes field by field."""
     kind: Any = type(arrived)
     if isinstance(arrived, (dt.datetime, dt.time)):
         return isinstance(sent, kind) and _same_time(sent, arrived)
@@ -89,7 +89,7 @@ _KINDS = {float: (int, float), bytes: (bytes, bytearray, memoryview)}  # what ma
 
 
 def _same_time(sent: Any, arrived: Any) -> bool:
-    """Not ``==``: in the hour that autumn repeats, a zoned datetime equals nothing in another zone (PEP 495)."""
+    """Compare clock and offset, not ``==``: in the hour that autumn repeats, zoned datetimes are unequal (PEP 495)."""
     same_clock = bool(sent.replace(tzinfo=None) == arrived.replace(tzinfo=None))
     return same_clock and sent.utcoffset() == arrived.utcoffset() and (sent.tzinfo is None) is (arrived.tzinfo is None)
 

@@ -38,7 +38,7 @@ def to_model(cls: Any, plain: Any) -> Any:
 
 
 def is_model(cls: Any) -> bool:
-    """Whether it is the class of a pydantic model."""
+    """Tell whether it is the class of a pydantic model."""
     pydantic = sys.modules.get("pydantic")  # a program with a model has imported it
     return pydantic is not None and isinstance(cls, type) and issubclass(cls, pydantic.BaseModel)
 

@@ -24,32 +24,32 @@ __all__ = ["explain"]
 MOST_LINES = 20  #: a refusal names no more problems of one value than these
 
 
-def explain(annotation: Any, value: Any, path: str, *, wire: bool = False) -> list[str]:
+def explain(annotation: Any, value: Any, path: str, *, plain: bool = False) -> list[str]:
     """List every part of a value that does not fit its type: ``order.items[3].price: expected int, got str 'x'``.
 
-    :param wire: the value is plain data read from JSON, where an object is a dict and a date is a str.
+    :param plain: the value is plain data read from JSON, where an object is a dict and a date is a str.
     :returns: at most 20 lines; none if the value fits, or if it breaks even this.
     """
     with suppress(Exception):  # values bring their own code: __repr__, __eq__, properties
         codec = _codec_of(annotation)
-        reason = _refused(codec, value, wire=wire)
+        reason = _refused(codec, value, plain=plain)
         if reason is None:
             return []
         if isinstance(reason, RecursionError):
             return [f"{path}: refers to itself, or is nested too deeply"]
         target = _narrow(codec.annotation, value)
         with suppress(Exception):  # go down while a part can be blamed, and blame the whole where none can
-            parts = _parts(target, value, wire=wire)
-            lines = chain.from_iterable(explain(part, item, path + step, wire=wire) for step, part, item in parts)
-            if found := list(islice(chain(lines, _model_lines(target, value, path, wire=wire)), MOST_LINES)):
+            parts = _parts(target, value, plain=plain)
+            lines = chain.from_iterable(explain(part, item, path + step, plain=plain) for step, part, item in parts)
+            if found := list(islice(chain(lines, _model_lines(target, value, path, plain=plain)), MOST_LINES)):
                 return found
-        return [f"{path}: {_blame(codec.annotation, target, value, reason, wire=wire)}"]
+        return [f"{path}: {_blame(codec.annotation, target, value, reason, plain=plain)}"]
     return []
 
 
-def _refused(codec: Codec, value: Any, *, wire: bool) -> Exception | None:
+def _refused(codec: Codec, value: Any, *, plain: bool) -> Exception | None:
     try:
-        codec.decode(encode(value)) if wire else codec.encode_checked(value)
+        codec.decode(encode(value)) if plain else codec.encode_checked(value)
     except Exception as error:  # noqa: BLE001 - as above
         return error
     return None
@@ -81,13 +81,13 @@ def _is_instance(value: Any, cls: Any) -> bool:
     return cls is not Any and isinstance(cls, type) and isinstance(value, dict if typing.is_typeddict(cls) else cls)
 
 
-def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, Any, Any]]:
+def _parts(annotation: Any, value: Any, *, plain: bool) -> Iterator[tuple[str, Any, Any]]:
     """Yield the parts of a value: a step of the path, the type, the part."""
     origin, args = get_origin(annotation) or annotation, get_args(annotation)
     if isinstance(value, dict) and origin in (Any, dict, Mapping, MutableMapping):
         key_type, value_type = args or (str, Any)
         for key, item in value.items():
-            if not wire:  # on the wire every key is a str
+            if not plain:  # in JSON every key is a str
                 yield f"[{short_repr(key, bare=True)}] (the key)", key_type, key
             yield f"[{short_repr(key, bare=True)}]", value_type, item
     elif isinstance(value, (list, tuple, set, frozenset)) and (args or origin in (Any, list)):
@@ -96,31 +96,31 @@ def _parts(annotation: Any, value: Any, *, wire: bool) -> Iterator[tuple[str, An
     elif not is_model(origin):
         generics = dict(zip(getattr(origin, "__parameters__", ()), args, strict=False))
         hints = get_type_hints(origin, include_extras=True) if isinstance(origin, type) else {}
-        for name, item in _items(origin, value, wire=wire):
+        for name, item in _items(origin, value, plain=plain):
             hint: Any = generics.get(hints[name], hints[name])
             hint = get_args(hint)[0] if get_origin(hint) in (typing.Required, typing.NotRequired) else hint
             inner = getattr(hint, "__parameters__", ()) if get_origin(hint) else ()
             yield f".{name}", hint[tuple(generics.get(each, Any) for each in inner)] if inner else hint, item
 
 
-def _items(cls: Any, value: Any, *, wire: bool) -> Iterable[tuple[str, Any]]:
-    """Yield the fields of an object by name: attributes, or, on the wire, the items of a dict or a list."""
+def _items(cls: Any, value: Any, *, plain: bool) -> Iterable[tuple[str, Any]]:
+    """Yield the fields of an object by name: attributes, or, of plain data, the items of a dict or a list."""
     names = getattr(cls, "_fields", None) or fields_of(cls)
     if isinstance(value, dict) and typing.is_typeddict(cls):
         return ((name, item) for name, item in value.items() if name in cls.__annotations__)
     if isinstance(value, (list, tuple)):
         return zip(names, value, strict=False)
-    if wire:
+    if plain:
         keys = getattr(cls, "__struct_encode_fields__", names)
         return ((name, value[key]) for name, key in zip(names, keys, strict=True) if key in value)
     return ((name, getattr(value, name)) for name in names) if _is_instance(value, cls) else ()
 
 
-def _model_lines(model: Any, value: Any, path: str, *, wire: bool) -> Iterator[str]:
+def _model_lines(model: Any, value: Any, path: str, *, plain: bool) -> Iterator[str]:
     """Yield the problems that pydantic finds in a model: all of them at once."""
-    if not is_model(model) or not (wire or isinstance(value, model)):
+    if not is_model(model) or not (plain or isinstance(value, model)):
         return
-    data = encode(value) if wire else dump_model(value)
+    data = encode(value) if plain else dump_model(value)
     try:
         model.model_validate_json(data, strict=True, by_alias=True, by_name=True)
     except sys.modules["pydantic"].ValidationError as error:
@@ -130,7 +130,7 @@ def _model_lines(model: Any, value: Any, path: str, *, wire: bool) -> Iterator[s
             yield f"{path}{where}: {first_line(each['msg'])}, got {got}"
 
 
-def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, wire: bool) -> str:
+def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, plain: bool) -> str:
     """Explain what is wrong with the value itself; ``reason`` is the error of encoding or decoding it."""
     head, _, place = str(reason).partition(" - at `$")
     expected = f"expected {describe(annotation)}, got {short_repr(value)}"
@@ -142,9 +142,9 @@ def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, wire:
         return f"{short_repr(value)} is not text, it holds half of a surrogate pair"
     known = _is_instance(value, get_origin(target) or target)
     if not isinstance(reason, msgspec.ValidationError):
-        return f"{type(reason).__name__}: {head}" if wire else head if known else expected
+        return f"{type(reason).__name__}: {head}" if plain else head if known else expected
     if head.startswith("Expected `") and ", got `" in head:
         return f"{first_line(head)}, at {place.rstrip('`')}" if place else expected
-    if head.startswith("Expected `") or wire or (known and not head.startswith("Invalid ")):
+    if head.startswith("Expected `") or plain or (known and not head.startswith("Invalid ")):
         return f"{first_line(head)}, got {short_repr(value)}"
     return expected

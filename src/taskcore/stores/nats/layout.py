@@ -77,7 +77,7 @@ class FoundRecord(msgspec.Struct, frozen=True):
     value: bytes
 
     def alive(self, now: float) -> bool:
-        """Whether it is a record whose time is not over."""
+        """Tell whether it is a record whose time is not over."""
         return not self.gone and (not self.ends or now * 1000 < self.ends)
 
     @property

@@ -1,6 +1,6 @@
 """Where functions run: in the event loop, in a thread, or in a process of the worker's own.
 
-``runners.py`` is the door, ``threads.py`` the pool of threads, ``processes.py`` the pool of processes. ``process.py``
+``runners.py`` chooses one, ``threads.py`` the pool of threads, ``processes.py`` the pool of processes. ``process.py``
 is one process as its worker sees it, ``child.py`` the program that runs there. ``frames.py`` is what the two exchange,
 ``outcomes.py`` what an answer means, ``output.py`` what becomes of the text that the process prints.
 """

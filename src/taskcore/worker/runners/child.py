@@ -57,22 +57,22 @@ PORTION = 65_536
 
 def main(descriptor: int) -> None:
     """Serve the worker at the other end of this socket until it closes it."""
-    wire = _Wire(socket.socket(fileno=descriptor))
-    start = wire.requests.get()
+    worker = _WorkerConnection(socket.socket(fileno=descriptor))
+    start = worker.requests.get()
     if not isinstance(start, StartProcess):
         return
     atexit.register(_kill_group_of, os.getpid())  # the first one registered runs last
-    broken = _prepare(start, wire.send)
-    while isinstance(job := wire.requests.get(), PerformJob):
+    broken = _prepare(start, worker.send)
+    while isinstance(job := worker.requests.get(), PerformJob):
         answer = _refuse(broken) if broken is not None else _perform(job)
-        if os.getpid() != wire.owner:
+        if os.getpid() != worker.owner:
             os._exit(0 if isinstance(answer, JobReturned) else 1)  # the function forked, and this is its copy
         _flush()
-        wire.answer(answer)
+        worker.answer(answer)
     _flush()
 
 
-class _Wire:
+class _WorkerConnection:
     """The socket to the worker; a thread reads it, because its end has to be seen while a job runs."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -95,7 +95,7 @@ class _Wire:
         self._send(frame)
 
     def send(self, line: LogLine) -> bool:
-        """Whether the line was sent: a copy of this process that a function forked has no worker."""
+        """Tell whether the line was sent: a copy of this process that a function forked has no worker."""
         if os.getpid() != self.owner:
             return False
         self._send(encode_frame(line))
@@ -119,7 +119,7 @@ class _Wire:
         os._exit(1)
 
     def _forked(self) -> None:
-        """In a copy of this process: what it says or reads there require not reach the worker."""
+        """Close the connection in a copy of this process: what the copy says or reads must not reach the worker."""
         self._connection.close()
 
 
@@ -137,7 +137,7 @@ def _prepare(start: StartProcess, send: Callable[[LogLine], bool]) -> BaseExcept
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
-    # Who stops, and when, is for the worker to say; programs that a function starts get the default back.
+    # The worker decides what stops, and when; programs that a function starts get the default back.
     signal.signal(signal.SIGINT, lambda *_: None)
     _send_logging(start, send)
     sys.path[:], sys.argv[:] = start.path, start.argv
@@ -244,7 +244,7 @@ def _find(module: str, qualname: str) -> Task[..., Any]:
 
 
 def _raised(error: BaseException, task: Task[..., Any] | None, kind: RaisedKind | None) -> JobRaised:
-    """The error as text, as its contract packs it, and as the rule book needs it: its class stays here."""
+    """Describe the error as text, as its contract packs it, and as the rule table needs it: its class stays here."""
     record = describe(error, when=0.0, worker="", attempt=0)
     after, why = 0.0, ""
     if kind is None:

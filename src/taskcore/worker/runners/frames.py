@@ -118,7 +118,7 @@ Answer: TypeAlias = JobReturned | JobRaised
 
 
 def encode_frame(message: StartProcess | PerformJob | LogLine | Answer) -> bytes:
-    """The frame of a message.
+    """Encode the frame of a message.
 
     :raises FrameError: it is too long.
     """
@@ -136,7 +136,7 @@ class FrameReader(Generic[M]):
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[M]:
-        """The messages that these bytes complete.
+        """Yield the messages that these bytes complete.
 
         :raises FrameError: the bytes are no frames; the reader is of no use any more.
         """
@@ -159,10 +159,10 @@ class FrameReader(Generic[M]):
 
 
 def reader_of_answers() -> FrameReader[Any]:
-    """For the worker's end."""
+    """Make the reader for the worker's end."""
     return FrameReader(msgspec.msgpack.Decoder(LogLine | JobReturned | JobRaised))
 
 
 def reader_of_requests() -> FrameReader[Any]:
-    """For the process's end."""
+    """Make the reader for the process's end."""
     return FrameReader(msgspec.msgpack.Decoder(StartProcess | PerformJob))

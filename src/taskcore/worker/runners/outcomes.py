@@ -19,7 +19,7 @@ KEY_LOST = "another job took its key while it ran"
 
 
 def outcome_of(answer: Answer, *, when: float, worker: str, attempt: int, keyed: bool) -> Outcome:
-    """The outcome that an answer tells.
+    """Return the outcome that an answer stands for.
 
     :param keyed: whether the job holds a key, which it may have lost.
     :raises ProcessError: the answer is of the right form, but what it holds is not.
@@ -46,7 +46,7 @@ def outcome_of(answer: Answer, *, when: float, worker: str, attempt: int, keyed:
 
 
 def _error_of(answer: JobRaised) -> Exception:
-    """The error for the rule book; the class of the function's own error is never looked up."""
+    """Make the error for the rule table; the class of the function's own error is never looked up."""
     try:
         match answer.kind:
             case "snooze":

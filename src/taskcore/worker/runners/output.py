@@ -17,7 +17,7 @@ class LineSplitter:
         self._cut = 0
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """The lines that these bytes complete; empty ones are left out."""
+        """Yield the lines that these bytes complete; empty ones are left out."""
         *ends, rest = data.split(b"\n")
         for end in ends:
             self._add(end)
@@ -25,7 +25,7 @@ class LineSplitter:
         self._add(rest)
 
     def flush(self) -> Iterator[str]:
-        """What is held of a line that has no end yet."""
+        """Yield what is held of a line that has no end yet."""
         if self._kept:
             cut = f"… and {self._cut} bytes more" if self._cut else ""
             text = _visible(self._kept.removesuffix(b"\r").decode("utf-8", "backslashreplace"))
@@ -41,7 +41,7 @@ class LineSplitter:
 
 
 def _visible(text: str) -> str:
-    """The text with its control characters as escapes, because a terminal or a reader of logs would obey them."""
+    """Write the text with its control characters as escapes, because a terminal or a log reader would obey them."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

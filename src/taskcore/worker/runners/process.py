@@ -182,7 +182,7 @@ class ChildProcess(threading.Thread):
                     return  # a copy of it, made by a function that forks, still has the socket
 
     def _read_protocol(self) -> bool:
-        """False at its end."""
+        """Read what the process has sent, and return False at the end of the stream."""
         try:
             data = self._connection.recv(PORTION)
         except BlockingIOError:
@@ -199,7 +199,7 @@ class ChildProcess(threading.Thread):
         return bool(data)
 
     def _read_output(self) -> bool:
-        """What there is, but not without end; False at the end."""
+        """Read what the process has printed, but not without end, and return False at the end."""
         for _ in range(AT_ONCE):
             try:
                 data = os.read(self._output, PORTION)
@@ -211,7 +211,7 @@ class ChildProcess(threading.Thread):
         return True
 
     def _conclude(self, problem: str | None) -> None:
-        """The process has ended, or has to."""
+        """End the process, if it has not ended, and report how it ended."""
         with self._lock:
             self.alive = False
         if problem is None:
@@ -261,13 +261,13 @@ class ChildProcess(threading.Thread):
                 record.exc_text = line.trace or None
                 record.process, record.processName, record.threadName = self._process.pid, self.name, None
                 target.handle(record)
-        except Exception:  # noqa: BLE001 - a broken handler is the user's, and require not end the process
+        except Exception:  # noqa: BLE001 - a broken handler is the user's, and must not end the process
             with suppress(Exception):
                 traceback.print_exc(file=sys.stderr)
 
 
 def _close_in_copy() -> None:
-    """In a copy of the worker, made by a program that forks: without this the copy would keep the processes alive."""
+    """Close the descriptors in a forked copy of the worker: else the copy would keep the processes alive."""
     for process in list(_OPEN):
         with suppress(OSError):
             process.close_in_copy()
@@ -279,7 +279,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _end_of(pid: int) -> Iterator[int | None]:
-    """A descriptor that becomes readable when a process ends; None where the system has no such thing."""
+    """Open a descriptor that becomes readable when a process ends; None where the system has no such thing."""
     descriptor = None
     if hasattr(os, "pidfd_open"):
         with suppress(OSError):
@@ -292,7 +292,7 @@ def _end_of(pid: int) -> Iterator[int | None]:
 
 
 def how(code: int) -> str:
-    """How a process ended: ``killed by SIGSEGV (signal 11)``, ``exited with code 3``."""
+    """Describe how a process ended: ``killed by SIGSEGV (signal 11)``, ``exited with code 3``."""
     if code >= 0:
         return f"exited with code {code}"
     try:

@@ -23,7 +23,7 @@ class ProcessPool:
         self._idle: list[ChildProcess] = []
 
     async def run(self, job: PerformJob, label: tuple[str, str]) -> Answer:
-        """What the process answers. On cancellation it is killed, with all that it started.
+        """Return the process's answer. On cancellation the process is killed, with all that it started.
 
         :param label: the id of the job and the name of its task, for what the process prints and logs.
         :raises ProcessError: there is no answer.
@@ -38,9 +38,9 @@ class ProcessPool:
     async def aclose(self) -> None:
         """End all processes; the idle ones have a moment to end by themselves."""
         with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as ending:
+            async with anyio.create_task_group() as group:
                 for process in self._all:
-                    ending.start_soon(self._threads.run, process.end)
+                    group.start_soon(self._threads.run, process.end)
         self._all.clear()
         self._idle.clear()
 
@@ -54,7 +54,7 @@ class ProcessPool:
 
     async def _start(self) -> ChildProcess:
         start = encode_frame(_start_message())
-        with anyio.CancelScope(shield=True):  # it takes milliseconds, and a process without an owner require not stay
+        with anyio.CancelScope(shield=True):  # it takes milliseconds, and a process without an owner must not stay
             self._idle.append(await self._threads.run(ChildProcess, start))
         process = self._idle.pop()
         self._all.add(process)

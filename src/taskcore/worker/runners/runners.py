@@ -37,7 +37,7 @@ class Executors:
         self._processes = ProcessPool(self._threads)
 
     async def aclose(self) -> None:
-        """No more jobs will come: end the processes; threads that still run are not waited for."""
+        """End the processes, because no more jobs will come; threads that still run are not waited for."""
         await self._processes.aclose()
         self._threads.close()
 

@@ -31,7 +31,7 @@ class DaemonThreadPool:
         self._closed = False
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
-        """What the function returns. On cancellation it is left alone, and what it returns is thrown away."""
+        """Return what the function returns. On cancellation it is left alone, and its result is thrown away."""
         item = _WorkItem(function, args)
         thread = self._idle.pop() if self._idle else _Thread(self._back)
         thread.items.put(item)
@@ -71,12 +71,12 @@ class _WorkItem:
     def run(self) -> None:
         try:
             self.result = self.context.run(self.function, *self.args)
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits, SystemExit included
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller that waits, SystemExit included
             self.error = error
 
 
 def _context() -> Context:
-    """The caller's context, without the mark by which libraries see that they are called from an event loop."""
+    """Copy the caller's context, without the mark by which libraries see that they are called from an event loop."""
     context = copy_context()
     sniffio = sys.modules.get("sniffio")
     if sniffio is not None:
@@ -98,10 +98,10 @@ class _Thread(threading.Thread):
             item.run()
             try:
                 anyio.from_thread.run_sync(self._report, item, token=item.token)
-            except Exception:  # noqa: BLE001 - each loop has its own error for this: it has ended, so nobody waits
+            except Exception:  # noqa: BLE001 - each loop has its own error for this: it has ended, so no caller waits
                 return
 
     def _report(self, item: _WorkItem) -> None:
-        """In the event loop."""
+        """Report the end, in the event loop."""
         item.ended.set()
         self._back(self)

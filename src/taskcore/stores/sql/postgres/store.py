@@ -237,7 +237,7 @@ def _parts(writes: list[Write]) -> list[list[Write]]:
 
 
 def _is_gone(write: Write, answer: Version | Conflict) -> bool:
-    """Whether the write lost against a record that was gone when it was read."""
+    """Tell whether the write lost against a record that was gone when it was read."""
     return (
         write.value is not None and write.expect is ABSENT and isinstance(answer, Conflict) and answer.current is None
     )
