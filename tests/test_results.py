@@ -35,13 +35,13 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def store():
-    """A store that counts."""
+    """Make a store that counts."""
     return FaultyStore()
 
 
 @pytest.fixture
 def app(store):
-    """An app whose tasks are tried once."""
+    """Make an app whose tasks are tried once."""
     return App(FaultyBackend(), store=store, clock=clock, retry=Retry(attempts=1))
 
 

@@ -70,7 +70,7 @@ class Silent:
 
 
 def figure(**changes: object) -> Figure:
-    """A figure."""
+    """Make a figure."""
     usual = {"broker": "redis", "who": "taskcore", "scenario": "drain", "name": "1 process", "unit": "jobs/s"}
     return Figure(**{**usual, "values": (100.0, 120.0, 110.0), **changes})
 

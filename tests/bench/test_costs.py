@@ -41,7 +41,7 @@ def test_a_watch_says_nothing_about_a_broker_that_nobody_can_look_into():
 
 
 async def measured(scenario: str) -> dict[str, Figure]:
-    """The figures of a scenario in memory, by name."""
+    """Measure a scenario in memory; return its figures by name."""
     async with private_environment("memory", TINY) as environment:
         found = await measure_one(environment, scenario, SCENARIOS[scenario])
     return {one.name: one for one in found if isinstance(one, Figure)}

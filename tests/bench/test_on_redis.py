@@ -38,7 +38,7 @@ class Silent:
 
 
 async def figures_of(name: str) -> dict[str, Figure]:
-    """The figures of one scenario on a private server, by their names."""
+    """Measure one scenario on a private server; return its figures by name."""
     records: list[Figure | Skipped] = []
     await measure(
         {"redis": lambda: private_environment("redis", TINY)}, {name: SCENARIOS[name]}, Silent(), records.append
@@ -83,7 +83,7 @@ async def test_a_broker_that_does_not_come_back_ends_the_scenario(monkeypatch):
     """Senders who repeat until they are accepted are given up in the end, and the report says so."""
 
     async def stay_away(server: RedisServer) -> None:
-        """What was killed stays so."""
+        """Keep a killed server down."""
 
     async with private_environment("redis", TINY) as environment:
         monkeypatch.setattr(recovery, "BACK_WITHIN", 0.2)

@@ -19,7 +19,7 @@ UNITS = {"enqueue": "jobs/s", "drain": "jobs/s", "cost": "µs/job", "latency": "
 
 
 def one(who: str, scenario: str, name: str, *values: float, broker: str = "nats", **facts: object) -> Figure:
-    """A figure with a value for each round."""
+    """Make a figure with a value for each round."""
     unit = UNITS[scenario]
     return Figure(
         broker=broker, who=who, scenario=scenario, name=name, unit=unit, values=values,
@@ -28,7 +28,7 @@ def one(who: str, scenario: str, name: str, *values: float, broker: str = "nats"
 
 
 def drains(ours: float = 36_500.0, *, worker: float = 10.0, broker: float = 29.0, rival: float = 9_870.0) -> Run:
-    """A drain of ours beside a rival's, with what each job costs in CPU."""
+    """Make a drain of ours beside a rival's, with what each job costs in CPU."""
     return Run([
         MACHINE, one(US, "drain", "1 process", ours), one("Repid", "drain", "1 process", rival),
         one(US, "cost", "worker CPU", worker), one(US, "cost", "broker CPU", broker),
@@ -36,13 +36,13 @@ def drains(ours: float = 36_500.0, *, worker: float = 10.0, broker: float = 29.0
 
 
 def judged(run: Run, scenario: str, name: str, of: str = "") -> Judged:
-    """The one aim of this run on that figure."""
+    """Find the one aim of this run on that figure."""
     [found] = [one for one in judge(run) if one.aim.figure == (scenario, name) and of in one.aim.of]
     return found
 
 
 def why(*records: Record, figure: tuple[str, str]) -> str:
-    """The last cell of an aim's line."""
+    """Return the last cell of an aim's line."""
     run = Run([MACHINE, *records])
     [row] = [row for row, one in zip(aim_rows(run), judge(run), strict=True) if one.aim.figure == figure]
     return row[-1]

@@ -76,7 +76,7 @@ exec(compile(open(__file__).read(), __file__, "exec"))
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch) -> Measured:
-    """The toy, to be measured."""
+    """Make the toy, to be measured."""
     (tmp_path / "toy_.py").write_text(TOY)
     (tmp_path / "ruler.py").write_text(RULER.format(folder=str(ruler.HERE)))
     monkeypatch.setattr(measuring, "HERE", tmp_path)

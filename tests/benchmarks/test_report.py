@@ -24,7 +24,7 @@ MACHINE = MachineInfo(
 
 
 def records() -> list[Record]:
-    """A run on two brokers with two peers, of which one is better in one figure and one loses jobs."""
+    """Make a run on two brokers with two peers, of which one is better in one figure and one loses jobs."""
     made: list[Record] = [
         MACHINE,
         Contestant(who=US, version="0.1.0", settings="defaults"),
@@ -65,7 +65,7 @@ def records() -> list[Record]:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """A report, from a file of JSON lines as a run writes it."""
+    """Write a report from a file of JSON lines, as a run writes it."""
     (tmp_path / "raw.jsonl").write_bytes(b"\n".join(encode_line(record) for record in records()))
     write_report(Run.read(tmp_path / "raw.jsonl"), tmp_path, tmp_path / "benchmarks.md")
     return tmp_path
@@ -94,7 +94,7 @@ class Tags(HTMLParser):
         """Nothing is left open."""
 
     def handle_endtag(self, tag):
-        """The innermost."""
+        """Close the innermost element."""
         assert self.open.pop() == tag
 
     def handle_data(self, data):
@@ -248,7 +248,7 @@ def test_plots_of_odd_numbers(plot):
 
 
 def one_round(number: int, who: str, value: float, better: str = "more", **facts: object) -> Figure:
-    """What a run writes down in one round."""
+    """Make the figure that a run records in one round."""
     return Figure(
         broker="redis", who=who, scenario="drain", name="1 process", unit="jobs/s", values=(value,), better=better,
         facts=facts, round=number, at=60.0 * number,

@@ -184,7 +184,7 @@ class Silent:
 
 
 async def hold(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = math.inf) -> list[Record]:
-    """A session of these on memory."""
+    """Run a session of these contenders on memory."""
 
     async def contenders(self, broker, server, exits):
         return toys

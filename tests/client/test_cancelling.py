@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def app():
-    """An app on the in-memory broker."""
+    """Make an app on the in-memory broker."""
     return App("memory://", clock=clock)
 
 
@@ -29,7 +29,7 @@ def log():
 
 @pytest.fixture
 def work(app, log):
-    """A task that takes a while."""
+    """Declare a task that takes a while."""
 
     @app.task(retry=Retry(base=10.0, jitter="none"))
     async def work(seconds: float = 0.0, *, fail: bool = False) -> str:

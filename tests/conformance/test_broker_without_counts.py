@@ -31,7 +31,7 @@ CASES = [case for case in cases(make_harness) if "poisonous" in case.state or "t
 
 @contextmanager
 def saying(translate, *, redeliveries="absent"):
-    """A broker that says this instead of how often it handed a job out, and has this to say about its counting."""
+    """Patch the broker to report this instead of its delivery count, and to declare how it counts."""
     features = change(memory.FEATURES, redeliveries=redeliveries)
     told = delivers(lambda delivery: change(delivery, redeliveries=translate(delivery.redeliveries)))
     with patch.object(memory, "FEATURES", features), told:
@@ -39,7 +39,7 @@ def saying(translate, *, redeliveries="absent"):
 
 
 def again(count):
-    """What a flag can tell of a count."""
+    """Reduce a count to what a flag can tell."""
     return min(count, 1)
 
 

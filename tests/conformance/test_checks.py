@@ -57,7 +57,7 @@ def test_in_virtual_time(check: Check, virtual_time: Any) -> None:
 
 @pytest.fixture(scope="module")
 def certificate() -> Certificate:
-    """What the suite says about the in-memory broker in real time."""
+    """Certify the in-memory broker in real time."""
 
     async def story() -> Certificate:
         return await certify("memory://", lease=LEASE, margin=MARGIN, at_once=20)
@@ -118,10 +118,10 @@ def test_a_check_says_what_it_is() -> None:
     """A check that names no clause, an unknown one, an unknown feature or a known check is refused at once."""
 
     async def new(harness: Harness) -> None:
-        """A rule."""
+        """State a rule."""
 
     async def a_job_has_one_holder(harness: Harness) -> None:
-        """The name of another check."""
+        """Take the name of another check."""
 
     part: list[Check] = []
     for clauses, needs, function in ((), "", new), (("C99",), "", new), (("C1",), "wings", new):
@@ -133,7 +133,7 @@ def test_a_check_says_what_it_is() -> None:
 
 
 def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **declared: Any) -> CheckResult:
-    """What comes of a check that is made up for a test, on a broker that declares other features."""
+    """Run a check that is made up for a test, on a broker that declares other features."""
     made = Check("made_up", ("C1",), tuple(declared), store=False, doc="", function=function)
 
     class Declaring(Harness):
@@ -151,16 +151,16 @@ def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **decla
 
 
 async def fine(harness: Harness) -> None:
-    """A promise that is kept."""
+    """Keep the promise."""
 
 
 async def wrong(harness: Harness) -> None:
-    """A promise that is not."""
+    """Break the promise."""
     require(harness is None, "two and two make five")
 
 
 async def stuck(harness: Harness) -> None:
-    """A promise that nobody can wait for."""
+    """Wait for a promise that is never kept."""
     await anyio.sleep_forever()
 
 

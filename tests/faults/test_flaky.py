@@ -18,13 +18,13 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def memory() -> MemoryBackend:
-    """The broker itself, without faults."""
+    """Make the broker itself, without faults."""
     return MemoryBackend()
 
 
 @pytest.fixture
 def flaky(memory: MemoryBackend) -> FlakyBackend:
-    """A connection to it."""
+    """Make a connection to it."""
     return FlakyBackend(memory)
 
 
@@ -34,7 +34,7 @@ def jobs(*names: str) -> list[Outgoing]:
 
 
 async def ready(memory: MemoryBackend) -> list[bytes]:
-    """What the broker has, in its order."""
+    """List what is ready in the broker, in its order."""
     if not (await memory.admin.stats("q")).ready:
         return []
     async with memory.consume(["q"], lease=0.001) as source:

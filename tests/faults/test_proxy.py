@@ -19,7 +19,7 @@ BROKEN = (anyio.BrokenResourceError, anyio.EndOfStream, OSError)
 
 @asynccontextmanager
 async def echoing() -> AsyncIterator[int]:
-    """A server that sends back what it gets; its port."""
+    """Run a server that sends back what it gets; yield its port."""
 
     async def echo(stream: anyio.abc.SocketStream) -> None:
         async with stream:
@@ -38,18 +38,18 @@ async def echoing() -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def proxied() -> AsyncIterator[ChaosProxy]:
-    """A proxy in front of it."""
+    """Run a proxy in front of the echo server."""
     async with echoing() as port, ChaosProxy("127.0.0.1", port) as proxy:
         yield proxy
 
 
 async def connect(proxy: ChaosProxy) -> anyio.abc.SocketStream:
-    """A client."""
+    """Connect a client."""
     return await anyio.connect_tcp("127.0.0.1", proxy.port)
 
 
 async def ask(stream: anyio.abc.SocketStream, text: bytes) -> bytes:
-    """The whole echo."""
+    """Send a text and return its whole echo."""
     await stream.send(text)
     reply = b""
     while len(reply) < len(text):

@@ -24,7 +24,7 @@ def kind(request: pytest.FixtureRequest) -> type[RedisServer]:
 
 
 async def redirect(port: int, *parts: Any) -> str:
-    """The first word of the error that a server answers with; empty if it does what it is asked."""
+    """Return the first word of the error that a server answers with; empty if the command succeeds."""
     try:
         await command(port, *parts)
     except ErrorReply as reply:

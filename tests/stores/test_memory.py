@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def store():
-    """An empty store."""
+    """Make an empty store."""
     return MemoryStore()
 
 

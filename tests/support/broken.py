@@ -46,7 +46,7 @@ def mutant(*patches: Any, name: str) -> None:
 
 
 def wrapped(owner: type, method: str, around: Callable[..., Any]) -> Any:
-    """A patch of a method; ``around`` gets the original first."""
+    """Patch a method; ``around`` gets the original first."""
     original = getattr(owner, method)
 
     def replacement(*args: Any, **kwargs: Any) -> Any:
@@ -56,7 +56,7 @@ def wrapped(owner: type, method: str, around: Callable[..., Any]) -> Any:
 
 
 def settles(translate: Callable[[Any], Any]) -> Any:
-    """A patch of what verdicts do."""
+    """Patch what verdicts do."""
 
     def settle(original: Any, ledger: Ledger, delivery: Delivery, verdict: Any, now: float) -> bool:
         return original(ledger, delivery, translate(verdict), now)
@@ -65,7 +65,7 @@ def settles(translate: Callable[[Any], Any]) -> Any:
 
 
 def publishes(translate: Callable[[Any], Any]) -> Any:
-    """A patch of what is stored."""
+    """Patch what is stored."""
 
     def publish(original: Any, ledger: Ledger, item: Any, now: float, **options: Any) -> Any:
         return original(ledger, translate(item), now, **options)
@@ -74,7 +74,7 @@ def publishes(translate: Callable[[Any], Any]) -> Any:
 
 
 def delivers(translate: Callable[[Any], Any]) -> Any:
-    """A patch of what is handed out."""
+    """Patch what is handed out."""
 
     def lease(original: Any, *args: Any) -> Any:
         return [translate(delivery) for delivery in original(*args)]
@@ -221,7 +221,7 @@ mutant(wrapped(MemoryBackend, "__aexit__", _forgets_on_leaving), name="forgets w
 
 
 async def _deaf(original: Any, source: MemorySource, limit: int) -> Any:
-    """Looks once, and never again."""
+    """Look once, and never again."""
     found = source._ledger.lease(source._queues, limit, source._lease, anyio.current_time())
     if not found:
         await anyio.sleep_forever()
@@ -235,7 +235,7 @@ async def _stubborn(original: Any, source: MemorySource, limit: int) -> Any:
 
 
 async def _careless(original: Any, source: MemorySource, limit: int) -> Any:
-    """A cancellation between taking and handing over loses what was taken, for good."""
+    """Lose what was taken, for good, if a cancellation comes before it is handed over."""
     found = await original(source, limit)
     try:
         await anyio.sleep(0.001)

@@ -129,7 +129,7 @@ async def _lazy_put(original: Any, store: MemoryStore, key: str, value: bytes, *
 
 
 async def _racy_put(original: Any, store: MemoryStore, key: str, value: bytes, *, expect: Any, keep: Any) -> Any:
-    """Compares, then lets others go first, then sets."""
+    """Compare, then let others go first, then set."""
     record = await store.get(key)
     found = ANY if expect is ANY or (record.version if record else expect) == expect else expect
     await anyio.lowlevel.checkpoint()

@@ -57,12 +57,12 @@ class Profile(pydantic.BaseModel):
 
 
 def greet(name: str, times: int = 1) -> str:
-    """The task of the README."""
+    """Greet, as the task of the README does."""
     return f"hello {name}! " * times
 
 
 def ship(order: Order, tags: list[str] = ["new"], *, fast: bool = False, by: dt.date) -> Receipt:  # noqa: B006
-    """A task with all kinds of parameters."""
+    """Take parameters of all kinds."""
     return Receipt(order=1, lines=[])
 
 
@@ -81,7 +81,7 @@ def line_of(function: Any) -> str:
 
 
 def refusal(function: Any, **options: Any) -> InvalidContract:
-    """The refusal of a function that cannot be a task."""
+    """Return the refusal of a function that cannot be a task."""
     with pytest.raises(InvalidContract) as refused:
         compile_contract(function, name="task", **options)
     assert refused.value.fix, "every refusal says what to do"

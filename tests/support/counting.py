@@ -74,7 +74,7 @@ class Counter:
 
 
 def make_app(*, results: bool) -> App:
-    """An app with the task that does nothing."""
+    """Make an app with the task that does nothing."""
     app = App("memory://?limit=10000000", store=None if results else "none")
 
     @app.task(name="noop", keep_result=3600.0 if results else None)
@@ -106,12 +106,12 @@ async def enqueue(jobs: int) -> Counter:
 
 
 async def drain(jobs: int) -> Counter:
-    """A worker that finds a full queue."""
+    """Run a worker that finds a full queue."""
     return await _drain(jobs, results=False)
 
 
 async def drain_with_results(jobs: int) -> Counter:
-    """The same, an ending stored for each."""
+    """Run a worker that finds a full queue, and store an outcome for each job."""
     return await _drain(jobs, results=True)
 
 
@@ -135,7 +135,7 @@ PATHS: dict[str, Callable[[int], Awaitable[Counter]]] = {
 
 
 def count(path: str, rounds: int = 3) -> Work:
-    """What one job takes on this path; the median of a few rounds, because batches form as they like."""
+    """Count what one job takes on this path; the median of a few rounds, because batches form as they like."""
     works = []
     for _ in range(rounds):
         few, many = (anyio.run(PATHS[path], jobs) for jobs in (FEW, MANY))
@@ -144,7 +144,7 @@ def count(path: str, rounds: int = 3) -> Work:
 
 
 def version() -> str:
-    """The Python whose bytecodes these are."""
+    """Name the Python whose bytecodes these are."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 

@@ -58,7 +58,7 @@ class Faults:
         return answer
 
     async def outage(self, seconds: float, *verbs: str) -> None:
-        """These verbs fail for a while."""
+        """Let these verbs fail for a while."""
         self.fail(*verbs)
         await anyio.sleep(seconds)
         self.down.difference_update(verbs)
@@ -78,7 +78,7 @@ class FaultyBackend(MemoryBackend):
 
     @asynccontextmanager
     async def consume(self, queues, *, lease):
-        """A source with the same faults, and some of its own."""
+        """Open a source with the same faults, and some of its own."""
         async with super().consume(queues, lease=lease) as source:
             faulty = FaultySource(source, self.faults)
             self.sources.append(faulty)
@@ -168,7 +168,7 @@ def worker_of(app: App, queues: Any = None, concurrency: int | None = None, grac
 
 @asynccontextmanager
 async def doomed(app: App, **options: Any) -> AsyncIterator[Any]:
-    """A worker that dies at the end of the block as if its process did: nothing settled, nothing given back."""
+    """Run a worker that dies at the end of the block as if its process did: nothing settled, nothing given back."""
     async with app, anyio.create_task_group() as group:
         worker = worker_of(app, **options)
         await group.start(worker.run)

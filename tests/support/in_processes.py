@@ -222,7 +222,7 @@ def corrupt(data: bytes) -> None:
 
 
 def sockets() -> list[int]:
-    """The sockets of this process."""
+    """List the sockets of this process."""
     found = []
     for descriptor in range(3, 64):
         try:
@@ -263,7 +263,7 @@ def start_and_wait(path: str) -> None:
 
 @router.task(runs_in="process", timeout=0.6)
 def start_and_overrun(path: str) -> None:
-    """The same, with too little time."""
+    """Start a program and wait for it with too little time; write both process ids to a file."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as program:
         Path(path).write_text(f"{os.getpid()} {program.pid}")
 

@@ -20,7 +20,7 @@ __all__ = ["sweep_without_oracle", "without_oracle"]
 
 @contextmanager
 def without_oracle() -> Iterator[None]:
-    """The model plays, believes whatever it sees, and asks nobody but the checker at the end."""
+    """Let the model run and believe whatever it sees; only the checker judges, at the end."""
 
     def nothing(*_: Any, **__: Any) -> None:
         """No opinion."""

@@ -21,7 +21,7 @@ def ack_forgets_ids():
 
 @mutant("model")
 def ready_list_is_trimmed():
-    """A queue that keeps only the newest."""
+    """Keep only the newest jobs of a queue."""
 
     def publish(original, self, item, now, **named):
         answer = original(self, item, now, **named)
@@ -36,7 +36,7 @@ def ready_list_is_trimmed():
 
 @mutant("sweep")
 def promotion_is_not_atomic():
-    """Removed from the delay store, then inserted into ready."""
+    """Remove from the delay store, then insert into ready."""
 
     def advance(original, self, now):
         while self._due and self._due[0][0] <= now:
@@ -88,7 +88,7 @@ def lost_leases_are_not_reported():
 
 @mutant("model")
 def extending_revives_an_expired_lease():
-    """A heartbeat after the end."""
+    """Accept a heartbeat after the lease ended."""
 
     async def extend(self, batch):
         expires = memory.anyio.current_time() + self._lease
@@ -100,7 +100,7 @@ def extending_revives_an_expired_lease():
 
 @mutant("model")
 def reclaiming_resets_the_count():
-    """A delivery after a lost lease looks like the first."""
+    """Make a delivery after a lost lease look like the first."""
 
     def advance(original, self, now):
         original(self, now)
@@ -126,7 +126,7 @@ def expired_leases_stay():
 
 @mutant("sweep")
 def release_counts_as_a_crash():
-    """What is given back looks like a lost lease."""
+    """Make what is given back look like a lost lease."""
 
     def settle(original, self, delivery, verdict, now):
         if isinstance(verdict, Release) and delivery.receipt.valid:
@@ -139,7 +139,7 @@ def release_counts_as_a_crash():
 
 @mutant("sweep")
 def retry_acks_before_it_republishes():
-    """The old copy ends first."""
+    """End the old copy first."""
 
     def settle(original, self, delivery, verdict, now):
         hold = delivery.receipt
@@ -160,7 +160,7 @@ def retry_acks_before_it_republishes():
 
 @mutant("sweep")
 def dead_letter_is_acked_first():
-    """The job ends, then its letter is written."""
+    """End the job, then write its letter."""
 
     def settle(original, self, delivery, verdict, now):
         hold = delivery.receipt
@@ -177,7 +177,7 @@ def dead_letter_is_acked_first():
 
 @mutant("model")
 def short_waits_are_lost():
-    """A retry that is due at once is stored where no worker looks."""
+    """Store a retry that is due at once where no worker looks."""
 
     def settle(original, self, delivery, verdict, now):
         if isinstance(verdict, Reschedule) and 0 < verdict.after < 1.0 and delivery.receipt.valid:
@@ -202,7 +202,7 @@ def promoted_early():
 
 @mutant("model")
 def cancelled_jobs_still_start():
-    """Removing says yes and does nothing."""
+    """Confirm a removal and do nothing."""
 
     def remove(original, self, queue, job_id, now):
         job = self._jobs.get(job_id)
@@ -214,6 +214,6 @@ def cancelled_jobs_still_start():
 
 @mutant("model")
 def replay_keeps_the_letter():
-    """The job is sent again, its letter stays."""
+    """Send the job again, but keep its letter."""
     with patch.object(Ledger, "drop", lambda self, letter_id: True):
         yield

@@ -19,7 +19,7 @@ NEWER = {"redis-server": "8", "rabbitmq-server": "4", "postgres": "17"}
 
 
 def require(kind: type[S], version: str = "") -> type[S]:
-    """The server, if its program is here; ``TASKCORE_REQUIRE_SERVERS=nats-server,redis-server:7`` forbids skipping."""
+    """Find a server or skip; ``TASKCORE_REQUIRE_SERVERS=nats-server,redis-server:7`` forbids skipping."""
     try:
         kind.find(version)
     except ServerMissing as missing:

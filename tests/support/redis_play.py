@@ -44,7 +44,7 @@ DEADLY: dict[str, Callable[[], object]] = {
 
 
 def declare(app: App, history: History, queue: str, who: str) -> None:
-    """The tasks of every play."""
+    """Declare the tasks of every play."""
     options: dict[str, Any] = {
         "queue": queue,
         "retry": Retry(attempts=ATTEMPTS, base=0.05, factor=1.0, jitter="none"),
@@ -105,7 +105,7 @@ class Play:
         around: Callable[[Backend], Backend] = lambda one: one,
         **settings: Any,
     ) -> AsyncIterator[App]:
-        """An open app of this process, with the tasks of every play."""
+        """Open an app of this process, with the tasks of every play."""
         url = url or self.url
         backend = RecordingBackend(around(open_backend(url)), self.history, who)
         app = App(backend, store=open_store(self.store or url), **{"lease": 5.0, "concurrency": 10, **settings})
@@ -116,12 +116,12 @@ class Play:
 
     @asynccontextmanager
     async def running(self, who: str, url: str | None = None, **settings: Any) -> AsyncIterator[App]:
-        """An app that also works."""
+        """Open an app that also works."""
         async with self.app(who, url, **settings) as app, app.running():
             yield app
 
     def worker(self, folder: Path, who: str, url: str | None = None, **orders: Any) -> WorkerProcess:
-        """A worker in a process of its own; it says "ready" when it is."""
+        """Start a worker in a process of its own; it prints "ready" when it is."""
         crash_at, nth = orders.pop("crash_at", None), orders.pop("nth", 1)
         url = url or self.url
         text = json.dumps({"url": url, "store": self.store or url, "queue": self.queue, **orders})
@@ -225,18 +225,18 @@ async def send(app: App, numbers: Iterable[int], *, task: str = "work", **argume
 
 @asynccontextmanager
 async def held(url: str, *queues: str, lease: float = 30.0) -> AsyncIterator[tuple[Backend, Source]]:
-    """A backend, and a source on these queues or on "q"."""
+    """Open a backend, and a source on these queues or on "q"."""
     async with open_backend(url) as backend, backend.consume(queues or ["q"], lease=lease) as source:
         yield backend, source
 
 
 def key(queue: str, part: str) -> str:
-    """The name of one of a queue's keys."""
+    """Return the name of one of a queue's keys."""
     return f"tc:{{{queue}}}:{part}"
 
 
 def with_tls(folder: Path, name: str, port: int) -> dict[str, Any]:
-    """The settings of a server that speaks TLS on another port."""
+    """Return the settings of a server that speaks TLS on another port."""
     return {
         "tls-port": port,
         "tls-cert-file": folder / f"{name}.pem",

@@ -31,7 +31,7 @@ def block(seconds: float) -> None:
 
 
 def options(backend: str) -> dict[str, Any]:
-    """The ``backend_options`` of anyio.run under which time is virtual."""
+    """Return the ``backend_options`` of anyio.run under which time is virtual."""
     if backend == "asyncio":
         return {"loop_factory": VirtualLoop}
     import trio.testing  # noqa: PLC0415 - trio's clock is bound to the moment it is made

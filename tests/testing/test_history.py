@@ -38,7 +38,7 @@ running = SimpleNamespace(job_id="A", attempt=1, fence=3)
 
 
 def kinds(history: History, job: str | None = None) -> list[str]:
-    """The kinds of the entries, in order; events by their names."""
+    """List the kinds of the entries, in order; events by their names."""
     return [
         str(entry.facts["name"]) if entry.kind == "event" else entry.kind
         for entry in history.entries

@@ -29,7 +29,7 @@ def forget():
 
 
 async def ask_bank():
-    """A fake that never waits."""
+    """Answer without waiting, as a fake."""
     return True
 
 
@@ -54,7 +54,7 @@ async def careful(order: int) -> None:
 
 @router.task
 async def late_note(order: int) -> None:
-    """Notes what it has done too late: there is an await in between."""
+    """Note what it has done too late: there is an await in between."""
     if order in done:
         return
     charges.append(f"order {order}")
@@ -64,7 +64,7 @@ async def late_note(order: int) -> None:
 
 @router.task
 def plain(order: int) -> None:
-    """A plain function."""
+    """Charge in a plain function."""
     charges.append(f"order {order}")
 
 

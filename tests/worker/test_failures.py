@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def app():
-    """An app whose tasks are tried once."""
+    """Make an app whose tasks are tried once."""
     return App("memory://", clock=clock, retry=Retry(attempts=1))
 
 
@@ -66,7 +66,7 @@ def recurse():
 
 
 def chain_of_errors(length: int) -> Exception:
-    """An error with a long history."""
+    """Make an error with a long history."""
     error = ValueError("first")
     for number in range(length):
         following = ValueError(f"{number}")
@@ -83,7 +83,7 @@ def circle() -> Exception:
 
 
 def raising(error):
-    """A function that raises it."""
+    """Make a function that raises the error."""
 
     def throw():
         raise error

@@ -20,19 +20,19 @@ DAY = 86_400.0
 
 @pytest.fixture
 def backend():
-    """A broker that other programs may write to."""
+    """Make a broker that other programs may write to."""
     return MemoryBackend()
 
 
 @pytest.fixture
 def store():
-    """A store that outlives programs."""
+    """Make a store that outlives programs."""
     return MemoryStore()
 
 
 @pytest.fixture
 def app(backend, store):
-    """A worker's program that knows one task."""
+    """Make a worker's program that knows one task."""
     app = App(backend, store=store, clock=clock, lease=3600.0)
     app.calls = []
 
@@ -45,7 +45,7 @@ def app(backend, store):
 
 
 def envelope(**fields) -> bytes:
-    """An envelope as another program may have written it."""
+    """Make an envelope as another program may have written it."""
     whole = {"v": 1, "id": "x", "task": "known", "args": {"number": 1}, "enqueued_at": EPOCH}
     return msgspec.json.encode({**whole, **fields})
 

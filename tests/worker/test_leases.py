@@ -28,7 +28,7 @@ class Pair:
         self.one, self.two = self.program("one"), self.program("two")
 
     def program(self, name):
-        """A program whose task works for a while and returns the program's name."""
+        """Make a program whose task works for a while and returns the program's name."""
         app = App(self.backend, store=self.store, clock=clock, lease=LEASE, source=name)
 
         @app.task(name="work")

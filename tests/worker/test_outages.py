@@ -19,24 +19,24 @@ LEASE = 60.0
 
 @pytest.fixture
 def backend():
-    """A broker that can be gone."""
+    """Make a broker that can be gone."""
     return FaultyBackend()
 
 
 @pytest.fixture
 def store():
-    """A store that can be gone."""
+    """Make a store that can be gone."""
     return FaultyStore()
 
 
 @pytest.fixture
 def app(backend, store):
-    """An app on both."""
+    """Make an app on both."""
     return App(backend, store=store, clock=clock, lease=LEASE)
 
 
 def make_slow(app, **options):
-    """A task that takes its time, and the list of its starts."""
+    """Declare a task that takes its time; return it with the list of its starts."""
     starts = []
 
     @app.task(name="slow", **options)

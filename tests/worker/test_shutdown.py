@@ -21,7 +21,7 @@ class Shift:
         self.old, self.new = self.program("old"), self.program("new")
 
     def program(self, name):
-        """A program that notes who starts and ends what."""
+        """Make a program that records which worker starts and ends what."""
         app = App(self.backend, store=self.store, clock=clock)
 
         @app.task(name="work")
@@ -46,7 +46,7 @@ class Shift:
 
 @pytest.fixture
 def shift():
-    """An old and a new worker."""
+    """Make an old and a new worker."""
     return Shift()
 
 

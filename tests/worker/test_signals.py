@@ -30,7 +30,7 @@ class Program:
         )
 
     def read(self) -> str:
-        """The next line."""
+        """Read the next line."""
         return self.process.stdout.readline().strip()
 
     def kill(self, number: int = signal.SIGTERM) -> None:

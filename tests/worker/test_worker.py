@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def app():
-    """An app whose wall clock is the virtual one."""
+    """Make an app whose wall clock is the virtual one."""
     return App("memory://", clock=clock)
 
 

@@ -22,12 +22,12 @@ LEASE = 60.0
 
 @pytest.fixture
 def backend():
-    """An empty broker."""
+    """Make an empty broker."""
     return MemoryBackend()
 
 
 def job(id: str = "1", queue: str = "q", **options) -> Outgoing:
-    """A job."""
+    """Make a job."""
     return Outgoing(queue, id, f"envelope {id}".encode(), **options)
 
 
@@ -231,14 +231,14 @@ class Places(RuleBasedStateMachine):
 
     @rule(queue=st.sampled_from("ab"), delay=st.sampled_from([0.0, 5.0, 100.0]))
     def publish(self, queue, delay):
-        """A new job."""
+        """Publish a new job."""
         self.sent += 1
         assert isinstance(self.ledger.publish(job(str(self.sent), queue, delay=delay), self.now), Stored)
         self.alive.add(str(self.sent))
 
     @rule(queues=st.sampled_from(["a", "ab", "ba"]), limit=st.integers(1, 5), lease=st.sampled_from([10.0, 60.0]))
     def receive(self, queues, limit, lease):
-        """A receiver takes some; no job is ever in two hands."""
+        """Receive some jobs; no job is ever held twice."""
         taken = self.ledger.lease(queues, limit, lease, self.now)
         held = {delivery.receipt.job.id for delivery in self.hands if delivery.receipt.valid}
         for delivery in taken:
@@ -284,7 +284,7 @@ class Places(RuleBasedStateMachine):
 
     @invariant()
     def each_job_is_in_one_place(self):
-        """Counts, places and what was done agree."""
+        """Check that counts, places and what was done agree."""
         self.ledger.advance(self.now)
         jobs = self.ledger._jobs
         assert set(jobs) == self.alive

@@ -17,12 +17,12 @@ LEASE = 60.0
 
 @pytest.fixture
 def backend():
-    """An empty broker."""
+    """Make an empty broker."""
     return MemoryBackend()
 
 
 def job(id: str = "1", queue: str = "q", **options) -> Outgoing:
-    """A job; to the broker it is bytes."""
+    """Make a job; to the broker it is bytes."""
     return Outgoing(queue, id, f"envelope {id}".encode(), **options)
 
 
@@ -32,7 +32,7 @@ def names(deliveries):
 
 
 async def now_or_never(source, limit: int = 100):
-    """What can be received at this moment."""
+    """Receive what is ready at this moment."""
     with anyio.move_on_after(1e-3):
         return list(await source.receive(limit))
     return []

@@ -12,7 +12,7 @@ from tests.support.real import require, serving
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """Tests here run on asyncio."""
+    """Run the tests of this folder on asyncio."""
     return "asyncio"
 
 
@@ -25,7 +25,7 @@ def shared() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def own(request: pytest.FixtureRequest) -> AsyncIterator[RedisServer]:
-    """A Redis of the test's own, to mistreat; of a version, if the test is run on several."""
+    """Run a Redis for one test to mistreat; of a version, if the test is run on several."""
     version = getattr(request, "param", "")
     async with require(RedisServer, version)(version=version) as server:
         yield server

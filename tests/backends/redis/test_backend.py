@@ -42,7 +42,7 @@ async def test_nothing_grows(own: RedisServer):
 
 
 async def cycle(backend: Backend, source: Source, round_: int) -> None:
-    """A thousand jobs with every fate."""
+    """Run a thousand jobs to every verdict."""
     jobs = [Outgoing("q", f"{round_}.{number}", b"x" * 50, b"", 0.01 * (number % 2)) for number in range(1000)]
     await backend.publish(jobs)
     ended = 0

@@ -51,7 +51,7 @@ FOREIGN: dict[str, list[bytes | str]] = {
 
 
 def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged as an error."""
+    """List what was logged as an error."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -218,7 +218,7 @@ async def test_a_key_of_another_type(own: RedisServer, part: str):
 
 
 async def refusal(call: Awaitable[Any]) -> str:
-    """The text of the error, if there is one."""
+    """Return the text of the error, if there is one."""
     try:
         await call
     except BrokerUnavailable as error:

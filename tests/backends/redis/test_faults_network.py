@@ -23,20 +23,20 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 
 def through(proxy: ChaosProxy, options: str = QUICK) -> str:
-    """The URL that leads through a proxy."""
+    """Make the URL that leads through a proxy."""
     return f"redis://127.0.0.1:{proxy.port}/0{options}"
 
 
 @asynccontextmanager
 async def proxied(server: RedisServer) -> AsyncIterator[ChaosProxy]:
-    """A network to the server that can be broken."""
+    """Run a proxy to the server, as a network that can be broken."""
     async with ChaosProxy("127.0.0.1", server.port) as proxy:
         yield proxy
 
 
 @asynccontextmanager
 async def consuming(url: str, queue: str, lease: float = 30.0) -> AsyncIterator[tuple[Backend, Source]]:
-    """A backend and a source on one queue."""
+    """Open a backend and a source on one queue."""
     async with open_backend(url) as backend, backend.consume([queue], lease=lease) as source:
         yield backend, source
 

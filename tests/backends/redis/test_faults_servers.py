@@ -48,7 +48,7 @@ async def producing(app: App) -> AsyncIterator[list[int]]:
 
 
 def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged as an error."""
+    """List what was logged as an error."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -252,7 +252,7 @@ async def test_workers_empty_a_full_server(own: RedisServer):
 
 
 async def memory(port: int) -> int:
-    """What the server says that it uses."""
+    """Ask the server how much memory it uses."""
     return int((await command(port, "INFO", "memory")).split(b"used_memory:")[1].split()[0])
 
 

@@ -282,7 +282,7 @@ async def test_a_node_that_is_gone():
 
 
 async def publish(backend: Backend, queue: str) -> str:
-    """What became of one job, after a little while."""
+    """Publish one job after a short wait, and name the answer."""
     await anyio.sleep(0.05)
     try:
         [answer] = await backend.publish([Outgoing(queue, f"{queue}-y", b"y")])

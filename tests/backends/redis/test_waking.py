@@ -69,7 +69,7 @@ async def test_one_job_wakes_one_worker(own: RedisServer):
 
 
 async def _enter(group: anyio.abc.TaskGroup, backend: Backend) -> Source:
-    """A source that lives as long as the group."""
+    """Open a source that lives as long as the group."""
     async with anyio.create_task_group() as starting:
         box: list[Source] = []
 

@@ -13,7 +13,7 @@ from tests.support.tellers import HistoryWriter, found
 
 @pytest.fixture
 def written() -> HistoryWriter:
-    """A history to be told by hand."""
+    """Make a history for a test to write."""
     return HistoryWriter()
 
 

@@ -18,7 +18,7 @@ FENCED = Expectations(fenced=True)
 
 @pytest.fixture
 def written() -> HistoryWriter:
-    """A history to be told by hand."""
+    """Make a history for a test to write."""
     return HistoryWriter()
 
 

@@ -17,7 +17,7 @@ from tests.support.toy_queue import ATTEMPTS, CRASHES, ToyQueue
 
 
 def play(choose: Callable[[Any], Any], *, jobs: int = 4, calm: bool = False) -> ToyQueue:
-    """A correct queue's day."""
+    """Run a correct queue until it is empty."""
     queue = ToyQueue(choose, calm=calm)
     for number in range(jobs):
         queue.enqueue(f"job-{number}")

@@ -31,11 +31,11 @@ class Broken(MemoryBackend):
     """A broker with one thing wrong; subclasses say what."""
 
     def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
-        """What is stored instead of what was sent."""
+        """Choose what is stored instead of what was sent."""
         return batch
 
     def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
-        """What is done instead of what was told."""
+        """Choose what is done instead of the verdict."""
         return verdict
 
     async def publish(self, batch: Sequence[Outgoing]) -> Any:
@@ -45,7 +45,7 @@ class Broken(MemoryBackend):
 
     @asynccontextmanager
     async def consume(self, queues: Sequence[str], *, lease: float) -> Any:
-        """A source that carries something else out."""
+        """Open a source that carries out another verdict."""
         async with super().consume(queues, lease=lease) as source:
             settle = source.settle
 
@@ -117,7 +117,7 @@ class Alters(Broken):
     """Envelopes come back with other bytes."""
 
     def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
-        """A space more."""
+        """Append a space to each envelope."""
         return [msgspec.structs.replace(job, envelope=job.envelope + b" ") for job in batch]
 
 
@@ -130,7 +130,7 @@ class Sits(Broken):
 
 
 async def play(backend: MemoryBackend, seed: int) -> Report:
-    """A day with forty jobs that fail, snooze, wait and expire, on a line that loses replies."""
+    """Run forty jobs that fail, snooze, wait and expire, on a connection that loses replies."""
     dice = random.Random(seed)
     store = MemoryStore()
     async with Harness(lambda: backend, lambda: store, lease=30.0, margin=0.0) as harness:

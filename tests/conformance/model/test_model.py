@@ -15,7 +15,7 @@ from taskcore.testing.clock import run_virtually
 
 
 def make_harness():
-    """A lease of 32 seconds makes every time of the model a whole number, so that times can be compared exactly."""
+    """Lease for 32 seconds, which makes every time of the model a whole number that can be compared exactly."""
     return Harness.in_memory(lease=32.0)
 
 

@@ -30,7 +30,7 @@ SETTINGS = {"appendfsync": "always", "save": "", "min-replicas-to-write": "0"}
 async def told(
     config: dict[str, str] | None = None, *, forbidden: str = "", clock: float | None = None, **info: str
 ) -> Diagnosis:
-    """What is said of a server that is good, except for these answers."""
+    """Diagnose a server that is good, except for these answers."""
     settings = SETTINGS | (config or {})
 
     async def execute(*command: Any) -> Any:
@@ -53,7 +53,7 @@ async def told(
 
 
 def fact(diagnosis: Diagnosis, name: str) -> DiagnosticCheck:
-    """The one fact of this name."""
+    """Find the one check of this name."""
     [found] = [one for one in diagnosis.checks if one.name == name]
     return found
 
@@ -161,7 +161,7 @@ async def test_unreachable():
 
 
 async def of(url: str) -> Diagnosis:
-    """The diagnosis of a real server."""
+    """Diagnose a real server."""
     async with RedisLink(url) as link:
         return await diagnose(link)
 

@@ -37,14 +37,14 @@ every_verb = pytest.mark.parametrize("verb", VERBS)
 
 @pytest.fixture
 async def server() -> AsyncIterator[RedisServer]:
-    """A Redis to mistreat."""
+    """Run a Redis to mistreat."""
     async with require(RedisServer)() as server:
         yield server
 
 
 @asynccontextmanager
 async def behind_proxy(server: RedisServer, options: str = QUICK) -> AsyncIterator[tuple[RedisStore, ChaosProxy]]:
-    """A store whose connections can be broken."""
+    """Open a store whose connections can be broken."""
     async with (
         ChaosProxy("127.0.0.1", server.port) as proxy,
         RedisStore(f"redis://127.0.0.1:{proxy.port}/0{options}") as store,
@@ -53,7 +53,7 @@ async def behind_proxy(server: RedisServer, options: str = QUICK) -> AsyncIterat
 
 
 async def eventually(store: RedisStore, verb: str = "get", within: float = 20.0) -> Any:
-    """The answer, as soon as there is one again."""
+    """Return the answer, as soon as there is one again."""
     with anyio.fail_after(within):
         while True:
             try:
@@ -118,7 +118,7 @@ async def test_a_frozen_server(server: RedisServer):
 
 
 async def each_gets_its_own(store: RedisStore) -> None:
-    """Replies come to those who asked."""
+    """Check that each caller gets its own reply."""
 
     async def ask(number: int) -> None:
         record = await store.get(f"n{number}")
@@ -242,7 +242,7 @@ async def test_a_full_store_has_a_reserve_for_the_ends_of_jobs():
 
 
 async def used_memory(port: int) -> int:
-    """What the server says that it uses."""
+    """Ask the server how much memory it uses."""
     return int((await command(port, "INFO", "memory")).split(b"used_memory:")[1].split()[0])
 
 

@@ -30,7 +30,7 @@ KINDS = {"redis": RedisServer, "valkey": ValkeyServer, "sentinel": RedisSentinel
 
 @contextmanager
 def running(name: str) -> Iterator[str]:
-    """The URL of servers that run as long as the context lasts."""
+    """Run servers as long as the context lasts; yield their URL."""
     require(ValkeyServer if name == "valkey" else RedisServer)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(KINDS[name]()) as server:
         yield server.url
@@ -53,7 +53,7 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def store(url: str):
-    """A store on a server with no records."""
+    """Open a store on a server with no records."""
     async with RedisStore(url) as store:
         yield store
 

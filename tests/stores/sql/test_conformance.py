@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "postgresql 17"])
 def certificate(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Certificate]:
-    """What the suite says, all checks side by side."""
+    """Certify a store, all checks side by side."""
 
     def play_all(store: str) -> Certificate:
         return anyio.run(partial(certify, "memory://", store=store, lease=LEASE, margin=MARGIN))

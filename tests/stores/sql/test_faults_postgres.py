@@ -30,13 +30,13 @@ LIMIT = 1.5  #: seconds that a call may take here
 
 @asynccontextmanager
 async def serving(*, version: str = "", **config: Any) -> AsyncIterator[PostgresServer]:
-    """A server of the test's own, because it will come to harm."""
+    """Run a server of the test's own, because it will come to harm."""
     async with require(PostgresServer, version)(version=version, config=config) as server:
         yield server
 
 
 def brief(url: str) -> str:
-    """The URL with short time limits."""
+    """Make the URL with short time limits."""
     return f"{url}?taskcore_timeout={LIMIT}"
 
 
@@ -147,7 +147,7 @@ async def test_a_server_that_is_not_there():
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[Path]:
-    """A file system of its own, outside of pytest's folders, which a server of another user may not enter."""
+    """Mount a file system outside of pytest's folders, which a server of another user may not enter."""
     disk = Path(tempfile.mkdtemp(prefix="taskcore-disk-"))
     try:
         command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", disk]
@@ -170,7 +170,7 @@ def fill(disk: Path, *, but: int = 0) -> Path:
 
 
 async def written_until_refused(store: PostgresStore) -> tuple[list[str], BrokerUnavailable]:
-    """The keys that were confirmed, and the first refusal."""
+    """Write until the first refusal; return it and the keys that were confirmed."""
     confirmed: list[str] = []
     for number in range(1_000):
         try:

@@ -27,7 +27,7 @@ Bounce: TypeAlias = Callable[..., AbstractAsyncContextManager[PgBouncer]]
 
 @pytest.fixture(params=VERSIONS, ids=lambda version: version or "system")
 def bounce(request: pytest.FixtureRequest, postgres: PostgresServer) -> Bounce:
-    """Starts a PgBouncer of each version in front of the server that all tests share."""
+    """Start a PgBouncer of each version in front of the server that all tests share."""
     require(PgBouncer, request.param)
 
     @asynccontextmanager

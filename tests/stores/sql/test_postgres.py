@@ -87,7 +87,7 @@ def test_trio_is_refused():
 
 @asynccontextmanager
 async def database(server: PostgresServer) -> AsyncIterator[tuple[str, Any]]:
-    """An empty database of the test's own, and a superuser's connection to it."""
+    """Make an empty database of the test's own, and a superuser's connection to it."""
     name = f"t{secrets.token_hex(4)}"
     async with await psycopg.AsyncConnection.connect(server.url, autocommit=True) as root:
         await root.execute(f"CREATE DATABASE {name}")
@@ -116,7 +116,7 @@ async def test_many_open_an_empty_database_at_once(postgres: PostgresServer):
 
 
 async def one(connection: Any, query: str) -> Any:
-    """The one value that a query gives."""
+    """Return the one value that a query gives."""
     row = await (await connection.execute(query)).fetchone()
     return row[0]
 

@@ -50,7 +50,7 @@ BEGINNING = State(None, frozenset())
 
 
 def after(state: State, call: Call) -> State | None:
-    """The state behind this call, if its answer is right for the state before it."""
+    """Return the state behind this call, if its answer is right for the state before it."""
     record = state.record
     if call.what == "get":
         return state if call.answer == record else None
@@ -82,7 +82,7 @@ def can_be_explained(calls: Sequence[Call], state: State = BEGINNING) -> bool:
 
 
 async def play(stores: Sequence[Store], key: str, plans: Sequence[Sequence[str]]) -> list[Call]:
-    """What the clients were answered."""
+    """Run the clients and return their calls with the answers."""
     clock, values, calls = count(), count(), list[Call]()
 
     async def client(store: Store, plan: Sequence[str]) -> None:

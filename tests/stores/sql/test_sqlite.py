@@ -33,7 +33,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """A file of the test's own."""
+    """Make the URL of a file of the test's own."""
     return f"sqlite:///{tmp_path}/r.db"
 
 
@@ -133,7 +133,7 @@ async def test_a_file_that_was_deleted_is_made_anew(url: str, tmp_path: Path):
 
 
 def delete(folder: Path) -> None:
-    """The file, and what SQLite keeps beside it."""
+    """Delete the file, and what SQLite keeps beside it."""
     for path in folder.glob("r.db*"):
         path.unlink()
 
@@ -348,7 +348,7 @@ async def test_a_forked_child_can_use_the_file(url: str):
 
 
 async def use_in_child(store: SqliteStore) -> int:
-    """The store object of the parent, in a loop of the child's own."""
+    """Use the parent's store object in a loop of the child's own."""
     record = await store.get("parent")
     await store.put("child", b"1", expect=ANY, keep=None)
     return 0 if record is not None and record.value == b"1" else 1

@@ -25,7 +25,7 @@ MESSAGES = st.one_of(
 
 
 def in_portions(data, cuts):
-    """The same bytes in pieces."""
+    """Cut the same bytes into pieces."""
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [data[a:b] for a, b in pairwise(edges)]
 
@@ -95,12 +95,12 @@ def test_a_line_without_end_takes_bounded_memory():
 
 
 def outcome(answer, *, keyed=False):
-    """The outcome of an answer."""
+    """Return the outcome of an answer."""
     return outcome_of(answer, when=1.0, worker="w", attempt=2, keyed=keyed)
 
 
 def raised(kind, **more):
-    """An answer of this kind."""
+    """Make an answer of this kind."""
     return JobRaised(kind, "shop.Closed", "on Sundays", "shop.py:3 in sell", "Traceback …", **more)
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def app():
-    """An app whose tasks are tried once."""
+    """Make an app whose tasks are tried once."""
     return App("memory://", retry=Retry(attempts=1), threads=4, processes=2)
 
 
@@ -175,7 +175,7 @@ async def test_a_thread_that_overran_is_left_alone(app):
 
 @pytest.fixture
 def processes():
-    """The tasks that processes can import, in an app of their own."""
+    """Make an app with the tasks that processes can import."""
     app = App("memory://", retry=Retry(attempts=1), processes=2)
     app.include(in_processes.router)
     return app
