@@ -35,8 +35,8 @@ def test_a_watch_tells_cpu_a_job_and_waiting_is_none():
     assert facts["broker_cpu"] == pytest.approx(500.0)
 
 
-def test_a_watch_says_nothing_about_a_broker_that_nobody_can_look_into():
-    """Neither zero nor a guess."""
+def test_a_watch_says_nothing_about_a_broker_that_cannot_be_inspected():
+    """A broker without figures gets neither zero nor a guess."""
     assert set(UsageWatch(lambda: None).stop(1)[1]) == {"cpu"}
 
 
@@ -49,7 +49,7 @@ async def measured(scenario: str) -> dict[str, Figure]:
 
 @pytest.mark.anyio
 async def test_rates_have_their_cpu_beside_them():
-    """So that a report can tell whether a core was not enough; packing is told alone."""
+    """Each rate carries its CPU, which shows whether a core was the limit; packing is a figure of its own."""
     sent, drained = await measured("enqueue"), await measured("drain")
     for rate in (sent["one awaited"], sent["100 at once"], sent["bulk"], drained["with results"]):
         assert rate.facts["cpu"] > 0

@@ -64,7 +64,7 @@ def test_the_fastest_rival_is_the_one_that_comes_closest_round_by_round():
 
 
 def test_who_lost_jobs_is_no_rival():
-    """Being fast is easy for whoever forgets."""
+    """A library that loses jobs is no rival, however fast it is."""
     lossy = one("Lossy", "drain", "1 process", 99.0, broker="redis", lost=1)
     honest = one("Honest", "drain", "1 process", 2.0, broker="redis")
     run = Run([MACHINE, one(US, "drain", "1 process", 10.0, broker="redis"), lossy, honest])
@@ -194,7 +194,7 @@ def test_an_awaited_call_says_where_its_time_went():
 
 
 def test_a_latency_is_seen_beside_other_rates_and_other_libraries():
-    """Who reaches it is told as well as who does not; only if nobody does, it may be the machine that falls asleep."""
+    """The reason names whether the best library reaches the aim; if none does, the machine may fall asleep."""
     ours = one(US, "latency", "50/s, p50", 2.0), one(US, "latency", "500/s, p50", 0.8)
     assert why(*ours, one("Huey", "latency", "50/s, p50", 1.5), figure=("latency", "50/s, p50")) == (
         "at 500/s, with less time to fall asleep between two jobs, it is 0.8 ms; "
@@ -218,7 +218,7 @@ def test_a_sender_that_was_late_is_told_and_how_few_jobs_make_a_percentile():
 
 
 def test_what_the_run_does_not_tell_is_told_by_a_sentence_if_there_is_one():
-    """Only where the aim was missed; and where nobody knows, nobody pretends to."""
+    """A reason is given only where the aim was missed; without a known reason the report says so."""
     assert why(one(US, "cost", "worker CPU", 21.0), figure=("cost", "worker CPU")).startswith("JetStream wants")
     assert why(one(US, "cost", "worker CPU", 19.0), figure=("cost", "worker CPU")) == ""
     unknown = one(US, "idle", "worker CPU", 2.0, broker="redis")

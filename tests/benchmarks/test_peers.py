@@ -91,7 +91,7 @@ def toy(tmp_path, monkeypatch) -> Measured:
 
 
 def test_peers_are_chosen_by_name():
-    """All, none, or some, however they are written; a name that nobody has is refused, and who is there is told."""
+    """All, none or some peers are chosen; an unknown name is refused, and the error lists the peers."""
     assert set(wanted("all")) == ISSUED
     assert wanted("none") == []
     assert wanted("RQ, Celery") == ["celery", "rq"]

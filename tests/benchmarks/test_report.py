@@ -266,7 +266,7 @@ def test_rounds_are_one_figure_whose_counts_are_added_up():
 
 
 def test_a_ratio_compares_neighbours_in_time():
-    """A machine that was slow in one round was so for both; who missed a round is compared in those that he had."""
+    """A machine that was slow in one round was slow for both; only rounds that both have are compared."""
     ours = [one_round(number, US, value) for number, value in ((1, 100.0), (2, 10.0), (3, 120.0))]
     theirs = [one_round(number, "Celery", value) for number, value in ((2, 5.0), (3, 40.0))]
     run = Run([MACHINE, *ours, *theirs])
@@ -292,7 +292,7 @@ def test_a_ratio_to_nothing_is_none():
 
 
 def test_a_run_that_was_stopped_says_so_and_how_long_it_lasted():
-    """The header is made from what is there: the last figure's time, if nobody wrote the end."""
+    """The header is made from what is there: the last figure's time, if the end was not written."""
     begun = MachineInfo(**{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"seconds": 0.0})
     run = Run([begun, one_round(9, US, 1.0)])
     assert run.lasted == "9 minutes, stopped before its end"
@@ -303,13 +303,13 @@ def test_a_run_that_was_stopped_says_so_and_how_long_it_lasted():
 @pytest.mark.parametrize(
     "command",
     [
-        "python -m benchmarks.compare --out /home/somebody/x --docs",
-        "python -m benchmarks.compare --out=/home/somebody/x --docs",
+        "python -m benchmarks.compare --out /home/user/x --docs",
+        "python -m benchmarks.compare --out=/home/user/x --docs",
         "python -m benchmarks.compare --out '/home/some body/x' --docs",
     ],
 )
 def test_the_command_has_no_path_of_the_machine(command):
-    """Where the result went is nobody's business."""
+    """A report does not say where the result was written."""
     assert public(command) == "python -m benchmarks.compare --docs"
     machine = MachineInfo(**{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"command": command})
     assert Run([machine]).machine.command == "python -m benchmarks.compare --docs"
@@ -335,7 +335,7 @@ def test_numbers_are_written_alike_everywhere():
 
 
 def test_a_kill_that_was_not_survived_stands_among_the_kills(tmp_path):
-    """A scenario that failed is no omission: it is told where the others are, too."""
+    """A scenario that failed is no omission: the report lists it beside the others."""
     why = "failed: it was not done after 120 s, and was ended"
     records = [MACHINE, one_round(1, US, 1.0), Skipped(broker="redis", who=US, scenario="broker killed", why=why)]
     write_report(Run(records), tmp_path, None)

@@ -1,4 +1,4 @@
-"""The plan of a run: whose turn it is, what fits into the time, what happens to those who never end."""
+"""The plan of a run: which contender is next, what fits into the time, what happens to one that never ends."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_left_out_and_told():
 
 
 def test_a_turn_is_as_long_as_the_last_one_was():
-    """What was guessed counts only until somebody knows."""
+    """The guess counts only until the first measurement."""
     turns = Turns({"drain": 1}, 3, until=100)
     first = turns.next(0)
     assert first is not None
@@ -112,7 +112,7 @@ async def test_what_ends_in_time_has_its_result_and_its_error():
 
 @pytest.mark.anyio
 async def test_what_does_not_end_is_ended():
-    """It is cancelled, and it is told."""
+    """A call that takes too long is cancelled, and the error says so."""
     async with anyio.create_task_group() as group:
         limited = Limited(group)
         with pytest.raises(TimeoutError, match=r"not done after 0.01 s, and was ended"):
@@ -200,7 +200,7 @@ async def hold(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = 
 
 @pytest.mark.anyio
 async def test_who_is_compared_is_a_neighbour_in_time(monkeypatch):
-    """A round of a scenario goes around everybody before the next scenario, and that before the next round."""
+    """Each contender runs a scenario before the next scenario begins, and all scenarios before the next round."""
     log: list[str] = []
     records = await hold(
         [Toy("raw client", log, has=("drain",)), Toy("taskcore", log), Toy("Celery", log)], monkeypatch
@@ -213,8 +213,8 @@ async def test_who_is_compared_is_a_neighbour_in_time(monkeypatch):
 
 
 @pytest.mark.anyio
-async def test_who_fails_has_his_next_turn_and_who_cannot_has_not(monkeypatch):
-    """A failure may be chance and is tried again; a feature that is not there is told once."""
+async def test_a_contender_that_fails_is_tried_again_and_one_that_lacks_a_feature_is_not(monkeypatch):
+    """A failure may be chance and is tried again; a missing feature is reported once."""
     log: list[str] = []
     toys = [Toy("Fails", log, bad="raises", has=("drain",)), Toy("Lacks", log, bad="lacks", has=("drain",))]
     records = await hold(toys, monkeypatch)
@@ -277,7 +277,7 @@ def test_the_command_measures_in_rounds_and_writes_the_report(tmp_path):
         assert "--budget 10" in text
 
 
-def test_a_broker_that_nobody_knows_is_refused():
+def test_an_unknown_broker_is_refused():
     """With the names of those that there are."""
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare", "--brokers", "kafka"],

@@ -1,7 +1,7 @@
 """The conformance suite on the in-memory broker, and proof that it notices broken ones.
 
 Every check is played under a virtual clock on trio and in real time on asyncio; and every check has at least one broken
-broker, store or worker that it has to catch: a suite that nobody can fail is decoration.
+broker, store or worker that it has to catch: a suite that no broker can fail is decoration.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ NOTICES = {
     "a_cancelled_receive_loses_nothing": ("loses what a cancelled receive had taken",),
     "waiting_blocks_nobody": ("does one thing at a time", "hands out twice"),
     "giving_up_is_quick": ("cannot be interrupted", "lingers when it is left"),
-    "a_stored_job_outlives_its_publisher": ("forgets when somebody disconnects", "loses every third"),
+    "a_stored_job_outlives_its_publisher": ("forgets when a client disconnects", "loses every third"),
     "bytes_arrive_as_they_were": ("strips bytes", "counts one too many"),
     "every_item_of_a_batch_is_answered": ("answers half of a batch", "ignores queues and limits"),
     "an_impatient_sender_gets_in": ("begins anew with each try",),
@@ -259,8 +259,8 @@ NOTICES = {
     "purging_spares_what_runs_and_what_died": ("purges dead letters", "counts nothing"),
     "nothing_is_early_and_little_is_late": ("delivers early", "delivers late"),
     "a_long_delay_does_not_hold_up_a_short_one": ("delivers early", "delivers late"),
-    "a_schedule_survives_a_reconnect": ("forgets when somebody disconnects", "delivers early"),
-    "jobs_that_were_due_meanwhile_come_at_once": ("forgets when somebody disconnects", "loses every third"),
+    "a_schedule_survives_a_reconnect": ("forgets when a client disconnects", "delivers early"),
+    "jobs_that_were_due_meanwhile_come_at_once": ("forgets when a client disconnects", "loses every third"),
     "a_retry_waits_its_time": ("retries early", "lingers when it is left"),
     "a_repeated_schedule_is_stored_once": ("delivers early", "delivers late"),
     "what_waits_is_counted_as_scheduled": ("ignores delays", "counts nothing"),
@@ -336,7 +336,7 @@ NOTICES = {
     "waiting_for_a_result_ends": ("locates nothing", "ignores ids"),
     "arguments_that_do_not_fit_reach_no_function": ("core: checks no arguments", "counts nothing"),
     "nothing_a_task_does_ends_the_worker": ("core: counts no attempts", "core: lets errors out"),
-    "an_impatient_sender_takes_nobody_along": ("core: carries a batch in its leader's step_worker", "hands out twice"),
+    "an_impatient_sender_takes_nobody_along": ("core: carries a batch in its leader's call", "hands out twice"),
     "a_program_sees_what_it_sent": ("answers half of a batch", "loses every third"),
 }
 

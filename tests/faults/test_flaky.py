@@ -123,7 +123,7 @@ async def test_hang(flaky: FlakyBackend, memory: MemoryBackend) -> None:
 
 
 async def test_dropped_replies(flaky: FlakyBackend, memory: MemoryBackend) -> None:
-    """It is done and nobody learns of it: Uncertain where the seam has that answer, else BrokerUnavailable."""
+    """A call is carried out, but its reply is lost: Uncertain where the seam has it, else BrokerUnavailable."""
     flaky.next("publish", DropReply())
     [answer] = await flaky.publish(jobs("A"))
     assert isinstance(answer, Uncertain)
@@ -135,7 +135,7 @@ async def test_dropped_replies(flaky: FlakyBackend, memory: MemoryBackend) -> No
 
 
 async def test_a_dropped_reply_to_settle(flaky: FlakyBackend) -> None:
-    """A verdict is carried out although its caller is told of an outage; settling again finds the lease gone."""
+    """A verdict is carried out although its caller gets an outage; settling again finds the lease gone."""
     await flaky.publish(jobs("A"))
     flaky.next("settle", DropReply())
     async with flaky.consume(["q"], lease=60.0) as source:
@@ -176,7 +176,7 @@ async def test_reorder(flaky: FlakyBackend, memory: MemoryBackend) -> None:
 
 
 async def test_partition(flaky: FlakyBackend, memory: MemoryBackend) -> None:
-    """In a partition every verb fails, whoever waits learns it at once, and other connections are not touched."""
+    """In a partition every verb fails, a waiting receiver fails at once, and other connections are not touched."""
     async with flaky.consume(["q"], lease=60.0) as source, anyio.create_task_group() as group:
 
         async def wait() -> None:

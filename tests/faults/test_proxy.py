@@ -118,7 +118,7 @@ async def test_cut_on_the_way_up():
 
 
 async def test_black_hole():
-    """Nothing comes through and nobody is told; afterwards everything does, also new connections."""
+    """Nothing comes through and no error is raised; afterwards everything does, also new connections."""
     async with proxied() as proxy, await connect(proxy) as client:
         assert await ask(client, b"1") == b"1"
         proxy.black_hole()
@@ -195,7 +195,7 @@ async def test_byte_by_byte():
         assert len(chunks) > 1
 
 
-async def test_nobody_behind_it():
+async def test_no_server_behind_it():
     """A server that is not there looks like a connection that is reset."""
     async with ChaosProxy("127.0.0.1", free_port()) as proxy, await connect(proxy) as client:
         with pytest.raises(BROKEN), anyio.fail_after(5):

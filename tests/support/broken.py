@@ -214,7 +214,7 @@ async def _forgets_on_leaving(original: Any, backend: MemoryBackend, *exit: Any)
         backend._ledger.queues[queue].letters.clear()
 
 
-mutant(wrapped(MemoryBackend, "__aexit__", _forgets_on_leaving), name="forgets when somebody disconnects")
+mutant(wrapped(MemoryBackend, "__aexit__", _forgets_on_leaving), name="forgets when a client disconnects")
 
 
 # ── waiting ──────────────────────────────────────────────────────────────────────────────────────

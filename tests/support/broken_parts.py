@@ -226,5 +226,5 @@ for _name, _patch in _core().items():
 mutant(
     wrapped(MemoryBackend, "publish", _takes_its_time),
     patch.object(Detached, "run", lambda _, work: work()),
-    name="core: carries a batch in its leader's step_worker",
+    name="core: carries a batch in its leader's call",
 )

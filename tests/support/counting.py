@@ -1,4 +1,4 @@
-"""How much work one job is: bytecodes of ours and calls of anybody's, counted and not timed, so no noise can matter.
+"""How much work one job is: bytecodes of ours and calls of any code, counted and not timed, so no noise can matter.
 
     python tests/support/counting.py            what this checkout does, beside what is written down for this Python
     python tests/support/counting.py --write    write it down

@@ -34,7 +34,7 @@ class Faults:
         self.waiting: set[anyio.CancelScope] = set()
 
     def fail(self, *verbs: str) -> None:
-        """From now on these verbs fail, and who waits in ``receive`` is told so."""
+        """Let these verbs fail from now on; a call that waits in ``receive`` fails too."""
         self.down.update(verbs)
         if "receive" in verbs:
             for scope in self.waiting:
@@ -49,7 +49,7 @@ class Faults:
         self.calls[verb] += 1
         if verb in self.down:
             await anyio.lowlevel.checkpoint()
-            raise BrokerUnavailable(f"{verb}: nobody there")
+            raise BrokerUnavailable(f"{verb}: the broker is gone")
         if verb in self.before:
             await self.before[verb](items)
         answer = await work()
@@ -86,7 +86,7 @@ class FaultyBackend(MemoryBackend):
 
 
 class FaultySource:
-    """A source with faults. ``frozen``: its leases are not extended, though it is told so."""
+    """A source with faults. ``frozen``: its leases are not extended, though ``extend`` confirms it."""
 
     def __init__(self, source: Any, faults: Faults) -> None:
         self._source = source
@@ -103,7 +103,7 @@ class FaultySource:
                     return await self._source.receive(limit)
                 finally:
                     self._faults.waiting.discard(scope)
-            raise BrokerUnavailable("receive: nobody there any more")
+            raise BrokerUnavailable("receive: the broker is gone meanwhile")
 
         return await self._faults.around("receive", [], receive)
 

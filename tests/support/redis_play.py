@@ -154,10 +154,10 @@ class Play:
         raise TimeoutError(f"after {within:g} s there is still {stats}")
 
     async def told(self, *, within: float = 5.0) -> History:
-        """What everybody has written down, as soon as the living owe nothing any more.
+        """Merge the histories of all processes, as soon as the living ones owe no entry any more.
 
         A queue is quiet when the broker has carried out the last verdict; its answer may still be on its way then, and
-        the worker has not written down yet what it learns from it. Who owes something for longer is judged as he is.
+        the worker has not recorded yet what it learns from it. A worker that owes an entry for longer is judged anyway.
         """
         deadline = anyio.current_time() + within
         while owed(history := self.merged()) and anyio.current_time() < deadline:  # noqa: ASYNC110 - files have no events

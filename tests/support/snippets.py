@@ -1,6 +1,6 @@
 """Run the code blocks of one page of documentation, in order, in a folder of the page's own.
 
-    python tests/support/snippets.py docs/quickstart.md        what each block prints, for whoever writes the page
+    python tests/support/snippets.py docs/quickstart.md        what each block prints, for the author of the page
 
 ``test_docs.py`` explains the conventions and compares; this file only runs. It imports neither pytest nor taskcore, so
 one page costs one interpreter.
@@ -141,7 +141,7 @@ def main() -> None:
             if sys.argv[2:]:
                 print(json.dumps({"line": block.line, "output": output, "error": error}), flush=True)  # noqa: T201 - to test_docs.py
             else:
-                print(f"── line {block.line}\n{output}{error or ''}", flush=True)  # noqa: T201 - to whoever writes the page
+                print(f"── line {block.line}\n{output}{error or ''}", flush=True)  # noqa: T201 - to the page's author
 
 
 if __name__ == "__main__":

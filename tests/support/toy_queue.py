@@ -66,7 +66,7 @@ class ToyQueue:
         """One job, with whatever answer."""
         delay, expires = (0.0, None) if self.calm else self.choose([(0.0, None), (5.0, None), (0.0, 20.0)])
         stored = self._publish(name, delay, expires, known=False)
-        if stored is None:  # nobody knows, so the client repeats it
+        if stored is None:  # the answer is uncertain, so the client repeats it
             stored = self._publish(name, delay, expires, known=self.choose([True, False]))
         if stored is not None and not self.calm and self.choose([False, False, False, True]) and delay:
             self._waiting = [item for item in self._waiting if item[2].name != name]

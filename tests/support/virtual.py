@@ -1,4 +1,4 @@
-"""Virtual time on both event loops: it passes only when nobody has anything to do."""
+"""Virtual time on both event loops: it passes only when no task can run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def clock() -> float:
 
 
 def block(seconds: float) -> None:
-    """Let time pass without letting anybody run, as a task does that computes in the event loop."""
+    """Let time pass while no task can run, as a task does that computes in the event loop."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -48,7 +48,7 @@ class _Jumping(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
-        if timeout is None:  # nothing is planned: somebody outside has to act
+        if timeout is None:  # no timer is set: an event from outside has to come
             return super().select(None)
         self.now += timeout
         return []

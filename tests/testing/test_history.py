@@ -264,7 +264,7 @@ async def test_what_people_do():
 
 @pytest.mark.anyio
 async def test_bytes_that_are_no_envelope():
-    """What nobody can read has the same name when it is sent and when it comes."""
+    """Bytes that are no envelope have the same name when they are sent and when they arrive."""
     history = History(clock=anyio.current_time)
     backend = RecordingBackend(MemoryBackend(), history)
     await backend.publish([Outgoing("q", "A", b"{"), Outgoing("q", "B", b'{"id":"B","task":"t"}')])

@@ -69,7 +69,7 @@ def plain(order: int) -> None:
 
 
 async def test_a_careless_task():
-    """A task that does it again is told where: every place after which the effect has happened once already."""
+    """A task that does it again is reported with every place after which the effect has already happened."""
     with pytest.raises(NotIdempotent) as failure:
         await assert_idempotent(careless, 7, effects=charges)
     text = str(failure.value)

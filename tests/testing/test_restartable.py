@@ -73,7 +73,7 @@ async def test_a_worker_dies_at_once(taskcore_app: RunningApp, crash_worker: Cra
 
 
 async def test_a_worker_stays_dead(taskcore_app: RunningApp, crash_worker: CrashWorker) -> None:
-    """Without a restart nobody works any more, and leaving the app is no trouble."""
+    """Without a restart no worker runs any more, and leaving the app is no trouble."""
     async with taskcore_app(router) as app:
         async with crash_worker(app, at="run.returned", restart=False):
             job = await count.enqueue()
@@ -94,7 +94,7 @@ async def test_the_nth_visit(taskcore_app: RunningApp, crash_worker: CrashWorker
 
 
 async def test_a_point_that_is_not_passed(taskcore_app: RunningApp, crash_worker: CrashWorker) -> None:
-    """If the worker does not come by, the test is told; so it is if nobody ever could."""
+    """If the worker does not pass the point, the test fails; so it does if no worker ever could."""
     async with taskcore_app(router) as app:
         with pytest.raises(TimeoutError, match=r"no worker passed settle\.ended"):
             async with crash_worker(app, at="settle.ended", within=0.05):
@@ -128,7 +128,7 @@ async def test_redelivered_while_it_runs(taskcore_app: RunningApp, redeliver: Re
 
 
 async def test_nothing_to_redeliver(taskcore_app: RunningApp, redeliver: Redeliver) -> None:
-    """A job that nobody holds cannot be taken away from anybody; the text says where it is."""
+    """A job that no worker holds cannot be taken away; the text says where it is."""
     async with taskcore_app(router) as app:
         job = await count.using(delay=60.0).enqueue()
         with pytest.raises(LookupError, match="scheduled"):

@@ -121,7 +121,7 @@ def test_every_clause_is_kept(quorum):
     assert kept == set(CLAUSES) - NOT_PROMISED
 
 
-def test_young_queues_keep_times_and_let_everybody_in(make_harness):
+def test_young_queues_keep_times_and_let_every_consumer_in(make_harness):
     """With queues that have to grow old first, as by default, times hold, and impatient senders get in."""
     checks = [check for check in all_checks() if {"C16", "C17"} & set(check.clauses) and check.name not in NEVER]
     checks += [check for check in all_checks() if check.name == "an_impatient_sender_gets_in"]

@@ -112,7 +112,7 @@ async def test_while_the_node_is_down_calls_end_and_later_work_again(running):
             await source.settle([(again, ACK)])
 
 
-async def test_a_frozen_node_holds_nobody_up(running):
+async def test_a_frozen_node_holds_no_caller_up(running):
     """A node that answers nothing: publishing is uncertain, the rest unavailable, in time (F21)."""
     async with RabbitBackend(f"{running.url}?min_queue_age=0.1&timeout=1.5") as backend:
         await backend.publish(jobs("frozen", 2))

@@ -233,7 +233,7 @@ async def everything(port: int, *, except_for: str) -> dict[bytes, Any]:
     return {name: await command(port, "DUMP", name) for name in names if name not in skip}
 
 
-async def test_nobody_spins_where_nobody_can_be_woken(own: RedisServer, caplog: pytest.LogCaptureFixture):
+async def test_no_receiver_spins_where_none_can_be_woken(own: RedisServer, caplog: pytest.LogCaptureFixture):
     """A worker that may not wait for tokens says so once, looks now and then, not all the time, and gets its jobs."""
     await command(own.port, "ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-blpop")
     async with held(own.url.replace("redis://", "redis://app:pw@"), "q") as (backend, source):

@@ -188,8 +188,8 @@ async def test_byte_by_byte(shared: RedisServer):
     assert play.count("event", name="broker.lost") == 0
 
 
-async def test_nobody_is_judged_too_early(shared: RedisServer):
-    """What the broker has done and the worker has not heard of yet is waited for, or it would never be judged."""
+async def test_no_history_is_judged_too_early(shared: RedisServer):
+    """A history is judged only after the worker has recorded each verdict that the broker carried out."""
     play = Play(shared.url)
     async with proxied(shared) as proxy, play.running("worker", through(proxy, ""), lease=20.0) as app:
         await app.tasks["fail"].enqueue(1)

@@ -176,7 +176,7 @@ async def test_the_group_is_deleted(own: RedisServer, caplog: pytest.LogCaptureF
         after = int((await command(own.port, "INFO", "stats")).split(b"total_commands_processed:")[1].split()[0])
     assert len(report.histories) == 60
     assert any("group of queue" in alarm for alarm in alarms(caplog))
-    assert after - before < 20, "nobody runs in circles afterwards"
+    assert after - before < 20, "the receiver does not spin afterwards"
 
 
 # ── full ─────────────────────────────────────────────────────────────────────────────────────────

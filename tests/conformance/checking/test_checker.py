@@ -85,7 +85,7 @@ def test_at_most_once_may_be_lost(written: HistoryWriter) -> None:
 
 
 def test_unexpected(written: HistoryWriter) -> None:
-    """A start that nobody asked for is invented."""
+    """A start of a job that no client sent is invented."""
     written.ran()
     assert written.check().violations == ("unexpected",)
 
@@ -138,7 +138,7 @@ def test_a_run_of_the_dead(written: HistoryWriter) -> None:
 
 
 def test_effects(written: HistoryWriter) -> None:
-    """An effect that was done twice counts, whoever did it."""
+    """An effect that was done twice counts, whichever run did it."""
     written.sent()
     written.start(run=1)
     written.effect(key="charge-7")
@@ -242,11 +242,11 @@ def test_given_back_is_free(written: HistoryWriter) -> None:
     ],
 )
 def test_silent(written: HistoryWriter, happened: str, facts: dict[str, Any], told: str) -> None:
-    """What was suppressed, uncertain, lost or buried has to be told by whoever it happened to, if one listened."""
+    """A suppressed, uncertain, lost or buried job without its event is silent, if the history has a listener."""
     written.sent()
     written.ran()
     getattr(written, happened)(**facts)
-    assert not written.check().broken, "nobody listened"
+    assert not written.check().broken, "the history has no listener"
     written.event("", name="listening")
     assert written.check().violations == ("silent",)
     written.event(name=told, who="another")
@@ -256,7 +256,7 @@ def test_silent(written: HistoryWriter, happened: str, facts: dict[str, Any], to
 
 
 def test_the_dead_tell_nothing(written: HistoryWriter) -> None:
-    """Whoever was killed is not expected to have told it."""
+    """A worker that was killed is not expected to have reported it."""
     written.event("", name="listening")
     written.sent()
     written.ran()
@@ -266,7 +266,7 @@ def test_the_dead_tell_nothing(written: HistoryWriter) -> None:
 
 
 def test_silent_expiry(written: HistoryWriter) -> None:
-    """An expiry that nobody told is silent."""
+    """An expiry without an event is silent."""
     written.event("", name="listening")
     written.sent()
     final = Snapshot({"q": Left()}, {"A": "expired"})
@@ -352,12 +352,12 @@ def test_unencodable_result(written: HistoryWriter) -> None:
     assert not written.check(found(reason="result", errors=("taskcore.errors.UnencodableResult: x",))).broken
 
 
-# ── nobody knows ─────────────────────────────────────────────────────────────────────────────────
+# ── uncertain ────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("ran", [True, False])
 def test_uncertain_enqueue(written: HistoryWriter, ran: bool) -> None:
-    """An enqueue of which nobody knows may have happened or not; if it ran, the report says so."""
+    """An uncertain enqueue may have happened or not; if it ran, the report says so."""
     written.invoke(queue="q")
     written.uncertain()
     if ran:
@@ -369,7 +369,7 @@ def test_uncertain_enqueue(written: HistoryWriter, ran: bool) -> None:
 
 @pytest.mark.parametrize("trail", ["trail", "older trail"])
 def test_uncertain_verdict(written: HistoryWriter, trail: str) -> None:
-    """A verdict of which nobody knows may have been carried out: the letter may have its trail, or a later one."""
+    """An uncertain verdict may have been carried out: the letter may have its trail, or a later one."""
     written.sent()
     written.ran(outcome="raised", error="ValueError: 1")
     written.event(name="settle.uncertain", verdict="bury", trail="trail")
@@ -380,7 +380,7 @@ def test_uncertain_verdict(written: HistoryWriter, trail: str) -> None:
 
 
 def test_the_story_is_told(written: HistoryWriter) -> None:
-    """A report tells the history of whom it blames, in the order of time, and of nobody else."""
+    """A report prints the history of each job that it blames, in the order of time, and of no other."""
     written.sent("A")
     written.sent("B")
     written.ran("B")

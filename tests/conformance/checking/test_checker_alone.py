@@ -1,4 +1,4 @@
-"""One checker for all: model and sweep are judged by it, and it finds seeded bugs when nobody else looks."""
+"""One checker for all: it judges model and sweep, and it finds seeded bugs without their oracles."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ IN_STORIES = {
     "replay_keeps_the_letter": "dlq_bad",
 }
 
-#: Likewise in the cases of the sweep.
+#: Seeded bugs, and the count that has to see them in the cases of the sweep.
 IN_CASES = {
     "retry_acks_before_it_republishes": "lost",
     "dead_letter_is_acked_first": "lost",
@@ -61,7 +61,7 @@ def make_harness():
 
 
 def play_stories():
-    """Random stories that nobody judges but the checker."""
+    """Run random histories that only the checker judges."""
     with without_oracle():
         run_state_machine_as_test(machine(make_harness), settings=BUDGET)
 

@@ -185,7 +185,7 @@ def test_an_honest_broker_passes(seed: int) -> None:
     ],
 )
 def test_a_broken_broker_is_caught(broken: type[Broken], count: str) -> None:
-    """One thing is wrong with the broker, and the count that stands for it is too high; its story is told."""
+    """One thing is wrong with the broker, and the count for it is too high; the report prints the history."""
     report = run_virtually(play, broken(), 1)
     assert count in report.violations, str(report)
     assert "the history of" in str(report)

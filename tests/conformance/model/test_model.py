@@ -71,7 +71,7 @@ def test_a_death_that_was_recorded_is_carried_out_with_its_error():
 
 
 def test_the_first_ending_stands():
-    """A slow worker recorded a success; whoever has the job meanwhile cannot make it a dead letter (C18)."""
+    """A slow worker recorded a success; a worker that has the job meanwhile cannot make it a dead letter (C18)."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.live(["another worker ends it meanwhile"])
         rules.finish()
@@ -113,7 +113,7 @@ def test_a_late_holder_commits_nothing_for_a_dead_job():
 
 
 def test_an_interrupted_cancelling_is_finished_by_the_next():
-    """Removed, but not recorded: whoever asks again is told that it is cancelled, and everybody can read it."""
+    """If a job is removed but not recorded, the next cancel call records it, and every caller can read it."""
     with open_rules(make_harness) as rules, rules.explaining():
         model = rules.enqueue()
         rules.cancel(model, crash=2)
@@ -144,7 +144,7 @@ def test_who_never_started_is_no_poison():
     run_virtually(story)
 
 
-def test_no_id_is_sent_again_where_nobody_notices():
+def test_no_id_is_sent_again_without_dedup():
     """A broker without dedup keeps two jobs of one id, so the model does not ask it for that."""
     model = machine(make_harness)()
     model.model_rules.enqueue()

@@ -178,7 +178,7 @@ async def test_a_connection_that_was_closed_meanwhile(server: RedisServer):
         assert not isinstance(await store.put("k", b"2", expect=version, keep=60.0), Conflict)
 
 
-async def test_nobody_there():
+async def test_no_server():
     """A store that cannot connect says so, with the address and what to do."""
     async with require(RedisServer)() as server:
         url = server.url

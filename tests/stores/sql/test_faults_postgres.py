@@ -97,7 +97,7 @@ async def test_confirmed_writes_survive(how: str, version: str):
         assert all(record is not None for record in found), f"lost {found.count(None)} of {len(found)}"
 
 
-async def test_a_frozen_server_holds_nobody_up():
+async def test_a_frozen_server_holds_no_caller_up():
     """F21: each verb ends in its own time, reads and watches included (C22)."""
     async with serving() as server, PostgresStore(brief(server.url)) as store:
         await store.put("a", b"1", expect=ANY, keep=None)

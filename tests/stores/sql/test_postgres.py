@@ -275,8 +275,8 @@ async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pyte
         assert await store.get("stays") is not None
 
 
-async def test_nobody_listens_unless_somebody_watches(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
-    """The listening connection comes with the first watch and goes some time after the last."""
+async def test_a_store_listens_only_while_a_watch_is_open(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
+    """The listening connection opens with the first watch and closes some time after the last."""
     monkeypatch.setattr(listener, "QUIET", 0.1)
     listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' "
     every = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -173,7 +173,7 @@ def limit_pages(store: SqliteStore, pages: int) -> None:
     store._writer._thread._hooks = store._writer._hooks._replace(work=limited)
 
 
-async def test_a_lock_that_nobody_gives_back(url: str, tmp_path: Path):
+async def test_a_lock_that_is_never_released(url: str, tmp_path: Path):
     """A write waits for a lock as long as a call may take, not longer; reads go on; afterwards all is well."""
     async with SqliteStore(f"{url}?timeout=0.5") as store:
         await store.put("a", b"1", expect=ANY, keep=None)
@@ -265,7 +265,7 @@ async def test_a_crowd_shares_transactions(url: str):
 # ── forgetting ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_has_ended_is_deleted_by_whoever_writes(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_expired_records_are_deleted_by_any_writer(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Bounded steps, one after each write, until nothing that has ended is left (C23)."""
     monkeypatch.setattr(sqlite, "CLEAN_AT_ONCE", 10)
     async with SqliteStore(url) as store:

@@ -1,4 +1,4 @@
-"""Where functions run: loop, threads and processes; time limits interrupt what overran and nobody else."""
+"""Where functions run: loop, threads and processes; time limits interrupt the job that overran and no other."""
 
 from __future__ import annotations
 
