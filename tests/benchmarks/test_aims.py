@@ -179,7 +179,7 @@ def test_cores_that_would_have_been_enough_are_not_blamed():
 
 
 def test_a_bound_that_was_exceeded_is_no_bound():
-    """Whoever measured more than the CPU times allow does not believe them."""
+    """A rate above what the CPU times allow makes these times unusable as a reason."""
     assert aim_rows(drains(worker=60.0, broker=60.0))[0][-1] == "the run's figures do not tell"
 
 

@@ -207,7 +207,7 @@ def test_the_markdown_has_a_command_for_each_table(written):
 
 
 def test_a_busy_machine_is_said(tmp_path):
-    """Whoever reads it is warned."""
+    """A report of a busy machine warns its reader."""
     busy = [record for record in records() if not isinstance(record, MachineInfo)]
     machine = MachineInfo(
         **{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"load": (3.0, 2.0, 1.0)}

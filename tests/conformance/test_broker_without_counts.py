@@ -51,7 +51,7 @@ def test_stories():
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_crash(case):
-    """Whoever dies at this point, after the job was lost twice, it ends once, completely, and leaves nothing behind."""
+    """A job that was lost twice before a process dies at this point ends once, completely, and leaves nothing behind."""
     with saying(again):
         run(case, make_harness)
 

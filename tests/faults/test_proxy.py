@@ -145,7 +145,7 @@ async def test_a_hole_one_way():
 
 
 async def test_refuse():
-    """Nobody listens, what is connected stays, and the port is the same afterwards."""
+    """No server listens, open connections stay, and the port is the same afterwards."""
     async with proxied() as proxy, await connect(proxy) as client:
         await ask(client, b"1")
         port = proxy.port

@@ -151,7 +151,7 @@ def no_pause_between_attempts():
 
 @mutant("model")
 def no_crash_limit():
-    """Nobody is ever suspected."""
+    """Never suspect a job."""
     with patch.object(admission, "is_poison", lambda starts, rules: False):
         yield
 
@@ -225,7 +225,7 @@ def late_worker_overwrites_the_result():
 
 @mutant("sweep")
 def markers_stay():
-    """Nobody clears them."""
+    """Leave the markers of finished jobs."""
 
     async def clear(self, markers):
         pass
@@ -239,7 +239,7 @@ def markers_stay():
 
 @mutant("model")
 def keys_complete_without_a_fence():
-    """Whoever held the key once may commit."""
+    """Let every former holder of a key commit."""
 
     def complete(original, won, ending):
         return msgspec.structs.replace(original(won, ending), expect=ANY)

@@ -69,14 +69,14 @@ def receive_pops_before_the_lease():
 
 @mutant("model")
 def no_fencing():
-    """Whoever held it once may settle it."""
+    """Let every former holder settle the job."""
     with patch.object(ledger.Receipt, "valid", property(lambda self: self.job.place is LEASED)):
         yield
 
 
 @mutant("model")
 def lost_leases_are_not_reported():
-    """Settling says that all went well."""
+    """Report that every verdict went well."""
 
     async def settle(original, self, batch):
         await original(self, batch)
@@ -113,7 +113,7 @@ def reclaiming_resets_the_count():
 
 @mutant("model")
 def expired_leases_stay():
-    """Nobody looks for them."""
+    """Never look for expired leases."""
 
     def advance(original, self, now):
         leases, self._leases = self._leases, []

@@ -177,7 +177,7 @@ async def test_cancelling_receive_loses_nothing(backend):
 
 
 async def test_cancelled_receivers_leave_nothing_behind(backend):
-    """Nobody is remembered who does not wait any more."""
+    """The broker forgets a receiver that does not wait any more."""
     async with backend.consume(["q"], lease=LEASE) as source:
         for _ in range(100):
             with anyio.move_on_after(0.01):
@@ -252,7 +252,7 @@ class Places(RuleBasedStateMachine):
         verdict=st.sampled_from([ACK, RELEASE, Reschedule(0.0, b""), Reschedule(20.0, b""), Bury("r", b"")]),
     )
     def settle(self, number, verdict):
-        """Somebody settles, perhaps too late or twice."""
+        """Settle a delivery, perhaps too late or twice."""
         if not self.hands:
             return
         delivery = self.hands[number % len(self.hands)]
@@ -265,7 +265,7 @@ class Places(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 100))
     def extend(self, number):
-        """Somebody extends, perhaps too late."""
+        """Extend a lease, perhaps too late."""
         if self.hands:
             delivery = self.hands[number % len(self.hands)]
             self.ledger.advance(self.now)
@@ -273,7 +273,7 @@ class Places(RuleBasedStateMachine):
 
     @rule(queue=st.sampled_from("ab"), number=st.integers(1, 50))
     def remove(self, queue, number):
-        """Somebody takes a job back."""
+        """Take a job back."""
         if self.ledger.remove(queue, str(number), self.now):
             self.alive.remove(str(number))
 

@@ -41,7 +41,7 @@ FOREIGN: dict[str, list[bytes | str]] = {
         "envelope",
         b'{"v":0,"id":"x7","task":"work","queue":"q","args":[],"enqueued_at":0}',
     ],
-    "somebody else's": ["type", "invoice", "body", b'{"total": 12}', "tenant", "acme"],
+    "another program's": ["type", "invoice", "body", b'{"total": 12}', "tenant", "acme"],
     "no envelope": ["id", "x8", "trail", b"{}"],
     "other order": ["envelope", b"{}", "id", "x9"],
     "bad trail": ["id", "x10", "envelope", b"{}", "trail", b"\xfe\xfe"],
@@ -137,7 +137,7 @@ async def test_leased_entries_vanish(shared: RedisServer, how: str, caplog: pyte
 
 
 async def vanish(port: int, how: str, queue: str) -> None:
-    """Somebody deletes all entries of a queue."""
+    """Delete all entries of a queue, behind the broker's back."""
     stream = key(queue, "jobs")
     if how == "XDEL":
         await command(port, "XDEL", stream, *(entry for entry, _ in await command(port, "XRANGE", stream, "-", "+")))

@@ -28,7 +28,7 @@ on_versions = pytest.mark.parametrize("own", **versions(RedisServer), indirect=T
 
 @asynccontextmanager
 async def producing(app: App) -> AsyncIterator[list[int]]:
-    """Somebody enqueues all the time; what was answered with OK."""
+    """Enqueue all the time; yield the jobs that were answered with OK."""
     stored: list[int] = []
     going = True
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 
 @asynccontextmanager
 async def producing(app: App, pause: float = 0.005) -> AsyncIterator[list[int]]:
-    """Somebody enqueues all the time; what was answered with OK."""
+    """Enqueue all the time; yield the jobs that were answered with OK."""
     stored: list[int] = []
     going = True
 

@@ -107,7 +107,7 @@ def test_without_a_bug_nothing_is_found(hunt):
 
 
 def test_a_story_ends_with_what_the_checker_says():
-    """Whoever reads a failure reads what was played, what is wrong, and the history of the job it is about."""
+    """A failure shows the steps, what is wrong, and the history of the job that it is about."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.enqueue()
         rules.work("1", rules.take("1"), "succeeds")
@@ -155,7 +155,7 @@ def test_stories_in_real_time():
 
 @pytest.mark.timeout(60)
 def test_cases_in_real_time():
-    """Likewise a case of the sweep."""
+    """A case of the sweep passes in real time."""
     case = Case("succeed", "settle.ended", 1, "redelivered")
     run(case, lambda: Harness.in_memory(lease=0.2, margin=0.1), real_time=True)
 

@@ -19,7 +19,7 @@ CASES = list(cases(lambda: Harness.in_memory(lease=LEASE)))
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_crash(case):
-    """Whoever dies at this point, the job ends once, completely, and leaves nothing behind."""
+    """Whichever process dies at this point, the job ends once, completely, and leaves nothing behind."""
     run(case, lambda: Harness.in_memory(lease=LEASE))
 
 

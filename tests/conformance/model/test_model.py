@@ -23,7 +23,7 @@ TestModel = pytest.mark.timeout(300)(machine(make_harness).TestCase)  # finding 
 
 
 def test_a_broken_promise_is_told_as_a_story():
-    """Whoever reads a failure reads what happened, and which clause it breaks."""
+    """A failure shows what happened, and which clause it breaks."""
     with open_rules(make_harness) as rules:
         model = rules.enqueue()
         rules.work("1", rules.take("1"), "succeeds")
@@ -157,7 +157,7 @@ def test_no_id_is_sent_again_without_dedup():
 
 
 def test_a_job_that_is_given_back_too_late_is_named():
-    """Whoever gives back what it never started, and has lost already, says which job that was (C19)."""
+    """A worker that gives back a job it never started, and has lost already, names that job (C19)."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.enqueue()
         held = rules.take("1")

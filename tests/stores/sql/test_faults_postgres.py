@@ -338,7 +338,7 @@ async def test_a_watch_outlives_its_connection(postgres: PostgresServer, fault: 
 
 
 async def test_a_watch_without_a_server_says_so(monkeypatch: pytest.MonkeyPatch):
-    """Whoever watches is not left waiting for ever for a server that does not come back."""
+    """A watch does not wait for ever for a server that does not come back."""
     monkeypatch.setattr(listener, "FAIL_AFTER", 0.5)
     async with serving() as server, PostgresStore(brief(server.url)) as store, store.watch("a") as records:
         server.kill()

@@ -40,7 +40,7 @@ AT_ONCE = 4  #: processes with a case each, which mostly waits for leases to end
 
 @pytest.mark.timeout(120)
 def test_crashes(tmp_path: Path) -> None:
-    """Whoever dies between two writes to the file, the job ends once, completely, and leaves nothing behind."""
+    """Whichever process dies between two writes to the file, the job ends once, completely, and leaves nothing behind."""
     once = partial(play_here, url="memory://", folder=tmp_path, lease=0.4, margin=0.4)
     with ProcessPoolExecutor(AT_ONCE, mp_context=multiprocessing.get_context("spawn")) as processes:
         problems = [problem for problem in processes.map(once, SAMPLE) if problem]

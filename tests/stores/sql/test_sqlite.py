@@ -118,7 +118,7 @@ async def test_it_shares_a_file_with_the_program(url: str, tmp_path: Path):
 
 
 async def test_a_file_that_was_deleted_is_made_anew(url: str, tmp_path: Path):
-    """Nobody goes on writing into a file that no one else can see; versions do not repeat even then."""
+    """No store goes on writing into a file that no other can see; versions do not repeat even then."""
     async with SqliteStore(url) as store:
         old = await store.put("a", b"1", expect=ANY, keep=None)
         delete(tmp_path)
@@ -139,7 +139,7 @@ def delete(folder: Path) -> None:
 
 
 async def test_a_watch_survives_the_loss_of_the_file(url: str, tmp_path: Path):
-    """Whoever watches sees what is written into the new file."""
+    """A watch sees what is written into the new file."""
     async with SqliteStore(url) as store, SqliteStore(url) as other, store.watch("a") as records:
         delete(tmp_path)
         await other.put("a", b"new", expect=ANY, keep=None)
@@ -283,7 +283,7 @@ async def test_expired_records_are_deleted_by_any_writer(url: str, tmp_path: Pat
 
 
 async def test_an_idle_store_forgets_too(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Nobody has to write for records to be deleted."""
+    """An idle store deletes expired records without a write."""
     monkeypatch.setattr(sqlite, "CLEAN_IDLE", 0.05)
     monkeypatch.setattr(sqlite, "CLEAN_EVERY", 0.05)
     async with SqliteStore(url) as store:
@@ -416,7 +416,7 @@ async def test_a_diagnosis_of_a_file_that_loses_commits(url: str, tmp_path: Path
 
 
 def test_a_file_that_may_not_be_written(tmp_path: Path):
-    """Whoever may only read learns which file it is (skipped for root, who may do anything)."""
+    """A store that may only read names the file (skipped for root, which may do anything)."""
     if os.getuid() == 0:
         pytest.skip("root may write everything")
 
