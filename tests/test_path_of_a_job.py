@@ -27,7 +27,6 @@ PATH = [
     "task.py",
     "contract/contract.py",
     "contract/codec/codec.py",
-    "client/host.py",
     "client/client.py",
     "envelope.py",
     "observe.py",
@@ -90,5 +89,5 @@ def test_the_path_of_a_job(store: str | None, path: list[str]) -> None:
 
 def test_the_path_is_short() -> None:
     """The path has as few files as a reader can follow; these numbers may only fall."""
-    assert len(PATH) <= 13
+    assert len(PATH) <= 12
     assert len(STORED) <= 3

@@ -18,7 +18,8 @@ import pytest
 
 from taskcore import BrokerUnavailable
 from taskcore.faults import binaries
-from taskcore.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
+from taskcore.faults.rabbitmq import RabbitServer
+from taskcore.faults.servers import NatsServer, RedisServer, Server, ServerMissing, ValkeyServer
 from taskcore.faults.sockets import ask
 from tests.support.real import require
 
@@ -117,7 +118,7 @@ async def test_nothing_is_left_of_a_killed_test(name: str, tmp_path: Path):
     kind = require(SERVERS[name])
     program = textwrap.dedent(f"""
         import anyio
-        from taskcore.faults.servers import {kind.__name__}
+        from {kind.__module__} import {kind.__name__}
 
         async def main():
             async with {kind.__name__}() as server:

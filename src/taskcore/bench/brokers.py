@@ -11,7 +11,8 @@ from taskcore.bench.environment import BenchEnvironment, NotHere, Size
 from taskcore.bench.running import plain
 from taskcore.errors import AdapterMissing
 from taskcore.faults.binaries import ServerMissing
-from taskcore.faults.servers import NatsServer, RabbitServer, RedisServer, Server
+from taskcore.faults.rabbitmq import RabbitServer
+from taskcore.faults.servers import NatsServer, RedisServer, Server
 from taskcore.toolkit.urls import mask_url
 
 __all__ = ["BROKERS", "Kind", "environment_on", "named_environment", "private_environment", "private_server"]

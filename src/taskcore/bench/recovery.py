@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 
@@ -102,10 +103,15 @@ async def broker_killed(environment: BenchEnvironment) -> list[Figure]:
     await environment.clean_up()
     entries = ledger.read()
     ledger.close()
-    back = min(
-        (entry.when for entry in entries if entry.what == "end" and entry.when > again), default=again + PATIENCE
-    )
     facts = _facts(accepted, entries, killed) | {"repeats": repeats, "down": again - killed}
+    ends = (entry.when for entry in entries if entry.what == "end" and entry.when > again)
+    return _outage_figures(environment, killed, again, min(ends, default=again + PATIENCE), facts)
+
+
+def _outage_figures(
+    environment: BenchEnvironment, killed: float, again: float, back: float, facts: dict[str, Any]
+) -> list[Figure]:
+    """Make the figures of a broker that was killed, was started again, and whose jobs ended again."""
     return [
         environment.figure("broker killed", "jobs end again, after it is back", "s", (back - again,), "less", facts),
         environment.figure("broker killed", "it was away for", "s", (again - killed,), "", {"down": DOWN}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 from anyio.lowlevel import current_token
@@ -24,10 +24,26 @@ if TYPE_CHECKING:  # imported when they are needed: see connect() and portal
     from taskcore.client.queries import JobQueries
     from taskcore.client.sync import Portal
 
-__all__ = ["AppHost", "SharedContext", "not_open"]
+__all__ = ["AppHost", "SendCall", "SharedContext", "not_open", "send_nothing"]
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+class SendCall(Protocol):
+    """Sends one call."""
+
+    def __call__(self, call: Call[R]) -> Coroutine[Any, Any, Job[R]]:
+        """Send one call."""
+        ...
+
+
+def send_nothing(call: Call[R]) -> Coroutine[Any, Any, Job[R]]:  # noqa: ARG001 - the verb's signature
+    """Refuse to send: the app is not open.
+
+    :raises NotRunning: always (TC106).
+    """
+    raise not_open()
 
 
 class AppHost:
@@ -38,6 +54,7 @@ class AppHost:
 
     def __init__(self, app: AbstractAsyncContextManager[object], codec: EnvelopeCodec) -> None:
         self.codec = codec
+        self.send: SendCall = send_nothing  #: the client's own verb while the app is open: one step less for each job
         self._app = app
         self._portal: Portal | None = None
         self._client: Client | None = None
@@ -68,13 +85,14 @@ class AppHost:
             make = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
             client = make(components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source)
             exits.push_async_callback(client.wait_closed)
-            self._client, self._queries = client, JobQueries(components, timeout=limit)
+            self.send, self._client, self._queries = client.send, client, JobQueries(components, timeout=limit)
             self._token, self._pid = current_token(), os.getpid()
             exits.callback(self.close)
             return exits.pop_all()
 
     def close(self) -> None:
         """Forget the connections; they are closed, or belong to the parent of a fork."""
+        self.send = send_nothing
         self._client = self._queries = self._token = None
 
     @property
@@ -97,11 +115,7 @@ class AppHost:
             raise not_open()
         return self._queries
 
-    # These return the coroutine of another object: each job saves one on its way.
-
-    def send(self, call: Call[R]) -> Coroutine[Any, Any, Job[R]]:
-        """Send one call."""
-        return self.client.send(call)
+    # These return the coroutine of another object: each question saves one on its way.
 
     def outcome(self, job: Job[R], timeout: float | None) -> Coroutine[Any, Any, JobOutcome[R]]:
         """Wait for the end of a job."""

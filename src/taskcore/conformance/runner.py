@@ -6,8 +6,9 @@ us. So the runner watches its own clock, and plays such a check again before it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -65,7 +66,7 @@ async def certify(
     results: dict[str, CheckResult] = {}
     left: list[str] = []
     lateness: list[float] = []
-    gate = anyio.CapacityLimiter(at_once)
+    gate, stalls = anyio.CapacityLimiter(at_once), Stalls(lease / 3)
 
     async def one(check: Check) -> None:
         async with gate:
@@ -75,14 +76,7 @@ async def certify(
         if on_progress is not None:
             on_progress(result, len(checks) - len(results))
 
-    stalls = Stalls(lease / 3)
-    with unwrap_single():
-        async with anyio.create_task_group() as watching:
-            watching.start_soon(stalls.watch)
-            async with anyio.create_task_group() as group:
-                for check in checks:
-                    group.start_soon(one, check)
-            watching.cancel_scope.cancel()
+    await _run_all(checks, one, stalls)
     records = store or (url if has_store(url) else None)
     return Certificate(
         url=mask_url(url),
@@ -96,6 +90,17 @@ async def certify(
         latest=max(lateness, default=None),
         left=tuple(left),
     )
+
+
+async def _run_all(checks: Sequence[Check], one: Callable[[Check], Coroutine[Any, Any, None]], stalls: Stalls) -> None:
+    """Run the checks side by side, and watch for stalls of the event loop meanwhile."""
+    with unwrap_single():
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(stalls.watch)
+            async with anyio.create_task_group() as group:
+                for check in checks:
+                    group.start_soon(one, check)
+            watching.cancel_scope.cancel()
 
 
 async def run_check(

@@ -15,9 +15,10 @@ from taskcore.faults.postgres import PostgresServer
 from taskcore.faults.processes import WorkerProcess
 from taskcore.faults.proxy import ChaosProxy
 from taskcore.faults.rabbit_cluster import RabbitCluster
+from taskcore.faults.rabbitmq import RabbitServer
 from taskcore.faults.redis_cluster import RedisCluster
 from taskcore.faults.redis_sets import RedisReplicated, RedisSentinel
-from taskcore.faults.servers import NatsServer, RabbitServer, RedisServer, Server, ServerMissing, ValkeyServer
+from taskcore.faults.servers import NatsServer, RedisServer, Server, ServerMissing, ValkeyServer
 
 __all__ = [
     "ChaosProxy",

@@ -18,7 +18,7 @@ from typing import Self
 import anyio
 
 from taskcore.faults.child import Child
-from taskcore.faults.servers import RabbitServer, epmd_of
+from taskcore.faults.rabbitmq import RabbitServer, epmd_of
 from taskcore.faults.sockets import HOST, free_port
 
 __all__ = ["RabbitCluster"]

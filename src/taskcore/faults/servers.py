@@ -18,7 +18,6 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -31,7 +30,7 @@ from taskcore.faults.binaries import ServerMissing, find_binary, version_of
 from taskcore.faults.child import Child
 from taskcore.faults.sockets import HOST, ask, free_port
 
-__all__ = ["NatsServer", "RabbitServer", "RedisServer", "Server", "ServerMissing", "ValkeyServer"]
+__all__ = ["NatsServer", "RedisServer", "Server", "ServerMissing", "ValkeyServer"]
 
 PORTS_TRIED = 3  #: a port that was free may be taken by another program before the server has it
 
@@ -259,105 +258,3 @@ class NatsServer(Server):
     async def _answers(self) -> bool:
         reply = await ask(self.port, b'CONNECT {"verbose":false}\r\nPING\r\n', until=b"PONG")
         return any(sign in reply for sign in (b"PONG", b"'Authorization Violation'", b'"tls_required":true'))
-
-
-class RabbitServer(Server):
-    """RabbitMQ: one node, with an ``epmd`` of its own, so that nothing stays behind."""
-
-    program = "rabbitmq-server"
-    ready_within = 60.0
-    stops_within = 30.0
-
-    @classmethod
-    def find(cls, version: str = "") -> Path:
-        """The program itself, not the wrapper on the PATH that changes the user.
-
-        :raises ServerMissing: it is not on this machine, or not in this version.
-        """
-        return find_binary(cls.program, version=version, folders=["/usr/lib/rabbitmq/bin"], ask=rabbit_version)
-
-    @property
-    def version(self) -> str:
-        """The version of the installed package."""
-        return rabbit_version(self.binary)
-
-    @property
-    def url(self) -> str:
-        """``amqp://…``, as guest, who may come from this machine only."""
-        return f"amqp://guest:guest@{HOST}:{self.port}/"
-
-    def _prepare(self) -> None:
-        cookie = self._folder / ".erlang.cookie"
-        if not cookie.exists():
-            cookie.write_text("TASKCORETESTS")
-            cookie.chmod(0o400)
-            self._epmd_port, self._dist_port = free_port(), free_port()
-        settings = {"listeners.tcp.default": f"{HOST}:{self.port}"} | self.config
-        (self._folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-        (self._folder / "enabled_plugins").write_text("[].\n")
-
-    def _command(self) -> Sequence[str | Path]:
-        # epmd first, in our process group: the node would start one that outlives it.
-        epmd = f'"{epmd_of(self.binary)}" -address {HOST} -port {self._epmd_port} & exec "{self.binary}"'
-        return ["/bin/sh", "-c", epmd]
-
-    def _environment(self) -> Mapping[str, str]:
-        folder = self._folder
-        return {
-            "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME": str(folder),
-            "LANG": "C.UTF-8",
-            "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the node, so that signals reach it
-            "RABBITMQ_NODENAME": self.node,
-            "RABBITMQ_NODE_IP_ADDRESS": HOST,
-            "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(self._dist_port),
-            "ERL_EPMD_PORT": str(self._epmd_port),
-            "ERL_EPMD_ADDRESS": HOST,
-            "RABBITMQ_MNESIA_BASE": str(self.data),
-            "RABBITMQ_LOG_BASE": str(folder / "logs"),
-            "RABBITMQ_LOGS": "-",
-            "RABBITMQ_CONF_ENV_FILE": str(folder / "none"),
-            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
-            "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "generated"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-            "RABBITMQ_PID_FILE": str(folder / "pid"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-        }
-
-    async def control(self, *command: str, within: float = 30.0) -> str:
-        """Run ``rabbitmqctl`` on this node; what it prints.
-
-        :raises RuntimeError: it failed; the text has what it printed.
-        """
-        program = self.binary.with_name("rabbitmqctl")
-        with anyio.fail_after(within):
-            done = await anyio.run_process(
-                [str(program), "-n", self.node, *command], env=self._environment(), check=False
-            )
-        if done.returncode:
-            raise RuntimeError(f"rabbitmqctl {' '.join(command)} failed: {(done.stderr or done.stdout).decode()}")
-        return done.stdout.decode()
-
-    @property
-    def node(self) -> str:
-        """What it is called among nodes."""
-        return f"t{self.port}@localhost"
-
-    async def _answers(self) -> bool:
-        return (await ask(self.port, b"AMQP\0\0\x09\x01")).startswith(b"\x01\0\0")  # a method frame: connection.start
-
-
-@cache
-def rabbit_version(binary: Path) -> str:
-    """The version of a RabbitMQ, from the name of its own library: asking it would start a node."""
-    home = binary.resolve().parent.parent
-    folders = (binary.parent / "plugins", home / "plugins", *home.glob("lib/*/plugins"))
-    names = [path.name for folder in folders for path in folder.glob("rabbit-[0-9]*")]
-    return next((name.removeprefix("rabbit-").removesuffix(".ez") for name in names), "?")
-
-
-def epmd_of(binary: Path) -> str:
-    """The daemon by which nodes find each other: the one beside the program, or that of the system."""
-    beside = binary.with_name("epmd")
-    return str(beside) if beside.exists() else "epmd"

@@ -13,7 +13,7 @@ from taskcore.conformance.model.machine import REAL_TIME, machine
 from taskcore.faults import ChaosProxy, NatsServer
 from tests.support.real import serving
 
-BUDGET = settings(REAL_TIME, max_examples=18, stateful_step_count=10, derandomize=True, database=None)
+BUDGET = settings(REAL_TIME, max_examples=18, stateful_step_count=15, derandomize=True, database=None)
 
 
 @pytest.mark.timeout(240)

@@ -13,7 +13,7 @@ from taskcore.backend import Backend, Duplicate, Outgoing, Source, Uncertain
 from taskcore.backends.nats import publish
 from taskcore.backends.nats.admin import is_held
 from taskcore.backends.nats.publish import error_code_of, found_by
-from taskcore.backends.nats.settle import Settler
+from taskcore.backends.nats.settle import NatsSettler
 from taskcore.backends.nats.timers import next_step
 from taskcore.connections.nats import Answer, Message
 from taskcore.faults import NatsServer
@@ -75,14 +75,14 @@ async def test_the_end_of_a_job_spares_the_retry_that_took_its_place(
     url: str, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker's end of a job may come before or after a timer moves the retry to the same subject."""
-    original = Settler.end
+    original = NatsSettler.end
 
-    async def end_late(self: Settler, receipts: Sequence[Any]) -> None:
+    async def end_late(self: NatsSettler, receipts: Sequence[Any]) -> None:
         await anyio.sleep(0.5)
         await original(self, receipts)
 
     if order == "move first":
-        monkeypatch.setattr(Settler, "end", end_late)
+        monkeypatch.setattr(NatsSettler, "end", end_late)
     async with open_backend(url) as backend, open_backend(url) as other:
         await backend.publish([Outgoing("q", "j", b"job", b"old")])
         async with backend.consume(["q"], lease=30.0) as source, other.consume(["q"], lease=30.0) as second:

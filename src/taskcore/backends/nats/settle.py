@@ -25,7 +25,7 @@ from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Settler"]
+__all__ = ["NatsSettler"]
 
 log = logger("taskcore.backends.nats")
 
@@ -34,7 +34,7 @@ LEADER_PAUSE = 0.2  #: seconds between them
 LEFTOVER_TRIES = 2  #: times that a scheduled copy is written anew: over a leftover, then where that has gone meanwhile
 
 
-class Settler:
+class NatsSettler:
     """Carries verdicts out."""
 
     def __init__(self, link: NatsLink, streams: QueueStreams) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from taskcore.backend import Delivery
 from taskcore.backends.nats.consumer import SIGN_OF_LIFE, CancelListener, PullConsumer, Receipt, guard_of
 from taskcore.backends.nats.layout import NANO, QueueStream, QueueStreams
-from taskcore.backends.nats.settle import Settler
+from taskcore.backends.nats.settle import NatsSettler
 from taskcore.backends.nats.timers import DelayTimer
 from taskcore.connections.nats import NatsLink
 from taskcore.connections.nats.jetstream import stored_in
@@ -42,7 +42,7 @@ class NatsSource:
         self._queues = tuple(dict.fromkeys(queues))
         self._lease = lease
         self._guarded = lease + guard_of(lease)
-        self._settler = Settler(link, streams)
+        self._settler = NatsSettler(link, streams)
         self._consumers: list[PullConsumer] = []
         self._timers: list[DelayTimer] = []
         self._cancel_listeners: list[CancelListener] = []

@@ -42,7 +42,7 @@ NOT_PERMITTED: Final = "ACCESS_REFUSED"  #: in the server's text when this user 
 EXCHANGE_GONE: Final = "no exchange"  #: in the server's text when the virtual host lost its data
 
 
-class _Batch:
+class _PublishBatch:
     """Messages sent together, and how many of them have no answer yet."""
 
     __slots__ = ("answers", "done", "missing", "written")
@@ -67,10 +67,10 @@ class _ConfirmChannel(FilteredChannel):
     def __init__(self, connection: FilteredConnection, channel: AbstractChannel) -> None:
         self._prefix = secrets.token_hex(6)
         self._last = 0  # the number of the message that was sent last
-        self._unconfirmed: dict[int, tuple[_Batch, int]] = {}  # by number, in the order of sending
+        self._unconfirmed: dict[int, tuple[_PublishBatch, int]] = {}  # by number, in the order of sending
         super().__init__(connection, channel)
 
-    def expect(self, batch: _Batch, index: int) -> bytes:
+    def expect(self, batch: _PublishBatch, index: int) -> bytes:
         """Register the next message; return its id, which no other message ever has."""
         self._last += 1
         self._unconfirmed[self._last] = (batch, index)
@@ -128,7 +128,7 @@ class Publisher:
         if channel is None or channel.is_closed or channel.connection.blocked_why:
             with self._connector.errors("publishing"):
                 channel = await run_detached(self._ready_channel(), timeout=within)
-        batch = _Batch(len(messages))
+        batch = _PublishBatch(len(messages))
         try:
             async with asyncio.timeout_at(until):
                 await _write(channel, messages, batch)
@@ -167,7 +167,7 @@ class Publisher:
             return channel
 
 
-async def _write(channel: _ConfirmChannel, messages: Sequence[RabbitMessage], batch: _Batch) -> None:
+async def _write(channel: _ConfirmChannel, messages: Sequence[RabbitMessage], batch: _PublishBatch) -> None:
     """Write everything in large pieces; nothing else may run between a message's number and its bytes."""
     written = 0
     packed: list[bytes] = []

@@ -74,16 +74,7 @@ def check_history(
     histories = read(entries)
     all_of_them = histories.by_job.values()
     letters = by_job(snapshot.letters)
-    by_numbers = isinstance(duplicates_allowed, int)
-    repeated = {
-        job_history.job: spare
-        for job_history in all_of_them
-        if (
-            spare := spare_runs(job_history)
-            - (0 if by_numbers else excused_runs(job_history, one_copy=expectations.one_copy))
-        )
-        > 0
-    }
+    repeated = _repeated(all_of_them, duplicates_allowed, one_copy=expectations.one_copy)
     allowed = duplicates_allowed if isinstance(duplicates_allowed, int) else 0
     effects = {key: len(done) - 1 for key, done in histories.effects.items() if len(done) > 1}
     return Report(
@@ -101,16 +92,19 @@ def check_history(
         silent=list(_silent(histories, snapshot)),
         hang=list(_hang(histories, time_limit)),
         dlq_bad=list(untrue_letters(histories, snapshot, letters, attempts, expectations)),
-        recovered=[
-            job_history.job
-            for job_history in all_of_them
-            if job_history.runs and not job_history.confirmed and not job_history.refused
-        ],
+        recovered=[each.job for each in all_of_them if each.runs and not each.confirmed and not each.refused],
         duplicate_runs=sum(repeated.values()),
         duplicate_effects=sum(effects.values()),
         allowed=(allowed, allowed if effects_allowed is None else effects_allowed),
         histories={job_history.job: job_history.entries for job_history in all_of_them},
     )
+
+
+def _repeated(histories: Iterable[JobHistory], duplicates_allowed: Excused, *, one_copy: bool) -> dict[str, int]:
+    """Count, for each job, the runs that neither its outcomes nor its unsettled runs explain."""
+    by_numbers = isinstance(duplicates_allowed, int)
+    excused = ((each, 0 if by_numbers else excused_runs(each, one_copy=one_copy)) for each in histories)
+    return {each.job: spare for each, number in excused if (spare := spare_runs(each) - number) > 0}
 
 
 # ── C1: no loss ──────────────────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import wraps
 from operator import mul
 from typing import Any, ClassVar
 
@@ -43,7 +44,7 @@ DEFAULT = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     report_multiple_bugs=False,
 )
-REAL_TIME = settings(DEFAULT, max_examples=30, stateful_step_count=20)
+REAL_TIME = settings(DEFAULT, max_examples=30, stateful_step_count=30)
 
 workers = st.sampled_from(WORKERS)
 picks = st.integers(0, LIVE_JOBS - 1)
@@ -56,6 +57,26 @@ lives = st.one_of(  # the same again and again is what limits are there for
     st.lists(delivery_events, min_size=2, max_size=6),
     st.builds(mul, st.lists(delivery_events, min_size=1, max_size=2), st.integers(2, 4)),
 )
+
+
+def when(condition: Callable[[Any], object], **drawn: Any) -> Callable[[Callable[..., None]], Any]:
+    """Make a rule that acts only while a condition holds.
+
+    In virtual time Hypothesis asks first and wastes no step. In real time the answer depends on the clock, and the same
+    draws must lead to the same rules: there the rule is always drawn, and does nothing while the condition fails.
+    """
+
+    def decorate(function: Callable[..., None]) -> Any:
+        @wraps(function)
+        def guarded(self: ModelMachine, **values: Any) -> None:
+            if not self.real_time or condition(self):
+                function(self, **values)
+
+        asked: Any = precondition(lambda self: self.real_time or bool(condition(self)))
+        acts: Any = rule(**drawn)
+        return asked(acts(guarded))
+
+    return decorate
 
 
 class ModelMachine(RuleBasedStateMachine):
@@ -80,8 +101,8 @@ class ModelMachine(RuleBasedStateMachine):
 
     # ── clients ──
 
-    @precondition(lambda self: self.is_room)
-    @rule(
+    @when(
+        lambda self: self.is_room,
         key=st.sampled_from([None, None, "k"]),
         delay=st.sampled_from([0, 0, 8, 40]),
         expires=st.sampled_from([None, None, 4, 40]),
@@ -105,38 +126,36 @@ class ModelMachine(RuleBasedStateMachine):
             )
             self.model_rules.look()
 
-    @precondition(lambda self: self.repeatable)
-    @rule(pick=picks, crash=crashes, cut=cuts)
+    @when(lambda self: self.repeatable, pick=picks, crash=crashes, cut=cuts)
     def enqueue_again(self, pick: int, crash: Any, cut: Any) -> None:
         """The same id once more."""
         with self.model_rules.explaining():
             self.model_rules.again(_choose(self.repeatable, pick), crash=self._fault(crash), cut=self._fault(cut))
             self.model_rules.look()
 
-    @precondition(lambda self: self.cancellable)
-    @rule(pick=picks, crash=crashes)
+    @when(lambda self: self.cancellable, pick=picks, crash=crashes)
     def cancel(self, pick: int, crash: Any) -> None:
         """Keep a job from starting."""
         with self.model_rules.explaining():
             self.model_rules.cancel(_choose(self.cancellable, pick), crash=self._fault(crash))
             self.model_rules.look()
 
-    @precondition(lambda self: self.buried and self.is_room)
-    @rule(pick=picks)
+    @when(lambda self: self.buried and self.is_room, pick=picks)
     def replay(self, pick: int) -> None:
         """Send a dead letter's job again."""
         with self.model_rules.explaining():
             self.model_rules.replay(_choose(self.buried, pick))
 
-    @precondition(lambda self: self.twinnable and self.is_room)
-    @rule(pick=picks)
+    @when(lambda self: self.twinnable and self.is_room, pick=picks)
     def twin(self, pick: int) -> None:
         """Another job with the same key, sent by a program that knows nothing of claims."""
         with self.model_rules.explaining():
             self.model_rules.twin(_choose(self.twinnable, pick))
 
-    @precondition(lambda self: len(self.model_rules.foreign) < LIVE_JOBS)
-    @rule(data=st.sampled_from([b"", b"{", b"[]", b'{"v":1}', b"\xff\x00"]))
+    @when(
+        lambda self: len(self.model_rules.foreign) < LIVE_JOBS,
+        data=st.sampled_from([b"", b"{", b"[]", b'{"v":1}', b"\xff\x00"]),
+    )
     def stranger(self, data: bytes) -> None:
         """Bytes that are not ours."""
         if data not in self.model_rules.foreign:
@@ -151,14 +170,19 @@ class ModelMachine(RuleBasedStateMachine):
         with self.model_rules.explaining():
             self.model_rules.take(worker, crash=self._fault(crash), cut=self._fault(cut))
 
-    @precondition(lambda self: any(self.startable(worker) for worker in WORKERS))
-    @rule(worker=workers, pick=picks, act=names, crash=crashes, cut=cuts)
+    @when(
+        lambda self: any(self.startable(worker) for worker in WORKERS),
+        worker=workers,
+        pick=picks,
+        act=names,
+        crash=crashes,
+        cut=cuts,
+    )
     def work(self, worker: str, pick: int, act: str, crash: Any, cut: Any) -> None:
         """Perform and settle."""
         self._perform(worker, pick, act, crash, cut, settle=True)
 
-    @precondition(lambda self: any(self.startable(worker) for worker in WORKERS))
-    @rule(worker=workers, pick=picks, act=names)
+    @when(lambda self: any(self.startable(worker) for worker in WORKERS), worker=workers, pick=picks, act=names)
     def perform(self, worker: str, pick: int, act: str) -> None:
         """Perform only; settling may come too late."""
         self._perform(worker, pick, act, None, None, settle=False)
@@ -174,8 +198,13 @@ class ModelMachine(RuleBasedStateMachine):
                 self.model_rules.settle(worker, held, crash=crash, cut=self._fault(cut))
             self.model_rules.look()
 
-    @precondition(lambda self: any(self.concluded(worker) for worker in WORKERS))
-    @rule(worker=workers, pick=picks, crash=crashes, cut=cuts)
+    @when(
+        lambda self: any(self.concluded(worker) for worker in WORKERS),
+        worker=workers,
+        pick=picks,
+        crash=crashes,
+        cut=cuts,
+    )
     def settle(self, worker: str, pick: int, crash: Any, cut: Any) -> None:
         """Settle what was performed before."""
         worker = worker if self.concluded(worker) else _other(worker)
@@ -184,24 +213,21 @@ class ModelMachine(RuleBasedStateMachine):
             self.model_rules.settle(worker, held, crash=self._fault(crash), cut=self._fault(cut))
             self.model_rules.look()
 
-    @precondition(lambda self: any(self.startable(worker) for worker in WORKERS))
-    @rule(worker=workers, pick=picks)
+    @when(lambda self: any(self.startable(worker) for worker in WORKERS), worker=workers, pick=picks)
     def release(self, worker: str, pick: int) -> None:
         """Give a job back unstarted."""
         worker = worker if self.startable(worker) else _other(worker)
         with self.model_rules.explaining():
             self.model_rules.release(worker, _choose(self.startable(worker), pick))
 
-    @precondition(lambda self: any(self.model_rules.held.values()))
-    @rule(worker=workers, pick=picks)
+    @when(lambda self: any(self.model_rules.held.values()), worker=workers, pick=picks)
     def extend(self, worker: str, pick: int) -> None:
         """Extend a lease, or try to."""
         worker = worker if self.model_rules.held[worker] else _other(worker)
         with self.model_rules.explaining():
             self.model_rules.extend(worker, _choose(self.model_rules.held[worker], pick))
 
-    @precondition(lambda self: any(self.model_rules.held.values()))
-    @rule(worker=workers)
+    @when(lambda self: any(self.model_rules.held.values()), worker=workers)
     def die(self, worker: str) -> None:
         """The worker's process is gone, and what it held in its hands comes back later."""
         with self.model_rules.explaining():
@@ -214,8 +240,7 @@ class ModelMachine(RuleBasedStateMachine):
             self.model_rules.wait(units)
             self.model_rules.look()
 
-    @precondition(lambda self: self.is_room)
-    @rule(events=lives, key=st.sampled_from([None, None, "k"]))
+    @when(lambda self: self.is_room, events=lives, key=st.sampled_from([None, None, "k"]))
     def live(self, events: list[str], key: str | None) -> None:
         """A whole life: single steps hardly ever make the same job fail three times."""
         with self.model_rules.explaining():

@@ -110,13 +110,8 @@ def virtual_steps() -> Iterator[Steps]:  # noqa: C901 - small functions around o
     clock = trio.testing.MockClock(autojump_threshold=0)
     scope = [trio.CancelScope()]
     token: list[trio.lowlevel.TrioToken] = []
-    trio.lowlevel.start_guest_run(
-        play,
-        run_sync_soon_threadsafe=turns.put,
-        done_callback=ended.append,
-        host_uses_signal_set_wakeup_fd=True,
-        clock=clock,
-    )
+    guest: dict[str, Any] = {"run_sync_soon_threadsafe": turns.put, "done_callback": ended.append, "clock": clock}
+    trio.lowlevel.start_guest_run(play, host_uses_signal_set_wakeup_fd=True, **guest)
     turn(lambda: token)
     try:
         yield call

@@ -23,7 +23,7 @@ WINDOW: Final = 1_000  #: messages without an answer, at most …
 WINDOW_BYTES: Final = 4_000_000  #: … and their bytes
 
 
-class _Batch:
+class _Answers:
     """Answers that are waited for."""
 
     __slots__ = ("answers", "ends", "late", "left", "news", "target")
@@ -60,7 +60,7 @@ class Requests:
     """
 
     def __init__(self, inbox: bytes) -> None:
-        self.batches: dict[bytes, _Batch] = {}
+        self.batches: dict[bytes, _Answers] = {}
         self._inbox = inbox
         self._numbers = count(1)
         self._timer = SharedTimer()
@@ -73,7 +73,7 @@ class Requests:
         :param ahead: frames to be written before them, without answers.
         """
         key = b"%x" % next(self._numbers)
-        batch = self.batches[key] = _Batch(len(messages))
+        batch = self.batches[key] = _Answers(len(messages))
         self._timer.add(batch, timeout + len(messages) / WINDOW)
         try:
             await self._send_all(connection, batch, messages, b"%b.%b." % (self._inbox, key), ahead)
@@ -83,7 +83,7 @@ class Requests:
         return batch.answers
 
     async def _send_all(
-        self, connection: RawConnection, batch: _Batch, messages: Sequence[Message], prefix: bytes, ahead: bytes
+        self, connection: RawConnection, batch: _Answers, messages: Sequence[Message], prefix: bytes, ahead: bytes
     ) -> None:
         """Write in pieces, with at most a window of messages unanswered."""
         total, sent, unanswered = len(messages), 0, 0
@@ -104,7 +104,7 @@ class Requests:
         await connection.written(until=batch.ends)
         await self._until(connection, batch, 0)
 
-    async def _until(self, connection: RawConnection, batch: _Batch, target: int) -> None:
+    async def _until(self, connection: RawConnection, batch: _Answers, target: int) -> None:
         """Wait until no more than so many answers are missing, the time is over, or the connection is gone."""
         while batch.left > target and connection.alive and not batch.late:
             batch.target = target

@@ -75,7 +75,7 @@ class SqliteThread(Generic[T, R]):
         self._name = name
         self._address = address
         self._hooks = _Hooks(begin, work, idle_work, idle_after)
-        self._thread: _Thread[T, R] | None = None
+        self._thread: _WorkerThread[T, R] | None = None
         self._pid = os.getpid()
 
     async def ask(self, item: T) -> R:
@@ -114,14 +114,14 @@ class SqliteThread(Generic[T, R]):
             with anyio.CancelScope(shield=True), anyio.move_on_after(self._address.timeout):
                 await thread.ended.wait()
 
-    def _alive(self) -> _Thread[T, R]:
+    def _alive(self) -> _WorkerThread[T, R]:
         if self._pid != os.getpid():
             self._thread, self._pid = None, os.getpid()
         if self._thread is None:
-            self._thread = _Thread(self._name, self._address, self._hooks)
+            self._thread = _WorkerThread(self._name, self._address, self._hooks)
         return self._thread
 
-    def _give_up(self, thread: _Thread[T, R]) -> None:
+    def _give_up(self, thread: _WorkerThread[T, R]) -> None:
         """Abandon a thread that may hang for ever; if it ever goes on, it ends."""
         if self._thread is thread:
             self._thread = None
@@ -161,7 +161,7 @@ class _Hooks(NamedTuple, Generic[T, R]):
     idle_after: Callable[[], float | None]
 
 
-class _Thread(threading.Thread, Generic[T, R]):
+class _WorkerThread(threading.Thread, Generic[T, R]):
     """Keeps its connection in a local variable: a forked child cannot reach it, so it cannot close it."""
 
     def __init__(self, name: str, address: SqliteAddress, hooks: _Hooks[T, R]) -> None:
