@@ -96,7 +96,7 @@ def test_two_tasks_of_one_name():
 
 
 def place(file: str) -> str:
-    """As errors name files."""
+    """Shorten a path as errors do."""
     return "/".join(file.split("/")[-2:])
 
 

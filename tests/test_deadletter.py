@@ -33,7 +33,7 @@ class Ward:
         self.work = work
 
     async def bury(self, count: int, **sending):
-        """So many dead letters."""
+        """Make so many dead letters."""
         async with self.app.running():
             for number in range(count):
                 await self.work.using(**sending).enqueue(number)

@@ -158,7 +158,7 @@ def test_the_readme_names_every_extra() -> None:
 
 
 def codes() -> dict[str, type[errors.TaskcoreError]]:
-    """Every error class that has a code of its own."""
+    """Find every error class that has a code of its own."""
     classes = [getattr(errors, name) for name in errors.__all__]
     return {cls.code: cls for cls in classes if "code" in vars(cls)}
 
@@ -264,7 +264,7 @@ def test_the_upgrade_notes_name_what_exists() -> None:
 
 
 def exists(name: str) -> bool:
-    """Whether a dotted name of a module, or of something in it, can be resolved."""
+    """Tell whether a dotted name of a module, or of something in it, can be resolved."""
     try:
         pkgutil.resolve_name(name)
     except (ImportError, AttributeError):

@@ -230,13 +230,13 @@ def private(server: str, out: Path, limit: int, *more: str, within: float = 60) 
 
 @pytest.fixture(params=["killed_worker", "killed_server", "killed_nats", "killed_node", "killed_rabbit"])
 def survivor(request: pytest.FixtureRequest) -> Run:
-    """Each of the runs with trouble."""
+    """Choose each of the runs with trouble."""
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(params=["killed_server", "killed_nats", "killed_rabbit"])
 def revived(request: pytest.FixtureRequest) -> Run:
-    """Each of the runs whose only server was killed."""
+    """Choose each of the runs whose only server was killed."""
     return request.getfixturevalue(request.param)
 
 

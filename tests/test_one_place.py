@@ -18,7 +18,7 @@ PASSES_ON = {"observe.py"}  #: the wrapper of the seam
 
 
 def modules(*without: str) -> Iterator[tuple[str, ast.Module]]:
-    """Each module of the library by its path below ``taskcore``."""
+    """Read each module of the library by its path below ``taskcore``."""
     for path in sorted(SRC.rglob("*.py")):
         name = path.relative_to(SRC).as_posix()
         if not name.startswith(without):

@@ -46,7 +46,7 @@ BROKERS = [
 
 @pytest.fixture(params=[0.0, LATENCY], ids=["near", "far"])
 def latency(request: pytest.FixtureRequest) -> float:
-    """Seconds that each chunk takes."""
+    """Choose the seconds that each chunk takes."""
     return float(request.param)
 
 

@@ -51,7 +51,7 @@ TINY = msgspec.structs.replace(
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Measuring is for the loop that programs use."""
+    """Measure on the loop that programs use."""
     return "asyncio"
 
 
@@ -62,10 +62,10 @@ class Silent:
         self.lines: list[tuple[str, str, str]] = []
 
     def begins(self, broker, scenario, done, all):
-        """Nothing."""
+        """Do nothing."""
 
     def ends(self, broker, scenario, seconds, outcome):
-        """Remember."""
+        """Remember how a scenario ended."""
         self.lines.append((broker, scenario, outcome))
 
 
@@ -404,7 +404,7 @@ def test_progress_on_a_terminal_is_a_bar_that_goes_away(monkeypatch):
 
 
 def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """One run of the command line, to its end."""
+    """Run the command line to its end."""
     return subprocess.run(
         [sys.executable, "-m", "taskcore", "bench", *arguments],
         cwd=directory,

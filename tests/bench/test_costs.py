@@ -17,7 +17,7 @@ TINY = msgspec.structs.replace(QUICK, seconds=0.01)
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Measuring is for the loop that programs use."""
+    """Measure on the loop that programs use."""
     return "asyncio"
 
 

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 @pytest.fixture(scope="module", autouse=True)
 def redis_is_here() -> None:
-    """Skipped where it is not, unless this run requires it."""
+    """Skip where Redis is missing, unless this run requires it."""
     real.require(RedisServer)
 
 
@@ -31,10 +31,10 @@ class Silent:
     """No display."""
 
     def begins(self, broker, scenario, done, all):
-        """Nothing."""
+        """Do nothing."""
 
     def ends(self, broker, scenario, seconds, outcome):
-        """Nothing."""
+        """Do nothing."""
 
 
 async def figures_of(name: str) -> dict[str, Figure]:

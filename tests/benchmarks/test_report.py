@@ -83,7 +83,7 @@ class Tags(HTMLParser):
         self.headings: list[str] = []
 
     def handle_starttag(self, tag, attrs):
-        """Remember."""
+        """Remember what is loaded and what is open."""
         self.loaded += [
             value for name, value in attrs if name in ("src", "srcset") or (tag == "link" and name == "href")
         ]
@@ -91,14 +91,14 @@ class Tags(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        """Nothing is left open."""
+        """Leave no element open."""
 
     def handle_endtag(self, tag):
         """Close the innermost element."""
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        """Headings."""
+        """Collect the headings."""
         if self.open and self.open[-1] == "h2":
             self.headings.append(data)
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def play(turns: Turns, seconds: dict[str, float]) -> tuple[list[str], float]:
-    """All turns in their order, each as long as that; when the last one ended."""
+    """Take all turns in their order, each as long as given; return the order and the end."""
     now, order = 0.0, []
     while (turn := turns.next(now)) is not None:
         order.append(f"{turn.scenario} {turn.round}")
@@ -148,7 +148,7 @@ class Toy(Contender):
         self.log, self.bad = log, bad
 
     async def measure(self, scenario: str) -> list[Figure | Skipped]:
-        """One figure, whose value is its place in the order."""
+        """Measure one figure, whose value is its place in the order."""
         self.log.append(f"{scenario} {self.who}")
         if self.bad == "raises":
             raise ConnectionError("the broker is gone")
@@ -176,11 +176,11 @@ class Silent:
         self.numbers: list[tuple[int, int]] = []
 
     def begins(self, broker, scenario, done, all):
-        """Remember."""
+        """Remember the numbers."""
         self.numbers.append((done, all))
 
     def ends(self, broker, scenario, seconds, outcome):
-        """Nothing."""
+        """Do nothing."""
 
 
 async def hold(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = math.inf) -> list[Record]:

@@ -35,7 +35,7 @@ async def work(order: int) -> None: ...
 
 @pytest.fixture
 def ask(tmp_path, monkeypatch, capsys):
-    """Asks the doctor about an app made with these arguments; exit code, and the findings by name."""
+    """Return a function that runs the doctor on an app with these arguments; it returns exit code and findings."""
     monkeypatch.chdir(tmp_path)
 
     def ask(arguments, more="", place="shop_app:app"):

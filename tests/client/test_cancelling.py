@@ -23,7 +23,7 @@ def app():
 
 @pytest.fixture
 def log():
-    """Which jobs have started."""
+    """Make the list of jobs that have started."""
     return Log()
 
 

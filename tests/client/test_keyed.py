@@ -26,7 +26,7 @@ class Forgetful(MemoryBackend):
         return msgspec.structs.replace(FEATURES, dedup="absent", locate="absent")
 
     async def publish(self, batch):
-        """Slowly, and under other ids."""
+        """Publish slowly, and under other ids."""
         await anyio.sleep(0.5)
         self.published += [job.id for job in batch]
         return await super().publish(
@@ -79,7 +79,7 @@ class Silent(Forgetful):
     """A broker that never answers."""
 
     async def publish(self, batch):
-        """Perhaps."""
+        """Answer that every job is uncertain."""
         return [Uncertain("no answer")] * len(batch)
 
 

@@ -22,7 +22,7 @@ STORIES = settings(DEFAULT, max_examples=30, derandomize=True, database=None, ph
 
 
 def make_harness():
-    """As in the tests of the model."""
+    """Make a harness as in the tests of the model."""
     return Harness.in_memory(lease=32.0)
 
 
@@ -51,7 +51,7 @@ def test_stories():
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_crash(case):
-    """A job that was lost twice before a process dies at this point ends once, completely, and leaves nothing behind."""
+    """A job that was lost twice before a process dies here ends once, completely, and leaves nothing behind."""
     with saying(again):
         run(case, make_harness)
 

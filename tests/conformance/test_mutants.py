@@ -24,17 +24,17 @@ BUDGET = settings(
 
 
 def make_harness():
-    """As in the tests of the model."""
+    """Make a harness as in the tests of the model."""
     return Harness.in_memory(lease=32.0)
 
 
 def play_stories():
-    """Random stories, always the same ones; not shrunk, because finding is all that counts here."""
+    """Run random histories, always the same ones; not shrunk, because only finding counts here."""
     run_state_machine_as_test(machine(make_harness), settings=BUDGET)
 
 
 def sweep():
-    """Every case until one fails. Recorded anew, because a bug may bring crash points of its own."""
+    """Run every case until one fails, recorded anew, because a bug may bring crash points of its own."""
     for case in cases(make_harness):
         try:
             run(case, make_harness)

@@ -29,7 +29,7 @@ def flaky(memory: MemoryBackend) -> FlakyBackend:
 
 
 def jobs(*names: str) -> list[Outgoing]:
-    """Jobs to publish."""
+    """Make jobs to publish."""
     return [Outgoing("q", name, name.encode()) for name in names]
 
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 @pytest.fixture(params=[RedisServer, ValkeyServer], ids=["redis", "valkey"])
 def kind(request: pytest.FixtureRequest) -> type[RedisServer]:
-    """Redis, then Valkey."""
+    """Choose Redis, then Valkey."""
     return require(request.param)
 
 

@@ -35,7 +35,7 @@ SERVERS: dict[str, type[Server]] = {
 
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "rabbitmq")) for name in SERVERS])
 def kind(request: pytest.FixtureRequest) -> type[Server]:
-    """Each server in turn."""
+    """Choose each server in turn."""
     return require(SERVERS[request.param])
 
 

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def shop():
-    """Two programs, one key."""
+    """Make two programs that share one key."""
     return Shop()
 
 

@@ -17,7 +17,7 @@ __all__ = ["syncs_fail"]
 
 @asynccontextmanager
 async def syncs_fail(pid: int) -> AsyncIterator[None]:
-    """Each fsync of this process, of its threads and of what it forks from now on ends with EIO.
+    """Fail each fsync of this process, of its threads and of what it forks from now on with EIO.
 
     Skips the test where a process may not trace others, or strace is missing.
     """

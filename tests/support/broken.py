@@ -30,7 +30,7 @@ change = msgspec.structs.replace
 
 @contextmanager
 def harnesses(*patches: Any) -> Iterator[Callable[[], Harness]]:
-    """Stages in memory, a second lease, while these patches hold."""
+    """Make harnesses in memory, with a lease of a second, while these patches hold."""
     for one in patches:
         one.start()
     try:
@@ -105,7 +105,7 @@ mutant(delivers(lambda delivery: change(delivery, redeliveries=delivery.redelive
 
 
 def _no_ack(original: Any, ledger: Ledger, delivery: Delivery, verdict: Any, now: float) -> bool:
-    """Says yes, and lets the lease run out."""
+    """Confirm the ack, and let the lease run out."""
     return True if isinstance(verdict, Ack) else original(ledger, delivery, verdict, now)
 
 
@@ -138,7 +138,7 @@ mutant(
 
 
 def _twice(original: Any, ledger: Ledger, queues: Any, limit: int, lease: float, now: float) -> list[Delivery]:
-    """Hands each job out, and lets it lie there for the next one."""
+    """Hand each job out, and leave it there for the next receiver."""
     found = original(ledger, queues, limit, lease, now)
     for delivery in found:
         job = delivery.receipt.job

@@ -57,7 +57,7 @@ async def _purges_all(original: Any, admin: MemoryAdmin, queue: str) -> int:
 
 
 async def _copies(original: Any, admin: MemoryAdmin, letter_id: str, job: Any) -> Any:
-    """Replaying publishes under an id of its own and keeps the letter."""
+    """Publish under an id of its own on replay, and keep the letter."""
     return await original(admin, "0.none", change(job, id=f"{job.id}-{next(numbers)}"))
 
 
@@ -152,7 +152,7 @@ mutant(wrapped(MemoryStore, "put", _racy_put), name="store: compares and sets in
 
 
 def _core() -> Mapping[str, Any]:
-    """Faults of clients and workers."""
+    """Return faults of clients and workers."""
 
     async def ack_first(original: Any, settler: Settler, batch: Any) -> None:
         await settler._settle(batch)

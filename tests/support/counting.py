@@ -85,7 +85,7 @@ def make_app(*, results: bool) -> App:
 
 
 async def enqueue_many(jobs: int) -> Counter:
-    """Packing and sending in bulk."""
+    """Pack and send in bulk."""
     app = make_app(results=False)
     async with app:
         task = app.tasks["noop"]
@@ -95,7 +95,7 @@ async def enqueue_many(jobs: int) -> Counter:
 
 
 async def enqueue(jobs: int) -> Counter:
-    """One awaited after another."""
+    """Enqueue one job after another."""
     app = make_app(results=False)
     async with app:
         task = app.tasks["noop"]
@@ -149,7 +149,7 @@ def version() -> str:
 
 
 def written() -> dict[str, dict[str, Work]]:
-    """Python → path → work."""
+    """Read the recorded work, by Python and by path."""
     content = json.loads(WRITTEN.read_text()) if WRITTEN.exists() else {}
     return {python: {path: Work(*work) for path, work in paths.items()} for python, paths in content.items()}
 

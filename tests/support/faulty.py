@@ -41,7 +41,7 @@ class Faults:
                 scope.cancel()
 
     def heal(self) -> None:
-        """All is well again."""
+        """End all faults."""
         self.down.clear()
 
     async def around(self, verb: str, items: Sequence[Any], work: Callable[[], Awaitable[Any]]) -> Any:
@@ -189,5 +189,5 @@ async def eventually(true: Callable[[], Any], *, within: float = 60.0) -> None:
 
 
 async def letters(app: App, queue: str = "default") -> list[Any]:
-    """All dead letters of a queue."""
+    """List all dead letters of a queue."""
     return [letter async for letter in app.dead_letters.read(queue)]

@@ -238,7 +238,7 @@ def sockets() -> list[int]:
 
 @router.task(runs_in="process")
 def count_sockets() -> tuple[int, int, int]:
-    """How many sockets this process has, a program that it starts, and a copy of it."""
+    """Count the sockets of this process, of a program that it starts, and of a copy of it."""
     code = (
         "import sys; sys.path[:] = eval(sys.argv[1]); from tests.support import in_processes; "
         "print(len(in_processes.sockets()))"
@@ -269,7 +269,7 @@ def start_and_overrun(path: str) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is more than an entry that its parent has not read."""
+    """Tell whether a process exists and is more than an entry that its parent has not read."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -140,7 +140,7 @@ def late_letter_lacks_its_last_error():
 
 @mutant("model")
 def no_pause_between_attempts():
-    """Retries come at once."""
+    """Retry at once."""
 
     def again(original, after, trail):
         return original(0.0, trail)
@@ -277,7 +277,7 @@ def keys_are_not_asked():
 
 @mutant("sweep")
 def fences_begin_anew():
-    """When the record of a key is gone, its fence is forgotten."""
+    """Forget the fence of a key when its record is gone."""
 
     async def take(original, self, name, claim, *, least_fence=1, **named):
         return await original(self, name, claim, **named)

@@ -14,7 +14,7 @@ from tests.support.planting import instead, mutant
 
 @mutant("model")
 def ack_forgets_ids():
-    """Dedup forgotten on ack."""
+    """Forget the id of a job on ack."""
     with patch.object(Ledger, "_ended_lately", lambda self, job_id, now: False):
         yield
 
@@ -52,7 +52,7 @@ def promotion_is_not_atomic():
 
 @mutant("sweep")
 def receive_pops_before_the_lease():
-    """Gone from ready, then leased."""
+    """Remove from ready, then lease."""
 
     def lease(original, self, queues, limit, lease, now):
         self.advance(now)
@@ -191,7 +191,7 @@ def short_waits_are_lost():
 
 @mutant("model")
 def promoted_early():
-    """Due two seconds before its time."""
+    """Make a job ready two seconds before its time."""
 
     def schedule(original, self, job, due):
         original(self, job, due - 2.0)

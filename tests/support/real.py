@@ -32,13 +32,13 @@ def require(kind: type[S], version: str = "") -> type[S]:
 
 
 def versions(kind: type[Server], *, newer: bool = True) -> dict[str, Any]:
-    """Arguments of ``parametrize`` with which a test is run on the system's server and, if told so, on a newer one."""
+    """Return arguments of ``parametrize`` that run a test on the system's server and, if asked for, on a newer one."""
     return {"argvalues": ["", NEWER[kind.program]] if newer else [""], "ids": lambda version: version or "system"}
 
 
 @contextmanager
 def serving(kind: type[S], version: str = "", **options: Any) -> Iterator[S]:
-    """One running server for as long as the context lasts, for fixtures of a module or of a session."""
+    """Run one server for as long as the context lasts, for fixtures of a module or of a session."""
     require(kind, version)
     with (
         start_blocking_portal() as portal,

@@ -130,13 +130,13 @@ class Play:
         return worker
 
     def merged(self) -> History:
-        """Everything that this process and all workers have written down."""
+        """Merge what this process and all workers have recorded."""
         merged = History.load(self.files)
         merged.extend(self.history.entries)
         return merged
 
     def count(self, kind: str, **facts: Any) -> int:
-        """How often something happened so far."""
+        """Count how often something happened so far."""
         return sum(
             entry.kind == kind and all(entry.facts.get(name) == value for name, value in facts.items())
             for entry in self.merged().entries
@@ -186,7 +186,7 @@ ENDS = {f"job.{how}" for how in (
 
 
 def owed(history: History) -> set[tuple[str, str]]:
-    """Who was handed which job, is alive, and has not told yet what became of it there."""
+    """Find the living workers that have not yet recorded what became of a job that they received."""
     dead = {entry.who for entry in history.entries if entry.kind == "died"}
     open_ends: Counter[tuple[str, str]] = Counter()
     for entry in history.entries:
@@ -247,12 +247,12 @@ def with_tls(folder: Path, name: str, port: int) -> dict[str, Any]:
 
 
 def fds() -> int:
-    """File descriptors of this process."""
+    """List the file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers only
 
 
 async def calls(port: int, *names: str) -> int:
-    """How often clients and scripts have used these commands; without names: any."""
+    """Count how often clients and scripts have used these commands; without names: any."""
     info: bytes = await command(port, "INFO", "commandstats")
     found = re.findall(r"cmdstat_([a-z|_]+):calls=(\d+)", info.decode())
     return sum(int(count) for name, count in found if not names or name in names)

@@ -20,7 +20,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """One run of the command line, to its end."""
+    """Run the command line to its end."""
     return subprocess.run(
         [sys.executable, "-m", "taskcore", *arguments],
         cwd=directory,

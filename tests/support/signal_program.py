@@ -56,7 +56,7 @@ KINDS = {
 
 
 async def main(kind: str, grace: float) -> None:
-    """One job at a time; the second never starts."""
+    """Run one job at a time; the second never starts."""
     async with app:
         await app.send(KINDS[kind])
         await app.send(KINDS[kind])

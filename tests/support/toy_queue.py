@@ -63,7 +63,7 @@ class ToyQueue:
     # ── enqueue ──
 
     def enqueue(self, name: str) -> None:
-        """One job, with whatever answer."""
+        """Enqueue one job, with whatever answer."""
         delay, expires = (0.0, None) if self.calm else self.choose([(0.0, None), (5.0, None), (0.0, 20.0)])
         stored = self._publish(name, delay, expires, known=False)
         if stored is None:  # the answer is uncertain, so the client repeats it

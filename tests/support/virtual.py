@@ -14,7 +14,7 @@ EPOCH = 1_800_000_000.0  #: what the wall clock says when a virtual loop begins
 
 
 def clock() -> float:
-    """Seconds since the epoch, passing as the event loop's time does; for ``App(clock=…)``."""
+    """Return seconds since the epoch that pass as the event loop's time does; for ``App(clock=…)``."""
     return EPOCH + anyio.current_time()
 
 
@@ -63,7 +63,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._clock_resolution = 1e-7  # after a year, the next larger float is further away than the real clock's
 
     def time(self) -> float:
-        """Seconds since the loop was made, as far as timers tell."""
+        """Return the seconds since the loop was made, as far as timers tell."""
         return self._jumping.now
 
     def jump(self, seconds: float) -> None:

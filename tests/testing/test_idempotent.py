@@ -18,12 +18,12 @@ done: set[str] = set()
 
 @pytest.fixture(autouse=True)
 def fresh_world():
-    """Nothing has happened."""
+    """Forget what has happened."""
     forget()
 
 
 def forget():
-    """Nothing has happened."""
+    """Forget what has happened."""
     charges.clear()
     done.clear()
 
@@ -35,7 +35,7 @@ async def ask_bank():
 
 @router.task
 async def careless(order: int) -> None:
-    """Charges whenever it runs."""
+    """Charge at every run."""
     await anyio.lowlevel.checkpoint()
     charges.append(f"order {order}")
     await anyio.lowlevel.checkpoint()  # cut here: charged, and charged again
@@ -43,7 +43,7 @@ async def careless(order: int) -> None:
 
 @router.task
 async def careful(order: int) -> None:
-    """Charges once for each job."""
+    """Charge once for each job."""
     await anyio.lowlevel.checkpoint()
     job = current().job_id
     if job not in done:

@@ -32,7 +32,7 @@ async def wait() -> str:
 
 @pytest.fixture(autouse=True)
 def fresh_world():
-    """Nothing has happened, and the gate is closed."""
+    """Forget what has happened, and close the gate."""
     global gate  # noqa: PLW0603 - an event belongs to one loop
     runs.clear()
     gate = anyio.Event()

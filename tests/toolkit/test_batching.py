@@ -133,7 +133,7 @@ async def three_with_a_leader(
     stop: Callable[[], None],
     leader: Callable[[], Awaitable[object]],
 ) -> list[int]:
-    """One goes ahead alone; the leader and two others share the next batch; the leader is stopped."""
+    """Let one caller go ahead alone; a leader and two others share the next batch; stop the leader."""
     answers = []
 
     async def follow(item: int) -> None:

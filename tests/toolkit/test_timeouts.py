@@ -135,7 +135,7 @@ class Wait:
         self._again = again
 
     def expire(self) -> float:
-        """Count."""
+        """Count how often it expired."""
         self.expired += 1
         return self._again
 

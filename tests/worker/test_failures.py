@@ -76,7 +76,7 @@ def chain_of_errors(length: int) -> Exception:
 
 
 def circle() -> Exception:
-    """Two errors that cause each other."""
+    """Make two errors that cause each other."""
     one, two = ValueError("one"), ValueError("two")
     one.__cause__, two.__cause__ = two, one
     return one

@@ -45,7 +45,7 @@ class Pair:
         return app
 
     async def enqueue(self):
-        """One job."""
+        """Enqueue one job."""
         self.began = anyio.current_time()
         async with self.one:
             return await self.one.tasks["work"].enqueue()
@@ -53,7 +53,7 @@ class Pair:
 
 @pytest.fixture
 def pair():
-    """Two programs on one broker."""
+    """Make two programs on one broker."""
     return Pair()
 
 
@@ -119,7 +119,7 @@ async def test_a_lost_lease_interrupts_the_job(pair):
 
 
 async def count_letters(app):
-    """Dead letters in the default queue."""
+    """List the dead letters in the default queue."""
     async with app:
         return await app.dead_letters.count()
 

@@ -62,7 +62,7 @@ class Village:
             return number
 
     async def live_and_die(self, *, after: float = 0.0, **options) -> bool:
-        """One process: it works until poison kills it, or until nothing is left to do; True if it died."""
+        """Run a process until poison kills it, or until nothing is left to do; return True if it died."""
         self.died = anyio.Event()
         died = False
         async with doomed(self.app, **options):

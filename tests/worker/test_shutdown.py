@@ -39,7 +39,7 @@ class Shift:
         return app
 
     async def enqueue(self, *seconds: float):
-        """Jobs that take so long."""
+        """Enqueue jobs that take so long."""
         work = self.old.tasks["work"]
         return await self.old.enqueue_many([work.call(number, each) for number, each in enumerate(seconds)])
 

@@ -39,7 +39,7 @@ class Program:
         time.sleep(0.1)  # two signals at once would be one
 
     def end(self) -> tuple[int, list[str], float]:
-        """Its exit code, what else it said, and how long that took."""
+        """Wait for the end; return the exit code, the remaining output and the seconds."""
         began = time.monotonic()
         rest, _ = self.process.communicate(timeout=15)
         return self.process.returncode, rest.split("\n")[:-1], time.monotonic() - began

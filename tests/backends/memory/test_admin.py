@@ -104,7 +104,7 @@ async def test_purge(backend):
 
 
 async def bury(backend, count: int) -> None:
-    """So many dead letters."""
+    """Make so many dead letters."""
     await backend.publish([job(str(number)) for number in range(count)])
     async with backend.consume(["q"], lease=LEASE) as source:
         await source.settle([(each, Bury("r", b"")) for each in await source.receive(count)])
@@ -279,7 +279,7 @@ class Places(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 60.0, 200.0]))
     def wait(self, seconds):
-        """Time passes."""
+        """Let time pass."""
         self.now += seconds
 
     @invariant()
@@ -296,7 +296,7 @@ class Places(RuleBasedStateMachine):
         assert sum(len(shelf.letters) for shelf in self.ledger.queues.values()) == self.buried
 
     def teardown(self):
-        """In the end every living job can still be had."""
+        """Check that every living job can still be received at the end."""
         self.now += 1e6
         left = self.ledger.lease("ab", 10_000, 10.0, self.now)
         assert {delivery.receipt.job.id for delivery in left} == self.alive

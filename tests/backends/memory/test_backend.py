@@ -27,7 +27,7 @@ def job(id: str = "1", queue: str = "q", **options) -> Outgoing:
 
 
 def names(deliveries):
-    """Which jobs these are."""
+    """Name these jobs."""
     return [delivery.envelope.decode().removeprefix("envelope ") for delivery in deliveries]
 
 

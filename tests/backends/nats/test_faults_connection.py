@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @pytest.fixture
 async def proxy(nats: NatsServer) -> AsyncIterator[ChaosProxy]:
-    """Between us and the server."""
+    """Run a proxy between a client and the server."""
     async with ChaosProxy(HOST, nats.port) as proxy:
         yield proxy
 

@@ -36,17 +36,17 @@ async def server() -> AsyncIterator[NatsServer]:
 
 
 def jobs(number: int, queue: str = "q", **options: Any) -> list[Outgoing]:
-    """So many jobs, with ids of their own."""
+    """Make so many jobs, with ids of their own."""
     return [Outgoing(queue, f"j{index}-{time.time_ns()}", b"%d" % index, **options) for index in range(number)]
 
 
 async def put(backend: Backend, batch: list[Outgoing]) -> None:
-    """All have to be stored."""
+    """Publish jobs, all of which have to be stored."""
     assert set(await backend.publish(batch)) == {Stored()}
 
 
 async def take(source: Source, number: int, within: float = 15.0) -> list[Delivery]:
-    """So many deliveries, through whatever trouble."""
+    """Take so many deliveries, through whatever trouble."""
     found: list[Delivery] = []
     with anyio.fail_after(within):
         while len(found) < number:
@@ -58,7 +58,7 @@ async def take(source: Source, number: int, within: float = 15.0) -> list[Delive
 
 
 async def nothing(source: Source) -> None:
-    """Nothing may come."""
+    """Check that no job comes."""
     with anyio.move_on_after(0.2):
         raise AssertionError(await source.receive(1))
 

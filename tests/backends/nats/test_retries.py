@@ -50,7 +50,7 @@ async def everything(source: Source, seconds: float) -> list[bytes]:
 
 
 async def is_empty(backend: Backend) -> bool:
-    """Whether nothing of the queue is left."""
+    """Tell whether nothing of the queue is left."""
     stats = await backend.admin.stats("q")
     return (stats.ready, stats.leased, stats.scheduled, stats.dead) == (0, 0, 0, 0)
 

@@ -36,14 +36,14 @@ def running(node):
 
 
 def jobs(queue, count, delay=0.0):
-    """So many jobs, whose envelopes say which they are."""
+    """Make so many jobs, whose envelopes say which they are."""
     return [
         Outgoing(queue, f"{queue}-{number}", b"%s %d" % (queue.encode(), number), b"", delay) for number in range(count)
     ]
 
 
 async def take(source, count, within=15.0):
-    """So many deliveries, through outages."""
+    """Take so many deliveries, through outages."""
     found = []
     with anyio.fail_after(within):
         while len(found) < count:

@@ -44,7 +44,7 @@ async def take(source, within=15.0):
 
 
 async def until_made(node, queue, within=15.0):
-    """Until a queue is there."""
+    """Wait until a queue is there."""
     with anyio.fail_after(within):
         admin = AdminChannel(Connector(parse(node.url, {})[0]))
         try:

@@ -21,7 +21,7 @@ RECIPE = r"^rabbitmqctl set_permissions -p jobs (\w+) +'(.*)' '(.*)' '(.*)'$"
 
 @pytest.fixture(scope="module")
 def recipe():
-    """User → what it may configure, write and read, as the docs have it."""
+    """Read what each user may configure, write and read, as the docs have it."""
     if not DOCS.exists():
         pytest.skip("the docs are in the checkout only")
     found = re.findall(RECIPE, DOCS.read_text(encoding="utf-8"), re.MULTILINE)

@@ -18,7 +18,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[RedisServer]:
-    """One Redis for all tests of this process that only use queues of their own."""
+    """Run one Redis for all tests of this process that only use queues of their own."""
     with serving(RedisServer) as server:
         yield server
 

@@ -61,7 +61,7 @@ async def cycle(backend: Backend, source: Source, round_: int) -> None:
 
 
 async def keys_and_sizes(port: int) -> tuple[set[bytes], dict[str, int]]:
-    """Which keys there are (but for those that remember ids), and how many elements each has."""
+    """Return the keys (but for those that remember ids) and how many elements each part has."""
     names = set(await command(port, "KEYS", "*")) - {
         key("q", part).encode() for part in ("ended", "ended_before", "wake")
     }

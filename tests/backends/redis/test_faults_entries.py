@@ -227,7 +227,7 @@ async def refusal(call: Awaitable[Any]) -> str:
 
 
 async def everything(port: int, *, except_for: str) -> dict[bytes, Any]:
-    """All keys and what they hold."""
+    """Read all keys and what they hold."""
     names = sorted(await command(port, "KEYS", "tc:{q}:*"))
     skip = {key("q", except_for).encode(), key("q", "wake").encode()}
     return {name: await command(port, "DUMP", name) for name in names if name not in skip}
@@ -248,7 +248,7 @@ async def test_no_receiver_spins_where_none_can_be_woken(own: RedisServer, caplo
 
 
 async def commands(port: int) -> int:
-    """How many commands the server has carried out."""
+    """Count the commands that the server has carried out."""
     info: bytes = await command(port, "INFO", "stats")
     return int(info.split(b"total_commands_processed:")[1].split()[0])
 

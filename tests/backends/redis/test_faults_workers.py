@@ -42,7 +42,7 @@ async def test_kill_at_random(shared: RedisServer, tmp_path: Path):
 
 
 def in_hand(play: Play, how: str) -> int:
-    """How many starts of the dead workers were not settled: so many jobs had to run again."""
+    """Count the unsettled starts of the dead workers: so many jobs had to run again."""
     entries = play.merged().entries
     dead = {entry.who for entry in entries if entry.kind == "died" and entry.facts["how"] == how}
     started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
@@ -50,7 +50,7 @@ def in_hand(play: Play, how: str) -> int:
 
 
 async def play_letters(play: Play) -> dict[str, str]:
-    """Job id → reason of the dead letters."""
+    """Map the job ids of the dead letters to their reasons."""
     async with open_backend(play.url) as backend:
         letters = await backend.admin.letters(play.queue, limit=100)
     return {letter.id: letter.reason for letter in letters}

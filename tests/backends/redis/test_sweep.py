@@ -75,7 +75,7 @@ async def holding(url: str) -> AsyncIterator[tuple[Backend, Source, Sequence[Del
 
 
 async def counts(server: RedisServer) -> dict[str, Any]:
-    """Everything that the queue's keys hold, in numbers."""
+    """Count everything that the queue's keys hold."""
     async with open_backend(server.url) as backend:
         stats: QueueStats = await backend.admin.stats("q")
     sizes = {
@@ -101,7 +101,7 @@ async def publish(backend: Backend, source: Source, held: Sequence[Delivery]) ->
 
 
 async def settle(backend: Backend, source: Source, held: Sequence[Delivery]) -> Any:
-    """Every verdict there is, in one batch."""
+    """Settle with every verdict there is, in one batch."""
     return await source.settle(list(zip(held, VERDICTS, strict=True)))
 
 

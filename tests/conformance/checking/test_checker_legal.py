@@ -23,7 +23,7 @@ def written() -> HistoryWriter:
 
 
 def kept(report: Report) -> bool:
-    """Whether nothing was found; a finding is shown."""
+    """Tell whether nothing was found; show a finding."""
     report.expect_kept()
     return True
 

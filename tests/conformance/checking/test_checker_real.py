@@ -39,7 +39,7 @@ class Broken(MemoryBackend):
         return verdict
 
     async def publish(self, batch: Sequence[Outgoing]) -> Any:
-        """Store."""
+        """Store what the subclass makes of the batch."""
         stored = self.publish_as(batch)
         return (await super().publish(stored))[: len(batch)]
 
@@ -97,11 +97,11 @@ class Hurries(Broken):
     """Delays are ignored."""
 
     def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
-        """Without the delay."""
+        """Publish without the delay."""
         return [msgspec.structs.replace(job, delay=0.0) for job in batch]
 
     def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
-        """Without the wait."""
+        """Retry without the wait."""
         return Reschedule(0.0, verdict.trail) if isinstance(verdict, Reschedule) else verdict
 
 
@@ -109,7 +109,7 @@ class Drops(Broken):
     """Says that it has stored what it has not."""
 
     def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
-        """Somewhere else."""
+        """Publish to another queue."""
         return [msgspec.structs.replace(job, queue="nowhere") for job in batch]
 
 
@@ -125,7 +125,7 @@ class Sits(Broken):
     """Retries wait for ever."""
 
     def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
-        """In a thousand years."""
+        """Retry in a thousand years."""
         return Reschedule(3e10, verdict.trail) if isinstance(verdict, Reschedule) else verdict
 
 

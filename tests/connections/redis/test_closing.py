@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @asynccontextmanager
 async def leaving_nothing() -> AsyncIterator[None]:
-    """Afterwards there are as many files and sockets as before."""
+    """Check that there are as many files and sockets afterwards as before."""
     before = fds()
     yield
     await anyio.lowlevel.checkpoint()  # a transport closes its socket in the loop's next round

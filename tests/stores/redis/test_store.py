@@ -38,14 +38,14 @@ def running(name: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=KINDS)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each kind of server in turn."""
+    """Run each kind of server in turn."""
     with running(request.param) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """One Redis."""
+    """Run one Redis."""
     require(RedisServer)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(RedisServer()) as server:
         yield server
@@ -192,7 +192,7 @@ async def test_calls_at_the_same_time_travel_together(server: RedisServer):
 
 
 async def calls(server: RedisServer, name: str) -> int:
-    """How often a command was called."""
+    """Count the calls of a command."""
     text = (await command(server.port, "INFO", "commandstats")).decode()
     return sum(int(line.split("calls=")[1].split(",")[0]) for line in text.splitlines() if f"cmdstat_{name}:" in line)
 

@@ -28,7 +28,7 @@ def connect(url: str) -> Any:
 
 
 def run(url: str, query: str) -> list[Any]:
-    """One statement, committed."""
+    """Run and commit one statement."""
     connection = connect(url)
     try:
         cursor = connection.execute(query)

@@ -41,7 +41,7 @@ def brief(url: str) -> str:
 
 
 async def works_again(store: PostgresStore, within: float = 15.0) -> float:
-    """Seconds until a write succeeds."""
+    """Measure the seconds until a write succeeds."""
     began = time.monotonic()
     with anyio.fail_after(within):
         while True:

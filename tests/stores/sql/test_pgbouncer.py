@@ -87,7 +87,7 @@ async def test_a_transaction_of_the_program(bounce: Bounce, postgres: PostgresSe
 
 
 async def limits(server: PgBouncer) -> list[str]:
-    """How long a statement may take in each of two sessions that the pooler has."""
+    """Ask each of the pooler's two sessions how long a statement may take."""
     async with (
         await psycopg.AsyncConnection.connect(server.url) as one,
         await psycopg.AsyncConnection.connect(server.url) as other,

@@ -69,7 +69,7 @@ def after(state: State, call: Call) -> State | None:
 
 
 def can_be_explained(calls: Sequence[Call], state: State = BEGINNING) -> bool:
-    """Whether some order of the calls explains every answer."""
+    """Tell whether some order of the calls explains every answer."""
     if not calls:
         return True
     first_end = min(call.ended for call in calls)
@@ -186,7 +186,7 @@ class Forgetful(MemoryStore):
     """Tells a conflict without saying what is there."""
 
     async def put(self, key: str, value: bytes, *, expect: Any, keep: float | None) -> Any:
-        """Write."""
+        """Write, but hide what a conflict found."""
         answer = await super().put(key, value, expect=expect, keep=keep)
         return Conflict(None) if isinstance(answer, Conflict) else answer
 

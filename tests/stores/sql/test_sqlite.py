@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """Both loops."""
+    """Run each test on both loops."""
     return request.param
 
 
@@ -294,7 +294,7 @@ async def test_an_idle_store_forgets_too(url: str, tmp_path: Path, monkeypatch: 
 
 
 def rows(path: Path) -> int:
-    """How many records the table has, ended or not."""
+    """Count the records of the table, ended or not."""
     connection = sqlite3.connect(path)
     try:
         count: int = connection.execute("SELECT count(*) FROM taskcore_records").fetchone()[0]
