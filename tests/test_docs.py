@@ -220,8 +220,8 @@ def test_the_events_page_has_every_event() -> None:
         (name[:-1] + "complete", name[:-1] + "failed") if name.endswith("*") else (name,) for name in names
     )
     rows = re.findall(r"^\| (`.*?`) \|", text_of("reference/events.md"), re.MULTILINE)
-    told = [name for row in rows for name in re.findall(r"`(\w+\.[\w.]+)`", row)]
-    assert sorted(told) == sorted(expected)
+    documented = [name for row in rows for name in re.findall(r"`(\w+\.[\w.]+)`", row)]
+    assert sorted(documented) == sorted(expected)
 
 
 def test_the_envelope_page_has_every_field() -> None:
@@ -245,8 +245,8 @@ def test_the_lifecycle_page_has_the_rule_book() -> None:
     )
     from taskcore import lifecycle  # noqa: PLC0415 - for this test only
 
-    told = {name for name in chain.from_iterable(outcomes) if name}
-    assert {cls.__name__ for cls in lifecycle.Outcome.__args__} <= told
+    documented = {name for name in chain.from_iterable(outcomes) if name}
+    assert {cls.__name__ for cls in lifecycle.Outcome.__args__} <= documented
 
 
 def lifecycle_docstring() -> str:

@@ -109,8 +109,8 @@ async def test_what_is_so_by_design_is_no_warning(caplog):
     async with app_on("memory://", None).running():
         pass
     assert warnings(caplog) == []
-    told = [line for line in warnings(caplog, logging.INFO) if "not kept" in line]
-    assert [line.split(":")[0] for line in told] == [
+    missed = [line for line in warnings(caplog, logging.INFO) if "not kept" in line]
+    assert [line.split(":")[0] for line in missed] == [
         "broker, durability (not kept",
         "store, durability (not kept",
     ]

@@ -213,8 +213,10 @@ def test_a_sender_that_was_late_is_told_and_how_few_jobs_make_a_percentile():
         )
         for number, late in enumerate((1.0, 30.0, 4.0), start=1)
     ]
-    told = why(*rounds, one(US, "latency", "50/s, p99", 8.0), figure=("latency", "50/s, p99"))
-    assert told == ("3 of the 250 jobs of a round decide it; the sender itself was up to 4 ms late (p99), which counts")
+    reason = why(*rounds, one(US, "latency", "50/s, p99", 8.0), figure=("latency", "50/s, p99"))
+    assert reason == (
+        "3 of the 250 jobs of a round decide it; the sender itself was up to 4 ms late (p99), which counts"
+    )
 
 
 def test_what_the_run_does_not_tell_is_told_by_a_sentence_if_there_is_one():
@@ -229,9 +231,9 @@ def test_a_busy_machine_excuses_figures_and_no_ratios():
     """Both sides of a ratio had the same machine."""
     busy = msgspec.structs.replace(MACHINE, load=(3.0,))
     run = Run([busy, *drains().figures, one(US, "latency", "50/s, p50", 5.0)])
-    told = {one.aim.figure: row[-1] for one, row in zip(judge(run), aim_rows(run), strict=True)}
-    assert "busy" not in told["drain", "1 process"]
-    assert told["latency", "50/s, p50"] == "the machine was busy (load 3)"
+    reasons = {one.aim.figure: row[-1] for one, row in zip(judge(run), aim_rows(run), strict=True)}
+    assert "busy" not in reasons["drain", "1 process"]
+    assert reasons["latency", "50/s, p50"] == "the machine was busy (load 3)"
 
 
 def test_other_kinds_of_figures_have_no_reason_in_the_run():

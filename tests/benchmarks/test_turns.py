@@ -183,7 +183,7 @@ class Silent:
         """Do nothing."""
 
 
-async def hold(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = math.inf) -> list[Record]:
+async def run_session(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = math.inf) -> list[Record]:
     """Run a session of these contenders on memory."""
 
     async def contenders(self, broker, server, exits):
@@ -202,7 +202,7 @@ async def hold(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = 
 async def test_who_is_compared_is_a_neighbour_in_time(monkeypatch):
     """Each contender runs a scenario before the next scenario begins, and all scenarios before the next round."""
     log: list[str] = []
-    records = await hold(
+    records = await run_session(
         [Toy("raw client", log, has=("drain",)), Toy("taskcore", log), Toy("Celery", log)], monkeypatch
     )
     once = ["enqueue taskcore", "enqueue Celery", "drain raw client", "drain taskcore", "drain Celery"]
@@ -217,7 +217,7 @@ async def test_a_contender_that_fails_is_tried_again_and_one_that_lacks_a_featur
     """A failure may be chance and is tried again; a missing feature is reported once."""
     log: list[str] = []
     toys = [Toy("Fails", log, bad="raises", has=("drain",)), Toy("Lacks", log, bad="lacks", has=("drain",))]
-    records = await hold(toys, monkeypatch)
+    records = await run_session(toys, monkeypatch)
     skipped = [(one.who, one.why) for one in records if isinstance(one, Skipped) and one.who != "all"]
     assert skipped == [
         ("Fails", "failed: the broker is gone"),
@@ -232,7 +232,7 @@ async def test_who_cannot_be_ended_is_out_and_the_others_go_on(monkeypatch):
     log: list[str] = []
     monkeypatch.setattr(session_module, "limit_of", lambda scenario: 0.0)
     monkeypatch.setattr(session_module, "SLACK", 0.02)
-    records = await hold([Toy("Stuck", log, bad="stuck"), Toy("Fine", log)], monkeypatch, rounds=1)
+    records = await run_session([Toy("Stuck", log, bad="stuck"), Toy("Fine", log)], monkeypatch, rounds=1)
     assert log == ["enqueue Stuck", "enqueue Fine", "drain Fine"]
     [skipped] = [one for one in records if isinstance(one, Skipped)]
     assert "nor did it end when it was cancelled; nothing more of Stuck was measured here" in skipped.why
@@ -241,9 +241,9 @@ async def test_who_cannot_be_ended_is_out_and_the_others_go_on(monkeypatch):
 @pytest.mark.anyio
 async def test_a_budget_that_is_too_small_is_told(monkeypatch):
     """What was left out stands in the report, and is not silently missing."""
-    records = await hold([Toy("taskcore", [])], monkeypatch, until=0.0)
-    told = [(one.who, one.scenario, one.why) for one in records if isinstance(one, Skipped)]
-    assert told == [
+    records = await run_session([Toy("taskcore", [])], monkeypatch, until=0.0)
+    skipped = [(one.who, one.scenario, one.why) for one in records if isinstance(one, Skipped)]
+    assert skipped == [
         ("all", "enqueue, drain", "left out altogether: the time was over"),
     ]
 

@@ -17,8 +17,8 @@ from taskcore.conformance.model.machine import DEFAULT, machine
 from taskcore.conformance.model.rules import open_rules
 from tests.support.broken import change, delivers
 
-#: Always the same stories, not shrunk; and every crash behind two lost leases.
-STORIES = settings(DEFAULT, max_examples=30, derandomize=True, database=None, phases=(Phase.generate,))
+#: Always the same histories, not shrunk; and every crash behind two lost leases.
+BUDGET = settings(DEFAULT, max_examples=30, derandomize=True, database=None, phases=(Phase.generate,))
 
 
 def make_harness():
@@ -33,8 +33,8 @@ CASES = [case for case in cases(make_harness) if "poisonous" in case.state or "t
 def saying(translate, *, redeliveries="absent"):
     """Patch the broker to report this instead of its delivery count, and to declare how it counts."""
     features = change(memory.FEATURES, redeliveries=redeliveries)
-    told = delivers(lambda delivery: change(delivery, redeliveries=translate(delivery.redeliveries)))
-    with patch.object(memory, "FEATURES", features), told:
+    patched = delivers(lambda delivery: change(delivery, redeliveries=translate(delivery.redeliveries)))
+    with patch.object(memory, "FEATURES", features), patched:
         yield
 
 
@@ -46,7 +46,7 @@ def again(count):
 def test_stories():
     """The model asks it for no count, and limits, keys and endings hold all the same (C3)."""
     with saying(again):
-        run_state_machine_as_test(machine(make_harness), settings=STORIES)
+        run_state_machine_as_test(machine(make_harness), settings=BUDGET)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -46,23 +46,23 @@ LEASE, MARGIN = 0.8, 0.5  #: seconds, in real time
 def test_in_virtual_time(check: Check, virtual_time: Any) -> None:
     """The in-memory broker keeps every promise, exactly to the moment."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         harness = Harness.in_memory(lease=1.0)
         async with harness:
             await check(harness)
         assert await harness.traces() == []
 
-    anyio.run(story, **virtual_time)
+    anyio.run(scenario, **virtual_time)
 
 
 @pytest.fixture(scope="module")
 def certificate() -> Certificate:
     """Certify the in-memory broker in real time."""
 
-    async def story() -> Certificate:
+    async def scenario() -> Certificate:
         return await certify("memory://", lease=LEASE, margin=MARGIN, at_once=20)
 
-    return anyio.run(story)
+    return anyio.run(scenario)
 
 
 @every_check
@@ -144,10 +144,10 @@ def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **decla
             )
             return self
 
-    async def story() -> CheckResult:
+    async def scenario() -> CheckResult:
         return await run_check(made, Declaring.in_memory, limit=limit)
 
-    return anyio.run(story, **virtual_time)
+    return anyio.run(scenario, **virtual_time)
 
 
 async def fine(harness: Harness) -> None:
@@ -179,17 +179,17 @@ def test_standings(virtual_time: Any) -> None:
 def test_only_some() -> None:
     """``only`` takes clauses and names; what does not exist is refused before anything is played."""
 
-    async def story(*only: str) -> Certificate:
+    async def scenario(*only: str) -> Certificate:
         return await certify("memory://", only=only, lease=LEASE, margin=MARGIN)
 
-    some = anyio.run(story, "c24", "every_verb_ends")
+    some = anyio.run(scenario, "c24", "every_verb_ends")
     assert [finding.check for finding in some.results] == [
         "every_verb_ends",
         "arguments_that_do_not_fit_reach_no_function",
     ]
     assert "nothing is said about the rest" in some.report()
     with pytest.raises(InvalidSetting, match="C99"):
-        anyio.run(story, "C99")
+        anyio.run(scenario, "C99")
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ NOTICES = {
     "a_deadline_holds_between_attempts": ("core: ignores deadlines", "ignores delays"),
     "retries_wait_as_the_policy_says": ("retries early", "core: counts no attempts"),
     "an_ending_never_changes": ("core: says cancelled", "never says duplicate"),
-    "a_late_ending_does_not_stand": ("core: lets late endings stand",),
+    "a_late_ending_does_not_stand": ("core: lets late outcomes stand",),
     "a_delayed_call_starts_in_time": ("delivers early", "delivers late"),
     "interrupted_work_costs_nothing": ("core: blames the interrupted", "blames those who give back"),
     "after_the_signal_nothing_starts": ("ignores queues and limits", "counts one too many"),
@@ -347,11 +347,11 @@ def test_what_is_broken_is_noticed(name: str, virtual_time: Any) -> None:
     wanted = [check for check, broken in NOTICES.items() if name in broken]
     assert wanted, "nothing is expected to notice this"
 
-    async def story() -> dict[str, str]:
+    async def scenario() -> dict[str, str]:
         return {one.name: (await run_check(one, make)).standing for one in all_checks() if one.name in wanted}
 
     with MUTANTS[name]() as make:
-        assert anyio.run(story, **virtual_time) == dict.fromkeys(wanted, "broken")
+        assert anyio.run(scenario, **virtual_time) == dict.fromkeys(wanted, "broken")
 
 
 def test_every_check_notices_something() -> None:
@@ -365,10 +365,10 @@ def test_what_cannot_be_deleted_is_reported(virtual_time: Any) -> None:
     left: list[str] = []
     [one] = [one for one in all_checks() if one.name == "an_acknowledged_job_is_gone"]
 
-    async def story() -> CheckResult:
+    async def scenario() -> CheckResult:
         return await run_check(one, make, left=left)
 
     with MUTANTS["does not delete"]() as make:
-        assert anyio.run(story, **virtual_time).standing == "kept"
+        assert anyio.run(scenario, **virtual_time).standing == "kept"
     assert len(left) == 1
     assert left[0].startswith("queue tc")

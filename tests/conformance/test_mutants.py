@@ -1,4 +1,4 @@
-"""The gate: every seeded bug is found, by the model's random stories or by the sweep, within its budget."""
+"""The gate: every seeded bug is found, by the model's random histories or by the sweep, within its budget."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_harness():
     return Harness.in_memory(lease=32.0)
 
 
-def play_stories():
+def run_model():
     """Run random histories, always the same ones; not shrunk, because only finding counts here."""
     run_state_machine_as_test(machine(make_harness), settings=BUDGET)
 
@@ -46,7 +46,7 @@ def sweep():
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_bug_is_found(mutant):
     """A suite that does not notice this bug is decoration."""
-    hunt = {"model": play_stories, "sweep": sweep}[mutant.found_by]
+    hunt = {"model": run_model, "sweep": sweep}[mutant.found_by]
     with mutant.plant(), pytest.raises((ClauseViolated, TimeoutError)) as caught:
         hunt()
     print(f"{mutant.name}: {mutant.found_by}: {str(caught.value).rpartition('→')[2].strip()}")  # noqa: T201 - shown with -s

@@ -165,8 +165,8 @@ def _core() -> Mapping[str, Any]:
     async def no_examination(*_: Any) -> None:
         return None
 
-    async def cancels_anything(original: Any, desk: JobQueries, job: Any) -> bool:
-        await original(desk, job)
+    async def cancels_anything(original: Any, queries: JobQueries, job: Any) -> bool:
+        await original(queries, job)
         return True
 
     async def no_claim(original: Any, sender: KeyedSender, calls: Any) -> None:
@@ -203,7 +203,7 @@ def _core() -> Mapping[str, Any]:
         "core: says nothing": patch("taskcore.observe.Events.emit", lambda *_, **__: None),
         "core: forgets nothing first": wrapped(Settler, "ack_early", _does_not_forget),
         "core: clears no markers": patch.object(StartMarkers, "clear", _nothing),
-        "core: lets late endings stand": patch.object(Outcomes, "retract", _nothing),
+        "core: lets late outcomes stand": patch.object(Outcomes, "retract", _nothing),
         "core: commits any key": patch("taskcore.records.keys._is_ours", lambda *_: True),
     }
 

@@ -1,7 +1,7 @@
 """Seeded bugs: small patches of the real code, each of them a promise broken on purpose.
 
-A suite that does not notice them proves nothing. Each mutant says who has to find it: the random stories of the model,
-or the sweep over all crash points.
+A suite that does not notice them proves nothing. Each mutant says who has to find it: the random histories of the
+model, or the sweep over all crash points.
 """
 
 from __future__ import annotations
@@ -218,7 +218,9 @@ def late_worker_overwrites_the_result():
     with patch.object(
         Outcomes,
         "write",
-        staticmethod(lambda job_id, ending, keep: Write(key=outcome_name(job_id), value=ending, expect=ANY, keep=keep)),
+        staticmethod(
+            lambda job_id, outcome, keep: Write(key=outcome_name(job_id), value=outcome, expect=ANY, keep=keep)
+        ),
     ):
         yield
 
@@ -241,8 +243,8 @@ def markers_stay():
 def keys_complete_without_a_fence():
     """Let every former holder of a key commit."""
 
-    def complete(original, won, ending):
-        return msgspec.structs.replace(original(won, ending), expect=ANY)
+    def complete(original, won, outcome):
+        return msgspec.structs.replace(original(won, outcome), expect=ANY)
 
     def plant(name):
         original = getattr(keys.IdempotencyKeys, name)

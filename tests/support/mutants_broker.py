@@ -25,9 +25,9 @@ def ready_list_is_trimmed():
 
     def publish(original, self, item, now, **named):
         answer = original(self, item, now, **named)
-        shelf = self.queues[item.queue]
-        while shelf.counts[READY] > 2:
-            self._end(next(job for job in shelf.ready if job.place is READY), now)
+        queue = self.queues[item.queue]
+        while queue.counts[READY] > 2:
+            self._end(next(job for job in queue.ready if job.place is READY), now)
         return answer
 
     with instead(Ledger, "publish", publish):
@@ -56,11 +56,11 @@ def receive_pops_before_the_lease():
 
     def lease(original, self, queues, limit, lease, now):
         self.advance(now)
-        for shelf in (self.queues[name] for name in queues if name in self.queues):
-            if shelf.ready:
-                head = shelf.ready.popleft()
+        for queue in (self.queues[name] for name in queues if name in self.queues):
+            if queue.ready:
+                head = queue.ready.popleft()
                 failpoint("receive.popped")
-                shelf.ready.appendleft(head)
+                queue.ready.appendleft(head)
         return original(self, queues, limit, lease, now)
 
     with instead(Ledger, "lease", lease):
@@ -142,16 +142,16 @@ def retry_acks_before_it_republishes():
     """End the old copy first."""
 
     def settle(original, self, delivery, verdict, now):
-        hold = delivery.receipt
-        if not isinstance(verdict, Reschedule) or not hold.valid:
+        receipt = delivery.receipt
+        if not isinstance(verdict, Reschedule) or not receipt.valid:
             return original(self, delivery, verdict, now)
-        self._end(hold.job, now)
+        self._end(receipt.job, now)
         failpoint("retry.acked")
-        self._jobs[hold.job.id] = hold.job
-        hold.job.place = LEASED
-        hold.job.queue.counts[LEASED] += 1
-        hold.job.queue.counts[ledger.GONE] -= 1
-        del self._ended[hold.job.id]
+        self._jobs[receipt.job.id] = receipt.job
+        receipt.job.place = LEASED
+        receipt.job.queue.counts[LEASED] += 1
+        receipt.job.queue.counts[ledger.GONE] -= 1
+        del self._ended[receipt.job.id]
         return original(self, delivery, verdict, now)
 
     with instead(Ledger, "settle", settle):
@@ -163,12 +163,12 @@ def dead_letter_is_acked_first():
     """End the job, then write its letter."""
 
     def settle(original, self, delivery, verdict, now):
-        hold = delivery.receipt
-        if not isinstance(verdict, Bury) or not hold.valid:
+        receipt = delivery.receipt
+        if not isinstance(verdict, Bury) or not receipt.valid:
             return original(self, delivery, verdict, now)
-        self._end(hold.job, now)
+        self._end(receipt.job, now)
         failpoint("bury.acked")
-        self._bury(hold.job, verdict.reason, verdict.trail)
+        self._bury(receipt.job, verdict.reason, verdict.trail)
         return True
 
     with instead(Ledger, "settle", settle):

@@ -153,7 +153,7 @@ class Play:
                     await anyio.sleep(0.05)
         raise TimeoutError(f"after {within:g} s there is still {stats}")
 
-    async def told(self, *, within: float = 5.0) -> History:
+    async def recorded(self, *, within: float = 5.0) -> History:
         """Merge the histories of all processes, as soon as the living ones owe no entry any more.
 
         A queue is quiet when the broker has carried out the last verdict; its answer may still be on its way then, and
@@ -167,7 +167,7 @@ class Play:
     async def check(self, url: str | None = None, **allowed: Any) -> Report:
         """Wait until everything is quiet, look what is left, and demand that no promise was broken."""
         await self.quiet(url)
-        history = await self.told()
+        history = await self.recorded()
         ids = {entry.job for entry in history.entries if entry.kind == "invoke"}
         url = url or self.url
         async with App(url, store=self.store or url) as app:

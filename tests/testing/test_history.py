@@ -240,7 +240,7 @@ async def test_verdicts():
 
 @pytest.mark.anyio
 async def test_what_people_do():
-    """Removing, purging, replaying and dropping are part of a job's story."""
+    """Removing, purging, replaying and dropping are part of a job's history."""
     history = History(clock=anyio.current_time)
     backend = RecordingBackend(MemoryBackend(), history, "p")
     await backend.publish([Outgoing("q", name, b'{"id":"%s"}' % name.encode()) for name in "ABCD"])
@@ -276,21 +276,21 @@ async def test_bytes_that_are_no_envelope():
 
 
 @pytest.mark.anyio
-async def test_a_cast_acts_by_turns():
+async def test_actors_act_by_turns():
     """Through one connection several act, each under its own name; the dead are known, and listeners too."""
     history, app = History(clock=anyio.current_time), App("memory://")
     backend = RecordingBackend(MemoryBackend(), history)
-    cast = Actors(history, app, prefix="p.")
-    one, other = cast.enter("client"), cast.enter("client")
-    cast.switch_to(one)
+    actors = Actors(history, app, prefix="p.")
+    one, other = actors.enter("client"), actors.enter("client")
+    actors.switch_to(one)
     await backend.publish([Outgoing("q", "A", b"{}")])
-    with cast.acting(other):
+    with actors.acting(other):
         await backend.publish([Outgoing("q", "B", b"{}")])
         app.components.events.emit("job.enqueued", job_id="B")
-    assert cast.current == one
-    cast.record_death(one)
-    told = [(entry.who, entry.kind) for entry in history.entries if entry.facts.get("name") != "listening"]
-    assert told == [
+    assert actors.current == one
+    actors.record_death(one)
+    recorded = [(entry.who, entry.kind) for entry in history.entries if entry.facts.get("name") != "listening"]
+    assert recorded == [
         *[("p.client-1", kind) for kind in ("invoke", "ok")],
         *[("p.client-2", kind) for kind in ("invoke", "ok", "event")],
         ("p.client-1", "died"),

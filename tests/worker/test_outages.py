@@ -63,9 +63,9 @@ async def test_the_broker_is_gone_for_less_than_a_lease(app, backend, caplog):
     assert len(starts) == 2
     assert app.counters["job.succeeded"] == 2
     assert app.counters["job.lost"] == 0
-    told = [record.getMessage() for record in caplog.records]
-    lost = [text.partition(" lost")[0] for text in told if " lost: " in text]
-    back = [text.partition(" back")[0] for text in told if " back after " in text]
+    texts = [record.getMessage() for record in caplog.records]
+    lost = [text.partition(" lost")[0] for text in texts if " lost: " in text]
+    back = [text.partition(" back")[0] for text in texts if " back after " in text]
     assert lost == back == ["broker"]
 
 
@@ -277,18 +277,18 @@ async def test_what_was_settled_is_told_at_once(app, store, backend, comes_back)
             store.faults.fail(*STORE_VERBS)
 
     backend.faults.after["settle"] = break_store
-    app.on_event(lambda event: told.append(event.name))
-    told = []
+    app.on_event(lambda event: names.append(event.name))
+    names = []
     async with app.running(grace=1.0):
         await fail.enqueue()
         await eventually(lambda: "put_many" in store.faults.down)
         await anyio.sleep(1)
-        assert told.count("job.buried") == 1
+        assert names.count("job.buried") == 1
         if comes_back:
             store.faults.heal()
             await anyio.sleep(2 * LEASE)
 
-    assert told.count("job.buried") == 1
+    assert names.count("job.buried") == 1
     assert app.counters["job.buried"] == 1
 
 

@@ -225,7 +225,7 @@ class Places(RuleBasedStateMachine):
         super().__init__()
         self.ledger = Ledger(limit=1000)
         self.now = 0.0
-        self.hands = []
+        self.held = []
         self.fences = {}
         self.alive, self.buried, self.sent = set(), 0, 0
 
@@ -240,11 +240,11 @@ class Places(RuleBasedStateMachine):
     def receive(self, queues, limit, lease):
         """Receive some jobs; no job is ever held twice."""
         taken = self.ledger.lease(queues, limit, lease, self.now)
-        held = {delivery.receipt.job.id for delivery in self.hands if delivery.receipt.valid}
+        held = {delivery.receipt.job.id for delivery in self.held if delivery.receipt.valid}
         for delivery in taken:
             assert delivery.receipt.fence > self.fences.get(delivery.receipt.job.id, 0)
             self.fences[delivery.receipt.job.id] = delivery.receipt.fence
-        self.hands += taken
+        self.held += taken
         assert len({delivery.receipt.job.id for delivery in taken} - held) == len(taken)
 
     @rule(
@@ -253,9 +253,9 @@ class Places(RuleBasedStateMachine):
     )
     def settle(self, number, verdict):
         """Settle a delivery, perhaps too late or twice."""
-        if not self.hands:
+        if not self.held:
             return
-        delivery = self.hands[number % len(self.hands)]
+        delivery = self.held[number % len(self.held)]
         self.ledger.advance(self.now)
         valid = delivery.receipt.valid
         assert self.ledger.settle(delivery, verdict, self.now) is valid
@@ -266,8 +266,8 @@ class Places(RuleBasedStateMachine):
     @rule(number=st.integers(0, 100))
     def extend(self, number):
         """Extend a lease, perhaps too late."""
-        if self.hands:
-            delivery = self.hands[number % len(self.hands)]
+        if self.held:
+            delivery = self.held[number % len(self.held)]
             self.ledger.advance(self.now)
             assert self.ledger.extend(delivery, self.now + 60.0) is delivery.receipt.valid
 
@@ -288,12 +288,12 @@ class Places(RuleBasedStateMachine):
         self.ledger.advance(self.now)
         jobs = self.ledger._jobs
         assert set(jobs) == self.alive
-        for name, shelf in self.ledger.queues.items():
-            mine = [each for each in jobs.values() if each.queue is shelf]
-            assert shelf.counts[:3] == [sum(each.place == place for each in mine) for place in range(3)]
-            ready = [each for each in shelf.ready if each.place == 0]
-            assert len(ready) == len(set(map(id, ready))) == shelf.counts[0], name
-        assert sum(len(shelf.letters) for shelf in self.ledger.queues.values()) == self.buried
+        for name, queue in self.ledger.queues.items():
+            mine = [each for each in jobs.values() if each.queue is queue]
+            assert queue.counts[:3] == [sum(each.place == place for each in mine) for place in range(3)]
+            ready = [each for each in queue.ready if each.place == 0]
+            assert len(ready) == len(set(map(id, ready))) == queue.counts[0], name
+        assert sum(len(queue.letters) for queue in self.ledger.queues.values()) == self.buried
 
     def teardown(self):
         """Check that every living job can still be received at the end."""

@@ -48,7 +48,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("rabbit conforma
 def certify(make_harness, options, checks):
     """Run these checks side by side on one node; return their findings and what they left behind."""
 
-    async def story():
+    async def scenario():
         findings, left = {}, []
         gate, stalls = anyio.CapacityLimiter(AT_ONCE), Stalls(1.0 / 3)
 
@@ -64,7 +64,7 @@ def certify(make_harness, options, checks):
             watching.cancel_scope.cancel()
         return findings, left
 
-    return anyio.run(story)
+    return anyio.run(scenario)
 
 
 @pytest.fixture(scope="module")

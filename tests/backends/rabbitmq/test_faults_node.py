@@ -74,7 +74,7 @@ async def test_a_killed_node_has_everything_that_it_confirmed(running):
         await backend.publish(jobs("killed", 20, delay=1.0))
         async with backend.consume(["killed"], lease=60) as source:
             [first] = await take(source, 1)
-            await source.settle([(first, Bury("for this test", b"story"))])
+            await source.settle([(first, Bury("for this test", b"trail"))])
         running.kill()
         await running.start()
         async with backend.consume(["killed"], lease=60) as source:
@@ -84,7 +84,7 @@ async def test_a_killed_node_has_everything_that_it_confirmed(running):
             job.envelope for job in jobs("killed", 100) + jobs("killed", 20)
         }
         [letter] = await backend.admin.letters("killed", limit=10)
-        assert (letter.envelope, letter.reason, letter.trail) == (first.envelope, "for this test", b"story")
+        assert (letter.envelope, letter.reason, letter.trail) == (first.envelope, "for this test", b"trail")
 
 
 async def test_while_the_node_is_down_calls_end_and_later_work_again(running):

@@ -38,8 +38,8 @@ async def test_kill_at_random(node, tmp_path):
         entries = play.merged().entries
         dead = {entry.who for entry in entries if entry.kind == "died"}
         started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
-        in_hand = started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"}
-        await play.check(duplicates_allowed=len(in_hand))
+        unsettled = started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"}
+        await play.check(duplicates_allowed=len(unsettled))
     assert len(dead) == 3
     assert len({entry.job for entry in entries if entry.kind == "ok"}) == 200
     assert not await letters(play), "a killed worker's jobs are no poison"

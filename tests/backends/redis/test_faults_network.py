@@ -60,7 +60,9 @@ async def test_a_cut_while_enqueueing(shared: RedisServer, how: str):
                 async with play.running("worker"):
                     report = await play.check()
             assert len(answered) >= 8, "one cut is worth one error at most"
-            stored = {job for job, story in report.histories.items() if any(entry.kind == "start" for entry in story)}
+            stored = {
+                job for job, history in report.histories.items() if any(entry.kind == "start" for entry in history)
+            }
             assert len(stored) >= len(answered)
 
 
@@ -116,7 +118,7 @@ async def test_a_cut_while_jobs_run(shared: RedisServer):
         await until(lambda: play.count("start") == 10, "all start")
         proxy.cut()
         report = await play.check()
-    assert all(sum(entry.kind == "start" for entry in story) == 1 for story in report.histories.values())
+    assert all(sum(entry.kind == "start" for entry in history) == 1 for history in report.histories.values())
 
 
 async def test_a_partition_with_work_in_hand(shared: RedisServer):

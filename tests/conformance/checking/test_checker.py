@@ -232,7 +232,7 @@ def test_given_back_is_free(written: HistoryWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("happened", "facts", "told"),
+    ("happened", "facts", "event"),
     [
         ("duplicate", {}, "job.duplicate"),
         ("uncertain", {}, "job.uncertain"),
@@ -241,7 +241,7 @@ def test_given_back_is_free(written: HistoryWriter) -> None:
         ("settled", {"verdict": "bury", "trail": "trail"}, "job.buried"),
     ],
 )
-def test_silent(written: HistoryWriter, happened: str, facts: dict[str, Any], told: str) -> None:
+def test_silent(written: HistoryWriter, happened: str, facts: dict[str, Any], event: str) -> None:
     """A suppressed, uncertain, lost or buried job without its event is silent, if the history has a listener."""
     written.sent()
     written.ran()
@@ -249,9 +249,9 @@ def test_silent(written: HistoryWriter, happened: str, facts: dict[str, Any], to
     assert not written.check().broken, "the history has no listener"
     written.event("", name="listening")
     assert written.check().violations == ("silent",)
-    written.event(name=told, who="another")
+    written.event(name=event, who="another")
     assert written.check().violations == ("silent",)
-    written.event(name=told)
+    written.event(name=event)
     assert not written.check().broken
 
 
@@ -379,7 +379,7 @@ def test_uncertain_verdict(written: HistoryWriter, trail: str) -> None:
 # ── the report ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_story_is_told(written: HistoryWriter) -> None:
+def test_the_history_is_printed(written: HistoryWriter) -> None:
     """A report prints the history of each job that it blames, in the order of time, and of no other."""
     written.sent("A")
     written.sent("B")
@@ -390,13 +390,13 @@ def test_the_story_is_told(written: HistoryWriter) -> None:
         "lost = 1: enqueued, and nowhere to be found",
         "    A: enqueued, 1 run(s), none of which returned, no dead letter, not in any queue",
     ]
-    story = text.partition("the history of A")[2].splitlines()[1:]
-    assert [line.split()[2] for line in story] == ["invoke", "ok", "start"]
+    lines = text.partition("the history of A")[2].splitlines()[1:]
+    assert [line.split()[2] for line in lines] == ["invoke", "ok", "start"]
     assert "the history of B" not in text
 
 
-def test_many_stories_are_not_all_told(written: HistoryWriter) -> None:
-    """Of many offenders a few stories are told and all are named."""
+def test_not_all_of_many_histories_are_printed(written: HistoryWriter) -> None:
+    """Of many offenders a few histories are printed and all are named."""
     for number in range(20):
         written.sent(f"job-{number}")
     text = str(written.check())

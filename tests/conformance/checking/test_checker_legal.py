@@ -356,7 +356,7 @@ def test_promised_by_features(changes: dict[str, Any], expected: dict[str, bool]
 
 
 def test_a_report_can_fail(written: HistoryWriter) -> None:
-    """A report that found something is an error with its text, behind the story that led to it."""
+    """A report that found something is an error with its text, behind the steps that led to it."""
     written.sent()
     report = written.check(QUIET)
     with pytest.raises(GuaranteesBroken, match="lost = 1") as caught:

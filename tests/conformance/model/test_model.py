@@ -1,4 +1,4 @@
-"""Random stories of clients, workers, strangers, crashes and cuts, in memory, under a virtual clock."""
+"""Random histories of clients, workers, strangers, crashes and cuts, in memory, under a virtual clock."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def make_harness():
 TestModel = pytest.mark.timeout(300)(machine(make_harness).TestCase)  # finding takes seconds, shrinking a minute
 
 
-def test_a_broken_promise_is_told_as_a_story():
+def test_a_broken_promise_is_shown_with_its_steps():
     """A failure shows what happened, and which clause it breaks."""
     with open_rules(make_harness) as rules:
         model = rules.enqueue()
         rules.work("1", rules.take("1"), "succeeds")
         with pytest.raises(ClauseViolated) as caught, rules.explaining():
             model.violated("C0", "is an example")
-    story = "enqueue A; worker 1 takes A; A succeeds; worker 1 settles A → C0 broken: A is an example"
-    assert str(caught.value) == story
+    steps = "enqueue A; worker 1 takes A; A succeeds; worker 1 settles A → C0 broken: A is an example"
+    assert str(caught.value) == steps
 
 
 def test_a_death_between_two_attempts_keeps_the_fence_growing():
@@ -125,7 +125,7 @@ def test_an_interrupted_cancelling_is_finished_by_the_next():
 def test_who_never_started_is_no_poison():
     """With crashes=1, a job that was only in the hands of a dying worker is still started by the next (C12)."""
 
-    async def story():
+    async def scenario():
         async with make_harness() as harness:
             app, queue = await harness.app(), harness.queue()
 
@@ -141,7 +141,7 @@ def test_who_never_started_is_no_poison():
             assert await step_worker.work(await step_worker.take())
             assert await job.result(timeout=1) == "done"
 
-    run_virtually(story)
+    run_virtually(scenario)
 
 
 def test_no_id_is_sent_again_without_dedup():

@@ -57,9 +57,9 @@ def test_nothing_is_left(certificate: Certificate) -> None:
 def test_on_trio(check: Check, tmp_path: Path) -> None:
     """SQLite's records work on trio as well."""
 
-    async def story() -> Any:
+    async def scenario() -> Any:
         make = lambda: Harness.at("memory://", store=f"sqlite:///{tmp_path}/r.db", lease=LEASE, margin=MARGIN)  # noqa: E731
         return await run_check(check, make)
 
-    finding = anyio.run(story, backend="trio")
+    finding = anyio.run(scenario, backend="trio")
     assert (finding.standing, finding.why) == ("kept", "")

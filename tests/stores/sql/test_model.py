@@ -1,4 +1,4 @@
-"""Random stories on the in-memory broker with its records in a file, in real time; and the crash sweep too."""
+"""Random histories on the in-memory broker with its records in a file, in real time; and the crash sweep too."""
 
 from __future__ import annotations
 

@@ -122,10 +122,10 @@ def test_memory(plans: Any):
     """The reference."""
     store = MemoryStore()
 
-    async def story() -> list[Call]:
+    async def scenario() -> list[Call]:
         return await play([store] * 3, "k", plans)
 
-    assert can_be_explained(anyio.run(story))
+    assert can_be_explained(anyio.run(scenario))
 
 
 def test_sqlite(tmp_path: Any):
@@ -136,12 +136,12 @@ def test_sqlite(tmp_path: Any):
     def holds(plans: Any) -> None:
         key = f"k{next(keys)}"
 
-        async def story() -> list[Call]:
+        async def scenario() -> list[Call]:
             async with AsyncExitStack() as exits:
                 url = f"sqlite:///{tmp_path}/r.db"
                 return await play([await exits.enter_async_context(SqliteStore(url)) for _ in range(3)], key, plans)
 
-        calls = anyio.run(story)
+        calls = anyio.run(scenario)
         assert can_be_explained(calls), "\n".join(map(str, calls))
 
     holds()
@@ -155,14 +155,14 @@ def test_postgres(postgres: Any):
     def holds(plans: Any) -> None:
         key = f"register/{next(keys)}"
 
-        async def story() -> list[Call]:
+        async def scenario() -> list[Call]:
             async with AsyncExitStack() as exits:
                 stores = [await exits.enter_async_context(PostgresStore(postgres.url)) for _ in range(3)]
                 calls = await play(stores, key, plans)
                 await stores[0].delete(key, expect=ANY)
                 return calls
 
-        calls = anyio.run(story)
+        calls = anyio.run(scenario)
         assert can_be_explained(calls), "\n".join(map(str, calls))
 
     holds()
@@ -200,10 +200,10 @@ def test_a_broken_register_is_noticed(kind: Any):
     def holds(plans: Any) -> None:
         store = kind()
 
-        async def story() -> list[Call]:
+        async def scenario() -> list[Call]:
             return await play([store] * 3, "k", plans)
 
-        assert can_be_explained(anyio.run(story))
+        assert can_be_explained(anyio.run(scenario))
 
     with pytest.raises(AssertionError):
         holds()
