@@ -289,7 +289,7 @@ def test_what_was_begun_twice_is_counted_from_the_journals_and_told(survivor):
 
 @pytest.mark.timeout(LONG)
 def test_the_server_was_really_killed_and_came_back(revived):
-    """It was away for a while at two thirds, and the report says so."""
+    """The report says that the server was away for a while at two thirds."""
     [server] = revived.report["trouble"]["servers"]
     assert server["away"] >= 1.0
     assert server["of"] == 1

@@ -274,7 +274,7 @@ async def test_results_that_are_not_kept(app):
 
 
 async def test_results_without_a_store():
-    """The same on an app without a store."""
+    """An app without a store refuses to give results."""
     app = App(MemoryBackend(), clock=clock)
 
     @app.task

@@ -134,7 +134,7 @@ def test_an_account_tells_lost_duplicated_restarted_and_unknown(tmp_path):
 
 
 def test_a_ledger_is_shared_and_survives_a_killed_writer(tmp_path):
-    """What was signed before SIGKILL is there."""
+    """A ledger keeps what was signed before SIGKILL."""
     program = """
 import os, signal, sys
 from taskcore.bench.ledger import JobLedger
@@ -211,7 +211,7 @@ async def test_each_scenario_on_memory(name):
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["worker killed", "broker killed", "storage"])
 async def test_what_memory_cannot_have_is_skipped_with_a_reason(name):
-    """Nothing is left out in silence."""
+    """A scenario that memory cannot have is skipped with a reason."""
     records: list[Figure | Skipped] = []
     silent = Silent()
     await measure(
@@ -244,7 +244,7 @@ async def test_a_scenario_that_fails_is_told_and_the_next_goes_on(caplog):
 
 @pytest.mark.anyio
 async def test_a_scenario_that_does_not_end_is_ended_and_told():
-    """Its limit is over, so it is a failure like any other, and the run goes on."""
+    """A scenario beyond its limit is a failure like any other, and the run goes on."""
 
     async def endless(environment: BenchEnvironment) -> list[Figure]:
         await anyio.sleep_forever()
@@ -279,7 +279,7 @@ async def test_the_open_loop_lets_the_jobs_run_that_it_has_started(works_here):
 
 @pytest.mark.anyio
 async def test_a_broker_that_is_not_installed_is_skipped_with_a_reason(monkeypatch):
-    """Its adapter or its server is missing: one record says so, and the other brokers are measured."""
+    """A missing adapter or server is one record with its reason, and the other brokers are measured."""
 
     def no_server():
         raise brokers_module.ServerMissing("redis-server is not on this machine")
@@ -372,7 +372,7 @@ def test_the_table_has_brokers_side_by_side():
     ("value", "text"), [(0.01234, "0.0123"), (1.5, "1.5"), (123.4, "123"), (12345.6, "12,300"), (0.0, "0")]
 )
 def test_numbers_have_three_digits(value, text):
-    """More would claim more than was measured."""
+    """A number has three digits, because more would claim more than was measured."""
     assert show(value) == text
 
 
@@ -431,7 +431,7 @@ def test_the_command_measures_and_tells(tmp_path):
 
 @pytest.mark.timeout(90)
 def test_the_command_prints_a_table(tmp_path):
-    """For people."""
+    """The command prints a table for people."""
     answer = run(tmp_path, "memory://", "--quick", "--only", "retries")
     assert answer.returncode == 0, answer.stderr
     assert "retries: each fails twice, then succeeds" in answer.stdout
@@ -458,7 +458,7 @@ def test_the_command_refuses(tmp_path, arguments, code, says):
 
 @pytest.mark.timeout(90)
 def test_a_failed_scenario_is_an_exit_code(tmp_path):
-    """A script learns that something was lost or did not work."""
+    """A lost job or a failed scenario is an exit code for scripts."""
     (tmp_path / "sitecustomize.py").write_text(
         "from taskcore.bench import draining\n"
         "async def failing(environment):\n    raise TimeoutError('too slow')\n"

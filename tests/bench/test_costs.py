@@ -22,7 +22,7 @@ def anyio_backend() -> str:
 
 
 def test_a_watch_tells_cpu_a_job_and_waiting_is_none():
-    """Of this process, and of the broker, from when the watch was made."""
+    """A watch counts the CPU of this process and of the broker from the moment it was made."""
     broker = iter([5.0, 5.5])
     watch = UsageWatch(lambda: next(broker))
     before = time.process_time()

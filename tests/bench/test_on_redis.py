@@ -59,7 +59,7 @@ async def test_drains_by_processes_lose_nothing():
 
 
 async def test_a_killed_worker_costs_its_lease():
-    """Jobs that were in hand come back after the lease, not before, and all of them."""
+    """Jobs of a killed worker come back after the lease, not before, and all of them."""
     [figure] = (await figures_of("worker killed")).values()
     facts = figure.facts
     assert facts["lost"] == 0
@@ -80,7 +80,7 @@ async def test_a_killed_broker_loses_nothing_that_was_accepted():
 
 
 async def test_a_broker_that_does_not_come_back_ends_the_scenario(monkeypatch):
-    """Senders who repeat until they are accepted are given up in the end, and the report says so."""
+    """Senders that repeat until they are accepted are given up in the end, and the report says so."""
 
     async def stay_away(server: RedisServer) -> None:
         """Keep a killed server down."""

@@ -87,13 +87,13 @@ def test_only_redis_is_compared_with_rivals_in_other_languages(broker, who):
 
 
 def test_every_broker_with_peers_has_an_aim_against_the_fastest_rival():
-    """The multiples that are wanted."""
+    """Every broker with peers has an aim against its fastest rival, with the wanted multiple."""
     wanted = {broker: [aim.wanted for aim in aims if "rival" in aim.of] for broker, aims in AIMS.items()}
     assert wanted == {"memory": [], "redis": [6], "nats": [6], "rabbitmq": [3]}
 
 
 def test_who_loses_jobs_reaches_no_aim():
-    """However fast: neither others nor we."""
+    """A library that loses jobs reaches no aim, however fast it is."""
     run = Run([MACHINE, one(US, "drain", "1 process", 100.0, lost=3), one("Repid", "drain", "1 process", 1.0)])
     [row] = aim_rows(run)
     assert row[2:] == ["100 × Repid", "no: 3 jobs lost", ""]
@@ -157,7 +157,7 @@ def test_both_reports_have_the_aims_and_nothing_is_markup_that_is_not(tmp_path):
 
 
 def test_a_drain_that_needs_more_than_all_cores_says_so():
-    """From the CPU of both, the number of cores, and the rate that the aim would need."""
+    """A drain that needs more than all cores is explained by the CPU of both, the cores and the needed rate."""
     assert aim_rows(drains())[0][-1] == (
         "worker and server together use 39 µs of CPU a job: 2 cores allow about 51,300/s, the aim needs 59,200/s"
     )
@@ -171,7 +171,7 @@ def test_a_worker_that_needs_more_than_its_core_says_so():
 
 
 def test_cores_that_would_have_been_enough_are_not_blamed():
-    """Then it is only told how much was in use."""
+    """If the cores were enough, the reason only gives how much of them was in use."""
     assert aim_rows(drains(worker=10.0, broker=10.0))[0][-1] == (
         "worker and server together use 20 µs of CPU a job, which was 0.73 of 2 cores; "
         "the rest was idle, or used by other programs"
@@ -184,7 +184,7 @@ def test_a_bound_that_was_exceeded_is_no_bound():
 
 
 def test_an_awaited_call_says_where_its_time_went():
-    """Ours beside the raw client's."""
+    """An awaited call's time is split beside the raw client's."""
     ours = one(US, "enqueue", "one awaited", 4_000.0, cpu=120.0, broker_cpu=40.0)
     raw = one(RAW, "enqueue", "one awaited", 8_000.0, cpu=85.0)
     assert why(ours, raw, figure=("enqueue", "one awaited")) == (
@@ -206,7 +206,7 @@ def test_a_latency_is_seen_beside_other_rates_and_other_libraries():
 
 
 def test_a_sender_that_was_late_is_told_and_how_few_jobs_make_a_percentile():
-    """Its delay is part of the figure; median of the rounds."""
+    """The delay of a late sender is part of the figure; the reason gives its median over the rounds."""
     rounds = [
         msgspec.structs.replace(
             one(US, "latency", "50/s, p50", 0.5, sender_late_p99_ms=late, measured=250), round=number

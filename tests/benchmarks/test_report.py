@@ -146,7 +146,7 @@ def test_who_loses_jobs_is_shown_as_losing(written):
 
 
 def test_where_others_are_better_is_found_without_selection():
-    """Every figure, the greatest first; who lost jobs in it does not count; raw is no rival."""
+    """Every better figure is listed, the greatest first; a library that lost jobs does not count, nor does raw."""
     found = losses(Run(records()))
     assert found
     assert {loss.theirs.who for loss in found if loss.ours.scenario == "latency"} == {"Quick & Co"}
@@ -218,7 +218,7 @@ def test_a_busy_machine_is_said(tmp_path):
 
 
 def test_a_small_run_renders_too(tmp_path):
-    """One broker, one figure."""
+    """A run with one broker and one figure renders."""
     small = [MACHINE, Figure(broker="memory", who=US, scenario="enqueue", name="bulk", unit="jobs/s", values=(1.0,))]
     write_report(Run(small), tmp_path, None)
     tags = Tags()
@@ -316,7 +316,7 @@ def test_the_command_has_no_path_of_the_machine(command):
 
 
 def test_rounds_are_told_for_each_broker():
-    """Also where some had fewer."""
+    """A report gives the rounds of each broker, also where some have fewer."""
     run = Run([MACHINE, one_round(1, US, 1.0), one_round(2, US, 1.0), one_round(1, "Celery", 1.0)])
     assert run.rounds() == [("drain", {"redis": "1–2"})]
 

@@ -37,7 +37,7 @@ def play(turns: Turns, seconds: dict[str, float]) -> tuple[list[str], float]:
 
 
 def test_every_scenario_has_its_first_round_before_any_has_its_second():
-    """So that a run that is stopped has something of everything."""
+    """Every scenario has its first round before any has its second, so a stopped run has some of each."""
     order, _ = play(Turns({"enqueue": 1, "drain": 1}, 2), {"enqueue": 1, "drain": 1})
     assert order == ["enqueue 1", "drain 1", "enqueue 2", "drain 2"]
 
@@ -69,7 +69,7 @@ def test_a_turn_is_as_long_as_the_last_one_was():
 
 
 def test_without_time_nothing_is_begun():
-    """Not even a first round."""
+    """Without time not even a first round begins."""
     turns = Turns({"drain": 10}, 1, until=5)
     assert turns.next(0) is None
     assert turns.left == {"drain": (0, 1)}
@@ -94,7 +94,7 @@ def test_every_scenario_has_a_guess():
 
 @pytest.mark.anyio
 async def test_what_ends_in_time_has_its_result_and_its_error():
-    """As if it had been awaited."""
+    """A call that ends in time has its result or its error, as if it had been awaited."""
 
     async def fine() -> int:
         return 3
@@ -253,7 +253,7 @@ async def test_a_budget_that_is_too_small_is_told(monkeypatch):
 
 @pytest.mark.timeout(120)
 def test_the_command_measures_in_rounds_and_writes_the_report(tmp_path):
-    """From the command line to the page: two rounds, in the given time, nothing of this machine's paths."""
+    """The command measures two rounds in the given time; the report has none of this machine's paths."""
     options = ["--quick", "--brokers", "memory", "--only", "enqueue,drain", "--rounds", "2", "--seconds", "0.01"]
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare", *options, "--budget", "10", "--out", str(tmp_path / "found")],
@@ -278,7 +278,7 @@ def test_the_command_measures_in_rounds_and_writes_the_report(tmp_path):
 
 
 def test_an_unknown_broker_is_refused():
-    """With the names of those that there are."""
+    """An unknown broker is refused with the names of the known ones."""
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare", "--brokers", "kafka"],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}"}, capture_output=True, encoding="utf-8",

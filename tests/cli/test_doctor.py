@@ -86,7 +86,7 @@ def test_facts_are_lines(ask):
 
 
 def test_a_clause_that_does_not_hold_is_never_ok(ask):
-    """Also where it is by design, as in memory."""
+    """A clause that does not hold is never ok, even where that is by design, as in memory."""
     code, found, _ = ask('"memory://"')
     assert (code, named(found, "durability")["level"]) == (0, "warn")
 
@@ -108,7 +108,7 @@ def test_who_cannot_say(ask):
 
 
 def test_without_a_store(ask):
-    """Who counts crashes then, and which tasks are refused."""
+    """Without a store the doctor says what counts crashes, and which tasks are refused."""
     code, found, _ = ask("DiagnosedBackend()")
     assert code == 0
     assert (named(found, "crashes")["level"], named(found, "crashes")["clauses"]) == ("warn", ["C12"])
@@ -158,7 +158,7 @@ def test_out_of_reach(ask):
 
 
 def test_a_broker_that_never_answers(ask, monkeypatch):
-    """It is given up within the time limit (C22)."""
+    """A broker that never answers is given up within the time limit (C22)."""
     monkeypatch.setattr(doctor, "CONNECT_TIMEOUT", 0.2)
     began = time.monotonic()
     code, found, _ = ask("UnreachableBackend(hangs=True)")

@@ -44,7 +44,7 @@ def work(app, log):
 
 @pytest.mark.parametrize("delay", [0.0, 100.0])
 async def test_a_waiting_job(app, work, log, delay):
-    """A queued or scheduled job is taken back, and every caller who asks learns it."""
+    """A queued or scheduled job is taken back, and every later query says so."""
     async with app:
         job = await work.using(delay=delay).enqueue()
         assert await job.cancel()
@@ -60,7 +60,7 @@ async def test_a_waiting_job(app, work, log, delay):
 
 
 async def test_a_waiter_is_told(app, work):
-    """Who waits for a job that is cancelled does not wait any longer."""
+    """A caller that waits for a job returns when the job is cancelled."""
     async with app, anyio.create_task_group() as group:
         job = await work.enqueue()
         got = []

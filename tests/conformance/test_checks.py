@@ -207,7 +207,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_the_exit_code_of_a_broken_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken promise is named, and a script learns of it."""
+    """A broken promise is named and sets the exit code."""
     from click.testing import CliRunner  # noqa: PLC0415 - the command line is an extra
 
     from taskcore.cli.commands.conformance import command  # noqa: PLC0415

@@ -159,7 +159,7 @@ async def test_a_dropped_delivery(flaky: FlakyBackend) -> None:
 
 
 async def test_twice(flaky: FlakyBackend, memory: MemoryBackend) -> None:
-    """It is done twice, and the first answer counts; a broker with dedup has one job."""
+    """A doubled call is carried out twice, and its first answer counts; a broker with dedup has one job."""
     flaky.next("publish", Twice())
     assert list(await flaky.publish(jobs("A"))) == [Stored()]
     assert await ready(memory) == [b"A"]
@@ -234,7 +234,7 @@ async def test_admin(flaky: FlakyBackend) -> None:
 
 
 async def test_a_store() -> None:
-    """A store's verbs fail, are done without a reply, or out of order, just as told."""
+    """A store's verbs fail, are done without a reply, or out of order, as planned."""
     flaky = FlakyStore(MemoryStore())
     store: Store = flaky
     async with store:

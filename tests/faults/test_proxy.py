@@ -174,7 +174,7 @@ async def test_delay():
 
 
 async def test_throttle():
-    """So many bytes a second."""
+    """A throttled proxy passes so many bytes a second."""
     async with proxied() as proxy, await connect(proxy) as client:
         proxy.throttle(10_000, only="down")
         began = anyio.current_time()

@@ -40,7 +40,7 @@ def kind(request: pytest.FixtureRequest) -> type[Server]:
 
 
 async def test_a_life(kind: type[Server]):
-    """It answers when it is started, not when it is killed, frozen or stopped; nothing is left of it."""
+    """A server answers when it is started, not when it is killed, frozen or stopped; nothing is left of it."""
     async with kind() as server:
         folder = server.data.parent
         assert await server._answers()

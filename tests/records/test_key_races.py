@@ -122,7 +122,7 @@ async def takers(store: MemoryStore, jobs: int) -> list[Any]:
 
 @pytest.mark.anyio
 async def test_a_race_has_one_winner():
-    """Many at once: one holds the key, the others are told to ask again."""
+    """Of many jobs that take a key at once one holds it, and the others have to ask again."""
 
     class Slow(MemoryStore):
         async def get(self, key):

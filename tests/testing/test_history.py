@@ -205,7 +205,7 @@ async def test_enqueues():
 
 @pytest.mark.anyio
 async def test_a_cancelled_enqueue_is_uncertain():
-    """Who stops waiting for an answer does not know."""
+    """An enqueue whose caller stops waiting for the answer is uncertain."""
     history = History(clock=anyio.current_time)
     flaky = FlakyBackend(MemoryBackend())
     flaky.next("publish", DropReply("hang"))

@@ -49,7 +49,7 @@ async def started(number: int = 1) -> None:
 async def test_a_worker_dies_at_a_point(
     taskcore_app: RunningApp, crash_worker: CrashWorker, at: str, starts: int
 ) -> None:
-    """It dies there and nowhere else, a new worker finishes the job, and what was stored before is not done again."""
+    """A worker dies at its point only, a new worker finishes the job, and what was stored before is not done again."""
     async with taskcore_app(router) as app:
         async with crash_worker(app, at=at):
             job = await count.enqueue()

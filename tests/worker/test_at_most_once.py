@@ -20,7 +20,7 @@ def app():
 
 
 async def test_at_most_once(app):
-    """Forgotten by the broker before it starts: one start, whatever happens, and the outcome is still told (C9)."""
+    """An at-most-once job, which the broker forgets before it starts, has one start and still has an outcome (C9)."""
     starts = []
 
     @app.task(delivery="at_most_once", retry=5)

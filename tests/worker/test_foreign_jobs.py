@@ -183,7 +183,7 @@ async def test_an_unknown_task_is_buried_after_its_time(app, backend):
 
 
 async def test_park_for_is_a_setting(backend, store):
-    """The app says how long."""
+    """A foreign job is parked as long as the app's setting says."""
     app = App(backend, store=store, clock=clock, park_for=10.0)
 
     @app.task
@@ -231,7 +231,7 @@ async def test_an_older_version_is_brought_up_to_date(backend, store):
 
 
 async def test_callers_learn_about_it(app, backend):
-    """A caller who waits for a job that turned out malformed is not left waiting."""
+    """A caller that waits for a job that turns out malformed is not left waiting."""
     async with app.running():
         await publish(backend, envelope(args={}))
         with pytest.raises(JobFailed, match="malformed") as caught:

@@ -1,4 +1,4 @@
-"""Leases: a job is ours while we say so in time; a lost lease means hands off (C6, C7)."""
+"""Leases: a worker holds a job while it renews in time; a worker that lost its lease changes nothing (C6, C7)."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_leases_are_extended_in_one_batch(pair):
 
 
 async def test_a_lease_lost_unnoticed(pair):
-    """Who finishes after losing the lease records nothing; the caller gets the new holder's result (C7)."""
+    """A worker that finishes after losing the lease records nothing; the caller gets the new holder's result (C7)."""
     pair.seconds["one"] = 2 * LEASE
     job = await pair.enqueue()
 

@@ -91,7 +91,7 @@ async def test_poison_is_buried_after_so_many_starts():
 
 @pytest.mark.parametrize("crashes", [1, 2, 3, 5])
 async def test_any_number_of_crashes(crashes):
-    """The task says how many."""
+    """A task sets how many crashes a job may have."""
     village = Village(crashes=crashes)
     async with village.app:
         await village.app.tasks["poison"].enqueue()
@@ -203,7 +203,7 @@ async def test_failing_and_crashing_by_turns_is_bounded():
 
 
 async def test_failing_and_crashing_without_a_store_is_bounded():
-    """The same, where only the broker counts."""
+    """Failures and crashes are bounded where only the broker counts."""
     app = App(FaultyBackend(), clock=clock, lease=LEASE)
     starts, died = [], [anyio.Event()]
 

@@ -201,7 +201,7 @@ async def test_cleaning_up_takes_the_time_it_takes(shift):
 
 
 async def test_a_function_that_ends_in_spite_of_the_interruption(shift):
-    """Who catches the cancellation and returns has succeeded."""
+    """A function that catches the cancellation and returns has succeeded."""
 
     @shift.old.task
     async def stubborn() -> str:

@@ -194,7 +194,7 @@ async def test_delay(app):
 
 
 async def test_expired_in_the_queue(app):
-    """A job whose deadline passed before it could start never starts, and its caller learns why (C15)."""
+    """A job whose deadline passed before it could start never starts, and its caller gets the reason (C15)."""
     starts = []
 
     @app.task

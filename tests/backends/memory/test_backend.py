@@ -68,7 +68,7 @@ async def test_what_is_handed_out(backend):
 
 
 async def test_receiving_waits(backend):
-    """Who finds nothing waits for a publish."""
+    """A receiver that finds no job waits for a publish."""
     async with backend.consume(["q"], lease=LEASE) as source, anyio.create_task_group() as group:
         got = []
 

@@ -289,7 +289,7 @@ async def test_many_records_at_once(nats: NatsServer) -> None:
 
 
 async def test_a_store_whose_stream_was_deleted(nats: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
-    """It is made anew, with an alarm; old versions are not good for anything any more."""
+    """A deleted stream of a store is made anew, with an alarm, and versions do not repeat."""
     async with open_store(f"{nats.url}?prefix=p{new_id()[:8]}") as store:
         link: Any = store.link
         version = await store.put("key", b"1", expect=ANY, keep=60.0)

@@ -129,7 +129,7 @@ async def test_a_cut_on_the_way_to_the_worker(node, proxy, queue):
 
 
 async def test_a_cut_while_jobs_run(node, proxy, tmp_path):
-    """F35: a cut interrupts no function; the holder learns that its lease is lost, and each job has one outcome."""
+    """F35: a cut interrupts no function; the holder gets a lost lease, and each job has one outcome."""
     play = RabbitPlay(node.url, tmp_path)
     async with play.running("worker", through(proxy), lease=20.0) as app:
         await app.enqueue_many([app.tasks["work"].call(number, 0.5) for number in range(10)])
@@ -145,7 +145,7 @@ async def test_a_cut_while_jobs_run(node, proxy, tmp_path):
     "verdict", [Reschedule(0.0, b"again"), Reschedule(0.3, b"later"), Bury("why", b"trail")], ids=str
 )
 async def test_a_cut_while_a_verdict_travels(node, proxy, queue, verdict):
-    """F35: cut around the confirm of a copy: told again, it is carried out; a copy too many is the same."""
+    """F35: a verdict cut around the confirm of its copy is carried out when repeated; a copy too many is the same."""
     async with open_backend(f"{node.url}?min_queue_age=0.1") as sender, open_backend(through(proxy)) as backend:
         await sender.publish([Outgoing(queue, "1", b"job")])
         async with backend.consume([queue], lease=30.0) as source:

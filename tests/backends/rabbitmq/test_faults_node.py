@@ -127,7 +127,7 @@ async def test_a_frozen_node_holds_no_caller_up(running):
 
 
 async def test_a_frozen_node_and_a_job_that_is_half_sent(running):
-    """More than fits between us and a node that hangs: who closes then does not wait for it to be taken (F21, C22)."""
+    """Closing does not wait for a node that hangs to take what is half sent (F21, C22)."""
     large = [Outgoing("frozen", f"large-{number}", b"x" * 12_000_000) for number in range(2)]
     with anyio.fail_after(15):
         async with RabbitBackend(f"{running.url}?min_queue_age=0.1&timeout=1.5") as backend:

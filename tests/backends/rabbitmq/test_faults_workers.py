@@ -23,7 +23,7 @@ async def letters(play: RabbitPlay) -> list[str]:
 
 
 async def test_kill_at_random(node, tmp_path):
-    """F01: workers are killed in the middle of 200 jobs; all of them end, and only what was in hand runs twice."""
+    """F01: workers are killed in the middle of 200 jobs; all of them end, and only running jobs run twice."""
     play, dice = RabbitPlay(node.url, tmp_path), random.Random(1)
     async with play.app("client") as app, AsyncExitStack() as exits:
         await send(app, range(200), seconds=0.02)

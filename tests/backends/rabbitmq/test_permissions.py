@@ -63,7 +63,7 @@ async def open_mail(url):
 
 
 async def test_the_least_that_works(let_in, recipe, tmp_path):
-    """Opened once by one who may; then a sender and a worker who may make nothing send, delay, retry and bury."""
+    """Once the queues are declared, a sender and a worker that may declare nothing send, delay, retry and bury."""
     assert set(recipe) == {"opener", "worker", "sender", "reader"}
     urls = {name: await let_in(name, permissions) for name, permissions in recipe.items()}
     await open_mail(urls["opener"])

@@ -85,7 +85,7 @@ async def test_a_repeated_publish_waits_for_replicas_too():
 
 
 async def test_a_user_who_may_not_wait(shared: RedisServer):
-    """With ?wait, a user without the right to WAIT is refused at the start, not told later that nothing was stored."""
+    """With ?wait, a user without the right to WAIT is refused at the start, and not by a later enqueue."""
     await command(shared.port, "ACL", "SETUSER", "hasty", "on", ">pw", "~*", "&*", "+@all", "-wait")
     url = shared.url.replace("redis://", "redis://hasty:pw@")
     async with open_backend(url):

@@ -24,7 +24,7 @@ LEASE = 1.0  #: seconds, of the workers here
 
 
 async def test_kill_at_random(shared: RedisServer, tmp_path: Path):
-    """F01: workers are killed in the middle of 200 jobs; all of them end, and only what was in hand runs twice."""
+    """F01: workers are killed in the middle of 200 jobs; all of them end, and only running jobs run twice."""
     play, dice = Play(shared.url), random.Random(1)
     async with play.app("client") as app, AsyncExitStack() as exits:
         await send(app, range(200), seconds=0.02)

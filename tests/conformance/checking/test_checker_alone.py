@@ -89,7 +89,7 @@ def test_found_in_cases(bug, count):
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("hunt", [run_model, lambda: sweep_without_oracle(make_harness)])
 def test_silence_is_found(hunt):
-    """A worker that tells nothing about what it buries is found by the checker alone."""
+    """The checker alone finds a worker that buries jobs without an event."""
 
     def say_nothing(self, batch):
         self._forget([one.job for one in batch])

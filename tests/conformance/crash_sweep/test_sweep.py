@@ -52,7 +52,7 @@ def test_who_waits_for_a_processor(monkeypatch):
 
 
 def test_a_process_can_die_at_a_point(tmp_path):
-    """The same crash for real: the process that follows the orders ends at the point, without any cleaning up."""
+    """A process that really ends at the point, without any cleaning up, leaves a job that ends once."""
     orders = CaseOrders(
         url="memory://",
         store=None,

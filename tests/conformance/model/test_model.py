@@ -123,7 +123,7 @@ def test_an_interrupted_cancelling_is_finished_by_the_next():
 
 
 def test_who_never_started_is_no_poison():
-    """With crashes=1, a job that was only in the hands of a dying worker is still started by the next (C12)."""
+    """With crashes=1, a job that a dying worker held but never started is still started by the next (C12)."""
 
     async def scenario():
         async with make_harness() as harness:

@@ -120,7 +120,7 @@ async def test_single_facts(info: dict, name: str, level: str, text: str):
 
 
 async def test_replicas_that_are_waited_for():
-    """A primary that stops without replicas is no worry, and the durability still tells of failovers."""
+    """A primary that stops without replicas is no worry, and the durability still mentions failovers."""
     diagnosis = await diagnosed({"min-replicas-to-write": "1"}, connected_slaves="1")
     assert fact(diagnosis, "replicas").level == "ok"
     assert diagnosis.durability.endswith("a failover may lose what was not replicated yet")
@@ -207,7 +207,7 @@ async def test_a_user_who_may_not_ask():
 
 
 async def test_real_replication():
-    """A primary tells of its replicas; a replica fails, because it takes no writes."""
+    """A primary lists its replicas; a replica fails, because it takes no writes."""
     async with RedisReplicated(kind=require(RedisServer)) as redis:
         diagnosis = await of(redis.url)
         assert fact(diagnosis, "replicas").level == "warn"

@@ -67,7 +67,7 @@ async def test_conformance(check: Check, url: str):
 
 
 async def test_writers_race(store: RedisStore, url: str):
-    """Of many writers on several connections who expect the same version, one wins each round; no write is lost."""
+    """Of many writers on several connections that expect the same version, one wins each round; no write is lost."""
     async with RedisStore(url) as second, RedisStore(url) as third:
         await store.put("counter", b"0", expect=ANY, keep=60.0)
 

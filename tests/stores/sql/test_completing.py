@@ -171,7 +171,7 @@ async def test_what_was_rolled_back_never_was(url: str, effects: Any):
 
 
 async def test_a_lost_key_rolls_back(url: str, effects: Any):
-    """Who is too slow meets LeaseLost and has no effect; that uses no attempt, and the other's outcome stands (C7)."""
+    """A slow job gets LeaseLost and has no effect; that uses no attempt, and the other's outcome stands (C7)."""
     app = make_app(url)
     entered, go_on = anyio.Event(), anyio.Event()
     lost: list[LeaseLost] = []

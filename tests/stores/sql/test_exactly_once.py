@@ -100,7 +100,7 @@ async def test_the_test_would_notice(url: str, tmp_path: Path):
 
 
 async def test_killed_at_any_moment(url: str, tmp_path: Path):
-    """SIGKILL at random moments, again and again: every order is paid once, and told so."""
+    """Through SIGKILL at random moments every order is paid once, and its caller gets the receipt."""
     orders, dice = 40, random.Random(7)
     async with Till(url) as till:
         for kill in range(8):

@@ -72,7 +72,7 @@ def test_without_psycopg(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_trio_is_refused():
-    """Its client library knows asyncio only, and the error says what does both (TC501)."""
+    """PostgreSQL refuses trio, which its client library does not know; the error says what supports both (TC501)."""
 
     async def main() -> None:
         async with PostgresStore("postgresql://localhost/x"):

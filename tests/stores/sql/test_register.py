@@ -119,7 +119,7 @@ keys = count()
 @given(CLIENTS)
 @FEW
 def test_memory(plans: Any):
-    """The reference."""
+    """The in-memory store behaves as a register."""
     store = MemoryStore()
 
     async def scenario() -> list[Call]:

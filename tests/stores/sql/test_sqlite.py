@@ -82,7 +82,7 @@ async def test_a_folder_that_is_not_there(tmp_path: Path):
 
 
 async def test_a_file_that_is_no_database(tmp_path: Path):
-    """It is not touched."""
+    """A file that is no database is not touched."""
     path = tmp_path / "notes.txt"
     path.write_text("buy milk\n" * 100)
     with pytest.raises(BrokerUnavailable, match="no SQLite database"):
@@ -266,7 +266,7 @@ async def test_a_crowd_shares_transactions(url: str):
 
 
 async def test_expired_records_are_deleted_by_any_writer(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Bounded steps, one after each write, until nothing that has ended is left (C23)."""
+    """Each write is followed by one bounded step of deletion, until no expired record is left (C23)."""
     monkeypatch.setattr(sqlite, "CLEAN_AT_ONCE", 10)
     async with SqliteStore(url) as store:
         await store.put_many([Write(key=f"k{number}", value=b"1", keep=0.05) for number in range(25)])
