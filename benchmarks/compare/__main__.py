@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, help="rounds of the races; two of three for the rest; default: 3, quick: 1"
     )
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="end in time; what is left out for it is told")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="end in time; the report says what is left out")
     parser.add_argument("--seconds", type=float, help="how long a rate is measured in one turn")
     parser.add_argument(
         "--backlog",
