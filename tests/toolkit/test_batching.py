@@ -196,17 +196,24 @@ async def test_the_end_of_an_abandoned_batch_can_be_awaited():
 
 async def test_cancelling_a_waiter_takes_its_item_back():
     """An item whose batch has not left is surely not committed when its caller is cancelled."""
-    recorder = Recorder()
-    group_commit = GroupCommit(recorder.commit, limit=1)
+    batches: list[list[int]] = []
+    first_may_end = anyio.Event()
 
+    async def commit(batch: list[int]) -> list[int]:
+        batches.append(batch)
+        await first_may_end.wait()
+        return batch
+
+    group_commit = GroupCommit(commit, limit=1)
     async with anyio.create_task_group() as group:
         group.start_soon(group_commit.submit, 1)
-        await anyio.sleep(0.001)
+        await anyio.wait_all_tasks_blocked()
         with anyio.move_on_after(0.001):
             await group_commit.submit(2)
         group.start_soon(group_commit.submit, 3)
+        first_may_end.set()
 
-    assert recorder.batches == [[1], [3]]
+    assert batches == [[1], [3]]
 
 
 async def test_collector_takes_everything_at_once():
