@@ -198,7 +198,7 @@ def test_unknown_part_of_retry(place):
 
 
 def test_unknown_argument(place):
-    """A program with a typo hears about it too."""
+    """A program with a typo gets an error too."""
     assert refused(place, {"frobnicate": 1}).facts == ('argument: there is no setting "frobnicate"',)
 
 

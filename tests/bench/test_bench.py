@@ -116,7 +116,7 @@ assert not any(name.split(".")[0] in ("taskcore", "anyio", "msgspec") for name i
     subprocess.run([sys.executable, "-I", "-c", program], check=True, cwd=tmp_path)
 
 
-def test_an_account_tells_lost_duplicated_restarted_and_unknown(tmp_path):
+def test_an_account_has_lost_duplicated_restarted_and_unknown(tmp_path):
     """Each is counted from ids, and none hides another."""
     ledger = JobLedger(tmp_path / "ledger")
     for what, number in [
@@ -224,7 +224,7 @@ async def test_what_memory_cannot_have_is_skipped_with_a_reason(name):
 
 
 @pytest.mark.anyio
-async def test_a_scenario_that_fails_is_told_and_the_next_goes_on(caplog):
+async def test_a_scenario_that_fails_is_reported_and_the_next_goes_on(caplog):
     """Nor does one failure end a run of a quarter of an hour."""
 
     async def failing(environment: BenchEnvironment) -> list[Figure]:
@@ -243,7 +243,7 @@ async def test_a_scenario_that_fails_is_told_and_the_next_goes_on(caplog):
 
 
 @pytest.mark.anyio
-async def test_a_scenario_that_does_not_end_is_ended_and_told():
+async def test_a_scenario_that_does_not_end_is_ended_and_reported():
     """A scenario beyond its limit is a failure like any other, and the run goes on."""
 
     async def endless(environment: BenchEnvironment) -> list[Figure]:
@@ -418,7 +418,7 @@ def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(90)
-def test_the_command_measures_and_tells(tmp_path):
+def test_the_command_measures_and_reports(tmp_path):
     """Results on stdout, progress on stderr, each line of --json a record, exit code 0."""
     answer = run(tmp_path, "memory://", "--quick", "--only", "enqueue,retries", "--json")
     assert answer.returncode == 0, answer.stderr
@@ -475,7 +475,7 @@ def test_a_failed_scenario_is_an_exit_code(tmp_path):
 
 
 def test_client_libraries_are_quiet_and_our_failures_are_not():
-    """A broker that is killed on purpose makes its client log; a scenario that fails is still told."""
+    """A broker that is killed on purpose makes its client log; a scenario that fails is still reported."""
     program = """
 import logging
 from taskcore.bench import quiet_logs

@@ -21,7 +21,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def test_a_watch_tells_cpu_a_job_and_waiting_is_none():
+def test_a_watch_counts_cpu_a_job_and_waiting_is_none():
     """A watch counts the CPU of this process and of the broker from the moment it was made."""
     broker = iter([5.0, 5.5])
     watch = UsageWatch(lambda: next(broker))
@@ -61,7 +61,7 @@ async def test_rates_have_their_cpu_beside_them():
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("counts", [True, False])
-async def test_an_idle_worker_is_not_woken_by_who_measures_it(tmp_path, counts):
+async def test_an_idle_worker_is_not_woken_by_the_measurement(tmp_path, counts):
     """A hundred looks a second at a count that stands still cost more than the worker itself."""
     spec = Spec(url="memory://", store="none", queue="idle", report="", counts=counts)
     async with WorkerProcesses(spec, 1, tmp_path) as workers:

@@ -49,7 +49,7 @@ async def figures_of(name: str) -> dict[str, Figure]:
 
 
 async def test_drains_by_processes_lose_nothing():
-    """One and two processes share the jobs, each job ends once, costs are told."""
+    """One and two processes share the jobs, each job ends once, and costs are reported."""
     figures = await figures_of("drain")
     assert {"1 process", "2 processes", "with results", "worker CPU", "worker memory, at most"} <= figures.keys()
     for name in ("1 process", "2 processes"):

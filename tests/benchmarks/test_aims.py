@@ -63,7 +63,7 @@ def test_the_fastest_rival_is_the_one_that_comes_closest_round_by_round():
     assert (found.measured.better, found.measured.rounds) == (1, 3)
 
 
-def test_who_lost_jobs_is_no_rival():
+def test_a_library_that_lost_jobs_is_no_rival():
     """A library that loses jobs is no rival, however fast it is."""
     lossy = one("Lossy", "drain", "1 process", 99.0, broker="redis", lost=1)
     honest = one("Honest", "drain", "1 process", 2.0, broker="redis")
@@ -92,7 +92,7 @@ def test_every_broker_with_peers_has_an_aim_against_the_fastest_rival():
     assert wanted == {"memory": [], "redis": [6], "nats": [6], "rabbitmq": [3]}
 
 
-def test_who_loses_jobs_reaches_no_aim():
+def test_a_library_that_loses_jobs_reaches_no_aim():
     """A library that loses jobs reaches no aim, however fast it is."""
     run = Run([MACHINE, one(US, "drain", "1 process", 100.0, lost=3), one("Repid", "drain", "1 process", 1.0)])
     [row] = aim_rows(run)
@@ -205,7 +205,7 @@ def test_a_latency_is_seen_beside_other_rates_and_other_libraries():
     )
 
 
-def test_a_sender_that_was_late_is_told_and_how_few_jobs_make_a_percentile():
+def test_a_late_sender_is_reported_and_how_few_jobs_make_a_percentile():
     """The delay of a late sender is part of the figure; the reason gives its median over the rounds."""
     rounds = [
         msgspec.structs.replace(
@@ -219,7 +219,7 @@ def test_a_sender_that_was_late_is_told_and_how_few_jobs_make_a_percentile():
     )
 
 
-def test_what_the_run_does_not_tell_is_told_by_a_sentence_if_there_is_one():
+def test_what_the_run_does_not_show_is_a_sentence_if_there_is_one():
     """A reason is given only where the aim was missed; without a known reason the report says so."""
     assert why(one(US, "cost", "worker CPU", 21.0), figure=("cost", "worker CPU")).startswith("JetStream wants")
     assert why(one(US, "cost", "worker CPU", 19.0), figure=("cost", "worker CPU")) == ""

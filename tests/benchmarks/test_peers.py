@@ -112,7 +112,7 @@ def test_every_peer_is_described():
         [part.format(python="p", work="w", queue="q", url="u") for part in peer.command]
 
 
-def test_an_unknown_peer_is_told():
+def test_an_unknown_peer_is_refused():
     """An unknown peer is refused with the names of the known ones."""
     with pytest.raises(PeerFailed, match='no peer is called "nosuch"; there are: arq'):
         environment.read("nosuch")

@@ -136,7 +136,7 @@ def test_every_plot_is_well_formed(written):
         assert "inf" not in plot.replace("info", "")
 
 
-def test_who_loses_jobs_is_shown_as_losing(written):
+def test_a_library_that_loses_jobs_is_shown_as_losing(written):
     """A fast lossy setting cannot look like a victory: its losses stand at its bar and in the table."""
     text = (written / "report.html").read_text()
     assert "7 lost" in text
@@ -315,7 +315,7 @@ def test_the_command_has_no_path_of_the_machine(command):
     assert Run([machine]).machine.command == "python -m benchmarks.compare --docs"
 
 
-def test_rounds_are_told_for_each_broker():
+def test_rounds_are_shown_for_each_broker():
     """A report gives the rounds of each broker, also where some have fewer."""
     run = Run([MACHINE, one_round(1, US, 1.0), one_round(2, US, 1.0), one_round(1, "Celery", 1.0)])
     assert run.rounds() == [("drain", {"redis": "1–2"})]

@@ -49,7 +49,7 @@ def test_not_everything_is_repeated_as_often():
     assert [wanted("idle", rounds) for rounds in (1, 2, 3, 6)] == [1, 2, 2, 4]
 
 
-def test_what_does_not_fit_is_left_out_and_told():
+def test_what_does_not_fit_is_left_out_and_reported():
     """A scenario that takes too long for what is left gives way to shorter ones, and the end is kept."""
     turns = Turns({"drain": 10, "latency": 10, "results": 1}, 3, until=60)
     order, end = play(turns, {"drain": 10, "latency": 25, "results": 1})
@@ -199,7 +199,7 @@ async def run_session(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: f
 
 
 @pytest.mark.anyio
-async def test_who_is_compared_is_a_neighbour_in_time(monkeypatch):
+async def test_compared_contenders_are_neighbours_in_time(monkeypatch):
     """Each contender runs a scenario before the next scenario begins, and all scenarios before the next round."""
     log: list[str] = []
     records = await run_session(
@@ -227,7 +227,7 @@ async def test_a_contender_that_fails_is_tried_again_and_one_that_lacks_a_featur
 
 
 @pytest.mark.anyio
-async def test_who_cannot_be_ended_is_out_and_the_others_go_on(monkeypatch):
+async def test_a_contender_that_cannot_be_ended_is_out_and_the_others_go_on(monkeypatch):
     """No scenario can hold up the run."""
     log: list[str] = []
     monkeypatch.setattr(session_module, "limit_of", lambda scenario: 0.0)
@@ -239,7 +239,7 @@ async def test_who_cannot_be_ended_is_out_and_the_others_go_on(monkeypatch):
 
 
 @pytest.mark.anyio
-async def test_a_budget_that_is_too_small_is_told(monkeypatch):
+async def test_a_budget_that_is_too_small_is_reported(monkeypatch):
     """What was left out stands in the report, and is not silently missing."""
     records = await run_session([Toy("taskcore", [])], monkeypatch, until=0.0)
     skipped = [(one.who, one.scenario, one.why) for one in records if isinstance(one, Skipped)]

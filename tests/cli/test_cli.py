@@ -269,7 +269,7 @@ def start_worker(
 @pytest.mark.skipif(os.name == "nt", reason="no signals to send on Windows")
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_worker_stops_when_told(processes, shop, loop, number):
+def test_worker_stops_at_a_signal(processes, shop, loop, number):
     """A signal ends an idle worker soon, with exit code 0 and a last line."""
     process, _ = start_worker(processes, shop, "--loop", loop)
     process.send_signal(number)

@@ -99,7 +99,7 @@ def test_strict_makes_unsafe_facts_fail(ask):
     assert named(found, "latency")["level"] == "warn"
 
 
-def test_who_cannot_say(ask):
+def test_a_server_that_cannot_say(ask):
     """A backend that cannot ask its server is a warning; its own sentence about durability stands in."""
     _, found, totals = ask("DumbBackend(), store=DumbStore()")
     assert totals == {"failed": 0, "warnings": 1}

@@ -59,7 +59,7 @@ async def test_a_waiting_job(app, work, log, delay):
     assert app.counters["job.cancelled"] == 1
 
 
-async def test_a_waiter_is_told(app, work):
+async def test_a_waiting_caller_returns(app, work):
     """A caller that waits for a job returns when the job is cancelled."""
     async with app, anyio.create_task_group() as group:
         job = await work.enqueue()
@@ -169,7 +169,7 @@ async def test_races(app, work, log):
 
 
 async def test_cancelling_needs_a_store():
-    """Without a store a caller could not tell whether it worked."""
+    """Cancelling needs a store, without which a caller cannot know whether it worked."""
     app = App(MemoryBackend(), clock=clock)
 
     @app.task

@@ -1,4 +1,4 @@
-"""A disk that fails when it is to be synced: strace tells a process so, whatever the disk says."""
+"""A disk that fails when it is to be synced: strace makes each sync fail, whatever the disk does."""
 
 from __future__ import annotations
 

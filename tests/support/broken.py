@@ -176,7 +176,7 @@ def _blames_release(original: Any, ledger: Ledger, delivery: Delivery, verdict: 
     return original(ledger, delivery, verdict, now)
 
 
-mutant(wrapped(Ledger, "settle", _blames_release), name="blames those who give back")
+mutant(wrapped(Ledger, "settle", _blames_release), name="blames workers that give back")
 
 
 async def _half_a_batch(original: Any, backend: MemoryBackend, batch: Any) -> Any:
@@ -246,7 +246,7 @@ async def _careless(original: Any, source: MemorySource, limit: int) -> Any:
     return found
 
 
-mutant(wrapped(MemorySource, "receive", _deaf), name="does not hear of new work")
+mutant(wrapped(MemorySource, "receive", _deaf), name="does not notice new work")
 mutant(wrapped(MemorySource, "receive", _stubborn), name="cannot be interrupted")
 mutant(wrapped(MemorySource, "receive", _careless), name="loses what a cancelled receive had taken")
 

@@ -217,7 +217,7 @@ async def _does_not_forget(original: Any, performer: Any, job: Any) -> bool:
 
 
 async def _takes_its_time(original: Any, backend: MemoryBackend, batch: Any) -> Any:
-    await anyio.sleep(0.0012)  # so that those who come meanwhile share the next batch
+    await anyio.sleep(0.0012)  # callers that come meanwhile share the next batch
     return await original(backend, batch)
 
 

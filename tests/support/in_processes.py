@@ -128,7 +128,7 @@ def run_program(*, arguments: list[str]) -> int:
 
 @router.task(runs_in="process")
 def speak() -> str:
-    """Print in every way, and tell what can be read from standard input."""
+    """Print in every way, and return what can be read from standard input."""
     print("by print")  # noqa: T201 - what is tested
     print("by stderr", file=sys.stderr)  # noqa: T201
     os.write(1, b"by write\n")

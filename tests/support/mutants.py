@@ -1,6 +1,6 @@
 """Seeded bugs: small patches of the real code, each of them a promise broken on purpose.
 
-A suite that does not notice them proves nothing. Each mutant says who has to find it: the random histories of the
+A suite that does not notice them proves nothing. Each mutant says what has to find it: the random histories of the
 model, or the sweep over all crash points.
 """
 

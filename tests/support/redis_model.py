@@ -11,7 +11,7 @@ from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.machine import REAL_TIME, machine
 
 
-def tell(
+def run_model(
     number: int,
     url: str,
     examples: int,

@@ -35,7 +35,7 @@ QUICK = "?timeout=400ms&connect_timeout=400ms"  #: so that faults are noticed so
 ATTEMPTS, CRASHES = 3, 3
 
 
-#: Ways in which a function takes its process with it; what the system does to who takes too much memory is the first.
+#: Ways in which a function takes its process with it; the first is what the system does when memory runs out.
 DEADLY: dict[str, Callable[[], object]] = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "left": lambda: os._exit(1),
@@ -178,7 +178,7 @@ class Play:
         return report
 
 
-#: How a worker tells that it is done with a job that it was handed.
+#: How a worker reports that it is done with a job that it received.
 ENDS = {f"job.{how}" for how in (
     "succeeded", "retried", "buried", "released", "cancelled", "expired", "lost",
     "parked", "skipped", "deferred", "failed",

@@ -11,7 +11,7 @@ from taskcore.toolkit.failpoints import failpoint
 
 
 def main() -> None:
-    """Work until told to stop."""
+    """Work until a signal stops it."""
     install_from_environment()
     history = history_from_environment()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))

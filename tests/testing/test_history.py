@@ -299,7 +299,7 @@ async def test_actors_act_by_turns():
 
 
 @pytest.mark.anyio
-async def test_an_app_tells():
+async def test_an_app_records_its_events():
     """Events of an app are entries too, with plain facts."""
     history = History(clock=anyio.current_time)
     app = App("memory://")

@@ -171,7 +171,7 @@ async def test_the_same_in_a_thread(app, trouble):
     assert letter.trail.errors[0].type.endswith(kind)
 
 
-async def test_a_dead_letter_has_the_whole_story(app):
+async def test_a_dead_letter_has_the_whole_history(app):
     """Reason, exact bytes, every error with type, text, time, place and attempt (C13)."""
 
     @app.task(retry=Retry(attempts=3, base=60.0, factor=1.0, jitter="none"))
@@ -199,7 +199,7 @@ async def test_a_dead_letter_has_the_whole_story(app):
     assert errors[2].where.endswith("in fail")
 
 
-async def test_a_long_story_is_cut_in_the_middle(app):
+async def test_a_long_history_is_cut_in_the_middle(app):
     """A trail keeps the first 5 and the last 20 errors, and counts them all (C13)."""
 
     @app.task(retry=Retry(attempts=100, base=1.0, factor=1.0))

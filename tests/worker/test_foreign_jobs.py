@@ -125,7 +125,7 @@ async def test_a_trail_that_is_none(app, backend):
     assert letter.reason.startswith("malformed: ")
 
 
-async def test_envelopes_by_other_hands(app, backend):
+async def test_envelopes_by_other_programs(app, backend):
     """A program that writes the documented JSON sends a job; fields from the future are ignored."""
     async with app.running():
         await publish(backend, envelope(mood="good", version=1))

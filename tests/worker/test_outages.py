@@ -84,7 +84,7 @@ async def test_a_long_outage_logs_one_line_and_one_at_its_end(app, backend, capl
     assert backend.faults.calls["receive"] < 300
 
 
-async def test_the_end_of_an_outage_is_told_on_an_idle_queue(app, backend, caplog):
+async def test_the_end_of_an_outage_is_logged_on_an_idle_queue(app, backend, caplog):
     """The worker says that the broker is back although no job is sent (C19)."""
     make_slow(app)
     with caplog.at_level(logging.WARNING, "taskcore"):
@@ -265,7 +265,7 @@ async def test_the_store_is_gone_after_settling(app, store, backend):
 
 
 @pytest.mark.parametrize("comes_back", [True, False], ids=["back later", "gone for ever"])
-async def test_what_was_settled_is_told_at_once(app, store, backend, comes_back):
+async def test_what_was_settled_is_an_event_at_once(app, store, backend, comes_back):
     """A verdict that was carried out is reported once, before the store has forgotten the start marker (C19)."""
 
     @app.task(name="fail", retry=Retry(attempts=2, base=1.0, jitter="none"))

@@ -126,7 +126,7 @@ async def test_delays_are_handed_out_in_the_order_in_which_they_are_due(backend)
         assert [names(await source.receive(9)) for _ in range(4)] == [["4"], ["2"], ["3"], ["1"]]
 
 
-async def test_a_shorter_delay_wakes_who_waits_for_a_longer_one(backend):
+async def test_a_shorter_delay_wakes_a_receiver_that_waits_for_a_longer_one(backend):
     """A receiver that knows of a job next week finds one that is due in a second."""
     await backend.publish([job("1", delay=7 * 86_400.0)])
     async with backend.consume(["q"], lease=LEASE) as source, anyio.create_task_group() as group:

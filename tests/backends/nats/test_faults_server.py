@@ -102,7 +102,7 @@ async def test_a_killed_server_loses_nothing(server: NatsServer) -> None:
 
 
 async def test_calls_end_while_a_server_hangs(server: NatsServer) -> None:
-    """F21: of a frozen server every call hears within its time; when it goes on, so do we, within 15 s."""
+    """F21: every call to a frozen server ends within its time; when the server goes on, jobs go on within 15 s."""
     async with open_backend(server.url) as backend, backend.consume(["q"], lease=60.0) as source:
         await put(backend, jobs(2))
         held = await take(source, 1)

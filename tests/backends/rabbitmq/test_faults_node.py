@@ -238,7 +238,7 @@ async def test_killed_while_jobs_become_due_and_before_it_has_answered(running, 
 
 
 async def test_restarted_while_jobs_are_settled(running, tmp_path):
-    """F20: an ordinary restart in the middle of a thousand settlings loses nothing, and repeats what was in hand."""
+    """F20: an ordinary restart in the middle of a thousand settlings loses nothing, and repeats only running jobs."""
     play = RabbitPlay(running.url, tmp_path)
     async with play.running("worker", concurrency=50, lease=30.0) as app:
         await app.enqueue_many([app.tasks["work"].call(number) for number in range(1000)])

@@ -11,7 +11,7 @@ from hypothesis import Phase
 
 from taskcore.conformance.model.rules import open_rules
 from tests.support.records import store_url
-from tests.support.redis_model import tell
+from tests.support.redis_model import run_model
 
 #: Always the same histories, by kind of queue; other seeds are for long runs.
 SEEDS = [("quorum", number) for number in range(10)] + [("classic", number) for number in range(3)]
@@ -26,7 +26,7 @@ def test_stories(node, tmp_path):
     if store_url(tmp_path) is None:
         pytest.skip("no store is installed here that a process can have for itself")
     # A failure is reported as it was; shrinking it in real time would take an hour.
-    once = partial(tell, examples=EXAMPLES, steps=STEPS, lease=LEASE, margin=MARGIN, phases=(Phase.generate,))
+    once = partial(run_model, examples=EXAMPLES, steps=STEPS, lease=LEASE, margin=MARGIN, phases=(Phase.generate,))
     with ProcessPoolExecutor(len(SEEDS), mp_context=multiprocessing.get_context("spawn")) as processes:
         telling = [
             processes.submit(

@@ -48,7 +48,7 @@ async def until_made(node, queue, within=15.0):
     with anyio.fail_after(within):
         admin = AdminChannel(Connector(parse(node.url, {})[0]))
         try:
-            while await admin.count(layout.job_queue(queue)) is None:  # noqa: ASYNC110 - the broker does not tell
+            while await admin.count(layout.job_queue(queue)) is None:  # noqa: ASYNC110 - the broker sends no event
                 await anyio.sleep(0.05)
         finally:
             await admin.close()

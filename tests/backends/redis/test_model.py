@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from taskcore.faults import RedisServer
-from tests.support.redis_model import tell
+from tests.support.redis_model import run_model
 
 SEEDS = range(10)  #: always the same histories; other seeds are for long runs
 EXAMPLES, STEPS = 6, 20
@@ -20,7 +20,7 @@ LEASE, MARGIN = 0.4, 0.25  #: seconds
 @pytest.mark.timeout(300)
 def test_stories(shared: RedisServer):
     """60 histories of 20 steps each, in ten processes side by side, keep every promise."""
-    once = partial(tell, url=shared.url, examples=EXAMPLES, steps=STEPS, lease=LEASE, margin=MARGIN)
+    once = partial(run_model, url=shared.url, examples=EXAMPLES, steps=STEPS, lease=LEASE, margin=MARGIN)
     with ProcessPoolExecutor(len(SEEDS), mp_context=multiprocessing.get_context("spawn")) as processes:
         problems = [problem for problem in processes.map(once, SEEDS) if problem]
     assert not problems, "\n".join(problems)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from taskcore.conformance.checking import Left, Snapshot
-from tests.support.tellers import HistoryWriter, found
+from tests.support.history_writer import HistoryWriter, found
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_silent(written: HistoryWriter, happened: str, facts: dict[str, Any], ev
     assert not written.check().broken
 
 
-def test_the_dead_tell_nothing(written: HistoryWriter) -> None:
+def test_a_killed_worker_reports_nothing(written: HistoryWriter) -> None:
     """A worker that was killed is not expected to have reported it."""
     written.event("", name="listening")
     written.sent()

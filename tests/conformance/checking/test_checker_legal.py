@@ -9,7 +9,7 @@ import pytest
 
 from taskcore.backends.memory import MemoryBackend
 from taskcore.conformance.checking import Expectations, FoundLetter, GuaranteesBroken, Left, Report, Snapshot
-from tests.support.tellers import QUIET, HistoryWriter, found
+from tests.support.history_writer import QUIET, HistoryWriter, found
 
 STORED = Expectations(results=True)
 KEYED = Expectations(key_window=100.0)
@@ -110,7 +110,7 @@ def test_at_most_once_by_job(written: HistoryWriter) -> None:
 
 
 @pytest.mark.parametrize("dies", [True, False])
-def test_at_most_once_in_dead_hands(written: HistoryWriter, dies: bool) -> None:
+def test_at_most_once_held_by_a_dead_worker(written: HistoryWriter, dies: bool) -> None:
     """A worker that received the job may have acked it and died before it recorded that."""
     written.sent()
     written.event(name="received")
@@ -158,7 +158,7 @@ def test_a_known_id_is_a_promise(written: HistoryWriter) -> None:
     assert written.check().violations == ("lost",)
 
 
-def test_sent_again_by_one_who_died(written: HistoryWriter) -> None:
+def test_sent_again_by_a_client_that_died(written: HistoryWriter) -> None:
     """A client that was killed while it sent a dead letter again may have sent it or not."""
     written.sent()
     written.failed(verdict="bury", trail="trail")

@@ -34,7 +34,7 @@ def test_an_unknown_point_is_an_error():
         run(Case("succeed", "no.such.point", 1, "fresh"), lambda: Harness.in_memory(lease=LEASE))
 
 
-def test_who_waits_for_a_processor(monkeypatch):
+def test_a_worker_that_waits_for_a_processor(monkeypatch):
     """In real time a lease that ended while its holder had no processor is one more crash, and no broken promise."""
     settle, slow = StepWorker.settle, iter([0.0, 0.4])  # the first failure in time, then too late, then in time again
 

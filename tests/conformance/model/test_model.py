@@ -122,7 +122,7 @@ def test_an_interrupted_cancelling_is_finished_by_the_next():
         rules.finish()
 
 
-def test_who_never_started_is_no_poison():
+def test_a_job_that_never_started_is_no_poison():
     """With crashes=1, a job that a dying worker held but never started is still started by the next (C12)."""
 
     async def scenario():

@@ -270,7 +270,7 @@ async def test_a_replica():
             before = proxy.accepted
             with pytest.raises(BrokerUnavailable, match="it is a replica"):
                 await store.put("k", b"1", expect=ANY, keep=60.0)
-            assert proxy.accepted == before + 1  # who is the primary is asked at each new connection
+            assert proxy.accepted == before + 1  # each new connection asks for the primary
         await redis.promote()
         assert not isinstance(await store.put("k", b"1", expect=ANY, keep=60.0), Conflict)
 
@@ -287,7 +287,7 @@ async def test_passwords():
             assert await store.get("k") is None
 
 
-#: What a user needs who may do what a store does, and nothing else.
+#: What a user needs that may do what a store does, and nothing else.
 RIGHTS = "~tcr:* &tcr:* +info +ping +get +set +getrange +del +eval +evalsha +publish +subscribe +unsubscribe"
 
 

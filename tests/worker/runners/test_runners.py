@@ -109,7 +109,7 @@ async def test_waiting_for_a_thread_is_not_running(app):
 
 
 @pytest.mark.virtual
-async def test_a_time_limit_interrupts_who_overran(app):
+async def test_a_time_limit_interrupts_the_job_that_overran(app):
     """The overrunning job is interrupted at its limit; its neighbours and its slot go on."""
     app = App("memory://", clock=clock, retry=Retry(attempts=1))
     ends = []

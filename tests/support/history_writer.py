@@ -1,4 +1,4 @@
-"""Histories that are told by hand, for the tests of the checker."""
+"""Histories that a test writes itself, for the tests of the checker."""
 
 from __future__ import annotations
 
