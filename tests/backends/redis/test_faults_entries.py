@@ -131,9 +131,7 @@ async def test_leased_entries_vanish(shared: RedisServer, how: str, caplog: pyte
         caplog.clear()
         with anyio.move_on_after(1.5):
             pytest.fail(f"vanished jobs were handed out: {await source.receive(4)}")
-        assert any("have disappeared" in alarm for alarm in alarms(caplog)), (
-            "the others follow after their lease"
-        )
+        assert any("have disappeared" in alarm for alarm in alarms(caplog)), "the others follow after their lease"
         stats = await backend.admin.stats(queue)
         assert (stats.ready, stats.leased, stats.scheduled) == (0, 0, 0)
 
