@@ -64,13 +64,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Markers of our own."""
-    config.addinivalue_line("markers", "virtual: on both loops, with time that passes only when nobody is busy")
+    """Register markers of our own."""
+    config.addinivalue_line("markers", "virtual: on both loops, with time that passes only when no task can run")
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """Every async test runs on asyncio and on trio; marked ``virtual``, under a clock that jumps."""
+    """Run every async test on asyncio and on trio; marked ``virtual``, under a clock that jumps."""
     if request.node.get_closest_marker("virtual") is None:
         return request.param
     from tests.support.virtual import options  # noqa: PLC0415 - imported by the tests that need it
@@ -80,7 +80,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def virtual_time() -> Any:
-    """Options for anyio.run under which time passes only when nobody has anything to do."""
+    """Return options for anyio.run under which time passes only when no task can run."""
     import trio.testing  # noqa: PLC0415 - trio's clock is bound to the moment it is made
 
     return {"backend": "trio", "backend_options": {"clock": trio.testing.MockClock(autojump_threshold=0)}}

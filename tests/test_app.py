@@ -96,7 +96,7 @@ def test_two_tasks_of_one_name():
 
 
 def place(file: str) -> str:
-    """As errors name files."""
+    """Shorten a path as errors do."""
     return "/".join(file.split("/")[-2:])
 
 
@@ -176,7 +176,7 @@ def test_options_that_cannot_be(options, named):
     ],
 )
 def test_options_of_a_call_that_cannot_be(options, named):
-    """The same for using()."""
+    """Options of using() that cannot be are refused."""
     _, greet = make_router()
     with pytest.raises(ValueError, match=named):
         greet.using(**options)

@@ -198,7 +198,7 @@ def test_unknown_part_of_retry(place):
 
 
 def test_unknown_argument(place):
-    """A program with a typo hears about it too."""
+    """A program with a typo gets an error too."""
     assert refused(place, {"frobnicate": 1}).facts == ('argument: there is no setting "frobnicate"',)
 
 
@@ -255,7 +255,7 @@ def test_impossible_values(place, setting, raw):
 
 
 def test_all_problems_at_once(place):
-    """Nobody has to repair settings one by one."""
+    """One error lists every problem of the settings."""
     (place / "pyproject.toml").write_text('[tool.taskcore]\nlease = "soon"\nthread = 3\n')
     error = refused(place, {"grace": -1}, TASKCORE_CONCURRENCY="many")
     assert len(error.facts) == 4

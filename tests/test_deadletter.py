@@ -33,7 +33,7 @@ class Ward:
         self.work = work
 
     async def bury(self, count: int, **sending):
-        """So many dead letters."""
+        """Make so many dead letters."""
         async with self.app.running():
             for number in range(count):
                 await self.work.using(**sending).enqueue(number)
@@ -139,7 +139,7 @@ async def test_a_replay_belongs_to_its_first_job(ward):
 
 
 async def test_replaying_twice_is_one_job(ward):
-    """Two people who replay a letter at the same time make one job; later there is no letter to replay."""
+    """Two callers that replay a letter at the same time make one job; later there is no letter to replay."""
     async with ward.app:
         [letter] = await ward.bury(1)
         ids = []
@@ -167,7 +167,7 @@ async def test_replaying_twice_is_one_job(ward):
 
 
 async def test_a_replay_may_fail_again(ward):
-    """Then it is a letter of its own, and can be replayed like any other."""
+    """A replay that fails is a letter of its own, and can be replayed like any other."""
     async with ward.app:
         [first] = await ward.bury(1)
         async with ward.app.running():

@@ -158,7 +158,7 @@ def test_the_readme_names_every_extra() -> None:
 
 
 def codes() -> dict[str, type[errors.TaskcoreError]]:
-    """Every error class that has a code of its own."""
+    """Find every error class that has a code of its own."""
     classes = [getattr(errors, name) for name in errors.__all__]
     return {cls.code: cls for cls in classes if "code" in vars(cls)}
 
@@ -220,8 +220,8 @@ def test_the_events_page_has_every_event() -> None:
         (name[:-1] + "complete", name[:-1] + "failed") if name.endswith("*") else (name,) for name in names
     )
     rows = re.findall(r"^\| (`.*?`) \|", text_of("reference/events.md"), re.MULTILINE)
-    told = [name for row in rows for name in re.findall(r"`(\w+\.[\w.]+)`", row)]
-    assert sorted(told) == sorted(expected)
+    documented = [name for row in rows for name in re.findall(r"`(\w+\.[\w.]+)`", row)]
+    assert sorted(documented) == sorted(expected)
 
 
 def test_the_envelope_page_has_every_field() -> None:
@@ -245,8 +245,8 @@ def test_the_lifecycle_page_has_the_rule_book() -> None:
     )
     from taskcore import lifecycle  # noqa: PLC0415 - for this test only
 
-    told = {name for name in chain.from_iterable(outcomes) if name}
-    assert {cls.__name__ for cls in lifecycle.Outcome.__args__} <= told
+    documented = {name for name in chain.from_iterable(outcomes) if name}
+    assert {cls.__name__ for cls in lifecycle.Outcome.__args__} <= documented
 
 
 def lifecycle_docstring() -> str:
@@ -264,7 +264,7 @@ def test_the_upgrade_notes_name_what_exists() -> None:
 
 
 def exists(name: str) -> bool:
-    """Whether a dotted name of a module, or of something in it, can be resolved."""
+    """Tell whether a dotted name of a module, or of something in it, can be resolved."""
     try:
         pkgutil.resolve_name(name)
     except (ImportError, AttributeError):

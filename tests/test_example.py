@@ -86,8 +86,8 @@ def test_every_file_is_indexed_or_dead_and_never_both(run):
     assert report["jobs_succeeded"] == report["jobs"] - report["dead"]
 
 
-def test_what_the_caller_learns_agrees_with_what_the_worker_counts(run):
-    """Attempts, as the jobs tell them, and the worker's own counters are the same numbers."""
+def test_what_callers_get_agrees_with_what_workers_count(run):
+    """The attempts that jobs report and the worker's own counters are the same numbers."""
     report, counters = run.report, run.report["counters"]
     assert counters["job.succeeded"] == report["jobs_succeeded"]
     assert counters["job.buried"] == report["dead"]
@@ -132,7 +132,7 @@ def test_the_page_needs_nothing_from_elsewhere(run):
     assert not re.search(r"<script|<link|<img|\bsrc=|\burl\(|@import", run.page)
 
 
-def test_the_page_tells_what_could_not_be_indexed(run):
+def test_the_page_names_what_could_not_be_indexed(run):
     """Reasons, advice and examples."""
     for words in ("null bytes", "bad encoding", "broken/forgotten_bracket.py", "Save it as UTF-8"):
         assert words in run.page
@@ -230,13 +230,13 @@ def private(server: str, out: Path, limit: int, *more: str, within: float = 60) 
 
 @pytest.fixture(params=["killed_worker", "killed_server", "killed_nats", "killed_node", "killed_rabbit"])
 def survivor(request: pytest.FixtureRequest) -> Run:
-    """Each of the runs with trouble."""
+    """Choose each of the runs with trouble."""
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(params=["killed_server", "killed_nats", "killed_rabbit"])
 def revived(request: pytest.FixtureRequest) -> Run:
-    """Each of the runs whose only server was killed."""
+    """Choose each of the runs whose only server was killed."""
     return request.getfixturevalue(request.param)
 
 
@@ -268,7 +268,7 @@ def test_a_worker_was_really_killed_in_the_middle(survivor):
 
 
 @pytest.mark.timeout(LONG)
-def test_what_was_begun_twice_is_counted_from_the_journals_and_told(survivor):
+def test_what_was_begun_twice_is_counted_from_the_journals(survivor):
     """The report has as many as the workers' own journals; what the killed one had under way is the most of it."""
     starts, explained, lost = Counter(), Counter(), 0
     text = "".join((survivor.out / f"journal-{number}").read_text() for number in (1, 2))
@@ -289,7 +289,7 @@ def test_what_was_begun_twice_is_counted_from_the_journals_and_told(survivor):
 
 @pytest.mark.timeout(LONG)
 def test_the_server_was_really_killed_and_came_back(revived):
-    """It was away for a while at two thirds, and the report says so."""
+    """The report says that the server was away for a while at two thirds."""
     [server] = revived.report["trouble"]["servers"]
     assert server["away"] >= 1.0
     assert server["of"] == 1

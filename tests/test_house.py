@@ -116,13 +116,21 @@ def test_commit_subjects(subject: str, fits: bool, tmp_path: Path) -> None:
 
 
 def test_a_refused_word_is_found(tmp_path: Path) -> None:
-    """The word check names file, line and word; a file may keep as many as are recorded, and no more."""
+    """The word check names file, line and word, and lets a word that is alone in quotation marks stand for itself."""
     words = [sys.executable, ROOT / "scripts" / "words", "--root", tmp_path]
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "page.md").write_text("Some\nbody and the worker.\nNobody knows.\n")
     ran = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 1
     assert "docs/page.md:3: Nobody" in ran.stdout
-    (tmp_path / "docs" / "page.md").write_text("Some\nbody and the worker.\n")
+    (tmp_path / "docs" / "page.md").unlink()
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "app.py").write_text('"""Nobody knows."""\nUSER = "nobody"\nTEXT = "ask somebody"\n')
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout.splitlines()[:-1] == [
+        "src/app.py:1: Nobody (2 in this file, 0 recorded)",
+        "src/app.py:3: somebody (2 in this file, 0 recorded)",
+    ]
+    (tmp_path / "src" / "app.py").write_text("Some\nbody and the worker.\n")
     ran = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stdout

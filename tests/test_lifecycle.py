@@ -125,7 +125,7 @@ def test_attempts_are_bounded(trail, rules, roll, error):
 
 
 def verdict_on(outcome, trail=NOTHING_YET, rules=DEFAULTS):
-    """The verdict, with everything else as by default."""
+    """Decide the verdict, with everything else as by default."""
     return decide(outcome, trail, rules, roll=0.5)
 
 

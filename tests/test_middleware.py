@@ -23,21 +23,21 @@ class Writes(Middleware):
         self.seen = seen
 
     async def send(self, calls, call_next):
-        """Before and after sending."""
+        """Record a call before and after sending."""
         self.seen.append((self.name, "send", len(calls)))
         jobs = await call_next(calls)
         self.seen.append((self.name, "sent", len(jobs)))
         return jobs
 
     async def run(self, job, call_next):
-        """Before and after the function."""
+        """Record a call before and after the function."""
         self.seen.append((self.name, "run", job.id))
         outcome = await call_next()
         self.seen.append((self.name, "ran", type(outcome)))
         return outcome
 
     async def commit(self, jobs, call_next):
-        """Before and after the verdicts."""
+        """Record a call before and after the verdicts."""
         self.seen.append((self.name, "settle", [one.verdict for one in jobs]))
         await call_next()
         self.seen.append((self.name, "settled", [type(one.outcome) for one in jobs]))

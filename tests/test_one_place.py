@@ -1,4 +1,4 @@
-"""What stands in one place only: who settles, and what records are called."""
+"""What stands in one place only: the settler, and the names of records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PASSES_ON = {"observe.py"}  #: the wrapper of the seam
 
 
 def modules(*without: str) -> Iterator[tuple[str, ast.Module]]:
-    """Each module of the library by its path below ``taskcore``."""
+    """Read each module of the library by its path below ``taskcore``."""
     for path in sorted(SRC.rglob("*.py")):
         name = path.relative_to(SRC).as_posix()
         if not name.startswith(without):
@@ -26,7 +26,7 @@ def modules(*without: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def test_only_the_settler_settles():
-    """Outside of adapters and the kit, one module tells a broker its verdicts, those of at-most-once included."""
+    """Outside of adapters and the kit, one module gives a broker its verdicts, those of at-most-once included."""
     calls = {
         name
         for name, tree in modules(*ADAPTERS, *KIT)

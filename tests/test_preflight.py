@@ -104,13 +104,13 @@ async def test_a_client_does_not_ask(caplog):
 
 
 async def test_what_is_so_by_design_is_no_warning(caplog):
-    """memory:// tells what it is as information, so that tests and examples stay quiet."""
+    """memory:// logs its limits as information, which keeps tests and examples quiet."""
     caplog.set_level(logging.INFO)
     async with app_on("memory://", None).running():
         pass
     assert warnings(caplog) == []
-    told = [line for line in warnings(caplog, logging.INFO) if "not kept" in line]
-    assert [line.split(":")[0] for line in told] == [
+    missed = [line for line in warnings(caplog, logging.INFO) if "not kept" in line]
+    assert [line.split(":")[0] for line in missed] == [
         "broker, durability (not kept",
         "store, durability (not kept",
     ]
@@ -118,7 +118,7 @@ async def test_what_is_so_by_design_is_no_warning(caplog):
 
 @pytest.mark.parametrize("backend", [DiagnosedBackend(error=BrokerUnavailable("gone")), DiagnosedBackend(takes=60.0)])
 async def test_a_server_that_does_not_say_stops_no_worker(caplog, backend):
-    """The worker starts, and says that it cannot tell."""
+    """The worker starts, and says that it cannot check its server."""
     async with app_on(backend).running():
         pass
     [line] = warnings(caplog)

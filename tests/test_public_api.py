@@ -20,7 +20,7 @@ ADAPTERS = ("taskcore.backends.", "taskcore.stores.")
 
 
 def modules():
-    """Every module that can be imported without extras."""
+    """Find every module that can be imported without extras."""
     for found in pkgutil.walk_packages(taskcore.__path__, "taskcore."):
         if found.name == "taskcore.__main__" or (found.name.startswith(ADAPTERS) and "memory" not in found.name):
             continue
@@ -153,7 +153,7 @@ def test_codes_are_unique():
 
 
 def to_another_process(error):
-    """As multiprocessing and process pools send it."""
+    """Send an error as multiprocessing and process pools do."""
     return ForkingPickler.loads(ForkingPickler.dumps(error))
 
 

@@ -35,13 +35,13 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def store():
-    """A store that counts."""
+    """Make a store that counts."""
     return FaultyStore()
 
 
 @pytest.fixture
 def app(store):
-    """An app whose tasks are tried once."""
+    """Make an app whose tasks are tried once."""
     return App(FaultyBackend(), store=store, clock=clock, retry=Retry(attempts=1))
 
 
@@ -274,7 +274,7 @@ async def test_results_that_are_not_kept(app):
 
 
 async def test_results_without_a_store():
-    """The same on an app without a store."""
+    """An app without a store refuses to give results."""
     app = App(MemoryBackend(), clock=clock)
 
     @app.task
@@ -290,7 +290,7 @@ async def test_results_without_a_store():
 
 
 async def test_status(app):
-    """A job's story in one word each."""
+    """A job's states have one word each."""
 
     @app.task(retry=Retry(attempts=2, base=10.0, jitter="none"))
     async def work() -> None:
@@ -299,15 +299,15 @@ async def test_status(app):
 
     async with app:
         job = await work.using(delay=10.0).enqueue()
-        story = [await job.status()]
+        statuses = [await job.status()]
         await anyio.sleep(10)
-        story.append(await job.status())
+        statuses.append(await job.status())
         async with app.running():
             for seconds in (1, 5, 10, 6):
                 await anyio.sleep(seconds)
-                story.append(await job.status())
+                statuses.append(await job.status())
 
-    assert story == ["scheduled", "queued", "running", "scheduled", "running", "dead"]
+    assert statuses == ["scheduled", "queued", "running", "scheduled", "running", "dead"]
 
 
 async def test_handles_can_be_made_anew(app):

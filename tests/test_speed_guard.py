@@ -16,7 +16,7 @@ from tests.support import counting
 SLOWER = 1.15  #: what is seen
 
 pytestmark = [
-    pytest.mark.skipif(sys.gettrace() is not None, reason="somebody else traces this process"),
+    pytest.mark.skipif(sys.gettrace() is not None, reason="another tool traces this process"),
     pytest.mark.skipif(sys.implementation.name != "cpython", reason="the numbers are CPython's"),
     pytest.mark.timeout(120),
 ]
@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("path", counting.PATHS)
 def test_a_job_takes_no_more_work(path: str) -> None:
-    """Bytecodes of ours and calls of anybody's are within 15% of what is written down for this Python."""
+    """Bytecodes of ours and calls of any code are within 15% of what is recorded for this Python."""
     known = counting.written().get(counting.version())
     if known is None:
         pytest.skip(f"nothing is written down for Python {counting.version()}")

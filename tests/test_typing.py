@@ -32,7 +32,7 @@ def test_mypy():
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_basedpyright(tmp_path):
-    """The same for basedpyright, which is pyright."""
+    """basedpyright, which is pyright, accepts the public types and refuses wrong calls."""
     command = Path(sys.executable).with_name("basedpyright")
     if not command.exists() and shutil.which("basedpyright") is None:
         pytest.skip("basedpyright is not installed")

@@ -46,7 +46,7 @@ BROKERS = [
 
 @pytest.fixture(params=[0.0, LATENCY], ids=["near", "far"])
 def latency(request: pytest.FixtureRequest) -> float:
-    """Seconds that each chunk takes."""
+    """Choose the seconds that each chunk takes."""
     return float(request.param)
 
 
@@ -69,6 +69,6 @@ def test_no_short_retry_is_lost(broker: Broker, latency: float) -> None:
 
 @pytest.mark.parametrize("make", [lambda: Harness.in_memory(lease=1.0, margin=1.0)], ids=["memory"])
 def test_no_short_retry_is_lost_in_memory(make: Callable[[], Harness]) -> None:
-    """The same in memory, in real time."""
+    """No short retry is lost in memory, in real time."""
     finding = anyio.run(run_check, CHECK, make)
     assert (finding.standing, finding.why) == ("kept", "")

@@ -51,7 +51,7 @@ TINY = msgspec.structs.replace(
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Measuring is for the loop that programs use."""
+    """Measure on the loop that programs use."""
     return "asyncio"
 
 
@@ -62,15 +62,15 @@ class Silent:
         self.lines: list[tuple[str, str, str]] = []
 
     def begins(self, broker, scenario, done, all):
-        """Nothing."""
+        """Do nothing."""
 
     def ends(self, broker, scenario, seconds, outcome):
-        """Remember."""
+        """Remember how a scenario ended."""
         self.lines.append((broker, scenario, outcome))
 
 
 def figure(**changes: object) -> Figure:
-    """A figure."""
+    """Make a figure."""
     usual = {"broker": "redis", "who": "taskcore", "scenario": "drain", "name": "1 process", "unit": "jobs/s"}
     return Figure(**{**usual, "values": (100.0, 120.0, 110.0), **changes})
 
@@ -116,7 +116,7 @@ assert not any(name.split(".")[0] in ("taskcore", "anyio", "msgspec") for name i
     subprocess.run([sys.executable, "-I", "-c", program], check=True, cwd=tmp_path)
 
 
-def test_an_account_tells_lost_duplicated_restarted_and_unknown(tmp_path):
+def test_an_account_has_lost_duplicated_restarted_and_unknown(tmp_path):
     """Each is counted from ids, and none hides another."""
     ledger = JobLedger(tmp_path / "ledger")
     for what, number in [
@@ -134,7 +134,7 @@ def test_an_account_tells_lost_duplicated_restarted_and_unknown(tmp_path):
 
 
 def test_a_ledger_is_shared_and_survives_a_killed_writer(tmp_path):
-    """What was signed before SIGKILL is there."""
+    """A ledger keeps what was signed before SIGKILL."""
     program = """
 import os, signal, sys
 from taskcore.bench.ledger import JobLedger
@@ -211,7 +211,7 @@ async def test_each_scenario_on_memory(name):
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["worker killed", "broker killed", "storage"])
 async def test_what_memory_cannot_have_is_skipped_with_a_reason(name):
-    """Nothing is left out in silence."""
+    """A scenario that memory cannot have is skipped with a reason."""
     records: list[Figure | Skipped] = []
     silent = Silent()
     await measure(
@@ -224,7 +224,7 @@ async def test_what_memory_cannot_have_is_skipped_with_a_reason(name):
 
 
 @pytest.mark.anyio
-async def test_a_scenario_that_fails_is_told_and_the_next_goes_on(caplog):
+async def test_a_scenario_that_fails_is_reported_and_the_next_goes_on(caplog):
     """Nor does one failure end a run of a quarter of an hour."""
 
     async def failing(environment: BenchEnvironment) -> list[Figure]:
@@ -243,8 +243,8 @@ async def test_a_scenario_that_fails_is_told_and_the_next_goes_on(caplog):
 
 
 @pytest.mark.anyio
-async def test_a_scenario_that_does_not_end_is_ended_and_told():
-    """Its limit is over, so it is a failure like any other, and the run goes on."""
+async def test_a_scenario_that_does_not_end_is_ended_and_reported():
+    """A scenario beyond its limit is a failure like any other, and the run goes on."""
 
     async def endless(environment: BenchEnvironment) -> list[Figure]:
         await anyio.sleep_forever()
@@ -279,7 +279,7 @@ async def test_the_open_loop_lets_the_jobs_run_that_it_has_started(works_here):
 
 @pytest.mark.anyio
 async def test_a_broker_that_is_not_installed_is_skipped_with_a_reason(monkeypatch):
-    """Its adapter or its server is missing: one record says so, and the other brokers are measured."""
+    """A missing adapter or server is one record with its reason, and the other brokers are measured."""
 
     def no_server():
         raise brokers_module.ServerMissing("redis-server is not on this machine")
@@ -372,7 +372,7 @@ def test_the_table_has_brokers_side_by_side():
     ("value", "text"), [(0.01234, "0.0123"), (1.5, "1.5"), (123.4, "123"), (12345.6, "12,300"), (0.0, "0")]
 )
 def test_numbers_have_three_digits(value, text):
-    """More would claim more than was measured."""
+    """A number has three digits, because more would claim more than was measured."""
     assert show(value) == text
 
 
@@ -404,7 +404,7 @@ def test_progress_on_a_terminal_is_a_bar_that_goes_away(monkeypatch):
 
 
 def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """One run of the command line, to its end."""
+    """Run the command line to its end."""
     return subprocess.run(
         [sys.executable, "-m", "taskcore", "bench", *arguments],
         cwd=directory,
@@ -418,7 +418,7 @@ def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(90)
-def test_the_command_measures_and_tells(tmp_path):
+def test_the_command_measures_and_reports(tmp_path):
     """Results on stdout, progress on stderr, each line of --json a record, exit code 0."""
     answer = run(tmp_path, "memory://", "--quick", "--only", "enqueue,retries", "--json")
     assert answer.returncode == 0, answer.stderr
@@ -431,7 +431,7 @@ def test_the_command_measures_and_tells(tmp_path):
 
 @pytest.mark.timeout(90)
 def test_the_command_prints_a_table(tmp_path):
-    """For people."""
+    """The command prints a table for people."""
     answer = run(tmp_path, "memory://", "--quick", "--only", "retries")
     assert answer.returncode == 0, answer.stderr
     assert "retries: each fails twice, then succeeds" in answer.stdout
@@ -458,7 +458,7 @@ def test_the_command_refuses(tmp_path, arguments, code, says):
 
 @pytest.mark.timeout(90)
 def test_a_failed_scenario_is_an_exit_code(tmp_path):
-    """A script learns that something was lost or did not work."""
+    """A lost job or a failed scenario is an exit code for scripts."""
     (tmp_path / "sitecustomize.py").write_text(
         "from taskcore.bench import draining\n"
         "async def failing(environment):\n    raise TimeoutError('too slow')\n"
@@ -475,7 +475,7 @@ def test_a_failed_scenario_is_an_exit_code(tmp_path):
 
 
 def test_client_libraries_are_quiet_and_our_failures_are_not():
-    """A broker that is killed on purpose makes its client log; a scenario that fails is still told."""
+    """A broker that is killed on purpose makes its client log; a scenario that fails is still reported."""
     program = """
 import logging
 from taskcore.bench import quiet_logs

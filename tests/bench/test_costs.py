@@ -17,12 +17,12 @@ TINY = msgspec.structs.replace(QUICK, seconds=0.01)
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Measuring is for the loop that programs use."""
+    """Measure on the loop that programs use."""
     return "asyncio"
 
 
-def test_a_watch_tells_cpu_a_job_and_waiting_is_none():
-    """Of this process, and of the broker, from when the watch was made."""
+def test_a_watch_counts_cpu_a_job_and_waiting_is_none():
+    """A watch counts the CPU of this process and of the broker from the moment it was made."""
     broker = iter([5.0, 5.5])
     watch = UsageWatch(lambda: next(broker))
     before = time.process_time()
@@ -35,13 +35,13 @@ def test_a_watch_tells_cpu_a_job_and_waiting_is_none():
     assert facts["broker_cpu"] == pytest.approx(500.0)
 
 
-def test_a_watch_says_nothing_about_a_broker_that_nobody_can_look_into():
-    """Neither zero nor a guess."""
+def test_a_watch_says_nothing_about_a_broker_that_cannot_be_inspected():
+    """A broker without figures gets neither zero nor a guess."""
     assert set(UsageWatch(lambda: None).stop(1)[1]) == {"cpu"}
 
 
 async def measured(scenario: str) -> dict[str, Figure]:
-    """The figures of a scenario in memory, by name."""
+    """Measure a scenario in memory; return its figures by name."""
     async with private_environment("memory", TINY) as environment:
         found = await measure_one(environment, scenario, SCENARIOS[scenario])
     return {one.name: one for one in found if isinstance(one, Figure)}
@@ -49,7 +49,7 @@ async def measured(scenario: str) -> dict[str, Figure]:
 
 @pytest.mark.anyio
 async def test_rates_have_their_cpu_beside_them():
-    """So that a report can tell whether a core was not enough; packing is told alone."""
+    """Each rate carries its CPU, which shows whether a core was the limit; packing is a figure of its own."""
     sent, drained = await measured("enqueue"), await measured("drain")
     for rate in (sent["one awaited"], sent["100 at once"], sent["bulk"], drained["with results"]):
         assert rate.facts["cpu"] > 0
@@ -61,7 +61,7 @@ async def test_rates_have_their_cpu_beside_them():
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("counts", [True, False])
-async def test_an_idle_worker_is_not_woken_by_who_measures_it(tmp_path, counts):
+async def test_an_idle_worker_is_not_woken_by_the_measurement(tmp_path, counts):
     """A hundred looks a second at a count that stands still cost more than the worker itself."""
     spec = Spec(url="memory://", store="none", queue="idle", report="", counts=counts)
     async with WorkerProcesses(spec, 1, tmp_path) as workers:

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
 @pytest.fixture(scope="module", autouse=True)
 def redis_is_here() -> None:
-    """Skipped where it is not, unless this run requires it."""
+    """Skip where Redis is missing, unless this run requires it."""
     real.require(RedisServer)
 
 
@@ -31,14 +31,14 @@ class Silent:
     """No display."""
 
     def begins(self, broker, scenario, done, all):
-        """Nothing."""
+        """Do nothing."""
 
     def ends(self, broker, scenario, seconds, outcome):
-        """Nothing."""
+        """Do nothing."""
 
 
 async def figures_of(name: str) -> dict[str, Figure]:
-    """The figures of one scenario on a private server, by their names."""
+    """Measure one scenario on a private server; return its figures by name."""
     records: list[Figure | Skipped] = []
     await measure(
         {"redis": lambda: private_environment("redis", TINY)}, {name: SCENARIOS[name]}, Silent(), records.append
@@ -49,7 +49,7 @@ async def figures_of(name: str) -> dict[str, Figure]:
 
 
 async def test_drains_by_processes_lose_nothing():
-    """One and two processes share the jobs, each job ends once, costs are told."""
+    """One and two processes share the jobs, each job ends once, and costs are reported."""
     figures = await figures_of("drain")
     assert {"1 process", "2 processes", "with results", "worker CPU", "worker memory, at most"} <= figures.keys()
     for name in ("1 process", "2 processes"):
@@ -59,7 +59,7 @@ async def test_drains_by_processes_lose_nothing():
 
 
 async def test_a_killed_worker_costs_its_lease():
-    """Jobs that were in hand come back after the lease, not before, and all of them."""
+    """Jobs of a killed worker come back after the lease, not before, and all of them."""
     [figure] = (await figures_of("worker killed")).values()
     facts = figure.facts
     assert facts["lost"] == 0
@@ -80,10 +80,10 @@ async def test_a_killed_broker_loses_nothing_that_was_accepted():
 
 
 async def test_a_broker_that_does_not_come_back_ends_the_scenario(monkeypatch):
-    """Senders who repeat until they are accepted are given up in the end, and the report says so."""
+    """Senders that repeat until they are accepted are given up in the end, and the report says so."""
 
     async def stay_away(server: RedisServer) -> None:
-        """What was killed stays so."""
+        """Keep a killed server down."""
 
     async with private_environment("redis", TINY) as environment:
         monkeypatch.setattr(recovery, "BACK_WITHIN", 0.2)

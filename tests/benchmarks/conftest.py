@@ -15,5 +15,5 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "peers")]
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Measuring is for the loop that programs use."""
+    """Measure on the loop that programs use."""
     return "asyncio"

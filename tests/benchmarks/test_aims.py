@@ -19,7 +19,7 @@ UNITS = {"enqueue": "jobs/s", "drain": "jobs/s", "cost": "µs/job", "latency": "
 
 
 def one(who: str, scenario: str, name: str, *values: float, broker: str = "nats", **facts: object) -> Figure:
-    """A figure with a value for each round."""
+    """Make a figure with a value for each round."""
     unit = UNITS[scenario]
     return Figure(
         broker=broker, who=who, scenario=scenario, name=name, unit=unit, values=values,
@@ -28,7 +28,7 @@ def one(who: str, scenario: str, name: str, *values: float, broker: str = "nats"
 
 
 def drains(ours: float = 36_500.0, *, worker: float = 10.0, broker: float = 29.0, rival: float = 9_870.0) -> Run:
-    """A drain of ours beside a rival's, with what each job costs in CPU."""
+    """Make a drain of ours beside a rival's, with what each job costs in CPU."""
     return Run([
         MACHINE, one(US, "drain", "1 process", ours), one("Repid", "drain", "1 process", rival),
         one(US, "cost", "worker CPU", worker), one(US, "cost", "broker CPU", broker),
@@ -36,13 +36,13 @@ def drains(ours: float = 36_500.0, *, worker: float = 10.0, broker: float = 29.0
 
 
 def judged(run: Run, scenario: str, name: str, of: str = "") -> Judged:
-    """The one aim of this run on that figure."""
+    """Find the one aim of this run on that figure."""
     [found] = [one for one in judge(run) if one.aim.figure == (scenario, name) and of in one.aim.of]
     return found
 
 
 def why(*records: Record, figure: tuple[str, str]) -> str:
-    """The last cell of an aim's line."""
+    """Return the last cell of an aim's line."""
     run = Run([MACHINE, *records])
     [row] = [row for row, one in zip(aim_rows(run), judge(run), strict=True) if one.aim.figure == figure]
     return row[-1]
@@ -63,8 +63,8 @@ def test_the_fastest_rival_is_the_one_that_comes_closest_round_by_round():
     assert (found.measured.better, found.measured.rounds) == (1, 3)
 
 
-def test_who_lost_jobs_is_no_rival():
-    """Being fast is easy for whoever forgets."""
+def test_a_library_that_lost_jobs_is_no_rival():
+    """A library that loses jobs is no rival, however fast it is."""
     lossy = one("Lossy", "drain", "1 process", 99.0, broker="redis", lost=1)
     honest = one("Honest", "drain", "1 process", 2.0, broker="redis")
     run = Run([MACHINE, one(US, "drain", "1 process", 10.0, broker="redis"), lossy, honest])
@@ -87,13 +87,13 @@ def test_only_redis_is_compared_with_rivals_in_other_languages(broker, who):
 
 
 def test_every_broker_with_peers_has_an_aim_against_the_fastest_rival():
-    """The multiples that are wanted."""
+    """Every broker with peers has an aim against its fastest rival, with the wanted multiple."""
     wanted = {broker: [aim.wanted for aim in aims if "rival" in aim.of] for broker, aims in AIMS.items()}
     assert wanted == {"memory": [], "redis": [6], "nats": [6], "rabbitmq": [3]}
 
 
-def test_who_loses_jobs_reaches_no_aim():
-    """However fast: neither others nor we."""
+def test_a_library_that_loses_jobs_reaches_no_aim():
+    """A library that loses jobs reaches no aim, however fast it is."""
     run = Run([MACHINE, one(US, "drain", "1 process", 100.0, lost=3), one("Repid", "drain", "1 process", 1.0)])
     [row] = aim_rows(run)
     assert row[2:] == ["100 × Repid", "no: 3 jobs lost", ""]
@@ -157,7 +157,7 @@ def test_both_reports_have_the_aims_and_nothing_is_markup_that_is_not(tmp_path):
 
 
 def test_a_drain_that_needs_more_than_all_cores_says_so():
-    """From the CPU of both, the number of cores, and the rate that the aim would need."""
+    """A drain that needs more than all cores is explained by the CPU of both, the cores and the needed rate."""
     assert aim_rows(drains())[0][-1] == (
         "worker and server together use 39 µs of CPU a job: 2 cores allow about 51,300/s, the aim needs 59,200/s"
     )
@@ -171,7 +171,7 @@ def test_a_worker_that_needs_more_than_its_core_says_so():
 
 
 def test_cores_that_would_have_been_enough_are_not_blamed():
-    """Then it is only told how much was in use."""
+    """If the cores were enough, the reason only gives how much of them was in use."""
     assert aim_rows(drains(worker=10.0, broker=10.0))[0][-1] == (
         "worker and server together use 20 µs of CPU a job, which was 0.73 of 2 cores; "
         "the rest was idle, or used by other programs"
@@ -179,12 +179,12 @@ def test_cores_that_would_have_been_enough_are_not_blamed():
 
 
 def test_a_bound_that_was_exceeded_is_no_bound():
-    """Whoever measured more than the CPU times allow does not believe them."""
+    """A rate above what the CPU times allow makes these times unusable as a reason."""
     assert aim_rows(drains(worker=60.0, broker=60.0))[0][-1] == "the run's figures do not tell"
 
 
 def test_an_awaited_call_says_where_its_time_went():
-    """Ours beside the raw client's."""
+    """An awaited call's time is split beside the raw client's."""
     ours = one(US, "enqueue", "one awaited", 4_000.0, cpu=120.0, broker_cpu=40.0)
     raw = one(RAW, "enqueue", "one awaited", 8_000.0, cpu=85.0)
     assert why(ours, raw, figure=("enqueue", "one awaited")) == (
@@ -194,7 +194,7 @@ def test_an_awaited_call_says_where_its_time_went():
 
 
 def test_a_latency_is_seen_beside_other_rates_and_other_libraries():
-    """Who reaches it is told as well as who does not; only if nobody does, it may be the machine that falls asleep."""
+    """The reason names whether the best library reaches the aim; if none does, the machine may fall asleep."""
     ours = one(US, "latency", "50/s, p50", 2.0), one(US, "latency", "500/s, p50", 0.8)
     assert why(*ours, one("Huey", "latency", "50/s, p50", 1.5), figure=("latency", "50/s, p50")) == (
         "at 500/s, with less time to fall asleep between two jobs, it is 0.8 ms; "
@@ -205,20 +205,22 @@ def test_a_latency_is_seen_beside_other_rates_and_other_libraries():
     )
 
 
-def test_a_sender_that_was_late_is_told_and_how_few_jobs_make_a_percentile():
-    """Its delay is part of the figure; median of the rounds."""
+def test_a_late_sender_is_reported_and_how_few_jobs_make_a_percentile():
+    """The delay of a late sender is part of the figure; the reason gives its median over the rounds."""
     rounds = [
         msgspec.structs.replace(
             one(US, "latency", "50/s, p50", 0.5, sender_late_p99_ms=late, measured=250), round=number
         )
         for number, late in enumerate((1.0, 30.0, 4.0), start=1)
     ]
-    told = why(*rounds, one(US, "latency", "50/s, p99", 8.0), figure=("latency", "50/s, p99"))
-    assert told == ("3 of the 250 jobs of a round decide it; the sender itself was up to 4 ms late (p99), which counts")
+    reason = why(*rounds, one(US, "latency", "50/s, p99", 8.0), figure=("latency", "50/s, p99"))
+    assert reason == (
+        "3 of the 250 jobs of a round decide it; the sender itself was up to 4 ms late (p99), which counts"
+    )
 
 
-def test_what_the_run_does_not_tell_is_told_by_a_sentence_if_there_is_one():
-    """Only where the aim was missed; and where nobody knows, nobody pretends to."""
+def test_what_the_run_does_not_show_is_a_sentence_if_there_is_one():
+    """A reason is given only where the aim was missed; without a known reason the report says so."""
     assert why(one(US, "cost", "worker CPU", 21.0), figure=("cost", "worker CPU")).startswith("JetStream wants")
     assert why(one(US, "cost", "worker CPU", 19.0), figure=("cost", "worker CPU")) == ""
     unknown = one(US, "idle", "worker CPU", 2.0, broker="redis")
@@ -229,9 +231,9 @@ def test_a_busy_machine_excuses_figures_and_no_ratios():
     """Both sides of a ratio had the same machine."""
     busy = msgspec.structs.replace(MACHINE, load=(3.0,))
     run = Run([busy, *drains().figures, one(US, "latency", "50/s, p50", 5.0)])
-    told = {one.aim.figure: row[-1] for one, row in zip(judge(run), aim_rows(run), strict=True)}
-    assert "busy" not in told["drain", "1 process"]
-    assert told["latency", "50/s, p50"] == "the machine was busy (load 3)"
+    reasons = {one.aim.figure: row[-1] for one, row in zip(judge(run), aim_rows(run), strict=True)}
+    assert "busy" not in reasons["drain", "1 process"]
+    assert reasons["latency", "50/s, p50"] == "the machine was busy (load 3)"
 
 
 def test_other_kinds_of_figures_have_no_reason_in_the_run():

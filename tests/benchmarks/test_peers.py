@@ -76,7 +76,7 @@ exec(compile(open(__file__).read(), __file__, "exec"))
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch) -> Measured:
-    """The toy, to be measured."""
+    """Make the toy, to be measured."""
     (tmp_path / "toy_.py").write_text(TOY)
     (tmp_path / "ruler.py").write_text(RULER.format(folder=str(ruler.HERE)))
     monkeypatch.setattr(measuring, "HERE", tmp_path)
@@ -91,7 +91,7 @@ def toy(tmp_path, monkeypatch) -> Measured:
 
 
 def test_peers_are_chosen_by_name():
-    """All, none, or some, however they are written; a name that nobody has is refused, and who is there is told."""
+    """All, none or some peers are chosen; an unknown name is refused, and the error lists the peers."""
     assert set(wanted("all")) == ISSUED
     assert wanted("none") == []
     assert wanted("RQ, Celery") == ["celery", "rq"]
@@ -100,7 +100,7 @@ def test_peers_are_chosen_by_name():
 
 
 def test_every_peer_is_described():
-    """All that are to be measured, each with what a reader needs to repeat it."""
+    """Every peer is described with what a reader needs to repeat its measurement."""
     assert set(environment.names()) == ISSUED
     for name in ISSUED:
         peer = environment.read(name)
@@ -112,8 +112,8 @@ def test_every_peer_is_described():
         [part.format(python="p", work="w", queue="q", url="u") for part in peer.command]
 
 
-def test_an_unknown_peer_is_told():
-    """With the ones that there are."""
+def test_an_unknown_peer_is_refused():
+    """An unknown peer is refused with the names of the known ones."""
     with pytest.raises(PeerFailed, match='no peer is called "nosuch"; there are: arq'):
         environment.read("nosuch")
 
@@ -129,7 +129,7 @@ def test_a_peer_that_cannot_be_installed_has_a_reason(tmp_path, monkeypatch):
 
 
 def test_enqueueing_is_measured_in_rounds(toy):
-    """Two figures, one value a round."""
+    """Enqueueing gives two figures with one value a round."""
     one, bulk = toy.part("enqueue")
     assert (one["name"], bulk["name"]) == ("one awaited", "bulk")
     assert len(one["values"]) == len(bulk["values"]) == 2
@@ -137,7 +137,7 @@ def test_enqueueing_is_measured_in_rounds(toy):
 
 
 def test_a_drain_counts_every_id(toy):
-    """Rate, costs, and an account."""
+    """A drain gives rate, costs, and an account of every id."""
     drain, cpu, memory = toy.part("drain")
     assert drain["facts"]["lost"] == drain["facts"]["duplicated"] == 0
     assert drain["values"][0] > 0
@@ -160,14 +160,14 @@ def test_latency_counts_from_the_intended_time(toy):
 
 
 def test_round_trips(toy):
-    """Singles and many."""
+    """Round trips are measured singly and many at once."""
     p50, p99, many = toy.part("results")
     assert 0 < p50["values"][0] <= p99["values"][0]
     assert many["values"][0] > 0
 
 
 def test_a_killed_worker_that_loses_nothing(toy):
-    """The toy repeats what it had in hand."""
+    """A killed worker that repeats its running jobs loses none."""
     [figure] = toy.part("worker killed")
     assert figure["facts"]["lost"] == 0
     assert figure["facts"]["sent"] == 40
@@ -182,7 +182,7 @@ def test_a_killed_worker_that_loses_jobs_is_found_out(toy, monkeypatch):
 
 
 def test_a_worker_that_ends_is_a_failure_with_its_words(toy, monkeypatch):
-    """The reader learns why it was not measured."""
+    """A worker that ends is a failure with its own words as the reason."""
     monkeypatch.setattr(measuring, "PATIENCE", 5.0)
     (measuring.HERE / "toy_.py").write_text(TOY.replace("def work():", "def work():\n    raise OSError('no disk')"))
     with pytest.raises(PeerFailed, match="no disk"):

@@ -24,7 +24,7 @@ MACHINE = MachineInfo(
 
 
 def records() -> list[Record]:
-    """A run on two brokers with two peers, of which one is better in one figure and one loses jobs."""
+    """Make a run on two brokers with two peers, of which one is better in one figure and one loses jobs."""
     made: list[Record] = [
         MACHINE,
         Contestant(who=US, version="0.1.0", settings="defaults"),
@@ -65,7 +65,7 @@ def records() -> list[Record]:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """A report, from a file of JSON lines as a run writes it."""
+    """Write a report from a file of JSON lines, as a run writes it."""
     (tmp_path / "raw.jsonl").write_bytes(b"\n".join(encode_line(record) for record in records()))
     write_report(Run.read(tmp_path / "raw.jsonl"), tmp_path, tmp_path / "benchmarks.md")
     return tmp_path
@@ -83,7 +83,7 @@ class Tags(HTMLParser):
         self.headings: list[str] = []
 
     def handle_starttag(self, tag, attrs):
-        """Remember."""
+        """Remember what is loaded and what is open."""
         self.loaded += [
             value for name, value in attrs if name in ("src", "srcset") or (tag == "link" and name == "href")
         ]
@@ -91,14 +91,14 @@ class Tags(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        """Nothing is left open."""
+        """Leave no element open."""
 
     def handle_endtag(self, tag):
-        """The innermost."""
+        """Close the innermost element."""
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        """Headings."""
+        """Collect the headings."""
         if self.open and self.open[-1] == "h2":
             self.headings.append(data)
 
@@ -136,7 +136,7 @@ def test_every_plot_is_well_formed(written):
         assert "inf" not in plot.replace("info", "")
 
 
-def test_who_loses_jobs_is_shown_as_losing(written):
+def test_a_library_that_loses_jobs_is_shown_as_losing(written):
     """A fast lossy setting cannot look like a victory: its losses stand at its bar and in the table."""
     text = (written / "report.html").read_text()
     assert "7 lost" in text
@@ -146,7 +146,7 @@ def test_who_loses_jobs_is_shown_as_losing(written):
 
 
 def test_where_others_are_better_is_found_without_selection():
-    """Every figure, the greatest first; who lost jobs in it does not count; raw is no rival."""
+    """Every better figure is listed, the greatest first; a library that lost jobs does not count, nor does raw."""
     found = losses(Run(records()))
     assert found
     assert {loss.theirs.who for loss in found if loss.ours.scenario == "latency"} == {"Quick & Co"}
@@ -207,7 +207,7 @@ def test_the_markdown_has_a_command_for_each_table(written):
 
 
 def test_a_busy_machine_is_said(tmp_path):
-    """Whoever reads it is warned."""
+    """A report of a busy machine warns its reader."""
     busy = [record for record in records() if not isinstance(record, MachineInfo)]
     machine = MachineInfo(
         **{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"load": (3.0, 2.0, 1.0)}
@@ -218,7 +218,7 @@ def test_a_busy_machine_is_said(tmp_path):
 
 
 def test_a_small_run_renders_too(tmp_path):
-    """One broker, one figure."""
+    """A run with one broker and one figure renders."""
     small = [MACHINE, Figure(broker="memory", who=US, scenario="enqueue", name="bulk", unit="jobs/s", values=(1.0,))]
     write_report(Run(small), tmp_path, None)
     tags = Tags()
@@ -248,7 +248,7 @@ def test_plots_of_odd_numbers(plot):
 
 
 def one_round(number: int, who: str, value: float, better: str = "more", **facts: object) -> Figure:
-    """What a run writes down in one round."""
+    """Make the figure that a run records in one round."""
     return Figure(
         broker="redis", who=who, scenario="drain", name="1 process", unit="jobs/s", values=(value,), better=better,
         facts=facts, round=number, at=60.0 * number,
@@ -266,7 +266,7 @@ def test_rounds_are_one_figure_whose_counts_are_added_up():
 
 
 def test_a_ratio_compares_neighbours_in_time():
-    """A machine that was slow in one round was so for both; who missed a round is compared in those that he had."""
+    """A machine that was slow in one round was slow for both; only rounds that both have are compared."""
     ours = [one_round(number, US, value) for number, value in ((1, 100.0), (2, 10.0), (3, 120.0))]
     theirs = [one_round(number, "Celery", value) for number, value in ((2, 5.0), (3, 40.0))]
     run = Run([MACHINE, *ours, *theirs])
@@ -292,7 +292,7 @@ def test_a_ratio_to_nothing_is_none():
 
 
 def test_a_run_that_was_stopped_says_so_and_how_long_it_lasted():
-    """The header is made from what is there: the last figure's time, if nobody wrote the end."""
+    """The header is made from what is there: the last figure's time, if the end was not written."""
     begun = MachineInfo(**{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"seconds": 0.0})
     run = Run([begun, one_round(9, US, 1.0)])
     assert run.lasted == "9 minutes, stopped before its end"
@@ -303,20 +303,20 @@ def test_a_run_that_was_stopped_says_so_and_how_long_it_lasted():
 @pytest.mark.parametrize(
     "command",
     [
-        "python -m benchmarks.compare --out /home/somebody/x --docs",
-        "python -m benchmarks.compare --out=/home/somebody/x --docs",
+        "python -m benchmarks.compare --out /home/user/x --docs",
+        "python -m benchmarks.compare --out=/home/user/x --docs",
         "python -m benchmarks.compare --out '/home/some body/x' --docs",
     ],
 )
 def test_the_command_has_no_path_of_the_machine(command):
-    """Where the result went is nobody's business."""
+    """A report does not say where the result was written."""
     assert public(command) == "python -m benchmarks.compare --docs"
     machine = MachineInfo(**{name: getattr(MACHINE, name) for name in MACHINE.__struct_fields__} | {"command": command})
     assert Run([machine]).machine.command == "python -m benchmarks.compare --docs"
 
 
-def test_rounds_are_told_for_each_broker():
-    """Also where some had fewer."""
+def test_rounds_are_shown_for_each_broker():
+    """A report gives the rounds of each broker, also where some have fewer."""
     run = Run([MACHINE, one_round(1, US, 1.0), one_round(2, US, 1.0), one_round(1, "Celery", 1.0)])
     assert run.rounds() == [("drain", {"redis": "1–2"})]
 
@@ -335,7 +335,7 @@ def test_numbers_are_written_alike_everywhere():
 
 
 def test_a_kill_that_was_not_survived_stands_among_the_kills(tmp_path):
-    """A scenario that failed is no omission: it is told where the others are, too."""
+    """A scenario that failed is no omission: the report lists it beside the others."""
     why = "failed: it was not done after 120 s, and was ended"
     records = [MACHINE, one_round(1, US, 1.0), Skipped(broker="redis", who=US, scenario="broker killed", why=why)]
     write_report(Run(records), tmp_path, None)

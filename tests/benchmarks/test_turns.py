@@ -1,4 +1,4 @@
-"""The plan of a run: whose turn it is, what fits into the time, what happens to those who never end."""
+"""The plan of a run: which contender is next, what fits into the time, what happens to one that never ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def play(turns: Turns, seconds: dict[str, float]) -> tuple[list[str], float]:
-    """All turns in their order, each as long as that; when the last one ended."""
+    """Take all turns in their order, each as long as given; return the order and the end."""
     now, order = 0.0, []
     while (turn := turns.next(now)) is not None:
         order.append(f"{turn.scenario} {turn.round}")
@@ -37,7 +37,7 @@ def play(turns: Turns, seconds: dict[str, float]) -> tuple[list[str], float]:
 
 
 def test_every_scenario_has_its_first_round_before_any_has_its_second():
-    """So that a run that is stopped has something of everything."""
+    """Every scenario has its first round before any has its second, so a stopped run has some of each."""
     order, _ = play(Turns({"enqueue": 1, "drain": 1}, 2), {"enqueue": 1, "drain": 1})
     assert order == ["enqueue 1", "drain 1", "enqueue 2", "drain 2"]
 
@@ -49,7 +49,7 @@ def test_not_everything_is_repeated_as_often():
     assert [wanted("idle", rounds) for rounds in (1, 2, 3, 6)] == [1, 2, 2, 4]
 
 
-def test_what_does_not_fit_is_left_out_and_told():
+def test_what_does_not_fit_is_left_out_and_reported():
     """A scenario that takes too long for what is left gives way to shorter ones, and the end is kept."""
     turns = Turns({"drain": 10, "latency": 10, "results": 1}, 3, until=60)
     order, end = play(turns, {"drain": 10, "latency": 25, "results": 1})
@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_left_out_and_told():
 
 
 def test_a_turn_is_as_long_as_the_last_one_was():
-    """What was guessed counts only until somebody knows."""
+    """The guess counts only until the first measurement."""
     turns = Turns({"drain": 1}, 3, until=100)
     first = turns.next(0)
     assert first is not None
@@ -69,7 +69,7 @@ def test_a_turn_is_as_long_as_the_last_one_was():
 
 
 def test_without_time_nothing_is_begun():
-    """Not even a first round."""
+    """Without time not even a first round begins."""
     turns = Turns({"drain": 10}, 1, until=5)
     assert turns.next(0) is None
     assert turns.left == {"drain": (0, 1)}
@@ -94,7 +94,7 @@ def test_every_scenario_has_a_guess():
 
 @pytest.mark.anyio
 async def test_what_ends_in_time_has_its_result_and_its_error():
-    """As if it had been awaited."""
+    """A call that ends in time has its result or its error, as if it had been awaited."""
 
     async def fine() -> int:
         return 3
@@ -112,7 +112,7 @@ async def test_what_ends_in_time_has_its_result_and_its_error():
 
 @pytest.mark.anyio
 async def test_what_does_not_end_is_ended():
-    """It is cancelled, and it is told."""
+    """A call that takes too long is cancelled, and the error says so."""
     async with anyio.create_task_group() as group:
         limited = Limited(group)
         with pytest.raises(TimeoutError, match=r"not done after 0.01 s, and was ended"):
@@ -148,7 +148,7 @@ class Toy(Contender):
         self.log, self.bad = log, bad
 
     async def measure(self, scenario: str) -> list[Figure | Skipped]:
-        """One figure, whose value is its place in the order."""
+        """Measure one figure, whose value is its place in the order."""
         self.log.append(f"{scenario} {self.who}")
         if self.bad == "raises":
             raise ConnectionError("the broker is gone")
@@ -176,15 +176,15 @@ class Silent:
         self.numbers: list[tuple[int, int]] = []
 
     def begins(self, broker, scenario, done, all):
-        """Remember."""
+        """Remember the numbers."""
         self.numbers.append((done, all))
 
     def ends(self, broker, scenario, seconds, outcome):
-        """Nothing."""
+        """Do nothing."""
 
 
-async def hold(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = math.inf) -> list[Record]:
-    """A session of these on memory."""
+async def run_session(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = math.inf) -> list[Record]:
+    """Run a session of these contenders on memory."""
 
     async def contenders(self, broker, server, exits):
         return toys
@@ -199,10 +199,10 @@ async def hold(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: float = 
 
 
 @pytest.mark.anyio
-async def test_who_is_compared_is_a_neighbour_in_time(monkeypatch):
-    """A round of a scenario goes around everybody before the next scenario, and that before the next round."""
+async def test_compared_contenders_are_neighbours_in_time(monkeypatch):
+    """Each contender runs a scenario before the next scenario begins, and all scenarios before the next round."""
     log: list[str] = []
-    records = await hold(
+    records = await run_session(
         [Toy("raw client", log, has=("drain",)), Toy("taskcore", log), Toy("Celery", log)], monkeypatch
     )
     once = ["enqueue taskcore", "enqueue Celery", "drain raw client", "drain taskcore", "drain Celery"]
@@ -213,11 +213,11 @@ async def test_who_is_compared_is_a_neighbour_in_time(monkeypatch):
 
 
 @pytest.mark.anyio
-async def test_who_fails_has_his_next_turn_and_who_cannot_has_not(monkeypatch):
-    """A failure may be chance and is tried again; a feature that is not there is told once."""
+async def test_a_contender_that_fails_is_tried_again_and_one_that_lacks_a_feature_is_not(monkeypatch):
+    """A failure may be chance and is tried again; a missing feature is reported once."""
     log: list[str] = []
     toys = [Toy("Fails", log, bad="raises", has=("drain",)), Toy("Lacks", log, bad="lacks", has=("drain",))]
-    records = await hold(toys, monkeypatch)
+    records = await run_session(toys, monkeypatch)
     skipped = [(one.who, one.why) for one in records if isinstance(one, Skipped) and one.who != "all"]
     assert skipped == [
         ("Fails", "failed: the broker is gone"),
@@ -227,23 +227,23 @@ async def test_who_fails_has_his_next_turn_and_who_cannot_has_not(monkeypatch):
 
 
 @pytest.mark.anyio
-async def test_who_cannot_be_ended_is_out_and_the_others_go_on(monkeypatch):
+async def test_a_contender_that_cannot_be_ended_is_out_and_the_others_go_on(monkeypatch):
     """No scenario can hold up the run."""
     log: list[str] = []
     monkeypatch.setattr(session_module, "limit_of", lambda scenario: 0.0)
     monkeypatch.setattr(session_module, "SLACK", 0.02)
-    records = await hold([Toy("Stuck", log, bad="stuck"), Toy("Fine", log)], monkeypatch, rounds=1)
+    records = await run_session([Toy("Stuck", log, bad="stuck"), Toy("Fine", log)], monkeypatch, rounds=1)
     assert log == ["enqueue Stuck", "enqueue Fine", "drain Fine"]
     [skipped] = [one for one in records if isinstance(one, Skipped)]
     assert "nor did it end when it was cancelled; nothing more of Stuck was measured here" in skipped.why
 
 
 @pytest.mark.anyio
-async def test_a_budget_that_is_too_small_is_told(monkeypatch):
+async def test_a_budget_that_is_too_small_is_reported(monkeypatch):
     """What was left out stands in the report, and is not silently missing."""
-    records = await hold([Toy("taskcore", [])], monkeypatch, until=0.0)
-    told = [(one.who, one.scenario, one.why) for one in records if isinstance(one, Skipped)]
-    assert told == [
+    records = await run_session([Toy("taskcore", [])], monkeypatch, until=0.0)
+    skipped = [(one.who, one.scenario, one.why) for one in records if isinstance(one, Skipped)]
+    assert skipped == [
         ("all", "enqueue, drain", "left out altogether: the time was over"),
     ]
 
@@ -253,7 +253,7 @@ async def test_a_budget_that_is_too_small_is_told(monkeypatch):
 
 @pytest.mark.timeout(120)
 def test_the_command_measures_in_rounds_and_writes_the_report(tmp_path):
-    """From the command line to the page: two rounds, in the given time, nothing of this machine's paths."""
+    """The command measures two rounds in the given time; the report has none of this machine's paths."""
     options = ["--quick", "--brokers", "memory", "--only", "enqueue,drain", "--rounds", "2", "--seconds", "0.01"]
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare", *options, "--budget", "10", "--out", str(tmp_path / "found")],
@@ -277,8 +277,8 @@ def test_the_command_measures_in_rounds_and_writes_the_report(tmp_path):
         assert "--budget 10" in text
 
 
-def test_a_broker_that_nobody_knows_is_refused():
-    """With the names of those that there are."""
+def test_an_unknown_broker_is_refused():
+    """An unknown broker is refused with the names of the known ones."""
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare", "--brokers", "kafka"],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}"}, capture_output=True, encoding="utf-8",

@@ -151,7 +151,7 @@ def test_module_fails(shop, source, says):
 
 
 def test_debug_shows_the_traceback(shop):
-    """The whole traceback is there for who asks."""
+    """--debug prints the whole traceback."""
     (shop / "broken.py").write_text("1 / 0\n")
     answer = run(shop, "worker", "broken:app", "--debug")
     assert answer.returncode == 3
@@ -215,7 +215,7 @@ def test_config(shop):
 
 
 def test_config_as_json(shop):
-    """The same for machines: one object a line, values as they are."""
+    """For machines the command prints one object a line, with values as they are."""
     answer = run(shop, "config", "hello:app", "--json", TASKCORE_THREADS="3")
     rows = {row["setting"]: row for row in map(json.loads, answer.stdout.splitlines())}
     assert rows["threads"] == {"setting": "threads", "value": 3, "from": "env TASKCORE_THREADS"}
@@ -269,7 +269,7 @@ def start_worker(
 @pytest.mark.skipif(os.name == "nt", reason="no signals to send on Windows")
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_worker_stops_when_told(processes, shop, loop, number):
+def test_worker_stops_at_a_signal(processes, shop, loop, number):
     """A signal ends an idle worker soon, with exit code 0 and a last line."""
     process, _ = start_worker(processes, shop, "--loop", loop)
     process.send_signal(number)

@@ -35,7 +35,7 @@ async def work(order: int) -> None: ...
 
 @pytest.fixture
 def ask(tmp_path, monkeypatch, capsys):
-    """Asks the doctor about an app made with these arguments; exit code, and the findings by name."""
+    """Return a function that runs the doctor on an app with these arguments; it returns exit code and findings."""
     monkeypatch.chdir(tmp_path)
 
     def ask(arguments, more="", place="shop_app:app"):
@@ -86,7 +86,7 @@ def test_facts_are_lines(ask):
 
 
 def test_a_clause_that_does_not_hold_is_never_ok(ask):
-    """Also where it is by design, as in memory."""
+    """A clause that does not hold is never ok, even where that is by design, as in memory."""
     code, found, _ = ask('"memory://"')
     assert (code, named(found, "durability")["level"]) == (0, "warn")
 
@@ -99,7 +99,7 @@ def test_strict_makes_unsafe_facts_fail(ask):
     assert named(found, "latency")["level"] == "warn"
 
 
-def test_who_cannot_say(ask):
+def test_a_server_that_cannot_say(ask):
     """A backend that cannot ask its server is a warning; its own sentence about durability stands in."""
     _, found, totals = ask("DumbBackend(), store=DumbStore()")
     assert totals == {"failed": 0, "warnings": 1}
@@ -108,7 +108,7 @@ def test_who_cannot_say(ask):
 
 
 def test_without_a_store(ask):
-    """Who counts crashes then, and which tasks are refused."""
+    """Without a store the doctor says what counts crashes, and which tasks are refused."""
     code, found, _ = ask("DiagnosedBackend()")
     assert code == 0
     assert (named(found, "crashes")["level"], named(found, "crashes")["clauses"]) == ("warn", ["C12"])
@@ -158,7 +158,7 @@ def test_out_of_reach(ask):
 
 
 def test_a_broker_that_never_answers(ask, monkeypatch):
-    """It is given up within the time limit (C22)."""
+    """A broker that never answers is given up within the time limit (C22)."""
     monkeypatch.setattr(doctor, "CONNECT_TIMEOUT", 0.2)
     began = time.monotonic()
     code, found, _ = ask("UnreachableBackend(hangs=True)")

@@ -17,19 +17,19 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def app():
-    """An app on the in-memory broker."""
+    """Make an app on the in-memory broker."""
     return App("memory://", clock=clock)
 
 
 @pytest.fixture
 def log():
-    """Which jobs have started."""
+    """Make the list of jobs that have started."""
     return Log()
 
 
 @pytest.fixture
 def work(app, log):
-    """A task that takes a while."""
+    """Declare a task that takes a while."""
 
     @app.task(retry=Retry(base=10.0, jitter="none"))
     async def work(seconds: float = 0.0, *, fail: bool = False) -> str:
@@ -44,7 +44,7 @@ def work(app, log):
 
 @pytest.mark.parametrize("delay", [0.0, 100.0])
 async def test_a_waiting_job(app, work, log, delay):
-    """A queued or scheduled job is taken back, and every caller who asks learns it."""
+    """A queued or scheduled job is taken back, and every later query says so."""
     async with app:
         job = await work.using(delay=delay).enqueue()
         assert await job.cancel()
@@ -59,8 +59,8 @@ async def test_a_waiting_job(app, work, log, delay):
     assert app.counters["job.cancelled"] == 1
 
 
-async def test_a_waiter_is_told(app, work):
-    """Who waits for a job that is cancelled does not wait any longer."""
+async def test_a_waiting_caller_returns(app, work):
+    """A caller that waits for a job returns when the job is cancelled."""
     async with app, anyio.create_task_group() as group:
         job = await work.enqueue()
         got = []
@@ -169,7 +169,7 @@ async def test_races(app, work, log):
 
 
 async def test_cancelling_needs_a_store():
-    """Without a store a caller could not tell whether it worked."""
+    """Cancelling needs a store, without which a caller cannot know whether it worked."""
     app = App(MemoryBackend(), clock=clock)
 
     @app.task

@@ -26,7 +26,7 @@ class Forgetful(MemoryBackend):
         return msgspec.structs.replace(FEATURES, dedup="absent", locate="absent")
 
     async def publish(self, batch):
-        """Slowly, and under other ids."""
+        """Publish slowly, and under other ids."""
         await anyio.sleep(0.5)
         self.published += [job.id for job in batch]
         return await super().publish(
@@ -48,7 +48,7 @@ def make_app():
 def test_calls_at_the_same_time_are_published_once():
     """Ten calls with one key, some of them in one batch: one message."""
 
-    async def story():
+    async def scenario():
         broker, app, pay = make_app()
         async with app, anyio.create_task_group() as group:
             for _ in range(5):
@@ -56,13 +56,13 @@ def test_calls_at_the_same_time_are_published_once():
             group.start_soon(app.enqueue_many, [pay.call(7) for _ in range(5)])
         return broker.published
 
-    assert len(run_virtually(story)) == 1
+    assert len(run_virtually(scenario)) == 1
 
 
 def test_a_dead_sender_is_not_waited_for_for_ever():
     """A sender that claimed the key and died published nothing: after some seconds the next one does."""
 
-    async def story():
+    async def scenario():
         broker, app, pay = make_app()
         async with app:
             with pytest.raises(SimulatedCrash), crash_at("enqueue.claimed"):
@@ -72,14 +72,14 @@ def test_a_dead_sender_is_not_waited_for_for_ever():
             assert 4.9 < anyio.current_time() - began < 6.5
         return broker.published
 
-    assert len(run_virtually(story)) == 1
+    assert len(run_virtually(scenario)) == 1
 
 
 class Silent(Forgetful):
     """A broker that never answers."""
 
     async def publish(self, batch):
-        """Perhaps."""
+        """Answer that every job is uncertain."""
         return [Uncertain("no answer")] * len(batch)
 
 
@@ -94,7 +94,7 @@ class Silent(Forgetful):
 def test_what_is_said_of_repeating(broker, store, key, advice):
     """An enqueue that is uncertain says what repeating it comes to on this broker, with this store."""
 
-    async def story():
+    async def scenario():
         app = App(broker(), store=store, keep_result=60.0 if store != "none" else None)
 
         @app.task(name="work", key=key)
@@ -105,4 +105,4 @@ def test_what_is_said_of_repeating(broker, store, key, advice):
                 await work.enqueue(1)
         return caught.value.fix
 
-    assert advice in run_virtually(story)
+    assert advice in run_virtually(scenario)

@@ -17,12 +17,12 @@ from taskcore.conformance.model.machine import DEFAULT, machine
 from taskcore.conformance.model.rules import open_rules
 from tests.support.broken import change, delivers
 
-#: Always the same stories, not shrunk; and every crash behind two lost leases.
-STORIES = settings(DEFAULT, max_examples=30, derandomize=True, database=None, phases=(Phase.generate,))
+#: Always the same histories, not shrunk; and every crash behind two lost leases.
+BUDGET = settings(DEFAULT, max_examples=30, derandomize=True, database=None, phases=(Phase.generate,))
 
 
 def make_harness():
-    """As in the tests of the model."""
+    """Make a harness as in the tests of the model."""
     return Harness.in_memory(lease=32.0)
 
 
@@ -31,27 +31,27 @@ CASES = [case for case in cases(make_harness) if "poisonous" in case.state or "t
 
 @contextmanager
 def saying(translate, *, redeliveries="absent"):
-    """A broker that says this instead of how often it handed a job out, and has this to say about its counting."""
+    """Patch the broker to report this instead of its delivery count, and to declare how it counts."""
     features = change(memory.FEATURES, redeliveries=redeliveries)
-    told = delivers(lambda delivery: change(delivery, redeliveries=translate(delivery.redeliveries)))
-    with patch.object(memory, "FEATURES", features), told:
+    patched = delivers(lambda delivery: change(delivery, redeliveries=translate(delivery.redeliveries)))
+    with patch.object(memory, "FEATURES", features), patched:
         yield
 
 
 def again(count):
-    """What a flag can tell of a count."""
+    """Reduce a count to what a flag can tell."""
     return min(count, 1)
 
 
 def test_stories():
     """The model asks it for no count, and limits, keys and endings hold all the same (C3)."""
     with saying(again):
-        run_state_machine_as_test(machine(make_harness), settings=STORIES)
+        run_state_machine_as_test(machine(make_harness), settings=BUDGET)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_crash(case):
-    """Whoever dies at this point, after the job was lost twice, it ends once, completely, and leaves nothing behind."""
+    """A job that was lost twice before a process dies here ends once, completely, and leaves nothing behind."""
     with saying(again):
         run(case, make_harness)
 

@@ -1,7 +1,7 @@
 """The conformance suite on the in-memory broker, and proof that it notices broken ones.
 
 Every check is played under a virtual clock on trio and in real time on asyncio; and every check has at least one broken
-broker, store or worker that it has to catch: a suite that nobody can fail is decoration.
+broker, store or worker that it has to catch: a suite that no broker can fail is decoration.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ LEASE, MARGIN = 0.8, 0.5  #: seconds, in real time
 def test_in_virtual_time(check: Check, virtual_time: Any) -> None:
     """The in-memory broker keeps every promise, exactly to the moment."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         harness = Harness.in_memory(lease=1.0)
         async with harness:
             await check(harness)
         assert await harness.traces() == []
 
-    anyio.run(story, **virtual_time)
+    anyio.run(scenario, **virtual_time)
 
 
 @pytest.fixture(scope="module")
 def certificate() -> Certificate:
-    """What the suite says about the in-memory broker in real time."""
+    """Certify the in-memory broker in real time."""
 
-    async def story() -> Certificate:
+    async def scenario() -> Certificate:
         return await certify("memory://", lease=LEASE, margin=MARGIN, at_once=20)
 
-    return anyio.run(story)
+    return anyio.run(scenario)
 
 
 @every_check
@@ -118,10 +118,10 @@ def test_a_check_says_what_it_is() -> None:
     """A check that names no clause, an unknown one, an unknown feature or a known check is refused at once."""
 
     async def new(harness: Harness) -> None:
-        """A rule."""
+        """State a rule."""
 
     async def a_job_has_one_holder(harness: Harness) -> None:
-        """The name of another check."""
+        """Take the name of another check."""
 
     part: list[Check] = []
     for clauses, needs, function in ((), "", new), (("C99",), "", new), (("C1",), "wings", new):
@@ -133,7 +133,7 @@ def test_a_check_says_what_it_is() -> None:
 
 
 def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **declared: Any) -> CheckResult:
-    """What comes of a check that is made up for a test, on a broker that declares other features."""
+    """Run a check that is made up for a test, on a broker that declares other features."""
     made = Check("made_up", ("C1",), tuple(declared), store=False, doc="", function=function)
 
     class Declaring(Harness):
@@ -144,23 +144,23 @@ def finding_of(function: Any, virtual_time: Any, *, limit: float = 20.0, **decla
             )
             return self
 
-    async def story() -> CheckResult:
+    async def scenario() -> CheckResult:
         return await run_check(made, Declaring.in_memory, limit=limit)
 
-    return anyio.run(story, **virtual_time)
+    return anyio.run(scenario, **virtual_time)
 
 
 async def fine(harness: Harness) -> None:
-    """A promise that is kept."""
+    """Keep the promise."""
 
 
 async def wrong(harness: Harness) -> None:
-    """A promise that is not."""
+    """Break the promise."""
     require(harness is None, "two and two make five")
 
 
 async def stuck(harness: Harness) -> None:
-    """A promise that nobody can wait for."""
+    """Wait for a promise that is never kept."""
     await anyio.sleep_forever()
 
 
@@ -179,17 +179,17 @@ def test_standings(virtual_time: Any) -> None:
 def test_only_some() -> None:
     """``only`` takes clauses and names; what does not exist is refused before anything is played."""
 
-    async def story(*only: str) -> Certificate:
+    async def scenario(*only: str) -> Certificate:
         return await certify("memory://", only=only, lease=LEASE, margin=MARGIN)
 
-    some = anyio.run(story, "c24", "every_verb_ends")
+    some = anyio.run(scenario, "c24", "every_verb_ends")
     assert [finding.check for finding in some.results] == [
         "every_verb_ends",
         "arguments_that_do_not_fit_reach_no_function",
     ]
     assert "nothing is said about the rest" in some.report()
     with pytest.raises(InvalidSetting, match="C99"):
-        anyio.run(story, "C99")
+        anyio.run(scenario, "C99")
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_the_exit_code_of_a_broken_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken promise is named, and a script learns of it."""
+    """A broken promise is named and sets the exit code."""
     from click.testing import CliRunner  # noqa: PLC0415 - the command line is an extra
 
     from taskcore.cli.commands.conformance import command  # noqa: PLC0415
@@ -229,17 +229,17 @@ def test_the_exit_code_of_a_broken_broker(monkeypatch: pytest.MonkeyPatch) -> No
 
 #: Each check, and something broken that it has to notice (see broken.py and broken_parts.py).
 NOTICES = {
-    "waiting_ends_when_work_comes": ("does not hear of new work", "hands out twice", "forgets when it hands out"),
+    "waiting_ends_when_work_comes": ("does not notice new work", "hands out twice", "forgets when it hands out"),
     "a_batch_is_never_larger_than_asked": ("ignores queues and limits", "loses every third"),
     "a_job_has_one_holder": ("loses every third", "hands out twice"),
     "a_silent_holder_loses_its_lease": ("leases for ever", "forgets acks"),
     "a_dead_holder_loses_its_lease": ("leases for ever", "loses every third"),
-    "leases_that_ran_out_are_counted": ("blames those who give back", "counts no redeliveries"),
+    "leases_that_ran_out_are_counted": ("blames workers that give back", "counts no redeliveries"),
     "extending_keeps_a_lease": ("never extends", "forgets acks"),
     "a_cancelled_receive_loses_nothing": ("loses what a cancelled receive had taken",),
     "waiting_blocks_nobody": ("does one thing at a time", "hands out twice"),
     "giving_up_is_quick": ("cannot be interrupted", "lingers when it is left"),
-    "a_stored_job_outlives_its_publisher": ("forgets when somebody disconnects", "loses every third"),
+    "a_stored_job_outlives_its_publisher": ("forgets when a client disconnects", "loses every third"),
     "bytes_arrive_as_they_were": ("strips bytes", "counts one too many"),
     "every_item_of_a_batch_is_answered": ("answers half of a batch", "ignores queues and limits"),
     "an_impatient_sender_gets_in": ("begins anew with each try",),
@@ -259,15 +259,15 @@ NOTICES = {
     "purging_spares_what_runs_and_what_died": ("purges dead letters", "counts nothing"),
     "nothing_is_early_and_little_is_late": ("delivers early", "delivers late"),
     "a_long_delay_does_not_hold_up_a_short_one": ("delivers early", "delivers late"),
-    "a_schedule_survives_a_reconnect": ("forgets when somebody disconnects", "delivers early"),
-    "jobs_that_were_due_meanwhile_come_at_once": ("forgets when somebody disconnects", "loses every third"),
+    "a_schedule_survives_a_reconnect": ("forgets when a client disconnects", "delivers early"),
+    "jobs_that_were_due_meanwhile_come_at_once": ("forgets when a client disconnects", "loses every third"),
     "a_retry_waits_its_time": ("retries early", "lingers when it is left"),
     "a_repeated_schedule_is_stored_once": ("delivers early", "delivers late"),
     "what_waits_is_counted_as_scheduled": ("ignores delays", "counts nothing"),
     "a_retry_that_is_due_at_once_is_not_lost": ("loses on a retry with a short wait", "forgets trails"),
     "an_acknowledged_job_is_gone": ("forgets acks", "loses every third"),
-    "a_retried_job_comes_with_its_new_trail": ("blames those who give back", "counts one too many"),
-    "a_released_job_is_there_at_once": ("blames those who give back", "loses on release"),
+    "a_retried_job_comes_with_its_new_trail": ("blames workers that give back", "counts one too many"),
+    "a_released_job_is_there_at_once": ("blames workers that give back", "loses on release"),
     "a_batch_of_verdicts_is_carried_out_one_by_one": ("loses on release", "forgets trails"),
     "settling_again_has_no_effect": ("forgets acks", "never answers"),
     "a_late_ack_changes_nothing": ("cannot be interrupted", "has no fence"),
@@ -324,9 +324,9 @@ NOTICES = {
     "a_deadline_holds_between_attempts": ("core: ignores deadlines", "ignores delays"),
     "retries_wait_as_the_policy_says": ("retries early", "core: counts no attempts"),
     "an_ending_never_changes": ("core: says cancelled", "never says duplicate"),
-    "a_late_ending_does_not_stand": ("core: lets late endings stand",),
+    "a_late_ending_does_not_stand": ("core: lets late outcomes stand",),
     "a_delayed_call_starts_in_time": ("delivers early", "delivers late"),
-    "interrupted_work_costs_nothing": ("core: blames the interrupted", "blames those who give back"),
+    "interrupted_work_costs_nothing": ("core: blames the interrupted", "blames workers that give back"),
     "after_the_signal_nothing_starts": ("ignores queues and limits", "counts one too many"),
     "an_idle_worker_stops_at_once": ("core: stops late", "cannot be interrupted"),
     "every_record_has_an_end": ("core: clears no markers", "always says not removed"),
@@ -336,7 +336,7 @@ NOTICES = {
     "waiting_for_a_result_ends": ("locates nothing", "ignores ids"),
     "arguments_that_do_not_fit_reach_no_function": ("core: checks no arguments", "counts nothing"),
     "nothing_a_task_does_ends_the_worker": ("core: counts no attempts", "core: lets errors out"),
-    "an_impatient_sender_takes_nobody_along": ("core: carries a batch in its leader's step_worker", "hands out twice"),
+    "an_impatient_sender_takes_nobody_along": ("core: carries a batch in its leader's call", "hands out twice"),
     "a_program_sees_what_it_sent": ("answers half of a batch", "loses every third"),
 }
 
@@ -347,11 +347,11 @@ def test_what_is_broken_is_noticed(name: str, virtual_time: Any) -> None:
     wanted = [check for check, broken in NOTICES.items() if name in broken]
     assert wanted, "nothing is expected to notice this"
 
-    async def story() -> dict[str, str]:
+    async def scenario() -> dict[str, str]:
         return {one.name: (await run_check(one, make)).standing for one in all_checks() if one.name in wanted}
 
     with MUTANTS[name]() as make:
-        assert anyio.run(story, **virtual_time) == dict.fromkeys(wanted, "broken")
+        assert anyio.run(scenario, **virtual_time) == dict.fromkeys(wanted, "broken")
 
 
 def test_every_check_notices_something() -> None:
@@ -365,10 +365,10 @@ def test_what_cannot_be_deleted_is_reported(virtual_time: Any) -> None:
     left: list[str] = []
     [one] = [one for one in all_checks() if one.name == "an_acknowledged_job_is_gone"]
 
-    async def story() -> CheckResult:
+    async def scenario() -> CheckResult:
         return await run_check(one, make, left=left)
 
     with MUTANTS["does not delete"]() as make:
-        assert anyio.run(story, **virtual_time).standing == "kept"
+        assert anyio.run(scenario, **virtual_time).standing == "kept"
     assert len(left) == 1
     assert left[0].startswith("queue tc")

@@ -1,4 +1,4 @@
-"""The gate: every seeded bug is found, by the model's random stories or by the sweep, within its budget."""
+"""The gate: every seeded bug is found, by the model's random histories or by the sweep, within its budget."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ BUDGET = settings(
 
 
 def make_harness():
-    """As in the tests of the model."""
+    """Make a harness as in the tests of the model."""
     return Harness.in_memory(lease=32.0)
 
 
-def play_stories():
-    """Random stories, always the same ones; not shrunk, because finding is all that counts here."""
+def run_model():
+    """Run random histories, always the same ones; not shrunk, because only finding counts here."""
     run_state_machine_as_test(machine(make_harness), settings=BUDGET)
 
 
 def sweep():
-    """Every case until one fails. Recorded anew, because a bug may bring crash points of its own."""
+    """Run every case until one fails, recorded anew, because a bug may bring crash points of its own."""
     for case in cases(make_harness):
         try:
             run(case, make_harness)
@@ -46,7 +46,7 @@ def sweep():
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_bug_is_found(mutant):
     """A suite that does not notice this bug is decoration."""
-    hunt = {"model": play_stories, "sweep": sweep}[mutant.found_by]
+    hunt = {"model": run_model, "sweep": sweep}[mutant.found_by]
     with mutant.plant(), pytest.raises((ClauseViolated, TimeoutError)) as caught:
         hunt()
     print(f"{mutant.name}: {mutant.found_by}: {str(caught.value).rpartition('→')[2].strip()}")  # noqa: T201 - shown with -s

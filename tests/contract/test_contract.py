@@ -21,7 +21,7 @@ from tests.support.contracts import GREET, ORDER, SHIP, TODAY, Item, Order, gree
 
 
 def test_it_knows_its_function():
-    """A contract tells the function's name, place and signature as a person reads them."""
+    """A contract has the function's name, place and signature as a person reads them."""
     assert (GREET.name, GREET.version, GREET.function, GREET.raises) == ("greet", 1, greet, ())
     assert GREET.signature == "greet(name: str, times: int = 1) -> str"
     assert GREET.where == line_of(greet)

@@ -247,12 +247,12 @@ def test_errors_that_do_not_travel(error):
     assert ERRORS.pack_error(error) is None
 
 
-STORY_NAMES = st.sampled_from(["type", "args", "fields", "positional"])
-STORY_PARTS = st.sampled_from(["Stolen", "Declined", "os.system", "SystemExit", [1], {"card": "x"}, {}, -1, 1])
+PAYLOAD_NAMES = st.sampled_from(["type", "args", "fields", "positional"])
+PAYLOAD_PARTS = st.sampled_from(["Stolen", "Declined", "os.system", "SystemExit", [1], {"card": "x"}, {}, -1, 1])
 
 
 @FEW
-@given(st.binary(max_size=30) | st.dictionaries(STORY_NAMES, STORY_PARTS).map(to_json))
+@given(st.binary(max_size=30) | st.dictionaries(PAYLOAD_NAMES, PAYLOAD_PARTS).map(to_json))
 def test_only_declared_classes_are_built(data):
     """Any bytes give an instance of a declared class, or None; never an exception and never another class."""
     assert isinstance(ERRORS.unpack_error(data), (*ERRORS.raises, type(None)))

@@ -88,7 +88,7 @@ def test_never_another_exception(contract, payload):
 @FEW
 @given(st.lists(JSON, max_size=4), st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4))
 def test_calls_like_python(args, kwargs):
-    """A contract takes no call that Python would refuse, and hands the function exactly what was given."""
+    """A contract takes no call that Python would refuse, and passes the function exactly what was given."""
     for contract in (GREET, SHIP):
         try:
             payload = contract.pack(tuple(args), kwargs)

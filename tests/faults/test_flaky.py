@@ -18,23 +18,23 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def memory() -> MemoryBackend:
-    """The broker itself, without faults."""
+    """Make the broker itself, without faults."""
     return MemoryBackend()
 
 
 @pytest.fixture
 def flaky(memory: MemoryBackend) -> FlakyBackend:
-    """A connection to it."""
+    """Make a connection to it."""
     return FlakyBackend(memory)
 
 
 def jobs(*names: str) -> list[Outgoing]:
-    """Jobs to publish."""
+    """Make jobs to publish."""
     return [Outgoing("q", name, name.encode()) for name in names]
 
 
 async def ready(memory: MemoryBackend) -> list[bytes]:
-    """What the broker has, in its order."""
+    """List what is ready in the broker, in its order."""
     if not (await memory.admin.stats("q")).ready:
         return []
     async with memory.consume(["q"], lease=0.001) as source:
@@ -123,7 +123,7 @@ async def test_hang(flaky: FlakyBackend, memory: MemoryBackend) -> None:
 
 
 async def test_dropped_replies(flaky: FlakyBackend, memory: MemoryBackend) -> None:
-    """It is done and nobody learns of it: Uncertain where the seam has that answer, else BrokerUnavailable."""
+    """A call is carried out, but its reply is lost: Uncertain where the seam has it, else BrokerUnavailable."""
     flaky.next("publish", DropReply())
     [answer] = await flaky.publish(jobs("A"))
     assert isinstance(answer, Uncertain)
@@ -135,7 +135,7 @@ async def test_dropped_replies(flaky: FlakyBackend, memory: MemoryBackend) -> No
 
 
 async def test_a_dropped_reply_to_settle(flaky: FlakyBackend) -> None:
-    """A verdict is carried out although its caller is told of an outage; settling again finds the lease gone."""
+    """A verdict is carried out although its caller gets an outage; settling again finds the lease gone."""
     await flaky.publish(jobs("A"))
     flaky.next("settle", DropReply())
     async with flaky.consume(["q"], lease=60.0) as source:
@@ -159,7 +159,7 @@ async def test_a_dropped_delivery(flaky: FlakyBackend) -> None:
 
 
 async def test_twice(flaky: FlakyBackend, memory: MemoryBackend) -> None:
-    """It is done twice, and the first answer counts; a broker with dedup has one job."""
+    """A doubled call is carried out twice, and its first answer counts; a broker with dedup has one job."""
     flaky.next("publish", Twice())
     assert list(await flaky.publish(jobs("A"))) == [Stored()]
     assert await ready(memory) == [b"A"]
@@ -176,7 +176,7 @@ async def test_reorder(flaky: FlakyBackend, memory: MemoryBackend) -> None:
 
 
 async def test_partition(flaky: FlakyBackend, memory: MemoryBackend) -> None:
-    """In a partition every verb fails, whoever waits learns it at once, and other connections are not touched."""
+    """In a partition every verb fails, a waiting receiver fails at once, and other connections are not touched."""
     async with flaky.consume(["q"], lease=60.0) as source, anyio.create_task_group() as group:
 
         async def wait() -> None:
@@ -234,7 +234,7 @@ async def test_admin(flaky: FlakyBackend) -> None:
 
 
 async def test_a_store() -> None:
-    """A store's verbs fail, are done without a reply, or out of order, just as told."""
+    """A store's verbs fail, are done without a reply, or out of order, as planned."""
     flaky = FlakyStore(MemoryStore())
     store: Store = flaky
     async with store:

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 
 def count(url: str) -> int:
-    """How many rows there are."""
+    """Count the rows."""
     with psycopg.connect(url, connect_timeout=5) as connection:
         row = connection.execute("SELECT count(*) FROM kept").fetchone()
     assert row is not None

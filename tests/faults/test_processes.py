@@ -31,7 +31,7 @@ async def test_to_its_end(tmp_path):
 
 
 async def test_a_crash_point(tmp_path):
-    """It ends at the point that the test names, at the visit that it names, and the test's history says who died."""
+    """A child ends at the point and the visit that the test names, and the test's history says which one died."""
     history = History()
     async with WorkerProcess(SCRIPT, 99, folder=tmp_path, crash_at="run.returned", nth=2, history=history) as worker:
         assert await worker.wait() == CRASHED

@@ -19,7 +19,7 @@ BROKEN = (anyio.BrokenResourceError, anyio.EndOfStream, OSError)
 
 @asynccontextmanager
 async def echoing() -> AsyncIterator[int]:
-    """A server that sends back what it gets; its port."""
+    """Run a server that sends back what it gets; yield its port."""
 
     async def echo(stream: anyio.abc.SocketStream) -> None:
         async with stream:
@@ -38,18 +38,18 @@ async def echoing() -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def proxied() -> AsyncIterator[ChaosProxy]:
-    """A proxy in front of it."""
+    """Run a proxy in front of the echo server."""
     async with echoing() as port, ChaosProxy("127.0.0.1", port) as proxy:
         yield proxy
 
 
 async def connect(proxy: ChaosProxy) -> anyio.abc.SocketStream:
-    """A client."""
+    """Connect a client."""
     return await anyio.connect_tcp("127.0.0.1", proxy.port)
 
 
 async def ask(stream: anyio.abc.SocketStream, text: bytes) -> bytes:
-    """The whole echo."""
+    """Send a text and return its whole echo."""
     await stream.send(text)
     reply = b""
     while len(reply) < len(text):
@@ -118,7 +118,7 @@ async def test_cut_on_the_way_up():
 
 
 async def test_black_hole():
-    """Nothing comes through and nobody is told; afterwards everything does, also new connections."""
+    """Nothing comes through and no error is raised; afterwards everything does, also new connections."""
     async with proxied() as proxy, await connect(proxy) as client:
         assert await ask(client, b"1") == b"1"
         proxy.black_hole()
@@ -145,7 +145,7 @@ async def test_a_hole_one_way():
 
 
 async def test_refuse():
-    """Nobody listens, what is connected stays, and the port is the same afterwards."""
+    """No server listens, open connections stay, and the port is the same afterwards."""
     async with proxied() as proxy, await connect(proxy) as client:
         await ask(client, b"1")
         port = proxy.port
@@ -174,7 +174,7 @@ async def test_delay():
 
 
 async def test_throttle():
-    """So many bytes a second."""
+    """A throttled proxy passes so many bytes a second."""
     async with proxied() as proxy, await connect(proxy) as client:
         proxy.throttle(10_000, only="down")
         began = anyio.current_time()
@@ -195,7 +195,7 @@ async def test_byte_by_byte():
         assert len(chunks) > 1
 
 
-async def test_nobody_behind_it():
+async def test_no_server_behind_it():
     """A server that is not there looks like a connection that is reset."""
     async with ChaosProxy("127.0.0.1", free_port()) as proxy, await connect(proxy) as client:
         with pytest.raises(BROKEN), anyio.fail_after(5):

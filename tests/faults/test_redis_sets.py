@@ -19,12 +19,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 @pytest.fixture(params=[RedisServer, ValkeyServer], ids=["redis", "valkey"])
 def kind(request: pytest.FixtureRequest) -> type[RedisServer]:
-    """Redis, then Valkey."""
+    """Choose Redis, then Valkey."""
     return require(request.param)
 
 
 async def redirect(port: int, *parts: Any) -> str:
-    """The first word of the error that a server answers with; empty if it does what it is asked."""
+    """Return the first word of the error that a server answers with; empty if the command succeeds."""
     try:
         await command(port, *parts)
     except ErrorReply as reply:

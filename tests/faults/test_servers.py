@@ -35,12 +35,12 @@ SERVERS: dict[str, type[Server]] = {
 
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "rabbitmq")) for name in SERVERS])
 def kind(request: pytest.FixtureRequest) -> type[Server]:
-    """Each server in turn."""
+    """Choose each server in turn."""
     return require(SERVERS[request.param])
 
 
 async def test_a_life(kind: type[Server]):
-    """It answers when it is started, not when it is killed, frozen or stopped; nothing is left of it."""
+    """A server answers when it is started, not when it is killed, frozen or stopped; nothing is left of it."""
     async with kind() as server:
         folder = server.data.parent
         assert await server._answers()

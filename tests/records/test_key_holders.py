@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def shop():
-    """Two programs, one key."""
+    """Make two programs that share one key."""
     return Shop()
 
 
@@ -108,7 +108,7 @@ async def test_a_dead_holder_is_replaced(shop):
 
 
 async def test_a_holder_that_lost_its_lease_commits_nothing(shop):
-    """Who was thought dead and is not cannot overwrite the outcome of who took over (C7, C10)."""
+    """A holder that lost its lease cannot overwrite the outcome of the next holder (C7, C10)."""
     shop.seconds |= {"one": 1.5 * LEASE, "two": LEASE}
     async with doomed(shop.one, concurrency=1), shop.two:
         job = await shop.charge.enqueue("a")

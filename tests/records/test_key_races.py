@@ -26,7 +26,7 @@ class Holder:
         self.won: Acquired | None = None
 
     async def step(self, what: str, now: float) -> str | None:
-        """One step; the outcome, if this step committed one or learnt it."""
+        """Take one step; return the outcome, if this step committed one or learnt it."""
         if what == "take" and self.won is None:
             taken: Any = await self.keys.acquire(NAME, self.claim, hold=HOLD, now=now, keep=WINDOW)
             if isinstance(taken, Completed):
@@ -106,7 +106,7 @@ def test_a_live_holder_is_alone(order):
 
 
 async def takers(store: MemoryStore, jobs: int) -> list[Any]:
-    """So many jobs that take the key at the same time, each read and write with a switch in between."""
+    """Let so many jobs take the key at the same time, with a switch between each read and write."""
     keys = IdempotencyKeys(store)
     taken: list[Any] = []
 
@@ -122,7 +122,7 @@ async def takers(store: MemoryStore, jobs: int) -> list[Any]:
 
 @pytest.mark.anyio
 async def test_a_race_has_one_winner():
-    """Many at once: one holds the key, the others are told to ask again."""
+    """Of many jobs that take a key at once one holds it, and the others have to ask again."""
 
     class Slow(MemoryStore):
         async def get(self, key):

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def shop():
-    """Two programs, one key."""
+    """Make two programs that share one key."""
     return Shop()
 
 
@@ -296,7 +296,7 @@ def test_keys_need_a_store():
 
 
 async def test_using_a_key_without_a_store():
-    """The same for a single call."""
+    """A key for a single call needs a store too."""
     app = App(MemoryBackend())
 
     @app.task

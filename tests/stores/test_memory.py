@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def store():
-    """An empty store."""
+    """Make an empty store."""
     return MemoryStore()
 
 
@@ -78,7 +78,7 @@ async def test_many_writes(store):
 
 
 async def test_deleting_in_a_batch_answers_with_the_version(store):
-    """Whoever deletes learns what."""
+    """A delete in a batch answers with the version that it deleted."""
     version = await store.put("k", b"1", expect=ANY, keep=None)
 
     assert await store.put_many([Write(key="k", value=None, expect=version)]) == [version]
@@ -203,7 +203,7 @@ async def test_the_latest_is_never_missed(store):
 
 
 async def test_many_watches(store):
-    """Everybody who watches sees it, and nothing is left of them afterwards."""
+    """Every watch sees the write, and nothing is left of the watches afterwards."""
     seen = []
 
     async def watch(key: str) -> None:

@@ -1,4 +1,4 @@
-"""A disk that fails when it is to be synced: strace tells a process so, whatever the disk says."""
+"""A disk that fails when it is to be synced: strace makes each sync fail, whatever the disk does."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["syncs_fail"]
 
 @asynccontextmanager
 async def syncs_fail(pid: int) -> AsyncIterator[None]:
-    """Each fsync of this process, of its threads and of what it forks from now on ends with EIO.
+    """Fail each fsync of this process, of its threads and of what it forks from now on with EIO.
 
-    Skips the test where nobody may trace others, or strace is not there.
+    Skips the test where a process may not trace others, or strace is missing.
     """
     program = shutil.which("strace")
     if program is None:
@@ -42,7 +42,7 @@ async def syncs_fail(pid: int) -> AsyncIterator[None]:
 
 
 def is_traced(pid: int) -> bool:
-    """Whether somebody looks at every call of all threads; one that has ended meanwhile makes none."""
+    """Tell whether a tracer sees every call of all threads; one that has ended meanwhile makes none."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):
             if "TracerPid:\t0\n" in (thread / "status").read_text():

@@ -30,7 +30,7 @@ change = msgspec.structs.replace
 
 @contextmanager
 def harnesses(*patches: Any) -> Iterator[Callable[[], Harness]]:
-    """Stages in memory, a second lease, while these patches hold."""
+    """Make harnesses in memory, with a lease of a second, while these patches hold."""
     for one in patches:
         one.start()
     try:
@@ -46,7 +46,7 @@ def mutant(*patches: Any, name: str) -> None:
 
 
 def wrapped(owner: type, method: str, around: Callable[..., Any]) -> Any:
-    """A patch of a method; ``around`` gets the original first."""
+    """Patch a method; ``around`` gets the original first."""
     original = getattr(owner, method)
 
     def replacement(*args: Any, **kwargs: Any) -> Any:
@@ -56,7 +56,7 @@ def wrapped(owner: type, method: str, around: Callable[..., Any]) -> Any:
 
 
 def settles(translate: Callable[[Any], Any]) -> Any:
-    """A patch of what verdicts do."""
+    """Patch what verdicts do."""
 
     def settle(original: Any, ledger: Ledger, delivery: Delivery, verdict: Any, now: float) -> bool:
         return original(ledger, delivery, translate(verdict), now)
@@ -65,7 +65,7 @@ def settles(translate: Callable[[Any], Any]) -> Any:
 
 
 def publishes(translate: Callable[[Any], Any]) -> Any:
-    """A patch of what is stored."""
+    """Patch what is stored."""
 
     def publish(original: Any, ledger: Ledger, item: Any, now: float, **options: Any) -> Any:
         return original(ledger, translate(item), now, **options)
@@ -74,7 +74,7 @@ def publishes(translate: Callable[[Any], Any]) -> Any:
 
 
 def delivers(translate: Callable[[Any], Any]) -> Any:
-    """A patch of what is handed out."""
+    """Patch what is handed out."""
 
     def lease(original: Any, *args: Any) -> Any:
         return [translate(delivery) for delivery in original(*args)]
@@ -105,7 +105,7 @@ mutant(delivers(lambda delivery: change(delivery, redeliveries=delivery.redelive
 
 
 def _no_ack(original: Any, ledger: Ledger, delivery: Delivery, verdict: Any, now: float) -> bool:
-    """Says yes, and lets the lease run out."""
+    """Confirm the ack, and let the lease run out."""
     return True if isinstance(verdict, Ack) else original(ledger, delivery, verdict, now)
 
 
@@ -138,7 +138,7 @@ mutant(
 
 
 def _twice(original: Any, ledger: Ledger, queues: Any, limit: int, lease: float, now: float) -> list[Delivery]:
-    """Hands each job out, and lets it lie there for the next one."""
+    """Hand each job out, and leave it there for the next receiver."""
     found = original(ledger, queues, limit, lease, now)
     for delivery in found:
         job = delivery.receipt.job
@@ -176,7 +176,7 @@ def _blames_release(original: Any, ledger: Ledger, delivery: Delivery, verdict: 
     return original(ledger, delivery, verdict, now)
 
 
-mutant(wrapped(Ledger, "settle", _blames_release), name="blames those who give back")
+mutant(wrapped(Ledger, "settle", _blames_release), name="blames workers that give back")
 
 
 async def _half_a_batch(original: Any, backend: MemoryBackend, batch: Any) -> Any:
@@ -214,14 +214,14 @@ async def _forgets_on_leaving(original: Any, backend: MemoryBackend, *exit: Any)
         backend._ledger.queues[queue].letters.clear()
 
 
-mutant(wrapped(MemoryBackend, "__aexit__", _forgets_on_leaving), name="forgets when somebody disconnects")
+mutant(wrapped(MemoryBackend, "__aexit__", _forgets_on_leaving), name="forgets when a client disconnects")
 
 
 # ── waiting ──────────────────────────────────────────────────────────────────────────────────────
 
 
 async def _deaf(original: Any, source: MemorySource, limit: int) -> Any:
-    """Looks once, and never again."""
+    """Look once, and never again."""
     found = source._ledger.lease(source._queues, limit, source._lease, anyio.current_time())
     if not found:
         await anyio.sleep_forever()
@@ -235,7 +235,7 @@ async def _stubborn(original: Any, source: MemorySource, limit: int) -> Any:
 
 
 async def _careless(original: Any, source: MemorySource, limit: int) -> Any:
-    """A cancellation between taking and handing over loses what was taken, for good."""
+    """Lose what was taken, for good, if a cancellation comes before it is handed over."""
     found = await original(source, limit)
     try:
         await anyio.sleep(0.001)
@@ -246,7 +246,7 @@ async def _careless(original: Any, source: MemorySource, limit: int) -> Any:
     return found
 
 
-mutant(wrapped(MemorySource, "receive", _deaf), name="does not hear of new work")
+mutant(wrapped(MemorySource, "receive", _deaf), name="does not notice new work")
 mutant(wrapped(MemorySource, "receive", _stubborn), name="cannot be interrupted")
 mutant(wrapped(MemorySource, "receive", _careless), name="loses what a cancelled receive had taken")
 

@@ -57,7 +57,7 @@ async def _purges_all(original: Any, admin: MemoryAdmin, queue: str) -> int:
 
 
 async def _copies(original: Any, admin: MemoryAdmin, letter_id: str, job: Any) -> Any:
-    """Replaying publishes under an id of its own and keeps the letter."""
+    """Publish under an id of its own on replay, and keep the letter."""
     return await original(admin, "0.none", change(job, id=f"{job.id}-{next(numbers)}"))
 
 
@@ -129,7 +129,7 @@ async def _lazy_put(original: Any, store: MemoryStore, key: str, value: bytes, *
 
 
 async def _racy_put(original: Any, store: MemoryStore, key: str, value: bytes, *, expect: Any, keep: Any) -> Any:
-    """Compares, then lets others go first, then sets."""
+    """Compare, then let others go first, then set."""
     record = await store.get(key)
     found = ANY if expect is ANY or (record.version if record else expect) == expect else expect
     await anyio.lowlevel.checkpoint()
@@ -152,7 +152,7 @@ mutant(wrapped(MemoryStore, "put", _racy_put), name="store: compares and sets in
 
 
 def _core() -> Mapping[str, Any]:
-    """Faults of clients and workers."""
+    """Return faults of clients and workers."""
 
     async def ack_first(original: Any, settler: Settler, batch: Any) -> None:
         await settler._settle(batch)
@@ -165,8 +165,8 @@ def _core() -> Mapping[str, Any]:
     async def no_examination(*_: Any) -> None:
         return None
 
-    async def cancels_anything(original: Any, desk: JobQueries, job: Any) -> bool:
-        await original(desk, job)
+    async def cancels_anything(original: Any, queries: JobQueries, job: Any) -> bool:
+        await original(queries, job)
         return True
 
     async def no_claim(original: Any, sender: KeyedSender, calls: Any) -> None:
@@ -203,7 +203,7 @@ def _core() -> Mapping[str, Any]:
         "core: says nothing": patch("taskcore.observe.Events.emit", lambda *_, **__: None),
         "core: forgets nothing first": wrapped(Settler, "ack_early", _does_not_forget),
         "core: clears no markers": patch.object(StartMarkers, "clear", _nothing),
-        "core: lets late endings stand": patch.object(Outcomes, "retract", _nothing),
+        "core: lets late outcomes stand": patch.object(Outcomes, "retract", _nothing),
         "core: commits any key": patch("taskcore.records.keys._is_ours", lambda *_: True),
     }
 
@@ -217,7 +217,7 @@ async def _does_not_forget(original: Any, performer: Any, job: Any) -> bool:
 
 
 async def _takes_its_time(original: Any, backend: MemoryBackend, batch: Any) -> Any:
-    await anyio.sleep(0.0012)  # so that those who come meanwhile share the next batch
+    await anyio.sleep(0.0012)  # callers that come meanwhile share the next batch
     return await original(backend, batch)
 
 
@@ -226,5 +226,5 @@ for _name, _patch in _core().items():
 mutant(
     wrapped(MemoryBackend, "publish", _takes_its_time),
     patch.object(Detached, "run", lambda _, work: work()),
-    name="core: carries a batch in its leader's step_worker",
+    name="core: carries a batch in its leader's call",
 )

@@ -9,7 +9,7 @@ __all__ = ["make_certificates"]
 
 
 def make_certificates(folder: Path) -> Path:
-    """The folder, with ``ca.pem``, and ``here``, ``address`` and ``elsewhere``, each as ``.pem`` and ``.key``."""
+    """Fill the folder with ``ca.pem``, and ``here``, ``address`` and ``elsewhere``, each as ``.pem`` and ``.key``."""
     key_of = ("-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key")
     _openssl(folder, "req", "-x509", *key_of, "-out", "ca.pem", "-days", "2", "-subj", "/CN=ours")
     _sign(folder, "here", "IP:127.0.0.1,DNS:localhost")
@@ -19,7 +19,7 @@ def make_certificates(folder: Path) -> Path:
 
 
 def _sign(folder: Path, name: str, host: str) -> None:
-    """A certificate for a host, from the folder's authority."""
+    """Make a certificate for a host, from the folder's authority."""
     key_of = ("-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key")
     _openssl(folder, "req", *key_of, "-out", f"{name}.csr", "-subj", "/CN=x")
     (folder / f"{name}.ext").write_text(f"subjectAltName={host}\n")

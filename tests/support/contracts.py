@@ -57,12 +57,12 @@ class Profile(pydantic.BaseModel):
 
 
 def greet(name: str, times: int = 1) -> str:
-    """The task of the README."""
+    """Greet, as the task of the README does."""
     return f"hello {name}! " * times
 
 
 def ship(order: Order, tags: list[str] = ["new"], *, fast: bool = False, by: dt.date) -> Receipt:  # noqa: B006
-    """A task with all kinds of parameters."""
+    """Take parameters of all kinds."""
     return Receipt(order=1, lines=[])
 
 
@@ -73,7 +73,7 @@ TODAY = dt.date(2026, 11, 22)
 
 
 def line_of(function: Any) -> str:
-    """Where a function is defined, as its contract has to say it."""
+    """Say where a function is defined, as its contract has to."""
     code = inspect.unwrap(function).__code__
     file = pathlib.Path(code.co_filename)
     near = file.relative_to(pathlib.Path.cwd()) if file.is_relative_to(pathlib.Path.cwd()) else file
@@ -81,7 +81,7 @@ def line_of(function: Any) -> str:
 
 
 def refusal(function: Any, **options: Any) -> InvalidContract:
-    """The refusal of a function that cannot be a task."""
+    """Return the refusal of a function that cannot be a task."""
     with pytest.raises(InvalidContract) as refused:
         compile_contract(function, name="task", **options)
     assert refused.value.fix, "every refusal says what to do"
@@ -90,13 +90,13 @@ def refusal(function: Any, **options: Any) -> InvalidContract:
 
 
 def from_v1(args: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 had one name."""
+    """Upcast version 1, which had one name."""
     first, last = args.pop("name").split(" ")
     return {**args, "first": first, "last": last}
 
 
 def from_v2(args: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 had no title; upcasts may return any type that travels."""
+    """Upcast version 2, which had no title; upcasts may return any type that travels."""
     return {**args, "born": dt.date(1815, 12, 10)}
 
 
@@ -110,5 +110,5 @@ FEW = settings(max_examples=200, deadline=None)
 
 
 def to_json(value: Any) -> bytes:
-    """JSON as Python writes it, with its NaN."""
+    """Encode JSON as Python writes it, with its NaN."""
     return json.dumps(value).encode()

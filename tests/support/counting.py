@@ -1,4 +1,4 @@
-"""How much work one job is: bytecodes of ours and calls of anybody's, counted and not timed, so no noise can matter.
+"""How much work one job is: bytecodes of ours and calls of any code, counted and not timed, so no noise can matter.
 
     python tests/support/counting.py            what this checkout does, beside what is written down for this Python
     python tests/support/counting.py --write    write it down
@@ -74,7 +74,7 @@ class Counter:
 
 
 def make_app(*, results: bool) -> App:
-    """An app with the task that does nothing."""
+    """Make an app with the task that does nothing."""
     app = App("memory://?limit=10000000", store=None if results else "none")
 
     @app.task(name="noop", keep_result=3600.0 if results else None)
@@ -85,7 +85,7 @@ def make_app(*, results: bool) -> App:
 
 
 async def enqueue_many(jobs: int) -> Counter:
-    """Packing and sending in bulk."""
+    """Pack and send in bulk."""
     app = make_app(results=False)
     async with app:
         task = app.tasks["noop"]
@@ -95,7 +95,7 @@ async def enqueue_many(jobs: int) -> Counter:
 
 
 async def enqueue(jobs: int) -> Counter:
-    """One awaited after another."""
+    """Enqueue one job after another."""
     app = make_app(results=False)
     async with app:
         task = app.tasks["noop"]
@@ -106,12 +106,12 @@ async def enqueue(jobs: int) -> Counter:
 
 
 async def drain(jobs: int) -> Counter:
-    """A worker that finds a full queue."""
+    """Run a worker that finds a full queue."""
     return await _drain(jobs, results=False)
 
 
 async def drain_with_results(jobs: int) -> Counter:
-    """The same, an ending stored for each."""
+    """Run a worker that finds a full queue, and store an outcome for each job."""
     return await _drain(jobs, results=True)
 
 
@@ -135,7 +135,7 @@ PATHS: dict[str, Callable[[int], Awaitable[Counter]]] = {
 
 
 def count(path: str, rounds: int = 3) -> Work:
-    """What one job takes on this path; the median of a few rounds, because batches form as they like."""
+    """Count what one job takes on this path; the median of a few rounds, because batches form as they like."""
     works = []
     for _ in range(rounds):
         few, many = (anyio.run(PATHS[path], jobs) for jobs in (FEW, MANY))
@@ -144,12 +144,12 @@ def count(path: str, rounds: int = 3) -> Work:
 
 
 def version() -> str:
-    """The Python whose bytecodes these are."""
+    """Name the Python whose bytecodes these are."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def written() -> dict[str, dict[str, Work]]:
-    """Python → path → work."""
+    """Read the recorded work, by Python and by path."""
     content = json.loads(WRITTEN.read_text()) if WRITTEN.exists() else {}
     return {python: {path: Work(*work) for path, work in paths.items()} for python, paths in content.items()}
 

@@ -34,14 +34,14 @@ class Faults:
         self.waiting: set[anyio.CancelScope] = set()
 
     def fail(self, *verbs: str) -> None:
-        """From now on these verbs fail, and who waits in ``receive`` is told so."""
+        """Let these verbs fail from now on; a call that waits in ``receive`` fails too."""
         self.down.update(verbs)
         if "receive" in verbs:
             for scope in self.waiting:
                 scope.cancel()
 
     def heal(self) -> None:
-        """All is well again."""
+        """End all faults."""
         self.down.clear()
 
     async def around(self, verb: str, items: Sequence[Any], work: Callable[[], Awaitable[Any]]) -> Any:
@@ -49,7 +49,7 @@ class Faults:
         self.calls[verb] += 1
         if verb in self.down:
             await anyio.lowlevel.checkpoint()
-            raise BrokerUnavailable(f"{verb}: nobody there")
+            raise BrokerUnavailable(f"{verb}: the broker is gone")
         if verb in self.before:
             await self.before[verb](items)
         answer = await work()
@@ -58,7 +58,7 @@ class Faults:
         return answer
 
     async def outage(self, seconds: float, *verbs: str) -> None:
-        """These verbs fail for a while."""
+        """Let these verbs fail for a while."""
         self.fail(*verbs)
         await anyio.sleep(seconds)
         self.down.difference_update(verbs)
@@ -78,7 +78,7 @@ class FaultyBackend(MemoryBackend):
 
     @asynccontextmanager
     async def consume(self, queues, *, lease):
-        """A source with the same faults, and some of its own."""
+        """Open a source with the same faults, and some of its own."""
         async with super().consume(queues, lease=lease) as source:
             faulty = FaultySource(source, self.faults)
             self.sources.append(faulty)
@@ -86,7 +86,7 @@ class FaultyBackend(MemoryBackend):
 
 
 class FaultySource:
-    """A source with faults. ``frozen``: its leases are not extended, though it is told so."""
+    """A source with faults. ``frozen``: its leases are not extended, though ``extend`` confirms it."""
 
     def __init__(self, source: Any, faults: Faults) -> None:
         self._source = source
@@ -103,7 +103,7 @@ class FaultySource:
                     return await self._source.receive(limit)
                 finally:
                     self._faults.waiting.discard(scope)
-            raise BrokerUnavailable("receive: nobody there any more")
+            raise BrokerUnavailable("receive: the broker is gone meanwhile")
 
         return await self._faults.around("receive", [], receive)
 
@@ -168,7 +168,7 @@ def worker_of(app: App, queues: Any = None, concurrency: int | None = None, grac
 
 @asynccontextmanager
 async def doomed(app: App, **options: Any) -> AsyncIterator[Any]:
-    """A worker that dies at the end of the block as if its process did: nothing settled, nothing given back."""
+    """Run a worker that dies at the end of the block as if its process did: nothing settled, nothing given back."""
     async with app, anyio.create_task_group() as group:
         worker = worker_of(app, **options)
         await group.start(worker.run)
@@ -189,5 +189,5 @@ async def eventually(true: Callable[[], Any], *, within: float = 60.0) -> None:
 
 
 async def letters(app: App, queue: str = "default") -> list[Any]:
-    """All dead letters of a queue."""
+    """List all dead letters of a queue."""
     return [letter async for letter in app.dead_letters.read(queue)]

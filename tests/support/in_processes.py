@@ -128,7 +128,7 @@ def run_program(*, arguments: list[str]) -> int:
 
 @router.task(runs_in="process")
 def speak() -> str:
-    """Print in every way, and tell what can be read from standard input."""
+    """Print in every way, and return what can be read from standard input."""
     print("by print")  # noqa: T201 - what is tested
     print("by stderr", file=sys.stderr)  # noqa: T201
     os.write(1, b"by write\n")
@@ -222,7 +222,7 @@ def corrupt(data: bytes) -> None:
 
 
 def sockets() -> list[int]:
-    """The sockets of this process."""
+    """List the sockets of this process."""
     found = []
     for descriptor in range(3, 64):
         try:
@@ -238,7 +238,7 @@ def sockets() -> list[int]:
 
 @router.task(runs_in="process")
 def count_sockets() -> tuple[int, int, int]:
-    """How many sockets this process has, a program that it starts, and a copy of it."""
+    """Count the sockets of this process, of a program that it starts, and of a copy of it."""
     code = (
         "import sys; sys.path[:] = eval(sys.argv[1]); from tests.support import in_processes; "
         "print(len(in_processes.sockets()))"
@@ -263,13 +263,13 @@ def start_and_wait(path: str) -> None:
 
 @router.task(runs_in="process", timeout=0.6)
 def start_and_overrun(path: str) -> None:
-    """The same, with too little time."""
+    """Start a program and wait for it with too little time; write both process ids to a file."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as program:
         Path(path).write_text(f"{os.getpid()} {program.pid}")
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is more than an entry that its parent has not read."""
+    """Tell whether a process exists and is more than an entry that its parent has not read."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -20,10 +20,10 @@ __all__ = ["sweep_without_oracle", "without_oracle"]
 
 @contextmanager
 def without_oracle() -> Iterator[None]:
-    """The model plays, believes whatever it sees, and asks nobody but the checker at the end."""
+    """Let the model run and believe whatever it sees; only the checker judges, at the end."""
 
     def nothing(*_: Any, **__: Any) -> None:
-        """No opinion."""
+        """Have no opinion."""
 
     def handed_out(original: Any, self: JobModel, *args: Any) -> None:
         if self.may_wait:
@@ -44,10 +44,10 @@ def without_oracle() -> Iterator[None]:
 
 
 def sweep_without_oracle(make_harness: Any) -> None:
-    """Every case until the checker objects; whatever else goes wrong in a case is its own business."""
+    """Run every case until the checker objects; other failures of a case are ignored."""
 
     async def nothing(*_: Any, **__: Any) -> None:
-        """No opinion."""
+        """Have no opinion."""
 
     with patch.object(sweep, "check", nothing):
         for case in sweep.cases(make_harness):

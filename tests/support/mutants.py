@@ -1,7 +1,7 @@
 """Seeded bugs: small patches of the real code, each of them a promise broken on purpose.
 
-A suite that does not notice them proves nothing. Each mutant says who has to find it: the random stories of the model,
-or the sweep over all crash points.
+A suite that does not notice them proves nothing. Each mutant says what has to find it: the random histories of the
+model, or the sweep over all crash points.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["MUTANTS", "Mutant"]
 
 @mutant("model")
 def client_retry_duplicates():
-    """An uncertain publish is repeated as another job."""
+    """Repeat an uncertain publish as another job."""
 
     async def publish(original, self, batch):
         answers = list(await original(self, batch))
@@ -57,7 +57,7 @@ def client_retry_duplicates():
 
 @mutant("model")
 def replay_loses_the_key():
-    """The new incarnation is another envelope."""
+    """Send the new incarnation as another envelope."""
 
     async def replay(original, self, letter_id):
         codec = self._codec
@@ -92,7 +92,7 @@ def cancelling_again_does_not_finish():
 
 @mutant("model")
 def one_attempt_too_many():
-    """Attempts off by one."""
+    """Allow one attempt too many."""
 
     def wait(original, self, failures, error, roll):
         return original(msgspec.structs.replace(self, attempts=self.attempts + 1), failures, error, roll)
@@ -103,7 +103,7 @@ def one_attempt_too_many():
 
 @mutant("model")
 def failed_attempts_are_not_counted():
-    """The error is kept, the number is not."""
+    """Keep the error, but not the number."""
 
     def with_error(original, self, record):
         return msgspec.structs.replace(original(self, record), attempts=self.attempts)
@@ -114,7 +114,7 @@ def failed_attempts_are_not_counted():
 
 @mutant("model")
 def letter_keeps_the_last_error_only():
-    """What was tried before is forgotten."""
+    """Forget what was tried before."""
 
     def bury(original, reason, trail):
         return original(reason, msgspec.structs.replace(trail, errors=trail.errors[-1:]))
@@ -125,7 +125,7 @@ def letter_keeps_the_last_error_only():
 
 @mutant("sweep")
 def late_letter_lacks_its_last_error():
-    """A death that was recorded before the crash is carried out without the error that it died of."""
+    """Carry out a death that was recorded before the crash without the error that it died of."""
 
     def decide(original, outcome, trail, rules, *, roll):
         if isinstance(outcome, lifecycle.Buried):
@@ -140,7 +140,7 @@ def late_letter_lacks_its_last_error():
 
 @mutant("model")
 def no_pause_between_attempts():
-    """Retries come at once."""
+    """Retry at once."""
 
     def again(original, after, trail):
         return original(0.0, trail)
@@ -151,14 +151,14 @@ def no_pause_between_attempts():
 
 @mutant("model")
 def no_crash_limit():
-    """Nobody is ever suspected."""
+    """Never suspect a job."""
     with patch.object(admission, "is_poison", lambda starts, rules: False):
         yield
 
 
 @mutant("model")
 def starts_are_not_marked():
-    """The marker is gone before the function starts."""
+    """Remove the marker before the function starts."""
 
     async def mark(self, marker, starts):
         await self._store.put_many([Write(key=marker, value=None)])
@@ -169,7 +169,7 @@ def starts_are_not_marked():
 
 @mutant("model")
 def expired_jobs_run():
-    """A deadline is only a number."""
+    """Treat a deadline as only a number."""
 
     def open_(original, self, job):
         outcome = original(self, job)
@@ -181,7 +181,7 @@ def expired_jobs_run():
 
 @mutant("sweep")
 def at_most_once_acks_afterwards():
-    """The broker remembers it while it runs."""
+    """Let the broker keep the job while it runs."""
 
     async def forget(self, job):
         failpoint("once.forgotten")
@@ -196,7 +196,7 @@ def at_most_once_acks_afterwards():
 
 @mutant("sweep")
 def ack_before_the_result():
-    """The broker forgets the job, then its ending is stored."""
+    """Let the broker forget the job before its outcome is stored."""
     store = settle.store_outcomes
 
     async def commit(original, self, batch):
@@ -214,18 +214,20 @@ def ack_before_the_result():
 
 @mutant("model")
 def late_worker_overwrites_the_result():
-    """The last one wins."""
+    """Let the last writer win."""
     with patch.object(
         Outcomes,
         "write",
-        staticmethod(lambda job_id, ending, keep: Write(key=outcome_name(job_id), value=ending, expect=ANY, keep=keep)),
+        staticmethod(
+            lambda job_id, outcome, keep: Write(key=outcome_name(job_id), value=outcome, expect=ANY, keep=keep)
+        ),
     ):
         yield
 
 
 @mutant("sweep")
 def markers_stay():
-    """Nobody clears them."""
+    """Leave the markers of finished jobs."""
 
     async def clear(self, markers):
         pass
@@ -239,10 +241,10 @@ def markers_stay():
 
 @mutant("model")
 def keys_complete_without_a_fence():
-    """Whoever held the key once may commit."""
+    """Let every former holder of a key commit."""
 
-    def complete(original, won, ending):
-        return msgspec.structs.replace(original(won, ending), expect=ANY)
+    def complete(original, won, outcome):
+        return msgspec.structs.replace(original(won, outcome), expect=ANY)
 
     def plant(name):
         original = getattr(keys.IdempotencyKeys, name)
@@ -255,7 +257,7 @@ def keys_complete_without_a_fence():
 
 @mutant("sweep")
 def keys_of_the_dead_stay_held():
-    """A hold never ends."""
+    """Never end a claim."""
 
     def look(original, record, job, now):
         return original(record, job, float("-inf"))
@@ -266,7 +268,7 @@ def keys_of_the_dead_stay_held():
 
 @mutant("sweep")
 def keys_are_not_asked():
-    """A second job with the same key runs as if it were the first."""
+    """Run a second job with the same key as if it were the first."""
 
     def look(original, record, job, now):
         return None
@@ -277,7 +279,7 @@ def keys_are_not_asked():
 
 @mutant("sweep")
 def fences_begin_anew():
-    """When the record of a key is gone, its fence is forgotten."""
+    """Forget the fence of a key when its record is gone."""
 
     async def take(original, self, name, claim, *, least_fence=1, **named):
         return await original(self, name, claim, **named)

@@ -14,20 +14,20 @@ from tests.support.planting import instead, mutant
 
 @mutant("model")
 def ack_forgets_ids():
-    """Dedup forgotten on ack."""
+    """Forget the id of a job on ack."""
     with patch.object(Ledger, "_ended_lately", lambda self, job_id, now: False):
         yield
 
 
 @mutant("model")
 def ready_list_is_trimmed():
-    """A queue that keeps only the newest."""
+    """Keep only the newest jobs of a queue."""
 
     def publish(original, self, item, now, **named):
         answer = original(self, item, now, **named)
-        shelf = self.queues[item.queue]
-        while shelf.counts[READY] > 2:
-            self._end(next(job for job in shelf.ready if job.place is READY), now)
+        queue = self.queues[item.queue]
+        while queue.counts[READY] > 2:
+            self._end(next(job for job in queue.ready if job.place is READY), now)
         return answer
 
     with instead(Ledger, "publish", publish):
@@ -36,7 +36,7 @@ def ready_list_is_trimmed():
 
 @mutant("sweep")
 def promotion_is_not_atomic():
-    """Removed from the delay store, then inserted into ready."""
+    """Remove from the delay store, then insert into ready."""
 
     def advance(original, self, now):
         while self._due and self._due[0][0] <= now:
@@ -52,15 +52,15 @@ def promotion_is_not_atomic():
 
 @mutant("sweep")
 def receive_pops_before_the_lease():
-    """Gone from ready, then leased."""
+    """Remove from ready, then lease."""
 
     def lease(original, self, queues, limit, lease, now):
         self.advance(now)
-        for shelf in (self.queues[name] for name in queues if name in self.queues):
-            if shelf.ready:
-                head = shelf.ready.popleft()
+        for queue in (self.queues[name] for name in queues if name in self.queues):
+            if queue.ready:
+                head = queue.ready.popleft()
                 failpoint("receive.popped")
-                shelf.ready.appendleft(head)
+                queue.ready.appendleft(head)
         return original(self, queues, limit, lease, now)
 
     with instead(Ledger, "lease", lease):
@@ -69,14 +69,14 @@ def receive_pops_before_the_lease():
 
 @mutant("model")
 def no_fencing():
-    """Whoever held it once may settle it."""
+    """Let every former holder settle the job."""
     with patch.object(ledger.Receipt, "valid", property(lambda self: self.job.place is LEASED)):
         yield
 
 
 @mutant("model")
 def lost_leases_are_not_reported():
-    """Settling says that all went well."""
+    """Report that every verdict went well."""
 
     async def settle(original, self, batch):
         await original(self, batch)
@@ -88,7 +88,7 @@ def lost_leases_are_not_reported():
 
 @mutant("model")
 def extending_revives_an_expired_lease():
-    """A heartbeat after the end."""
+    """Accept a heartbeat after the lease ended."""
 
     async def extend(self, batch):
         expires = memory.anyio.current_time() + self._lease
@@ -100,7 +100,7 @@ def extending_revives_an_expired_lease():
 
 @mutant("model")
 def reclaiming_resets_the_count():
-    """A delivery after a lost lease looks like the first."""
+    """Make a delivery after a lost lease look like the first."""
 
     def advance(original, self, now):
         original(self, now)
@@ -113,7 +113,7 @@ def reclaiming_resets_the_count():
 
 @mutant("model")
 def expired_leases_stay():
-    """Nobody looks for them."""
+    """Never look for expired leases."""
 
     def advance(original, self, now):
         leases, self._leases = self._leases, []
@@ -126,7 +126,7 @@ def expired_leases_stay():
 
 @mutant("sweep")
 def release_counts_as_a_crash():
-    """What is given back looks like a lost lease."""
+    """Make what is given back look like a lost lease."""
 
     def settle(original, self, delivery, verdict, now):
         if isinstance(verdict, Release) and delivery.receipt.valid:
@@ -139,19 +139,19 @@ def release_counts_as_a_crash():
 
 @mutant("sweep")
 def retry_acks_before_it_republishes():
-    """The old copy ends first."""
+    """End the old copy first."""
 
     def settle(original, self, delivery, verdict, now):
-        hold = delivery.receipt
-        if not isinstance(verdict, Reschedule) or not hold.valid:
+        receipt = delivery.receipt
+        if not isinstance(verdict, Reschedule) or not receipt.valid:
             return original(self, delivery, verdict, now)
-        self._end(hold.job, now)
+        self._end(receipt.job, now)
         failpoint("retry.acked")
-        self._jobs[hold.job.id] = hold.job
-        hold.job.place = LEASED
-        hold.job.queue.counts[LEASED] += 1
-        hold.job.queue.counts[ledger.GONE] -= 1
-        del self._ended[hold.job.id]
+        self._jobs[receipt.job.id] = receipt.job
+        receipt.job.place = LEASED
+        receipt.job.queue.counts[LEASED] += 1
+        receipt.job.queue.counts[ledger.GONE] -= 1
+        del self._ended[receipt.job.id]
         return original(self, delivery, verdict, now)
 
     with instead(Ledger, "settle", settle):
@@ -160,15 +160,15 @@ def retry_acks_before_it_republishes():
 
 @mutant("sweep")
 def dead_letter_is_acked_first():
-    """The job ends, then its letter is written."""
+    """End the job, then write its letter."""
 
     def settle(original, self, delivery, verdict, now):
-        hold = delivery.receipt
-        if not isinstance(verdict, Bury) or not hold.valid:
+        receipt = delivery.receipt
+        if not isinstance(verdict, Bury) or not receipt.valid:
             return original(self, delivery, verdict, now)
-        self._end(hold.job, now)
+        self._end(receipt.job, now)
         failpoint("bury.acked")
-        self._bury(hold.job, verdict.reason, verdict.trail)
+        self._bury(receipt.job, verdict.reason, verdict.trail)
         return True
 
     with instead(Ledger, "settle", settle):
@@ -177,7 +177,7 @@ def dead_letter_is_acked_first():
 
 @mutant("model")
 def short_waits_are_lost():
-    """A retry that is due at once is stored where no worker looks."""
+    """Store a retry that is due at once where no worker looks."""
 
     def settle(original, self, delivery, verdict, now):
         if isinstance(verdict, Reschedule) and 0 < verdict.after < 1.0 and delivery.receipt.valid:
@@ -191,7 +191,7 @@ def short_waits_are_lost():
 
 @mutant("model")
 def promoted_early():
-    """Due two seconds before its time."""
+    """Make a job ready two seconds before its time."""
 
     def schedule(original, self, job, due):
         original(self, job, due - 2.0)
@@ -202,7 +202,7 @@ def promoted_early():
 
 @mutant("model")
 def cancelled_jobs_still_start():
-    """Removing says yes and does nothing."""
+    """Confirm a removal and do nothing."""
 
     def remove(original, self, queue, job_id, now):
         job = self._jobs.get(job_id)
@@ -214,6 +214,6 @@ def cancelled_jobs_still_start():
 
 @mutant("model")
 def replay_keeps_the_letter():
-    """The job is sent again, its letter stays."""
+    """Send the job again, but keep its letter."""
     with patch.object(Ledger, "drop", lambda self, letter_id: True):
         yield

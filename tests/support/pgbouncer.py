@@ -16,7 +16,7 @@ __all__ = ["PgBouncer"]
 
 
 class PgBouncer(Server):
-    """Lets everybody in, and shares its sessions as ``pool_mode`` says: ``session`` or ``transaction``."""
+    """Lets every user in, and shares its sessions as ``pool_mode`` says: ``session`` or ``transaction``."""
 
     program = "pgbouncer"
 

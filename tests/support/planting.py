@@ -31,6 +31,6 @@ def mutant(found_by: str) -> Callable[[Callable[[], Iterator[None]]], None]:
 
 
 def instead(owner: Any, name: str, function: Callable[..., Any]) -> AbstractContextManager[Any]:
-    """``function`` gets the original first, then what the original would get."""
+    """Patch a method; ``function`` gets the original first, then what the original would get."""
     original = getattr(owner, name)
     return patch.object(owner, name, lambda *args, **named: function(original, *args, **named))

@@ -19,7 +19,7 @@ NEWER = {"redis-server": "8", "rabbitmq-server": "4", "postgres": "17"}
 
 
 def require(kind: type[S], version: str = "") -> type[S]:
-    """The server, if its program is here; ``TASKCORE_REQUIRE_SERVERS=nats-server,redis-server:7`` forbids skipping."""
+    """Find a server or skip; ``TASKCORE_REQUIRE_SERVERS=nats-server,redis-server:7`` forbids skipping."""
     try:
         kind.find(version)
     except ServerMissing as missing:
@@ -32,13 +32,13 @@ def require(kind: type[S], version: str = "") -> type[S]:
 
 
 def versions(kind: type[Server], *, newer: bool = True) -> dict[str, Any]:
-    """Arguments of ``parametrize`` with which a test is run on the system's server and, if told so, on a newer one."""
+    """Return arguments of ``parametrize`` that run a test on the system's server and, if asked for, on a newer one."""
     return {"argvalues": ["", NEWER[kind.program]] if newer else [""], "ids": lambda version: version or "system"}
 
 
 @contextmanager
 def serving(kind: type[S], version: str = "", **options: Any) -> Iterator[S]:
-    """One running server for as long as the context lasts, for fixtures of a module or of a session."""
+    """Run one server for as long as the context lasts, for fixtures of a module or of a session."""
     require(kind, version)
     with (
         start_blocking_portal() as portal,

@@ -12,7 +12,7 @@ from taskcore.stores.memory import MemoryStore
 
 
 def shared_store(folder: Path) -> Callable[[], Store]:
-    """Makes connections to one store."""
+    """Make connections to one store."""
     url = store_url(folder)
     if url is not None:
         return lambda: open_store(url)
@@ -21,7 +21,7 @@ def shared_store(folder: Path) -> Callable[[], Store]:
 
 
 def store_url(folder: Path) -> str | None:
-    """The address of a store that several processes can use; None if there is no adapter for one here."""
+    """Return the address of a store that several processes can use; None if there is no adapter for one here."""
     url = f"sqlite:///{folder / 'records.db'}"
     try:
         open_store(url)

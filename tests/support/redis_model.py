@@ -1,4 +1,4 @@
-"""Some stories of the model on a real broker, for a pool of processes: each story mostly waits for leases to end."""
+"""Some runs of the model on a real broker, for a pool of processes: each run mostly waits for leases to end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskcore.conformance.harness import Harness
 from taskcore.conformance.model.machine import REAL_TIME, machine
 
 
-def tell(
+def run_model(
     number: int,
     url: str,
     examples: int,
@@ -21,7 +21,7 @@ def tell(
     store: str | None = None,
     phases: tuple[Phase, ...] = tuple(Phase),
 ) -> str:
-    """Play so many stories, the same for the same number; the (shrunk) story of a failure, or nothing."""
+    """Run the model so many times, alike for one number; return the (shrunk) steps of a failure, or nothing."""
     budget = settings(REAL_TIME, max_examples=examples, stateful_step_count=steps, database=None, phases=phases)
     model = seed(number)(machine(lambda: Harness.at(url, store=store, lease=lease, margin=margin), real_time=True))
     try:

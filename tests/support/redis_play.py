@@ -35,7 +35,7 @@ QUICK = "?timeout=400ms&connect_timeout=400ms"  #: so that faults are noticed so
 ATTEMPTS, CRASHES = 3, 3
 
 
-#: Ways in which a function takes its process with it; what the system does to who takes too much memory is the first.
+#: Ways in which a function takes its process with it; the first is what the system does when memory runs out.
 DEADLY: dict[str, Callable[[], object]] = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "left": lambda: os._exit(1),
@@ -44,7 +44,7 @@ DEADLY: dict[str, Callable[[], object]] = {
 
 
 def declare(app: App, history: History, queue: str, who: str) -> None:
-    """The tasks of every play."""
+    """Declare the tasks of every play."""
     options: dict[str, Any] = {
         "queue": queue,
         "retry": Retry(attempts=ATTEMPTS, base=0.05, factor=1.0, jitter="none"),
@@ -105,7 +105,7 @@ class Play:
         around: Callable[[Backend], Backend] = lambda one: one,
         **settings: Any,
     ) -> AsyncIterator[App]:
-        """An open app of this process, with the tasks of every play."""
+        """Open an app of this process, with the tasks of every play."""
         url = url or self.url
         backend = RecordingBackend(around(open_backend(url)), self.history, who)
         app = App(backend, store=open_store(self.store or url), **{"lease": 5.0, "concurrency": 10, **settings})
@@ -116,12 +116,12 @@ class Play:
 
     @asynccontextmanager
     async def running(self, who: str, url: str | None = None, **settings: Any) -> AsyncIterator[App]:
-        """An app that also works."""
+        """Open an app that also works."""
         async with self.app(who, url, **settings) as app, app.running():
             yield app
 
     def worker(self, folder: Path, who: str, url: str | None = None, **orders: Any) -> WorkerProcess:
-        """A worker in a process of its own; it says "ready" when it is."""
+        """Start a worker in a process of its own; it prints "ready" when it is."""
         crash_at, nth = orders.pop("crash_at", None), orders.pop("nth", 1)
         url = url or self.url
         text = json.dumps({"url": url, "store": self.store or url, "queue": self.queue, **orders})
@@ -130,13 +130,13 @@ class Play:
         return worker
 
     def merged(self) -> History:
-        """Everything that this process and all workers have written down."""
+        """Merge what this process and all workers have recorded."""
         merged = History.load(self.files)
         merged.extend(self.history.entries)
         return merged
 
     def count(self, kind: str, **facts: Any) -> int:
-        """How often something happened so far."""
+        """Count how often something happened so far."""
         return sum(
             entry.kind == kind and all(entry.facts.get(name) == value for name, value in facts.items())
             for entry in self.merged().entries
@@ -153,11 +153,11 @@ class Play:
                     await anyio.sleep(0.05)
         raise TimeoutError(f"after {within:g} s there is still {stats}")
 
-    async def told(self, *, within: float = 5.0) -> History:
-        """What everybody has written down, as soon as the living owe nothing any more.
+    async def recorded(self, *, within: float = 5.0) -> History:
+        """Merge the histories of all processes, as soon as the living ones owe no entry any more.
 
         A queue is quiet when the broker has carried out the last verdict; its answer may still be on its way then, and
-        the worker has not written down yet what it learns from it. Who owes something for longer is judged as he is.
+        the worker has not recorded yet what it learns from it. A worker that owes an entry for longer is judged anyway.
         """
         deadline = anyio.current_time() + within
         while owed(history := self.merged()) and anyio.current_time() < deadline:  # noqa: ASYNC110 - files have no events
@@ -167,7 +167,7 @@ class Play:
     async def check(self, url: str | None = None, **allowed: Any) -> Report:
         """Wait until everything is quiet, look what is left, and demand that no promise was broken."""
         await self.quiet(url)
-        history = await self.told()
+        history = await self.recorded()
         ids = {entry.job for entry in history.entries if entry.kind == "invoke"}
         url = url or self.url
         async with App(url, store=self.store or url) as app:
@@ -178,7 +178,7 @@ class Play:
         return report
 
 
-#: How a worker tells that it is done with a job that it was handed.
+#: How a worker reports that it is done with a job that it received.
 ENDS = {f"job.{how}" for how in (
     "succeeded", "retried", "buried", "released", "cancelled", "expired", "lost",
     "parked", "skipped", "deferred", "failed",
@@ -186,7 +186,7 @@ ENDS = {f"job.{how}" for how in (
 
 
 def owed(history: History) -> set[tuple[str, str]]:
-    """Who was handed which job, is alive, and has not told yet what became of it there."""
+    """Find the living workers that have not yet recorded what became of a job that they received."""
     dead = {entry.who for entry in history.entries if entry.kind == "died"}
     open_ends: Counter[tuple[str, str]] = Counter()
     for entry in history.entries:
@@ -225,18 +225,18 @@ async def send(app: App, numbers: Iterable[int], *, task: str = "work", **argume
 
 @asynccontextmanager
 async def held(url: str, *queues: str, lease: float = 30.0) -> AsyncIterator[tuple[Backend, Source]]:
-    """A backend, and a source on these queues or on "q"."""
+    """Open a backend, and a source on these queues or on "q"."""
     async with open_backend(url) as backend, backend.consume(queues or ["q"], lease=lease) as source:
         yield backend, source
 
 
 def key(queue: str, part: str) -> str:
-    """The name of one of a queue's keys."""
+    """Return the name of one of a queue's keys."""
     return f"tc:{{{queue}}}:{part}"
 
 
 def with_tls(folder: Path, name: str, port: int) -> dict[str, Any]:
-    """The settings of a server that speaks TLS on another port."""
+    """Return the settings of a server that speaks TLS on another port."""
     return {
         "tls-port": port,
         "tls-cert-file": folder / f"{name}.pem",
@@ -247,12 +247,12 @@ def with_tls(folder: Path, name: str, port: int) -> dict[str, Any]:
 
 
 def fds() -> int:
-    """File descriptors of this process."""
+    """List the file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers only
 
 
 async def calls(port: int, *names: str) -> int:
-    """How often clients and scripts have used these commands; without names: any."""
+    """Count how often clients and scripts have used these commands; without names: any."""
     info: bytes = await command(port, "INFO", "commandstats")
     found = re.findall(r"cmdstat_([a-z|_]+):calls=(\d+)", info.decode())
     return sum(int(count) for name, count in found if not names or name in names)

@@ -16,7 +16,7 @@ from tests.support.redis_play import declare
 
 
 async def main() -> None:
-    """Work until told to stop."""
+    """Work until a signal stops it."""
     install_from_environment()
     orders = json.loads(sys.argv[1])
     url, store, queue = orders.pop("url"), orders.pop("store"), orders.pop("queue")

@@ -13,14 +13,14 @@ __all__ = ["environment", "run"]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The variables of a clean machine that finds this taskcore, and these."""
+    """Return the variables of a clean machine that finds this taskcore, and these."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TASKCORE_", "PYTEST_"))}
     where = [str(Path(taskcore.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return clean | {"PYTHONPATH": os.pathsep.join(where), "PYTHONUTF8": "1"} | variables
 
 
 def run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """One run of the command line, to its end."""
+    """Run the command line to its end."""
     return subprocess.run(
         [sys.executable, "-m", "taskcore", *arguments],
         cwd=directory,

@@ -26,7 +26,7 @@ class Shop:
         self.charge = self.one.tasks["charge"]
 
     def program(self, name, options):
-        """A program whose task returns who ran it, and how often that was."""
+        """Make a program whose task returns which program ran it, and how often that was."""
         app = App(self.backend, store=self.store, clock=clock, lease=LEASE, keep_result=HOUR, retry=Retry(attempts=1))
 
         @app.task(name="charge", **{"key": "order", "key_window": 24 * HOUR, **options})
@@ -40,6 +40,6 @@ class Shop:
         return app
 
     def claims(self):
-        """The claims in the store."""
+        """Return the claims in the store."""
         records = [record for key, (record, _) in self.store._records.items() if key.startswith("key/")]
         return [decode_key_record(record.value) for record in records]

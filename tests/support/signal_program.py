@@ -1,4 +1,4 @@
-"""A program whose worker runs until it is told to stop. What it prints is what tests look at.
+"""A program whose worker runs until a signal stops it. Tests read what it prints.
 
 python signal_program.py LOOP KIND GRACE
 """
@@ -16,7 +16,7 @@ app = App("memory://")
 
 
 def say(word: str) -> None:
-    """To whoever reads our output, at once."""
+    """Print a word at once, for the test that reads it."""
     print(word, flush=True)  # noqa: T201
 
 
@@ -42,7 +42,7 @@ async def stubborn() -> None:
 
 @app.task
 def thread() -> None:
-    """Block a thread, which nobody can interrupt."""
+    """Block a thread, which cannot be interrupted."""
     say("started")
     time.sleep(60.0)
 
@@ -56,7 +56,7 @@ KINDS = {
 
 
 async def main(kind: str, grace: float) -> None:
-    """One job at a time; the second never starts."""
+    """Run one job at a time; the second never starts."""
     async with app:
         await app.send(KINDS[kind])
         await app.send(KINDS[kind])

@@ -1,6 +1,6 @@
 """Run the code blocks of one page of documentation, in order, in a folder of the page's own.
 
-    python tests/support/snippets.py docs/quickstart.md        what each block prints, for whoever writes the page
+    python tests/support/snippets.py docs/quickstart.md        what each block prints, for the author of the page
 
 ``test_docs.py`` explains the conventions and compares; this file only runs. It imports neither pytest nor taskcore, so
 one page costs one interpreter.
@@ -51,7 +51,7 @@ class Block:
 
 
 def blocks_of(text: str) -> list[Block]:
-    """The blocks of a page; a continued block is joined to the one before, a text block is its output."""
+    """Find the blocks of a page; a continued block is joined to the one before, a text block is its output."""
     blocks: list[Block] = []
     last: Block | None = None  # the block that may be continued, or whose output may follow
     for found in BLOCK.finditer(text):
@@ -69,12 +69,12 @@ def blocks_of(text: str) -> list[Block]:
 
 
 def steps_of(block: Block) -> list[str]:
-    """The commands of a console block that is run; the rest of it is what they print."""
+    """List the commands of a console block that is run; the rest of it is what they print."""
     return [line.removeprefix("$ ") for line in block.code.splitlines() if line.startswith("$ ")]
 
 
 def run_block(block: Block, number: int, folder: Path) -> str:
-    """What the block prints; raises if it fails."""
+    """Run a block and return what it prints; raise if it fails."""
     path = folder / (block.name or f"block_{number}.py")
     if block.name or block.language == "python":
         path.write_text(block.code)
@@ -110,7 +110,7 @@ def _shell(command: str, folder: Path, *, check: bool = True) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """What a reader has: no settings, the command on the path."""
+    """Return a reader's environment: no settings, the command on the path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TASKCORE_", "PYTEST_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     return kept | {"PATH": path, "NO_COLOR": "1", "COLUMNS": "100", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -141,7 +141,7 @@ def main() -> None:
             if sys.argv[2:]:
                 print(json.dumps({"line": block.line, "output": output, "error": error}), flush=True)  # noqa: T201 - to test_docs.py
             else:
-                print(f"── line {block.line}\n{output}{error or ''}", flush=True)  # noqa: T201 - to whoever writes the page
+                print(f"── line {block.line}\n{output}{error or ''}", flush=True)  # noqa: T201 - to the page's author
 
 
 if __name__ == "__main__":

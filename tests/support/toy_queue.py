@@ -16,7 +16,7 @@ ATTEMPTS, CRASHES, LEASE = 3, 2, 10.0
 
 
 class ToyJob:
-    """One job and its fate so far."""
+    """One job and what became of it so far."""
 
     def __init__(self, name: str, *, due: float, expires: float | None) -> None:
         self.name = name
@@ -30,7 +30,7 @@ class ToyJob:
 class ToyQueue:
     """Enqueues, runs and settles jobs in simulated time; what happens is chosen by the caller.
 
-    :param choose: one of several things; a test draws it, so that every story there is can be told.
+    :param choose: one of several things; a test draws it, so that every possible history can occur.
     :param calm: no delays, no deadlines, one enqueue for each job: a queue that keeps the order.
     """
 
@@ -63,10 +63,10 @@ class ToyQueue:
     # ── enqueue ──
 
     def enqueue(self, name: str) -> None:
-        """One job, with whatever answer."""
+        """Enqueue one job, with whatever answer."""
         delay, expires = (0.0, None) if self.calm else self.choose([(0.0, None), (5.0, None), (0.0, 20.0)])
         stored = self._publish(name, delay, expires, known=False)
-        if stored is None:  # nobody knows, so the client repeats it
+        if stored is None:  # the answer is uncertain, so the client repeats it
             stored = self._publish(name, delay, expires, known=self.choose([True, False]))
         if stored is not None and not self.calm and self.choose([False, False, False, True]) and delay:
             self._waiting = [item for item in self._waiting if item[2].name != name]
@@ -125,23 +125,23 @@ class ToyQueue:
         job.starts += 1
         self.history.record("start", job.name, who=self.who, **run)
         self._tick()
-        fate = self.choose(["returns", "returns", "raises", "dies", "is interrupted", "dies unsettled", "is lost"])
-        if fate == "dies":
+        end = self.choose(["returns", "returns", "raises", "dies", "is interrupted", "dies unsettled", "is lost"])
+        if end == "dies":
             self._die(job)
             return
-        if fate == "is interrupted":
+        if end == "is interrupted":
             self.history.record("end", job.name, who=self.who, outcome="interrupted", **run)
             self._settle(job, "release", event="job.released")
             self._put(job, self.now)
             return
-        if fate == "raises":
+        if end == "raises":
             self._raise(job, run)
             return
         self.history.record("effect", job.name, who=self.who, key=f"{job.name}/{job.starts}")
         self.history.record("end", job.name, who=self.who, outcome="returned", **run)
-        if fate == "dies unsettled":
+        if end == "dies unsettled":
             self._die(job)
-        elif fate == "is lost":
+        elif end == "is lost":
             job.crashes += 1
             self.excused += 1
             self.history.record("lost", job.name, who=self.who, verdict="ack", took=0.0)

@@ -11,7 +11,7 @@ from taskcore.toolkit.failpoints import failpoint
 
 
 def main() -> None:
-    """Work until told to stop."""
+    """Work until a signal stops it."""
     install_from_environment()
     history = history_from_environment()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
@@ -20,7 +20,7 @@ def main() -> None:
         history.record("start", f"job-{number}", run=number)
         failpoint("run.returned")
         history.record("end", f"job-{number}", run=number, outcome="returned")
-        print("did", number)  # noqa: T201 - likewise
+        print("did", number)  # noqa: T201 - the test reads it
         time.sleep(0.01)
 
 

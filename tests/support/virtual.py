@@ -1,4 +1,4 @@
-"""Virtual time on both event loops: it passes only when nobody has anything to do."""
+"""Virtual time on both event loops: it passes only when no task can run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ EPOCH = 1_800_000_000.0  #: what the wall clock says when a virtual loop begins
 
 
 def clock() -> float:
-    """Seconds since the epoch, passing as the event loop's time does; for ``App(clock=…)``."""
+    """Return seconds since the epoch that pass as the event loop's time does; for ``App(clock=…)``."""
     return EPOCH + anyio.current_time()
 
 
 def block(seconds: float) -> None:
-    """Let time pass without letting anybody run, as a task does that computes in the event loop."""
+    """Let time pass while no task can run, as a task does that computes in the event loop."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -31,7 +31,7 @@ def block(seconds: float) -> None:
 
 
 def options(backend: str) -> dict[str, Any]:
-    """The ``backend_options`` of anyio.run under which time is virtual."""
+    """Return the ``backend_options`` of anyio.run under which time is virtual."""
     if backend == "asyncio":
         return {"loop_factory": VirtualLoop}
     import trio.testing  # noqa: PLC0415 - trio's clock is bound to the moment it is made
@@ -48,7 +48,7 @@ class _Jumping(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
-        if timeout is None:  # nothing is planned: somebody outside has to act
+        if timeout is None:  # no timer is set: an event from outside has to come
             return super().select(None)
         self.now += timeout
         return []
@@ -63,7 +63,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._clock_resolution = 1e-7  # after a year, the next larger float is further away than the real clock's
 
     def time(self) -> float:
-        """Seconds since the loop was made, as far as timers tell."""
+        """Return the seconds since the loop was made, as far as timers tell."""
         return self._jumping.now
 
     def jump(self, seconds: float) -> None:

@@ -38,7 +38,7 @@ running = SimpleNamespace(job_id="A", attempt=1, fence=3)
 
 
 def kinds(history: History, job: str | None = None) -> list[str]:
-    """The kinds of the entries, in order; events by their names."""
+    """List the kinds of the entries, in order; events by their names."""
     return [
         str(entry.facts["name"]) if entry.kind == "event" else entry.kind
         for entry in history.entries
@@ -205,7 +205,7 @@ async def test_enqueues():
 
 @pytest.mark.anyio
 async def test_a_cancelled_enqueue_is_uncertain():
-    """Who stops waiting for an answer does not know."""
+    """An enqueue whose caller stops waiting for the answer is uncertain."""
     history = History(clock=anyio.current_time)
     flaky = FlakyBackend(MemoryBackend())
     flaky.next("publish", DropReply("hang"))
@@ -240,7 +240,7 @@ async def test_verdicts():
 
 @pytest.mark.anyio
 async def test_what_people_do():
-    """Removing, purging, replaying and dropping are part of a job's story."""
+    """Removing, purging, replaying and dropping are part of a job's history."""
     history = History(clock=anyio.current_time)
     backend = RecordingBackend(MemoryBackend(), history, "p")
     await backend.publish([Outgoing("q", name, b'{"id":"%s"}' % name.encode()) for name in "ABCD"])
@@ -264,7 +264,7 @@ async def test_what_people_do():
 
 @pytest.mark.anyio
 async def test_bytes_that_are_no_envelope():
-    """What nobody can read has the same name when it is sent and when it comes."""
+    """Bytes that are no envelope have the same name when they are sent and when they arrive."""
     history = History(clock=anyio.current_time)
     backend = RecordingBackend(MemoryBackend(), history)
     await backend.publish([Outgoing("q", "A", b"{"), Outgoing("q", "B", b'{"id":"B","task":"t"}')])
@@ -276,21 +276,21 @@ async def test_bytes_that_are_no_envelope():
 
 
 @pytest.mark.anyio
-async def test_a_cast_acts_by_turns():
+async def test_actors_act_by_turns():
     """Through one connection several act, each under its own name; the dead are known, and listeners too."""
     history, app = History(clock=anyio.current_time), App("memory://")
     backend = RecordingBackend(MemoryBackend(), history)
-    cast = Actors(history, app, prefix="p.")
-    one, other = cast.enter("client"), cast.enter("client")
-    cast.switch_to(one)
+    actors = Actors(history, app, prefix="p.")
+    one, other = actors.enter("client"), actors.enter("client")
+    actors.switch_to(one)
     await backend.publish([Outgoing("q", "A", b"{}")])
-    with cast.acting(other):
+    with actors.acting(other):
         await backend.publish([Outgoing("q", "B", b"{}")])
         app.components.events.emit("job.enqueued", job_id="B")
-    assert cast.current == one
-    cast.record_death(one)
-    told = [(entry.who, entry.kind) for entry in history.entries if entry.facts.get("name") != "listening"]
-    assert told == [
+    assert actors.current == one
+    actors.record_death(one)
+    recorded = [(entry.who, entry.kind) for entry in history.entries if entry.facts.get("name") != "listening"]
+    assert recorded == [
         *[("p.client-1", kind) for kind in ("invoke", "ok")],
         *[("p.client-2", kind) for kind in ("invoke", "ok", "event")],
         ("p.client-1", "died"),
@@ -299,7 +299,7 @@ async def test_a_cast_acts_by_turns():
 
 
 @pytest.mark.anyio
-async def test_an_app_tells():
+async def test_an_app_records_its_events():
     """Events of an app are entries too, with plain facts."""
     history = History(clock=anyio.current_time)
     app = App("memory://")

@@ -18,24 +18,24 @@ done: set[str] = set()
 
 @pytest.fixture(autouse=True)
 def fresh_world():
-    """Nothing has happened."""
+    """Forget what has happened."""
     forget()
 
 
 def forget():
-    """Nothing has happened."""
+    """Forget what has happened."""
     charges.clear()
     done.clear()
 
 
 async def ask_bank():
-    """A fake that never waits."""
+    """Answer without waiting, as a fake."""
     return True
 
 
 @router.task
 async def careless(order: int) -> None:
-    """Charges whenever it runs."""
+    """Charge at every run."""
     await anyio.lowlevel.checkpoint()
     charges.append(f"order {order}")
     await anyio.lowlevel.checkpoint()  # cut here: charged, and charged again
@@ -43,7 +43,7 @@ async def careless(order: int) -> None:
 
 @router.task
 async def careful(order: int) -> None:
-    """Charges once for each job."""
+    """Charge once for each job."""
     await anyio.lowlevel.checkpoint()
     job = current().job_id
     if job not in done:
@@ -54,7 +54,7 @@ async def careful(order: int) -> None:
 
 @router.task
 async def late_note(order: int) -> None:
-    """Notes what it has done too late: there is an await in between."""
+    """Note what it has done too late: there is an await in between."""
     if order in done:
         return
     charges.append(f"order {order}")
@@ -64,12 +64,12 @@ async def late_note(order: int) -> None:
 
 @router.task
 def plain(order: int) -> None:
-    """A plain function."""
+    """Charge in a plain function."""
     charges.append(f"order {order}")
 
 
 async def test_a_careless_task():
-    """A task that does it again is told where: every place after which the effect has happened once already."""
+    """A task that does it again is reported with every place after which the effect has already happened."""
     with pytest.raises(NotIdempotent) as failure:
         await assert_idempotent(careless, 7, effects=charges)
     text = str(failure.value)

@@ -32,7 +32,7 @@ async def wait() -> str:
 
 @pytest.fixture(autouse=True)
 def fresh_world():
-    """Nothing has happened, and the gate is closed."""
+    """Forget what has happened, and close the gate."""
     global gate  # noqa: PLW0603 - an event belongs to one loop
     runs.clear()
     gate = anyio.Event()
@@ -49,7 +49,7 @@ async def started(number: int = 1) -> None:
 async def test_a_worker_dies_at_a_point(
     taskcore_app: RunningApp, crash_worker: CrashWorker, at: str, starts: int
 ) -> None:
-    """It dies there and nowhere else, a new worker finishes the job, and what was stored before is not done again."""
+    """A worker dies at its point only, a new worker finishes the job, and what was stored before is not done again."""
     async with taskcore_app(router) as app:
         async with crash_worker(app, at=at):
             job = await count.enqueue()
@@ -73,7 +73,7 @@ async def test_a_worker_dies_at_once(taskcore_app: RunningApp, crash_worker: Cra
 
 
 async def test_a_worker_stays_dead(taskcore_app: RunningApp, crash_worker: CrashWorker) -> None:
-    """Without a restart nobody works any more, and leaving the app is no trouble."""
+    """Without a restart no worker runs any more, and leaving the app is no trouble."""
     async with taskcore_app(router) as app:
         async with crash_worker(app, at="run.returned", restart=False):
             job = await count.enqueue()
@@ -94,7 +94,7 @@ async def test_the_nth_visit(taskcore_app: RunningApp, crash_worker: CrashWorker
 
 
 async def test_a_point_that_is_not_passed(taskcore_app: RunningApp, crash_worker: CrashWorker) -> None:
-    """If the worker does not come by, the test is told; so it is if nobody ever could."""
+    """If the worker does not pass the point, the test fails; so it does if no worker ever could."""
     async with taskcore_app(router) as app:
         with pytest.raises(TimeoutError, match=r"no worker passed settle\.ended"):
             async with crash_worker(app, at="settle.ended", within=0.05):
@@ -128,7 +128,7 @@ async def test_redelivered_while_it_runs(taskcore_app: RunningApp, redeliver: Re
 
 
 async def test_nothing_to_redeliver(taskcore_app: RunningApp, redeliver: Redeliver) -> None:
-    """A job that nobody holds cannot be taken away from anybody; the text says where it is."""
+    """A job that no worker holds cannot be taken away; the text says where it is."""
     async with taskcore_app(router) as app:
         job = await count.using(delay=60.0).enqueue()
         with pytest.raises(LookupError, match="scheduled"):

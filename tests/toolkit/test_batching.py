@@ -102,7 +102,7 @@ async def test_a_failed_batch_fails_its_own_items_only():
     assert len(failed) + len(succeeded) == 6
 
 
-async def test_a_lone_item_is_committed_whoever_is_cancelled():
+async def test_a_lone_item_is_committed_although_its_caller_is_cancelled():
     """What is under way when its only caller is cancelled comes to its end."""
     recorder = Recorder()
     group_commit = GroupCommit(recorder.commit, limit=100)
@@ -133,7 +133,7 @@ async def three_with_a_leader(
     stop: Callable[[], None],
     leader: Callable[[], Awaitable[object]],
 ) -> list[int]:
-    """One goes ahead alone; the leader and two others share the next batch; the leader is stopped."""
+    """Let one caller go ahead alone; a leader and two others share the next batch; stop the leader."""
     answers = []
 
     async def follow(item: int) -> None:
@@ -165,8 +165,8 @@ async def test_cancelling_the_leader_does_not_stop_the_batch():
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_leader_that_asyncio_cancels_takes_nobody_along():
-    """Asyncio's own cancellation goes through anyio's shields, and must not reach those who share the batch."""
+async def test_a_leader_that_asyncio_cancels_takes_no_caller_along():
+    """Asyncio's own cancellation goes through anyio's shields, and must not reach the callers that share the batch."""
     recorder, leaders = Recorder(0.3), []
     group_commit = GroupCommit(recorder.commit, limit=100)
 
@@ -179,8 +179,8 @@ async def test_a_leader_that_asyncio_cancels_takes_nobody_along():
     assert sorted(recorder.batches[1]) == [2, 3, 4]
 
 
-async def test_the_end_of_what_nobody_waits_for_can_be_awaited():
-    """A batch whose callers were all cancelled goes on, and ``ended`` waits for it."""
+async def test_the_end_of_an_abandoned_batch_can_be_awaited():
+    """A batch whose callers were all cancelled goes on, and ``wait_closed`` waits for it."""
     recorder = Recorder(0.3)
     group_commit = GroupCommit(recorder.commit, limit=100)
 

@@ -102,16 +102,16 @@ async def test_asyncio_s_cancellation_is_not_mistaken_for_the_end_of_the_time():
 @ASYNCIO
 async def test_it_insists():
     """Work that swallows its cancellation is cancelled again."""
-    told = []
+    failed = []
     with SharedTimeout(0.02).scope():
         for _ in range(2):
             try:
                 await asyncio.sleep(5)
             except asyncio.CancelledError:
-                told.append(1)
+                failed.append(1)
         await asyncio.sleep(5)
 
-    assert len(told) == 2
+    assert len(failed) == 2
 
 
 def test_a_limit_outlives_its_loop():
@@ -135,7 +135,7 @@ class Wait:
         self._again = again
 
     def expire(self) -> float:
-        """Count."""
+        """Count how often it expired."""
         self.expired += 1
         return self._again
 

@@ -47,13 +47,13 @@ class Receipt:
 
 @app.task
 async def greet(name: str, times: int = 1) -> str:
-    """Bare, async."""
+    """Repeat a name; bare, async."""
     return name * times
 
 
 @app.task
 def add(a: int, b: int) -> int:
-    """Bare, plain."""
+    """Add two numbers; bare, plain."""
     return a + b
 
 
@@ -61,19 +61,19 @@ def add(a: int, b: int) -> int:
     queue="billing", retry=Retry(attempts=8, on=(ConnectionError,)), key="order", raises=(ValueError,), timeout=30.0
 )
 async def charge(order: int, *, amount: float = 1.0) -> Receipt:
-    """With options, async."""
+    """Charge an order; with options, async."""
     return Receipt(order)
 
 
 @router.task(runs_in="process", retry=None, keep_result=None)
 def compute(numbers: list[int]) -> dict[str, int]:
-    """With options, plain, on a router."""
+    """Sum numbers; with options, plain, on a router."""
     return {"sum": sum(numbers)}
 
 
 @app.task()
 async def nothing() -> None:
-    """Without arguments and result."""
+    """Do nothing; without arguments and result."""
 
 
 app.task(delivery="sometimes")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
@@ -105,7 +105,7 @@ def kinds(one: AsyncTask[[str, int], str], two: PlainTask[[int, int], int]) -> N
 
 
 async def send() -> None:
-    """Arguments are checked, results are known."""
+    """Send jobs; arguments are checked, results are known."""
     job = await greet.enqueue("Ada", times=2)
     assert_type(job, Job[str])
     assert_type(job.id, str)

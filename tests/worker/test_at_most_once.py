@@ -15,12 +15,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def app():
-    """An app whose wall clock is the virtual one."""
+    """Make an app whose wall clock is the virtual one."""
     return App(FaultyBackend(), store=MemoryStore(), clock=clock)
 
 
 async def test_at_most_once(app):
-    """Forgotten by the broker before it starts: one start, whatever happens, and the outcome is still told (C9)."""
+    """An at-most-once job, which the broker forgets before it starts, has one start and still has an outcome (C9)."""
     starts = []
 
     @app.task(delivery="at_most_once", retry=5)

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def app():
-    """An app whose tasks are tried once."""
+    """Make an app whose tasks are tried once."""
     return App("memory://", clock=clock, retry=Retry(attempts=1))
 
 
@@ -66,7 +66,7 @@ def recurse():
 
 
 def chain_of_errors(length: int) -> Exception:
-    """An error with a long history."""
+    """Make an error with a long history."""
     error = ValueError("first")
     for number in range(length):
         following = ValueError(f"{number}")
@@ -76,14 +76,14 @@ def chain_of_errors(length: int) -> Exception:
 
 
 def circle() -> Exception:
-    """Two errors that cause each other."""
+    """Make two errors that cause each other."""
     one, two = ValueError("one"), ValueError("two")
     one.__cause__, two.__cause__ = two, one
     return one
 
 
 def raising(error):
-    """A function that raises it."""
+    """Make a function that raises the error."""
 
     def throw():
         raise error
@@ -171,7 +171,7 @@ async def test_the_same_in_a_thread(app, trouble):
     assert letter.trail.errors[0].type.endswith(kind)
 
 
-async def test_a_dead_letter_has_the_whole_story(app):
+async def test_a_dead_letter_has_the_whole_history(app):
     """Reason, exact bytes, every error with type, text, time, place and attempt (C13)."""
 
     @app.task(retry=Retry(attempts=3, base=60.0, factor=1.0, jitter="none"))
@@ -199,7 +199,7 @@ async def test_a_dead_letter_has_the_whole_story(app):
     assert errors[2].where.endswith("in fail")
 
 
-async def test_a_long_story_is_cut_in_the_middle(app):
+async def test_a_long_history_is_cut_in_the_middle(app):
     """A trail keeps the first 5 and the last 20 errors, and counts them all (C13)."""
 
     @app.task(retry=Retry(attempts=100, base=1.0, factor=1.0))

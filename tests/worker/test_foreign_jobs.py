@@ -20,19 +20,19 @@ DAY = 86_400.0
 
 @pytest.fixture
 def backend():
-    """A broker that other programs may write to."""
+    """Make a broker that other programs may write to."""
     return MemoryBackend()
 
 
 @pytest.fixture
 def store():
-    """A store that outlives programs."""
+    """Make a store that outlives programs."""
     return MemoryStore()
 
 
 @pytest.fixture
 def app(backend, store):
-    """A worker's program that knows one task."""
+    """Make a worker's program that knows one task."""
     app = App(backend, store=store, clock=clock, lease=3600.0)
     app.calls = []
 
@@ -45,7 +45,7 @@ def app(backend, store):
 
 
 def envelope(**fields) -> bytes:
-    """An envelope as another program may have written it."""
+    """Make an envelope as another program may have written it."""
     whole = {"v": 1, "id": "x", "task": "known", "args": {"number": 1}, "enqueued_at": EPOCH}
     return msgspec.json.encode({**whole, **fields})
 
@@ -125,7 +125,7 @@ async def test_a_trail_that_is_none(app, backend):
     assert letter.reason.startswith("malformed: ")
 
 
-async def test_envelopes_by_other_hands(app, backend):
+async def test_envelopes_by_other_programs(app, backend):
     """A program that writes the documented JSON sends a job; fields from the future are ignored."""
     async with app.running():
         await publish(backend, envelope(mood="good", version=1))
@@ -183,7 +183,7 @@ async def test_an_unknown_task_is_buried_after_its_time(app, backend):
 
 
 async def test_park_for_is_a_setting(backend, store):
-    """The app says how long."""
+    """A foreign job is parked as long as the app's setting says."""
     app = App(backend, store=store, clock=clock, park_for=10.0)
 
     @app.task
@@ -231,7 +231,7 @@ async def test_an_older_version_is_brought_up_to_date(backend, store):
 
 
 async def test_callers_learn_about_it(app, backend):
-    """A caller who waits for a job that turned out malformed is not left waiting."""
+    """A caller that waits for a job that turns out malformed is not left waiting."""
     async with app.running():
         await publish(backend, envelope(args={}))
         with pytest.raises(JobFailed, match="malformed") as caught:

@@ -1,4 +1,4 @@
-"""Leases: a job is ours while we say so in time; a lost lease means hands off (C6, C7)."""
+"""Leases: a worker holds a job while it renews in time; a worker that lost its lease changes nothing (C6, C7)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Pair:
         self.one, self.two = self.program("one"), self.program("two")
 
     def program(self, name):
-        """A program whose task works for a while and returns the program's name."""
+        """Make a program whose task works for a while and returns the program's name."""
         app = App(self.backend, store=self.store, clock=clock, lease=LEASE, source=name)
 
         @app.task(name="work")
@@ -45,7 +45,7 @@ class Pair:
         return app
 
     async def enqueue(self):
-        """One job."""
+        """Enqueue one job."""
         self.began = anyio.current_time()
         async with self.one:
             return await self.one.tasks["work"].enqueue()
@@ -53,7 +53,7 @@ class Pair:
 
 @pytest.fixture
 def pair():
-    """Two programs on one broker."""
+    """Make two programs on one broker."""
     return Pair()
 
 
@@ -80,7 +80,7 @@ async def test_leases_are_extended_in_one_batch(pair):
 
 
 async def test_a_lease_lost_unnoticed(pair):
-    """Who finishes after losing the lease records nothing; the caller gets the new holder's result (C7)."""
+    """A worker that finishes after losing the lease records nothing; the caller gets the new holder's result (C7)."""
     pair.seconds["one"] = 2 * LEASE
     job = await pair.enqueue()
 
@@ -119,7 +119,7 @@ async def test_a_lost_lease_interrupts_the_job(pair):
 
 
 async def count_letters(app):
-    """Dead letters in the default queue."""
+    """List the dead letters in the default queue."""
     async with app:
         return await app.dead_letters.count()
 

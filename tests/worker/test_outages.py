@@ -19,24 +19,24 @@ LEASE = 60.0
 
 @pytest.fixture
 def backend():
-    """A broker that can be gone."""
+    """Make a broker that can be gone."""
     return FaultyBackend()
 
 
 @pytest.fixture
 def store():
-    """A store that can be gone."""
+    """Make a store that can be gone."""
     return FaultyStore()
 
 
 @pytest.fixture
 def app(backend, store):
-    """An app on both."""
+    """Make an app on both."""
     return App(backend, store=store, clock=clock, lease=LEASE)
 
 
 def make_slow(app, **options):
-    """A task that takes its time, and the list of its starts."""
+    """Declare a task that takes its time; return it with the list of its starts."""
     starts = []
 
     @app.task(name="slow", **options)
@@ -63,9 +63,9 @@ async def test_the_broker_is_gone_for_less_than_a_lease(app, backend, caplog):
     assert len(starts) == 2
     assert app.counters["job.succeeded"] == 2
     assert app.counters["job.lost"] == 0
-    told = [record.getMessage() for record in caplog.records]
-    lost = [text.partition(" lost")[0] for text in told if " lost: " in text]
-    back = [text.partition(" back")[0] for text in told if " back after " in text]
+    texts = [record.getMessage() for record in caplog.records]
+    lost = [text.partition(" lost")[0] for text in texts if " lost: " in text]
+    back = [text.partition(" back")[0] for text in texts if " back after " in text]
     assert lost == back == ["broker"]
 
 
@@ -84,7 +84,7 @@ async def test_a_long_outage_logs_one_line_and_one_at_its_end(app, backend, capl
     assert backend.faults.calls["receive"] < 300
 
 
-async def test_the_end_of_an_outage_is_told_on_an_idle_queue(app, backend, caplog):
+async def test_the_end_of_an_outage_is_logged_on_an_idle_queue(app, backend, caplog):
     """The worker says that the broker is back although no job is sent (C19)."""
     make_slow(app)
     with caplog.at_level(logging.WARNING, "taskcore"):
@@ -265,7 +265,7 @@ async def test_the_store_is_gone_after_settling(app, store, backend):
 
 
 @pytest.mark.parametrize("comes_back", [True, False], ids=["back later", "gone for ever"])
-async def test_what_was_settled_is_told_at_once(app, store, backend, comes_back):
+async def test_what_was_settled_is_an_event_at_once(app, store, backend, comes_back):
     """A verdict that was carried out is reported once, before the store has forgotten the start marker (C19)."""
 
     @app.task(name="fail", retry=Retry(attempts=2, base=1.0, jitter="none"))
@@ -277,18 +277,18 @@ async def test_what_was_settled_is_told_at_once(app, store, backend, comes_back)
             store.faults.fail(*STORE_VERBS)
 
     backend.faults.after["settle"] = break_store
-    app.on_event(lambda event: told.append(event.name))
-    told = []
+    app.on_event(lambda event: names.append(event.name))
+    names = []
     async with app.running(grace=1.0):
         await fail.enqueue()
         await eventually(lambda: "put_many" in store.faults.down)
         await anyio.sleep(1)
-        assert told.count("job.buried") == 1
+        assert names.count("job.buried") == 1
         if comes_back:
             store.faults.heal()
             await anyio.sleep(2 * LEASE)
 
-    assert told.count("job.buried") == 1
+    assert names.count("job.buried") == 1
     assert app.counters["job.buried"] == 1
 
 

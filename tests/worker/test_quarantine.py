@@ -62,7 +62,7 @@ class Village:
             return number
 
     async def live_and_die(self, *, after: float = 0.0, **options) -> bool:
-        """One process: it works until poison kills it, or until nothing is left to do; True if it died."""
+        """Run a process until poison kills it, or until nothing is left to do; return True if it died."""
         self.died = anyio.Event()
         died = False
         async with doomed(self.app, **options):
@@ -91,7 +91,7 @@ async def test_poison_is_buried_after_so_many_starts():
 
 @pytest.mark.parametrize("crashes", [1, 2, 3, 5])
 async def test_any_number_of_crashes(crashes):
-    """The task says how many."""
+    """A task sets how many crashes a job may have."""
     village = Village(crashes=crashes)
     async with village.app:
         await village.app.tasks["poison"].enqueue()
@@ -162,7 +162,7 @@ async def test_the_last_chance_is_alone():
     assert village.company[-1] == set()
 
 
-async def test_crashes_are_told_and_never_shrink():
+async def test_crashes_are_reported_and_never_shrink():
     """A job can see how often it is suspected; the number grows (C5)."""
     village = Village(crashes=5)
     async with village.app:
@@ -203,7 +203,7 @@ async def test_failing_and_crashing_by_turns_is_bounded():
 
 
 async def test_failing_and_crashing_without_a_store_is_bounded():
-    """The same, where only the broker counts."""
+    """Failures and crashes are bounded where only the broker counts."""
     app = App(FaultyBackend(), clock=clock, lease=LEASE)
     starts, died = [], [anyio.Event()]
 

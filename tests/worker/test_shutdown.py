@@ -21,7 +21,7 @@ class Shift:
         self.old, self.new = self.program("old"), self.program("new")
 
     def program(self, name):
-        """A program that notes who starts and ends what."""
+        """Make a program that records which worker starts and ends what."""
         app = App(self.backend, store=self.store, clock=clock)
 
         @app.task(name="work")
@@ -39,14 +39,14 @@ class Shift:
         return app
 
     async def enqueue(self, *seconds: float):
-        """Jobs that take so long."""
+        """Enqueue jobs that take so long."""
         work = self.old.tasks["work"]
         return await self.old.enqueue_many([work.call(number, each) for number, each in enumerate(seconds)])
 
 
 @pytest.fixture
 def shift():
-    """An old and a new worker."""
+    """Make an old and a new worker."""
     return Shift()
 
 
@@ -201,7 +201,7 @@ async def test_cleaning_up_takes_the_time_it_takes(shift):
 
 
 async def test_a_function_that_ends_in_spite_of_the_interruption(shift):
-    """Who catches the cancellation and returns has succeeded."""
+    """A function that catches the cancellation and returns has succeeded."""
 
     @shift.old.task
     async def stubborn() -> str:

@@ -30,7 +30,7 @@ class Program:
         )
 
     def read(self) -> str:
-        """The next line."""
+        """Read the next line."""
         return self.process.stdout.readline().strip()
 
     def kill(self, number: int = signal.SIGTERM) -> None:
@@ -39,7 +39,7 @@ class Program:
         time.sleep(0.1)  # two signals at once would be one
 
     def end(self) -> tuple[int, list[str], float]:
-        """Its exit code, what else it said, and how long that took."""
+        """Wait for the end; return the exit code, the remaining output and the seconds."""
         began = time.monotonic()
         rest, _ = self.process.communicate(timeout=15)
         return self.process.returncode, rest.split("\n")[:-1], time.monotonic() - began
@@ -104,7 +104,7 @@ def test_the_third_signal_ends_the_process(start):
 
 
 def test_a_blocked_thread_does_not_hold_up_the_worker(start):
-    """A thread that nobody can interrupt is left behind: its job is given back, and the worker has ended."""
+    """A thread that cannot be interrupted is left behind: its job is given back, and the worker has ended."""
     program = start("thread", grace=60.0)
     program.kill()
     program.kill()
@@ -121,7 +121,7 @@ def test_a_killed_process_leaves_nothing_behind(start):
 
 
 def test_a_blocked_thread_does_not_hold_up_the_end(start):
-    """A program that was told twice to stop ends, though a thread that nobody can interrupt still works."""
+    """A program ends after a second signal, though a thread that cannot be interrupted still works."""
     program = start("thread", grace=60.0)
     program.kill()
     program.kill()

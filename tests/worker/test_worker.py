@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 @pytest.fixture
 def app():
-    """An app whose wall clock is the virtual one."""
+    """Make an app whose wall clock is the virtual one."""
     return App("memory://", clock=clock)
 
 
@@ -194,7 +194,7 @@ async def test_delay(app):
 
 
 async def test_expired_in_the_queue(app):
-    """A job whose deadline passed before it could start never starts, and its caller learns why (C15)."""
+    """A job whose deadline passed before it could start never starts, and its caller gets the reason (C15)."""
     starts = []
 
     @app.task

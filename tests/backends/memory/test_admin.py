@@ -22,12 +22,12 @@ LEASE = 60.0
 
 @pytest.fixture
 def backend():
-    """An empty broker."""
+    """Make an empty broker."""
     return MemoryBackend()
 
 
 def job(id: str = "1", queue: str = "q", **options) -> Outgoing:
-    """A job."""
+    """Make a job."""
     return Outgoing(queue, id, f"envelope {id}".encode(), **options)
 
 
@@ -104,7 +104,7 @@ async def test_purge(backend):
 
 
 async def bury(backend, count: int) -> None:
-    """So many dead letters."""
+    """Make so many dead letters."""
     await backend.publish([job(str(number)) for number in range(count)])
     async with backend.consume(["q"], lease=LEASE) as source:
         await source.settle([(each, Bury("r", b"")) for each in await source.receive(count)])
@@ -177,7 +177,7 @@ async def test_cancelling_receive_loses_nothing(backend):
 
 
 async def test_cancelled_receivers_leave_nothing_behind(backend):
-    """Nobody is remembered who does not wait any more."""
+    """The broker forgets a receiver that does not wait any more."""
     async with backend.consume(["q"], lease=LEASE) as source:
         for _ in range(100):
             with anyio.move_on_after(0.01):
@@ -225,26 +225,26 @@ class Places(RuleBasedStateMachine):
         super().__init__()
         self.ledger = Ledger(limit=1000)
         self.now = 0.0
-        self.hands = []
+        self.held = []
         self.fences = {}
         self.alive, self.buried, self.sent = set(), 0, 0
 
     @rule(queue=st.sampled_from("ab"), delay=st.sampled_from([0.0, 5.0, 100.0]))
     def publish(self, queue, delay):
-        """A new job."""
+        """Publish a new job."""
         self.sent += 1
         assert isinstance(self.ledger.publish(job(str(self.sent), queue, delay=delay), self.now), Stored)
         self.alive.add(str(self.sent))
 
     @rule(queues=st.sampled_from(["a", "ab", "ba"]), limit=st.integers(1, 5), lease=st.sampled_from([10.0, 60.0]))
     def receive(self, queues, limit, lease):
-        """A receiver takes some; no job is ever in two hands."""
+        """Receive some jobs; no job is ever held twice."""
         taken = self.ledger.lease(queues, limit, lease, self.now)
-        held = {delivery.receipt.job.id for delivery in self.hands if delivery.receipt.valid}
+        held = {delivery.receipt.job.id for delivery in self.held if delivery.receipt.valid}
         for delivery in taken:
             assert delivery.receipt.fence > self.fences.get(delivery.receipt.job.id, 0)
             self.fences[delivery.receipt.job.id] = delivery.receipt.fence
-        self.hands += taken
+        self.held += taken
         assert len({delivery.receipt.job.id for delivery in taken} - held) == len(taken)
 
     @rule(
@@ -252,10 +252,10 @@ class Places(RuleBasedStateMachine):
         verdict=st.sampled_from([ACK, RELEASE, Reschedule(0.0, b""), Reschedule(20.0, b""), Bury("r", b"")]),
     )
     def settle(self, number, verdict):
-        """Somebody settles, perhaps too late or twice."""
-        if not self.hands:
+        """Settle a delivery, perhaps too late or twice."""
+        if not self.held:
             return
-        delivery = self.hands[number % len(self.hands)]
+        delivery = self.held[number % len(self.held)]
         self.ledger.advance(self.now)
         valid = delivery.receipt.valid
         assert self.ledger.settle(delivery, verdict, self.now) is valid
@@ -265,38 +265,38 @@ class Places(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 100))
     def extend(self, number):
-        """Somebody extends, perhaps too late."""
-        if self.hands:
-            delivery = self.hands[number % len(self.hands)]
+        """Extend a lease, perhaps too late."""
+        if self.held:
+            delivery = self.held[number % len(self.held)]
             self.ledger.advance(self.now)
             assert self.ledger.extend(delivery, self.now + 60.0) is delivery.receipt.valid
 
     @rule(queue=st.sampled_from("ab"), number=st.integers(1, 50))
     def remove(self, queue, number):
-        """Somebody takes a job back."""
+        """Take a job back."""
         if self.ledger.remove(queue, str(number), self.now):
             self.alive.remove(str(number))
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 60.0, 200.0]))
     def wait(self, seconds):
-        """Time passes."""
+        """Let time pass."""
         self.now += seconds
 
     @invariant()
     def each_job_is_in_one_place(self):
-        """Counts, places and what was done agree."""
+        """Check that counts, places and what was done agree."""
         self.ledger.advance(self.now)
         jobs = self.ledger._jobs
         assert set(jobs) == self.alive
-        for name, shelf in self.ledger.queues.items():
-            mine = [each for each in jobs.values() if each.queue is shelf]
-            assert shelf.counts[:3] == [sum(each.place == place for each in mine) for place in range(3)]
-            ready = [each for each in shelf.ready if each.place == 0]
-            assert len(ready) == len(set(map(id, ready))) == shelf.counts[0], name
-        assert sum(len(shelf.letters) for shelf in self.ledger.queues.values()) == self.buried
+        for name, queue in self.ledger.queues.items():
+            mine = [each for each in jobs.values() if each.queue is queue]
+            assert queue.counts[:3] == [sum(each.place == place for each in mine) for place in range(3)]
+            ready = [each for each in queue.ready if each.place == 0]
+            assert len(ready) == len(set(map(id, ready))) == queue.counts[0], name
+        assert sum(len(queue.letters) for queue in self.ledger.queues.values()) == self.buried
 
     def teardown(self):
-        """In the end every living job can still be had."""
+        """Check that every living job can still be received at the end."""
         self.now += 1e6
         left = self.ledger.lease("ab", 10_000, 10.0, self.now)
         assert {delivery.receipt.job.id for delivery in left} == self.alive

@@ -17,22 +17,22 @@ LEASE = 60.0
 
 @pytest.fixture
 def backend():
-    """An empty broker."""
+    """Make an empty broker."""
     return MemoryBackend()
 
 
 def job(id: str = "1", queue: str = "q", **options) -> Outgoing:
-    """A job; to the broker it is bytes."""
+    """Make a job; to the broker it is bytes."""
     return Outgoing(queue, id, f"envelope {id}".encode(), **options)
 
 
 def names(deliveries):
-    """Which jobs these are."""
+    """Name these jobs."""
     return [delivery.envelope.decode().removeprefix("envelope ") for delivery in deliveries]
 
 
 async def now_or_never(source, limit: int = 100):
-    """What can be received at this moment."""
+    """Receive what is ready at this moment."""
     with anyio.move_on_after(1e-3):
         return list(await source.receive(limit))
     return []
@@ -68,7 +68,7 @@ async def test_what_is_handed_out(backend):
 
 
 async def test_receiving_waits(backend):
-    """Who finds nothing waits for a publish."""
+    """A receiver that finds no job waits for a publish."""
     async with backend.consume(["q"], lease=LEASE) as source, anyio.create_task_group() as group:
         got = []
 
@@ -126,7 +126,7 @@ async def test_delays_are_handed_out_in_the_order_in_which_they_are_due(backend)
         assert [names(await source.receive(9)) for _ in range(4)] == [["4"], ["2"], ["3"], ["1"]]
 
 
-async def test_a_shorter_delay_wakes_who_waits_for_a_longer_one(backend):
+async def test_a_shorter_delay_wakes_a_receiver_that_waits_for_a_longer_one(backend):
     """A receiver that knows of a job next week finds one that is due in a second."""
     await backend.publish([job("1", delay=7 * 86_400.0)])
     async with backend.consume(["q"], lease=LEASE) as source, anyio.create_task_group() as group:

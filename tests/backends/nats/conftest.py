@@ -12,7 +12,7 @@ from tests.support.real import serving
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """nats-py knows asyncio only."""
+    """Choose asyncio: nats-py knows no other loop."""
     return "asyncio"
 
 

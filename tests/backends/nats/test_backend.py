@@ -1,4 +1,4 @@
-"""What is special about NATS: leases of several lengths, what was asked for, what the server tells, who may what."""
+"""What is special about NATS: leases of several lengths, what the server reports, which user may do what."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ async def test_what_doctor_reads(nats: NatsServer, queue: str) -> None:
         assert facts["max_payload"].level == "fail"
 
 
-async def test_a_stream_that_drops_is_told(nats: NatsServer) -> None:
+async def test_a_stream_that_drops_is_reported(nats: NatsServer) -> None:
     """A limit on a queue because of which it drops the oldest is reported by doctor."""
     prefix = f"p{new_id()[:8]}"
     async with open_backend(f"{nats.url}?prefix={prefix}") as backend:
@@ -289,7 +289,7 @@ async def test_many_records_at_once(nats: NatsServer) -> None:
 
 
 async def test_a_store_whose_stream_was_deleted(nats: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
-    """It is made anew, with an alarm; old versions are not good for anything any more."""
+    """A deleted stream of a store is made anew, with an alarm, and versions do not repeat."""
     async with open_store(f"{nats.url}?prefix=p{new_id()[:8]}") as store:
         link: Any = store.link
         version = await store.put("key", b"1", expect=ANY, keep=60.0)
@@ -299,8 +299,8 @@ async def test_a_store_whose_stream_was_deleted(nats: NatsServer, caplog: pytest
     assert [record for record in caplog.records if record.levelno == logging.ERROR]
 
 
-def test_trio_is_told_at_once() -> None:
-    """A program on trio hears what it needs instead, before anything is connected."""
+def test_trio_is_refused_at_once() -> None:
+    """A program on trio gets an error that says what it needs instead, before anything is connected."""
 
     async def main() -> None:
         async with open_backend("nats://localhost:1"):

@@ -23,14 +23,14 @@ STREAM = f"taskcore-q-{QUEUE}"
 
 @pytest.fixture
 async def cluster() -> AsyncIterator[NatsCluster]:
-    """Three servers of the newest version."""
+    """Run three servers of the newest version."""
     require(NatsServer)
     async with NatsCluster() as cluster:
         yield cluster
 
 
 async def survive(cluster: NatsCluster, trouble: Callable[[], Awaitable[None]]) -> None:
-    """Jobs are published and taken while there is trouble; what was confirmed has to come, whatever happens."""
+    """Publish and take jobs during the trouble; every confirmed job has to come, whatever happens."""
     confirmed: set[bytes] = set()
     seen: set[bytes] = set()
     over = anyio.Event()

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @pytest.fixture
 async def proxy(nats: NatsServer) -> AsyncIterator[ChaosProxy]:
-    """Between us and the server."""
+    """Run a proxy between a client and the server."""
     async with ChaosProxy(HOST, nats.port) as proxy:
         yield proxy
 
@@ -73,7 +73,7 @@ async def test_a_cut_on_the_way_to_the_worker(nats: NatsServer, proxy: ChaosProx
 
 
 async def test_a_cut_while_a_verdict_travels(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
-    """F35: the line is cut around the answers to a retry and a burial; told again, each is carried out once."""
+    """F35: the connection is cut around the answers to a retry and a burial; repeated, each is carried out once."""
     async with open_backend(nats.url) as sender, open_backend(f"nats://{HOST}:{proxy.port}") as backend:
         async with backend.consume([queue], lease=30.0) as source:
             for verdict in (Reschedule(0.0, b"again"), Reschedule(0.3, b"later"), Bury("why", b"trail")):
@@ -233,7 +233,7 @@ async def test_a_flapping_line_leaks_nothing(nats: NatsServer, proxy: ChaosProxy
 
 
 async def test_a_watch_through_a_cut(nats: NatsServer, proxy: ChaosProxy) -> None:
-    """What is written while a watcher's line is down is seen by it afterwards."""
+    """A watch sees afterwards what is written while its connection is down."""
     key = new_id()
     async with open_store(f"nats://{HOST}:{proxy.port}") as store, open_store(nats.url) as other:  # noqa: SIM117
         async with store.watch(key) as records:

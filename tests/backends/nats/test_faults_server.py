@@ -36,17 +36,17 @@ async def server() -> AsyncIterator[NatsServer]:
 
 
 def jobs(number: int, queue: str = "q", **options: Any) -> list[Outgoing]:
-    """So many jobs, with ids of their own."""
+    """Make so many jobs, with ids of their own."""
     return [Outgoing(queue, f"j{index}-{time.time_ns()}", b"%d" % index, **options) for index in range(number)]
 
 
 async def put(backend: Backend, batch: list[Outgoing]) -> None:
-    """All have to be stored."""
+    """Publish jobs, all of which have to be stored."""
     assert set(await backend.publish(batch)) == {Stored()}
 
 
 async def take(source: Source, number: int, within: float = 15.0) -> list[Delivery]:
-    """So many deliveries, through whatever trouble."""
+    """Take so many deliveries, through whatever trouble."""
     found: list[Delivery] = []
     with anyio.fail_after(within):
         while len(found) < number:
@@ -58,7 +58,7 @@ async def take(source: Source, number: int, within: float = 15.0) -> list[Delive
 
 
 async def nothing(source: Source) -> None:
-    """Nothing may come."""
+    """Check that no job comes."""
     with anyio.move_on_after(0.2):
         raise AssertionError(await source.receive(1))
 
@@ -102,7 +102,7 @@ async def test_a_killed_server_loses_nothing(server: NatsServer) -> None:
 
 
 async def test_calls_end_while_a_server_hangs(server: NatsServer) -> None:
-    """F21: of a frozen server every call hears within its time; when it goes on, so do we, within 15 s."""
+    """F21: every call to a frozen server ends within its time; when the server goes on, jobs go on within 15 s."""
     async with open_backend(server.url) as backend, backend.consume(["q"], lease=60.0) as source:
         await put(backend, jobs(2))
         held = await take(source, 1)

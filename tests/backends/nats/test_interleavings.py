@@ -32,8 +32,8 @@ class Timer(NamedTuple):
     tries: int = 0
 
 
-class World(NamedTuple):
-    """The stream, and how far each of those is who write to it."""
+class State(NamedTuple):
+    """The stream, and how far each of its writers is."""
 
     ready: int = ORIGINAL
     scheduled: bool = False
@@ -41,7 +41,7 @@ class World(NamedTuple):
     ran: bool = False  #: the moved job was run and ended
     worker: Literal["copy", "end", "done", "dead"] = "copy"
     timers: tuple[Timer, ...] = (Timer(), Timer())
-    remover: Literal["", "deleted", "told", "removed", "kept"] = ""
+    remover: Literal["", "deleted", "asked", "removed", "kept"] = ""
 
     @property
     def is_lost(self) -> bool:
@@ -71,33 +71,33 @@ def refused(found: int) -> Answer:
     return Answer(text % found, b"")
 
 
-def moves(world: World, timer: Timer, *, errs: bool) -> Iterator[tuple[World, Answer]]:
+def moves(state: State, timer: Timer, *, errs: bool) -> Iterator[tuple[State, Answer]]:
     """Yield what the server makes of a move; one that errs may also fail to read what is there, and refuse for that."""
-    if timer.expected in world.moved:
-        yield world, Answer(b'{"stream":"s","seq":3,"duplicate": true}', b"")
-    elif world.ready == timer.expected:
-        yield world._replace(ready=MOVED, moved=(*world.moved, timer.expected)), Answer(b'{"stream":"s","seq":3}', b"")
+    if timer.expected in state.moved:
+        yield state, Answer(b'{"stream":"s","seq":3,"duplicate": true}', b"")
+    elif state.ready == timer.expected:
+        yield state._replace(ready=MOVED, moved=(*state.moved, timer.expected)), Answer(b'{"stream":"s","seq":3}', b"")
     else:
-        yield world, refused(world.ready)
+        yield state, refused(state.ready)
     if errs:
-        yield world, refused(NO_BYTES)
+        yield state, refused(NO_BYTES)
 
 
-def timer_steps(world: World, index: int, rule: Rule, first: int, *, errs: bool) -> Iterator[World]:
-    """Yield the worlds after this timer gets the copy, writes, or dies."""
+def timer_steps(state: State, index: int, rule: Rule, first: int, *, errs: bool) -> Iterator[State]:
+    """Yield the states after this timer gets the copy, writes, or dies."""
 
-    def with_timer(world: World, timer: Timer) -> World:
-        return world._replace(timers=(*world.timers[:index], timer, *world.timers[index + 1 :]))
+    def with_timer(state: State, timer: Timer) -> State:
+        return state._replace(timers=(*state.timers[:index], timer, *state.timers[index + 1 :]))
 
-    timer = world.timers[index]
-    if world.scheduled:
-        yield with_timer(world, Timer("move", first))
+    timer = state.timers[index]
+    if state.scheduled:
+        yield with_timer(state, Timer("move", first))
     if timer.next:
-        yield with_timer(world, Timer())
+        yield with_timer(state, Timer())
     if timer.next == "end":
-        yield with_timer(world._replace(scheduled=False), Timer())
+        yield with_timer(state._replace(scheduled=False), Timer())
     elif timer.next == "move":
-        for after, answer in moves(world, timer, errs=errs):
+        for after, answer in moves(state, timer, errs=errs):
             step = rule(answer, timer.expected)
             if step == "end":
                 yield with_timer(after, Timer("end"))
@@ -107,58 +107,58 @@ def timer_steps(world: World, index: int, rule: Rule, first: int, *, errs: bool)
                 yield with_timer(after, Timer())
 
 
-def worker_steps(world: World) -> Iterator[World]:
-    """Yield the worlds after the worker writes or dies, its heir ends a job with a copy, or the moved job runs."""
-    held = world.ready == ORIGINAL
-    if world.worker in {"copy", "end"}:
-        yield world._replace(worker="dead")
-    if world.worker == "copy" and held:
-        yield world._replace(worker="end", scheduled=True)
-    elif world.worker == "end":
-        yield world._replace(worker="done", ready=NO_BYTES if held else world.ready)
-    elif world.worker == "dead" and held:
-        yield world._replace(worker="end" if world.scheduled else "copy")
-    if world.ready == MOVED:
-        yield world._replace(ready=NO_BYTES, ran=True)
+def worker_steps(state: State) -> Iterator[State]:
+    """Yield the states after the worker writes or dies, its heir ends a job with a copy, or the moved job runs."""
+    held = state.ready == ORIGINAL
+    if state.worker in {"copy", "end"}:
+        yield state._replace(worker="dead")
+    if state.worker == "copy" and held:
+        yield state._replace(worker="end", scheduled=True)
+    elif state.worker == "end":
+        yield state._replace(worker="done", ready=NO_BYTES if held else state.ready)
+    elif state.worker == "dead" and held:
+        yield state._replace(worker="end" if state.scheduled else "copy")
+    if state.ready == MOVED:
+        yield state._replace(ready=NO_BYTES, ran=True)
 
 
-def remover_steps(world: World, *, tells: bool) -> Iterator[World]:
-    """Yield the worlds after a caller takes back the copy, and first its job; then it tells the timers, and looks."""
-    if world.remover == "" and world.scheduled and not world.ran:
-        ready = NO_BYTES if world.ready == ORIGINAL else world.ready
-        yield world._replace(remover="deleted", ready=ready, scheduled=False)
-    elif world.remover == "deleted":
-        quiet = tuple(Timer() if timer.next == "move" and tells else timer for timer in world.timers)
-        yield world._replace(remover="told", timers=quiet)
-    elif world.remover == "told":
-        yield world._replace(remover="kept" if world.ready or world.ran else "removed")
+def remover_steps(state: State, *, notifies: bool) -> Iterator[State]:
+    """Yield the states after a caller takes back the copy, its job first; then it notifies the timers, and looks."""
+    if state.remover == "" and state.scheduled and not state.ran:
+        ready = NO_BYTES if state.ready == ORIGINAL else state.ready
+        yield state._replace(remover="deleted", ready=ready, scheduled=False)
+    elif state.remover == "deleted":
+        quiet = tuple(Timer() if timer.next == "move" and notifies else timer for timer in state.timers)
+        yield state._replace(remover="asked", timers=quiet)
+    elif state.remover == "asked":
+        yield state._replace(remover="kept" if state.ready or state.ran else "removed")
 
 
 def search(
-    rule: Rule, *, first: int = ORIGINAL, removing: bool = False, tells: bool = True, errs: bool = False
-) -> dict[World, list[World]]:
-    """Return every world that can come to be, and what each can become."""
-    found: dict[World, list[World]] = {}
-    waiting = deque([World()])
+    rule: Rule, *, first: int = ORIGINAL, removing: bool = False, notifies: bool = True, errs: bool = False
+) -> dict[State, list[State]]:
+    """Return every state that can come to be, and what each can become."""
+    found: dict[State, list[State]] = {}
+    waiting = deque([State()])
     while waiting:
-        world = waiting.popleft()
-        if world in found:
+        state = waiting.popleft()
+        if state in found:
             continue
-        steps = [*worker_steps(world), *(remover_steps(world, tells=tells) if removing else ())]
-        for index in range(len(world.timers)):
-            steps += timer_steps(world, index, rule, first, errs=errs)
-        found[world] = steps
+        steps = [*worker_steps(state), *(remover_steps(state, notifies=notifies) if removing else ())]
+        for index in range(len(state.timers)):
+            steps += timer_steps(state, index, rule, first, errs=errs)
+        found[state] = steps
         waiting.extend(steps)
     return found
 
 
-def can_end(worlds: dict[World, list[World]]) -> set[World]:
-    """Return the worlds from which an end can be reached."""
-    before: dict[World, list[World]] = {}
-    for world, steps in worlds.items():
+def can_end(states: dict[State, list[State]]) -> set[State]:
+    """Return the states from which an end can be reached."""
+    before: dict[State, list[State]] = {}
+    for state, steps in states.items():
         for after in steps:
-            before.setdefault(after, []).append(world)
-    ends = {world for world in worlds if world.is_over}
+            before.setdefault(after, []).append(state)
+    ends = {state for state in states if state.is_over}
     waiting = list(ends)
     while waiting:
         new = [one for one in before.get(waiting.pop(), ()) if one not in ends]
@@ -170,31 +170,31 @@ def can_end(worlds: dict[World, list[World]]) -> set[World]:
 @pytest.mark.parametrize("first", [NO_BYTES, ORIGINAL])
 def test_a_rule_of_refusals_loses_a_retry(first: int) -> None:
     """The search finds the loss that a timer makes when it takes a second refusal for a move."""
-    worlds = search(by_refusals, first=first)
-    assert any(world.is_lost for world in worlds)
+    states = search(by_refusals, first=first)
+    assert any(state.is_lost for state in states)
 
 
 @pytest.mark.parametrize("removing", [False, True])
 def test_no_order_loses_or_doubles_a_retry(removing: bool) -> None:
     """In every order the job is somewhere, is run once at most, and can still come to its end."""
-    worlds = search(carefully, removing=removing)
-    assert len(worlds) > 100
-    assert [world for world in worlds if world.is_lost] == []
-    assert [world for world in worlds if world.ran and world.ready == MOVED] == []
-    assert set(worlds) - can_end(worlds) == set()
+    states = search(carefully, removing=removing)
+    assert len(states) > 100
+    assert [state for state in states if state.is_lost] == []
+    assert [state for state in states if state.ran and state.ready == MOVED] == []
+    assert set(states) - can_end(states) == set()
 
 
 def test_a_server_that_errs_loses_no_retry() -> None:
     """A refusal that names nothing although something is there ends no copy, and the job still comes to its end."""
-    worlds = search(carefully, errs=True)
-    assert [world for world in worlds if world.is_lost] == []
-    assert set(worlds) - can_end(worlds) == set()
+    states = search(carefully, errs=True)
+    assert [state for state in states if state.is_lost] == []
+    assert set(states) - can_end(states) == set()
 
 
 def test_what_was_taken_back_is_not_moved() -> None:
     """A timer that is between two moves of a job does not bring it back after a caller has taken it back."""
-    worlds = search(carefully, removing=True)
-    assert any(world.remover == "removed" for world in worlds)
-    assert [world for world in worlds if world.remover == "removed" and world.ready] == []
-    deaf = search(carefully, removing=True, tells=False)
-    assert any(world.remover == "removed" and world.ready for world in deaf)
+    states = search(carefully, removing=True)
+    assert any(state.remover == "removed" for state in states)
+    assert [state for state in states if state.remover == "removed" and state.ready] == []
+    unnotified = search(carefully, removing=True, notifies=False)
+    assert any(state.remover == "removed" and state.ready for state in unnotified)

@@ -1,4 +1,4 @@
-"""Random stories of clients, workers, strangers, crashes and cuts, on a real server, in real time."""
+"""Random histories of clients, workers, strangers, crashes and cuts, on a real server, in real time."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def test_model_where_timers_keep_delays(version: str) -> None:
 
 
 def play(url: str) -> None:
-    """Play the budget's stories on this server."""
+    """Run the budget's histories on this server."""
     case: Any = machine(lambda: Harness.at(url, lease=0.25, margin=0.25), real_time=True, budget=BUDGET).TestCase
     case("runTest").runTest()

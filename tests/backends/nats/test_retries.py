@@ -1,4 +1,4 @@
-"""Retries on servers whose schedules are kept by timers in workers: who dies or cancels between which two writes."""
+"""Retries on servers whose schedules are kept by timers in workers: deaths and cancellations between any two writes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 
 
 async def everything(source: Source, seconds: float) -> list[bytes]:
-    """Take and end whatever comes for so many seconds; the trails tell which copy each was."""
+    """Take and end whatever comes for so many seconds; the trails say which copy each was."""
     seen: list[bytes] = []
     with anyio.move_on_after(seconds):
         while True:
@@ -50,7 +50,7 @@ async def everything(source: Source, seconds: float) -> list[bytes]:
 
 
 async def is_empty(backend: Backend) -> bool:
-    """Whether nothing of the queue is left."""
+    """Tell whether nothing of the queue is left."""
     stats = await backend.admin.stats("q")
     return (stats.ready, stats.leased, stats.scheduled, stats.dead) == (0, 0, 0, 0)
 

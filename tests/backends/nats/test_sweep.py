@@ -59,19 +59,19 @@ def test_crash(case: Case, nats: NatsServer) -> None:
 
 @pytest.mark.parametrize("case", BY_TIMERS, ids=str)
 def test_crash_where_timers_keep_delays(case: Case, old: NatsServer) -> None:
-    """The same on a server that has no schedules."""
+    """Whichever process dies at this point, the job ends once on a server that has no schedules."""
     run(case, lambda: Harness.at(old.url, lease=LEASE, margin=MARGIN), real_time=True)
 
 
 @pytest.mark.parametrize("case", FOR_REAL, ids=str)
 def test_death(case: Case, nats: NatsServer, tmp_path: Path) -> None:
-    """The same, and the process really ends there."""
+    """A process that really ends at this point leaves a job that ends once."""
     die(case, nats, tmp_path)
 
 
 @pytest.mark.parametrize("case", [*FOR_REAL, Case("succeed", "nats.timer.moved", 1, "delayed")], ids=str)
 def test_death_where_timers_keep_delays(case: Case, old: NatsServer, tmp_path: Path) -> None:
-    """The same on a server that has no schedules; a timer may end between its two writes, too."""
+    """A process that really ends at this point leaves a job that ends once, on a server that has no schedules, too."""
     die(case, old, tmp_path)
 
 

@@ -30,7 +30,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session")
 def shared_nodes():
-    """By version, nodes that run until the end: to start one takes longer than most modules of tests."""
+    """Keep nodes by version until the end: to start one takes longer than most modules of tests."""
     with ExitStack() as exits:
         yield cache(lambda version: exits.enter_context(serving(RabbitServer, version)))
 

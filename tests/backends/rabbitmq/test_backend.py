@@ -365,8 +365,8 @@ async def test_as_large_as_it_may_be(url):
     """The largest job that we send is taken by each version; one byte more is refused here, and harms no other."""
     async with RabbitBackend(url) as backend:
         for size, answer in ((MAX_JOB, Stored), (MAX_JOB + 1, Refused)):
-            [told] = await backend.publish([Outgoing("large", str(size), b"x" * size)])
-            assert isinstance(told, answer)
+            [given] = await backend.publish([Outgoing("large", str(size), b"x" * size)])
+            assert isinstance(given, answer)
         async with backend.consume(["large"], lease=60) as source:
             with anyio.fail_after(20):
                 [found] = await source.receive(1)

@@ -48,7 +48,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("rabbit conforma
 def certify(make_harness, options, checks):
     """Run these checks side by side on one node; return their findings and what they left behind."""
 
-    async def story():
+    async def scenario():
         findings, left = {}, []
         gate, stalls = anyio.CapacityLimiter(AT_ONCE), Stalls(1.0 / 3)
 
@@ -64,7 +64,7 @@ def certify(make_harness, options, checks):
             watching.cancel_scope.cancel()
         return findings, left
 
-    return anyio.run(story)
+    return anyio.run(scenario)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_every_clause_is_kept(quorum):
     assert kept == set(CLAUSES) - NOT_PROMISED
 
 
-def test_young_queues_keep_times_and_let_everybody_in(make_harness):
+def test_young_queues_keep_times_and_let_every_consumer_in(make_harness):
     """With queues that have to grow old first, as by default, times hold, and impatient senders get in."""
     checks = [check for check in all_checks() if {"C16", "C17"} & set(check.clauses) and check.name not in NEVER]
     checks += [check for check in all_checks() if check.name == "an_impatient_sender_gets_in"]

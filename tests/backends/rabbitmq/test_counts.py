@@ -38,17 +38,17 @@ async def test_a_queue_whose_leader_is_away(node: RabbitServer):
     """The server counts 0 in a queue whose leader has not recovered; the adapter waits for the true count."""
     async with open_backend(f"{node.url}?min_queue_age=0.1&timeout=20") as backend:
         await backend.publish([Outgoing("away", f"{number}", b"job") for number in range(5)])
-        told: list[Any] = []
+        answers: list[Any] = []
 
         async def ask() -> None:
-            told.append(await backend.admin.stats("away"))
+            answers.append(await backend.admin.stats("away"))
 
         async with anyio.create_task_group() as group, leaderless(node, "away"):
             assert await backend._connections.admin.count(layout.job_queue("away")) == 0, "nothing to be tested here"  # type: ignore[attr-defined]
             group.start_soon(ask)
             await anyio.sleep(0.5)  # in which the server has said it again
-            assert not told
-        assert told[0].ready >= 1
+            assert not answers
+        assert answers[0].ready >= 1
         assert (await backend.admin.stats("away")).ready == 5
         await backend.admin.delete("away")
 

@@ -116,18 +116,18 @@ async def test_every_verdict_on_what_is_too_large(node: RabbitServer, kind: str,
 
 async def test_the_largest_job_can_be_retried_and_buried(node: RabbitServer):
     """F49: an accepted job leaves room for its error history, in a retry and in a dead letter."""
-    queue, body, story = "largest", b"x" * MAX_JOB, b"s" * (MAX_MESSAGE - MAX_JOB - 100)
+    queue, body, trail = "largest", b"x" * MAX_JOB, b"s" * (MAX_MESSAGE - MAX_JOB - 100)
     async with held(f"{node.url}?min_queue_age=0.1&timeout=10", queue) as (backend, source):
         [stored, refused] = await backend.publish([Outgoing(queue, "1", body), Outgoing(queue, "2", body + b"x")])
         assert stored == Stored()
         assert isinstance(refused, Refused)
         [first] = await source.receive(1)
-        assert await source.settle([(first, Reschedule(0.0, story))]) == []
+        assert await source.settle([(first, Reschedule(0.0, trail))]) == []
         [second] = await source.receive(1)
-        assert (second.envelope, second.trail) == (body, story)
-        assert await source.settle([(second, Bury("why", story))]) == []
+        assert (second.envelope, second.trail) == (body, trail)
+        assert await source.settle([(second, Bury("why", trail))]) == []
         [letter] = await backend.admin.letters(queue, limit=5)
-        assert (letter.envelope, letter.trail, letter.reason) == (body, story, "why")
+        assert (letter.envelope, letter.trail, letter.reason) == (body, trail, "why")
         await backend.admin.delete(queue)
 
 
@@ -262,7 +262,7 @@ async def test_times_at_the_edge(node: RabbitServer, tmp_path: Any):
 
 
 async def test_deadlines(node: RabbitServer, tmp_path: Any):
-    """F61: a deadline that passes in a queue or in a worker's hands keeps a job from starting; what runs goes on."""
+    """F61: a deadline that passes in a queue or in a worker keeps a job from starting; what runs goes on."""
     play = RabbitPlay(node.url, tmp_path)
     async with play.app("client") as client:
         queued = await client.tasks["work"].using(expires=0.3).enqueue(1)
@@ -272,9 +272,9 @@ async def test_deadlines(node: RabbitServer, tmp_path: Any):
             assert await queued.outcome(timeout=5) == Expired()
             running = await work.using(expires=0.3).enqueue(2, 0.8)
             await until(lambda: play.count("start") == 1, "a start")
-            in_hand = await work.using(expires=0.4).enqueue(3)
+            in_worker = await work.using(expires=0.4).enqueue(3)
             assert await running.result(timeout=5) == 2
-            assert await in_hand.outcome(timeout=5) == Expired()
+            assert await in_worker.outcome(timeout=5) == Expired()
             await play.check()
     assert play.count("start") == 1
 

@@ -105,7 +105,7 @@ async def test_what_is_uncertain_is_sent_again_with_its_id(node, proxy, tmp_path
         async with play.running("worker", concurrency=1):
             report = await play.check(duplicates_allowed=uncertain)
     assert uncertain, "no cut met a confirm"
-    starts = [sum(entry.kind == "start" for entry in story) for story in report.histories.values()]
+    starts = [sum(entry.kind == "start" for entry in history) for history in report.histories.values()]
     assert (len(starts), min(starts)) == (7, 1)
     assert max(starts) <= 2
 
@@ -129,7 +129,7 @@ async def test_a_cut_on_the_way_to_the_worker(node, proxy, queue):
 
 
 async def test_a_cut_while_jobs_run(node, proxy, tmp_path):
-    """F35: a cut interrupts no function; the holder learns that its lease is lost, and each job has one outcome."""
+    """F35: a cut interrupts no function; the holder gets a lost lease, and each job has one outcome."""
     play = RabbitPlay(node.url, tmp_path)
     async with play.running("worker", through(proxy), lease=20.0) as app:
         await app.enqueue_many([app.tasks["work"].call(number, 0.5) for number in range(10)])
@@ -142,10 +142,10 @@ async def test_a_cut_while_jobs_run(node, proxy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "verdict", [Reschedule(0.0, b"again"), Reschedule(0.3, b"later"), Bury("why", b"story")], ids=str
+    "verdict", [Reschedule(0.0, b"again"), Reschedule(0.3, b"later"), Bury("why", b"trail")], ids=str
 )
 async def test_a_cut_while_a_verdict_travels(node, proxy, queue, verdict):
-    """F35: cut around the confirm of a copy: told again, it is carried out; a copy too many is the same."""
+    """F35: a verdict cut around the confirm of its copy is carried out when repeated; a copy too many is the same."""
     async with open_backend(f"{node.url}?min_queue_age=0.1") as sender, open_backend(through(proxy)) as backend:
         await sender.publish([Outgoing(queue, "1", b"job")])
         async with backend.consume([queue], lease=30.0) as source:
@@ -196,9 +196,9 @@ async def test_byte_by_byte(node, proxy, queue):
         async with backend.consume([queue], lease=30.0) as source:
             [found] = await source.receive(1)
             assert (found.envelope, found.trail) == (body, b"trail")
-            assert not await source.settle([(found, Bury("why", b"story"))])
+            assert not await source.settle([(found, Bury("why", b"trail"))])
         [letter] = await backend.admin.letters(queue, limit=1)
-        assert (letter.envelope, letter.trail, letter.reason) == (body, b"story", "why")
+        assert (letter.envelope, letter.trail, letter.reason) == (body, b"trail", "why")
         await proxy.heal()
         await backend.admin.delete(queue)
 
@@ -223,7 +223,7 @@ async def test_one_side_is_cut_off(node, tmp_path):
         assert await send(client, range(22, 30)) == list(range(22, 30))
         await down.heal()
         report = await play.check(duplicates_allowed=10)
-    assert len([story for story in report.histories.values() if any(entry.kind == "ok" for entry in story)]) == 28
+    assert len([history for history in report.histories.values() if any(entry.kind == "ok" for entry in history)]) == 28
 
 
 # ── sizes, and a place that is gone ──────────────────────────────────────────────────────────────
@@ -259,7 +259,7 @@ async def test_dead_letters_whose_queue_was_deleted(node, queue):
             await backend._connections.admin.call(
                 "deleting", lambda channel: channel.queue_delete(layout.dead_queue(queue))
             )
-            assert not await patiently(lambda: source.settle([(held, Bury("why", b"story"))]))
+            assert not await patiently(lambda: source.settle([(held, Bury("why", b"trail"))]))
             [letter] = await backend.admin.letters(queue, limit=5)
             assert (letter.envelope, letter.reason) == (b"job", "why")
         await backend.admin.delete(queue)

@@ -36,14 +36,14 @@ def running(node):
 
 
 def jobs(queue, count, delay=0.0):
-    """So many jobs, whose envelopes say which they are."""
+    """Make so many jobs, whose envelopes say which they are."""
     return [
         Outgoing(queue, f"{queue}-{number}", b"%s %d" % (queue.encode(), number), b"", delay) for number in range(count)
     ]
 
 
 async def take(source, count, within=15.0):
-    """So many deliveries, through outages."""
+    """Take so many deliveries, through outages."""
     found = []
     with anyio.fail_after(within):
         while len(found) < count:
@@ -74,7 +74,7 @@ async def test_a_killed_node_has_everything_that_it_confirmed(running):
         await backend.publish(jobs("killed", 20, delay=1.0))
         async with backend.consume(["killed"], lease=60) as source:
             [first] = await take(source, 1)
-            await source.settle([(first, Bury("for this test", b"story"))])
+            await source.settle([(first, Bury("for this test", b"trail"))])
         running.kill()
         await running.start()
         async with backend.consume(["killed"], lease=60) as source:
@@ -84,7 +84,7 @@ async def test_a_killed_node_has_everything_that_it_confirmed(running):
             job.envelope for job in jobs("killed", 100) + jobs("killed", 20)
         }
         [letter] = await backend.admin.letters("killed", limit=10)
-        assert (letter.envelope, letter.reason, letter.trail) == (first.envelope, "for this test", b"story")
+        assert (letter.envelope, letter.reason, letter.trail) == (first.envelope, "for this test", b"trail")
 
 
 async def test_while_the_node_is_down_calls_end_and_later_work_again(running):
@@ -112,7 +112,7 @@ async def test_while_the_node_is_down_calls_end_and_later_work_again(running):
             await source.settle([(again, ACK)])
 
 
-async def test_a_frozen_node_holds_nobody_up(running):
+async def test_a_frozen_node_holds_no_caller_up(running):
     """A node that answers nothing: publishing is uncertain, the rest unavailable, in time (F21)."""
     async with RabbitBackend(f"{running.url}?min_queue_age=0.1&timeout=1.5") as backend:
         await backend.publish(jobs("frozen", 2))
@@ -127,7 +127,7 @@ async def test_a_frozen_node_holds_nobody_up(running):
 
 
 async def test_a_frozen_node_and_a_job_that_is_half_sent(running):
-    """More than fits between us and a node that hangs: who closes then does not wait for it to be taken (F21, C22)."""
+    """Closing does not wait for a node that hangs to take what is half sent (F21, C22)."""
     large = [Outgoing("frozen", f"large-{number}", b"x" * 12_000_000) for number in range(2)]
     with anyio.fail_after(15):
         async with RabbitBackend(f"{running.url}?min_queue_age=0.1&timeout=1.5") as backend:
@@ -238,7 +238,7 @@ async def test_killed_while_jobs_become_due_and_before_it_has_answered(running, 
 
 
 async def test_restarted_while_jobs_are_settled(running, tmp_path):
-    """F20: an ordinary restart in the middle of a thousand settlings loses nothing, and repeats what was in hand."""
+    """F20: an ordinary restart in the middle of a thousand settlings loses nothing, and repeats only running jobs."""
     play = RabbitPlay(running.url, tmp_path)
     async with play.running("worker", concurrency=50, lease=30.0) as app:
         await app.enqueue_many([app.tasks["work"].call(number) for number in range(1000)])

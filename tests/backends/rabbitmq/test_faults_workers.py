@@ -23,7 +23,7 @@ async def letters(play: RabbitPlay) -> list[str]:
 
 
 async def test_kill_at_random(node, tmp_path):
-    """F01: workers are killed in the middle of 200 jobs; all of them end, and only what was in hand runs twice."""
+    """F01: workers are killed in the middle of 200 jobs; all of them end, and only running jobs run twice."""
     play, dice = RabbitPlay(node.url, tmp_path), random.Random(1)
     async with play.app("client") as app, AsyncExitStack() as exits:
         await send(app, range(200), seconds=0.02)
@@ -38,8 +38,8 @@ async def test_kill_at_random(node, tmp_path):
         entries = play.merged().entries
         dead = {entry.who for entry in entries if entry.kind == "died"}
         started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
-        in_hand = started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"}
-        await play.check(duplicates_allowed=len(in_hand))
+        unsettled = started - {(entry.who, entry.job) for entry in entries if entry.kind == "settled"}
+        await play.check(duplicates_allowed=len(unsettled))
     assert len(dead) == 3
     assert len({entry.job for entry in entries if entry.kind == "ok"}) == 200
     assert not await letters(play), "a killed worker's jobs are no poison"

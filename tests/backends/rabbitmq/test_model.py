@@ -1,4 +1,4 @@
-"""Random stories of clients, workers, strangers, crashes and cuts, on a real node, in real time."""
+"""Random histories of clients, workers, strangers, crashes and cuts, on a real node, in real time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import Phase
 
 from taskcore.conformance.model.rules import open_rules
 from tests.support.records import store_url
-from tests.support.redis_model import tell
+from tests.support.redis_model import run_model
 
-#: Always the same stories, by kind of queue; other seeds are for long runs.
+#: Always the same histories, by kind of queue; other seeds are for long runs.
 SEEDS = [("quorum", number) for number in range(10)] + [("classic", number) for number in range(3)]
 EXAMPLES, STEPS = 4, 15
 LEASE, MARGIN = 0.5, 0.3  #: seconds
@@ -26,7 +26,7 @@ def test_stories(node, tmp_path):
     if store_url(tmp_path) is None:
         pytest.skip("no store is installed here that a process can have for itself")
     # A failure is reported as it was; shrinking it in real time would take an hour.
-    once = partial(tell, examples=EXAMPLES, steps=STEPS, lease=LEASE, margin=MARGIN, phases=(Phase.generate,))
+    once = partial(run_model, examples=EXAMPLES, steps=STEPS, lease=LEASE, margin=MARGIN, phases=(Phase.generate,))
     with ProcessPoolExecutor(len(SEEDS), mp_context=multiprocessing.get_context("spawn")) as processes:
         telling = [
             processes.submit(
@@ -41,16 +41,16 @@ def test_stories(node, tmp_path):
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    ("kind", "fate"),
-    [("quorum", fate) for fate in ("its worker dies running it", "it is given back", "its lease ends", "fails")]
+    ("kind", "life"),
+    [("quorum", life) for life in ("its worker dies running it", "it is given back", "its lease ends", "fails")]
     + [("classic", "its worker dies running it")],
 )
-def test_lives(make_harness, kind, fate):
-    """The same fate three times: limits hold, counts grow, the job ends."""
+def test_lives(make_harness, kind, life):
+    """The same life three times: limits hold, counts grow, the job ends."""
     options = f"min_queue_age=0.1&queue_type={kind}"
     with (
         open_rules(lambda: make_harness(options, lease=LEASE, margin=MARGIN), real_time=True) as play,
         play.explaining(),
     ):
-        play.live([fate] * 3)
+        play.live([life] * 3)
         play.finish()

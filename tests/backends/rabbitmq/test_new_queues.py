@@ -44,11 +44,11 @@ async def take(source, within=15.0):
 
 
 async def until_made(node, queue, within=15.0):
-    """Until a queue is there."""
+    """Wait until a queue is there."""
     with anyio.fail_after(within):
         admin = AdminChannel(Connector(parse(node.url, {})[0]))
         try:
-            while await admin.count(layout.job_queue(queue)) is None:  # noqa: ASYNC110 - the broker does not tell
+            while await admin.count(layout.job_queue(queue)) is None:  # noqa: ASYNC110 - the broker sends no event
                 await anyio.sleep(0.05)
         finally:
             await admin.close()

@@ -21,7 +21,7 @@ RECIPE = r"^rabbitmqctl set_permissions -p jobs (\w+) +'(.*)' '(.*)' '(.*)'$"
 
 @pytest.fixture(scope="module")
 def recipe():
-    """User → what it may configure, write and read, as the docs have it."""
+    """Read what each user may configure, write and read, as the docs have it."""
     if not DOCS.exists():
         pytest.skip("the docs are in the checkout only")
     found = re.findall(RECIPE, DOCS.read_text(encoding="utf-8"), re.MULTILINE)
@@ -63,7 +63,7 @@ async def open_mail(url):
 
 
 async def test_the_least_that_works(let_in, recipe, tmp_path):
-    """Opened once by one who may; then a sender and a worker who may make nothing send, delay, retry and bury."""
+    """Once the queues are declared, a sender and a worker that may declare nothing send, delay, retry and bury."""
     assert set(recipe) == {"opener", "worker", "sender", "reader"}
     urls = {name: await let_in(name, permissions) for name, permissions in recipe.items()}
     await open_mail(urls["opener"])

@@ -36,7 +36,7 @@ async def twice(app: App, flaky: FlakyBackend, task: Any, by: str) -> Any:
 
 
 async def all_over(app: App) -> None:
-    """Until both of them have ended, in whatever way."""
+    """Wait until both jobs have ended, in whatever way."""
     with anyio.fail_after(15):
         while sum(app.counters[f"job.{name}"] for name in ("succeeded", "skipped", "buried")) < 2:  # noqa: ASYNC110 - no event
             await anyio.sleep(0.02)

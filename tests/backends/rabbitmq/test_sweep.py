@@ -52,7 +52,7 @@ def test_crash(case, make_harness):
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_processes_that_die(node, tmp_path):
-    """The same with processes that really end: behind each kind of copy, and at every third point of the core's."""
+    """A process that really ends behind a copy or at a point of the core leaves a job that ends once."""
     if store_url(tmp_path) is None:
         pytest.skip("no store is installed here that two processes can share")
     sample = [COPIES[0], COPIES[2], COPIES[-1], *REAL]

@@ -12,20 +12,20 @@ from tests.support.real import require, serving
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """Tests here run on asyncio."""
+    """Run the tests of this folder on asyncio."""
     return "asyncio"
 
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[RedisServer]:
-    """One Redis for all tests of this process that only use queues of their own."""
+    """Run one Redis for all tests of this process that only use queues of their own."""
     with serving(RedisServer) as server:
         yield server
 
 
 @pytest.fixture
 async def own(request: pytest.FixtureRequest) -> AsyncIterator[RedisServer]:
-    """A Redis of the test's own, to mistreat; of a version, if the test is run on several."""
+    """Run a Redis for one test to mistreat; of a version, if the test is run on several."""
     version = getattr(request, "param", "")
     async with require(RedisServer, version)(version=version) as server:
         yield server

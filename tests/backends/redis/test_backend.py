@@ -42,7 +42,7 @@ async def test_nothing_grows(own: RedisServer):
 
 
 async def cycle(backend: Backend, source: Source, round_: int) -> None:
-    """A thousand jobs with every fate."""
+    """Run a thousand jobs to every verdict."""
     jobs = [Outgoing("q", f"{round_}.{number}", b"x" * 50, b"", 0.01 * (number % 2)) for number in range(1000)]
     await backend.publish(jobs)
     ended = 0
@@ -61,7 +61,7 @@ async def cycle(backend: Backend, source: Source, round_: int) -> None:
 
 
 async def keys_and_sizes(port: int) -> tuple[set[bytes], dict[str, int]]:
-    """Which keys there are (but for those that remember ids), and how many elements each has."""
+    """Return the keys (but for those that remember ids) and how many elements each part has."""
     names = set(await command(port, "KEYS", "*")) - {
         key("q", part).encode() for part in ("ended", "ended_before", "wake")
     }

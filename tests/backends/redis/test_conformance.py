@@ -33,7 +33,7 @@ KINDS = {
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Callable[[str], Certificate]:
-    """What the suite says about a kind of server; played once, also if several processes share these tests."""
+    """Certify a kind of server; once, even if several processes share these tests."""
 
     @cache
     def find(kind: str) -> Certificate:
@@ -49,7 +49,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> C
 
 
 async def play(kind: str) -> Certificate:
-    """The whole suite on a server of its own."""
+    """Run the whole suite on a server of its own."""
     async with KINDS[kind]() as server:
         return await certify(server.url, lease=LEASE, margin=MARGIN, at_once=20)
 

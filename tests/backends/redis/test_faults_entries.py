@@ -41,7 +41,7 @@ FOREIGN: dict[str, list[bytes | str]] = {
         "envelope",
         b'{"v":0,"id":"x7","task":"work","queue":"q","args":[],"enqueued_at":0}',
     ],
-    "somebody else's": ["type", "invoice", "body", b'{"total": 12}', "tenant", "acme"],
+    "another program's": ["type", "invoice", "body", b'{"total": 12}', "tenant", "acme"],
     "no envelope": ["id", "x8", "trail", b"{}"],
     "other order": ["envelope", b"{}", "id", "x9"],
     "bad trail": ["id", "x10", "envelope", b"{}", "trail", b"\xfe\xfe"],
@@ -51,7 +51,7 @@ FOREIGN: dict[str, list[bytes | str]] = {
 
 
 def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged as an error."""
+    """List what was logged as an error."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -131,13 +131,13 @@ async def test_leased_entries_vanish(shared: RedisServer, how: str, caplog: pyte
         caplog.clear()
         with anyio.move_on_after(1.5):
             pytest.fail(f"vanished jobs were handed out: {await source.receive(4)}")
-        assert any("have disappeared" in alarm for alarm in alarms(caplog)), "the others are told when their lease ends"
+        assert any("have disappeared" in alarm for alarm in alarms(caplog)), "the others follow after their lease"
         stats = await backend.admin.stats(queue)
         assert (stats.ready, stats.leased, stats.scheduled) == (0, 0, 0)
 
 
 async def vanish(port: int, how: str, queue: str) -> None:
-    """Somebody deletes all entries of a queue."""
+    """Delete all entries of a queue, behind the broker's back."""
     stream = key(queue, "jobs")
     if how == "XDEL":
         await command(port, "XDEL", stream, *(entry for entry, _ in await command(port, "XRANGE", stream, "-", "+")))
@@ -218,7 +218,7 @@ async def test_a_key_of_another_type(own: RedisServer, part: str):
 
 
 async def refusal(call: Awaitable[Any]) -> str:
-    """The text of the error, if there is one."""
+    """Return the text of the error, if there is one."""
     try:
         await call
     except BrokerUnavailable as error:
@@ -227,13 +227,13 @@ async def refusal(call: Awaitable[Any]) -> str:
 
 
 async def everything(port: int, *, except_for: str) -> dict[bytes, Any]:
-    """All keys and what they hold."""
+    """Read all keys and what they hold."""
     names = sorted(await command(port, "KEYS", "tc:{q}:*"))
     skip = {key("q", except_for).encode(), key("q", "wake").encode()}
     return {name: await command(port, "DUMP", name) for name in names if name not in skip}
 
 
-async def test_nobody_spins_where_nobody_can_be_woken(own: RedisServer, caplog: pytest.LogCaptureFixture):
+async def test_no_receiver_spins_where_none_can_be_woken(own: RedisServer, caplog: pytest.LogCaptureFixture):
     """A worker that may not wait for tokens says so once, looks now and then, not all the time, and gets its jobs."""
     await command(own.port, "ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-blpop")
     async with held(own.url.replace("redis://", "redis://app:pw@"), "q") as (backend, source):
@@ -248,7 +248,7 @@ async def test_nobody_spins_where_nobody_can_be_woken(own: RedisServer, caplog: 
 
 
 async def commands(port: int) -> int:
-    """How many commands the server has carried out."""
+    """Count the commands that the server has carried out."""
     info: bytes = await command(port, "INFO", "stats")
     return int(info.split(b"total_commands_processed:")[1].split()[0])
 

@@ -23,20 +23,20 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 
 def through(proxy: ChaosProxy, options: str = QUICK) -> str:
-    """The URL that leads through a proxy."""
+    """Make the URL that leads through a proxy."""
     return f"redis://127.0.0.1:{proxy.port}/0{options}"
 
 
 @asynccontextmanager
 async def proxied(server: RedisServer) -> AsyncIterator[ChaosProxy]:
-    """A network to the server that can be broken."""
+    """Run a proxy to the server, as a network that can be broken."""
     async with ChaosProxy("127.0.0.1", server.port) as proxy:
         yield proxy
 
 
 @asynccontextmanager
 async def consuming(url: str, queue: str, lease: float = 30.0) -> AsyncIterator[tuple[Backend, Source]]:
-    """A backend and a source on one queue."""
+    """Open a backend and a source on one queue."""
     async with open_backend(url) as backend, backend.consume([queue], lease=lease) as source:
         yield backend, source
 
@@ -60,7 +60,9 @@ async def test_a_cut_while_enqueueing(shared: RedisServer, how: str):
                 async with play.running("worker"):
                     report = await play.check()
             assert len(answered) >= 8, "one cut is worth one error at most"
-            stored = {job for job, story in report.histories.items() if any(entry.kind == "start" for entry in story)}
+            stored = {
+                job for job, history in report.histories.items() if any(entry.kind == "start" for entry in history)
+            }
             assert len(stored) >= len(answered)
 
 
@@ -116,7 +118,7 @@ async def test_a_cut_while_jobs_run(shared: RedisServer):
         await until(lambda: play.count("start") == 10, "all start")
         proxy.cut()
         report = await play.check()
-    assert all(sum(entry.kind == "start" for entry in story) == 1 for story in report.histories.values())
+    assert all(sum(entry.kind == "start" for entry in history) == 1 for history in report.histories.values())
 
 
 async def test_a_partition_with_work_in_hand(shared: RedisServer):
@@ -188,8 +190,8 @@ async def test_byte_by_byte(shared: RedisServer):
     assert play.count("event", name="broker.lost") == 0
 
 
-async def test_nobody_is_judged_too_early(shared: RedisServer):
-    """What the broker has done and the worker has not heard of yet is waited for, or it would never be judged."""
+async def test_no_history_is_judged_too_early(shared: RedisServer):
+    """A history is judged only after the worker has recorded each verdict that the broker carried out."""
     play = Play(shared.url)
     async with proxied(shared) as proxy, play.running("worker", through(proxy, ""), lease=20.0) as app:
         await app.tasks["fail"].enqueue(1)

@@ -28,7 +28,7 @@ on_versions = pytest.mark.parametrize("own", **versions(RedisServer), indirect=T
 
 @asynccontextmanager
 async def producing(app: App) -> AsyncIterator[list[int]]:
-    """Somebody enqueues all the time; what was answered with OK."""
+    """Enqueue all the time; yield the jobs that were answered with OK."""
     stored: list[int] = []
     going = True
 
@@ -48,7 +48,7 @@ async def producing(app: App) -> AsyncIterator[list[int]]:
 
 
 def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged as an error."""
+    """List what was logged as an error."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -176,7 +176,7 @@ async def test_the_group_is_deleted(own: RedisServer, caplog: pytest.LogCaptureF
         after = int((await command(own.port, "INFO", "stats")).split(b"total_commands_processed:")[1].split()[0])
     assert len(report.histories) == 60
     assert any("group of queue" in alarm for alarm in alarms(caplog))
-    assert after - before < 20, "nobody runs in circles afterwards"
+    assert after - before < 20, "the receiver does not spin afterwards"
 
 
 # ── full ─────────────────────────────────────────────────────────────────────────────────────────
@@ -252,7 +252,7 @@ async def test_workers_empty_a_full_server(own: RedisServer):
 
 
 async def memory(port: int) -> int:
-    """What the server says that it uses."""
+    """Ask the server how much memory it uses."""
     return int((await command(port, "INFO", "memory")).split(b"used_memory:")[1].split()[0])
 
 

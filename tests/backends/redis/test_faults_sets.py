@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 
 @asynccontextmanager
 async def producing(app: App, pause: float = 0.005) -> AsyncIterator[list[int]]:
-    """Somebody enqueues all the time; what was answered with OK."""
+    """Enqueue all the time; yield the jobs that were answered with OK."""
     stored: list[int] = []
     going = True
 
@@ -85,7 +85,7 @@ async def test_a_repeated_publish_waits_for_replicas_too():
 
 
 async def test_a_user_who_may_not_wait(shared: RedisServer):
-    """With ?wait, a user without the right to WAIT is refused at the start, not told later that nothing was stored."""
+    """With ?wait, a user without the right to WAIT is refused at the start, and not by a later enqueue."""
     await command(shared.port, "ACL", "SETUSER", "hasty", "on", ">pw", "~*", "&*", "+@all", "-wait")
     url = shared.url.replace("redis://", "redis://hasty:pw@")
     async with open_backend(url):
@@ -282,7 +282,7 @@ async def test_a_node_that_is_gone():
 
 
 async def publish(backend: Backend, queue: str) -> str:
-    """What became of one job, after a little while."""
+    """Publish one job after a short wait, and name the answer."""
     await anyio.sleep(0.05)
     try:
         [answer] = await backend.publish([Outgoing(queue, f"{queue}-y", b"y")])

@@ -24,7 +24,7 @@ LEASE = 1.0  #: seconds, of the workers here
 
 
 async def test_kill_at_random(shared: RedisServer, tmp_path: Path):
-    """F01: workers are killed in the middle of 200 jobs; all of them end, and only what was in hand runs twice."""
+    """F01: workers are killed in the middle of 200 jobs; all of them end, and only running jobs run twice."""
     play, dice = Play(shared.url), random.Random(1)
     async with play.app("client") as app, AsyncExitStack() as exits:
         await send(app, range(200), seconds=0.02)
@@ -36,13 +36,13 @@ async def test_kill_at_random(shared: RedisServer, tmp_path: Path):
             victim.kill()
             workers.append(await exits.enter_async_context(play.worker(tmp_path, f"w{number + 2}")))
         await play.quiet()
-        report = await play.check(duplicates_allowed=in_hand(play, "killed"))
+        report = await play.check(duplicates_allowed=unsettled(play, "killed"))
     assert len(report.histories) == 200
     assert not (await play_letters(play)), "a killed worker's jobs are no poison"
 
 
-def in_hand(play: Play, how: str) -> int:
-    """How many starts of the dead workers were not settled: so many jobs had to run again."""
+def unsettled(play: Play, how: str) -> int:
+    """Count the unsettled starts of the dead workers: so many jobs had to run again."""
     entries = play.merged().entries
     dead = {entry.who for entry in entries if entry.kind == "died" and entry.facts["how"] == how}
     started = {(entry.who, entry.job) for entry in entries if entry.kind == "start" and entry.who in dead}
@@ -50,7 +50,7 @@ def in_hand(play: Play, how: str) -> int:
 
 
 async def play_letters(play: Play) -> dict[str, str]:
-    """Job id → reason of the dead letters."""
+    """Map the job ids of the dead letters to their reasons."""
     async with open_backend(play.url) as backend:
         letters = await backend.admin.letters(play.queue, limit=100)
     return {letter.id: letter.reason for letter in letters}
@@ -94,7 +94,7 @@ async def test_killed_while_jobs_become_due(shared: RedisServer, tmp_path: Path)
             await until(lambda: play.count("start") >= 20 * workers.index(worker) + 5, "some start")  # noqa: B023
             worker.kill()
         await play.quiet()
-        report = await play.check(duplicates_allowed=in_hand(play, "killed"), delta=0.02)
+        report = await play.check(duplicates_allowed=unsettled(play, "killed"), delta=0.02)
     assert len(report.histories) == len(jobs)
 
 
@@ -168,7 +168,7 @@ async def test_stopped_twice(shared: RedisServer, tmp_path: Path):
         assert await old.wait(within=5.0) == 0
         async with play.running("heir", lease=30.0):
             report = await play.check()
-    [starts] = [[entry for entry in story if entry.kind == "start"] for story in report.histories.values()]
+    [starts] = [[entry for entry in history if entry.kind == "start"] for history in report.histories.values()]
     assert [entry.facts["attempt"] for entry in starts] == [1, 1]
 
 
@@ -219,9 +219,9 @@ async def test_poison_and_its_neighbours(shared: RedisServer, tmp_path: Path):
     ]
     assert sum(entry.kind == "start" for entry in report.histories[poison.id]) == 3
     for job in jobs:  # a second run is that of one that had returned, and was not settled yet when the poison killed
-        story = report.histories[job.id]
-        assert {entry.facts["attempt"] for entry in story if entry.kind == "start"} == {1}
-        assert [entry.kind for entry in story if entry.kind in {"start", "end"}] in (
+        history = report.histories[job.id]
+        assert {entry.facts["attempt"] for entry in history if entry.kind == "start"} == {1}
+        assert [entry.kind for entry in history if entry.kind in {"start", "end"}] in (
             ["start", "end"],
             ["start", "end"] * 2,
         )

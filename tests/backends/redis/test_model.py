@@ -1,4 +1,4 @@
-"""Random stories of clients, workers, strangers, crashes and cuts on a real Redis, in real time."""
+"""Random histories of clients, workers, strangers, crashes and cuts on a real Redis, in real time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 from taskcore.faults import RedisServer
-from tests.support.redis_model import tell
+from tests.support.redis_model import run_model
 
-SEEDS = range(10)  #: always the same stories; other seeds are for long runs
+SEEDS = range(10)  #: always the same histories; other seeds are for long runs
 EXAMPLES, STEPS = 6, 20
 LEASE, MARGIN = 0.4, 0.25  #: seconds
 
@@ -19,8 +19,8 @@ LEASE, MARGIN = 0.4, 0.25  #: seconds
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_stories(shared: RedisServer):
-    """60 stories of 20 steps each, in ten processes side by side, keep every promise."""
-    once = partial(tell, url=shared.url, examples=EXAMPLES, steps=STEPS, lease=LEASE, margin=MARGIN)
+    """60 histories of 20 steps each, in ten processes side by side, keep every promise."""
+    once = partial(run_model, url=shared.url, examples=EXAMPLES, steps=STEPS, lease=LEASE, margin=MARGIN)
     with ProcessPoolExecutor(len(SEEDS), mp_context=multiprocessing.get_context("spawn")) as processes:
         problems = [problem for problem in processes.map(once, SEEDS) if problem]
     assert not problems, "\n".join(problems)

@@ -68,14 +68,14 @@ BATCH = [Outgoing("q", f"{number}", b"bytes") for number in range(5)]
 
 @asynccontextmanager
 async def holding(url: str) -> AsyncIterator[tuple[Backend, Source, Sequence[Delivery]]]:
-    """A source that holds five jobs."""
+    """Open a source that holds five jobs."""
     async with open_backend(url) as backend, backend.consume(["q"], lease=60.0) as source:
         await backend.publish(BATCH)
         yield backend, source, await source.receive(5)
 
 
 async def counts(server: RedisServer) -> dict[str, Any]:
-    """Everything that the queue's keys hold, in numbers."""
+    """Count everything that the queue's keys hold."""
     async with open_backend(server.url) as backend:
         stats: QueueStats = await backend.admin.stats("q")
     sizes = {
@@ -94,14 +94,14 @@ async def counts(server: RedisServer) -> dict[str, Any]:
 
 
 async def publish(backend: Backend, source: Source, held: Sequence[Delivery]) -> Any:
-    """Some jobs for now, some for later."""
+    """Publish some jobs for now, some for later."""
     return await backend.publish(
         [Outgoing("q", f"new-{number}", b"x", b"", 60.0 * (number % 2)) for number in range(6)]
     )
 
 
 async def settle(backend: Backend, source: Source, held: Sequence[Delivery]) -> Any:
-    """Every verdict there is, in one batch."""
+    """Settle with every verdict there is, in one batch."""
     return await source.settle(list(zip(held, VERDICTS, strict=True)))
 
 
@@ -111,7 +111,7 @@ async def receive(backend: Backend, source: Source, held: Sequence[Delivery]) ->
 
 
 async def remove(backend: Backend, source: Source, held: Sequence[Delivery]) -> Any:
-    """A job that waits."""
+    """Remove a job that waits."""
     return await backend.admin.remove("q", "waiting-0")
 
 

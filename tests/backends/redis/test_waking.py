@@ -69,18 +69,18 @@ async def test_one_job_wakes_one_worker(own: RedisServer):
 
 
 async def _enter(group: anyio.abc.TaskGroup, backend: Backend) -> Source:
-    """A source that lives as long as the group."""
+    """Open a source that lives as long as the group."""
     async with anyio.create_task_group() as starting:
-        box: list[Source] = []
+        sources: list[Source] = []
 
         async def live(*, task_status: anyio.abc.TaskStatus[None]) -> None:
             async with backend.consume(["q"], lease=60.0) as source:
-                box.append(source)
+                sources.append(source)
                 task_status.started()
                 await anyio.sleep_forever()
 
         starting.start_soon(group.start, live)
-    return box[0]
+    return sources[0]
 
 
 async def until_idle(port: int, workers: int) -> None:

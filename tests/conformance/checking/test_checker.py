@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from taskcore.conformance.checking import Left, Snapshot
-from tests.support.tellers import HistoryWriter, found
+from tests.support.history_writer import HistoryWriter, found
 
 
 @pytest.fixture
 def written() -> HistoryWriter:
-    """A history to be told by hand."""
+    """Make a history for a test to write."""
     return HistoryWriter()
 
 
@@ -85,7 +85,7 @@ def test_at_most_once_may_be_lost(written: HistoryWriter) -> None:
 
 
 def test_unexpected(written: HistoryWriter) -> None:
-    """A start that nobody asked for is invented."""
+    """A start of a job that no client sent is invented."""
     written.ran()
     assert written.check().violations == ("unexpected",)
 
@@ -138,7 +138,7 @@ def test_a_run_of_the_dead(written: HistoryWriter) -> None:
 
 
 def test_effects(written: HistoryWriter) -> None:
-    """An effect that was done twice counts, whoever did it."""
+    """An effect that was done twice counts, whichever run did it."""
     written.sent()
     written.start(run=1)
     written.effect(key="charge-7")
@@ -232,7 +232,7 @@ def test_given_back_is_free(written: HistoryWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("happened", "facts", "told"),
+    ("happened", "facts", "event"),
     [
         ("duplicate", {}, "job.duplicate"),
         ("uncertain", {}, "job.uncertain"),
@@ -241,22 +241,22 @@ def test_given_back_is_free(written: HistoryWriter) -> None:
         ("settled", {"verdict": "bury", "trail": "trail"}, "job.buried"),
     ],
 )
-def test_silent(written: HistoryWriter, happened: str, facts: dict[str, Any], told: str) -> None:
-    """What was suppressed, uncertain, lost or buried has to be told by whoever it happened to, if one listened."""
+def test_silent(written: HistoryWriter, happened: str, facts: dict[str, Any], event: str) -> None:
+    """A suppressed, uncertain, lost or buried job without its event is silent, if the history has a listener."""
     written.sent()
     written.ran()
     getattr(written, happened)(**facts)
-    assert not written.check().broken, "nobody listened"
+    assert not written.check().broken, "the history has no listener"
     written.event("", name="listening")
     assert written.check().violations == ("silent",)
-    written.event(name=told, who="another")
+    written.event(name=event, who="another")
     assert written.check().violations == ("silent",)
-    written.event(name=told)
+    written.event(name=event)
     assert not written.check().broken
 
 
-def test_the_dead_tell_nothing(written: HistoryWriter) -> None:
-    """Whoever was killed is not expected to have told it."""
+def test_a_killed_worker_reports_nothing(written: HistoryWriter) -> None:
+    """A worker that was killed is not expected to have reported it."""
     written.event("", name="listening")
     written.sent()
     written.ran()
@@ -266,7 +266,7 @@ def test_the_dead_tell_nothing(written: HistoryWriter) -> None:
 
 
 def test_silent_expiry(written: HistoryWriter) -> None:
-    """An expiry that nobody told is silent."""
+    """An expiry without an event is silent."""
     written.event("", name="listening")
     written.sent()
     final = Snapshot({"q": Left()}, {"A": "expired"})
@@ -352,12 +352,12 @@ def test_unencodable_result(written: HistoryWriter) -> None:
     assert not written.check(found(reason="result", errors=("taskcore.errors.UnencodableResult: x",))).broken
 
 
-# ── nobody knows ─────────────────────────────────────────────────────────────────────────────────
+# ── uncertain ────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("ran", [True, False])
 def test_uncertain_enqueue(written: HistoryWriter, ran: bool) -> None:
-    """An enqueue of which nobody knows may have happened or not; if it ran, the report says so."""
+    """An uncertain enqueue may have happened or not; if it ran, the report says so."""
     written.invoke(queue="q")
     written.uncertain()
     if ran:
@@ -369,7 +369,7 @@ def test_uncertain_enqueue(written: HistoryWriter, ran: bool) -> None:
 
 @pytest.mark.parametrize("trail", ["trail", "older trail"])
 def test_uncertain_verdict(written: HistoryWriter, trail: str) -> None:
-    """A verdict of which nobody knows may have been carried out: the letter may have its trail, or a later one."""
+    """An uncertain verdict may have been carried out: the letter may have its trail, or a later one."""
     written.sent()
     written.ran(outcome="raised", error="ValueError: 1")
     written.event(name="settle.uncertain", verdict="bury", trail="trail")
@@ -379,8 +379,8 @@ def test_uncertain_verdict(written: HistoryWriter, trail: str) -> None:
 # ── the report ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_story_is_told(written: HistoryWriter) -> None:
-    """A report tells the history of whom it blames, in the order of time, and of nobody else."""
+def test_the_history_is_printed(written: HistoryWriter) -> None:
+    """A report prints the history of each job that it blames, in the order of time, and of no other."""
     written.sent("A")
     written.sent("B")
     written.ran("B")
@@ -390,13 +390,13 @@ def test_the_story_is_told(written: HistoryWriter) -> None:
         "lost = 1: enqueued, and nowhere to be found",
         "    A: enqueued, 1 run(s), none of which returned, no dead letter, not in any queue",
     ]
-    story = text.partition("the history of A")[2].splitlines()[1:]
-    assert [line.split()[2] for line in story] == ["invoke", "ok", "start"]
+    lines = text.partition("the history of A")[2].splitlines()[1:]
+    assert [line.split()[2] for line in lines] == ["invoke", "ok", "start"]
     assert "the history of B" not in text
 
 
-def test_many_stories_are_not_all_told(written: HistoryWriter) -> None:
-    """Of many offenders a few stories are told and all are named."""
+def test_not_all_of_many_histories_are_printed(written: HistoryWriter) -> None:
+    """Of many offenders a few histories are printed and all are named."""
     for number in range(20):
         written.sent(f"job-{number}")
     text = str(written.check())

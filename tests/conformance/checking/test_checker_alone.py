@@ -1,4 +1,4 @@
-"""One checker for all: model and sweep are judged by it, and it finds seeded bugs when nobody else looks."""
+"""One checker for all: it judges model and sweep, and it finds seeded bugs without their oracles."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ BUDGET = settings(
 )
 PLANTS = {mutant.name: mutant.plant for mutant in MUTANTS}
 
-#: Seeded bugs, and the count of the checker that has to see them in the model's stories.
-IN_STORIES = {
+#: Seeded bugs, and the count of the checker that has to see them in the model's histories.
+IN_HISTORIES = {
     "ready_list_is_trimmed": "lost",
     "ack_forgets_ids": "duplicated",
     "promotion_is_not_atomic": "stuck",
@@ -40,7 +40,7 @@ IN_STORIES = {
     "replay_keeps_the_letter": "dlq_bad",
 }
 
-#: Likewise in the cases of the sweep.
+#: Seeded bugs, and the count that has to see them in the cases of the sweep.
 IN_CASES = {
     "retry_acks_before_it_republishes": "lost",
     "dead_letter_is_acked_first": "lost",
@@ -56,22 +56,22 @@ IN_CASES = {
 
 
 def make_harness():
-    """As in the tests of the model."""
+    """Make a harness as in the tests of the model."""
     return Harness.in_memory(lease=32.0)
 
 
-def play_stories():
-    """Random stories that nobody judges but the checker."""
+def run_model():
+    """Run random histories that only the checker judges."""
     with without_oracle():
         run_state_machine_as_test(machine(make_harness), settings=BUDGET)
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("bug", "count"), IN_STORIES.items())
-def test_found_in_stories(bug, count):
-    """The checker alone finds this bug in the model's stories, and calls it by its name."""
+@pytest.mark.parametrize(("bug", "count"), IN_HISTORIES.items())
+def test_found_in_histories(bug, count):
+    """The checker alone finds this bug in the model's histories, and calls it by its name."""
     with PLANTS[bug](), pytest.raises(GuaranteesBroken) as caught:
-        play_stories()
+        run_model()
     assert count in caught.value.report.violations
     assert " →\n" in str(caught.value)
     assert "the history of " in str(caught.value)
@@ -87,9 +87,9 @@ def test_found_in_cases(bug, count):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("hunt", [play_stories, lambda: sweep_without_oracle(make_harness)])
+@pytest.mark.parametrize("hunt", [run_model, lambda: sweep_without_oracle(make_harness)])
 def test_silence_is_found(hunt):
-    """A worker that tells nothing about what it buries is found by the checker alone."""
+    """The checker alone finds a worker that buries jobs without an event."""
 
     def say_nothing(self, batch):
         self._forget([one.job for one in batch])
@@ -100,14 +100,14 @@ def test_silence_is_found(hunt):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("hunt", [play_stories, lambda: sweep_without_oracle(make_harness)])
+@pytest.mark.parametrize("hunt", [run_model, lambda: sweep_without_oracle(make_harness)])
 def test_without_a_bug_nothing_is_found(hunt):
     """Switching the oracles off is not what makes the checker object."""
     hunt()
 
 
-def test_a_story_ends_with_what_the_checker_says():
-    """Whoever reads a failure reads what was played, what is wrong, and the history of the job it is about."""
+def test_a_failure_ends_with_what_the_checker_says():
+    """A failure shows the steps, what is wrong, and the history of the job that it is about."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.enqueue()
         rules.work("1", rules.take("1"), "succeeds")
@@ -115,14 +115,14 @@ def test_a_story_ends_with_what_the_checker_says():
         rules.system.history.extend([HistoryEntry(now, "x", "invoke", "B", facts), HistoryEntry(now, "x", "ok", "B")])
         with pytest.raises(GuaranteesBroken) as caught, rules.explaining():
             rules.finish()
-    story, _, report = str(caught.value).partition(" →\n")
-    assert story.startswith("enqueue A; worker 1 takes A; A succeeds; worker 1 settles A; everything heals;")
+    steps, _, report = str(caught.value).partition(" →\n")
+    assert steps.startswith("enqueue A; worker 1 takes A; A succeeds; worker 1 settles A; everything heals;")
     assert "B: enqueued, never started, no dead letter, not in any queue" in report
     assert "the history of B" in report
 
 
 def test_everything_is_written_down():
-    """Clients, workers, crashes and strangers of a story are in its history, each under its own name."""
+    """Clients, workers, crashes and strangers of a run are in its history, each under its own name."""
     with open_rules(make_harness) as rules, rules.explaining():
         model = rules.enqueue()
         held = rules.take("1")
@@ -132,8 +132,8 @@ def test_everything_is_written_down():
         rules.put_foreign(b"{")
         rules.finish()
         entries = rules.system.history.entries
-    told = [(entry.who, entry.kind) for entry in entries if entry.job == model.id and entry.kind != "event"]
-    assert told[:5] == [
+    recorded = [(entry.who, entry.kind) for entry in entries if entry.job == model.id and entry.kind != "event"]
+    assert recorded[:5] == [
         ("client-1", "invoke"),
         ("client-1", "ok"),
         ("worker-1-1", "start"),
@@ -155,7 +155,7 @@ def test_stories_in_real_time():
 
 @pytest.mark.timeout(60)
 def test_cases_in_real_time():
-    """Likewise a case of the sweep."""
+    """A case of the sweep passes in real time."""
     case = Case("succeed", "settle.ended", 1, "redelivered")
     run(case, lambda: Harness.in_memory(lease=0.2, margin=0.1), real_time=True)
 
@@ -163,16 +163,16 @@ def test_cases_in_real_time():
 @pytest.mark.timeout(60)
 def test_a_process_that_really_dies_leaves_its_history(tmp_path):
     """What a process did before its death is in the history by which its case is judged, and that it died."""
-    die, drills = child.dying("memory://", tmp_path / "starts"), []
+    die, scenarios = child.dying("memory://", tmp_path / "starts"), []
 
-    async def dying(drill, case):
-        drills.append(drill)
-        return await die(drill, case)
+    async def dying(scenario, case):
+        scenarios.append(scenario)
+        return await die(scenario, case)
 
     case = Case("enqueue", "enqueue.published", 1, "unknown")
     make = lambda: Harness.in_memory(lease=0.2, margin=0.1)  # noqa: E731
     run(case, make, real_time=True, dying=dying, starts=StartLog(tmp_path / "starts"))
-    entries = drills[0].history.entries
+    entries = scenarios[0].history.entries
     theirs = [(entry.who, entry.kind) for entry in entries if entry.who.startswith("child") and entry.kind != "event"]
     assert theirs == [("child-1.client-1", "invoke"), ("child-1.client-1", "ok"), ("child-1", "died"), theirs[-1]]
     assert theirs[-1] == ("child-1.client-1", "died")

@@ -9,7 +9,7 @@ import pytest
 
 from taskcore.backends.memory import MemoryBackend
 from taskcore.conformance.checking import Expectations, FoundLetter, GuaranteesBroken, Left, Report, Snapshot
-from tests.support.tellers import QUIET, HistoryWriter, found
+from tests.support.history_writer import QUIET, HistoryWriter, found
 
 STORED = Expectations(results=True)
 KEYED = Expectations(key_window=100.0)
@@ -18,12 +18,12 @@ FENCED = Expectations(fenced=True)
 
 @pytest.fixture
 def written() -> HistoryWriter:
-    """A history to be told by hand."""
+    """Make a history for a test to write."""
     return HistoryWriter()
 
 
 def kept(report: Report) -> bool:
-    """Whether nothing was found; a finding is shown."""
+    """Tell whether nothing was found; show a finding."""
     report.expect_kept()
     return True
 
@@ -88,7 +88,7 @@ def test_attempts_and_deaths_are_counted_apart(written: HistoryWriter) -> None:
 
 
 def test_an_uncertain_verdict_is_no_death(written: HistoryWriter) -> None:
-    """A verdict of which nobody knows may have been carried out, so its run is not counted as one that died."""
+    """An uncertain verdict may have been carried out, so its run is not counted as one that died."""
     written.sent()
     for run in range(1, 3):
         written.ran(run=run)
@@ -110,8 +110,8 @@ def test_at_most_once_by_job(written: HistoryWriter) -> None:
 
 
 @pytest.mark.parametrize("dies", [True, False])
-def test_at_most_once_in_dead_hands(written: HistoryWriter, dies: bool) -> None:
-    """Whoever was handed it may have acked it and died before anybody heard of that."""
+def test_at_most_once_held_by_a_dead_worker(written: HistoryWriter, dies: bool) -> None:
+    """A worker that received the job may have acked it and died before it recorded that."""
     written.sent()
     written.event(name="received")
     if dies:
@@ -140,7 +140,7 @@ def test_acked_unrun_and_said_so(written: HistoryWriter) -> None:
 
 
 def test_a_client_that_died_while_cancelling(written: HistoryWriter) -> None:
-    """It was taken back by somebody who died before he could say so; nobody has to know how it ended."""
+    """A job that was cancelled by a client that died needs no recorded outcome."""
     written.sent()
     written.cancelled(who="c1")
     assert written.check(expectations=STORED).violations == ("lost",)
@@ -149,7 +149,7 @@ def test_a_client_that_died_while_cancelling(written: HistoryWriter) -> None:
 
 
 def test_a_known_id_is_a_promise(written: HistoryWriter) -> None:
-    """An answer "it is there" confirms a job whose first enqueue nobody was sure of."""
+    """An answer "it is there" confirms a job whose first enqueue was uncertain."""
     written.invoke(queue="q")
     written.uncertain()
     assert kept(written.check())
@@ -158,8 +158,8 @@ def test_a_known_id_is_a_promise(written: HistoryWriter) -> None:
     assert written.check().violations == ("lost",)
 
 
-def test_sent_again_by_one_who_died(written: HistoryWriter) -> None:
-    """Whoever was killed while sending a dead letter again may have done it or not."""
+def test_sent_again_by_a_client_that_died(written: HistoryWriter) -> None:
+    """A client that was killed while it sent a dead letter again may have sent it or not."""
     written.sent()
     written.failed(verdict="bury", trail="trail")
     written.invoke("A2", queue="q", via="replay", replays="A", who="c1")
@@ -204,7 +204,7 @@ def test_the_order_of_one_moment() -> None:
 
 
 def test_unfenced() -> None:
-    """A verdict under a lease that another one had been given is refused by whoever fences (C7)."""
+    """A broker that fences refuses a verdict under a lease that another worker has by now (C7)."""
     written = Frozen()
     written.sent()
     written.event(name="received", who="w1")
@@ -280,7 +280,7 @@ def test_a_copy_does_not_wait_for_the_other(written: HistoryWriter) -> None:
 
 
 def test_each_hand_out_may_leave_a_letter(written: HistoryWriter) -> None:
-    """Where burying takes two steps, whoever dies between them leaves a letter, and the next one another."""
+    """Where burying takes two steps, a worker that dies between them leaves a letter, and the next worker another."""
     written.sent()
     for who in ("w1", "w2"):
         written.event(name="received", who=who)
@@ -318,8 +318,8 @@ def test_poison_without_marks(written: HistoryWriter) -> None:
     assert kept(written.check(found(reason="poison"), expectations=Expectations(marked=False)))
 
 
-def test_bytes_that_nobody_can_read(written: HistoryWriter) -> None:
-    """They have no id in events, and the same bytes sent twice are two letters."""
+def test_bytes_that_are_no_envelope(written: HistoryWriter) -> None:
+    """Bytes that are no envelope have no id in events, and the same bytes sent twice are two letters."""
     written.event("", name="listening")
     for _ in range(2):
         written.sent("raw-1")
@@ -356,7 +356,7 @@ def test_promised_by_features(changes: dict[str, Any], expected: dict[str, bool]
 
 
 def test_a_report_can_fail(written: HistoryWriter) -> None:
-    """A report that found something is an error with its text, behind the story that led to it."""
+    """A report that found something is an error with its text, behind the steps that led to it."""
     written.sent()
     report = written.check(QUIET)
     with pytest.raises(GuaranteesBroken, match="lost = 1") as caught:

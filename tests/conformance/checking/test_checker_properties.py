@@ -17,7 +17,7 @@ from tests.support.toy_queue import ATTEMPTS, CRASHES, ToyQueue
 
 
 def play(choose: Callable[[Any], Any], *, jobs: int = 4, calm: bool = False) -> ToyQueue:
-    """A correct queue's day."""
+    """Run a correct queue until it is empty."""
     queue = ToyQueue(choose, calm=calm)
     for number in range(jobs):
         queue.enqueue(f"job-{number}")
@@ -26,7 +26,7 @@ def play(choose: Callable[[Any], Any], *, jobs: int = 4, calm: bool = False) -> 
 
 
 def judge_toy(entries: list[HistoryEntry], final: Snapshot, excused: int = 0, **options: Any) -> Report:
-    """With the toy's own limits."""
+    """Check a history with the toy's own limits."""
     limits: dict[str, Any] = {"attempts": ATTEMPTS, "crashes": CRASHES, "delta": 0.0, "time_limit": 5.0}
     return check_history(
         sorted(entries, key=lambda one: one.at), final, duplicates_allowed=excused, **(limits | options)

@@ -31,21 +31,21 @@ class Broken(MemoryBackend):
     """A broker with one thing wrong; subclasses say what."""
 
     def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
-        """What is stored instead of what was sent."""
+        """Choose what is stored instead of what was sent."""
         return batch
 
     def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
-        """What is done instead of what was told."""
+        """Choose what is done instead of the verdict."""
         return verdict
 
     async def publish(self, batch: Sequence[Outgoing]) -> Any:
-        """Store."""
+        """Store what the subclass makes of the batch."""
         stored = self.publish_as(batch)
         return (await super().publish(stored))[: len(batch)]
 
     @asynccontextmanager
     async def consume(self, queues: Sequence[str], *, lease: float) -> Any:
-        """A source that carries something else out."""
+        """Open a source that carries out another verdict."""
         async with super().consume(queues, lease=lease) as source:
             settle = source.settle
 
@@ -97,11 +97,11 @@ class Hurries(Broken):
     """Delays are ignored."""
 
     def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
-        """Without the delay."""
+        """Publish without the delay."""
         return [msgspec.structs.replace(job, delay=0.0) for job in batch]
 
     def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
-        """Without the wait."""
+        """Retry without the wait."""
         return Reschedule(0.0, verdict.trail) if isinstance(verdict, Reschedule) else verdict
 
 
@@ -109,7 +109,7 @@ class Drops(Broken):
     """Says that it has stored what it has not."""
 
     def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
-        """Somewhere else."""
+        """Publish to another queue."""
         return [msgspec.structs.replace(job, queue="nowhere") for job in batch]
 
 
@@ -117,7 +117,7 @@ class Alters(Broken):
     """Envelopes come back with other bytes."""
 
     def publish_as(self, batch: Sequence[Outgoing]) -> Sequence[Outgoing]:
-        """A space more."""
+        """Append a space to each envelope."""
         return [msgspec.structs.replace(job, envelope=job.envelope + b" ") for job in batch]
 
 
@@ -125,12 +125,12 @@ class Sits(Broken):
     """Retries wait for ever."""
 
     def carry_out(self, delivery: Delivery, verdict: Verdict) -> Verdict:
-        """In a thousand years."""
+        """Retry in a thousand years."""
         return Reschedule(3e10, verdict.trail) if isinstance(verdict, Reschedule) else verdict
 
 
 async def play(backend: MemoryBackend, seed: int) -> Report:
-    """A day with forty jobs that fail, snooze, wait and expire, on a line that loses replies."""
+    """Run forty jobs that fail, snooze, wait and expire, on a connection that loses replies."""
     dice = random.Random(seed)
     store = MemoryStore()
     async with Harness(lambda: backend, lambda: store, lease=30.0, margin=0.0) as harness:
@@ -185,7 +185,7 @@ def test_an_honest_broker_passes(seed: int) -> None:
     ],
 )
 def test_a_broken_broker_is_caught(broken: type[Broken], count: str) -> None:
-    """One thing is wrong with the broker, and the count that stands for it is too high; its story is told."""
+    """One thing is wrong with the broker, and the count for it is too high; the report prints the history."""
     report = run_virtually(play, broken(), 1)
     assert count in report.violations, str(report)
     assert "the history of" in str(report)

@@ -19,7 +19,7 @@ CASES = list(cases(lambda: Harness.in_memory(lease=LEASE)))
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_crash(case):
-    """Whoever dies at this point, the job ends once, completely, and leaves nothing behind."""
+    """Whichever process dies at this point, the job ends once, completely, and leaves nothing behind."""
     run(case, lambda: Harness.in_memory(lease=LEASE))
 
 
@@ -34,7 +34,7 @@ def test_an_unknown_point_is_an_error():
         run(Case("succeed", "no.such.point", 1, "fresh"), lambda: Harness.in_memory(lease=LEASE))
 
 
-def test_who_waits_for_a_processor(monkeypatch):
+def test_a_worker_that_waits_for_a_processor(monkeypatch):
     """In real time a lease that ended while its holder had no processor is one more crash, and no broken promise."""
     settle, slow = StepWorker.settle, iter([0.0, 0.4])  # the first failure in time, then too late, then in time again
 
@@ -52,7 +52,7 @@ def test_who_waits_for_a_processor(monkeypatch):
 
 
 def test_a_process_can_die_at_a_point(tmp_path):
-    """The same crash for real: the process that follows the orders ends at the point, without any cleaning up."""
+    """A process that really ends at the point, without any cleaning up, leaves a job that ends once."""
     orders = CaseOrders(
         url="memory://",
         store=None,

@@ -1,4 +1,4 @@
-"""Random stories of clients, workers, strangers, crashes and cuts, in memory, under a virtual clock."""
+"""Random histories of clients, workers, strangers, crashes and cuts, in memory, under a virtual clock."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from taskcore.testing.clock import run_virtually
 
 
 def make_harness():
-    """A lease of 32 seconds makes every time of the model a whole number, so that times can be compared exactly."""
+    """Lease for 32 seconds, which makes every time of the model a whole number that can be compared exactly."""
     return Harness.in_memory(lease=32.0)
 
 
 TestModel = pytest.mark.timeout(300)(machine(make_harness).TestCase)  # finding takes seconds, shrinking a minute
 
 
-def test_a_broken_promise_is_told_as_a_story():
-    """Whoever reads a failure reads what happened, and which clause it breaks."""
+def test_a_broken_promise_is_shown_with_its_steps():
+    """A failure shows what happened, and which clause it breaks."""
     with open_rules(make_harness) as rules:
         model = rules.enqueue()
         rules.work("1", rules.take("1"), "succeeds")
         with pytest.raises(ClauseViolated) as caught, rules.explaining():
             model.violated("C0", "is an example")
-    story = "enqueue A; worker 1 takes A; A succeeds; worker 1 settles A → C0 broken: A is an example"
-    assert str(caught.value) == story
+    steps = "enqueue A; worker 1 takes A; A succeeds; worker 1 settles A → C0 broken: A is an example"
+    assert str(caught.value) == steps
 
 
 def test_a_death_between_two_attempts_keeps_the_fence_growing():
@@ -71,7 +71,7 @@ def test_a_death_that_was_recorded_is_carried_out_with_its_error():
 
 
 def test_the_first_ending_stands():
-    """A slow worker recorded a success; whoever has the job meanwhile cannot make it a dead letter (C18)."""
+    """A slow worker recorded a success; a worker that has the job meanwhile cannot make it a dead letter (C18)."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.live(["another worker ends it meanwhile"])
         rules.finish()
@@ -113,7 +113,7 @@ def test_a_late_holder_commits_nothing_for_a_dead_job():
 
 
 def test_an_interrupted_cancelling_is_finished_by_the_next():
-    """Removed, but not recorded: whoever asks again is told that it is cancelled, and everybody can read it."""
+    """If a job is removed but not recorded, the next cancel call records it, and every caller can read it."""
     with open_rules(make_harness) as rules, rules.explaining():
         model = rules.enqueue()
         rules.cancel(model, crash=2)
@@ -122,10 +122,10 @@ def test_an_interrupted_cancelling_is_finished_by_the_next():
         rules.finish()
 
 
-def test_who_never_started_is_no_poison():
-    """With crashes=1, a job that was only in the hands of a dying worker is still started by the next (C12)."""
+def test_a_job_that_never_started_is_no_poison():
+    """With crashes=1, a job that a dying worker held but never started is still started by the next (C12)."""
 
-    async def story():
+    async def scenario():
         async with make_harness() as harness:
             app, queue = await harness.app(), harness.queue()
 
@@ -141,10 +141,10 @@ def test_who_never_started_is_no_poison():
             assert await step_worker.work(await step_worker.take())
             assert await job.result(timeout=1) == "done"
 
-    run_virtually(story)
+    run_virtually(scenario)
 
 
-def test_no_id_is_sent_again_where_nobody_notices():
+def test_no_id_is_sent_again_without_dedup():
     """A broker without dedup keeps two jobs of one id, so the model does not ask it for that."""
     model = machine(make_harness)()
     model.model_rules.enqueue()
@@ -157,7 +157,7 @@ def test_no_id_is_sent_again_where_nobody_notices():
 
 
 def test_a_job_that_is_given_back_too_late_is_named():
-    """Whoever gives back what it never started, and has lost already, says which job that was (C19)."""
+    """A worker that gives back a job it never started, and has lost already, names that job (C19)."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.enqueue()
         held = rules.take("1")

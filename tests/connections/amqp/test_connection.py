@@ -77,7 +77,7 @@ def test_a_limit_of_crashes_needs_a_counter(kind, store, crashes, refused):
 
     @app.task(**crashes)
     async def dangerous():
-        """Nothing."""
+        """Do nothing."""
 
     async def main():
         async with app:

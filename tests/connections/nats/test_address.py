@@ -59,7 +59,7 @@ def test_what_is_refused(url: str, problem: str) -> None:
         read_address(url)
 
 
-def test_no_secret_is_told() -> None:
+def test_no_secret_is_shown() -> None:
     """Neither passwords nor tokens appear in errors."""
     for url in ("nats://me:topsecret@one?x=1", "nats://topsecret@one?x=1", "nats://one?x=1&token=topsecret"):
         with pytest.raises(InvalidURL) as error:

@@ -113,7 +113,7 @@ async def signed() -> AsyncIterator[tuple[NatsServer, Key]]:
 
 
 async def test_an_nkey(tmp_path: Path) -> None:
-    """The seed in the file of ``nkey=`` lets us in; another seed, or what is none, is refused without being told."""
+    """The seed in the file of ``nkey=`` lets us in; another seed, or what is none, is refused without showing it."""
     key, other, file = Key(USER), Key(USER), tmp_path / "seed"
     config: Any = {"authorization": {"users": [{"nkey": key.public}]}}
     async with require(NatsServer)(config=config) as server:
@@ -187,6 +187,6 @@ async def test_a_file_without_credentials(signed: tuple[NatsServer, Key], tmp_pa
 @pytest.mark.parametrize("option", ["creds", "nkey"])
 @pytest.mark.parametrize("opening", [open_backend, open_store])
 def test_a_file_that_is_missing(opening: Any, option: str, tmp_path: Path) -> None:
-    """It is noticed before anything is connected, and the error names the option."""
+    """A missing file is found before anything is connected, and the error names the option."""
     with pytest.raises(InvalidURL, match=rf"{option}: \[Errno 2\] No such file"):
         opening(f"nats://localhost:1?{option}={tmp_path / 'nothing'}")

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @asynccontextmanager
 async def leaving_nothing() -> AsyncIterator[None]:
-    """Afterwards there are as many files and sockets as before."""
+    """Check that there are as many files and sockets afterwards as before."""
     before = fds()
     yield
     await anyio.lowlevel.checkpoint()  # a transport closes its socket in the loop's next round
@@ -54,7 +54,7 @@ async def test_a_job_that_is_half_sent(own: RedisServer):
         own.resume()
 
 
-async def test_closed_while_somebody_connects(own: RedisServer):
+async def test_closed_while_a_caller_connects(own: RedisServer):
     """A connection that is made only after its link was closed is closed too, and its caller gets an error."""
     async with ChaosProxy("127.0.0.1", own.port) as proxy:
         proxy.black_hole()
@@ -80,7 +80,7 @@ async def test_closed_while_somebody_connects(own: RedisServer):
                 await anyio.sleep(0.005)
 
 
-async def test_closed_while_somebody_enqueues(own: RedisServer):
+async def test_closed_while_a_caller_enqueues(own: RedisServer):
     """What was under way when its backend was closed is uncertain, and is not said again on a new connection."""
     async with leaving_nothing():
         async with open_backend(own.url) as backend, anyio.create_task_group() as group:

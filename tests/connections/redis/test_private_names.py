@@ -112,5 +112,5 @@ async def test_no_other_private_name_is_used():
 
 
 def _is_self(node: ast.Attribute, path: Path) -> bool:
-    """Whether it is an attribute of our own object; in sockets.py our class derives from redis-py's."""
+    """Tell whether it is an attribute of our own object; in sockets.py our class derives from redis-py's."""
     return isinstance(node.value, ast.Name) and node.value.id == "self" and path.name != "sockets.py"

@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority of our own, a certificate for this machine and one for another."""
+    """Make an authority of our own, a certificate for this machine and one for another."""
     return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
 def speaking(certificates: Path) -> Iterator[dict[str, tuple[int, int]]]:
-    """The ports, plain and TLS, of a server with a right certificate and of one with another host's."""
+    """Run a server with a right certificate and one with another host's; return their plain and TLS ports."""
     from taskcore.faults.sockets import free_port  # noqa: PLC0415
 
     here, elsewhere = free_port(), free_port()

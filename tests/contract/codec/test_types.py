@@ -301,7 +301,7 @@ ANYTHING = st.one_of(*(strategy for _, strategy in FITTING.values()), ODD)
 
 
 def equal(sent: Any, arrived: Any) -> bool:
-    """Equality as a user would check it, written apart from the library's: repr tells kinds apart where == does not."""
+    """Compare as a user would, apart from the library's code: repr tells kinds apart where == does not."""
     if isinstance(sent, Unequal):
         return isinstance(arrived, Unequal) and equal(sent.number, arrived.number)
     if isinstance(sent, dt.datetime) and sent.tzinfo is not None:
@@ -327,7 +327,7 @@ def test_what_fits_arrives_equal(name):
 
 
 def is_folded(value: Any) -> bool:
-    """Whether there may be a clock time in the value that occurs twice: Python calls no other time equal to it."""
+    """Tell whether the value may have a clock time that occurs twice: Python calls no other time equal to it."""
     return "fold=1" in repr(value) or "tzinfo=zoneinfo" in repr(value)
 
 

@@ -37,14 +37,14 @@ every_verb = pytest.mark.parametrize("verb", VERBS)
 
 @pytest.fixture
 async def server() -> AsyncIterator[RedisServer]:
-    """A Redis to mistreat."""
+    """Run a Redis to mistreat."""
     async with require(RedisServer)() as server:
         yield server
 
 
 @asynccontextmanager
 async def behind_proxy(server: RedisServer, options: str = QUICK) -> AsyncIterator[tuple[RedisStore, ChaosProxy]]:
-    """A store whose connections can be broken."""
+    """Open a store whose connections can be broken."""
     async with (
         ChaosProxy("127.0.0.1", server.port) as proxy,
         RedisStore(f"redis://127.0.0.1:{proxy.port}/0{options}") as store,
@@ -53,7 +53,7 @@ async def behind_proxy(server: RedisServer, options: str = QUICK) -> AsyncIterat
 
 
 async def eventually(store: RedisStore, verb: str = "get", within: float = 20.0) -> Any:
-    """The answer, as soon as there is one again."""
+    """Return the answer, as soon as there is one again."""
     with anyio.fail_after(within):
         while True:
             try:
@@ -118,7 +118,7 @@ async def test_a_frozen_server(server: RedisServer):
 
 
 async def each_gets_its_own(store: RedisStore) -> None:
-    """Replies come to those who asked."""
+    """Check that each caller gets its own reply."""
 
     async def ask(number: int) -> None:
         record = await store.get(f"n{number}")
@@ -178,7 +178,7 @@ async def test_a_connection_that_was_closed_meanwhile(server: RedisServer):
         assert not isinstance(await store.put("k", b"2", expect=version, keep=60.0), Conflict)
 
 
-async def test_nobody_there():
+async def test_no_server():
     """A store that cannot connect says so, with the address and what to do."""
     async with require(RedisServer)() as server:
         url = server.url
@@ -242,7 +242,7 @@ async def test_a_full_store_has_a_reserve_for_the_ends_of_jobs():
 
 
 async def used_memory(port: int) -> int:
-    """What the server says that it uses."""
+    """Ask the server how much memory it uses."""
     return int((await command(port, "INFO", "memory")).split(b"used_memory:")[1].split()[0])
 
 
@@ -270,7 +270,7 @@ async def test_a_replica():
             before = proxy.accepted
             with pytest.raises(BrokerUnavailable, match="it is a replica"):
                 await store.put("k", b"1", expect=ANY, keep=60.0)
-            assert proxy.accepted == before + 1  # who is the primary is asked at each new connection
+            assert proxy.accepted == before + 1  # each new connection asks for the primary
         await redis.promote()
         assert not isinstance(await store.put("k", b"1", expect=ANY, keep=60.0), Conflict)
 
@@ -287,7 +287,7 @@ async def test_passwords():
             assert await store.get("k") is None
 
 
-#: What a user needs who may do what a store does, and nothing else.
+#: What a user needs that may do what a store does, and nothing else.
 RIGHTS = "~tcr:* &tcr:* +info +ping +get +set +getrange +del +eval +evalsha +publish +subscribe +unsubscribe"
 
 

@@ -30,7 +30,7 @@ KINDS = {"redis": RedisServer, "valkey": ValkeyServer, "sentinel": RedisSentinel
 
 @contextmanager
 def running(name: str) -> Iterator[str]:
-    """The URL of servers that run as long as the context lasts."""
+    """Run servers as long as the context lasts; yield their URL."""
     require(ValkeyServer if name == "valkey" else RedisServer)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(KINDS[name]()) as server:
         yield server.url
@@ -38,14 +38,14 @@ def running(name: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=KINDS)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each kind of server in turn."""
+    """Run each kind of server in turn."""
     with running(request.param) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """One Redis."""
+    """Run one Redis."""
     require(RedisServer)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(RedisServer()) as server:
         yield server
@@ -53,7 +53,7 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def store(url: str):
-    """A store on a server with no records."""
+    """Open a store on a server with no records."""
     async with RedisStore(url) as store:
         yield store
 
@@ -67,7 +67,7 @@ async def test_conformance(check: Check, url: str):
 
 
 async def test_writers_race(store: RedisStore, url: str):
-    """Of many writers on several connections who expect the same version, one wins each round; no write is lost."""
+    """Of many writers on several connections that expect the same version, one wins each round; no write is lost."""
     async with RedisStore(url) as second, RedisStore(url) as third:
         await store.put("counter", b"0", expect=ANY, keep=60.0)
 
@@ -192,7 +192,7 @@ async def test_calls_at_the_same_time_travel_together(server: RedisServer):
 
 
 async def calls(server: RedisServer, name: str) -> int:
-    """How often a command was called."""
+    """Count the calls of a command."""
     text = (await command(server.port, "INFO", "commandstats")).decode()
     return sum(int(line.split("calls=")[1].split(",")[0]) for line in text.splitlines() if f"cmdstat_{name}:" in line)
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 @pytest.fixture
 async def server() -> AsyncIterator[RedisServer]:
-    """A Redis to mistreat."""
+    """Run a Redis to mistreat."""
     async with require(RedisServer)() as server:
         yield server
 

@@ -16,20 +16,20 @@ from tests.support.real import serving
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """One server for all tests that do it no harm."""
+    """Run one server for all tests that do it no harm."""
     with serving(PostgresServer) as server:
         yield server
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """PostgreSQL's client knows asyncio only; tests of SQLite that want both loops say so."""
+    """Choose asyncio, PostgreSQL's client knows no other loop; tests of SQLite that want both loops say so."""
     return "asyncio"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Each store in turn, in a database of the test's own."""
+    """Choose each store in turn, in a database of the test's own."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/records.db"
         return

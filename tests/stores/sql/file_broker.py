@@ -55,7 +55,7 @@ class FileBroker(MemoryBackend):
 
     @asynccontextmanager
     async def consume(self, queues: Sequence[str], *, lease: float) -> AsyncIterator[Any]:
-        """A source that writes down what it hands out and what is over."""
+        """Open a source that records what it hands out and what is over."""
         async with super().consume(queues, lease=lease) as source:
             receive, settle = source.receive, source.settle
 

@@ -67,7 +67,7 @@ else:
 
 
 async def main() -> None:
-    """Send, work, tell what came of it."""
+    """Send, work, print what came of it."""
     sent = (folder / "jobs").read_text().count("\n") if (folder / "jobs").exists() else 0
     async with app.running(concurrency=4):
         print("ready", flush=True)

@@ -29,11 +29,11 @@ def pay(order: int, url: str) -> str:
 
 @router.task(key="order")
 def pay_in_thread(order: int, url: str) -> str:
-    """In a thread."""
+    """Pay in a thread."""
     return pay(order, url)
 
 
 @router.task(key="order", runs_in="process")
 def pay_in_process(order: int, url: str) -> str:
-    """In a process of its own."""
+    """Pay in a process of its own."""
     return pay(order, url)

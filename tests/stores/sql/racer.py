@@ -33,7 +33,7 @@ async def race(url: str, name: str, rounds: int) -> None:
 
 
 async def flood(url: str) -> None:
-    """Two records in each batch, always with the same number."""
+    """Write two records in each batch, always with the same number."""
     async with open_store(url) as store:
         print("ready", flush=True)
         number = 0

@@ -21,14 +21,14 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 
 def connect(url: str) -> Any:
-    """A connection of the program's own."""
+    """Open a connection of the program's own."""
     if url.startswith("sqlite"):
         return sqlite3.connect(url.removeprefix("sqlite:///"), timeout=5)
     return psycopg.connect(url)
 
 
 def run(url: str, query: str) -> list[Any]:
-    """One statement, committed."""
+    """Run and commit one statement."""
     connection = connect(url)
     try:
         cursor = connection.execute(query)
@@ -41,14 +41,14 @@ def run(url: str, query: str) -> list[Any]:
 
 @pytest.fixture
 def effects(url: str) -> Any:
-    """The orders that were paid, read from the database."""
+    """Make a table of payments; return a function that reads which orders were paid."""
     run(url, "CREATE TABLE payments (number INTEGER)")
     return lambda: [number for (number,) in run(url, "SELECT number FROM payments")]
 
 
 @asynccontextmanager
 async def transaction(url: str) -> Any:
-    """Committed if the block ends well, rolled back if it raises."""
+    """Commit if the block ends well, roll back if it raises."""
     connection = connect(url)
     try:
         with connection if isinstance(connection, sqlite3.Connection) else connection.transaction():
@@ -58,19 +58,19 @@ async def transaction(url: str) -> Any:
 
 
 async def pay(url: str, order: int, result: Any) -> None:
-    """The effect and the outcome, in one transaction."""
+    """Write the effect and the outcome in one transaction."""
     async with transaction(url) as connection:
         connection.execute(f"INSERT INTO payments VALUES ({order})")
         complete_in(connection, current().completion(result))
 
 
 def make_app(url: str, **settings: Any) -> App:
-    """Records in the database, jobs in memory."""
+    """Make an app with records in the database and jobs in memory."""
     return App("memory://", store=url, **settings)
 
 
 async def claim_of(app: App, task: str, key: str) -> Any:
-    """What the record of a key says."""
+    """Read the record of a key."""
     record = await app.components.store.get(key_name(task, key))
     return decode_key_record(record.value)
 
@@ -171,7 +171,7 @@ async def test_what_was_rolled_back_never_was(url: str, effects: Any):
 
 
 async def test_a_lost_key_rolls_back(url: str, effects: Any):
-    """Who is too slow meets LeaseLost and has no effect; that uses no attempt, and the other's outcome stands (C7)."""
+    """A slow job gets LeaseLost and has no effect; that uses no attempt, and the other's outcome stands (C7)."""
     app = make_app(url)
     entered, go_on = anyio.Event(), anyio.Event()
     lost: list[LeaseLost] = []

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "postgresql 17"])
 def certificate(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Certificate]:
-    """What the suite says, all checks side by side."""
+    """Certify a store, all checks side by side."""
 
     def play_all(store: str) -> Certificate:
         return anyio.run(partial(certify, "memory://", store=store, lease=LEASE, margin=MARGIN))
@@ -57,9 +57,9 @@ def test_nothing_is_left(certificate: Certificate) -> None:
 def test_on_trio(check: Check, tmp_path: Path) -> None:
     """SQLite's records work on trio as well."""
 
-    async def story() -> Any:
+    async def scenario() -> Any:
         make = lambda: Harness.at("memory://", store=f"sqlite:///{tmp_path}/r.db", lease=LEASE, margin=MARGIN)  # noqa: E731
         return await run_check(check, make)
 
-    finding = anyio.run(story, backend="trio")
+    finding = anyio.run(scenario, backend="trio")
     assert (finding.standing, finding.why) == ("kept", "")

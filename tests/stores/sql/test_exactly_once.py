@@ -47,7 +47,7 @@ class Till:
             self.run(f"DROP TABLE {table}")
 
     def run(self, query: str) -> list[Any]:
-        """The rows, if it has any."""
+        """Run a query and return its rows, if it has any."""
         if self._url.startswith("sqlite"):
             connection: Any = sqlite3.connect(self._url.removeprefix("sqlite:///"), isolation_level=None)
         else:
@@ -59,14 +59,14 @@ class Till:
             connection.close()
 
     def payments(self) -> dict[int, str]:
-        """What was paid for each order; nothing may have been paid twice."""
+        """Return the receipt of each paid order; no order may have been paid twice."""
         rows = self.run("SELECT number, receipt FROM payments")
         assert len({number for number, _ in rows}) == len(rows), f"paid twice: {rows}"
         return dict(rows)
 
 
 def results(worker: WorkerProcess) -> dict[int, str]:
-    """What the callers were told."""
+    """Return the results that the callers received."""
     return {int(order): receipt for order, receipt in re.findall(r"result (\d+) (\w+)", worker.output(10_000))}
 
 
@@ -100,7 +100,7 @@ async def test_the_test_would_notice(url: str, tmp_path: Path):
 
 
 async def test_killed_at_any_moment(url: str, tmp_path: Path):
-    """SIGKILL at random moments, again and again: every order is paid once, and told so."""
+    """Through SIGKILL at random moments every order is paid once, and its caller gets the receipt."""
     orders, dice = 40, random.Random(7)
     async with Till(url) as till:
         for kill in range(8):

@@ -65,6 +65,6 @@ async def test_postgres():
 
 
 async def write_on_new_connections(url: str) -> None:
-    """By processes of the server that were started just now."""
+    """Write through processes of the server that were started just now."""
     async with PostgresStore(url) as store:
         await store.put("later", b"1", expect=ABSENT, keep=None)

@@ -30,18 +30,18 @@ LIMIT = 1.5  #: seconds that a call may take here
 
 @asynccontextmanager
 async def serving(*, version: str = "", **config: Any) -> AsyncIterator[PostgresServer]:
-    """A server of the test's own, because it will come to harm."""
+    """Run a server of the test's own, because it will come to harm."""
     async with require(PostgresServer, version)(version=version, config=config) as server:
         yield server
 
 
 def brief(url: str) -> str:
-    """The URL with short time limits."""
+    """Make the URL with short time limits."""
     return f"{url}?taskcore_timeout={LIMIT}"
 
 
 async def works_again(store: PostgresStore, within: float = 15.0) -> float:
-    """Seconds until a write succeeds."""
+    """Measure the seconds until a write succeeds."""
     began = time.monotonic()
     with anyio.fail_after(within):
         while True:
@@ -97,7 +97,7 @@ async def test_confirmed_writes_survive(how: str, version: str):
         assert all(record is not None for record in found), f"lost {found.count(None)} of {len(found)}"
 
 
-async def test_a_frozen_server_holds_nobody_up():
+async def test_a_frozen_server_holds_no_caller_up():
     """F21: each verb ends in its own time, reads and watches included (C22)."""
     async with serving() as server, PostgresStore(brief(server.url)) as store:
         await store.put("a", b"1", expect=ANY, keep=None)
@@ -147,7 +147,7 @@ async def test_a_server_that_is_not_there():
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[Path]:
-    """A file system of its own, outside of pytest's folders, which a server of another user may not enter."""
+    """Mount a file system outside of pytest's folders, which a server of another user may not enter."""
     disk = Path(tempfile.mkdtemp(prefix="taskcore-disk-"))
     try:
         command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", disk]
@@ -170,7 +170,7 @@ def fill(disk: Path, *, but: int = 0) -> Path:
 
 
 async def written_until_refused(store: PostgresStore) -> tuple[list[str], BrokerUnavailable]:
-    """The keys that were confirmed, and the first refusal."""
+    """Write until the first refusal; return it and the keys that were confirmed."""
     confirmed: list[str] = []
     for number in range(1_000):
         try:
@@ -338,7 +338,7 @@ async def test_a_watch_outlives_its_connection(postgres: PostgresServer, fault: 
 
 
 async def test_a_watch_without_a_server_says_so(monkeypatch: pytest.MonkeyPatch):
-    """Whoever watches is not left waiting for ever for a server that does not come back."""
+    """A watch does not wait for ever for a server that does not come back."""
     monkeypatch.setattr(listener, "FAIL_AFTER", 0.5)
     async with serving() as server, PostgresStore(brief(server.url)) as store, store.watch("a") as records:
         server.kill()

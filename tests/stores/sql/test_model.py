@@ -1,4 +1,4 @@
-"""Random stories on the in-memory broker with its records in a file, in real time; and the crash sweep too."""
+"""Random histories on the in-memory broker with its records in a file, in real time; and the crash sweep too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDER = Path(tempfile.mkdtemp(prefix="taskcore-model-"))
 
 
 def make_harness() -> Harness:
-    """All stories share a file: every key has the mark of its harness."""
+    """Make a harness on the shared file, in which every key has the mark of its harness."""
     return Harness.at("memory://", store=f"sqlite:///{FOLDER}/model.db", lease=0.3, margin=0.3)
 
 
@@ -40,7 +40,7 @@ AT_ONCE = 4  #: processes with a case each, which mostly waits for leases to end
 
 @pytest.mark.timeout(120)
 def test_crashes(tmp_path: Path) -> None:
-    """Whoever dies between two writes to the file, the job ends once, completely, and leaves nothing behind."""
+    """Whichever process dies between two writes, the job ends once, completely, and leaves nothing behind."""
     once = partial(play_here, url="memory://", folder=tmp_path, lease=0.4, margin=0.4)
     with ProcessPoolExecutor(AT_ONCE, mp_context=multiprocessing.get_context("spawn")) as processes:
         problems = [problem for problem in processes.map(once, SAMPLE) if problem]

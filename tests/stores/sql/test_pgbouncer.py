@@ -27,7 +27,7 @@ Bounce: TypeAlias = Callable[..., AbstractAsyncContextManager[PgBouncer]]
 
 @pytest.fixture(params=VERSIONS, ids=lambda version: version or "system")
 def bounce(request: pytest.FixtureRequest, postgres: PostgresServer) -> Bounce:
-    """Starts a PgBouncer of each version in front of the server that all tests share."""
+    """Start a PgBouncer of each version in front of the server that all tests share."""
     require(PgBouncer, request.param)
 
     @asynccontextmanager
@@ -87,7 +87,7 @@ async def test_a_transaction_of_the_program(bounce: Bounce, postgres: PostgresSe
 
 
 async def limits(server: PgBouncer) -> list[str]:
-    """How long a statement may take in each of two sessions that the pooler has."""
+    """Ask each of the pooler's two sessions how long a statement may take."""
     async with (
         await psycopg.AsyncConnection.connect(server.url) as one,
         await psycopg.AsyncConnection.connect(server.url) as other,

@@ -72,7 +72,7 @@ def test_without_psycopg(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_trio_is_refused():
-    """Its client library knows asyncio only, and the error says what does both (TC501)."""
+    """PostgreSQL refuses trio, which its client library does not know; the error says what supports both (TC501)."""
 
     async def main() -> None:
         async with PostgresStore("postgresql://localhost/x"):
@@ -87,7 +87,7 @@ def test_trio_is_refused():
 
 @asynccontextmanager
 async def database(server: PostgresServer) -> AsyncIterator[tuple[str, Any]]:
-    """An empty database of the test's own, and a superuser's connection to it."""
+    """Make an empty database of the test's own, and a superuser's connection to it."""
     name = f"t{secrets.token_hex(4)}"
     async with await psycopg.AsyncConnection.connect(server.url, autocommit=True) as root:
         await root.execute(f"CREATE DATABASE {name}")
@@ -116,7 +116,7 @@ async def test_many_open_an_empty_database_at_once(postgres: PostgresServer):
 
 
 async def one(connection: Any, query: str) -> Any:
-    """The one value that a query gives."""
+    """Return the one value that a query gives."""
     row = await (await connection.execute(query)).fetchone()
     return row[0]
 
@@ -222,7 +222,7 @@ async def test_a_batch_is_one_statement(postgres: PostgresServer):
         assert after - before < 100
 
 
-async def test_what_was_in_the_way_is_told(postgres: PostgresServer):
+async def test_what_was_in_the_way_is_named(postgres: PostgresServer):
     """Ten writers of ten records each, all the same ones: every conflict names the record that won."""
     async with database(postgres) as (url, _):
         keys = [f"k{number}" for number in range(10)]
@@ -275,8 +275,8 @@ async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pyte
         assert await store.get("stays") is not None
 
 
-async def test_nobody_listens_unless_somebody_watches(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
-    """The listening connection comes with the first watch and goes some time after the last."""
+async def test_a_store_listens_only_while_a_watch_is_open(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
+    """The listening connection opens with the first watch and closes some time after the last."""
     monkeypatch.setattr(listener, "QUIET", 0.1)
     listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' "
     every = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -56,7 +56,7 @@ async def test_a_killed_writer_leaves_all_or_nothing(url: str, tmp_path: Path):
 
 
 async def settled(store: Store) -> tuple[Record | None, Record | None]:
-    """Both records, once they stay as they are: a server carries the last statement of a dead client out."""
+    """Read both records once they stay as they are: a server carries out a dead client's last statement."""
     before: Any = None
     with anyio.fail_after(10):
         while (now := (await store.get("left"), await store.get("right"))) != before:

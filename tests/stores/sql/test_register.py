@@ -50,7 +50,7 @@ BEGINNING = State(None, frozenset())
 
 
 def after(state: State, call: Call) -> State | None:
-    """The state behind this call, if its answer is right for the state before it."""
+    """Return the state behind this call, if its answer is right for the state before it."""
     record = state.record
     if call.what == "get":
         return state if call.answer == record else None
@@ -69,7 +69,7 @@ def after(state: State, call: Call) -> State | None:
 
 
 def can_be_explained(calls: Sequence[Call], state: State = BEGINNING) -> bool:
-    """Whether some order of the calls explains every answer."""
+    """Tell whether some order of the calls explains every answer."""
     if not calls:
         return True
     first_end = min(call.ended for call in calls)
@@ -82,7 +82,7 @@ def can_be_explained(calls: Sequence[Call], state: State = BEGINNING) -> bool:
 
 
 async def play(stores: Sequence[Store], key: str, plans: Sequence[Sequence[str]]) -> list[Call]:
-    """What the clients were answered."""
+    """Run the clients and return their calls with the answers."""
     clock, values, calls = count(), count(), list[Call]()
 
     async def client(store: Store, plan: Sequence[str]) -> None:
@@ -119,13 +119,13 @@ keys = count()
 @given(CLIENTS)
 @FEW
 def test_memory(plans: Any):
-    """The reference."""
+    """The in-memory store behaves as a register."""
     store = MemoryStore()
 
-    async def story() -> list[Call]:
+    async def scenario() -> list[Call]:
         return await play([store] * 3, "k", plans)
 
-    assert can_be_explained(anyio.run(story))
+    assert can_be_explained(anyio.run(scenario))
 
 
 def test_sqlite(tmp_path: Any):
@@ -136,12 +136,12 @@ def test_sqlite(tmp_path: Any):
     def holds(plans: Any) -> None:
         key = f"k{next(keys)}"
 
-        async def story() -> list[Call]:
+        async def scenario() -> list[Call]:
             async with AsyncExitStack() as exits:
                 url = f"sqlite:///{tmp_path}/r.db"
                 return await play([await exits.enter_async_context(SqliteStore(url)) for _ in range(3)], key, plans)
 
-        calls = anyio.run(story)
+        calls = anyio.run(scenario)
         assert can_be_explained(calls), "\n".join(map(str, calls))
 
     holds()
@@ -155,14 +155,14 @@ def test_postgres(postgres: Any):
     def holds(plans: Any) -> None:
         key = f"register/{next(keys)}"
 
-        async def story() -> list[Call]:
+        async def scenario() -> list[Call]:
             async with AsyncExitStack() as exits:
                 stores = [await exits.enter_async_context(PostgresStore(postgres.url)) for _ in range(3)]
                 calls = await play(stores, key, plans)
                 await stores[0].delete(key, expect=ANY)
                 return calls
 
-        calls = anyio.run(story)
+        calls = anyio.run(scenario)
         assert can_be_explained(calls), "\n".join(map(str, calls))
 
     holds()
@@ -186,7 +186,7 @@ class Forgetful(MemoryStore):
     """Tells a conflict without saying what is there."""
 
     async def put(self, key: str, value: bytes, *, expect: Any, keep: float | None) -> Any:
-        """Write."""
+        """Write, but hide what a conflict found."""
         answer = await super().put(key, value, expect=expect, keep=keep)
         return Conflict(None) if isinstance(answer, Conflict) else answer
 
@@ -200,10 +200,10 @@ def test_a_broken_register_is_noticed(kind: Any):
     def holds(plans: Any) -> None:
         store = kind()
 
-        async def story() -> list[Call]:
+        async def scenario() -> list[Call]:
             return await play([store] * 3, "k", plans)
 
-        assert can_be_explained(anyio.run(story))
+        assert can_be_explained(anyio.run(scenario))
 
     with pytest.raises(AssertionError):
         holds()

@@ -27,13 +27,13 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """Both loops."""
+    """Run each test on both loops."""
     return request.param
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """A file of the test's own."""
+    """Make the URL of a file of the test's own."""
     return f"sqlite:///{tmp_path}/r.db"
 
 
@@ -82,7 +82,7 @@ async def test_a_folder_that_is_not_there(tmp_path: Path):
 
 
 async def test_a_file_that_is_no_database(tmp_path: Path):
-    """It is not touched."""
+    """A file that is no database is not touched."""
     path = tmp_path / "notes.txt"
     path.write_text("buy milk\n" * 100)
     with pytest.raises(BrokerUnavailable, match="no SQLite database"):
@@ -118,7 +118,7 @@ async def test_it_shares_a_file_with_the_program(url: str, tmp_path: Path):
 
 
 async def test_a_file_that_was_deleted_is_made_anew(url: str, tmp_path: Path):
-    """Nobody goes on writing into a file that no one else can see; versions do not repeat even then."""
+    """No store goes on writing into a file that no other can see; versions do not repeat even then."""
     async with SqliteStore(url) as store:
         old = await store.put("a", b"1", expect=ANY, keep=None)
         delete(tmp_path)
@@ -133,13 +133,13 @@ async def test_a_file_that_was_deleted_is_made_anew(url: str, tmp_path: Path):
 
 
 def delete(folder: Path) -> None:
-    """The file, and what SQLite keeps beside it."""
+    """Delete the file, and what SQLite keeps beside it."""
     for path in folder.glob("r.db*"):
         path.unlink()
 
 
 async def test_a_watch_survives_the_loss_of_the_file(url: str, tmp_path: Path):
-    """Whoever watches sees what is written into the new file."""
+    """A watch sees what is written into the new file."""
     async with SqliteStore(url) as store, SqliteStore(url) as other, store.watch("a") as records:
         delete(tmp_path)
         await other.put("a", b"new", expect=ANY, keep=None)
@@ -173,7 +173,7 @@ def limit_pages(store: SqliteStore, pages: int) -> None:
     store._writer._thread._hooks = store._writer._hooks._replace(work=limited)
 
 
-async def test_a_lock_that_nobody_gives_back(url: str, tmp_path: Path):
+async def test_a_lock_that_is_never_released(url: str, tmp_path: Path):
     """A write waits for a lock as long as a call may take, not longer; reads go on; afterwards all is well."""
     async with SqliteStore(f"{url}?timeout=0.5") as store:
         await store.put("a", b"1", expect=ANY, keep=None)
@@ -265,8 +265,8 @@ async def test_a_crowd_shares_transactions(url: str):
 # ── forgetting ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_has_ended_is_deleted_by_whoever_writes(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Bounded steps, one after each write, until nothing that has ended is left (C23)."""
+async def test_expired_records_are_deleted_by_any_writer(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each write is followed by one bounded step of deletion, until no expired record is left (C23)."""
     monkeypatch.setattr(sqlite, "CLEAN_AT_ONCE", 10)
     async with SqliteStore(url) as store:
         await store.put_many([Write(key=f"k{number}", value=b"1", keep=0.05) for number in range(25)])
@@ -283,7 +283,7 @@ async def test_what_has_ended_is_deleted_by_whoever_writes(url: str, tmp_path: P
 
 
 async def test_an_idle_store_forgets_too(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Nobody has to write for records to be deleted."""
+    """An idle store deletes expired records without a write."""
     monkeypatch.setattr(sqlite, "CLEAN_IDLE", 0.05)
     monkeypatch.setattr(sqlite, "CLEAN_EVERY", 0.05)
     async with SqliteStore(url) as store:
@@ -294,7 +294,7 @@ async def test_an_idle_store_forgets_too(url: str, tmp_path: Path, monkeypatch: 
 
 
 def rows(path: Path) -> int:
-    """How many records the table has, ended or not."""
+    """Count the records of the table, ended or not."""
     connection = sqlite3.connect(path)
     try:
         count: int = connection.execute("SELECT count(*) FROM taskcore_records").fetchone()[0]
@@ -348,7 +348,7 @@ async def test_a_forked_child_can_use_the_file(url: str):
 
 
 async def use_in_child(store: SqliteStore) -> int:
-    """The store object of the parent, in a loop of the child's own."""
+    """Use the parent's store object in a loop of the child's own."""
     record = await store.get("parent")
     await store.put("child", b"1", expect=ANY, keep=None)
     return 0 if record is not None and record.value == b"1" else 1
@@ -416,7 +416,7 @@ async def test_a_diagnosis_of_a_file_that_loses_commits(url: str, tmp_path: Path
 
 
 def test_a_file_that_may_not_be_written(tmp_path: Path):
-    """Whoever may only read learns which file it is (skipped for root, who may do anything)."""
+    """A store that may only read names the file (skipped for root, which may do anything)."""
     if os.getuid() == 0:
         pytest.skip("root may write everything")
 

@@ -25,7 +25,7 @@ MESSAGES = st.one_of(
 
 
 def in_portions(data, cuts):
-    """The same bytes in pieces."""
+    """Cut the same bytes into pieces."""
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [data[a:b] for a, b in pairwise(edges)]
 
@@ -52,7 +52,7 @@ def test_any_bytes_are_messages_or_a_frame_error(portions):
 
 @given(st.binary(min_size=1, max_size=300))
 def test_any_body_is_a_message_or_a_frame_error(body):
-    """The same for bytes behind a right head."""
+    """Bytes behind a right head are a message or a frame error."""
     try:
         [message] = reader_of_answers().feed(len(body).to_bytes(4, "big") + body)
     except FrameError:
@@ -95,17 +95,17 @@ def test_a_line_without_end_takes_bounded_memory():
 
 
 def outcome(answer, *, keyed=False):
-    """The outcome of an answer."""
+    """Return the outcome of an answer."""
     return outcome_of(answer, when=1.0, worker="w", attempt=2, keyed=keyed)
 
 
 def raised(kind, **more):
-    """An answer of this kind."""
+    """Make an answer of this kind."""
     return JobRaised(kind, "shop.Closed", "on Sundays", "shop.py:3 in sell", "Traceback …", **more)
 
 
 def test_a_result_has_to_be_json():
-    """Only bytes that can stand in an ending become a result."""
+    """Only bytes that can stand in an outcome become a result."""
     assert outcome(JobReturned(b'{"a":[1]}')) == Returned(b'{"a":[1]}')
     for data in (b"", b"{", b"[1", b"nul", b"1 2", b"\xff"):
         with pytest.raises(ProcessError, match="not JSON"):

@@ -25,7 +25,7 @@ ABOVE = "taskcore.process"
 
 @pytest.fixture
 def app():
-    """An app with one process, so that each job finds the process of the one before."""
+    """Make an app with one process, so each job finds the process of the one before."""
     app = App("memory://", retry=Retry(attempts=1), processes=1)
     app.include(in_processes.router)
     return app
@@ -37,7 +37,7 @@ def _at_info(caplog):
 
 
 def printed(caplog, job):
-    """The lines that the process of a job printed."""
+    """Return the lines that the process of a job printed."""
     head = f"job {job.id} of {job.task.name}: "
     texts = [record.getMessage() for record in caplog.records if record.name == ABOVE and record.job_id == job.id]
     assert all(text.startswith(head) for text in texts)
@@ -45,7 +45,7 @@ def printed(caplog, job):
 
 
 async def process_of(app):
-    """The id of the process that runs the next job."""
+    """Return the id of the process that runs the next job."""
     pid, _ = await (await in_processes.where.enqueue(in_processes.Point(0, 0))).result(timeout=10)
     return pid
 
@@ -266,7 +266,7 @@ async def test_processes_are_used_again_and_end_with_the_worker(app):
 
 
 async def pids_in(path):
-    """The process ids in a file, as soon as they are there."""
+    """Read the process ids in a file, as soon as they are there."""
     with anyio.fail_after(5):
         while not (path.exists() and path.read_text()):  # noqa: ASYNC110 - another process cannot set an event
             await anyio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Where functions run: loop, threads and processes; time limits interrupt what overran and nobody else."""
+"""Where functions run: loop, threads and processes; time limits interrupt the job that overran and no other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def app():
-    """An app whose tasks are tried once."""
+    """Make an app whose tasks are tried once."""
     return App("memory://", retry=Retry(attempts=1), threads=4, processes=2)
 
 
@@ -109,7 +109,7 @@ async def test_waiting_for_a_thread_is_not_running(app):
 
 
 @pytest.mark.virtual
-async def test_a_time_limit_interrupts_who_overran(app):
+async def test_a_time_limit_interrupts_the_job_that_overran(app):
     """The overrunning job is interrupted at its limit; its neighbours and its slot go on."""
     app = App("memory://", clock=clock, retry=Retry(attempts=1))
     ends = []
@@ -175,7 +175,7 @@ async def test_a_thread_that_overran_is_left_alone(app):
 
 @pytest.fixture
 def processes():
-    """The tasks that processes can import, in an app of their own."""
+    """Make an app with the tasks that processes can import."""
     app = App("memory://", retry=Retry(attempts=1), processes=2)
     app.include(in_processes.router)
     return app

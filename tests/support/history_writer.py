@@ -1,4 +1,4 @@
-"""Histories that are told by hand, for the tests of the checker."""
+"""Histories that a test writes itself, for the tests of the checker."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ class HistoryWriter:
         return record
 
     def sent(self, job: str = "A", **facts: Any) -> None:
-        """A job that was enqueued without trouble."""
+        """Record a job that was enqueued without trouble."""
         self.invoke(job, queue="q", envelope="bytes", **facts)
         self.ok(job)
 
     def ran(self, job: str = "A", run: int = 1, outcome: str = "returned", **facts: Any) -> None:
-        """A run that ended."""
+        """Record a run that ended."""
         self.start(job, run=run)
         self.end(job, run=run, outcome=outcome, **facts)
 
     def failed(self, job: str = "A", run: int = 1, verdict: str = "reschedule", **facts: Any) -> None:
-        """A run that raised, and what was done about it."""
+        """Record a run that raised, and what was done about it."""
         self.ran(job, run, outcome="raised", error=f"ValueError: {run}")
         self.settled(job, verdict=verdict, **facts)
 
     def check(self, snapshot: Snapshot = QUIET, **options: Any) -> Report:
-        """The report, with small limits."""
+        """Check the history with small limits."""
         limits: dict[str, Any] = {"attempts": 2, "crashes": 1, "delta": 0.0, "time_limit": 5.0}
         return check_history(self.history, snapshot, **(limits | options))
 
 
 def found(job: str = "A", **changes: Any) -> Snapshot:
-    """A dead letter, and nothing else."""
+    """Make a snapshot with a dead letter, and nothing else."""
     letter = FoundLetter(id="1", job=job, envelope="bytes", trail="trail", reason="exhausted", errors=(), attempts=2)
     letter = msgspec.structs.replace(letter, **changes)
     return Snapshot({"q": Left(dead=frozenset({job}))}, {}, (letter,))
