@@ -131,6 +131,7 @@ def test_a_refused_word_is_found(tmp_path: Path) -> None:
         "src/app.py:1: Nobody (2 in this file, 0 recorded)",
         "src/app.py:3: somebody (2 in this file, 0 recorded)",
     ]
-    (tmp_path / "src" / "app.py").write_text("Some\nbody and the worker.\n")
+    (tmp_path / "src" / "app.py").unlink()
+    (tmp_path / "docs" / "page.md").write_text("Some\nbody and the worker.\n")
     ran = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stdout

@@ -208,7 +208,7 @@ class ConfiguredTask(Generic[P, R]):
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking."""
         host = self._task.host
-        return SyncTask(host.run_blocking, self.call, host.send)
+        return SyncTask(host.run_blocking, self.call, lambda call: host.send(call))  # noqa: PLW0108 - the app opens later
 
 
 class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):

@@ -167,7 +167,7 @@ async def test_a_failure_behind_the_back_of_another_start():
             return "done"
         store, name = app.components.store, key_name(charge.name, f"{order}")
         claim = decode_key_record((await store.get(name)).value)
-        await IdempotencyKeys(store).acquire(name, claim, hold=LEASE, now=clock(), keep=HOUR)
+        await IdempotencyKeys(store).acquire(name, claim, lease=LEASE, now=clock(), keep=HOUR)
         raise ValueError(order)
 
     async with app.running():
@@ -182,7 +182,7 @@ async def test_the_twin_of_a_job(alive):
     """Where a job may be there twice, its own hold is waited for as another job's is; not longer than it lasts."""
     keys = IdempotencyKeys(MemoryStore("memory://"))
     claim = KeyRecord(key="7", job="one", args="")
-    times = {"hold": LEASE, "keep": HOUR}
+    times = {"lease": LEASE, "keep": HOUR}
     async with keys._store:
         won = await keys.acquire("key", claim, now=1000.0, **times)
         later = 1000.0 + LEASE + (-1.0 if alive else 1.0)

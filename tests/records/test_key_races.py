@@ -28,7 +28,7 @@ class Holder:
     async def step(self, what: str, now: float) -> str | None:
         """Take one step; return the outcome, if this step committed one or learnt it."""
         if what == "take" and self.won is None:
-            taken: Any = await self.keys.acquire(NAME, self.claim, hold=HOLD, now=now, keep=WINDOW)
+            taken: Any = await self.keys.acquire(NAME, self.claim, lease=HOLD, now=now, keep=WINDOW)
             if isinstance(taken, Completed):
                 return taken.outcome.decode()
             self.won = None if isinstance(taken, Busy) else taken
@@ -112,7 +112,7 @@ async def takers(store: MemoryStore, jobs: int) -> list[Any]:
 
     async def take(number: int) -> None:
         claim = KeyRecord(key="k", job=f"j{number}", args="same")
-        taken.append(await keys.acquire(NAME, claim, hold=HOLD, now=1.0, keep=WINDOW))
+        taken.append(await keys.acquire(NAME, claim, lease=HOLD, now=1.0, keep=WINDOW))
 
     async with anyio.create_task_group() as group:
         for number in range(jobs):

@@ -198,7 +198,7 @@ async def test_a_lost_key_rolls_back(url: str, effects: Any):
         claim = decode_key_record(record.value)
         from taskcore.records.keys import IdempotencyKeys  # noqa: PLC0415 - for this test only
 
-        taken = await IdempotencyKeys(store).acquire(name, claim, hold=60.0, now=app.components.clock(), keep=60.0)
+        taken = await IdempotencyKeys(store).acquire(name, claim, lease=60.0, now=app.components.clock(), keep=60.0)
         assert taken.claim.fence == 2
         go_on.set()
         assert await job.result(timeout=10) > 2
