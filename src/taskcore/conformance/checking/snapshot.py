@@ -2,7 +2,7 @@
 
     snapshot = await collect(harness, [queue], [job.id for job in jobs])
 
-It asks the broker and the store themselves, with the five verbs of a store and the admin's look-ups: neither worker nor
+It asks the broker and the store themselves, with the verbs of a store and the admin's look-ups: neither worker nor
 client has a say in it.
 """
 
