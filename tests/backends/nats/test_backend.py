@@ -288,6 +288,22 @@ async def test_many_records_at_once(nats: NatsServer) -> None:
         assert await store.get_many([]) == []
 
 
+@pytest.mark.parametrize("version", ["2.9", ""])
+async def test_many_clients_create_a_queue_at_once(version: str) -> None:
+    """Clients that use a new queue at the same moment all get in, though only one of them creates its stream."""
+
+    async def enqueue(url: str, queue: str) -> None:
+        async with open_backend(url) as backend:
+            [answer] = await backend.publish([Outgoing(queue, new_id(), b"job")])
+            assert isinstance(answer, Stored)
+
+    async with require(NatsServer, version)(version=version) as server:
+        for number in range(120):
+            async with anyio.create_task_group() as group:
+                for _ in range(12):
+                    group.start_soon(enqueue, server.url, f"new{number}")
+
+
 async def test_a_store_whose_stream_was_deleted(nats: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
     """A deleted stream of a store is made anew, with an alarm, and versions do not repeat."""
     async with open_store(f"{nats.url}?prefix=p{new_id()[:8]}") as store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ TRAIL_ROOM = 64 * 1024  #: bytes kept free for what a job's trail may grow to â€
 HEADER_ROOM = 1024  #: â€¦ and for our headers
 IS_ANOTHER = 10071  #: the server's "wrong last sequence": something else is there than was expected
 IN_PROCESS = (10158, 10164)  #: in a cluster: another write of this id, or to this subject, has not ended yet
+LEADER_PAUSES = (0.05, 0.1, 0.2)  #: seconds after a try that no server took: a new stream elects its leader
 NO_LEADER = "no server takes jobs for this queue at the moment: its stream has no leader"
 _FOUND = re.compile(rb"wrong last sequence: (\d{1,19})\b")
 
@@ -63,15 +65,21 @@ async def _store(
 async def _store_again(
     link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: list[Published | None], places: list[int]
 ) -> None:
-    """Try once more what no server took: its streams were deleted, and are created anew, or have no leader."""
+    """Try again what no server took: its streams were deleted, and are created anew, or have no leader yet."""
     for queue in {batch[index].queue for index in places}:
         streams.discard(queue)
+    missing = places
     try:
-        await _store(link, streams, batch, answers, places)
+        for pause in LEADER_PAUSES:
+            await _store(link, streams, batch, answers, missing)
+            missing = [index for index in missing if answers[index] is None]
+            if not missing:
+                return
+            await asyncio.sleep(pause)
     except BrokerUnavailable as error:
-        if len(places) == len(batch):
+        if len(missing) == len(batch):
             raise
-        for index in places:
+        for index in missing:
             answers[index] = Refused(str(error).partition("\n")[0])
     if all(answer is None for answer in answers):
         raise link.unavailable(NO_LEADER)

@@ -6,6 +6,7 @@ without a leader answers with an error too, and a caller that took it for "not t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -36,6 +37,9 @@ NO_STREAM: Final = 10059
 NO_CONSUMER: Final = 10014
 NO_MESSAGE: Final = 10037
 EXISTS_ALREADY: Final = (10058, 10148, 10105, 10013)
+#: Refusals of a stream that another client may be creating at this moment: NATS 2.9 says that its subjects overlap.
+BEING_CREATED: Final = (*EXISTS_ALREADY, 10065)
+CREATE_TRIES, CREATE_PAUSE = 10, 0.05  #: how often, and at which distance in seconds, its end is waited for
 
 
 # ── answers ──
@@ -87,10 +91,18 @@ async def ensure_stream(link: NatsLink, config: Mapping[str, Any]) -> dict[str, 
     """
     name = config["name"]
     info = await link.api(f"STREAM.INFO.{name}")
-    if error_of(info) == NO_STREAM:
-        info = await link.api(f"STREAM.CREATE.{name}", config)
-        if error_of(info) in EXISTS_ALREADY:
-            info = await link.api(f"STREAM.INFO.{name}")
+    for _ in range(CREATE_TRIES):
+        if error_of(info) != NO_STREAM:
+            break
+        created = await link.api(f"STREAM.CREATE.{name}", config)
+        if error_of(created) not in BEING_CREATED:
+            info = created
+            break
+        info = await link.api(f"STREAM.INFO.{name}")
+        if error_of(info) == NO_STREAM:
+            await asyncio.sleep(CREATE_PAUSE)
+    else:
+        info = created
     found: dict[str, Any] = without_error(info, what=f"to create stream {name}")["config"]
     return found
 
