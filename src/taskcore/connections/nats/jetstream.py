@@ -90,6 +90,7 @@ async def ensure_stream(link: NatsLink, config: Mapping[str, Any]) -> dict[str, 
     :raises BrokerUnavailable: it cannot be created.
     """
     name = config["name"]
+    created: dict[str, Any] = {}
     info = await link.api(f"STREAM.INFO.{name}")
     for _ in range(CREATE_TRIES):
         if error_of(info) != NO_STREAM:
