@@ -104,7 +104,7 @@ class DelayTimer:
                 log.debug("the timer of queue %s waits: %s", self._stream.names.queue, error)
                 await asyncio.sleep(ERROR_PAUSE)
             except Exception:
-                log.exception("the timer of queue %s stumbled; it goes on", self._stream.names.queue)
+                log.exception("unexpected error in the delay timer of queue %s; trying again", self._stream.names.queue)
                 await asyncio.sleep(ERROR_PAUSE)
 
     async def _turn(self) -> None:
