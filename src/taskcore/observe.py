@@ -85,6 +85,7 @@ EventName: TypeAlias = Literal[
     "broker.lost",
     "broker.back",
     "loop.blocked",
+    "slot.cancelled",
     "thread.abandoned",
 ]
 

@@ -12,8 +12,10 @@ import msgspec
 from taskcore.backend import Delivery, Source
 from taskcore.envelope import NOTHING_YET, Envelope, NewerFormat, Trail, decode_envelope, decode_trail
 from taskcore.errors import MalformedEnvelope
+from taskcore.lifecycle import Outcome
 from taskcore.records.keys import Acquired
 from taskcore.task import Task
+from taskcore.toolkit.isolation import Isolation
 from taskcore.worker.pools import Pool
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Execution",
     "JobState",
     "Slot",
+    "Why",
 ]
 
 Why = Literal["timeout", "lost", "shutdown"]
@@ -139,18 +142,24 @@ def _trail_of(delivery: Delivery) -> Trail:
 
 
 class Slot:
-    """One of the coroutines that run jobs, one job at a time, as long as the worker lives."""
+    """One of the coroutines that run jobs, one job at a time, as long as the worker lives.
 
-    __slots__ = ("deadline", "job", "scope", "why")
+    A job's code runs in a task of its own, so that what it leaves behind reaches neither the slot nor the next job.
+    """
+
+    __slots__ = ("deadline", "isolation", "job", "outcome", "scope", "why")
 
     def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
+        self.scope = anyio.CancelScope()  #: around what the worker does for a job, before and after the job's own code
+        self.isolation: Isolation | None = None  #: runs the job's own code
         self.job: Execution | None = None
         self.deadline: float | None = None
-        self.why: Why | None = None
+        self.why: Why | None = None  #: the reason for which the job is interrupted
+        self.outcome: Outcome | None = None  #: what the job's code came to, in case that its task is cancelled then
 
     def interrupt(self, why: Why) -> None:
         """End what runs here, for this reason; the first reason counts."""
         if self.job is not None and self.why is None:
             self.why = why
-            self.scope.cancel()
+            if self.isolation is None or not self.isolation.cancel():
+                self.scope.cancel()

@@ -62,8 +62,13 @@ class Inbox:
             wake = anyio.Event()
             self._idle.append(wake)
             self._changed()
-            await wake.wait()
-            self._waking = False
+            try:
+                await wake.wait()
+            finally:
+                if wake in self._idle:  # cancelled: no job is on its way to this slot
+                    self._idle.remove(wake)
+                else:
+                    self._waking = False
         return not self.is_closed
 
     def remove(self, job: Execution) -> bool:

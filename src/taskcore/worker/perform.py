@@ -13,7 +13,7 @@ becomes an outcome and leaves this module never as an exception (C25); the cance
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import anyio
@@ -21,14 +21,15 @@ import anyio
 from taskcore.components import Components
 from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail
 from taskcore.errors import BrokerUnavailable, InvalidArguments, MalformedEnvelope, UnencodableResult
-from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
+from taskcore.lifecycle import DeadlinePassed, Interrupted, Malformed, Outcome, Returned, Unregistered, is_last_start
 from taskcore.records import Records
 from taskcore.store import largest_value
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.isolation import UNFINISHED, WorkCancelled, new_isolation
 from taskcore.worker.admission import Admission, finish_unrun, starts_of
 from taskcore.worker.context import Context, HeldKey, running
-from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot
+from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot, Why
 from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage
@@ -63,12 +64,11 @@ class Performer:
         self._settler = settler
         self._outage = outage
         self._quarantine = Quarantine()
-        self._cancellation: type[BaseException] | None = None
         self.executors = Executors(threads=options.threads, processes=options.processes)
         self.deadlines = Deadlines(slots)
         self.failures = Failures(components.events, clock=clock, worker=options.name)
         #: Goes around each run; the builder puts middleware there.
-        self.run_with: Callable[[Execution, Task[..., Any], Slot], Awaitable[Outcome | None]] = self._run
+        self.run_with: Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]] = self._run
 
     async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
         """Perform a job to its outcome; None if its lease turns out to be lost.
@@ -96,7 +96,7 @@ class Performer:
                 return await self._start(job, task, slot, alone=alone)
         if alone or self._quarantine.over is not None:
             return await self._start(job, task, slot, alone=alone)
-        return await self.run_with(job, task, slot)  # nearly always: not one coroutine more than it takes
+        return await self._run_isolated(job, task, slot)  # nearly always
 
     async def perform_later(self, job: Execution, slot: Slot, error: BrokerUnavailable) -> Outcome | None:
         """Perform the job as soon as the store can say whether it may start; it waits in its slot, under its lease."""
@@ -145,9 +145,29 @@ class Performer:
         """Wait until it may start: for a quarantine to end, or for one of its own."""
         if alone:
             async with self._quarantine.run_alone():
-                return await self.run_with(job, task, slot)
+                return await self._run_isolated(job, task, slot)
         await self._quarantine.wait()
-        return await self.run_with(job, task, slot)
+        return await self._run_isolated(job, task, slot)
+
+    async def _run_isolated(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
+        """Run the job in a task of its own, so that what its code leaves behind reaches no other job."""
+        isolation = slot.isolation
+        if isolation is None:
+            isolation = slot.isolation = new_isolation()
+        try:
+            outcome = isolation.start(self.run_with(job, task, slot))
+            return outcome if outcome is not UNFINISHED else await isolation.finish()
+        except WorkCancelled:
+            if slot.why is not None:
+                return self.interrupted(job, slot.why)
+            # By itself: after its end, which does not matter, or at a place where its function could not see it.
+            return slot.outcome or self.failures.raised(job, anyio.get_cancelled_exc_class()())
+
+    def interrupted(self, job: Execution, why: Why) -> Outcome | None:
+        """Make the outcome of a job that the worker interrupted, whatever its clean-up came to."""
+        if why == "timeout":
+            return self.failures.timed_out(job)
+        return None if why == "lost" else Interrupted()
 
     async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
         options, contract, quarantine = task.options, task.contract, self._quarantine
@@ -168,7 +188,9 @@ class Performer:
                 if task.is_async:
                     value = await value
         except BaseException as error:
-            if job.state is RECEIVED or self._is_interruption(error, slot):
+            if slot.why is not None:
+                return self.interrupted(job, slot.why)
+            if job.state is RECEIVED or _ends_the_slot(error, slot):
                 raise
             return self.failures.raised(job, error)
         finally:
@@ -177,13 +199,15 @@ class Performer:
             if quarantine.over is not None:
                 quarantine.notice_end()
         failpoint("run.returned")
-        return self._pack(job, task, value)
+        outcome = slot.outcome = self._pack(job, task, value)
+        return outcome
 
     def _begin(self, job: Execution, task: Task[..., Any], slot: Slot) -> HeldKey | None:
         """Start: what the function can ask for is there, and its time runs."""
         held = job.key
         key = HeldKey(held.name, held.claim, held.window) if held is not None else None
         trail, cancel_requested = job.trail, self._admission.cancel_requested
+        slot.outcome = None
         running.set(
             Context(job.envelope, trail, job.delivery.queue, trail.crashes, _fence(job), cancel_requested, task, key)
         )
@@ -218,19 +242,16 @@ class Performer:
     def _too_large(self, job: Execution, result: bytes) -> Outcome:
         return self.failures.too_large(job, len(result), self._result_limit)
 
-    def _is_interruption(self, error: BaseException, slot: Slot) -> bool:
-        """Tell the worker's own cancellation from one that the function raised by itself."""
-        if isinstance(error, GeneratorExit):
-            return not _in_a_task()  # a loop that is gone closes what it left; in a running one the function raised it
-        if self._cancellation is None:
-            self._cancellation = anyio.get_cancelled_exc_class()
-        return isinstance(error, self._cancellation) and (
-            slot.scope.cancel_called or anyio.current_effective_deadline() == float("-inf")
-        )
-
 
 NOTHING_KEPT = Returned(b"")
 FENCE_BITS = 20  #: redeliveries of one copy that a fence has room for
+
+
+def _ends_the_slot(error: BaseException, slot: Slot) -> bool:
+    """Tell what concerns the slot from what the function raised by itself."""
+    if isinstance(error, GeneratorExit):
+        return not _in_a_task()  # a loop that is gone closes what it left; in a running one the function raised it
+    return slot.isolation is not None and slot.isolation.belongs_to_caller(error)
 
 
 def _in_a_task() -> bool:

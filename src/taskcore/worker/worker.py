@@ -22,6 +22,7 @@ from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Interrupted, Outcome
 from taskcore.task import Task
+from taskcore.toolkit.isolation import is_cancelled_from_outside
 from taskcore.toolkit.logging import logger
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
@@ -139,8 +140,13 @@ class Worker:
 
     async def _slot(self, slot: Slot) -> None:
         while not self._inbox.is_closed:
-            with anyio.CancelScope() as slot.scope:
-                await self._work(slot)
+            try:
+                with anyio.CancelScope() as slot.scope:
+                    await self._work(slot)
+            except anyio.get_cancelled_exc_class():
+                if is_cancelled_from_outside():
+                    raise
+                self._report_cancelled(slot)
             if slot.job is not None:
                 self._end_interrupted(slot, slot.job)
         if not any(slot.job is not None for slot in self._slots):
@@ -160,11 +166,19 @@ class Worker:
                 outcome = await self._performer.perform(job, slot)
             except BrokerUnavailable as error:
                 outcome = await self._performer.perform_later(job, slot, error)
-            slot.job = None
+            slot.job = slot.why = None
             self._end(job, outcome)
             if slot.scope.cancel_called:
-                slot.why = None
                 return
+
+    def _report_cancelled(self, slot: Slot) -> None:
+        """Report a slot whose task some code has cancelled by itself; the slot goes on."""
+        labels = slot.job.labels if slot.job is not None else {}
+        self._events.emit("slot.cancelled", **labels)
+        log.error(
+            "code in this process cancelled a task of the worker, which goes on; job in hand: %s",
+            labels.get("job_id", "none"),
+        )
 
     # ── ends ──
 
@@ -182,10 +196,7 @@ class Worker:
     def _end_interrupted(self, slot: Slot, job: Execution) -> None:
         """End the job that was interrupted in this slot; why decides what that means."""
         why, slot.why, slot.job, slot.deadline = slot.why, None, None, None
-        if why == "timeout":
-            self._end(job, self._performer.failures.timed_out(job))
-        else:
-            self._end(job, None if why == "lost" else Interrupted())
+        self._end(job, self._performer.interrupted(job, why or "shutdown"))
 
     def _on_lease_lost(self, job: Execution) -> None:
         """Interrupt the job if it runs, forget it if it waits; the settler drops one that has ended."""
