@@ -1,0 +1,56 @@
+"""Leftovers: async generators that a job's function drops before their end.
+
+``async for row in rows(): break`` leaves ``rows`` open, with the cancel scopes and connections inside of it. The event
+loop would close it later in some other task, where a cancel scope cannot be left. The job's own task closes it instead.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from taskcore.toolkit.logging import logger
+from taskcore.worker.context import running
+from taskcore.worker.execution import Slot
+
+__all__ = ["close_generators", "keeping_generators"]
+
+log = logger("taskcore.worker")
+
+Finalizer: TypeAlias = Callable[[AsyncGenerator[Any, Any]], object]
+
+
+@contextmanager
+def keeping_generators() -> Iterator[None]:
+    """Keep what jobs of this thread drop until they close it; the event loop closes what other code drops."""
+    before = sys.get_asyncgen_hooks()
+    keep = _keeper(before.finalizer)
+    sys.set_asyncgen_hooks(finalizer=keep)
+    try:
+        yield
+    finally:
+        if sys.get_asyncgen_hooks().finalizer is keep:
+            sys.set_asyncgen_hooks(finalizer=before.finalizer)
+
+
+def _keeper(otherwise: Finalizer | None) -> Finalizer:
+    def keep(generator: AsyncGenerator[Any, Any]) -> None:
+        job = running.get(None)
+        if job is not None and job._slot is not None and job._slot.context is job:  # noqa: SLF001
+            job._slot.dropped.append(generator)  # noqa: SLF001
+        elif otherwise is not None:
+            otherwise(generator)
+
+    return keep
+
+
+async def close_generators(slot: Slot, job_id: str) -> None:
+    """Close what the function of this job dropped; log what cannot be closed."""
+    while slot.dropped:
+        generator = slot.dropped.pop()
+        try:
+            await generator.aclose()
+        except Exception as error:  # noqa: BLE001 - the function has ended already
+            log.error("job %s left %s open, and it cannot be closed: %r", job_id, generator.__qualname__, error)
