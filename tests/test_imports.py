@@ -39,3 +39,27 @@ def test_declaring_tasks_needs_no_event_loop():
     """An app with tasks is made without asyncio; it comes with the connection."""
     program = "import taskcore\napp = taskcore.App('memory://')\n@app.task(name='work')\ndef work() -> None: ..."
     assert not {"taskcore.client.client", "taskcore.worker.worker"} & loaded(program)
+
+
+WORKER = """
+import anyio, taskcore
+app = taskcore.App('memory://')
+@app.task(name='work')
+def work() -> int: return 1
+async def main():
+    async with app.running():
+        assert await (await work.enqueue()).result(timeout=5) == 1
+anyio.run(main)
+"""
+
+
+def test_a_worker_without_process_tasks_loads_no_processes():
+    """The room of process tasks is loaded by the first task that needs it, and by no other worker."""
+    modules = loaded(WORKER)
+    assert "taskcore.worker.worker" in modules
+    assert not {name for name in modules if name.startswith("taskcore.processes")}
+
+
+def test_the_room_of_processes_may_be_deleted():
+    """Without the room everything but process tasks works as before."""
+    assert "taskcore.worker.worker" in loaded(f"import sys\nsys.modules['taskcore.processes'] = None\n{WORKER}")

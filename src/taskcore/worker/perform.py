@@ -33,7 +33,7 @@ from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage
 from taskcore.worker.quarantine import Quarantine
-from taskcore.worker.runners import Executors
+from taskcore.worker.runners import Runners
 from taskcore.worker.settle import Settler
 from taskcore.worker.timeouts import Deadlines
 
@@ -64,7 +64,9 @@ class Performer:
         self._outage = outage
         self._quarantine = Quarantine()
         self._cancellation: type[BaseException] | None = None
-        self.executors = Executors(threads=options.threads, processes=options.processes)
+        self.runners = Runners(
+            tasks.values(), threads=options.threads, processes=options.processes, clock=clock, worker=options.name
+        )
         self.deadlines = Deadlines(slots)
         self.failures = Failures(components.events, clock=clock, worker=options.name)
         #: Goes around each run; the builder puts middleware there.
@@ -92,7 +94,7 @@ class Performer:
         if early is not None:
             return early
         if options.runs_in != "loop":
-            async with self.executors.rooms[options.runs_in]:
+            async with self.runners.rooms[options.runs_in]:
                 return await self._start(job, task, slot, alone=alone)
         if alone or self._quarantine.over is not None:
             return await self._start(job, task, slot, alone=alone)
@@ -160,9 +162,9 @@ class Performer:
                 await self._admission.mark_start(job)
             key = self._begin(job, task, slot)
             if options.runs_in == "process":
-                return await self._in_process(job, task, key)
+                return await self._elsewhere(job, task, key)
             if options.runs_in == "thread":
-                value = await self.executors.in_thread(task, job.arguments)
+                value = await self.runners.in_thread(task, job.arguments)
             else:
                 value = contract.invoke(contract.function, job.arguments)
                 if task.is_async:
@@ -199,9 +201,9 @@ class Performer:
 
     # ── pack ──
 
-    async def _in_process(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
-        """Run the function in a process, which packs its result itself."""
-        outcome = self.failures.answered(job, await self.executors.in_process(task, job, _fence(job), key))
+    async def _elsewhere(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
+        """Run the function by a runner, which packs its result itself."""
+        outcome = await self.runners.runner_of(task).run(job, task, _fence(job), key)
         if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
             return self._too_large(job, outcome.result)
         return outcome

@@ -86,7 +86,7 @@ class Worker:
         :raises BrokerUnavailable: the broker cannot be reached at the start. The worker waits for later outages to end.
         """
         async with AsyncExitStack() as sources, anyio.create_task_group() as services:
-            sources.push_async_callback(self._performer.executors.aclose)
+            sources.push_async_callback(self._performer.runners.aclose)
             readers = [
                 (pool, await sources.enter_async_context(self._backend.consume(pool.queues, lease=self._options.lease)))
                 for pool in self._pools
