@@ -12,7 +12,7 @@ import sys
 BUDGET = 75
 
 HEAVY = {"asyncio", "concurrent.futures", "difflib", "multiprocessing", "pydantic", "ssl", "tomllib", "trio", "click"}
-LATER = {"taskcore.client.client", "taskcore.client.sync", "taskcore.worker.worker", "taskcore.backends"}
+LATER = {"taskcore.client.client", "taskcore.blocking", "taskcore.worker.worker", "taskcore.backends"}
 
 
 def loaded(program: str) -> set[str]:

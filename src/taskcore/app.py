@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import anyio
@@ -31,7 +32,7 @@ from taskcore.store import Store
 from taskcore.task import Call, Job, Task
 
 if TYPE_CHECKING:  # imported when it is needed: see sync
-    from taskcore.client.sync import SyncApp
+    from taskcore.blocking import Portal, SyncApp
 
 __all__ = ["App"]
 
@@ -74,7 +75,7 @@ class App(Router):
         self._events = Events()
         self._clock = clock
         self._middleware = tuple(middleware)
-        self._host = AppHost(self, codec or EnvelopeCodec())
+        self._host = AppHost(codec or EnvelopeCodec(), self.run_blocking)
         self._reset()
 
     @classmethod
@@ -215,16 +216,22 @@ class App(Router):
     @property
     def sync(self) -> SyncApp[Self]:
         """The same verbs, blocking, for programs without an event loop."""
-        from taskcore.client.sync import SyncApp  # noqa: PLC0415 - most programs make no blocking calls
+        from taskcore.blocking import SyncApp  # noqa: PLC0415 - most programs make no blocking calls
 
-        return SyncApp(self, self._host.run_blocking, self._host.portal)
+        return SyncApp(self, self._portal)
 
     def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Run a coroutine function where the app is open, or in a thread of the app's own, and wait for it.
 
         :raises NotRunning: called in an event loop, which it would block (TC106).
         """
-        return self._host.run_blocking(function, *args)
+        return self._portal.run(function, *args)
+
+    @cached_property
+    def _portal(self) -> Portal:
+        from taskcore.blocking import Portal  # noqa: PLC0415 - as in sync
+
+        return Portal(self, lambda: self._host.token)
 
     # ── watching ──
 
