@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
 
-from taskcore.blocking import SyncTask
 from taskcore.config import Settings
 from taskcore.contract import Contract
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import InvalidArguments, NotRunning
 from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
+
+if TYPE_CHECKING:  # imported when it is needed: see sync
+    from taskcore.blocking import SyncTask
 
 __all__ = ["AsyncTask", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
 
@@ -207,6 +209,8 @@ class ConfiguredTask(Generic[P, R]):
     @property
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking."""
+        from taskcore.blocking import SyncTask  # noqa: PLC0415 - most programs make no blocking calls
+
         host = self._task.host
         return SyncTask(host.run_blocking, self.call, lambda call: host.send(call))  # noqa: PLW0108 - the app opens later
 
