@@ -12,13 +12,14 @@ from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidURL
-from taskcore.middleware import Middleware
 from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
 from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
+
+    from taskcore.middleware import Middleware
 
 __all__ = ["NO_STORE", "build_components", "has_store", "open_backend", "open_store"]
 

@@ -15,24 +15,23 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-import anyio
-import anyio.abc
-
 from taskcore.adapters import build_components
 from taskcore.backend import Admin, Backend, Features, QueueStats
 from taskcore.client.host import AppHost, SharedContext, not_open
 from taskcore.components import Components
 from taskcore.config import AppSettings, Settings, load, show
-from taskcore.deadletter import DeadLetters
 from taskcore.envelope import EnvelopeCodec
-from taskcore.middleware import Middleware
 from taskcore.observe import Event, Events
 from taskcore.router import Router
 from taskcore.store import Store
 from taskcore.task import Call, Job, Task
 
-if TYPE_CHECKING:  # imported when it is needed: see sync
+if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
+    from anyio.abc import TaskStatus
+
     from taskcore.blocking import Portal, SyncApp
+    from taskcore.deadletter import DeadLetters
+    from taskcore.middleware import Middleware
 
 __all__ = ["App"]
 
@@ -144,7 +143,7 @@ class App(Router):
         queues: Sequence[str] | None = None,
         concurrency: int | None = None,
         grace: float | None = None,
-        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+        task_status: TaskStatus[None] | None = None,
     ) -> None:
         """Run a worker until SIGTERM or SIGINT.
 
@@ -209,6 +208,8 @@ class App(Router):
         """Read, replay, drop and count dead letters."""
         if not self._context.is_open:
             raise not_open()
+        from taskcore.deadletter import DeadLetters  # noqa: PLC0415 - most programs read no dead letters
+
         return DeadLetters(self.components)
 
     # ── blocking ──

@@ -7,19 +7,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import anyio
-from anyio.lowlevel import current_token
-
 from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import NotRunning
-from taskcore.middleware import any_overrides
-from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, Call, Job, Task
 
-if TYPE_CHECKING:  # imported when they are needed: see connect()
+if TYPE_CHECKING:  # imported when they are needed: see connect() and enter()
+    import anyio
+
     from taskcore.client.client import Client
     from taskcore.client.queries import JobQueries
 
@@ -67,9 +64,13 @@ class AppHost:
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
+        from anyio.lowlevel import current_token  # noqa: PLC0415 - as the next
+
         from taskcore.client.around import ClientWithMiddleware  # noqa: PLC0415 - as the next
         from taskcore.client.client import Client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
         from taskcore.client.queries import JobQueries  # noqa: PLC0415 - the same
+        from taskcore.middleware import any_overrides  # noqa: PLC0415 - the same
+        from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe  # noqa: PLC0415 - the same
 
         refuse_if_unmet(tasks, components)
         async with AsyncExitStack() as exits:
@@ -155,6 +156,8 @@ class SharedContext:
         while self._opening is not None:
             await self._opening.wait()
         if self._entries == 0:
+            import anyio  # noqa: PLC0415 - declaring tasks needs no event loop
+
             self._opening = anyio.Event()
             try:
                 self._exits = await self._connect()

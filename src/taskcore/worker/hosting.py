@@ -115,7 +115,7 @@ async def work_until_signalled(
     settings: Settings,
     tasks: Mapping[str, Task[..., Any]],
     choice: WorkerChoice,
-    task_status: anyio.abc.TaskStatus[None],
+    task_status: anyio.abc.TaskStatus[None] | None,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT."""
     worker = await _warned_worker(components, settings, tasks, choice)
@@ -123,7 +123,7 @@ async def work_until_signalled(
     with unwrap_single():
         async with anyio.create_task_group() as group:
             await group.start(stop_on_signals, worker, grace)
-            await worker.run(task_status=task_status)
+            await worker.run(task_status=task_status or anyio.TASK_STATUS_IGNORED)
             group.cancel_scope.cancel()
 
 
