@@ -93,6 +93,14 @@ class AppHost:
         self.send = send_nothing
         self._client = self._queries = self._token = None
 
+    def require_open(self) -> None:
+        """Refuse what needs a connection.
+
+        :raises NotRunning: the app is not open (TC106).
+        """
+        if self._client is None:
+            raise not_open()
+
     @property
     def client(self) -> Client:
         """The client of an open app.

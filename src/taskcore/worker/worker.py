@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import anyio
@@ -159,7 +160,8 @@ class Worker:
             try:
                 outcome = await self._performer.perform(job, slot)
             except BrokerUnavailable as error:
-                outcome = await self._performer.perform_later(job, slot, error)
+                # The store cannot say whether the job may start: it waits in its slot, under its lease.
+                outcome = await self._parts.store.outlast(error, partial(self._performer.perform, job, slot))
             slot.job = None
             self._end(job, outcome)
             if slot.scope.cancel_called:
