@@ -55,7 +55,7 @@ class StepWorker:
 
     async def __aenter__(self) -> Self:
         """Begin to consume."""
-        self._exits.push_async_callback(self._performer.executors.aclose)
+        self._exits.push_async_callback(self._performer.runners.aclose)
         self.source = await self._exits.enter_async_context(
             self._backend.consume(self._options.queues, lease=self._options.lease)
         )
@@ -65,6 +65,7 @@ class StepWorker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Die: nothing is given back."""
+        self._slot.isolation.close()
         await self._exits.aclose()
 
     @property
@@ -87,7 +88,7 @@ class StepWorker:
         outcome = None
         with anyio.CancelScope() as self._slot.scope:
             outcome = await self._performer.perform(job, self._slot)
-        self._slot.job = None
+        self._slot.job = self._slot.why = None
         return None if outcome is None or job.state is JobState.LOST else self._decider.settlement(job, outcome)
 
     async def settle(self, conclusion: Settlement) -> bool:

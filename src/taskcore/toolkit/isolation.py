@@ -14,16 +14,17 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from enum import Enum
+from functools import partial
 from math import inf
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import anyio
 import anyio.abc
 
-from taskcore.toolkit.spare import SpareTask
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.shields import is_shielded
+from taskcore.toolkit.spare import SpareTask
 
 __all__ = ["UNFINISHED", "Isolation", "WorkCancelled", "is_cancelled_from_outside", "new_isolation"]
 
@@ -44,7 +45,7 @@ class Unfinished(Enum):
 UNFINISHED: Final = Unfinished.UNFINISHED
 
 
-class WorkCancelled(Exception):  # noqa: N818 - no error: the caller asked for it, or the work did it to itself
+class WorkCancelled(Exception):
     """The work ended in a cancellation that does not concern its caller."""
 
 
@@ -135,8 +136,8 @@ class _AsyncioIsolation:
                 answer = spare.first_step(work, self._loop)
             except asyncio.CancelledError:
                 raise WorkCancelled from None
-            if answer is spare.task:
-                self._task = spare.task
+            if isinstance(answer, asyncio.Task):
+                self._task = answer
                 return UNFINISHED
             if spare.is_untouched():
                 self._spare = spare
@@ -149,13 +150,15 @@ class _AsyncioIsolation:
                 self._spare.close()
 
     async def finish(self) -> Any:
-        task, self._caller = self._task, asyncio.current_task()
-        assert task is not None
-        assert self._caller is not None
+        task, caller = cast("asyncio.Task[Any]", self._task), cast("asyncio.Task[Any]", asyncio.current_task())
+        self._caller = caller
+        ended = self._loop.create_future()  # awaiting the task itself would hand on each cancellation, past all shields
+        task.add_done_callback(partial(_wake, ended))
         try:
-            return await task
+            await ended
+            return task.result()
         except asyncio.CancelledError:
-            if not self._caller.cancelling():
+            if not caller.cancelling():
                 raise WorkCancelled from None
             await self._end(task)
             raise
@@ -188,6 +191,11 @@ class _AsyncioIsolation:
                 await asyncio.wait({task})
 
 
+def _wake(waiter: asyncio.Future[None], _: object) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 class _TrioIsolation:
     __slots__ = ("_group", "_work")
 
@@ -214,7 +222,7 @@ class _TrioIsolation:
                 raise WorkCancelled from None
             if not ended or isinstance(error, anyio.get_cancelled_exc_class()):
                 raise
-            log.error("a job has left a cancel scope open: %s", error)  # of a stack that ended with the task
+            log.exception("isolated work has left a cancel scope open, which ended with its task")
         finally:
             self._group = None
         if not ended:

@@ -14,7 +14,7 @@ __all__ = ["is_shielded"]
 
 def is_shielded(task: asyncio.Task[Any]) -> bool:
     """Tell whether the task is inside of ``CancelScope(shield=True)``."""
-    from anyio._backends import _asyncio as anyio_on_asyncio  # noqa: PLC0415, PLC2701 - see above
+    from anyio._backends import _asyncio as anyio_on_asyncio  # noqa: PLC0415 - see above
 
     state = getattr(anyio_on_asyncio, "_task_states", {}).get(task)
     scope = getattr(state, "cancel_scope", None)

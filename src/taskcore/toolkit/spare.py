@@ -1,7 +1,7 @@
 """Spare tasks: what Python 3.11 has instead of eager tasks.
 
-An eager task runs its first step at once, in its caller's time, so that work which never waits costs no turn of the event
-loop. Python has them from 3.12 on. A spare task does the same with the functions that asyncio documents for authors of
+An eager task runs its first step at once, in its caller's time: work that never waits costs no turn of the event loop.
+Python has them from 3.12 on. A spare task does the same with the functions that asyncio documents for authors of
 tasks (https://docs.python.org/3/library/asyncio-extending.html): the work runs its first step as the current task, and
 the spare carries on if the work has to wait. A spare that nothing has kept a reference to is used for the next work.
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import types
-from asyncio import Task, _enter_task, _leave_task  # noqa: PLC2701 - documented, in spite of their names
+from asyncio import Task, _enter_task, _leave_task
 from collections.abc import Coroutine, Generator
 from contextvars import Context, copy_context
 from functools import cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 __all__ = ["SpareTask"]
 
@@ -40,8 +40,8 @@ class SpareTask:
         :returns: what the work returned; or this task, which carries on with it.
         :raises BaseException: what the work raised in its first step.
         """
-        caller, task, context = asyncio.current_task(loop), self.task, copy_context()
-        assert caller is not None
+        task, context = self.task, copy_context()
+        caller = cast("Task[Any]", asyncio.current_task(loop))
         _leave_task(loop, caller)
         _enter_task(loop, task)
         try:

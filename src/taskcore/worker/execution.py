@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ from taskcore.errors import MalformedEnvelope
 from taskcore.lifecycle import Outcome
 from taskcore.records.keys import Acquired
 from taskcore.task import Task
-from taskcore.toolkit.isolation import Isolation
+from taskcore.toolkit.isolation import new_isolation
+from taskcore.worker.context import Context
 from taskcore.worker.pools import Pool
 
 __all__ = [
@@ -147,11 +148,13 @@ class Slot:
     A job's code runs in a task of its own, so that what it leaves behind reaches neither the slot nor the next job.
     """
 
-    __slots__ = ("deadline", "isolation", "job", "outcome", "scope", "why")
+    __slots__ = ("context", "deadline", "dropped", "isolation", "job", "outcome", "scope", "why")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()  #: around what the worker does for a job, before and after the job's own code
-        self.isolation: Isolation | None = None  #: runs the job's own code
+        self.isolation = new_isolation()  #: runs the job's own code
+        self.context: Context | None = None  #: of the job whose function runs
+        self.dropped: list[AsyncGenerator[Any, Any]] = []  #: what that function has left open
         self.job: Execution | None = None
         self.deadline: float | None = None
         self.why: Why | None = None  #: the reason for which the job is interrupted
@@ -161,5 +164,5 @@ class Slot:
         """End what runs here, for this reason; the first reason counts."""
         if self.job is not None and self.why is None:
             self.why = why
-            if self.isolation is None or not self.isolation.cancel():
+            if not self.isolation.cancel():
                 self.scope.cancel()

@@ -19,7 +19,7 @@ __all__ = ["close_generators", "keeping_generators"]
 
 log = logger("taskcore.worker")
 
-Finalizer: TypeAlias = Callable[[AsyncGenerator[Any, Any]], object]
+Finalizer: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None]
 
 
 @contextmanager
@@ -52,5 +52,7 @@ async def close_generators(slot: Slot, job_id: str) -> None:
         generator = slot.dropped.pop()
         try:
             await generator.aclose()
-        except Exception as error:  # noqa: BLE001 - the function has ended already
-            log.error("job %s left %s open, and it cannot be closed: %r", job_id, generator.__qualname__, error)
+        except* GeneratorExit:  # what closes a generator comes out of a task group inside of it
+            pass
+        except* Exception:
+            log.exception("job %s left %s open, and it cannot be closed", job_id, generator)

@@ -13,60 +13,60 @@ becomes an outcome and leaves this module never as an exception (C25); the cance
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 
 from taskcore.components import Components
 from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail
-from taskcore.errors import BrokerUnavailable, InvalidArguments, MalformedEnvelope, UnencodableResult
+from taskcore.errors import InvalidArguments, MalformedEnvelope, UnencodableResult
 from taskcore.lifecycle import DeadlinePassed, Interrupted, Malformed, Outcome, Returned, Unregistered, is_last_start
-from taskcore.records import Records
-from taskcore.store import largest_value
+from taskcore.options import RunsIn
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.toolkit.isolation import UNFINISHED, WorkCancelled, new_isolation
+from taskcore.toolkit.isolation import UNFINISHED, WorkCancelled
 from taskcore.worker.admission import Admission, finish_unrun, starts_of
 from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot, Why
 from taskcore.worker.failures import Failures
-from taskcore.worker.options import WorkerOptions
-from taskcore.worker.outages import Outage
-from taskcore.worker.quarantine import Quarantine
-from taskcore.worker.runners import Executors
-from taskcore.worker.settle import Settler
+from taskcore.worker.leftovers import close_generators
+from taskcore.worker.runners import Runners
 from taskcore.worker.timeouts import Deadlines
 
 __all__ = ["Performer"]
 
 
 class Performer:
-    """Performs jobs for a worker; knows no queue, and no slot but the one it is given."""
+    """Performs jobs for a worker; knows no queue, and no slot but the one it is given.
+
+    :param ack_early: acknowledges a job that may run at most once; False if its lease is lost.
+    :param result_limit: bytes that a result may have.
+    """
 
     def __init__(
         self,
         tasks: Mapping[str, Task[..., Any]],
         components: Components,
-        records: Records | None,
-        options: WorkerOptions,
+        admission: Admission,
         *,
-        settler: Settler,
-        slots: Iterable[Slot],
-        outage: Outage,
+        runners: Runners,
+        failures: Failures,
+        deadlines: Deadlines,
+        ack_early: Callable[[Execution], Awaitable[bool]],
+        result_limit: int,
     ) -> None:
-        clock, features = components.clock, components.backend.features
         self._tasks = tasks
-        self._result_limit = min(options.result_limit, largest_value(components.store) or options.result_limit)
         self._events = components.events
-        self._clock = clock
-        self._admission = Admission(records, features, lease=options.lease, clock=clock)
-        self._settler = settler
-        self._outage = outage
-        self._quarantine = Quarantine()
-        self.executors = Executors(threads=options.threads, processes=options.processes)
-        self.deadlines = Deadlines(slots)
-        self.failures = Failures(components.events, clock=clock, worker=options.name)
+        self._clock = components.clock
+        self._admission = admission
+        self._quarantine = admission.quarantine
+        self._ack_early = ack_early
+        self._result_limit = result_limit
+        self.runners = runners
+        self.failures = failures
+        self.deadlines = deadlines
         #: Goes around each run; the builder puts middleware there.
         self.run_with: Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]] = self._run
 
@@ -91,24 +91,18 @@ class Performer:
             early = await self._admission.acquire_key(job, task, job.envelope.key, _fence(job))
         if early is not None:
             return early
-        if options.runs_in != "loop":
-            async with self.executors.rooms[options.runs_in]:
-                return await self._start(job, task, slot, alone=alone)
-        if alone or self._quarantine.over is not None:
-            return await self._start(job, task, slot, alone=alone)
-        return await self._run_isolated(job, task, slot)  # nearly always
-
-    async def perform_later(self, job: Execution, slot: Slot, error: BrokerUnavailable) -> Outcome | None:
-        """Perform the job as soon as the store can say whether it may start; it waits in its slot, under its lease."""
-        while True:
-            await self._outage.failed(error)
-            try:
-                outcome = await self.perform(job, slot)
-            except BrokerUnavailable as again:
-                error = again
-            else:
-                self._outage.recovered()
-                return outcome
+        if options.runs_in == "loop" and not alone and self._quarantine.over is None:  # nearly always
+            may_run = None
+        else:
+            may_run = await self._wait_to_run(options.runs_in, alone=alone)
+        try:
+            outcome = slot.isolation.start(self.run_with(job, task, slot))
+            return outcome if outcome is not UNFINISHED else await slot.isolation.finish()
+        except WorkCancelled:
+            return self._cancelled(job, slot)
+        finally:
+            if may_run is not None:
+                await may_run.aclose()
 
     # ── decode ──
 
@@ -141,27 +135,30 @@ class Performer:
 
     # ── run ──
 
-    async def _start(self, job: Execution, task: Task[..., Any], slot: Slot, *, alone: bool) -> Outcome | None:
-        """Wait until it may start: for a quarantine to end, or for one of its own."""
-        if alone:
-            async with self._quarantine.run_alone():
-                return await self._run_isolated(job, task, slot)
-        await self._quarantine.wait()
-        return await self._run_isolated(job, task, slot)
+    async def _wait_to_run(self, runs_in: RunsIn, *, alone: bool) -> AsyncExitStack:
+        """Wait for a thread or a process, and for a quarantine to end, or for one of its own; left after the run."""
+        async with AsyncExitStack() as entered:
+            if runs_in != "loop":
+                await entered.enter_async_context(self.runners.rooms[runs_in])
+            if alone:
+                await entered.enter_async_context(self._quarantine.run_alone())
+            else:
+                await self._quarantine.wait()
+            return entered.pop_all()
 
-    async def _run_isolated(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
-        """Run the job in a task of its own, so that what its code leaves behind reaches no other job."""
-        isolation = slot.isolation
-        if isolation is None:
-            isolation = slot.isolation = new_isolation()
-        try:
-            outcome = isolation.start(self.run_with(job, task, slot))
-            return outcome if outcome is not UNFINISHED else await isolation.finish()
-        except WorkCancelled:
-            if slot.why is not None:
-                return self.interrupted(job, slot.why)
-            # By itself: after its end, which does not matter, or at a place where its function could not see it.
-            return slot.outcome or self.failures.raised(job, anyio.get_cancelled_exc_class()())
+    def _cancelled(self, job: Execution, slot: Slot) -> Outcome | None:
+        """Make the outcome of a job whose task was cancelled: by the worker, or by what the job did to itself."""
+        if slot.why is not None:
+            return self.interrupted(job, slot.why)
+        return slot.outcome or self.failures.raised(job, anyio.get_cancelled_exc_class()())
+
+    def _outcome_of(self, error: BaseException, job: Execution, slot: Slot) -> Outcome | None:
+        """Make the outcome of a job that raised; raise what does not belong to the job."""
+        if slot.why is not None:  # whatever the function's clean-up raised (C21)
+            return self.interrupted(job, slot.why)
+        if job.state is RECEIVED or _ends_the_slot(error, slot):
+            raise error
+        return self.failures.raised(job, error)
 
     def interrupted(self, job: Execution, why: Why) -> Outcome | None:
         """Make the outcome of a job that the worker interrupted, whatever its clean-up came to."""
@@ -174,27 +171,25 @@ class Performer:
         quarantine.running += 1
         try:
             if options.delivery == "at_most_once":
-                if not await self._settler.ack_early(job):
+                if not await self._ack_early(job):
                     return None
             elif job.marker is not None:
                 await self._admission.mark_start(job)
             key = self._begin(job, task, slot)
             if options.runs_in == "process":
-                return await self._in_process(job, task, key)
+                return await self._elsewhere(job, task, key)
             if options.runs_in == "thread":
-                value = await self.executors.in_thread(task, job.arguments)
+                value = await self.runners.in_thread(task, job.arguments)
             else:
                 value = contract.invoke(contract.function, job.arguments)
                 if task.is_async:
                     value = await value
-        except BaseException as error:
-            if slot.why is not None:
-                return self.interrupted(job, slot.why)
-            if job.state is RECEIVED or _ends_the_slot(error, slot):
-                raise
-            return self.failures.raised(job, error)
+            if slot.dropped:
+                await close_generators(slot, job.id)
+        except BaseException as error:  # noqa: BLE001 - raised again if it does not belong to the job
+            return self._outcome_of(error, job, slot)
         finally:
-            slot.deadline = None
+            slot.deadline = slot.context = None
             quarantine.running -= 1
             if quarantine.over is not None:
                 quarantine.notice_end()
@@ -208,9 +203,10 @@ class Performer:
         key = HeldKey(held.name, held.claim, held.window) if held is not None else None
         trail, cancel_requested = job.trail, self._admission.cancel_requested
         slot.outcome = None
-        running.set(
-            Context(job.envelope, trail, job.delivery.queue, trail.crashes, _fence(job), cancel_requested, task, key)
+        slot.context = context = Context(
+            job.envelope, trail, job.delivery.queue, trail.crashes, _fence(job), cancel_requested, task, key, slot
         )
+        running.set(context)
         if job.state is RECEIVED:
             job.state = STARTED
         if self._events.listeners:
@@ -223,9 +219,9 @@ class Performer:
 
     # ── pack ──
 
-    async def _in_process(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
-        """Run the function in a process, which packs its result itself."""
-        outcome = self.failures.answered(job, await self.executors.in_process(task, job, _fence(job), key))
+    async def _elsewhere(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
+        """Run the function by a runner, which packs its result itself."""
+        outcome = await self.runners.runner_of(task).run(job, task, _fence(job), key)
         if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
             return self._too_large(job, outcome.result)
         return outcome
@@ -251,7 +247,7 @@ def _ends_the_slot(error: BaseException, slot: Slot) -> bool:
     """Tell what concerns the slot from what the function raised by itself."""
     if isinstance(error, GeneratorExit):
         return not _in_a_task()  # a loop that is gone closes what it left; in a running one the function raised it
-    return slot.isolation is not None and slot.isolation.belongs_to_caller(error)
+    return slot.isolation.belongs_to_caller(error)
 
 
 def _in_a_task() -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import anyio
@@ -27,6 +28,7 @@ from taskcore.toolkit.logging import logger
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox
+from taskcore.worker.leftovers import keeping_generators
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.services import Service, start_services
@@ -87,7 +89,8 @@ class Worker:
         :raises BrokerUnavailable: the broker cannot be reached at the start. The worker waits for later outages to end.
         """
         async with AsyncExitStack() as sources, anyio.create_task_group() as services:
-            sources.push_async_callback(self._performer.executors.aclose)
+            sources.enter_context(keeping_generators())
+            sources.push_async_callback(self._performer.runners.aclose)
             readers = [
                 (pool, await sources.enter_async_context(self._backend.consume(pool.queues, lease=self._options.lease)))
                 for pool in self._pools
@@ -149,6 +152,7 @@ class Worker:
                 self._report_cancelled(slot)
             if slot.job is not None:
                 self._end_interrupted(slot, slot.job)
+        slot.isolation.close()
         if not any(slot.job is not None for slot in self._slots):
             self._quiet.set()
 
@@ -165,7 +169,8 @@ class Worker:
             try:
                 outcome = await self._performer.perform(job, slot)
             except BrokerUnavailable as error:
-                outcome = await self._performer.perform_later(job, slot, error)
+                # The store cannot say whether the job may start: it waits in its slot, under its lease.
+                outcome = await self._parts.store.outlast(error, partial(self._performer.perform, job, slot))
             slot.job = slot.why = None
             self._end(job, outcome)
             if slot.scope.cancel_called:
