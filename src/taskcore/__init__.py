@@ -1,6 +1,6 @@
 """taskcore: background tasks with typed contracts and written-down delivery guarantees, on the broker you have."""
 
-from typing import TYPE_CHECKING, Any
+import typing
 
 from taskcore.app import App
 from taskcore.backend import QueueStats
@@ -38,7 +38,7 @@ from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, JobSt
 from taskcore.router import Router
 from taskcore.task import Call, Job, Task
 
-if TYPE_CHECKING:  # imported when they are used: see __getattr__
+if typing.TYPE_CHECKING:  # imported when they are used: see __getattr__
     from taskcore.blocking import SyncJob
     from taskcore.deadletter import DeadLetter
     from taskcore.worker import Context, current
@@ -106,7 +106,7 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     """Import what most programs do not use."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

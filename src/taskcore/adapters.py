@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from taskcore.backend import Backend
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
     from taskcore.middleware import Middleware
 
-__all__ = ["NO_STORE", "build_components", "has_store", "open_backend", "open_store"]
+__all__ = ["NO_STORE", "BackendOrURL", "StoreOrURL", "build_components", "has_store", "open_backend", "open_store"]
+
+#: What an app is given: a URL, or the object that would be made of it.
+BackendOrURL: TypeAlias = Backend | str
+StoreOrURL: TypeAlias = Store | str
 
 NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"

@@ -26,7 +26,7 @@ from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 if TYPE_CHECKING:  # imported when it is needed: see sync
     from taskcore.blocking import SyncTask
 
-__all__ = ["AsyncTask", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
+__all__ = ["AsyncTask", "Bridge", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,10 +45,22 @@ class Call(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         return f"<Call {self.task.name} {len(self.payload)} bytes>"
 
 
+class Bridge(Protocol):
+    """Runs coroutine functions for threads that have no event loop."""
+
+    def __call__(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run a coroutine function in the app's loop and wait for it.
+
+        :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
+        """
+        ...
+
+
 class TaskHost(Protocol):
     """What a task needs from its app."""
 
     codec: EnvelopeCodec  #: makes and reads the bytes of envelopes
+    run_blocking: Bridge  #: for the blocking forms
 
     def send(self, call: Call[R]) -> Coroutine[Any, Any, Job[R]]:
         """Send one call."""
@@ -64,10 +76,6 @@ class TaskHost(Protocol):
 
     def cancel(self, job: Job[Any]) -> Coroutine[Any, Any, bool]:
         """Keep a job from starting."""
-        ...
-
-    def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Run a coroutine function in the app's loop and wait for it, from a thread that has no loop."""
         ...
 
 
@@ -211,8 +219,7 @@ class ConfiguredTask(Generic[P, R]):
         """The same, blocking."""
         from taskcore.blocking import SyncTask  # noqa: PLC0415 - most programs make no blocking calls
 
-        host = self._task.host
-        return SyncTask(host.run_blocking, self.call, lambda call: host.send(call))  # noqa: PLW0108 - the app opens later
+        return SyncTask(self, self._task.host)
 
 
 class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):

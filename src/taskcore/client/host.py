@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from taskcore.components import Components
@@ -12,19 +12,17 @@ from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import NotRunning
 from taskcore.results import JobOutcome, JobStatus
-from taskcore.task import Call, Job, Task
+from taskcore.task import Bridge, Call, Job, Task
 
-if TYPE_CHECKING:  # imported when they are needed: see connect(), portal and enter()
+if TYPE_CHECKING:  # imported when they are needed: see connect() and enter()
     import anyio
 
     from taskcore.client.client import Client
     from taskcore.client.queries import JobQueries
-    from taskcore.client.sync import Portal
 
 __all__ = ["AppHost", "SendCall", "SharedContext", "not_open", "send_nothing"]
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 
 class SendCall(Protocol):
@@ -49,11 +47,10 @@ class AppHost:
     Tasks keep one host for as long as their app lives; client and queries are new each time the app opens.
     """
 
-    def __init__(self, app: AbstractAsyncContextManager[object], codec: EnvelopeCodec) -> None:
+    def __init__(self, codec: EnvelopeCodec, run_blocking: Bridge) -> None:
         self.codec = codec
+        self.run_blocking = run_blocking
         self.send: SendCall = send_nothing  #: the client's own verb while the app is open: one step less for each job
-        self._app = app
-        self._portal: Portal | None = None
         self._client: Client | None = None
         self._queries: JobQueries | None = None
         self._token: Any = None
@@ -96,6 +93,14 @@ class AppHost:
         self.send = send_nothing
         self._client = self._queries = self._token = None
 
+    def require_open(self) -> None:
+        """Refuse what needs a connection.
+
+        :raises NotRunning: the app is not open (TC106).
+        """
+        if self._client is None:
+            raise not_open()
+
     @property
     def client(self) -> Client:
         """The client of an open app.
@@ -130,21 +135,10 @@ class AppHost:
         """Keep a job from starting."""
         return self.queries.cancel(job)
 
-    def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Run a coroutine function where the app is open, or else in the portal's loop, and wait for it.
-
-        :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
-        """
-        return self.portal.run(self._token if self._pid == os.getpid() else None, function, *args)
-
     @property
-    def portal(self) -> Portal:
-        """The event loop of blocking calls, for programs that have none."""
-        if self._portal is None:
-            from taskcore.client.sync import Portal  # noqa: PLC0415 - most programs make no blocking calls
-
-            self._portal = Portal(self._app)
-        return self._portal
+    def token(self) -> Any:
+        """The event loop in which the app is open, as a token; None if it is not open in this process."""
+        return self._token if self._pid == os.getpid() else None
 
 
 class SharedContext:

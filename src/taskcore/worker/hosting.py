@@ -18,7 +18,6 @@ from taskcore.preflight import warn_if_unsafe
 from taskcore.task import Task
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.worker.options import WorkerOptions
-from taskcore.worker.runners import require_processes
 from taskcore.worker.signals import stop_on_signals
 from taskcore.worker.worker import Worker
 
@@ -46,11 +45,9 @@ def make_worker(
 ) -> Worker:
     """Make the worker of an app.
 
-    :raises InvalidSetting: it has no queue, or may not run a single job (TC104).
+    :raises InvalidSetting: it has no queue, may not run a single job, or cannot run one of its tasks here (TC104).
     """
-    options = worker_options(settings, tasks, choice)
-    require_processes(tasks.values())
-    return Worker(components, tasks, options)
+    return Worker(components, tasks, worker_options(settings, tasks, choice))
 
 
 def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice) -> WorkerOptions:
