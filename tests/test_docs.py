@@ -292,8 +292,8 @@ MODULES = (
     "toolkit.diagnostics",
 )
 CLASSES = (
-    "client.sync.SyncApp",
-    "client.sync.SyncDeadLetters",
+    "blocking.SyncApp",
+    "blocking.SyncDeadLetters",
     "options.UsingOptions",
     "router.TaskOptions",
 )

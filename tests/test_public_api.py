@@ -47,8 +47,8 @@ def test_public_names():
     """Taskcore offers what __all__ says, and nothing that looks public beyond it."""
     visible = {
         name
-        for name, value in vars(taskcore).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        for name in dir(taskcore)
+        if not name.startswith("_") and not isinstance(getattr(taskcore, name), types.ModuleType)
     }
 
     assert visible == set(taskcore.__all__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from taskcore.backend import Backend
@@ -12,7 +12,6 @@ from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidURL
-from taskcore.middleware import Middleware
 from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
 from taskcore.toolkit.urls import mask_url
@@ -20,7 +19,13 @@ from taskcore.toolkit.urls import mask_url
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
-__all__ = ["NO_STORE", "build_components", "has_store", "open_backend", "open_store"]
+    from taskcore.middleware import Middleware
+
+__all__ = ["NO_STORE", "BackendOrURL", "StoreOrURL", "build_components", "has_store", "open_backend", "open_store"]
+
+#: What an app is given: a URL, or the object that would be made of it.
+BackendOrURL: TypeAlias = Backend | str
+StoreOrURL: TypeAlias = Store | str
 
 NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from taskcore.backend import Backend
 from taskcore.envelope import EnvelopeCodec
-from taskcore.middleware import Middleware
 from taskcore.observe import Events
 from taskcore.store import Store
+
+if TYPE_CHECKING:  # most programs have none
+    from taskcore.middleware import Middleware
 
 __all__ = ["Components"]
 

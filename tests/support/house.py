@@ -34,7 +34,8 @@ CORE_CODE, BACKEND_CODE, CONNECTION_CODE = 5_500, 1_200, 700
 
 ADAPTERS = ("backends", "stores", "connections")
 TEST_KIT = ("testing", "conformance", "faults", "bench")
-NOT_CORE = (*ADAPTERS, *TEST_KIT, "toolkit", "cli", "preflight.py", "__main__.py")
+FEATURES = ("processes", "blocking")  # rooms that may be deleted: what they add goes, and the core stays as it is
+NOT_CORE = (*ADAPTERS, *FEATURES, *TEST_KIT, "toolkit", "cli", "preflight.py", "__main__.py")
 CLIENTS = ("aio_pika", "aiormq", "nats", "psycopg", "redis")
 
 #: The files of an adapter, each for one role.

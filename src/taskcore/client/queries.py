@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import anyio
 
-from taskcore.backend import Admin
 from taskcore.components import Components
 from taskcore.errors import ResultNotKept, ResultTimeout, StoreRequired
 from taskcore.records.cancels import Cancels
@@ -26,7 +25,7 @@ from taskcore.results import (
 from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
 
-__all__ = ["JobQueries", "drain"]
+__all__ = ["JobQueries"]
 
 R = TypeVar("R")
 
@@ -36,7 +35,7 @@ class JobQueries:
 
     def __init__(self, components: Components, *, timeout: float) -> None:
         self._backend = components.backend
-        self._admin = components.backend.admin
+        self.admin = components.backend.admin
         self._store = store = components.store
         self._outcomes = Outcomes(store) if store is not None else None
         self._cancels = Cancels(store) if store is not None else None
@@ -56,10 +55,11 @@ class JobQueries:
             first = await self._outcome_of_key(job)
             if first is not None:
                 return typed_outcome(first, job.task.contract)
-        outcome = await self._outcomes.wait(job.id, timeout)
-        if outcome is None:
-            raise await self._timed_out(job, timeout)
-        return typed_outcome(outcome, job.task.contract)
+        if timeout is None:  # a scope without a deadline would cost as much as the wait itself
+            return typed_outcome(await self._outcomes.wait(job.id), job.task.contract)
+        with anyio.move_on_after(timeout):
+            return typed_outcome(await self._outcomes.wait(job.id), job.task.contract)
+        raise await self._timed_out(job, timeout)
 
     async def status(self, job: Job[Any]) -> JobStatus:
         """Return where the job is now."""
@@ -67,7 +67,7 @@ class JobQueries:
             outcome = await self._outcomes.find(job.id)
             if outcome is not None:
                 return status_of_stored(outcome)
-        return status_of_place(await self._admin.locate(job.queue, job.id))
+        return status_of_place(await self.admin.locate(job.queue, job.id))
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
@@ -78,7 +78,7 @@ class JobQueries:
         asked_before = await self._cancels.requested(job.id)
         await self._cancels.request(job.id)
         failpoint("cancel.marked")
-        removed = await self._admin.remove(job.queue, job.id)
+        removed = await self.admin.remove(job.queue, job.id)
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         failpoint("cancel.removed")
@@ -88,11 +88,32 @@ class JobQueries:
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
 
+    async def drain(self, queues: Iterable[str], timeout: float | None) -> None:
+        """Wait until each queue holds no job that is ready, running or scheduled.
+
+        :param timeout: seconds to wait for each queue; None sets no limit.
+        :raises TimeoutError: a queue was not empty by then; the text says what it holds.
+        """
+        pause = 0.005
+        for queue in queues:
+            began = anyio.current_time()
+            while True:
+                stats = await self.admin.stats(queue)
+                if not stats.ready + stats.leased + stats.scheduled:
+                    break
+                if timeout is not None and anyio.current_time() - began >= timeout:
+                    raise TimeoutError(
+                        f'queue "{queue}" is not empty after {timeout:g} s: '
+                        f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
+                    )
+                await anyio.sleep(pause)
+                pause = min(pause * 1.5, 0.1)
+
     async def _is_nowhere(self, job: Job[Any]) -> bool:
         """Tell whether an earlier canceller removed the job and died before it stored the outcome."""
         if job.task.options.keep_result is None or self._backend.features.locate == "absent":
             return False
-        return await self._admin.locate(job.queue, job.id) is None
+        return await self.admin.locate(job.queue, job.id) is None
 
     async def _outcome_of_key(self, job: Job[Any]) -> bytes | None:
         """Return the outcome that the job's key remembers, perhaps longer than the job's own record lasts."""
@@ -102,12 +123,12 @@ class JobQueries:
         claim = decode_key_record(record.value)
         return bytes(claim.outcome) if claim.state == "done" and claim.job == job.id else None
 
-    async def _timed_out(self, job: Job[Any], timeout: float | None) -> ResultTimeout:
+    async def _timed_out(self, job: Job[Any], timeout: float) -> ResultTimeout:
         """Make the error of a wait that took too long, with what is known about the job."""
         facts: list[str] = []
         with anyio.move_on_after(self._timeout):
             state = await self.status(job)
-            stats = await self._admin.stats(job.queue)
+            stats = await self.admin.stats(job.queue)
             facts = [
                 f"the job is: {state}",
                 f'queue "{job.queue}": {stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled',
@@ -120,25 +141,3 @@ class JobQueries:
             fix="wait longer, or start a worker on that queue",
             job_id=job.id,
         )
-
-
-async def drain(admin: Admin, queues: Iterable[str], timeout: float | None) -> None:
-    """Wait until each queue holds no job that is ready, running or scheduled.
-
-    :param timeout: seconds to wait for each queue; None sets no limit.
-    :raises TimeoutError: a queue was not empty by then; the text says what it holds.
-    """
-    pause = 0.005
-    for queue in queues:
-        began = anyio.current_time()
-        while True:
-            stats = await admin.stats(queue)
-            if not stats.ready + stats.leased + stats.scheduled:
-                break
-            if timeout is not None and anyio.current_time() - began >= timeout:
-                raise TimeoutError(
-                    f'queue "{queue}" is not empty after {timeout:g} s: '
-                    f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
-                )
-            await anyio.sleep(pause)
-            pause = min(pause * 1.5, 0.1)

@@ -8,13 +8,15 @@ from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskcore.contract.codec import PLAIN, Codec, explain, first_line, schema_of, short_repr
-from taskcore.contract.errors import ErrorCodec, ErrorPayload
+from taskcore.contract.codec import PLAIN, Codec, first_line, schema_of, short_repr
 from taskcore.errors import InvalidArguments, UnencodableResult
+
+if TYPE_CHECKING:  # few tasks declare errors
+    from taskcore.contract.errors import ErrorCodec
 
 __all__ = ["Arguments", "Contract", "Function", "Upcast"]
 
@@ -94,6 +96,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def _problems(self, given: Mapping[str, Any], *, plain: bool) -> list[str]:
         """List the problems of arguments by name: of their values, then of their names."""
+        from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for errors only
+
         lines = []
         for each in self._parameters:
             if each.name in given:
@@ -176,6 +180,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
                 return self._result.encode(value)
             return self._result.encode_checked(value)[1]
         except Exception as error:  # noqa: BLE001 - results bring their own code, like arguments
+            from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for this error only
+
             problems = explain(self._result.annotation, value, "result") or [f"result: {first_line(error)}"]
         raise UnencodableResult(
             f"{self.function.__name__}() succeeded, but what it returned does not fit its contract",
@@ -204,6 +210,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def unpack_error(self, data: bytes) -> BaseException | None:
         """Rebuild the error in these bytes by its class in ``raises`` and by no other; None if that cannot be."""
+        from taskcore.contract.errors import ErrorPayload  # noqa: PLC0415 - few tasks declare errors
+
         try:
             payload = msgspec.json.decode(data, type=ErrorPayload)
             return self._errors[payload.type].rebuild(payload)

@@ -109,8 +109,7 @@ class MemoryStore:
             heapq.heappush(self._ends, (now + keep, key, version))
             if len(self._ends) > 2 * len(self._records) + SLACK:
                 self._forget_replaced()
-        if key in self.watches:
-            self.watches.push(key, record)
+        self.watches.push(key, record)
         return version
 
     def _delete(self, key: str, expect: Expect) -> Version | Conflict:

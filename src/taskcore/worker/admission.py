@@ -1,4 +1,4 @@
-"""Admission: whether a job may start that was handed out before, or that has a key."""
+"""Admission: whether a job may start that was handed out before, or that has a key, and whether it starts alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from taskcore.results import outcome_of_stored
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.execution import Execution
+from taskcore.worker.quarantine import Quarantine
 
 __all__ = ["Admission", "finish_unrun", "starts_of"]
 
@@ -23,6 +24,8 @@ __all__ = ["Admission", "finish_unrun", "starts_of"]
 class Admission:
     """Asks the records of a store whether a job may start, and writes that it does.
 
+    :ivar quarantine: keeps other jobs from starting while a suspected one is alone.
+    :ivar always_inspects: also a job that was never handed out before may be cancelled.
     :param lease: seconds for which a key is held.
     :param clock: seconds since the epoch.
     """
@@ -35,6 +38,7 @@ class Admission:
         self._clock = clock
         self._counts_redeliveries = features.redeliveries != "absent"
         self._may_overlap = features.dedup == "absent"
+        self.quarantine = Quarantine()
         self.always_inspects = features.remove == "absent" and records is not None
 
     async def inspect(self, job: Execution, rules: Rules) -> Outcome | None:

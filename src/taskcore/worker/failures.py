@@ -12,12 +12,13 @@ from taskcore.records.keys import BUSY_RETRY
 from taskcore.toolkit.logging import logger
 from taskcore.worker.error_records import describe
 from taskcore.worker.execution import Execution
-from taskcore.worker.runners.frames import Answer, JobRaised
-from taskcore.worker.runners.outcomes import KEY_LOST, outcome_of
 
-__all__ = ["Failures"]
+__all__ = ["KEY_LOST", "Failures"]
 
 log = logger("taskcore.worker")
+
+#: Why a job is deferred whose transaction was undone; that is no failure of its function.
+KEY_LOST = "another job took its key while it ran"
 
 
 class Failures:
@@ -38,14 +39,6 @@ class Failures:
             log.warning("job %s: %s", job.id, error.what)
             return Deferred(BUSY_RETRY, KEY_LOST)
         return Raised(error, self._describe(job, error))
-
-    def answered(self, job: Execution, answer: Answer) -> Outcome:
-        """Make the outcome of a function that ran in a process."""
-        attempt, keyed = job.trail.attempts + 1, job.key is not None
-        outcome = outcome_of(answer, when=self._clock(), worker=self._worker, attempt=attempt, keyed=keyed)
-        if isinstance(outcome, Deferred | Unencodable) and isinstance(answer, JobRaised):
-            log.warning("job %s: %s", job.id, answer.why or answer.message)
-        return outcome
 
     def unencodable(self, job: Execution, error: UnencodableResult) -> Outcome:
         """Make the outcome of a function whose value cannot be encoded."""

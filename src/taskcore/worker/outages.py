@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import anyio
 
+from taskcore.errors import BrokerUnavailable
 from taskcore.observe import Events
 from taskcore.toolkit.logging import logger
 
 __all__ = ["Outage", "OutageTracker"]
 
 log = logger("taskcore.worker")
+
+T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  #: seconds between two attempts to reach a broker
 
@@ -61,6 +67,18 @@ class Outage:
         self._pause = min(self._pause * 2, LONGEST_PAUSE) if self.is_on else FIRST_PAUSE
         self.is_on = True
         await anyio.sleep(self._pause)
+
+    async def outlast(self, error: BrokerUnavailable, work: Callable[[], Awaitable[T]]) -> T:
+        """Do again what just failed, as often as it takes, and return what it returns."""
+        while True:
+            await self.failed(error)
+            try:
+                result = await work()
+            except BrokerUnavailable as again:
+                error = again
+            else:
+                self.recovered()
+                return result
 
     def recovered(self) -> None:
         """Note that it works."""

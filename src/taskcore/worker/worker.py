@@ -11,7 +11,8 @@ shutdown is interrupted through it, and the slot goes on with a new one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import anyio
@@ -86,7 +87,7 @@ class Worker:
         :raises BrokerUnavailable: the broker cannot be reached at the start. The worker waits for later outages to end.
         """
         async with AsyncExitStack() as sources, anyio.create_task_group() as services:
-            sources.push_async_callback(self._performer.executors.aclose)
+            sources.push_async_callback(self._performer.runners.aclose)
             readers = [
                 (pool, await sources.enter_async_context(self._backend.consume(pool.queues, lease=self._options.lease)))
                 for pool in self._pools
@@ -120,7 +121,7 @@ class Worker:
                 deliveries: Sequence[Delivery] = ()
                 try:
                     # A broker with an empty queue never says that it is back, so waiting without an error has to do.
-                    with anyio.move_on_after(RECEIVE_PATIENCE if outage.is_on else None):
+                    with anyio.move_on_after(RECEIVE_PATIENCE) if outage.is_on else nullcontext():
                         deliveries = await source.receive(room)
                 except BrokerUnavailable as error:
                     await outage.failed(error)
@@ -159,7 +160,8 @@ class Worker:
             try:
                 outcome = await self._performer.perform(job, slot)
             except BrokerUnavailable as error:
-                outcome = await self._performer.perform_later(job, slot, error)
+                # The store cannot say whether the job may start: it waits in its slot, under its lease.
+                outcome = await self._parts.store.outlast(error, partial(self._performer.perform, job, slot))
             slot.job = None
             self._end(job, outcome)
             if slot.scope.cancel_called:

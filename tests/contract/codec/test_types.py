@@ -27,7 +27,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskcore.contract import Contract, compile_contract
-from taskcore.contract.codec import Codec, UnsupportedType, explain, short_repr
+from taskcore.contract.codec import Codec, UnsupportedType, short_repr
+from taskcore.contract.codec.explain import explain
 from taskcore.errors import InvalidArguments, UnencodableResult
 
 T = TypeVar("T")

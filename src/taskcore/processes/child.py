@@ -30,9 +30,7 @@ import msgspec
 from taskcore.envelope import decode_envelope, decode_trail
 from taskcore.errors import InvalidContract, LeaseLost, UnencodableResult
 from taskcore.lifecycle import Reject, RetryLater, Snooze
-from taskcore.worker.context import Context, HeldKey, running
-from taskcore.worker.error_records import MESSAGE_LIMIT, describe
-from taskcore.worker.runners.frames import (
+from taskcore.processes.frames import (
     Answer,
     FrameError,
     JobRaised,
@@ -44,6 +42,8 @@ from taskcore.worker.runners.frames import (
     encode_frame,
     reader_of_requests,
 )
+from taskcore.worker.context import Context, HeldKey, running
+from taskcore.worker.error_records import MESSAGE_LIMIT, describe
 
 if TYPE_CHECKING:
     from taskcore.task import Task

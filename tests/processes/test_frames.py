@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from taskcore.lifecycle import Deferred, Raised, Reject, RetryLater, Returned, Snooze, Unencodable
 from taskcore.policy import Retry
-from taskcore.worker.runners import frames
-from taskcore.worker.runners.frames import FrameError, JobRaised, JobReturned, LogLine, encode_frame, reader_of_answers
-from taskcore.worker.runners.outcomes import outcome_of
-from taskcore.worker.runners.output import LONGEST_LINE, LineSplitter
-from taskcore.worker.runners.process import ProcessError, how
+from taskcore.processes import frames
+from taskcore.processes.frames import FrameError, JobRaised, JobReturned, LogLine, encode_frame, reader_of_answers
+from taskcore.processes.outcomes import outcome_of
+from taskcore.processes.output import LONGEST_LINE, LineSplitter
+from taskcore.processes.process import ProcessError, how
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 MESSAGES = st.one_of(
