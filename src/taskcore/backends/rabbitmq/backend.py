@@ -12,7 +12,7 @@ import msgspec
 from taskcore.backend import Features, Outgoing, Published, Refused
 from taskcore.backends.rabbitmq.admin import Connections, RabbitAdmin
 from taskcore.backends.rabbitmq.diagnose import diagnose
-from taskcore.backends.rabbitmq.layout import MAX_DELAY, OPTIONS, QueueOptions
+from taskcore.backends.rabbitmq.layout import MAX_DELAY, OPTIONS, QueueOptions, Topology
 from taskcore.backends.rabbitmq.messages import message_of
 from taskcore.backends.rabbitmq.publish import MAX_JOB
 from taskcore.backends.rabbitmq.source import RabbitSource
@@ -70,7 +70,6 @@ class RabbitBackend:
         self._connections: Connections | None = None
         self._sources: set[RabbitSource] = set()
         self._tasks = TaskSet("RabbitMQ backend")
-        self._admin = RabbitAdmin(self._opened, self._sources)
 
     @property
     def features(self) -> Features:
@@ -80,7 +79,7 @@ class RabbitBackend:
     @property
     def admin(self) -> RabbitAdmin:
         """Counts, purging, dead letters."""
-        return self._admin
+        return RabbitAdmin(self._opened(), self._sources)
 
     async def __aenter__(self) -> Self:
         """Connect, and declare what every app of the virtual host needs.
@@ -91,15 +90,19 @@ class RabbitBackend:
         require_asyncio("amqp", "aio-pika")
         self._connections = connections = Connections(self._connector, self._options)
         try:
-            await connections.topology.declare()
+            await connections.sender.topology.declare()
         except BaseException:
-            await self._close()
+            await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Disconnect."""
-        await self._close()
+        connections, self._connections = self._connections, None
+        with anyio.CancelScope(shield=True):
+            await self._tasks.cancel()
+            if connections is not None:
+                await connections.close()
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """Store the jobs; one answer for each. The first jobs of a new queue wait until it is old enough."""
@@ -119,18 +122,14 @@ class RabbitBackend:
 
     @asynccontextmanager
     async def _consume(self, queues: tuple[str, ...], lease: float) -> AsyncIterator[RabbitSource]:
-        parts = self._opened()
+        connections = self._opened()
+        topology = connections.sender.topology
         for queue in queues:
-            await parts.topology.declare_queues(queue)
-            self._tasks.start(self._open_queue(parts, queue))
+            await topology.declare_queues(queue)
+            self._tasks.start(_open_queue(topology, queue))
+        counts = self._features.redeliveries != "absent"
         source = RabbitSource(
-            parts.consuming,
-            parts.admin,
-            parts.topology,
-            parts.sender,
-            queues,
-            lease=lease,
-            counts=self._features.redeliveries != "absent",
+            connections.consuming, connections.admin, connections.sender, queues, lease=lease, counts=counts
         )
         self._sources.add(source)
         try:
@@ -140,23 +139,17 @@ class RabbitBackend:
             with anyio.CancelScope(shield=True):
                 await source.leave()
 
-    async def _open_queue(self, connections: Connections, queue: str) -> None:
-        try:
-            await connections.topology.open(queue)
-        except BrokerUnavailable as error:
-            log.debug("queue %s is not open yet; its first sender opens it: %s", queue, error.what)
-
     def _opened(self) -> Connections:
         if self._connections is None:
             raise RuntimeError("this backend is not open: use it inside its `async with` block")
         return self._connections
 
-    async def _close(self) -> None:
-        connections, self._connections = self._connections, None
-        with anyio.CancelScope(shield=True):
-            await self._tasks.cancel()
-            if connections is not None:
-                await connections.close()
+
+async def _open_queue(topology: Topology, queue: str) -> None:
+    try:
+        await topology.open(queue)
+    except BrokerUnavailable as error:
+        log.debug("queue %s is not open yet; its first sender opens it: %s", queue, error.what)
 
 
 def _refusal(job: Outgoing) -> Refused | None:

@@ -85,7 +85,7 @@ def _time_limit(version: tuple[int, ...], options: QueueOptions) -> DiagnosticCh
 
 
 def _alarm(connections: Connections) -> DiagnosticCheck:
-    connection = connections.publisher.connection.current
+    connection = connections.sender.connection.current
     if connection is not None and connection.blocked_why:
         return failed(
             "alarm",

@@ -215,7 +215,7 @@ class Topology:
         await admin.declare_exchange(DUE, "direct", {"alternate-exchange": LOST})
         await admin.declare_queue(QUEUE_NAMES, QUORUM)
         await admin.declare_queue(LOST, LOST_ARGUMENTS)
-        await admin.bind_queue(LOST, LOST, "")
+        await admin.bind("queue", LOST, LOST, "")
 
     async def redeclare(self) -> None:
         """Declare everything again, because the exchanges are gone."""
@@ -262,9 +262,9 @@ class Topology:
         while (rest := await self._seconds_too_young(queue)) > 0:  # noqa: ASYNC110 - only time matters
             await asyncio.sleep(rest)
         await self._announce(queue)
-        await self._admin.bind_queue(job_queue(queue), DUE, queue)
-        await self._admin.bind_exchange(DELAY, SCHEDULE, queue)
-        await self._admin.bind_queue(job_queue(queue), JOBS, queue)  # last: it proves the others
+        await self._admin.bind("queue", job_queue(queue), DUE, queue)
+        await self._admin.bind("exchange", DELAY, SCHEDULE, queue)
+        await self._admin.bind("queue", job_queue(queue), JOBS, queue)  # last: it proves the others
         self._open[queue] = asyncio.get_running_loop().time()
 
     async def _seconds_too_young(self, queue: str) -> float:
@@ -330,5 +330,4 @@ class Topology:
 
     async def _bind_level(self, exchange: str, number: int | None) -> None:
         for target, headers in level_bindings(number).items():
-            bind = self._admin.bind_exchange if target == DUE else self._admin.bind_queue
-            await bind(target, exchange, "", headers)
+            await self._admin.bind("exchange" if target == DUE else "queue", target, exchange, "", headers)

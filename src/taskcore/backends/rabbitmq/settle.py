@@ -21,9 +21,11 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Final, assert_never
 
+from msgspec.structs import replace
+
 from taskcore.backend import Delivery, Outgoing, Stored
 from taskcore.backends.rabbitmq.consumer import Consumer, Receipt
-from taskcore.backends.rabbitmq.messages import RabbitMessage, message_of
+from taskcore.backends.rabbitmq.messages import RabbitMessage, job_id_of, message_of
 from taskcore.backends.rabbitmq.publish import MAX_MESSAGE, Sender, unavailable
 from taskcore.connections.amqp.connection import Connector
 from taskcore.errors import BrokerUnavailable
@@ -101,7 +103,7 @@ class Holdings:
         try:
             failure = await self._store_copies(settling)
             copied = [receipt for receipt, _, _ in settling if receipt.state == Receipt.SETTLING]
-            dead = {id(receipt) for receipt in copied if not receipt.is_alive}
+            dead = {id(receipt) for receipt in copied if receipt.consumer.is_closed}
             await self._acknowledge([receipt for receipt in copied if id(receipt) not in dead])
         finally:
             for receipt, _, _ in settling:
@@ -139,18 +141,14 @@ class Holdings:
         for receipt in receipts:
             by_consumer.setdefault(receipt.consumer, []).append(receipt)
         with self._connector.errors("acknowledging"):
-            answers = []
             for consumer, its in by_consumer.items():
                 await consumer.may_settle.wait()
-                channel = consumer.channel
-                if channel is not None:
-                    packed = consumer.pack_settlement(its)
-                    for receipt in its:
-                        receipt.state = Receipt.OVER
-                    channel.write(packed)
-                    answers.append(channel.sync(self._connector.address.timeout, consumer.prefetch))
-            for answer in answers:
-                await answer
+                packed = consumer.pack_settlement(its)
+                for receipt in its:
+                    receipt.state = Receipt.OVER
+                consumer.write(packed)
+            for consumer in by_consumer:
+                await consumer.sync(self._connector.address.timeout, consumer.prefetch)
 
 
 def _expire(receipt: Receipt) -> None:
@@ -163,18 +161,17 @@ def _expire(receipt: Receipt) -> None:
 
 def _copy(receipt: Receipt, delivery: Delivery, verdict: Verdict) -> RabbitMessage | None:
     """Return the message that a verdict leaves on the broker."""
-    queue, job_id, envelope, of = delivery.queue, receipt.job_id, delivery.envelope, receipt.message_id
+    if isinstance(verdict, Ack):
+        return None
+    of = receipt.properties.message_id
+    job = Outgoing(delivery.queue, job_id_of(receipt.properties), delivery.envelope, delivery.trail)
     match verdict:
-        case Ack():
-            return None
         case Reschedule(after=after, trail=trail):
-            return message_of(Outgoing(queue, job_id, envelope, trail, after), copy_of=of)
+            return message_of(replace(job, trail=trail, delay=after), copy_of=of)
         case Release():
-            job = Outgoing(queue, job_id, envelope, delivery.trail)
-            return message_of(job, copy_of=of, before=receipt.redeliveries)
+            return message_of(job, copy_of=of, before=delivery.redeliveries)
         case Bury(reason=reason, trail=trail):
-            job = Outgoing(queue, job_id, envelope, trail)
-            return message_of(job, copy_of=of, reason=reason.encode(errors="replace"))
+            return message_of(replace(job, trail=trail), copy_of=of, reason=reason.encode(errors="replace"))
         case _:
             assert_never(verdict)
 
@@ -188,7 +185,7 @@ def _settle_without_copy(receipt: Receipt, verdict: Verdict, size: int) -> None:
         "queue %s: job %s is too large to copy with its error history (%s bytes); the broker moves it to the dead "
         "letters without it",
         receipt.consumer.queue,
-        receipt.job_id or "?",
+        job_id_of(receipt.properties) or "?",
         f"{size:,}",
     )
     receipt.settle_by = Receipt.DEAD_LETTER

@@ -8,7 +8,7 @@ from typing import Final
 
 from taskcore.backend import Delivery
 from taskcore.backends.rabbitmq.consumer import Consumer
-from taskcore.backends.rabbitmq.layout import Topology, job_queue
+from taskcore.backends.rabbitmq.layout import job_queue
 from taskcore.backends.rabbitmq.publish import Sender
 from taskcore.backends.rabbitmq.settle import Holdings
 from taskcore.connections.amqp.admin_channel import AdminChannel
@@ -41,7 +41,6 @@ class RabbitSource:
         self,
         connection: ReconnectingConnection,
         admin: AdminChannel,
-        topology: Topology,
         sender: Sender,
         queues: Sequence[str],
         *,
@@ -49,15 +48,15 @@ class RabbitSource:
         counts: bool,
     ) -> None:
         self._connection = connection
-        self._admin = admin
-        self._topology = topology
-        self._errors = connection.connector.errors
-        self._timeout = connection.connector.address.timeout
-        self._holdings = Holdings(connection.connector, sender, lease=lease)
+        self._count_ready = admin.count
+        self._topology = sender.topology
+        self._connector = connection.connector
+        self._timeout = self._connector.address.timeout
+        self._holdings = Holdings(self._connector, sender, lease=lease)
         self._news = asyncio.Event()
-        self._consumers = [
-            Consumer(queue, counts=counts, notify=self._news.set, count_ready=admin.count) for queue in queues
-        ]
+        self._queues = queues
+        self._consumers: dict[str, Consumer] = {}  # by queue, since the first job was asked for
+        self._counts = counts
         self._consuming = asyncio.Lock()
         self._receiving = 0  # how many calls of ``receive`` wait
         self._received = 0.0  # when the last one ended
@@ -68,15 +67,15 @@ class RabbitSource:
     @property
     def held(self) -> dict[str, int]:
         """How many jobs of each queue this source holds, buffered ones included."""
-        return {consumer.queue: len(consumer.unsettled) for consumer in self._consumers}
+        counted = {queue: len(consumer.unsettled) for queue, consumer in self._consumers.items()}
+        return dict.fromkeys(self._queues, 0) | counted
 
     async def sync(self, queue: str) -> None:
         """Return when everything that the server has sent so far is here."""
-        with self._errors("counting held jobs"):
-            for consumer in self._consumers:
-                channel = consumer.channel
-                if consumer.queue == queue and channel is not None and not channel.is_closed:
-                    await channel.sync(self._timeout, consumer.prefetch)
+        consumer = self._consumers.get(queue)
+        if consumer is not None and not consumer.is_closed:
+            with self._connector.errors("counting held jobs"):
+                await consumer.sync(self._timeout, consumer.prefetch)
 
     # ── receiving ──
 
@@ -91,9 +90,9 @@ class RabbitSource:
                     await asyncio.sleep(0)
                     return batch
                 self._news.clear()
-                if any(consumer.needs_credit for consumer in self._consumers):
+                if any(self._needs_credit(queue) for queue in self._queues):
                     await self._ensure_consuming(limit)
-                    if any(consumer.buffer for consumer in self._consumers):
+                    if any(consumer.buffer for consumer in self._consumers.values()):
                         continue
                 try:
                     async with asyncio.timeout(STALL_AFTER):
@@ -109,24 +108,30 @@ class RabbitSource:
         """Return buffered jobs, earlier queues first; none if an earlier queue may have some and was not asked."""
         batch: list[Delivery] = []
         expires = now + self._holdings.lease
-        for consumer in self._consumers:
-            while consumer.buffer and len(batch) < limit:
+        for queue in self._queues:
+            consumer = self._consumers.get(queue)
+            while consumer is not None and consumer.buffer and len(batch) < limit:
                 batch.append(consumer.hand_out(expires))
-            if len(batch) >= limit or (not batch and consumer.needs_credit):
+            if len(batch) >= limit or (not batch and self._needs_credit(queue)):
                 break
         if batch:
             self._call_later(self._holdings.lease, self._expire)
         return batch
+
+    def _needs_credit(self, queue: str) -> bool:
+        """Return whether a queue must be consumed, or consumed again with more room."""
+        consumer = self._consumers.get(queue)
+        return consumer is None or consumer.credit < 1
 
     async def _check_stalled(self) -> None:
         """Consume anew if the broker has forgotten a consumer.
 
         That happens, without a message, when a queue is deleted and declared again in the same moment.
         """
-        with self._errors("looking for jobs"):
-            for consumer in self._consumers:
+        with self._connector.errors("looking for jobs"):
+            for consumer in list(self._consumers.values()):
                 for _ in range(STALL_CHECKS):
-                    ready = await self._admin.count(job_queue(consumer.queue))
+                    ready = await self._count_ready(job_queue(consumer.queue))
                     if not ready or consumer.buffer or consumer.credit < 1:
                         break
                     await asyncio.sleep(CONSUME_AGAIN[0])
@@ -143,8 +148,7 @@ class RabbitSource:
         """
         for pause in (*CONSUME_AGAIN, None):
             try:
-                with self._errors("consuming"):
-                    await run_detached(self._start(limit), timeout=self._timeout)
+                await self._connector.run("consuming", self._start(limit))
             except BrokerUnavailable as error:
                 if pause is None or error.__cause__ is None or isinstance(error.__cause__, TimeoutError):
                     raise  # without a cause, or with a time limit as one, the broker cannot be reached
@@ -158,22 +162,32 @@ class RabbitSource:
             if self._left:
                 raise ConnectionError("this source was left")
             connection = await self._connection.open()
-            for consumer in self._consumers:
-                if consumer.buffer:
+            for queue in self._queues:
+                consumer = self._consumers.get(queue)
+                if consumer is not None and consumer.buffer:
                     return
-                if consumer.needs_credit:
+                if self._needs_credit(queue):
                     ready = 0
-                    if not consumer.is_consuming or len(self._consumers) > 1:
-                        ready = await self._topology.declare_queues(consumer.queue)
-                    await consumer.start(connection, limit, self._timeout)
-                    if ready and consumer is not self._consumers[-1]:
+                    if consumer is None or not consumer.is_consuming or len(self._queues) > 1:
+                        ready = await self._topology.declare_queues(queue)
+                    if consumer is None or consumer.connection is not connection or consumer.is_closed:
+                        consumer = self._consumers[queue] = Consumer(
+                            connection,
+                            await connection.channel(),
+                            queue,
+                            counts=self._counts,
+                            notify=self._news.set,
+                            count_ready=self._count_ready,
+                        )
+                    await consumer.start(limit, self._timeout)
+                    if ready and queue != self._queues[-1]:
                         await self._wait_for_first(consumer)
 
     async def _wait_for_first(self, consumer: Consumer) -> None:
         """Give an earlier queue time to deliver before a later one."""
         try:
             async with asyncio.timeout(FIRST_DELIVERY):
-                while not consumer.buffer and consumer.is_open:
+                while not consumer.buffer and not consumer.is_closed:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
@@ -184,7 +198,7 @@ class RabbitSource:
     # ── when ``receive`` is not called ──
 
     def _check_idle(self) -> None:
-        if self._receiving or not any(consumer.is_consuming for consumer in self._consumers):
+        if self._receiving or not any(consumer.is_consuming for consumer in self._consumers.values()):
             return
         rest = self._received + IDLE_AFTER - asyncio.get_running_loop().time()
         if rest > 0:
@@ -208,11 +222,11 @@ class RabbitSource:
         self._news.set()
 
     async def _stop(self) -> None:
-        with self._errors("stopping to consume"):
-            for consumer in self._consumers:
+        consumers, never = list(self._consumers.values()), float("inf")
+        with self._connector.errors("stopping to consume"):
+            for consumer in consumers:
                 await consumer.stop(self._timeout)
-        never = float("inf")
-        buffered = [consumer.hand_out(never) for consumer in self._consumers for _ in range(len(consumer.buffer))]
+        buffered = [consumer.hand_out(never) for consumer in consumers for _ in range(len(consumer.buffer))]
         if buffered:
             await self._holdings.settle([(delivery, RELEASE) for delivery in buffered])
 
@@ -223,7 +237,7 @@ class RabbitSource:
         return self._holdings.extend(batch)
 
     def _expire(self) -> None:
-        rest = self._holdings.expire(self._consumers)
+        rest = self._holdings.expire(self._consumers.values())
         if rest < float("inf"):
             self._call_later(rest, self._expire)
 
@@ -264,5 +278,5 @@ class RabbitSource:
             log.debug("could not return buffered jobs before leaving: %s", error)
         finally:
             self._left = True
-            for consumer in self._consumers:
+            for consumer in self._consumers.values():
                 await consumer.close()

@@ -11,11 +11,15 @@ from aio_pika.exceptions import AMQPError
 
 from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.frame_filter import CLOSE_TIMEOUT, FilteredConnection
+from taskcore.connections.amqp.frames import Method
 from taskcore.toolkit.logging import logger
 
 __all__ = ["FilteredChannel"]
 
 log = logger("taskcore.connections.amqp")
+
+MESSAGES = frozenset((Method.DELIVER, Method.RETURN))  #: methods that properties and a body follow
+CONFIRMS = frozenset((Method.ACK, Method.NACK))
 
 
 class FilteredChannel:
@@ -30,6 +34,8 @@ class FilteredChannel:
         self.number: int = channel.number or 0
         self.is_closed = False
         self.lost_why = ""
+        self.consumer = ""  # the tag of the consumer that was started last
+        self._consumers_started = 0
         self._method = b""  # of the message that is being read
         self._code = 0
         self._properties = b""
@@ -86,13 +92,16 @@ class FilteredChannel:
             if not answer.done():
                 answer.cancel()  # its place stays: answers come in the order of the calls
 
-    async def consume(self, queue: str, consumer: str) -> None:
-        """Start a consumer; its deliveries come to ``on_message``."""
-        await (await self.channel.get_queue(queue, ensure=False)).consume(_bypassed, consumer_tag=consumer)
+    async def consume(self, queue: str, prefetch: int, timeout: float) -> None:
+        """Start a consumer with room for so many deliveries, which come to ``on_message``."""
+        await self.sync(timeout, prefetch)
+        self._consumers_started += 1
+        self.consumer = f"jobs {self._consumers_started}"
+        await (await self.channel.get_queue(queue, ensure=False)).consume(_bypassed, consumer_tag=self.consumer)
 
-    async def stop_consuming(self, queue: str, consumer: str) -> None:
-        """Stop a consumer; its deliveries stay unsettled."""
-        await (await self.channel.get_queue(queue, ensure=False)).cancel(consumer)
+    async def stop_consuming(self, queue: str) -> None:
+        """Stop the consumer that was started last; its deliveries stay unsettled."""
+        await (await self.channel.get_queue(queue, ensure=False)).cancel(self.consumer)
 
     async def close(self) -> None:
         """Close the channel; the server requeues what is unsettled."""
@@ -134,18 +143,18 @@ class FilteredChannel:
 
     def _take_method(self, payload: bytes) -> bool:
         [code] = struct.unpack_from(">I", payload)
-        if code in {frames.DELIVER, frames.RETURN}:
+        if code in MESSAGES:
             self._code, self._method, self._missing = code, payload, -1
-        elif code in {frames.ACK, frames.NACK}:
+        elif code in CONFIRMS:
             tag, bits = struct.unpack_from(">QB", payload, 4)
-            self.on_confirm(tag, multiple=bool(bits & 1), stored=code == frames.ACK)
-        elif code == frames.QOS_OK:
+            self.on_confirm(tag, multiple=bool(bits & 1), stored=code == Method.ACK)
+        elif code == Method.QOS_OK:
             if self._answers and not (answer := self._answers.popleft()).done():
                 answer.set_result(None)
         else:
-            if code == frames.CANCEL:
+            if code == Method.CANCEL:
                 self.on_cancel()
-            if code == frames.CHANNEL_CLOSE:
+            if code == Method.CHANNEL_CLOSE:
                 self.lose("the server closed the channel: " + payload[7 : 7 + payload[6]].decode(errors="replace"))
             return False
         return True
@@ -154,7 +163,7 @@ class FilteredChannel:
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         method, properties = self._method, self._properties
         self._parts, self._missing = [], -1
-        if self._code == frames.RETURN:
+        if self._code == Method.RETURN:
             self.on_return(properties)
             return
         tag, redelivered = struct.unpack_from(">QB", method, 5 + method[4])  # behind the consumer's name

@@ -4,7 +4,7 @@
 
 A client library makes an object of every frame, property and header, and closes the connection at a header that it
 cannot decode. Here a job is a few bytes around a body, and what cannot be decoded is skipped. This module knows the
-protocol only; it imports no library.
+protocol only; it imports no client library.
 """
 
 from __future__ import annotations
@@ -14,24 +14,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Final, TypeAlias
 
+import msgspec
+
 __all__ = [
-    "ACK",
-    "BLOCKED",
     "BODY",
-    "CANCEL",
-    "CHANNEL_CLOSE",
-    "DELIVER",
     "FRAME_END",
     "FRAME_HEAD",
     "HEARTBEAT",
     "METHOD",
-    "NACK",
     "PROPERTIES",
-    "QOS_OK",
-    "RETURN",
-    "UNBLOCKED",
     "HeaderValue",
     "MessagePacker",
+    "Method",
     "Properties",
     "ack",
     "cancel",
@@ -51,16 +45,20 @@ FRAME_HEAD: Final = struct.Struct(">BHI")  #: type, channel, size
 FRAME_END: Final = b"\xce"
 HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
-#: Methods that the fast path meets: class and method in one number.
-BLOCKED: Final = 10 << 16 | 60
-UNBLOCKED: Final = 10 << 16 | 61
-CHANNEL_CLOSE: Final = 20 << 16 | 40
-QOS_OK: Final = 60 << 16 | 11
-CANCEL: Final = 60 << 16 | 30
-RETURN: Final = 60 << 16 | 50
-DELIVER: Final = 60 << 16 | 60
-ACK: Final = 60 << 16 | 80
-NACK: Final = 60 << 16 | 120
+
+class Method:
+    """The methods that the filter meets: class and method in one number."""
+
+    BLOCKED: Final = 10 << 16 | 60
+    UNBLOCKED: Final = 10 << 16 | 61
+    CHANNEL_CLOSE: Final = 20 << 16 | 40
+    QOS_OK: Final = 60 << 16 | 11
+    CANCEL: Final = 60 << 16 | 30
+    RETURN: Final = 60 << 16 | 50
+    DELIVER: Final = 60 << 16 | 60
+    ACK: Final = 60 << 16 | 80
+    NACK: Final = 60 << 16 | 120
+
 
 PERSISTENT: Final = b"\x02"
 HAS_HEADERS, HAS_DELIVERY_MODE, HAS_MESSAGE_ID = 1 << 13, 1 << 12, 1 << 7
@@ -154,18 +152,15 @@ def _table(headers: Mapping[str, HeaderValue]) -> bytes:
 # ── parsing ──────────────────────────────────────────────────────────────────────────────────────
 
 
-class Properties:
+class Properties(msgspec.Struct):
     """The readable properties of a message.
 
-    :ivar headers: integers, and strings as bytes; other kinds are left out.
-    :ivar message_id: as bytes, because a foreign id need not be text.
+    :param headers: integers, and strings as bytes; other kinds are left out.
+    :param message_id: as bytes, because a foreign id need not be text.
     """
 
-    __slots__ = ("headers", "message_id")
-
-    def __init__(self) -> None:
-        self.headers: dict[bytes, int | bytes] = {}
-        self.message_id = b""
+    headers: dict[bytes, int | bytes] = {}
+    message_id: bytes = b""
 
 
 def read_properties(payload: bytes) -> Properties:
