@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Self
 
 import anyio
@@ -12,21 +12,16 @@ import msgspec
 from taskcore.backend import Features, Outgoing, Published, Refused
 from taskcore.backends.rabbitmq.admin import Connections, RabbitAdmin
 from taskcore.backends.rabbitmq.diagnose import diagnose
-from taskcore.backends.rabbitmq.layout import MAX_DELAY, OPTIONS, QueueOptions, Topology
+from taskcore.backends.rabbitmq.layout import MAX_DELAY, OPTIONS, QueueOptions
 from taskcore.backends.rabbitmq.messages import message_of
 from taskcore.backends.rabbitmq.publish import MAX_JOB
 from taskcore.backends.rabbitmq.source import RabbitSource
 from taskcore.connections.amqp.address import parse
 from taskcore.connections.amqp.connection import Connector
 from taskcore.connections.loops import require_asyncio
-from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.diagnostics import Diagnosis
-from taskcore.toolkit.logging import logger
-from taskcore.toolkit.tasks import TaskSet
 
 __all__ = ["RabbitBackend"]
-
-log = logger("taskcore.backends.rabbitmq")
 
 QUORUM = Features(
     broker="rabbitmq",
@@ -69,7 +64,6 @@ class RabbitBackend:
         self._features = msgspec.structs.replace(base, new_queue=self._options.min_queue_age)
         self._connections: Connections | None = None
         self._sources: set[RabbitSource] = set()
-        self._tasks = TaskSet("RabbitMQ backend")
 
     @property
     def features(self) -> Features:
@@ -100,7 +94,6 @@ class RabbitBackend:
         """Disconnect."""
         connections, self._connections = self._connections, None
         with anyio.CancelScope(shield=True):
-            await self._tasks.cancel()
             if connections is not None:
                 await connections.close()
 
@@ -112,25 +105,20 @@ class RabbitBackend:
         answers = iter(await sender.send(sent))
         return [next(answers) if refusal is None else refusal for refusal in refusals]
 
-    def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[RabbitSource]:
-        """Return a source on these queues, earlier queues first."""
-        return self._consume(tuple(queues), lease)
-
     async def diagnose(self) -> Diagnosis:
         """Ask the server; see :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""
         return await diagnose(self._opened(), self._options, self._features.durability)
 
     @asynccontextmanager
-    async def _consume(self, queues: tuple[str, ...], lease: float) -> AsyncIterator[RabbitSource]:
+    async def consume(self, queues: Sequence[str], *, lease: float) -> AsyncIterator[RabbitSource]:
+        """Return a source on these queues, earlier queues first."""
         connections = self._opened()
         topology = connections.sender.topology
         for queue in queues:
             await topology.declare_queues(queue)
-            self._tasks.start(_open_queue(topology, queue))
+            topology.start_opening(queue)
         counts = self._features.redeliveries != "absent"
-        source = RabbitSource(
-            connections.consuming, connections.admin, connections.sender, queues, lease=lease, counts=counts
-        )
+        source = RabbitSource(connections.consuming, connections.sender, queues, lease=lease, counts=counts)
         self._sources.add(source)
         try:
             yield source
@@ -143,13 +131,6 @@ class RabbitBackend:
         if self._connections is None:
             raise RuntimeError("this backend is not open: use it inside its `async with` block")
         return self._connections
-
-
-async def _open_queue(topology: Topology, queue: str) -> None:
-    try:
-        await topology.open(queue)
-    except BrokerUnavailable as error:
-        log.debug("queue %s is not open yet; its first sender opens it: %s", queue, error.what)
 
 
 def _refusal(job: Outgoing) -> Refused | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from itertools import takewhile
 
 import msgspec
@@ -18,6 +18,7 @@ from taskcore.backend import Delivery
 from taskcore.backends.rabbitmq.layout import job_queue
 from taskcore.backends.rabbitmq.messages import natural, split
 from taskcore.connections.amqp import frames
+from taskcore.connections.amqp.admin_channel import AdminChannel
 from taskcore.connections.amqp.channel import FilteredChannel
 from taskcore.connections.amqp.frame_filter import FilteredConnection
 from taskcore.toolkit.logging import logger
@@ -58,9 +59,8 @@ class Receipt(msgspec.Struct, eq=False):
 class Consumer(FilteredChannel):
     """A channel that consumes one queue.
 
+    :param news: set when a message came, or the channel is closed.
     :param counts: whether the broker counts redeliveries of this kind of queue.
-    :param notify: called when a message came, or the channel is closed.
-    :param count_ready: counts the ready messages of a queue.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Consumer(FilteredChannel):
         connection: FilteredConnection,
         channel: AbstractChannel,
         queue: str,
+        admin: AdminChannel,
+        news: asyncio.Event,
         *,
         counts: bool,
-        notify: Callable[[], None],
-        count_ready: Callable[[str], Awaitable[int | None]],
     ) -> None:
         self.queue = queue
         self.buffer: deque[tuple[int, bytes, bytes, bool]] = deque()
@@ -80,9 +80,9 @@ class Consumer(FilteredChannel):
         self.is_consuming = False
         self.may_settle = asyncio.Event()
         self.may_settle.set()
+        self._admin = admin
+        self._news = news
         self._counts = counts
-        self._notify = notify
-        self._count_ready = count_ready
         super().__init__(connection, channel)
 
     @property
@@ -92,14 +92,14 @@ class Consumer(FilteredChannel):
 
     # ── consuming ──
 
-    async def start(self, limit: int, timeout: float) -> None:
+    async def start(self, limit: int) -> None:
         """Begin to consume, with room for so many jobs beside the unsettled ones."""
-        await self.stop(timeout)
+        await self.stop()
         self.prefetch = min(len(self.unsettled) + min(limit, MAX_CREDIT), MAX_PREFETCH)
-        await self.consume(job_queue(self.queue), self.prefetch, timeout)
+        await self.consume(job_queue(self.queue), self.prefetch)
         self.is_consuming = not self.is_closed
 
-    async def stop(self, timeout: float) -> None:
+    async def stop(self) -> None:
         """Stop consuming; held jobs stay held. Nothing is settled meanwhile.
 
         The broker takes back what it pushed and this process did not get when the stop arrives, and counts it. So first
@@ -110,10 +110,10 @@ class Consumer(FilteredChannel):
         self.may_settle.clear()
         try:
             for _ in range(STOP_CHECKS):
-                if self.credit < 1 or not await self._count_ready(job_queue(self.queue)):
+                if self.credit < 1 or not await self._admin.count(job_queue(self.queue)):
                     break
                 await asyncio.sleep(STOP_CHECK_PAUSE)
-            await self.sync(timeout, self.prefetch)  # what was on its way is here now
+            await self.sync(self.prefetch)  # what was on its way is here now
             self.is_consuming = False
             await self.stop_consuming(job_queue(self.queue))
         finally:
@@ -123,13 +123,13 @@ class Consumer(FilteredChannel):
         """Buffer a delivery."""
         self.unsettled[tag] = None
         self.buffer.append((tag, properties, body, redelivered))
-        self._notify()
+        self._news.set()
 
     def on_cancel(self) -> None:
         """Note that the broker ended the consumer."""
         log.warning("RabbitMQ stopped the consumer of queue %s; consuming again. Was the queue deleted?", self.queue)
         self.is_consuming = False
-        self._notify()
+        self._news.set()
 
     def on_close(self, why: str) -> None:
         """Forget everything that came through the closed channel: other workers get it."""
@@ -137,7 +137,7 @@ class Consumer(FilteredChannel):
         self.buffer.clear()
         self.unsettled.clear()
         self.is_consuming = False
-        self._notify()
+        self._news.set()
 
     # ── handing out, settling ──
 
@@ -151,11 +151,12 @@ class Consumer(FilteredChannel):
         envelope, trail, _ = split(properties, body)
         return Delivery(self.queue, envelope, trail, redeliveries, receipt)
 
-    def pack_settlement(self, ended: Iterable[Receipt]) -> bytes:
-        """Return the frames that settle these: one ack for all up to the first that stays, one for each behind it."""
+    def settle(self, ended: Iterable[Receipt]) -> None:
+        """Settle these in one write: one ack for all up to the first that stays, one for each behind it."""
         number, done = self.number, set[int]()
         packed: list[bytes] = []
         for receipt in ended:
+            receipt.state = Receipt.OVER
             if receipt.settle_by == Receipt.ACK:
                 done.add(receipt.tag)
             else:
@@ -167,9 +168,11 @@ class Consumer(FilteredChannel):
         packed += [frames.ack(number, tag, multiple=False) for tag in sorted(done.difference(first))]
         for tag in done:
             self.unsettled.pop(tag, None)
-        return b"".join(packed)
+        self.write(b"".join(packed))
 
-    def requeue(self, receipt: Receipt) -> None:
-        """Return an expired delivery: the broker may hand it out again, and counts it."""
+    def expire(self, receipt: Receipt) -> None:
+        """End a lease: the broker may hand the job out again, and counts it; on a closed channel it already did."""
+        receipt.state = Receipt.OVER
         self.unsettled.pop(receipt.tag, None)
-        self.write(frames.reject(self.number, receipt.tag, requeue=True))
+        if not self.is_closed:
+            self.write(frames.reject(self.number, receipt.tag, requeue=True))

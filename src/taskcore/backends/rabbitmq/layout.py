@@ -46,23 +46,9 @@ from taskcore.toolkit.tasks import TaskSet
 from taskcore.toolkit.urls import choice, seconds, whole
 
 __all__ = [
-    "DUE",
-    "JOBS",
-    "LEVELS",
-    "LOST",
-    "MAX_DELAY",
-    "OPTIONS",
-    "QUEUE_NAMES",
-    "SCHEDULE",
-    "QueueOptions",
-    "Topology",
-    "dead_queue",
-    "delay_route",
-    "delay_units",
-    "job_queue",
-    "level",
-    "level_bindings",
-]
+    "DUE", "JOBS", "LEVELS", "LOST", "MAX_DELAY", "OPTIONS", "QUEUE_NAMES", "SCHEDULE", "QueueOptions", "Topology",
+    "dead_queue", "delay_route", "delay_units", "job_queue", "level", "level_bindings",
+]  # fmt: skip
 
 log = logger("taskcore.backends.rabbitmq")
 
@@ -247,18 +233,22 @@ class Topology:
 
     async def open(self, queue: str) -> None:
         """Let jobs in as soon as the queue is old enough; a cancelled caller does not stop it."""
-        if queue in self._open:
-            return
-        opening = self._opening.get(queue)
-        if opening is None:
-            opening = self._opening[queue] = self._tasks.start_awaited(self._bind_when_old_enough(queue))
-            opening.add_done_callback(lambda done: self._opened(queue, done))
+        self.start_opening(queue)
+        opening = self._opening[queue]
         await asyncio.wait({opening})
         if opening.cancelled():
             raise BrokerUnavailable(f"queue {queue} was not opened: its app was closed meanwhile", fix="open it again")
         opening.result()
 
+    def start_opening(self, queue: str) -> None:
+        """Begin to open a queue; if that fails, its next sender tries again."""
+        if queue not in self._opening:
+            opening = self._opening[queue] = self._tasks.start_awaited(self._bind_when_old_enough(queue))
+            opening.add_done_callback(lambda done: self._opened(queue, done))
+
     async def _bind_when_old_enough(self, queue: str) -> None:
+        if queue in self._open:
+            return
         while (rest := await self._seconds_too_young(queue)) > 0:  # noqa: ASYNC110 - only time matters
             await asyncio.sleep(rest)
         await self._announce(queue)

@@ -66,7 +66,6 @@ class Browser(FilteredChannel):
     ) -> None:
         self._admin, self._queue = admin, queue
         self._count = math.inf if count == 0 else count or 0
-        self._timeout = admin.connector.address.timeout
         self._buffer: deque[Browsed] = deque()
         self._news = asyncio.Event()
         self._ended_why = ""
@@ -77,7 +76,7 @@ class Browser(FilteredChannel):
     async def messages(self) -> AsyncIterator[Browsed]:
         """Yield every message, oldest first."""
         while self.seen < self._count:
-            await run_detached(self._ask_for_more(), timeout=self._timeout)
+            await run_detached(self._ask_for_more(), timeout=self.connection.timeout)
             for _ in range(WINDOW):
                 if self.seen == self._count or (not self._buffer and not await self._wait_for_more()):
                     return
@@ -94,12 +93,12 @@ class Browser(FilteredChannel):
         # In one write, for the next browser to find everything: first no more deliveries, then all return (tag 0).
         if self.consumer:
             self.write(frames.cancel(self.number, self.consumer) + frames.nack(self.number, 0, multiple=True))
-            await self.sync(self._timeout, WINDOW)
+            await self.sync(WINDOW)
 
     async def _ask_for_more(self) -> None:
         if self.consumer:
             self.write(frames.cancel(self.number, self.consumer))
-        await self.consume(self._queue, WINDOW, self._timeout)
+        await self.consume(self._queue, WINDOW)
 
     async def _wait_for_more(self) -> bool:
         """Wait for the next message; return False if there is none, because the broker discarded some meanwhile."""
@@ -112,7 +111,7 @@ class Browser(FilteredChannel):
                     await self._news.wait()
             except TimeoutError:
                 counted = await self._admin.count(self._queue)
-                await self.sync(self._timeout, WINDOW)  # what was on its way is here now
+                await self.sync(WINDOW)  # what was on its way is here now
                 if not self._buffer and (not counted or self._count == math.inf):  # a wrong count is not trusted again
                     return False
         return True

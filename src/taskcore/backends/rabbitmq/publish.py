@@ -53,7 +53,7 @@ class Sender:
     def __init__(self, admin: AdminChannel, options: layout.QueueOptions) -> None:
         self.topology = layout.Topology(admin, options, self._announce)
         self.connection = ReconnectingConnection(admin.connector, "publish")
-        self._admin = admin
+        self.admin = admin
         self._connector = admin.connector
         self._limit = options.limit
         self._channel: _ConfirmChannel | None = None
@@ -106,19 +106,20 @@ class Sender:
             if not refused:
                 return
             await asyncio.sleep(pause)
-            await self._renew()
+            if self._channel is not None:
+                await self._channel.close()
             await self._resend(messages, answers, refused)
 
     async def _is_full(self, queue: str) -> bool:
         """Return whether its limit is reached, as far as the count shows."""
-        return self._limit is not None and (await self._admin.count(layout.job_queue(queue)) or 0) >= self._limit
+        return self._limit is not None and (await self.admin.count(layout.job_queue(queue)) or 0) >= self._limit
 
     async def _announce(self, queue: str) -> None:
         """Write the name of a queue where other apps find it.
 
         :raises BrokerUnavailable: it could not be stored.
         """
-        if queue not in await browse_names(self._admin):
+        if queue not in await browse_names(self.admin):
             name = RabbitMessage("", layout.QUEUE_NAMES, {}, queue.encode())
             failure = unavailable(await self._publish([name]))
             if failure is not None:
@@ -153,12 +154,6 @@ class Sender:
                 why = f"the broker blocks publishers: {why}"
             return [Uncertain(why) if answer is NO_ANSWER else answer for answer in batch.answers]
         return batch.answers
-
-    async def _renew(self) -> None:
-        """Publish through a new channel from now on."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
 
     async def _ready_channel(self) -> _ConfirmChannel:
         """Return a channel that takes messages now.

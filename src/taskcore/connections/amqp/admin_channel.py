@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
@@ -146,19 +146,16 @@ class AdminChannel:
         except BrokerUnavailable as error:
             cause = error.__cause__
             if isinstance(cause, ChannelPreconditionFailed):
-                raise BrokerUnavailable(
-                    f"{what} exists with other arguments than this app's URL asks for",
-                    facts=[str(cause)],
-                    fix="use the options that it was made with, delete it, or give this app a virtual host of its own",
-                ) from cause
-            if not isinstance(cause, ChannelAccessRefused):
+                problem = "exists with other arguments than this app's URL asks for"
+                fix = "use the options that it was made with, delete it, or give this app a virtual host of its own"
+            elif not isinstance(cause, ChannelAccessRefused):
                 raise
-            if not await is_there():
-                raise BrokerUnavailable(
-                    f"{what} does not exist, and this user may not make it",
-                    facts=[str(cause)],
-                    fix="give the user permission to configure it, or start an app with that permission once",
-                ) from cause
+            elif await is_there():
+                return
+            else:
+                problem = "does not exist, and this user may not make it"
+                fix = "give the user permission to configure it, or start an app with that permission once"
+            raise BrokerUnavailable(f"{what} {problem}", facts=[str(cause)], fix=fix) from cause
 
     async def bind(self, kind: Kind, target: str, source: str, key: str, headers: Arguments | None = None) -> None:
         """Bind a queue or an exchange to another exchange; without permission leave it to an app that has it."""
@@ -192,12 +189,13 @@ class AdminChannel:
             return True
 
         async def release(channel: AbstractChannel) -> None:
-            await channel.queue_delete(name)
+            with suppress(ChannelLockedResource):  # the caller gave up, and another process has it
+                await channel.queue_delete(name)
 
         async with self._locks.setdefault(name, asyncio.Lock()):
-            while not await self.call(f"waiting for lock {name}", acquire):  # noqa: ASYNC110 - the broker sends no event
-                await asyncio.sleep(random.uniform(*LOCK_RETRY))
             try:
+                while not await self.call(f"waiting for lock {name}", acquire):  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(random.uniform(*LOCK_RETRY))
                 yield
-            finally:
+            finally:  # also if the caller is cancelled: its last attempt goes on, and may succeed
                 await self.call(f"releasing lock {name}", release)

@@ -72,7 +72,7 @@ class FilteredChannel:
             raise ConnectionError(self.lost_why)
         self.connection.write(data)
 
-    async def sync(self, timeout: float, prefetch: int = 0) -> None:
+    async def sync(self, prefetch: int = 0) -> None:
         """Return when the server has handled everything that was sent on this channel before.
 
         :param prefetch: the limit for consumers that start later.
@@ -83,7 +83,7 @@ class FilteredChannel:
         self._answers.append(answer)
         try:
             self.write(frames.qos(self.number, prefetch))
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self.connection.timeout):
                 await answer
         except TimeoutError:
             self.connection.abort("no answer in time")
@@ -92,9 +92,9 @@ class FilteredChannel:
             if not answer.done():
                 answer.cancel()  # its place stays: answers come in the order of the calls
 
-    async def consume(self, queue: str, prefetch: int, timeout: float) -> None:
+    async def consume(self, queue: str, prefetch: int) -> None:
         """Start a consumer with room for so many deliveries, which come to ``on_message``."""
-        await self.sync(timeout, prefetch)
+        await self.sync(prefetch)
         self._consumers_started += 1
         self.consumer = f"jobs {self._consumers_started}"
         await (await self.channel.get_queue(queue, ensure=False)).consume(_bypassed, consumer_tag=self.consumer)

@@ -36,7 +36,7 @@ class Connector:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._preferred = 0
+        self._preferred = address.nodes[0]
 
     async def connect(self, purpose: str) -> FilteredConnection:
         """Connect to the first node that answers.
@@ -47,9 +47,7 @@ class Connector:
         address, facts = self.address, list[str]()
         context = await asyncio.to_thread(self._tls_context) if address.scheme == "amqps" else None
         fix = "is it running, and are host, port, user, password and virtual host right?"
-        for offset in range(len(address.nodes)):
-            index = (self._preferred + offset) % len(address.nodes)
-            node = address.nodes[index]
+        for node in sorted(address.nodes, key=lambda node: node != self._preferred):
             opening = FilteredConnection.open(address, node, context, name=f"taskcore {purpose}")
             try:
                 connection = await run_detached(opening, timeout=min(HANDSHAKE_TIMEOUT, address.timeout))
@@ -58,7 +56,7 @@ class Connector:
                 if _is_about_tls(error):
                     fix = "cafile must hold the signer of its certificate, which must name this host; is it a TLS port?"
             else:
-                self._preferred = index
+                self._preferred = node
                 return connection
         raise BrokerUnavailable(f"RabbitMQ at {address.url} cannot be reached", facts=facts, fix=fix)
 

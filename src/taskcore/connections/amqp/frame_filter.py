@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
@@ -42,10 +43,15 @@ HEARTBEAT_GAP = 1.0  #: seconds without a frame for the library, after which it 
 class FilteredConnection(aiormq.TransportFactory):
     """A connection of aio-pika with the filter in it; made by ``open``.
 
+    :ivar server_properties: what the server says about itself; byte strings as text.
+    :ivar frame_max: bytes of the largest frame that the server takes.
+    :ivar timeout: seconds that one call may take.
     :ivar lost_why: why it is closed.
     :ivar blocked_why: why the server takes no messages at the moment.
     """
 
+    server_properties: Mapping[str, Any]
+    frame_max: int
     _aio_pika: aio_pika.Connection
     _writer: asyncio.StreamWriter
 
@@ -55,6 +61,7 @@ class FilteredConnection(aiormq.TransportFactory):
         self.blocked_why = ""
         self.unblocked = asyncio.Event()
         self.unblocked.set()
+        self.timeout = address.timeout
         self._node, self._context = node, context
         self._heartbeat = address.heartbeat
         self._channels: dict[int, FilteredChannel] = {}
@@ -79,6 +86,12 @@ class FilteredConnection(aiormq.TransportFactory):
             filtered._lose("the handshake failed")
             await connection.close()
             raise
+        transport: Any = connection.transport
+        properties: dict[str, Any] = transport.connection.server_properties
+        filtered.server_properties = {
+            name: value.decode() if isinstance(value, bytes) else value for name, value in properties.items()
+        }
+        filtered.frame_max = int(transport.connection.connection_tune.frame_max or 131_072)
         filtered._aio_pika = connection
         filtered._tasks.start(filtered._watch_silence())
         return filtered
@@ -88,22 +101,6 @@ class FilteredConnection(aiormq.TransportFactory):
         reader, self._writer = await asyncio.open_connection(*self._node, ssl=self._context, limit=READ_SIZE)
         self._tasks.start(self._read(reader))
         return self._library_reader, self._writer
-
-    @property
-    def server_properties(self) -> dict[str, Any]:
-        """What the server says about itself; byte strings as text."""
-        properties: dict[str, Any] = dict(self._underlay.server_properties)
-        return {name: value.decode() if isinstance(value, bytes) else value for name, value in properties.items()}
-
-    @property
-    def frame_max(self) -> int:
-        """Bytes of the largest frame that the server takes."""
-        return int(self._underlay.connection_tune.frame_max or 131_072)
-
-    @property
-    def _underlay(self) -> Any:
-        transport: Any = self._aio_pika.transport
-        return transport.connection
 
     async def channel(self, *, confirms: bool = False) -> aio_pika.abc.AbstractChannel:
         """Open a channel of aio-pika."""

@@ -17,26 +17,10 @@ from typing import Final, TypeAlias
 import msgspec
 
 __all__ = [
-    "BODY",
-    "FRAME_END",
-    "FRAME_HEAD",
-    "HEARTBEAT",
-    "METHOD",
-    "PROPERTIES",
-    "HeaderValue",
-    "MessagePacker",
-    "Method",
-    "Properties",
-    "ack",
-    "cancel",
-    "method_frame",
-    "nack",
-    "qos",
-    "read_properties",
-    "reject",
-    "short_string",
+    "BODY", "FRAME_END", "FRAME_HEAD", "HEARTBEAT", "METHOD", "PROPERTIES", "HeaderValue", "MessagePacker", "Method",
+    "Properties", "ack", "cancel", "method_frame", "nack", "qos", "read_properties", "reject", "short_string",
     "split_frames",
-]
+]  # fmt: skip
 
 HeaderValue: TypeAlias = str | int | bytes
 
@@ -167,29 +151,25 @@ def read_properties(payload: bytes) -> Properties:
     """Parse the payload of a properties frame; never fails, and keeps what it read before a malformed part."""
     found = Properties()
     with suppress(struct.error, IndexError):  # the payload is shorter than its own sizes say
-        _read(payload, found)
+        [flags] = struct.unpack_from(">H", payload, 12)
+        at = 14
+        if flags & 1:  # more flags follow, which no version of the protocol defines
+            return found
+        for bit in (15, 14):  # content type, content encoding
+            if flags >> bit & 1:
+                at += 1 + payload[at]
+        if flags & HAS_HEADERS:
+            [size] = struct.unpack_from(">I", payload, at)
+            at += 4
+            _read_table(payload, at, at + size, found.headers)
+            at += size
+        at += bool(flags & HAS_DELIVERY_MODE) + (flags >> 11 & 1)  # delivery mode, priority
+        for bit in (10, 9, 8):  # correlation id, reply to, expiration
+            if flags >> bit & 1:
+                at += 1 + payload[at]
+        if flags & HAS_MESSAGE_ID:
+            found.message_id = payload[at + 1 : at + 1 + payload[at]]
     return found
-
-
-def _read(payload: bytes, found: Properties) -> None:
-    [flags] = struct.unpack_from(">H", payload, 12)
-    at = 14
-    if flags & 1:  # more flags follow, which no version of the protocol defines
-        return
-    for bit in (15, 14):  # content type, content encoding
-        if flags >> bit & 1:
-            at += 1 + payload[at]
-    if flags & HAS_HEADERS:
-        [size] = struct.unpack_from(">I", payload, at)
-        at += 4
-        _read_table(payload, at, at + size, found.headers)
-        at += size
-    at += bool(flags & HAS_DELIVERY_MODE) + (flags >> 11 & 1)  # delivery mode, priority
-    for bit in (10, 9, 8):  # correlation id, reply to, expiration
-        if flags >> bit & 1:
-            at += 1 + payload[at]
-    if flags & HAS_MESSAGE_ID:
-        found.message_id = payload[at + 1 : at + 1 + payload[at]]
 
 
 def _read_table(data: bytes, at: int, end: int, found: dict[bytes, int | bytes]) -> None:
