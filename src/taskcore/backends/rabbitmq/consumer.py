@@ -161,7 +161,7 @@ class Consumer(FilteredChannel):
                 done.add(receipt.tag)
             else:
                 self.unsettled.pop(receipt.tag, None)
-                packed.append(frames.reject(number, receipt.tag, requeue=receipt.settle_by == Receipt.REQUEUE))
+                packed.append(frames.nack(number, receipt.tag, requeue=receipt.settle_by == Receipt.REQUEUE))
         first = list(takewhile(done.__contains__, self.unsettled))
         if first:
             packed.append(frames.ack(number, first[-1], multiple=len(first) > 1))
@@ -175,4 +175,4 @@ class Consumer(FilteredChannel):
         receipt.state = Receipt.OVER
         self.unsettled.pop(receipt.tag, None)
         if not self.is_closed:
-            self.write(frames.reject(self.number, receipt.tag, requeue=True))
+            self.write(frames.nack(self.number, receipt.tag))

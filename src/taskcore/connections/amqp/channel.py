@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
+from itertools import count
 
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import AMQPError
@@ -35,7 +36,7 @@ class FilteredChannel:
         self.is_closed = False
         self.lost_why = ""
         self.consumer = ""  # the tag of the consumer that was started last
-        self._consumers_started = 0
+        self._numbers = count(1)
         self._method = b""  # of the message that is being read
         self._code = 0
         self._properties = b""
@@ -89,14 +90,12 @@ class FilteredChannel:
             self.connection.abort("no answer in time")
             raise
         finally:
-            if not answer.done():
-                answer.cancel()  # its place stays: answers come in the order of the calls
+            answer.cancel()  # its place stays: answers come in the order of the calls
 
     async def consume(self, queue: str, prefetch: int) -> None:
         """Start a consumer with room for so many deliveries, which come to ``on_message``."""
         await self.sync(prefetch)
-        self._consumers_started += 1
-        self.consumer = f"jobs {self._consumers_started}"
+        self.consumer = f"jobs {next(self._numbers)}"
         await (await self.channel.get_queue(queue, ensure=False)).consume(_bypassed, consumer_tag=self.consumer)
 
     async def stop_consuming(self, queue: str) -> None:

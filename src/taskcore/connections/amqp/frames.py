@@ -18,7 +18,7 @@ import msgspec
 
 __all__ = [
     "BODY", "FRAME_END", "FRAME_HEAD", "HEARTBEAT", "METHOD", "PROPERTIES", "HeaderValue", "MessagePacker", "Method",
-    "Properties", "ack", "cancel", "method_frame", "nack", "qos", "read_properties", "reject", "short_string",
+    "Properties", "ack", "cancel", "method_frame", "nack", "qos", "read_properties", "short_string",
     "split_frames",
 ]  # fmt: skip
 
@@ -67,14 +67,9 @@ def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
     return method_frame(channel, struct.pack(">HHQB", 60, 80, tag, multiple))
 
 
-def reject(channel: int, tag: int, *, requeue: bool) -> bytes:
-    """Pack ``basic.reject``: return a delivery to its queue as a failed one, or dead-letter it."""
-    return method_frame(channel, struct.pack(">HHQB", 60, 90, tag, requeue))
-
-
-def nack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Pack ``basic.nack``: return deliveries to their queue."""
-    return method_frame(channel, struct.pack(">HHQB", 60, 120, tag, 2 | multiple))
+def nack(channel: int, tag: int, *, multiple: bool = False, requeue: bool = True) -> bytes:
+    """Pack ``basic.nack``: return a delivery, or it and all before it, to the queue as failed; or dead-letter it."""
+    return method_frame(channel, struct.pack(">HHQB", 60, 120, tag, multiple | requeue << 1))
 
 
 def qos(channel: int, prefetch: int) -> bytes:
