@@ -205,7 +205,7 @@ async def test_undecodable_properties_are_delivered(url, what):
         connection = await Connector(parse(url.partition("?")[0], {})[0]).connect("a stranger")
         channel = FilteredChannel(connection, await connection.channel())
         channel.write(foreign(channel.number, layout.job_queue(queue), headers, flags=flags, rest=rest))
-        await channel.sync(5)
+        await channel.sync()
         await connection.close()
         await backend.publish([Outgoing(queue, "after", b"after")])
         async with backend.consume([queue], lease=60) as source:

@@ -72,26 +72,23 @@ def test_a_packed_message_is_what_another_program_reads(channel, exchange, key, 
     assert b"".join(part.value for _, part in rest) == content
 
 
-@given(channel=channels, tag=tags, flag=st.booleans(), name=words, prefetch=st.integers(0, 65_535))
-def test_packed_methods_are_what_another_program_reads(channel, tag, flag, name, prefetch):
+@given(channel=channels, tag=tags, flag=st.booleans(), again=st.booleans(), name=words, prefetch=st.integers(0, 65_535))
+def test_packed_methods_are_what_another_program_reads(channel, tag, flag, again, name, prefetch):
     """Each method that is packed by hand has the meaning that its name says."""
     data = b"".join(
         (
             frames.ack(channel, tag, multiple=flag),
-            frames.nack(channel, tag, multiple=flag),
-            frames.reject(channel, tag, requeue=flag),
+            frames.nack(channel, tag, multiple=flag, requeue=again),
             frames.qos(channel, prefetch),
             frames.cancel(channel, name),
         )
     )
-    numbers, [ack, nack, reject, qos, cancel] = zip(*unpack(data), strict=True)
+    numbers, [ack, nack, qos, cancel] = zip(*unpack(data), strict=True)
     assert set(numbers) == {channel}
     assert isinstance(ack, commands.Basic.Ack)
     assert (ack.delivery_tag, ack.multiple) == (tag, flag)
     assert isinstance(nack, commands.Basic.Nack)
-    assert (nack.delivery_tag, nack.multiple, nack.requeue) == (tag, flag, True)
-    assert isinstance(reject, commands.Basic.Reject)
-    assert (reject.delivery_tag, reject.requeue) == (tag, flag)
+    assert (nack.delivery_tag, nack.multiple, nack.requeue) == (tag, flag, again)
     assert isinstance(qos, commands.Basic.Qos)
     assert (qos.prefetch_size, qos.prefetch_count, qos.global_) == (0, prefetch, False)
     assert isinstance(cancel, commands.Basic.Cancel)
