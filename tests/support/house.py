@@ -45,11 +45,16 @@ CLIENTS = ("aio_pika", "aiormq", "nats", "psycopg", "redis")
 #:   complete   the outcome of a key, committed in a transaction of the program's own
 ADAPTER_FILES = {
     "backends": {
+<<<<<<< HEAD
         "__init__.py", "backend.py", "publish.py", "source.py", "consumer.py", "settle.py", "admin.py", "letters.py",
         "layout.py", "messages.py", "diagnose.py", "ledger.py",
     },
     "stores": {
         "__init__.py", "store.py", "layout.py", "diagnose.py", "batches.py", "watches.py", "complete.py",
+=======
+        "__init__.py", "backend.py", "publish.py", "source.py", "consumer.py", "settle.py", "delays.py", "admin.py",
+        "letters.py", "layout.py", "messages.py", "diagnose.py",
+>>>>>>> h-nats
     },
 }  # fmt: skip
 
