@@ -55,10 +55,11 @@ class JobQueries:
             first = await self._outcome_of_key(job)
             if first is not None:
                 return typed_outcome(first, job.task.contract)
-        outcome = await self._outcomes.wait(job.id, timeout)
-        if outcome is None:
-            raise await self._timed_out(job, timeout)
-        return typed_outcome(outcome, job.task.contract)
+        if timeout is None:  # a scope without a deadline would cost as much as the wait itself
+            return typed_outcome(await self._outcomes.wait(job.id), job.task.contract)
+        with anyio.move_on_after(timeout):
+            return typed_outcome(await self._outcomes.wait(job.id), job.task.contract)
+        raise await self._timed_out(job, timeout)
 
     async def status(self, job: Job[Any]) -> JobStatus:
         """Return where the job is now."""
@@ -122,7 +123,7 @@ class JobQueries:
         claim = decode_key_record(record.value)
         return bytes(claim.outcome) if claim.state == "done" and claim.job == job.id else None
 
-    async def _timed_out(self, job: Job[Any], timeout: float | None) -> ResultTimeout:
+    async def _timed_out(self, job: Job[Any], timeout: float) -> ResultTimeout:
         """Make the error of a wait that took too long, with what is known about the job."""
         facts: list[str] = []
         with anyio.move_on_after(self._timeout):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import anyio
 import msgspec
 
 from taskcore.errors import BrokerUnavailable
@@ -75,17 +74,15 @@ class Outcomes:
         record = await self._store.get(outcome_name(job_id))
         return record.value if record else None
 
-    async def wait(self, job_id: str, timeout: float | None) -> bytes | None:
-        """Wait for the encoded outcome; None after ``timeout`` seconds.
+    async def wait(self, job_id: str) -> bytes:
+        """Wait for the encoded outcome.
 
         :raises BrokerUnavailable: the store cannot be reached.
         """
-        with anyio.move_on_after(timeout):
-            async with self._store.watch(outcome_name(job_id)) as records:
-                async for record in records:
-                    return record.value
-            raise BrokerUnavailable("the store ended a watch by itself", fix="ask again")
-        return None
+        async with self._store.watch(outcome_name(job_id)) as records:
+            async for record in records:
+                return record.value
+        raise BrokerUnavailable("the store ended a watch by itself", fix="ask again")
 
     async def store(self, job_id: str, outcome: bytes, keep: float) -> bytes:
         """Store an outcome unless there is one; return the one that stands."""

@@ -11,7 +11,7 @@ shutdown is interrupted through it, and the slot goes on with a new one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -124,7 +124,7 @@ class Worker:
                 deliveries: Sequence[Delivery] = ()
                 try:
                     # A broker with an empty queue never says that it is back, so waiting without an error has to do.
-                    with anyio.move_on_after(RECEIVE_PATIENCE if outage.is_on else None):
+                    with anyio.move_on_after(RECEIVE_PATIENCE) if outage.is_on else nullcontext():
                         deliveries = await source.receive(room)
                 except BrokerUnavailable as error:
                     await outage.failed(error)
