@@ -17,16 +17,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from taskcore.backend import Source
-from taskcore.contract.codec import first_line
-from taskcore.envelope import encode_trail
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import ACK, Bury
+from taskcore.lifecycle import ACK
 from taskcore.observe import EventName, Events
 from taskcore.results import event_of, event_of_ack
 from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
-from taskcore.worker.decide import Settlement
+from taskcore.worker.decide import Settlement, bury_unstored
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
 from taskcore.worker.settle_records import RecordSettler
@@ -98,7 +96,7 @@ class Settler:
 
     async def _commit_apart(self, batch: Sequence[Settlement], error: Exception) -> None:
         """Commit each job of a batch alone: what one job cannot have must not hold up the others."""
-        log.warning("%d jobs are settled one by one: %s", len(batch), first_line(error))
+        log.warning("%d jobs are settled one by one: %s", len(batch), error)
         for one in batch:
             try:
                 await self._commit([one])
@@ -108,11 +106,9 @@ class Settler:
     async def _bury_unstored(self, one: Settlement, error: Exception) -> None:
         """End a job whose records the store refuses: it becomes a dead letter, with the reason and no outcome."""
         if not one.settled:
-            reason = f"its end cannot be stored: {first_line(error)}"
-            log.error("job %s of %s is dead, %s", one.job.id, one.job.envelope.task, reason)
-            one.verdict, one.stored, one.committed = Bury(reason, encode_trail(one.job.trail)), None, True
+            bury_unstored(one, error)
             try:
-                return await self._commit([one])
+                await self._commit([one])
             except Exception:
                 log.exception("job %s cannot be settled; when its lease is over, the broker hands it out", one.job.id)
         self._forget([one.job])
