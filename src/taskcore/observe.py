@@ -182,10 +182,8 @@ class ObservedBackend:
         await self._backend.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._backend.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._backend.__aexit__(*exc)
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """See :class:`taskcore.backend.Backend`."""
@@ -207,10 +205,8 @@ class _Consuming:
     async def __aenter__(self) -> Source:
         return _ObservedSource(await self._context.__aenter__(), self._events)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._context.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._context.__aexit__(*exc)
 
 
 class _ObservedSource:
@@ -252,10 +248,8 @@ class ObservedStore:
         await self._store.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._store.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._store.__aexit__(*exc)
 
     async def get(self, key: str) -> Record | None:
         """See :class:`taskcore.store.Store`."""

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
@@ -120,9 +119,7 @@ class BenchEnvironment:
         self._folder = Path(tempfile.mkdtemp(prefix="taskcore-bench-"))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         if self.server is not None:
             return  # it ends with all that is in it

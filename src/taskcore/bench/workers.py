@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import anyio
@@ -65,9 +64,7 @@ class Workers(Protocol):
         """Begin to work; returns when all are ready."""
         ...
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Stop all workers, whatever happened."""
         ...
 
@@ -100,9 +97,7 @@ class InProcessWorkers:
         await self._exits.enter_async_context(self._app.running())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self._exits.aclose()
 
     def counted(self) -> int:
@@ -152,10 +147,9 @@ class WorkerProcesses:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None:
+    async def __aexit__(self, *exc: object) -> None:
+        error = exc[1]
+        if isinstance(error, BaseException):
             for child in self._children:
                 error.add_note(f"the end of a worker's output:\n{child.tail()}")
         self.kill()

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import anyio
@@ -222,10 +221,8 @@ class FlakyBackend(Faults):
         await self.around("connect", (), lambda _: self._backend.__aenter__())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._backend.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._backend.__aexit__(*exc)
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """See :class:`taskcore.backend.Backend`."""
@@ -283,10 +280,8 @@ class FlakyStore(Faults):
         await self.around("connect", (), lambda _: self._store.__aenter__())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._store.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._store.__aexit__(*exc)
 
     async def get(self, key: str) -> Record | None:
         """See :class:`taskcore.store.Store`."""

@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -103,10 +102,8 @@ class RedisReplicated:
             self._exits = exits.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._exits.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._exits.__aexit__(*exc)
 
     def partition(self, replica: int = 0) -> None:
         """Cut a replica off from its primary, silently."""
@@ -196,10 +193,8 @@ class RedisSentinel:
             self._exits = exits.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._exits.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._exits.__aexit__(*exc)
 
     async def caught_up(self, *, within: float = 20.0) -> None:
         """Wait until every replica has what the primary has now.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -75,10 +74,8 @@ class RecordingBackend:
         await self._backend.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._backend.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._backend.__aexit__(*exc)
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """See :class:`taskcore.backend.Backend`."""

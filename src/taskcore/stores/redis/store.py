@@ -17,7 +17,7 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.redis.batches import Answer, Found, read, write
 from taskcore.stores.redis.layout import RecordNames, versions
-from taskcore.stores.redis.watching import WatchFeed
+from taskcore.stores.redis.watches import WatchFeed
 from taskcore.toolkit.batching import GroupCommit
 from taskcore.toolkit.diagnostics import Diagnosis
 from taskcore.toolkit.timeouts import SharedTimeout
