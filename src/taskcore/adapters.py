@@ -128,5 +128,5 @@ def _missing(scheme: str, why: str) -> AdapterMissing:
     return AdapterMissing(
         f"{scheme}:// needs the {extra} extra",
         facts=[why],
-        fix=f'pip install "taskcore-framework[{extra}]"        (or: uv add "taskcore-framework[{extra}]")',
+        fix=f'pip install "taskcore-framework[{extra}]"',
     )
