@@ -205,8 +205,10 @@ class _Consuming:
     async def __aenter__(self) -> Source:
         return _ObservedSource(await self._context.__aenter__(), self._events)
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self._context.__aexit__(*exc)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._context.__aexit__(kind, error, traceback)
 
 
 class _ObservedSource:

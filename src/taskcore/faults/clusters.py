@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from types import TracebackType
 from typing import Any, Self
 
 import anyio
@@ -67,8 +68,10 @@ class NatsCluster:
             raise
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self._exits.__aexit__(*exc)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._exits.__aexit__(kind, error, traceback)
 
     async def settled(self) -> None:
         """Wait until JetStream answers on all servers that run.

@@ -22,6 +22,7 @@ import random
 import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 import anyio
@@ -129,10 +130,12 @@ class ChaosProxy:
             self._exits = exits.pop_all()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """Reset what is connected and stop listening; no task is left."""
         self._group.cancel_scope.cancel()
-        await self._exits.__aexit__(*exc)
+        await self._exits.__aexit__(kind, error, traceback)
 
     @property
     def connected(self) -> int:

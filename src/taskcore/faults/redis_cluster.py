@@ -13,6 +13,7 @@ from __future__ import annotations
 from binascii import crc_hqx
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from types import TracebackType
 from typing import Final, Self
 
 from taskcore.faults.redis_sets import until
@@ -75,8 +76,10 @@ class RedisCluster:
             self._exits = exits.pop_all()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self._exits.__aexit__(*exc)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._exits.__aexit__(kind, error, traceback)
 
     async def agreed(self, *, within: float = 20.0) -> None:
         """Wait until every server knows all others, takes commands, and sees the slots as all others do.

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 import anyio
@@ -102,8 +103,10 @@ class RedisReplicated:
             self._exits = exits.pop_all()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self._exits.__aexit__(*exc)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._exits.__aexit__(kind, error, traceback)
 
     def partition(self, replica: int = 0) -> None:
         """Cut a replica off from its primary, silently."""
@@ -193,8 +196,10 @@ class RedisSentinel:
             self._exits = exits.pop_all()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self._exits.__aexit__(*exc)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._exits.__aexit__(kind, error, traceback)
 
     async def caught_up(self, *, within: float = 20.0) -> None:
         """Wait until every replica has what the primary has now.
