@@ -44,7 +44,7 @@ def again(count):
 
 
 def test_stories():
-    """The model asks it for no count, and limits, keys and endings hold all the same (C3)."""
+    """The model asks it for no count, and limits, keys and outcomes hold all the same (C3)."""
     with saying(again):
         run_state_machine_as_test(machine(make_harness), settings=BUDGET)
 

@@ -85,7 +85,7 @@ async def test_a_cut_around_the_confirm(node, proxy, queue, how):
 
 
 async def test_what_is_uncertain_is_sent_again_with_its_id(node, proxy, tmp_path):
-    """F33: an enqueue that is repeated with its id until it is confirmed has one ending; it may run twice, no more."""
+    """F33: an enqueue that is repeated with its id until it is confirmed has one outcome; it may run twice, no more."""
     play = RabbitPlay(node.url, tmp_path)
     uncertain = 0
     async with play.app("client", through(proxy)) as app:

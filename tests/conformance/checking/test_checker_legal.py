@@ -119,8 +119,8 @@ def test_at_most_once_held_by_a_dead_worker(written: HistoryWriter, dies: bool) 
     assert written.check(at_most_once=True).violations == (() if dies else ("lost",))
 
 
-def test_an_end_without_an_ending(written: HistoryWriter) -> None:
-    """Where a store keeps how jobs ended, one that is over without an ending is lost to its caller (C8)."""
+def test_an_ended_job_without_an_outcome(written: HistoryWriter) -> None:
+    """Where a store keeps how jobs ended, a job that is over without an outcome is lost to its caller (C8)."""
     written.sent()
     written.ran()
     written.settled(verdict="ack")

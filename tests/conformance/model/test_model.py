@@ -70,14 +70,14 @@ def test_a_death_that_was_recorded_is_carried_out_with_its_error():
         assert [state.errors for state in model.states] == [("A#1",)]
 
 
-def test_the_first_ending_stands():
+def test_the_first_outcome_stands():
     """A slow worker recorded a success; a worker that has the job meanwhile cannot make it a dead letter (C18)."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.live(["another worker ends it meanwhile"])
         rules.finish()
 
 
-def test_an_ending_that_was_read_is_not_withdrawn():
+def test_an_outcome_that_was_read_is_not_withdrawn():
     """A worker whose lease ends while its verdict travels takes nothing back that another one has built on (C8)."""
     with open_rules(make_harness) as rules, rules.explaining():
         model = rules.enqueue()
@@ -168,7 +168,7 @@ def test_a_job_that_is_given_back_too_late_is_named():
 
 
 def test_the_death_that_was_recorded_is_the_one_that_counts():
-    """A first worker died before its ending was stored, a second one after: the letter has the second one's error."""
+    """A first worker died before its outcome was stored, a second one after: the letter has the second one's error."""
     with open_rules(make_harness) as rules, rules.explaining():
         model = rules.enqueue(key="k")
         for point in (1, 2):  # settle.committed, settle.ended

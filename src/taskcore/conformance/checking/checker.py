@@ -148,7 +148,7 @@ def _lost(
 def _is_over(job_history: JobHistory, snapshot: Snapshot, *, once: bool, died: set[str]) -> bool:
     """Tell whether the job came to an end that the guarantees know, except a dead letter that is still there.
 
-    An ending "dead" is no end without its letter: the letter is what a person has to find.
+    An outcome "dead" is no end without its letter: the letter is what a person has to find.
     """
     acked = any(entry.facts["verdict"] == "ack" for entry in job_history.settled)
     unsure = any(entry.facts.get("verdict") == "ack" for entry in job_history.events.get("settle.uncertain", ()))

@@ -28,7 +28,7 @@ from taskcore.worker.context import current
 
 @check(WORKER_CHECKS, "C1", "C4", needs="survives_worker")
 async def a_killed_worker_loses_nothing(harness: Harness) -> None:
-    """Jobs that run and jobs that wait when a worker is killed are all done by the next one."""
+    """Jobs that run or wait when a worker is killed are all run by the next worker."""
     router, queue = Router(), harness.queue()
     started: list[int] = []
     done: list[int] = []
@@ -53,8 +53,8 @@ async def a_killed_worker_loses_nothing(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C8", "C1", needs="survives_worker", store=True)
-async def a_death_while_settling_loses_no_result(harness: Harness) -> None:
-    """Killed between return, result and ack: the result is there in the end, and the work is not repeated for it."""
+async def a_crash_while_settling_loses_no_result(harness: Harness) -> None:
+    """A worker killed between return, result and ack: the result is stored, and the job is not run again for it."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -80,8 +80,8 @@ async def a_death_while_settling_loses_no_result(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C8", "C13", "C18", needs=("survives_worker", "dead_letters"), store=True)
-async def a_death_while_burying_leaves_one_letter(harness: Harness) -> None:
-    """Killed between the recorded death and the dead letter: one letter in the end, and no further start."""
+async def a_crash_while_burying_leaves_one_letter(harness: Harness) -> None:
+    """A worker killed between the recorded failure and the dead letter leaves one letter and no further start."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -112,8 +112,8 @@ async def a_death_while_burying_leaves_one_letter(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C8", "C3", "C1", needs="survives_worker")
-async def a_death_while_retrying_leaves_one_copy(harness: Harness) -> None:
-    """Killed before or after a retry is settled: one copy goes on, and the starts stay within their bound."""
+async def a_crash_while_retrying_leaves_one_copy(harness: Harness) -> None:
+    """A worker killed before or after it settles a retry leaves one copy, and the starts stay within their bound."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
 
@@ -143,8 +143,8 @@ async def a_death_while_retrying_leaves_one_copy(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C5", "C3", "C7", needs=("survives_worker", "redeliveries"))
-async def nothing_that_is_counted_shrinks(harness: Harness) -> None:
-    """Through failures, deaths and giving back: attempts, crashes and errors never shrink, and fences grow."""
+async def counters_never_decrease(harness: Harness) -> None:
+    """Through failures, crashes and releases, attempts, crashes and errors never decrease, and fences grow."""
     router, queue = Router(), harness.queue()
     seen: list[tuple[int, int, int, int]] = []
 
@@ -174,8 +174,8 @@ async def nothing_that_is_counted_shrinks(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C3", "C12", needs=("survives_worker", "dead_letters"), store=True)
-async def starts_have_a_bound(harness: Harness) -> None:
-    """A job that fails and kills in turn is dead after at most ``attempts`` + ``crashes`` starts."""
+async def starts_are_bounded(harness: Harness) -> None:
+    """A job that fails and kills its worker in turn is dead after at most ``attempts`` + ``crashes`` starts."""
     router, queue, attempts, crashes = Router(), harness.queue(), 3, 2
     starts: list[int] = []
 
@@ -201,7 +201,7 @@ async def starts_have_a_bound(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C12", "C3", needs=("survives_worker", "dead_letters", "redeliveries"))
-async def a_job_that_kills_its_worker_is_dead_soon(harness: Harness) -> None:
+async def a_job_that_kills_its_worker_is_buried(harness: Harness) -> None:
     """After ``crashes`` starts without an outcome a job becomes a dead letter, "poison", without another start."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
@@ -224,8 +224,8 @@ async def a_job_that_kills_its_worker_is_dead_soon(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C12", needs=("survives_worker", "redeliveries"), store=True)
-async def neighbours_of_poison_are_not_blamed(harness: Harness) -> None:
-    """Jobs that were only in the hands of a worker that died, however often, do not count as crashed, and are done."""
+async def other_jobs_of_a_crashed_worker_are_not_blamed(harness: Harness) -> None:
+    """Jobs that a crashed worker held but had not started do not count as crashed, and are run."""
     router, queue = Router(), harness.queue()
     seen: list[int] = []
 
@@ -248,8 +248,8 @@ async def neighbours_of_poison_are_not_blamed(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C9", "C3")
-async def at_most_once_is_at_most_once(harness: Harness) -> None:
-    """A job that may run at most once is forgotten before it starts: it survives neither error nor death."""
+async def an_at_most_once_job_starts_at_most_once(harness: Harness) -> None:
+    """An at-most-once job is acknowledged before it starts, so neither an error nor a crash runs it again."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -276,8 +276,8 @@ async def at_most_once_is_at_most_once(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C7", "C19", "C18", needs=("survives_worker", "fencing", "redeliveries"), store=True)
-async def a_worker_that_lost_its_lease_writes_nothing(harness: Harness) -> None:
-    """A worker that wakes up too late changes neither result nor dead letters, and says that it lost the job."""
+async def a_worker_without_its_lease_writes_nothing(harness: Harness) -> None:
+    """A worker that settles too late changes neither result nor dead letters, and reports the lost lease."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
 
@@ -298,6 +298,6 @@ async def a_worker_that_lost_its_lease_writes_nothing(harness: Harness) -> None:
         await work(harness, heir)
         require(conclusion is not None and not await sleepy.settle(conclusion), "a lost lease was not noticed")
     require(app.counters["job.lost"] == 1, "a lost lease was not counted")
-    require(await outcome_of(harness, sent) == Succeeded("in time"), "a worker without a lease wrote the ending")
+    require(await outcome_of(harness, sent) == Succeeded("in time"), "a worker without a lease wrote the outcome")
     require(not await letters_of(app, queue), "a worker without a lease wrote a dead letter")
     require(starts[1] > starts[0], f"the second holder's fence is not higher: {starts}")

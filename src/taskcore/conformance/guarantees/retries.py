@@ -47,8 +47,8 @@ class _Tally:
 
 
 @check(BACKEND_CHECKS, "C1", "C4", "C5", needs="delay")
-async def a_retry_that_is_due_at_once_is_not_lost(harness: Harness) -> None:
-    """Of jobs that two workers retry with waits below a round trip, each comes for every attempt and ends once."""
+async def a_short_retry_is_not_lost(harness: Harness) -> None:
+    """Jobs that two workers retry with delays below a round trip are delivered for each attempt and end once."""
     queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(JOBS)]
     tally = _Tally([one.envelope for one in jobs])

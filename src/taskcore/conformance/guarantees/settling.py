@@ -12,8 +12,8 @@ from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Reschedule, Verdict
 
 
 @check(BACKEND_CHECKS, "C18", "C8")
-async def an_acknowledged_job_is_gone(harness: Harness) -> None:
-    """After Ack a job is never handed out again."""
+async def an_acknowledged_job_is_never_delivered_again(harness: Harness) -> None:
+    """After Ack a job is never delivered again."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     await put(backend, *(job(queue) for _ in range(10)))
     async with (
@@ -26,7 +26,7 @@ async def an_acknowledged_job_is_gone(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C5", "C8")
-async def a_retried_job_comes_with_its_new_trail(harness: Harness) -> None:
+async def a_retry_carries_the_new_trail(harness: Harness) -> None:
     """After Retry the same envelope comes back once, with the new trail and without redeliveries."""
     queue, backend = harness.queue(), await harness.backend()
     one = job(queue, trail=b"before")
@@ -45,8 +45,8 @@ async def a_retried_job_comes_with_its_new_trail(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C21", "C5")
-async def a_released_job_is_there_at_once(harness: Harness) -> None:
-    """A released job goes to another worker within a second, with its trail and no attempt used."""
+async def a_released_job_is_available_at_once(harness: Harness) -> None:
+    """A released job goes to another worker within a second, with its trail and without using an attempt."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     await put(backend, *(job(queue, trail=b"so far") for _ in range(5)))
     async with backend.consume([queue], lease=harness.long) as leaving:
@@ -61,7 +61,7 @@ async def a_released_job_is_there_at_once(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C7", "C8")
-async def a_batch_of_verdicts_is_carried_out_one_by_one(harness: Harness) -> None:
+async def each_verdict_of_a_batch_has_its_own_effect(harness: Harness) -> None:
     """Each verdict of a batch has its own effect; deliveries of several queues may be in one batch."""
     backend, queues = await harness.backend(), [harness.queue("a"), harness.queue("b")]
     jobs = [job(queue, b"%d" % number) for number, queue in enumerate(queues * 3)]
@@ -86,7 +86,7 @@ async def a_batch_of_verdicts_is_carried_out_one_by_one(harness: Harness) -> Non
 
 @check(BACKEND_CHECKS, "C7", "C18", needs="fencing")
 async def settling_again_has_no_effect(harness: Harness) -> None:
-    """Repeating a verdict is safe, and a different one after the first changes nothing."""
+    """Repeating a verdict is safe; a different verdict after the first changes nothing."""
     queue, backend = harness.queue(), await harness.backend()
     await put(backend, job(queue))
     async with backend.consume([queue], lease=harness.lease) as source:
@@ -140,7 +140,7 @@ def _too_late(verdict: Verdict) -> Check:
 
     kind = type(verdict).__name__
     play.__name__ = f"a_late_{kind.lower()}_changes_nothing"
-    play.__doc__ = f"{kind} under a lease that another worker has by now is reported as lost and has no effect."
+    play.__doc__ = f"{kind} under a lease that another worker now holds is reported as lost and has no effect."
     return check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))(play)
 
 
@@ -149,7 +149,7 @@ LATE = [_too_late(verdict) for verdict in (Ack(), Reschedule(0.0, b"late"), RELE
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))
 async def a_late_extend_changes_nothing(harness: Harness) -> None:
-    """Extending a lease that another worker has by now is reported as lost and does not bring it back."""
+    """Extending a lease that another worker now holds is reported as lost and does not restore it."""
     queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     await put(first, job(queue))
     async with (
@@ -166,8 +166,8 @@ async def a_late_extend_changes_nothing(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))
-async def of_a_batch_only_lost_leases_are_lost(harness: Harness) -> None:
-    """In one batch, verdicts under leases that are held count and those under lost ones do not."""
+async def a_lost_lease_fails_only_its_own_verdict(harness: Harness) -> None:
+    """In one batch, verdicts under valid leases take effect and verdicts under lost leases do not."""
     queue, kept, first, second = (
         harness.queue(),
         harness.queue("kept"),
@@ -188,8 +188,8 @@ async def of_a_batch_only_lost_leases_are_lost(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))
-async def late_by_a_hair_never_counts_twice(harness: Harness) -> None:
-    """Of a holder and its heir that settle around the end of the lease, exactly one is believed."""
+async def settling_at_the_end_of_a_lease_counts_once(harness: Harness) -> None:
+    """When a worker and its successor settle around the end of the lease, exactly one verdict takes effect."""
     queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(24)]
     await put(first, *jobs)
