@@ -37,7 +37,7 @@ from taskcore.faults import PostgresServer, RedisServer, Server, ServerMissing
 
 __all__ = ["Plan", "Session"]
 
-SLACK = 60.0  #: seconds beyond a scenario's own limit, for a contestant that does not keep it
+EXTRA_SECONDS = 60.0  #: seconds beyond a scenario's own limit, for a contestant that does not keep it
 Tell = Callable[[Record], None]
 
 
@@ -162,7 +162,7 @@ class Session:
         start, limit = time.monotonic(), limit_of(scenario)
         records: list[Figure | Skipped]
         try:
-            records = await self._limited.run(lambda: contender.measure(scenario), limit + SLACK)
+            records = await self._limited.run(lambda: contender.measure(scenario), limit + EXTRA_SECONDS)
         except LeftBehind as error:
             records = [
                 contender.skipped(scenario, f"failed: {error}; nothing more of {contender.who} was measured here")

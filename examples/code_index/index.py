@@ -25,7 +25,7 @@ from taskcore.errors import BrokerError
 
 __all__ = ["Harvest", "Indexed", "index_files", "leave_nothing"]
 
-AGAIN = 25  #: files that are sent a second time, to show how duplicates end
+REPEATED_FILES = 25  #: files that are sent a second time, to show how duplicates end
 
 
 @dataclass
@@ -124,7 +124,7 @@ async def _follow(file: Indexed, run: str, progress: Progress) -> None:
 
 async def _send_again(harvest: Harvest, into: Path) -> None:
     """Send some files a second time: each key is known, so nothing runs and each gets the first outcome."""
-    some = [file for file in harvest.files if isinstance(file.read, Succeeded)][:AGAIN]
+    some = [file for file in harvest.files if isinstance(file.read, Succeeded)][:REPEATED_FILES]
     for file, job in zip(some, await _send([_call(file.source, into) for file in some]), strict=True):
         harvest.sent_again += 1
         harvest.answered += job == file.read_job and await patiently(job.outcome) == file.read

@@ -183,7 +183,7 @@ def test_a_killed_worker_that_loses_jobs_is_found_out(toy, monkeypatch):
 
 def test_a_worker_that_ends_is_a_failure_with_its_words(toy, monkeypatch):
     """A worker that ends is a failure with its own words as the reason."""
-    monkeypatch.setattr(measuring, "PATIENCE", 5.0)
+    monkeypatch.setattr(measuring, "COUNT_TIMEOUT", 5.0)
     (measuring.HERE / "toy_.py").write_text(TOY.replace("def work():", "def work():\n    raise OSError('no disk')"))
     with pytest.raises(PeerFailed, match="no disk"):
         toy.part("drain")

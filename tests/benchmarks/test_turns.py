@@ -231,7 +231,7 @@ async def test_a_contender_that_cannot_be_ended_is_out_and_the_others_go_on(monk
     """No scenario can hold up the run."""
     log: list[str] = []
     monkeypatch.setattr(session_module, "limit_of", lambda scenario: 0.0)
-    monkeypatch.setattr(session_module, "SLACK", 0.02)
+    monkeypatch.setattr(session_module, "EXTRA_SECONDS", 0.02)
     records = await run_session([Toy("Stuck", log, bad="stuck"), Toy("Fine", log)], monkeypatch, rounds=1)
     assert log == ["enqueue Stuck", "enqueue Fine", "drain Fine"]
     [skipped] = [one for one in records if isinstance(one, Skipped)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
-from taskcore.stores.memory import SLACK, MemoryStore
+from taskcore.stores.memory import MAX_STALE_TIMERS, MemoryStore
 from tests.support.virtual import options
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
@@ -243,7 +243,7 @@ async def test_nothing_piles_up(store):
         await store.delete(f"t{number}", expect=ANY)
 
     assert len(store._records) == 10
-    assert len(store._ends) <= SLACK + 100
+    assert len(store._ends) <= MAX_STALE_TIMERS + 100
     await anyio.sleep(3601)
     await store.get("k0")
     assert len(store._records) == len(store._ends) == 0

@@ -18,7 +18,7 @@ from taskcore.faults.sockets import HOST
 
 __all__ = ["idling", "storage"]
 
-CALM = 1.5  #: seconds until a worker that has nothing to do is really at rest
+REST_AFTER = 1.5  #: seconds until a worker that has nothing to do is really at rest
 PORTS = {"redis": 6379, "valkey": 6379, "nats": 4222, "amqp": 5672}
 
 
@@ -39,7 +39,7 @@ async def idling(environment: BenchEnvironment) -> list[Figure]:
         url = relayed.replace("PORT", str(relay.port))
         workers: WorkerProcesses = environment.processes(app, queue, url=url, counts=False)
         await exits.enter_async_context(workers)
-        await anyio.sleep(CALM)
+        await anyio.sleep(REST_AFTER)
         requests, cpu, start = relay.up.chunks, workers.cpu(), time.monotonic()
         broker = await _broker_rate(environment, seconds)
         seconds = time.monotonic() - start
@@ -59,7 +59,7 @@ async def idling(environment: BenchEnvironment) -> list[Figure]:
 async def _idling_here(environment: BenchEnvironment) -> list[Figure]:
     queue, tally = environment.new_queue(), Tally()
     async with environment.app(queue, tally=tally) as app, environment.workers(app, queue, tally):
-        await anyio.sleep(CALM)
+        await anyio.sleep(REST_AFTER)
         cpu = time.process_time()
         await anyio.sleep(environment.size.idle)
         cpu = time.process_time() - cpu

@@ -15,7 +15,7 @@ import msgspec
 
 from taskcore.bench.jobs import make_app
 from taskcore.bench.ledger import JobLedger
-from taskcore.bench.tally import EVERY, Tally
+from taskcore.bench.tally import POLL_SECONDS, Tally
 
 __all__ = ["Spec", "main"]
 
@@ -70,4 +70,4 @@ def _pulse(tally: Tally, path: Path) -> None:
         if len(tally.numbers) != told:
             told = len(tally.numbers)
             tally.pulse(path)
-        time.sleep(EVERY)
+        time.sleep(POLL_SECONDS)

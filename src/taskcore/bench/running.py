@@ -22,7 +22,7 @@ Tell: TypeAlias = Callable[[Figure | Skipped], None]
 
 log = logger("taskcore.bench")
 
-CLEANING = 30.0  #: seconds that deleting the queues of a scenario may take
+CLEANUP_TIMEOUT = 30.0  #: seconds that deleting the queues of a scenario may take
 
 
 class Progress(Protocol):
@@ -100,10 +100,10 @@ async def measure_one(
         records.append(Skipped(broker=environment.broker, who="taskcore", scenario=name, why=f"failed: {plain(error)}"))
         if environment.server is not None:
             await environment.server.start()  # it may have been killed in the middle
-    with anyio.move_on_after(CLEANING) as scope:
+    with anyio.move_on_after(CLEANUP_TIMEOUT) as scope:
         await environment.clean_up()
     if scope.cancelled_caught:
-        log.warning("%s on %s: its queues could not be deleted within %g s", name, environment.broker, CLEANING)
+        log.warning("%s on %s: its queues could not be deleted within %g s", name, environment.broker, CLEANUP_TIMEOUT)
     return records
 
 
@@ -127,11 +127,11 @@ def _outcome(records: list[Figure | Skipped]) -> str:
     return "; ".join(f"{figure.name} {show(figure.median)} {figure.unit}" for figure in figures[:3])
 
 
-LARGE = 1_000
+WHOLE_FROM = 1_000  #: values from here on are shown without a fraction
 
 
 def show(value: float) -> str:
     """Write a number with three digits that mean something."""
-    if value >= LARGE:
+    if value >= WHOLE_FROM:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}"

@@ -23,7 +23,7 @@ import msgspec
 from taskcore.app import App
 from taskcore.bench.proc import cpu_of, has_proc
 from taskcore.bench.program import Spec
-from taskcore.bench.tally import EVERY, Tally
+from taskcore.bench.tally import POLL_SECONDS, Tally
 from taskcore.faults.child import Child
 
 __all__ = ["InProcessWorkers", "WorkerProcesses", "Workers", "WorkersReport"]
@@ -200,6 +200,6 @@ class WorkerProcesses:
 async def _count_to(workers: InProcessWorkers | WorkerProcesses, jobs: int, within: float) -> None:
     with anyio.move_on_after(within):
         while workers.counted() < jobs:  # noqa: ASYNC110 - another process has no event
-            await anyio.sleep(EVERY)
+            await anyio.sleep(POLL_SECONDS)
         return
     raise TimeoutError(f"only {workers.counted()} of {jobs} jobs have run within {within:g} s")

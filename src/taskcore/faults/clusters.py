@@ -24,7 +24,7 @@ from taskcore.faults.sockets import HOST, ask, free_port
 
 __all__ = ["NatsCluster"]
 
-ELECTING = 30.0  #: seconds in which a cluster has to have leaders
+ELECTION_TIMEOUT = 30.0  #: seconds in which a cluster has to have leaders
 
 
 class NatsCluster:
@@ -78,7 +78,7 @@ class NatsCluster:
 
         :raises BrokerUnavailable: it does not in time.
         """
-        with anyio.move_on_after(ELECTING):
+        with anyio.move_on_after(ELECTION_TIMEOUT):
             for server in self.servers:
                 while server.running and "error" in await self._ask(server, "INFO"):  # noqa: ASYNC110 - another process
                     await anyio.sleep(0.1)
@@ -101,7 +101,7 @@ class NatsCluster:
 
     async def _found(self, what: str, streams: Callable[[Any], list[Any]], otherwise: str) -> NatsServer:
         """Find the running server that leads most of the streams in an answer."""
-        with anyio.move_on_after(ELECTING):
+        with anyio.move_on_after(ELECTION_TIMEOUT):
             while True:
                 for server in self.servers:
                     found = streams(await self._ask(server, what)) if server.running else []
@@ -117,7 +117,7 @@ class NatsCluster:
 
         :raises LookupError: not in time.
         """
-        with anyio.move_on_after(ELECTING):
+        with anyio.move_on_after(ELECTION_TIMEOUT):
             while True:
                 info = await self._ask(await self.leader(stream), f"STREAM.INFO.{stream}")
                 replicas = (info.get("cluster") or {}).get("replicas") or []

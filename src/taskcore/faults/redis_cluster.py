@@ -24,7 +24,7 @@ from taskcore.faults.sockets import HOST, free_port
 __all__ = ["SLOTS", "RedisCluster", "slot_of"]
 
 SLOTS: Final = 16_384
-AT_ONCE = 100  #: keys that one MIGRATE moves
+MIGRATE_KEYS = 100  #: keys that one MIGRATE moves
 
 
 def slot_of(key: str | bytes) -> int:
@@ -117,7 +117,7 @@ class RedisCluster:
         """Move all keys of a slot whose move has begun, or at most so many; how many it were."""
         source, target, moved = self.servers[await self.owner(where)], self.servers[to], 0
         while limit is None or moved < limit:
-            count = AT_ONCE if limit is None else min(AT_ONCE, limit - moved)
+            count = MIGRATE_KEYS if limit is None else min(MIGRATE_KEYS, limit - moved)
             keys = await command(source.port, "CLUSTER", "GETKEYSINSLOT", _slot(where), count)
             if not keys:
                 break

@@ -31,8 +31,9 @@ from taskcore.faults.sockets import HOST
 
 __all__ = ["RedisReplicated", "RedisSentinel", "until"]
 
-LOOK = 0.05  #: seconds between two looks
-QUICK = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1}  #: what makes replicas ready within a second
+POLL_SECONDS = 0.05  #: seconds between two checks
+#: Settings with which replicas are ready within a second.
+QUICK_REPLICATION = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1}
 
 
 async def until(true: Callable[[], Awaitable[bool]], what: str, *, within: float = 20.0) -> None:
@@ -47,7 +48,7 @@ async def until(true: Callable[[], Awaitable[bool]], what: str, *, within: float
                     return
             except (BrokerUnavailable, ErrorReply):
                 pass  # it may be starting, electing or loading; only the time limit ends the wait
-            await anyio.sleep(LOOK)
+            await anyio.sleep(POLL_SECONDS)
     raise BrokerUnavailable(f"{what}: not within {within:g} s")
 
 
@@ -75,7 +76,9 @@ class RedisReplicated:
         version: str = "",
         config: Mapping[str, str | int] | None = None,
     ) -> None:
-        self.servers = [kind(version=version, config={**QUICK, **(config or {})}) for _ in range(1 + replicas)]
+        self.servers = [
+            kind(version=version, config={**QUICK_REPLICATION, **(config or {})}) for _ in range(1 + replicas)
+        ]
         self.primary = self.servers[0]
         self.proxies: list[ChaosProxy] = []  #: between the first replica and the primary, the second and …
         self._exits = AsyncExitStack()
@@ -164,7 +167,9 @@ class RedisSentinel:
         version: str = "",
         config: Mapping[str, str | int] | None = None,
     ) -> None:
-        self.servers = [kind(version=version, config={**QUICK, **(config or {})}) for _ in range(1 + replicas)]
+        self.servers = [
+            kind(version=version, config={**QUICK_REPLICATION, **(config or {})}) for _ in range(1 + replicas)
+        ]
         self.primary = self.servers[0]
         watcher = _ValkeySentinel if issubclass(kind, ValkeyServer) else _Sentinel
         self.sentinels = [watcher(version=version) for _ in range(3)]

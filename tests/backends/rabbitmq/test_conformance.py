@@ -11,7 +11,7 @@ import pytest
 from taskcore.conformance import CLAUSES, NOT_PROMISED, CheckResult, all_checks, run_check
 from taskcore.conformance.runner import Stalls
 
-AT_ONCE = 12  #: checks that play side by side
+CONCURRENT_CHECKS = 12  #: checks that run at the same time
 
 #: What RabbitMQ cannot do; each is refused at the start, and said in the docs.
 NEVER = {
@@ -50,7 +50,7 @@ def certify(make_harness, options, checks):
 
     async def scenario():
         findings, left = {}, []
-        gate, stalls = anyio.CapacityLimiter(AT_ONCE), Stalls(1.0 / 3)
+        gate, stalls = anyio.CapacityLimiter(CONCURRENT_CHECKS), Stalls(1.0 / 3)
 
         async def one(check):
             async with gate:

@@ -20,7 +20,7 @@ from taskcore.faults.resp import command
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
 from taskcore.stores.redis import RedisStore
 from taskcore.stores.redis.batches import SCRIPT_BYTES, SCRIPT_WRITES, _chunks
-from taskcore.stores.redis.layout import GROUPS, SHARES, SLOTS, RecordNames, group_of, versions
+from taskcore.stores.redis.layout import GROUP_COUNT, GROUPS, SLOTS, RecordNames, group_of, versions
 from tests.support.real import require
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -296,12 +296,12 @@ def test_chunks():
 
 def test_groups():
     """Every node of a cluster has its share of the records, whatever their keys are."""
-    assert len(set(GROUPS)) == SHARES
-    assert [slot_of("{" + tag + "}") * SHARES // SLOTS for tag in GROUPS] == list(range(SHARES))
+    assert len(set(GROUPS)) == GROUP_COUNT
+    assert [slot_of("{" + tag + "}") * GROUP_COUNT // SLOTS for tag in GROUPS] == list(range(GROUP_COUNT))
     names = RecordNames("tc")
     for key in ("plain", "{braces}", "}{", "ä 任务", ""):
         assert slot_of(names(key)) == slot_of("{" + GROUPS[group_of(key)] + "}")
-    counts = [0] * SHARES
+    counts = [0] * GROUP_COUNT
     for number in range(16_000):
         counts[group_of(f"job/{number}")] += 1
     assert min(counts) > 800

@@ -277,7 +277,7 @@ async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pyte
 
 async def test_a_store_listens_only_while_a_watch_is_open(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
     """The listening connection opens with the first watch and closes some time after the last."""
-    monkeypatch.setattr(listener, "QUIET", 0.1)
+    monkeypatch.setattr(listener, "TEST_AFTER_SILENCE", 0.1)
     listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' "
     every = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     async with database(postgres) as (url, own), PostgresStore(url) as store:

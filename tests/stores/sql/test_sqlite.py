@@ -359,7 +359,7 @@ async def use_in_child(store: SqliteStore) -> int:
 
 async def test_own_writes_are_pushed(url: str, monkeypatch: pytest.MonkeyPatch):
     """Within one store a watch does not wait for the next look at the file."""
-    monkeypatch.setattr(sqlite, "POLL", 30.0)
+    monkeypatch.setattr(sqlite, "POLL_SECONDS", 30.0)
     async with SqliteStore(url) as store, store.watch("a") as records:
         await store.put("a", b"1", expect=ANY, keep=None)
         with anyio.fail_after(5):

@@ -26,7 +26,7 @@ log = logger("taskcore.backends.redis")
 LONGEST_WAIT: Final = 2.5  #: seconds; an idle worker looks this often in case a token was lost
 SHORTEST_WAIT: Final = 0.01
 FAILURES_LOGGED: Final = 5  #: failures in a row after which one line is logged
-CLOSING: Final = 1.0  #: seconds for blocked commands to end
+CLOSE_TIMEOUT: Final = 1.0  #: seconds for blocked commands to end
 
 
 class Wakeups:
@@ -47,7 +47,7 @@ class Wakeups:
 
     async def close(self) -> None:
         """Stop, and put back tokens that may have been popped."""
-        with anyio.move_on_after(CLOSING):
+        with anyio.move_on_after(CLOSE_TIMEOUT):
             await self._tasks.cancel()
         for popper in self._poppers:
             await popper.close()

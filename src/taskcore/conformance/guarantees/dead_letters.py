@@ -12,7 +12,7 @@ from taskcore.conformance.checks import LETTER_CHECKS, check, require
 from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.deliveries import job, nothing_from, put, receive, settle, stays_away
 from taskcore.conformance.guarantees.helpers import letters_of, open_app, outcome_of, take, until, work, working
-from taskcore.conformance.guarantees.publishing import NASTY
+from taskcore.conformance.guarantees.publishing import UNUSUAL_BYTES
 from taskcore.conformance.harness import Harness
 from taskcore.envelope import decode_trail
 from taskcore.lifecycle import ACK, Bury, Reject
@@ -35,7 +35,7 @@ async def _bury(harness: Harness, queue: str, *jobs: Outgoing) -> None:
 @check(LETTER_CHECKS, "C13", "C8", needs="dead_letters")
 async def a_dead_letter_keeps_the_bytes_unchanged(harness: Harness) -> None:
     """A dead letter has envelope and trail byte for byte, the reason, the queue and the time."""
-    queue, jobs = harness.queue(), [job(harness.queue(), nasty) for nasty in (*NASTY, bytes(100_000))]
+    queue, jobs = harness.queue(), [job(harness.queue(), nasty) for nasty in (*UNUSUAL_BYTES, bytes(100_000))]
     before = harness.now()
     await _bury(harness, queue, *jobs)
     backend = await harness.backend()
@@ -215,7 +215,7 @@ async def undecodable_bytes_do_not_affect_other_jobs(harness: Harness) -> None:
 
     app = await open_app(harness, router)
     newer = b'{"v": 99, "id": "x", "task": "t", "args": {}, "enqueued_at": 0}'
-    foreign = [*NASTY, b"null", b"{}", b'{"v": 1}', b'{"celery": "task"}', b"NaN", b'"' + b"9" * 100_000 + b'"']
+    foreign = [*UNUSUAL_BYTES, b"null", b"{}", b'{"v": 1}', b'{"celery": "task"}', b"NaN", b'"' + b"9" * 100_000 + b'"']
     async with working(harness, app):
         await put(app.components.backend, job(queue, newer))
         for number, raw in enumerate(foreign):

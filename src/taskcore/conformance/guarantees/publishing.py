@@ -21,10 +21,10 @@ from taskcore.conformance.guarantees.deliveries import (
 from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, Bury
 
-MOMENT = 0.3  #: seconds in which a broker that has time stores a job
+STORE_SECONDS = 0.3  #: seconds in which a broker that has time stores a job
 
 #: Bytes that protocols, encodings and careless parsers trip over.
-NASTY = (
+UNUSUAL_BYTES = (
     b"",
     b"\x00",
     b"\r\n",
@@ -54,7 +54,7 @@ async def a_stored_job_outlives_its_publisher(harness: Harness) -> None:
 async def bytes_arrive_unchanged(harness: Harness) -> None:
     """Envelope and trail arrive byte for byte."""
     queue, backend = harness.queue(), await harness.backend()
-    pairs = [(bytes([number]) + nasty, nasty) for number, nasty in enumerate((*NASTY, bytes(200_000)))]
+    pairs = [(bytes([number]) + nasty, nasty) for number, nasty in enumerate((*UNUSUAL_BYTES, bytes(200_000)))]
     pairs.append((b"", b""))
     await put(backend, *(job(queue, envelope, trail=trail) for envelope, trail in pairs))
     async with backend.consume([queue], lease=harness.long) as source:
@@ -107,7 +107,7 @@ async def a_repeated_enqueue_reaches_a_new_queue(harness: Harness) -> None:
     queue, backend = harness.queue(), await harness.backend()
     with anyio.move_on_after(harness.patience + 3 * harness.features.new_queue):
         while True:
-            with anyio.move_on_after(max(harness.features.new_queue * 0.6, MOMENT)):
+            with anyio.move_on_after(max(harness.features.new_queue * 0.6, STORE_SECONDS)):
                 await put(backend, job(queue))
                 break
     async with backend.consume([queue], lease=harness.long) as source:

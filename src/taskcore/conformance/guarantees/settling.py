@@ -144,7 +144,9 @@ def _too_late(verdict: Verdict) -> Check:
     return check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))(play)
 
 
-LATE = [_too_late(verdict) for verdict in (Ack(), Reschedule(0.0, b"late"), RELEASE, Bury("late", b"late"))]
+LATE_VERDICT_CHECKS = [
+    _too_late(verdict) for verdict in (Ack(), Reschedule(0.0, b"late"), RELEASE, Bury("late", b"late"))
+]
 
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))

@@ -23,7 +23,7 @@ __all__ = ["Steps", "real_steps", "virtual_steps"]
 
 T = TypeVar("T")
 
-TURNS = 20_000  #: turns of a virtual loop without any time passing, after which a step counts as one that never ends
+MAX_IDLE_TURNS = 20_000  #: turns of a virtual loop in which no time passes, before a step counts as endless
 
 
 class Steps(Protocol):
@@ -89,9 +89,9 @@ def virtual_steps() -> Iterator[Steps]:  # noqa: C901 - small functions around o
             turns.get()()
             now = clock.current_time()
             idle, then = (idle + 1, then) if now == then else (0, now)
-            if idle == TURNS:
+            if idle == MAX_IDLE_TURNS:
                 token[0].run_sync_soon(scope[0].cancel)
-            elif idle == 2 * TURNS:
+            elif idle == 2 * MAX_IDLE_TURNS:
                 raise TimeoutError("this step never ends, and cannot be ended")
 
     def put(step: _Step | None) -> None:

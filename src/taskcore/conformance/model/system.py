@@ -40,8 +40,8 @@ __all__ = ["ACTS", "ATTEMPTS", "CRASHES", "WORKERS", "Act", "Start", "SystemUnde
 
 ATTEMPTS, CRASHES = 3, 3
 WORKERS = ("1", "2")
-UNITS = 32  #: in a lease
-MOMENT: Final = 0.125  #: units: about a millisecond on a real broker, over before the verdict is carried out
+UNITS_PER_LEASE = 32  #: units of virtual time
+VERDICT_UNITS: Final = 0.125  #: units: about a millisecond on a real broker, over before the verdict is carried out
 KEEP_UNITS = 20_000  #: how long results are kept: longer than any example lasts
 CALL_TIMEOUT = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
 CLIENT, STRANGER = "client", "stranger"
@@ -72,7 +72,7 @@ ACTS: Final = {
         Act("fails", lambda text, _: RetryableError(text)),
         Act("fails for good", lambda text, _: PermanentError(text)),
         Act("wants to be tried later", lambda text, after: RetryLater(after, text), 12),
-        Act("snoozes", lambda _, after: Snooze(after), MOMENT),
+        Act("snoozes", lambda _, after: Snooze(after), VERDICT_UNITS),
         Act("rejects", lambda text, _: Reject(text)),
         UNENCODABLE,
     )
@@ -109,7 +109,7 @@ class SystemUnderTest:
 
     def __init__(self, harness: Harness, *, patience: float) -> None:
         self.harness = harness
-        self.unit = harness.lease / UNITS
+        self.unit = harness.lease / UNITS_PER_LEASE
         self.key_window = 4 * harness.lease
         self.connection = FaultyConnection()
         self.acts: dict[str, Act] = {}

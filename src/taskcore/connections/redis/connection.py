@@ -37,7 +37,7 @@ pack_command: Callable[[tuple[Any, ...]], bytes] | None = None
 with suppress(ImportError):  # the extra installs it; without it packing is slower
     from hiredis import pack_command
 
-IDLE: Final = 10.0  #: seconds without use, after which a connection is tested with PING before it is used
+PING_AFTER_IDLE: Final = 10.0  #: seconds without use, after which a connection is tested with PING before it is used
 
 
 class Script:
@@ -142,7 +142,7 @@ class RedisConnection:
         connection = self._connection
         if connection is not None and is_closed(connection):
             await self.drop()  # before anything was sent, so nothing is in doubt
-        elif connection is not None and time.monotonic() - self._used > IDLE:
+        elif connection is not None and time.monotonic() - self._used > PING_AFTER_IDLE:
             try:
                 async with asyncio.timeout(self._timeout):
                     await connection.send_packed_command(_pack(connection, [("PING",)]), check_health=False)

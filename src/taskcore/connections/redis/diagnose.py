@@ -33,7 +33,7 @@ __all__ = ["Execute", "diagnose", "examine"]
 
 SECTIONS: Final = ("server", "persistence", "memory", "replication", "cluster")
 SETTINGS: Final = ("appendfsync", "save", "min-replicas-to-write")
-PINGS: Final = 20
+PING_COUNT: Final = 20  #: questions whose answers are timed
 SLOW_PING: Final = 0.01  #: seconds
 CLOCK_DIFFERENCE: Final = 1.0  #: seconds that two clocks may differ
 CLOCK_HARM: Final = "delays and leases follow the server's clock"
@@ -61,7 +61,7 @@ async def examine(execute: Execute, *, now: Callable[[], float] = time.time) -> 
     info = _pairs(await _ask(execute, "INFO", *SECTIONS))
     config = _settings(await _ask(execute, "CONFIG", "GET", *SETTINGS))
     clock = await _clock(execute, now)
-    pings = [await _ping(execute) for _ in range(PINGS)]
+    pings = [await _ping(execute) for _ in range(PING_COUNT)]
     return _judge(ServerAnswers(info, config, clock, pings))
 
 

@@ -24,7 +24,7 @@ from taskcore.toolkit.timeouts import SharedTimer
 
 __all__ = ["RedisLink"]
 
-REDIRECTS: Final = 5  #: times that a command follows its key to another node
+MAX_REDIRECTS: Final = 5  #: times that a command follows its key to another node
 REDIRECT_PAUSE: Final = 0.05  #: seconds before a slot that is being moved is asked again
 OLDEST: Final = (7, 0)  #: the first version that works
 
@@ -146,7 +146,7 @@ class RedisLink:
         owner = await self._owner(key)
         asking: Sequence[Command] = ()
         again: CommandRefused | None = None
-        for _ in range(REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             try:
                 replies = await self._connection(purpose, owner).call(*asking, *commands, patience=patience)
                 return replies[len(asking) :]
@@ -169,7 +169,7 @@ class RedisLink:
                 owner = await self._owner(key)
         raise again or SlotMoving(
             f"no node of the cluster at {self.options.shown} accepts {key!r}",
-            facts=[f"asked {REDIRECTS} times; its slot is being moved, or the cluster is being repaired"],
+            facts=[f"asked {MAX_REDIRECTS} times; its slot is being moved, or the cluster is being repaired"],
         )
 
     async def _owner(self, key: str) -> RedisAddress:

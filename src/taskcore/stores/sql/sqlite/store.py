@@ -24,7 +24,7 @@ from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["SqliteStore"]
 
-POLL = 0.05  #: seconds between two checks for writes of other processes, while a record is watched
+POLL_SECONDS = 0.05  #: seconds between two checks for writes of other processes, while a record is watched
 CLEAN_EVERY = 5.0  #: seconds, at least, between two deletions of ended records
 CLEAN_IDLE = 60.0  #: seconds after which a store that writes nothing looks for ended records
 CLEAN_AT_ONCE = 500  #: records deleted in one transaction, which holds the lock
@@ -57,7 +57,7 @@ class SqliteStore:
             begin=self._begin_to_read,
             work=self._read,
             idle_work=self._poll,
-            idle_after=lambda: POLL if self._watched else None,
+            idle_after=lambda: POLL_SECONDS if self._watched else None,
         )
         self._call_soon: CallSoon | None = None
         self._watches = Watches(  # in the event loop
@@ -169,7 +169,7 @@ class SqliteStore:
 
     def _poll(self, file: SqliteFile) -> None:
         """Read the watched records, if the file has changed; at most once in each interval."""
-        if not self._watched or time.monotonic() < self._polled + POLL:
+        if not self._watched or time.monotonic() < self._polled + POLL_SECONDS:
             return
         self._polled = time.monotonic()
         change = file.connection.execute("PRAGMA data_version").fetchone()[0]  # another one after each commit of others
