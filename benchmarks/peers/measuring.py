@@ -88,8 +88,8 @@ class Measured:
     # ── the parts ──
 
     def _enqueue(self, folder: Path) -> list[dict[str, Any]]:
-        told = {"seconds": self.effort.seconds / 2, "rounds": self.effort.rounds}
-        answer = self._role("send", told, self._environment(folder))
+        parameters = {"seconds": self.effort.seconds / 2, "rounds": self.effort.rounds}
+        answer = self._role("send", parameters, self._environment(folder))
         return [
             self._figure("enqueue", "one awaited", "jobs/s", answer["one"]),
             self._figure("enqueue", "bulk", "jobs/s", answer["many"]),
@@ -209,7 +209,7 @@ class Measured:
 
     # ── processes ──
 
-    def _left(self, patience: float) -> float:
+    def _left(self, seconds: float) -> float:
         """Return so many seconds, or as many as this part has left.
 
         :raises PeerFailed: it has none.
@@ -217,7 +217,7 @@ class Measured:
         left = self._end - time.monotonic()
         if left <= 0:
             raise PeerFailed("its time was over")
-        return min(patience, left)
+        return min(seconds, left)
 
     def _environment(self, folder: Path, **more: str) -> dict[str, str]:
         queue = f"bench{os.getpid()}x{next(_queues)}"
@@ -229,18 +229,18 @@ class Measured:
             "BENCH_BROKER": self.broker, "BENCH_QUEUE": queue, "BENCH_REPORT": str(folder / f"{queue}.json"),
         }  # fmt: skip
 
-    def _role(self, name: str, told: dict[str, Any], environment: dict[str, str]) -> Any:
+    def _role(self, name: str, parameters: dict[str, Any], environment: dict[str, str]) -> Any:
         program = ["-c", f"import ruler; ruler.main('{self.peer.package}_')"]
         if self.peer.tool == "npm":
             program = [str(self.home.work / f"{self.peer.package}.mjs")]
-        patience = self._left(COUNT_TIMEOUT * 2)
+        seconds = self._left(COUNT_TIMEOUT * 2)
         try:
             ran = subprocess.run(
-                [str(self.home.python), *program, name, json.dumps(told)],
-                cwd=HERE, env=environment, capture_output=True, text=True, timeout=patience, check=False,
+                [str(self.home.python), *program, name, json.dumps(parameters)],
+                cwd=HERE, env=environment, capture_output=True, text=True, timeout=seconds, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise PeerFailed(f"{name} was not done after {patience:.0f} s") from error
+            raise PeerFailed(f"{name} was not done after {seconds:.0f} s") from error
         for line in ran.stdout.splitlines():
             if line.startswith("ANSWER "):
                 return json.loads(line.removeprefix("ANSWER "))

@@ -60,7 +60,7 @@ def certificate() -> Certificate:
     """Certify the in-memory broker in real time."""
 
     async def scenario() -> Certificate:
-        return await certify("memory://", lease=LEASE, margin=MARGIN, at_once=20)
+        return await certify("memory://", lease=LEASE, margin=MARGIN, concurrency=20)
 
     return anyio.run(scenario)
 

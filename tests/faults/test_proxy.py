@@ -122,13 +122,13 @@ async def test_black_hole():
     async with proxied() as proxy, await connect(proxy) as client:
         assert await ask(client, b"1") == b"1"
         proxy.black_hole()
-        with anyio.move_on_after(0.05) as patience:
+        with anyio.move_on_after(0.05) as limit:
             await ask(client, b"2")
-        assert patience.cancelled_caught
+        assert limit.cancelled_caught
         async with await connect(proxy) as late:
-            with anyio.move_on_after(0.05) as patience:
+            with anyio.move_on_after(0.05) as limit:
                 await ask(late, b"3")
-            assert patience.cancelled_caught
+            assert limit.cancelled_caught
             await proxy.heal()
             with anyio.fail_after(5):
                 assert await client.receive() == b"2"

@@ -66,9 +66,9 @@ def _bounds(run: Run, ours: Figure, spent: Spent, needed: float) -> list[str]:
         (f"the {who} uses {show(spent.own)} µs of CPU a job: one core allows about", 1e6 / max(spent.own, 1e-9)),
         (f"{together} {show(spent.both)} µs of CPU a job: {cores} cores allow about", cores * 1e6 / spent.both),
     )
-    for told, allowed in bounds:
+    for text, allowed in bounds:
         if ours.median <= min(allowed * NOISE, needed) and allowed < needed:
-            return [f"{told} {show(allowed)}/s, the aim needs {show(needed)}/s"]
+            return [f"{text} {show(allowed)}/s, the aim needs {show(needed)}/s"]
     used = ours.median * spent.both / 1e6
     if used > cores:
         return []

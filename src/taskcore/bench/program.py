@@ -65,9 +65,9 @@ async def work(spec: Spec) -> None:
 
 def _pulse(tally: Tally, path: Path) -> None:
     """Tell the parent how many; when nothing changes, nothing is written. A thread, because a disk takes its time."""
-    told = -1
+    written = -1
     while True:
-        if len(tally.numbers) != told:
-            told = len(tally.numbers)
+        if len(tally.numbers) != written:
+            written = len(tally.numbers)
             tally.pulse(path)
         time.sleep(POLL_SECONDS)

@@ -128,9 +128,9 @@ class WorkerProcesses:
         self._children = [self._child(spec, report) for report in self._reports]
 
     def _child(self, spec: Spec, report: Path) -> Child:
-        told = msgspec.json.encode(msgspec.structs.replace(spec, report=str(report))).decode()
+        instructions = msgspec.json.encode(msgspec.structs.replace(spec, report=str(report))).decode()
         return Child(
-            [sys.executable, "-c", START, told],
+            [sys.executable, "-c", START, instructions],
             output=report.with_suffix(".log"),
             environment={name: value for name, value in os.environ.items() if not name.startswith("TASKCORE_")},
             folder=self._folder,

@@ -125,7 +125,7 @@ class Harness:
         return self.lease + self.margin + self.features.delay_error + CLOCK_TOLERANCE
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """Seconds to wait for something that has to come. Costs nothing where it comes."""
         return 3.0 + 2 * (self.lease + self.margin + self.features.delay_error)
 

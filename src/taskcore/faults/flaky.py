@@ -146,10 +146,10 @@ class Faults:
                 return await do(batch)
             case Fail(error=error):
                 await anyio.lowlevel.checkpoint()
-                raise error if error is not None else _nobody(verb)
+                raise error if error is not None else _broker_gone(verb)
             case Hang():
                 await self._healed.wait()
-                raise _nobody(verb)
+                raise _broker_gone(verb)
             case Delay(seconds=seconds):
                 await anyio.sleep(seconds)
                 return await do(batch)
@@ -175,7 +175,7 @@ class Faults:
                 return await wait()
             finally:
                 self._waiting.discard(scope)
-        raise _nobody(verb)
+        raise _broker_gone(verb)
 
     def _meet(self, verb: str) -> Fault | None:
         general = verb.partition(".")[0]
@@ -189,7 +189,7 @@ class Faults:
         return next((self._always[name] for name in names if name in self._always), None)
 
 
-def _nobody(verb: str) -> BrokerUnavailable:
+def _broker_gone(verb: str) -> BrokerUnavailable:
     return BrokerUnavailable(f"{verb}: unreachable", facts=["a fault of the test kit"])
 
 

@@ -181,7 +181,7 @@ async def test_the_permissions_of_the_docs(tmp_path: Path) -> None:
     users = [{"user": "worker", "password": "pw", "permissions": permissions}]
     async with require(NatsServer)(config={"authorization": {"users": users}}) as server:  # type: ignore[dict-item]
         url = server.url.replace("nats://", "nats://worker:pw@")
-        certificate = await certify(url, only=["C14", "C16", "C13", "C4"], lease=0.6, margin=1.0, at_once=10)
+        certificate = await certify(url, only=["C14", "C16", "C13", "C4"], lease=0.6, margin=1.0, concurrency=10)
         assert certificate.broken == ()
         assert "permission" not in server.log(1000).lower()
 

@@ -100,7 +100,7 @@ def test_a_late_holder_commits_nothing_for_a_dead_job():
     """A job that was buried as poison meanwhile has no outcome, so its key is free for the next job (C10)."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.live(["its worker dies running it"] * 2, key="k")
-        late = rules.take("1", patience=200.0)
+        late = rules.take("1", within=200.0)
         rules.perform("1", late, ACTS["succeeds"])
         rules.wait(33)
         held = rules.take("2")
@@ -172,7 +172,7 @@ def test_the_death_that_was_recorded_is_the_one_that_counts():
     with open_rules(make_harness) as rules, rules.explaining():
         model = rules.enqueue(key="k")
         for point in (1, 2):  # settle.committed, settle.ended
-            held = rules.take("1", patience=200.0)
+            held = rules.take("1", within=200.0)
             rules.perform("1", held, ACTS["fails for good"])
             rules.settle("1", held, crash=point)
             rules.look()

@@ -265,7 +265,7 @@ async def test_deadlocks_are_not_the_callers_business(postgres: PostgresServer):
 async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
     """Ended records are deleted in bounded steps, without any write, by several stores at once (C23)."""
     monkeypatch.setattr(store_module, "CLEAN_EVERY", 0.1)
-    monkeypatch.setattr(store_module, "CLEAN_AT_ONCE", 7)
+    monkeypatch.setattr(store_module, "CLEAN_BATCH", 7)
     async with database(postgres) as (url, own), PostgresStore(url) as store, PostgresStore(url):
         await store.put_many([Write(key=f"k{number}", value=b"1", keep=0.05) for number in range(50)])
         await store.put("stays", b"1", expect=ANY, keep=60.0)
@@ -317,7 +317,7 @@ async def test_a_diagnosis_of_a_server_that_loses_commits(postgres: PostgresServ
 
 def test_cleaning_is_bounded():
     """No step deletes more than a few hundred records."""
-    assert store_module.CLEAN_AT_ONCE <= 500
+    assert store_module.CLEAN_BATCH <= 500
 
 
 async def test_many_records_are_read_in_order(postgres: PostgresServer):

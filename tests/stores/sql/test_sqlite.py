@@ -267,7 +267,7 @@ async def test_a_crowd_shares_transactions(url: str):
 
 async def test_expired_records_are_deleted_by_any_writer(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each write is followed by one bounded step of deletion, until no expired record is left (C23)."""
-    monkeypatch.setattr(sqlite, "CLEAN_AT_ONCE", 10)
+    monkeypatch.setattr(sqlite, "CLEAN_BATCH", 10)
     async with SqliteStore(url) as store:
         await store.put_many([Write(key=f"k{number}", value=b"1", keep=0.05) for number in range(25)])
         await store.put("stays", b"1", expect=ANY, keep=None)

@@ -100,9 +100,9 @@ class _TokenPopper:
         If only this command is forbidden, or only this connection is cut, the pauses grow, so the source does not spin.
         """
         command: Command = ("BLPOP", *self._keys, math.ceil(self._seconds * 1000) / 1000)
-        patience = self._seconds + self._link.options.timeout
+        timeout = self._seconds + self._link.options.timeout
         try:
-            [found] = await self._link.call(self._purpose, self._keys[0], command, patience=patience)
+            [found] = await self._link.call(self._purpose, self._keys[0], command, timeout=timeout)
         except BrokerUnavailable as error:
             if self._failures:
                 await anyio.sleep(min(SHORTEST_WAIT * 2**self._failures, self._seconds))

@@ -40,14 +40,14 @@ async def a_killed_worker_loses_nothing(harness: Harness) -> None:
             await anyio.sleep(harness.long)
         done.append(number)
 
-    app, heir = await open_app(harness, router), await open_app(harness, router)
-    await heir.enqueue_many(long.call(number) for number in range(12))
+    app, successor = await open_app(harness, router), await open_app(harness, router)
+    await successor.enqueue_many(long.call(number) for number in range(12))
     with anyio.CancelScope() as life:
         async with working(harness, app, concurrency=4):
             await until(harness, lambda: len(started) >= 4, "a worker with four places did not start four jobs")
             life.cancel()
     require(not done, "this check is wrong: a job was done by a worker that should have died holding it")
-    async with working(harness, heir):
+    async with working(harness, successor):
         await until(harness, lambda: len(set(done)) == 12, "jobs of a worker that was killed were lost")
     require(sorted(done) == list(range(12)), f"jobs were done more than once: {sorted(done)}")
 
@@ -70,10 +70,10 @@ async def a_crash_while_settling_loses_no_result(harness: Harness) -> None:
             taken = await take(harness, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with StepWorker(app, [queue], lease=harness.lease) as heir:
+        async with StepWorker(app, [queue], lease=harness.lease) as successor:
             if name != "settle.settled":
-                await work(harness, heir)
-            await take_nothing(harness, heir, f"after a death at {name} and a second worker")
+                await work(harness, successor)
+            await take_nothing(harness, successor, f"after a death at {name} and a second worker")
         ended = await outcome_of(harness, sent)
         require(ended == Succeeded(number + 1), f"after a death at {name} the job ended as {ended}")
         require(starts.count(sent.id) == wanted, f"after a death at {name} there were {starts.count(sent.id)} starts")
@@ -97,10 +97,10 @@ async def a_crash_while_burying_leaves_one_letter(harness: Harness) -> None:
             taken = await take(harness, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with StepWorker(app, [queue], lease=harness.lease) as heir:
+        async with StepWorker(app, [queue], lease=harness.lease) as successor:
             if name == "settle.ended":
-                await work(harness, heir)
-            await take_nothing(harness, heir, f"after a death at {name} and a second worker")
+                await work(harness, successor)
+            await take_nothing(harness, successor, f"after a death at {name} and a second worker")
         letters = [letter for letter in await letters_of(app, queue) if letter.job_id == sent.id]
         require(len(letters) == 1, f"after a death at {name} there are {len(letters)} letters")
         require(letters[0].reason == "rejected: never", f"after a death at {name} the reason is {letters[0].reason!r}")
@@ -131,10 +131,10 @@ async def a_crash_while_retrying_leaves_one_copy(harness: Harness) -> None:
             taken = await take(harness, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with StepWorker(app, [queue], lease=harness.lease) as heir:
-            while await heir.take(within=harness.beyond) is not None:
-                for job in heir.executions:
-                    require(await heir.work(job), "the lease of a job was lost although it was settled in time")
+        async with StepWorker(app, [queue], lease=harness.lease) as successor:
+            while await successor.take(within=harness.beyond) is not None:
+                for job in successor.executions:
+                    require(await successor.work(job), "the lease of a job was lost although it was settled in time")
         bound = 2 + 3
         require(
             2 <= len(starts) <= bound, f"after a death at {name} there were {len(starts)} starts: attempts {starts}"
@@ -292,10 +292,10 @@ async def a_worker_without_its_lease_writes_nothing(harness: Harness) -> None:
     sent = await slow.enqueue()
     async with (
         StepWorker(app, [queue], lease=harness.lease) as sleepy,
-        StepWorker(other, [queue], lease=harness.lease) as heir,
+        StepWorker(other, [queue], lease=harness.lease) as successor,
     ):
         conclusion = await sleepy.perform(await take(harness, sleepy))
-        await work(harness, heir)
+        await work(harness, successor)
         require(conclusion is not None and not await sleepy.settle(conclusion), "a lost lease was not noticed")
     require(app.counters["job.lost"] == 1, "a lost lease was not counted")
     require(await outcome_of(harness, sent) == Succeeded("in time"), "a worker without a lease wrote the outcome")

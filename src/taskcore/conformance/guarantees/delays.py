@@ -23,7 +23,7 @@ async def _watch(harness: Harness, source: Source, due: dict[bytes, float]) -> N
     """Take jobs as they come; each has to come in time, and once."""
     error = harness.features.delay_error
     left = dict(due)
-    with anyio.move_on_after(max(due.values()) - anyio.current_time() + harness.patience):
+    with anyio.move_on_after(max(due.values()) - anyio.current_time() + harness.timeout):
         while left:
             for delivery in await source.receive(1):
                 late = anyio.current_time() - due[delivery.envelope]
@@ -134,6 +134,6 @@ async def a_delayed_job_is_counted_as_scheduled(harness: Harness) -> None:
 
     await eventually(harness, lambda: scheduled(2), "two delayed jobs are not counted as scheduled")
     async with backend.consume([queue], lease=harness.long) as source:
-        [delivery] = await receive(harness, source, within=harness.lease + harness.patience)
+        [delivery] = await receive(harness, source, within=harness.lease + harness.timeout)
         await settle(source, (delivery, ACK))
     await eventually(harness, lambda: scheduled(1), "a delayed job that came and ended is still counted as scheduled")

@@ -119,7 +119,7 @@ async def a_key_is_free_after_its_holder_crashes(harness: Harness) -> None:
                 await dying.work(taken)
         async with working(harness, app):
             ended = await outcome_of(harness, job)
-            await app.drain(queue, timeout=harness.lease + harness.patience)
+            await app.drain(queue, timeout=harness.lease + harness.timeout)
         require(ended == Succeeded(order * 100 + outcome), f"after a death at {name} the key ended as {ended}")
         require(starts.count(order) == runs, f"after a death at {name} there were {starts.count(order)} starts")
         again = await pay.enqueue(order)
@@ -141,12 +141,12 @@ async def only_the_current_holder_of_a_key_commits(harness: Harness) -> None:
     job = await pay.enqueue(7)
     async with (
         StepWorker(app, [queue], lease=harness.lease) as sleepy,
-        StepWorker(other, [queue], lease=harness.lease) as heir,
+        StepWorker(other, [queue], lease=harness.lease) as successor,
     ):
         first = await sleepy.perform(await take(harness, sleepy))
-        second = await heir.perform(await take(harness, heir))
+        second = await successor.perform(await take(harness, successor))
         require(first is not None and not await sleepy.settle(first), "a lost lease was not noticed")
-        require(second is not None and await heir.settle(second), "a holder in time could not settle")
+        require(second is not None and await successor.settle(second), "a holder in time could not settle")
     require(starts[0] < starts[1], f"the fence did not grow from holder to holder: {starts}")
     require(app.counters["key.lost"] == 1, "a key that was lost was not counted")
     ended = await outcome_of(harness, job)

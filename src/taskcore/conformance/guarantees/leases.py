@@ -40,7 +40,7 @@ async def a_batch_stays_within_its_limit(harness: Harness) -> None:
     await put(backend, *jobs)
     found: list[Delivery] = []
     async with backend.consume([queue], lease=harness.long) as source:
-        with anyio.move_on_after(harness.patience):
+        with anyio.move_on_after(harness.timeout):
             while len(found) < len(jobs):
                 batch = await source.receive(3)
                 require(1 <= len(batch) <= 3, f"receive(3) gave {len(batch)} deliveries")
@@ -65,7 +65,7 @@ async def a_job_has_one_lease_at_a_time(harness: Harness) -> None:
             group.start_soon(take, connections[number % 3], 1 + number)
         for start in range(0, 60, 10):
             await put(connections[start % 3], *jobs[start : start + 10])
-        with anyio.move_on_after(harness.patience):
+        with anyio.move_on_after(harness.timeout):
             while len(seen) < len(jobs):  # noqa: ASYNC110 - the takers count
                 await anyio.sleep(0.01)
         await anyio.sleep(harness.margin)
@@ -77,15 +77,15 @@ async def a_job_has_one_lease_at_a_time(harness: Harness) -> None:
 @check(BACKEND_CHECKS, "C4", "C1", needs="survives_worker")
 async def a_lease_expires_when_its_worker_is_silent(harness: Harness) -> None:
     """A job whose worker has gone silent goes to a waiting worker, without any new traffic."""
-    queue, silent, heir = harness.queue(), await harness.backend(), await harness.backend()
+    queue, silent, successor = harness.queue(), await harness.backend(), await harness.backend()
     one = job(queue, trail=b"so far")
     await put(silent, one)
     async with (
         silent.consume([queue], lease=harness.lease) as first,
-        heir.consume([queue], lease=harness.lease) as second,
+        successor.consume([queue], lease=harness.lease) as second,
     ):
         [held] = await receive(harness, first)
-        [again] = await receive(harness, second, within=harness.lease + harness.patience)
+        [again] = await receive(harness, second, within=harness.lease + harness.timeout)
         require((again.envelope, again.trail) == (held.envelope, held.trail), "the job came back changed")
         await settle(second, (again, ACK))
         await stays_away(harness, second, "a job that was taken over and settled")
@@ -101,7 +101,7 @@ async def a_lease_expires_when_its_worker_is_gone(harness: Harness) -> None:
         await receive(harness, dying, len(jobs))
     async with backend.consume([queue], lease=harness.lease) as source:
         found: list[Delivery] = []
-        with anyio.move_on_after(harness.lease + harness.patience):
+        with anyio.move_on_after(harness.lease + harness.timeout):
             while len(found) < len(jobs):
                 batch = await source.receive(10)
                 await settle(source, *((delivery, ACK) for delivery in batch))
@@ -117,9 +117,9 @@ async def expired_leases_are_counted(harness: Harness) -> None:
     counted: list[int] = []
     async with backend.consume([queue], lease=harness.lease) as source:
         for _ in range(2):
-            [delivery] = await receive(harness, source, within=harness.lease + harness.patience)
+            [delivery] = await receive(harness, source, within=harness.lease + harness.timeout)
             counted.append(delivery.redeliveries)
-        [delivery] = await receive(harness, source, within=harness.lease + harness.patience)
+        [delivery] = await receive(harness, source, within=harness.lease + harness.timeout)
         counted.append(delivery.redeliveries)
         await settle(source, (delivery, RELEASE))
         [delivery] = await receive(harness, source)
@@ -141,13 +141,13 @@ async def extending_keeps_a_lease(harness: Harness) -> None:
         with anyio.move_on_after(2.5 * harness.lease):
             async with anyio.create_task_group() as group:
 
-                async def nobody_else() -> None:
+                async def no_other_worker() -> None:
                     found = await second.receive(1)
                     raise ClauseViolated(
                         f"{found[0].envelope[:80]!r} went to another holder while its lease was being extended"
                     )
 
-                group.start_soon(nobody_else)
+                group.start_soon(no_other_worker)
                 while True:
                     await anyio.sleep(harness.lease / 4)
                     lost = await first.extend(held)
@@ -169,7 +169,7 @@ async def a_cancelled_receive_loses_nothing(harness: Harness) -> None:
                 with anyio.move_on_after(number * 0.0005):
                     batch = await source.receive(1)
                     await _settle_all(source, batch, seen)
-        with anyio.move_on_after(harness.lease + harness.patience):
+        with anyio.move_on_after(harness.lease + harness.timeout):
             while len(seen) < len(jobs):
                 await _settle_all(source, await source.receive(10), seen)
     require(len(seen) == len(jobs), f"{len(jobs) - len(seen)} of {len(jobs)} jobs were lost by cancelled receives")
@@ -193,7 +193,7 @@ async def a_waiting_receive_blocks_no_other_call(harness: Harness) -> None:
             group.start_soon(source.receive, 1)
             await anyio.sleep(0.05)
             began = anyio.current_time()
-            with anyio.move_on_after(harness.patience) as limit:
+            with anyio.move_on_after(harness.timeout) as limit:
                 require(not await source.extend([first, second]), "a lease was lost")
                 await settle(source, (first, ACK))
                 await settle(source, (second, RELEASE))

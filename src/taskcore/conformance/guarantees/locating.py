@@ -98,7 +98,7 @@ async def a_job_is_removed_or_received(harness: Harness) -> None:
 
     async with backend.consume([queue], lease=harness.long) as source, anyio.create_task_group() as group:
         group.start_soon(remove)
-        with anyio.move_on_after(harness.patience):
+        with anyio.move_on_after(harness.timeout):
             while len(received) + len(removed) < len(jobs):
                 with anyio.move_on_after(0.3):
                     received.update(delivery.envelope for delivery in await source.receive(1))

@@ -260,13 +260,13 @@ async def a_late_outcome_is_rejected(harness: Harness) -> None:
 
     app, other = await open_app(harness, router), await open_app(harness, router)
     job = await fails_first.enqueue()
-    late, heir = await harness.step_worker(app), await harness.step_worker(other, lease=harness.long)
+    late, successor = await harness.step_worker(app), await harness.step_worker(other, lease=harness.long)
     conclusion = await late.perform(await take(harness, late))
     require(conclusion is not None, "a first start came to nothing")
-    taken = await take(harness, heir)
+    taken = await take(harness, successor)
     if conclusion is not None:
         require(not await late.settle(conclusion), "a verdict under a lost lease was carried out")
-    require(await heir.work(taken), "the heir's lease was lost although it settled in time")
+    require(await successor.work(taken), "the successor's lease was lost although it settled in time")
     ended = await outcome_of(harness, job)
     require(ended == Succeeded(2), f"a late worker's outcome stood: {ended}")
     require(await letters_of(app, queue) == [], "a job that succeeded has a dead letter")

@@ -105,7 +105,7 @@ async def earlier_queues_are_served_first(harness: Harness) -> None:
 async def a_repeated_enqueue_reaches_a_new_queue(harness: Harness) -> None:
     """A sender that times out before a new queue is ready succeeds by repeating: no try undoes an earlier one."""
     queue, backend = harness.queue(), await harness.backend()
-    with anyio.move_on_after(harness.patience + 3 * harness.features.new_queue):
+    with anyio.move_on_after(harness.timeout + 3 * harness.features.new_queue):
         while True:
             with anyio.move_on_after(max(harness.features.new_queue * 0.6, STORE_SECONDS)):
                 await put(backend, job(queue))

@@ -54,7 +54,7 @@ async def a_short_retry_is_not_lost(harness: Harness) -> None:
     tally = _Tally([one.envelope for one in jobs])
     async with first.consume([queue], lease=harness.long) as one, second.consume([queue], lease=harness.long) as other:
         await put(first, *jobs)
-        with anyio.move_on_after(harness.patience):
+        with anyio.move_on_after(harness.timeout):
             async with anyio.create_task_group() as group:
                 group.start_soon(tally.work, one)
                 group.start_soon(tally.work, other)

@@ -18,11 +18,11 @@ async def an_acknowledged_job_is_never_delivered_again(harness: Harness) -> None
     await put(backend, *(job(queue) for _ in range(10)))
     async with (
         backend.consume([queue], lease=harness.lease) as source,
-        other.consume([queue], lease=harness.lease) as heir,
+        other.consume([queue], lease=harness.lease) as successor,
     ):
         found = await receive(harness, source, 10)
         await settle(source, *((delivery, ACK) for delivery in found))
-        await stays_away(harness, heir, "an acknowledged job")
+        await stays_away(harness, successor, "an acknowledged job")
 
 
 @check(BACKEND_CHECKS, "C5", "C8")
@@ -102,10 +102,10 @@ async def settling_again_has_no_effect(harness: Harness) -> None:
 # ── too late ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _take_over(harness: Harness, queue: str, silent: Source, heir: Source) -> tuple[Delivery, Delivery]:
-    """Return a delivery whose lease is lost, and the one that its heir holds."""
+async def _take_over(harness: Harness, queue: str, silent: Source, successor: Source) -> tuple[Delivery, Delivery]:
+    """Return a delivery whose lease is lost, and the one that its successor holds."""
     [stale] = await receive(harness, silent)
-    [held] = await receive(harness, heir, within=harness.lease + harness.patience)
+    [held] = await receive(harness, successor, within=harness.lease + harness.timeout)
     require(held.envelope == stale.envelope, f"another job came out of {queue}")
     return stale, held
 
@@ -117,18 +117,18 @@ async def _settle_too_late(harness: Harness, verdict: Verdict) -> None:
     await put(first, job(queue, trail=b"as it was"))
     async with (
         first.consume([queue], lease=harness.lease) as silent,
-        second.consume([queue], lease=harness.lease) as heir,
+        second.consume([queue], lease=harness.lease) as successor,
     ):
-        stale, held = await _take_over(harness, queue, silent, heir)
+        stale, held = await _take_over(harness, queue, silent, successor)
         lost = await silent.settle([(stale, verdict)])
         require(len(lost) == 1 and lost[0] is stale, f"{what} under a lost lease was not reported as lost")
-        require(not await heir.extend([held]), f"{what} under a lost lease took the job away from its holder")
-        await nothing_from(heir, harness.lease / 10, f"{what} under a lost lease let a second copy out")
-        await settle(heir, (held, Reschedule(0.0, b"by its holder")))
-        [again] = await receive(harness, heir)
+        require(not await successor.extend([held]), f"{what} under a lost lease took the job away from its holder")
+        await nothing_from(successor, harness.lease / 10, f"{what} under a lost lease let a second copy out")
+        await settle(successor, (held, Reschedule(0.0, b"by its holder")))
+        [again] = await receive(harness, successor)
         require(again.trail == b"by its holder", f"after a late {what} the trail is {again.trail!r}")
-        await settle(heir, (again, ACK))
-        await stays_away(harness, heir, f"after a late {what} a second copy of the job")
+        await settle(successor, (again, ACK))
+        await stays_away(harness, successor, f"after a late {what} a second copy of the job")
     require((await second.admin.stats(queue)).dead == 0, f"a late {what} made a dead letter")
 
 
@@ -156,15 +156,15 @@ async def a_late_extend_changes_nothing(harness: Harness) -> None:
     await put(first, job(queue))
     async with (
         first.consume([queue], lease=harness.lease) as silent,
-        second.consume([queue], lease=harness.lease) as heir,
+        second.consume([queue], lease=harness.lease) as successor,
     ):
-        stale, held = await _take_over(harness, queue, silent, heir)
+        stale, held = await _take_over(harness, queue, silent, successor)
         lost = await silent.extend([stale])
         require(len(lost) == 1 and lost[0] is stale, "extending a lost lease was not reported as lost")
-        await settle(heir, (held, ACK))
+        await settle(successor, (held, ACK))
         lost = await silent.extend([stale])
         require(len(lost) == 1, "extending a lease on a job that has ended was not reported as lost")
-        await stays_away(harness, heir, "a job that was settled by its holder")
+        await stays_away(harness, successor, "a job that was settled by its holder")
 
 
 @check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))
@@ -179,14 +179,14 @@ async def a_lost_lease_fails_only_its_own_verdict(harness: Harness) -> None:
     await put(first, job(queue))
     async with (
         first.consume([queue, kept], lease=harness.lease) as silent,
-        second.consume([queue], lease=harness.lease) as heir,
+        second.consume([queue], lease=harness.lease) as successor,
     ):
-        stale, held = await _take_over(harness, queue, silent, heir)
+        stale, held = await _take_over(harness, queue, silent, successor)
         await put(first, job(kept), job(kept))
         mine = await receive(harness, silent, 2)
         lost = await silent.settle([(mine[0], ACK), (stale, ACK), (mine[1], ACK)])
         require(len(lost) == 1 and lost[0] is stale, f"one of three leases was lost, {len(lost)} were reported")
-        await settle(heir, (held, ACK))
+        await settle(successor, (held, ACK))
 
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))
@@ -199,7 +199,7 @@ async def settling_at_the_end_of_a_lease_counts_once(harness: Harness) -> None:
 
     async with (
         first.consume([queue], lease=harness.lease) as holder,
-        second.consume([queue], lease=harness.lease) as heir,
+        second.consume([queue], lease=harness.lease) as successor,
     ):
 
         async def settle_around(end: float, number: int, delivery: Delivery) -> None:
@@ -209,8 +209,8 @@ async def settling_at_the_end_of_a_lease_counts_once(harness: Harness) -> None:
 
         async def inherit() -> None:
             while True:
-                for delivery in await heir.receive(4):
-                    lost = await heir.settle([(delivery, ACK)])
+                for delivery in await successor.receive(4):
+                    lost = await successor.settle([(delivery, ACK)])
                     believed[delivery.envelope] += not lost
 
         asked = anyio.current_time()
@@ -220,8 +220,8 @@ async def settling_at_the_end_of_a_lease_counts_once(harness: Harness) -> None:
             async with anyio.create_task_group() as settling:
                 for number, delivery in enumerate(held):
                     settling.start_soon(settle_around, asked + harness.lease, number, delivery)
-            with anyio.move_on_after(harness.lease + harness.patience):
-                while not all(believed.values()):  # noqa: ASYNC110 - the heir counts
+            with anyio.move_on_after(harness.lease + harness.timeout):
+                while not all(believed.values()):  # noqa: ASYNC110 - the successor counts
                     await anyio.sleep(0.02)
             group.cancel_scope.cancel()
     require(max(believed.values()) == 1, f"{sum(n > 1 for n in believed.values())} jobs were settled by two holders")

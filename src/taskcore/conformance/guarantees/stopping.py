@@ -101,7 +101,7 @@ async def an_idle_worker_stops_at_once(harness: Harness) -> None:
 
     app = await open_app(harness, router)
     began = anyio.current_time()
-    with anyio.move_on_after(harness.patience) as limit:
+    with anyio.move_on_after(harness.timeout) as limit:
         async with working(harness, app):
             await harness.sleep(0.1)
             began = anyio.current_time()
@@ -133,7 +133,7 @@ async def every_record_expires(harness: Harness) -> None:
         if harness.features.remove != "absent":
             later = await mixed.using(delay=harness.long).enqueue(99)
             require(await later.cancel(), "a scheduled job could not be cancelled")
-        await app.drain(queue, timeout=harness.patience)
+        await app.drain(queue, timeout=harness.timeout)
     store = await harness.store()
     standing = {key: keep for key, keep in harness.written.items() if await store.get(key) is not None}
     forever = [key for key, keep in standing.items() if keep is None]

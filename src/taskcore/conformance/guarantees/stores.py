@@ -177,7 +177,7 @@ async def a_watch_yields_the_record_and_each_change(harness: Harness) -> None:
     seen: list[bytes] = []
 
     async def read_until(last: bytes) -> None:
-        with anyio.move_on_after(harness.patience):
+        with anyio.move_on_after(harness.timeout):
             async for record in records:
                 seen.append(record.value)
                 if record.value == last:
@@ -205,7 +205,7 @@ async def a_watch_misses_no_write_after_its_start(harness: Harness) -> None:
         async with store.watch(key) as records:
             await _put(other, neighbour, b"wrong key")
             await _put(other, key, b"written")
-            with anyio.move_on_after(harness.patience):
+            with anyio.move_on_after(harness.timeout):
                 async for record in records:
                     found = record.value
                     break

@@ -55,7 +55,7 @@ async def every_job_reaches_an_outcome(harness: Harness) -> None:
                 reason = "exhausted" if number % 4 == 2 else "rejected: never"
                 require(isinstance(ended, Dead) and ended.reason == reason, f"a job that had to die ended as {ended}")
         try:
-            await app.drain(queue, timeout=harness.patience)
+            await app.drain(queue, timeout=harness.timeout)
         except TimeoutError:
             raise ClauseViolated(
                 f"every job has ended, and their queue still counts {await app.stats(queue)}"
@@ -116,8 +116,8 @@ async def a_cancelled_sender_does_not_affect_others(harness: Harness) -> None:
     app = await open_app(harness, router)
     answered: set[int] = set()
 
-    async def send(number: int, patience: float) -> None:
-        with anyio.move_on_after(patience):
+    async def send(number: int, timeout: float) -> None:
+        with anyio.move_on_after(timeout):
             await work_on.enqueue(number)
             answered.add(number)
 
@@ -125,7 +125,7 @@ async def a_cancelled_sender_does_not_affect_others(harness: Harness) -> None:
     for at in range(rounds):
         async with anyio.create_task_group() as group:
             for number in range(at * senders, (at + 1) * senders):
-                group.start_soon(send, number, harness.patience if number % 3 else at * 0.0002)
+                group.start_soon(send, number, harness.timeout if number % 3 else at * 0.0002)
                 await anyio.lowlevel.cancel_shielded_checkpoint()
     patient = {number for number in range(rounds * senders) if number % 3}
     require(patient <= answered, f"{len(patient - answered)} of {len(patient)} patient senders got no answer")

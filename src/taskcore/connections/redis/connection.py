@@ -72,17 +72,17 @@ class RedisConnection:
         self._expired = False
         self._dropping = TaskSet("connection to Redis")
 
-    async def call(self, *commands: Command, patience: float | None = None) -> list[Any]:
+    async def call(self, *commands: Command, timeout: float | None = None) -> list[Any]:
         """Send the commands in one piece; return their replies in order.
 
-        :param patience: seconds, for a command that may take longer than usual because it blocks.
+        :param timeout: seconds, for a command that may take longer than usual because it blocks.
         :raises CommandRefused: the server refused one of them; those behind it were carried out.
         """
         asked = time.monotonic()
         self._callers += 1
         try:
             async with self._lock:
-                replies = await self._exchange(commands, asked, patience)
+                replies = await self._exchange(commands, asked, timeout)
         finally:
             self._callers -= 1
         if self._callers:
@@ -95,12 +95,12 @@ class RedisConnection:
                 raise answer
         return replies
 
-    async def _exchange(self, commands: Sequence[Command], asked: float, patience: float | None) -> list[Any]:
+    async def _exchange(self, commands: Sequence[Command], asked: float, timeout: float | None) -> list[Any]:
         if time.monotonic() - asked >= self._timeout:  # or each caller would wait for its own time limit in turn
             raise BrokerUnavailable(f"Redis at {self._shown} has not answered earlier calls for {self._timeout:g} s")
         connection = await self._ready()
         self._expired = False
-        self._timer.add(self, self._timeout if patience is None else patience)
+        self._timer.add(self, self._timeout if timeout is None else timeout)
         try:
             await connection.send_packed_command(_pack(connection, commands), check_health=False)
             replies = [await _reply(connection) for _ in commands]

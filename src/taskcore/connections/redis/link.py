@@ -83,7 +83,7 @@ class RedisLink:
 
     # ── commands ──
 
-    async def call(self, purpose: str, key: str, *commands: Command, patience: float | None = None) -> list[Any]:
+    async def call(self, purpose: str, key: str, *commands: Command, timeout: float | None = None) -> list[Any]:
         """Send commands about one key to the node that has it; return their replies.
 
         :raises CommandRefused: the server refused and changed nothing.
@@ -91,8 +91,8 @@ class RedisLink:
         :raises BrokerUnavailable: they were not.
         """
         if not self.is_cluster:
-            return await self._connection(purpose, None).call(*commands, patience=patience)
-        return await self._follow(purpose, key, commands, patience)
+            return await self._connection(purpose, None).call(*commands, timeout=timeout)
+        return await self._follow(purpose, key, commands, timeout)
 
     async def run(
         self, purpose: str, script: Script, keys: Sequence[str], arguments: Sequence[Any], *after: Command
@@ -141,14 +141,14 @@ class RedisLink:
 
     # ── the node that has a key ──
 
-    async def _follow(self, purpose: str, key: str, commands: Sequence[Command], patience: float | None) -> list[Any]:
+    async def _follow(self, purpose: str, key: str, commands: Sequence[Command], timeout: float | None) -> list[Any]:
         """Send, and follow the redirections of a cluster whose slots are on the move."""
         owner = await self._owner(key)
         asking: Sequence[Command] = ()
         again: CommandRefused | None = None
         for _ in range(MAX_REDIRECTS):
             try:
-                replies = await self._connection(purpose, owner).call(*asking, *commands, patience=patience)
+                replies = await self._connection(purpose, owner).call(*asking, *commands, timeout=timeout)
                 return replies[len(asking) :]
             except ReplyLost:
                 self._slots.clear()  # that node may be gone for ever; the others know which node has its slots now

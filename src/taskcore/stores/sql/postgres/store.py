@@ -35,7 +35,7 @@ BATCH_CALLERS = 1_000  #: whose calls may share a batch
 STATEMENT_ROWS = 900  #: in one statement; so many marks fit into one notification
 WRITE_TRIES = 3  #: for a write that expects no record, and lost against one that is gone already
 CLEAN_EVERY = 30.0  #: seconds between two deletions of ended records, by each open store
-CLEAN_AT_ONCE = 500  #: records deleted in one statement
+CLEAN_BATCH = 500  #: records deleted in one statement
 
 Answers: TypeAlias = Sequence[Version | Conflict]
 
@@ -146,7 +146,7 @@ class PostgresStore:
             while True:
                 await asyncio.sleep(CLEAN_EVERY * random.uniform(0.5, 1.5))  # so that many stores do not do it at once
                 try:
-                    while await session.run(_delete_ended) == CLEAN_AT_ONCE:
+                    while await session.run(_delete_ended) == CLEAN_BATCH:
                         pass
                 except BrokerUnavailable as error:
                     log.info("cannot delete ended records now; trying again later: %s", error.what)
@@ -244,4 +244,4 @@ def _is_gone(write: Write, answer: Version | Conflict) -> bool:
 
 
 async def _delete_ended(connection: Connection) -> int:
-    return (await connection.execute(CLEAN, (CLEAN_AT_ONCE,))).rowcount
+    return (await connection.execute(CLEAN, (CLEAN_BATCH,))).rowcount

@@ -27,7 +27,7 @@ __all__ = ["SqliteStore"]
 POLL_SECONDS = 0.05  #: seconds between two checks for writes of other processes, while a record is watched
 CLEAN_EVERY = 5.0  #: seconds, at least, between two deletions of ended records
 CLEAN_IDLE = 60.0  #: seconds after which a store that writes nothing looks for ended records
-CLEAN_AT_ONCE = 500  #: records deleted in one transaction, which holds the lock
+CLEAN_BATCH = 500  #: records deleted in one transaction, which holds the lock
 
 Answers: TypeAlias = Sequence[Version | Conflict]
 
@@ -149,7 +149,7 @@ class SqliteStore:
     def _clean(self, file: SqliteFile) -> None:
         """Delete ended records, a bounded step at a time; after a full step the next write brings the next one."""
         now = time.monotonic()
-        if now >= self._cleaned + CLEAN_EVERY and clean(file.connection, CLEAN_AT_ONCE) < CLEAN_AT_ONCE:
+        if now >= self._cleaned + CLEAN_EVERY and clean(file.connection, CLEAN_BATCH) < CLEAN_BATCH:
             self._cleaned = now
 
     # ── in the reading thread ──
