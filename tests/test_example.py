@@ -86,7 +86,7 @@ def test_every_file_is_indexed_or_dead_and_never_both(run):
     assert report["jobs_succeeded"] == report["jobs"] - report["dead"]
 
 
-def test_what_callers_get_agrees_with_what_workers_count(run):
+def test_callers_and_workers_count_the_same(run):
     """The attempts that jobs report and the worker's own counters are the same numbers."""
     report, counters = run.report, run.report["counters"]
     assert counters["job.succeeded"] == report["jobs_succeeded"]
@@ -268,7 +268,7 @@ def test_a_worker_was_really_killed_in_the_middle(survivor):
 
 
 @pytest.mark.timeout(LONG_TEST_TIMEOUT)
-def test_what_was_begun_twice_is_counted_from_the_journals(survivor):
+def test_repeated_starts_are_counted_from_the_journals(survivor):
     """The report has as many as the workers' own journals; what the killed one had under way is the most of it."""
     starts, explained, lost = Counter(), Counter(), 0
     text = "".join((survivor.out / f"journal-{number}").read_text() for number in (1, 2))

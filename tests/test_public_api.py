@@ -170,7 +170,7 @@ def test_errors_travel(error, travel):
     assert (arrived.what, arrived.facts, arrived.fix, arrived.job_id) == (made.what, made.facts, made.fix, "7")
 
 
-def test_what_an_error_says():
+def test_an_error_has_code_facts_and_fix():
     """Code and sentence, the facts, what to do."""
     error = errors.InvalidURL("it happened", facts=["one", "two"], fix="do something")
 

@@ -181,7 +181,7 @@ def test_a_killed_worker_that_loses_jobs_is_found_out(toy, monkeypatch):
     assert figure["values"] == [5.0]
 
 
-def test_a_worker_that_ends_is_a_failure_with_its_words(toy, monkeypatch):
+def test_a_worker_that_ends_is_a_failure_with_its_output(toy, monkeypatch):
     """A worker that ends is a failure with its own words as the reason."""
     monkeypatch.setattr(measuring, "COUNT_TIMEOUT", 5.0)
     (measuring.HERE / "toy_.py").write_text(TOY.replace("def work():", "def work():\n    raise OSError('no disk')"))
@@ -198,7 +198,7 @@ def test_a_part_that_takes_too_long_is_ended(toy):
         toy.part("drain", within=0.0)
 
 
-def test_one_peer_can_run_alone(tmp_path, monkeypatch, capsys):
+def test_one_peer_can_be_measured_by_itself(tmp_path, monkeypatch, capsys):
     """The command says what it measures, and refuses a broker that the peer does not know."""
     monkeypatch.setattr(sys, "argv", ["peers", "celery", "nats://127.0.0.1:1"])
     with pytest.raises(SystemExit):

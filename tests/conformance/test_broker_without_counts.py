@@ -43,7 +43,7 @@ def again(count):
     return min(count, 1)
 
 
-def test_stories():
+def test_random_steps_keep_every_promise():
     """The model asks it for no count, and limits, keys and outcomes hold all the same (C3)."""
     with saying(again):
         run_state_machine_as_test(machine(make_harness), settings=BUDGET)

@@ -344,7 +344,7 @@ NOTICES = {
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_what_is_broken_is_noticed(name: str, virtual_time: Any) -> None:
+def test_each_broken_part_fails_its_checks(name: str, virtual_time: Any) -> None:
     """A broker, a store or a worker that breaks a promise fails the checks of that promise."""
     wanted = [check for check, broken in NOTICES.items() if name in broken]
     assert wanted, "nothing is expected to notice this"
@@ -362,7 +362,7 @@ def test_every_check_notices_something() -> None:
     assert all(broken for broken in NOTICES.values())
 
 
-def test_what_cannot_be_deleted_is_reported(virtual_time: Any) -> None:
+def test_queues_that_cannot_be_deleted_are_reported(virtual_time: Any) -> None:
     """Queues that an adapter does not delete are named in the certificate, which is then not kept."""
     left: list[str] = []
     [one] = [one for one in all_checks() if one.name == "an_acknowledged_job_is_never_delivered_again"]

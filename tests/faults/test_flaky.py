@@ -282,7 +282,7 @@ async def test_a_watch() -> None:
             flaky.partition()
 
 
-async def test_an_app_outlives_its_faults() -> None:
+async def test_an_app_works_through_injected_faults() -> None:
     """A worker behind a broker and a store that come and go does its jobs all the same."""
     backend, store = FlakyBackend(MemoryBackend()), FlakyStore(MemoryStore())
     app = App(backend, store=store)

@@ -135,7 +135,7 @@ async def test_black_hole():
                 assert await late.receive() == b"3"
 
 
-async def test_a_hole_one_way():
+async def test_a_one_way_black_hole():
     """Requests arrive, replies do not."""
     async with proxied() as proxy, await connect(proxy) as client:
         proxy.black_hole(only="down")

@@ -232,7 +232,7 @@ async def test_a_store_that_is_gone_refuses(shop):
         (("order",), [("a", 1)], [("b", 1)]),
     ],
 )
-async def test_what_a_key_may_be(rule, same, other):
+async def test_a_key_is_a_parameter_several_or_a_function(rule, same, other):
     """One parameter, several, or a function of the arguments."""
     shop = Shop(key=rule)
     async with shop.one:

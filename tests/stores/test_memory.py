@@ -20,7 +20,7 @@ def store():
     return MemoryStore()
 
 
-async def test_what_is_written_can_be_read(store):
+async def test_a_written_record_can_be_read(store):
     """A record is value and version; what was never written is None."""
     version = await store.put("k", b"v", expect=ANY, keep=None)
 
@@ -110,7 +110,7 @@ async def test_an_end_is_exact(store, keep):
     assert await store.get("k") is None
 
 
-async def test_what_has_ended_is_absent_for_every_verb(store):
+async def test_an_expired_record_is_absent_for_every_verb(store):
     """No verb sees a record whose time is over."""
 
     async def ended():

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
-async def test_what_is_in_time_is_left_alone():
+async def test_a_block_that_ends_in_time_is_untouched():
     """Within its time nothing happens to it, nor to what its task does later."""
     limit = SharedTimeout(0.5)
     done = []
@@ -26,7 +26,7 @@ async def test_what_is_in_time_is_left_alone():
     assert done == list(range(5))
 
 
-async def test_what_takes_longer_is_left():
+async def test_a_block_that_takes_longer_is_left():
     """When the time is over the context is left, and what follows it runs."""
     limit, began = SharedTimeout(0.03), anyio.current_time()
     with limit.scope():

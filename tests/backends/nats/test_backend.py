@@ -143,7 +143,7 @@ async def test_a_shell_script_can_enqueue(nats: NatsServer, queue: str) -> None:
         assert not await source.settle([(found, ACK)])
 
 
-async def test_what_doctor_reads(nats: NatsServer, queue: str) -> None:
+async def test_the_diagnosis_has_each_check(nats: NatsServer, queue: str) -> None:
     """Version, storage, what a power cut takes, limits, and what speaks against it."""
     async with open_backend(nats.url) as backend, open_store(nats.url) as store:
         await backend.publish([Outgoing(queue, "j", b"job")])

@@ -191,7 +191,7 @@ def test_a_server_that_errs_loses_no_retry() -> None:
     assert set(states) - can_end(states) == set()
 
 
-def test_what_was_taken_back_is_not_moved() -> None:
+def test_a_removed_job_is_not_moved() -> None:
     """A timer that is between two moves of a job does not bring it back after a caller has taken it back."""
     states = search(carefully, removing=True)
     assert any(state.remover == "removed" for state in states)

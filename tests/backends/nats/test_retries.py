@@ -129,7 +129,7 @@ async def test_a_timer_that_is_stopped_finishes_its_move(url: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("url", ALL, indirect=True)
-async def test_what_is_cancelled_between_copy_and_end_is_gone(url: str) -> None:
+async def test_a_retry_cancelled_before_its_end_is_removed(url: str) -> None:
     """A retry whose worker died before it ended the job is taken back whole: the job does not come again either."""
     async with open_backend(url) as backend, open_backend(url) as other:
         await backend.publish([Outgoing("q", "j", b"job")])
@@ -208,7 +208,7 @@ def refusal(text: bytes, code: int = publish.IS_ANOTHER) -> Answer:
         (None, 3, "leave"),
     ],
 )
-def test_what_follows_from_an_answer(answer: Answer | None, expected: int, step: Any) -> None:
+def test_a_timer_ends_a_job_only_after_its_copy_is_stored(answer: Answer | None, expected: int, step: Any) -> None:
     """A timer ends a scheduled job only if the answer says that the job is in the ready part."""
     assert next_step(answer, expected=expected, copied=3) == step
 
@@ -224,6 +224,6 @@ def test_what_follows_from_an_answer(answer: Answer | None, expected: int, step:
         (Answer(b'{"stream":"s","seq":0,"duplicate": true}', b""), Uncertain),
     ],
 )
-def test_what_is_called_a_duplicate(answer: Answer, meaning: type) -> None:
+def test_a_duplicate_needs_a_stored_job_of_that_id(answer: Answer, meaning: type) -> None:
     """A job that is refused is a duplicate only if the server has one of its id; otherwise its sender has to repeat."""
     assert isinstance(publish._meaning(answer), meaning)

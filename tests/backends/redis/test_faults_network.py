@@ -66,7 +66,7 @@ async def test_a_cut_while_enqueueing(shared: RedisServer, how: str):
             assert len(stored) >= len(answered)
 
 
-async def test_a_hand_out_whose_reply_is_lost(shared: RedisServer):
+async def test_a_delivery_whose_reply_is_lost_is_repeated(shared: RedisServer):
     """F34: jobs whose hand-out never arrived are handed out again at once, long before their lease ends; no blame."""
     async with (
         proxied(shared) as proxy,

@@ -44,7 +44,7 @@ async def producing(app: App, pause: float = 0.005) -> AsyncIterator[list[int]]:
 # ── replicas ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_a_replica_confirmed_survives_its_promotion():
+async def test_confirmed_jobs_survive_a_promotion():
     """F30: with ?wait=1 nothing that was answered with Stored is lost by a promotion; the rest was Uncertain."""
     async with RedisReplicated(kind=require(RedisServer)) as redis:
         async with open_backend(redis.url + "?wait=1&wait_timeout=1500ms") as backend:

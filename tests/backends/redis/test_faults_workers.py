@@ -198,7 +198,7 @@ async def test_stopped_before_it_is_connected(tmp_path: Path, shared: RedisServe
             assert await worker.wait(within=10.0) in {0, -signal.SIGTERM, 143}
 
 
-async def test_poison_and_its_neighbours(shared: RedisServer, tmp_path: Path):
+async def test_poison_is_buried_and_other_jobs_run(shared: RedisServer, tmp_path: Path):
     """F12: a job that kills every worker that starts it is a dead letter; nine jobs fetched beside it are done."""
     play = Play(shared.url)
     async with play.app("client") as app:

@@ -45,7 +45,7 @@ def test_a_death_between_two_attempts_keeps_the_fence_growing():
     assert first.fence < second.fence
 
 
-def test_a_job_that_outlives_its_key_runs_once():
+def test_a_job_longer_than_its_key_window_runs_once():
     """A run that takes longer than the key's window commits all the same, instead of running again and again."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.enqueue(key="k")

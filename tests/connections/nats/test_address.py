@@ -53,7 +53,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         ("nats://one?token=", "token: not usable"),
     ],
 )
-def test_what_is_refused(url: str, problem: str) -> None:
+def test_each_problem_of_a_url_is_named(url: str, problem: str) -> None:
     """Each problem is named."""
     with pytest.raises(InvalidURL, match=f"(?i){problem}"):
         read_address(url)

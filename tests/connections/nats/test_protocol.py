@@ -106,7 +106,7 @@ def test_hostile_bytes_give_an_error_or_nothing(pieces: list[bytes]) -> None:
         b"\r\n",
     ],
 )
-def test_what_is_no_nats_is_refused(data: bytes) -> None:
+def test_bytes_outside_the_protocol_are_refused(data: bytes) -> None:
     """A line that no server writes, and a size that is impossible, raise before memory is used for them."""
     with pytest.raises(ProtocolError):
         Parser(lambda *_: None, lambda *_: None).feed(data)
@@ -121,7 +121,7 @@ def test_a_line_without_an_end_uses_bounded_memory() -> None:
         parser.feed(b"x" * 1000)
 
 
-def test_what_is_written_reads_as_it_was() -> None:
+def test_written_messages_follow_the_protocol() -> None:
     """Messages and subscriptions have the form that the protocol says."""
     assert encode_message(Message(b"a.b", b"body")) == b"PUB a.b  4\r\nbody\r\n"
     assert encode_message(Message(b"a", b"b", b"X: 1\r\n"), b"r") == b"HPUB a r 18 19\r\nNATS/1.0\r\nX: 1\r\n\r\nb\r\n"

@@ -136,7 +136,7 @@ async def test_clocks(clock: float, level: str):
     assert ("behind" if clock < 1000 else "ahead") in found.text
 
 
-async def test_what_is_forbidden():
+async def test_forbidden_questions_are_unknown_checks():
     """Questions that a managed service forbids become facts called unknown, not errors, and not good news."""
     diagnosis = await diagnosed(forbidden="CONFIG")
     assert "appendfsync" in fact(diagnosis, "unknown").text

@@ -215,7 +215,7 @@ async def test_flushed(server: RedisServer):
 
 
 @pytest.mark.parametrize("made", [("LPUSH", "x"), ("SET", "hello"), ("SET", "hello world"), ("SET", "")])
-async def test_a_foreign_value(server: RedisServer, made: tuple[str, str]):
+async def test_a_value_that_is_no_record(server: RedisServer, made: tuple[str, str]):
     """A key of ours that holds something else is named in the error, and harms no other record."""
     name = RecordNames("tc")("foreign")
     await command(server.port, "DEL", name)
@@ -264,7 +264,7 @@ async def test_prefixes_keep_applications_apart(server: RedisServer):
     assert [key[:6] for key in keys] == [b"oner:{", b"twor:{"]
 
 
-def test_several_lives(server: RedisServer):
+def test_a_store_can_be_opened_again(server: RedisServer):
     """A store is made where no event loop runs, and may be opened again, on another one."""
     store = RedisStore(server.url)
 

@@ -222,7 +222,7 @@ async def test_a_batch_is_one_statement(postgres: PostgresServer):
         assert after - before < 100
 
 
-async def test_what_was_in_the_way_is_named(postgres: PostgresServer):
+async def test_each_conflict_names_the_record_that_won(postgres: PostgresServer):
     """Ten writers of ten records each, all the same ones: every conflict names the record that won."""
     async with database(postgres) as (url, _):
         keys = [f"k{number}" for number in range(10)]

@@ -227,7 +227,7 @@ async def test_the_loop_goes_on_while_a_write_waits(url: str, tmp_path: Path):
         assert ticks > 10
 
 
-async def test_what_is_cancelled_in_the_queue_is_not_done(url: str, tmp_path: Path):
+async def test_a_write_cancelled_in_the_queue_is_not_done(url: str, tmp_path: Path):
     """A write that is cancelled before its turn leaves no trace."""
     async with SqliteStore(url) as store:
         other = sqlite3.connect(tmp_path / "r.db", isolation_level=None)

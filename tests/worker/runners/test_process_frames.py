@@ -112,7 +112,7 @@ def test_a_result_has_to_be_json():
             outcome(JobReturned(data))
 
 
-def test_what_a_function_says_keeps_its_fields():
+def test_signals_of_a_function_keep_their_fields():
     """Times and reasons arrive; a time that is none is an error of the process."""
     assert outcome(raised("snooze", after=3.0)).error.after == 3.0
     later = outcome(raised("retry_later", after=4.0, why="asleep")).error
@@ -131,7 +131,7 @@ def test_a_lost_key_is_no_failure():
 
 
 @pytest.mark.parametrize("retryable", [True, False])
-def test_an_error_is_judged_where_its_class_is(retryable):
+def test_the_process_decides_whether_an_error_is_retried(retryable):
     """The policy takes over what was found in the process, whatever the worker's own classes say."""
     failed = outcome(raised("error", retryable=retryable, declared=b'{"type":"Closed"}'))
 
