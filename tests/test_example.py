@@ -241,7 +241,7 @@ def revived(request: pytest.FixtureRequest) -> Run:
 
 
 @pytest.mark.timeout(LONG_TEST_TIMEOUT)
-def test_trouble_costs_no_file(survivor):
+def test_injected_faults_lose_no_file(survivor):
     """Exit code 0, every file accounted for, each counted once, nothing left in the broker."""
     assert survivor.process.returncode == 0, survivor.process.stderr + survivor.process.stdout
     report = survivor.report

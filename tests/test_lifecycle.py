@@ -102,7 +102,7 @@ def test_the_table_knows_every_outcome():
 
 
 @given(outcomes, trails, all_rules, rolls)
-def test_counters_never_shrink(outcome, trail, rules, roll):
+def test_counters_never_decrease(outcome, trail, rules, roll):
     """Attempts, crashes, copies and errors in a verdict's trail are never less than before (C5)."""
     verdict = decide(outcome, trail, rules, roll=roll)
 

@@ -35,7 +35,7 @@ def test_bounds(policy, failures, roll):
 
 
 @given(policies, st.integers(1, 10**6))
-def test_bound_never_shrinks(policy, failures):
+def test_the_bound_never_decreases(policy, failures):
     """The bound grows with each failure until it reaches the cap, and stays there."""
     assert policy.bound(failures) <= policy.bound(failures + 1) <= policy.cap
 

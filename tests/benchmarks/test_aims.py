@@ -141,7 +141,7 @@ def test_an_aim_that_was_not_measured_is_named():
     assert not [name for name in missing if "rival" in name or "Redis" in name]
 
 
-def test_both_reports_have_the_aims_and_nothing_is_markup_that_is_not(tmp_path):
+def test_both_reports_have_the_aims_and_escape_their_texts(tmp_path):
     """Names of peers are text; a missed aim is loud."""
     run = drains()
     figures = [msgspec.structs.replace(figure, who=figure.who.replace("Repid", "Re & <pid>")) for figure in run.figures]
@@ -170,7 +170,7 @@ def test_a_worker_that_needs_more_than_its_core_says_so():
     )
 
 
-def test_cores_that_would_have_been_enough_are_not_blamed():
+def test_sufficient_cores_are_not_blamed():
     """If the cores were enough, the reason only gives how much of them was in use."""
     assert aim_rows(drains(worker=10.0, broker=10.0))[0][-1] == (
         "worker and server together use 20 µs of CPU a job, which was 0.73 of 2 cores; "

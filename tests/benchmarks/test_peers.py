@@ -173,7 +173,7 @@ def test_a_killed_worker_that_loses_nothing(toy):
     assert figure["facts"]["sent"] == 40
 
 
-def test_a_killed_worker_that_loses_jobs_is_found_out(toy, monkeypatch):
+def test_a_killed_worker_that_loses_jobs_is_reported(toy, monkeypatch):
     """The same toy, which goes on a few jobs further on: they are missing, and it is said so."""
     monkeypatch.setenv("LOSSY", "1")
     [figure] = toy.part("worker killed")
@@ -189,7 +189,7 @@ def test_a_worker_that_ends_is_a_failure_with_its_output(toy, monkeypatch):
         toy.part("drain")
 
 
-def test_a_part_that_takes_too_long_is_ended(toy):
+def test_a_part_that_takes_too_long_is_cancelled(toy):
     """A worker that never works cannot hold up a run."""
     (measuring.HERE / "toy_.py").write_text(TOY.replace("def work():", "def work():\n    time.sleep(600)"))
     with pytest.raises(PeerFailed, match="of 200 jobs after"):

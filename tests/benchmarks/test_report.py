@@ -136,7 +136,7 @@ def test_every_plot_is_well_formed(written):
         assert "inf" not in plot.replace("info", "")
 
 
-def test_a_library_that_loses_jobs_is_shown_as_losing(written):
+def test_a_library_that_loses_jobs_is_reported_as_losing(written):
     """A fast lossy setting cannot look like a victory: its losses stand at its bar and in the table."""
     text = (written / "report.html").read_text()
     assert "7 lost" in text
@@ -334,7 +334,7 @@ def test_numbers_are_written_alike_everywhere():
     assert spread(lost.figures[0]) == ""
 
 
-def test_a_kill_that_was_not_survived_stands_among_the_kills(tmp_path):
+def test_a_kill_that_lost_jobs_is_listed_with_the_kills(tmp_path):
     """A scenario that failed is no omission: the report lists it beside the others."""
     why = "failed: it was not done after 120 s, and was ended"
     records = [MACHINE, one_round(1, US, 1.0), Skipped(broker="redis", who=US, scenario="broker killed", why=why)]

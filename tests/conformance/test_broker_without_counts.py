@@ -72,7 +72,7 @@ def test_it_may_not_claim_to_count():
         rules.live(["its worker dies running it"] * 3)
 
 
-def test_it_has_to_say_again():
+def test_a_repeated_delivery_is_always_marked():
     """A job that comes again like a new one would not be looked up, so not even this broker may forget it (C5)."""
     forgetting = saying(lambda _: 0)
     with forgetting, open_rules(make_harness) as rules, pytest.raises(ClauseViolated, match="C5"), rules.explaining():

@@ -100,7 +100,7 @@ async def test_asyncio_s_cancellation_is_not_mistaken_for_the_end_of_the_time():
 
 
 @ASYNCIO
-async def test_it_insists():
+async def test_a_task_that_ignores_its_cancellation_is_cancelled_again():
     """Work that swallows its cancellation is cancelled again."""
     failed = []
     with SharedTimeout(0.02).scope():

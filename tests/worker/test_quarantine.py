@@ -162,7 +162,7 @@ async def test_the_last_start_runs_alone():
     assert village.company[-1] == set()
 
 
-async def test_crashes_are_reported_and_never_shrink():
+async def test_crashes_are_reported_and_never_decrease():
     """A job can see how often it is suspected; the number grows (C5)."""
     village = Village(crashes=5)
     async with village.app:

@@ -547,7 +547,7 @@ def test_misfits_are_refused_with_a_reason(annotation, value, problem):
         assert unencodable.value.facts[0] == problem.replace("value", "result", 1)
 
 
-def test_the_hour_that_autumn_repeats():
+def test_the_repeated_hour_in_autumn():
     """A zoned time that occurs twice arrives as the right one of the two, although Python calls it equal to nothing."""
     contract = contract_of(list[dt.datetime])
     for fold in (0, 1):

@@ -243,7 +243,7 @@ async def test_each_conflict_names_the_record_that_won(postgres: PostgresServer)
     assert all(conflict.current == standing[key] for key, conflict in lost)
 
 
-async def test_deadlocks_are_not_the_callers_business(postgres: PostgresServer):
+async def test_deadlocks_are_retried_without_the_caller(postgres: PostgresServer):
     """Batches that want the same records in opposite order wait for each other, and all are done in the end."""
     async with database(postgres) as (url, _):
 

@@ -366,7 +366,7 @@ async def test_own_writes_are_pushed(url: str, monkeypatch: pytest.MonkeyPatch):
             assert (await anext(aiter(records))).value == b"1"
 
 
-async def test_looking_is_rare_and_ends_with_the_watch(url: str):
+async def test_polling_is_rare_and_ends_with_the_watch(url: str):
     """The file is polled about twenty times a second while a record is watched, and not at all afterwards (C22)."""
     async with SqliteStore(url) as store:
         looks = 0
