@@ -95,7 +95,7 @@ async def test_a_worker_warns(caplog):
     assert fix == "CONFIG SET maxmemory-policy noeviction"
 
 
-async def test_a_client_does_not_ask(caplog):
+async def test_a_client_checks_no_server(caplog):
     """Clients come and go: they neither ask nor warn."""
     backend = DiagnosedBackend(EVICTS)
     async with app_on(backend):
