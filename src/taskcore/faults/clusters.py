@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import msgspec
 
 from taskcore.errors import BrokerUnavailable
+from taskcore.faults.server_set import ServerSet
 from taskcore.faults.servers import NatsServer
 from taskcore.faults.sockets import HOST, ask, free_port
 
@@ -27,7 +27,7 @@ __all__ = ["NatsCluster"]
 ELECTION_TIMEOUT = 30.0  #: seconds in which a cluster has to have leaders
 
 
-class NatsCluster:
+class NatsCluster(ServerSet):
     """NATS servers with JetStream, joined over the loopback. Ready inside: they have elected a leader.
 
     :param size: how many.
@@ -35,6 +35,7 @@ class NatsCluster:
     """
 
     def __init__(self, size: int = 3, *, version: str = "") -> None:
+        super().__init__()
         ports = [free_port() for _ in range(size)]
         routes = [f"nats://{HOST}:{port}" for port in ports]
         self.servers = [
@@ -47,31 +48,16 @@ class NatsCluster:
             )
             for index, port in enumerate(ports)
         ]
-        self._exits = AsyncExitStack()
 
     @property
     def url(self) -> str:
         """``nats://…,…,…``."""
         return "nats://" + ",".join(f"{HOST}:{server.port}" for server in self.servers)
 
-    async def __aenter__(self) -> Self:
-        """Start them, and wait until JetStream answers for a cluster.
-
-        :raises BrokerUnavailable: it does not.
-        """
-        try:
-            for server in self.servers:
-                await self._exits.enter_async_context(server)
-            await self.settled()
-        except BaseException:
-            await self._exits.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._exits.__aexit__(kind, error, traceback)
+    async def _start(self, exits: AsyncExitStack) -> None:
+        for server in self.servers:
+            await exits.enter_async_context(server)
+        await self.settled()
 
     async def settled(self) -> None:
         """Wait until JetStream answers on all servers that run.

@@ -207,14 +207,14 @@ class Ledger:
 
     async def change(self) -> None:
         """Wait until a job becomes ready or scheduled, or until the next time at which ``advance`` has work."""
-        news = anyio.Event()
-        self._waiting.add(news)
+        changed = anyio.Event()
+        self._waiting.add(changed)
         timers = [heap[0][0] for heap in (self._due, self._leases) if heap]
         try:
             with anyio.CancelScope(deadline=min(timers, default=float("inf"))):
-                await news.wait()
+                await changed.wait()
         finally:
-            self._waiting.discard(news)
+            self._waiting.discard(changed)
 
     def remove(self, queue: str, job_id: str, now: float) -> bool:
         """Delete one ready or scheduled job; False if it is not there."""
@@ -260,8 +260,8 @@ class Ledger:
         else:
             job.queue.ready.append(job)
             job.since = now
-        for news in self._waiting:
-            news.set()
+        for changed in self._waiting:
+            changed.set()
 
     def _bury(self, job: StoredJob, reason: str, trail: bytes) -> None:
         letter_id = f"{next(self._letters)}.{job.id}"
@@ -276,8 +276,8 @@ class Ledger:
         if len(self._due) > 2 * len(self._jobs) + MAX_STALE_TIMERS:  # timers of cancelled jobs
             self._due = [timer for timer in self._due if timer[2].place is SCHEDULED and timer[2].expires == timer[0]]
             heapq.heapify(self._due)
-        for news in self._waiting:  # a waiting source has a new time to wait for
-            news.set()
+        for changed in self._waiting:  # a waiting source has a new time to wait for
+            changed.set()
 
     def _end(self, job: StoredJob, now: float) -> None:
         queue = job.queue

@@ -137,14 +137,14 @@ class SqliteStore:
         watched = self._watched
         if not watched or self._call_soon is None:
             return
-        news = [
+        changes = [
             (write.key, Record(write.value, answer))
             for batch, answered in zip(batches, answers, strict=True)
             for write, answer in zip(batch, answered, strict=True)
             if write.value is not None and not isinstance(answer, Conflict) and write.key in watched
         ]
-        if news:
-            self._call_soon(lambda: self._push(news))
+        if changes:
+            self._call_soon(lambda: self._push(changes))
 
     def _clean(self, file: SqliteFile) -> None:
         """Delete ended records, a bounded step at a time; after a full step the next write brings the next one."""
@@ -176,13 +176,13 @@ class SqliteStore:
         if change == self._seen:
             return
         now = time.time()
-        news = [(key, record) for key in self._watched if (record := find(file.connection, key, now)) is not None]
+        changes = [(key, record) for key in self._watched if (record := find(file.connection, key, now)) is not None]
         self._seen = change
         if self._call_soon is not None:
-            self._call_soon(lambda: self._push(news))
+            self._call_soon(lambda: self._push(changes))
 
     # ── in the event loop ──
 
-    def _push(self, news: Sequence[tuple[str, Record]]) -> None:
-        for key, record in news:
+    def _push(self, changes: Sequence[tuple[str, Record]]) -> None:
+        for key, record in changes:
             self._watches.push(key, record)
