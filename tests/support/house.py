@@ -34,7 +34,7 @@ CORE_CODE, BACKEND_CODE, CONNECTION_CODE = 5_500, 1_200, 700
 
 ADAPTERS = ("backends", "stores", "connections")
 TEST_KIT = ("testing", "conformance", "faults", "bench")
-FEATURES = ("processes", "blocking")  # rooms that may be deleted: what they add goes, and the core stays as it is
+FEATURES = ("processes", "blocking", "deadletter.py")  # rooms that may be deleted: what they add goes, the core stays
 NOT_CORE = (*ADAPTERS, *FEATURES, *TEST_KIT, "toolkit", "cli", "preflight.py", "__main__.py")
 CLIENTS = ("aio_pika", "aiormq", "nats", "psycopg", "redis")
 
