@@ -39,23 +39,15 @@ NOT_CORE = (*ADAPTERS, *FEATURES, *TEST_KIT, "toolkit", "cli", "preflight.py", "
 CLIENTS = ("aio_pika", "aiormq", "nats", "psycopg", "redis")
 
 #: The files of an adapter, each for one role. Beside those of a sender, a reader and an administrator:
-<<<<<<< HEAD
 #:   delays     what makes a job wait on a server that cannot delay messages
-=======
->>>>>>> h-small
 #:   ledger     every queue, job and lease of a backend that is its own broker
 #:   batches    many reads or writes of a store in few commands of its server
 #:   watches    how a store learns of written records that are watched
 #:   complete   the outcome of a key, committed in a transaction of the program's own
 ADAPTER_FILES = {
     "backends": {
-<<<<<<< HEAD
         "__init__.py", "backend.py", "publish.py", "source.py", "consumer.py", "settle.py", "delays.py", "admin.py",
         "letters.py", "layout.py", "messages.py", "diagnose.py", "ledger.py",
-=======
-        "__init__.py", "backend.py", "publish.py", "source.py", "consumer.py", "settle.py", "admin.py", "letters.py",
-        "layout.py", "messages.py", "diagnose.py", "ledger.py",
->>>>>>> h-small
     },
     "stores": {
         "__init__.py", "store.py", "layout.py", "diagnose.py", "batches.py", "watches.py", "complete.py",

@@ -40,7 +40,7 @@ class OutageTracker:
         """Note that a part cannot reach it."""
         if not self._parts:
             self._since = anyio.current_time()
-            log.warning("%s lost: %s; running jobs go on, reconnecting", self._what, _first_line(error))
+            log.warning("%s lost: %s; running jobs go on, reconnecting", self._what, str(error).partition("\n")[0])
             self._events.emit("broker.lost", what=self._what, error=error)
         self._parts.add(part)
 
@@ -85,7 +85,3 @@ class Outage:
         if self.is_on:
             self.is_on = False
             self._outages.found(self)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__qualname__

@@ -188,7 +188,7 @@ class Performer:
         """Run the function by a runner, which packs its result itself."""
         outcome = await self.runners.runner_of(task).run(job, task, _fence(job), key)
         if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
-            return self._too_large(job, outcome.result)
+            return self.failures.too_large(job, outcome.result, self._result_limit)
         return outcome
 
     def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
@@ -198,10 +198,9 @@ class Performer:
             result = task.contract.pack_result(value)
         except UnencodableResult as error:
             return self.failures.unencodable(job, error)
-        return Returned(result) if len(result) <= self._result_limit else self._too_large(job, result)
-
-    def _too_large(self, job: Execution, result: bytes) -> Outcome:
-        return self.failures.too_large(job, len(result), self._result_limit)
+        if len(result) > self._result_limit:
+            return self.failures.too_large(job, result, self._result_limit)
+        return Returned(result)
 
     def _is_interruption(self, error: BaseException, slot: Slot) -> bool:
         """Tell the worker's own cancellation from one that the function raised by itself."""
