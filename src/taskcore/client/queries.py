@@ -121,7 +121,7 @@ class JobQueries:
         claim = decode_key_record(record.value)
         return bytes(claim.outcome) if claim.state == "done" and claim.job == job.id else None
 
-    async def _timed_out(self, job: Job[Any], timeout: float) -> ResultTimeout:
+    async def _timed_out(self, job: Job[Any], timeout: float | None) -> ResultTimeout:
         """Make the error of a wait that took too long, with what is known about the job."""
         facts: list[str] = []
         with anyio.move_on_after(self._timeout):
