@@ -54,7 +54,7 @@ class StepWorker:
 
     async def __aenter__(self) -> Self:
         """Begin to consume."""
-        self._exits.push_async_callback(self._performer.runners.aclose)
+        self._exits.push_async_callback(self._performer.invoker.runners.aclose)
         self.source = await self._exits.enter_async_context(
             self._backend.consume(self._options.queues, lease=self._options.lease)
         )

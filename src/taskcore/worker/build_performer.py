@@ -12,11 +12,10 @@ from taskcore.store import largest_value
 from taskcore.task import Task
 from taskcore.worker.admission import Admission
 from taskcore.worker.execution import Execution, Slot
-from taskcore.worker.failures import Failures
+from taskcore.worker.invoke import Invoker
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.perform import Performer
 from taskcore.worker.runners import Runners
-from taskcore.worker.timeouts import Deadlines
 
 __all__ = ["build_performer"]
 
@@ -34,18 +33,17 @@ def build_performer(
 
     :raises InvalidSetting: this system cannot run a task as its ``runs_in`` says (TC104).
     """
-    events, clock, worker = components.events, components.clock, options.name
-    performer = Performer(
-        tasks,
+    clock, worker = components.clock, options.name
+    admission = Admission(records, components.backend.features, lease=options.lease, clock=clock)
+    invoker = Invoker(
         components,
-        Admission(records, components.backend.features, lease=options.lease, clock=clock),
-        runners=Runners(
-            tasks.values(), threads=options.threads, processes=options.processes, clock=clock, worker=worker
-        ),
-        failures=Failures(events, clock=clock, worker=worker),
-        deadlines=Deadlines(slots),
+        admission,
+        Runners(tasks.values(), threads=options.threads, processes=options.processes, clock=clock, worker=worker),
+        slots=slots,
+        worker=worker,
         ack_early=ack_early,
         result_limit=min(options.result_limit, largest_value(components.store) or options.result_limit),
     )
-    performer.run_with = around_run(components.middleware, performer.run_with, performer.failures.raised)
+    performer = Performer(tasks, components, admission, invoker)
+    performer.run_with = around_run(components.middleware, performer.run_with, invoker.failures.raised)
     return performer

@@ -45,12 +45,12 @@ class Failures:
         log.warning("job %s: %s", job.id, error)
         return Unencodable(self._describe(job, error))
 
-    def too_large(self, job: Execution, size: int, limit: int) -> Outcome:
+    def too_large(self, job: Execution, result: bytes, limit: int) -> Outcome:
         """Make the outcome of a function whose encoded value is too large to be stored."""
         return self.unencodable(
             job,
             UnencodableResult(
-                f"the result has {size:,} bytes, the limit is {limit:,}: "
+                f"the result has {len(result):,} bytes, the limit is {limit:,}: "
                 "store it elsewhere and return a reference to it",
                 facts=["the function has run to its end; its result is not kept"],
                 fix="raise result_limit, if the store takes values of that size",

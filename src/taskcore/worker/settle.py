@@ -89,10 +89,10 @@ class Settler:
         """Commit a batch, again after each outage, for as long as its jobs are ours."""
         while batch := self._still_ours(batch):
             try:
-                await self.commit_with(batch)
-                return
+                return await self.commit_with(batch)
             except BrokerUnavailable as error:
                 await self._outage.failed(error)
+        return None
 
     async def _commit_apart(self, batch: Sequence[Settlement], error: Exception) -> None:
         """Commit each job of a batch alone: what one job cannot have must not hold up the others."""

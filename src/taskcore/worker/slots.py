@@ -17,7 +17,7 @@ from taskcore.toolkit.isolation import is_cancelled_from_outside
 from taskcore.toolkit.logging import logger
 from taskcore.worker.admission import finish_unrun
 from taskcore.worker.build import WorkerParts
-from taskcore.worker.execution import LOST, Execution, Slot
+from taskcore.worker.execution import LOST, STARTED, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox
 from taskcore.worker.leftovers import keeping_generators
 
@@ -48,6 +48,11 @@ class Slots:
         self._decider, self._settler = parts.decider, parts.settler
         self._events = events
         self._forget = forget
+
+    @property
+    def running(self) -> list[Slot]:
+        """The slots in which a function runs."""
+        return [slot for slot in self.all if slot.job is not None and slot.job.state in (STARTED, STARTED_ACKED)]
 
     @staticmethod
     def keeping_generators() -> AbstractContextManager[None]:
@@ -135,4 +140,4 @@ class Slots:
     def _end_interrupted(self, slot: Slot, job: Execution) -> None:
         """End the job that was interrupted in this slot; why decides what that means."""
         why, slot.why, slot.job, slot.deadline = slot.why, None, None, None
-        self.end(job, self._performer.interrupted(job, why or "shutdown"))
+        self.end(job, self._performer.invoker.interrupted(job, why or "shutdown"))

@@ -18,6 +18,7 @@ import anyio.abc
 from taskcore.backend import Delivery, Source
 from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable
+from taskcore.services import Service, serving
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
 from taskcore.worker.build import Hooks, build_parts
@@ -25,7 +26,6 @@ from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
-from taskcore.worker.services import Service, start_services
 from taskcore.worker.slots import Slots
 
 __all__ = ["Worker"]
@@ -60,7 +60,7 @@ class Worker:
         hooks = Hooks(self._on_lease_lost, self._forget)
         parts = self._parts = build_parts(components, tasks, options, hooks, slots=slots, executions=self.executions)
         self._performer, self._settler = parts.performer, parts.settler
-        self._services: list[Service] = [parts.keeper, parts.performer.deadlines, *services]
+        self._services: list[Service] = [parts.keeper, parts.performer.invoker.deadlines, *services]
         self._pools = pools_of(options, tasks.values())
         self._reading = {pool: anyio.CancelScope() for pool in self._pools}
         self._inbox = Inbox(self._notify_pools)
@@ -83,14 +83,14 @@ class Worker:
 
         :raises BrokerUnavailable: the broker cannot be reached at the start. The worker waits for later outages to end.
         """
-        async with AsyncExitStack() as sources, anyio.create_task_group() as services:
+        async with AsyncExitStack() as sources:
             sources.enter_context(self._slots.keeping_generators())
-            sources.push_async_callback(self._performer.runners.aclose)
+            sources.push_async_callback(self._performer.invoker.runners.aclose)
             readers = [
                 (pool, await sources.enter_async_context(self._backend.consume(pool.queues, lease=self._options.lease)))
                 for pool in self._pools
             ]
-            await start_services(services, self._services)
+            await sources.enter_async_context(serving(self._services))
             async with anyio.create_task_group() as settling:
                 settling.start_soon(self._settler.run)
                 async with anyio.create_task_group() as working:
@@ -102,7 +102,6 @@ class Worker:
                     await self._wind_down()
                 self._settler.close()
                 settling.cancel_scope.deadline = anyio.current_time() + FINAL_SETTLE_TIMEOUT
-            services.cancel_scope.cancel()
 
     # ── receiving ──
 
@@ -163,7 +162,7 @@ class Worker:
         for scope in self._reading.values():
             scope.cancel()
         self._give_back_unstarted()
-        running = [slot for slot in self._slots.all if slot.job is not None and slot.job.has_started]
+        running = self._slots.running
         for slot in self._slots.all:
             if slot not in running:
                 slot.interrupt("shutdown")
