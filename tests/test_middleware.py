@@ -187,5 +187,5 @@ async def test_middleware_without_methods_costs_nothing():
     async with plain, with_middleware:
         assert type(with_middleware._host.client) is type(plain._host.client)
     worker = worker_of(with_middleware)
-    assert worker._performer.run_with == worker._performer.invoker.run
+    assert worker._performer.run_with == worker._performer._run
     assert worker._settler.commit_with == worker._settler.commit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from taskcore.components import Components
@@ -12,7 +12,7 @@ from taskcore.store import largest_value
 from taskcore.task import Task
 from taskcore.worker.admission import Admission
 from taskcore.worker.execution import Execution, Slot
-from taskcore.worker.invoke import Invoker
+from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.perform import Performer
 from taskcore.worker.runners import Runners
@@ -26,7 +26,7 @@ def build_performer(
     records: Records | None,
     options: WorkerOptions,
     *,
-    slots: Iterable[Slot],
+    watch: Callable[[Slot, float], None],
     ack_early: Callable[[Execution], Awaitable[bool]],
 ) -> Performer:
     """Build a performer, with middleware around its runs.
@@ -35,15 +35,15 @@ def build_performer(
     """
     clock, worker = components.clock, options.name
     admission = Admission(records, components.backend.features, lease=options.lease, clock=clock)
-    invoker = Invoker(
+    performer = Performer(
+        tasks,
         components,
         admission,
         Runners(tasks.values(), threads=options.threads, processes=options.processes, clock=clock, worker=worker),
-        slots=slots,
-        worker=worker,
+        failures=Failures(components.events, clock=clock, worker=worker),
+        watch=watch,
         ack_early=ack_early,
         result_limit=min(options.result_limit, largest_value(components.store) or options.result_limit),
     )
-    performer = Performer(tasks, components, admission, invoker)
-    performer.run_with = around_run(components.middleware, performer.run_with, invoker.failures.raised)
+    performer.run_with = around_run(components.middleware, performer.run_with, performer.failures.raised)
     return performer

@@ -1,15 +1,23 @@
-"""The inbox: jobs that wait for a slot, and slots that wait for a job."""
+"""The inbox: readers fill it with jobs, where they wait for a slot, and slots wait for a job."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 
 import anyio
 
+from taskcore.backend import Delivery, Source
+from taskcore.envelope import Envelope
+from taskcore.errors import BrokerUnavailable
 from taskcore.worker.execution import Execution
+from taskcore.worker.outages import Outage
+from taskcore.worker.pools import Pool
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "Reader"]
+
+RECEIVE_PATIENCE = 10.0  #: seconds of waiting without an error after which an outage is over; no call hangs for longer
 
 
 class Inbox:
@@ -95,3 +103,59 @@ class Inbox:
         if not self._waking and self._idle and self._jobs:
             self._waking = True
             self._idle.pop().set()
+
+
+class Reader:
+    """Receives the jobs of one pool, as many as there is room for, and never more.
+
+    :param decode: reads their envelopes.
+    :param is_behind: tells whether more jobs have ended than can be settled at the moment.
+    :param received: called with the jobs, before they may start.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        inbox: Inbox,
+        outage: Outage,
+        *,
+        decode: Callable[[bytes], Envelope],
+        is_behind: Callable[[], bool],
+        received: Callable[[Sequence[Execution]], None],
+    ) -> None:
+        self.pool = pool
+        self._inbox = inbox
+        self._outage = outage
+        self._decode = decode
+        self._is_behind = is_behind
+        self._received = received
+        self._scope = anyio.CancelScope()
+
+    def stop(self) -> None:
+        """Receive no more; what a receipt brings at this moment is left over in the inbox."""
+        self._scope.cancel()
+
+    async def run(self, source: Source) -> None:
+        """Receive until stopped."""
+        pool, inbox, outage, decode = self.pool, self._inbox, self._outage, self._decode
+        with self._scope:
+            while not inbox.is_closed:
+                room = 0 if self._is_behind() else pool.room(inbox.idle, len(inbox))
+                if room <= 0:
+                    await pool.wait()
+                    continue
+                deliveries: Sequence[Delivery] = ()
+                try:
+                    # A broker with an empty queue never says that it is back, so waiting without an error has to do.
+                    with anyio.move_on_after(RECEIVE_PATIENCE) if outage.is_on else nullcontext():
+                        deliveries = await source.receive(room)
+                except BrokerUnavailable as error:
+                    await outage.failed(error)
+                    continue
+                if outage.is_on:
+                    outage.recovered()
+                now = anyio.current_time()
+                jobs = [Execution(delivery, source, now, pool, decode) for delivery in deliveries]
+                pool.active += len(jobs)
+                self._received(jobs)
+                inbox.put(jobs)

@@ -13,37 +13,60 @@ becomes an outcome and leaves this module never as an exception (C25); the cance
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+import anyio
+
 from taskcore.components import Components
 from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail
-from taskcore.errors import InvalidArguments, MalformedEnvelope
-from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Unregistered, is_last_start
-from taskcore.options import RunsIn
+from taskcore.errors import InvalidArguments, MalformedEnvelope, UnencodableResult
+from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
 from taskcore.task import Task
+from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.isolation import UNFINISHED, WorkCancelled
 from taskcore.worker.admission import Admission, finish_unrun, starts_of
-from taskcore.worker.execution import Execution, Slot
-from taskcore.worker.invoke import Invoker, fence_of
+from taskcore.worker.context import Context, HeldKey, running
+from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot
+from taskcore.worker.failures import Failures
+from taskcore.worker.runners import Runners
 
 __all__ = ["Performer"]
 
 
 class Performer:
-    """Performs jobs for a worker; knows no queue, and no slot but the one it is given."""
+    """Performs jobs for a worker; knows no queue, and no slot but the one it is given.
+
+    :param watch: interrupts what runs in a slot at a time of the event loop's clock.
+    :param ack_early: acknowledges a job that may run at most once; False if its lease is lost.
+    :param result_limit: bytes that a result may have.
+    """
 
     def __init__(
-        self, tasks: Mapping[str, Task[..., Any]], components: Components, admission: Admission, invoker: Invoker
+        self,
+        tasks: Mapping[str, Task[..., Any]],
+        components: Components,
+        admission: Admission,
+        runners: Runners,
+        *,
+        failures: Failures,
+        watch: Callable[[Slot, float], None],
+        ack_early: Callable[[Execution], Awaitable[bool]],
+        result_limit: int,
     ) -> None:
         self._tasks = tasks
+        self._events = components.events
         self._clock = components.clock
         self._admission = admission
         self._quarantine = admission.quarantine
-        self.invoker = invoker
+        self._watch = watch
+        self._ack_early = ack_early
+        self._result_limit = result_limit
+        self.runners = runners
+        self.failures = failures
         #: Goes around each run; the builder puts middleware there.
-        self.run_with: Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]] = invoker.run
+        self.run_with: Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]] = self._run
 
     async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
         """Perform a job to its outcome; None if its lease turns out to be lost.
@@ -63,18 +86,18 @@ class Performer:
             alone = is_last_start(starts_of(job, options.rules), options.rules)
         early = self._unpack(job, task)
         if early is None and job.envelope.key is not None:
-            early = await self._admission.acquire_key(job, task, job.envelope.key, fence_of(job))
+            early = await self._admission.acquire_key(job, task, job.envelope.key, _fence(job))
         if early is not None:
             return early
         if options.runs_in == "loop" and not alone and self._quarantine.over is None:  # nearly always
             may_run = None
         else:
-            may_run = await self._wait_to_run(options.runs_in, alone=alone)
+            may_run = await self._wait_to_run(task, alone=alone)
         try:
             started = slot.isolation.start(self.run_with(job, task, slot))
             outcome: Outcome | None = started if started is not UNFINISHED else await slot.isolation.finish()
         except WorkCancelled:
-            outcome = self.invoker.cancelled(job, slot)
+            outcome = self.failures.cancelled(job, slot)
         finally:
             if may_run is not None:
                 await may_run.aclose()
@@ -111,13 +134,99 @@ class Performer:
 
     # ── run ──
 
-    async def _wait_to_run(self, runs_in: RunsIn, *, alone: bool) -> AsyncExitStack:
+    async def _wait_to_run(self, task: Task[..., Any], *, alone: bool) -> AsyncExitStack:
         """Wait for a thread or a process, and for a quarantine to end, or for one of its own; left after the run."""
         async with AsyncExitStack() as entered:
-            if runs_in != "loop":
-                await entered.enter_async_context(self.invoker.runners.rooms[runs_in])
+            if task.options.runs_in != "loop":
+                await entered.enter_async_context(self.runners.rooms[task.options.runs_in])
             if alone:
                 await entered.enter_async_context(self._quarantine.run_alone())
             else:
                 await self._quarantine.wait()
             return entered.pop_all()
+
+    async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
+        """Run the job's function to an outcome; None if the job's lease is lost.
+
+        :raises BrokerUnavailable: the start cannot be marked; nothing has run.
+        """
+        options, contract, quarantine = task.options, task.contract, self._quarantine
+        quarantine.running += 1
+        try:
+            if options.delivery == "at_most_once":
+                if not await self._ack_early(job):
+                    return None
+            elif job.marker is not None:
+                await self._admission.mark_start(job)
+            key = self._begin(job, task, slot)
+            if options.runs_in == "process":
+                return await self._elsewhere(job, task, key)
+            if options.runs_in == "thread":
+                value = await self.runners.in_thread(task, job.arguments)
+            else:
+                value = contract.invoke(contract.function, job.arguments)
+                if task.is_async:
+                    value = await value
+            if slot.dropped:
+                await slot.close_dropped()
+        except BaseException as error:  # noqa: BLE001 - raised again if it does not belong to the job
+            return self.failures.outcome_of(error, job, slot)
+        finally:
+            slot.deadline = slot.context = None
+            quarantine.running -= 1
+            if quarantine.over is not None:
+                quarantine.notice_end()
+        failpoint("run.returned")
+        outcome = slot.outcome = self._pack(job, task, value)
+        return outcome
+
+    def _begin(self, job: Execution, task: Task[..., Any], slot: Slot) -> HeldKey | None:
+        """Start: what the function can ask for is there, and its time runs."""
+        held = job.key
+        key = HeldKey(held.name, held.claim, held.window) if held is not None else None
+        trail, cancel_requested = job.trail, self._admission.cancel_requested
+        slot.outcome = None
+        slot.context = context = Context(
+            job.envelope, trail, job.delivery.queue, trail.crashes, _fence(job), cancel_requested, task, key, slot
+        )
+        running.set(context)
+        if job.state is RECEIVED:
+            job.state = STARTED
+        if self._events.listeners:
+            job.started_at = anyio.current_time()
+            waited = None if job.trail.copies else max(self._clock() - job.envelope.enqueued_at, 0.0)
+            self._events.tell("job.started", {**job.labels, "waited": waited})
+        if task.options.timeout is not None:
+            self._watch(slot, anyio.current_time() + task.options.timeout)
+        return key
+
+    # ── pack ──
+
+    async def _elsewhere(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
+        """Run the function by a runner, which packs its result itself."""
+        outcome = await self.runners.runner_of(task).run(job, task, _fence(job), key)
+        if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
+            return self.failures.too_large(job, outcome.result, self._result_limit)
+        return outcome
+
+    def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
+        if task.options.keep_result is None and job.key is None:
+            return NOTHING_KEPT
+        try:
+            result = task.contract.pack_result(value)
+        except UnencodableResult as error:
+            return self.failures.unencodable(job, error)
+        if len(result) > self._result_limit:
+            return self.failures.too_large(job, result, self._result_limit)
+        return Returned(result)
+
+
+NOTHING_KEPT = Returned(b"")
+FENCE_BITS = 20  #: redeliveries of one copy that a fence has room for
+
+
+def _fence(job: Execution) -> int:
+    """Compute a number that grows with each holder: of the key, or else of the job (copies, then redeliveries)."""
+    if job.key is not None:
+        return job.key.claim.fence
+    return (job.trail.copies << FENCE_BITS) + job.delivery.redeliveries + 1

@@ -66,9 +66,8 @@ class Settler:
         #: Goes around each commit; the builder puts middleware there.
         self.commit_with: Callable[[Sequence[Settlement]], Awaitable[None]] = self.commit
 
-    @property
     def is_behind(self) -> bool:
-        """Whether more jobs have ended than can be settled at the moment."""
+        """Tell whether more jobs have ended than can be settled at the moment."""
         return self._waiting.is_full
 
     def close(self) -> None:
@@ -110,7 +109,10 @@ class Settler:
             try:
                 await self._commit([one])
             except Exception:
-                log.exception("job %s cannot be settled; when its lease is over, the broker hands it out", one.job.id)
+                log.exception(
+                    "job %s cannot even be buried; when its lease is over, the broker hands it out", one.job.id
+                )
+                raise
         self._forget([one.job])
 
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:

@@ -1,9 +1,8 @@
-"""Slots: coroutines that take jobs from the inbox and perform them, one job at a time, as long as the worker lives."""
+"""Slots: coroutines that take jobs from the inbox and perform them, one at a time; one timer has their time limits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import anyio
@@ -19,9 +18,8 @@ from taskcore.worker.admission import finish_unrun
 from taskcore.worker.build import WorkerParts
 from taskcore.worker.execution import LOST, STARTED, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox
-from taskcore.worker.leftovers import keeping_generators
 
-__all__ = ["Slots"]
+__all__ = ["Deadlines", "Slots"]
 
 log = logger("taskcore.worker")
 
@@ -53,11 +51,6 @@ class Slots:
     def running(self) -> list[Slot]:
         """The slots in which a function runs."""
         return [slot for slot in self.all if slot.job is not None and slot.job.state in (STARTED, STARTED_ACKED)]
-
-    @staticmethod
-    def keeping_generators() -> AbstractContextManager[None]:
-        """Let jobs close the async generators that they drop, for as long as the worker runs."""
-        return keeping_generators()
 
     def start(self, group: anyio.abc.TaskGroup) -> None:
         """Start every slot; they end when the inbox is closed."""
@@ -140,4 +133,36 @@ class Slots:
     def _end_interrupted(self, slot: Slot, job: Execution) -> None:
         """End the job that was interrupted in this slot; why decides what that means."""
         why, slot.why, slot.job, slot.deadline = slot.why, None, None, None
-        self.end(job, self._performer.invoker.interrupted(job, why or "shutdown"))
+        self.end(job, self._performer.failures.interrupted(job, why or "shutdown"))
+
+
+class Deadlines:
+    """Sleeps until the earliest deadline, and interrupts the jobs that are over theirs."""
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        self._slots = slots
+        self._soonest = float("inf")
+        self._sooner = anyio.Event()
+
+    def watch(self, slot: Slot, deadline: float) -> None:
+        """Interrupt what runs in this slot when the time comes, unless the slot's deadline is cleared before."""
+        slot.deadline = deadline
+        if deadline < self._soonest:
+            self._soonest = deadline
+            self._sooner.set()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Interrupt what is late, until cancelled."""
+        task_status.started()
+        while True:
+            self._sooner = anyio.Event()
+            self._soonest = min(
+                (slot.deadline for slot in self._slots if slot.deadline is not None), default=float("inf")
+            )
+            with anyio.CancelScope(deadline=self._soonest):
+                await self._sooner.wait()
+            now = anyio.current_time()
+            for slot in self._slots:
+                if slot.deadline is not None and slot.deadline <= now:
+                    slot.deadline = None
+                    slot.interrupt("timeout")

@@ -9,30 +9,29 @@ A job that overruns its time, loses its lease or outlives the shutdown is interr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import anyio
 import anyio.abc
 
-from taskcore.backend import Delivery, Source
+from taskcore.backend import Source
 from taskcore.components import Components
-from taskcore.errors import BrokerUnavailable
 from taskcore.services import Service, serving
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
-from taskcore.worker.inbox import Inbox
+from taskcore.worker.inbox import Inbox, Reader
+from taskcore.worker.leftovers import keeping_generators
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
-from taskcore.worker.slots import Slots
+from taskcore.worker.slots import Deadlines, Slots
 
 __all__ = ["Worker"]
 
 log = logger("taskcore.worker")
 
-RECEIVE_PATIENCE = 10.0  #: seconds of waiting without an error after which an outage is over; no call hangs for longer
 FINAL_SETTLE_TIMEOUT = 5.0  #: seconds for which a stopping worker tries to settle the jobs that have ended
 
 
@@ -53,18 +52,28 @@ class Worker:
     ) -> None:
         self.executions: set[Execution] = set()  #: every job from its receipt to its settling
         self._backend = components.backend
-        self._decode = components.codec.decode
         self._options = options
         self._grace = options.grace
         slots = [Slot() for _ in range(options.concurrency)]
-        hooks = Hooks(self._on_lease_lost, self._forget)
-        parts = self._parts = build_parts(components, tasks, options, hooks, slots=slots, executions=self.executions)
+        deadlines = Deadlines(slots)
+        hooks = Hooks(self._on_lease_lost, deadlines.watch, self._forget)
+        parts = self._parts = build_parts(components, tasks, options, hooks, executions=self.executions)
         self._performer, self._settler = parts.performer, parts.settler
-        self._services: list[Service] = [parts.keeper, parts.performer.invoker.deadlines, *services]
+        self._services: list[Service] = [parts.keeper, deadlines, *services]
         self._pools = pools_of(options, tasks.values())
-        self._reading = {pool: anyio.CancelScope() for pool in self._pools}
         self._inbox = Inbox(self._notify_pools)
         self._slots = Slots(slots, self._inbox, parts, components.events, self._forget)
+        self._readers = [
+            Reader(
+                pool,
+                self._inbox,
+                parts.broker.member(),
+                decode=components.codec.decode,
+                is_behind=parts.settler.is_behind,
+                received=self._received,
+            )
+            for pool in self._pools
+        ]
         self._stopping = anyio.Event()
 
     def stop(self) -> None:
@@ -84,53 +93,28 @@ class Worker:
         :raises BrokerUnavailable: the broker cannot be reached at the start. The worker waits for later outages to end.
         """
         async with AsyncExitStack() as sources:
-            sources.enter_context(self._slots.keeping_generators())
-            sources.push_async_callback(self._performer.invoker.runners.aclose)
-            readers = [
-                (pool, await sources.enter_async_context(self._backend.consume(pool.queues, lease=self._options.lease)))
-                for pool in self._pools
-            ]
+            sources.enter_context(keeping_generators())
+            sources.push_async_callback(self._performer.runners.aclose)
+            read = [(reader, await sources.enter_async_context(self._consume(reader.pool))) for reader in self._readers]
             await sources.enter_async_context(serving(self._services))
             async with anyio.create_task_group() as settling:
                 settling.start_soon(self._settler.run)
                 async with anyio.create_task_group() as working:
                     self._slots.start(working)
-                    for pool, source in readers:
-                        working.start_soon(self._read, pool, source)
+                    for reader, source in read:
+                        working.start_soon(reader.run, source)
                     task_status.started()
                     await self._stopping.wait()
                     await self._wind_down()
                 self._settler.close()
                 settling.cancel_scope.deadline = anyio.current_time() + FINAL_SETTLE_TIMEOUT
 
-    # ── receiving ──
+    def _consume(self, pool: Pool) -> AbstractAsyncContextManager[Source]:
+        return self._backend.consume(pool.queues, lease=self._options.lease)
 
-    async def _read(self, pool: Pool, source: Source) -> None:
-        """Receive as much as there is room for, and never more."""
-        outage, decode = self._parts.broker.member(), self._decode
-        with self._reading[pool]:
-            while not self._stopping.is_set():
-                room = 0 if self._settler.is_behind else pool.room(self._inbox.idle, len(self._inbox))
-                if room <= 0:
-                    await pool.wait()
-                    continue
-                deliveries: Sequence[Delivery] = ()
-                try:
-                    # A broker with an empty queue never says that it is back, so waiting without an error has to do.
-                    with anyio.move_on_after(RECEIVE_PATIENCE) if outage.is_on else nullcontext():
-                        deliveries = await source.receive(room)
-                except BrokerUnavailable as error:
-                    await outage.failed(error)
-                    continue
-                if outage.is_on:
-                    outage.recovered()
-                now = anyio.current_time()
-                jobs = [Execution(delivery, source, now, pool, decode) for delivery in deliveries]
-                pool.active += len(jobs)
-                self.executions.update(jobs)
-                self._parts.keeper.begin()
-                self._inbox.put(jobs)
-        self._give_back_unstarted()
+    def _received(self, jobs: Sequence[Execution]) -> None:
+        self.executions.update(jobs)
+        self._parts.keeper.begin()
 
     # ── ends ──
 
@@ -159,8 +143,8 @@ class Worker:
 
     async def _wind_down(self) -> None:
         """Stop the readers first, give back what has not started, then wait for what runs; the settler ends last."""
-        for scope in self._reading.values():
-            scope.cancel()
+        for reader in self._readers:
+            reader.stop()
         self._give_back_unstarted()
         running = self._slots.running
         for slot in self._slots.all:
