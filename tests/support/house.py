@@ -37,8 +37,8 @@ CLIENTS = ("aio_pika", "aiormq", "nats", "psycopg", "redis")
 #: The files of an adapter, each for one role.
 ADAPTER_FILES = {
     "backends": {
-        "__init__.py", "backend.py", "publish.py", "source.py", "consumer.py", "settle.py", "admin.py", "letters.py",
-        "layout.py", "messages.py", "diagnose.py",
+        "__init__.py", "backend.py", "publish.py", "source.py", "consumer.py", "settle.py", "delays.py", "admin.py",
+        "letters.py", "layout.py", "messages.py", "diagnose.py",
     },
     "stores": {"__init__.py", "store.py", "layout.py", "diagnose.py"},
 }  # fmt: skip

@@ -229,7 +229,7 @@ async def test_a_flapping_line_leaks_nothing(nats: NatsServer, proxy: ChaosProxy
                         await anyio.sleep(0.02)
             proxy.cut()
         assert len(backend._link._subscriptions) <= subscriptions + 1
-        assert not backend._link._requests.batches
+        assert not backend._link._batches
 
 
 async def test_a_watch_through_a_cut(nats: NatsServer, proxy: ChaosProxy) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import pytest
 
-from taskcore.backends.nats.timers import TRIES, next_step
+from taskcore.backends.nats.delays import TRIES, next_step
 from taskcore.connections.nats import Answer
 
 NO_BYTES, ORIGINAL, MOVED = 0, 1, 3  #: numbers of what may stand in the ready part; the copy is number 2

@@ -12,9 +12,9 @@ from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Duplicate, Outgoing, Source, Uncertain
 from taskcore.backends.nats import publish
 from taskcore.backends.nats.admin import is_held
+from taskcore.backends.nats.delays import next_step
 from taskcore.backends.nats.publish import error_code_of, found_by
 from taskcore.backends.nats.settle import NatsSettler
-from taskcore.backends.nats.timers import next_step
 from taskcore.connections.nats import Answer, Message
 from taskcore.faults import NatsServer
 from taskcore.lifecycle import ACK, RELEASE, Reschedule, Verdict
@@ -177,8 +177,8 @@ async def test_a_job_that_was_deleted_too_late_is_stored_again(url: str, verdict
         async with backend.consume(["q"], lease=30.0) as source:
             [held] = await source.receive(1)
             link: Any = other._link  # type: ignore[attr-defined]
-            number, names = held.receipt.number, held.receipt.stream.names
-            assert (await link.api(f"STREAM.MSG.DELETE.{names.stream}", {"seq": number, "no_erase": True}))["success"]
+            number, names = held.receipt.number, held.receipt.stream
+            assert (await link.api(f"STREAM.MSG.DELETE.{names.name}", {"seq": number, "no_erase": True}))["success"]
             assert await is_held(link, names.withdrawn, number)
             assert not await source.settle([(held, verdict)])
             assert await everything(source, 1.0) == [b"old" if verdict is RELEASE else b"new"]

@@ -24,7 +24,8 @@ from taskcore.connections.nats.protocol import (
     ProtocolError,
     encode_message,
     encode_subscription,
-    parse_headers,
+    header_of,
+    number_of,
 )
 
 LINES = [(b"PING", b""), (b"PONG", b""), (b"+OK", b""), (b"-ERR", b"'no'"), (b"INFO", b'{"a":1}')]
@@ -128,7 +129,11 @@ def test_what_is_written_reads_as_it_was() -> None:
     assert encode_subscription(b"a.*", 7) == b"SUB a.*  7\r\n"
     assert Answer(b"", b"NATS/1.0 503\r\n\r\n").status == b"503"
     assert Answer(b"", b"NATS/1.0\r\nA: b\r\n\r\n").status == b""
-    assert parse_headers(b"NATS/1.0\r\nA: 1\r\na:2\r\nA: 3\r\nno colon\r\n\r\n") == {b"A": b"1", b"a": b"2"}
+    headers = b"NATS/1.0\r\nA: 1\r\na:2\r\nA: 3\r\nAB: 4x\r\nno colon\r\n\r\n"
+    for name, value in ((b"A", b"1"), (b"a", b"2"), (b"AB", b"4x"), (b"B", b""), (b"no colon", b"")):
+        assert header_of(headers, name) == value
+        assert number_of(headers, name) == (int(value) if value.isdigit() else 0)
+    assert header_of(b"NATS/1.0\r\nA: 1", b"A") == b"1"
 
 
 class Heard:
