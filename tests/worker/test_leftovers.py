@@ -186,7 +186,7 @@ async def test_every_task_of_the_worker_cancelled(app: App, caplog: pytest.LogCa
 
     async with app.running():
         assert await (await work.enqueue()).result(timeout=5) == "done"
-        slots = [task for task in asyncio.all_tasks() if "_slot" in task.get_name()]
+        slots = [task for task in asyncio.all_tasks() if "Slots._run" in task.get_name()]
         assert slots
         for slot in slots:
             slot.cancel()

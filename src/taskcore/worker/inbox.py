@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import anyio
@@ -26,11 +26,13 @@ class Inbox:
     One idle slot is woken at a time; it wakes the next if there is more. A slot that never has to wait works
     undisturbed.
 
-    :param changed: called when jobs run out or a slot becomes idle, so that more may be received.
+    :param pools: their readers wait for room; they are woken when jobs run out, end, or a slot becomes idle.
+    :ivar executions: every job from its receipt to its settling.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+    def __init__(self, pools: Sequence[Pool] = ()) -> None:
+        self.executions: set[Execution] = set()
+        self._pools = pools
         self._jobs: deque[Execution] = deque()
         self._left: list[Execution] = []
         self._idle: list[anyio.Event] = []
@@ -45,8 +47,9 @@ class Inbox:
         """How many slots wait for a job."""
         return len(self._idle)
 
-    def put(self, jobs: Iterable[Execution]) -> None:
+    def put(self, jobs: Sequence[Execution]) -> None:
         """Add received jobs."""
+        self.executions.update(jobs)
         if self.is_closed:
             self._left.extend(jobs)
             return
@@ -59,7 +62,7 @@ class Inbox:
             return None
         job = self._jobs.popleft()
         if not self._jobs:
-            self._changed()
+            self._notify()
         elif not self._waking:
             self._wake_one()
         return job
@@ -69,7 +72,7 @@ class Inbox:
         if not self.is_closed:
             wake = anyio.Event()
             self._idle.append(wake)
-            self._changed()
+            self._notify()
             try:
                 await wake.wait()
             finally:
@@ -78,6 +81,11 @@ class Inbox:
                 else:
                     self._waking = False
         return not self.is_closed
+
+    def forget(self, jobs: Sequence[Execution]) -> None:
+        """Note that jobs are no longer in hand."""
+        self.executions.difference_update(jobs)
+        self._notify()
 
     def remove(self, job: Execution) -> bool:
         """Take out one job that waits; False if it does not wait here."""
@@ -99,6 +107,11 @@ class Inbox:
         left, self._left = self._left, []
         return left
 
+    def _notify(self) -> None:
+        for pool in self._pools:
+            if pool.changed is not None:
+                pool.changed.set()
+
     def _wake_one(self) -> None:
         if not self._waking and self._idle and self._jobs:
             self._waking = True
@@ -110,7 +123,7 @@ class Reader:
 
     :param decode: reads their envelopes.
     :param is_behind: tells whether more jobs have ended than can be settled at the moment.
-    :param received: called with the jobs, before they may start.
+    :param received: called after each receipt.
     """
 
     def __init__(
@@ -121,7 +134,7 @@ class Reader:
         *,
         decode: Callable[[bytes], Envelope],
         is_behind: Callable[[], bool],
-        received: Callable[[Sequence[Execution]], None],
+        received: Callable[[], None],
     ) -> None:
         self.pool = pool
         self._inbox = inbox
@@ -157,5 +170,5 @@ class Reader:
                 now = anyio.current_time()
                 jobs = [Execution(delivery, source, now, pool, decode) for delivery in deliveries]
                 pool.active += len(jobs)
-                self._received(jobs)
                 inbox.put(jobs)
+                self._received()

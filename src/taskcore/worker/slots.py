@@ -99,7 +99,9 @@ class Slots:
                 return await self._store.outlast(error, partial(self._performer.perform, job, slot))
             except Exception as again:  # noqa: BLE001 - the same
                 error = again
-        if isinstance(error, StoreRefused | UnreadableRecord):
+        if isinstance(error, UnreadableRecord):
+            return Buried(first_line(error))  # its start marker stays, too: it may be what cannot be read
+        if isinstance(error, StoreRefused):
             return finish_unrun(job, Buried(first_line(error)))
         log.error("performing job %s failed; it is a dead letter", job.id, exc_info=error)
         return finish_unrun(job, Buried(f"it could not be performed: {type(error).__name__}: {first_line(error)}"))

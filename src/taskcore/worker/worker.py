@@ -50,19 +50,19 @@ class Worker:
         *,
         services: Sequence[Service] = (),
     ) -> None:
-        self.executions: set[Execution] = set()  #: every job from its receipt to its settling
+        self._pools = pools_of(options, tasks.values())
+        self._inbox = Inbox(self._pools)
+        self.executions = self._inbox.executions  #: every job from its receipt to its settling
         self._backend = components.backend
         self._options = options
         self._grace = options.grace
         slots = [Slot() for _ in range(options.concurrency)]
         deadlines = Deadlines(slots)
-        hooks = Hooks(self._on_lease_lost, deadlines.watch, self._forget)
-        parts = self._parts = build_parts(components, tasks, options, hooks, executions=self.executions)
+        hooks = Hooks(self._on_lease_lost, deadlines.watch, self._inbox.forget)
+        parts = build_parts(components, tasks, options, hooks, executions=self.executions)
         self._performer, self._settler = parts.performer, parts.settler
         self._services: list[Service] = [parts.keeper, deadlines, *services]
-        self._pools = pools_of(options, tasks.values())
-        self._inbox = Inbox(self._notify_pools)
-        self._slots = Slots(slots, self._inbox, parts, components.events, self._forget)
+        self._slots = Slots(slots, self._inbox, parts, components.events, self._inbox.forget)
         self._readers = [
             Reader(
                 pool,
@@ -70,7 +70,7 @@ class Worker:
                 parts.broker.member(),
                 decode=components.codec.decode,
                 is_behind=parts.settler.is_behind,
-                received=self._received,
+                received=parts.keeper.begin,
             )
             for pool in self._pools
         ]
@@ -112,10 +112,6 @@ class Worker:
     def _consume(self, pool: Pool) -> AbstractAsyncContextManager[Source]:
         return self._backend.consume(pool.queues, lease=self._options.lease)
 
-    def _received(self, jobs: Sequence[Execution]) -> None:
-        self.executions.update(jobs)
-        self._parts.keeper.begin()
-
     # ── ends ──
 
     def _on_lease_lost(self, job: Execution) -> None:
@@ -129,15 +125,6 @@ class Worker:
                 return
         if self._inbox.remove(job):
             self._slots.end(job, None)
-
-    def _forget(self, jobs: Sequence[Execution]) -> None:
-        self.executions.difference_update(jobs)
-        self._notify_pools()
-
-    def _notify_pools(self) -> None:
-        for pool in self._pools:
-            if pool.changed is not None:
-                pool.changed.set()
 
     # ── stopping ──
 
