@@ -266,6 +266,16 @@ async def test_processes_are_used_again_and_end_with_the_worker(app):
     assert not in_processes.is_running(first)
 
 
+async def test_what_a_function_changes_in_its_process_ends_with_it(app, tmp_path):
+    """Working directory, file mask, context, signal handlers and timers are as before for the next job there."""
+    async with app.running():
+        before = await (await in_processes.describe_process.enqueue()).result(timeout=10)
+        await (await in_processes.change_process.enqueue(str(tmp_path))).result(timeout=10)
+        after = await (await in_processes.describe_process.enqueue()).result(timeout=10)
+
+    assert after == before
+
+
 async def pids_in(path):
     """Read the process ids in a file, as soon as they are there."""
     with anyio.fail_after(5):

@@ -42,6 +42,7 @@ from taskcore.processes.frames import (
     encode_frame,
     reader_of_requests,
 )
+from taskcore.processes.restore import restored, run_in_own_context
 from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.error_records import MESSAGE_LIMIT, describe
 
@@ -64,7 +65,8 @@ def main(descriptor: int) -> None:
     atexit.register(_kill_group_of, os.getpid())  # the first one registered runs last
     broken = _prepare(start, worker.send)
     while isinstance(job := worker.requests.get(), PerformJob):
-        answer = _refuse(broken) if broken is not None else _perform(job)
+        with restored():
+            answer = _refuse(broken) if broken is not None else run_in_own_context(_perform, job)
         if os.getpid() != worker.owner:
             os._exit(0 if isinstance(answer, JobReturned) else 1)  # the function forked, and this is its copy
         _flush()

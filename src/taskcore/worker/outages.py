@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import anyio
 
+from taskcore.contract.codec import first_line
 from taskcore.errors import BrokerUnavailable
 from taskcore.observe import Events
 from taskcore.toolkit.logging import logger
@@ -40,7 +41,7 @@ class OutageTracker:
         """Note that a part cannot reach it."""
         if not self._parts:
             self._since = anyio.current_time()
-            log.warning("%s lost: %s; running jobs go on, reconnecting", self._what, str(error).partition("\n")[0])
+            log.warning("%s lost: %s; running jobs go on, reconnecting", self._what, first_line(error))
             self._events.emit("broker.lost", what=self._what, error=error)
         self._parts.add(part)
 

@@ -24,7 +24,7 @@ from taskcore.results import event_of, event_of_ack
 from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
-from taskcore.worker.decide import Settlement
+from taskcore.worker.decide import Settlement, bury_unstored
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
 from taskcore.worker.settle_records import RecordSettler
@@ -66,9 +66,8 @@ class Settler:
         #: Goes around each commit; the builder puts middleware there.
         self.commit_with: Callable[[Sequence[Settlement]], Awaitable[None]] = self.commit
 
-    @property
     def is_behind(self) -> bool:
-        """Whether more jobs have ended than can be settled at the moment."""
+        """Tell whether more jobs have ended than can be settled at the moment."""
         return self._waiting.is_full
 
     def close(self) -> None:
@@ -78,14 +77,43 @@ class Settler:
     async def run(self) -> None:
         """Settle until closed."""
         while batch := await self._waiting.take():
-            while batch := self._still_ours(batch):
-                try:
-                    await self.commit_with(batch)
-                    break
-                except BrokerUnavailable as error:
-                    await self._outage.failed(error)
+            try:
+                await self._commit(batch)
+            except Exception as error:  # noqa: BLE001 - it belongs to a job of the batch
+                await self._commit_apart(batch, error)
             if self._outage.is_on:
                 self._outage.recovered()
+
+    async def _commit(self, batch: list[Settlement]) -> None:
+        """Commit a batch, again after each outage, for as long as its jobs are ours."""
+        while batch := self._still_ours(batch):
+            try:
+                return await self.commit_with(batch)
+            except BrokerUnavailable as error:
+                await self._outage.failed(error)
+        return None
+
+    async def _commit_apart(self, batch: Sequence[Settlement], error: Exception) -> None:
+        """Commit each job of a batch alone: what one job cannot have must not hold up the others."""
+        log.warning("%d jobs are settled one by one: %s", len(batch), error)
+        for one in batch:
+            try:
+                await self._commit([one])
+            except Exception as own:  # noqa: BLE001 - it ends this job
+                await self._bury_unstored(one, own)
+
+    async def _bury_unstored(self, one: Settlement, error: Exception) -> None:
+        """End a job whose records the store refuses: it becomes a dead letter, with the reason and no outcome."""
+        if not one.settled:
+            bury_unstored(one, error)
+            try:
+                await self._commit([one])
+            except Exception:
+                log.exception(
+                    "job %s cannot even be buried; when its lease is over, the broker hands it out", one.job.id
+                )
+                raise
+        self._forget([one.job])
 
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:
         """Drop settlements whose lease has ended; another worker may have the job (C7)."""
