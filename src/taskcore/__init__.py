@@ -31,7 +31,7 @@ from taskcore.errors import (
     UnencodableResult,
     UnknownTask,
 )
-from taskcore.lifecycle import Reject, RetryLater, Snooze
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.observe import Event
 from taskcore.policy import Retry
 from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, JobStatus, Succeeded

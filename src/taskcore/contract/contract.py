@@ -199,8 +199,11 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         :returns: None if none is declared, or if it would not arrive with equal ``args`` and attributes.
         """
-        declared = next((cls for cls in type(error).__mro__ if cls in self.raises), None)
-        return None if declared is None else self._errors[declared.__qualname__].pack(error)
+        try:
+            declared = next((cls for cls in type(error).__mro__ if cls in self.raises), None)
+            return None if declared is None else self._errors[declared.__qualname__].pack(error)
+        except BaseException:  # noqa: BLE001 - errors and their classes bring their own code, SystemExit included
+            return None
 
     def unpack_error(self, data: bytes) -> BaseException | None:
         """Rebuild the error in these bytes by its class in ``raises`` and by no other; None if that cannot be."""

@@ -6,18 +6,22 @@ from collections.abc import Callable
 
 from taskcore.envelope import ErrorRecord
 from taskcore.errors import LeaseLost, UnencodableResult
-from taskcore.lifecycle import Deferred, Outcome, Raised, TimedOut, Unencodable
+from taskcore.lifecycle import Deferred, Outcome, Raised, TimedOut, Unencodable, deciding_error
 from taskcore.observe import Events
+from taskcore.policy import Retry
 from taskcore.records.keys import BUSY_RETRY
 from taskcore.toolkit.logging import logger
 from taskcore.worker.error_records import describe
 from taskcore.worker.execution import Execution
 from taskcore.worker.runners.frames import Answer, JobRaised
 from taskcore.worker.runners.outcomes import KEY_LOST, outcome_of
+from taskcore.worker.runners.threads import IterationStopped
 
 __all__ = ["Failures"]
 
 log = logger("taskcore.worker")
+
+NO_RETRY = Retry(attempts=1)
 
 
 class Failures:
@@ -34,10 +38,15 @@ class Failures:
 
     def raised(self, job: Execution, error: BaseException) -> Outcome:
         """Make the outcome of a function that raised, in the event loop or in a thread."""
-        if isinstance(error, LeaseLost) and job.key is not None:
-            log.warning("job %s: %s", job.id, error.what)
+        whole = error.error if type(error) is IterationStopped else error  # not isinstance: it asks the error
+        task, keyed = job.task, job.key is not None
+        retry, raises = (NO_RETRY, ()) if task is None else (task.options.rules.retry, task.contract.raises)
+        error = deciding_error(whole, retry, raises=raises, keyed=keyed)
+        record = self._describe(job, error, whole)
+        if keyed and issubclass(type(error), LeaseLost):
+            log.warning("job %s: %s", job.id, record.message)
             return Deferred(BUSY_RETRY, KEY_LOST)
-        return Raised(error, self._describe(job, error))
+        return Raised(error, record)
 
     def answered(self, job: Execution, answer: Answer) -> Outcome:
         """Make the outcome of a function that ran in a process."""
@@ -71,5 +80,6 @@ class Failures:
             self._events.emit("thread.abandoned", **job.labels)
         return TimedOut(self._describe(job, TimeoutError(f"took longer than its timeout of {limit} s")))
 
-    def _describe(self, job: Execution, error: BaseException) -> ErrorRecord:
-        return describe(error, when=self._clock(), worker=self._worker, attempt=job.trail.attempts + 1)
+    def _describe(self, job: Execution, error: BaseException, whole: BaseException | None = None) -> ErrorRecord:
+        when, attempt = self._clock(), job.trail.attempts + 1
+        return describe(error, when=when, worker=self._worker, attempt=attempt, whole=whole)

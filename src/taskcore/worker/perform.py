@@ -220,11 +220,12 @@ class Performer:
 
     def _is_interruption(self, error: BaseException, slot: Slot) -> bool:
         """Tell the worker's own cancellation from one that the function raised by itself."""
-        if isinstance(error, GeneratorExit):
+        kind = type(error)  # not isinstance: it asks the error itself, which may say anything
+        if issubclass(kind, GeneratorExit):
             return not _in_a_task()  # a loop that is gone closes what it left; in a running one the function raised it
         if self._cancellation is None:
             self._cancellation = anyio.get_cancelled_exc_class()
-        return isinstance(error, self._cancellation) and (
+        return issubclass(kind, self._cancellation) and (
             slot.scope.cancel_called or anyio.current_effective_deadline() == float("-inf")
         )
 

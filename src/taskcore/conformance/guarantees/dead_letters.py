@@ -15,7 +15,8 @@ from taskcore.conformance.guarantees.helpers import letters_of, open_app, outcom
 from taskcore.conformance.guarantees.publishing import NASTY
 from taskcore.conformance.harness import Harness
 from taskcore.envelope import decode_trail
-from taskcore.lifecycle import ACK, Bury, Reject
+from taskcore.control import Reject
+from taskcore.lifecycle import ACK, Bury
 from taskcore.policy import Retry
 from taskcore.results import Dead, Succeeded
 from taskcore.router import Router

@@ -20,7 +20,7 @@ from taskcore.conformance.guarantees.helpers import (
 )
 from taskcore.conformance.harness import Harness
 from taskcore.errors import EnqueueRefused, EnqueueUncertain
-from taskcore.lifecycle import RetryLater, Snooze
+from taskcore.control import RetryLater, Snooze
 from taskcore.policy import Retry
 from taskcore.results import Cancelled, Expired, Succeeded
 from taskcore.router import Router

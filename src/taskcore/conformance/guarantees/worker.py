@@ -16,7 +16,7 @@ from taskcore.conformance.guarantees.helpers import letters_of, open_app, outcom
 from taskcore.conformance.harness import Harness
 from taskcore.envelope import FORMAT, Envelope, encode_envelope, new_id
 from taskcore.errors import InvalidArguments, PayloadTooLarge, ResultTimeout
-from taskcore.lifecycle import Reject
+from taskcore.control import Reject
 from taskcore.observe import Event
 from taskcore.policy import Retry
 from taskcore.results import Dead, Succeeded

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.envelope import ErrorRecord
-from taskcore.lifecycle import Deferred, Outcome, Raised, Reject, RetryLater, Returned, Snooze, Unencodable
+from taskcore.lifecycle import Deferred, Outcome, Raised, Returned, Unencodable
 from taskcore.policy import RemoteError
 from taskcore.records.keys import BUSY_RETRY
 from taskcore.worker.error_records import MESSAGE_LIMIT, TRACEBACK_LIMIT
