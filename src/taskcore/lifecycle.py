@@ -35,7 +35,7 @@ groups are nested. Of several leaves the first row that fits decides; within a r
     ───────────────────────────────────────────────  ───────────────────────────────────────────────────────────────────
     LeaseLost, of a job that holds a key             another holder of the key decides: nothing of this start counts
     Reject                                           no further attempt can help
-    an error that is not retryable                   the same, by the policy: ``give_up_on``, or not in ``on``
+    an error that is not retryable                   the same, by the policy: give_up_on, or not in on
     RetryLater                                       the function knows the time better than the policy
     an error that is retryable                       it uses an attempt
     Snooze                                           it uses none, so that it must not hide an error

@@ -21,7 +21,7 @@ from taskcore.config import Settings
 from taskcore.contract import Contract
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import InvalidArguments, NotRunning
-from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options
+from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 
 __all__ = ["AsyncTask", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
@@ -155,17 +155,12 @@ class Task(Generic[P, R]):
         return Call(self, self.contract.encode(arguments), self._key(rule, arguments), options)
 
     def _key(self, rule: Key, arguments: Any) -> str | None:
-        if callable(rule):
-            key: Any = self.contract.invoke(rule, arguments)
-        elif isinstance(rule, str):
-            key = _key_text(getattr(arguments, rule))
-        else:
-            key = _key_text([getattr(arguments, name) for name in rule])
-        if key is None or (isinstance(key, str) and key):
+        key: Any = self.contract.invoke(rule, arguments) if callable(rule) else self.contract.key_of(arguments, rule)
+        if key is None or (isinstance(key, str) and key and is_encodable(key)):
             return key
         raise InvalidArguments(
             f"{self.name}: the idempotency key of this call is {key!r}; nothing was sent",
-            fix="a key is a text that is not empty; for a call without a key, a key function returns None",
+            fix="a key is a text that is not empty and has no half of a surrogate pair; for a call without a key, a key function returns None",
         )
 
 
@@ -225,6 +220,9 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and other.id == self.id
 
+    def __ne__(self, other: object) -> bool:  # msgspec brings one that compares objects
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.id)
 
@@ -283,10 +281,3 @@ def _no_app(task: Task[..., Any], so: str) -> NotRunning:
         facts=[f"defined at {task.contract.where}"],
         fix="app.include(router) with the router that declares it",
     )
-
-
-def _key_text(value: Any) -> str | None:
-    """Make a key of one value or several: texts as they are, everything else in its JSON form."""
-    if value is None or isinstance(value, str):
-        return value
-    return msgspec.json.encode(value).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from taskcore.contract.codec import PLAIN, Codec, explain, first_line, schema_of, short_repr
+from taskcore.contract.codec import PLAIN, Codec, explain, first_line, identity_of, is_text, schema_of, short_repr
 from taskcore.contract.errors import ErrorCodec, ErrorPayload
 from taskcore.errors import InvalidArguments, UnencodableResult
 
@@ -39,6 +40,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     signature: str  #: for people: ``greet(name: str, times: int = 1) -> str``
     parameters: tuple[str, ...]  #: their names, in order
     _parameters: tuple[inspect.Parameter, ...]  # with the type resolved, and the default as msgspec wants it
+    _texts: frozenset[str]  # whose values are texts, or None
     _nameless: frozenset[str]  # positional only
     _by_name: tuple[str, ...]  # keyword only
     _struct: type[Arguments]
@@ -114,6 +116,24 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     def _described(self) -> str:
         return f"contract: {self.signature}, defined at {self.where}"
 
+    # both sides
+
+    def fingerprint(self, arguments: Arguments) -> str:
+        """Compute what identifies arguments: equal ones have one fingerprint, in every process.
+
+        Parameters that have their default count as left out: one that is added later changes no fingerprint.
+        """
+        return hashlib.blake2b(identity_of(arguments).encode(), digest_size=16).hexdigest()
+
+    def key_of(self, arguments: Arguments, names: str | tuple[str, ...]) -> str | None:
+        """Make a key of one argument, or of several: a text as it is, everything else by its identity."""
+        if not isinstance(names, str):
+            return f"[{','.join(identity_of(getattr(arguments, name)) for name in names)}]"
+        value = getattr(arguments, names)
+        if value is None or names in self._texts:
+            return value  # type: ignore[no-any-return]  # a parameter of texts holds one
+        return identity_of(value)
+
     # the worker's side
 
     def unpack(self, payload: bytes | msgspec.Raw, version: int) -> Arguments:
@@ -163,6 +183,19 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             return function(*values)
         first = len(values) - len(self._by_name)
         return function(*values[:first], **dict(zip(self._by_name, values[first:], strict=True)))
+
+    def misfit_of(self, function: Callable[..., Any]) -> str | None:
+        """Find why a function could not be called with the arguments, as `invoke` does; None if it can, as far as known."""
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # a builtin, which does not tell
+            return None
+        first = len(self.parameters) - len(self._by_name)
+        try:
+            signature.bind(*self.parameters[:first], **dict.fromkeys(self._by_name))
+        except TypeError as error:
+            return str(error)
+        return None
 
     # results and errors, there and back
 

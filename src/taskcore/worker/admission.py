@@ -10,7 +10,7 @@ import msgspec
 from taskcore.backend import Features
 from taskcore.lifecycle import Buried, CancelledBefore, Deferred, Outcome, Poisoned, Rules, Unregistered, is_poison
 from taskcore.records import Records
-from taskcore.records.keys import Busy, Completed, KeyRecord, fingerprint
+from taskcore.records.keys import Busy, Completed, KeyRecord
 from taskcore.records.names import key_name, start_name
 from taskcore.results import outcome_of_stored
 from taskcore.task import Task
@@ -79,7 +79,7 @@ class Admission:
             return Unregistered("its key needs a store, and this worker has none", self._clock())
         acquired = await self._records.keys.acquire(
             key_name(task.name, key),
-            KeyRecord(key=key, job=job.id, args=fingerprint(bytes(job.envelope.args)), queue=job.delivery.queue),
+            KeyRecord(key=key, job=job.id, args=task.contract.fingerprint(job.arguments), queue=job.delivery.queue),
             lease=self._lease,
             now=self._clock(),
             keep=task.options.key_window,
