@@ -30,6 +30,7 @@ from taskcore.errors import (
     TaskcoreError,
     UnencodableResult,
     UnknownTask,
+    WrongTask,
 )
 from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.observe import Event
@@ -88,6 +89,7 @@ __all__ = [
     "Trail",
     "UnencodableResult",
     "UnknownTask",
+    "WrongTask",
     "current",
 ]
 

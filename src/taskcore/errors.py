@@ -31,7 +31,8 @@
         ├── JobCancelled           TC404  (RuntimeError)    the job was cancelled
         ├── JobExpired             TC405  (RuntimeError)    its deadline passed before it could start
         ├── ResultNotKept          TC406  (RuntimeError)    results of this task are not stored
-        └── LetterNotFound         TC407  (LookupError)     no dead letter with that id, or it cannot be replayed
+        ├── LetterNotFound         TC407  (LookupError)     no dead letter with that id, or it cannot be replayed
+        └── WrongTask              TC408  (ValueError)      the id belongs to a job of another task
 
 Each class also derives from the fitting builtin, so plain ``except TypeError`` works. The text of an
 error always says what happened, the facts, and what to do; the parts are attributes too.
@@ -48,7 +49,7 @@ __all__ = [
     "EnqueueRefused", "EnqueueUncertain", "FeatureRefused", "InvalidArguments", "InvalidContract", "InvalidName",
     "InvalidSetting", "InvalidURL", "JobCancelled", "JobError", "JobExpired", "JobFailed", "KeyConflict", "LeaseLost",
     "LetterNotFound", "MalformedEnvelope", "NotRunning", "PayloadTooLarge", "ResultNotKept", "ResultTimeout",
-    "SetupError", "StoreRequired", "TaskcoreError", "UnencodableResult", "UnknownTask", "UnsafeBroker",
+    "SetupError", "StoreRequired", "TaskcoreError", "UnencodableResult", "UnknownTask", "UnsafeBroker", "WrongTask",
 ]  # fmt: skip
 
 
@@ -338,3 +339,13 @@ class LetterNotFound(JobError, LookupError):
     """There is no dead letter with that id, or it does not hold an envelope that could be replayed."""
 
     code = "TC407"
+
+
+class WrongTask(JobError, ValueError):
+    """The id belongs to a job of another task, of which nothing is told.
+
+    ``jobs``, after ``enqueue_many``: a Job or None for each call, in order.
+    """
+
+    code = "TC408"
+    jobs: Sequence[Any] = ()

@@ -43,7 +43,7 @@ class TaskOptions(TypedDict, total=False):
     :param delivery: ``"at_most_once"`` removes the job from the broker before it starts: never two starts, perhaps
         none (C9); default: ``"at_least_once"``.
     :param runs_in: ``"loop"`` (async functions), ``"thread"`` (the default of plain functions) or ``"process"`` (plain
-        functions that compute).
+        functions that compute). A coroutine that a plain function returns is awaited in the loop, or in its process.
     """
 
     name: str | None
@@ -136,7 +136,7 @@ def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., 
         upcasts=options.get("upcasts"),
         raises=options.get("raises", ()),
     )
-    is_async = inspect.iscoroutinefunction(function)
+    is_async = contract.is_async
     given: dict[str, Any] = {name: value for name, value in options.items() if name in TaskSpec.__struct_fields__}
     given["queue"] = check_name("queue", given.get("queue", "default"))
     given["retry"] = _retry(options.get("retry", DEFAULT))

@@ -10,7 +10,6 @@ which sends its calls and answers for its jobs.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
@@ -81,7 +80,7 @@ class Task(Generic[P, R]):
         self.name: str = contract.name
         self.contract: Contract = contract
         self.spec: TaskSpec = spec
-        self.is_async: bool = inspect.iscoroutinefunction(contract.function)
+        self.is_async: bool = contract.is_async
         self.options = cast("Options", _NoOptions(self))
         self._host: TaskHost | None = None
         self.__name__ = getattr(contract.function, "__name__", contract.name)
@@ -112,6 +111,7 @@ class Task(Generic[P, R]):
         :raises EnqueueUncertain: may or may not be stored; repeat it with its id (TC202).
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
+        :raises WrongTask: the id that ``using`` gave it is known as that of another task's job; nothing was sent (TC408).
         """
         return await self.host.send(self.pack(NO_OPTIONS, args, kwargs))
 
@@ -234,6 +234,7 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         :raises JobCancelled: it was cancelled (TC404).
         :raises JobExpired: its deadline passed before it could start (TC405).
         :raises ResultTimeout: no outcome yet; the text says where the job is (TC401).
+        :raises WrongTask: the id is that of another task's job (TC408).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
         outcome = await self.task.host.outcome(self, timeout)
@@ -246,6 +247,7 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         """Wait for the job's end and return it as a value to ``match`` on; a failed job does not raise here.
 
         :raises ResultTimeout: no outcome yet (TC401).
+        :raises WrongTask: the id is that of another task's job (TC408).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
         return await self.task.host.outcome(self, timeout)

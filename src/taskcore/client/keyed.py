@@ -13,7 +13,7 @@ import msgspec
 
 from taskcore.backend import DUPLICATE, Duplicate, Outgoing, Published, Refused, Stored
 from taskcore.components import Components
-from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, KeyConflict
+from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, KeyConflict, WrongTask
 from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record
 from taskcore.records.names import key_name
 from taskcore.records.outcomes import Outcomes
@@ -27,7 +27,7 @@ __all__ = ["KeyedSender", "SendError"]
 R = TypeVar("R")
 
 #: Why a call was not sent, or may not have been.
-SendError: TypeAlias = EnqueueRefused | EnqueueUncertain | KeyConflict | BrokerUnavailable
+SendError: TypeAlias = EnqueueRefused | EnqueueUncertain | KeyConflict | WrongTask | BrokerUnavailable
 
 SENDER_TIMEOUT, SENDER_POLL = 5.0, 0.05  #: seconds that a key's sender has to confirm it; and between two reads
 

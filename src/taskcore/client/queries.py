@@ -22,6 +22,7 @@ from taskcore.results import (
     status_of_place,
     status_of_stored,
     typed_outcome,
+    wrong_task,
 )
 from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
@@ -59,6 +60,7 @@ class JobQueries:
         outcome = await self._outcomes.wait(job.id, timeout)
         if outcome is None:
             raise await self._timed_out(job, timeout)
+        _refuse_other_task(job, outcome)
         return typed_outcome(outcome, job.task.contract)
 
     async def status(self, job: Job[Any]) -> JobStatus:
@@ -66,6 +68,7 @@ class JobQueries:
         if self._outcomes is not None:
             outcome = await self._outcomes.find(job.id)
             if outcome is not None:
+                _refuse_other_task(job, outcome)
                 return status_of_stored(outcome)
         return status_of_place(await self._admin.locate(job.queue, job.id))
 
@@ -73,7 +76,9 @@ class JobQueries:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
         if self._outcomes is None or self._cancels is None:
             raise StoreRequired(f"cannot cancel job {job.id} of {job.task.name}: this app has no store")
-        if await self._outcomes.find(job.id) is not None:
+        outcome = await self._outcomes.find(job.id)
+        if outcome is not None:
+            _refuse_other_task(job, outcome)
             return False
         asked_before = await self._cancels.requested(job.id)
         await self._cancels.request(job.id)
@@ -120,6 +125,16 @@ class JobQueries:
             fix="wait longer, or start a worker on that queue",
             job_id=job.id,
         )
+
+
+def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:
+    """Refuse to answer a handle with the outcome of another task's job.
+
+    :raises WrongTask: it is one (TC408).
+    """
+    error = wrong_task(job.id, job.task.name, outcome)
+    if error is not None:
+        raise error
 
 
 async def drain(admin: Admin, queues: Iterable[str], timeout: float | None) -> None:

@@ -35,6 +35,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     name: str  #: the task's name
     version: int  #: the version that `pack` writes and `unpack` returns
     function: Function  #: the function whose signature it is
+    is_async: bool  #: whether a call is known to return something to wait for
     raises: tuple[type[BaseException], ...]  #: the errors that travel typed
     where: str  #: file and line of the function: ``hello.py:7``
     signature: str  #: for people: ``greet(name: str, times: int = 1) -> str``

@@ -12,7 +12,7 @@ from taskcore.lifecycle import Buried, CancelledBefore, Deferred, Outcome, Poiso
 from taskcore.records import Records
 from taskcore.records.keys import Busy, Completed, KeyRecord
 from taskcore.records.names import key_name, start_name
-from taskcore.results import outcome_of_stored
+from taskcore.results import other_task_of, outcome_of_stored
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.execution import Execution
@@ -41,7 +41,7 @@ class Admission:
         """Look whether the job has ended already, is cancelled, or seems to kill its process; None to go on."""
         if self._records is not None:
             stored = await self._records.outcomes.find(job.id)
-            if stored is not None:
+            if stored is not None and other_task_of(stored, job.envelope.task) is None:
                 return outcome_of_stored(stored)
             if await self._records.cancels.requested(job.id):
                 return CancelledBefore()

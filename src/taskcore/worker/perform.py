@@ -14,6 +14,7 @@ becomes an outcome and leaves this module never as an exception (C25); the cance
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import CoroutineType
 from typing import Any
 
 import anyio
@@ -33,7 +34,7 @@ from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage
 from taskcore.worker.quarantine import Quarantine
-from taskcore.worker.runners import Executors
+from taskcore.worker.runners import FINISHED, Executors, finish
 from taskcore.worker.settle import Settler
 from taskcore.worker.timeouts import Deadlines
 
@@ -165,8 +166,10 @@ class Performer:
                 value = await self.executors.in_thread(task, job.arguments)
             else:
                 value = contract.invoke(contract.function, job.arguments)
-                if task.is_async:
+                if type(value) is CoroutineType:
                     value = await value
+            if type(value) not in FINISHED:
+                value = await finish(value)
         except BaseException as error:
             if job.state is RECEIVED or self._is_interruption(error, slot):
                 raise

@@ -9,7 +9,7 @@ from taskcore.observe import Events
 from taskcore.records.keys import BUSY_RETRY, Completed, IdempotencyKeys, Lost
 from taskcore.records.names import key_name
 from taskcore.records.outcomes import Existing, Outcomes
-from taskcore.results import verdict_of_stored
+from taskcore.results import other_task_of, verdict_of_stored
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
@@ -80,4 +80,7 @@ async def store_outcomes(outcomes: Outcomes, events: Events, batch: Sequence[Set
             one.written = answer
         elif answer.outcome != one.stored:
             events.emit("result.ignored", job_id=one.job.id)
+            if other := other_task_of(answer.outcome, one.job.envelope.task):
+                log.warning("job %s of %s: its id belongs to a job of %s", one.job.id, one.job.envelope.task, other)
+                continue
             one.verdict = verdict_of_stored(answer.outcome, one.verdict, one.job.trail)

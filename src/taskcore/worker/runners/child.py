@@ -45,6 +45,7 @@ from taskcore.worker.runners.frames import (
     encode_frame,
     reader_of_requests,
 )
+from taskcore.worker.runners.values import FINISHED, finish_without_loop
 
 if TYPE_CHECKING:
     from taskcore.task import Task
@@ -218,6 +219,8 @@ def _perform(job: PerformJob) -> Answer:
         trail = decode_trail(job.trail)
         running.set(Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding))
         value = contract.invoke(contract.function, contract.unpack(envelope.args, envelope.version))
+        if type(value) not in FINISHED:
+            value = finish_without_loop(value)
         kind = "unencodable"
         return JobReturned(contract.pack_result(value))
     except BaseException as error:  # noqa: BLE001 - whatever it is, the worker has to know
