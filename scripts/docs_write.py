@@ -132,7 +132,9 @@ def _markdown(lines: list[str]) -> str:
 def lifecycle_page() -> str:
     """Return the page as it should be."""
     written = tables()
-    return TABLES_OF_LIFECYCLE.sub(lambda found: f"{found[1]}{written[found['part']]}\n{found[3]}", LIFECYCLE.read_text())
+    return TABLES_OF_LIFECYCLE.sub(
+        lambda found: f"{found[1]}{written[found['part']]}\n{found[3]}", LIFECYCLE.read_text()
+    )
 
 
 # ── both ─────────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from taskcore.app import App
 from taskcore.backend import QueueStats
 from taskcore.blocking import SyncJob
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.deadletter import DeadLetter
 from taskcore.envelope import Envelope, ErrorRecord, Trail
 from taskcore.errors import (
@@ -32,7 +33,6 @@ from taskcore.errors import (
     UnknownTask,
     WrongTask,
 )
-from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.observe import Event
 from taskcore.policy import Retry
 from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, JobStatus, Succeeded

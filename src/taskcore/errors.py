@@ -342,10 +342,7 @@ class LetterNotFound(JobError, LookupError):
 
 
 class WrongTask(JobError, ValueError):
-    """The id belongs to a job of another task, of which nothing is told.
-
-    ``jobs``, after ``enqueue_many``: a Job or None for each call, in order.
-    """
+    """The id belongs to a job of another task; its caller learns nothing about that job. ``jobs``: as in KeyConflict."""
 
     code = "TC408"
     jobs: Sequence[Any] = ()

@@ -212,7 +212,9 @@ def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
         if not (isinstance(name, str) and isinstance(value, str) and is_encodable(name) and is_encodable(value))
     ]
     if wrong:
-        raise InvalidSetting("headers map strings to strings that can be encoded", facts=wrong, fix="put other values into the arguments")
+        raise InvalidSetting(
+            "headers map strings to strings that can be encoded", facts=wrong, fix="put other values into the arguments"
+        )
     size = sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
     if size > HEADERS_LIMIT:
         raise InvalidSetting(

@@ -206,7 +206,7 @@ def _key_problems(key: object, contract: Contract) -> Iterator[str]:
     if callable(key):
         misfit = contract.misfit_of(key)
         if inspect.iscoroutinefunction(key):
-            yield 'key: an async function cannot make a key, because calls are packed without waiting; use a plain "def"'
+            yield 'key: an async function cannot make a key, since calls are packed without waiting; use a plain "def"'
         elif misfit is not None:
             yield (
                 f"key: the function gets every argument as the task does ({contract.signature}), and "
@@ -216,9 +216,10 @@ def _key_problems(key: object, contract: Contract) -> Iterator[str]:
     elif key == ():
         yield 'key: a tuple without a parameter would be one key for all calls; name one, such as key="order_id"'
     elif isinstance(key, str | tuple):
+        names, has = ", ".join(contract.parameters) or "none", [*map(repr, contract.parameters)]
         for missing in dict.fromkeys(repr(name) for name in ((key,) if isinstance(key, str) else key)):
-            if missing not in map(repr, contract.parameters):
-                yield f"key: there is no parameter {missing}; the function has: {', '.join(contract.parameters) or 'none'}"
+            if missing not in has:
+                yield f"key: there is no parameter {missing}; the function has: {names}"
     elif key is not None:
         yield f"key: expected a parameter's name, a tuple of names or a function, got {key!r}"
 

@@ -111,7 +111,7 @@ class Task(Generic[P, R]):
         :raises EnqueueUncertain: may or may not be stored; repeat it with its id (TC202).
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
-        :raises WrongTask: the id that ``using`` gave it is known as that of another task's job; nothing was sent (TC408).
+        :raises WrongTask: ``using`` gave it the id of another task's job; nothing was sent (TC408).
         """
         return await self.host.send(self.pack(NO_OPTIONS, args, kwargs))
 
@@ -160,7 +160,8 @@ class Task(Generic[P, R]):
             return key
         raise InvalidArguments(
             f"{self.name}: the idempotency key of this call is {key!r}; nothing was sent",
-            fix="a key is a text that is not empty and has no half of a surrogate pair; for a call without a key, a key function returns None",
+            fix="a key is a text that is not empty and has no half of a surrogate pair; for a call without a "
+            "key, a key function returns None",
         )
 
 

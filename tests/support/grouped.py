@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import anyio
+import anyio.lowlevel
 
 from taskcore import Reject, Retry, RetryLater, Router, Snooze, current
 from taskcore.task import Task
@@ -24,7 +25,7 @@ def throw(*errors: Exception) -> None:
     raised = []
     for error in errors:
         try:
-            raise error
+            raise error  # noqa: TRY301 - for its traceback
         except Exception as caught:
             raised.append(caught)
     raise ExceptionGroup("outer", [ExceptionGroup("unhandled errors in a TaskGroup", raised)])
@@ -79,8 +80,6 @@ def sibling() -> None:
     throw(Snooze(after=60), RetryLater(after=60), Reject("never"))
 
 
-
-
 #: The settings of each function.
 FUNCTIONS = {
     on: Retry(attempts=3, base=0.001, on=(ConnectionError,)),
@@ -102,7 +101,7 @@ def _in_loop(function):
 
 
 async def _child(function) -> None:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     function()
 
 

@@ -1,4 +1,4 @@
-"""Errors of hostile shapes, made from a recipe: a base class and traits. Tasks raise them in the loop, a thread, a process."""
+"""Errors of hostile shapes, made from a recipe: a base class and traits; and tasks that raise them in each place."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A task whose arguments are of many kinds, and a program that prints the identities of payloads.
 
-    python -m tests.support.identities < payloads       one line for each: fingerprint and key
+python -m tests.support.identities < payloads       one line for each: fingerprint and key
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Color(Enum):
     """A choice."""
 
     RED = "red"
-    CRIMSON = "red"  # another name of RED
+    CRIMSON = "red"  # noqa: PIE796 - another name of RED
     BLUE = "blue"
 
 

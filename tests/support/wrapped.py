@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,8 +18,8 @@ __all__ = ["TASKS", "router"]
 async def write(path: str) -> str:
     """Leave a trace of the run; wait in between, as a task does; tell the job."""
     await anyio.sleep(0.001)
-    with Path(path).open("a") as file:
-        file.write("ran\n")
+    async with await anyio.open_file(path, "a") as file:
+        await file.write("ran\n")
     return current().job_id
 
 
@@ -64,7 +63,7 @@ class Later:
         return write(self.path).__await__()
 
 
-class Callable_:
+class AsyncCall:
     """An object whose call is async."""
 
     async def __call__(self, path: str) -> str:
@@ -83,7 +82,7 @@ def of_partial(path: str) -> str:
 
 def of_object(path: str) -> str:
     """Call an object whose call is async."""
-    return Callable_()(path)  # type: ignore[return-value]
+    return AsyncCall()(path)  # type: ignore[return-value]
 
 
 def of_later(path: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import anyio
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,7 +19,6 @@ recipes = st.tuples(
     st.lists(st.sampled_from(hostile.TRAITS), max_size=4, unique=True),
     st.sampled_from([0, 0, 1, 3, 11]),
 )
-SNOOZING = ("Snooze", "RetryLater")
 
 
 async def outcomes_of(task: Task, given_recipes: list) -> None:
@@ -44,7 +46,7 @@ async def outcomes_of(task: Task, given_recipes: list) -> None:
 @given(given_recipes=st.lists(recipes, min_size=5, max_size=25))
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_error_becomes_an_outcome(task: Task, given_recipes: list) -> None:
-    """Errors of any class and shape, alone and in groups, end their job with a bounded record, and the next job runs."""
+    """Errors of any class and shape, alone and in groups, end their job with a bounded record; the next job runs."""
     anyio.run(outcomes_of, task, given_recipes)
 
 
@@ -60,3 +62,51 @@ def test_each_trait_alone(task: Task) -> None:
     """Each trait, and each base class, for itself."""
     anyio.run(outcomes_of, task, [*(("Exception", [each], 0) for each in hostile.TRAITS)])
     anyio.run(outcomes_of, task, [*((each, [], nested) for each in hostile.BASES for nested in (0, 2, 11))])
+
+
+@dataclass
+class Argument:
+    """An argument that ends the program when it arrives."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number == 2:
+            raise SystemExit(7)
+
+
+@dataclass
+class Result:
+    """A result that ends the program when it is packed."""
+
+    number: int
+
+    def __eq__(self, other: object) -> bool:
+        raise KeyboardInterrupt
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.anyio
+async def test_classes_of_arguments_and_results_end_no_worker() -> None:
+    """SystemExit out of an argument's class, KeyboardInterrupt out of a result's: dead letters, and the next job."""
+    app = App("memory://", retry=1)
+
+    @app.task
+    async def take(argument: Argument) -> int:
+        return argument.number
+
+    @app.task
+    async def give() -> Result:
+        return Result(1)
+
+    with anyio.fail_after(20):
+        async with app.running(concurrency=1):
+            payload = msgspec.structs.replace(take.call(Argument(1)), payload=b'{"argument":{"number":2}}')
+            [bad] = await app.enqueue_many([payload])
+            first, second = await bad.outcome(timeout=5), await (await give.enqueue()).outcome(timeout=5)
+            assert await (await take.enqueue(Argument(3))).result(timeout=5) == 3
+    assert isinstance(first, Dead)
+    assert first.reason.startswith("malformed: ")
+    assert isinstance(second, Dead)
+    assert second.reason == "result"

@@ -1,4 +1,4 @@
-"""What a call returns decides: a coroutine that comes back is awaited, never dropped; nothing succeeds without a run."""
+"""What a call returns decides: a coroutine that comes back is awaited, never dropped; no job succeeds unrun."""
 
 from __future__ import annotations
 
@@ -79,6 +79,6 @@ def test_what_can_be_known_is_refused_when_declared():
     with pytest.raises(InvalidContract, match="runs in the loop, not in a process"):
         router.task(name="promised", runs_in="process")(promised)
     assert router.task(name="loop")(promised).spec.runs_in == "loop"
-    for each in (functools.partial(wrapped.write, "x"), wrapped.Callable_()):
+    for each in (functools.partial(wrapped.write, "x"), wrapped.AsyncCall()):
         with pytest.raises(InvalidContract, match="cannot be a task"):
             router.task(name="object")(each)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from taskcore.contract.codec import PLAIN, Codec, explain, first_line, identity_of, is_text, schema_of, short_repr
+from taskcore.contract.codec import PLAIN, Codec, explain, first_line, identity_of, schema_of, short_repr
 from taskcore.contract.errors import ErrorCodec, ErrorPayload
 from taskcore.errors import InvalidArguments, UnencodableResult
 
@@ -142,11 +142,16 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         :raises InvalidArguments: they do not fit; never another exception, for any bytes (C24).
         """
-        data = payload if version == self.version else self._upcast(payload, version)
         try:
-            arguments: Arguments = self._arguments.decode(data)
-        except Exception as error:  # the classes of arguments bring their own code
-            raise self._refusal(self._problems(self._read(data), plain=True) or [first_line(error)]) from error
+            data = payload if version == self.version else self._upcast(payload, version)
+            try:
+                arguments: Arguments = self._arguments.decode(data)
+            except Exception as error:  # the classes of arguments bring their own code
+                raise self._refusal(self._problems(self._read(data), plain=True) or [first_line(error)]) from error
+        except InvalidArguments:
+            raise
+        except BaseException as error:  # SystemExit, too: it would end the worker
+            raise self._refusal([f"the code of its classes raised {type(error).__name__}"]) from error
         return arguments
 
     def _upcast(self, payload: bytes | msgspec.Raw, version: int) -> bytes | msgspec.Raw:
@@ -186,7 +191,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return function(*values[:first], **dict(zip(self._by_name, values[first:], strict=True)))
 
     def misfit_of(self, function: Callable[..., Any]) -> str | None:
-        """Find why a function could not be called with the arguments, as `invoke` does; None if it can, as far as known."""
+        """Find why `invoke` could not call a function with the arguments; None if it can, as far as is known."""
         try:
             signature = inspect.signature(function)
         except (TypeError, ValueError):  # a builtin, which does not tell
@@ -209,13 +214,19 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             if type(value) is self._result.annotation and type(value) in ATOMS:
                 return self._result.encode(value)
             return self._result.encode_checked(value)[1]
-        except Exception as error:  # noqa: BLE001 - results bring their own code, like arguments
-            problems = explain(self._result.annotation, value, "result") or [f"result: {first_line(error)}"]
+        except BaseException as error:  # noqa: BLE001 - results bring their own code, SystemExit included
+            problems = self._problems_of_result(value, error)
         raise UnencodableResult(
             f"{self.function.__name__}() succeeded, but what it returned does not fit its contract",
             facts=[*problems, self._described()],
             fix="return what the annotation says, or change the annotation",
         )
+
+    def _problems_of_result(self, value: Any, error: BaseException) -> list[str]:
+        try:
+            return explain(self._result.annotation, value, "result") or [f"result: {first_line(error)}"]
+        except BaseException:  # noqa: BLE001 - as above
+            return [f"result: its own code raised {type(error).__name__}"]
 
     def unpack_result(self, data: bytes) -> Any:
         """Decode the result in these bytes, typed.

@@ -1,6 +1,6 @@
 """Errors of user code as text: bounded, and safe even when the error's own methods and classes fail.
 
-An error may answer anything to whoever asks it: ``__str__`` raises, ``__module__`` is None, ``__traceback__`` is a
+An error may answer anything: ``__str__`` raises, ``__module__`` is None, ``__traceback__`` is a
 number, a text is a subclass of ``str`` with methods of its own. So classes and tracebacks are read by the descriptors
 of ``type`` and ``BaseException``, each text becomes a plain ``str``, and what fails all the same becomes a note.
 """
@@ -126,7 +126,7 @@ def _read(read: Callable[[Any], Any], of: Any) -> Any:
 
 def _plain(text: object) -> str:
     """Return the text as a plain ``str``: a subclass may bring methods of its own. What is no text is empty."""
-    return str.__str__(text) if issubclass(type(text), str) else ""
+    return str.__str__(text) if issubclass(type(text), str) else ""  # pyright: ignore[reportArgumentType]
 
 
 def _shorten(text: str, limit: int) -> str:

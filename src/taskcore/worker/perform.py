@@ -150,7 +150,7 @@ class Performer:
         await self._quarantine.wait()
         return await self.run_with(job, task, slot)
 
-    async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
+    async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:  # noqa: C901 - a list
         options, contract, quarantine = task.options, task.contract, self._quarantine
         quarantine.running += 1
         try:

@@ -21,8 +21,8 @@ from taskcore.conformance.guarantees.helpers import (
     working,
 )
 from taskcore.conformance.harness import Harness
-from taskcore.errors import EnqueueRefused, EnqueueUncertain, WrongTask
 from taskcore.control import RetryLater, Snooze
+from taskcore.errors import EnqueueRefused, EnqueueUncertain, WrongTask
 from taskcore.policy import Retry
 from taskcore.results import Cancelled, Expired, Succeeded
 from taskcore.router import Router
@@ -111,7 +111,7 @@ async def a_running_job_learns_of_the_wish(harness: Harness) -> None:
 
 @check(APP_CHECKS, "C18", "C10", store=True)
 async def an_id_belongs_to_its_task(harness: Harness) -> None:
-    """An id that one task's job has is refused for another task, and nothing of that job is told to its callers."""
+    """An id that one task's job has is refused for another task, whose callers learn nothing of that job."""
     router, queue = Router(), harness.queue()
 
     @router.task(name=harness.name("charge"), queue=queue)

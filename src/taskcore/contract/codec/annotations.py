@@ -143,7 +143,9 @@ def problems_of(part: Any) -> Iterator[Problem]:
 def is_text(annotation: Any) -> bool:
     """Tell whether all values of a type are texts, or None."""
     parts = _options(info.type_info(annotation))
-    texts = [isinstance(part, info.StrType) or _are_texts(part) for part in parts if not isinstance(part, info.NoneType)]
+    texts = [
+        isinstance(part, info.StrType) or _are_texts(part) for part in parts if not isinstance(part, info.NoneType)
+    ]
     return bool(texts) and all(texts)
 
 

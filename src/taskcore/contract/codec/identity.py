@@ -12,17 +12,18 @@ A value is taken as it arrives: after it was decoded by its type.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from math import isfinite
 from typing import Any
 
 import msgspec
+from msgspec import inspect as info
 
 from taskcore.contract.codec.encoding import dump_model, encode, fields_of, is_model
 
@@ -31,6 +32,8 @@ __all__ = ["identity_of"]
 _decode = msgspec.json.Decoder().decode
 _UNKNOWN: Any = object()  #: stands for plain data that is not known
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - clocks are compared after their offset is subtracted
+_exact = Decimal.from_float  #: unlike the constructor, it obeys no context
+_DIGITS = 20  #: that those integers have at most
 _INTEGERS = (-(1 << 63), 1 << 64)  #: what JSON integers hold here; a float beyond equals none of them
 
 
@@ -57,8 +60,9 @@ def _write(value: Any, plain: Any) -> str:
         return _braces((_write(key, _UNKNOWN), _write(item, flat)) for (key, item), flat in pairs)
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return f"[{','.join(map(_write, value, _parts(plain, value)))}]"
-    if keys := _keys_of(type(value)):
-        return _object(value, keys, _decode(dump_model(value)) if is_model(type(value)) else {})
+    kind: Any = type(value)
+    if keys := _keys_of(kind):
+        return _object(value, keys, _decode(dump_model(value)) if is_model(kind) else {})
     if plain is _UNKNOWN:
         plain = _decode(encode(value))
     return _write(plain, plain) if isinstance(plain, (list, dict)) else encode(plain).decode()
@@ -74,13 +78,13 @@ def _number(value: float | Decimal) -> str:
     """Write a number by its value: equal ones of all kinds alike."""
     if isinstance(value, int):
         return str(int(value))
-    whole = Decimal.from_float(value) if isinstance(value, float) else value  # exact, whatever the context says
+    whole = _exact(value) if isinstance(value, float) else value
     if not whole.is_finite():
         return f'"{whole}"'
-    if whole.adjusted() < 20 and whole == whole.to_integral_value() and _INTEGERS[0] <= whole < _INTEGERS[1]:
+    if whole.adjusted() < _DIGITS and whole == whole.to_integral_value() and _INTEGERS[0] <= whole < _INTEGERS[1]:
         return str(int(whole))
     near = float(value)
-    if isfinite(near) and Decimal.from_float(near) == whole:
+    if isfinite(near) and _exact(near) == whole:
         return repr(near)
     sign, digits, exponent = whole.as_tuple()  # a decimal fraction that no float equals
     text = "".join(map(str, digits)).lstrip("0")
@@ -105,7 +109,7 @@ def _instant(value: dt.datetime | dt.time) -> str:
 
 def _object(value: Any, keys: Mapping[str, str], plain: Mapping[str, Any]) -> str:
     """Write an object: its fields, and the tag that tells it from the others of a union."""
-    kind = type(value)
+    kind: Any = type(value)
     extra = getattr(value, "__pydantic_extra__", None) or {}
     defaults = _defaults_of(kind)
     pairs = [(encode(name).decode(), _write(item, plain.get(name, _UNKNOWN))) for name, item in extra.items()]
@@ -148,29 +152,18 @@ def _defaults_of(kind: Any) -> dict[str, Callable[[], Any]]:
 
 
 def _find_defaults(kind: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    if issubclass(kind, tuple):
-        for name, default in kind._field_defaults.items():
-            yield name, lambda default=default: default  # type: ignore[misc]
-    elif issubclass(kind, msgspec.Struct):
-        for field in msgspec.structs.fields(kind):
-            if field.default is not msgspec.NODEFAULT:
-                yield field.name, lambda default=field.default: default  # type: ignore[misc]
-            elif field.default_factory is not msgspec.NODEFAULT:
+    if is_model(kind):
+        for name, field in kind.__pydantic_fields__.items():
+            if not field.is_required():
+                yield name, partial(field.get_default, call_default_factory=True)
+        return
+    with suppress(Exception):  # a class inside a model may have annotations that only pydantic understands
+        for field in getattr(info.type_info(kind), "fields", ()):
+            if field.default_factory is not msgspec.NODEFAULT:
                 yield field.name, field.default_factory
-    elif is_model(kind):
-        for name, info in kind.__pydantic_fields__.items():
-            if not info.is_required():
-                yield name, lambda info=info: info.get_default(call_default_factory=True)  # type: ignore[misc]
-    elif dataclasses.is_dataclass(kind):
-        for each in dataclasses.fields(kind):
-            if each.default is not dataclasses.MISSING:
-                yield each.name, lambda default=each.default: default  # type: ignore[misc]
-            elif each.default_factory is not dataclasses.MISSING:
-                yield each.name, each.default_factory
-    else:
-        for each in getattr(kind, "__attrs_attrs__", ()):
-            factory = getattr(each.default, "factory", None)
-            if factory is not None:
-                yield each.name, factory
-            elif type(each.default).__name__ != "_Nothing":
-                yield each.name, lambda default=each.default: default  # type: ignore[misc]
+            elif field.default is not msgspec.NODEFAULT:
+                yield field.name, partial(_given, field.default)
+
+
+def _given(value: Any) -> Any:
+    return value

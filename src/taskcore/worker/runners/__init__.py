@@ -2,7 +2,8 @@
 
 ``runners.py`` chooses one, ``threads.py`` the pool of threads, ``processes.py`` the pool of processes. ``process.py``
 is one process as its worker sees it, ``child.py`` the program that runs there. ``frames.py`` is what the two exchange,
-``outcomes.py`` what an answer means, ``values.py`` when a function has returned, ``output.py`` what becomes of the text that the process prints.
+``outcomes.py`` what an answer means, ``values.py`` when a function has returned, ``output.py`` what becomes of the text
+that the process prints.
 """
 
 from taskcore.worker.runners.runners import Executors, require_processes

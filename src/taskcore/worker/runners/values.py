@@ -1,4 +1,4 @@
-"""Values: what a call of a function returned, waited for until it is one. What comes back decides, not how it is written.
+"""Values: what a call of a function returned, waited for until it is one. What comes back decides.
 
 An ``async def`` behind a plain decorator looks like a plain function, and its call returns a coroutine; so does a
 function that forgot an ``await``. Nothing of their work has begun yet: a job whose coroutine is dropped succeeds
