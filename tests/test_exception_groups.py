@@ -17,6 +17,7 @@ from tests.support import grouped
 
 RECORD = ErrorRecord(type="E", message="m", when=1.0, worker="w", attempt=1)
 RETRY = Retry(attempts=3, give_up_on=(ValueError,))
+RULES = Rules(retry=RETRY, crashes=3, park_for=60.0)
 
 
 class Own(ExceptionGroup):
@@ -74,10 +75,10 @@ def test_one_leaf_counts_as_raised_bare(leaf, depth, attempts):
     bare = group = leaf[1]
     for _ in range(depth):
         group = BaseExceptionGroup("group", [group])
-    rules, trail = Rules(retry=RETRY), Trail(attempts=attempts)
-    verdict = decide(Raised(deciding_error(group, RETRY), RECORD), trail, rules, roll=0.5)
+    trail = Trail(attempts=attempts)
+    verdict = decide(Raised(deciding_error(group, RETRY), RECORD), trail, RULES, roll=0.5)
 
-    assert verdict == decide(Raised(bare, RECORD), trail, rules, roll=0.5)
+    assert verdict == decide(Raised(bare, RECORD), trail, RULES, roll=0.5)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_examples(errors, verdict):
     """A signal of one child does not hide the error of another."""
     error = deciding_error(BaseExceptionGroup("group", errors), RETRY)
 
-    assert type(decide(Raised(error, RECORD), Trail(), Rules(retry=RETRY), roll=0.5)) is verdict
+    assert type(decide(Raised(error, RECORD), Trail(), RULES, roll=0.5)) is verdict
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from taskcore.backend import Backend
@@ -12,7 +12,6 @@ from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidURL
-from taskcore.middleware import Middleware
 from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
 from taskcore.toolkit.urls import mask_url
@@ -20,7 +19,14 @@ from taskcore.toolkit.urls import mask_url
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
-__all__ = ["NO_STORE", "build_components", "has_store", "open_backend", "open_store"]
+    from taskcore.middleware import Middleware
+    from taskcore.services import Service
+
+__all__ = ["NO_STORE", "BackendOrURL", "StoreOrURL", "build_components", "has_store", "open_backend", "open_store"]
+
+#: What an app is given: a URL, or the object that would be made of it.
+BackendOrURL: TypeAlias = Backend | str
+StoreOrURL: TypeAlias = Store | str
 
 NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"
@@ -57,6 +63,7 @@ def build_components(
     clock: Callable[[], float],
     codec: EnvelopeCodec,
     middleware: Sequence[Middleware],
+    services: list[Service],
     *,
     url: Backend | None = None,
     store: Store | None = None,
@@ -72,7 +79,7 @@ def build_components(
     elif store is None and url is None and has_store(settings.url):
         store = open_store(settings.url)
     observed = ObservedStore(store, events) if store is not None else None
-    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware)
+    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware, services)
 
 
 def has_store(url: str) -> bool:
@@ -128,5 +135,5 @@ def _missing(scheme: str, why: str) -> AdapterMissing:
     return AdapterMissing(
         f"{scheme}:// needs the {extra} extra",
         facts=[why],
-        fix=f'pip install "taskcore-framework[{extra}]"        (or: uv add "taskcore-framework[{extra}]")',
+        fix=f'pip install "taskcore-framework[{extra}]"',
     )

@@ -15,9 +15,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import msgspec
 
@@ -26,6 +25,9 @@ from taskcore.errors import InvalidSetting
 from taskcore.policy import Retry
 from taskcore.toolkit.units import duration, show_duration, show_size, size
 from taskcore.toolkit.urls import mask_url
+
+if TYPE_CHECKING:  # imported when an app is made: declaring tasks reads no file
+    from pathlib import Path
 
 __all__ = ["AppSettings", "Loaded", "Settings", "duration", "load", "mask_url", "show"]
 
@@ -131,6 +133,8 @@ def load(
     :param directory: where the search for files begins; default: the working directory.
     :raises InvalidSetting: values that cannot be, names that do not exist; all of them at once (TC104).
     """
+    from pathlib import Path  # noqa: PLC0415 - declaring tasks reads no file
+
     environ = os.environ if environ is None else environ
     problems: list[str] = []
     given: dict[str, _Given] = {}

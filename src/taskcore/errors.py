@@ -342,7 +342,7 @@ class LetterNotFound(JobError, LookupError):
 
 
 class WrongTask(JobError, ValueError):
-    """The id belongs to a job of another task; its caller learns nothing about that job. ``jobs``: as in KeyConflict."""
+    """The id belongs to a job of another task; its caller learns nothing of it. ``jobs``: as in KeyConflict."""
 
     code = "TC408"
     jobs: Sequence[Any] = ()

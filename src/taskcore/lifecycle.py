@@ -55,7 +55,6 @@ from taskcore.envelope import ErrorRecord, Trail, encode_trail
 from taskcore.errors import LeaseLost
 from taskcore.policy import Errors
 from taskcore.policy import Retry as RetryPolicy
-from taskcore.toolkit.groups import is_cancellation, leaves_of
 
 __all__ = [
     "Ack",
@@ -211,16 +210,16 @@ RELEASE = Release()
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """A task's settings for failures.
+    """A task's settings for failures. They have no defaults here: see ``TaskSpec.complete``.
 
     :param retry: when to try again after an error.
     :param crashes: how many starts may kill their process before the job is poison.
     :param park_for: seconds for which a job waits for a worker that knows its task.
     """
 
-    retry: RetryPolicy = RetryPolicy()
-    crashes: int = 3
-    park_for: float = 86_400.0
+    retry: RetryPolicy
+    crashes: int
+    park_for: float
 
 
 PARK_FIRST, PARK_LONGEST = 1.0, 60.0  #: seconds: the first and the longest wait of a parked job
@@ -281,6 +280,8 @@ def deciding_error(
     :param raises: what the task declares.
     :param keyed: whether the job holds a key.
     """
+    from taskcore.toolkit.groups import leaves_of  # noqa: PLC0415 - for errors only
+
     try:
         named = tuple(cls for cls in (*retry.on, *retry.give_up_on, *raises) if issubclass(cls, BaseExceptionGroup))
         leaves = list(leaves_of(error, named))
@@ -290,6 +291,8 @@ def deciding_error(
 
 
 def _rank(leaf: BaseException, retry: RetryPolicy, raises: Errors, keyed: bool) -> tuple[int, float, bool]:
+    from taskcore.toolkit.groups import is_cancellation  # noqa: PLC0415 - for groups only
+
     kind, after = type(leaf), time_of(leaf)
     undeclared = not issubclass(kind, raises)
     if keyed and issubclass(kind, LeaseLost):

@@ -10,7 +10,6 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from taskcore.contract import Contract, Upcast, compile_contract
@@ -169,7 +168,11 @@ def _imported_name(module: str) -> str:
     if spec is not None:
         return str(spec.name).removesuffix(".__main__")
     file = getattr(main, "__file__", None)
-    return Path(file).stem if file else "main"
+    if not file:
+        return "main"
+    from pathlib import Path  # noqa: PLC0415 - for tasks of a script only
+
+    return Path(file).stem
 
 
 def _retry(retry: Retry | int | UseDefault | None) -> Retry | UseDefault:

@@ -11,11 +11,10 @@ which sends its calls and answers for its jobs.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
 
-from taskcore.blocking import SyncTask
 from taskcore.config import Settings
 from taskcore.contract import Contract
 from taskcore.envelope import EnvelopeCodec
@@ -23,7 +22,10 @@ from taskcore.errors import InvalidArguments, NotRunning
 from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 
-__all__ = ["AsyncTask", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
+if TYPE_CHECKING:  # imported when it is needed: see sync
+    from taskcore.blocking import SyncTask
+
+__all__ = ["AsyncTask", "Bridge", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,10 +44,22 @@ class Call(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         return f"<Call {self.task.name} {len(self.payload)} bytes>"
 
 
+class Bridge(Protocol):
+    """Runs coroutine functions for threads that have no event loop."""
+
+    def __call__(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run a coroutine function in the app's loop and wait for it.
+
+        :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
+        """
+        ...
+
+
 class TaskHost(Protocol):
     """What a task needs from its app."""
 
     codec: EnvelopeCodec  #: makes and reads the bytes of envelopes
+    run_blocking: Bridge  #: for the blocking forms
 
     def send(self, call: Call[R]) -> Coroutine[Any, Any, Job[R]]:
         """Send one call."""
@@ -61,10 +75,6 @@ class TaskHost(Protocol):
 
     def cancel(self, job: Job[Any]) -> Coroutine[Any, Any, bool]:
         """Keep a job from starting."""
-        ...
-
-    def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Run a coroutine function in the app's loop and wait for it, from a thread that has no loop."""
         ...
 
 
@@ -203,8 +213,9 @@ class ConfiguredTask(Generic[P, R]):
     @property
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking."""
-        host = self._task.host
-        return SyncTask(host.run_blocking, self.call, lambda call: host.send(call))  # noqa: PLW0108 - the app opens later
+        from taskcore.blocking import SyncTask  # noqa: PLC0415 - most programs make no blocking calls
+
+        return SyncTask(self, self._task.host)
 
 
 class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):

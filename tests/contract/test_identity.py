@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from taskcore import App, KeyConflict, Router
 from taskcore.contract import compile_contract
-from taskcore.contract.codec import identity_of
+from taskcore.contract.codec.identity import identity_of
 from tests.support import identities
 from tests.support.identities import Color, Form, Mark, Note, Pair, Point, Tagged
 

@@ -240,7 +240,7 @@ async def test_a_store_that_is_gone_refuses(shop):
         (("order",), [("a", 1)], [("b", 1)]),
     ],
 )
-async def test_what_a_key_may_be(rule, same, other):
+async def test_a_key_is_a_parameter_several_or_a_function(rule, same, other):
     """One parameter, several, or a function of the arguments."""
     shop = Shop(key=rule)
     async with shop.one:
@@ -336,7 +336,6 @@ async def _async_key(order: str, amount: int) -> str:
         (lambda: "all", "give it the same parameters"),
         (_async_key, "an async function cannot make a key"),
     ],
-    ids=str,
 )
 def test_rules_that_can_make_no_key_are_refused_when_declared(rule, advice):
     """A rule that fits no call, or all calls alike, never gets as far as a call; the text says how to write it."""

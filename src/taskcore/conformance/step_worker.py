@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -55,15 +54,13 @@ class StepWorker:
 
     async def __aenter__(self) -> Self:
         """Begin to consume."""
-        self._exits.push_async_callback(self._performer.executors.aclose)
+        self._exits.push_async_callback(self._performer.runners.aclose)
         self.source = await self._exits.enter_async_context(
             self._backend.consume(self._options.queues, lease=self._options.lease)
         )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Die: nothing is given back."""
         await self._exits.aclose()
 

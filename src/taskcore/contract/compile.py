@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import partial
 from types import NoneType
-from typing import Any, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 from uuid import UUID
 
 import msgspec
@@ -21,7 +21,6 @@ from taskcore.contract.codec import (
     Problem,
     UnsupportedType,
     describe,
-    explain,
     first_line,
     is_text,
     resolve,
@@ -29,8 +28,10 @@ from taskcore.contract.codec import (
     shorten,
 )
 from taskcore.contract.contract import Arguments, Contract, Function, Upcast
-from taskcore.contract.errors import ErrorCodec
 from taskcore.errors import InvalidContract
+
+if TYPE_CHECKING:  # few tasks declare errors
+    from taskcore.contract.errors import ErrorCodec
 
 __all__ = ["compile_contract"]
 
@@ -87,8 +88,14 @@ def compile_contract(
         _arguments=Codec(struct),
         _result=result,
         _upcasts=dict(steps),
-        _errors={cls.__qualname__: ErrorCodec(cls) for cls in raises},
+        _errors=_error_codecs(raises) if raises else {},
     )
+
+
+def _error_codecs(raises: Iterable[type[BaseException]]) -> dict[str, ErrorCodec]:
+    from taskcore.contract.errors import ErrorCodec  # noqa: PLC0415 - few tasks declare errors
+
+    return {cls.__qualname__: ErrorCodec(cls) for cls in raises}
 
 
 def _invalid(function: Any, problems: Iterable[Problem]) -> InvalidContract:
@@ -152,6 +159,8 @@ def _parameter(function: Any, each: inspect.Parameter, problems: list[Problem]) 
     try:
         arrived, data = codec.encode_checked(each.default)
     except Exception as error:  # noqa: BLE001 - defaults bring their own code, like arguments
+        from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for this error only
+
         lines = explain(codec.annotation, each.default, name) or [f"{name}: {first_line(error)}"]
         optional = f"write {name}: {describe(codec.annotation)} | None"
         problems.append(

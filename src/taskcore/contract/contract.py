@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskcore.contract.codec import PLAIN, Codec, explain, first_line, identity_of, schema_of, short_repr
-from taskcore.contract.errors import ErrorCodec, ErrorPayload
+from taskcore.contract.codec import PLAIN, Codec, first_line, schema_of, short_repr
 from taskcore.errors import InvalidArguments, UnencodableResult
+
+if TYPE_CHECKING:  # few tasks declare errors
+    from taskcore.contract.errors import ErrorCodec
 
 __all__ = ["Arguments", "Contract", "Function", "Upcast"]
 
@@ -97,6 +98,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def _problems(self, given: Mapping[str, Any], *, plain: bool) -> list[str]:
         """List the problems of arguments by name: of their values, then of their names."""
+        from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for errors only
+
         lines = []
         for each in self._parameters:
             if each.name in given:
@@ -124,10 +127,14 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         Parameters that have their default count as left out: one that is added later changes no fingerprint.
         """
-        return hashlib.blake2b(identity_of(arguments).encode(), digest_size=16).hexdigest()
+        from taskcore.contract.codec.identity import fingerprint_of  # noqa: PLC0415 - for calls with a key
+
+        return fingerprint_of(arguments)
 
     def key_of(self, arguments: Arguments, names: str | tuple[str, ...]) -> str | None:
         """Make a key of one argument, or of several: a text as it is, everything else by its identity."""
+        from taskcore.contract.codec.identity import identity_of  # noqa: PLC0415 - for calls with a key
+
         if not isinstance(names, str):
             return f"[{','.join(identity_of(getattr(arguments, name)) for name in names)}]"
         value = getattr(arguments, names)
@@ -223,6 +230,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         )
 
     def _problems_of_result(self, value: Any, error: BaseException) -> list[str]:
+        from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for this error only
+
         try:
             return explain(self._result.annotation, value, "result") or [f"result: {first_line(error)}"]
         except BaseException:  # noqa: BLE001 - as above
@@ -252,6 +261,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def unpack_error(self, data: bytes) -> BaseException | None:
         """Rebuild the error in these bytes by its class in ``raises`` and by no other; None if that cannot be."""
+        from taskcore.contract.errors import ErrorPayload  # noqa: PLC0415 - few tasks declare errors
+
         try:
             payload = msgspec.json.decode(data, type=ErrorPayload)
             return self._errors[payload.type].rebuild(payload)

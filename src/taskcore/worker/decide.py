@@ -24,6 +24,7 @@ from taskcore.lifecycle import (
     Verdict,
     decide,
 )
+from taskcore.policy import Retry
 from taskcore.results import stored_outcome
 from taskcore.store import Version
 from taskcore.toolkit.logging import logger
@@ -73,7 +74,8 @@ class Decider:
     """
 
     def __init__(self, *, park_for: float, keep_result: float | None) -> None:
-        self._unknown = Rules(park_for=park_for)
+        # A job of an unknown task never starts, so only the time to park it counts.
+        self._unknown = Rules(retry=Retry(), crashes=1, park_for=park_for)
         self._keep = keep_result
         self._roll = random.Random().random
 

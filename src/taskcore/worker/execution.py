@@ -90,19 +90,9 @@ class Execution(msgspec.Struct, gc=False, eq=False):
         return self.envelope.id if self.envelope is not UNDECODED else self._decoded.id
 
     @property
-    def has_started(self) -> bool:
-        """Whether its function runs."""
-        return self.state in (STARTED, STARTED_ACKED)
-
-    @property
     def acked_early(self) -> bool:
         """Whether the broker has forgotten it already, because it may run at most once."""
         return self.state in (STARTED_ACKED, ENDED_ACKED)
-
-    @property
-    def crashes(self) -> int:
-        """Starts without an outcome, those of earlier copies of the job included."""
-        return self.trail.crashes
 
     @property
     def labels(self) -> dict[str, Any]:

@@ -13,15 +13,15 @@ from taskcore.records.keys import BUSY_RETRY
 from taskcore.toolkit.logging import logger
 from taskcore.worker.error_records import describe
 from taskcore.worker.execution import Execution
-from taskcore.worker.runners.frames import Answer, JobRaised
-from taskcore.worker.runners.outcomes import KEY_LOST, outcome_of
 from taskcore.worker.runners.threads import IterationStopped
 
-__all__ = ["Failures"]
+__all__ = ["KEY_LOST", "Failures"]
 
 log = logger("taskcore.worker")
 
 NO_RETRY = Retry(attempts=1)
+#: Why a job is deferred whose transaction was undone; that is no failure of its function.
+KEY_LOST = "another job took its key while it ran"
 
 
 class Failures:
@@ -48,25 +48,17 @@ class Failures:
             return Deferred(BUSY_RETRY, KEY_LOST)
         return Raised(error, record)
 
-    def answered(self, job: Execution, answer: Answer) -> Outcome:
-        """Make the outcome of a function that ran in a process."""
-        attempt, keyed = job.trail.attempts + 1, job.key is not None
-        outcome = outcome_of(answer, when=self._clock(), worker=self._worker, attempt=attempt, keyed=keyed)
-        if isinstance(outcome, Deferred | Unencodable) and isinstance(answer, JobRaised):
-            log.warning("job %s: %s", job.id, answer.why or answer.message)
-        return outcome
-
     def unencodable(self, job: Execution, error: UnencodableResult) -> Outcome:
         """Make the outcome of a function whose value cannot be encoded."""
         log.warning("job %s: %s", job.id, error)
         return Unencodable(self._describe(job, error))
 
-    def too_large(self, job: Execution, size: int, limit: int) -> Outcome:
+    def too_large(self, job: Execution, result: bytes, limit: int) -> Outcome:
         """Make the outcome of a function whose encoded value is too large to be stored."""
         return self.unencodable(
             job,
             UnencodableResult(
-                f"the result has {size:,} bytes, the limit is {limit:,}: "
+                f"the result has {len(result):,} bytes, the limit is {limit:,}: "
                 "store it elsewhere and return a reference to it",
                 facts=["the function has run to its end; its result is not kept"],
                 fix="raise result_limit, if the store takes values of that size",

@@ -13,7 +13,7 @@ becomes an outcome and leaves this module never as an exception (C25); the cance
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import CoroutineType
 from typing import Any
 
@@ -21,53 +21,50 @@ import anyio
 
 from taskcore.components import Components
 from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail
-from taskcore.errors import BrokerUnavailable, InvalidArguments, MalformedEnvelope, UnencodableResult
+from taskcore.errors import InvalidArguments, MalformedEnvelope, UnencodableResult
 from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
-from taskcore.records import Records
-from taskcore.store import largest_value
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.admission import Admission, finish_unrun, starts_of
 from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot
 from taskcore.worker.failures import Failures
-from taskcore.worker.options import WorkerOptions
-from taskcore.worker.outages import Outage
-from taskcore.worker.quarantine import Quarantine
-from taskcore.worker.runners import FINISHED, Executors, finish
-from taskcore.worker.settle import Settler
+from taskcore.worker.runners import FINISHED, Runners, finish
 from taskcore.worker.timeouts import Deadlines
 
 __all__ = ["Performer"]
 
 
 class Performer:
-    """Performs jobs for a worker; knows no queue, and no slot but the one it is given."""
+    """Performs jobs for a worker; knows no queue, and no slot but the one it is given.
+
+    :param ack_early: acknowledges a job that may run at most once; False if its lease is lost.
+    :param result_limit: bytes that a result may have.
+    """
 
     def __init__(
         self,
         tasks: Mapping[str, Task[..., Any]],
         components: Components,
-        records: Records | None,
-        options: WorkerOptions,
+        admission: Admission,
         *,
-        settler: Settler,
-        slots: Iterable[Slot],
-        outage: Outage,
+        runners: Runners,
+        failures: Failures,
+        deadlines: Deadlines,
+        ack_early: Callable[[Execution], Awaitable[bool]],
+        result_limit: int,
     ) -> None:
-        clock, features = components.clock, components.backend.features
         self._tasks = tasks
-        self._result_limit = min(options.result_limit, largest_value(components.store) or options.result_limit)
         self._events = components.events
-        self._clock = clock
-        self._admission = Admission(records, features, lease=options.lease, clock=clock)
-        self._settler = settler
-        self._outage = outage
-        self._quarantine = Quarantine()
+        self._clock = components.clock
+        self._admission = admission
+        self._quarantine = admission.quarantine
+        self._ack_early = ack_early
+        self._result_limit = result_limit
         self._cancellation: type[BaseException] | None = None
-        self.executors = Executors(threads=options.threads, processes=options.processes)
-        self.deadlines = Deadlines(slots)
-        self.failures = Failures(components.events, clock=clock, worker=options.name)
+        self.runners = runners
+        self.failures = failures
+        self.deadlines = deadlines
         #: Goes around each run; the builder puts middleware there.
         self.run_with: Callable[[Execution, Task[..., Any], Slot], Awaitable[Outcome | None]] = self._run
 
@@ -93,23 +90,11 @@ class Performer:
         if early is not None:
             return early
         if options.runs_in != "loop":
-            async with self.executors.rooms[options.runs_in]:
+            async with self.runners.rooms[options.runs_in]:
                 return await self._start(job, task, slot, alone=alone)
         if alone or self._quarantine.over is not None:
             return await self._start(job, task, slot, alone=alone)
         return await self.run_with(job, task, slot)  # nearly always: not one coroutine more than it takes
-
-    async def perform_later(self, job: Execution, slot: Slot, error: BrokerUnavailable) -> Outcome | None:
-        """Perform the job as soon as the store can say whether it may start; it waits in its slot, under its lease."""
-        while True:
-            await self._outage.failed(error)
-            try:
-                outcome = await self.perform(job, slot)
-            except BrokerUnavailable as again:
-                error = again
-            else:
-                self._outage.recovered()
-                return outcome
 
     # ── decode ──
 
@@ -155,15 +140,15 @@ class Performer:
         quarantine.running += 1
         try:
             if options.delivery == "at_most_once":
-                if not await self._settler.ack_early(job):
+                if not await self._ack_early(job):
                     return None
             elif job.marker is not None:
                 await self._admission.mark_start(job)
             key = self._begin(job, task, slot)
             if options.runs_in == "process":
-                return await self._in_process(job, task, key)
+                return await self._elsewhere(job, task, key)
             if options.runs_in == "thread":
-                value = await self.executors.in_thread(task, job.arguments)
+                value = await self.runners.in_thread(task, job.arguments)
             else:
                 value = contract.invoke(contract.function, job.arguments)
                 if type(value) is CoroutineType:
@@ -202,11 +187,11 @@ class Performer:
 
     # ── pack ──
 
-    async def _in_process(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
-        """Run the function in a process, which packs its result itself."""
-        outcome = self.failures.answered(job, await self.executors.in_process(task, job, _fence(job), key))
+    async def _elsewhere(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
+        """Run the function by a runner, which packs its result itself."""
+        outcome = await self.runners.runner_of(task).run(job, task, _fence(job), key)
         if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
-            return self._too_large(job, outcome.result)
+            return self.failures.too_large(job, outcome.result, self._result_limit)
         return outcome
 
     def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
@@ -216,10 +201,9 @@ class Performer:
             result = task.contract.pack_result(value)
         except UnencodableResult as error:
             return self.failures.unencodable(job, error)
-        return Returned(result) if len(result) <= self._result_limit else self._too_large(job, result)
-
-    def _too_large(self, job: Execution, result: bytes) -> Outcome:
-        return self.failures.too_large(job, len(result), self._result_limit)
+        if len(result) > self._result_limit:
+            return self.failures.too_large(job, result, self._result_limit)
+        return Returned(result)
 
     def _is_interruption(self, error: BaseException, slot: Slot) -> bool:
         """Tell the worker's own cancellation from one that the function raised by itself."""

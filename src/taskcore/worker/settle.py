@@ -18,9 +18,8 @@ import anyio
 
 from taskcore.backend import Source
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import ACK, Release
+from taskcore.lifecycle import ACK
 from taskcore.observe import EventName, Events
-from taskcore.records import Records
 from taskcore.results import event_of, event_of_ack
 from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
@@ -28,7 +27,7 @@ from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
-from taskcore.worker.settle_records import settle_keys, store_outcomes
+from taskcore.worker.settle_records import RecordSettler
 
 __all__ = ["Settler"]
 
@@ -48,7 +47,7 @@ class Settler:
 
     def __init__(
         self,
-        records: Records | None,
+        records: RecordSettler | None,
         events: Events,
         *,
         forget: Callable[[Sequence[Execution]], None],
@@ -125,25 +124,14 @@ class Settler:
 
         :raises BrokerUnavailable: committing the batch again does the steps that are not done yet.
         """
-        records = self._records
-        if records is not None:
-            if keyed := [one for one in batch if one.job.envelope.key is not None and not one.committed]:
-                await settle_keys(records.keys, self._events, keyed)
-            if ended := [one for one in batch if one.stored is not None and one.keep is not None and not one.settled]:
-                await store_outcomes(records.outcomes, self._events, ended)
+        if self._records is not None:
+            await self._records.before(batch)
         failpoint("settle.ended")
         await self._settle([one for one in batch if not one.settled])
         failpoint("settle.settled")
-        settled = [one for one in batch if one.settled]
-        if records is not None:
-            if len(settled) < len(batch):
-                # The lease was lost before the verdict, so what was written is not how the job ended (C7). A key's
-                # outcome stands: it was committed under its own fence, and the next worker of the job finds it.
-                lost = [one for one in batch if not one.settled and one.job.key is None]
-                await records.outcomes.retract([(one.job.id, one.written) for one in lost if one.written is not None])
-            if marked := [one for one in settled if one.job.marker is not None]:
-                await records.markers.clear([_marker_after(one) for one in marked])
-        self._forget([one.job for one in settled])
+        if self._records is not None:
+            await self._records.after(batch)
+        self._forget([one.job for one in batch if one.settled])
 
     async def _settle(self, batch: Sequence[Settlement]) -> None:
         by_source: dict[Source | None, list[Settlement]] = {}
@@ -182,8 +170,3 @@ class Settler:
         if self._events.listeners:
             for name, one in zip(names, batch, strict=True):
                 self._events.tell(name, one.facts)
-
-
-def _marker_after(one: Settlement) -> tuple[str, int]:
-    """Compute the marker's count after this end: a start that ended is no crash, an interrupted one never happened."""
-    return one.job.marker or "", one.job.marked if isinstance(one.verdict, Release) else 0

@@ -11,7 +11,8 @@ shutdown is interrupted through it, and the slot goes on with a new one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import anyio
@@ -21,14 +22,14 @@ from taskcore.backend import Delivery, Source
 from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Interrupted, Outcome
+from taskcore.services import Service, serving
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
 from taskcore.worker.build import Hooks, build_parts
-from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
+from taskcore.worker.execution import LOST, STARTED, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
-from taskcore.worker.services import Service, start_services
 
 __all__ = ["Worker"]
 
@@ -85,13 +86,13 @@ class Worker:
 
         :raises BrokerUnavailable: the broker cannot be reached at the start. The worker waits for later outages to end.
         """
-        async with AsyncExitStack() as sources, anyio.create_task_group() as services:
-            sources.push_async_callback(self._performer.executors.aclose)
+        async with AsyncExitStack() as sources:
+            sources.push_async_callback(self._performer.runners.aclose)
             readers = [
                 (pool, await sources.enter_async_context(self._backend.consume(pool.queues, lease=self._options.lease)))
                 for pool in self._pools
             ]
-            await start_services(services, self._services)
+            await sources.enter_async_context(serving(self._services))
             async with anyio.create_task_group() as settling:
                 settling.start_soon(self._settler.run)
                 async with anyio.create_task_group() as working:
@@ -104,7 +105,6 @@ class Worker:
                     await self._wind_down()
                 self._settler.close()
                 settling.cancel_scope.deadline = anyio.current_time() + FINAL_SETTLE_TIMEOUT
-            services.cancel_scope.cancel()
 
     # ── receiving ──
 
@@ -120,7 +120,7 @@ class Worker:
                 deliveries: Sequence[Delivery] = ()
                 try:
                     # A broker with an empty queue never says that it is back, so waiting without an error has to do.
-                    with anyio.move_on_after(RECEIVE_PATIENCE if outage.is_on else None):
+                    with anyio.move_on_after(RECEIVE_PATIENCE) if outage.is_on else nullcontext():
                         deliveries = await source.receive(room)
                 except BrokerUnavailable as error:
                     await outage.failed(error)
@@ -159,7 +159,8 @@ class Worker:
             try:
                 outcome = await self._performer.perform(job, slot)
             except BrokerUnavailable as error:
-                outcome = await self._performer.perform_later(job, slot, error)
+                # The store cannot say whether the job may start: it waits in its slot, under its lease.
+                outcome = await self._parts.store.outlast(error, partial(self._performer.perform, job, slot))
             slot.job = None
             self._end(job, outcome)
             if slot.scope.cancel_called:
@@ -215,7 +216,7 @@ class Worker:
         for scope in self._reading.values():
             scope.cancel()
         self._give_back_unstarted()
-        running = [slot for slot in self._slots if slot.job is not None and slot.job.has_started]
+        running = [slot for slot in self._slots if slot.job is not None and slot.job.state in (STARTED, STARTED_ACKED)]
         for slot in self._slots:
             if slot not in running:
                 slot.interrupt("shutdown")

@@ -15,8 +15,6 @@ Nothing is coerced. Two things become what they equal: an int for a float, a sub
 from taskcore.contract.codec.annotations import Problem, UnsupportedType, is_text, resolve
 from taskcore.contract.codec.codec import PLAIN, Codec, deep_equal
 from taskcore.contract.codec.encoding import schema_of
-from taskcore.contract.codec.explain import explain
-from taskcore.contract.codec.identity import identity_of
 from taskcore.contract.codec.text import describe, first_line, short_repr, shorten
 
 __all__ = [
@@ -26,9 +24,7 @@ __all__ = [
     "UnsupportedType",
     "deep_equal",
     "describe",
-    "explain",
     "first_line",
-    "identity_of",
     "is_text",
     "resolve",
     "schema_of",

@@ -13,6 +13,7 @@ A value is taken as it arrives: after it was decoded by its type.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
@@ -27,7 +28,7 @@ from msgspec import inspect as info
 
 from taskcore.contract.codec.encoding import dump_model, encode, fields_of, is_model
 
-__all__ = ["identity_of"]
+__all__ = ["fingerprint_of", "identity_of"]
 
 _decode = msgspec.json.Decoder().decode
 _UNKNOWN: Any = object()  #: stands for plain data that is not known
@@ -40,6 +41,11 @@ _INTEGERS = (-(1 << 63), 1 << 64)  #: what JSON integers hold here; a float beyo
 def identity_of(value: Any) -> str:
     """Write the identity of a value that came out of a codec."""
     return _write(value, _UNKNOWN)
+
+
+def fingerprint_of(value: Any) -> str:
+    """Compute a short text that stands for the identity of a value."""
+    return hashlib.blake2b(identity_of(value).encode(), digest_size=16).hexdigest()
 
 
 def _write(value: Any, plain: Any) -> str:

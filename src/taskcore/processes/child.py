@@ -31,9 +31,7 @@ from taskcore.control import Reject, RetryLater, Snooze, time_of
 from taskcore.envelope import decode_envelope, decode_trail
 from taskcore.errors import InvalidContract, LeaseLost, UnencodableResult
 from taskcore.lifecycle import deciding_error
-from taskcore.worker.context import Context, HeldKey, running
-from taskcore.worker.error_records import describe
-from taskcore.worker.runners.frames import (
+from taskcore.processes.frames import (
     Answer,
     FrameError,
     JobRaised,
@@ -45,6 +43,8 @@ from taskcore.worker.runners.frames import (
     encode_frame,
     reader_of_requests,
 )
+from taskcore.worker.context import Context, HeldKey, running
+from taskcore.worker.error_records import describe
 from taskcore.worker.runners.values import FINISHED, finish_without_loop
 
 if TYPE_CHECKING:

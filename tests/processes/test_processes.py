@@ -14,7 +14,8 @@ import anyio
 import pytest
 
 from taskcore import App, InvalidSetting, JobFailed, Retry
-from taskcore.worker.runners import runners
+from taskcore.processes import runner
+from taskcore.worker import hosting
 from tests.support import in_processes
 from tests.support.faulty import letters
 
@@ -381,11 +382,11 @@ def test_tasks_of_the_main_module(tmp_path, as_module):
     assert (ran.stdout, ran.stderr) == ("3\n", "")
 
 
-def test_windows_is_refused(app, monkeypatch):
+async def test_windows_is_refused(app, monkeypatch):
     """Where a process cannot be ended with all that it started, a worker with such tasks says so at its start."""
-    monkeypatch.setattr(runners, "os", types.SimpleNamespace(name="nt"))
+    monkeypatch.setattr(runner, "os", types.SimpleNamespace(name="nt"))
 
     with pytest.raises(InvalidSetting, match="so that they run in threads") as caught:
-        runners.require_processes(app.tasks.values())
+        hosting.make_worker(app.components, app.settings, app.tasks)
     assert in_processes.where.name in caught.value.facts
-    runners.require_processes([])
+    runner.require_processes([])
