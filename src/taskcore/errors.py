@@ -32,7 +32,8 @@
         ├── JobExpired             TC405  (RuntimeError)    its deadline passed before it could start
         ├── ResultNotKept          TC406  (RuntimeError)    results of this task are not stored
         ├── LetterNotFound         TC407  (LookupError)     no dead letter with that id, or it cannot be replayed
-        └── UnreadableRecord       TC408  (ValueError)      a record in the store is none of taskcore's, or newer
+        ├── UnreadableRecord       TC408  (ValueError)      a record in the store is none of taskcore's, or newer
+        └── WrongTask              TC409  (ValueError)      the id belongs to a job of another task
 
 Each class also derives from the fitting builtin, so plain ``except TypeError`` works. The text of an
 error always says what happened, the facts, and what to do; the parts are attributes too.
@@ -50,7 +51,7 @@ __all__ = [
     "InvalidSetting", "InvalidURL", "JobCancelled", "JobError", "JobExpired", "JobFailed", "KeyConflict", "LeaseLost",
     "LetterNotFound", "MalformedEnvelope", "NotRunning", "PayloadTooLarge", "ResultNotKept", "ResultTimeout",
     "SetupError", "StoreRefused", "StoreRequired", "TaskcoreError", "UnencodableResult",
-    "UnreadableRecord", "UnsafeBroker",
+    "UnreadableRecord", "UnsafeBroker", "WrongTask",
 ]  # fmt: skip
 
 
@@ -166,10 +167,7 @@ class UnsafeBroker(SetupError, RuntimeError):
 
 
 class BrokerError(TaskcoreError):
-    """The broker or the store did not do what it was asked.
-
-    ``jobs``, after ``enqueue_many``: a Job or None for each call, in order.
-    """
+    """The broker or the store did not do what it was asked. ``jobs``: as in KeyConflict."""
 
     jobs: Sequence[Any] = ()
 
@@ -198,10 +196,7 @@ class EnqueueUncertain(BrokerError, TimeoutError):
 
 
 class EnqueueRefused(BrokerError, RuntimeError):
-    """The job is surely not stored: the queue is full, cannot be found, ….
-
-    The text says which.
-    """
+    """The job is surely not stored: the queue is full, cannot be found, …; the text says which."""
 
     code = "TC203"
 
@@ -346,3 +341,10 @@ class UnreadableRecord(JobError, ValueError):
     """A record in the store cannot be read: another program or a newer version wrote it. It stays as it is."""
 
     code = "TC408"
+
+
+class WrongTask(JobError, ValueError):
+    """The id belongs to a job of another task; its caller learns nothing of it. ``jobs``: as in KeyConflict."""
+
+    code = "TC409"
+    jobs: Sequence[Any] = ()

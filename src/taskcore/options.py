@@ -28,6 +28,7 @@ __all__ = [
     "UseDefault",
     "UsingOptions",
     "call_options",
+    "is_encodable",
     "refuse_unknown",
 ]
 
@@ -176,7 +177,7 @@ def _delay(delay: float | None, at: datetime | None) -> float:
         return 0.0 if delay is None else _seconds("delay", delay)
     if delay is not None:
         raise InvalidSetting("both delay and at are given", fix="give one of them")
-    if at.utcoffset() is None:
+    if not isinstance(at, datetime) or at.utcoffset() is None:
         raise InvalidSetting(
             f"at={at!r} has no time zone, so its moment is unknown",
             fix='give an aware datetime, such as datetime(2027, 1, 1, 9, tzinfo=ZoneInfo("Europe/Berlin"))',
@@ -186,9 +187,19 @@ def _delay(delay: float | None, at: datetime | None) -> float:
 
 
 def _text(name: str, value: str | None) -> str | None:
-    if value is None or (isinstance(value, str) and 0 < len(value) <= TEXT_LIMIT):
+    if value is None or (isinstance(value, str) and 0 < len(value) <= TEXT_LIMIT and is_encodable(value)):
         return value
-    raise InvalidSetting(f"{name}={value!r} cannot be used", fix=f"give a text of 1 to {TEXT_LIMIT} characters")
+    fix = f"give a text of 1 to {TEXT_LIMIT} characters, without halves of surrogate pairs"
+    raise InvalidSetting(f"{name}={value!r} cannot be used", fix=fix)
+
+
+def is_encodable(text: str) -> bool:
+    """Tell whether a text can be encoded: it holds no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
@@ -197,10 +208,12 @@ def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     wrong = [
         f"{name!r}: {value!r}"
         for name, value in headers.items()
-        if not isinstance(name, str) or not isinstance(value, str)
+        if not (isinstance(name, str) and isinstance(value, str) and is_encodable(name) and is_encodable(value))
     ]
     if wrong:
-        raise InvalidSetting("headers map strings to strings", facts=wrong, fix="put other values into the arguments")
+        raise InvalidSetting(
+            "headers map strings to strings that can be encoded", facts=wrong, fix="put other values into the arguments"
+        )
     size = sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
     if size > HEADERS_LIMIT:
         raise InvalidSetting(

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from taskcore.contract import Upcast, compile_contract
+from taskcore.contract import Contract, Upcast, compile_contract
 from taskcore.envelope import check_name
 from taskcore.errors import DuplicateTask, InvalidContract, InvalidSetting
 from taskcore.options import DEFAULT, DeliveryMode, Key, RunsIn, TaskSpec, UseDefault, refuse_unknown
@@ -42,7 +42,7 @@ class TaskOptions(TypedDict, total=False):
     :param delivery: ``"at_most_once"`` removes the job from the broker before it starts: never two starts, perhaps
         none (C9); default: ``"at_least_once"``.
     :param runs_in: ``"loop"`` (async functions), ``"thread"`` (the default of plain functions) or ``"process"`` (plain
-        functions that compute).
+        functions that compute). A coroutine that a plain function returns is awaited in the loop, or in its process.
     """
 
     name: str | None
@@ -135,13 +135,13 @@ def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., 
         upcasts=options.get("upcasts"),
         raises=options.get("raises", ()),
     )
-    is_async = inspect.iscoroutinefunction(function)
+    is_async = contract.is_async
     given: dict[str, Any] = {name: value for name, value in options.items() if name in TaskSpec.__struct_fields__}
     given["queue"] = check_name("queue", given.get("queue", "default"))
     given["retry"] = _retry(options.get("retry", DEFAULT))
     given["runs_in"] = options.get("runs_in") or ("loop" if is_async else "thread")
     spec = TaskSpec(**given)
-    problems = list(_problems(spec, is_async=is_async, parameters=contract.parameters))
+    problems = list(_problems(spec, contract, is_async=is_async))
     if problems:
         raise InvalidContract(
             f"{contract.name}: these options do not fit ({contract.where})",
@@ -185,7 +185,7 @@ def _retry(retry: Retry | int | UseDefault | None) -> Retry | UseDefault:
     raise InvalidSetting(f"retry={retry!r} is not a policy", fix="give a Retry(…), a number of attempts, or None")
 
 
-def _problems(spec: TaskSpec, *, is_async: bool, parameters: tuple[str, ...]) -> Iterator[str]:
+def _problems(spec: TaskSpec, contract: Contract, *, is_async: bool) -> Iterator[str]:
     """Yield everything in the options that cannot work."""
     for name in ("timeout", "key_window", "keep_result"):
         value = getattr(spec, name)
@@ -199,11 +199,32 @@ def _problems(spec: TaskSpec, *, is_async: bool, parameters: tuple[str, ...]) ->
         yield f'runs_in: expected "loop", "thread" or "process", got {spec.runs_in!r}'
     elif is_async and spec.runs_in != "loop":
         yield f'runs_in: an async function runs in the loop, not in a {spec.runs_in}; write it as a plain "def"'
-    names = (spec.key,) if isinstance(spec.key, str) else spec.key if isinstance(spec.key, tuple) else ()
-    for missing in sorted({name for name in names if name not in parameters}):
-        yield f"key: there is no parameter {missing!r}; the function has: {', '.join(parameters) or 'none'}"
+    yield from _key_problems(spec.key, contract)
     if spec.key is not None and spec.delivery == "at_most_once":
         yield 'key: needs delivery="at_least_once", because a lost job would keep its key'
+
+
+def _key_problems(key: object, contract: Contract) -> Iterator[str]:
+    """Yield why calls of the task could not make this key."""
+    if callable(key):
+        misfit = contract.misfit_of(key)
+        if inspect.iscoroutinefunction(key):
+            yield 'key: an async function cannot make a key, since calls are packed without waiting; use a plain "def"'
+        elif misfit is not None:
+            yield (
+                f"key: the function gets every argument as the task does ({contract.signature}), and "
+                f"cannot be called so: {misfit}; give it the same parameters, for example "
+                f"key=lambda {', '.join(contract.parameters)}: …"
+            )
+    elif key == ():
+        yield 'key: a tuple without a parameter would be one key for all calls; name one, such as key="order_id"'
+    elif isinstance(key, str | tuple):
+        names, has = ", ".join(contract.parameters) or "none", [*map(repr, contract.parameters)]
+        for missing in dict.fromkeys(repr(name) for name in ((key,) if isinstance(key, str) else key)):
+            if missing not in has:
+                yield f"key: there is no parameter {missing}; the function has: {names}"
+    elif key is not None:
+        yield f"key: expected a parameter's name, a tuple of names or a function, got {key!r}"
 
 
 def _positive(value: object) -> bool:

@@ -10,7 +10,6 @@ which sends its calls and answers for its jobs.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
@@ -20,7 +19,7 @@ from taskcore.config import Settings
 from taskcore.contract import Contract
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import InvalidArguments, NotRunning
-from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options
+from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 
 if TYPE_CHECKING:  # imported when it is needed: see sync
@@ -91,7 +90,7 @@ class Task(Generic[P, R]):
         self.name: str = contract.name
         self.contract: Contract = contract
         self.spec: TaskSpec = spec
-        self.is_async: bool = inspect.iscoroutinefunction(contract.function)
+        self.is_async: bool = contract.is_async
         self.options = cast("Options", _NoOptions(self))
         self._host: TaskHost | None = None
         self.__name__ = getattr(contract.function, "__name__", contract.name)
@@ -122,6 +121,7 @@ class Task(Generic[P, R]):
         :raises EnqueueUncertain: may or may not be stored; repeat it with its id (TC202).
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
+        :raises WrongTask: ``using`` gave it the id of another task's job; nothing was sent (TC408).
         """
         return await self.host.send(self.pack(NO_OPTIONS, args, kwargs))
 
@@ -165,17 +165,13 @@ class Task(Generic[P, R]):
         return Call(self, self.contract.encode(arguments), self._key(rule, arguments), options)
 
     def _key(self, rule: Key, arguments: Any) -> str | None:
-        if callable(rule):
-            key: Any = self.contract.invoke(rule, arguments)
-        elif isinstance(rule, str):
-            key = _key_text(getattr(arguments, rule))
-        else:
-            key = _key_text([getattr(arguments, name) for name in rule])
-        if key is None or (isinstance(key, str) and key):
+        key: Any = self.contract.invoke(rule, arguments) if callable(rule) else self.contract.key_of(arguments, rule)
+        if key is None or (isinstance(key, str) and key and is_encodable(key)):
             return key
         raise InvalidArguments(
             f"{self.name}: the idempotency key of this call is {key!r}; nothing was sent",
-            fix="a key is a text that is not empty; for a call without a key, a key function returns None",
+            fix="a key is a text that is not empty and has no half of a surrogate pair; for a call without a "
+            "key, a key function returns None",
         )
 
 
@@ -236,6 +232,9 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and other.id == self.id
 
+    def __ne__(self, other: object) -> bool:  # msgspec brings one that compares objects
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.id)
 
@@ -247,6 +246,7 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         :raises JobCancelled: it was cancelled (TC404).
         :raises JobExpired: its deadline passed before it could start (TC405).
         :raises ResultTimeout: no outcome yet; the text says where the job is (TC401).
+        :raises WrongTask: the id is that of another task's job (TC408).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
         outcome = await self.task.host.outcome(self, timeout)
@@ -259,6 +259,7 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         """Wait for the job's end and return it as a value to ``match`` on; a failed job does not raise here.
 
         :raises ResultTimeout: no outcome yet (TC401).
+        :raises WrongTask: the id is that of another task's job (TC408).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
         return await self.task.host.outcome(self, timeout)
@@ -294,10 +295,3 @@ def _no_app(task: Task[..., Any], so: str) -> NotRunning:
         facts=[f"defined at {task.contract.where}"],
         fix="app.include(router) with the router that declares it",
     )
-
-
-def _key_text(value: Any) -> str | None:
-    """Make a key of one value or several: texts as they are, everything else in its JSON form."""
-    if value is None or isinstance(value, str):
-        return value
-    return msgspec.json.encode(value).decode()

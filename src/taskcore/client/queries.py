@@ -20,6 +20,7 @@ from taskcore.results import (
     decode_outcome,
     status_of_stored,
     typed_outcome,
+    wrong_task,
 )
 from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
@@ -56,6 +57,7 @@ class JobQueries:
         outcome = await self._records.outcomes.wait(job.id, timeout)
         if outcome is None:
             raise await self._timed_out(job, timeout)
+        _refuse_other_task(job, outcome)
         return typed_outcome(outcome, job.task.contract)
 
     async def status(self, job: Job[Any]) -> JobStatus:
@@ -63,6 +65,7 @@ class JobQueries:
         if self._records is not None:
             outcome = await self._records.outcomes.find(job.id)
             if outcome is not None:
+                _refuse_other_task(job, outcome)
                 return status_of_stored(outcome)
         return STATUS_OF_PLACE[await self.admin.locate(job.queue, job.id)]
 
@@ -71,7 +74,9 @@ class JobQueries:
         records = self._records
         if records is None:
             raise StoreRequired(f"cannot cancel job {job.id} of {job.task.name}: this app has no store")
-        if await records.outcomes.find(job.id) is not None:
+        outcome = await records.outcomes.find(job.id)
+        if outcome is not None:
+            _refuse_other_task(job, outcome)
             return False
         asked_before = await records.cancels.requested(job.id)
         await records.cancels.request(job.id)
@@ -139,3 +144,13 @@ class JobQueries:
             fix="wait longer, or start a worker on that queue",
             job_id=job.id,
         )
+
+
+def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:
+    """Refuse to answer a handle with the outcome of another task's job.
+
+    :raises WrongTask: it is one (TC408).
+    """
+    error = wrong_task(job.id, job.task.name, outcome)
+    if error is not None:
+        raise error

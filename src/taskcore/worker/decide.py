@@ -99,7 +99,7 @@ class Decider:
         if (keep is None and job.key is None) or job.envelope is UNDECODED:
             return Settlement(job, outcome, verdict, None, keep)
         pack_error = task.contract.pack_error if task is not None else None
-        return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, pack_error), keep)
+        return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, job.envelope.task, pack_error), keep)
 
 
 def bury_unstored(one: Settlement, error: Exception) -> None:

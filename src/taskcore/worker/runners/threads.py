@@ -18,7 +18,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-__all__ = ["DaemonThreadPool"]
+__all__ = ["DaemonThreadPool", "IterationStopped"]
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class DaemonThreadPool:
         thread.items.put(item)
         await item.ended.wait()
         if item.error is not None:
-            raise item.error
+            raise IterationStopped(item.error) if issubclass(type(item.error), StopIteration) else item.error
         result: T = item.result
         return result
 
@@ -52,6 +52,14 @@ class DaemonThreadPool:
             thread.items.put(None)
         else:
             self._idle.append(thread)
+
+
+class IterationStopped(Exception):
+    """Stands for a StopIteration of the function, which Python lets no coroutine raise."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class _WorkItem:

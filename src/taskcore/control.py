@@ -1,0 +1,67 @@
+"""Control: the exceptions by which a function decides about its own job."""
+
+from __future__ import annotations
+
+from taskcore.errors import InvalidSetting
+
+__all__ = ["Reject", "RetryLater", "Snooze", "time_of"]
+
+
+class RetryLater(Exception):
+    """Raise it in a task to be tried again after a time of your choice; it uses an attempt.
+
+    :param after: seconds.
+    :param why: kept in the trail.
+    """
+
+    def __init__(self, after: float, why: str = "") -> None:
+        super().__init__(after, why)
+        self.after = _seconds("RetryLater", after)
+        self.why = why
+
+    def __str__(self) -> str:
+        return self.why or f"asked to be tried again in {self.after:g} s"
+
+
+class Snooze(Exception):
+    """Raise it in a task to be started again later without using an attempt, because it is too early.
+
+    :param after: seconds.
+    """
+
+    def __init__(self, after: float) -> None:
+        super().__init__(after)
+        self.after = _seconds("Snooze", after)
+
+    def __str__(self) -> str:
+        return f"asked to sleep for {self.after:g} s"
+
+
+class Reject(Exception):
+    """Raise it in a task to end the job now as a dead letter: no further attempt can help.
+
+    :param reason: why, for readers of the dead letter.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def time_of(error: BaseException) -> float | None:
+    """Read the time that the error names; a subclass that forgot to set it is an error like any other: None."""
+    try:
+        after = error.after  # type: ignore[attr-defined]  # what a subclass has there can be anything
+        return float(after) if _is_time(after) else None
+    except BaseException:  # noqa: BLE001 - it may be a property, and end as it likes
+        return None
+
+
+def _seconds(name: str, after: float) -> float:
+    if not _is_time(after):
+        raise InvalidSetting(f"{name}(after={after!r}) is not a time", fix="give seconds, at least 0")
+    return float(after)
+
+
+def _is_time(after: object) -> bool:
+    return isinstance(after, int | float) and not isinstance(after, bool) and 0 <= after < float("inf")
