@@ -1,4 +1,4 @@
-"""python -m benchmarks.soak URL --minutes N [--store URL] [--json] [--seed S] [--no-server-kill].
+"""python -m benchmarks.soak URL --minutes N [--store URL] [--json] [--seed S] [--no-server-kill] [--keep].
 
 Exit codes: 0 clean; 1 a promise was broken, with the evidence; 2 usage, or a server that is not on this machine.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import sys
 
 import anyio
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="repeats the faults of an earlier run")
     parser.add_argument("--json", action="store_true", help="the report for programs")
     parser.add_argument("--no-server-kill", action="store_true", help="leave the servers alone")
+    parser.add_argument("--keep", action="store_true", help="keep the ledgers and logs of a clean run, too")
     told = parser.parse_args(arguments)
     if not 0.1 <= told.minutes <= 10_000:
         parser.error(f"--minutes {told.minutes:g}: give 0.1 to 10,000")
@@ -52,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
             show=progress.show,
         )
         progress.close()
+        if not report.broken and not told.keep:
+            shutil.rmtree(report.folder, ignore_errors=True)
         print(as_json(report) if told.json else as_text(report))
         return 1 if report.broken else 0
 

@@ -56,6 +56,12 @@ class JobRecord:
         return bool(self.all("confirmed", "owner"))
 
     @property
+    def half_cancelled(self) -> bool:
+        """Whether its last cancellation had no answer: it may be taken back, and the record of it missing."""
+        asked = self.all("cancelling", "cancelled", "too late")
+        return bool(asked) and asked[-1].what == "cancelling"
+
+    @property
     def returned(self) -> list[Run]:
         """The runs that returned."""
         return [run for run in self.runs if run.outcome == "returned"]

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from benchmarks.soak.evidence import Evidence, JobRecord, Run
-from benchmarks.soak.kinds import LEASE, kind_of
+from benchmarks.soak.kinds import KINDS, LEASE, kind_of
 from benchmarks.soak.ledger import Line
 from benchmarks.soak.sender import ANSWER_WITHIN
 from taskcore.conformance.checking import Expectations, HistoryEntry, Kind, Report, check_history
@@ -64,7 +64,8 @@ def judge(evidence: Evidence, rules: Mapping[str, Rule] | None = None) -> Judgem
 def _checked(evidence: Evidence) -> Report:
     """Hand the ledgers to the checker, as a history without verdicts.
 
-    At most once is judged here: the checker could not know that a worker took a job and died before it started.
+    Two are left out while they have not started: at most once, because a worker may die between taking and starting
+    it; and a job whose cancellation had no answer, because it may be taken back without a record.
     """
     history = sorted(_history(evidence), key=lambda entry: entry.at)
     return check_history(
@@ -90,7 +91,7 @@ def _history(evidence: Evidence) -> Iterator[HistoryEntry]:
         if trouble.who and trouble.ends_it:
             yield HistoryEntry(trouble.ended, trouble.who, "died", "")
     for record in evidence.jobs.values():
-        if record.kind.name == "once" and not record.runs:
+        if (record.kind.name == "once" or record.half_cancelled) and not record.runs:
             continue
         for line in record.lines:
             if line.what in KINDS_OF_ENTRIES:
@@ -279,7 +280,14 @@ def _unexplained(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield double.job, "started again, and neither a fault nor the end of a lease explains it"
 
 
+def _idle(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Yield kinds of which none was confirmed: a run that did nothing has proved nothing."""
+    confirmed = {record.kind.name for record in evidence.jobs.values() if record.confirmed}
+    yield from (("", f"no job of the kind {name} was confirmed") for name in KINDS if name not in confirmed)
+
+
 RULES: Mapping[str, Rule] = {
+    "idle": _idle,
     "lost": _lost,
     "stuck": _stuck,
     "silent": _silent,

@@ -30,6 +30,7 @@ QUIET_FOR = 4.0  #: seconds for which it has to be empty: longer than the longes
 PAGE = 200  #: records in one question
 MAY_STAY = {"queues", "ended", "ended_before", "wake"}  #: keys of a Redis queue that end by themselves, or stay with it
 STREAMS = {"jobs", "letters"}  #: … and those that stay, empty
+QUEUE_NAMES = "tc.queues"  #: RabbitMQ's queue that holds the names of all queues, one message each
 
 Waste = list[tuple[str, str]]
 
@@ -100,7 +101,11 @@ async def _waste_of(server: Server) -> Waste:
             return await _nats_waste(server.url)
         case RabbitServer():
             told = (line.split("\t") for line in (await server.control("list_queues", "-q", "name", "messages")).splitlines())
-            return [("", f"{line[1]} messages in {line[0]}") for line in told if line[-1].isdigit() and int(line[-1])]
+            return [
+                ("", f"{line[1]} messages in {line[0]}")
+                for line in told
+                if line[-1].isdigit() and int(line[-1]) and line[0] != QUEUE_NAMES
+            ]
         case _:
             return await _postgres_waste(server.url)
 

@@ -128,7 +128,7 @@ def as_json(report: Report) -> str:
         "doubles": report.causes,
         "quiet_after": round(report.evidence.remains.waited, 1),
         "verdict": report.verdict,
-        "folder": report.folder if report.broken else None,
+        "folder": report.folder,
         "findings": [
             finding._asdict() | {"lines": list(_evidence(report.evidence, finding))}
             for finding in report.judgement.findings

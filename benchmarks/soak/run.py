@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from collections.abc import Callable
 
@@ -11,7 +10,7 @@ import anyio
 import anyio.abc
 
 from benchmarks.soak.addresses import Endpoint
-from benchmarks.soak.evidence import gather
+from benchmarks.soak.evidence import Remains, gather
 from benchmarks.soak.judge import judge
 from benchmarks.soak.ledger import Line, read_all
 from benchmarks.soak.plan import plan
@@ -23,6 +22,7 @@ from benchmarks.soak.tasks import Spec, make_app
 __all__ = ["any_seed", "soak"]
 
 QUIET_WITHIN = 150.0  #: seconds that the queue has to become empty, once the faults are over
+WARM_WITHIN = 90.0  #: seconds that senders have for their first jobs
 TICK = 1.0  #: seconds between two looks for the progress
 
 
@@ -35,10 +35,11 @@ async def soak(
     server_kill: bool = True,
     show: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Run once; the folder of the ledgers stays only if a promise was broken."""
+    """Run once; the folder of the ledgers and logs stays, for the caller to remove."""
     async with set_up(broker, store, seed=seed, seconds=seconds) as stage, anyio.create_task_group() as group:
         for member in stage.members.values():
             group.start_soon(member.supervise)
+        await _warm_up(stage, show)
         faults = plan(seed, seconds, list(stage.networks), list(stage.servers) if server_kill else [])
         began = time.monotonic()
         async with anyio.create_task_group() as faulty:
@@ -50,9 +51,22 @@ async def soak(
         await stage.heal()
         report = await _judge(broker, store, stage, began, show)
         group.cancel_scope.cancel()
-    if not report.broken:
-        shutil.rmtree(report.folder, ignore_errors=True)
     return report
+
+
+async def _warm_up(stage: Stage, show: Callable[[str], None]) -> None:
+    """Wait until every sender had an answer: a fault before that would hit nothing.
+
+    :raises RuntimeError: nothing is confirmed in time.
+    """
+    waiting = {member.name for member in stage.senders}
+    with anyio.move_on_after(WARM_WITHIN):
+        while waiting:
+            show(f"waiting for the first answers to {' and '.join(sorted(waiting))}")
+            await anyio.sleep(TICK)
+            waiting -= {line.who.rpartition(".")[0] for line in read_all(stage.folder) if line.what == "confirmed"}
+    if waiting:
+        raise RuntimeError(f"no job of {' and '.join(sorted(waiting))} was confirmed; the logs are in {stage.folder}")
 
 
 async def _pass_time(until: float, stage: Stage, show: Callable[[str], None]) -> None:
@@ -100,10 +114,9 @@ async def _judge(
 
 
 def _to_end(lines: list[Line]) -> list[str]:
-    """Return the jobs that have to have an outcome in the end: confirmed ones, except at most once."""
-    confirmed = {line.job for line in lines if line.what == "confirmed"}
-    confirmed |= {str(line.facts["first"]) for line in lines if line.what == "joined"}
-    return sorted(job for job in confirmed if not job.startswith("once-"))
+    """Return the jobs that have to have an outcome: confirmed ones, except at most once, and half cancelled ones."""
+    jobs = gather(lines, Remains()).jobs.values()
+    return [job.id for job in jobs if job.confirmed and job.kind.name != "once" and not job.half_cancelled]
 
 
 def any_seed() -> int:

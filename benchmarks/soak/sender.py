@@ -101,14 +101,21 @@ class Sender:
             self._ledger.write("joined", wish.id, first=job.id)
 
     async def _cancel(self, job: Job[Any]) -> None:
-        try:
-            taken_back = await job.cancel()
-        except BrokerError as error:
-            self._ledger.write("cancel?", job.id, why=error.what)
-        except Exception as error:
-            self._fail("cancel", job.id, error)
-        else:
-            self._ledger.write("cancelled" if taken_back else "too late", job.id)
+        """Cancel it; a cancellation without an answer is repeated, because the first may have done half of it."""
+        until = time.monotonic() + GIVES_UP_AFTER
+        while time.monotonic() < until:
+            self._ledger.write("cancelling", job.id)
+            try:
+                taken_back = await job.cancel()
+            except BrokerError as error:
+                self._ledger.write("cancel?", job.id, why=error.what)
+            except Exception as error:
+                self._fail("cancel", job.id, error)
+                return
+            else:
+                self._ledger.write("cancelled" if taken_back else "too late", job.id)
+                return
+            await anyio.sleep(REPEAT_AFTER)
 
     async def _await(self, job: Job[Any]) -> None:
         self._ledger.write("awaiting", job.id)
