@@ -36,8 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--minutes {told.minutes:g}: give 0.1 to 10,000")
     logging.basicConfig(level=logging.CRITICAL)
     try:
-        broker = broker_endpoint(told.url, has_store=told.store is not None)
         store = None if told.store is None else store_endpoint(told.store)
+        broker = broker_endpoint(told.url, has_store=told.store is not None)
     except (Unusable, TaskcoreError) as error:
         parser.error(str(error))
     progress = Progress()

@@ -45,8 +45,8 @@ def requests(dice: random.Random, queue: str, *, batched: bool, all_first: bool)
 
 def _request(kind: Kind, dice: random.Random, queue: str) -> Request:
     number = dice.randrange(1_000_000)
-    id = f"{kind.name}-{dice.getrandbits(64):016x}"
-    options: UsingOptions = {"queue": queue, "id": id}
+    job_id = f"{kind.name}-{dice.getrandbits(64):016x}"
+    options: UsingOptions = {"queue": queue, "id": job_id}
     facts: dict[str, Any] = {}
     argument: Any = number
     match kind.name:
@@ -65,4 +65,4 @@ def _request(kind: Kind, dice: random.Random, queue: str) -> Request:
             options["expires"] = facts["expires"] = round(dice.uniform(0.2, 4.0), 2)
         case _:
             pass
-    return Request(kind, id, router.tasks[kind.name].using(**options).call(argument), facts)
+    return Request(kind, job_id, router.tasks[kind.name].using(**options).call(argument), facts)

@@ -136,8 +136,8 @@ def gather(lines: Sequence[Line], remains: Remains, *, one_copy: bool = True, de
         if line.what == "started":
             run = running[line.job, line.facts["run"]] = Run(line)
             record.runs.append(run)
-        elif line.what == "finished" and (run := running.pop((line.job, line.facts["run"]), None)) is not None:
-            run.end = line
+        elif line.what == "finished" and (line.job, line.facts["run"]) in running:
+            running.pop((line.job, line.facts["run"])).end = line
         elif line.what == "joined":
             first = str(line.facts["first"])
             owner = Line(line.at, line.who, "owner", first, {"asked": line.job})

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 RUN = "SOAK_RUN"  #: a variable that all processes of a run have, also those that they start
 STOPS_WITHIN = GRACE + 15.0 + LEASE + 10.0  #: seconds: the grace, the worker's own last resort, and a busy machine
 REBIRTH = 0.3  #: seconds until the next life of a process that ended by itself
+REPEAT = 2.0  #: … of one that could not connect
 
 
 class Member:
@@ -78,6 +79,8 @@ class Member:
             async with self.turn:
                 if self._wanted and self._child is not None and not self._child.running:
                     self._tell_death(asked="")
+                    if self._child.status == UNREACHABLE:
+                        await anyio.sleep(REPEAT)
                     self.start()
 
     # ── what a fault does ──

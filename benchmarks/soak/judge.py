@@ -161,14 +161,14 @@ def _wrong_end(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield jobs that ended as their kind cannot end, or with a result that no run of them returned."""
     snapshot = evidence.remains.snapshot
     reasons = {letter.job: letter.reason for letter in snapshot.letters}
-    for id, outcome in snapshot.outcomes.items():
-        record = evidence.jobs[id]
+    for job, outcome in snapshot.outcomes.items():
+        record = evidence.jobs[job]
         if outcome not in record.kind.ends:
-            yield id, f"ended as {outcome} ({reasons.get(id, 'no dead letter')}), may end as {record.kind.ends}"
-        elif outcome == "dead" and not reasons.get(id, "").startswith(record.kind.reason):
-            yield id, f"its dead letter says {reasons.get(id, 'nothing: there is none')!r}"
-        elif outcome == "succeeded" and snapshot.results[id] not in _results(evidence, record):
-            yield id, "its recorded result is none that a run of it returned"
+            yield job, f"ended as {outcome} ({reasons.get(job, 'no dead letter')}), may end as {record.kind.ends}"
+        elif outcome == "dead" and not reasons.get(job, "").startswith(record.kind.reason):
+            yield job, f"its dead letter says {reasons.get(job, 'nothing: there is none')!r}"
+        elif outcome == "succeeded" and snapshot.results[job] not in _results(evidence, record):
+            yield job, "its recorded result is none that a run of it returned"
 
 
 def _results(evidence: Evidence, record: JobRecord) -> set[str]:
@@ -245,7 +245,10 @@ def _unheard(evidence: Evidence) -> Iterator[tuple[str, str]]:
         ends = [run.end.at for run in record.returned if run.end is not None]
         for line in record.all("unheard"):
             if ends and record.id in snapshot.outcomes and min(ends) < line.at - HEARD_WITHIN:
-                yield record.id, f"ended {line.at - min(ends):.1f} s before its caller gave up after {ANSWER_WITHIN:g} s"
+                yield (
+                    record.id,
+                    f"ended {line.at - min(ends):.1f} s before its caller gave up after {ANSWER_WITHIN:g} s",
+                )
         for line in record.all("heard"):
             recorded = snapshot.results.get(record.id)
             if line.facts.get("result") != recorded:

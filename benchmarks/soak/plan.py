@@ -52,7 +52,8 @@ def plan(seed: int, seconds: float, networks: Sequence[str], servers: Sequence[s
     :param servers: those that may be killed.
     """
     dice = random.Random(seed)
-    faults, at = [], CALM
+    faults: list[Fault] = []
+    at = CALM
     for kind, target in _bags(dice, networks, servers):
         at += dice.uniform(0.0, 2 * GAP)
         if at > seconds - CALM:

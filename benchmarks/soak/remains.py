@@ -60,8 +60,8 @@ async def _without_outcome(app: App, ids: Sequence[str]) -> list[str]:
     left = []
     for start in range(0, len(ids), PAGE):
         some = ids[start : start + PAGE]
-        records = await store.get_many([outcome_name(id) for id in some])
-        left += [id for id, record in zip(some, records, strict=True) if record is None]
+        records = await store.get_many([outcome_name(job) for job in some])
+        left += [job for job, record in zip(some, records, strict=True) if record is None]
     return left
 
 
@@ -100,7 +100,10 @@ async def _waste_of(server: Server) -> Waste:
         case NatsServer():
             return await _nats_waste(server.url)
         case RabbitServer():
-            told = (line.split("\t") for line in (await server.control("list_queues", "-q", "name", "messages")).splitlines())
+            told = (
+                line.split("\t")
+                for line in (await server.control("list_queues", "-q", "name", "messages")).splitlines()
+            )
             return [
                 ("", f"{line[1]} messages in {line[0]}")
                 for line in told
@@ -129,7 +132,7 @@ async def _redis_waste(url: str) -> Any:
                 if length := await client.xlen(key):
                     yield "", f"{length} entries in {key}"
             elif part not in MAY_STAY:
-                yield "", f"the key {key} ({await client.type(key)})"
+                yield "", f"the key {key} ({await client.type(key)!s})"
 
 
 async def _nats_waste(url: str) -> Waste:

@@ -111,7 +111,11 @@ def _evidence(evidence: Evidence, finding: Finding) -> Iterator[str]:
         return
     began, ended = record.lines[0].at, record.lines[-1].at
     shown = [(line.at, str(line)) for line in record.lines]
-    shown += [(one.began, f"{'':<14} fault      {one.what}") for one in evidence.troubles if began - 10 <= one.began <= ended + 10]
+    shown += [
+        (one.began, f"{'':<14} fault      {one.what}")
+        for one in evidence.troubles
+        if began - 10 <= one.began <= ended + 10
+    ]
     for at, text in sorted(shown):
         yield f"  {at - began:>9.3f}  {text}"
 

@@ -21,8 +21,8 @@ from benchmarks.soak.tasks import Spec, make_app
 
 __all__ = ["any_seed", "soak"]
 
-QUIET_WITHIN = 150.0  #: seconds that the queue has to become empty, once the faults are over
-WARM_WITHIN = 90.0  #: seconds that senders have for their first jobs
+QUIET_WITHIN = 300.0  #: seconds that the queue has to become empty, once the faults are over
+WARM_WITHIN = 180.0  #: seconds that senders have for their first jobs
 TICK = 1.0  #: seconds between two looks for the progress
 
 

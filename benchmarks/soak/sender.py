@@ -28,6 +28,8 @@ from taskcore.errors import BrokerError, BrokerUnavailable, EnqueueRefused, Enqu
 
 __all__ = ["ANSWER_WITHIN"]
 
+log = logging.getLogger("soak")
+
 PAUSE = 0.06  #: seconds between two jobs of the single sender, on average
 BATCH_PAUSE = 1.5  #: … between two batches
 BATCH = (5, 40)  #: jobs in a batch
@@ -85,7 +87,7 @@ class Sender:
                 self._ledger.write("uncertain", wish.id, why=error.what)
                 if wish.kind.name == "once":
                     return None
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - any that no call documents is an offence
                 self._fail("enqueue", wish.id, error)
                 return None
             else:
@@ -109,7 +111,7 @@ class Sender:
                 taken_back = await job.cancel()
             except BrokerError as error:
                 self._ledger.write("cancel?", job.id, why=error.what)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - any that no call documents is an offence
                 self._fail("cancel", job.id, error)
                 return
             else:
@@ -130,7 +132,7 @@ class Sender:
             except JobError as error:
                 self._ledger.write("heard", job.id, error=error.code)
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - any that no call documents is an offence
                 self._fail("result", job.id, error)
                 return
             else:
@@ -150,7 +152,7 @@ class Sender:
             except BrokerError as error:  # some were sent; which of the others surely were not, it does not say
                 jobs = list(error.jobs) or [None] * len(batch)
                 doubt = "refused" if isinstance(error, BrokerUnavailable) and not any(jobs) else doubt
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - any that no call documents is an offence
                 self._fail("enqueue_many", batch[0].id, error)
                 return
             for wish, job in zip(batch, jobs, strict=True):
@@ -167,7 +169,7 @@ class Sender:
 
     def _fail(self, call: str, job: str, error: Exception) -> None:
         """Note an error that no call documents."""
-        logging.error("%s of %s failed", call, job, exc_info=error)
+        log.error("%s of %s failed", call, job, exc_info=error)
         self._ledger.write("offence", job, call=call, error=f"{type(error).__name__}: {error}")
 
 
@@ -180,7 +182,7 @@ async def send(spec: Spec, *, batches: bool) -> int:
     try:
         await app.__aenter__()
     except BrokerUnavailable:
-        logging.exception("the sender cannot connect")
+        log.exception("the sender cannot connect")
         return UNREACHABLE
     async with anyio.create_task_group() as group:
         print("ready", flush=True)

@@ -62,7 +62,9 @@ class Stage:
             else:
                 await _play_on_network(self.networks[fault.target], fault)
             self.ledger.write("healed", kind=fault.kind, target=who)
-        self.done[f"{fault.target.rpartition('-')[0] if 'worker-' in fault.target else fault.target}: {fault.kind}"] += 1
+        self.done[
+            f"{fault.target.rpartition('-')[0] if 'worker-' in fault.target else fault.target}: {fault.kind}"
+        ] += 1
 
     async def heal(self) -> None:
         """End every fault that may still last."""

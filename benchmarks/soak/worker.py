@@ -14,6 +14,8 @@ from taskcore.errors import BrokerUnavailable
 
 __all__ = ["GAVE_UP", "UNREACHABLE"]
 
+log = logging.getLogger("soak")
+
 UNREACHABLE = 75  #: the exit code of a child that could not connect at its start, which is no offence
 GAVE_UP = 76  #: … and of one that was connected, and ended because broker or store went away
 
@@ -31,7 +33,7 @@ async def work(spec: Spec) -> int:
             ready = True
             print("ready", flush=True)
     except* BrokerUnavailable:
-        logging.exception("the worker cannot go on")
+        log.exception("the worker cannot go on")
         status = GAVE_UP if ready else UNREACHABLE
     return status
 
