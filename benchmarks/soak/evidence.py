@@ -109,6 +109,7 @@ class Evidence:
 
     :param one_copy: the broker keeps one copy of a job, whatever happens.
     :param delta: seconds by which a start may be early, as the broker states.
+    :param deletes_last: whether the store keeps a deletion when its server is killed.
     """
 
     jobs: Mapping[str, JobRecord]
@@ -117,6 +118,17 @@ class Evidence:
     remains: Remains
     one_copy: bool = True
     delta: float = 0.1
+    deletes_last: bool = True
+
+    @property
+    def returned_records(self) -> list[str]:
+        """What a killed server brought back of deleted records of jobs that had ended before the kill."""
+        kills = [one.began for one in self.troubles if one.what in {"kill of broker", "kill of store"}]
+        return [
+            what
+            for job, what in self.remains.waste
+            if not self.deletes_last and job in self.jobs and self.jobs[job].lines[-1].at < max(kills, default=0.0)
+        ]
 
     def excuse(self, whom: Iterable[str], since: float, until: float) -> str | None:
         """Name the trouble that these processes had in this time; None: none."""
@@ -124,8 +136,11 @@ class Evidence:
         return next((one.what for one in self.troubles if one.touches(whom, since, until)), None)
 
 
-def gather(lines: Sequence[Line], remains: Remains, *, one_copy: bool = True, delta: float = 0.1) -> Evidence:
-    """Sort the lines of all ledgers."""
+def gather(lines: Sequence[Line], remains: Remains, **promises: Any) -> Evidence:
+    """Sort the lines of all ledgers.
+
+    :param promises: what broker and store promise, see :class:`Evidence`.
+    """
     jobs: dict[str, JobRecord] = {}
     running: dict[Any, Run] = {}
     for line in lines:
@@ -143,7 +158,7 @@ def gather(lines: Sequence[Line], remains: Remains, *, one_copy: bool = True, de
             owner = Line(line.at, line.who, "owner", first, {"asked": line.job})
             jobs.setdefault(first, JobRecord(first)).lines.append(owner)
     offences = [line for line in lines if line.what == "offence"]
-    return Evidence(jobs, list(_troubles(lines)), offences, remains, one_copy, delta)
+    return Evidence(jobs, list(_troubles(lines)), offences, remains, **promises)
 
 
 def _troubles(lines: Sequence[Line]) -> Iterator[Trouble]:

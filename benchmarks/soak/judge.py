@@ -259,9 +259,15 @@ def _unheard(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _left_behind(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield what broker or store still hold; a marker of a start only if no trouble cut its job's end short."""
+    """Yield what broker or store still hold.
+
+    A marker of a start is excused if a trouble cut the end of its job short, or if a killed server brought it back.
+    """
+    returned = set(evidence.returned_records)
     for job, what in evidence.remains.waste:
         record = evidence.jobs.get(job)
+        if what in returned:
+            continue
         if record is None or not record.runs or _cause(evidence, record, record.runs[-1], _end(record)) is None:
             yield job, what
 

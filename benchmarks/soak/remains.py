@@ -143,8 +143,12 @@ async def _nats_waste(url: str) -> Waste:
             name = stream.config.name or ""
             if name.endswith("-store"):
                 info = await manager.stream_info(name, subjects_filter=">")
-                names = [subject.split(".", 2)[2] for subject in info.state.subjects or {}]
-                waste += [one for record in names for one in _record_waste(record, ends=True)]
+                for subject in info.state.subjects or {}:
+                    headers = (await manager.get_last_msg(name, subject)).headers or {}
+                    if "Tc-Gone" in headers:
+                        waste.append(("", f"the mark of a deleted record {subject}"))
+                    else:
+                        waste += _record_waste(subject.split(".", 2)[2], ends="Nats-TTL" in headers)
             elif stream.state.messages:
                 waste.append(("", f"{stream.state.messages} messages in {name}"))
     finally:

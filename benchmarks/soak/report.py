@@ -91,6 +91,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield f"faults: {', '.join(f'{number} × {name}' for name, number in sorted(report.faults.items())) or 'none'}"
     yield f"doubles: {', '.join(f'{number} × {cause}' for cause, number in report.causes.items()) or 'none'}"
+    if returned := report.evidence.returned_records:
+        yield f"deleted records that a killed server brought back: {len(returned)}, such as {returned[0]}"
     yield f"quiet {report.evidence.remains.waited:.1f} s after the last fault"
     yield ""
     yield "; ".join(f"{name} {number}" for name, number in report.verdict.items())
@@ -130,6 +132,7 @@ def as_json(report: Report) -> str:
         "kinds": report.kinds,
         "faults": dict(report.faults),
         "doubles": report.causes,
+        "returned_records": len(report.evidence.returned_records),
         "quiet_after": round(report.evidence.remains.waited, 1),
         "verdict": report.verdict,
         "folder": report.folder,

@@ -18,6 +18,7 @@ from benchmarks.soak.remains import look, wait_until_quiet
 from benchmarks.soak.report import Report
 from benchmarks.soak.stage import Stage, set_up
 from benchmarks.soak.tasks import Spec, make_app
+from taskcore.faults import NatsServer
 
 __all__ = ["any_seed", "soak"]
 
@@ -101,6 +102,7 @@ async def _judge(
         remains,
         one_copy=features.dedup != "absent" and features.atomic_retry,
         delta=features.delay_error,
+        deletes_last=not isinstance((store or broker).server, NatsServer),
     )
     return Report(
         title=broker.name if store is None else f"{broker.name} with {store.name}",

@@ -16,10 +16,12 @@ from benchmarks.soak.family import Member
 from benchmarks.soak.ledger import Ledger
 from benchmarks.soak.plan import WORKERS, Fault
 from benchmarks.soak.tasks import Spec
+from taskcore.errors import BrokerUnavailable
 from taskcore.faults import ChaosProxy, Server
 
 __all__ = ["Stage", "set_up"]
 
+STARTS = 3  #: how often the start of a server is tried
 SENDERS = {"sender": (), "batch-sender": ("--batches",)}
 
 
@@ -142,9 +144,14 @@ async def set_up(broker: Endpoint, store: Endpoint | None, *, seed: int, seconds
 
 
 async def _open(endpoint: Endpoint, role: str, stage: Stage, exits: AsyncExitStack) -> str:
-    if endpoint.server is not None:
-        stage.servers[role] = await exits.enter_async_context(endpoint.server)
-        return endpoint.server.url
+    for attempt in range(1, STARTS + 1) if endpoint.server is not None else ():
+        try:
+            stage.servers[role] = await exits.enter_async_context(endpoint.server)
+        except BrokerUnavailable:  # a busy machine: it was not ready in time
+            if attempt == STARTS:
+                raise
+        else:
+            return endpoint.server.url
     return f"sqlite:///{stage.folder}/records.db" if endpoint.url == "sqlite" else endpoint.url
 
 

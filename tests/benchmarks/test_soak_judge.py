@@ -27,6 +27,7 @@ class Story:
         self.ready: set[str] = set()
         self.waste: list[tuple[str, str]] = []
         self.one_copy = True
+        self.deletes_last = True
 
     def tell(self, at: float, who: str, what: str, job: str = "", **facts: Any) -> None:
         """Add one line."""
@@ -78,7 +79,9 @@ class Story:
             {QUEUE: Left(ready=frozenset(self.ready))}, self.outcomes, tuple(self.letters), self.results
         )
         lines = sorted(self.lines, key=lambda line: line.at)
-        return judge(gather(lines, Remains(snapshot, self.waste), one_copy=self.one_copy), **options)
+        remains = Remains(snapshot, self.waste)
+        evidence = gather(lines, remains, one_copy=self.one_copy, deletes_last=self.deletes_last)
+        return judge(evidence, **options)
 
 
 def right() -> Story:
@@ -351,3 +354,16 @@ def test_a_broker_that_may_have_copies_may_have_their_letters():
     untrue_letter(story)
     story.one_copy = False
     assert story.judged().findings == []
+
+
+def test_a_deleted_record_may_come_back_only_after_a_kill_and_only_where_it_is_known():
+    """A record of a job that ended before the server was killed is excused where deletions do not outlive a kill."""
+    story = right()
+    left_behind(story)
+    story.deletes_last = False
+    assert [finding.rule for finding in story.judged().findings] == ["left behind"]
+    story.tell(200.0, "harness", "fault", kind="kill", target="broker")
+    story.tell(201.0, "harness", "healed", kind="kill", target="broker")
+    assert story.judged().findings == []
+    story.deletes_last = True
+    assert [finding.rule for finding in story.judged().findings] == ["left behind"]
