@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -144,15 +144,18 @@ async def set_up(broker: Endpoint, store: Endpoint | None, *, seed: int, seconds
 
 
 async def _open(endpoint: Endpoint, role: str, stage: Stage, exits: AsyncExitStack) -> str:
-    for attempt in range(1, STARTS + 1) if endpoint.server is not None else ():
-        try:
-            stage.servers[role] = await exits.enter_async_context(endpoint.server)
-        except BrokerUnavailable:  # a busy machine: it was not ready in time
-            if attempt == STARTS:
-                raise
-        else:
-            return endpoint.server.url
+    """Start the server of an endpoint, if it has one; return the URL."""
+    if endpoint.server is not None:
+        stage.servers[role] = await _start(endpoint.server, exits)
+        return endpoint.server.url
     return f"sqlite:///{stage.folder}/records.db" if endpoint.url == "sqlite" else endpoint.url
+
+
+async def _start(server: Server, exits: AsyncExitStack) -> Server:
+    for _ in range(STARTS - 1):
+        with suppress(BrokerUnavailable):  # a busy machine: it was not ready in time
+            return await exits.enter_async_context(server)
+    return await exits.enter_async_context(server)
 
 
 async def _through(url: str, name: str, stage: Stage, exits: AsyncExitStack) -> str:
