@@ -81,6 +81,13 @@ class TaskcoreError(Exception):
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
 
+    def __copy__(self) -> Self:
+        """Return the same error anew; the constructor of a subclass may take more than ``args`` has."""
+        copied = type(self).__new__(type(self))
+        copied.args = self.args
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     def with_facts(self, *facts: str) -> Self:
         """Return a copy of the error with more facts."""
         more = copy.copy(self)
