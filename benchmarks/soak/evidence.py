@@ -180,6 +180,7 @@ def _troubles(lines: Sequence[Line]) -> Iterator[Trouble]:
 
 
 def _trouble(began: Line, ended: float) -> Trouble:
+    """Make the trouble of a fault; one of the senders' connections is none of a worker's."""
     kind, target = str(began.facts["kind"]), str(began.facts["target"])
-    is_process = "." in target
-    return Trouble(f"{kind} of {target}", target if is_process else "", began.at, ended + LEASE + MARGIN)
+    is_general = "." not in target and not target.startswith("senders")
+    return Trouble(f"{kind} of {target}", "" if is_general else target, began.at, ended + LEASE + MARGIN)

@@ -33,7 +33,7 @@ router = Router()
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """What a child is told on its command line: where to work, and with which random numbers."""
+    """The command line of a child: where to work, and with which random numbers."""
 
     url: str
     store: str | None

@@ -1,4 +1,4 @@
-"""The program of a worker: works until it is told to stop, or dies."""
+"""The program of a worker: works until SIGTERM, or until it dies."""
 
 from __future__ import annotations
 
