@@ -109,7 +109,6 @@ class Evidence:
 
     :param one_copy: the broker keeps one copy of a job, whatever happens.
     :param delta: seconds by which a start may be early, as the broker states.
-    :param deletes_last: whether the store keeps a deletion when its server is killed.
     """
 
     jobs: Mapping[str, JobRecord]
@@ -118,17 +117,6 @@ class Evidence:
     remains: Remains
     one_copy: bool = True
     delta: float = 0.1
-    deletes_last: bool = True
-
-    @property
-    def returned_records(self) -> list[str]:
-        """What a killed server brought back of deleted records of jobs that had ended before the kill."""
-        kills = [one.began for one in self.troubles if one.what in {"kill of broker", "kill of store"}]
-        return [
-            what
-            for job, what in self.remains.waste
-            if not self.deletes_last and job in self.jobs and self.jobs[job].lines[-1].at < max(kills, default=0.0)
-        ]
 
     def excuse(self, whom: Iterable[str], since: float, until: float) -> str | None:
         """Name the trouble that these processes had in this time; None: none."""

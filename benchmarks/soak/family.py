@@ -101,6 +101,11 @@ class Member:
         if self._child is not None:
             self._child.resume()
 
+    async def retire(self) -> None:
+        """Stop it for good, when no fault and no rebirth is under way."""
+        async with self.turn:
+            await self.stop()
+
     async def stop(self) -> None:
         """Ask it to end (SIGTERM), and wait; what does not end in time is an offence, and is killed."""
         if self._child is None:

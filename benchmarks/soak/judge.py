@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-from benchmarks.soak.evidence import Evidence, JobRecord, Run
+from benchmarks.soak.doubles import Double, cause_of, doubles
+from benchmarks.soak.evidence import Evidence, JobRecord
 from benchmarks.soak.kinds import KINDS, LEASE, kind_of
-from benchmarks.soak.ledger import Line
 from benchmarks.soak.sender import ANSWER_WITHIN
 from taskcore.conformance.checking import Expectations, HistoryEntry, Kind, Report, check_history
 
-__all__ = ["RULES", "Double", "Finding", "Judgement", "judge"]
+__all__ = ["RULES", "Finding", "Judgement", "judge"]
 
 TOLERANCE = 2.0  #: seconds that a busy machine may put between the look at a deadline and the first line of a function
 TAKEN_WITHIN = 15.0  #: seconds within which a worker takes a job, also behind a backlog
@@ -31,13 +31,6 @@ class Finding(NamedTuple):
     rule: str
     job: str
     why: str
-
-
-class Double(NamedTuple):
-    """A start that no end called for, and its cause; None: none was found."""
-
-    job: str
-    cause: str | None
 
 
 class Judgement(NamedTuple):
@@ -259,16 +252,10 @@ def _unheard(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _left_behind(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield what broker or store still hold.
-
-    A marker of a start is excused if a trouble cut the end of its job short, or if a killed server brought it back.
-    """
-    returned = set(evidence.returned_records)
+    """Yield what broker or store still hold; a marker of a start only if no trouble cut its job's end short."""
     for job, what in evidence.remains.waste:
         record = evidence.jobs.get(job)
-        if what in returned:
-            continue
-        if record is None or not record.runs or _cause(evidence, record, record.runs[-1], _end(record)) is None:
+        if record is None or not record.runs or cause_of(evidence, record, record.runs[-1], _end(record)) is None:
             yield job, what
 
 
@@ -315,31 +302,3 @@ RULES: Mapping[str, Rule] = {
     "unexplained": _unexplained,
     "offence": _offences,
 }
-
-
-# ── doubles ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def doubles(evidence: Evidence) -> Iterator[Double]:
-    """Yield each start beyond those that the ends before it called for, with its cause."""
-    for record in evidence.jobs.values():
-        for earlier, run in zip(record.runs, record.runs[1:], strict=False):
-            if not (earlier.calls_for_another and earlier.end is not None and earlier.end.at <= run.start.at):
-                yield Double(record.id, _cause(evidence, record, earlier, run.start.at))
-
-
-def _cause(evidence: Evidence, record: JobRecord, earlier: Run, until: float) -> str | None:
-    """Find why a job was handed out again after this start of it."""
-    since = earlier.start.at if earlier.end is None else earlier.end.at
-    whom = {earlier.start.who, *(run.start.who for run in record.runs if run.start.at >= earlier.start.at)}
-    fault = evidence.excuse(whom, min(since, until), until)
-    if fault is not None:
-        return fault
-    if not evidence.one_copy and len(record.all("sending", "owner")) > 1:
-        return "several enqueues, on a broker that does not deduplicate"
-    return "a lease that ran out" if until - earlier.start.at >= LEASE and earlier.end is None else None
-
-
-def lines_of(evidence: Evidence, job: str) -> Sequence[Line]:
-    """Return the evidence about one job."""
-    return evidence.jobs[job].lines if job in evidence.jobs else ()

@@ -14,7 +14,8 @@ from benchmarks.soak.kinds import KINDS
 
 __all__ = ["Report", "as_json", "as_text"]
 
-SHOWN = 8  #: findings whose ledger lines are shown; the others are only named
+SHOWN = 8  #: findings whose ledger lines are shown
+NAMED = 40  #: findings that are named; the JSON has all of them
 COLUMNS = ("sent", "confirmed", "starts", "returned", "doubles", "succeeded", "dead", "cancelled", "expired")
 
 
@@ -91,8 +92,6 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield f"faults: {', '.join(f'{number} × {name}' for name, number in sorted(report.faults.items())) or 'none'}"
     yield f"doubles: {', '.join(f'{number} × {cause}' for cause, number in report.causes.items()) or 'none'}"
-    if returned := report.evidence.returned_records:
-        yield f"deleted records that a killed server brought back: {len(returned)}, such as {returned[0]}"
     yield f"quiet {report.evidence.remains.waited:.1f} s after the last fault"
     yield ""
     yield "; ".join(f"{name} {number}" for name, number in report.verdict.items())
@@ -100,11 +99,13 @@ def _lines(report: Report) -> Iterator[str]:
         yield "clean"
         return
     yield f"BROKEN; ledgers and logs are in {report.folder}"
-    for number, finding in enumerate(report.judgement.findings):
+    for number, finding in enumerate(report.judgement.findings[:NAMED]):
         yield ""
         yield f"{finding.rule}: {finding.job or '-'}: {finding.why}"
         if number < SHOWN:
             yield from _evidence(report.evidence, finding)
+    if (more := len(report.judgement.findings) - NAMED) > 0:
+        yield f"… and {more} more; --json has all of them"
 
 
 def _evidence(evidence: Evidence, finding: Finding) -> Iterator[str]:
@@ -132,7 +133,6 @@ def as_json(report: Report) -> str:
         "kinds": report.kinds,
         "faults": dict(report.faults),
         "doubles": report.causes,
-        "returned_records": len(report.evidence.returned_records),
         "quiet_after": round(report.evidence.remains.waited, 1),
         "verdict": report.verdict,
         "folder": report.folder,

@@ -18,7 +18,6 @@ from benchmarks.soak.remains import look, wait_until_quiet
 from benchmarks.soak.report import Report
 from benchmarks.soak.stage import Stage, set_up
 from benchmarks.soak.tasks import Spec, make_app
-from taskcore.faults import NatsServer
 
 __all__ = ["any_seed", "soak"]
 
@@ -82,7 +81,7 @@ async def _judge(
     """Let the senders stop and the workers finish, then look at what is left."""
     async with anyio.create_task_group() as group:
         for sender in stage.senders:
-            group.start_soon(sender.stop)
+            group.start_soon(sender.retire)
     show("the faults are over; waiting for the jobs that are left")
     spec = Spec(stage.url, stage.store, stage.queue, stage.seed, 3600.0)
     async with make_app(spec) as app:
@@ -90,7 +89,7 @@ async def _judge(
         waited = await wait_until_quiet(app, stage.queue, ids, within=QUIET_WITHIN)
         async with anyio.create_task_group() as group:
             for worker in stage.workers:
-                group.start_soon(worker.stop)
+                group.start_soon(worker.retire)
         show("looking at what is left")
         lines = read_all(stage.folder)
         remains = await look(app, stage, {line.job for line in lines if line.job}, waited)
@@ -102,7 +101,6 @@ async def _judge(
         remains,
         one_copy=features.dedup != "absent" and features.atomic_retry,
         delta=features.delay_error,
-        deletes_last=not isinstance((store or broker).server, NatsServer),
     )
     return Report(
         title=broker.name if store is None else f"{broker.name} with {store.name}",

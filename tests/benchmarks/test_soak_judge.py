@@ -27,7 +27,6 @@ class Story:
         self.ready: set[str] = set()
         self.waste: list[tuple[str, str]] = []
         self.one_copy = True
-        self.deletes_last = True
 
     def tell(self, at: float, who: str, what: str, job: str = "", **facts: Any) -> None:
         """Add one line."""
@@ -80,7 +79,7 @@ class Story:
         )
         lines = sorted(self.lines, key=lambda line: line.at)
         remains = Remains(snapshot, self.waste)
-        evidence = gather(lines, remains, one_copy=self.one_copy, deletes_last=self.deletes_last)
+        evidence = gather(lines, remains, one_copy=self.one_copy)
         return judge(evidence, **options)
 
 
@@ -306,6 +305,22 @@ def test_a_fault_that_is_long_over_explains_no_double():
     assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
 
 
+def test_the_copy_of_an_explained_double_goes_on_where_there_may_be_copies():
+    """A kill that left two copies explains the doubles of both, however late; elsewhere only the first one."""
+    story = right()
+    story.send("retried-1", 0.0)
+    story.run("retried-1", 0.1, outcome="raised", error="E: e")
+    story.run("retried-1", 0.2, outcome=None)
+    story.tell(0.3, "harness", "fault", kind="kill", target=WORKER)
+    story.tell(0.4, "harness", "healed", kind="kill", target=WORKER)
+    story.run("retried-1", 5.0, who=OTHER)
+    story.run("retried-1", 5.0 + 10 * LEASE, who=OTHER)
+    story.end("retried-1")
+    assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
+    story.one_copy = False
+    assert story.judged().findings == []
+
+
 def test_retries_are_no_doubles():
     """A start that a failure, a snooze or an interruption called for is no double."""
     story = right()
@@ -354,16 +369,3 @@ def test_a_broker_that_may_have_copies_may_have_their_letters():
     untrue_letter(story)
     story.one_copy = False
     assert story.judged().findings == []
-
-
-def test_a_deleted_record_may_come_back_only_after_a_kill_and_only_where_it_is_known():
-    """A record of a job that ended before the server was killed is excused where deletions do not outlive a kill."""
-    story = right()
-    left_behind(story)
-    story.deletes_last = False
-    assert [finding.rule for finding in story.judged().findings] == ["left behind"]
-    story.tell(200.0, "harness", "fault", kind="kill", target="broker")
-    story.tell(201.0, "harness", "healed", kind="kill", target="broker")
-    assert story.judged().findings == []
-    story.deletes_last = True
-    assert [finding.rule for finding in story.judged().findings] == ["left behind"]
