@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 from benchmarks.soak.evidence import Evidence, JobRecord, Run
@@ -22,12 +21,16 @@ class Double(NamedTuple):
 def doubles(evidence: Evidence) -> Iterator[Double]:
     """Yield each start beyond those that the ends before it called for, with its cause.
 
-    Where a job may have copies, each of them goes on by itself: the first double explains the later ones.
+    A retry is another copy, with a number of its own; so a copy starts once, and again only if it was given back.
+    Where a job may have several copies at a time, each goes on by itself: the first double explains the later ones.
     """
     for record in evidence.jobs.values():
+        last: dict[int, Run] = {}
         first = None
-        for earlier, run in pairwise(record.runs):
-            if not (earlier.calls_for_another and earlier.end is not None and earlier.end.at <= run.start.at):
+        for run in record.runs:
+            earlier = last.get(run.copies)
+            last[run.copies] = run
+            if earlier is not None and not earlier.given_back_before(run):
                 cause = cause_of(evidence, record, earlier, run.start.at) or first
                 first = None if evidence.one_copy else cause
                 yield Double(record.id, cause)

@@ -28,9 +28,13 @@ class Run:
         return None if self.end is None else str(self.end.facts.get("outcome"))
 
     @property
-    def calls_for_another(self) -> bool:
-        """Whether the job has to start again after it."""
-        return self.outcome in {"raised", "interrupted"}
+    def copies(self) -> int:
+        """The number of the copy: how often the job had been rescheduled before."""
+        return int(self.start.facts["copies"])
+
+    def given_back_before(self, other: Run) -> bool:
+        """Tell whether it was interrupted, so that the same copy has to start again."""
+        return self.outcome == "interrupted" and self.end is not None and self.end.at <= other.start.at
 
 
 @dataclass

@@ -112,9 +112,9 @@ def _early(evidence: Evidence) -> Iterator[tuple[str, str]]:
         asked: dict[int, list[float]] = defaultdict(list)
         for run in record.runs:
             if run.end is not None and "after" in run.end.facts:
-                asked[int(run.start.facts["copies"])].append(run.end.at + float(run.end.facts["after"]))
+                asked[run.copies].append(run.end.at + float(run.end.facts["after"]))
         for run in record.runs:
-            due = min(asked.get(int(run.start.facts["copies"]) - 1, ()), default=0.0)
+            due = min(asked.get(run.copies - 1, ()), default=0.0)
             if run.start.at < due - evidence.delta:
                 yield record.id, f"started {due - run.start.at:.3f} s before the time that it had asked for"
 

@@ -305,16 +305,26 @@ def test_a_fault_that_is_long_over_explains_no_double():
     assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
 
 
+def test_a_failed_copy_that_starts_again_is_a_double():
+    """A retry has the next number; the same number again needs a cause, although the first start failed."""
+    story = right()
+    story.send("retried-1")
+    story.run("retried-1", 1.0, outcome="raised", error="E: e")
+    story.run("retried-1", 1.5, who=OTHER)
+    story.end("retried-1")
+    assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
+
+
 def test_the_copy_of_an_explained_double_goes_on_where_there_may_be_copies():
     """A kill that left two copies explains the doubles of both, however late; elsewhere only the first one."""
     story = right()
     story.send("retried-1", 0.0)
-    story.run("retried-1", 0.1, outcome="raised", error="E: e")
-    story.run("retried-1", 0.2, outcome=None)
+    story.run("retried-1", 0.2, outcome="raised", error="E: e")
     story.tell(0.3, "harness", "fault", kind="kill", target=WORKER)
     story.tell(0.4, "harness", "healed", kind="kill", target=WORKER)
-    story.run("retried-1", 5.0, who=OTHER)
-    story.run("retried-1", 5.0 + 10 * LEASE, who=OTHER)
+    story.run("retried-1", 5.0, who=OTHER, outcome="raised", error="E: e")
+    for _ in range(2):
+        story.run("retried-1", 5.0 + 10 * LEASE, who=OTHER, copies=1)
     story.end("retried-1")
     assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
     story.one_copy = False
@@ -326,8 +336,9 @@ def test_retries_are_no_doubles():
     story = right()
     before = len(story.judged().doubles)
     story.send("retried-1")
-    for number, end in enumerate(({"outcome": "raised", "error": "E: e"}, {"outcome": "interrupted"}, {})):
-        story.run("retried-1", 1.0 + number, copies=number, **end)
+    story.run("retried-1", 1.0, outcome="raised", error="E: e")
+    story.run("retried-1", 2.0, copies=1, outcome="interrupted")
+    story.run("retried-1", 3.0, copies=1)
     story.end("retried-1")
     judgement = story.judged()
     assert judgement.findings == []
