@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 from redis.exceptions import OutOfMemoryError
 
@@ -32,7 +30,6 @@ def test_a_copy_with_more_facts_keeps_everything_else(error):
     assert more.facts == (*error.facts, "one more")
     assert {**vars(more), "facts": ()} == {**vars(error), "facts": ()}
     assert "one more" not in error.facts
-    assert str(copy.copy(error)) == str(error)
 
 
 @pytest.mark.anyio

@@ -39,7 +39,6 @@ error always says what happened, the facts, and what to do; the parts are attrib
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self, TypedDict, Unpack
 
@@ -81,17 +80,11 @@ class TaskcoreError(Exception):
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
 
-    def __copy__(self) -> Self:
-        """Return the same error anew; the constructor of a subclass may take more than ``args`` has."""
-        copied = type(self).__new__(type(self))
-        copied.args = self.args
-        copied.__dict__.update(self.__dict__)
-        return copied
-
     def with_facts(self, *facts: str) -> Self:
         """Return a copy of the error with more facts."""
-        more = copy.copy(self)
-        more.facts = (*self.facts, *facts)
+        more = type(self).__new__(type(self))  # not by the constructor, which may take more than `args` has
+        more.args = self.args
+        more.__dict__.update(self.__dict__, facts=(*self.facts, *facts))
         return more
 
 
