@@ -41,7 +41,6 @@ error always says what happened, the facts, and what to do; the parts are attrib
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self, TypedDict, Unpack
 
@@ -86,8 +85,9 @@ class TaskcoreError(Exception):
 
     def with_facts(self, *facts: str) -> Self:
         """Return a copy of the error with more facts."""
-        more = copy.copy(self)
-        more.facts = (*self.facts, *facts)
+        more = type(self).__new__(type(self))  # not by the constructor, which may take more than `args` has
+        more.args = self.args
+        more.__dict__.update(self.__dict__, facts=(*self.facts, *facts))
         return more
 
 
