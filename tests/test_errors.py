@@ -17,7 +17,7 @@ ERRORS = [
     JobFailed("dead", job_id="1", error=ValueError("x"), reason="exhausted"),
     StoreRequired("needs a store"),
     UnsafeBroker("unsafe", unsafe=["a check"]),
-    refused(OutOfMemoryError("used memory > 'maxmemory'"), "here"),
+    refused(OutOfMemoryError("used memory > 'maxmemory'", status_code="OOM"), "here"),
 ]
 
 
@@ -38,7 +38,7 @@ async def test_a_batch_that_a_server_refuses_raises_its_error_with_the_jobs():
 
     class Full(MemoryBackend):
         async def publish(self, batch):
-            raise refused(OutOfMemoryError("used memory > 'maxmemory'"), "here")
+            raise refused(OutOfMemoryError("used memory > 'maxmemory'", status_code="OOM"), "here")
 
     app = App(Full(), store="none")
 
