@@ -18,7 +18,7 @@ import anyio
 
 from taskcore.backend import Source
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import ACK
+from taskcore.lifecycle import ACK, CLAIM
 from taskcore.observe import EventName, Events
 from taskcore.results import event_of, event_of_ack
 from taskcore.toolkit.batching import Buffer
@@ -138,7 +138,7 @@ class Settler:
     async def ack_early(self, job: Execution) -> bool:
         """Acknowledge a job before it starts, so that it runs at most once (C9); False if its lease is lost."""
         try:
-            acked = not await job.source.settle([(job.delivery, ACK)])
+            acked = not await job.source.settle([(job.delivery, CLAIM)])
         except BrokerUnavailable as error:
             log.warning("job %s may run at most once and cannot be acknowledged first: %s", job.id, error.what)
             acked = False
