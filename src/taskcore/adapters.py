@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from taskcore.backend import Backend
 from taskcore.components import Components
-from taskcore.config import Settings
+from taskcore.config import NO_STORE, Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidURL
 from taskcore.middleware import Middleware
 from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
-from taskcore.toolkit.urls import mask_url
+from taskcore.toolkit.urls import mask_url, scheme_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
 __all__ = ["NO_STORE", "build_components", "has_store", "open_backend", "open_store"]
 
-NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"
 
 #: The extra that a scheme needs, for the exact install command.
@@ -113,14 +111,14 @@ def _registered(group: str) -> EntryPoints:
 
 
 def _scheme(url: str) -> str:
-    scheme = urlsplit(url).scheme if "://" in url else ""
+    scheme = scheme_of(url)
     if not scheme:
         raise InvalidURL(
-            f"{mask_url(url)!r} is not a URL",
+            "the address is not a URL",  # and is not shown: it may begin with a user and a password
             fix="for example memory:// or redis://localhost:6379/0",
             facts=["it has no scheme://"],
         )
-    return scheme.lower()
+    return scheme
 
 
 def _missing(scheme: str, why: str) -> AdapterMissing:

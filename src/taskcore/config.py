@@ -25,9 +25,11 @@ from taskcore.envelope import check_name
 from taskcore.errors import InvalidSetting
 from taskcore.policy import Retry
 from taskcore.toolkit.units import duration, show_duration, show_size, size
-from taskcore.toolkit.urls import mask_url
+from taskcore.toolkit.urls import mask_text, mask_url
 
-__all__ = ["AppSettings", "Loaded", "Settings", "duration", "load", "mask_url", "show"]
+__all__ = ["NO_STORE", "AppSettings", "Loaded", "Settings", "duration", "load", "show"]
+
+NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +74,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     app: str | None = None
     retry: Retry = Retry()
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [(name, show(name, value) if name in _URLS else value) for name, value in values]
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
 
 class AppSettings(TypedDict, total=False):
     """The settings that an app takes as keyword arguments; :class:`Settings` explains them.
@@ -115,6 +124,8 @@ class _Given(NamedTuple):
     source: str
 
 
+_URLS = ("url", "store")
+MOST_CHARACTERS = 120  #: of a value in an error
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -161,9 +172,18 @@ def _value(one: _Given, problems: list[str]) -> Any:
             return value
     except (TypeError, ValueError, KeyError, OverflowError):
         pass
-    got = mask_url(one.raw) if isinstance(one.raw, str) else one.raw
-    problems.append(f"{one.source}: {one.name}: expected {kind.expected}, got {got!r}")
+    problems.append(f"{one.source}: {one.name}: expected {kind.expected}, got {_shown(one.raw)}")
     return None
+
+
+def _shown(raw: Any) -> str:
+    """Write a value that is not accepted: what could be a URL without its secrets, and never in more than a line."""
+    try:
+        text = repr(raw)
+    except Exception:  # noqa: BLE001 - it is the user's code
+        return type(raw).__name__
+    text = mask_text(text)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
 def _unknown(one: _Given) -> str:
@@ -310,6 +330,10 @@ def _queues(raw: Any) -> tuple[str, ...]:
     return tuple(check_name("queue", name.strip()) for name in names)
 
 
+def _mask_store(value: str) -> str:
+    return value if value == NO_STORE else mask_url(value)
+
+
 def show(name: str, value: Any) -> str:
     """Write the value of a setting as a person would, without secrets."""
     kind = _KINDS[name]
@@ -322,7 +346,7 @@ _PERIOD = _Kind(duration, 'seconds, more than 0, or text such as "1h30m", "250ms
 
 _KINDS: dict[str, _Kind] = {
     "url": _Kind(_text, 'a URL such as "redis://localhost:6379/0"', show=mask_url),
-    "store": _Kind(_text, 'a URL such as "redis://localhost:6379/1"', show=mask_url, none="the broker's own"),
+    "store": _Kind(_text, 'a URL such as "redis://localhost:6379/1"', show=_mask_store, none="the broker's own"),
     "source": _Kind(_text, "the name of a program"),
     "queues": _Kind(_queues, 'names such as "mail,default"', show=",".join, none="every queue of the app's tasks"),
     "concurrency": _COUNT,

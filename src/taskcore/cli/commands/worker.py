@@ -18,10 +18,10 @@ import click
 from taskcore.cli.group import APP_DIR, DEBUG, installed_version
 from taskcore.cli.loading import load_app
 from taskcore.cli.output import say
+from taskcore.config import show
 from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.units import duration, show_duration
-from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from taskcore.app import App
@@ -163,7 +163,8 @@ def banner(
     missing = "" if loop != "asyncio" or find_spec("uvloop") else " (uvloop is not installed)"
     yield f"taskcore {installed_version()} · python {platform.python_version()} · {loop}{missing} · pid {os.getpid()}"
     yield f"app      {place} · {len(app.tasks)} task{'s' * (len(app.tasks) != 1)}"
-    yield f"broker   {mask_url(settings.url)}" + (f" · store {mask_url(settings.store)}" if settings.store else "")
+    store = f" · store {show('store', settings.store)}" if settings.store else ""
+    yield f"broker   {show('url', settings.url)}{store}"
     if settings.url.startswith("memory:"):
         yield "         memory:// ends at this process: jobs that other programs send do not arrive here"
     yield (

@@ -14,7 +14,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
@@ -26,6 +26,7 @@ from taskcore.toolkit.urls import (
     readable_file,
     refuse_url,
     seconds,
+    split_url,
     whole,
     yes_or_no,
 )
@@ -103,6 +104,9 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 5.0
     connect_timeout: float = 3.0
 
+    def __repr__(self) -> str:
+        return f"RedisOptions({self.shown!r})"
+
 
 def read_url(url: str) -> RedisOptions:
     """Read a URL.
@@ -110,7 +114,7 @@ def read_url(url: str) -> RedisOptions:
     :raises InvalidURL: some of it is unknown or impossible; the facts name every problem (TC103).
     """
     problems: list[str] = []
-    parts = urlsplit(url)
+    parts = split_url(url, example=EXAMPLES)
     kind, tls = KINDS[parts.scheme]
     found: dict[str, Any] = read_options(parts.query, READERS, problems)
     if "db" in found:
@@ -133,8 +137,6 @@ def read_url(url: str) -> RedisOptions:
     files: dict[str, Any] = {name: found.pop(name) for name in TLS_FILES if name in found}
     if files and not wants_tls:
         problems.append("ssl_… options need TLS: rediss://, or tls=yes with Sentinel and Cluster")
-    if problems and "@" in parts.path + parts.query + parts.fragment:  # a password ended too early: show no part of it
-        problems = ["in a user name or a password # is written %23, / %2F, ? %3F and @ %40"]
     if problems:
         refuse_url(url, problems, example=EXAMPLES)
     return RedisOptions(
