@@ -65,6 +65,7 @@ class TaskcoreError(Exception):
     :param what: one sentence: what happened.
     :param facts: lines with the details, one thing each.
     :param fix: what to do about it.
+    :ivar public_facts: the facts as they may be logged: without values of arguments and results.
     """
 
     code: ClassVar[str] = "TC000"
@@ -72,7 +73,7 @@ class TaskcoreError(Exception):
     def __init__(self, what: str, *, facts: Sequence[str] = (), fix: str | None = None) -> None:
         super().__init__(what)
         self.what = what
-        self.facts = tuple(facts)
+        self.facts = self.public_facts = tuple(facts)
         self.fix = fix
 
     def __str__(self) -> str:
@@ -85,7 +86,21 @@ class TaskcoreError(Exception):
         """Return a copy of the error with more facts."""
         more = copy.copy(self)
         more.facts = (*self.facts, *facts)
+        more.public_facts = (*self.public_facts, *facts)
         return more
+
+    def public(self) -> Self:
+        """Return the error as it may be recorded: without values, and without causes whose texts may hold them."""
+        if self.public_facts == self.facts:
+            return self
+        plain = copy.copy(self)
+        plain.facts = self.public_facts
+        return plain.with_traceback(self.__traceback__)
+
+    @property
+    def public_text(self) -> str:
+        """What happened, on one line, without values of arguments and results: for logs and dead letters."""
+        return "; ".join((self.what, *self.public_facts))
 
 
 # ── the program is put together wrongly ──────────────────────────────────────────────────────────
@@ -228,6 +243,10 @@ class InvalidArguments(ContractError, TypeError):
 
     code = "TC302"
 
+    def __init__(self, what: str, *, public_facts: Sequence[str] | None = None, **details: Unpack[Details]) -> None:
+        super().__init__(what, **details)
+        self.public_facts = self.facts if public_facts is None else tuple(public_facts)
+
 
 class InvalidContract(ContractError, TypeError):
     """A function whose signature or options cannot be a task's contract; raised when it is decorated."""
@@ -239,6 +258,10 @@ class UnencodableResult(ContractError, TypeError):
     """A function succeeded, but what it returned does not fit its contract."""
 
     code = "TC304"
+
+    def __init__(self, what: str, *, public_facts: Sequence[str] | None = None, **details: Unpack[Details]) -> None:
+        super().__init__(what, **details)
+        self.public_facts = self.facts if public_facts is None else tuple(public_facts)
 
 
 class DuplicateTask(ContractError, ValueError):

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 import msgspec
 
 from taskcore.config import Settings
-from taskcore.envelope import check_name
+from taskcore.envelope import ID_LIMIT, check_name, is_safe_id
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Rules
 from taskcore.policy import Retry
@@ -35,7 +35,9 @@ Key: TypeAlias = str | tuple[str, ...] | Callable[..., str | None]
 RunsIn: TypeAlias = Literal["loop", "thread", "process"]
 DeliveryMode: TypeAlias = Literal["at_least_once", "at_most_once"]
 
-TEXT_LIMIT = 512  #: characters that a key or an id may have
+TEXT_LIMIT = 512  #: characters that a key may have
+CONTROLS: Final = frozenset(map(chr, (*range(32), 127)))
+SHOWN = 80  #: characters of a value in an error
 HEADERS_LIMIT = 8_192  #: bytes that the headers of one job may have, names and values together
 
 
@@ -138,12 +140,12 @@ def call_options(given: UsingOptions) -> CallOptions:
     queue, expires = given.get("queue"), given.get("expires")
     return CallOptions(
         delay=_delay(given.get("delay"), given.get("at")),
-        key=_text("key", given.get("key")),
+        key=_key(given.get("key")),
         queue=None if queue is None else check_name("queue", queue),
         headers=_headers(given.get("headers")),
         expires=None if expires is None else _seconds("expires", expires),
-        id=_text("id", given.get("id")),
-        correlation_id=_text("correlation_id", given.get("correlation_id")),
+        id=_id("id", given.get("id")),
+        correlation_id=_id("correlation_id", given.get("correlation_id")),
     )
 
 
@@ -186,22 +188,59 @@ def _delay(delay: float | None, at: datetime | None) -> float:
     return max((at - datetime.now(UTC)).total_seconds(), 0.0)
 
 
-def _text(name: str, value: str | None) -> str | None:
-    if value is None or (isinstance(value, str) and 0 < len(value) <= TEXT_LIMIT):
+def _id(name: str, value: str | None) -> str | None:
+    """Check an id, by the rule for ids that arrive."""
+    if value is None or (isinstance(value, str) and is_safe_id(value)):
         return value
-    raise InvalidSetting(f"{name}={value!r} cannot be used", fix=f"give a text of 1 to {TEXT_LIMIT} characters")
+    raise InvalidSetting(
+        f"{name}={_short(value)} cannot be used",
+        fix=f"give a text of 1 to {ID_LIMIT} characters without control characters",
+    )
+
+
+def _key(value: str | None) -> str | None:
+    if value is None or (isinstance(value, str) and 0 < len(value) <= TEXT_LIMIT and is_encodable(value)):
+        return value
+    raise InvalidSetting(
+        f"key={_short(value)} cannot be used",
+        fix=f"give a text of 1 to {TEXT_LIMIT} characters, without halves of surrogate pairs",
+    )
+
+
+def is_encodable(text: str) -> bool:
+    """Tell whether a text can be encoded: it holds no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _short(value: object) -> str:
+    """Write a value for an error: on one line, and not all of a long one."""
+    try:
+        text = ascii(value)
+    except Exception:  # noqa: BLE001 - it is the user's code
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     if headers is None:
         return {}
+    if not isinstance(headers, Mapping):
+        raise InvalidSetting(f"headers={_short(headers)} is no mapping", fix='for example headers={"tenant": "7"}')
     wrong = [
-        f"{name!r}: {value!r}"
+        f"{_short(name)}: {_short(value)}"
         for name, value in headers.items()
-        if not isinstance(name, str) or not isinstance(value, str)
+        if not all(isinstance(text, str) and is_encodable(text) and CONTROLS.isdisjoint(text) for text in (name, value))
     ]
     if wrong:
-        raise InvalidSetting("headers map strings to strings", facts=wrong, fix="put other values into the arguments")
+        raise InvalidSetting(
+            "headers map strings to strings without control characters",
+            facts=wrong,
+            fix="put other values into the arguments",
+        )
     size = sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
     if size > HEADERS_LIMIT:
         raise InvalidSetting(

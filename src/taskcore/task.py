@@ -19,6 +19,7 @@ import msgspec
 from taskcore.blocking import SyncTask
 from taskcore.config import Settings
 from taskcore.contract import Contract
+from taskcore.contract.codec import kind_of, short_repr
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import InvalidArguments, NotRunning
 from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options
@@ -164,7 +165,9 @@ class Task(Generic[P, R]):
         if key is None or (isinstance(key, str) and key):
             return key
         raise InvalidArguments(
-            f"{self.name}: the idempotency key of this call is {key!r}; nothing was sent",
+            f"{self.name}: the idempotency key of this call cannot be used; nothing was sent",
+            facts=[f"the key is {short_repr(key)}"],
+            public_facts=[f"the key is of type {kind_of(key)}"],
             fix="a key is a text that is not empty; for a call without a key, a key function returns None",
         )
 

@@ -136,7 +136,7 @@ class Client:
 
     def _sender_with_keys(self, call: Call[Any]) -> KeyedSender:
         if self._keyed is None:
-            raise StoreRequired(f"{call.task.name} was called with the key {call.key!r}, but this app has no store")
+            raise StoreRequired(f"{call.task.name} was called with a key, but this app has no store")
         return self._keyed
 
     def _prepare(self, call: Call[Any], job_id: str) -> Outgoing:

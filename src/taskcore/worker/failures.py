@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from taskcore.envelope import ErrorRecord
-from taskcore.errors import LeaseLost, UnencodableResult
+from taskcore.errors import LeaseLost, TaskcoreError, UnencodableResult
 from taskcore.lifecycle import Deferred, Outcome, Raised, TimedOut, Unencodable
 from taskcore.observe import Events
 from taskcore.records.keys import BUSY_RETRY
@@ -49,7 +49,7 @@ class Failures:
 
     def unencodable(self, job: Execution, error: UnencodableResult) -> Outcome:
         """Make the outcome of a function whose value cannot be encoded."""
-        log.warning("job %s: %s", job.id, error)
+        log.warning("job %s: %s", job.id, error.public_text)
         return Unencodable(self._describe(job, error))
 
     def too_large(self, job: Execution, size: int, limit: int) -> Outcome:
@@ -72,4 +72,5 @@ class Failures:
         return TimedOut(self._describe(job, TimeoutError(f"took longer than its timeout of {limit} s")))
 
     def _describe(self, job: Execution, error: BaseException) -> ErrorRecord:
+        error = error.public() if isinstance(error, TaskcoreError) else error
         return describe(error, when=self._clock(), worker=self._worker, attempt=job.trail.attempts + 1)

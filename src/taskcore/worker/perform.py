@@ -136,7 +136,7 @@ class Performer:
         try:
             job.arguments = task.contract.unpack(job.envelope.args, job.envelope.version)
         except InvalidArguments as error:
-            return Malformed("; ".join((error.what, *error.facts)))
+            return Malformed(error.public_text)
         return None
 
     # ── run ──

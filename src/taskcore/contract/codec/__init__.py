@@ -16,7 +16,7 @@ from taskcore.contract.codec.annotations import Problem, UnsupportedType, resolv
 from taskcore.contract.codec.codec import PLAIN, Codec, deep_equal
 from taskcore.contract.codec.encoding import schema_of
 from taskcore.contract.codec.explain import explain
-from taskcore.contract.codec.text import describe, first_line, short_repr, shorten
+from taskcore.contract.codec.text import describe, first_line, kind_of, short_repr, shorten
 
 __all__ = [
     "PLAIN",
@@ -27,6 +27,7 @@ __all__ = [
     "describe",
     "explain",
     "first_line",
+    "kind_of",
     "resolve",
     "schema_of",
     "short_repr",

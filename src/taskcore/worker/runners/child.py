@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from taskcore.envelope import decode_envelope, decode_trail
-from taskcore.errors import InvalidContract, LeaseLost, UnencodableResult
+from taskcore.errors import InvalidContract, LeaseLost, TaskcoreError, UnencodableResult
 from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.error_records import MESSAGE_LIMIT, describe
@@ -245,7 +245,8 @@ def _find(module: str, qualname: str) -> Task[..., Any]:
 
 def _raised(error: BaseException, task: Task[..., Any] | None, kind: RaisedKind | None) -> JobRaised:
     """Describe the error as text, as its contract packs it, and as the rule table needs it: its class stays here."""
-    record = describe(error, when=0.0, worker="", attempt=0)
+    told = error.public() if isinstance(error, TaskcoreError) else error
+    record = describe(told, when=0.0, worker="", attempt=0)
     after, why = 0.0, ""
     if kind is None:
         kind, after, why = _meaning(error)
