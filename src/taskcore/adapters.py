@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,11 @@ from taskcore.backend import Backend
 from taskcore.components import Components
 from taskcore.config import NO_STORE, Settings
 from taskcore.envelope import EnvelopeCodec
-from taskcore.errors import AdapterMissing, InvalidURL
+from taskcore.errors import AdapterMissing, InvalidSetting, InvalidURL
 from taskcore.middleware import Middleware
 from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
+from taskcore.toolkit.units import shorten_repr
 from taskcore.toolkit.urls import mask_url, scheme_of
 
 if TYPE_CHECKING:
@@ -73,6 +74,34 @@ def build_components(
     return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware)
 
 
+def check_objects(
+    adapters: Mapping[str, Any], *, clock: object, codec: object, middleware: Iterable[Any]
+) -> tuple[Middleware, ...]:
+    """Check what an app is given as objects, not as text; return the middleware.
+
+    :raises InvalidSetting: an object cannot stand there (TC104).
+    """
+    problems = [
+        f"{name}: expected a URL or a {'store' if name == 'store' else 'backend'}, got {shorten_repr(value)}"
+        for name, value in adapters.items()
+        if not all(hasattr(value, verb) for verb in VERBS[name])
+    ]
+    if not callable(clock):
+        problems.append(f"clock: expected a function that returns seconds, got {shorten_repr(clock)}")
+    if codec is not None and not (hasattr(codec, "encode") and hasattr(codec, "decode")):
+        problems.append(f"codec: expected an EnvelopeCodec, got {shorten_repr(codec)}")
+    layers = tuple(middleware) if isinstance(middleware, Iterable) else (middleware,)
+    wrong = [layer for layer in layers if not isinstance(layer, Middleware)]
+    problems += [f"middleware: expected objects of Middleware, got {shorten_repr(layer)}" for layer in wrong]
+    if problems:
+        raise InvalidSetting("an argument of App() is wrong", facts=problems, fix="see help(taskcore.App)")
+    return layers
+
+
+#: What an adapter needs to be one.
+VERBS = {"url": ("admin", "consume", "features", "publish"), "store": ("delete", "get", "put", "watch")}
+
+
 def has_store(url: str) -> bool:
     """Tell whether the broker of this URL can keep records too."""
     return _scheme(url) in _registered(STORES).names
@@ -90,6 +119,9 @@ def _load(group: str, url: str) -> Any:
             if isinstance(error, AdapterMissing) or scheme not in EXTRAS:
                 raise
             raise _missing(scheme, str(error)) from error
+    other = BACKENDS if group == STORES else STORES
+    if scheme in _registered(other).names:
+        raise _wrong_kind(scheme, kind)
     if scheme in EXTRAS:
         raise _missing(scheme, f"this installation has no {kind} for it")
     from difflib import get_close_matches  # noqa: PLC0415 - for this error only
@@ -97,8 +129,20 @@ def _load(group: str, url: str) -> Any:
     near = get_close_matches(scheme, [*found.names, *EXTRAS], n=1)
     raise InvalidURL(
         f"no {kind} is called {scheme}://",
-        facts=[f"the URL is {mask_url(url)}", f"installed: {', '.join(sorted(f'{name}://' for name in found.names))}"],
-        fix=f"did you mean {near[0]}://?" if near else "use one of the installed ones",
+        facts=[f"the URL is {mask_url(url)}", f"known: {', '.join(sorted(f'{name}://' for name in found.names))}"],
+        fix=f"did you mean {near[0]}://?" if near else "use one of the known ones; some need an extra",
+    )
+
+
+def _wrong_kind(scheme: str, kind: str) -> InvalidURL:
+    if kind == "backend":
+        return InvalidURL(
+            f"{scheme}:// keeps results and keys; it is a store and no broker",
+            fix=f'name a broker, and this as its store: App("amqp://…", store="{scheme}://…"), or redis://…, nats://…',
+        )
+    return InvalidURL(
+        f"{scheme}:// is a broker that keeps no records, and no store",
+        fix='name a store: store="redis://…", "nats://…", "postgresql://…" or "sqlite:///…"',
     )
 
 

@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 import anyio
 import anyio.abc
 
-from taskcore.adapters import build_components
+from taskcore.adapters import build_components, check_objects
 from taskcore.backend import Admin, Backend, Features, QueueStats
 from taskcore.client.host import AppHost, SharedContext, not_open
 from taskcore.components import Components
 from taskcore.config import AppSettings, Settings, load, show
 from taskcore.deadletter import DeadLetters
-from taskcore.envelope import EnvelopeCodec
+from taskcore.envelope import EnvelopeCodec, check_name
+from taskcore.errors import InvalidArguments, InvalidSetting
 from taskcore.middleware import Middleware
 from taskcore.observe import Event, Events
 from taskcore.router import Router
 from taskcore.store import Store
 from taskcore.task import Call, Job, Task
+from taskcore.toolkit.units import Duration, seconds_of, shorten_repr
 
 if TYPE_CHECKING:  # imported when it is needed: see sync
     from taskcore.client.sync import SyncApp
@@ -73,7 +75,7 @@ class App(Router):
         self._adapters: Mapping[str, Any] = adapters
         self._events = Events()
         self._clock = clock
-        self._middleware = tuple(middleware)
+        self._middleware = check_objects(adapters, clock=clock, codec=codec, middleware=middleware)
         self._host = AppHost(self, codec or EnvelopeCodec())
         self._reset()
 
@@ -96,6 +98,8 @@ class App(Router):
 
         :raises DuplicateTask: a name is taken (TC306).
         """
+        if not isinstance(router, Router):
+            raise InvalidSetting(f"{shorten_repr(router)} is not a router", fix="app.include(router)")
         for task in router:
             self.add(task)
 
@@ -123,13 +127,17 @@ class App(Router):
 
     @asynccontextmanager
     async def running(
-        self, *, queues: Sequence[str] | None = None, concurrency: int | None = None, grace: float | None = None
+        self,
+        *,
+        queues: Sequence[str] | str | None = None,
+        concurrency: int | None = None,
+        grace: Duration | None = None,
     ) -> AsyncIterator[Self]:
         """Run client and worker in this process; at the end running jobs get their grace.
 
         :param queues: where the worker looks, most urgent first; default: every queue of the app's tasks.
         :param concurrency: how many jobs run at once.
-        :param grace: seconds that running jobs have to finish at the end.
+        :param grace: how long running jobs have to finish at the end.
         """
         from taskcore.worker.hosting import WorkerChoice, working  # noqa: PLC0415 - clients need no worker
 
@@ -140,9 +148,9 @@ class App(Router):
     async def run_worker(
         self,
         *,
-        queues: Sequence[str] | None = None,
+        queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
-        grace: float | None = None,
+        grace: Duration | None = None,
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Run a worker until SIGTERM or SIGINT.
@@ -159,19 +167,20 @@ class App(Router):
         async with self:
             await work_until_signalled(self.components, self.settings, self.tasks, choice, task_status)
 
-    async def drain(self, *queues: str, timeout: float | None = None) -> None:
+    async def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
 
         Where ``features.counts`` is absent, scheduled jobs (retries, too) and jobs that other programs hold are not
         counted: ask for the jobs' outcomes instead.
 
         :param queues: default: every queue of the app's tasks.
-        :param timeout: seconds to wait for each queue; None sets no limit.
+        :param timeout: how long to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
         from taskcore.client.queries import drain  # noqa: PLC0415 - for tests and scripts
 
-        await drain(self._admin, queues or dict.fromkeys(task.spec.queue for task in self), timeout)
+        names = [check_name("queue", queue) for queue in queues] or dict.fromkeys(task.spec.queue for task in self)
+        await drain(self._admin, names, None if timeout is None else seconds_of("timeout", timeout))
 
     # ── sending and asking ──
 
@@ -180,15 +189,15 @@ class App(Router):
 
         :raises EnqueueRefused, EnqueueUncertain, KeyConflict: some were not sent; the error's ``jobs`` has the others.
         """
-        return await self._host.client.send_many(list(calls))
+        return await self._host.client.send_many(_calls(calls))
 
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call, as ``task.enqueue`` does."""
-        return await self._host.client.send(call)
+        return await self._host.client.send(_calls([call])[0])
 
     async def stats(self, queue: str = "default") -> QueueStats:
         """Count the jobs of a queue."""
-        return await self._admin.stats(queue)
+        return await self._admin.stats(check_name("queue", queue))
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs of a queue that have not started; return how many.
@@ -196,7 +205,7 @@ class App(Router):
         Where ``features.counts`` is absent, scheduled jobs (retries, too) are out of reach: they come when they are
         due, and a warning in the log says so.
         """
-        return await self._admin.purge(queue)
+        return await self._admin.purge(check_name("queue", queue))
 
     @property
     def features(self) -> Features:
@@ -235,6 +244,8 @@ class App(Router):
 
     def on_event(self, listener: Callable[[Event], None]) -> Callable[[Event], None]:
         """Call a function at every event; use it as a decorator. It must be quick and is called in the event loop."""
+        if not callable(listener):
+            raise InvalidSetting(f"{shorten_repr(listener)} is not a function", fix="@app.on_event on a function")
         return self._events.listen(listener)
 
     # ── inside ──
@@ -254,3 +265,18 @@ class App(Router):
         if not self._context.is_open:
             raise not_open()
         return self.components.backend.admin
+
+
+def _calls(calls: Iterable[Call[R]]) -> list[Call[R]]:
+    try:
+        found = list(calls)
+    except TypeError:
+        found = [calls]  # type: ignore[list-item]  # refused below
+    if not set(map(type, found)) <= {Call}:  # no loop of ours: many calls are sent at once
+        wrong = next(call for call in found if type(call) is not Call)
+        raise InvalidArguments(
+            "only calls can be sent; nothing was sent",
+            facts=[f"one of them is of type {type(wrong).__name__}"],
+            fix='make calls: app.enqueue_many([task.call("Ada"), task.call("Bob")])',
+        )
+    return found

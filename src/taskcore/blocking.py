@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from taskcore.results import JobOutcome, JobStatus
+from taskcore.toolkit.units import Duration
 
 __all__ = ["Bridge", "JobHandle", "SyncJob", "SyncTask"]
 
@@ -38,11 +39,11 @@ class JobHandle(Protocol[R]):
         """The job's id."""
         ...
 
-    async def result(self, timeout: float | None = None) -> R:
+    async def result(self, timeout: Duration | None = None) -> R:
         """Wait for the value that the function returned."""
         ...
 
-    async def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
+    async def outcome(self, timeout: Duration | None = None) -> JobOutcome[R]:
         """Wait for the job's end."""
         ...
 
@@ -67,6 +68,9 @@ class SyncTask(Generic[P, R]):
         self._pack: Callable[P, Any] = pack
         self._send: Callable[[Any], Coroutine[Any, Any, JobHandle[R]]] = send
 
+    def __repr__(self) -> str:
+        return f"<SyncTask of {getattr(self._pack, '__self__', self._pack)!r}>"
+
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> SyncJob[R]:
         """Send a job, as :meth:`taskcore.Task.enqueue` does, blocking."""
         return SyncJob(self._bridge(self._send, self._pack(*args, **kwargs)), self._bridge)
@@ -81,16 +85,19 @@ class SyncJob(Generic[R]):
         self.job = job
         self._bridge = bridge
 
+    def __repr__(self) -> str:
+        return f"<Sync{repr(self.job).removeprefix('<')}"
+
     @property
     def id(self) -> str:
         """The job's id."""
         return self.job.id
 
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: Duration | None = None) -> R:
         """Return what :meth:`taskcore.Job.result` returns, blocking."""
         return self._bridge(self.job.result, timeout)
 
-    def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
+    def outcome(self, timeout: Duration | None = None) -> JobOutcome[R]:
         """Return what :meth:`taskcore.Job.outcome` returns, blocking."""
         return self._bridge(self.job.outcome, timeout)
 

@@ -10,10 +10,12 @@ an empty one counts as absent. Times are seconds or text such as ``"1h30m"``, si
 
 from __future__ import annotations
 
-import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -24,10 +26,10 @@ import msgspec
 from taskcore.envelope import check_name
 from taskcore.errors import InvalidSetting
 from taskcore.policy import Retry
-from taskcore.toolkit.units import duration, show_duration, show_size, size
+from taskcore.toolkit.units import Duration, duration, show_duration, show_size, size
 from taskcore.toolkit.urls import mask_text, mask_url
 
-__all__ = ["NO_STORE", "AppSettings", "Loaded", "Settings", "duration", "load", "show"]
+__all__ = ["NO_STORE", "AppSettings", "Loaded", "Settings", "check", "duration", "load", "show"]
 
 NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 
@@ -85,7 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class AppSettings(TypedDict, total=False):
     """The settings that an app takes as keyword arguments; :class:`Settings` explains them.
 
-    A time may be text such as ``"1h30m"``, a size text such as ``"256KiB"``. None means: not given.
+    A time is seconds, a timedelta, or text such as ``"1h30m"``; a size is bytes or text. None: not given.
     """
 
     source: str | None
@@ -93,14 +95,14 @@ class AppSettings(TypedDict, total=False):
     concurrency: int | None
     threads: int | None
     processes: int | None
-    grace: float | str | None
-    lease: float | str | None
-    send_timeout: float | str | None
+    grace: Duration | None
+    lease: Duration | None
+    send_timeout: Duration | None
     payload_limit: int | str | None
     result_limit: int | str | None
-    keep_result: float | str | None
-    key_window: float | str | None
-    park_for: float | str | None
+    keep_result: Duration | None
+    key_window: Duration | None
+    park_for: Duration | None
     strict: bool | str | None
     app: str | None
     retry: Retry | int | Mapping[str, Any] | None
@@ -145,7 +147,7 @@ def load(
     environ = os.environ if environ is None else environ
     problems: list[str] = []
     given: dict[str, _Given] = {}
-    files = _from_files(Path(directory or ".").resolve())
+    files = _from_files(_here(directory))
     for one in chain(files, _from_environment(environ), _from_arguments(arguments)):  # a later layer wins
         if one.name in _KINDS:
             given[one.name] = one
@@ -164,16 +166,26 @@ def load(
 
 def _value(one: _Given, problems: list[str]) -> Any:
     kind = _KINDS[one.name]
-    try:
+    with suppress(Exception):  # an argument may be anything, and bring its own code
         value = kind.parse(one.raw)
         if (isinstance(value, bool) or not isinstance(one.raw, bool)) and (
-            kind.least is None or kind.least <= value < math.inf
+            kind.least is None or kind.least <= value <= kind.most
         ):
             return value
-    except (TypeError, ValueError, KeyError, OverflowError):
-        pass
     problems.append(f"{one.source}: {one.name}: expected {kind.expected}, got {_shown(one.raw)}")
     return None
+
+
+def check(name: str, value: Any) -> Any:
+    """Read one value as the setting of this name; what a method takes is checked like a setting.
+
+    :raises InvalidSetting: it cannot be (TC104).
+    """
+    problems: list[str] = []
+    checked = _value(_Given(name, value, "argument"), problems)
+    if problems:
+        raise InvalidSetting("an argument is wrong", facts=problems)
+    return checked
 
 
 def _shown(raw: Any) -> str:
@@ -200,7 +212,17 @@ def _close(name: str, known: Iterable[str], cutoff: float) -> list[str]:
 # ── layers, lowest first ─────────────────────────────────────────────────────────────────────────
 
 
-def _from_files(start: Path) -> list[_Given]:
+def _here(directory: str | os.PathLike[str] | None) -> Path | None:
+    """Return where the search begins; None if there is no such place, because the working directory was deleted."""
+    try:
+        return Path(directory or ".").resolve()
+    except OSError:
+        return None
+
+
+def _from_files(start: Path | None) -> list[_Given]:
+    if start is None:
+        return []
     for directory in (start, *start.parents):
         project = _read(directory / "pyproject.toml", start, "tool", "taskcore")
         own = _read(directory / "taskcore.toml", start)
@@ -289,11 +311,12 @@ def _line_of(name: tuple[str, ...], lines: Mapping[str, int]) -> int:
 
 
 class _Kind(NamedTuple):
-    """How a value is read, what to expect, the least number, how it is shown, and what None means."""
+    """How a value is read, what to expect, the least and the largest number, how it is shown, and what None means."""
 
     parse: Callable[[Any], Any]
     expected: str
     least: float | None = None
+    most: float = sys.float_info.max
     show: Callable[[Any], str] = str
     none: str = "-"
 
@@ -324,10 +347,12 @@ def _text(raw: Any) -> str:
 
 
 def _queues(raw: Any) -> tuple[str, ...]:
-    names = raw.split(",") if isinstance(raw, str) else raw
-    if not names or isinstance(names, Mapping):
+    if not isinstance(raw, str | Sequence | AbstractSet):
         raise TypeError
-    return tuple(check_name("queue", name.strip()) for name in names)
+    names = tuple(check_name("queue", name.strip()) for name in (raw.split(",") if isinstance(raw, str) else raw))
+    if not names:
+        raise ValueError
+    return names
 
 
 def _mask_store(value: str) -> str:
@@ -341,6 +366,7 @@ def show(name: str, value: Any) -> str:
 
 
 _COUNT = _Kind(_whole, "a whole number, at least 1", least=1)
+_SLOTS = _Kind(_whole, "a whole number from 1 to 100000", least=1, most=100_000)
 _WAIT = _Kind(duration, 'seconds, at least 0, or text such as "1h30m", "250ms"', least=0, show=show_duration)
 _PERIOD = _Kind(duration, 'seconds, more than 0, or text such as "1h30m", "250ms"', least=0.001, show=show_duration)
 
@@ -349,9 +375,9 @@ _KINDS: dict[str, _Kind] = {
     "store": _Kind(_text, 'a URL such as "redis://localhost:6379/1"', show=_mask_store, none="the broker's own"),
     "source": _Kind(_text, "the name of a program"),
     "queues": _Kind(_queues, 'names such as "mail,default"', show=",".join, none="every queue of the app's tasks"),
-    "concurrency": _COUNT,
-    "threads": _COUNT,
-    "processes": _COUNT._replace(none="one for each core"),
+    "concurrency": _SLOTS,
+    "threads": _SLOTS,
+    "processes": _Kind(_whole, "a whole number from 1 to 1000", least=1, most=1000, none="one for each core"),
     "grace": _WAIT,
     "lease": _PERIOD,
     "send_timeout": _PERIOD,
@@ -364,7 +390,7 @@ _KINDS: dict[str, _Kind] = {
     "app": _Kind(_text, 'a place such as "shop.tasks:app"'),
     "retry.attempts": _COUNT,
     "retry.base": _WAIT,
-    "retry.factor": _Kind(float, "a number, at least 1", least=1, show="{:g}".format),
+    "retry.factor": _Kind(float, "a number from 1 to 1000000", least=1, most=1_000_000, show="{:g}".format),
     "retry.cap": _WAIT,
     "retry.jitter": _Kind(_jitter, '"full" or "none"'),
 }

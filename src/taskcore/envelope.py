@@ -30,6 +30,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from taskcore.errors import InvalidName, MalformedEnvelope
+from taskcore.toolkit.units import shorten_repr
 
 __all__ = [
     "FORMAT",
@@ -255,9 +256,9 @@ def check_name(kind: str, name: Any) -> str:
     """
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
-    suggestion = re.sub(r"[^a-z0-9_.-]+", "-", str(name).lower()).strip("-._")[:128]
+    suggestion = re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._")[:128] if isinstance(name, str) else ""
     raise InvalidName(
-        f"{name!r} cannot be the name of a {kind}",
+        f"{shorten_repr(name)} cannot be the name of a {kind}",
         facts=["allowed: lower-case letters, digits, _ . - (at most 128, beginning with a letter or digit)"],
         fix=f'for example "{suggestion}"' if suggestion else None,
     )

@@ -35,8 +35,8 @@ from typing import TypeAlias, assert_never
 import msgspec
 
 from taskcore.envelope import ErrorRecord, Trail, encode_trail
-from taskcore.errors import InvalidSetting
 from taskcore.policy import Retry as RetryPolicy
+from taskcore.toolkit.units import Duration, seconds_of
 
 __all__ = [
     "Ack",
@@ -78,9 +78,9 @@ class RetryLater(Exception):
     :param why: kept in the trail.
     """
 
-    def __init__(self, after: float, why: str = "") -> None:
+    def __init__(self, after: Duration, why: str = "") -> None:
         super().__init__(after, why)
-        self.after = _seconds("RetryLater", after)
+        self.after = seconds_of("after", after)
         self.why = why
 
     def __str__(self) -> str:
@@ -93,9 +93,9 @@ class Snooze(Exception):
     :param after: seconds.
     """
 
-    def __init__(self, after: float) -> None:
+    def __init__(self, after: Duration) -> None:
         super().__init__(after)
-        self.after = _seconds("Snooze", after)
+        self.after = seconds_of("after", after)
 
     def __str__(self) -> str:
         return f"asked to sleep for {self.after:g} s"
@@ -110,12 +110,6 @@ class Reject(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-def _seconds(name: str, after: float) -> float:
-    if not _is_time(after):
-        raise InvalidSetting(f"{name}(after={after!r}) is not a time", fix="give seconds, at least 0")
-    return float(after)
 
 
 def _is_time(after: object) -> bool:

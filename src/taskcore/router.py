@@ -10,15 +10,18 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from taskcore.contract import Upcast, compile_contract
+from taskcore.contract import Contract, Upcast, compile_contract
+from taskcore.contract.redefinition import is_redefinition
 from taskcore.envelope import check_name
-from taskcore.errors import DuplicateTask, InvalidContract, InvalidSetting
+from taskcore.errors import DuplicateTask, InvalidContract, InvalidName, InvalidSetting
 from taskcore.options import DEFAULT, DeliveryMode, Key, RunsIn, TaskSpec, UseDefault, refuse_unknown
 from taskcore.policy import Retry
 from taskcore.task import AsyncTask, PlainTask, Task
+from taskcore.toolkit.units import Duration, duration, shorten_repr
 
 __all__ = ["Decorator", "Router", "TaskOptions"]
 
@@ -27,7 +30,7 @@ R = TypeVar("R")
 
 
 class TaskOptions(TypedDict, total=False):
-    """The options of ``@app.task``. Times in seconds.
+    """The options of ``@app.task``. A time is seconds, a timedelta, or text such as ``"5m"``.
 
     :param name: default: module and function name. The name travels with each job, so keep it when you move code.
     :param queue: where its jobs wait; default: ``"default"``.
@@ -50,13 +53,13 @@ class TaskOptions(TypedDict, total=False):
     queue: str
     version: int
     upcasts: Mapping[int, Upcast] | None
-    timeout: float | None
+    timeout: Duration | None
     retry: Retry | int | UseDefault | None
     crashes: int | UseDefault
     key: Key | None
-    key_window: float | UseDefault
+    key_window: Duration | UseDefault
     raises: tuple[type[BaseException], ...]
-    keep_result: float | UseDefault | None
+    keep_result: Duration | UseDefault | None
     delivery: DeliveryMode
     runs_in: RunsIn | None
 
@@ -113,12 +116,18 @@ class Router:
         return decorate if function is None else decorate(function)
 
     def add(self, task: Task[..., Any]) -> None:
-        """Take one task in.
+        """Take one task in; a function that is defined again takes the place of the earlier one.
 
         :raises DuplicateTask: another task has its name (TC306).
         """
+        if not isinstance(task, Task):
+            raise InvalidSetting(f"{shorten_repr(task)} is not a task", fix="declare it: @app.task on the function")
         known = self._tasks.get(task.name)
-        if known is not None and known is not task:
+        if (
+            known is not None
+            and known is not task
+            and not is_redefinition(known.contract.function, task.contract.function)
+        ):
             raise DuplicateTask(
                 f"two tasks are named {task.name!r}",
                 facts=[f"one at {known.contract.where}", f"one at {task.contract.where}"],
@@ -140,9 +149,14 @@ def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., 
     given: dict[str, Any] = {name: value for name, value in options.items() if name in TaskSpec.__struct_fields__}
     given["queue"] = check_name("queue", given.get("queue", "default"))
     given["retry"] = _retry(options.get("retry", DEFAULT))
-    given["runs_in"] = options.get("runs_in") or ("loop" if is_async else "thread")
+    for name in ("timeout", "key_window", "keep_result"):
+        if given.get(name) is not None and given[name] is not DEFAULT:
+            with suppress(InvalidSetting):  # told below, with the others
+                given[name] = duration(given[name])
+    if given.get("runs_in") is None:
+        given["runs_in"] = "loop" if is_async else "thread"
     spec = TaskSpec(**given)
-    problems = list(_problems(spec, is_async=is_async, parameters=contract.parameters))
+    problems = list(_problems(spec, contract, is_async=is_async))
     if problems:
         raise InvalidContract(
             f"{contract.name}: these options do not fit ({contract.where})",
@@ -157,6 +171,10 @@ def _task_name(name: str | None, function: Callable[..., Any]) -> str:
         return check_name("task", name)
     module = getattr(function, "__module__", None) or "main"
     own = getattr(function, "__name__", "")
+    if own == "<lambda>":
+        raise InvalidName(
+            "a lambda has no name that could travel", fix='name it: app.task(name="shop.double")(lambda …)'
+        )
     return check_name("task", f"{_imported_name(module)}.{own}".lower().lstrip("_."))
 
 
@@ -169,38 +187,55 @@ def _imported_name(module: str) -> str:
     if spec is not None:
         return str(spec.name).removesuffix(".__main__")
     file = getattr(main, "__file__", None)
-    return Path(file).stem if file else "main"
+    return Path(file).stem if file and not file.startswith("<") else "main"  # "<stdin>", "<string>"
 
 
 def _retry(retry: Retry | int | UseDefault | None) -> Retry | UseDefault:
-    if retry is None or retry == 0:
+    if retry is None:
         return Retry(attempts=1)
     if isinstance(retry, int) and not isinstance(retry, bool):
         return Retry(attempts=retry)
     if isinstance(retry, Retry) or retry is DEFAULT:
         return retry
-    raise InvalidSetting(f"retry={retry!r} is not a policy", fix="give a Retry(…), a number of attempts, or None")
+    raise InvalidSetting(
+        f"retry={shorten_repr(retry)} is not a policy", fix="give a Retry(…), a number of attempts, or None"
+    )
 
 
-def _problems(spec: TaskSpec, *, is_async: bool, parameters: tuple[str, ...]) -> Iterator[str]:
+def _problems(spec: TaskSpec, contract: Contract, *, is_async: bool) -> Iterator[str]:
     """Yield everything in the options that cannot work."""
     for name in ("timeout", "key_window", "keep_result"):
         value = getattr(spec, name)
         if value is not None and value is not DEFAULT and not _positive(value):
-            yield f"{name}: expected seconds above 0, got {value!r}"
+            yield f'{name}: expected seconds above 0, a timedelta, or text such as "5m", got {shorten_repr(value)}'
     if spec.crashes is not DEFAULT and (type(spec.crashes) is not int or spec.crashes < 1):
-        yield f"crashes: expected a whole number, at least 1, got {spec.crashes!r}"
+        yield f"crashes: expected a whole number, at least 1, got {shorten_repr(spec.crashes)}"
     if spec.delivery not in ("at_least_once", "at_most_once"):
-        yield f'delivery: expected "at_least_once" or "at_most_once", got {spec.delivery!r}'
+        yield f'delivery: expected "at_least_once" or "at_most_once", got {shorten_repr(spec.delivery)}'
     if spec.runs_in not in ("loop", "thread", "process"):
-        yield f'runs_in: expected "loop", "thread" or "process", got {spec.runs_in!r}'
+        yield f'runs_in: expected "loop", "thread" or "process", got {shorten_repr(spec.runs_in)}'
     elif is_async and spec.runs_in != "loop":
         yield f'runs_in: an async function runs in the loop, not in a {spec.runs_in}; write it as a plain "def"'
-    names = (spec.key,) if isinstance(spec.key, str) else spec.key if isinstance(spec.key, tuple) else ()
-    for missing in sorted({name for name in names if name not in parameters}):
-        yield f"key: there is no parameter {missing!r}; the function has: {', '.join(parameters) or 'none'}"
+    yield from _key_problems(spec.key, contract)
     if spec.key is not None and spec.delivery == "at_most_once":
         yield 'key: needs delivery="at_least_once", because a lost job would keep its key'
+
+
+def _key_problems(key: Any, contract: Contract) -> Iterator[str]:
+    if callable(key):
+        with suppress(ValueError):  # a builtin whose signature cannot be read
+            try:
+                contract.invoke_with(inspect.signature(key).bind)
+            except TypeError as error:
+                yield f"key: the key function cannot be called with the task's arguments: {error}"
+        return
+    names = (key,) if isinstance(key, str) else key
+    if names is not None and not (isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)):
+        yield f"key: expected a parameter's name, a tuple of names, or a function, got {shorten_repr(key)}"
+        return
+    for missing in sorted({name for name in names or () if name not in contract.parameters}):
+        has = ", ".join(contract.parameters) or "none"
+        yield f"key: there is no parameter {shorten_repr(missing)}; the function has: {has}"
 
 
 def _positive(value: object) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
 
@@ -21,9 +21,10 @@ from taskcore.config import Settings
 from taskcore.contract import Contract
 from taskcore.contract.codec import kind_of, short_repr
 from taskcore.envelope import EnvelopeCodec
-from taskcore.errors import InvalidArguments, NotRunning
+from taskcore.errors import InvalidArguments, InvalidSetting, NotRunning
 from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
+from taskcore.toolkit.units import Duration, seconds_of
 
 __all__ = ["AsyncTask", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
 
@@ -70,6 +71,10 @@ class TaskHost(Protocol):
         ...
 
 
+#: How other libraries call ``enqueue``.
+ELSEWHERE = ("apply_async", "defer", "defer_async", "delay", "enqueue_async", "kiq", "queue", "schedule", "send")
+
+
 class Task(Generic[P, R]):
     """A typed function that can run in the background.
 
@@ -92,6 +97,14 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.contract.signature} {self.name} v{self.contract.version} on {self.spec.queue}>"
+
+    if not TYPE_CHECKING:  # type checkers report such a name by themselves
+
+        def __getattr__(self, name: str) -> Any:
+            """Name the verb of this library for those of others."""
+            own = self.__dict__.get("__name__", "task")
+            hint = f"; to send a job: await {own}.enqueue(…), or {own}.sync.enqueue(…)" if name in ELSEWHERE else ""
+            raise AttributeError(f"a task has no attribute {name!r}{hint}", name=name, obj=self)
 
     @property
     def standalone_options(self) -> Options:
@@ -124,8 +137,15 @@ class Task(Generic[P, R]):
         return ConfiguredTask(self, call_options(options))
 
     def job(self, id: str, *, queue: str | None = None) -> Job[R]:
-        """Make the handle of a job that was sent earlier or elsewhere."""
-        return Job(id, self, queue or self.spec.queue)
+        """Make the handle of a job that was sent earlier or elsewhere.
+
+        :raises InvalidSetting: the id cannot be one (TC104).
+        :raises InvalidName: the queue's name cannot travel (TC308).
+        """
+        if id is None:
+            raise InvalidSetting("id=None is not a job's id", fix="give the id that `enqueue` returned: job.id")
+        chosen = call_options({"id": id, "queue": queue})
+        return Job(id, self, chosen.queue or self.spec.queue)
 
     @property
     def sync(self) -> SyncTask[P, R]:
@@ -199,6 +219,9 @@ class ConfiguredTask(Generic[P, R]):
         self._task = task
         self._options = options
 
+    def __repr__(self) -> str:
+        return repr(self._task)
+
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Check and pack the arguments, as :meth:`Task.call` does."""
         return self._task.pack(self._options, args, kwargs)
@@ -231,29 +254,30 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
     def __hash__(self) -> int:
         return hash(self.id)
 
-    async def result(self, timeout: float | None = None) -> R:
+    async def result(self, timeout: Duration | None = None) -> R:
         """Wait for the value that the function returned.
 
-        :param timeout: seconds to wait at most; None sets no limit.
+        :param timeout: how long to wait at most; None sets no limit.
         :raises JobFailed: the job is dead; ``error`` is the typed error if the task declares it in ``raises`` (TC403).
         :raises JobCancelled: it was cancelled (TC404).
         :raises JobExpired: its deadline passed before it could start (TC405).
         :raises ResultTimeout: no outcome yet; the text says where the job is (TC401).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
-        outcome = await self.task.host.outcome(self, timeout)
+        outcome = await self.outcome(timeout)
         if isinstance(outcome, Succeeded):
             return outcome.value
         has_dead_letter = self.task.options.delivery != "at_most_once"
         raise error_of(self.id, self.task.name, outcome, has_dead_letter=has_dead_letter)
 
-    async def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
+    async def outcome(self, timeout: Duration | None = None) -> JobOutcome[R]:
         """Wait for the job's end and return it as a value to ``match`` on; a failed job does not raise here.
 
         :raises ResultTimeout: no outcome yet (TC401).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
-        return await self.task.host.outcome(self, timeout)
+        seconds = None if timeout is None else seconds_of("timeout", timeout)
+        return await self.task.host.outcome(self, seconds)
 
     async def status(self) -> JobStatus:
         """Return where the job is now; ``"unknown"`` if neither store nor broker can tell."""

@@ -187,7 +187,12 @@ def _find(module: ModuleType, attribute: str, what: str) -> App:
         value = getattr(value, part)
     if isinstance(value, App):
         return value
-    raise AppNotFound(what, facts=[f"it is a {type(value).__name__}, not an App"], fix=_name_one(module, apps))
+    raise AppNotFound(what, facts=[f"it is {_kind(value)}, not an App"], fix=_name_one(module, apps))
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _home(module: ModuleType) -> str:

@@ -171,6 +171,11 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         first = len(values) - len(self._by_name)
         return function(*values[:first], **dict(zip(self._by_name, values[first:], strict=True)))
 
+    def invoke_with(self, function: Function) -> Any:
+        """Call a function as `invoke` does, with the parameters' names in the place of their values."""
+        first = len(self.parameters) - len(self._by_name)
+        return function(*self.parameters[:first], **dict(zip(self._by_name, self._by_name, strict=True)))
+
     # results and errors, there and back
 
     def pack_result(self, value: Any) -> bytes:

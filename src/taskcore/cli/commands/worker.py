@@ -17,7 +17,7 @@ from taskcore.cli.group import APP_DIR, DEBUG, installed_version
 from taskcore.cli.loading import load_app
 from taskcore.cli.logs import LogFormat, configure_logging
 from taskcore.cli.output import say
-from taskcore.config import show
+from taskcore.config import check, show
 from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.logging import logger
@@ -58,7 +58,7 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> float | N
 @click.option(
     "-q", "--queues", multiple=True, metavar="A,B", help="Take jobs of these queues only, earlier ones first."
 )
-@click.option("-c", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Run this many jobs at once.")
+@click.option("-c", "--concurrency", type=click.IntRange(1, 100_000), metavar="N", help="Run this many jobs at once.")
 @click.option("--grace", callback=_time, metavar="TIME", help="When stopping, let running jobs go on for this long.")
 @click.option(
     "--loop",
@@ -103,7 +103,7 @@ def command(
     """
     loop = choose_loop(loop_name)
     loaded = load_app(app, app_dir)
-    chosen = tuple(name.strip() for part in queues for name in part.split(",") if name.strip()) or None
+    chosen = check("queues", ",".join(queues)) if queues else None
     configure_logging(log_level, log_format)
     tell = log.info if log_format == "json" else say
     for line in banner(loaded, app or loaded.settings.app or "", loop, chosen, concurrency, grace):
