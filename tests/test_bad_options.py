@@ -52,14 +52,19 @@ values = st.one_of(
 some = settings(max_examples=150, deadline=None)
 
 
+def check(error: TaskcoreError) -> None:
+    """Fail if an error has no code, or a text that cannot be printed."""
+    assert error.code != "TC000"
+    assert str(error).startswith(f"[{error.code}]")
+    assert str(error).encode()
+
+
 def works_or_says_why(call: Callable[[], Any]) -> None:
     """Call; only errors of ours may come."""
     try:
         call()
     except TaskcoreError as error:
-        assert error.code != "TC000"
-        assert str(error).startswith(f"[{error.code}]")
-        assert str(error).encode()
+        check(error)
 
 
 @some
@@ -158,7 +163,7 @@ def test_verbs(value: Any) -> None:
                 try:
                     await verb()
                 except TaskcoreError as error:
-                    assert error.code != "TC000"
+                    check(error)
 
     works_or_says_why(lambda: anyio.run(each))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,7 +16,7 @@ from taskcore.options import RunsIn
 from taskcore.worker.context import HeldKey
 from taskcore.worker.runners.frames import Answer, PerformJob
 from taskcore.worker.runners.processes import ProcessPool
-from taskcore.worker.runners.threads import DaemonThreadPool
+from taskcore.worker.runners.threads import DaemonThreadPool, ThreadRoom
 
 if TYPE_CHECKING:
     from taskcore.task import Task
@@ -28,12 +29,12 @@ class Executors:
     """Runs plain functions outside of the event loop, a bounded number at a time."""
 
     def __init__(self, *, threads: int, processes: int) -> None:
+        self._threads = DaemonThreadPool()
         #: What a job has to enter before it starts, so that waiting for a thread does not count as running.
-        self.rooms: Mapping[RunsIn, anyio.CapacityLimiter] = {
-            "thread": anyio.CapacityLimiter(threads),
+        self.rooms: Mapping[RunsIn, AbstractAsyncContextManager[None]] = {
+            "thread": ThreadRoom(threads, self._threads),
             "process": anyio.CapacityLimiter(processes),
         }
-        self._threads = DaemonThreadPool()
         self._processes = ProcessPool(self._threads)
 
     async def aclose(self) -> None:
