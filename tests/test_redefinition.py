@@ -14,6 +14,14 @@ import pytest
 
 from taskcore import App, DuplicateTask
 
+WRAPPER = """
+import functools
+def plain(function):
+    @functools.wraps(function)
+    def inner(*args, **kwargs):
+        return function(*args, **kwargs)
+    return inner
+"""
 GREET = "from again_app import app\n\n@app.task\ndef greet(name: str) -> str:\n    return 'hello ' + name\n"
 
 
@@ -82,9 +90,7 @@ def test_two_functions_of_other_names_are_refused(app: App, tmp_path: Path) -> N
 
 def test_functions_that_share_a_wrapper_are_refused(app: App, tmp_path: Path) -> None:
     """The code of a decorator is the same for all that it wraps; the functions inside are not."""
-    (tmp_path / "again_wrap.py").write_text(
-        "import functools\ndef plain(f):\n    @functools.wraps(f)\n    def inner(*a, **k):\n        return f(*a, **k)\n    return inner\n"
-    )
+    (tmp_path / "again_wrap.py").write_text(WRAPPER)
     source = "from again_wrap import plain\n" + GREET.replace("@app.task", "@app.task(name='shop.greet')\n@plain")
     imported(tmp_path, source)
     with pytest.raises(DuplicateTask):

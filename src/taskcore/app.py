@@ -268,10 +268,11 @@ class App(Router):
 
 
 def _calls(calls: Iterable[Call[R]]) -> list[Call[R]]:
+    found: list[Any]
     try:
         found = list(calls)
     except TypeError:
-        found = [calls]  # type: ignore[list-item]  # refused below
+        found = [calls]
     if not set(map(type, found)) <= {Call}:  # no loop of ours: many calls are sent at once
         wrong = next(call for call in found if type(call) is not Call)
         raise InvalidArguments(

@@ -71,7 +71,7 @@ class SyncTask(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<SyncTask of {getattr(self._pack, '__self__', self._pack)!r}>"
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> SyncJob[R]:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> SyncJob[R]:
         """Send a job, as :meth:`taskcore.Task.enqueue` does, blocking."""
         return SyncJob(self._bridge(self._send, self._pack(*args, **kwargs)), self._bridge)
 

@@ -111,14 +111,14 @@ class Task(Generic[P, R]):
         """Return the options in the app, or, for a task that no app has, completed by the default settings."""
         return self.spec.complete(Settings(), has_store=False) if self._host is None else self.options
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Check and pack the arguments; no I/O.
 
         :raises InvalidArguments: they do not fit the signature; the text lists every problem (TC302, C24).
         """
         return self.pack(NO_OPTIONS, args, kwargs)
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Send a job; it is as durable as the broker's settings when this returns.
 
         :raises InvalidArguments: the arguments do not fit; nothing was sent (TC302).
@@ -195,7 +195,7 @@ class Task(Generic[P, R]):
 class AsyncTask(Task[P, R]):
     """A task made from an ``async def``."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Call the function itself."""
         result: Coroutine[Any, Any, R] = self.contract.function(*args, **kwargs)
         return result
@@ -204,7 +204,7 @@ class AsyncTask(Task[P, R]):
 class PlainTask(Task[P, R]):
     """A task made from a plain ``def``; workers run it in a thread, or as ``runs_in`` says."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself."""
         result: R = self.contract.function(*args, **kwargs)
         return result
@@ -222,11 +222,11 @@ class ConfiguredTask(Generic[P, R]):
     def __repr__(self) -> str:
         return repr(self._task)
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Check and pack the arguments, as :meth:`Task.call` does."""
         return self._task.pack(self._options, args, kwargs)
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Send a job, as :meth:`Task.enqueue` does."""
         return await self._task.host.send(self._task.pack(self._options, args, kwargs))
 

@@ -17,6 +17,7 @@ import anyio
 import anyio.abc
 
 from taskcore.toolkit.logging import logger
+from taskcore.worker.signal_receiver import receive_signals
 
 if TYPE_CHECKING:
     from taskcore.worker.worker import Worker
@@ -36,7 +37,7 @@ async def stop_on_signals(
     if threading.current_thread() is not threading.main_thread():
         task_status.started()
         return
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with receive_signals(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         received = (signal.Signals(number).name async for number in signals)
         name = await anext(received)

@@ -11,6 +11,7 @@ Options follow a question mark.
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -126,6 +127,8 @@ def read_url(url: str) -> RedisOptions:
     seeds: tuple[RedisAddress, ...]
     if parts.scheme == "unix":
         seeds = (RedisAddress(unquote(parts.path), 0),)
+        if not hasattr(socket, "AF_UNIX"):
+            problems.append("this system has no Unix sockets; use redis://")
         if not parts.path.strip("/") or hosts:
             problems.append("a socket has a path and no host: unix:///run/redis/redis.sock")
     else:
