@@ -18,7 +18,7 @@ from taskcore.toolkit.units import shorten_repr
 from taskcore.toolkit.urls import mask_url, scheme_of
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoints
+    from importlib.metadata import EntryPoint
 
 __all__ = ["NO_STORE", "build_components", "has_store", "open_backend", "open_store"]
 
@@ -32,6 +32,26 @@ EXTRAS = {
     "nats": "nats", "tls": "nats",
     "postgresql": "sql", "postgres": "sql", "sqlite": "sql",
 }  # fmt: skip
+
+
+SCHEMES = (("memory", "memory"), *EXTRAS.items(), ("sqlite", "sqlite"))
+
+#: Our own adapters, by extra or scheme: the same as the entry points of our package.
+OWN = {
+    BACKENDS: {
+        "memory": "taskcore.backends.memory:MemoryBackend",
+        "redis": "taskcore.backends.redis:RedisBackend",
+        "rabbitmq": "taskcore.backends.rabbitmq:RabbitBackend",
+        "nats": "taskcore.backends.nats:NatsBackend",
+    },
+    STORES: {
+        "memory": "taskcore.stores.memory:MemoryStore",
+        "redis": "taskcore.stores.redis:RedisStore",
+        "nats": "taskcore.stores.nats:NatsStore",
+        "sql": "taskcore.stores.sql:PostgresStore",
+        "sqlite": "taskcore.stores.sql:SqliteStore",
+    },
+}
 
 
 def open_backend(url: str) -> Backend:
@@ -104,32 +124,31 @@ VERBS = {"url": ("admin", "consume", "features", "publish"), "store": ("delete",
 
 def has_store(url: str) -> bool:
     """Tell whether the broker of this URL can keep records too."""
-    return _scheme(url) in _registered(STORES).names
+    return _scheme(url) in _registered(STORES)
 
 
 def _load(group: str, url: str) -> Any:
     scheme = _scheme(url)
     kind = "backend" if group == BACKENDS else "store"
     found = _registered(group)
-    if scheme in found.names:
-        entry = next(iter(found.select(name=scheme)))
+    if scheme in found:
         try:
-            return entry.load()
+            return found[scheme].load()
         except ImportError as error:
             if isinstance(error, AdapterMissing) or scheme not in EXTRAS:
                 raise
             raise _missing(scheme, str(error)) from error
     other = BACKENDS if group == STORES else STORES
-    if scheme in _registered(other).names:
+    if scheme in _registered(other):
         raise _wrong_kind(scheme, kind)
     if scheme in EXTRAS:
         raise _missing(scheme, f"this installation has no {kind} for it")
     from difflib import get_close_matches  # noqa: PLC0415 - for this error only
 
-    near = get_close_matches(scheme, [*found.names, *EXTRAS], n=1)
+    near = get_close_matches(scheme, [*found, *EXTRAS], n=1)
     raise InvalidURL(
         f"no {kind} is called {scheme}://",
-        facts=[f"the URL is {mask_url(url)}", f"known: {', '.join(sorted(f'{name}://' for name in found.names))}"],
+        facts=[f"the URL is {mask_url(url)}", f"known: {', '.join(sorted(f'{name}://' for name in found))}"],
         fix=f"did you mean {near[0]}://?" if near else "use one of the known ones; some need an extra",
     )
 
@@ -147,11 +166,15 @@ def _wrong_kind(scheme: str, kind: str) -> InvalidURL:
 
 
 @cache
-def _registered(group: str) -> EntryPoints:
-    """Read the entry points of all installed packages: once, because it takes a while, and not at import."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 - a third of the time of `import taskcore`
+def _registered(group: str) -> Mapping[str, EntryPoint]:
+    """Read the entry points of all installed packages: once, because it takes a while, and not at import.
 
-    return entry_points(group=group)
+    Frozen programs and copied folders have no metadata; our own adapters are there without it.
+    """
+    from importlib.metadata import EntryPoint, entry_points  # noqa: PLC0415 - a third of the time of `import taskcore`
+
+    own = {scheme: EntryPoint(scheme, OWN[group][extra], group) for scheme, extra in SCHEMES if extra in OWN[group]}
+    return {**own, **{entry.name: entry for entry in entry_points(group=group)}}
 
 
 def _scheme(url: str) -> str:

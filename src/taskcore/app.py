@@ -21,7 +21,7 @@ from taskcore.adapters import build_components, check_objects
 from taskcore.backend import Admin, Backend, Features, QueueStats
 from taskcore.client.host import AppHost, SharedContext, not_open
 from taskcore.components import Components
-from taskcore.config import AppSettings, Settings, load, show
+from taskcore.config import AppSettings, Settings, hint_at_unused_variables, load, show
 from taskcore.deadletter import DeadLetters
 from taskcore.envelope import EnvelopeCodec, check_name
 from taskcore.errors import InvalidArguments, InvalidSetting
@@ -119,6 +119,8 @@ class App(Router):
         """
         if self._pid != os.getpid():
             self._reset()
+        if not self._context.is_open:
+            hint_at_unused_variables(self.sources)
         await self._context.enter()
         return self
 

@@ -29,7 +29,17 @@ from taskcore.policy import Retry
 from taskcore.toolkit.units import Duration, duration, show_duration, show_size, size
 from taskcore.toolkit.urls import mask_text, mask_url
 
-__all__ = ["NO_STORE", "AppSettings", "Loaded", "Settings", "check", "duration", "load", "show"]
+__all__ = [
+    "NO_STORE",
+    "AppSettings",
+    "Loaded",
+    "Settings",
+    "check",
+    "duration",
+    "hint_at_unused_variables",
+    "load",
+    "show",
+]
 
 NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 
@@ -162,6 +172,17 @@ def load(
     merged = msgspec.structs.replace(whole if isinstance(whole, Retry) else Retry(), **retry)
     sources = {name: given[name].source if name in given else "default" for name in _KINDS}
     return Loaded(Settings(**values, retry=merged), sources)
+
+
+def hint_at_unused_variables(sources: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> None:
+    """Log a hint if a variable names a broker or a store, and the program names another."""
+    for name in _URLS:
+        variable = f"TASKCORE_{name.upper()}"
+        if sources[name] == "argument" and environ.get(variable):
+            from taskcore.toolkit.logging import logger  # noqa: PLC0415 - settings are read where nothing is logged
+
+            log = logger("taskcore.config")
+            log.warning("%s is set and not used: the program gives App() a %s of its own", variable, name)
 
 
 def _value(one: _Given, problems: list[str]) -> Any:

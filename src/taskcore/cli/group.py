@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from taskcore.cli.output import paint
+from taskcore.cli.output import paint, survive_encodings
 from taskcore.errors import (
     AppNotFound,
     BrokerError,
@@ -169,6 +169,7 @@ def group() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code."""
     shell = Shell()
+    survive_encodings()
     try:
         code: Any = group.main(list(arguments), prog_name="taskcore", standalone_mode=False, obj=shell)
     except click.ClickException as error:

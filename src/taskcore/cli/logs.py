@@ -6,7 +6,6 @@ text, a field in JSON.
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from taskcore.cli.output import is_terminal
 from taskcore.toolkit.logging import visible
 
 __all__ = ["LogFormat", "configure_logging"]
@@ -36,20 +36,13 @@ def configure_logging(level: str, form: LogFormat = "text") -> None:
     if stream is None or logging.getLogger().handlers:  # without standard error there is nowhere to write to
         return
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(for_person=_is_terminal(stream)))
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(for_person=is_terminal(stream)))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level.upper())
     if root.level < logging.INFO:
         for name in LIBRARIES:
             logging.getLogger(name).setLevel(logging.INFO)
-
-
-def _is_terminal(stream: Any) -> bool:
-    try:
-        return bool(stream.isatty())
-    except (AttributeError, OSError, ValueError, io.UnsupportedOperation):
-        return False
 
 
 class TextFormatter(logging.Formatter):

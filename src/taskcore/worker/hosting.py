@@ -17,6 +17,7 @@ from taskcore.errors import InvalidSetting
 from taskcore.preflight import warn_if_unsafe
 from taskcore.task import Task
 from taskcore.toolkit.groups import unwrap_single
+from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import Duration
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.runners import require_processes
@@ -24,6 +25,8 @@ from taskcore.worker.signals import stop_on_signals
 from taskcore.worker.worker import Worker
 
 __all__ = ["WorkerChoice", "make_worker", "work_until_signalled", "worker_options", "working"]
+
+log = logger("taskcore.worker")
 
 
 class WorkerChoice(NamedTuple):
@@ -68,6 +71,7 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
             facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
             fix="import the modules that declare the tasks, or name queues; run at least one job at once",
         )
+    _warn_of_strange_queues(names, known)
     return WorkerOptions(
         queues=names,
         concurrency=limit,
@@ -80,6 +84,17 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
         result_limit=settings.result_limit,
         name=settings.source or f"{socket.gethostname()}:{os.getpid()}",
     )
+
+
+def _warn_of_strange_queues(names: Sequence[str], known: Sequence[str]) -> None:
+    """Warn of a queue that no task of the app waits in: a name with a typo would be watched in silence."""
+    for name in names:
+        if name not in known:
+            from difflib import get_close_matches  # noqa: PLC0415 - for this warning only
+
+            close = get_close_matches(name, known, n=1)
+            hint = f'did you mean "{close[0]}"?' if close else f"the queues of its tasks: {', '.join(known) or 'none'}"
+            log.warning('this worker watches queue "%s", and no task of this app waits there; %s', name, hint)
 
 
 def grace_of(settings: Settings, choice: WorkerChoice) -> float:
