@@ -21,16 +21,14 @@ from taskcore.adapters import build_components, check_objects
 from taskcore.backend import Admin, Backend, Features, QueueStats
 from taskcore.client.host import AppHost, SharedContext, not_open
 from taskcore.components import Components
-from taskcore.config import AppSettings, Settings, hint_at_unused_variables, load, show
+from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
 from taskcore.deadletter import DeadLetters
 from taskcore.envelope import EnvelopeCodec, check_name
-from taskcore.errors import InvalidArguments, InvalidSetting
 from taskcore.middleware import Middleware
 from taskcore.observe import Event, Events
-from taskcore.router import Router
+from taskcore.router import Router, tasks_of
 from taskcore.store import Store
-from taskcore.task import Call, Job, Task
-from taskcore.toolkit.units import Duration, seconds_of, shorten_repr
+from taskcore.task import Call, Job, Task, checked_calls
 
 if TYPE_CHECKING:  # imported when it is needed: see sync
     from taskcore.client.sync import SyncApp
@@ -98,9 +96,7 @@ class App(Router):
 
         :raises DuplicateTask: a name is taken (TC306).
         """
-        if not isinstance(router, Router):
-            raise InvalidSetting(f"{shorten_repr(router)} is not a router", fix="app.include(router)")
-        for task in router:
+        for task in tasks_of(router):
             self.add(task)
 
     def add(self, task: Task[..., Any]) -> None:
@@ -182,7 +178,7 @@ class App(Router):
         from taskcore.client.queries import drain  # noqa: PLC0415 - for tests and scripts
 
         names = [check_name("queue", queue) for queue in queues] or dict.fromkeys(task.spec.queue for task in self)
-        await drain(self._admin, names, None if timeout is None else seconds_of("timeout", timeout))
+        await drain(self._admin, names, timeout)
 
     # ── sending and asking ──
 
@@ -191,11 +187,11 @@ class App(Router):
 
         :raises EnqueueRefused, EnqueueUncertain, KeyConflict: some were not sent; the error's ``jobs`` has the others.
         """
-        return await self._host.client.send_many(_calls(calls))
+        return await self._host.client.send_many(checked_calls(calls))
 
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call, as ``task.enqueue`` does."""
-        return await self._host.client.send(_calls([call])[0])
+        return await self._host.client.send(checked_calls([call])[0])
 
     async def stats(self, queue: str = "default") -> QueueStats:
         """Count the jobs of a queue."""
@@ -246,8 +242,6 @@ class App(Router):
 
     def on_event(self, listener: Callable[[Event], None]) -> Callable[[Event], None]:
         """Call a function at every event; use it as a decorator. It must be quick and is called in the event loop."""
-        if not callable(listener):
-            raise InvalidSetting(f"{shorten_repr(listener)} is not a function", fix="@app.on_event on a function")
         return self._events.listen(listener)
 
     # ── inside ──
@@ -267,19 +261,3 @@ class App(Router):
         if not self._context.is_open:
             raise not_open()
         return self.components.backend.admin
-
-
-def _calls(calls: Iterable[Call[R]]) -> list[Call[R]]:
-    found: list[Any]
-    try:
-        found = list(calls)
-    except TypeError:
-        found = [calls]
-    if not set(map(type, found)) <= {Call}:  # no loop of ours: many calls are sent at once
-        wrong = next(call for call in found if type(call) is not Call)
-        raise InvalidArguments(
-            "only calls can be sent; nothing was sent",
-            facts=[f"one of them is of type {type(wrong).__name__}"],
-            fix='make calls: app.enqueue_many([task.call("Ada"), task.call("Bob")])',
-        )
-    return found

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -23,15 +21,15 @@ from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
-from taskcore.envelope import check_name
 from taskcore.errors import InvalidSetting
+from taskcore.kinds import KINDS, NO_STORE, show, show_refused
 from taskcore.policy import Retry
-from taskcore.toolkit.units import Duration, duration, show_duration, show_size, size
-from taskcore.toolkit.urls import mask_text, mask_url
+from taskcore.toolkit.units import Duration, duration
 
 __all__ = [
     "NO_STORE",
     "AppSettings",
+    "Duration",
     "Loaded",
     "Settings",
     "check",
@@ -40,8 +38,6 @@ __all__ = [
     "load",
     "show",
 ]
-
-NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +133,6 @@ class _Given(NamedTuple):
 
 
 _URLS = ("url", "store")
-MOST_CHARACTERS = 120  #: of a value in an error
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -159,7 +154,7 @@ def load(
     given: dict[str, _Given] = {}
     files = _from_files(_here(directory))
     for one in chain(files, _from_environment(environ), _from_arguments(arguments)):  # a later layer wins
-        if one.name in _KINDS:
+        if one.name in KINDS:
             given[one.name] = one
         else:
             problems.append(_unknown(one))
@@ -170,7 +165,7 @@ def load(
     retry = {name.removeprefix("retry."): values.pop(name) for name in given if name.startswith("retry.")}
     whole = arguments.get("retry")  # it may name error classes, which no file can
     merged = msgspec.structs.replace(whole if isinstance(whole, Retry) else Retry(), **retry)
-    sources = {name: given[name].source if name in given else "default" for name in _KINDS}
+    sources = {name: given[name].source if name in given else "default" for name in KINDS}
     return Loaded(Settings(**values, retry=merged), sources)
 
 
@@ -186,14 +181,14 @@ def hint_at_unused_variables(sources: Mapping[str, str], environ: Mapping[str, s
 
 
 def _value(one: _Given, problems: list[str]) -> Any:
-    kind = _KINDS[one.name]
+    kind = KINDS[one.name]
     with suppress(Exception):  # an argument may be anything, and bring its own code
         value = kind.parse(one.raw)
         if (isinstance(value, bool) or not isinstance(one.raw, bool)) and (
             kind.least is None or kind.least <= value <= kind.most
         ):
             return value
-    problems.append(f"{one.source}: {one.name}: expected {kind.expected}, got {_shown(one.raw)}")
+    problems.append(f"{one.source}: {one.name}: expected {kind.expected}, got {show_refused(one.raw)}")
     return None
 
 
@@ -209,18 +204,8 @@ def check(name: str, value: Any) -> Any:
     return checked
 
 
-def _shown(raw: Any) -> str:
-    """Write a value that is not accepted: what could be a URL without its secrets, and never in more than a line."""
-    try:
-        text = repr(raw)
-    except Exception:  # noqa: BLE001 - it is the user's code
-        return type(raw).__name__
-    text = mask_text(text)
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
-
-
 def _unknown(one: _Given) -> str:
-    close = _close(one.name, _KINDS, 0.6)
+    close = _close(one.name, KINDS, 0.6)
     return f'{one.source}: there is no setting "{one.name}"' + (f', did you mean "{close[0]}"?' if close else "")
 
 
@@ -275,7 +260,7 @@ def _read(path: Path, start: Path, *table: str) -> list[_Given] | None:
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
-    known = {name.upper().replace(".", "_"): name for name in _KINDS}
+    known = {name.upper().replace(".", "_"): name for name in KINDS}
     for variable, raw in environ.items():
         if not variable.startswith("TASKCORE_") or not raw:
             continue
@@ -297,7 +282,7 @@ def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, Mapping):
             yield from ((f"retry.{part}", inner) for part, inner in value.items())
         elif isinstance(value, Retry):
-            parts = [known.removeprefix("retry.") for known in _KINDS if known.startswith("retry.")]
+            parts = [known.removeprefix("retry.") for known in KINDS if known.startswith("retry.")]
             yield from ((f"retry.{part}", getattr(value, part)) for part in parts)
         else:
             yield "retry.attempts", value
@@ -326,92 +311,3 @@ def _line_of(name: tuple[str, ...], lines: Mapping[str, int]) -> int:
     parts = ".".join(name).split(".")
     paths = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     return next((lines[path] for path in paths if path in lines), 1)
-
-
-# ── kinds of values ──────────────────────────────────────────────────────────────────────────────
-
-
-class _Kind(NamedTuple):
-    """How a value is read, what to expect, the least and the largest number, how it is shown, and what None means."""
-
-    parse: Callable[[Any], Any]
-    expected: str
-    least: float | None = None
-    most: float = sys.float_info.max
-    show: Callable[[Any], str] = str
-    none: str = "-"
-
-
-def _whole(raw: Any) -> int:
-    if isinstance(raw, float):
-        raise TypeError
-    return int(raw)
-
-
-def _jitter(raw: Any) -> Any:
-    if raw not in ("full", "none"):
-        raise ValueError
-    return raw
-
-
-def _truth(raw: Any) -> bool:
-    known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    if not isinstance(raw, str | bool):
-        raise TypeError
-    return raw if isinstance(raw, bool) else known[raw.strip().lower()]
-
-
-def _text(raw: Any) -> str:
-    if not isinstance(raw, str) or not raw.strip():
-        raise TypeError
-    return raw.strip()
-
-
-def _queues(raw: Any) -> tuple[str, ...]:
-    if not isinstance(raw, str | Sequence | AbstractSet):
-        raise TypeError
-    names = tuple(check_name("queue", name.strip()) for name in (raw.split(",") if isinstance(raw, str) else raw))
-    if not names:
-        raise ValueError
-    return names
-
-
-def _mask_store(value: str) -> str:
-    return value if value == NO_STORE else mask_url(value)
-
-
-def show(name: str, value: Any) -> str:
-    """Write the value of a setting as a person would, without secrets."""
-    kind = _KINDS[name]
-    return kind.none if value is None else kind.show(value)
-
-
-_COUNT = _Kind(_whole, "a whole number, at least 1", least=1)
-_SLOTS = _Kind(_whole, "a whole number from 1 to 100000", least=1, most=100_000)
-_WAIT = _Kind(duration, 'seconds, at least 0, or text such as "1h30m", "250ms"', least=0, show=show_duration)
-_PERIOD = _Kind(duration, 'seconds, more than 0, or text such as "1h30m", "250ms"', least=0.001, show=show_duration)
-
-_KINDS: dict[str, _Kind] = {
-    "url": _Kind(_text, 'a URL such as "redis://localhost:6379/0"', show=mask_url),
-    "store": _Kind(_text, 'a URL such as "redis://localhost:6379/1"', show=_mask_store, none="the broker's own"),
-    "source": _Kind(_text, "the name of a program"),
-    "queues": _Kind(_queues, 'names such as "mail,default"', show=",".join, none="every queue of the app's tasks"),
-    "concurrency": _SLOTS,
-    "threads": _SLOTS,
-    "processes": _Kind(_whole, "a whole number from 1 to 1000", least=1, most=1000, none="one for each core"),
-    "grace": _WAIT,
-    "lease": _PERIOD,
-    "send_timeout": _PERIOD,
-    "payload_limit": _Kind(size, 'bytes, at least 1, or text such as "256KiB"', least=1, show=show_size),
-    "result_limit": _Kind(size, 'bytes, at least 1, or text such as "1MiB"', least=1, show=show_size),
-    "keep_result": _WAIT,
-    "key_window": _PERIOD,
-    "park_for": _WAIT,
-    "strict": _Kind(_truth, "true or false", show=lambda value: str(value).lower()),
-    "app": _Kind(_text, 'a place such as "shop.tasks:app"'),
-    "retry.attempts": _COUNT,
-    "retry.base": _WAIT,
-    "retry.factor": _Kind(float, "a number from 1 to 1000000", least=1, most=1_000_000, show="{:g}".format),
-    "retry.cap": _WAIT,
-    "retry.jitter": _Kind(_jitter, '"full" or "none"'),
-}

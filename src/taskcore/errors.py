@@ -57,6 +57,7 @@ class Details(TypedDict, total=False):
 
     facts: Sequence[str]
     fix: str | None
+    public_facts: Sequence[str] | None
 
 
 class TaskcoreError(Exception):
@@ -65,42 +66,34 @@ class TaskcoreError(Exception):
     :param what: one sentence: what happened.
     :param facts: lines with the details, one thing each.
     :param fix: what to do about it.
-    :ivar public_facts: the facts as they may be logged: without values of arguments and results.
+    :param public_facts: the facts as they may be logged, without values of arguments and results; default: the facts.
     """
 
     code: ClassVar[str] = "TC000"
 
-    def __init__(self, what: str, *, facts: Sequence[str] = (), fix: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, facts: Sequence[str] = (), fix: str | None = None, public_facts: Sequence[str] | None = None
+    ) -> None:
         super().__init__(what)
-        self.what = what
-        self.facts = self.public_facts = tuple(facts)
-        self.fix = fix
+        self.what, self.fix = what, fix
+        self.facts = tuple(facts)
+        self.public_facts = self.facts if public_facts is None else tuple(public_facts)
 
     def __str__(self) -> str:
-        lines = [f"[{self.code}] {self.what}", *(f"  {fact}" for fact in self.facts)]
-        if self.fix:
-            lines.append(f"  fix: {self.fix}")
-        return "\n".join(lines)
+        fix = [f"  fix: {self.fix}"] if self.fix else []
+        return "\n".join([f"[{self.code}] {self.what}", *(f"  {fact}" for fact in self.facts), *fix])
 
     def with_facts(self, *facts: str) -> Self:
         """Return a copy of the error with more facts."""
         more = copy.copy(self)
-        more.facts = (*self.facts, *facts)
-        more.public_facts = (*self.public_facts, *facts)
+        more.facts, more.public_facts = (*self.facts, *facts), (*self.public_facts, *facts)
         return more
 
     def public(self) -> Self:
         """Return the error as it may be recorded: without values, and without causes whose texts may hold them."""
-        if self.public_facts == self.facts:
-            return self
         plain = copy.copy(self)
         plain.facts = self.public_facts
         return plain.with_traceback(self.__traceback__)
-
-    @property
-    def public_text(self) -> str:
-        """What happened, on one line, without values of arguments and results: for logs and dead letters."""
-        return "; ".join((self.what, *self.public_facts))
 
 
 # ── the program is put together wrongly ──────────────────────────────────────────────────────────
@@ -243,10 +236,6 @@ class InvalidArguments(ContractError, TypeError):
 
     code = "TC302"
 
-    def __init__(self, what: str, *, public_facts: Sequence[str] | None = None, **details: Unpack[Details]) -> None:
-        super().__init__(what, **details)
-        self.public_facts = self.facts if public_facts is None else tuple(public_facts)
-
 
 class InvalidContract(ContractError, TypeError):
     """A function whose signature or options cannot be a task's contract; raised when it is decorated."""
@@ -258,10 +247,6 @@ class UnencodableResult(ContractError, TypeError):
     """A function succeeded, but what it returned does not fit its contract."""
 
     code = "TC304"
-
-    def __init__(self, what: str, *, public_facts: Sequence[str] | None = None, **details: Unpack[Details]) -> None:
-        super().__init__(what, **details)
-        self.public_facts = self.facts if public_facts is None else tuple(public_facts)
 
 
 class DuplicateTask(ContractError, ValueError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
@@ -23,7 +23,7 @@ from taskcore.policy import Retry
 from taskcore.task import AsyncTask, PlainTask, Task
 from taskcore.toolkit.units import Duration, duration, shorten_repr
 
-__all__ = ["Decorator", "Router", "TaskOptions"]
+__all__ = ["Decorator", "Router", "TaskOptions", "tasks_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,6 +134,16 @@ class Router:
                 fix='give one of them another name: @app.task(name="…")',
             )
         self._tasks[task.name] = task
+
+
+def tasks_of(router: Router) -> Iterable[Task[..., Any]]:
+    """Return the tasks of a router.
+
+    :raises InvalidSetting: it is none (TC104).
+    """
+    if not isinstance(router, Router):
+        raise InvalidSetting(f"{shorten_repr(router)} is not a router", fix="app.include(router)")
+    return router
 
 
 def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:

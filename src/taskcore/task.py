@@ -11,7 +11,7 @@ which sends its calls and answers for its jobs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
@@ -26,7 +26,7 @@ from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, Us
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 from taskcore.toolkit.units import Duration, seconds_of
 
-__all__ = ["AsyncTask", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
+__all__ = ["AsyncTask", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost", "checked_calls"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -292,6 +292,26 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         :raises StoreRequired: the app has no store (TC105).
         """
         return await self.task.host.cancel(self)
+
+
+def checked_calls(calls: Iterable[Call[R]]) -> list[Call[R]]:
+    """Return the calls as a list.
+
+    :raises InvalidArguments: there is something else among them (TC302).
+    """
+    found: list[Any]
+    try:
+        found = list(calls)
+    except TypeError:
+        found = [calls]
+    if not set(map(type, found)) <= {Call}:  # no loop of ours: many calls are sent at once
+        wrong = next(call for call in found if type(call) is not Call)
+        raise InvalidArguments(
+            "only calls can be sent; nothing was sent",
+            facts=[f"one of them is of type {type(wrong).__name__}"],
+            fix='make calls: app.enqueue_many([task.call("Ada"), task.call("Bob")])',
+        )
+    return found
 
 
 class _NoOptions:
