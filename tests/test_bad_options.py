@@ -176,7 +176,7 @@ async def _at_once(asking: Any) -> None:
 @some
 @given(name=st.sampled_from(["queues", "concurrency", "grace"]), value=values)
 def test_workers(name: str, value: Any) -> None:
-    """What a worker is told."""
+    """The arguments of a worker."""
     app = App("memory://")
     app.task(name="work")(_nothing)
 
@@ -237,7 +237,7 @@ def declared() -> Any:
     ],
 )
 def test_the_text_says_what_to_do(call: Callable[[], Any], text: str) -> None:
-    """An impossible value is told with what is expected."""
+    """The error about an impossible value says what is expected."""
     with pytest.raises(InvalidSetting) as caught:
         call()
     assert text in str(caught.value)

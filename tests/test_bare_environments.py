@@ -137,7 +137,7 @@ def test_our_adapters_are_found_without_the_metadata_of_packages(monkeypatch: py
 
 
 def test_a_setting_that_cannot_be_read_says_so(tmp_path: Path) -> None:
-    """A settings file that is a folder, or that holds no text, is told by its name."""
+    """A settings file that is a folder, or that holds no text, is named in the error."""
     (tmp_path / "taskcore.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(Exception, match=r"\[TC104\] taskcore.toml cannot be read"):
         load(directory=tmp_path, environ={})

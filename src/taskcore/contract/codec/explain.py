@@ -28,7 +28,7 @@ def explain(annotation: Any, value: Any, path: str, *, plain: bool = False, valu
     """List every part of a value that does not fit its type: ``order.items[3].price: expected int, got str 'x'``.
 
     :param plain: the value is plain data read from JSON, where an object is a dict and a date is a str.
-    :param values: False: for logs; nothing of the value is told but where it is and of which type.
+    :param values: False: for logs; the lines name the place and the type of a value, and nothing else of it.
     :returns: at most 20 lines; none if the value fits, or if it breaks even this.
     """
     with suppress(Exception):  # values bring their own code: __repr__, __eq__, properties
