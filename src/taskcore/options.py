@@ -37,7 +37,6 @@ RunsIn: TypeAlias = Literal["loop", "thread", "process"]
 DeliveryMode: TypeAlias = Literal["at_least_once", "at_most_once"]
 
 TEXT_LIMIT = 512  #: characters that a key may have
-CONTROLS: Final = frozenset(map(chr, (*range(32), 127)))
 HEADERS_LIMIT = 8_192  #: bytes that the headers of one job may have, names and values together
 
 
@@ -221,11 +220,11 @@ def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     wrong = [
         f"{shorten_repr(name)}: {shorten_repr(value)}"
         for name, value in headers.items()
-        if not all(isinstance(text, str) and is_encodable(text) and CONTROLS.isdisjoint(text) for text in (name, value))
+        if not all(isinstance(text, str) and is_encodable(text) for text in (name, value))
     ]
     if wrong:
         raise InvalidSetting(
-            "headers map strings to strings without control characters",
+            "headers map strings to strings without halves of surrogate pairs",
             facts=wrong,
             fix="put other values into the arguments",
         )
