@@ -31,7 +31,7 @@ import msgspec
 from taskcore import App
 from taskcore.envelope import FORMAT, Envelope, encode_envelope, new_id
 
-QUICK = 200
+WARM_UP_JOBS = 200  #: jobs that are not counted
 started_at = 0.0
 
 
@@ -131,11 +131,11 @@ def latencies(jobs: int) -> tuple[list[float], list[float]]:
     async def measure() -> tuple[list[float], list[float]]:
         starts, ends = [], []
         async with app.running():
-            for number in range(jobs + QUICK):
+            for number in range(jobs + WARM_UP_JOBS):
                 before = time.perf_counter()
                 job = await stamp.enqueue()
                 started = await job.result()
-                if number >= QUICK:  # the first ones warm up
+                if number >= WARM_UP_JOBS:  # the first ones warm up
                     starts.append((started - before) * 1e3)
                     ends.append((time.perf_counter() - before) * 1e3)
                 await anyio.sleep(0.0005)

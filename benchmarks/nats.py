@@ -68,8 +68,8 @@ async def measure(options: argparse.Namespace) -> None:
                 show(options, name, found)
         if options.only in {"", "latency"}:
             values = sorted(await latency(server, 400))
-            tell(options, "enqueue → start p50", values[len(values) // 2], "ms")
-            tell(options, "enqueue → start p99", values[len(values) * 99 // 100], "ms")
+            report(options, "enqueue → start p50", values[len(values) // 2], "ms")
+            report(options, "enqueue → start p99", values[len(values) * 99 // 100], "ms")
         if options.only in {"", "parked"}:
             await parked(options, server)
 
@@ -85,7 +85,7 @@ def show(options: argparse.Namespace, name: str, found: list[tuple[float, float]
         print(f"{name:22} {ours:>10,.0f}/s   raw {raw:>10,.0f}/s   {ratio:6.0%}")
 
 
-def tell(options: argparse.Namespace, name: str, value: float, unit: str) -> None:
+def report(options: argparse.Namespace, name: str, value: float, unit: str) -> None:
     """Write one figure."""
     print(
         json.dumps({"name": name, "value": value, "unit": unit})
@@ -265,12 +265,12 @@ async def parked(options: argparse.Namespace, server: NatsServer) -> None:
         calls = [noop.call(PAYLOAD) for _ in range(options.parked)]
         began = time.perf_counter()
         await app.enqueue_many(calls)
-        tell(options, f"{options.parked:,} parked", options.parked / (time.perf_counter() - began), "jobs/s")
+        report(options, f"{options.parked:,} parked", options.parked / (time.perf_counter() - began), "jobs/s")
         async with app.running():
             await anyio.sleep(5)
             before = cpu_seconds(server)
             await anyio.sleep(5)
-            tell(options, "idle server", (cpu_seconds(server) - before) / 5 * 100, "% of a core")
+            report(options, "idle server", (cpu_seconds(server) - before) / 5 * 100, "% of a core")
         stats = await app.stats("default")
         assert stats.scheduled == options.parked, stats
         await app.components.backend.admin.delete("default")

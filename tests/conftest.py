@@ -30,6 +30,7 @@ NOT_QUICK = {
     "tests/connections",
     "tests/contract/codec",
     "tests/faults",
+    "tests/processes",
     "tests/stores/nats",
     "tests/stores/redis",
     "tests/stores/sql",

@@ -322,7 +322,7 @@ def test_typos_in_a_scheme(url, meant):
 
 
 @pytest.mark.parametrize("url", ["localhost:6379", "memory", "//memory"])
-def test_what_is_no_url(url):
+def test_text_without_a_scheme_is_no_url(url):
     """Without a scheme it is no URL."""
     with pytest.raises(InvalidURL, match="is not a URL"):
         App(url)

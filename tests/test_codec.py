@@ -90,7 +90,7 @@ async def test_dead_letters_are_read_and_replayed():
 
 
 @pytest.mark.virtual
-async def test_what_is_not_signed_is_buried():
+async def test_an_unsigned_envelope_is_buried():
     """An envelope without a signature never reaches a function; the job beside it is done."""
     app = make_app()
     envelope = Envelope(v=1, id=new_id(), task="greet", args=msgspec.Raw(b'{"name":"Eve"}'), enqueued_at=0.0)

@@ -91,7 +91,7 @@ def test_nearest_directory(place):
     assert here.sources["concurrency"] == str(Path("../pyproject.toml:2"))
 
 
-def test_a_foreign_pyproject_is_passed_by(place):
+def test_a_pyproject_without_our_table_is_ignored(place):
     """A pyproject.toml without our table is not the place; even a broken one is none of our business."""
     below = place / "shop"
     below.mkdir()

@@ -34,7 +34,7 @@ class Ward:
 
     async def bury(self, count: int, **sending):
         """Make so many dead letters."""
-        async with self.app.running():
+        async with self.app.running(concurrency=1):  # so that they die in order
             for number in range(count):
                 await self.work.using(**sending).enqueue(number)
             await self.app.drain(timeout=60)
@@ -199,7 +199,7 @@ async def test_a_job_with_a_key():
     assert len(ward.contexts) == 2
 
 
-async def test_what_is_no_envelope_cannot_be_replayed(ward):
+async def test_a_malformed_letter_cannot_be_replayed(ward):
     """A malformed letter can be read and dropped; replaying it says what to do instead."""
     async with ward.app.running():
         await ward.backend.publish([Outgoing("default", "x", b"\xff")])

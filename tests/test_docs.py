@@ -30,6 +30,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import taskcore
 from taskcore import config, errors
 from tests.support import snippets
 
@@ -163,6 +164,29 @@ def codes() -> dict[str, type[errors.TaskcoreError]]:
     return {cls.code: cls for cls in classes if "code" in vars(cls)}
 
 
+INSTALLS = re.compile(r"""(?:pip install|uv add) +["']([\w./-]+)\[([\w,{}]+)\]["']""")
+
+
+def test_every_install_command_names_the_distribution() -> None:
+    """Each command that installs an extra names the distribution, or a checkout, and an extra that exists."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = [*PAGES, *OTHERS, *Path(taskcore.__file__).parent.rglob("*.py")]
+    commands = {(path.name, *found) for path in texts for found in INSTALLS.findall(path.read_text())}
+    assert {"README.md", "redis.md", "nats.md", "rabbitmq.md", "adapters.py", "main.py", "clock.py"} <= {
+        file for file, _, _ in commands
+    }
+    for file, name, extras in commands:
+        assert name in {project["name"], ".", "./taskcore"}, file
+        assert extras == "{extra}" or set(extras.split(",")) <= project["optional-dependencies"].keys(), file
+
+
+def test_the_install_command_works_without_a_release() -> None:
+    """An installed taskcore satisfies the command in the error texts; pip asks no index for it."""
+    command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--dry-run"]
+    printed = subprocess.check_output([*command, "taskcore-framework[redis]"], text=True, timeout=50)
+    assert "already satisfied: taskcore-framework" in printed
+
+
 def test_the_errors_page_has_every_code() -> None:
     """One heading for each code, in order, and below it the class and the builtin that it derives from."""
     page = text_of("reference/errors.md")
@@ -292,8 +316,8 @@ MODULES = (
     "toolkit.diagnostics",
 )
 CLASSES = (
-    "client.sync.SyncApp",
-    "client.sync.SyncDeadLetters",
+    "blocking.SyncApp",
+    "blocking.SyncDeadLetters",
     "options.UsingOptions",
     "router.TaskOptions",
 )

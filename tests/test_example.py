@@ -19,10 +19,10 @@ from taskcore.faults import NatsServer, PostgresServer, RabbitServer, RedisServe
 from tests.support.real import require, serving
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 150
-FEW = 300  #: files of a run with trouble …
-FEWER = 100  #: … where each write is confirmed by several servers
-LONG = 170  #: seconds for a test that may have to wait for such a run, on a machine with other work
+RUN_TIMEOUT = 150  #: seconds that a run may take
+FEW_FILES = 300  #: files of a run with trouble …
+FEWER_FILES = 100  #: … where each write is confirmed by several servers
+LONG_TEST_TIMEOUT = 170  #: seconds for a test that may have to wait for such a run, on a machine with other work
 
 pytestmark = pytest.mark.skipif(not (ROOT / "examples").is_dir(), reason="the examples are in the checkout only")
 
@@ -32,7 +32,7 @@ class Run(NamedTuple):
 
     process: subprocess.CompletedProcess[str]
     out: Path
-    limit: int = LIMIT
+    limit: int = RUN_TIMEOUT
 
     @property
     def report(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def start(*arguments: str, within: float = 60, **variables: str) -> subprocess.C
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run over a few files, once for all tests."""
     out = tmp_path_factory.mktemp("code_index")
-    return Run(start("--limit", str(LIMIT), "--out", str(out)), out)
+    return Run(start("--limit", str(RUN_TIMEOUT), "--out", str(out)), out)
 
 
 def test_a_run_ends_well_and_says_so(run):
@@ -79,14 +79,14 @@ def test_a_run_ends_well_and_says_so(run):
 def test_every_file_is_indexed_or_dead_and_never_both(run):
     """The totals add up, counted from outcomes on one side and from dead letters on the other."""
     report = run.report
-    assert report["submitted"] == LIMIT + 8
+    assert report["submitted"] == RUN_TIMEOUT + 8
     assert report["indexed"] + report["dead"] == report["submitted"]
     assert report["letters"] == report["dead"] == sum(group["count"] for group in report["dead_letters"])
     assert report["letters_left"] == 0
     assert report["jobs_succeeded"] == report["jobs"] - report["dead"]
 
 
-def test_what_callers_get_agrees_with_what_workers_count(run):
+def test_callers_and_workers_count_the_same(run):
     """The attempts that jobs report and the worker's own counters are the same numbers."""
     report, counters = run.report, run.report["counters"]
     assert counters["job.succeeded"] == report["jobs_succeeded"]
@@ -188,8 +188,8 @@ def killed_worker(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run on a shared Redis, with two workers of which one is killed."""
     out = tmp_path_factory.mktemp("killed_worker")
     with serving(RedisServer) as server:
-        options = ("--workers", "2", "--kill", "1", "--limit", str(FEW), "--out", str(out))
-        return Run(start(*options, TASKCORE_URL=server.url), out, FEW)
+        options = ("--workers", "2", "--kill", "1", "--limit", str(FEW_FILES), "--out", str(out))
+        return Run(start(*options, TASKCORE_URL=server.url), out, FEW_FILES)
 
 
 @pytest.fixture(scope="module")
@@ -197,21 +197,21 @@ def killed_server(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run on a private Redis, which is killed after one of the workers."""
     require(RedisServer)
     out = tmp_path_factory.mktemp("killed_server")
-    return private("redis", out, FEW)
+    return private("redis", out, FEW_FILES)
 
 
 @pytest.fixture(scope="module")
 def killed_nats(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run the same on NATS."""
     require(NatsServer)
-    return private("nats", tmp_path_factory.mktemp("killed_nats"), FEW)
+    return private("nats", tmp_path_factory.mktemp("killed_nats"), FEW_FILES)
 
 
 @pytest.fixture(scope="module")
 def killed_node(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run on three NATS servers that each keep everything; the one that leads most is killed for good."""
     require(NatsServer)
-    return private("nats-cluster", tmp_path_factory.mktemp("killed_node"), FEWER, "--for-good", within=150)
+    return private("nats-cluster", tmp_path_factory.mktemp("killed_node"), FEWER_FILES, "--for-good", within=150)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def killed_rabbit(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run on RabbitMQ, which has no store, with results and keys in a PostgreSQL beside it."""
     require(RabbitServer)
     require(PostgresServer)
-    return private("rabbitmq", tmp_path_factory.mktemp("killed_rabbit"), FEW, "--store", "postgres", within=150)
+    return private("rabbitmq", tmp_path_factory.mktemp("killed_rabbit"), FEW_FILES, "--store", "postgres", within=150)
 
 
 def private(server: str, out: Path, limit: int, *more: str, within: float = 60) -> Run:
@@ -240,8 +240,8 @@ def revived(request: pytest.FixtureRequest) -> Run:
     return request.getfixturevalue(request.param)
 
 
-@pytest.mark.timeout(LONG)
-def test_trouble_costs_no_file(survivor):
+@pytest.mark.timeout(LONG_TEST_TIMEOUT)
+def test_injected_faults_lose_no_file(survivor):
     """Exit code 0, every file accounted for, each counted once, nothing left in the broker."""
     assert survivor.process.returncode == 0, survivor.process.stderr + survivor.process.stdout
     report = survivor.report
@@ -255,7 +255,7 @@ def test_trouble_costs_no_file(survivor):
     assert rows == report["jobs"] - total  # every file that could be read has one row, however often it was begun
 
 
-@pytest.mark.timeout(LONG)
+@pytest.mark.timeout(LONG_TEST_TIMEOUT)
 def test_a_worker_was_really_killed_in_the_middle(survivor):
     """After a third of the files, before the end; its process is gone and never said that it was done."""
     [killed] = survivor.report["trouble"]["workers"]
@@ -267,8 +267,8 @@ def test_a_worker_was_really_killed_in_the_middle(survivor):
     assert f"killed worker {killed['number']} (pid {killed['pid']}) with" in survivor.process.stdout
 
 
-@pytest.mark.timeout(LONG)
-def test_what_was_begun_twice_is_counted_from_the_journals(survivor):
+@pytest.mark.timeout(LONG_TEST_TIMEOUT)
+def test_repeated_starts_are_counted_from_the_journals(survivor):
     """The report has as many as the workers' own journals; what the killed one had under way is the most of it."""
     starts, explained, lost = Counter(), Counter(), 0
     text = "".join((survivor.out / f"journal-{number}").read_text() for number in (1, 2))
@@ -287,7 +287,7 @@ def test_what_was_begun_twice_is_counted_from_the_journals(survivor):
     assert words in survivor.page
 
 
-@pytest.mark.timeout(LONG)
+@pytest.mark.timeout(LONG_TEST_TIMEOUT)
 def test_the_server_was_really_killed_and_came_back(revived):
     """The report says that the server was away for a while at two thirds."""
     [server] = revived.report["trouble"]["servers"]
@@ -298,7 +298,7 @@ def test_the_server_was_really_killed_and_came_back(revived):
     assert "started again on the same data" in revived.page
 
 
-@pytest.mark.timeout(LONG)
+@pytest.mark.timeout(LONG_TEST_TIMEOUT)
 def test_a_server_of_a_cluster_was_really_killed_and_did_not_come_back(killed_node):
     """At two thirds one of the three is gone for good; the report says so, and the others have done the rest."""
     [server] = killed_node.report["trouble"]["servers"]
@@ -309,7 +309,7 @@ def test_a_server_of_a_cluster_was_really_killed_and_did_not_come_back(killed_no
     assert "for good; the other 2 went on" in killed_node.page
 
 
-@pytest.mark.timeout(LONG)
+@pytest.mark.timeout(LONG_TEST_TIMEOUT)
 def test_results_and_keys_are_kept_where_it_was_asked_for(killed_rabbit):
     """The report names the store, and there is no file for one beside it."""
     assert killed_rabbit.report["conditions"]["store"].startswith("postgresql://")

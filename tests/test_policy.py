@@ -35,7 +35,7 @@ def test_bounds(policy, failures, roll):
 
 
 @given(policies, st.integers(1, 10**6))
-def test_bound_never_shrinks(policy, failures):
+def test_the_bound_never_decreases(policy, failures):
     """The bound grows with each failure until it reaches the cap, and stays there."""
     assert policy.bound(failures) <= policy.bound(failures + 1) <= policy.cap
 
@@ -73,7 +73,7 @@ def test_documented_defaults():
         (Retry(on=(OSError,), give_up_on=(FileNotFoundError,)), FileNotFoundError(), False),
     ],
 )
-def test_which_errors(policy, error, retried):
+def test_errors_are_chosen_by_class(policy, error, retried):
     """`on` says what is worth another attempt, `give_up_on` takes away from it; subclasses count."""
     assert policy.retries(error) is retried
     assert (policy.wait(1, error, 0.5) is not None) is retried
@@ -105,3 +105,17 @@ def test_all_problems_at_once():
         Retry(attempts=0, factor=0)
 
     assert len(caught.value.facts) == 2
+
+
+def test_classes_that_cannot_be_asked_match_nothing():
+    """A class in `on` or `give_up_on` whose metaclass raises is none of the error's classes, and ends no worker."""
+
+    class Meta(type):
+        def __instancecheck__(cls, error: object) -> bool:
+            raise SystemExit(7)
+
+    class Odd(Exception, metaclass=Meta):
+        pass
+
+    assert Retry(on=(Odd,)).retries(ValueError()) is False
+    assert Retry(give_up_on=(Odd,)).retries(ValueError()) is True

@@ -95,7 +95,7 @@ async def test_a_worker_warns(caplog):
     assert fix == "CONFIG SET maxmemory-policy noeviction"
 
 
-async def test_a_client_does_not_ask(caplog):
+async def test_a_client_checks_no_server(caplog):
     """Clients come and go: they neither ask nor warn."""
     backend = DiagnosedBackend(EVICTS)
     async with app_on(backend):
@@ -103,7 +103,7 @@ async def test_a_client_does_not_ask(caplog):
     assert (backend.asked, warnings(caplog)) == (0, [])
 
 
-async def test_what_is_so_by_design_is_no_warning(caplog):
+async def test_deliberate_limits_are_logged_as_information(caplog):
     """memory:// logs its limits as information, which keeps tests and examples quiet."""
     caplog.set_level(logging.INFO)
     async with app_on("memory://", None).running():

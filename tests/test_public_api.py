@@ -47,8 +47,8 @@ def test_public_names():
     """Taskcore offers what __all__ says, and nothing that looks public beyond it."""
     visible = {
         name
-        for name, value in vars(taskcore).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        for name in dir(taskcore)
+        if not name.startswith("_") and not isinstance(getattr(taskcore, name), types.ModuleType)
     }
 
     assert visible == set(taskcore.__all__)
@@ -170,7 +170,7 @@ def test_errors_travel(error, travel):
     assert (arrived.what, arrived.facts, arrived.fix, arrived.job_id) == (made.what, made.facts, made.fix, "7")
 
 
-def test_what_an_error_says():
+def test_an_error_has_code_facts_and_fix():
     """Code and sentence, the facts, what to do."""
     error = errors.InvalidURL("it happened", facts=["one", "two"], fix="do something")
 

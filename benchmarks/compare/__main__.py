@@ -111,24 +111,24 @@ async def measure(options: argparse.Namespace, folder: Path, docs: Path | None) 
     records: list[Record] = []
     with _raw(folder) as file:
 
-        def tell(record: Record) -> None:
+        def on_record(record: Record) -> None:
             records.append(record)
             file.write(encode_line(record) + b"\n")
             file.flush()
 
-        tell(machine)
+        on_record(machine)
         settings = OURS.format(loop=loop_name(), lease=size.lease)
-        tell(Contestant(who=US, version=machine.taskcore, settings=settings))
+        on_record(Contestant(who=US, version=machine.taskcore, settings=settings))
         progress = printed()
-        installed = await install(peers, progress, tell)
+        installed = await install(peers, progress, on_record)
         until = began + options.budget * 60 - CLOSING if options.budget else math.inf
         plan = Plan(brokers, scenarios, size, rounds, installed, until)
         async with anyio.create_task_group() as group:
             limited = Limited(group)
-            session = Session(plan, limited, progress, tell)
+            session = Session(plan, limited, progress, on_record)
             await session.run()
             seconds = round(time.monotonic() - began, 1)
-            tell(msgspec.structs.replace(machine, versions=machine.versions | session.versions, seconds=seconds))
+            on_record(msgspec.structs.replace(machine, versions=machine.versions | session.versions, seconds=seconds))
             finish(records, folder, docs)
             if limited.stuck:  # this group would wait for it for ever
                 sys.stdout.flush()

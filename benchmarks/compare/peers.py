@@ -43,7 +43,7 @@ def wanted(text: str) -> list[str]:
     return [name for name in names() if name in chosen]
 
 
-async def install(chosen: list[str], progress: Progress, tell: Callable[[Record], None]) -> Installed:
+async def install(chosen: list[str], progress: Progress, on_record: Callable[[Record], None]) -> Installed:
     """Make the environments that are not there yet. One that cannot be made is recorded, with the reason."""
     installed = Installed()
     for number, name in enumerate(chosen):
@@ -55,11 +55,11 @@ async def install(chosen: list[str], progress: Progress, tell: Callable[[Record]
         except PeerFailed as error:
             progress.ends("peers", f"install {peer.name}", time.monotonic() - start, f"skipped: {error}")
             for broker in peer.brokers:
-                tell(Skipped(broker=broker, who=peer.name, scenario="all", why=f"cannot be installed: {error}"))
+                on_record(Skipped(broker=broker, who=peer.name, scenario="all", why=f"cannot be installed: {error}"))
             continue
         progress.ends("peers", f"install {peer.name}", time.monotonic() - start, home.version)
         installed.homes.append((peer, home))
-        tell(
+        on_record(
             Contestant(
                 who=peer.name, version=home.version, settings=f"{peer.settings} {peer.guarantee}.", source=peer.source
             )

@@ -37,8 +37,8 @@ from taskcore.faults import PostgresServer, RedisServer, Server, ServerMissing
 
 __all__ = ["Plan", "Session"]
 
-SLACK = 60.0  #: seconds beyond a scenario's own limit, for a contestant that does not keep it
-Tell = Callable[[Record], None]
+EXTRA_SECONDS = 60.0  #: seconds beyond a scenario's own limit, for a contestant that does not keep it
+OnRecord = Callable[[Record], None]
 
 
 class Plan(NamedTuple):
@@ -61,11 +61,11 @@ class Session:
     :param limited: what a scenario runs in.
     """
 
-    def __init__(self, plan: Plan, limited: Limited, progress: Progress, tell: Tell) -> None:
+    def __init__(self, plan: Plan, limited: Limited, progress: Progress, on_record: OnRecord) -> None:
         self._plan = plan
         self._limited = limited
         self._progress = progress
-        self._tell = tell
+        self._on_record = on_record
         self._began = time.monotonic()
         self._done = 0
         self.versions: dict[str, str] = {}
@@ -81,11 +81,11 @@ class Session:
                 async with _server(broker) as server:
                     if server is not None:
                         self.versions[server.program] = server.version
-                    self._tell(_server_settings(broker, server))
+                    self._on_record(_server_settings(broker, server))
                     await self._on(broker, server, until)
             except NotHere as error:
                 self._progress.ends(broker, "all", 0.0, f"skipped: {plain(error)}")
-                self._tell(Skipped(broker=broker, who="all", scenario="all", why=plain(error)))
+                self._on_record(Skipped(broker=broker, who="all", scenario="all", why=plain(error)))
 
     def _guesses(self, broker: str) -> dict[str, float]:
         """Guess scenario → seconds that one turn of all contestants may take on this broker."""
@@ -98,7 +98,9 @@ class Session:
         async with AsyncExitStack() as exits:
             contenders = await self._contenders(broker, server, exits)
             if not contenders:
-                self._tell(Skipped(broker=broker, who="all", scenario="all", why="no contestant knows this broker"))
+                self._on_record(
+                    Skipped(broker=broker, who="all", scenario="all", why="no contestant knows this broker")
+                )
                 return
             turns = Turns(self._guesses(broker), self._plan.rounds, until)
             while (turn := turns.next(start := time.monotonic())) is not None:
@@ -113,7 +115,7 @@ class Session:
             left.setdefault(f"after {done} of {rounds} rounds" if done else "altogether", []).append(scenario)
         for times, names in left.items():
             why = f"left out {times}: the time was over"
-            self._tell(Skipped(broker=broker, who="all", scenario=", ".join(names), why=why))
+            self._on_record(Skipped(broker=broker, who="all", scenario=", ".join(names), why=why))
 
     async def _contenders(self, broker: str, server: Server | None, exits: AsyncExitStack) -> list[Contender]:
         """Open the raw client, taskcore and the peers, in this order."""
@@ -127,19 +129,19 @@ class Session:
             try:
                 raw = raw_of(broker, "" if server is None else server.url)
             except ModuleNotFoundError as error:
-                self._tell(Skipped(broker=broker, who=RAW, scenario="all", why=f"{error.name} is not installed"))
+                self._on_record(Skipped(broker=broker, who=RAW, scenario="all", why=f"{error.name} is not installed"))
             else:
-                self._tell(Contestant(who=f"{RAW}, {broker}", version="", settings=raw.how))
+                self._on_record(Contestant(who=f"{RAW}, {broker}", version="", settings=raw.how))
                 found.append(Bare(broker, raw, plan.size, broker_cpu))
             try:
                 environment = await exits.enter_async_context(environment_on(broker, server, plan.size))
             except NotHere as error:
-                self._tell(Skipped(broker=broker, who=US, scenario="all", why=plain(error)))
+                self._on_record(Skipped(broker=broker, who=US, scenario="all", why=plain(error)))
             else:
                 found.append(Ours(environment, plan.scenarios))
         else:
             why = "it has no adapter for this broker: the peers stand beside each other here"
-            self._tell(Skipped(broker=broker, who=US, scenario="all", why=why))
+            self._on_record(Skipped(broker=broker, who=US, scenario="all", why=why))
         peers = plan.installed.on(broker)
         if server is not None and peers:
             results_url = await exits.enter_async_context(_results(broker, server))
@@ -162,7 +164,7 @@ class Session:
         start, limit = time.monotonic(), limit_of(scenario)
         records: list[Figure | Skipped]
         try:
-            records = await self._limited.run(lambda: contender.measure(scenario), limit + SLACK)
+            records = await self._limited.run(lambda: contender.measure(scenario), limit + EXTRA_SECONDS)
         except LeftBehind as error:
             records = [
                 contender.skipped(scenario, f"failed: {error}; nothing more of {contender.who} was measured here")
@@ -177,7 +179,7 @@ class Session:
         if failed and (seconds >= limit or not any(one.why.startswith("failed") for one in failed)):
             contender.scenarios = [one for one in contender.scenarios if one != scenario]  # the next time is no better
         for record in records:
-            self._tell(_stamped(record, turn, start - self._began))
+            self._on_record(_stamped(record, turn, start - self._began))
         self._done += 1
         self._progress.ends(label, name, seconds, _outcome(records))
 

@@ -10,7 +10,8 @@ __all__ = ["GUESSED", "Turn", "Turns", "guess", "share", "wanted"]
 
 RESERVE = 1.15  #: a turn is begun if it would fit even when it takes that much longer than the last one
 ONCE = frozenset({"backlog"})  #: says nothing new when it is repeated, and takes longest
-OFTEN = frozenset({"enqueue", "drain", "latency", "results"})  #: the races; of everything else two rounds of three
+#: The scenarios that run in every round; the others run in two of three.
+IN_EVERY_ROUND = frozenset({"enqueue", "drain", "latency", "results"})
 
 
 class Guess(NamedTuple):
@@ -48,7 +49,7 @@ def guess(scenario: str, *, peers: int, raw: bool, ours: bool = True) -> float:
 
 def wanted(scenario: str, rounds: int) -> int:
     """Return how many rounds a scenario is to have in a run of so many."""
-    return 1 if scenario in ONCE else rounds if scenario in OFTEN else math.ceil(rounds * 2 / 3)
+    return 1 if scenario in ONCE else rounds if scenario in IN_EVERY_ROUND else math.ceil(rounds * 2 / 3)
 
 
 def share(left: float, weights: Sequence[float]) -> float:

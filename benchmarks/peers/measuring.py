@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 from environment import Home, PeerFailed
 from ruler import HERE, Peer, ledger_module
 
-PILOT = 200
-MOST = 60_000
-PATIENCE = 60.0
+PILOT_JOBS = 200  #: jobs that find the number for a measurement
+MAX_JOBS = 60_000  #: jobs of one measurement
+COUNT_TIMEOUT = 60.0  #: seconds until the workers must have ended the jobs
 BACK_WITHIN = 15.0  #: seconds without any job's end, after which the jobs of a worker that was killed are missing
-WARM_UP = 50
+WARM_UP_JOBS = 50  #: jobs that are not counted
 PERCENTILES = (50, 90, 95, 99, 99.9)
-ENOUGH = 1_000  #: values below which a p99.9 would only be the greatest of them
+MIN_VALUES_FOR_P999 = 1_000  #: values: with fewer, a p99.9 is only the largest of them
 PARTS = ("enqueue", "drain", "latency", "results", "worker killed")
 
 _queues = itertools.count()
@@ -88,8 +88,8 @@ class Measured:
     # ── the parts ──
 
     def _enqueue(self, folder: Path) -> list[dict[str, Any]]:
-        told = {"seconds": self.effort.seconds / 2, "rounds": self.effort.rounds}
-        answer = self._role("send", told, self._environment(folder))
+        parameters = {"seconds": self.effort.seconds / 2, "rounds": self.effort.rounds}
+        answer = self._role("send", parameters, self._environment(folder))
         return [
             self._figure("enqueue", "one awaited", "jobs/s", answer["one"]),
             self._figure("enqueue", "bulk", "jobs/s", answer["many"]),
@@ -97,8 +97,10 @@ class Measured:
 
     def _drain(self, folder: Path) -> list[dict[str, Any]]:
         if not self._jobs:  # how many it takes for a round of the wanted length
-            rate = self._drained(folder, PILOT)["rate"]
-            self._jobs = max(min(int(rate * self.effort.seconds * 1.5), MOST) // 100, 20 if rate > 1_000 else 2) * 100
+            rate = self._drained(folder, PILOT_JOBS)["rate"]
+            self._jobs = (
+                max(min(int(rate * self.effort.seconds * 1.5), MAX_JOBS) // 100, 20 if rate > 1_000 else 2) * 100
+            )
         runs = [self._drained(folder, self._jobs) for _ in range(self.effort.rounds)]
         facts = {key: sum(run[key] for run in runs) for key in ("jobs", "lost", "duplicated")}
         figures = [
@@ -114,7 +116,7 @@ class Measured:
         self._role("fill", {"jobs": jobs}, environment)
         before = self.broker_cpu()
         with self._worker(environment) as worker:
-            worker.count_to(jobs, self._left(PATIENCE))
+            worker.count_to(jobs, self._left(COUNT_TIMEOUT))
             after = self.broker_cpu()
             report = worker.report()
         counts = Counter(report["numbers"])
@@ -133,13 +135,13 @@ class Measured:
         self._role("fill", {"jobs": 1}, environment)  # what has to be declared, is
         phases, sent = [], 1
         with self._worker(environment) as worker:
-            worker.count_to(1, self._left(PATIENCE))
+            worker.count_to(1, self._left(COUNT_TIMEOUT))
             for rate, seconds in self.effort.arrivals:
-                jobs = int(rate * seconds) + WARM_UP
+                jobs = int(rate * seconds) + WARM_UP_JOBS
                 self._role("arrive", {"rate": rate, "jobs": jobs}, environment)
-                phases.append((rate, sent + WARM_UP, sent + jobs))
+                phases.append((rate, sent + WARM_UP_JOBS, sent + jobs))
                 sent += jobs
-                worker.count_to(sent, self._left(PATIENCE))
+                worker.count_to(sent, self._left(COUNT_TIMEOUT))
             late = worker.report()["latencies"]
         return [figure for rate, first, last in phases for figure in self._curve(rate, sorted(late[first:last]))]
 
@@ -156,7 +158,7 @@ class Measured:
                 **(facts | ({"curve": curve} if percent == 50 else {})),
             )
             for percent in PERCENTILES
-            if percent < 99.9 or len(late) >= ENOUGH
+            if percent < 99.9 or len(late) >= MIN_VALUES_FOR_P999
         ]
 
     def _results(self, folder: Path) -> list[dict[str, Any]]:
@@ -165,7 +167,7 @@ class Measured:
         environment = self._environment(folder, BENCH_RESULTS=self.results_url)
         self._role("fill", {"jobs": 1}, environment)
         with self._worker(environment) as worker:
-            worker.count_to(1, self._left(PATIENCE))
+            worker.count_to(1, self._left(COUNT_TIMEOUT))
             answer = self._role("trips", {"seconds": self.effort.seconds}, environment)
         if answer is None:
             return []
@@ -182,7 +184,7 @@ class Measured:
         environment = self._environment(folder, BENCH_LEDGER=str(ledger.path), BENCH_LEASE=f"{self.effort.lease:g}")
         self._role("fill", {"jobs": jobs}, environment)
         with self._worker(environment) as victim:
-            if not _until(lambda: ledger.ended() >= jobs // 3, self._left(PATIENCE)):
+            if not _until(lambda: ledger.ended() >= jobs // 3, self._left(COUNT_TIMEOUT)):
                 raise PeerFailed(f"its worker had done {ledger.ended()} of {jobs} jobs when it was to be killed")
             killed = time.monotonic()
             victim.kill()
@@ -207,7 +209,7 @@ class Measured:
 
     # ── processes ──
 
-    def _left(self, patience: float) -> float:
+    def _left(self, seconds: float) -> float:
         """Return so many seconds, or as many as this part has left.
 
         :raises PeerFailed: it has none.
@@ -215,7 +217,7 @@ class Measured:
         left = self._end - time.monotonic()
         if left <= 0:
             raise PeerFailed("its time was over")
-        return min(patience, left)
+        return min(seconds, left)
 
     def _environment(self, folder: Path, **more: str) -> dict[str, str]:
         queue = f"bench{os.getpid()}x{next(_queues)}"
@@ -227,18 +229,18 @@ class Measured:
             "BENCH_BROKER": self.broker, "BENCH_QUEUE": queue, "BENCH_REPORT": str(folder / f"{queue}.json"),
         }  # fmt: skip
 
-    def _role(self, name: str, told: dict[str, Any], environment: dict[str, str]) -> Any:
+    def _role(self, name: str, parameters: dict[str, Any], environment: dict[str, str]) -> Any:
         program = ["-c", f"import ruler; ruler.main('{self.peer.package}_')"]
         if self.peer.tool == "npm":
             program = [str(self.home.work / f"{self.peer.package}.mjs")]
-        patience = self._left(PATIENCE * 2)
+        seconds = self._left(COUNT_TIMEOUT * 2)
         try:
             ran = subprocess.run(
-                [str(self.home.python), *program, name, json.dumps(told)],
-                cwd=HERE, env=environment, capture_output=True, text=True, timeout=patience, check=False,
+                [str(self.home.python), *program, name, json.dumps(parameters)],
+                cwd=HERE, env=environment, capture_output=True, text=True, timeout=seconds, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise PeerFailed(f"{name} was not done after {patience:.0f} s") from error
+            raise PeerFailed(f"{name} was not done after {seconds:.0f} s") from error
         for line in ran.stdout.splitlines():
             if line.startswith("ANSWER "):
                 return json.loads(line.removeprefix("ANSWER "))

@@ -153,10 +153,10 @@ def _watch() -> None:
 
 
 def _pulse(report: Path) -> None:
-    told = 0
+    written = 0
     while True:
-        if len(tally.numbers) != told:
-            told = len(tally.numbers)
+        if len(tally.numbers) != written:
+            written = len(tally.numbers)
             tally.pulse(report.with_suffix(".count"))
         if report.with_suffix(".ask").exists() and not report.exists():
             tally.write(report)
@@ -172,10 +172,10 @@ def main(module: str) -> None:
     asyncio.run(_play(ROLES[sys.argv[1]], adapter, json.loads(sys.argv[2])))
 
 
-async def _play(role: Any, adapter: Adapter, told: dict[str, Any]) -> None:
+async def _play(role: Any, adapter: Adapter, parameters: dict[str, Any]) -> None:
     await adapter.open()
     try:
-        answer = await role(adapter, **told)
+        answer = await role(adapter, **parameters)
     finally:
         await adapter.close()
     print("ANSWER", json.dumps(answer), flush=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 __all__ = ["Busy", "create", "record"]
 
-PATIENCE = 0.02  #: seconds to wait for the lock; after that the thread is more useful to another job
+LOCK_TIMEOUT = 0.02  #: seconds to wait for the lock; after that the thread is more useful to another job
 
 
 class Busy(Exception):
@@ -45,7 +45,7 @@ def record(catalogue: str, path: str, size: int, encoding: str, digest: str) -> 
 @contextmanager
 def _writing(catalogue: str, mode: str = "rw") -> Iterator[sqlite3.Connection]:
     address = f"{Path(catalogue).as_uri()}?mode={mode}"  # rw: do not create a missing catalogue
-    db = sqlite3.connect(address, uri=True, timeout=PATIENCE, isolation_level=None)
+    db = sqlite3.connect(address, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None)
     try:
         db.execute("pragma synchronous = off")  # after a power cut the program runs again
         db.execute("begin immediate")  # take the lock first, or fail

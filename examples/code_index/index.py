@@ -16,7 +16,7 @@ import anyio
 
 from examples.code_index import catalogue
 from examples.code_index.analysis import ModuleFacts
-from examples.code_index.patience import patiently
+from examples.code_index.outages import through_outages
 from examples.code_index.progress import Progress
 from examples.code_index.sources import Source
 from examples.code_index.tasks import FILES, PARSE, FileFacts, app, parse_module, read_file
@@ -25,7 +25,7 @@ from taskcore.errors import BrokerError
 
 __all__ = ["Harvest", "Indexed", "index_files", "leave_nothing"]
 
-AGAIN = 25  #: files that are sent a second time, to show how duplicates end
+REPEATED_FILES = 25  #: files that are sent a second time, to show how duplicates end
 
 
 @dataclass
@@ -76,7 +76,8 @@ async def index_files(sources: Sequence[Source], into: Path, progress: Progress)
             group.start_soon(_follow, file, into.stem, progress)
     harvest = Harvest(files, progress.seconds)
     await _send_again(harvest, into)
-    await patiently(lambda: app.drain(FILES, PARSE))  # an outcome is known a moment before its dead letter is written
+    # An outcome is known a moment before its dead letter is written.
+    await through_outages(lambda: app.drain(FILES, PARSE))
     await _take_letters(harvest, into.stem)
     harvest.counters = dict(app.counters)
     return harvest
@@ -103,7 +104,7 @@ async def _send(calls: Sequence[Call[FileFacts]]) -> list[Job[FileFacts]]:
             for number, job in zip(missing, sent, strict=False):
                 jobs[number] = job
 
-    await patiently(send_missing)
+    await through_outages(send_missing)
     return [job for job in jobs if job is not None]
 
 
@@ -112,33 +113,33 @@ async def _follow(file: Indexed, run: str, progress: Progress) -> None:
 
     Thousands of these coroutines wait at once. taskcore collects jobs that are sent at the same moment into one batch.
     """
-    file.read = await patiently(file.read_job.outcome)
+    file.read = await through_outages(file.read_job.outcome)
     if isinstance(file.read, Succeeded):
         progress.retries += file.read.value.attempt - 1
         # It has no key, so it gets an explicit id: then it can be sent again if the reply is lost.
         parse = parse_module.using(id=str(uuid4()), correlation_id=run)
-        file.parse_job = await patiently(lambda: parse.enqueue(file.source.path))
-        file.parsed = await patiently(file.parse_job.outcome)
+        file.parse_job = await through_outages(lambda: parse.enqueue(file.source.path))
+        file.parsed = await through_outages(file.parse_job.outcome)
     progress.finished(dead=file.is_dead)
 
 
 async def _send_again(harvest: Harvest, into: Path) -> None:
     """Send some files a second time: each key is known, so nothing runs and each gets the first outcome."""
-    some = [file for file in harvest.files if isinstance(file.read, Succeeded)][:AGAIN]
+    some = [file for file in harvest.files if isinstance(file.read, Succeeded)][:REPEATED_FILES]
     for file, job in zip(some, await _send([_call(file.source, into) for file in some]), strict=True):
         harvest.sent_again += 1
-        harvest.answered += job == file.read_job and await patiently(job.outcome) == file.read
+        harvest.answered += job == file.read_job and await through_outages(job.outcome) == file.read
 
 
 async def _take_letters(harvest: Harvest, run: str) -> None:
     """Read the dead letters for the report, and drop them."""
     files = {(file.parse_job or file.read_job).id: file for file in harvest.files}
-    harvest.letters = await patiently(lambda: _letters(run))
+    harvest.letters = await through_outages(lambda: _letters(run))
     for letter in harvest.letters:
         if letter.job_id in files:
             files[letter.job_id].letter = letter
-        await patiently(partial(_drop, letter))
-    harvest.letters_left = len(await patiently(lambda: _letters(run)))
+        await through_outages(partial(_drop, letter))
+    harvest.letters_left = len(await through_outages(lambda: _letters(run)))
 
 
 async def leave_nothing(run: str) -> None:

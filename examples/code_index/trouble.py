@@ -18,7 +18,7 @@ from examples.code_index.workers import Workers
 
 __all__ = ["Plan", "ServerKilled", "Trouble", "WorkerKilled", "make_trouble"]
 
-LOOK = 0.01  #: seconds between two reads of the journals
+POLL_SECONDS = 0.01  #: seconds between two reads of the journals
 AWAY = 1.0  #: seconds for which a killed server stays down: long enough for every client to notice
 
 
@@ -104,7 +104,7 @@ async def _kill_workers(number: int, trouble: Trouble, progress: Progress, worke
     for one in range(number):
         await progress.reach(third + third * one // number)
         while not workers.busy and progress.done < progress.total:  # noqa: ASYNC110 - a journal has no event
-            await anyio.sleep(LOOK)
+            await anyio.sleep(POLL_SECONDS)
         killed = await workers.kill_busiest()
         trouble.workers.append(WorkerKilled(killed.number, killed.pid, progress.done, killed.under_way))
         progress.say(f"killed worker {killed.number} (pid {killed.pid}) with {killed.under_way} jobs under way")

@@ -1,9 +1,10 @@
 """taskcore: background tasks with typed contracts and written-down delivery guarantees, on the broker you have."""
 
+import typing
+
 from taskcore.app import App
 from taskcore.backend import QueueStats
-from taskcore.blocking import SyncJob
-from taskcore.deadletter import DeadLetter
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.envelope import Envelope, ErrorRecord, Trail
 from taskcore.errors import (
     AdapterMissing,
@@ -26,18 +27,23 @@ from taskcore.errors import (
     PayloadTooLarge,
     ResultNotKept,
     ResultTimeout,
+    StoreRefused,
     StoreRequired,
     TaskcoreError,
     UnencodableResult,
-    UnknownTask,
+    UnreadableRecord,
+    WrongTask,
 )
-from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.observe import Event
 from taskcore.policy import Retry
 from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, JobStatus, Succeeded
 from taskcore.router import Router
 from taskcore.task import Call, Job, Task
-from taskcore.worker import Context, current
+
+if typing.TYPE_CHECKING:  # imported when they are used: see __getattr__
+    from taskcore.blocking import SyncJob
+    from taskcore.deadletter import DeadLetter
+    from taskcore.worker import Context, current
 
 __all__ = [
     "AdapterMissing",
@@ -80,6 +86,7 @@ __all__ = [
     "RetryLater",
     "Router",
     "Snooze",
+    "StoreRefused",
     "StoreRequired",
     "Succeeded",
     "SyncJob",
@@ -87,8 +94,32 @@ __all__ = [
     "TaskcoreError",
     "Trail",
     "UnencodableResult",
-    "UnknownTask",
+    "UnreadableRecord",
+    "WrongTask",
     "current",
 ]
 
 __version__ = "0.1.0"
+
+#: Names that most programs do not use, and their modules, which are imported with the first use.
+_LATER = {
+    "Context": "taskcore.worker",
+    "DeadLetter": "taskcore.deadletter",
+    "SyncJob": "taskcore.blocking",
+    "current": "taskcore.worker",
+}
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Import what most programs do not use."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - for these names only
+
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, those that are not yet imported too."""
+    return sorted({*globals(), *__all__})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskcore.backend import Backend
 from taskcore.components import Components
 from taskcore.config import NO_STORE, Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidSetting, InvalidURL
-from taskcore.middleware import Middleware
 from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
 from taskcore.toolkit.units import shorten_repr
@@ -20,7 +19,14 @@ from taskcore.toolkit.urls import mask_url, scheme_of
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["NO_STORE", "build_components", "has_store", "open_backend", "open_store"]
+    from taskcore.middleware import Middleware
+    from taskcore.services import Service
+
+__all__ = ["NO_STORE", "BackendOrURL", "StoreOrURL", "build_components", "has_store", "open_backend", "open_store"]
+
+#: What an app is given: a URL, or the object that would be made of it.
+BackendOrURL: TypeAlias = Backend | str
+StoreOrURL: TypeAlias = Store | str
 
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"
 
@@ -76,6 +82,7 @@ def build_components(
     clock: Callable[[], float],
     codec: EnvelopeCodec,
     middleware: Sequence[Middleware],
+    services: list[Service],
     *,
     url: Backend | None = None,
     store: Store | None = None,
@@ -91,7 +98,7 @@ def build_components(
     elif store is None and url is None and has_store(settings.url):
         store = open_store(settings.url)
     observed = ObservedStore(store, events) if store is not None else None
-    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware)
+    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware, services)
 
 
 def check_objects(
@@ -111,8 +118,11 @@ def check_objects(
     if codec is not None and not (hasattr(codec, "encode") and hasattr(codec, "decode")):
         problems.append(f"codec: expected an EnvelopeCodec, got {shorten_repr(codec)}")
     layers = tuple(middleware) if isinstance(middleware, Iterable) else (middleware,)
-    wrong = [layer for layer in layers if not isinstance(layer, Middleware)]
-    problems += [f"middleware: expected objects of Middleware, got {shorten_repr(layer)}" for layer in wrong]
+    if layers:
+        from taskcore.middleware import Middleware  # noqa: PLC0415 - most apps have none
+
+        wrong = [layer for layer in layers if not isinstance(layer, Middleware)]
+        problems += [f"middleware: expected objects of Middleware, got {shorten_repr(layer)}" for layer in wrong]
     if problems:
         raise InvalidSetting("an argument of App() is wrong", facts=problems, fix="see help(taskcore.App)")
     return layers
@@ -193,5 +203,5 @@ def _missing(scheme: str, why: str) -> AdapterMissing:
     return AdapterMissing(
         f"{scheme}:// needs the {extra} extra",
         facts=[why],
-        fix=f'pip install "taskcore-framework[{extra}]"        (or: uv add "taskcore-framework[{extra}]")',
+        fix=f'pip install "taskcore-framework[{extra}]"',
     )

@@ -12,26 +12,24 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-import anyio
-import anyio.abc
-
-from taskcore.adapters import build_components, check_objects
-from taskcore.backend import Admin, Backend, Features, QueueStats
-from taskcore.client.host import AppHost, SharedContext, not_open
-from taskcore.components import Components
+from taskcore.adapters import BackendOrURL, StoreOrURL, build_components, check_objects
+from taskcore.backend import Features, QueueStats
+from taskcore.client.host import AppHost, SharedContext
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
-from taskcore.deadletter import DeadLetters
 from taskcore.envelope import EnvelopeCodec, check_name
-from taskcore.middleware import Middleware
 from taskcore.observe import Event, Events
 from taskcore.router import Router, tasks_of
-from taskcore.store import Store
 from taskcore.task import Call, Job, Task, checked_calls
 
-if TYPE_CHECKING:  # imported when it is needed: see sync
-    from taskcore.client.sync import SyncApp
+if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
+    from anyio.abc import TaskStatus
+
+    from taskcore.blocking import Portal, SyncApp
+    from taskcore.deadletter import DeadLetters
+    from taskcore.middleware import Middleware
 
 __all__ = ["App"]
 
@@ -56,25 +54,27 @@ class App(Router):
 
     def __init__(
         self,
-        url: str | Backend | None = None,
+        url: BackendOrURL | None = None,
         *,
-        store: str | Store | None = None,
+        store: StoreOrURL | None = None,
         clock: Callable[[], float] = time.time,
         codec: EnvelopeCodec | None = None,
         middleware: Sequence[Middleware] = (),
         **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
-        given = {"url": url, "store": store}
-        adapters = {name: value for name, value in given.items() if value is not None and not isinstance(value, str)}
-        loaded = load(arguments={**{name: value for name, value in given.items() if name not in adapters}, **settings})
+        given: dict[str, Any] = {"url": url, "store": store}
+        urls = {name: value for name, value in given.items() if value is None or isinstance(value, str)}
+        adapters = {name: value for name, value in given.items() if name not in urls}
+        loaded = load(arguments={**urls, **settings})
         self.settings: Settings = loaded.settings
         self.sources: Mapping[str, str] = {**loaded.sources, **dict.fromkeys(adapters, "argument")}
-        self._adapters: Mapping[str, Any] = adapters
         self._events = Events()
-        self._clock = clock
-        self._middleware = check_objects(adapters, clock=clock, codec=codec, middleware=middleware)
-        self._host = AppHost(self, codec or EnvelopeCodec())
+        layers = check_objects(adapters, clock=clock, codec=codec, middleware=middleware)
+        self._host = AppHost(codec or EnvelopeCodec(), self.run_blocking)
+        services: list[Any] = []  # features add theirs to the components
+        parts = (self.settings, self._events, clock, self._host.codec, layers, services)
+        self._build = partial(build_components, *parts, **adapters)
         self._reset()
 
     @classmethod
@@ -149,7 +149,7 @@ class App(Router):
         queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
-        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+        task_status: TaskStatus[None] | None = None,
     ) -> None:
         """Run a worker until SIGTERM or SIGINT.
 
@@ -175,10 +175,8 @@ class App(Router):
         :param timeout: how long to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
-        from taskcore.client.queries import drain  # noqa: PLC0415 - for tests and scripts
-
         names = [check_name("queue", queue) for queue in queues] or dict.fromkeys(task.spec.queue for task in self)
-        await drain(self._admin, names, timeout)
+        await self._host.queries.drain(names, timeout)
 
     # ── sending and asking ──
 
@@ -195,7 +193,7 @@ class App(Router):
 
     async def stats(self, queue: str = "default") -> QueueStats:
         """Count the jobs of a queue."""
-        return await self._admin.stats(check_name("queue", queue))
+        return await self._host.queries.admin.stats(check_name("queue", queue))
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs of a queue that have not started; return how many.
@@ -203,7 +201,7 @@ class App(Router):
         Where ``features.counts`` is absent, scheduled jobs (retries, too) are out of reach: they come when they are
         due, and a warning in the log says so.
         """
-        return await self._admin.purge(check_name("queue", queue))
+        return await self._host.queries.admin.purge(check_name("queue", queue))
 
     @property
     def features(self) -> Features:
@@ -213,8 +211,9 @@ class App(Router):
     @property
     def dead_letters(self) -> DeadLetters:
         """Read, replay, drop and count dead letters."""
-        if not self._context.is_open:
-            raise not_open()
+        from taskcore.deadletter import DeadLetters  # noqa: PLC0415 - most programs read no dead letters
+
+        self._host.require_open()
         return DeadLetters(self.components)
 
     # ── blocking ──
@@ -222,16 +221,22 @@ class App(Router):
     @property
     def sync(self) -> SyncApp[Self]:
         """The same verbs, blocking, for programs without an event loop."""
-        from taskcore.client.sync import SyncApp  # noqa: PLC0415 - most programs make no blocking calls
+        from taskcore.blocking import SyncApp  # noqa: PLC0415 - most programs make no blocking calls
 
-        return SyncApp(self, self._host.run_blocking, self._host.portal)
+        return SyncApp(self, self._portal)
 
     def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Run a coroutine function where the app is open, or in a thread of the app's own, and wait for it.
 
         :raises NotRunning: called in an event loop, which it would block (TC106).
         """
-        return self._host.run_blocking(function, *args)
+        return self._portal.run(function, *args)
+
+    @cached_property
+    def _portal(self) -> Portal:
+        from taskcore.blocking import Portal  # noqa: PLC0415 - as in sync
+
+        return Portal(self, lambda: self._host.token)
 
     # ── watching ──
 
@@ -252,12 +257,4 @@ class App(Router):
         self._host.close()
         self._context = SharedContext(lambda: self._host.connect(self, self.components, self.settings))
         #: What this app is made of, for the test kit and for tools.
-        self.components: Components = build_components(
-            self.settings, self._events, self._clock, self._host.codec, self._middleware, **self._adapters
-        )
-
-    @property
-    def _admin(self) -> Admin:
-        if not self._context.is_open:
-            raise not_open()
-        return self.components.backend.admin
+        self.components = self._build()

@@ -15,9 +15,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import msgspec
 
@@ -25,6 +24,9 @@ from taskcore.errors import InvalidSetting
 from taskcore.kinds import KINDS, NO_STORE, show, show_refused
 from taskcore.policy import Retry
 from taskcore.toolkit.units import Duration, duration
+
+if TYPE_CHECKING:  # imported when an app is made: declaring tasks reads no file
+    from pathlib import Path
 
 __all__ = [
     "NO_STORE",
@@ -220,6 +222,8 @@ def _close(name: str, known: Iterable[str], cutoff: float) -> list[str]:
 
 def _here(directory: str | os.PathLike[str] | None) -> Path | None:
     """Return where the search begins; None if there is no such place, because the working directory was deleted."""
+    from pathlib import Path  # noqa: PLC0415 - as above
+
     try:
         return Path(directory or ".").resolve()
     except OSError:

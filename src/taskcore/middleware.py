@@ -10,7 +10,7 @@ The first middleware of an app is the outermost. A method that is not overridden
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -100,7 +100,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 SendMany: TypeAlias = Callable[[Sequence[Call[Any]]], Awaitable[list[Job[Any]]]]
-Run: TypeAlias = Callable[[J, T, S], Awaitable[Outcome | None]]
+Run: TypeAlias = Callable[[J, T, S], Coroutine[Any, Any, Outcome | None]]
 Commit: TypeAlias = Callable[[Sequence[D]], Awaitable[None]]
 
 

@@ -12,6 +12,7 @@ the job's id (C19). Adapters contain none of this: one wrapper around each seam 
     store.get.*   store.put.*    store.delete.*   store.get_many.*     the same, one for each call of the store
     store.put_many.*
     broker.lost   broker.back    loop.blocked   thread.abandoned       trouble
+    slot.cancelled
 
 Facts, where they apply:
 
@@ -87,6 +88,7 @@ EventName: TypeAlias = Literal[
     "broker.lost",
     "broker.back",
     "loop.blocked",
+    "slot.cancelled",
     "thread.abandoned",
 ]
 
@@ -132,13 +134,9 @@ class Events:
             except Exception:
                 log.exception("a listener failed at %s; the others and the job go on", name)
 
-    def span(self, complete: EventName, failed: EventName, size: int) -> _Span:
-        """Go around one batch: emits one of the two events, with size and duration."""
-        return _Span(self, complete, failed, size)
-
 
 class _Span:
-    """A class, not a generator: it stands around every batch."""
+    """Goes around one batch: emits one of two events, with size and duration. Not a generator: it has to be cheap."""
 
     __slots__ = ("_complete", "_events", "_failed", "_size", "_start")
 
@@ -186,14 +184,12 @@ class ObservedBackend:
         await self._backend.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._backend.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._backend.__aexit__(*exc)
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """See :class:`taskcore.backend.Backend`."""
-        with self._events.span("publish.complete", "publish.failed", len(batch)):
+        with _Span(self._events, "publish.complete", "publish.failed", len(batch)):
             return await self._backend.publish(batch)
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[Source]:
@@ -226,11 +222,11 @@ class _ObservedSource:
         self._events = events
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
-        with self._events.span("settle.complete", "settle.failed", len(batch)):
+        with _Span(self._events, "settle.complete", "settle.failed", len(batch)):
             return await self._source.settle(batch)
 
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        with self._events.span("extend.complete", "extend.failed", len(batch)):
+        with _Span(self._events, "extend.complete", "extend.failed", len(batch)):
             return await self._source.extend(batch)
 
 
@@ -256,32 +252,30 @@ class ObservedStore:
         await self._store.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._store.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._store.__aexit__(*exc)
 
     async def get(self, key: str) -> Record | None:
         """See :class:`taskcore.store.Store`."""
-        with self._events.span("store.get.complete", "store.get.failed", 1):
+        with _Span(self._events, "store.get.complete", "store.get.failed", 1):
             return await self._store.get(key)
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
         """See :class:`taskcore.store.Store`."""
-        with self._events.span("store.get_many.complete", "store.get_many.failed", len(keys)):
+        with _Span(self._events, "store.get_many.complete", "store.get_many.failed", len(keys)):
             return await self._store.get_many(keys)
 
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""
-        with self._events.span("store.put.complete", "store.put.failed", 1):
+        with _Span(self._events, "store.put.complete", "store.put.failed", 1):
             return await self._store.put(key, value, expect=expect, keep=keep)
 
     async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
         """See :class:`taskcore.store.Store`."""
-        with self._events.span("store.put_many.complete", "store.put_many.failed", len(writes)):
+        with _Span(self._events, "store.put_many.complete", "store.put_many.failed", len(writes)):
             return await self._store.put_many(writes)
 
     async def delete(self, key: str, *, expect: Expect) -> bool:
         """See :class:`taskcore.store.Store`."""
-        with self._events.span("store.delete.complete", "store.delete.failed", 1):
+        with _Span(self._events, "store.delete.complete", "store.delete.failed", 1):
             return await self._store.delete(key, expect=expect)

@@ -19,7 +19,7 @@ import msgspec
 from taskcore.errors import InvalidSetting
 from taskcore.toolkit.units import duration, shorten_repr
 
-__all__ = ["RemoteError", "Retry"]
+__all__ = ["Errors", "RemoteError", "Retry"]
 
 Errors = tuple[type[BaseException], ...]
 
@@ -92,9 +92,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def retries(self, error: BaseException) -> bool:
         """Tell whether this kind of error is worth another attempt at all."""
-        if isinstance(error, RemoteError) and error.retryable is not None:
-            return error.retryable
-        return isinstance(error, self.on) and not isinstance(error, self.give_up_on)
+        told = error.retryable if type(error) is RemoteError else None  # not isinstance: it asks the error itself
+        if told is not None:
+            return told
+        return _is_any(error, self.on) and not _is_any(error, self.give_up_on)
 
 
 class RemoteError(Exception):
@@ -106,6 +107,14 @@ class RemoteError(Exception):
     def __init__(self, text: str, *, retryable: bool | None) -> None:
         super().__init__(text)
         self.retryable = retryable
+
+
+def _is_any(error: BaseException, classes: Errors) -> bool:
+    """Tell whether the error is one of these; an error, or a class, that cannot be asked is none of them."""
+    try:
+        return isinstance(error, classes)
+    except BaseException:  # noqa: BLE001 - `__class__` and metaclasses are code of the task
+        return False
 
 
 def _finite(value: object) -> bool:

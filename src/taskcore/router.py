@@ -11,7 +11,6 @@ import math
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from taskcore.contract import Contract, Upcast, compile_contract
@@ -46,7 +45,7 @@ class TaskOptions(TypedDict, total=False):
     :param delivery: ``"at_most_once"`` removes the job from the broker before it starts: never two starts, perhaps
         none (C9); default: ``"at_least_once"``.
     :param runs_in: ``"loop"`` (async functions), ``"thread"`` (the default of plain functions) or ``"process"`` (plain
-        functions that compute).
+        functions that compute). A coroutine that a plain function returns is awaited in the loop, or in its process.
     """
 
     name: str | None
@@ -155,7 +154,7 @@ def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., 
         upcasts=options.get("upcasts"),
         raises=options.get("raises", ()),
     )
-    is_async = inspect.iscoroutinefunction(function)
+    is_async = contract.is_async
     given: dict[str, Any] = {name: value for name, value in options.items() if name in TaskSpec.__struct_fields__}
     given["queue"] = check_name("queue", given.get("queue", "default"))
     given["retry"] = _retry(options.get("retry", DEFAULT))
@@ -197,7 +196,11 @@ def _imported_name(module: str) -> str:
     if spec is not None:
         return str(spec.name).removesuffix(".__main__")
     file = getattr(main, "__file__", None)
-    return Path(file).stem if file and not file.startswith("<") else "main"  # "<stdin>", "<string>"
+    if not file or file.startswith("<"):  # "<stdin>", "<string>"
+        return "main"
+    from pathlib import Path  # noqa: PLC0415 - for tasks of a script only
+
+    return Path(file).stem
 
 
 def _retry(retry: Retry | int | UseDefault | None) -> Retry | UseDefault:
@@ -231,21 +234,27 @@ def _problems(spec: TaskSpec, contract: Contract, *, is_async: bool) -> Iterator
         yield 'key: needs delivery="at_least_once", because a lost job would keep its key'
 
 
-def _key_problems(key: Any, contract: Contract) -> Iterator[str]:
+def _key_problems(key: object, contract: Contract) -> Iterator[str]:
+    """Yield why calls of the task could not make this key."""
     if callable(key):
-        with suppress(ValueError):  # a builtin whose signature cannot be read
-            try:
-                contract.invoke_with(inspect.signature(key).bind)
-            except TypeError as error:
-                yield f"key: the key function cannot be called with the task's arguments: {error}"
-        return
-    names = (key,) if isinstance(key, str) else key
-    if names is not None and not (isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)):
-        yield f"key: expected a parameter's name, a tuple of names, or a function, got {shorten_repr(key)}"
-        return
-    for missing in sorted({name for name in names or () if name not in contract.parameters}):
-        has = ", ".join(contract.parameters) or "none"
-        yield f"key: there is no parameter {shorten_repr(missing)}; the function has: {has}"
+        misfit = contract.misfit_of(key)
+        if inspect.iscoroutinefunction(key):
+            yield 'key: an async function cannot make a key, since calls are packed without waiting; use a plain "def"'
+        elif misfit is not None:
+            yield (
+                f"key: the function gets every argument as the task does ({contract.signature}), and "
+                f"cannot be called so: {misfit}; give it the same parameters, for example "
+                f"key=lambda {', '.join(contract.parameters)}: …"
+            )
+    elif key == ():
+        yield 'key: a tuple without a parameter would be one key for all calls; name one, such as key="order_id"'
+    elif isinstance(key, str | tuple):
+        names, has = ", ".join(contract.parameters) or "none", [*map(shorten_repr, contract.parameters)]
+        for missing in dict.fromkeys(shorten_repr(name) for name in ((key,) if isinstance(key, str) else key)):
+            if missing not in has:
+                yield f"key: there is no parameter {missing}; the function has: {names}"
+    elif key is not None:
+        yield f"key: expected a parameter's name, a tuple of names or a function, got {shorten_repr(key)}"
 
 
 def _positive(value: object) -> bool:

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from types import TracebackType
 from typing import Final, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
@@ -97,9 +96,7 @@ class Store(Protocol):
         """
         ...
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Disconnect."""
         ...
 

@@ -10,23 +10,24 @@ which sends its calls and answers for its jobs.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
 
-from taskcore.blocking import SyncTask
 from taskcore.config import Settings
 from taskcore.contract import Contract
 from taskcore.contract.codec import kind_of, short_repr
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import InvalidArguments, InvalidSetting, NotRunning
-from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options
+from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 from taskcore.toolkit.units import Duration, seconds_of
 
-__all__ = ["AsyncTask", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost", "checked_calls"]
+if TYPE_CHECKING:  # imported when it is needed: see sync
+    from taskcore.blocking import SyncTask
+
+__all__ = ["AsyncTask", "Bridge", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost", "checked_calls"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,10 +46,22 @@ class Call(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         return f"<Call {self.task.name} {len(self.payload)} bytes>"
 
 
+class Bridge(Protocol):
+    """Runs coroutine functions for threads that have no event loop."""
+
+    def __call__(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run a coroutine function in the app's loop and wait for it.
+
+        :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
+        """
+        ...
+
+
 class TaskHost(Protocol):
     """What a task needs from its app."""
 
     codec: EnvelopeCodec  #: makes and reads the bytes of envelopes
+    run_blocking: Bridge  #: for the blocking forms
 
     def send(self, call: Call[R]) -> Coroutine[Any, Any, Job[R]]:
         """Send one call."""
@@ -64,10 +77,6 @@ class TaskHost(Protocol):
 
     def cancel(self, job: Job[Any]) -> Coroutine[Any, Any, bool]:
         """Keep a job from starting."""
-        ...
-
-    def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Run a coroutine function in the app's loop and wait for it, from a thread that has no loop."""
         ...
 
 
@@ -87,7 +96,7 @@ class Task(Generic[P, R]):
         self.name: str = contract.name
         self.contract: Contract = contract
         self.spec: TaskSpec = spec
-        self.is_async: bool = inspect.iscoroutinefunction(contract.function)
+        self.is_async: bool = contract.is_async
         self.options = cast("Options", _NoOptions(self))
         self._host: TaskHost | None = None
         self.__name__ = getattr(contract.function, "__name__", contract.name)
@@ -126,6 +135,7 @@ class Task(Generic[P, R]):
         :raises EnqueueUncertain: may or may not be stored; repeat it with its id (TC202).
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
+        :raises WrongTask: ``using`` gave it the id of another task's job; nothing was sent (TC408).
         """
         return await self.host.send(self.pack(NO_OPTIONS, args, kwargs))
 
@@ -176,19 +186,15 @@ class Task(Generic[P, R]):
         return Call(self, self.contract.encode(arguments), self._key(rule, arguments), options)
 
     def _key(self, rule: Key, arguments: Any) -> str | None:
-        if callable(rule):
-            key: Any = self.contract.invoke(rule, arguments)
-        elif isinstance(rule, str):
-            key = _key_text(getattr(arguments, rule))
-        else:
-            key = _key_text([getattr(arguments, name) for name in rule])
-        if key is None or (isinstance(key, str) and key):
+        key: Any = self.contract.invoke(rule, arguments) if callable(rule) else self.contract.key_of(arguments, rule)
+        if key is None or (isinstance(key, str) and key and is_encodable(key)):
             return key
         raise InvalidArguments(
             f"{self.name}: the idempotency key of this call cannot be used; nothing was sent",
             facts=[f"the key is {short_repr(key)}"],
             public_facts=[f"the key is of type {kind_of(key)}"],
-            fix="a key is a text that is not empty; for a call without a key, a key function returns None",
+            fix="a key is a text that is not empty and has no half of a surrogate pair; for a call without a "
+            "key, a key function returns None",
         )
 
 
@@ -233,8 +239,9 @@ class ConfiguredTask(Generic[P, R]):
     @property
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking."""
-        host = self._task.host
-        return SyncTask(host.run_blocking, self.call, lambda call: host.send(call))  # noqa: PLW0108 - the app opens later
+        from taskcore.blocking import SyncTask  # noqa: PLC0415 - most programs make no blocking calls
+
+        return SyncTask(self, self._task.host)
 
 
 class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
@@ -251,6 +258,9 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and other.id == self.id
 
+    def __ne__(self, other: object) -> bool:  # msgspec brings one that compares objects
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.id)
 
@@ -262,6 +272,7 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         :raises JobCancelled: it was cancelled (TC404).
         :raises JobExpired: its deadline passed before it could start (TC405).
         :raises ResultTimeout: no outcome yet; the text says where the job is (TC401).
+        :raises WrongTask: the id is that of another task's job (TC408).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
         outcome = await self.outcome(timeout)
@@ -274,6 +285,7 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         """Wait for the job's end and return it as a value to ``match`` on; a failed job does not raise here.
 
         :raises ResultTimeout: no outcome yet (TC401).
+        :raises WrongTask: the id is that of another task's job (TC408).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
         seconds = None if timeout is None else seconds_of("timeout", timeout)
@@ -330,10 +342,3 @@ def _no_app(task: Task[..., Any], so: str) -> NotRunning:
         facts=[f"defined at {task.contract.where}"],
         fix="app.include(router) with the router that declares it",
     )
-
-
-def _key_text(value: Any) -> str | None:
-    """Make a key of one value or several: texts as they are, everything else in its JSON form."""
-    if value is None or isinstance(value, str):
-        return value
-    return msgspec.json.encode(value).decode()

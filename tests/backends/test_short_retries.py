@@ -20,7 +20,7 @@ from tests.support.real import require
 pytestmark = pytest.mark.timeout(60)
 
 LATENCY = 0.005  #: seconds, more or less by as much
-[CHECK] = [check for check in all_checks() if check.name == "a_retry_that_is_due_at_once_is_not_lost"]
+[CHECK] = [check for check in all_checks() if check.name == "a_short_retry_is_not_lost"]
 
 
 class Broker(NamedTuple):

@@ -210,7 +210,7 @@ async def test_each_scenario_on_memory(name):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["worker killed", "broker killed", "storage"])
-async def test_what_memory_cannot_have_is_skipped_with_a_reason(name):
+async def test_scenarios_without_memory_support_are_skipped_with_a_reason(name):
     """A scenario that memory cannot have is skipped with a reason."""
     records: list[Figure | Skipped] = []
     silent = Silent()
@@ -322,7 +322,7 @@ def test_names_choose_scenarios():
 # ── what comes out ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_records_travel_as_json_lines():
+def test_records_are_encoded_as_json_lines():
     """Each kind comes back as it was, and a line that is none is refused."""
     records = [
         figure(facts={"lost": 0, "jobs": 100}),

@@ -48,7 +48,7 @@ async def measured(scenario: str) -> dict[str, Figure]:
 
 
 @pytest.mark.anyio
-async def test_rates_have_their_cpu_beside_them():
+async def test_each_rate_has_its_cpu_time():
     """Each rate carries its CPU, which shows whether a core was the limit; packing is a figure of its own."""
     sent, drained = await measured("enqueue"), await measured("drain")
     for rate in (sent["one awaited"], sent["100 at once"], sent["bulk"], drained["with results"]):

@@ -115,7 +115,7 @@ async def test_latency_has_a_curve_and_no_early_starts():
     assert p50.facts["curve"] == sorted(p50.facts["curve"])
 
 
-async def test_a_guest_touches_nothing_and_leaves_nothing():
+async def test_a_server_in_use_is_left_unchanged():
     """On a server in use: its queue is as it was, the queues of the bench are gone, and nothing is killed."""
     async with RedisServer() as server:
         theirs = App(server.url)
@@ -141,7 +141,7 @@ async def test_a_guest_touches_nothing_and_leaves_nothing():
         assert server.running
 
 
-async def test_an_interrupted_guest_leaves_no_queue():
+async def test_an_interrupted_run_leaves_no_queue():
     """Whatever ends the measuring, Ctrl-C included, the queues that it made are deleted."""
     async with RedisServer() as server, App(server.url) as app:
         with anyio.CancelScope() as scope:

@@ -51,7 +51,7 @@ def why(*records: Record, figure: tuple[str, str]) -> str:
 # ── rivals ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_fastest_rival_is_the_one_that_comes_closest_round_by_round():
+def test_the_fastest_rival_has_the_smallest_ratio():
     """A rival with the greater median may be the slower neighbour; the ratio is the smaller one of the two."""
     ours = one(US, "drain", "1 process", 60.0, 10.0, 60.0, broker="redis")
     quick = one("Quick", "drain", "1 process", 9.0, 1.0, 9.0, broker="redis")
@@ -63,7 +63,7 @@ def test_the_fastest_rival_is_the_one_that_comes_closest_round_by_round():
     assert (found.measured.better, found.measured.rounds) == (1, 3)
 
 
-def test_a_library_that_lost_jobs_is_no_rival():
+def test_a_library_that_lost_jobs_is_not_compared():
     """A library that loses jobs is no rival, however fast it is."""
     lossy = one("Lossy", "drain", "1 process", 99.0, broker="redis", lost=1)
     honest = one("Honest", "drain", "1 process", 2.0, broker="redis")
@@ -102,7 +102,7 @@ def test_a_library_that_loses_jobs_reaches_no_aim():
 # ── lines ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_line_says_what_was_aimed_at_what_was_measured_and_by_how_much_it_was_missed():
+def test_a_line_has_aim_measurement_and_difference():
     """At least and at most, shares and multiples; and in how many rounds it was otherwise than in the median."""
     run = Run([
         MACHINE,
@@ -141,7 +141,7 @@ def test_an_aim_that_was_not_measured_is_named():
     assert not [name for name in missing if "rival" in name or "Redis" in name]
 
 
-def test_both_reports_have_the_aims_and_nothing_is_markup_that_is_not(tmp_path):
+def test_both_reports_have_the_aims_and_escape_their_texts(tmp_path):
     """Names of peers are text; a missed aim is loud."""
     run = drains()
     figures = [msgspec.structs.replace(figure, who=figure.who.replace("Repid", "Re & <pid>")) for figure in run.figures]
@@ -170,7 +170,7 @@ def test_a_worker_that_needs_more_than_its_core_says_so():
     )
 
 
-def test_cores_that_would_have_been_enough_are_not_blamed():
+def test_sufficient_cores_are_not_blamed():
     """If the cores were enough, the reason only gives how much of them was in use."""
     assert aim_rows(drains(worker=10.0, broker=10.0))[0][-1] == (
         "worker and server together use 20 µs of CPU a job, which was 0.73 of 2 cores; "
@@ -219,7 +219,7 @@ def test_a_late_sender_is_reported_and_how_few_jobs_make_a_percentile():
     )
 
 
-def test_what_the_run_does_not_show_is_a_sentence_if_there_is_one():
+def test_an_unknown_reason_is_reported_as_unknown():
     """A reason is given only where the aim was missed; without a known reason the report says so."""
     assert why(one(US, "cost", "worker CPU", 21.0), figure=("cost", "worker CPU")).startswith("JetStream wants")
     assert why(one(US, "cost", "worker CPU", 19.0), figure=("cost", "worker CPU")) == ""
@@ -227,7 +227,7 @@ def test_what_the_run_does_not_show_is_a_sentence_if_there_is_one():
     assert why(unknown, figure=("idle", "worker CPU")) == "the run's figures do not tell"
 
 
-def test_a_busy_machine_excuses_figures_and_no_ratios():
+def test_a_busy_machine_explains_figures_but_not_ratios():
     """Both sides of a ratio had the same machine."""
     busy = msgspec.structs.replace(MACHINE, load=(3.0,))
     run = Run([busy, *drains().figures, one(US, "latency", "50/s, p50", 5.0)])

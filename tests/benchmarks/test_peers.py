@@ -173,7 +173,7 @@ def test_a_killed_worker_that_loses_nothing(toy):
     assert figure["facts"]["sent"] == 40
 
 
-def test_a_killed_worker_that_loses_jobs_is_found_out(toy, monkeypatch):
+def test_a_killed_worker_that_loses_jobs_is_reported(toy, monkeypatch):
     """The same toy, which goes on a few jobs further on: they are missing, and it is said so."""
     monkeypatch.setenv("LOSSY", "1")
     [figure] = toy.part("worker killed")
@@ -181,15 +181,15 @@ def test_a_killed_worker_that_loses_jobs_is_found_out(toy, monkeypatch):
     assert figure["values"] == [5.0]
 
 
-def test_a_worker_that_ends_is_a_failure_with_its_words(toy, monkeypatch):
+def test_a_worker_that_ends_is_a_failure_with_its_output(toy, monkeypatch):
     """A worker that ends is a failure with its own words as the reason."""
-    monkeypatch.setattr(measuring, "PATIENCE", 5.0)
+    monkeypatch.setattr(measuring, "COUNT_TIMEOUT", 5.0)
     (measuring.HERE / "toy_.py").write_text(TOY.replace("def work():", "def work():\n    raise OSError('no disk')"))
     with pytest.raises(PeerFailed, match="no disk"):
         toy.part("drain")
 
 
-def test_a_part_that_takes_too_long_is_ended(toy):
+def test_a_part_that_takes_too_long_is_cancelled(toy):
     """A worker that never works cannot hold up a run."""
     (measuring.HERE / "toy_.py").write_text(TOY.replace("def work():", "def work():\n    time.sleep(600)"))
     with pytest.raises(PeerFailed, match="of 200 jobs after"):
@@ -198,7 +198,7 @@ def test_a_part_that_takes_too_long_is_ended(toy):
         toy.part("drain", within=0.0)
 
 
-def test_one_peer_can_run_alone(tmp_path, monkeypatch, capsys):
+def test_one_peer_can_be_measured_by_itself(tmp_path, monkeypatch, capsys):
     """The command says what it measures, and refuses a broker that the peer does not know."""
     monkeypatch.setattr(sys, "argv", ["peers", "celery", "nats://127.0.0.1:1"])
     with pytest.raises(SystemExit):

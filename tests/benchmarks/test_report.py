@@ -136,7 +136,7 @@ def test_every_plot_is_well_formed(written):
         assert "inf" not in plot.replace("info", "")
 
 
-def test_a_library_that_loses_jobs_is_shown_as_losing(written):
+def test_a_library_that_loses_jobs_is_reported_as_losing(written):
     """A fast lossy setting cannot look like a victory: its losses stand at its bar and in the table."""
     text = (written / "report.html").read_text()
     assert "7 lost" in text
@@ -145,7 +145,7 @@ def test_a_library_that_loses_jobs_is_shown_as_losing(written):
     assert "| **7** |" in (written / "benchmarks.md").read_text()
 
 
-def test_where_others_are_better_is_found_without_selection():
+def test_every_better_figure_of_others_is_listed():
     """Every better figure is listed, the greatest first; a library that lost jobs does not count, nor does raw."""
     found = losses(Run(records()))
     assert found
@@ -155,7 +155,7 @@ def test_where_others_are_better_is_found_without_selection():
     assert factors == sorted(factors, reverse=True)
 
 
-def test_what_the_rounds_do_not_agree_on_is_a_tie():
+def test_rounds_that_disagree_are_a_tie():
     """As is what is less than noise; a loss in every round is none."""
 
     def loss(*theirs: float) -> Loss:
@@ -170,7 +170,7 @@ def test_what_the_rounds_do_not_agree_on_is_a_tie():
     assert loss(103.0, 104.0).tie
 
 
-def test_losses_are_a_line_for_each_scenario_and_broker_and_nothing_is_left_out():
+def test_each_loss_has_a_line():
     """The greatest in full, the figures of all others at its end; each arrival rate by itself."""
     run = Run([
         MACHINE,
@@ -265,7 +265,7 @@ def test_rounds_are_one_figure_whose_counts_are_added_up():
     assert figure.facts == {"jobs": 300, "lost": 3, "curve": [2, 7], "rounds": [1, 2, 3]}
 
 
-def test_a_ratio_compares_neighbours_in_time():
+def test_a_ratio_compares_figures_of_one_round():
     """A machine that was slow in one round was slow for both; only rounds that both have are compared."""
     ours = [one_round(number, US, value) for number, value in ((1, 100.0), (2, 10.0), (3, 120.0))]
     theirs = [one_round(number, "Celery", value) for number, value in ((2, 5.0), (3, 40.0))]
@@ -334,7 +334,7 @@ def test_numbers_are_written_alike_everywhere():
     assert spread(lost.figures[0]) == ""
 
 
-def test_a_kill_that_was_not_survived_stands_among_the_kills(tmp_path):
+def test_a_kill_that_lost_jobs_is_listed_with_the_kills(tmp_path):
     """A scenario that failed is no omission: the report lists it beside the others."""
     why = "failed: it was not done after 120 s, and was ended"
     records = [MACHINE, one_round(1, US, 1.0), Skipped(broker="redis", who=US, scenario="broker killed", why=why)]

@@ -49,7 +49,7 @@ def test_not_everything_is_repeated_as_often():
     assert [wanted("idle", rounds) for rounds in (1, 2, 3, 6)] == [1, 2, 2, 4]
 
 
-def test_what_does_not_fit_is_left_out_and_reported():
+def test_a_scenario_that_does_not_fit_is_skipped_and_reported():
     """A scenario that takes too long for what is left gives way to shorter ones, and the end is kept."""
     turns = Turns({"drain": 10, "latency": 10, "results": 1}, 3, until=60)
     order, end = play(turns, {"drain": 10, "latency": 25, "results": 1})
@@ -68,7 +68,7 @@ def test_a_turn_is_as_long_as_the_last_one_was():
     assert turns.left == {"drain": (1, 3)}
 
 
-def test_without_time_nothing_is_begun():
+def test_no_round_begins_without_time():
     """Without time not even a first round begins."""
     turns = Turns({"drain": 10}, 1, until=5)
     assert turns.next(0) is None
@@ -93,7 +93,7 @@ def test_every_scenario_has_a_guess():
 
 
 @pytest.mark.anyio
-async def test_what_ends_in_time_has_its_result_and_its_error():
+async def test_a_call_that_ends_in_time_has_its_result_or_error():
     """A call that ends in time has its result or its error, as if it had been awaited."""
 
     async def fine() -> int:
@@ -111,7 +111,7 @@ async def test_what_ends_in_time_has_its_result_and_its_error():
 
 
 @pytest.mark.anyio
-async def test_what_does_not_end_is_ended():
+async def test_a_call_that_takes_too_long_is_cancelled():
     """A call that takes too long is cancelled, and the error says so."""
     async with anyio.create_task_group() as group:
         limited = Limited(group)
@@ -121,7 +121,7 @@ async def test_what_does_not_end_is_ended():
 
 
 @pytest.mark.anyio
-async def test_what_cannot_be_ended_is_left_behind():
+async def test_a_call_that_cannot_be_cancelled_is_abandoned():
     """The run goes on beside it, and knows that it must not wait for it."""
     release = anyio.Event()
 
@@ -199,7 +199,7 @@ async def run_session(toys: list[Toy], monkeypatch, *, rounds: int = 2, until: f
 
 
 @pytest.mark.anyio
-async def test_compared_contenders_are_neighbours_in_time(monkeypatch):
+async def test_contenders_take_turns_in_each_scenario(monkeypatch):
     """Each contender runs a scenario before the next scenario begins, and all scenarios before the next round."""
     log: list[str] = []
     records = await run_session(
@@ -231,7 +231,7 @@ async def test_a_contender_that_cannot_be_ended_is_out_and_the_others_go_on(monk
     """No scenario can hold up the run."""
     log: list[str] = []
     monkeypatch.setattr(session_module, "limit_of", lambda scenario: 0.0)
-    monkeypatch.setattr(session_module, "SLACK", 0.02)
+    monkeypatch.setattr(session_module, "EXTRA_SECONDS", 0.02)
     records = await run_session([Toy("Stuck", log, bad="stuck"), Toy("Fine", log)], monkeypatch, rounds=1)
     assert log == ["enqueue Stuck", "enqueue Fine", "drain Fine"]
     [skipped] = [one for one in records if isinstance(one, Skipped)]

@@ -26,7 +26,7 @@ def delay_until():
 
 
 @pytest.mark.parametrize("zone", [UTC, BERLIN, ZoneInfo("America/New_York"), timezone(timedelta(hours=14))], ids=str)
-def test_a_time_behind_a_change_of_the_clocks(delay_until, zone):
+def test_a_time_after_a_change_of_the_clocks(delay_until, zone):
     """The next change from or to summer time makes nothing an hour early or late (F59)."""
     for days in range(10, 400, 30):
         at = datetime.now(zone) + timedelta(days=days)

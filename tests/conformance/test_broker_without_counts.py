@@ -43,8 +43,8 @@ def again(count):
     return min(count, 1)
 
 
-def test_stories():
-    """The model asks it for no count, and limits, keys and endings hold all the same (C3)."""
+def test_random_steps_keep_every_promise():
+    """The model asks it for no count, and limits, keys and outcomes hold all the same (C3)."""
     with saying(again):
         run_state_machine_as_test(machine(make_harness), settings=BUDGET)
 
@@ -72,7 +72,7 @@ def test_it_may_not_claim_to_count():
         rules.live(["its worker dies running it"] * 3)
 
 
-def test_it_has_to_say_again():
+def test_a_repeated_delivery_is_always_marked():
     """A job that comes again like a new one would not be looked up, so not even this broker may forget it (C5)."""
     forgetting = saying(lambda _: 0)
     with forgetting, open_rules(make_harness) as rules, pytest.raises(ClauseViolated, match="C5"), rules.explaining():

@@ -60,7 +60,7 @@ def certificate() -> Certificate:
     """Certify the in-memory broker in real time."""
 
     async def scenario() -> Certificate:
-        return await certify("memory://", lease=LEASE, margin=MARGIN, at_once=20)
+        return await certify("memory://", lease=LEASE, margin=MARGIN, concurrency=20)
 
     return anyio.run(scenario)
 
@@ -120,7 +120,7 @@ def test_a_check_says_what_it_is() -> None:
     async def new(harness: Harness) -> None:
         """State a rule."""
 
-    async def a_job_has_one_holder(harness: Harness) -> None:
+    async def a_job_has_one_lease_at_a_time(harness: Harness) -> None:
         """Take the name of another check."""
 
     part: list[Check] = []
@@ -128,7 +128,7 @@ def test_a_check_says_what_it_is() -> None:
         with pytest.raises(TypeError):
             check(part, *clauses, needs=needs or ())(function)
     with pytest.raises(TypeError):
-        check(part, "C1")(a_job_has_one_holder)
+        check(part, "C1")(a_job_has_one_lease_at_a_time)
     assert part == []
 
 
@@ -182,10 +182,10 @@ def test_only_some() -> None:
     async def scenario(*only: str) -> Certificate:
         return await certify("memory://", only=only, lease=LEASE, margin=MARGIN)
 
-    some = anyio.run(scenario, "c24", "every_verb_ends")
+    some = anyio.run(scenario, "c24", "every_verb_returns_in_time")
     assert [finding.check for finding in some.results] == [
-        "every_verb_ends",
-        "arguments_that_do_not_fit_reach_no_function",
+        "every_verb_returns_in_time",
+        "invalid_arguments_never_reach_the_function",
     ]
     assert "nothing is said about the rest" in some.report()
     with pytest.raises(InvalidSetting, match="C99"):
@@ -194,13 +194,13 @@ def test_only_some() -> None:
 
 def test_on_the_command_line(tmp_path: Path) -> None:
     """The certificate goes to stdout, progress to stderr, and the exit code says whether anything is broken."""
-    command = [sys.executable, "-m", "taskcore", "conformance", "memory://", "--only", "c24,every_verb_ends"]
+    command = [sys.executable, "-m", "taskcore", "conformance", "memory://", "--only", "c24,every_verb_returns_in_time"]
     text = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert text.returncode == 0
     assert "nothing broken" in text.stdout
     assert [line.split()[:2] for line in text.stderr.splitlines()] == [
-        ["kept", "every_verb_ends"],
-        ["kept", "arguments_that_do_not_fit_reach_no_function"],
+        ["kept", "every_verb_returns_in_time"],
+        ["kept", "invalid_arguments_never_reach_the_function"],
     ]
     plain = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert json.loads(plain.stdout)["clauses"]["C24"] == "kept"
@@ -212,7 +212,9 @@ def test_the_exit_code_of_a_broken_broker(monkeypatch: pytest.MonkeyPatch) -> No
 
     from taskcore.cli.commands.conformance import command  # noqa: PLC0415
 
-    finding = CheckResult(check="a_job_has_one_holder", clauses=("C6",), standing="broken", doc="", why="it had two")
+    finding = CheckResult(
+        check="a_job_has_one_lease_at_a_time", clauses=("C6",), standing="broken", doc="", why="it had two"
+    )
 
     async def broken(*_: Any, **__: Any) -> Certificate:
         return Certificate(
@@ -222,127 +224,128 @@ def test_the_exit_code_of_a_broken_broker(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(conformance, "certify", broken)
     answer = CliRunner().invoke(command, ["memory://"], standalone_mode=False)
     assert answer.return_value == 1
-    assert "✗ a_job_has_one_holder: it had two" in answer.output
+    assert "✗ a_job_has_one_lease_at_a_time: it had two" in answer.output
 
 
 # ── it notices ───────────────────────────────────────────────────────────────────────────────────
 
 #: Each check, and something broken that it has to notice (see broken.py and broken_parts.py).
 NOTICES = {
-    "waiting_ends_when_work_comes": ("does not notice new work", "hands out twice", "forgets when it hands out"),
-    "a_batch_is_never_larger_than_asked": ("ignores queues and limits", "loses every third"),
-    "a_job_has_one_holder": ("loses every third", "hands out twice"),
-    "a_silent_holder_loses_its_lease": ("leases for ever", "forgets acks"),
-    "a_dead_holder_loses_its_lease": ("leases for ever", "loses every third"),
-    "leases_that_ran_out_are_counted": ("blames workers that give back", "counts no redeliveries"),
+    "a_waiting_receive_gets_the_next_job": ("does not notice new work", "hands out twice", "forgets when it hands out"),
+    "a_batch_stays_within_its_limit": ("ignores queues and limits", "loses every third"),
+    "a_job_has_one_lease_at_a_time": ("loses every third", "hands out twice"),
+    "a_lease_expires_when_its_worker_is_silent": ("leases for ever", "forgets acks"),
+    "a_lease_expires_when_its_worker_is_gone": ("leases for ever", "loses every third"),
+    "expired_leases_are_counted": ("blames workers that give back", "counts no redeliveries"),
     "extending_keeps_a_lease": ("never extends", "forgets acks"),
     "a_cancelled_receive_loses_nothing": ("loses what a cancelled receive had taken",),
-    "waiting_blocks_nobody": ("does one thing at a time", "hands out twice"),
-    "giving_up_is_quick": ("cannot be interrupted", "lingers when it is left"),
+    "a_waiting_receive_blocks_no_other_call": ("does one thing at a time", "hands out twice"),
+    "cancelling_a_receive_is_immediate": ("cannot be interrupted", "lingers when it is left"),
     "a_stored_job_outlives_its_publisher": ("forgets when a client disconnects", "loses every third"),
-    "bytes_arrive_as_they_were": ("strips bytes", "counts one too many"),
+    "bytes_arrive_unchanged": ("strips bytes", "counts one too many"),
     "every_item_of_a_batch_is_answered": ("answers half of a batch", "ignores queues and limits"),
-    "an_impatient_sender_gets_in": ("begins anew with each try",),
-    "earlier_queues_come_first": ("ignores queues and limits", "loses every third"),
+    "a_repeated_enqueue_reaches_a_new_queue": ("begins anew with each try",),
+    "earlier_queues_are_served_first": ("ignores queues and limits", "loses every third"),
     "a_repeated_id_is_stored_once": ("never says duplicate", "ignores delays"),
-    "a_repeated_id_does_not_raise_the_dead": ("never says duplicate", "ignores ids"),
-    "one_of_many_repeats_is_stored": ("never says duplicate", "ignores ids"),
+    "a_repeated_id_does_not_revive_a_dead_job": ("never says duplicate", "ignores ids"),
+    "concurrent_repeats_are_stored_once": ("never says duplicate", "ignores ids"),
     "an_interrupted_publish_can_be_repeated": ("ignores ids", "hands out twice"),
     "a_job_at_rest_is_in_one_place": ("counts nothing", "counts one more"),
-    "the_oldest_job_has_an_age": ("counts nothing", "counts one more"),
-    "what_was_removed_never_comes": ("always says removed", "always says not removed"),
-    "removing_and_receiving_agree": ("always says removed", "always says not removed"),
+    "the_age_of_the_oldest_job_is_known": ("counts nothing", "counts one more"),
+    "a_removed_job_is_never_delivered": ("always says removed", "always says not removed"),
+    "a_job_is_removed_or_received": ("always says removed", "always says not removed"),
     "a_job_can_be_found": ("locates nothing", "ignores delays"),
-    "every_verb_ends": ("always says dropped", "always says removed"),
+    "every_verb_returns_in_time": ("always says dropped", "always says removed"),
     "draining_leaves_an_empty_queue": ("counts one more", "loses on retry"),
     "a_deleted_queue_is_gone": ("does not delete", "ignores queues and limits"),
-    "purging_spares_what_runs_and_what_died": ("purges dead letters", "counts nothing"),
-    "nothing_is_early_and_little_is_late": ("delivers early", "delivers late"),
-    "a_long_delay_does_not_hold_up_a_short_one": ("delivers early", "delivers late"),
+    "purging_keeps_leased_jobs_and_dead_letters": ("purges dead letters", "counts nothing"),
+    "a_delay_is_kept_within_its_tolerance": ("delivers early", "delivers late"),
+    "a_long_delay_does_not_block_a_short_one": ("delivers early", "delivers late"),
     "a_schedule_survives_a_reconnect": ("forgets when a client disconnects", "delivers early"),
-    "jobs_that_were_due_meanwhile_come_at_once": ("forgets when a client disconnects", "loses every third"),
-    "a_retry_waits_its_time": ("retries early", "lingers when it is left"),
+    "overdue_jobs_are_delivered_at_once": ("forgets when a client disconnects", "loses every third"),
+    "a_retry_waits_for_its_delay": ("retries early", "lingers when it is left"),
     "a_repeated_schedule_is_stored_once": ("delivers early", "delivers late"),
-    "what_waits_is_counted_as_scheduled": ("ignores delays", "counts nothing"),
-    "a_retry_that_is_due_at_once_is_not_lost": ("loses on a retry with a short wait", "forgets trails"),
-    "an_acknowledged_job_is_gone": ("forgets acks", "loses every third"),
-    "a_retried_job_comes_with_its_new_trail": ("blames workers that give back", "counts one too many"),
-    "a_released_job_is_there_at_once": ("blames workers that give back", "loses on release"),
-    "a_batch_of_verdicts_is_carried_out_one_by_one": ("loses on release", "forgets trails"),
+    "a_delayed_job_is_counted_as_scheduled": ("ignores delays", "counts nothing"),
+    "a_short_retry_is_not_lost": ("loses on a retry with a short wait", "forgets trails"),
+    "an_acknowledged_job_is_never_delivered_again": ("forgets acks", "loses every third"),
+    "a_retry_carries_the_new_trail": ("blames workers that give back", "counts one too many"),
+    "a_released_job_is_available_at_once": ("blames workers that give back", "loses on release"),
+    "each_verdict_of_a_batch_has_its_own_effect": ("loses on release", "forgets trails"),
     "settling_again_has_no_effect": ("forgets acks", "never answers"),
     "a_late_ack_changes_nothing": ("cannot be interrupted", "has no fence"),
     "a_late_reschedule_changes_nothing": ("cannot be interrupted", "has no fence"),
     "a_late_release_changes_nothing": ("cannot be interrupted", "has no fence"),
     "a_late_bury_changes_nothing": ("cannot be interrupted", "has no fence"),
     "a_late_extend_changes_nothing": ("extends anything", "leases for ever"),
-    "of_a_batch_only_lost_leases_are_lost": ("has no fence", "leases for ever"),
-    "late_by_a_hair_never_counts_twice": ("has no fence", "forgets acks"),
-    "records_come_back_as_written": ("store: strips values", "store: reads out of order"),
-    "a_record_is_written_first_by_one": ("store: hides conflicts", "store: compares nothing"),
-    "a_version_is_good_for_one_write": ("store: compares and sets in two steps", "store: hides conflicts"),
+    "a_lost_lease_fails_only_its_own_verdict": ("has no fence", "leases for ever"),
+    "settling_at_the_end_of_a_lease_counts_once": ("has no fence", "forgets acks"),
+    "records_are_read_as_written": ("store: strips values", "store: reads out of order"),
+    "only_one_writer_creates_a_record": ("store: hides conflicts", "store: compares nothing"),
+    "a_version_allows_one_write": ("store: compares and sets in two steps", "store: hides conflicts"),
     "versions_never_repeat": ("store: repeats versions",),
-    "one_of_many_writers_wins": ("store: compares and sets in two steps", "store: keeps the first end"),
-    "a_record_ends_for_every_verb": ("store: compares and sets in two steps", "store: keeps for ever"),
-    "each_write_gives_a_new_time": ("store: keeps for ever", "store: keeps the first end"),
+    "one_of_many_concurrent_writes_succeeds": ("store: compares and sets in two steps", "store: keeps the first end"),
+    "an_expired_record_is_absent_for_every_verb": ("store: compares and sets in two steps", "store: keeps for ever"),
+    "each_write_sets_a_new_expiry": ("store: keeps for ever", "store: keeps the first end"),
     "a_batch_of_writes_is_answered_in_order": ("store: answers out of order", "store: hides conflicts"),
-    "a_watch_shows_what_is_and_what_comes": ("store: does not push",),
-    "a_watch_misses_nothing_at_its_start": ("store: does not push",),
-    "a_letter_holds_the_bytes_as_they_came": ("alters dead letters", "strips bytes"),
-    "letters_come_a_page_at_a_time": ("does not drop", "turns letters around"),
-    "a_dropped_letter_is_gone": ("always says dropped", "does not drop"),
+    "a_watch_yields_the_record_and_each_change": ("store: does not push",),
+    "a_watch_misses_no_write_after_its_start": ("store: does not push",),
+    "a_dead_letter_keeps_the_bytes_unchanged": ("alters dead letters", "strips bytes"),
+    "dead_letters_are_read_in_pages": ("does not drop", "turns letters around"),
+    "a_dropped_letter_is_deleted": ("always says dropped", "does not drop"),
     "a_replay_makes_one_job": ("replays copies", "counts one too many"),
     "letters_stay_until_dropped": ("turns letters around", "loses on bury"),
-    "a_letter_tells_the_whole_story": ("core: keeps the latest error", "core: counts no attempts"),
-    "a_replay_is_a_new_job_that_links_back": ("replays copies", "forgets reasons"),
-    "foreign_bytes_do_not_harm_their_neighbours": ("alters dead letters", "strips bytes"),
+    "a_dead_letter_has_the_error_history": ("core: keeps the latest error", "core: counts no attempts"),
+    "a_replay_is_a_new_job_linked_to_the_old": ("replays copies", "forgets reasons"),
+    "undecodable_bytes_do_not_affect_other_jobs": ("alters dead letters", "strips bytes"),
     "an_oversized_message_is_refused_or_buried": ("turns letters around", "counts nothing"),
-    "work_of_an_unknown_task_waits": ("does one thing at a time", "loses on retry"),
-    "a_result_that_does_not_fit_is_not_repeated": ("forgets reasons", "loses on bury"),
+    "a_job_of_an_unknown_task_waits": ("does one thing at a time", "loses on retry"),
+    "a_job_with_an_unencodable_result_is_not_run_again": ("forgets reasons", "loses on bury"),
     "a_killed_worker_loses_nothing": ("leases for ever", "loses every third"),
-    "a_death_while_settling_loses_no_result": ("core: examines nothing", "counts no redeliveries"),
-    "a_death_while_burying_leaves_one_letter": ("core: examines nothing", "counts no redeliveries"),
-    "a_death_while_retrying_leaves_one_copy": ("core: lets errors out", "leases for ever"),
-    "nothing_that_is_counted_shrinks": ("counts no redeliveries", "loses on release"),
-    "starts_have_a_bound": ("core: examines nothing", "forgets reasons"),
-    "a_job_that_kills_its_worker_is_dead_soon": ("core: examines nothing", "counts no redeliveries"),
-    "neighbours_of_poison_are_not_blamed": ("lingers when it is left", "leases for ever"),
-    "at_most_once_is_at_most_once": ("core: forgets nothing first", "core: lets errors out"),
-    "a_worker_that_lost_its_lease_writes_nothing": ("core: says nothing", "counts no redeliveries"),
-    "a_key_is_one_job": ("store: keeps the first end", "core: claims no key"),
+    "a_crash_while_settling_loses_no_result": ("core: examines nothing", "counts no redeliveries"),
+    "a_crash_while_burying_leaves_one_letter": ("core: examines nothing", "counts no redeliveries"),
+    "a_crash_while_retrying_leaves_one_copy": ("core: lets errors out", "leases for ever"),
+    "counters_never_decrease": ("counts no redeliveries", "loses on release"),
+    "starts_are_bounded": ("core: examines nothing", "forgets reasons"),
+    "a_job_that_kills_its_worker_is_buried": ("core: examines nothing", "counts no redeliveries"),
+    "other_jobs_of_a_crashed_worker_are_not_blamed": ("lingers when it is left", "leases for ever"),
+    "an_at_most_once_job_starts_at_most_once": ("core: forgets nothing first", "core: lets errors out"),
+    "a_worker_without_its_lease_writes_nothing": ("core: says nothing", "counts no redeliveries"),
+    "a_key_stands_for_one_job": ("store: keeps the first end", "core: claims no key"),
     "a_key_belongs_to_its_arguments": ("core: claims no key", "core: says nothing"),
-    "a_sender_that_dies_can_be_repeated": ("core: claims no key", "locates nothing"),
-    "a_key_outlives_its_holder": ("core: stops late", "core: takes every key"),
-    "of_two_holders_one_commits": ("core: commits any key", "core: says nothing"),
-    "a_key_without_outcome_is_free_again": ("core: counts no attempts", "always says not removed"),
-    "a_held_key_is_waited_for": ("core: takes every key", "does one thing at a time"),
+    "a_crashed_enqueue_can_be_repeated": ("core: claims no key", "locates nothing"),
+    "a_key_is_free_after_its_holder_crashes": ("core: stops late", "core: takes every key"),
+    "only_the_current_holder_of_a_key_commits": ("core: commits any key", "core: says nothing"),
+    "a_key_without_an_outcome_can_be_used_again": ("core: counts no attempts", "always says not removed"),
+    "a_second_job_waits_for_a_held_key": ("core: takes every key", "does one thing at a time"),
     "a_cancelled_job_never_starts": ("core: says cancelled", "core: says nothing"),
-    "cancelling_wins_or_loses_never_both": ("core: says cancelled", "always says not removed"),
-    "a_running_job_learns_of_the_wish": ("always says removed", "core: says cancelled"),
+    "a_job_starts_or_is_cancelled_never_both": ("core: says cancelled", "always says not removed"),
+    "a_running_job_sees_the_cancel_request": ("always says removed", "core: says cancelled"),
+    "an_id_belongs_to_its_task": ("core: answers with any task's outcome",),
     "an_interrupted_cancel_loses_no_job": ("core: acknowledges first",),
     "an_interrupted_cancel_can_be_repeated": ("always says not removed", "ignores ids"),
     "nothing_starts_after_its_deadline": ("core: ignores deadlines", "core: acknowledges first"),
     "a_deadline_holds_between_attempts": ("core: ignores deadlines", "ignores delays"),
-    "retries_wait_as_the_policy_says": ("retries early", "core: counts no attempts"),
-    "an_ending_never_changes": ("core: says cancelled", "never says duplicate"),
-    "a_late_ending_does_not_stand": ("core: lets late outcomes stand",),
-    "a_delayed_call_starts_in_time": ("delivers early", "delivers late"),
-    "interrupted_work_costs_nothing": ("core: blames the interrupted", "blames workers that give back"),
-    "after_the_signal_nothing_starts": ("ignores queues and limits", "counts one too many"),
+    "retries_follow_the_policy": ("retries early", "core: counts no attempts"),
+    "an_outcome_never_changes": ("core: says cancelled", "never says duplicate"),
+    "a_late_outcome_is_rejected": ("core: lets late outcomes stand",),
+    "a_delayed_call_starts_on_time": ("delivers early", "delivers late"),
+    "an_interrupted_job_uses_no_attempt": ("core: blames the interrupted", "blames workers that give back"),
+    "no_job_starts_after_the_signal": ("ignores queues and limits", "counts one too many"),
     "an_idle_worker_stops_at_once": ("core: stops late", "cannot be interrupted"),
-    "every_record_has_an_end": ("core: clears no markers", "always says not removed"),
+    "every_record_expires": ("core: clears no markers", "always says not removed"),
     "storage_returns_to_its_baseline": ("store: keeps for ever", "counts one more"),
-    "every_job_ends": ("core: counts no attempts", "turns letters around"),
-    "nothing_is_suppressed_in_silence": ("never says duplicate", "core: counts no attempts"),
-    "waiting_for_a_result_ends": ("locates nothing", "ignores ids"),
-    "arguments_that_do_not_fit_reach_no_function": ("core: checks no arguments", "counts nothing"),
-    "nothing_a_task_does_ends_the_worker": ("core: counts no attempts", "core: lets errors out"),
-    "an_impatient_sender_takes_nobody_along": ("core: carries a batch in its leader's call", "hands out twice"),
-    "a_program_sees_what_it_sent": ("answers half of a batch", "loses every third"),
+    "every_job_reaches_an_outcome": ("core: counts no attempts", "turns letters around"),
+    "every_suppressed_job_is_reported": ("never says duplicate", "core: counts no attempts"),
+    "waiting_for_a_result_times_out": ("locates nothing", "ignores ids"),
+    "invalid_arguments_never_reach_the_function": ("core: checks no arguments", "counts nothing"),
+    "no_task_error_stops_the_worker": ("core: counts no attempts", "core: lets errors out"),
+    "a_cancelled_sender_does_not_affect_others": ("core: carries a batch in its leader's call", "hands out twice"),
+    "a_job_receives_what_was_sent": ("answers half of a batch", "loses every third"),
 }
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_what_is_broken_is_noticed(name: str, virtual_time: Any) -> None:
+def test_each_broken_part_fails_its_checks(name: str, virtual_time: Any) -> None:
     """A broker, a store or a worker that breaks a promise fails the checks of that promise."""
     wanted = [check for check, broken in NOTICES.items() if name in broken]
     assert wanted, "nothing is expected to notice this"
@@ -360,10 +363,10 @@ def test_every_check_notices_something() -> None:
     assert all(broken for broken in NOTICES.values())
 
 
-def test_what_cannot_be_deleted_is_reported(virtual_time: Any) -> None:
+def test_queues_that_cannot_be_deleted_are_reported(virtual_time: Any) -> None:
     """Queues that an adapter does not delete are named in the certificate, which is then not kept."""
     left: list[str] = []
-    [one] = [one for one in all_checks() if one.name == "an_acknowledged_job_is_gone"]
+    [one] = [one for one in all_checks() if one.name == "an_acknowledged_job_is_never_delivered_again"]
 
     async def scenario() -> CheckResult:
         return await run_check(one, make, left=left)

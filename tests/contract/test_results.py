@@ -17,7 +17,19 @@ from hypothesis import strategies as st
 
 from taskcore.contract import Contract, compile_contract
 from taskcore.errors import UnencodableResult
-from tests.support.contracts import FEW, ORDER, TODAY, Item, Line, Order, Profile, Receipt, greet, refusal, to_json
+from tests.support.contracts import (
+    FEW_EXAMPLES,
+    ORDER,
+    TODAY,
+    Item,
+    Line,
+    Order,
+    Profile,
+    Receipt,
+    greet,
+    refusal,
+    to_json,
+)
 
 # ── results ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -251,7 +263,7 @@ PAYLOAD_NAMES = st.sampled_from(["type", "args", "fields", "positional"])
 PAYLOAD_PARTS = st.sampled_from(["Stolen", "Declined", "os.system", "SystemExit", [1], {"card": "x"}, {}, -1, 1])
 
 
-@FEW
+@FEW_EXAMPLES
 @given(st.binary(max_size=30) | st.dictionaries(PAYLOAD_NAMES, PAYLOAD_PARTS).map(to_json))
 def test_only_declared_classes_are_built(data):
     """Any bytes give an instance of a declared class, or None; never an exception and never another class."""

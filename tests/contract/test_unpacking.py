@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 
 from taskcore.contract import compile_contract
 from taskcore.errors import InvalidArguments
-from tests.support.contracts import FEW, GREET, JSON, NAMES, ORDER, SHIP, TODAY, from_v1, from_v2, greet, to_json
+from tests.support.contracts import (
+    FEW_EXAMPLES,
+    GREET,
+    JSON,
+    NAMES,
+    ORDER,
+    SHIP,
+    TODAY,
+    from_v1,
+    from_v2,
+    greet,
+    to_json,
+)
 
 # ── unpacking ────────────────────────────────────────────────────────────────────────────────────
 
@@ -70,7 +82,7 @@ def test_all_problems_of_a_payload():
     )
 
 
-@FEW
+@FEW_EXAMPLES
 @given(
     st.sampled_from([GREET, SHIP]),
     st.binary(max_size=30) | st.dictionaries(st.sampled_from(NAMES), JSON, max_size=3).map(to_json),
@@ -85,7 +97,7 @@ def test_never_another_exception(contract, payload):
     assert contract.unpack(contract.encode(arguments), 1) == arguments
 
 
-@FEW
+@FEW_EXAMPLES
 @given(st.lists(JSON, max_size=4), st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4))
 def test_calls_like_python(args, kwargs):
     """A contract takes no call that Python would refuse, and passes the function exactly what was given."""

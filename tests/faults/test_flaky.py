@@ -107,9 +107,9 @@ async def test_delay(flaky: FlakyBackend) -> None:
 async def test_hang(flaky: FlakyBackend, memory: MemoryBackend) -> None:
     """A call that hangs does nothing, can be cancelled, and ends with heal."""
     flaky.always("publish", Hang())
-    with anyio.move_on_after(60.0) as patience:
+    with anyio.move_on_after(60.0) as limit:
         await flaky.publish(jobs("A"))
-    assert patience.cancelled_caught
+    assert limit.cancelled_caught
     async with anyio.create_task_group() as group:
 
         async def publish() -> None:
@@ -205,9 +205,9 @@ async def test_partition(flaky: FlakyBackend, memory: MemoryBackend) -> None:
 async def test_waiting_in_a_partition_can_be_cancelled(flaky: FlakyBackend) -> None:
     """A wait that the caller gives up is a cancellation, not an outage."""
     async with flaky.consume(["q"], lease=60.0) as source:
-        with anyio.move_on_after(1.0) as patience:
+        with anyio.move_on_after(1.0) as limit:
             await source.receive(1)
-    assert patience.cancelled_caught
+    assert limit.cancelled_caught
 
 
 async def test_admin(flaky: FlakyBackend) -> None:
@@ -282,7 +282,7 @@ async def test_a_watch() -> None:
             flaky.partition()
 
 
-async def test_an_app_outlives_its_faults() -> None:
+async def test_an_app_works_through_injected_faults() -> None:
     """A worker behind a broker and a store that come and go does its jobs all the same."""
     backend, store = FlakyBackend(MemoryBackend()), FlakyStore(MemoryStore())
     app = App(backend, store=store)

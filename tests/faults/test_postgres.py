@@ -24,7 +24,7 @@ def count(url: str) -> int:
     return int(row[0])
 
 
-async def test_a_life():
+async def test_start_kill_stop_and_wipe():
     """What was committed survives a kill and a stop; a wiped disk has nothing; nothing is left at the end."""
     async with require(PostgresServer)() as server:
         folder = server.data.parent

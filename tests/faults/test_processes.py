@@ -74,7 +74,7 @@ async def test_terminate(tmp_path):
         assert await worker.wait() == 3
 
 
-async def test_patience(tmp_path):
+async def test_waiting_has_a_limit(tmp_path):
     """Waiting has a limit, and the error has the child's output; so has an error of the test."""
     with pytest.raises(TimeoutError, match=r"did \d"):
         async with WorkerProcess(SCRIPT, 9_999, folder=tmp_path) as worker:
@@ -135,7 +135,7 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def test_no_wish(monkeypatch):
+def test_without_the_variable_no_point_is_armed(monkeypatch):
     """Without the variable nothing is armed; with a senseless one the child says so."""
     monkeypatch.delenv(CRASH_AT, raising=False)
     assert not install_from_environment()

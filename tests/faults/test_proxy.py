@@ -122,20 +122,20 @@ async def test_black_hole():
     async with proxied() as proxy, await connect(proxy) as client:
         assert await ask(client, b"1") == b"1"
         proxy.black_hole()
-        with anyio.move_on_after(0.05) as patience:
+        with anyio.move_on_after(0.05) as limit:
             await ask(client, b"2")
-        assert patience.cancelled_caught
+        assert limit.cancelled_caught
         async with await connect(proxy) as late:
-            with anyio.move_on_after(0.05) as patience:
+            with anyio.move_on_after(0.05) as limit:
                 await ask(late, b"3")
-            assert patience.cancelled_caught
+            assert limit.cancelled_caught
             await proxy.heal()
             with anyio.fail_after(5):
                 assert await client.receive() == b"2"
                 assert await late.receive() == b"3"
 
 
-async def test_a_hole_one_way():
+async def test_a_one_way_black_hole():
     """Requests arrive, replies do not."""
     async with proxied() as proxy, await connect(proxy) as client:
         proxy.black_hole(only="down")

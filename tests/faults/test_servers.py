@@ -39,7 +39,7 @@ def kind(request: pytest.FixtureRequest) -> type[Server]:
     return require(SERVERS[request.param])
 
 
-async def test_a_life(kind: type[Server]):
+async def test_start_kill_pause_and_stop(kind: type[Server]):
     """A server answers when it is started, not when it is killed, frozen or stopped; nothing is left of it."""
     async with kind() as server:
         folder = server.data.parent
@@ -77,7 +77,7 @@ async def test_a_life(kind: type[Server]):
 
 
 @pytest.mark.parametrize("name", ["redis", "valkey"])
-async def test_what_was_answered_survives_a_kill(name: str):
+async def test_answered_writes_survive_a_kill(name: str):
     """Redis and Valkey are started so that a kill loses nothing; a wiped disk loses all."""
     async with require(SERVERS[name])() as server:
         assert await ask(server.port, b"SET a 1\r\n") == b"+OK\r\n"
@@ -170,7 +170,7 @@ def test_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         RedisServer.find("7.1")
 
 
-def test_a_gap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_folders_after_a_gap_are_found_by_version_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Folders behind a gap in TASKCORE_SERVERS come last: what is there is found by its version only."""
     for version in ("7.0.15", "8.0.2"):
         (tmp_path / version).mkdir()

@@ -178,7 +178,7 @@ async def test_a_failure_behind_the_back_of_another_start():
 
 
 @pytest.mark.parametrize("alive", [True, False])
-async def test_the_twin_of_a_job(alive):
+async def test_a_second_copy_of_a_job_waits_for_its_own_hold(alive):
     """Where a job may be there twice, its own hold is waited for as another job's is; not longer than it lasts."""
     keys = IdempotencyKeys(MemoryStore("memory://"))
     claim = KeyRecord(key="7", job="one", args="")

@@ -91,7 +91,7 @@ def test_one_outcome(backend, steps, same_job):
 
 @settings(deadline=None, max_examples=100)
 @given(order=st.permutations([0, 0, 0, 1, 1, 1, 2, 2, 2]))
-def test_a_live_holder_is_alone(order):
+def test_a_live_holder_keeps_its_key(order):
     """As long as a holder is alive, no other job gets the key."""
 
     async def play() -> None:

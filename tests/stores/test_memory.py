@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
-from taskcore.stores.memory import SLACK, MemoryStore
+from taskcore.stores.memory import MAX_STALE_TIMERS, MemoryStore
 from tests.support.virtual import options
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
@@ -20,7 +20,7 @@ def store():
     return MemoryStore()
 
 
-async def test_what_is_written_can_be_read(store):
+async def test_a_written_record_can_be_read(store):
     """A record is value and version; what was never written is None."""
     version = await store.put("k", b"v", expect=ANY, keep=None)
 
@@ -110,7 +110,7 @@ async def test_an_end_is_exact(store, keep):
     assert await store.get("k") is None
 
 
-async def test_what_has_ended_is_absent_for_every_verb(store):
+async def test_an_expired_record_is_absent_for_every_verb(store):
     """No verb sees a record whose time is over."""
 
     async def ended():
@@ -243,7 +243,7 @@ async def test_nothing_piles_up(store):
         await store.delete(f"t{number}", expect=ANY)
 
     assert len(store._records) == 10
-    assert len(store._ends) <= SLACK + 100
+    assert len(store._ends) <= MAX_STALE_TIMERS + 100
     await anyio.sleep(3601)
     await store.get("k0")
     assert len(store._records) == len(store._ends) == 0

@@ -106,7 +106,7 @@ JSON = st.recursive(
     max_leaves=4,
 )
 NAMES = ["order", "tags", "fast", "by", "name", "times"]
-FEW = settings(max_examples=200, deadline=None)
+FEW_EXAMPLES = settings(max_examples=200, deadline=None)
 
 
 def to_json(value: Any) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -48,9 +47,7 @@ class DiagnosedBackend(MemoryBackend):
         self.open = True
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         self.open = False
 
     async def diagnose(self) -> Diagnosis:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from taskcore import Reject, Retry, RetryLater, Router, Snooze, current
 
 router = Router()
+tenant: ContextVar[str] = ContextVar("tenant", default="none")
 
 
 @dataclass
@@ -266,6 +268,26 @@ def start_and_overrun(path: str) -> None:
     """Start a program and wait for it with too little time; write both process ids to a file."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as program:
         Path(path).write_text(f"{os.getpid()} {program.pid}")
+
+
+@router.task(runs_in="process")
+def change_process(folder: str) -> None:
+    """Change what a function can change in its process, and leave a timer that would end it."""
+    os.chdir(folder)
+    os.umask(0o077)
+    tenant.set("acme")
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+
+
+@router.task(runs_in="process")
+def describe_process() -> tuple[int, str, int, str, bool]:
+    """Tell the process, its folder, its mask of new files, a context variable, and whether SIGUSR1 is ignored."""
+    time.sleep(0.3)
+    mask = os.umask(0)
+    os.umask(mask)
+    return os.getpid(), str(Path.cwd()), mask, tenant.get(), signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
 
 
 def is_running(pid: int) -> bool:

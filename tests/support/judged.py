@@ -25,15 +25,15 @@ def without_oracle() -> Iterator[None]:
     def nothing(*_: Any, **__: Any) -> None:
         """Have no opinion."""
 
-    def handed_out(original: Any, self: JobModel, *args: Any) -> None:
+    def delivered(original: Any, self: JobModel, *args: Any) -> None:
         if self.may_wait:
             original(self, *args)
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(JobModel, "violated", nothing))
         stack.enter_context(patch.object(JobModel, "check_letter", nothing))
-        original = JobModel.handed_out
-        stack.enter_context(patch.object(JobModel, "handed_out", lambda self, *args: handed_out(original, self, *args)))
+        original = JobModel.delivered
+        stack.enter_context(patch.object(JobModel, "delivered", lambda self, *args: delivered(original, self, *args)))
         stack.enter_context(patch.object(JobModel, "observe", nothing))
         stack.enter_context(patch.object(working, "check_start", nothing))
         stack.enter_context(patch.object(working, "check_unstarted", nothing))

@@ -24,7 +24,7 @@ from taskcore.records.names import outcome_name
 from taskcore.records.outcomes import Outcomes
 from taskcore.store import ANY, Write
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.worker import admission, settle
+from taskcore.worker import admission, settle_records
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 from tests.support import mutants_broker  # noqa: F401 - it plants its own
@@ -197,7 +197,7 @@ def at_most_once_acks_afterwards():
 @mutant("sweep")
 def ack_before_the_result():
     """Let the broker forget the job before its outcome is stored."""
-    store = settle.store_outcomes
+    store = settle_records._store_outcomes
 
     async def commit(original, self, batch):
         async def write(outcomes, events, ended):
@@ -205,7 +205,7 @@ def ack_before_the_result():
             failpoint("settle.acked")
             await store(outcomes, events, ended)
 
-        with patch.object(settle, "store_outcomes", write):
+        with patch.object(settle_records, "_store_outcomes", write):
             await original(self, batch)
 
     with instead(Settler, "commit", commit):

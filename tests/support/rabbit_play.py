@@ -29,4 +29,4 @@ class RabbitPlay(Play):
                     if not missing and not (await backend.admin.stats(self.queue)).ready:
                         return
                     await anyio.sleep(0.05)
-        raise TimeoutError(f"after {within:g} s there are still {len(missing)} jobs without an ending: {missing}")
+        raise TimeoutError(f"after {within:g} s there are still {len(missing)} jobs without an outcome: {missing}")

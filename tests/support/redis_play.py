@@ -31,7 +31,7 @@ from taskcore.faults import WorkerProcess
 from taskcore.faults.resp import command
 
 SCRIPT = Path(__file__).with_name("redis_worker.py")
-QUICK = "?timeout=400ms&connect_timeout=400ms"  #: so that faults are noticed soon
+SHORT_TIMEOUTS = "?timeout=400ms&connect_timeout=400ms"  #: so that faults are noticed soon
 ATTEMPTS, CRASHES = 3, 3
 
 

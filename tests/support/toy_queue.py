@@ -44,7 +44,7 @@ class ToyQueue:
         self._order = count()
         self._worker = 1
         self._runs = count(1)
-        self._endings: dict[str, str] = {}
+        self._outcomes: dict[str, str] = {}
         self._letters: list[FoundLetter] = []
         for who in ("client", "w1"):
             self.history.record("event", "", who=who, name="listening")
@@ -58,7 +58,7 @@ class ToyQueue:
     def final(self) -> Snapshot:
         """What is left."""
         dead = frozenset(letter.job for letter in self._letters)
-        return Snapshot({"q": Left(dead=dead)}, dict(self._endings), tuple(self._letters))
+        return Snapshot({"q": Left(dead=dead)}, dict(self._outcomes), tuple(self._letters))
 
     # ── enqueue ──
 
@@ -72,7 +72,7 @@ class ToyQueue:
             self._waiting = [item for item in self._waiting if item[2].name != name]
             heapq.heapify(self._waiting)
             self.history.record("cancelled", name, who="client")
-            self._endings[name] = "cancelled"
+            self._outcomes[name] = "cancelled"
 
     def _publish(self, name: str, delay: float, expires: float | None, *, known: bool) -> bool | None:
         self._tick()
@@ -114,7 +114,7 @@ class ToyQueue:
         self._tell(job, "received", envelope=f"bytes of {job.name}", redeliveries=job.crashes)
         if self.now > job.deadline:
             self._settle(job, "ack", event="job.expired")
-            self._endings[job.name] = "expired"
+            self._outcomes[job.name] = "expired"
         elif job.crashes >= CRASHES:
             self._bury(job, "poison")
         else:
@@ -149,7 +149,7 @@ class ToyQueue:
             self._put(job, self.now)
         else:
             self._settle(job, "ack", event="job.succeeded", sure=self.choose([True, True, False]))
-            self._endings[job.name] = "succeeded"
+            self._outcomes[job.name] = "succeeded"
 
     def _raise(self, job: ToyJob, run: dict[str, Any]) -> None:
         error = f"ValueError: {job.name} failed for the {len(job.errors) + 1}. time"
@@ -174,7 +174,7 @@ class ToyQueue:
     def _bury(self, job: ToyJob, reason: str) -> None:
         trail = f"trail of {job.name}"
         self._settle(job, "bury", event="job.buried", reason=reason, trail=trail)
-        self._endings[job.name] = "dead"
+        self._outcomes[job.name] = "dead"
         self._letters.append(
             FoundLetter(
                 id=f"letter of {job.name}",

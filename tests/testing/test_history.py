@@ -98,7 +98,7 @@ def test_merging(tmp_path):
     assert [entry.job for entry in merged.entries] == ["a0", "b0", "", "a1", "a2", "b1"]
 
 
-def test_a_line_that_was_cut(tmp_path):
+def test_an_incomplete_last_line_is_left_out(tmp_path):
     """A last line without an end is what a kill leaves, and is left out; anything else that is no entry is an error."""
     path = tmp_path / "h.jsonl"
     path.write_bytes(b'{"at":1.0,"who":"w","kind":"ok","job":"A"}\n{"at":2.0,"wh')
@@ -239,7 +239,7 @@ async def test_verdicts():
 
 
 @pytest.mark.anyio
-async def test_what_people_do():
+async def test_actions_of_people_are_recorded():
     """Removing, purging, replaying and dropping are part of a job's history."""
     history = History(clock=anyio.current_time)
     backend = RecordingBackend(MemoryBackend(), history, "p")

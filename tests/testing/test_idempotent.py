@@ -126,7 +126,7 @@ async def test_a_plain_function():
     assert (proof.cuts, proof.note) == ((), "a plain function cannot be cut: it was run twice")
 
 
-async def test_what_a_task_remembers_must_be_reset():
+async def test_state_kept_by_a_task_must_be_reset():
     """Without a reset of what it remembers a careful task seems to do nothing; the text says so."""
     with pytest.raises(NotIdempotent, match=r"Something is missing there.*reset=…"):
         await assert_idempotent(careful, 7, effects=charges)

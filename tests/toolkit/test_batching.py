@@ -165,7 +165,7 @@ async def test_cancelling_the_leader_does_not_stop_the_batch():
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_leader_that_asyncio_cancels_takes_no_caller_along():
+async def test_cancelling_the_leader_of_a_batch_affects_no_other_caller():
     """Asyncio's own cancellation goes through anyio's shields, and must not reach the callers that share the batch."""
     recorder, leaders = Recorder(0.3), []
     group_commit = GroupCommit(recorder.commit, limit=100)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
-async def test_what_is_in_time_is_left_alone():
+async def test_a_block_that_ends_in_time_is_untouched():
     """Within its time nothing happens to it, nor to what its task does later."""
     limit = SharedTimeout(0.5)
     done = []
@@ -26,7 +26,7 @@ async def test_what_is_in_time_is_left_alone():
     assert done == list(range(5))
 
 
-async def test_what_takes_longer_is_left():
+async def test_a_block_that_takes_longer_is_left():
     """When the time is over the context is left, and what follows it runs."""
     limit, began = SharedTimeout(0.03), anyio.current_time()
     with limit.scope():
@@ -100,7 +100,7 @@ async def test_asyncio_s_cancellation_is_not_mistaken_for_the_end_of_the_time():
 
 
 @ASYNCIO
-async def test_it_insists():
+async def test_a_task_that_ignores_its_cancellation_is_cancelled_again():
     """Work that swallows its cancellation is cancelled again."""
     failed = []
     with SharedTimeout(0.02).scope():

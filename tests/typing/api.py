@@ -29,6 +29,7 @@ from taskcore import (
     SyncJob,
     current,
 )
+from taskcore.backend import Features
 from taskcore.task import AsyncTask, PlainTask
 
 app = App("memory://")
@@ -185,6 +186,9 @@ def blocking() -> None:
     assert_type(app.sync.send(add.call(1, 2)), SyncJob[int])
     assert_type(app.sync.stats(), QueueStats)
     assert_type(app.sync.purge("mail"), int)
+    assert_type(app.sync.features, Features)
+    assert_type(app.sync.dead_letters.get("1"), DeadLetter)
+    assert_type(app.sync.dead_letters.count(), int)
     assert_type(app.sync.dead_letters.read(), Iterator[DeadLetter])
     assert_type(app.sync.dead_letters.replay("1"), str)
     app.sync.drain("mail", timeout=5.0)

@@ -72,7 +72,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
-async def test_what_is_no_envelope(app, backend, data):
+async def test_bytes_that_are_no_envelope_are_buried(app, backend, data):
     """Bytes that are no envelope are a dead letter with exactly these bytes, and delay no other job."""
     async with app.running(concurrency=1):
         before = await app.tasks["known"].enqueue(1)
@@ -240,7 +240,7 @@ async def test_callers_learn_about_it(app, backend):
     assert "number: missing" in caught.value.reason
 
 
-async def test_strangers_do_not_crowd_out_others(app, backend):
+async def test_unknown_jobs_do_not_delay_the_others(app, backend):
     """A queue full of unknown and broken jobs delays the good ones hardly (C20)."""
     async with app.running(concurrency=2):
         for number in range(200):

@@ -265,7 +265,7 @@ async def test_the_store_is_gone_after_settling(app, store, backend):
 
 
 @pytest.mark.parametrize("comes_back", [True, False], ids=["back later", "gone for ever"])
-async def test_what_was_settled_is_an_event_at_once(app, store, backend, comes_back):
+async def test_a_settled_verdict_is_reported_at_once(app, store, backend, comes_back):
     """A verdict that was carried out is reported once, before the store has forgotten the start marker (C19)."""
 
     @app.task(name="fail", retry=Retry(attempts=2, base=1.0, jitter="none"))

@@ -114,7 +114,7 @@ async def test_without_a_store_the_broker_counts():
     assert village.starts["poison"] == 3
 
 
-async def test_neighbours_are_never_buried():
+async def test_jobs_beside_poison_are_never_buried():
     """Jobs that run or wait beside poison all end well, however often their process dies (F12)."""
     village = Village(crashes=3)
     async with village.app:
@@ -131,7 +131,7 @@ async def test_neighbours_are_never_buried():
 
 @pytest.mark.parametrize("concurrency", [1, 2, 5, 20])
 @pytest.mark.parametrize("poisons", [1, 3])
-async def test_neighbours_of_several_poisons(poisons, concurrency):
+async def test_jobs_beside_several_poisons_are_never_buried(poisons, concurrency):
     """Each poison is found, and no other job, with any number of jobs at once."""
     village = Village(crashes=3)
     async with village.app:
@@ -149,7 +149,7 @@ async def test_neighbours_of_several_poisons(poisons, concurrency):
     assert village.starts["poison"] <= 3 * poisons
 
 
-async def test_the_last_chance_is_alone():
+async def test_the_last_start_runs_alone():
     """The start after which a job would be buried has no company, so no other job can be blamed for its death."""
     village = Village(crashes=3)
     async with village.app:
@@ -162,7 +162,7 @@ async def test_the_last_chance_is_alone():
     assert village.company[-1] == set()
 
 
-async def test_crashes_are_reported_and_never_shrink():
+async def test_crashes_are_reported_and_never_decrease():
     """A job can see how often it is suspected; the number grows (C5)."""
     village = Village(crashes=5)
     async with village.app:

@@ -83,7 +83,7 @@ async def test_after_the_grace_jobs_are_given_back(shift):
     assert shift.old.counters["job.released"] == 1
 
 
-async def test_what_has_not_started_is_given_back_at_once(shift):
+async def test_unstarted_jobs_are_released_at_once(shift):
     """Prefetched jobs are visible to another worker within a second, each is reported, running ones finish (F08)."""
     released = []
     shift.old.on_event(lambda event: released.append(event.facts["job_id"]) if event.name == "job.released" else None)

@@ -62,7 +62,7 @@ def test_no_job_runs_here():
         current()
 
 
-async def test_neighbours_see_themselves(app):
+async def test_concurrent_jobs_see_their_own_context(app):
     """Jobs that run at the same time, and one after the other in one slot, each see their own id."""
     seen = {}
 

@@ -121,12 +121,12 @@ def judge(run: Run) -> list[Judged]:
 
 def unmeasured(run: Run) -> list[str]:
     """Return the aims on this run's brokers that the run has no figures for."""
-    told = {(judged.ours.broker, judged.aim) for judged in judge(run)}
+    reported = {(judged.ours.broker, judged.aim) for judged in judge(run)}
     return [
         f"{run.title(broker)}, {': '.join(aim.figure)}{f' against {aim.against}' if aim.of else ''}"
         for broker in run.brokers
         for aim in AIMS.get(broker, ())
-        if (broker, aim) not in told
+        if (broker, aim) not in reported
     ]
 
 

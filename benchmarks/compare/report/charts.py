@@ -18,8 +18,8 @@ def kind_of(figure: Figure) -> str:
 
 def note_of(figure: Figure) -> str:
     """Return what has to stand beside a value: jobs that were lost, or ran twice."""
-    told = [f"{figure.facts[key]} {key}" for key in ("lost", "duplicated") if figure.facts.get(key)]
-    return ", ".join(told)
+    text = [f"{figure.facts[key]} {key}" for key in ("lost", "duplicated") if figure.facts.get(key)]
+    return ", ".join(text)
 
 
 def race(run: Run, broker: str, scenario: str, name: str) -> str:

@@ -73,8 +73,8 @@ def drain(run: Run) -> str:
     parts = [
         _plot(run.title(broker), charts.race(run, broker, "drain", "1 process"), "jobs/s") for broker in run.brokers
     ]
-    told = "A full queue, one worker process, from the first start to the last end. “5×”: taskcore is five times as fast, round by round."
-    return _section("Drain", told, parts, run.command("drain"))
+    text = "A full queue, one worker process, from the first start to the last end. “5×”: taskcore is five times as fast, round by round."
+    return _section("Drain", text, parts, run.command("drain"))
 
 
 def guarantees(run: Run) -> str:
@@ -114,12 +114,12 @@ def guarantees(run: Run) -> str:
         for figure in run.figures
         if figure.who == US and figure.scenario in KILLS and figure.facts.get("timeline")
     ]
-    told = (
+    text = (
         "SIGKILL in the middle, then the same command again. Jobs sign a ledger file when they start and when they end; "
         "an accepted job is missing if it has not ended when no job has ended for 15 seconds; whether it would ever come back is not measured. A job that was running when its "
         "worker died comes back when its lease expires, so a library with a shorter lease recovers faster."
     )
-    return _section("Killed", told, [table, *plots], run.command("killed"))
+    return _section("Killed", text, [table, *plots], run.command("killed"))
 
 
 def enqueue(run: Run) -> str:
@@ -130,8 +130,8 @@ def enqueue(run: Run) -> str:
             _plot(f"{run.title(broker)}, {name}", charts.race(run, broker, "enqueue", name), "jobs/s")
             for name in ("one awaited", "bulk")
         ]
-    told = "One process that sends. “one awaited”: the next when the broker has confirmed the last. “bulk”: the fastest documented way."
-    return _section("Enqueue", told, parts, run.command("enqueue"))
+    text = "One process that sends. “one awaited”: the next when the broker has confirmed the last. “bulk”: the fastest documented way."
+    return _section("Enqueue", text, parts, run.command("enqueue"))
 
 
 def latency(run: Run) -> str:
@@ -145,11 +145,11 @@ def latency(run: Run) -> str:
         parts.append(
             _plot(f"{run.title(broker)}, taskcore at fixed arrival rates", charts.percentiles(run, broker), "ms")
         )
-    told = (
+    text = (
         "Open loop: jobs arrive at fixed times, and each is measured from the time at which it was to be sent until its "
         "function starts, so a system that falls behind cannot hide it (no coordinated omission). Percentiles are medians of the rounds'."
     )
-    return _section("Latency", told, parts, run.command("latency"))
+    return _section("Latency", text, parts, run.command("latency"))
 
 
 def results(run: Run) -> str:
@@ -166,8 +166,8 @@ def results(run: Run) -> str:
 def scaling(run: Run) -> str:
     """Return the section on more processes."""
     plot = _plot("taskcore, by worker processes", charts.processes(run), "jobs/s")
-    told = f"The machine has {run.machine.cores} cores, and broker, sender and workers share them."
-    return _section("More processes", told, [plot], run.command("drain"))
+    text = f"The machine has {run.machine.cores} cores, and broker, sender and workers share them."
+    return _section("More processes", text, [plot], run.command("drain"))
 
 
 def costs(run: Run) -> str:
@@ -198,8 +198,8 @@ def everything(run: Run) -> str:
         cells = [run.find(broker, US, scenario, name) for broker in brokers]
         rows.append([f"{scenario}: {name}", unit, *(_cell(cell) for cell in cells)])
     table = _table(["", "", *(run.title(broker) for broker in brokers)], rows)
-    told = "Medians, and half of the spread between the rounds in percent."
-    return _section("All of taskcore's figures, broker by broker", told, [table], run.machine.command)
+    text = "Medians, and half of the spread between the rounds in percent."
+    return _section("All of taskcore's figures, broker by broker", text, [table], run.machine.command)
 
 
 def aims(run: Run) -> str:
@@ -241,16 +241,16 @@ def contestants(run: Run) -> str:
     ]
     table = _table(["candidate", "version", "settings and guarantee", ""], rows)
     versions = ", ".join(f"{name} {version}" for name, version in sorted(run.machine.versions.items()))
-    told = f"Servers and libraries here: {escape(versions)}. taskcore at {escape(run.machine.commit or run.machine.taskcore)}."
-    return _section("Settings of all candidates", told, [table], "")
+    text = f"Servers and libraries here: {escape(versions)}. taskcore at {escape(run.machine.commit or run.machine.taskcore)}."
+    return _section("Settings of all candidates", text, [table], "")
 
 
 def missing(run: Run) -> str:
     """Return how often each was measured; what was not, and why."""
     rounds = [[scenario, *(found.get(broker, "–") for broker in run.brokers)] for scenario, found in run.rounds()]
     rows = [[run.title(one.broker), escape(one.who), one.scenario, escape(one.why)] for one in run.skipped]
-    told = _section("Rounds", "", [_table(["", *map(run.title, run.brokers)], rounds)], "")
-    return told + (
+    section = _section("Rounds", "", [_table(["", *map(run.title, run.brokers)], rounds)], "")
+    return section + (
         _section("Not measured", "", [_table(["broker", "candidate", "what", "why"], rows)], "") if rows else ""
     )
 
@@ -268,13 +268,13 @@ def again(_: Run) -> str:
 # ── pieces ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _section(title: str, told: str, parts: Sequence[str], command: str) -> str:
+def _section(title: str, text: str, parts: Sequence[str], command: str) -> str:
     inside = "".join(part for part in parts if part)
     if not inside:
         return ""
     again = f'<p class="command"><code>{escape(command)}</code></p>' if command else ""
     anchor = title.lower().replace(" ", "-")
-    return f'<section id="{anchor}"><h2>{title}</h2><p>{told}</p>{inside}{again}</section>'
+    return f'<section id="{anchor}"><h2>{title}</h2><p>{text}</p>{inside}{again}</section>'
 
 
 def _plot(title: str, svg: str, unit: str) -> str:

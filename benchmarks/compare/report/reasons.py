@@ -11,8 +11,8 @@ from taskcore.bench import Figure, show
 __all__ = ["why_not"]
 
 NOISE = 1.1  #: a process that does a tenth more than a bound allows was not bound by it
-FEW = 1_000  #: jobs below which some single ones make a p99
-LATE = 0.25  #: a share of a latency from which on the sender's own delay is worth a word
+MIN_JOBS_FOR_P99 = 1_000  #: jobs: with fewer, single ones make the p99
+LATE_SENDER_SHARE = 0.25  #: a share of a latency from which on the sender's own delay is worth a word
 
 
 class Spent(NamedTuple):
@@ -66,9 +66,9 @@ def _bounds(run: Run, ours: Figure, spent: Spent, needed: float) -> list[str]:
         (f"the {who} uses {show(spent.own)} µs of CPU a job: one core allows about", 1e6 / max(spent.own, 1e-9)),
         (f"{together} {show(spent.both)} µs of CPU a job: {cores} cores allow about", cores * 1e6 / spent.both),
     )
-    for told, allowed in bounds:
+    for text, allowed in bounds:
         if ours.median <= min(allowed * NOISE, needed) and allowed < needed:
-            return [f"{told} {show(allowed)}/s, the aim needs {show(needed)}/s"]
+            return [f"{text} {show(allowed)}/s, the aim needs {show(needed)}/s"]
     used = ours.median * spent.both / 1e6
     if used > cores:
         return []
@@ -97,7 +97,7 @@ def _latency(run: Run, ours: Figure, needed: float) -> Iterator[str]:
         yield f"{rivals[0].who}, the best of the others, {verb}, with {show(rivals[0].median)} ms"
     first = run.find(ours.broker, US, "latency", f"{rate}, p50")  # has what all of them have in common
     if percent == "p99" and first is not None:
-        if 0 < (jobs := first.facts.get("measured", 0)) < FEW:
+        if 0 < (jobs := first.facts.get("measured", 0)) < MIN_JOBS_FOR_P99:
             yield f"{jobs // 100 + 1} of the {jobs} jobs of a round decide it"
-        if (late := first.facts.get("sender_late_p99_ms", 0.0)) > ours.median * LATE:
+        if (late := first.facts.get("sender_late_p99_ms", 0.0)) > ours.median * LATE_SENDER_SHARE:
             yield f"the sender itself was up to {show(late)} ms late (p99), which counts"

@@ -18,7 +18,7 @@ from taskcore.faults.sockets import HOST
 
 __all__ = ["idling", "storage"]
 
-CALM = 1.5  #: seconds until a worker that has nothing to do is really at rest
+REST_AFTER = 1.5  #: seconds until a worker that has nothing to do is really at rest
 PORTS = {"redis": 6379, "valkey": 6379, "nats": 4222, "amqp": 5672}
 
 
@@ -39,7 +39,7 @@ async def idling(environment: BenchEnvironment) -> list[Figure]:
         url = relayed.replace("PORT", str(relay.port))
         workers: WorkerProcesses = environment.processes(app, queue, url=url, counts=False)
         await exits.enter_async_context(workers)
-        await anyio.sleep(CALM)
+        await anyio.sleep(REST_AFTER)
         requests, cpu, start = relay.up.chunks, workers.cpu(), time.monotonic()
         broker = await _broker_rate(environment, seconds)
         seconds = time.monotonic() - start
@@ -59,7 +59,7 @@ async def idling(environment: BenchEnvironment) -> list[Figure]:
 async def _idling_here(environment: BenchEnvironment) -> list[Figure]:
     queue, tally = environment.new_queue(), Tally()
     async with environment.app(queue, tally=tally) as app, environment.workers(app, queue, tally):
-        await anyio.sleep(CALM)
+        await anyio.sleep(REST_AFTER)
         cpu = time.process_time()
         await anyio.sleep(environment.size.idle)
         cpu = time.process_time() - cpu
@@ -94,23 +94,23 @@ async def storage(environment: BenchEnvironment) -> list[Figure]:
         raise NotHere("this system has no /proc to read memory from")
     queue, tally = environment.new_queue(), Tally()
 
-    def look() -> tuple[int, int]:
+    def memory_used() -> tuple[int, int]:
         return folder_size(server.data), memory_of(server.pid)
 
     async with environment.app(queue, tally=tally) as app:
         task = app.tasks["bench.noop"]
         await app.enqueue_many([task.call(payload(0)) for _ in range(100)])
         await app.purge(queue)
-        disk, memory = look()
+        disk, memory = memory_used()
         await app.enqueue_many([task.call(payload(number)) for number in range(jobs)])
         await anyio.sleep(1.0)  # files are written a little later
-        disk_full, memory_full = look()
+        disk_full, memory_full = memory_used()
         async with environment.workers(app, queue, tally) as workers:
             await workers.count_to(jobs, within=120.0)
             await environment.settled(app, queue)
             await workers.dismiss()
         await anyio.sleep(1.0)
-        disk_left, memory_left = look()
+        disk_left, memory_left = memory_used()
     await environment.clean_up()
     return [
         environment.figure("storage", name, "bytes/job", (max(value, 0) / jobs,), "less", {"jobs": jobs})

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 from taskcore.app import App
-from taskcore.bench.environment import MOST, PILOT, BenchEnvironment
+from taskcore.bench.environment import MAX_JOBS, PILOT_JOBS, BenchEnvironment
 from taskcore.bench.figures import Figure
 from taskcore.bench.tally import Tally, payload
 from taskcore.bench.workers import WorkersReport
 
 __all__ = ["backlog", "draining", "retry_storm"]
 
-PATIENCE = 120.0  #: seconds that a drain may take
+DRAIN_TIMEOUT = 120.0  #: seconds that a drain may take
 UNDER_WAY = 4  #: times as fast as with the pilot's few jobs a drain may be, and last for half a second still
 
 
@@ -46,7 +46,7 @@ async def _drain(
 ) -> Drained:
     before = environment.broker_cpu()
     async with environment.workers(app, queue, tally, number=processes) as workers:
-        await workers.count_to(jobs, within=PATIENCE)
+        await workers.count_to(jobs, within=DRAIN_TIMEOUT)
         await environment.settled(app, queue)
         after = environment.broker_cpu()
         return Drained(
@@ -58,8 +58,8 @@ async def draining(environment: BenchEnvironment) -> list[Figure]:
     """Drain no-op jobs of 200 bytes, by 1, 2, 4 worker processes; and with a result stored for each."""
     figures = []
     numbers = (1,) if environment.is_local else environment.size.processes
-    pilot = await drain(environment, PILOT)
-    jobs = max(min(int(pilot.rate * environment.size.seconds * UNDER_WAY), MOST) // 100, 5) * 100
+    pilot = await drain(environment, PILOT_JOBS)
+    jobs = max(min(int(pilot.rate * environment.size.seconds * UNDER_WAY), MAX_JOBS) // 100, 5) * 100
     for number in numbers:
         runs = [await drain(environment, jobs, processes=number) for _ in range(environment.size.rounds)]
         name = f"{number} process{'es' if number > 1 else ''}"
@@ -98,7 +98,7 @@ def _costs(environment: BenchEnvironment, runs: list[Drained]) -> list[Figure]:
 
 async def retry_storm(environment: BenchEnvironment) -> list[Figure]:
     """Drain jobs that all fail twice, ten milliseconds apart, before they succeed: jobs a second that are through."""
-    pilot = await drain(environment, PILOT, task="bench.failing")
+    pilot = await drain(environment, PILOT_JOBS, task="bench.failing")
     jobs = max(min(int(pilot.rate * environment.size.seconds), 20_000) // 100, 1) * 100
     runs = [await drain(environment, jobs, task="bench.failing") for _ in range(environment.size.rounds)]
     rates = tuple(run.rate for run in runs)
@@ -116,13 +116,13 @@ async def backlog(environment: BenchEnvironment) -> list[Figure]:
             await app.enqueue_many([task.call(payload(first + number)) for number in range(min(few, many - first))])
         filling = many / (time.perf_counter() - start)
         start = time.perf_counter()
-        for _ in range(PILOT):
+        for _ in range(PILOT_JOBS):
             await task.enqueue(payload(many))
-        single = PILOT / (time.perf_counter() - start)
+        single = PILOT_JOBS / (time.perf_counter() - start)
         async with environment.workers(app, queue, tally) as workers:
-            await workers.count_to(min(few * 2, many), within=PATIENCE)
+            await workers.count_to(min(few * 2, many), within=DRAIN_TIMEOUT)
             counted, since = workers.counted(), time.perf_counter()
-            await workers.count_to(min(counted + few * 2, many), within=PATIENCE)
+            await workers.count_to(min(counted + few * 2, many), within=DRAIN_TIMEOUT)
             rate = (workers.counted() - counted) / max(time.perf_counter() - since, 1e-9)
             await workers.dismiss()
     await environment.clean_up()

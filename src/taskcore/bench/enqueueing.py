@@ -15,8 +15,8 @@ from taskcore.task import Task
 
 __all__ = ["enqueueing", "keys", "payloads"]
 
-PLACES = 100
-PACKED = 10_000
+CONCURRENT_CALLERS = 100  #: callers that enqueue at the same time
+PACKED_CALLS = 10_000  #: calls whose packing is timed as one value
 
 
 async def enqueueing(environment: BenchEnvironment) -> list[Figure]:
@@ -32,11 +32,11 @@ async def enqueueing(environment: BenchEnvironment) -> list[Figure]:
 
         async def hundred(jobs: int) -> None:
             async def some() -> None:
-                for _ in range(jobs // PLACES):
+                for _ in range(jobs // CONCURRENT_CALLERS):
                     await task.enqueue(data)
 
             async with anyio.create_task_group() as group:
-                for _ in range(PLACES):
+                for _ in range(CONCURRENT_CALLERS):
                     group.start_soon(some)
 
         async def bulk(jobs: int) -> None:
@@ -66,9 +66,9 @@ def _packing(environment: BenchEnvironment, task: Task[..., object], data: str) 
     values = []
     for _ in range(environment.size.rounds):
         start = time.perf_counter()
-        for _ in range(PACKED):
+        for _ in range(PACKED_CALLS):
             task.call(data)
-        values.append((time.perf_counter() - start) / PACKED * 1e6)
+        values.append((time.perf_counter() - start) / PACKED_CALLS * 1e6)
     return environment.figure("enqueue", "packing alone", "µs/job", tuple(values), "less")
 
 

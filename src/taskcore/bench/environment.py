@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
@@ -33,8 +32,8 @@ __all__ = ["FULL", "QUICK", "BenchEnvironment", "NotHere", "Size"]
 log = logger("taskcore.bench")
 
 LAST_CLEANING = 5.0  #: seconds that deleting our queues may take at the end
-PILOT = 300  #: jobs by which the right number for a round is found
-MOST = 100_000  #: jobs of one round
+PILOT_JOBS = 300  #: jobs by which the right number for a round is found
+MAX_JOBS = 100_000  #: jobs of one round
 
 
 class NotHere(TaskcoreError):
@@ -120,9 +119,7 @@ class BenchEnvironment:
         self._folder = Path(tempfile.mkdtemp(prefix="taskcore-bench-"))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         if self.server is not None:
             return  # it ends with all that is in it
@@ -221,13 +218,13 @@ class BenchEnvironment:
 
     # ── measuring ──
 
-    async def rounds(self, measure: Callable[[int], Awaitable[float]], *, most: int = MOST) -> tuple[float, ...]:
+    async def rounds(self, measure: Callable[[int], Awaitable[float]], *, most: int = MAX_JOBS) -> tuple[float, ...]:
         """Measure jobs a second, one value for each round.
 
         :param measure: does so many jobs and says how many seconds they took. The first time is to warm up, and to
             find out how many it takes for a round of the wanted length.
         """
-        rate = PILOT / max(await measure(PILOT), 1e-6)
+        rate = PILOT_JOBS / max(await measure(PILOT_JOBS), 1e-6)
         jobs = max(min(int(rate * self.size.seconds), most) // 100, 1) * 100
         values = []
         for _ in range(self.size.rounds):

@@ -12,11 +12,11 @@ from taskcore.bench.tally import Tally, number_of
 from taskcore.policy import Retry
 from taskcore.worker.context import current
 
-__all__ = ["FAILURES", "make_app"]
+__all__ = ["FAILURES_PER_JOB", "make_app"]
 
-FAILURES = 2  #: how often each job of the retry storm fails
-AT_ONCE = Retry(attempts=FAILURES + 1, base=0.01, factor=1.0, jitter="none")
-KEPT = 120.0  #: seconds for which results and keys of a measurement are kept
+FAILURES_PER_JOB = 2  #: how often each job of the retry storm fails
+RETRY_SOON = Retry(attempts=FAILURES_PER_JOB + 1, base=0.01, factor=1.0, jitter="none")
+KEEP_SECONDS = 120.0  #: seconds for which results and keys of a measurement are kept
 
 
 def make_app(
@@ -31,7 +31,7 @@ def make_app(
     """Make an app with these tasks on this queue. Its settings are the defaults, but for those that are given."""
     app = App(url, store=store, **settings)
     mark = (tally or Tally()).mark
-    keep = KEPT if app.components.store is not None else None
+    keep = KEEP_SECONDS if app.components.store is not None else None
 
     @app.task(name="bench.noop", queue=queue, keep_result=None)
     async def noop(data: str) -> None:
@@ -42,13 +42,13 @@ def make_app(
         mark(data)
         return len(data)
 
-    @app.task(name="bench.keyed", queue=queue, keep_result=None, key_window=KEPT)
+    @app.task(name="bench.keyed", queue=queue, keep_result=None, key_window=KEEP_SECONDS)
     async def keyed(data: str) -> None:
         mark(data)
 
-    @app.task(name="bench.failing", queue=queue, keep_result=None, retry=AT_ONCE)
+    @app.task(name="bench.failing", queue=queue, keep_result=None, retry=RETRY_SOON)
     async def failing(data: str) -> None:
-        if current().attempt <= FAILURES:
+        if current().attempt <= FAILURES_PER_JOB:
             raise ConnectionError("a failure that passes")
         mark(data)
 

@@ -20,12 +20,12 @@ from taskcore.task import Task
 __all__ = ["open_loop", "results", "scheduled"]
 
 PERCENTILES = (50, 90, 95, 99, 99.9)
-RARE = 99.9
-ENOUGH = 1_000  #: values below which a p99.9 would only be the greatest of them
+RARE_PERCENTILE = 99.9  #: the percentile that needs many values
+MIN_VALUES_FOR_P999 = 1_000  #: values: with fewer, a p99.9 is only the largest of them
 WARM_UP = 50
-CLOSE = 0.0015  #: seconds before the time at which the event loop's own clock is too coarse
-SPIN = 0.0004  #: the rest is spent looking at the clock, because waking up takes time, too
-PLACES = 100
+SLEEP_UNTIL = 0.0015  #: seconds before the time at which the event loop's own clock is too coarse
+SPIN_SECONDS = 0.0004  #: the rest is spent looking at the clock, because waking up takes time, too
+CONCURRENT_CALLERS = 100  #: callers that enqueue at the same time
 
 
 async def open_loop(environment: BenchEnvironment) -> list[Figure]:
@@ -52,7 +52,7 @@ async def open_loop(environment: BenchEnvironment) -> list[Figure]:
             "curve": [round(percentile(late, one) * 1e3, 4) for one in (*range(1, 100), 99.5, 99.9)],
         }
         for percent in PERCENTILES:
-            if percent < RARE or len(late) >= ENOUGH:
+            if percent < RARE_PERCENTILE or len(late) >= MIN_VALUES_FOR_P999:
                 value = percentile(late, percent) * 1e3
                 figures.append(environment.figure("latency", f"{rate:g}/s, p{percent}", "ms", (value,), "less", facts))
                 facts = {"rate": rate}  # the curve is reported once
@@ -81,14 +81,14 @@ async def arrive(app: App, rate: float, jobs: int, *, works_here: bool = False) 
             if under_way:
                 await anyio.lowlevel.checkpoint()  # also when this loop is late, or they would wait for its end
             while (left := due - time.monotonic()) > 0:
-                if left > CLOSE:
-                    await anyio.sleep(left - CLOSE)
+                if left > SLEEP_UNTIL:
+                    await anyio.sleep(left - SLEEP_UNTIL)
                 elif under_way or works_here:
                     await anyio.lowlevel.checkpoint()
                 elif (
-                    left > SPIN
+                    left > SPIN_SECONDS
                 ):  # no other task has anything to do in this loop, whose own clock counts in milliseconds
-                    time.sleep(left - SPIN)  # noqa: ASYNC251
+                    time.sleep(left - SPIN_SECONDS)  # noqa: ASYNC251
             under_way += 1  # from here on, and not from when it begins: it begins only when this loop lets others run
             group.start_soon(send, number, due)
     return late
@@ -107,12 +107,12 @@ async def results(environment: BenchEnvironment) -> list[Figure]:
 
         async def many(jobs: int) -> float:
             async def some() -> None:
-                for _ in range(jobs // PLACES):
+                for _ in range(jobs // CONCURRENT_CALLERS):
                     await _trip(task)
 
             start = time.perf_counter()
             async with anyio.create_task_group() as group:
-                for _ in range(PLACES):
+                for _ in range(CONCURRENT_CALLERS):
                     group.start_soon(some)
             return time.perf_counter() - start
 

@@ -15,7 +15,7 @@ import msgspec
 
 from taskcore.bench.jobs import make_app
 from taskcore.bench.ledger import JobLedger
-from taskcore.bench.tally import EVERY, Tally
+from taskcore.bench.tally import POLL_SECONDS, Tally
 
 __all__ = ["Spec", "main"]
 
@@ -65,9 +65,9 @@ async def work(spec: Spec) -> None:
 
 def _pulse(tally: Tally, path: Path) -> None:
     """Tell the parent how many; when nothing changes, nothing is written. A thread, because a disk takes its time."""
-    told = -1
+    written = -1
     while True:
-        if len(tally.numbers) != told:
-            told = len(tally.numbers)
+        if len(tally.numbers) != written:
+            written = len(tally.numbers)
             tally.pulse(path)
-        time.sleep(EVERY)
+        time.sleep(POLL_SECONDS)

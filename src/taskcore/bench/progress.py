@@ -12,7 +12,7 @@ from taskcore.bench.running import Progress
 
 __all__ = ["printed", "quiet_logs"]
 
-BAR = 20
+BAR_WIDTH = 20  #: characters
 
 
 def printed(stream: TextIO | None = None) -> Progress:
@@ -52,9 +52,9 @@ class _Changing:
 
     def begins(self, broker: str, scenario: str, done: int, all: int) -> None:
         """Draw the bar."""
-        full = BAR * done // max(all, 1)
+        full = BAR_WIDTH * done // max(all, 1)
         spent = int(time.monotonic() - self._start)
-        bar = f"{'█' * full}{'░' * (BAR - full)}"
+        bar = f"{'█' * full}{'░' * (BAR_WIDTH - full)}"
         self._write(f"{bar} {done}/{all}  {spent // 60}:{spent % 60:02}  {broker} · {scenario} …", end="")
 
     def ends(self, broker: str, scenario: str, seconds: float, outcome: str) -> None:

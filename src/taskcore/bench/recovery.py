@@ -18,10 +18,10 @@ from taskcore.errors import BrokerUnavailable, EnqueueUncertain
 
 __all__ = ["broker_killed", "worker_killed"]
 
-PATIENCE = 15.0  #: seconds after which a job that has not ended is missing
-JOB = 0.05  #: seconds that one job takes
-BIN = 0.1  #: seconds of one step of a timeline
-DOWN = 0.5  #: seconds before a killed broker is started again
+MISSING_AFTER = 15.0  #: seconds after which a job that has not ended is missing
+JOB_SECONDS = 0.05  #: seconds that one job takes
+BIN_SECONDS = 0.1  #: seconds of one step of a timeline
+DOWN_SECONDS = 0.5  #: seconds before a killed broker is started again
 BACK_WITHIN = 60.0  #: seconds from its return until every job is accepted
 
 
@@ -30,7 +30,7 @@ async def worker_killed(environment: BenchEnvironment) -> list[Figure]:
     queue, ledger, jobs = environment.new_queue(), environment.ledger(), environment.size.killed_jobs
     async with environment.app(queue) as app:
         task = app.tasks["bench.signing"]
-        await app.enqueue_many([task.call(payload(number), JOB) for number in range(jobs)])
+        await app.enqueue_many([task.call(payload(number), JOB_SECONDS) for number in range(jobs)])
         killed = 0.0
         async with environment.processes(app, queue, ledger=ledger, lease=environment.size.lease) as victim:
             await _until(ledger, jobs // 3)
@@ -92,7 +92,7 @@ async def broker_killed(environment: BenchEnvironment) -> list[Figure]:
             await anyio.sleep(size.outage / 3)
             killed = time.monotonic()
             server.kill()
-            await anyio.sleep(DOWN)
+            await anyio.sleep(DOWN_SECONDS)
             await server.start()
             again = time.monotonic()
             group.cancel_scope.deadline = anyio.current_time() + size.outage + BACK_WITHIN
@@ -105,7 +105,7 @@ async def broker_killed(environment: BenchEnvironment) -> list[Figure]:
     ledger.close()
     facts = _facts(accepted, entries, killed) | {"repeats": repeats, "down": again - killed}
     ends = (entry.when for entry in entries if entry.what == "end" and entry.when > again)
-    return _outage_figures(environment, killed, again, min(ends, default=again + PATIENCE), facts)
+    return _outage_figures(environment, killed, again, min(ends, default=again + MISSING_AFTER), facts)
 
 
 def _outage_figures(
@@ -114,12 +114,12 @@ def _outage_figures(
     """Make the figures of a broker that was killed, was started again, and whose jobs ended again."""
     return [
         environment.figure("broker killed", "jobs end again, after it is back", "s", (back - again,), "less", facts),
-        environment.figure("broker killed", "it was away for", "s", (again - killed,), "", {"down": DOWN}),
+        environment.figure("broker killed", "it was away for", "s", (again - killed,), "", {"down": DOWN_SECONDS}),
     ]
 
 
 async def _until(ledger: JobLedger, jobs: int) -> None:
-    with anyio.move_on_after(PATIENCE):
+    with anyio.move_on_after(MISSING_AFTER):
         while ledger.ended() < jobs:  # noqa: ASYNC110 - other processes write it
             await anyio.sleep(0.05)
 
@@ -134,7 +134,11 @@ def _facts(sent: Sequence[int], entries: Sequence[LedgerEntry], killed: float) -
     """Return the account, and how many jobs ended in each tenth of a second around the kill."""
     ends = [entry.when - killed for entry in entries if entry.what == "end"]
     first, last = min(ends, default=0.0), max(ends, default=0.0)
-    timeline = [0] * (int((last - first) / BIN) + 1)
+    timeline = [0] * (int((last - first) / BIN_SECONDS) + 1)
     for when in ends:
-        timeline[int((when - first) / BIN)] += 1
-    return dict(reconcile(sent, entries)._asdict()) | {"timeline": timeline, "from": round(first, 3), "bin": BIN}
+        timeline[int((when - first) / BIN_SECONDS)] += 1
+    return dict(reconcile(sent, entries)._asdict()) | {
+        "timeline": timeline,
+        "from": round(first, 3),
+        "bin": BIN_SECONDS,
+    }

@@ -15,14 +15,14 @@ from taskcore.bench.scenarios import Scenario, limit_of
 from taskcore.errors import BrokerUnavailable, FeatureRefused
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Progress", "Tell", "measure", "measure_on", "measure_one", "plain", "show"]
+__all__ = ["OnRecord", "Progress", "measure", "measure_on", "measure_one", "plain", "show"]
 
 
-Tell: TypeAlias = Callable[[Figure | Skipped], None]
+OnRecord: TypeAlias = Callable[[Figure | Skipped], None]
 
 log = logger("taskcore.bench")
 
-CLEANING = 30.0  #: seconds that deleting the queues of a scenario may take
+CLEANUP_TIMEOUT = 30.0  #: seconds that deleting the queues of a scenario may take
 
 
 class Progress(Protocol):
@@ -41,7 +41,7 @@ async def measure(
     environments: Mapping[str, Callable[[], AbstractAsyncContextManager[BenchEnvironment]]],
     scenarios: Mapping[str, Scenario],
     progress: Progress,
-    tell: Tell,
+    on_record: OnRecord,
 ) -> None:
     """Measure everything, one broker after another.
 
@@ -51,24 +51,26 @@ async def measure(
     for number, (broker, opened) in enumerate(environments.items()):
         try:
             async with opened() as environment:
-                await measure_on(environment, scenarios, progress, tell, done=number * len(scenarios), all=everything)
+                await measure_on(
+                    environment, scenarios, progress, on_record, done=number * len(scenarios), all=everything
+                )
         except NotHere as error:
             progress.ends(broker, "all", 0.0, f"skipped: {plain(error)}")
-            tell(Skipped(broker=broker, who="taskcore", scenario="all", why=plain(error)))
+            on_record(Skipped(broker=broker, who="taskcore", scenario="all", why=plain(error)))
 
 
 async def measure_on(
     environment: BenchEnvironment,
     scenarios: Mapping[str, Scenario],
     progress: Progress,
-    tell: Tell,
+    on_record: OnRecord,
     *,
     done: int,
     all: int,
 ) -> None:
     """Measure all scenarios on one broker.
 
-    :param tell: called with each record as soon as it is there.
+    :param on_record: called with each record as soon as it is there.
     :param done: how many scenarios are done already, and how many there are in ``all``.
     """
     for number, (name, scenario) in enumerate(scenarios.items()):
@@ -77,7 +79,7 @@ async def measure_on(
         records = await measure_one(environment, name, scenario)
         progress.ends(environment.broker, name, time.monotonic() - start, _outcome(records))
         for record in records:
-            tell(record)
+            on_record(record)
 
 
 async def measure_one(
@@ -100,10 +102,10 @@ async def measure_one(
         records.append(Skipped(broker=environment.broker, who="taskcore", scenario=name, why=f"failed: {plain(error)}"))
         if environment.server is not None:
             await environment.server.start()  # it may have been killed in the middle
-    with anyio.move_on_after(CLEANING) as scope:
+    with anyio.move_on_after(CLEANUP_TIMEOUT) as scope:
         await environment.clean_up()
     if scope.cancelled_caught:
-        log.warning("%s on %s: its queues could not be deleted within %g s", name, environment.broker, CLEANING)
+        log.warning("%s on %s: its queues could not be deleted within %g s", name, environment.broker, CLEANUP_TIMEOUT)
     return records
 
 
@@ -127,11 +129,11 @@ def _outcome(records: list[Figure | Skipped]) -> str:
     return "; ".join(f"{figure.name} {show(figure.median)} {figure.unit}" for figure in figures[:3])
 
 
-LARGE = 1_000
+WHOLE_FROM = 1_000  #: values from here on are shown without a fraction
 
 
 def show(value: float) -> str:
     """Write a number with three digits that mean something."""
-    if value >= LARGE:
+    if value >= WHOLE_FROM:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}"

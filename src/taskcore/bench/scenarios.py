@@ -30,13 +30,13 @@ SCENARIOS: Mapping[str, Scenario] = {
 }
 
 
-LIMIT = 120.0  #: seconds that a scenario may take on one broker, for one round
+SCENARIO_TIMEOUT = 120.0  #: seconds that a scenario may take on one broker, for one round
 LIMITS: Mapping[str, float] = {"drain": 300.0, "backlog": 600.0}
 
 
 def limit_of(scenario: str, rounds: int = 1) -> float:
     """Return the seconds after which a scenario is ended as not done: far more than it takes where all is well."""
-    return LIMITS.get(scenario, LIMIT) * max(rounds, 1)
+    return LIMITS.get(scenario, SCENARIO_TIMEOUT) * max(rounds, 1)
 
 
 def chosen(names: Sequence[str], *, backlog: int) -> dict[str, Scenario]:

@@ -19,8 +19,8 @@ from typing import Any
 
 __all__ = ["Tally", "number_of", "payload"]
 
-HEAD = 28  #: characters before the padding
-EVERY = 0.01  #: seconds between two looks at the count
+HEADER_WIDTH = 28  #: characters before the padding
+POLL_SECONDS = 0.01  #: seconds between two reads of the count
 
 
 def payload(number: int, size: int = 200, due: float = 0.0) -> str:

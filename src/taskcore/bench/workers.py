@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import anyio
@@ -24,7 +23,7 @@ import msgspec
 from taskcore.app import App
 from taskcore.bench.proc import cpu_of, has_proc
 from taskcore.bench.program import Spec
-from taskcore.bench.tally import EVERY, Tally
+from taskcore.bench.tally import POLL_SECONDS, Tally
 from taskcore.faults.child import Child
 
 __all__ = ["InProcessWorkers", "WorkerProcesses", "Workers", "WorkersReport"]
@@ -65,9 +64,7 @@ class Workers(Protocol):
         """Begin to work; returns when all are ready."""
         ...
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Stop all workers, whatever happened."""
         ...
 
@@ -100,9 +97,7 @@ class InProcessWorkers:
         await self._exits.enter_async_context(self._app.running())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self._exits.aclose()
 
     def counted(self) -> int:
@@ -133,9 +128,9 @@ class WorkerProcesses:
         self._children = [self._child(spec, report) for report in self._reports]
 
     def _child(self, spec: Spec, report: Path) -> Child:
-        told = msgspec.json.encode(msgspec.structs.replace(spec, report=str(report))).decode()
+        instructions = msgspec.json.encode(msgspec.structs.replace(spec, report=str(report))).decode()
         return Child(
-            [sys.executable, "-c", START, told],
+            [sys.executable, "-c", START, instructions],
             output=report.with_suffix(".log"),
             environment={name: value for name, value in os.environ.items() if not name.startswith("TASKCORE_")},
             folder=self._folder,
@@ -152,10 +147,9 @@ class WorkerProcesses:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None:
+    async def __aexit__(self, *exc: object) -> None:
+        error = exc[1]
+        if isinstance(error, BaseException):
             for child in self._children:
                 error.add_note(f"the end of a worker's output:\n{child.tail()}")
         self.kill()
@@ -206,6 +200,6 @@ class WorkerProcesses:
 async def _count_to(workers: InProcessWorkers | WorkerProcesses, jobs: int, within: float) -> None:
     with anyio.move_on_after(within):
         while workers.counted() < jobs:  # noqa: ASYNC110 - another process has no event
-            await anyio.sleep(EVERY)
+            await anyio.sleep(POLL_SECONDS)
         return
     raise TimeoutError(f"only {workers.counted()} of {jobs} jobs have run within {within:g} s")

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-
-import anyio
-from anyio.lowlevel import current_token
 
 from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import NotRunning
-from taskcore.middleware import any_overrides
-from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe
 from taskcore.results import JobOutcome, JobStatus
-from taskcore.task import Call, Job, Task
+from taskcore.task import Bridge, Call, Job, Task
 
-if TYPE_CHECKING:  # imported when they are needed: see connect() and portal
+if TYPE_CHECKING:  # imported when they are needed: see connect() and enter()
+    import anyio
+
     from taskcore.client.client import Client
     from taskcore.client.queries import JobQueries
-    from taskcore.client.sync import Portal
 
 __all__ = ["AppHost", "SendCall", "SharedContext", "not_open", "send_nothing"]
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 
 class SendCall(Protocol):
@@ -52,11 +47,10 @@ class AppHost:
     Tasks keep one host for as long as their app lives; client and queries are new each time the app opens.
     """
 
-    def __init__(self, app: AbstractAsyncContextManager[object], codec: EnvelopeCodec) -> None:
+    def __init__(self, codec: EnvelopeCodec, run_blocking: Bridge) -> None:
         self.codec = codec
+        self.run_blocking = run_blocking
         self.send: SendCall = send_nothing  #: the client's own verb while the app is open: one step less for each job
-        self._app = app
-        self._portal: Portal | None = None
         self._client: Client | None = None
         self._queries: JobQueries | None = None
         self._token: Any = None
@@ -70,9 +64,13 @@ class AppHost:
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
+        from anyio.lowlevel import current_token  # noqa: PLC0415 - as the next
+
         from taskcore.client.around import ClientWithMiddleware  # noqa: PLC0415 - as the next
         from taskcore.client.client import Client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
         from taskcore.client.queries import JobQueries  # noqa: PLC0415 - the same
+        from taskcore.middleware import any_overrides  # noqa: PLC0415 - the same
+        from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe  # noqa: PLC0415 - the same
 
         refuse_if_unmet(tasks, components)
         async with AsyncExitStack() as exits:
@@ -88,12 +86,24 @@ class AppHost:
             self.send, self._client, self._queries = client.send, client, JobQueries(components, timeout=limit)
             self._token, self._pid = current_token(), os.getpid()
             exits.callback(self.close)
+            if components.services:
+                from taskcore.services import open_services  # noqa: PLC0415 - most apps have none
+
+                exits.push_async_callback(await open_services(components.services))
             return exits.pop_all()
 
     def close(self) -> None:
         """Forget the connections; they are closed, or belong to the parent of a fork."""
         self.send = send_nothing
         self._client = self._queries = self._token = None
+
+    def require_open(self) -> None:
+        """Refuse what needs a connection.
+
+        :raises NotRunning: the app is not open (TC106).
+        """
+        if self._client is None:
+            raise not_open()
 
     @property
     def client(self) -> Client:
@@ -129,21 +139,10 @@ class AppHost:
         """Keep a job from starting."""
         return self.queries.cancel(job)
 
-    def run_blocking(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Run a coroutine function where the app is open, or else in the portal's loop, and wait for it.
-
-        :raises NotRunning: this thread has an event loop, which would be blocked (TC106).
-        """
-        return self.portal.run(self._token if self._pid == os.getpid() else None, function, *args)
-
     @property
-    def portal(self) -> Portal:
-        """The event loop of blocking calls, for programs that have none."""
-        if self._portal is None:
-            from taskcore.client.sync import Portal  # noqa: PLC0415 - most programs make no blocking calls
-
-            self._portal = Portal(self._app)
-        return self._portal
+    def token(self) -> Any:
+        """The event loop in which the app is open, as a token; None if it is not open in this process."""
+        return self._token if self._pid == os.getpid() else None
 
 
 class SharedContext:
@@ -169,6 +168,8 @@ class SharedContext:
         while self._opening is not None:
             await self._opening.wait()
         if self._entries == 0:
+            import anyio  # noqa: PLC0415 - declaring tasks needs no event loop
+
             self._opening = anyio.Event()
             try:
                 self._exits = await self._connect()

@@ -7,27 +7,26 @@ from typing import Any, TypeVar
 
 import anyio
 
-from taskcore.backend import Admin
 from taskcore.components import Components
 from taskcore.errors import ResultNotKept, ResultTimeout, StoreRequired
-from taskcore.records.cancels import Cancels
+from taskcore.records import Records
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name
-from taskcore.records.outcomes import Outcomes
 from taskcore.results import (
     CANCELLED,
+    STATUS_OF_PLACE,
     JobOutcome,
     JobStatus,
     decode_outcome,
-    status_of_place,
     status_of_stored,
     typed_outcome,
+    wrong_task,
 )
 from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.units import Duration, seconds_of
 
-__all__ = ["JobQueries", "drain"]
+__all__ = ["JobQueries"]
 
 R = TypeVar("R")
 
@@ -37,16 +36,15 @@ class JobQueries:
 
     def __init__(self, components: Components, *, timeout: float) -> None:
         self._backend = components.backend
-        self._admin = components.backend.admin
-        self._store = store = components.store
-        self._outcomes = Outcomes(store) if store is not None else None
-        self._cancels = Cancels(store) if store is not None else None
+        self.admin = components.backend.admin
+        self._store = components.store
+        self._records = Records.over(components.store) if components.store is not None else None
         self._events = components.events
         self._timeout = timeout
 
     async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
         """Wait for the end of a job; the store pushes it."""
-        if self._outcomes is None:
+        if self._records is None:
             raise StoreRequired(f"cannot wait for the result of {job.task.name}: this app has no store")
         if job.task.options.keep_result is None:
             raise ResultNotKept(
@@ -57,43 +55,69 @@ class JobQueries:
             first = await self._outcome_of_key(job)
             if first is not None:
                 return typed_outcome(first, job.task.contract)
-        outcome = await self._outcomes.wait(job.id, timeout)
+        outcome = await self._records.outcomes.wait(job.id, timeout)
         if outcome is None:
             raise await self._timed_out(job, timeout)
+        _refuse_other_task(job, outcome)
         return typed_outcome(outcome, job.task.contract)
 
     async def status(self, job: Job[Any]) -> JobStatus:
         """Return where the job is now."""
-        if self._outcomes is not None:
-            outcome = await self._outcomes.find(job.id)
+        if self._records is not None:
+            outcome = await self._records.outcomes.find(job.id)
             if outcome is not None:
+                _refuse_other_task(job, outcome)
                 return status_of_stored(outcome)
-        return status_of_place(await self._admin.locate(job.queue, job.id))
+        return STATUS_OF_PLACE[await self.admin.locate(job.queue, job.id)]
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
-        if self._outcomes is None or self._cancels is None:
+        records = self._records
+        if records is None:
             raise StoreRequired(f"cannot cancel job {job.id} of {job.task.name}: this app has no store")
-        if await self._outcomes.find(job.id) is not None:
+        outcome = await records.outcomes.find(job.id)
+        if outcome is not None:
+            _refuse_other_task(job, outcome)
             return False
-        asked_before = await self._cancels.requested(job.id)
-        await self._cancels.request(job.id)
+        asked_before = await records.cancels.requested(job.id)
+        await records.cancels.request(job.id)
         failpoint("cancel.marked")
-        removed = await self._admin.remove(job.queue, job.id)
+        removed = await self.admin.remove(job.queue, job.id)
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         failpoint("cancel.removed")
-        stands = await self._outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
+        stands = await records.outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
         if decode_outcome(stands).state != "cancelled":
             return False
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
 
+    async def drain(self, queues: Iterable[str], timeout: Duration | None) -> None:
+        """Wait until each queue holds no job that is ready, running or scheduled.
+
+        :param timeout: how long to wait for each queue; None sets no limit.
+        :raises TimeoutError: a queue was not empty by then; the text says what it holds.
+        """
+        pause, limit = 0.005, None if timeout is None else seconds_of("timeout", timeout)
+        for queue in queues:
+            began = anyio.current_time()
+            while True:
+                stats = await self.admin.stats(queue)
+                if not stats.ready + stats.leased + stats.scheduled:
+                    break
+                if limit is not None and anyio.current_time() - began >= limit:
+                    raise TimeoutError(
+                        f'queue "{queue}" is not empty after {limit:g} s: '
+                        f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
+                    )
+                await anyio.sleep(pause)
+                pause = min(pause * 1.5, 0.1)
+
     async def _is_nowhere(self, job: Job[Any]) -> bool:
         """Tell whether an earlier canceller removed the job and died before it stored the outcome."""
         if job.task.options.keep_result is None or self._backend.features.locate == "absent":
             return False
-        return await self._admin.locate(job.queue, job.id) is None
+        return await self.admin.locate(job.queue, job.id) is None
 
     async def _outcome_of_key(self, job: Job[Any]) -> bytes | None:
         """Return the outcome that the job's key remembers, perhaps longer than the job's own record lasts."""
@@ -108,7 +132,7 @@ class JobQueries:
         facts: list[str] = []
         with anyio.move_on_after(self._timeout):
             state = await self.status(job)
-            stats = await self._admin.stats(job.queue)
+            stats = await self.admin.stats(job.queue)
             facts = [
                 f"the job is: {state}",
                 f'queue "{job.queue}": {stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled',
@@ -123,23 +147,11 @@ class JobQueries:
         )
 
 
-async def drain(admin: Admin, queues: Iterable[str], timeout: Duration | None) -> None:
-    """Wait until each queue holds no job that is ready, running or scheduled.
+def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:
+    """Refuse to answer a handle with the outcome of another task's job.
 
-    :param timeout: how long to wait for each queue; None sets no limit.
-    :raises TimeoutError: a queue was not empty by then; the text says what it holds.
+    :raises WrongTask: it is one (TC408).
     """
-    pause, limit = 0.005, None if timeout is None else seconds_of("timeout", timeout)
-    for queue in queues:
-        began = anyio.current_time()
-        while True:
-            stats = await admin.stats(queue)
-            if not stats.ready + stats.leased + stats.scheduled:
-                break
-            if limit is not None and anyio.current_time() - began >= limit:
-                raise TimeoutError(
-                    f'queue "{queue}" is not empty after {limit:g} s: '
-                    f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
-                )
-            await anyio.sleep(pause)
-            pause = min(pause * 1.5, 0.1)
+    error = wrong_task(job.id, job.task.name, outcome)
+    if error is not None:
+        raise error

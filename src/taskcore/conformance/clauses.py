@@ -32,7 +32,7 @@ CLAUSES: Final[Mapping[str, Clause]] = {
     "C2": Clause("no invention", "Every job that starts was enqueued, once for each id, and arrives byte for byte."),
     "C3": Clause("bounded", "A job starts at most `attempts` + `crashes` times."),
     "C4": Clause("progress", "With a healthy worker and broker every job ends, and recovery needs no new traffic."),
-    "C5": Clause("monotone", "Attempts, crashes, fences and errors never shrink, whichever process crashes."),
+    "C5": Clause("monotone", "Attempts, crashes, fences and errors never decrease, whichever process crashes."),
     "C6": Clause("one lease", "At most one unexpired lease exists for a job."),
     "C7": Clause("fencing", "Settling or extending under a lost lease changes nothing durable and is reported."),
     "C8": Clause("ack last", "The broker forgets a job only after its result, retry copy or dead letter is confirmed."),
@@ -47,26 +47,24 @@ CLAUSES: Final[Mapping[str, Clause]] = {
     "C13": Clause(
         "dead letter", "It holds the bytes as they came, errors, counters, reason and queue; a replay links back."
     ),
-    "C14": Clause("cancel", "After `cancel()` returned True nothing starts, and there is one ending only."),
-    "C15": Clause("expiry", "Nothing starts after its deadline, and what expires is recorded."),
-    "C16": Clause("schedule", "Nothing starts before its time, and a schedule survives a reconnect."),
+    "C14": Clause("cancel", "After `cancel()` returned True the job never starts, and it has one outcome only."),
+    "C15": Clause("expiry", "No job starts after its deadline, and an expired job is recorded."),
+    "C16": Clause("schedule", "No job starts before its time, and a schedule survives a reconnect."),
     "C17": Clause("backoff", "A retry does not start before its wait is over."),
-    "C18": Clause("terminal", "An ending never changes; a replay is a new job."),
-    "C19": Clause(
-        "nothing silent", "Whatever is discarded, suppressed, foreign or lost raises a counter and an event."
-    ),
+    "C18": Clause("terminal", "An outcome never changes; a replay is a new job."),
+    "C19": Clause("nothing silent", "Every discarded, suppressed, foreign or lost job raises a counter and an event."),
     "C20": Clause(
         "isolation", "Malformed, foreign or oversized bytes become dead letters and do not hold up their neighbours."
     ),
     "C21": Clause(
-        "shutdown", "After the first signal nothing starts; what is given back is visible at once and costs nothing."
+        "shutdown", "After the first signal no job starts; a released job is available at once and uses no attempt."
     ),
     "C22": Clause("no hang", "Every call ends within its time limit."),
-    "C23": Clause("bounded storage", "Whatever is stored has an end; after draining, storage is as it was before."),
+    "C23": Clause("bounded storage", "Everything that is stored expires; after draining, storage is as it was before."),
     "C24": Clause(
         "validated", "A function never runs with arguments that do not fit; such a call never leaves its caller."
     ),
-    "C25": Clause("survives", "No task, hook, result, error or message can end or wedge a worker."),
+    "C25": Clause("survives", "No task, hook, result, error or message can stop or block a worker."),
 }
 
 #: Clauses that promise nothing, so that there is nothing to check.

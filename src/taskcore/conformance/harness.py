@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from types import TracebackType
 from typing import Any, Self
 
 import anyio
@@ -100,9 +99,7 @@ class Harness:
         await backend.publish([Outgoing(queue, self.mark, b"the first one")])
         await backend.admin.purge(queue)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Disconnect, then delete what the check made: in this order, or a consumer would declare it again."""
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLEAN_UP_TIMEOUT):
             try:
@@ -128,7 +125,7 @@ class Harness:
         return self.lease + self.margin + self.features.delay_error + CLOCK_TOLERANCE
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """Seconds to wait for something that has to come. Costs nothing where it comes."""
         return 3.0 + 2 * (self.lease + self.margin + self.features.delay_error)
 

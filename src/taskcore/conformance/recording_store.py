@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
 from typing import Self
 
 from taskcore.store import Conflict, Expect, Record, Store, Version, Write
@@ -26,10 +25,8 @@ class RecordingStore:
         await self._store.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._store.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._store.__aexit__(*exc)
 
     async def get(self, key: str) -> Record | None:
         """See :class:`taskcore.store.Store`."""

@@ -26,7 +26,7 @@ from taskcore.toolkit.urls import mask_url
 __all__ = ["certify", "run_check"]
 
 CHECK_TIMEOUT = 20.0  #: seconds that a check may take
-CHECKS_AT_ONCE = 12  #: checks that play side by side
+CONCURRENT_CHECKS = 12  #: checks that run at the same time
 TRIES_AFTER_STALLS = 3  #: how often a check is played if the machine stands still meanwhile
 Progress = Callable[[CheckResult, int], None]
 
@@ -40,7 +40,7 @@ async def certify(
     lease: float = 1.0,
     margin: float = 1.0,
     limit: float = CHECK_TIMEOUT,
-    at_once: int = CHECKS_AT_ONCE,
+    concurrency: int = CONCURRENT_CHECKS,
 ) -> Certificate:
     """Play the whole suite on the broker at this URL, and say what it keeps.
 
@@ -50,7 +50,7 @@ async def certify(
     :param lease: seconds; checks wait for leases to end, so it decides how long the suite takes.
     :param margin: seconds that something may come late because the machine is busy.
     :param limit: seconds that a check may take.
-    :param at_once: how many play side by side.
+    :param concurrency: checks that run at the same time.
     :raises InvalidSetting: ``only`` names something that does not exist (TC104).
     :raises BrokerUnavailable: broker or store cannot be reached.
     """
@@ -67,7 +67,7 @@ async def certify(
     results: dict[str, CheckResult] = {}
     left: list[str] = []
     lateness: list[float] = []
-    gate, stalls = anyio.CapacityLimiter(at_once), Stalls(lease / 3)
+    gate, stalls = anyio.CapacityLimiter(concurrency), Stalls(lease / 3)
 
     async def one(check: Check) -> None:
         async with gate:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -21,6 +20,7 @@ from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.decide import Settlement
 from taskcore.worker.execution import Execution, JobState, Slot
 from taskcore.worker.hosting import WorkerChoice, worker_options
+from taskcore.worker.slots import Deadlines
 
 __all__ = ["StepWorker"]
 
@@ -48,23 +48,22 @@ class StepWorker:
         self._decode = app.components.codec.decode
         self._slot = Slot()
         self._executions: set[Execution] = set()
-        hooks = Hooks(lost=self._lose, forget=self._executions.difference_update)
-        parts = build_parts(app.components, app.tasks, options, hooks, slots=[self._slot], executions=self._executions)
+        hooks = Hooks(lost=self._lose, watch=Deadlines([self._slot]).watch, forget=self._executions.difference_update)
+        parts = build_parts(app.components, app.tasks, options, hooks, executions=self._executions)
         self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Begin to consume."""
-        self._exits.push_async_callback(self._performer.executors.aclose)
+        self._exits.push_async_callback(self._performer.runners.aclose)
         self.source = await self._exits.enter_async_context(
             self._backend.consume(self._options.queues, lease=self._options.lease)
         )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Die: nothing is given back."""
+        self._slot.isolation.close()
         await self._exits.aclose()
 
     @property
@@ -87,7 +86,7 @@ class StepWorker:
         outcome = None
         with anyio.CancelScope() as self._slot.scope:
             outcome = await self._performer.perform(job, self._slot)
-        self._slot.job = None
+        self._slot.job = self._slot.why = None
         return None if outcome is None or job.state is JobState.LOST else self._decider.settlement(job, outcome)
 
     async def settle(self, conclusion: Settlement) -> bool:

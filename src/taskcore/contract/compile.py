@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import partial
 from types import NoneType
-from typing import Any, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 from uuid import UUID
 
 import msgspec
@@ -21,15 +21,17 @@ from taskcore.contract.codec import (
     Problem,
     UnsupportedType,
     describe,
-    explain,
     first_line,
+    is_text,
     resolve,
     short_repr,
     shorten,
 )
 from taskcore.contract.contract import Arguments, Contract, Function, Upcast
-from taskcore.contract.errors import ErrorCodec
 from taskcore.errors import InvalidContract
+
+if TYPE_CHECKING:  # few tasks declare errors
+    from taskcore.contract.errors import ErrorCodec
 
 __all__ = ["compile_contract"]
 
@@ -65,7 +67,7 @@ def compile_contract(
         ) from error
     problems = [*_kind_problems(function, signature), *_version_problems(version, steps), *_raises_problems(raises)]
     parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, problems))]
-    result = _result(function, signature.return_annotation, problems)
+    result, is_async = _result(function, signature.return_annotation, problems)
     if problems:
         raise _invalid(function, problems)
     struct = _struct(function.__name__, parameters)
@@ -73,19 +75,27 @@ def compile_contract(
         name=name,
         version=version,
         function=function,
+        is_async=is_async,
         raises=raises,
         where=_where(function),
         signature=_text(function, signature),
         parameters=tuple(each.name for each in parameters),
         _parameters=tuple(parameters),
+        _texts=frozenset(each.name for each in parameters if is_text(each.annotation)),
         _nameless=frozenset(each.name for each in parameters if each.kind is each.POSITIONAL_ONLY),
         _by_name=tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY),
         _struct=struct,
         _arguments=Codec(struct),
         _result=result,
         _upcasts=dict(steps),
-        _errors={cls.__qualname__: ErrorCodec(cls) for cls in raises},
+        _errors=_error_codecs(raises) if raises else {},
     )
+
+
+def _error_codecs(raises: Iterable[type[BaseException]]) -> dict[str, ErrorCodec]:
+    from taskcore.contract.errors import ErrorCodec  # noqa: PLC0415 - few tasks declare errors
+
+    return {cls.__qualname__: ErrorCodec(cls) for cls in raises}
 
 
 def _invalid(function: Any, problems: Iterable[Problem]) -> InvalidContract:
@@ -149,6 +159,8 @@ def _parameter(function: Any, each: inspect.Parameter, problems: list[Problem]) 
     try:
         arrived, data = codec.encode_checked(each.default)
     except Exception as error:  # noqa: BLE001 - defaults bring their own code, like arguments
+        from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for this error only
+
         lines = explain(codec.annotation, each.default, name) or [f"{name}: {first_line(error)}"]
         optional = f"write {name}: {describe(codec.annotation)} | None"
         problems.append(
@@ -160,15 +172,18 @@ def _parameter(function: Any, each: inspect.Parameter, problems: list[Problem]) 
     return each.replace(annotation=codec.annotation, default=default)
 
 
-def _result(function: Any, annotation: Any, problems: list[Problem]) -> Codec:
+def _result(function: Any, annotation: Any, problems: list[Problem]) -> tuple[Codec, bool]:
+    """Compile the result, and tell whether it has to be waited for: a plain function may say that it returns one."""
+    is_async = inspect.iscoroutinefunction(function)
     try:
         returned = resolve(function, annotation)
-        if get_origin(returned) in {Awaitable, Coroutine} and not inspect.iscoroutinefunction(function):
-            returned = get_args(returned)[-1]
-        return Codec(returned)
+        origin = get_origin(returned) or returned
+        if not is_async and isinstance(origin, type) and issubclass(origin, Awaitable):
+            returned, is_async = (get_args(returned) or (Any,))[-1], True
+        return Codec(returned), is_async
     except UnsupportedType as error:
         problems += [Problem(f"the return type: {problem.fact}", problem.fix) for problem in error.problems]
-        return PLAIN
+        return PLAIN, is_async
 
 
 def _struct(name: str, parameters: Iterable[inspect.Parameter]) -> type[Arguments]:

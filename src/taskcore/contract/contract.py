@@ -8,13 +8,15 @@ from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskcore.contract.codec import PLAIN, Codec, explain, first_line, kind_of, schema_of, short_repr
-from taskcore.contract.errors import ErrorCodec, ErrorPayload
+from taskcore.contract.codec import PLAIN, Codec, first_line, kind_of, schema_of, short_repr
 from taskcore.errors import InvalidArguments, UnencodableResult
+
+if TYPE_CHECKING:  # few tasks declare errors
+    from taskcore.contract.errors import ErrorCodec
 
 __all__ = ["Arguments", "Contract", "Function", "Upcast"]
 
@@ -35,11 +37,13 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     name: str  #: the task's name
     version: int  #: the version that `pack` writes and `unpack` returns
     function: Function  #: the function whose signature it is
+    is_async: bool  #: whether a call is known to return something to wait for
     raises: tuple[type[BaseException], ...]  #: the errors that travel typed
     where: str  #: file and line of the function: ``hello.py:7``
     signature: str  #: for people: ``greet(name: str, times: int = 1) -> str``
     parameters: tuple[str, ...]  #: their names, in order
     _parameters: tuple[inspect.Parameter, ...]  # with the type resolved, and the default as msgspec wants it
+    _texts: frozenset[str]  # whose values are texts, or None
     _nameless: frozenset[str]  # positional only
     _by_name: tuple[str, ...]  # keyword only
     _struct: type[Arguments]
@@ -96,6 +100,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def _problems(self, given: Mapping[str, Any], *, plain: bool, values: bool) -> list[str]:
         """List the problems of arguments by name: of their values, then of their names."""
+        from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for errors only
+
         lines = []
         for each in self._parameters:
             if each.name in given:
@@ -120,6 +126,28 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     def _described(self) -> str:
         return f"contract: {self.signature}, defined at {self.where}"
 
+    # both sides
+
+    def fingerprint(self, arguments: Arguments) -> str:
+        """Compute what identifies arguments: equal ones have one fingerprint, in every process.
+
+        Parameters that have their default count as left out: one that is added later changes no fingerprint.
+        """
+        from taskcore.contract.codec.identity import fingerprint_of  # noqa: PLC0415 - for calls with a key
+
+        return fingerprint_of(arguments)
+
+    def key_of(self, arguments: Arguments, names: str | tuple[str, ...]) -> str | None:
+        """Make a key of one argument, or of several: a text as it is, everything else by its identity."""
+        from taskcore.contract.codec.identity import identity_of  # noqa: PLC0415 - for calls with a key
+
+        if not isinstance(names, str):
+            return f"[{','.join(identity_of(getattr(arguments, name)) for name in names)}]"
+        value = getattr(arguments, names)
+        if value is None or names in self._texts:
+            return value  # type: ignore[no-any-return]  # a parameter of texts holds one
+        return identity_of(value)
+
     # the worker's side
 
     def unpack(self, payload: bytes | msgspec.Raw, version: int) -> Arguments:
@@ -127,13 +155,18 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         :raises InvalidArguments: they do not fit; never another exception, for any bytes (C24).
         """
-        data = payload if version == self.version else self._upcast(payload, version)
         try:
-            arguments: Arguments = self._arguments.decode(data)
-        except Exception as error:  # the classes of arguments bring their own code
-            given = self._read(data)
-            told, public = (self._problems(given, plain=True, values=values) for values in (True, False))
-            raise self._refusal(told or [first_line(error)], public or [UNTOLD]) from error
+            data = payload if version == self.version else self._upcast(payload, version)
+            try:
+                arguments: Arguments = self._arguments.decode(data)
+            except Exception as error:  # the classes of arguments bring their own code
+                given = self._read(data)
+                told, public = (self._problems(given, plain=True, values=values) for values in (True, False))
+                raise self._refusal(told or [first_line(error)], public or [UNTOLD]) from error
+        except InvalidArguments:
+            raise
+        except BaseException as error:  # SystemExit, too: it would end the worker
+            raise self._refusal([f"the code of its classes raised {type(error).__name__}"]) from error
         return arguments
 
     def _upcast(self, payload: bytes | msgspec.Raw, version: int) -> bytes | msgspec.Raw:
@@ -171,10 +204,18 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         first = len(values) - len(self._by_name)
         return function(*values[:first], **dict(zip(self._by_name, values[first:], strict=True)))
 
-    def invoke_with(self, function: Function) -> Any:
-        """Call a function as `invoke` does, with the parameters' names in the place of their values."""
+    def misfit_of(self, function: Callable[..., Any]) -> str | None:
+        """Find why `invoke` could not call a function with the arguments; None if it can, as far as is known."""
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # a builtin, which does not tell
+            return None
         first = len(self.parameters) - len(self._by_name)
-        return function(*self.parameters[:first], **dict(zip(self._by_name, self._by_name, strict=True)))
+        try:
+            signature.bind(*self.parameters[:first], **dict.fromkeys(self._by_name))
+        except TypeError as error:
+            return str(error)
+        return None
 
     # results and errors, there and back
 
@@ -187,15 +228,23 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             if type(value) is self._result.annotation and type(value) in ATOMS:
                 return self._result.encode(value)
             return self._result.encode_checked(value)[1]
-        except Exception as error:  # noqa: BLE001 - results bring their own code, like arguments
-            told = explain(self._result.annotation, value, "result") or [f"result: {first_line(error)}"]
-        public = explain(self._result.annotation, value, "result", values=False) or [f"result: {UNTOLD}"]
+        except BaseException as error:  # noqa: BLE001 - results bring their own code, SystemExit included
+            told, public = (self._problems_of_result(value, error, values=values) for values in (True, False))
         raise UnencodableResult(
             f"{self.function.__name__}() succeeded, but what it returned does not fit its contract",
             facts=[*told, self._described()],
             public_facts=[*public, self._described()],
             fix="return what the annotation says, or change the annotation",
         )
+
+    def _problems_of_result(self, value: Any, error: BaseException, *, values: bool) -> list[str]:
+        from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for this error only
+
+        try:
+            problems = explain(self._result.annotation, value, "result", values=values)
+            return problems or [f"result: {first_line(error) if values else UNTOLD}"]
+        except BaseException:  # noqa: BLE001 - as above
+            return [f"result: its own code raised {type(error).__name__}"]
 
     def unpack_result(self, data: bytes) -> Any:
         """Decode the result in these bytes, typed.
@@ -213,11 +262,16 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         :returns: None if none is declared, or if it would not arrive with equal ``args`` and attributes.
         """
-        declared = next((cls for cls in type(error).__mro__ if cls in self.raises), None)
-        return None if declared is None else self._errors[declared.__qualname__].pack(error)
+        try:
+            declared = next((cls for cls in type(error).__mro__ if cls in self.raises), None)
+            return None if declared is None else self._errors[declared.__qualname__].pack(error)
+        except BaseException:  # noqa: BLE001 - errors and their classes bring their own code, SystemExit included
+            return None
 
     def unpack_error(self, data: bytes) -> BaseException | None:
         """Rebuild the error in these bytes by its class in ``raises`` and by no other; None if that cannot be."""
+        from taskcore.contract.errors import ErrorPayload  # noqa: PLC0415 - few tasks declare errors
+
         try:
             payload = msgspec.json.decode(data, type=ErrorPayload)
             return self._errors[payload.type].rebuild(payload)

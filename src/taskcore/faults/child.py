@@ -30,7 +30,7 @@ except ProcessLookupError:
 if sys.argv[2]:
     shutil.rmtree(sys.argv[2], ignore_errors=True)
 """
-LOOK = 0.01  #: seconds between two looks at whether a process has ended
+POLL_SECONDS = 0.01  #: seconds between two checks whether a process has ended
 
 
 class Child:
@@ -129,7 +129,7 @@ class Child:
         """
         with anyio.move_on_after(within):
             while (status := self.status) is None:  # noqa: ASYNC110 - a process has no event
-                await anyio.sleep(LOOK)
+                await anyio.sleep(POLL_SECONDS)
             return status
         raise TimeoutError(f"{self._argv[0]} still runs after {within:g} s; the end of its output:\n{self.tail()}")
 

@@ -12,22 +12,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import msgspec
 
 from taskcore.errors import BrokerUnavailable
+from taskcore.faults.server_set import ServerSet
 from taskcore.faults.servers import NatsServer
 from taskcore.faults.sockets import HOST, ask, free_port
 
 __all__ = ["NatsCluster"]
 
-ELECTING = 30.0  #: seconds in which a cluster has to have leaders
+ELECTION_TIMEOUT = 30.0  #: seconds in which a cluster has to have leaders
 
 
-class NatsCluster:
+class NatsCluster(ServerSet):
     """NATS servers with JetStream, joined over the loopback. Ready inside: they have elected a leader.
 
     :param size: how many.
@@ -35,6 +35,7 @@ class NatsCluster:
     """
 
     def __init__(self, size: int = 3, *, version: str = "") -> None:
+        super().__init__()
         ports = [free_port() for _ in range(size)]
         routes = [f"nats://{HOST}:{port}" for port in ports]
         self.servers = [
@@ -47,38 +48,23 @@ class NatsCluster:
             )
             for index, port in enumerate(ports)
         ]
-        self._exits = AsyncExitStack()
 
     @property
     def url(self) -> str:
         """``nats://…,…,…``."""
         return "nats://" + ",".join(f"{HOST}:{server.port}" for server in self.servers)
 
-    async def __aenter__(self) -> Self:
-        """Start them, and wait until JetStream answers for a cluster.
-
-        :raises BrokerUnavailable: it does not.
-        """
-        try:
-            for server in self.servers:
-                await self._exits.enter_async_context(server)
-            await self.settled()
-        except BaseException:
-            await self._exits.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._exits.__aexit__(kind, error, traceback)
+    async def _start(self, exits: AsyncExitStack) -> None:
+        for server in self.servers:
+            await exits.enter_async_context(server)
+        await self.settled()
 
     async def settled(self) -> None:
         """Wait until JetStream answers on all servers that run.
 
         :raises BrokerUnavailable: it does not in time.
         """
-        with anyio.move_on_after(ELECTING):
+        with anyio.move_on_after(ELECTION_TIMEOUT):
             for server in self.servers:
                 while server.running and "error" in await self._ask(server, "INFO"):  # noqa: ASYNC110 - another process
                     await anyio.sleep(0.1)
@@ -101,7 +87,7 @@ class NatsCluster:
 
     async def _found(self, what: str, streams: Callable[[Any], list[Any]], otherwise: str) -> NatsServer:
         """Find the running server that leads most of the streams in an answer."""
-        with anyio.move_on_after(ELECTING):
+        with anyio.move_on_after(ELECTION_TIMEOUT):
             while True:
                 for server in self.servers:
                     found = streams(await self._ask(server, what)) if server.running else []
@@ -117,7 +103,7 @@ class NatsCluster:
 
         :raises LookupError: not in time.
         """
-        with anyio.move_on_after(ELECTING):
+        with anyio.move_on_after(ELECTION_TIMEOUT):
             while True:
                 info = await self._ask(await self.leader(stream), f"STREAM.INFO.{stream}")
                 replicas = (info.get("cluster") or {}).get("replicas") or []

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import anyio
@@ -147,10 +146,10 @@ class Faults:
                 return await do(batch)
             case Fail(error=error):
                 await anyio.lowlevel.checkpoint()
-                raise error if error is not None else _nobody(verb)
+                raise error if error is not None else _broker_gone(verb)
             case Hang():
                 await self._healed.wait()
-                raise _nobody(verb)
+                raise _broker_gone(verb)
             case Delay(seconds=seconds):
                 await anyio.sleep(seconds)
                 return await do(batch)
@@ -176,7 +175,7 @@ class Faults:
                 return await wait()
             finally:
                 self._waiting.discard(scope)
-        raise _nobody(verb)
+        raise _broker_gone(verb)
 
     def _meet(self, verb: str) -> Fault | None:
         general = verb.partition(".")[0]
@@ -190,7 +189,7 @@ class Faults:
         return next((self._always[name] for name in names if name in self._always), None)
 
 
-def _nobody(verb: str) -> BrokerUnavailable:
+def _broker_gone(verb: str) -> BrokerUnavailable:
     return BrokerUnavailable(f"{verb}: unreachable", facts=["a fault of the test kit"])
 
 
@@ -222,10 +221,8 @@ class FlakyBackend(Faults):
         await self.around("connect", (), lambda _: self._backend.__aenter__())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._backend.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._backend.__aexit__(*exc)
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """See :class:`taskcore.backend.Backend`."""
@@ -283,10 +280,8 @@ class FlakyStore(Faults):
         await self.around("connect", (), lambda _: self._store.__aenter__())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._store.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._store.__aexit__(*exc)
 
     async def get(self, key: str) -> Record | None:
         """See :class:`taskcore.store.Store`."""

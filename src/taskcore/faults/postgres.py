@@ -84,7 +84,7 @@ class PostgresServer(Server):
             for folder in (self._folder, self.data):
                 os.chown(folder, user.pw_uid, user.pw_gid)
         subprocess.run(  # noqa: S603 - the server's own program
-            _as_nobody([*command, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]),
+            _as_unprivileged([*command, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]),
             env={**self._environment(), "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/bin"},
             cwd=self._folder,
             check=True,
@@ -98,7 +98,7 @@ class PostgresServer(Server):
             "autovacuum_naptime": "5s",
         } | self.config  # fmt: skip
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return _as_nobody([self.binary, "-D", self.data, *options])
+        return _as_unprivileged([self.binary, "-D", self.data, *options])
 
     def _environment(self) -> Mapping[str, str]:
         return {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))} | {
@@ -115,7 +115,7 @@ class PostgresServer(Server):
                 os.kill(pid, number)
 
 
-def _as_nobody(command: Sequence[str | Path]) -> list[str | Path]:
+def _as_unprivileged(command: Sequence[str | Path]) -> list[str | Path]:
     """Return the command with root's rights dropped; the process id stays the same."""
     if os.getuid() != 0:
         return list(command)

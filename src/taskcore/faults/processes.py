@@ -16,7 +16,6 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -70,10 +69,9 @@ class WorkerProcess:
         self._child.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None:
+    async def __aexit__(self, *exc: object) -> None:
+        error = exc[1]
+        if isinstance(error, BaseException):
             error.add_note(f"the end of the output of {self.who} (status {self.status}):\n{self.output()}")
         if self._child.running:
             self.kill()

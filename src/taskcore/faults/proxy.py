@@ -36,8 +36,8 @@ __all__ = ["ChaosProxy", "Direction", "DirectionName"]
 DirectionName: TypeAlias = Literal["up", "down"]
 
 CONNECT_WITHIN = 5.0  #: seconds that the proxy gives the server to accept
-PIECES = 20  #: a second, when throttled
-WHOLE = 1 << 30
+PIECES_PER_SECOND = 20  #: when throttled
+UNLIMITED_BYTES = 1 << 30  #: bytes of a piece without a limit
 
 
 class Direction:
@@ -93,7 +93,9 @@ class Direction:
         return not self._counts_down("cut_after")
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
-        size = 1 if self.single else WHOLE if self.rate is None else max(int(self.rate / PIECES), 1)
+        size = (
+            1 if self.single else UNLIMITED_BYTES if self.rate is None else max(int(self.rate / PIECES_PER_SECOND), 1)
+        )
         return (data[start : start + size] for start in range(0, len(data), size))
 
     def _counts_down(self, name: Literal["cut_before", "cut_after"]) -> bool:

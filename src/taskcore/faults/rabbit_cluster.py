@@ -12,13 +12,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import anyio
 
 from taskcore.faults.child import Child
 from taskcore.faults.rabbitmq import RabbitServer, epmd_of
+from taskcore.faults.server_set import ServerSet
 from taskcore.faults.sockets import HOST, free_port
 
 __all__ = ["RabbitCluster"]
@@ -41,7 +40,7 @@ class _Member(RabbitServer):
         return [self.binary]
 
 
-class RabbitCluster:
+class RabbitCluster(ServerSet):
     """Nodes that know each other. Starting them takes a quarter of a minute.
 
     :param size: how many.
@@ -50,9 +49,9 @@ class RabbitCluster:
     """
 
     def __init__(self, size: int = 3, *, version: str = "", config: Mapping[str, str | int] | None = None) -> None:
+        super().__init__()
         self._epmd_port = free_port()
         self.nodes = [_Member(self._epmd_port, version=version, config=dict(config or {})) for _ in range(size)]
-        self._exits = AsyncExitStack()
 
     @property
     def url(self) -> str:
@@ -60,22 +59,16 @@ class RabbitCluster:
         hosts = ",".join(f"{HOST}:{node.port}" for node in self.nodes)
         return f"amqp://guest:guest@{hosts}/"
 
-    async def __aenter__(self) -> Self:
-        """Start the nodes, and let them join the first."""
-        async with AsyncExitStack() as exits:
-            self._start_daemon(exits)
-            first, *others = self.nodes
-            await exits.enter_async_context(first)
-            for node in others:
-                await exits.enter_async_context(node)
-                for command in (["stop_app"], ["reset"], ["join_cluster", first.node], ["start_app"]):
-                    await node.control(*command, within=60.0)
-            self._exits = exits.pop_all()
-        return self
+    async def _start(self, exits: AsyncExitStack) -> None:
+        self._start_daemon(exits)
+        first, *others = self.nodes
+        await exits.enter_async_context(first)
+        for node in others:
+            await exits.enter_async_context(node)
+            for command in (["stop_app"], ["reset"], ["join_cluster", first.node], ["start_app"]):
+                await node.control(*command, within=60.0)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Stop the nodes and their daemon."""
         with anyio.CancelScope(shield=True):
             await self._exits.aclose()

@@ -13,18 +13,18 @@ from __future__ import annotations
 from binascii import crc_hqx
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from taskcore.faults.redis_sets import until
 from taskcore.faults.resp import command
+from taskcore.faults.server_set import ServerSet
 from taskcore.faults.servers import RedisServer
 from taskcore.faults.sockets import HOST, free_port
 
 __all__ = ["SLOTS", "RedisCluster", "slot_of"]
 
 SLOTS: Final = 16_384
-AT_ONCE = 100  #: keys that one MIGRATE moves
+MIGRATE_KEYS = 100  #: keys that one MIGRATE moves
 
 
 def slot_of(key: str | bytes) -> int:
@@ -37,7 +37,7 @@ def slot_of(key: str | bytes) -> int:
     return crc_hqx(data, 0) % SLOTS
 
 
-class RedisCluster:
+class RedisCluster(ServerSet):
     """Masters without replicas; each has its share of the slots.
 
     :param masters: how many.
@@ -53,33 +53,24 @@ class RedisCluster:
         version: str = "",
         config: Mapping[str, str | int] | None = None,
     ) -> None:
+        super().__init__()
         ours = {"cluster-enabled": "yes", "cluster-node-timeout": 2000, **(config or {})}
         # By default the bus is 10,000 ports further, and many free ports have no such neighbour.
         self.servers = [kind(version=version, config={"cluster-port": free_port(), **ours}) for _ in range(masters)]
-        self._exits = AsyncExitStack()
 
     @property
     def url(self) -> str:
         """``redis+cluster://`` with all servers."""
         return f"redis+cluster://{','.join(f'{HOST}:{server.port}' for server in self.servers)}/"
 
-    async def __aenter__(self) -> Self:
-        """Start them, let them meet, give each its slots, and wait until all agree."""
-        async with AsyncExitStack() as exits:
-            for server in self.servers:
-                await exits.enter_async_context(server)
-            await self._assign()
-            first = self.servers[0]
-            for server in self.servers[1:]:
-                await command(server.port, "CLUSTER", "MEET", HOST, first.port, first.config["cluster-port"])
-            await self.agreed()
-            self._exits = exits.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._exits.__aexit__(kind, error, traceback)
+    async def _start(self, exits: AsyncExitStack) -> None:
+        for server in self.servers:
+            await exits.enter_async_context(server)
+        await self._assign()
+        first = self.servers[0]
+        for server in self.servers[1:]:
+            await command(server.port, "CLUSTER", "MEET", HOST, first.port, first.config["cluster-port"])
+        await self.agreed()
 
     async def agreed(self, *, within: float = 20.0) -> None:
         """Wait until every server knows all others, takes commands, and sees the slots as all others do.
@@ -117,7 +108,7 @@ class RedisCluster:
         """Move all keys of a slot whose move has begun, or at most so many; how many it were."""
         source, target, moved = self.servers[await self.owner(where)], self.servers[to], 0
         while limit is None or moved < limit:
-            count = AT_ONCE if limit is None else min(AT_ONCE, limit - moved)
+            count = MIGRATE_KEYS if limit is None else min(MIGRATE_KEYS, limit - moved)
             keys = await command(source.port, "CLUSTER", "GETKEYSINSLOT", _slot(where), count)
             if not keys:
                 break

@@ -18,21 +18,21 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import anyio
 
 from taskcore.errors import BrokerUnavailable
 from taskcore.faults.proxy import ChaosProxy
 from taskcore.faults.resp import ErrorReply, command
+from taskcore.faults.server_set import ServerSet
 from taskcore.faults.servers import RedisServer, ValkeyServer
 from taskcore.faults.sockets import HOST
 
 __all__ = ["RedisReplicated", "RedisSentinel", "until"]
 
-LOOK = 0.05  #: seconds between two looks
-QUICK = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1}  #: what makes replicas ready within a second
+POLL_SECONDS = 0.05  #: seconds between two checks
+#: Settings with which replicas are ready within a second.
+QUICK_REPLICATION = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1}
 
 
 async def until(true: Callable[[], Awaitable[bool]], what: str, *, within: float = 20.0) -> None:
@@ -47,7 +47,7 @@ async def until(true: Callable[[], Awaitable[bool]], what: str, *, within: float
                     return
             except (BrokerUnavailable, ErrorReply):
                 pass  # it may be starting, electing or loading; only the time limit ends the wait
-            await anyio.sleep(LOOK)
+            await anyio.sleep(POLL_SECONDS)
     raise BrokerUnavailable(f"{what}: not within {within:g} s")
 
 
@@ -58,7 +58,33 @@ async def info(server: RedisServer, section: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-class RedisReplicated:
+class _PrimaryAndReplicas(ServerSet):
+    """A primary and its replicas."""
+
+    def __init__(
+        self, replicas: int, kind: type[RedisServer], version: str, config: Mapping[str, str | int] | None
+    ) -> None:
+        super().__init__()
+        settings = {**QUICK_REPLICATION, **(config or {})}
+        self.servers = [kind(version=version, config=dict(settings)) for _ in range(1 + replicas)]
+        self.primary = self.servers[0]
+
+    @property
+    def replicas(self) -> list[RedisServer]:
+        """All but the primary."""
+        return [server for server in self.servers if server is not self.primary]
+
+    async def caught_up(self, *, within: float = 20.0) -> None:
+        """Wait until every replica that runs has what the primary has now.
+
+        :raises BrokerUnavailable: they do not after so many seconds.
+        """
+        for replica in self.replicas:
+            if replica.running:
+                await until(partial(_follows, replica, self.primary), "a replica catches up", within=within)
+
+
+class RedisReplicated(_PrimaryAndReplicas):
     """A primary and its replicas, each behind a proxy that can hide the primary from it.
 
     :param replicas: how many.
@@ -75,38 +101,22 @@ class RedisReplicated:
         version: str = "",
         config: Mapping[str, str | int] | None = None,
     ) -> None:
-        self.servers = [kind(version=version, config={**QUICK, **(config or {})}) for _ in range(1 + replicas)]
-        self.primary = self.servers[0]
+        super().__init__(replicas, kind, version, config)
         self.proxies: list[ChaosProxy] = []  #: between the first replica and the primary, the second and …
-        self._exits = AsyncExitStack()
-
-    @property
-    def replicas(self) -> list[RedisServer]:
-        """All but the primary."""
-        return [server for server in self.servers if server is not self.primary]
 
     @property
     def url(self) -> str:
         """That of the primary."""
         return self.primary.url
 
-    async def __aenter__(self) -> Self:
-        """Start them and wait until the replicas have what the primary has."""
-        async with AsyncExitStack() as exits:
-            await exits.enter_async_context(self.primary)
-            for replica in self.replicas:
-                proxy = await exits.enter_async_context(ChaosProxy(HOST, self.primary.port))
-                self.proxies.append(proxy)
-                replica.config["replicaof"] = f"{HOST} {proxy.port}"
-                await exits.enter_async_context(replica)
-            await self.caught_up()
-            self._exits = exits.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._exits.__aexit__(kind, error, traceback)
+    async def _start(self, exits: AsyncExitStack) -> None:
+        await exits.enter_async_context(self.primary)
+        for replica in self.replicas:
+            proxy = await exits.enter_async_context(ChaosProxy(HOST, self.primary.port))
+            self.proxies.append(proxy)
+            replica.config["replicaof"] = f"{HOST} {proxy.port}"
+            await exits.enter_async_context(replica)
+        await self.caught_up()
 
     def partition(self, replica: int = 0) -> None:
         """Cut a replica off from its primary, silently."""
@@ -115,13 +125,6 @@ class RedisReplicated:
     async def heal(self, replica: int = 0) -> None:
         """Let it hear the primary again, what it missed first."""
         await self.proxies[replica].heal()
-
-    async def caught_up(self, *, within: float = 20.0) -> None:
-        """Wait until every replica has what the primary has now.
-
-        :raises BrokerUnavailable: they do not after so many seconds.
-        """
-        await _caught_up(self.primary, self.replicas, within)
 
     async def promote(self, replica: int = 0) -> RedisServer:
         """Make a replica the primary, whatever it missed; what was the primary goes on for itself if it lives."""
@@ -132,18 +135,13 @@ class RedisReplicated:
         return chosen
 
 
-async def _caught_up(primary: RedisServer, replicas: Sequence[RedisServer], within: float) -> None:
-    for replica in replicas:
-        await until(partial(_follows, replica, primary), "a replica catches up", within=within)
-
-
 async def _follows(replica: RedisServer, primary: RedisServer) -> bool:
     there, here = await info(primary, "replication"), await info(replica, "replication")
     linked = here.get("master_link_status") == "up" and here.get("master_sync_in_progress") == "0"
     return linked and int(here["slave_repl_offset"]) >= int(there["master_repl_offset"])
 
 
-class RedisSentinel:
+class RedisSentinel(_PrimaryAndReplicas):
     """A primary with replicas, and three sentinels that name another primary when it is gone.
 
     :param replicas: how many.
@@ -164,49 +162,26 @@ class RedisSentinel:
         version: str = "",
         config: Mapping[str, str | int] | None = None,
     ) -> None:
-        self.servers = [kind(version=version, config={**QUICK, **(config or {})}) for _ in range(1 + replicas)]
-        self.primary = self.servers[0]
+        super().__init__(replicas, kind, version, config)
         watcher = _ValkeySentinel if issubclass(kind, ValkeyServer) else _Sentinel
         self.sentinels = [watcher(version=version) for _ in range(3)]
         self._down_after = down_after
-        self._exits = AsyncExitStack()
-
-    @property
-    def replicas(self) -> list[RedisServer]:
-        """All but the primary."""
-        return [server for server in self.servers if server is not self.primary]
 
     @property
     def url(self) -> str:
         """``redis+sentinel://`` with all sentinels, the name of the service, and a database."""
         return f"redis+sentinel://{','.join(f'{HOST}:{one.port}' for one in self.sentinels)}/{self.service}/0"
 
-    async def __aenter__(self) -> Self:
-        """Start all, and wait until the sentinels know each other and the replicas: before, they could not act."""
-        async with AsyncExitStack() as exits:
-            await exits.enter_async_context(self.primary)
-            for replica in self.replicas:
-                replica.config["replicaof"] = f"{HOST} {self.primary.port}"
-                await exits.enter_async_context(replica)
-            await self.caught_up()
-            for sentinel in self.sentinels:
-                sentinel.watch(self.service, self.primary.port, len(self.sentinels) // 2 + 1, self._down_after)
-                await exits.enter_async_context(sentinel)
-            await until(self._is_known, "the sentinels find each other")
-            self._exits = exits.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._exits.__aexit__(kind, error, traceback)
-
-    async def caught_up(self, *, within: float = 20.0) -> None:
-        """Wait until every replica has what the primary has now.
-
-        :raises BrokerUnavailable: they do not after so many seconds.
-        """
-        await _caught_up(self.primary, [replica for replica in self.replicas if replica.running], within)
+    async def _start(self, exits: AsyncExitStack) -> None:
+        await exits.enter_async_context(self.primary)
+        for replica in self.replicas:
+            replica.config["replicaof"] = f"{HOST} {self.primary.port}"
+            await exits.enter_async_context(replica)
+        await self.caught_up()
+        for sentinel in self.sentinels:
+            sentinel.watch(self.service, self.primary.port, len(self.sentinels) // 2 + 1, self._down_after)
+            await exits.enter_async_context(sentinel)
+        await until(self._is_known, "the sentinels find each other")  # before, they could not name another primary
 
     async def failover(self, *, within: float = 40.0) -> RedisServer:
         """Kill the primary, and wait until all sentinels name another one that takes writes.

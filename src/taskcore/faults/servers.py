@@ -19,7 +19,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar, Self
 
 import anyio
@@ -109,10 +108,9 @@ class Server(ABC):
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None:
+    async def __aexit__(self, *exc: object) -> None:
+        error = exc[1]
+        if isinstance(error, BaseException):
             error.add_note(f"the end of the log of {self.program}:\n{self.log()}")
         self._remove()
 

@@ -13,8 +13,8 @@ import anyio
 __all__ = ["HOST", "accept", "ask", "close", "connect", "free_port", "listen", "receive", "send"]
 
 HOST = "127.0.0.1"
-CHUNK = 65_536
-AT_ONCE = struct.pack("ii", 1, 0)  #: SO_LINGER: closing does not wait, and sends RST
+CHUNK_BYTES = 65_536
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  #: SO_LINGER: closing does not wait, and sends RST
 
 
 def free_port() -> int:
@@ -77,7 +77,7 @@ async def receive(connection: socket.socket) -> bytes:
     while True:
         await anyio.wait_readable(connection)
         with suppress(BlockingIOError):
-            return connection.recv(CHUNK)
+            return connection.recv(CHUNK_BYTES)
 
 
 async def send(connection: socket.socket, data: bytes) -> None:
@@ -97,7 +97,7 @@ def close(connection: socket.socket, *, reset: bool) -> None:
     """Close it, as one does or with RST."""
     if reset:
         with suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     connection.close()
 
 

@@ -21,14 +21,16 @@ this very start, and its outcome stands (``Completed``); any other record means 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import anyio
 import msgspec
 
-from taskcore.store import ABSENT, Conflict, Record, Store, Version, Write
+from taskcore.errors import UnreadableRecord
+from taskcore.results import unreadable_record
+from taskcore.store import ABSENT, Conflict, Expect, Record, Store, Version, Write
+from taskcore.toolkit.logging import logger
 
 __all__ = [
     "Acquired",
@@ -40,8 +42,9 @@ __all__ = [
     "KeyRecord",
     "Lost",
     "decode_key_record",
-    "fingerprint",
 ]
+
+log = logger("taskcore.worker")
 
 NOTHING = msgspec.Raw()
 ACQUIRE_TRIES = 5  #: how often a lost race for a key is run again before the key counts as held
@@ -138,12 +141,18 @@ class Lost(msgspec.Struct, frozen=True):
 Acquisition: TypeAlias = Acquired | Busy | Completed
 
 _encode = msgspec.json.Encoder().encode
-decode_key_record = msgspec.json.Decoder(KeyRecord).decode
+_decode = msgspec.json.Decoder(KeyRecord).decode
 
 
-def fingerprint(payload: bytes) -> str:
-    """Compute what identifies a payload; the same arguments have the same encoding."""
-    return hashlib.blake2b(payload, digest_size=16).hexdigest()
+def decode_key_record(data: bytes) -> KeyRecord:
+    """Decode the record of a key.
+
+    :raises UnreadableRecord: the bytes are no such record (TC408).
+    """
+    try:
+        return _decode(data)
+    except (ValueError, RecursionError) as error:
+        raise unreadable_record("the record of an idempotency key", data, error) from error
 
 
 class IdempotencyKeys:
@@ -156,20 +165,18 @@ class IdempotencyKeys:
     # ── the sender's side ──
 
     @staticmethod
-    def claim(name: str, claim: KeyRecord, keep: float) -> Write:
-        """Make the write that claims a key for a job about to be sent; a Conflict holds the claim that stands."""
-        return Write(key=name, value=_encode(claim), expect=ABSENT, keep=keep)
+    def claim(name: str, claim: KeyRecord, keep: float, *, expect: Expect = ABSENT) -> Write:
+        """Make the write that claims a key for a job about to be sent; a Conflict holds the claim that stands.
+
+        :param expect: the version of a claim whose job is gone without a committed outcome.
+        """
+        return Write(key=name, value=_encode(claim), expect=expect, keep=keep)
 
     @staticmethod
     def confirm(name: str, claim: KeyRecord, version: Version, keep: float) -> Write:
         """Make the write that says: the broker has the job. Without it a duplicate publishes the same id again."""
         confirmed = msgspec.structs.replace(claim, confirmed=True)
         return Write(key=name, value=_encode(confirmed), expect=version, keep=keep)
-
-    @staticmethod
-    def reclaim(name: str, claim: KeyRecord, version: Version, keep: float) -> Write:
-        """Make the write that claims a key whose job is gone without a committed outcome."""
-        return Write(key=name, value=_encode(claim), expect=version, keep=keep)
 
     @staticmethod
     def retract(name: str, version: Version) -> Write:
@@ -205,8 +212,13 @@ class IdempotencyKeys:
             obstacle = _look(record, None if may_overlap else claim.job, now)
             if obstacle is not None:
                 return obstacle
-            fence = max(decode_key_record(record.value).fence + 1 if record else 1, least_fence)
-            held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + lease)
+            standing = decode_key_record(record.value) if record else None
+            fence = max(standing.fence + 1 if standing else 1, least_fence)
+            # The sender's fingerprint stays: it may have an older version of the task than this worker.
+            args = standing.args if standing and standing.job == claim.job else claim.args
+            held = msgspec.structs.replace(
+                claim, state="held", confirmed=True, fence=fence, until=now + lease, args=args
+            )
             expect = record.version if record else ABSENT
             longest = max(keep, lease)
             write = Write(key=name, value=_encode(held), expect=expect, keep=longest, reserve=True)
@@ -251,7 +263,11 @@ class IdempotencyKeys:
         record = await self._store.get(name)
         if record is None:
             return
-        claim = decode_key_record(record.value)
+        try:
+            claim = decode_key_record(record.value)
+        except UnreadableRecord as error:
+            log.warning("the key of job %s is not released: %s", job, error.what)
+            return
         if claim.job == job and claim.state != "done":
             await self._store.put_many([self.release(Acquired(name, claim, record.version, window, window))])
 
@@ -308,7 +324,10 @@ def _look(record: Record | None, job: str | None, now: float) -> Busy | Complete
 
 def _after_conflict(key: Acquired, conflict: Conflict) -> Completed | Lost | None:
     """Apply the conflict rule: what the record that stands means for this start of the job."""
-    standing = decode_key_record(conflict.current.value) if conflict.current is not None else None
+    try:
+        standing = decode_key_record(conflict.current.value) if conflict.current is not None else None
+    except UnreadableRecord:  # the next start of the job says so
+        return Lost(same_job=False)
     if _is_ours(key, standing):
         if standing is None or standing.state != "done":
             return None

@@ -80,12 +80,17 @@ class Outcomes:
 
         :raises BrokerUnavailable: the store cannot be reached.
         """
+        if timeout is None:  # a scope without a deadline would cost as much as the wait itself
+            return await self._wait(job_id)
         with anyio.move_on_after(timeout):
-            async with self._store.watch(outcome_name(job_id)) as records:
-                async for record in records:
-                    return record.value
-            raise BrokerUnavailable("the store ended a watch by itself", fix="ask again")
+            return await self._wait(job_id)
         return None
+
+    async def _wait(self, job_id: str) -> bytes:
+        async with self._store.watch(outcome_name(job_id)) as records:
+            async for record in records:
+                return record.value
+        raise BrokerUnavailable("the store ended a watch by itself", fix="ask again")
 
     async def store(self, job_id: str, outcome: bytes, keep: float) -> bytes:
         """Store an outcome unless there is one; return the one that stands."""

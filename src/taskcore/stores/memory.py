@@ -19,7 +19,7 @@ from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck
 
 __all__ = ["MemoryStore"]
 
-SLACK = 10_000  #: timers that may outlive their records before they are removed
+MAX_STALE_TIMERS = 10_000  #: timers of records that are gone, before they are removed
 
 
 ENDS_WITH_THE_PROCESS = DiagnosticCheck(
@@ -107,10 +107,9 @@ class MemoryStore:
         else:
             self._records[key] = record, now + keep
             heapq.heappush(self._ends, (now + keep, key, version))
-            if len(self._ends) > 2 * len(self._records) + SLACK:
+            if len(self._ends) > 2 * len(self._records) + MAX_STALE_TIMERS:
                 self._forget_replaced()
-        if key in self.watches:
-            self.watches.push(key, record)
+        self.watches.push(key, record)
         return version
 
     def _delete(self, key: str, expect: Expect) -> Version | Conflict:

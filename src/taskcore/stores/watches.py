@@ -34,13 +34,13 @@ class WatchHost(Protocol):
 class Watch:
     """One reader's view of one record: only the latest that it has not seen is kept."""
 
-    __slots__ = ("_arrival", "_error", "_final", "_host", "_news", "_seen", "entered", "key")
+    __slots__ = ("_arrival", "_error", "_final", "_host", "_seen", "_unread", "entered", "key")
 
     def __init__(self, host: WatchHost, key: str) -> None:
         self.key = key
         self.entered = False  #: whether the record was read since the watch was entered
         self._host = host
-        self._news: Record | None = None
+        self._unread: Record | None = None
         self._seen: object = None  # the version that came last
         self._error: BrokerUnavailable | None = None
         self._final = False  # whether the error stays
@@ -57,10 +57,10 @@ class Watch:
         return self
 
     async def __anext__(self) -> Record:
-        while self._news is None:
+        while self._unread is None:
             await self._wait()
-        news, self._news = self._news, None
-        return news
+        record, self._unread = self._unread, None
+        return record
 
     async def shown(self) -> None:
         """Wait until the record was read.
@@ -91,7 +91,7 @@ class Watch:
         self._wake()
 
     def _take(self, record: Record) -> None:
-        self._news, self._seen = record, record.version
+        self._unread, self._seen = record, record.version
         self._wake()
 
     async def _wait(self) -> None:
@@ -113,7 +113,7 @@ class Watch:
 class Watches:
     """All watches of one store, by key.
 
-    :param begin: lets news of the watch's key come from now on; returns the record as it is, unless it was fed already.
+    :param begin: feeds the watch from now on; returns the record as it is, unless it was fed already.
     :param end: called with a key when its last watch has left.
     """
 

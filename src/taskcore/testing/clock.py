@@ -9,7 +9,7 @@
     run_virtually(scenario)
 
 Limits:
-  * It needs trio, whose loop can be given a clock: ``pip install 'taskcore-framework[trio]'``.
+  * It needs trio, whose loop can be given a clock: ``pip install "taskcore-framework[trio]"``.
   * Threads, processes and sockets do not know this clock. While one of them works, the loop has nothing to do, and time
     jumps. So: the in-memory broker, and tasks that are ``async def``.
   * A loop that waits for nothing at all waits for ever; a time limit in the function (``anyio.fail_after``) ends it.
@@ -42,7 +42,7 @@ def run_virtually(function: Callable[[*Args], Awaitable[T]], *args: *Args) -> T:
     except ImportError as error:
         raise AdapterMissing(
             "virtual time needs trio, whose event loop can be given a clock",
-            fix="pip install 'taskcore-framework[trio]'",
+            fix='pip install "taskcore-framework[trio]"',
         ) from error
     clock = trio.testing.MockClock(autojump_threshold=0)
     return anyio.run(function, *args, backend="trio", backend_options={"clock": clock})

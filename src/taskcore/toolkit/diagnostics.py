@@ -6,12 +6,24 @@ because of its finding; a strict app does not start while there is such a check.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-__all__ = ["Diagnosis", "DiagnosticCheck", "HasDiagnostics", "Level", "combined", "failed", "passed", "warned"]
+__all__ = [
+    "Diagnosis",
+    "DiagnosticCheck",
+    "HasDiagnostics",
+    "Level",
+    "clock_check",
+    "combined",
+    "failed",
+    "passed",
+    "round_trip_check",
+    "warned",
+]
 
 Level: TypeAlias = Literal["ok", "warn", "fail"]
 
@@ -46,6 +58,30 @@ def warned(name: str, text: str, fix: str = "", *clauses: str) -> DiagnosticChec
 def failed(name: str, text: str, fix: str = "", *clauses: str) -> DiagnosticCheck:
     """Return a finding because of which something does not work at all."""
     return DiagnosticCheck(name=name, level="fail", text=text, fix=fix, clauses=clauses)
+
+
+def clock_check(ahead: float, accuracy: float, *, limit: float, harm: str) -> DiagnosticCheck:
+    """Compare the server's clock with ours.
+
+    :param ahead: the seconds by which the server's clock is ahead.
+    :param accuracy: the seconds by which that may be wrong.
+    :param limit: the seconds that the clocks may differ.
+    :param harm: the consequence of a larger difference.
+    """
+    side = "ahead of" if ahead >= 0 else "behind"
+    text = f"the server's clock is {abs(ahead):.3f} s {side} ours (± {accuracy:.3f} s)"
+    if abs(ahead) - accuracy <= limit:
+        return passed("clock", text)
+    return warned("clock", f"{text}; {harm}", "let both use NTP")
+
+
+def round_trip_check(seconds: Sequence[float], *, slow: float, fix: str) -> DiagnosticCheck:
+    """Judge how long the server took to answer some questions; the median above ``slow`` is a warning."""
+    middle = statistics.median(seconds)
+    text = f"one round trip takes {middle * 1000:.2f} ms"
+    if len(seconds) > 1:
+        text += f", the slowest of {len(seconds)} took {max(seconds) * 1000:.2f} ms"
+    return warned("round trip", text, fix) if middle > slow else passed("round trip", text)
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from taskcore.components import Components
-from taskcore.middleware import around_commit, around_run
 from taskcore.records import Records
 from taskcore.task import Task
+from taskcore.worker.build_performer import build_performer
+from taskcore.worker.build_settler import build_settler
 from taskcore.worker.decide import Decider
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.leases import LeaseKeeper
 from taskcore.worker.options import WorkerOptions
-from taskcore.worker.outages import OutageTracker
+from taskcore.worker.outages import Outage, OutageTracker
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
 
@@ -28,16 +29,19 @@ class WorkerParts(NamedTuple):
     settler: Settler
     keeper: LeaseKeeper
     broker: OutageTracker
+    store: Outage
 
 
 class Hooks(NamedTuple):
     """What the parts call.
 
     :param lost: with a job whose lease is lost.
+    :param watch: interrupts what runs in a slot at a time of the event loop's clock.
     :param forget: with jobs that are no longer in hand.
     """
 
     lost: Callable[[Execution], None]
+    watch: Callable[[Slot, float], None]
     forget: Callable[[Sequence[Execution]], None]
 
 
@@ -47,14 +51,13 @@ def build_parts(
     options: WorkerOptions,
     hooks: Hooks,
     *,
-    slots: Iterable[Slot],
     executions: set[Execution],
 ) -> WorkerParts:
     """Build the parts.
 
     :param executions: every job from its receipt to its settling; its owner fills it.
     """
-    events, middleware = components.events, components.middleware
+    events = components.events
     records = Records.over(components.store) if components.store is not None else None
     broker, store = OutageTracker("broker", events), OutageTracker("store", events)
     keeper = LeaseKeeper(
@@ -66,11 +69,9 @@ def build_parts(
         clock=components.clock,
         outage=broker.member(),
     )
-    settler = Settler(
-        records, events, forget=hooks.forget, lease=options.lease, holds=keeper.holds, outage=broker.member()
+    settler = build_settler(
+        components, records, options, forget=hooks.forget, holds=keeper.holds, outage=broker.member()
     )
-    settler.commit_with = around_commit(middleware, settler.commit)
-    performer = Performer(tasks, components, records, options, settler=settler, slots=slots, outage=store.member())
-    performer.run_with = around_run(middleware, performer.run_with, performer.failures.raised)
+    performer = build_performer(tasks, components, records, options, watch=hooks.watch, ack_early=settler.ack_early)
     decider = Decider(park_for=options.park_for, keep_result=options.keep_result if records is not None else None)
-    return WorkerParts(performer, decider, settler, keeper, broker)
+    return WorkerParts(performer, decider, settler, keeper, broker, store.member())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,6 +13,9 @@ from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.records.keys import Completion, IdempotencyKeys, KeyRecord
 from taskcore.results import StoredOutcome, encode_outcome
 from taskcore.task import Task
+
+if TYPE_CHECKING:  # a slot knows its context, too
+    from taskcore.worker.execution import Slot
 
 __all__ = ["Context", "HeldKey", "current", "running"]
 
@@ -49,6 +52,7 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
     _cancel_requested: Callable[[str], Awaitable[bool]]
     _task: Task[..., Any] | None = None
     _held_key: HeldKey | None = None
+    _slot: Slot | None = None
 
     @property
     def job_id(self) -> str:
@@ -109,7 +113,8 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
                 f"this job of {self.task} has no key, so there is no record that its outcome could be committed to",
                 fix='@app.task(key="order_id"), or .using(key=…) for one call',
             )
-        outcome = encode_outcome(StoredOutcome("succeeded", msgspec.Raw(self._task.contract.pack_result(result))))
+        packed = msgspec.Raw(self._task.contract.pack_result(result))
+        outcome = encode_outcome(StoredOutcome("succeeded", packed, task=self.task))
         return IdempotencyKeys.completion(self._held_key.name, self._held_key.claim, outcome, self._held_key.window)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -12,8 +12,12 @@ import msgspec
 from taskcore.backend import Delivery, Source
 from taskcore.envelope import NOTHING_YET, Envelope, NewerFormat, Trail, decode_envelope, decode_trail
 from taskcore.errors import MalformedEnvelope
+from taskcore.lifecycle import Outcome
 from taskcore.records.keys import Acquired
 from taskcore.task import Task
+from taskcore.toolkit.isolation import new_isolation
+from taskcore.toolkit.logging import logger
+from taskcore.worker.context import Context
 from taskcore.worker.pools import Pool
 
 __all__ = [
@@ -27,7 +31,10 @@ __all__ = [
     "Execution",
     "JobState",
     "Slot",
+    "Why",
 ]
+
+log = logger("taskcore.worker")
 
 Why = Literal["timeout", "lost", "shutdown"]
 
@@ -90,19 +97,9 @@ class Execution(msgspec.Struct, gc=False, eq=False):
         return self.envelope.id if self.envelope is not UNDECODED else self._decoded.id
 
     @property
-    def has_started(self) -> bool:
-        """Whether its function runs."""
-        return self.state in (STARTED, STARTED_ACKED)
-
-    @property
     def acked_early(self) -> bool:
         """Whether the broker has forgotten it already, because it may run at most once."""
         return self.state in (STARTED_ACKED, ENDED_ACKED)
-
-    @property
-    def crashes(self) -> int:
-        """Starts without an outcome, those of earlier copies of the job included."""
-        return self.trail.crashes
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -127,7 +124,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
             return self.decode(self.delivery.envelope)
         except NewerFormat as error:
             return msgspec.structs.replace(UNDECODED, id=error.job_id, task=error.task)
-        except MalformedEnvelope:
+        except Exception:  # noqa: BLE001 - a codec of the user's may raise anything, and performing has reported it
             return UNDECODED
 
 
@@ -139,18 +136,37 @@ def _trail_of(delivery: Delivery) -> Trail:
 
 
 class Slot:
-    """One of the coroutines that run jobs, one job at a time, as long as the worker lives."""
+    """One of the coroutines that run jobs, one job at a time, as long as the worker lives.
 
-    __slots__ = ("deadline", "job", "scope", "why")
+    A job's code runs in a task of its own, so that what it leaves behind reaches neither the slot nor the next job.
+    """
+
+    __slots__ = ("context", "deadline", "dropped", "isolation", "job", "outcome", "scope", "why")
 
     def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
+        self.scope = anyio.CancelScope()  #: around what the worker does for a job, before and after the job's own code
+        self.isolation = new_isolation()  #: runs the job's own code
+        self.context: Context | None = None  #: of the job whose function runs
+        self.dropped: list[AsyncGenerator[Any, Any]] = []  #: what that function has left open
         self.job: Execution | None = None
         self.deadline: float | None = None
-        self.why: Why | None = None
+        self.why: Why | None = None  #: the reason for which the job is interrupted
+        self.outcome: Outcome | None = None  #: what the job's code came to, in case that its task is cancelled then
+
+    async def close_dropped(self) -> None:
+        """Close the async generators that the function has left open; log what cannot be closed."""
+        while self.dropped:
+            generator = self.dropped.pop()
+            try:
+                await generator.aclose()
+            except* GeneratorExit:  # what closes a generator comes out of a task group inside of it
+                pass
+            except* Exception:
+                log.exception("job %s left %s open, and it cannot be closed", self.job and self.job.id, generator)
 
     def interrupt(self, why: Why) -> None:
         """End what runs here, for this reason; the first reason counts."""
         if self.job is not None and self.why is None:
             self.why = why
-            self.scope.cancel()
+            if not self.isolation.cancel():
+                self.scope.cancel()

@@ -20,7 +20,6 @@ from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import Duration
 from taskcore.worker.options import WorkerOptions
-from taskcore.worker.runners import require_processes
 from taskcore.worker.signals import stop_on_signals
 from taskcore.worker.worker import Worker
 
@@ -50,11 +49,9 @@ def make_worker(
 ) -> Worker:
     """Make the worker of an app.
 
-    :raises InvalidSetting: it has no queue, or may not run a single job (TC104).
+    :raises InvalidSetting: it has no queue, may not run a single job, or cannot run one of its tasks here (TC104).
     """
-    options = worker_options(settings, tasks, choice)
-    require_processes(tasks.values())
-    return Worker(components, tasks, options)
+    return Worker(components, tasks, worker_options(settings, tasks, choice))
 
 
 def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice) -> WorkerOptions:
@@ -140,7 +137,7 @@ async def work_until_signalled(
     settings: Settings,
     tasks: Mapping[str, Task[..., Any]],
     choice: WorkerChoice,
-    task_status: anyio.abc.TaskStatus[None],
+    task_status: anyio.abc.TaskStatus[None] | None,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT."""
     worker = await _warned_worker(components, settings, tasks, choice)
@@ -148,7 +145,7 @@ async def work_until_signalled(
     with unwrap_single():
         async with anyio.create_task_group() as group:
             await group.start(stop_on_signals, worker, grace)
-            await worker.run(task_status=task_status)
+            await worker.run(task_status=task_status or anyio.TASK_STATUS_IGNORED)
             group.cancel_scope.cancel()
 
 

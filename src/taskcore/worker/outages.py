@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import anyio
 
+from taskcore.contract.codec import first_line
+from taskcore.errors import BrokerUnavailable
 from taskcore.observe import Events
 from taskcore.toolkit.logging import logger
 
 __all__ = ["Outage", "OutageTracker"]
 
 log = logger("taskcore.worker")
+
+T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  #: seconds between two attempts to reach a broker
 
@@ -34,7 +41,7 @@ class OutageTracker:
         """Note that a part cannot reach it."""
         if not self._parts:
             self._since = anyio.current_time()
-            log.warning("%s lost: %s; running jobs go on, reconnecting", self._what, _first_line(error))
+            log.warning("%s lost: %s; running jobs go on, reconnecting", self._what, first_line(error))
             self._events.emit("broker.lost", what=self._what, error=error)
         self._parts.add(part)
 
@@ -62,12 +69,20 @@ class Outage:
         self.is_on = True
         await anyio.sleep(self._pause)
 
+    async def outlast(self, error: BrokerUnavailable, work: Callable[[], Awaitable[T]]) -> T:
+        """Do again what just failed, as often as it takes, and return what it returns."""
+        while True:
+            await self.failed(error)
+            try:
+                result = await work()
+            except BrokerUnavailable as again:
+                error = again
+            else:
+                self.recovered()
+                return result
+
     def recovered(self) -> None:
         """Note that it works."""
         if self.is_on:
             self.is_on = False
             self._outages.found(self)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__qualname__

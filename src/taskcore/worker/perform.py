@@ -13,62 +13,61 @@ becomes an outcome and leaves this module never as an exception (C25); the cance
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from types import CoroutineType
 from typing import Any
 
 import anyio
 
 from taskcore.components import Components
 from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail
-from taskcore.errors import BrokerUnavailable, InvalidArguments, MalformedEnvelope, UnencodableResult
+from taskcore.errors import InvalidArguments, MalformedEnvelope, UnencodableResult
 from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
-from taskcore.records import Records
-from taskcore.store import largest_value
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.isolation import UNFINISHED, WorkCancelled
 from taskcore.worker.admission import Admission, finish_unrun, starts_of
 from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot
 from taskcore.worker.failures import Failures
-from taskcore.worker.options import WorkerOptions
-from taskcore.worker.outages import Outage
-from taskcore.worker.quarantine import Quarantine
-from taskcore.worker.runners import Executors
-from taskcore.worker.settle import Settler
-from taskcore.worker.timeouts import Deadlines
+from taskcore.worker.runners import FINISHED, Runners, finish
 
 __all__ = ["Performer"]
 
 
 class Performer:
-    """Performs jobs for a worker; knows no queue, and no slot but the one it is given."""
+    """Performs jobs for a worker; knows no queue, and no slot but the one it is given.
+
+    :param watch: interrupts what runs in a slot at a time of the event loop's clock.
+    :param ack_early: acknowledges a job that may run at most once; False if its lease is lost.
+    :param result_limit: bytes that a result may have.
+    """
 
     def __init__(
         self,
         tasks: Mapping[str, Task[..., Any]],
         components: Components,
-        records: Records | None,
-        options: WorkerOptions,
+        admission: Admission,
+        runners: Runners,
         *,
-        settler: Settler,
-        slots: Iterable[Slot],
-        outage: Outage,
+        failures: Failures,
+        watch: Callable[[Slot, float], None],
+        ack_early: Callable[[Execution], Awaitable[bool]],
+        result_limit: int,
     ) -> None:
-        clock, features = components.clock, components.backend.features
         self._tasks = tasks
-        self._result_limit = min(options.result_limit, largest_value(components.store) or options.result_limit)
         self._events = components.events
-        self._clock = clock
-        self._admission = Admission(records, features, lease=options.lease, clock=clock)
-        self._settler = settler
-        self._outage = outage
-        self._quarantine = Quarantine()
-        self._cancellation: type[BaseException] | None = None
-        self.executors = Executors(threads=options.threads, processes=options.processes)
-        self.deadlines = Deadlines(slots)
-        self.failures = Failures(components.events, clock=clock, worker=options.name)
+        self._clock = components.clock
+        self._admission = admission
+        self._quarantine = admission.quarantine
+        self._watch = watch
+        self._ack_early = ack_early
+        self._result_limit = result_limit
+        self.runners = runners
+        self.failures = failures
         #: Goes around each run; the builder puts middleware there.
-        self.run_with: Callable[[Execution, Task[..., Any], Slot], Awaitable[Outcome | None]] = self._run
+        self.run_with: Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]] = self._run
 
     async def perform(self, job: Execution, slot: Slot) -> Outcome | None:
         """Perform a job to its outcome; None if its lease turns out to be lost.
@@ -91,24 +90,19 @@ class Performer:
             early = await self._admission.acquire_key(job, task, job.envelope.key, _fence(job))
         if early is not None:
             return early
-        if options.runs_in != "loop":
-            async with self.executors.rooms[options.runs_in]:
-                return await self._start(job, task, slot, alone=alone)
-        if alone or self._quarantine.over is not None:
-            return await self._start(job, task, slot, alone=alone)
-        return await self.run_with(job, task, slot)  # nearly always: not one coroutine more than it takes
-
-    async def perform_later(self, job: Execution, slot: Slot, error: BrokerUnavailable) -> Outcome | None:
-        """Perform the job as soon as the store can say whether it may start; it waits in its slot, under its lease."""
-        while True:
-            await self._outage.failed(error)
-            try:
-                outcome = await self.perform(job, slot)
-            except BrokerUnavailable as again:
-                error = again
-            else:
-                self._outage.recovered()
-                return outcome
+        if options.runs_in == "loop" and not alone and self._quarantine.over is None:  # nearly always
+            may_run = None
+        else:
+            may_run = await self._wait_to_run(task, alone=alone)
+        try:
+            started = slot.isolation.start(self.run_with(job, task, slot))
+            outcome: Outcome | None = started if started is not UNFINISHED else await slot.isolation.finish()
+        except WorkCancelled:
+            outcome = self.failures.cancelled(job, slot)
+        finally:
+            if may_run is not None:
+                await may_run.aclose()
+        return outcome
 
     # ── decode ──
 
@@ -141,52 +135,64 @@ class Performer:
 
     # ── run ──
 
-    async def _start(self, job: Execution, task: Task[..., Any], slot: Slot, *, alone: bool) -> Outcome | None:
-        """Wait until it may start: for a quarantine to end, or for one of its own."""
-        if alone:
-            async with self._quarantine.run_alone():
-                return await self.run_with(job, task, slot)
-        await self._quarantine.wait()
-        return await self.run_with(job, task, slot)
+    async def _wait_to_run(self, task: Task[..., Any], *, alone: bool) -> AsyncExitStack:
+        """Wait for a thread or a process, and for a quarantine to end, or for one of its own; left after the run."""
+        async with AsyncExitStack() as entered:
+            if task.options.runs_in != "loop":
+                await entered.enter_async_context(self.runners.rooms[task.options.runs_in])
+            if alone:
+                await entered.enter_async_context(self._quarantine.run_alone())
+            else:
+                await self._quarantine.wait()
+            return entered.pop_all()
 
-    async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
+    async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:  # noqa: C901 - a list
+        """Run the job's function to an outcome; None if the job's lease is lost.
+
+        :raises BrokerUnavailable: the start cannot be marked; nothing has run.
+        """
         options, contract, quarantine = task.options, task.contract, self._quarantine
         quarantine.running += 1
         try:
             if options.delivery == "at_most_once":
-                if not await self._settler.ack_early(job):
+                if not await self._ack_early(job):
                     return None
             elif job.marker is not None:
                 await self._admission.mark_start(job)
             key = self._begin(job, task, slot)
             if options.runs_in == "process":
-                return await self._in_process(job, task, key)
+                return await self._elsewhere(job, task, key)
             if options.runs_in == "thread":
-                value = await self.executors.in_thread(task, job.arguments)
+                value = await self.runners.in_thread(task, job.arguments)
             else:
                 value = contract.invoke(contract.function, job.arguments)
-                if task.is_async:
+                if type(value) is CoroutineType:
                     value = await value
-        except BaseException as error:
-            if job.state is RECEIVED or self._is_interruption(error, slot):
-                raise
-            return self.failures.raised(job, error)
+            if type(value) not in FINISHED:
+                value = await finish(value)
+            if slot.dropped:
+                await slot.close_dropped()
+        except BaseException as error:  # noqa: BLE001 - raised again if it does not belong to the job
+            return self.failures.outcome_of(error, job, slot)
         finally:
-            slot.deadline = None
+            slot.deadline = slot.context = None
             quarantine.running -= 1
             if quarantine.over is not None:
                 quarantine.notice_end()
         failpoint("run.returned")
-        return self._pack(job, task, value)
+        outcome = slot.outcome = self._pack(job, task, value)
+        return outcome
 
     def _begin(self, job: Execution, task: Task[..., Any], slot: Slot) -> HeldKey | None:
         """Start: what the function can ask for is there, and its time runs."""
         held = job.key
         key = HeldKey(held.name, held.claim, held.window) if held is not None else None
         trail, cancel_requested = job.trail, self._admission.cancel_requested
-        running.set(
-            Context(job.envelope, trail, job.delivery.queue, trail.crashes, _fence(job), cancel_requested, task, key)
+        slot.outcome = None
+        slot.context = context = Context(
+            job.envelope, trail, job.delivery.queue, trail.crashes, _fence(job), cancel_requested, task, key, slot
         )
+        running.set(context)
         if job.state is RECEIVED:
             job.state = STARTED
         if self._events.listeners:
@@ -194,16 +200,16 @@ class Performer:
             waited = None if job.trail.copies else max(self._clock() - job.envelope.enqueued_at, 0.0)
             self._events.tell("job.started", {**job.labels, "waited": waited})
         if task.options.timeout is not None:
-            self.deadlines.watch(slot, anyio.current_time() + task.options.timeout)
+            self._watch(slot, anyio.current_time() + task.options.timeout)
         return key
 
     # ── pack ──
 
-    async def _in_process(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
-        """Run the function in a process, which packs its result itself."""
-        outcome = self.failures.answered(job, await self.executors.in_process(task, job, _fence(job), key))
+    async def _elsewhere(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
+        """Run the function by a runner, which packs its result itself."""
+        outcome = await self.runners.runner_of(task).run(job, task, _fence(job), key)
         if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
-            return self._too_large(job, outcome.result)
+            return self.failures.too_large(job, outcome.result, self._result_limit)
         return outcome
 
     def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
@@ -213,32 +219,13 @@ class Performer:
             result = task.contract.pack_result(value)
         except UnencodableResult as error:
             return self.failures.unencodable(job, error)
-        return Returned(result) if len(result) <= self._result_limit else self._too_large(job, result)
-
-    def _too_large(self, job: Execution, result: bytes) -> Outcome:
-        return self.failures.too_large(job, len(result), self._result_limit)
-
-    def _is_interruption(self, error: BaseException, slot: Slot) -> bool:
-        """Tell the worker's own cancellation from one that the function raised by itself."""
-        if isinstance(error, GeneratorExit):
-            return not _in_a_task()  # a loop that is gone closes what it left; in a running one the function raised it
-        if self._cancellation is None:
-            self._cancellation = anyio.get_cancelled_exc_class()
-        return isinstance(error, self._cancellation) and (
-            slot.scope.cancel_called or anyio.current_effective_deadline() == float("-inf")
-        )
+        if len(result) > self._result_limit:
+            return self.failures.too_large(job, result, self._result_limit)
+        return Returned(result)
 
 
 NOTHING_KEPT = Returned(b"")
 FENCE_BITS = 20  #: redeliveries of one copy that a fence has room for
-
-
-def _in_a_task() -> bool:
-    try:
-        anyio.get_current_task()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _fence(job: Execution) -> int:

@@ -18,17 +18,16 @@ import anyio
 
 from taskcore.backend import Source
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import ACK, Release
+from taskcore.lifecycle import ACK
 from taskcore.observe import EventName, Events
-from taskcore.records import Records
 from taskcore.results import event_of, event_of_ack
 from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
-from taskcore.worker.decide import Settlement
+from taskcore.worker.decide import Settlement, bury_unstored
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
-from taskcore.worker.settle_records import settle_keys, store_outcomes
+from taskcore.worker.settle_records import RecordSettler
 
 __all__ = ["Settler"]
 
@@ -48,7 +47,7 @@ class Settler:
 
     def __init__(
         self,
-        records: Records | None,
+        records: RecordSettler | None,
         events: Events,
         *,
         forget: Callable[[Sequence[Execution]], None],
@@ -67,9 +66,8 @@ class Settler:
         #: Goes around each commit; the builder puts middleware there.
         self.commit_with: Callable[[Sequence[Settlement]], Awaitable[None]] = self.commit
 
-    @property
     def is_behind(self) -> bool:
-        """Whether more jobs have ended than can be settled at the moment."""
+        """Tell whether more jobs have ended than can be settled at the moment."""
         return self._waiting.is_full
 
     def close(self) -> None:
@@ -79,14 +77,43 @@ class Settler:
     async def run(self) -> None:
         """Settle until closed."""
         while batch := await self._waiting.take():
-            while batch := self._still_ours(batch):
-                try:
-                    await self.commit_with(batch)
-                    break
-                except BrokerUnavailable as error:
-                    await self._outage.failed(error)
+            try:
+                await self._commit(batch)
+            except Exception as error:  # noqa: BLE001 - it belongs to a job of the batch
+                await self._commit_apart(batch, error)
             if self._outage.is_on:
                 self._outage.recovered()
+
+    async def _commit(self, batch: list[Settlement]) -> None:
+        """Commit a batch, again after each outage, for as long as its jobs are ours."""
+        while batch := self._still_ours(batch):
+            try:
+                return await self.commit_with(batch)
+            except BrokerUnavailable as error:
+                await self._outage.failed(error)
+        return None
+
+    async def _commit_apart(self, batch: Sequence[Settlement], error: Exception) -> None:
+        """Commit each job of a batch alone: what one job cannot have must not hold up the others."""
+        log.warning("%d jobs are settled one by one: %s", len(batch), error)
+        for one in batch:
+            try:
+                await self._commit([one])
+            except Exception as own:  # noqa: BLE001 - it ends this job
+                await self._bury_unstored(one, own)
+
+    async def _bury_unstored(self, one: Settlement, error: Exception) -> None:
+        """End a job whose records the store refuses: it becomes a dead letter, with the reason and no outcome."""
+        if not one.settled:
+            bury_unstored(one, error)
+            try:
+                await self._commit([one])
+            except Exception:
+                log.exception(
+                    "job %s cannot even be buried; when its lease is over, the broker hands it out", one.job.id
+                )
+                raise
+        self._forget([one.job])
 
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:
         """Drop settlements whose lease has ended; another worker may have the job (C7)."""
@@ -125,25 +152,14 @@ class Settler:
 
         :raises BrokerUnavailable: committing the batch again does the steps that are not done yet.
         """
-        records = self._records
-        if records is not None:
-            if keyed := [one for one in batch if one.job.envelope.key is not None and not one.committed]:
-                await settle_keys(records.keys, self._events, keyed)
-            if ended := [one for one in batch if one.stored is not None and one.keep is not None and not one.settled]:
-                await store_outcomes(records.outcomes, self._events, ended)
+        if self._records is not None:
+            await self._records.before(batch)
         failpoint("settle.ended")
         await self._settle([one for one in batch if not one.settled])
         failpoint("settle.settled")
-        settled = [one for one in batch if one.settled]
-        if records is not None:
-            if len(settled) < len(batch):
-                # The lease was lost before the verdict, so what was written is not how the job ended (C7). A key's
-                # outcome stands: it was committed under its own fence, and the next worker of the job finds it.
-                lost = [one for one in batch if not one.settled and one.job.key is None]
-                await records.outcomes.retract([(one.job.id, one.written) for one in lost if one.written is not None])
-            if marked := [one for one in settled if one.job.marker is not None]:
-                await records.markers.clear([_marker_after(one) for one in marked])
-        self._forget([one.job for one in settled])
+        if self._records is not None:
+            await self._records.after(batch)
+        self._forget([one.job for one in batch if one.settled])
 
     async def _settle(self, batch: Sequence[Settlement]) -> None:
         by_source: dict[Source | None, list[Settlement]] = {}
@@ -182,8 +198,3 @@ class Settler:
         if self._events.listeners:
             for name, one in zip(names, batch, strict=True):
                 self._events.tell(name, one.facts)
-
-
-def _marker_after(one: Settlement) -> tuple[str, int]:
-    """Compute the marker's count after this end: a start that ended is no crash, an interrupted one never happened."""
-    return one.job.marker or "", one.job.marked if isinstance(one.verdict, Release) else 0

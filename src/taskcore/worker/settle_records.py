@@ -4,24 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskcore.lifecycle import Ack, Bury, CancelledBefore, DeadlinePassed, Reschedule, Returned, Unencodable
+from taskcore.envelope import encode_trail
+from taskcore.errors import UnreadableRecord
+from taskcore.lifecycle import (
+    Ack,
+    Bury,
+    CancelledBefore,
+    DeadlinePassed,
+    Release,
+    Reschedule,
+    Returned,
+    Unencodable,
+    Verdict,
+)
 from taskcore.observe import Events
+from taskcore.records import Records
 from taskcore.records.keys import BUSY_RETRY, Completed, IdempotencyKeys, Lost
 from taskcore.records.names import key_name
 from taskcore.records.outcomes import Existing, Outcomes
-from taskcore.results import verdict_of_stored
+from taskcore.results import other_task_of, verdict_of_stored
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
 
-__all__ = ["settle_keys", "store_outcomes"]
+__all__ = ["RecordSettler"]
 
 log = logger("taskcore.worker")
 
 KEY_KEPT = 86_400.0  #: seconds for which the key of a job of an unknown task is remembered after its end
 
 
-async def settle_keys(keys: IdempotencyKeys, events: Events, batch: Sequence[Settlement]) -> None:
+class RecordSettler:
+    """What settling does with the records of a store, before and after the verdicts."""
+
+    def __init__(self, records: Records, events: Events) -> None:
+        self._records = records
+        self._events = events
+
+    async def before(self, batch: Sequence[Settlement]) -> None:
+        """Commit or release keys and store outcomes; done again, it does what is not done yet."""
+        if keyed := [one for one in batch if one.job.envelope.key is not None and not one.committed]:
+            await _settle_keys(self._records.keys, self._events, keyed)
+        if ended := [one for one in batch if one.stored is not None and one.keep is not None and not one.settled]:
+            await _store_outcomes(self._records.outcomes, self._events, ended)
+
+    async def after(self, batch: Sequence[Settlement]) -> None:
+        """Retract the outcomes of jobs whose lease was lost before the verdict, and clear start markers.
+
+        What was written is not how a lost job ended (C7). A key's outcome stands: it was committed under its own fence,
+        and the next worker of the job finds it.
+        """
+        lost = [one for one in batch if not one.settled and one.job.key is None]
+        if lost:
+            await self._records.outcomes.retract([(one.job.id, one.written) for one in lost if one.written is not None])
+        if marked := [one for one in batch if one.settled and one.job.marker is not None]:
+            await self._records.markers.clear([_marker_after(one) for one in marked])
+
+
+async def _settle_keys(keys: IdempotencyKeys, events: Events, batch: Sequence[Settlement]) -> None:
     """Commit or release the keys of these jobs; all of them have one, and none is committed yet."""
     held = [one for one in batch if one.job.key is not None]
     if held:
@@ -57,7 +97,7 @@ def _completing(one: Settlement) -> bytes | None:
 def _adopt(one: Settlement, outcome: bytes) -> None:
     """Take over a committed outcome: the job ended so, even if its function raised or was interrupted afterwards."""
     one.stored = outcome
-    verdict = verdict_of_stored(outcome, one.verdict, one.job.trail)
+    verdict = _verdict_of_existing(outcome, one)
     if verdict != one.verdict:
         log.warning("job %s committed its outcome before it ended otherwise; the committed one counts", one.job.id)
         one.verdict = verdict
@@ -71,7 +111,7 @@ async def _release_unrun(keys: IdempotencyKeys, one: Settlement) -> None:
     one.committed = True
 
 
-async def store_outcomes(outcomes: Outcomes, events: Events, batch: Sequence[Settlement]) -> None:
+async def _store_outcomes(outcomes: Outcomes, events: Events, batch: Sequence[Settlement]) -> None:
     """Write how these jobs ended; an outcome that is stored already stands (C18)."""
     write = outcomes.write
     writes = [write(one.job.envelope.id, one.stored or b"", one.keep or 0.0) for one in batch]
@@ -80,4 +120,20 @@ async def store_outcomes(outcomes: Outcomes, events: Events, batch: Sequence[Set
             one.written = answer
         elif answer.outcome != one.stored:
             events.emit("result.ignored", job_id=one.job.id)
-            one.verdict = verdict_of_stored(answer.outcome, one.verdict, one.job.trail)
+            one.verdict = _verdict_of_existing(answer.outcome, one)
+
+
+def _verdict_of_existing(outcome: bytes, one: Settlement) -> Verdict:
+    """Find the verdict that fits the outcome that was there; callers cannot read one that is unreadable."""
+    try:
+        if other := other_task_of(outcome, one.job.envelope.task):
+            log.warning("job %s of %s: its id belongs to a job of %s", one.job.id, one.job.envelope.task, other)
+            return one.verdict
+        return verdict_of_stored(outcome, one.verdict, one.job.trail)
+    except UnreadableRecord as error:
+        return Bury(error.what, encode_trail(one.job.trail))
+
+
+def _marker_after(one: Settlement) -> tuple[str, int]:
+    """Compute the marker's count after this end: a start that ended is no crash, an interrupted one never happened."""
+    return one.job.marker or "", one.job.marked if isinstance(one.verdict, Release) else 0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -27,6 +27,8 @@ __all__ = ["stop_on_signals"]
 log = logger("taskcore.worker")
 
 CLEANUP_TIMEOUT = 15.0  #: seconds after the grace in which interrupted jobs may clean up and outcomes may be settled
+LOOK_AFTER = 1.0  #: seconds between two looks whether the handlers are still the worker's
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 INTERRUPTED = 130  #: exit code of a process that got three signals
 
 
@@ -37,9 +39,8 @@ async def stop_on_signals(
     if threading.current_thread() is not threading.main_thread():
         task_status.started()
         return
-    with receive_signals(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        received = (signal.Signals(number).name async for number in signals)
+    received = _received(task_status)
+    async with aclosing(received):
         name = await anext(received)
         log.info("%s: stopping; no new job starts. Send it again to interrupt the running jobs", name)
         worker.stop()
@@ -50,6 +51,24 @@ async def stop_on_signals(
             name = await anext(received)
             log.error("%s a third time: ending the process at once; its leases will run out", name)
             os._exit(INTERRUPTED)
+
+
+async def _received(task_status: anyio.abc.TaskStatus[None]) -> AsyncGenerator[str]:
+    """Yield the name of each signal; install the handlers again if a job has replaced them."""
+    started = False
+    while True:
+        with receive_signals(*STOPPING) as signals:
+            ours = [signal.getsignal(number) for number in STOPPING]
+            if not started:
+                task_status.started()
+                started = True
+            while ours == [signal.getsignal(number) for number in STOPPING]:
+                number = None
+                with anyio.move_on_after(LOOK_AFTER):
+                    number = await anext(signals)
+                if number is not None:
+                    yield signal.Signals(number).name
+        log.error("a job has replaced the worker's handlers of signals; the worker has installed its own again")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from taskcore.backend import Outgoing, QueueStats, Stored
 from taskcore.backends.memory import MemoryBackend
-from taskcore.backends.memory.ledger import SLACK, Ledger
+from taskcore.backends.memory.ledger import MAX_STALE_TIMERS, Ledger
 from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
@@ -196,8 +196,8 @@ async def test_draining_leaves_no_timers(backend):
 
     ledger = backend._ledger
     assert len(ledger._jobs) == 0
-    assert ledger._receipts <= SLACK
-    assert sum(len(held) for _, _, held in ledger._leases) <= SLACK
+    assert ledger._receipts <= MAX_STALE_TIMERS
+    assert sum(len(held) for _, _, held in ledger._leases) <= MAX_STALE_TIMERS
     assert len(ledger.queues["q"].ready) == 0
 
 
@@ -214,8 +214,8 @@ async def test_taking_back_leaves_nothing(backend, delay):
 
     ledger = backend._ledger
     assert len(ledger._jobs) == 0
-    assert len(ledger._due) <= SLACK + 1000
-    assert len(ledger.queues["q"].ready) <= SLACK + 1000
+    assert len(ledger._due) <= MAX_STALE_TIMERS + 1000
+    assert len(ledger.queues["q"].ready) <= MAX_STALE_TIMERS + 1000
 
 
 class Places(RuleBasedStateMachine):

@@ -57,7 +57,7 @@ async def test_earlier_queues_first(backend):
         assert names(await now_or_never(source)) == ["3"]
 
 
-async def test_what_is_handed_out(backend):
+async def test_a_delivery_has_what_was_published(backend):
     """A delivery has queue, bytes and trail as they were given, and no redeliveries."""
     await backend.publish([job(trail=b"trail")])
     async with backend.consume(["q"], lease=LEASE) as source:
@@ -119,7 +119,7 @@ async def test_a_delay_is_exact(backend, delay):
     assert anyio.current_time() - began == pytest.approx(delay)
 
 
-async def test_delays_are_handed_out_in_the_order_in_which_they_are_due(backend):
+async def test_delayed_jobs_are_delivered_in_due_order(backend):
     """The later published but sooner due comes first."""
     await backend.publish([job("1", delay=3.0), job("2", delay=1.0), job("3", delay=2.0), job("4")])
     async with backend.consume(["q"], lease=LEASE) as source:

@@ -143,7 +143,7 @@ async def test_a_shell_script_can_enqueue(nats: NatsServer, queue: str) -> None:
         assert not await source.settle([(found, ACK)])
 
 
-async def test_what_doctor_reads(nats: NatsServer, queue: str) -> None:
+async def test_the_diagnosis_has_each_check(nats: NatsServer, queue: str) -> None:
     """Version, storage, what a power cut takes, limits, and what speaks against it."""
     async with open_backend(nats.url) as backend, open_store(nats.url) as store:
         await backend.publish([Outgoing(queue, "j", b"job")])
@@ -181,7 +181,7 @@ async def test_the_permissions_of_the_docs(tmp_path: Path) -> None:
     users = [{"user": "worker", "password": "pw", "permissions": permissions}]
     async with require(NatsServer)(config={"authorization": {"users": users}}) as server:  # type: ignore[dict-item]
         url = server.url.replace("nats://", "nats://worker:pw@")
-        certificate = await certify(url, only=["C14", "C16", "C13", "C4"], lease=0.6, margin=1.0, at_once=10)
+        certificate = await certify(url, only=["C14", "C16", "C13", "C4"], lease=0.6, margin=1.0, concurrency=10)
         assert certificate.broken == ()
         assert "permission" not in server.log(1000).lower()
 

@@ -27,7 +27,7 @@ def certificate(request: pytest.FixtureRequest) -> Iterator[Certificate]:
     with serving(NatsServer, request.param) as server:
 
         async def main() -> Certificate:
-            return await certify(server.url, lease=LEASE, margin=MARGIN, at_once=20)
+            return await certify(server.url, lease=LEASE, margin=MARGIN, concurrency=20)
 
         yield anyio.run(main)
 

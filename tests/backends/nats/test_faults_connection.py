@@ -102,7 +102,7 @@ async def test_a_cut_while_a_verdict_travels(nats: NatsServer, proxy: ChaosProxy
         assert len(await sender.admin.letters(queue, limit=10)) == 1
 
 
-async def test_a_half_open_line_is_noticed(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
+async def test_a_half_open_connection_is_replaced(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
     """F37: a connection through which nothing comes any more, without an error, is noticed and replaced."""
     async with open_backend(f"nats://{HOST}:{proxy.port}") as backend, open_backend(nats.url) as sender:  # noqa: SIM117
         async with backend.consume([queue], lease=30.0) as source:
@@ -124,7 +124,7 @@ async def test_a_half_open_line_is_noticed(nats: NatsServer, proxy: ChaosProxy, 
             assert found.envelope == b"job"
 
 
-async def test_a_slow_line_in_single_bytes(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
+async def test_a_slow_connection_in_single_bytes(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
     """F38, F39: split at every byte and late, everything arrives as it was."""
     proxy.byte_by_byte()
     async with open_backend(f"nats://{HOST}:{proxy.port}") as backend:
@@ -136,7 +136,7 @@ async def test_a_slow_line_in_single_bytes(nats: NatsServer, proxy: ChaosProxy, 
             assert not await source.settle([(found, ACK)])
 
 
-async def test_a_client_that_went_deaf(nats: NatsServer, queue: str) -> None:
+async def test_a_connection_without_pongs_is_replaced(nats: NatsServer, queue: str) -> None:
     """A connection that looks well and from which nothing is read any more is replaced: its pings have no answer."""
     async with open_backend(nats.url) as sender, open_backend(nats.url) as backend:  # noqa: SIM117
         async with backend.consume([queue], lease=3.0) as source:
@@ -211,7 +211,7 @@ async def test_foreign_headers_and_subjects(nats: NatsServer, queue: str) -> Non
         assert (await backend.admin.stats(queue)).dead == 1
 
 
-async def test_a_flapping_line_leaks_nothing(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
+async def test_a_flapping_connection_leaks_nothing(nats: NatsServer, proxy: ChaosProxy, queue: str) -> None:
     """F41: a line that breaks again and again: work goes on, and no subscription or task is left over."""
     async with open_backend(f"nats://{HOST}:{proxy.port}") as backend, backend.consume([queue], lease=5.0) as source:
         subscriptions = len(backend._link._subscriptions)
@@ -229,7 +229,7 @@ async def test_a_flapping_line_leaks_nothing(nats: NatsServer, proxy: ChaosProxy
                         await anyio.sleep(0.02)
             proxy.cut()
         assert len(backend._link._subscriptions) <= subscriptions + 1
-        assert not backend._link._requests.batches
+        assert not backend._link._batches
 
 
 async def test_a_watch_through_a_cut(nats: NatsServer, proxy: ChaosProxy) -> None:

@@ -156,7 +156,9 @@ async def test_a_wiped_server_is_set_up_again(server: NatsServer, caplog: pytest
 
 
 @pytest.mark.parametrize("what", ["consumer", "stream"])
-async def test_what_was_deleted_is_made_anew(server: NatsServer, what: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_deleted_streams_and_consumers_are_created_again(
+    server: NatsServer, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """F24: consumer or stream are deleted under a worker: an alarm, they are created anew, and no task spins."""
     async with open_backend(server.url) as backend, backend.consume(["q"], lease=60.0) as source:
         await put(backend, jobs(1))

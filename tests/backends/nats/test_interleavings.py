@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import pytest
 
-from taskcore.backends.nats.timers import TRIES, next_step
+from taskcore.backends.nats.delays import TRIES, next_step
 from taskcore.connections.nats import Answer
 
 NO_BYTES, ORIGINAL, MOVED = 0, 1, 3  #: numbers of what may stand in the ready part; the copy is number 2
@@ -191,7 +191,7 @@ def test_a_server_that_errs_loses_no_retry() -> None:
     assert set(states) - can_end(states) == set()
 
 
-def test_what_was_taken_back_is_not_moved() -> None:
+def test_a_removed_job_is_not_moved() -> None:
     """A timer that is between two moves of a job does not bring it back after a caller has taken it back."""
     states = search(carefully, removing=True)
     assert any(state.remover == "removed" for state in states)

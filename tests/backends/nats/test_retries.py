@@ -12,9 +12,9 @@ from taskcore.adapters import open_backend
 from taskcore.backend import Backend, Duplicate, Outgoing, Source, Uncertain
 from taskcore.backends.nats import publish
 from taskcore.backends.nats.admin import is_held
+from taskcore.backends.nats.delays import next_step
 from taskcore.backends.nats.publish import error_code_of, found_by
 from taskcore.backends.nats.settle import NatsSettler
-from taskcore.backends.nats.timers import next_step
 from taskcore.connections.nats import Answer, Message
 from taskcore.faults import NatsServer
 from taskcore.lifecycle import ACK, RELEASE, Reschedule, Verdict
@@ -129,7 +129,7 @@ async def test_a_timer_that_is_stopped_finishes_its_move(url: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("url", ALL, indirect=True)
-async def test_what_is_cancelled_between_copy_and_end_is_gone(url: str) -> None:
+async def test_a_retry_cancelled_before_its_end_is_removed(url: str) -> None:
     """A retry whose worker died before it ended the job is taken back whole: the job does not come again either."""
     async with open_backend(url) as backend, open_backend(url) as other:
         await backend.publish([Outgoing("q", "j", b"job")])
@@ -177,8 +177,8 @@ async def test_a_job_that_was_deleted_too_late_is_stored_again(url: str, verdict
         async with backend.consume(["q"], lease=30.0) as source:
             [held] = await source.receive(1)
             link: Any = other._link  # type: ignore[attr-defined]
-            number, names = held.receipt.number, held.receipt.stream.names
-            assert (await link.api(f"STREAM.MSG.DELETE.{names.stream}", {"seq": number, "no_erase": True}))["success"]
+            number, names = held.receipt.number, held.receipt.stream
+            assert (await link.api(f"STREAM.MSG.DELETE.{names.name}", {"seq": number, "no_erase": True}))["success"]
             assert await is_held(link, names.withdrawn, number)
             assert not await source.settle([(held, verdict)])
             assert await everything(source, 1.0) == [b"old" if verdict is RELEASE else b"new"]
@@ -208,7 +208,7 @@ def refusal(text: bytes, code: int = publish.IS_ANOTHER) -> Answer:
         (None, 3, "leave"),
     ],
 )
-def test_what_follows_from_an_answer(answer: Answer | None, expected: int, step: Any) -> None:
+def test_a_timer_ends_a_job_only_after_its_copy_is_stored(answer: Answer | None, expected: int, step: Any) -> None:
     """A timer ends a scheduled job only if the answer says that the job is in the ready part."""
     assert next_step(answer, expected=expected, copied=3) == step
 
@@ -224,6 +224,6 @@ def test_what_follows_from_an_answer(answer: Answer | None, expected: int, step:
         (Answer(b'{"stream":"s","seq":0,"duplicate": true}', b""), Uncertain),
     ],
 )
-def test_what_is_called_a_duplicate(answer: Answer, meaning: type) -> None:
+def test_a_duplicate_needs_a_stored_job_of_that_id(answer: Answer, meaning: type) -> None:
     """A job that is refused is a duplicate only if the server has one of its id; otherwise its sender has to repeat."""
     assert isinstance(publish._meaning(answer), meaning)

@@ -23,8 +23,8 @@ from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 ON_NEWER = {
-    "test_what_cannot_be_decoded_does_no_harm",
-    "test_what_the_broker_buries_is_a_letter",
+    "test_undecodable_properties_are_delivered",
+    "test_a_job_that_the_broker_buries_is_a_dead_letter",
     "test_given_back_very_often",
     "test_as_large_as_it_may_be",
     "test_a_letter_that_was_late_before",
@@ -196,7 +196,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("what", STRANGE)
-async def test_what_cannot_be_decoded_does_no_harm(url, what):
+async def test_undecodable_properties_are_delivered(url, what):
     """Properties that end the client library's connection are handed out with their body, as are neighbours (F51)."""
     queue = "strange"
     headers, flags, rest = STRANGE[what]
@@ -205,7 +205,7 @@ async def test_what_cannot_be_decoded_does_no_harm(url, what):
         connection = await Connector(parse(url.partition("?")[0], {})[0]).connect("a stranger")
         channel = FilteredChannel(connection, await connection.channel())
         channel.write(foreign(channel.number, layout.job_queue(queue), headers, flags=flags, rest=rest))
-        await channel.sync(5)
+        await channel.sync()
         await connection.close()
         await backend.publish([Outgoing(queue, "after", b"after")])
         async with backend.consume([queue], lease=60) as source:
@@ -267,7 +267,7 @@ async def test_many_letters_are_read_in_order_by_many(url):
         await backend.admin.delete("many")
 
 
-async def test_what_the_broker_buries_is_a_letter(node, url):
+async def test_a_job_that_the_broker_buries_is_a_dead_letter(node, url):
     """A job over the delivery limit ends among the dead letters, with a reason (F32)."""
     await raw(
         node,
@@ -377,7 +377,7 @@ async def test_as_large_as_it_may_be(url):
 # ── holding ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_is_not_asked_for_goes_to_others(url):
+async def test_unwanted_prefetched_jobs_go_to_other_sources(url):
     """Jobs that were pushed to a source that asks no more reach another source, and count no redelivery."""
     async with RabbitBackend(url) as backend, RabbitBackend(url) as other:
         await backend.publish([Outgoing("idle", str(number), b"%d" % number) for number in range(10)])
@@ -397,7 +397,7 @@ async def test_what_is_not_asked_for_goes_to_others(url):
         await backend.admin.delete("idle")
 
 
-async def test_after_a_cut_nothing_stale_is_handed_out(node):
+async def test_no_stale_delivery_after_a_lost_connection(node):
     """Jobs that came through a lost connection are never handed out, and settling them changes nothing (F36)."""
     async with ChaosProxy("127.0.0.1", node.port) as proxy:
         url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/?min_queue_age=0.1&timeout=3"

@@ -115,7 +115,7 @@ async def test_two_writers_share_one_stream(node):
     for number in range(20):
         channel.write(pack(b"%d" % number, {}, b"x" * 700_000))
         await asking.get_queue("two writers")
-    await channel.sync(10)
+    await channel.sync()
     assert not connection.is_closed
     assert (await asking.get_queue("two writers")).declaration_result.message_count == 20
     await queue.purge()

@@ -57,7 +57,7 @@ async def test_a_delay_longer_than_every_limit(strict, tmp_path):
     assert sum(entry.kind == "start" for entry in report.histories[job.id]) == 1
 
 
-async def test_what_the_server_says_about_itself(strict):
+async def test_the_diagnosis_has_each_check(strict):
     """Version, kind of queues, time limit, alarms, heartbeat; and a sentence on what is durable."""
     async with RabbitBackend(f"{strict.url}?min_queue_age=0.1&heartbeat=7") as backend:
         diagnosis = await backend.diagnose()

@@ -99,7 +99,7 @@ async def test_draining_sees_what_is_on_its_way(node: RabbitServer, tmp_path: An
             assert play.count("effect") == number + 1, "drained, and not done"
 
 
-async def test_a_job_that_comes_while_we_look(node: RabbitServer, monkeypatch: pytest.MonkeyPatch):
+async def test_a_job_that_arrives_during_the_check(node: RabbitServer, monkeypatch: pytest.MonkeyPatch):
     """A check whether a queue is empty returns a job that it finds at once."""
     async with held(f"{node.url}?min_queue_age=0.1", "looked") as (backend, source):
         await backend.publish([Outgoing("looked", f"{number}", b"%d" % number) for number in range(3)])

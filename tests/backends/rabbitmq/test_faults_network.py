@@ -84,8 +84,8 @@ async def test_a_cut_around_the_confirm(node, proxy, queue, how):
         assert any(isinstance(answer, Uncertain) for answer in answers.values()), "no cut met a confirm"
 
 
-async def test_what_is_uncertain_is_sent_again_with_its_id(node, proxy, tmp_path):
-    """F33: an enqueue that is repeated with its id until it is confirmed has one ending; it may run twice, no more."""
+async def test_an_uncertain_enqueue_is_repeated_with_its_id(node, proxy, tmp_path):
+    """F33: an enqueue that is repeated with its id until it is confirmed has one outcome; it may run twice, no more."""
     play = RabbitPlay(node.url, tmp_path)
     uncertain = 0
     async with play.app("client", through(proxy)) as app:

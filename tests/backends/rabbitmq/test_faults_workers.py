@@ -122,7 +122,7 @@ DEATHS = [
 
 
 @pytest.mark.parametrize(("how", "status", "kind"), DEATHS)
-async def test_poison_and_its_neighbours(node, tmp_path, how, status, kind):
+async def test_poison_is_buried_and_other_jobs_run(node, tmp_path, how, status, kind):
     """F10–F12: a job that kills its worker is dead after three starts, however it does it; nine beside it are done."""
     play = RabbitPlay(node.url, tmp_path, f"min_queue_age=0.1&timeout=3&queue_type={kind}")
     async with play.app("client") as app:

@@ -72,26 +72,23 @@ def test_a_packed_message_is_what_another_program_reads(channel, exchange, key, 
     assert b"".join(part.value for _, part in rest) == content
 
 
-@given(channel=channels, tag=tags, flag=st.booleans(), name=words, prefetch=st.integers(0, 65_535))
-def test_packed_methods_are_what_another_program_reads(channel, tag, flag, name, prefetch):
+@given(channel=channels, tag=tags, flag=st.booleans(), again=st.booleans(), name=words, prefetch=st.integers(0, 65_535))
+def test_packed_methods_are_what_another_program_reads(channel, tag, flag, again, name, prefetch):
     """Each method that is packed by hand has the meaning that its name says."""
     data = b"".join(
         (
             frames.ack(channel, tag, multiple=flag),
-            frames.nack(channel, tag, multiple=flag),
-            frames.reject(channel, tag, requeue=flag),
+            frames.nack(channel, tag, multiple=flag, requeue=again),
             frames.qos(channel, prefetch),
             frames.cancel(channel, name),
         )
     )
-    numbers, [ack, nack, reject, qos, cancel] = zip(*unpack(data), strict=True)
+    numbers, [ack, nack, qos, cancel] = zip(*unpack(data), strict=True)
     assert set(numbers) == {channel}
     assert isinstance(ack, commands.Basic.Ack)
     assert (ack.delivery_tag, ack.multiple) == (tag, flag)
     assert isinstance(nack, commands.Basic.Nack)
-    assert (nack.delivery_tag, nack.multiple, nack.requeue) == (tag, flag, True)
-    assert isinstance(reject, commands.Basic.Reject)
-    assert (reject.delivery_tag, reject.requeue) == (tag, flag)
+    assert (nack.delivery_tag, nack.multiple, nack.requeue) == (tag, flag, again)
     assert isinstance(qos, commands.Basic.Qos)
     assert (qos.prefetch_size, qos.prefetch_count, qos.global_) == (0, prefetch, False)
     assert isinstance(cancel, commands.Basic.Cancel)
@@ -128,7 +125,7 @@ def test_a_packed_heartbeat_is_one():
         },
     ),
 )
-def test_what_another_program_wrote_is_read(known, foreign, message_id, others):
+def test_messages_of_another_program_are_read(known, foreign, message_id, others):
     """Numbers, texts and the id are read, whatever other kinds and properties stand around them."""
     headers = foreign | known
     found = frames.read_properties(
@@ -143,7 +140,7 @@ def test_what_another_program_wrote_is_read(known, foreign, message_id, others):
 
 
 @given(reason=names, when=moments, earlier=st.lists(words, max_size=3))
-def test_why_a_broker_moved_a_message_is_read(reason, when, earlier):
+def test_the_reason_for_dead_lettering_is_read(reason, when, earlier):
     """The first table in x-death is the latest; those behind it do not count."""
     deaths = [{"reason": text, "count": 1, "time": when} for text in (reason, *earlier)]
     found = frames.read_properties(payload(header_frame(1, headers={"x-death": deaths})))
@@ -230,7 +227,7 @@ events = st.one_of(
 
 
 @given(sent=st.lists(events, max_size=8), cuts=st.lists(st.integers(1, 30), min_size=1, max_size=40))
-def test_what_a_server_sends_is_reported_once_and_in_order(sent, cuts):
+def test_frames_are_reported_once_and_in_order(sent, cuts):
     """Messages, confirms and returns are reported exactly once and in order, wherever the network cuts the stream."""
     channel, stream = Recorder(), b"".join(data for data, _ in sent)
     rest, at, turn = b"", 0, 0
@@ -259,7 +256,7 @@ def test_what_a_server_sends_is_reported_once_and_in_order(sent, cuts):
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_what_is_left_to_the_library(method, for_the_library):
+def test_other_frames_pass_the_filter(method, for_the_library):
     """Answers to what the library asked pass the filter; both learn of a closed channel."""
     channel = Recorder()
     assert channel.take(frames.METHOD, payload(frame.marshal(method, 7))) is not for_the_library

@@ -21,7 +21,7 @@ LEASE, MARGIN = 0.5, 0.3  #: seconds
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_stories(node, tmp_path):
+def test_random_steps_keep_every_promise(node, tmp_path):
     """Stories of 15 steps each, 40 on quorum queues and 12 on classic ones, side by side, keep every promise."""
     if store_url(tmp_path) is None:
         pytest.skip("no store is installed here that a process can have for itself")
@@ -45,7 +45,7 @@ def test_stories(node, tmp_path):
     [("quorum", life) for life in ("its worker dies running it", "it is given back", "its lease ends", "fails")]
     + [("classic", "its worker dies running it")],
 )
-def test_lives(make_harness, kind, life):
+def test_repeated_runs_keep_every_limit(make_harness, kind, life):
     """The same life three times: limits hold, counts grow, the job ends."""
     options = f"min_queue_age=0.1&queue_type={kind}"
     with (

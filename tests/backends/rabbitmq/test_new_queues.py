@@ -54,7 +54,7 @@ async def until_made(node, queue, within=15.0):
             await admin.close()
 
 
-async def test_a_sender_that_gives_up_sooner_gets_its_job_in(node):
+async def test_a_short_timeout_still_enqueues_on_a_new_queue(node):
     """The age of a new queue does not begin anew with each try, and the wait outlives its caller (C4, C22)."""
     async with RabbitBackend(f"{node.url}?min_queue_age=2") as backend:
         assert await publish_until_stored(backend, "impatient", patience=0.8) >= 1.9

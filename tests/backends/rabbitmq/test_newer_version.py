@@ -24,7 +24,7 @@ def node():
 def test_conformance(node, tmp_path):
     """No promise is broken, nothing is left, and each clause that is a promise has been seen to hold."""
     url, store = f"{node.url}?min_queue_age=0.1", f"sqlite:///{tmp_path}/records.db"
-    certificate = anyio.run(partial(certify, url, store=store, lease=1.0, margin=2.0, at_once=8))
+    certificate = anyio.run(partial(certify, url, store=store, lease=1.0, margin=2.0, concurrency=8))
     assert {finding.check: finding.why for finding in certificate.broken} == {}
     assert certificate.left == ()
     found = [finding for finding in certificate.results if finding.standing != "refused"]

@@ -82,7 +82,7 @@ async def test_the_least_that_works(let_in, recipe, tmp_path):
         assert not await source.settle([(again, ACK)])
 
 
-async def test_what_is_said_where_a_permission_is_missing(let_in, recipe, tmp_path):
+async def test_a_missing_permission_is_named(let_in, recipe, tmp_path):
     """Each time: what failed, which name and user it is about, and what to permit; nothing is uncertain or hangs."""
     await open_mail(await let_in("first", recipe["opener"]))
     async with app_of(await let_in("mute", ("^$", "^tc\\.schedule$", "^$")), tmp_path) as app:

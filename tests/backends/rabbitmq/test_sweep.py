@@ -38,7 +38,7 @@ POINTS = {
 }
 REAL = list(POINTS.values())[::3]
 LEASE, MARGIN = 0.6, 0.4
-AT_ONCE = 8  #: processes with a case each
+CONCURRENT_CASES = 8  #: processes with a case each
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -56,7 +56,7 @@ def test_processes_that_die(node, tmp_path):
     if store_url(tmp_path) is None:
         pytest.skip("no store is installed here that two processes can share")
     sample = [COPIES[0], COPIES[2], COPIES[-1], *REAL]
-    with ProcessPoolExecutor(AT_ONCE, mp_context=multiprocessing.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(CONCURRENT_CASES, mp_context=multiprocessing.get_context("spawn")) as processes:
         playing = [
             processes.submit(
                 play, case, url=f"{node.url}?min_queue_age=0.1", folder=tmp_path, lease=LEASE, margin=MARGIN,

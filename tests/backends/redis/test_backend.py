@@ -70,7 +70,7 @@ async def keys_and_sizes(port: int) -> tuple[set[bytes], dict[str, int]]:
     return names, {part: await command(port, size, key("q", part)) for part, size in sizes.items()}
 
 
-async def test_ids_are_remembered_for_their_window_and_no_longer(own: RedisServer):
+async def test_ids_are_remembered_for_their_window(own: RedisServer):
     """An ended id is a duplicate for a minute; the sets that remember take turns, and are gone after two minutes."""
     async with held(own.url) as (backend, source):
 

@@ -51,7 +51,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> C
 async def play(kind: str) -> Certificate:
     """Run the whole suite on a server of its own."""
     async with KINDS[kind]() as server:
-        return await certify(server.url, lease=LEASE, margin=MARGIN, at_once=20)
+        return await certify(server.url, lease=LEASE, margin=MARGIN, concurrency=20)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,12 +17,12 @@ from taskcore.backend import Backend, Outgoing, Source, Stored
 from taskcore.faults import ChaosProxy, RedisServer
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
-from tests.support.redis_play import QUICK, Play, fds, send, until
+from tests.support.redis_play import SHORT_TIMEOUTS, Play, fds, send, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 
-def through(proxy: ChaosProxy, options: str = QUICK) -> str:
+def through(proxy: ChaosProxy, options: str = SHORT_TIMEOUTS) -> str:
     """Make the URL that leads through a proxy."""
     return f"redis://127.0.0.1:{proxy.port}/0{options}"
 
@@ -66,7 +66,7 @@ async def test_a_cut_while_enqueueing(shared: RedisServer, how: str):
             assert len(stored) >= len(answered)
 
 
-async def test_a_hand_out_whose_reply_is_lost(shared: RedisServer):
+async def test_a_delivery_whose_reply_is_lost_is_repeated(shared: RedisServer):
     """F34: jobs whose hand-out never arrived are handed out again at once, long before their lease ends; no blame."""
     async with (
         proxied(shared) as proxy,
@@ -205,7 +205,7 @@ async def test_refused_and_unknown_hosts():
     """F40: a port without a listener and a host that does not exist are one clear error each, at once."""
     async with ChaosProxy("127.0.0.1", 1) as proxy:
         await proxy.refuse()
-        for url in (through(proxy), "redis://host.invalid:6379/0" + QUICK):
+        for url in (through(proxy), "redis://host.invalid:6379/0" + SHORT_TIMEOUTS):
             with anyio.fail_after(5), pytest.raises(BrokerUnavailable, match="cannot reach Redis at"):
                 async with open_backend(url):
                     pass

@@ -20,7 +20,7 @@ from taskcore.faults import RedisServer
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK, Bury, Reschedule
 from tests.support.real import require, versions
-from tests.support.redis_play import QUICK, Play, send, until
+from tests.support.redis_play import SHORT_TIMEOUTS, Play, send, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 on_versions = pytest.mark.parametrize("own", **versions(RedisServer), indirect=True)
@@ -58,7 +58,7 @@ def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
 @on_versions
 async def test_killed_under_load(own: RedisServer, tmp_path: Path):
     """F18: killed three times under load and restarted with its append-only file: everything that was answered ends."""
-    play, url = Play(own.url), own.url + QUICK
+    play, url = Play(own.url), own.url + SHORT_TIMEOUTS
     async with play.app("client", url) as client, play.worker(tmp_path, "w", url, lease=3.0, concurrency=10) as worker:
         await worker.says("ready")
         async with producing(client) as stored:
@@ -77,7 +77,7 @@ async def test_killed_under_load(own: RedisServer, tmp_path: Path):
 async def test_restarted_gracefully(own: RedisServer):
     """F20: an ordinary restart in the middle of a thousand settlings loses nothing."""
     play = Play(own.url)
-    async with play.running("worker", own.url + QUICK, lease=5.0, concurrency=50) as app:
+    async with play.running("worker", own.url + SHORT_TIMEOUTS, lease=5.0, concurrency=50) as app:
         await app.enqueue_many([app.tasks["work"].call(number) for number in range(1000)])
         await until(lambda: play.count("settled") >= 200, "some jobs")
         await own.restart()
@@ -89,7 +89,7 @@ async def test_restarted_gracefully(own: RedisServer):
 async def test_frozen(own: RedisServer):
     """F21: while the server is frozen every call ends within its limit; when it goes on, so do all callers."""
     play = Play(own.url)
-    async with play.running("worker", own.url + QUICK, lease=10.0) as app:
+    async with play.running("worker", own.url + SHORT_TIMEOUTS, lease=10.0) as app:
         await send(app, range(5))
         await until(lambda: play.count("settled") == 5, "five jobs")
         own.pause()
@@ -113,7 +113,7 @@ async def test_away_for_long(own: RedisServer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(outages, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(outages, "LONGEST_PAUSE", 0.05)
     play = Play(own.url)
-    async with play.running("worker", own.url + QUICK, lease=1.0) as app:
+    async with play.running("worker", own.url + SHORT_TIMEOUTS, lease=1.0) as app:
         await send(app, [1])
         await until(lambda: play.count("settled") == 1, "one job")
         own.kill()
@@ -131,7 +131,7 @@ async def test_away_for_long(own: RedisServer, monkeypatch: pytest.MonkeyPatch):
 async def test_everything_is_gone(own: RedisServer, how: str, caplog: pytest.LogCaptureFixture):
     """F23: FLUSHALL, or a restart without data, under a worker: a loud alarm, and new jobs flow at once."""
     play = Play(own.url)
-    async with play.running("worker", own.url + QUICK, lease=2.0) as app:
+    async with play.running("worker", own.url + SHORT_TIMEOUTS, lease=2.0) as app:
         await send(app, range(3))
         await until(lambda: play.count("settled") == 3, "three jobs")
         await app.tasks["work"].using(delay=600.0).enqueue(99)
@@ -295,7 +295,7 @@ async def test_the_disk_is_full(caplog: pytest.LogCaptureFixture):
     config = {"appendonly": "no", "save": "3600 1", "enable-protected-configs": "yes"}
     async with require(RedisServer)(config=config) as own:
         play = Play(own.url)
-        async with play.running("worker", own.url + QUICK, lease=3.0) as app:
+        async with play.running("worker", own.url + SHORT_TIMEOUTS, lease=3.0) as app:
             await send(app, range(5))
             await until(lambda: play.count("settled") == 5, "five jobs")
             await app.enqueue_many([app.tasks["work"].call(number, 0.3) for number in range(5, 10)])
@@ -320,7 +320,7 @@ async def test_the_password_changes(own: RedisServer, caplog: pytest.LogCaptureF
     """F44: a worker whose password stops working says why, does not spin, and goes on when it works again."""
     await command(own.port, "ACL", "SETUSER", "app", "on", ">secret-one", "~*", "&*", "+@all")
     play = Play(own.url)
-    url = own.url.replace("redis://", "redis://app:secret-one@") + QUICK
+    url = own.url.replace("redis://", "redis://app:secret-one@") + SHORT_TIMEOUTS
     async with play.running("worker", url, lease=2.0) as app:
         await send(app, [1])
         await until(lambda: play.count("settled") == 1, "one job")

@@ -15,7 +15,7 @@ from taskcore.faults import RedisCluster, RedisReplicated, RedisSentinel, RedisS
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
 from tests.support.real import require
-from tests.support.redis_play import QUICK, Play, send, until
+from tests.support.redis_play import SHORT_TIMEOUTS, Play, send, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -44,7 +44,7 @@ async def producing(app: App, pause: float = 0.005) -> AsyncIterator[list[int]]:
 # ── replicas ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_a_replica_confirmed_survives_its_promotion():
+async def test_confirmed_jobs_survive_a_promotion():
     """F30: with ?wait=1 nothing that was answered with Stored is lost by a promotion; the rest was Uncertain."""
     async with RedisReplicated(kind=require(RedisServer)) as redis:
         async with open_backend(redis.url + "?wait=1&wait_timeout=1500ms") as backend:
@@ -136,8 +136,8 @@ async def test_a_failover_under_load():
     """Clients and workers follow a failover by themselves; with ?wait=1 no job that was answered is lost."""
     async with RedisSentinel(kind=require(RedisServer), replicas=2) as redis:
         play = Play(redis.url)
-        url = redis.url + QUICK + "&wait=1&wait_timeout=300ms"
-        async with play.app("client", url) as client, play.running("worker", redis.url + QUICK, lease=3.0):
+        url = redis.url + SHORT_TIMEOUTS + "&wait=1&wait_timeout=300ms"
+        async with play.app("client", url) as client, play.running("worker", redis.url + SHORT_TIMEOUTS, lease=3.0):
             async with producing(client) as stored:
                 await until(lambda: len(stored) >= 100, "a hundred jobs")
                 await redis.failover()
@@ -152,7 +152,7 @@ async def test_a_primary_that_hangs():
     """A frozen primary is replaced; when it wakes up it is a replica, and no client writes to it any more."""
     async with RedisSentinel(kind=require(RedisServer)) as redis:
         play, old = Play(redis.url), redis.primary
-        async with play.running("worker", redis.url + QUICK, lease=3.0) as app:
+        async with play.running("worker", redis.url + SHORT_TIMEOUTS, lease=3.0) as app:
             await send(app, range(20))
             await play.quiet()
             await redis.caught_up()
@@ -176,8 +176,8 @@ async def test_slots_that_move_under_load():
         play = Play(cluster.url)
         slot = f"{{{play.queue}}}"
         async with (
-            play.app("client", cluster.url + QUICK) as client,
-            play.running("worker", cluster.url + QUICK, lease=5.0),
+            play.app("client", cluster.url + SHORT_TIMEOUTS) as client,
+            play.running("worker", cluster.url + SHORT_TIMEOUTS, lease=5.0),
         ):
             async with producing(client) as stored:
                 await until(lambda: len(stored) >= 50, "fifty jobs")
@@ -198,7 +198,7 @@ async def test_half_way_moved():
     """While a slot is half-way moved, verbs on several keys fail plainly, in time, and do nothing; then they work."""
     async with (
         RedisCluster(kind=require(RedisServer)) as cluster,
-        open_backend(cluster.url + QUICK) as backend,
+        open_backend(cluster.url + SHORT_TIMEOUTS) as backend,
         backend.consume(["q"], lease=30.0) as source,
     ):
         await backend.publish([Outgoing("q", f"{number}", b"%d" % number) for number in range(5)])
@@ -263,7 +263,10 @@ async def test_a_node_that_is_gone():
         owners = {name: await cluster.owner(f"{{{name}}}") for name in names}
         gone = owners[names[0]]
         other = next(name for name in names if owners[name] != gone)
-        async with open_backend(cluster.url + QUICK) as backend, backend.consume([other], lease=30.0) as source:
+        async with (
+            open_backend(cluster.url + SHORT_TIMEOUTS) as backend,
+            backend.consume([other], lease=30.0) as source,
+        ):
             await backend.publish([Outgoing(names[0], "1", b"x"), Outgoing(other, "warm", b"warm")])
             await source.settle([(one, ACK) for one in await source.receive(1)])
             cluster.servers[gone].kill()

@@ -16,7 +16,7 @@ from taskcore.faults import ChaosProxy, RedisServer
 from taskcore.faults.crash import CRASHED
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
-from tests.support.redis_play import QUICK, Play, send, until
+from tests.support.redis_play import SHORT_TIMEOUTS, Play, send, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -176,7 +176,7 @@ async def test_stopped_twice(shared: RedisServer, tmp_path: Path):
 async def test_stopped_while_the_broker_is_away(own: RedisServer, tmp_path: Path, silent: bool):
     """F09: with a broker that is gone, or does not answer, a stopped worker ends all the same, soon after its grace."""
     play = Play(own.url)
-    async with play.app("client") as app, play.worker(tmp_path, "old", own.url + QUICK, grace=0.5) as old:
+    async with play.app("client") as app, play.worker(tmp_path, "old", own.url + SHORT_TIMEOUTS, grace=0.5) as old:
         await old.says("ready")
         await app.tasks["work"].enqueue(1, 0.1)
         await until(lambda: play.count("settled") == 1, "the first job")
@@ -198,7 +198,7 @@ async def test_stopped_before_it_is_connected(tmp_path: Path, shared: RedisServe
             assert await worker.wait(within=10.0) in {0, -signal.SIGTERM, 143}
 
 
-async def test_poison_and_its_neighbours(shared: RedisServer, tmp_path: Path):
+async def test_poison_is_buried_and_other_jobs_run(shared: RedisServer, tmp_path: Path):
     """F12: a job that kills every worker that starts it is a dead letter; nine jobs fetched beside it are done."""
     play = Play(shared.url)
     async with play.app("client") as app:

@@ -18,7 +18,7 @@ LEASE, MARGIN = 0.4, 0.25  #: seconds
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_stories(shared: RedisServer):
+def test_random_steps_keep_every_promise(shared: RedisServer):
     """60 histories of 20 steps each, in ten processes side by side, keep every promise."""
     once = partial(run_model, url=shared.url, examples=EXAMPLES, steps=STEPS, lease=LEASE, margin=MARGIN)
     with ProcessPoolExecutor(len(SEEDS), mp_context=multiprocessing.get_context("spawn")) as processes:

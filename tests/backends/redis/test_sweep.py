@@ -28,13 +28,13 @@ from taskcore.connections.redis import Script
 from taskcore.faults import ChaosProxy, RedisServer
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule, Verdict
-from tests.support.redis_play import QUICK, until
+from tests.support.redis_play import SHORT_TIMEOUTS, until
 from tests.support.redis_sweep import play
 
 pytestmark = pytest.mark.anyio
 
 LEASE, MARGIN = 0.6, 0.4  #: seconds
-AT_ONCE = 10  #: processes with a case each, which mostly waits for leases to end
+CONCURRENT_CASES = 10  #: processes with a case each, which mostly waits for leases to end
 GROUPS = 2
 
 #: Each point of each operation once, in a state that is quickly reached: the points are the same in all of them.
@@ -49,7 +49,7 @@ SAMPLE = list({(one.operation, one.point): one for one in DEADLY if one.state in
 def test_processes_that_die(group: int, shared: RedisServer, tmp_path: Path):
     """Whatever process dies wherever, the job ends once, completely, and leaves nothing behind."""
     once = partial(play, url=shared.url, folder=tmp_path, lease=LEASE, margin=MARGIN)
-    with ProcessPoolExecutor(AT_ONCE, mp_context=multiprocessing.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(CONCURRENT_CASES, mp_context=multiprocessing.get_context("spawn")) as processes:
         problems = list(processes.map(once, SAMPLE[group::GROUPS]))
     assert [problem for problem in problems if problem] == []
 
@@ -149,7 +149,7 @@ async def test_a_server_that_dies_between_command_and_reply(own: RedisServer, ve
     """F19: killed before or after a script, never in it: a batch is done wholly or not at all."""
     async with (
         ChaosProxy("127.0.0.1", own.port) as proxy,
-        holding(f"redis://127.0.0.1:{proxy.port}/0{QUICK}") as (backend, source, held),
+        holding(f"redis://127.0.0.1:{proxy.port}/0{SHORT_TIMEOUTS}") as (backend, source, held),
         anyio.create_task_group() as group,
     ):
         async with open_backend(own.url) as other:

@@ -52,7 +52,7 @@ def test_lost_after_an_error(written: HistoryWriter) -> None:
 
 
 def test_lost_letter(written: HistoryWriter) -> None:
-    """An ending "dead" is no excuse for a missing dead letter."""
+    """An outcome "dead" is no excuse for a missing dead letter."""
     written.sent()
     written.failed(verdict="bury")
     assert written.check(Snapshot({"q": Left()}, {"A": "dead"})).violations == ("lost",)

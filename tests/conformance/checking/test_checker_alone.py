@@ -68,7 +68,7 @@ def run_model():
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("bug", "count"), IN_HISTORIES.items())
-def test_found_in_histories(bug, count):
+def test_the_bug_is_found_in_histories(bug, count):
     """The checker alone finds this bug in the model's histories, and calls it by its name."""
     with PLANTS[bug](), pytest.raises(GuaranteesBroken) as caught:
         run_model()
@@ -145,7 +145,7 @@ def test_everything_is_written_down():
 
 
 @pytest.mark.timeout(60)
-def test_stories_in_real_time():
+def test_histories_in_real_time():
     """The checker reads the same histories in real time; the times are the harness's."""
     budget = settings(BUDGET, max_examples=3, stateful_step_count=10)
     run_state_machine_as_test(

@@ -31,7 +31,7 @@ def kept(report: Report) -> bool:
 # ── runs without a verdict ───────────────────────────────────────────────────────────────────────
 
 
-def test_a_run_without_a_verdict_excuses_one(written: HistoryWriter) -> None:
+def test_a_run_without_a_verdict_allows_one_more_run(written: HistoryWriter) -> None:
     """A run that came to no verdict excuses one more run of its job, and none of another's."""
     written.sent()
     written.ran()
@@ -48,7 +48,7 @@ def test_a_run_without_a_verdict_excuses_one(written: HistoryWriter) -> None:
     assert [finding.job for finding in report.duplicated] == ["B"]
 
 
-def test_no_run_behind_the_end_is_excused(written: HistoryWriter) -> None:
+def test_no_run_is_allowed_after_the_end(written: HistoryWriter) -> None:
     """What begins when the job was acked was called for by nothing, whatever happened before."""
     written.sent()
     written.ran()
@@ -119,8 +119,8 @@ def test_at_most_once_held_by_a_dead_worker(written: HistoryWriter, dies: bool) 
     assert written.check(at_most_once=True).violations == (() if dies else ("lost",))
 
 
-def test_an_end_without_an_ending(written: HistoryWriter) -> None:
-    """Where a store keeps how jobs ended, one that is over without an ending is lost to its caller (C8)."""
+def test_an_ended_job_without_an_outcome(written: HistoryWriter) -> None:
+    """Where a store keeps how jobs ended, a job that is over without an outcome is lost to its caller (C8)."""
     written.sent()
     written.ran()
     written.settled(verdict="ack")
@@ -279,7 +279,7 @@ def test_a_copy_does_not_wait_for_the_other(written: HistoryWriter) -> None:
     assert [finding.job for finding in written.check(expectations=COPIES).early] == ["B"]
 
 
-def test_each_hand_out_may_leave_a_letter(written: HistoryWriter) -> None:
+def test_each_delivery_may_leave_a_letter(written: HistoryWriter) -> None:
     """Where burying takes two steps, a worker that dies between them leaves a letter, and the next worker another."""
     written.sent()
     for who in ("w1", "w2"):

@@ -48,8 +48,8 @@ def _without(entries: list[HistoryEntry], job: str, *kinds: str) -> list[History
 
 def _forget(entries: list[HistoryEntry], final: Snapshot, job: str) -> tuple[list[HistoryEntry], Snapshot]:
     letters = tuple(letter for letter in final.letters if letter.job != job)
-    endings = {name: state for name, state in final.outcomes.items() if name != job}
-    return _without(entries, job, "start", "end", "settled"), Snapshot(final.queues, endings, letters)
+    outcomes = {name: state for name, state in final.outcomes.items() if name != job}
+    return _without(entries, job, "start", "end", "settled"), Snapshot(final.queues, outcomes, letters)
 
 
 def _run_again(

@@ -45,7 +45,7 @@ def test_a_death_between_two_attempts_keeps_the_fence_growing():
     assert first.fence < second.fence
 
 
-def test_a_job_that_outlives_its_key_runs_once():
+def test_a_job_longer_than_its_key_window_runs_once():
     """A run that takes longer than the key's window commits all the same, instead of running again and again."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.enqueue(key="k")
@@ -70,14 +70,14 @@ def test_a_death_that_was_recorded_is_carried_out_with_its_error():
         assert [state.errors for state in model.states] == [("A#1",)]
 
 
-def test_the_first_ending_stands():
+def test_the_first_outcome_stands():
     """A slow worker recorded a success; a worker that has the job meanwhile cannot make it a dead letter (C18)."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.live(["another worker ends it meanwhile"])
         rules.finish()
 
 
-def test_an_ending_that_was_read_is_not_withdrawn():
+def test_an_outcome_that_was_read_is_not_withdrawn():
     """A worker whose lease ends while its verdict travels takes nothing back that another one has built on (C8)."""
     with open_rules(make_harness) as rules, rules.explaining():
         model = rules.enqueue()
@@ -100,7 +100,7 @@ def test_a_late_holder_commits_nothing_for_a_dead_job():
     """A job that was buried as poison meanwhile has no outcome, so its key is free for the next job (C10)."""
     with open_rules(make_harness) as rules, rules.explaining():
         rules.live(["its worker dies running it"] * 2, key="k")
-        late = rules.take("1", patience=200.0)
+        late = rules.take("1", within=200.0)
         rules.perform("1", late, ACTS["succeeds"])
         rules.wait(33)
         held = rules.take("2")
@@ -168,11 +168,11 @@ def test_a_job_that_is_given_back_too_late_is_named():
 
 
 def test_the_death_that_was_recorded_is_the_one_that_counts():
-    """A first worker died before its ending was stored, a second one after: the letter has the second one's error."""
+    """A first worker died before its outcome was stored, a second one after: the letter has the second one's error."""
     with open_rules(make_harness) as rules, rules.explaining():
         model = rules.enqueue(key="k")
         for point in (1, 2):  # settle.committed, settle.ended
-            held = rules.take("1", patience=200.0)
+            held = rules.take("1", within=200.0)
             rules.perform("1", held, ACTS["fails for good"])
             rules.settle("1", held, crash=point)
             rules.look()

@@ -9,6 +9,8 @@ from taskcore import App
 from taskcore.backends.rabbitmq import RabbitBackend
 from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.address import parse
+from taskcore.connections.amqp.admin_channel import AdminChannel
+from taskcore.connections.amqp.connection import Connector
 from taskcore.errors import BrokerUnavailable, FeatureRefused, InvalidURL, StoreRequired
 
 
@@ -123,6 +125,26 @@ def test_the_second_node_is_used(node):
             return await backend.admin.stats("nothing")
 
     assert anyio.run(main).ready == 0
+
+
+def test_a_caller_that_is_cancelled_leaves_no_lock(node):
+    """A lock that was granted after its caller was cancelled is released: the next process gets it."""
+
+    async def main():
+        connector = Connector(parse(node.url, {})[0])
+        first, second = AdminChannel(connector), AdminChannel(connector)
+        await first.count("nothing")
+        for number in range(20):
+            with anyio.move_on_after(number / 4_000):
+                async with first.exclusive("tc.cancelled.reader"):
+                    pass
+            with anyio.fail_after(5):
+                async with second.exclusive("tc.cancelled.reader"):
+                    pass
+        await first.close()
+        await second.close()
+
+    anyio.run(main)
 
 
 def test_frames_are_read_as_they_are_written():

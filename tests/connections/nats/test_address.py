@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from taskcore import BrokerUnavailable, InvalidURL
-from taskcore.backends.nats.messages import Names, job_token, queue_of, queue_token, unpack
-from taskcore.connections.nats import Answer, read_address
-from taskcore.connections.nats.jetstream import stored_in
+from taskcore.backends.nats.layout import QueueStream
+from taskcore.backends.nats.messages import job_token, queue_of, queue_token, unpack
+from taskcore.connections.nats import Answer, NatsLink, read_address
+from taskcore.connections.nats.jetstream import find_message
 from taskcore.stores.nats.layout import read_answer
 
 
@@ -53,7 +56,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         ("nats://one?token=", "token: not usable"),
     ],
 )
-def test_what_is_refused(url: str, problem: str) -> None:
+def test_each_problem_of_a_url_is_named(url: str, problem: str) -> None:
     """Each problem is named."""
     with pytest.raises(InvalidURL, match=f"(?i){problem}"):
         read_address(url)
@@ -79,7 +82,7 @@ def test_names_on_the_wire() -> None:
     words = [job_token(one) for one in ids]
     assert len(set(words)) == len(ids)
     assert all(not set(word) & set(" .*>") for word in words)
-    assert Names("p", "a.b").stream == "p-q-a~b"
+    assert QueueStream(NatsLink(read_address("nats://one?prefix=p")), "a.b").name == "p-q-a~b"
 
 
 def test_a_body_with_wrong_headers() -> None:
@@ -95,14 +98,25 @@ def test_a_body_with_wrong_headers() -> None:
     assert (packed.envelope, packed.trail, packed.handed) == (b"body", b"trail", 2)
 
 
-def test_missing_is_not_the_same_as_unknown() -> None:
-    """A stream without a leader answers with an error; only two answers mean that there is nothing."""
-    assert stored_in({"message": {"seq": 1}}) == {"seq": 1}
+@pytest.mark.anyio
+async def test_missing_is_not_the_same_as_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream without a leader answers with an error; only a few answers mean that there is nothing."""
+    link = NatsLink(read_address("nats://one"))
+
+    async def answered(answer: dict[str, Any]) -> Any:
+        async def request_all(_: object) -> list[Answer]:
+            return [Answer(json.dumps(answer).encode(), b"")]
+
+        monkeypatch.setattr(link, "request_all", request_all)
+        return await find_message(link, "s", seq=1)
+
+    message = {"seq": 1, "subject": "a", "data": "Yg==", "time": "1970-01-01T00:00:01.5Z"}
+    assert await answered({"message": message}) == (1, "a", b"", b"b", 1.5)
     for code in (10037, 10059):
-        assert stored_in({"error": {"code": 404, "err_code": code, "description": "not found"}}) is None
+        assert await answered({"error": {"code": 404, "err_code": code, "description": "not found"}}) is None
     for error in ({"code": 503, "err_code": 10008, "description": "temporarily unavailable"}, {"code": 503}):
         with pytest.raises(BrokerUnavailable):
-            stored_in({"error": error})
+            await answered({"error": error})
     assert read_answer(Answer(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n")) is None
     with pytest.raises(BrokerUnavailable):
         read_answer(Answer(b"", b"NATS/1.0 503\r\n\r\n"))

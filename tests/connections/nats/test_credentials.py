@@ -139,7 +139,7 @@ async def test_a_credentials_file(signed: tuple[NatsServer, Key], tmp_path: Path
     await one_job_and_one_record(f"{url}&prefix=crlf")
 
 
-async def test_credentials_that_are_not_believed(signed: tuple[NatsServer, Key], tmp_path: Path) -> None:
+async def test_refused_credentials(signed: tuple[NatsServer, Key], tmp_path: Path) -> None:
     """A user of an unknown account, and one with the seed of another, are refused, and the error holds no secret."""
     server, account = signed
     file = tmp_path / "worker.creds"

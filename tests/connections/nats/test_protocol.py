@@ -24,7 +24,8 @@ from taskcore.connections.nats.protocol import (
     ProtocolError,
     encode_message,
     encode_subscription,
-    parse_headers,
+    header_of,
+    number_of,
 )
 
 LINES = [(b"PING", b""), (b"PONG", b""), (b"+OK", b""), (b"-ERR", b"'no'"), (b"INFO", b'{"a":1}')]
@@ -106,7 +107,7 @@ def test_hostile_bytes_give_an_error_or_nothing(pieces: list[bytes]) -> None:
         b"\r\n",
     ],
 )
-def test_what_is_no_nats_is_refused(data: bytes) -> None:
+def test_bytes_outside_the_protocol_are_refused(data: bytes) -> None:
     """A line that no server writes, and a size that is impossible, raise before memory is used for them."""
     with pytest.raises(ProtocolError):
         Parser(lambda *_: None, lambda *_: None).feed(data)
@@ -121,14 +122,18 @@ def test_a_line_without_an_end_uses_bounded_memory() -> None:
         parser.feed(b"x" * 1000)
 
 
-def test_what_is_written_reads_as_it_was() -> None:
+def test_written_messages_follow_the_protocol() -> None:
     """Messages and subscriptions have the form that the protocol says."""
     assert encode_message(Message(b"a.b", b"body")) == b"PUB a.b  4\r\nbody\r\n"
     assert encode_message(Message(b"a", b"b", b"X: 1\r\n"), b"r") == b"HPUB a r 18 19\r\nNATS/1.0\r\nX: 1\r\n\r\nb\r\n"
     assert encode_subscription(b"a.*", 7) == b"SUB a.*  7\r\n"
     assert Answer(b"", b"NATS/1.0 503\r\n\r\n").status == b"503"
     assert Answer(b"", b"NATS/1.0\r\nA: b\r\n\r\n").status == b""
-    assert parse_headers(b"NATS/1.0\r\nA: 1\r\na:2\r\nA: 3\r\nno colon\r\n\r\n") == {b"A": b"1", b"a": b"2"}
+    headers = b"NATS/1.0\r\nA: 1\r\na:2\r\nA: 3\r\nAB: 4x\r\nno colon\r\n\r\n"
+    for name, value in ((b"A", b"1"), (b"a", b"2"), (b"AB", b"4x"), (b"B", b""), (b"no colon", b"")):
+        assert header_of(headers, name) == value
+        assert number_of(headers, name) == (int(value) if value.isdigit() else 0)
+    assert header_of(b"NATS/1.0\r\nA: 1", b"A") == b"1"
 
 
 class Heard:

@@ -18,7 +18,7 @@ from taskcore.faults.resp import command
 from taskcore.faults.sockets import free_port
 from tests.support.certificates import make_certificates
 from tests.support.real import require
-from tests.support.redis_play import QUICK, fds, held, with_tls
+from tests.support.redis_play import SHORT_TIMEOUTS, fds, held, with_tls
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -45,7 +45,7 @@ async def test_tls_with_a_server_that_hangs(tmp_path: Path):
 async def test_a_job_that_is_half_sent(own: RedisServer):
     """F21, C22: more than fits between us and a server that hangs ends in its time, and is not kept to be sent."""
     async with leaving_nothing():
-        async with open_backend(own.url + QUICK) as backend:
+        async with open_backend(own.url + SHORT_TIMEOUTS) as backend:
             await backend.publish([Outgoing("q", "1", b"x")])
             own.pause()
             with anyio.fail_after(10):

@@ -27,7 +27,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskcore.contract import Contract, compile_contract
-from taskcore.contract.codec import Codec, UnsupportedType, explain, short_repr
+from taskcore.contract.codec import Codec, UnsupportedType, short_repr
+from taskcore.contract.codec.explain import explain
 from taskcore.errors import InvalidArguments, UnencodableResult
 
 T = TypeVar("T")
@@ -310,7 +311,7 @@ def equal(sent: Any, arrived: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_fits_arrives_equal(name):
+def test_fitting_values_arrive_equal(name):
     """An argument that fits its type arrives equal, and of the declared type, and so does a result."""
     contract = CONTRACTS[name]
 
@@ -333,7 +334,7 @@ def is_folded(value: Any) -> bool:
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(NAMES), ANYTHING)
-def test_what_is_accepted_arrives_equal(name, value):
+def test_accepted_values_arrive_equal(name, value):
     """Whatever the type and whatever the value: it is refused, or it arrives equal. Nothing is bent to fit."""
     contract = CONTRACTS[name]
     payload = or_refused(contract.pack, (value,), {})
@@ -349,7 +350,7 @@ def test_what_is_accepted_arrives_equal(name, value):
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(NAMES), JSON.map(lambda value: msgspec.json.encode({"value": value})) | st.binary(max_size=40))
-def test_whatever_bytes(name, payload):
+def test_any_bytes_are_arguments_or_invalid(name, payload):
     """Any bytes at all are arguments of the declared type, or InvalidArguments."""
     contract = CONTRACTS[name]
     arguments = or_refused(contract.unpack, payload, 1)
@@ -425,7 +426,7 @@ class Stamp(dt.datetime):
     ],
     ids=short_repr,
 )
-def test_what_becomes_what_it_equals(annotation, value, arrived):
+def test_values_arrive_as_the_declared_type(annotation, value, arrived):
     """An int for a float and an instance of a subclass arrive as what they equal, of exactly the declared type."""
     contract = contract_of(annotation)
     found = contract.unpack(contract.pack((value,), {}), 1).value
@@ -535,7 +536,7 @@ def with_secret() -> Profile:
     ],
     ids=short_repr,
 )
-def test_what_does_not_fit(annotation, value, problem):
+def test_misfits_are_refused_with_a_reason(annotation, value, problem):
     """What does not fit is refused by the caller and as a result, and the text says what was expected and what came."""
     contract = contract_of(annotation)
     with pytest.raises(InvalidArguments) as refused:
@@ -547,7 +548,7 @@ def test_what_does_not_fit(annotation, value, problem):
         assert unencodable.value.facts[0] == problem.replace("value", "result", 1)
 
 
-def test_the_hour_that_autumn_repeats():
+def test_the_repeated_hour_in_autumn():
     """A zoned time that occurs twice arrives as the right one of the two, although Python calls it equal to nothing."""
     contract = contract_of(list[dt.datetime])
     for fold in (0, 1):
@@ -614,7 +615,7 @@ class Mute:
             raise Wordless
 
 
-def test_errors_without_words():
+def test_an_error_whose_text_raises_is_a_refusal():
     """An error of the user's code whose own text raises is no more than a refusal, either."""
     mute = Mute(0)
     mute.number = 1

@@ -22,8 +22,8 @@ from tests.support.real import require
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
-QUICK = "?timeout=300ms&connect_timeout=300ms"  #: so that a verb ends within 0.9 s
-LIMIT = 0.9 + 1.5  #: seconds, and what a busy machine may add
+SHORT_TIMEOUTS = "?timeout=300ms&connect_timeout=300ms"  #: so that a verb ends within 0.9 s
+VERB_TIMEOUT = 0.9 + 1.5  #: seconds, and what a busy machine may add
 
 VERBS: dict[str, Callable[[RedisStore], Awaitable[Any]]] = {
     "get": lambda store: store.get("k"),
@@ -43,7 +43,9 @@ async def server() -> AsyncIterator[RedisServer]:
 
 
 @asynccontextmanager
-async def behind_proxy(server: RedisServer, options: str = QUICK) -> AsyncIterator[tuple[RedisStore, ChaosProxy]]:
+async def behind_proxy(
+    server: RedisServer, options: str = SHORT_TIMEOUTS
+) -> AsyncIterator[tuple[RedisStore, ChaosProxy]]:
     """Open a store whose connections can be broken."""
     async with (
         ChaosProxy("127.0.0.1", server.port) as proxy,
@@ -85,9 +87,9 @@ async def test_silence(server: RedisServer, verb: str):
     async with behind_proxy(server) as (store, proxy):
         await VERBS[verb](store)
         proxy.black_hole()
-        with anyio.fail_after(LIMIT), pytest.raises(BrokerUnavailable):
+        with anyio.fail_after(VERB_TIMEOUT), pytest.raises(BrokerUnavailable):
             await VERBS["get" if verb == "watch" else verb](store)
-        with anyio.fail_after(LIMIT), pytest.raises(BrokerUnavailable):
+        with anyio.fail_after(VERB_TIMEOUT), pytest.raises(BrokerUnavailable):
             async with store.watch("another"):
                 pass
         await proxy.heal()
@@ -97,7 +99,7 @@ async def test_silence(server: RedisServer, verb: str):
 async def test_a_frozen_server(server: RedisServer):
     """Every call to a frozen server ends in time; afterwards each caller gets its own reply."""
     ended: list[float] = []
-    async with RedisStore(server.url + QUICK) as store:
+    async with RedisStore(server.url + SHORT_TIMEOUTS) as store:
         await store.put_many([Write(key=f"n{number}", value=b"%d" % number, keep=60.0) for number in range(500)])
         server.pause()
 
@@ -157,11 +159,11 @@ async def test_cancelled_calls(server: RedisServer):
 
 async def test_a_restart(server: RedisServer):
     """Records survive a killed server; calls meanwhile fail at once, later ones work without a new store."""
-    async with RedisStore(server.url + QUICK) as store:
+    async with RedisStore(server.url + SHORT_TIMEOUTS) as store:
         version = await store.put("k", b"1", expect=ANY, keep=60.0)
         server.kill()
         for verb in VERBS.values():
-            with anyio.fail_after(LIMIT), pytest.raises(BrokerUnavailable, match=r"cannot reach|did not answer"):
+            with anyio.fail_after(VERB_TIMEOUT), pytest.raises(BrokerUnavailable, match=r"cannot reach|did not answer"):
                 await verb(store)
         await server.restart()
         assert await eventually(store) == Record(b"1", version)
@@ -314,7 +316,7 @@ async def test_the_rights_that_are_needed(server: RedisServer):
 
 async def test_a_failover():
     """After a failover reads, writes and watches go on with the new primary, on the same store."""
-    async with RedisSentinel(kind=require(RedisServer)) as redis, RedisStore(redis.url + QUICK) as store:
+    async with RedisSentinel(kind=require(RedisServer)) as redis, RedisStore(redis.url + SHORT_TIMEOUTS) as store:
         version = await store.put("k", b"1", expect=ANY, keep=None)
         await redis.caught_up()
         async with store.watch("watched") as records:
@@ -376,7 +378,7 @@ async def test_a_node_that_is_gone():
     """Without one node the records of the others can be read and written, and the rest fails with a clear error."""
     async with (
         RedisCluster(kind=require(RedisServer), config={"cluster-require-full-coverage": "no"}) as cluster,
-        RedisStore(cluster.url + QUICK) as store,
+        RedisStore(cluster.url + SHORT_TIMEOUTS) as store,
     ):
         keys = [f"key/{number}" for number in range(60)]
         await store.put_many([Write(key=key, value=b"1", keep=60.0) for key in keys])

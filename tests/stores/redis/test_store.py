@@ -20,7 +20,7 @@ from taskcore.faults.resp import command
 from taskcore.store import ABSENT, ANY, Conflict, Record, Write
 from taskcore.stores.redis import RedisStore
 from taskcore.stores.redis.batches import SCRIPT_BYTES, SCRIPT_WRITES, _chunks
-from taskcore.stores.redis.layout import GROUPS, SHARES, SLOTS, RecordNames, group_of, versions
+from taskcore.stores.redis.layout import GROUP_COUNT, GROUPS, SLOTS, RecordNames, group_of, versions
 from tests.support.real import require
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -215,7 +215,7 @@ async def test_flushed(server: RedisServer):
 
 
 @pytest.mark.parametrize("made", [("LPUSH", "x"), ("SET", "hello"), ("SET", "hello world"), ("SET", "")])
-async def test_a_foreign_value(server: RedisServer, made: tuple[str, str]):
+async def test_a_value_that_is_no_record(server: RedisServer, made: tuple[str, str]):
     """A key of ours that holds something else is named in the error, and harms no other record."""
     name = RecordNames("tc")("foreign")
     await command(server.port, "DEL", name)
@@ -264,7 +264,7 @@ async def test_prefixes_keep_applications_apart(server: RedisServer):
     assert [key[:6] for key in keys] == [b"oner:{", b"twor:{"]
 
 
-def test_several_lives(server: RedisServer):
+def test_a_store_can_be_opened_again(server: RedisServer):
     """A store is made where no event loop runs, and may be opened again, on another one."""
     store = RedisStore(server.url)
 
@@ -296,12 +296,12 @@ def test_chunks():
 
 def test_groups():
     """Every node of a cluster has its share of the records, whatever their keys are."""
-    assert len(set(GROUPS)) == SHARES
-    assert [slot_of("{" + tag + "}") * SHARES // SLOTS for tag in GROUPS] == list(range(SHARES))
+    assert len(set(GROUPS)) == GROUP_COUNT
+    assert [slot_of("{" + tag + "}") * GROUP_COUNT // SLOTS for tag in GROUPS] == list(range(GROUP_COUNT))
     names = RecordNames("tc")
     for key in ("plain", "{braces}", "}{", "ä 任务", ""):
         assert slot_of(names(key)) == slot_of("{" + GROUPS[group_of(key)] + "}")
-    counts = [0] * SHARES
+    counts = [0] * GROUP_COUNT
     for number in range(16_000):
         counts[group_of(f"job/{number}")] += 1
     assert min(counts) > 800

@@ -41,7 +41,7 @@ class Till:
         self.run("CREATE TABLE payments (number INTEGER, receipt TEXT)")
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         self.run("DROP TABLE payments")
         for table in ("taskcore_records", "taskcore_schema"):
             self.run(f"DROP TABLE {table}")

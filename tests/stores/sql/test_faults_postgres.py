@@ -25,7 +25,7 @@ from tests.support.real import require, versions
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
-LIMIT = 1.5  #: seconds that a call may take here
+CALL_TIMEOUT = 1.5  #: seconds that a call may take here
 
 
 @asynccontextmanager
@@ -37,7 +37,7 @@ async def serving(*, version: str = "", **config: Any) -> AsyncIterator[Postgres
 
 def brief(url: str) -> str:
     """Make the URL with short time limits."""
-    return f"{url}?taskcore_timeout={LIMIT}"
+    return f"{url}?taskcore_timeout={CALL_TIMEOUT}"
 
 
 async def works_again(store: PostgresStore, within: float = 15.0) -> float:
@@ -92,7 +92,7 @@ async def test_confirmed_writes_survive(how: str, version: str):
                     await anyio.sleep(0.02)
             stopping = True
         assert failed
-        assert max(failed) < 2 * LIMIT + 1.5  # the batch in front may take its time, too
+        assert max(failed) < 2 * CALL_TIMEOUT + 1.5  # the batch in front may take its time, too
         found = [await store.get(key) for key in confirmed]
         assert all(record is not None for record in found), f"lost {found.count(None)} of {len(found)}"
 
@@ -117,7 +117,7 @@ async def test_a_frozen_server_holds_no_caller_up():
             began = time.monotonic()
             with pytest.raises(BrokerUnavailable):
                 await call()
-            assert time.monotonic() - began < LIMIT + 1.0
+            assert time.monotonic() - began < CALL_TIMEOUT + 1.0
         server.resume()
         await works_again(store)
 
@@ -305,7 +305,7 @@ async def test_half_open(postgres: PostgresServer):
                 await store.get("x")
             with pytest.raises(BrokerUnavailable):
                 await store.put("x", b"1", expect=ANY, keep=60.0)
-            assert time.monotonic() - began < 2 * LIMIT + 1.5
+            assert time.monotonic() - began < 2 * CALL_TIMEOUT + 1.5
             await proxy.heal()
             assert await works_again(store) < 5
             await store.delete("x", expect=ANY)
@@ -314,7 +314,7 @@ async def test_half_open(postgres: PostgresServer):
 @pytest.mark.parametrize("fault", ["cut", "refused for a while", "black hole"])
 async def test_a_watch_outlives_its_connection(postgres: PostgresServer, fault: str, monkeypatch: pytest.MonkeyPatch):
     """A write during a lost connection is seen when the store listens again: it is read then."""
-    monkeypatch.setattr(listener, "QUIET", 0.5)
+    monkeypatch.setattr(listener, "TEST_AFTER_SILENCE", 0.5)
     async with ChaosProxy("127.0.0.1", postgres.port) as proxy, PostgresStore(postgres.url) as other:
         url = postgres.url.replace(str(postgres.port), str(proxy.port))
         key = f"watched/{fault}"
@@ -355,7 +355,7 @@ async def test_a_record_that_a_program_locks(postgres: PostgresServer):
             began = time.monotonic()
             with pytest.raises(BrokerUnavailable, match="pg_stat_activity"):
                 await store.put("locked", b"2", expect=ANY, keep=60.0)
-            assert time.monotonic() - began < LIMIT + 1.0
+            assert time.monotonic() - began < CALL_TIMEOUT + 1.0
             record = await store.get("locked")
             assert record is not None
             assert record.value == b"1"

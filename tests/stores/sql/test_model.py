@@ -35,13 +35,13 @@ TestModel = pytest.mark.timeout(240)(
 CASES = [case for case in cases(lambda: Harness.in_memory(lease=32.0)) if case.point]
 
 SAMPLE = [case for case in CASES if "expired" not in case.state][::30]  # a deadline is too near for a busy machine
-AT_ONCE = 4  #: processes with a case each, which mostly waits for leases to end
+CONCURRENT_CASES = 4  #: processes with a case each, which mostly waits for leases to end
 
 
 @pytest.mark.timeout(120)
 def test_crashes(tmp_path: Path) -> None:
     """Whichever process dies between two writes, the job ends once, completely, and leaves nothing behind."""
     once = partial(play_here, url="memory://", folder=tmp_path, lease=0.4, margin=0.4)
-    with ProcessPoolExecutor(AT_ONCE, mp_context=multiprocessing.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(CONCURRENT_CASES, mp_context=multiprocessing.get_context("spawn")) as processes:
         problems = [problem for problem in processes.map(once, SAMPLE) if problem]
     assert problems == []

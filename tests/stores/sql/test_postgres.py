@@ -222,7 +222,7 @@ async def test_a_batch_is_one_statement(postgres: PostgresServer):
         assert after - before < 100
 
 
-async def test_what_was_in_the_way_is_named(postgres: PostgresServer):
+async def test_each_conflict_names_the_record_that_won(postgres: PostgresServer):
     """Ten writers of ten records each, all the same ones: every conflict names the record that won."""
     async with database(postgres) as (url, _):
         keys = [f"k{number}" for number in range(10)]
@@ -243,7 +243,7 @@ async def test_what_was_in_the_way_is_named(postgres: PostgresServer):
     assert all(conflict.current == standing[key] for key, conflict in lost)
 
 
-async def test_deadlocks_are_not_the_callers_business(postgres: PostgresServer):
+async def test_deadlocks_are_retried_without_the_caller(postgres: PostgresServer):
     """Batches that want the same records in opposite order wait for each other, and all are done in the end."""
     async with database(postgres) as (url, _):
 
@@ -265,7 +265,7 @@ async def test_deadlocks_are_not_the_callers_business(postgres: PostgresServer):
 async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
     """Ended records are deleted in bounded steps, without any write, by several stores at once (C23)."""
     monkeypatch.setattr(store_module, "CLEAN_EVERY", 0.1)
-    monkeypatch.setattr(store_module, "CLEAN_AT_ONCE", 7)
+    monkeypatch.setattr(store_module, "CLEAN_BATCH", 7)
     async with database(postgres) as (url, own), PostgresStore(url) as store, PostgresStore(url):
         await store.put_many([Write(key=f"k{number}", value=b"1", keep=0.05) for number in range(50)])
         await store.put("stays", b"1", expect=ANY, keep=60.0)
@@ -277,7 +277,7 @@ async def test_an_idle_store_forgets(postgres: PostgresServer, monkeypatch: pyte
 
 async def test_a_store_listens_only_while_a_watch_is_open(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch):
     """The listening connection opens with the first watch and closes some time after the last."""
-    monkeypatch.setattr(listener, "QUIET", 0.1)
+    monkeypatch.setattr(listener, "TEST_AFTER_SILENCE", 0.1)
     listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' "
     every = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     async with database(postgres) as (url, own), PostgresStore(url) as store:
@@ -317,7 +317,7 @@ async def test_a_diagnosis_of_a_server_that_loses_commits(postgres: PostgresServ
 
 def test_cleaning_is_bounded():
     """No step deletes more than a few hundred records."""
-    assert store_module.CLEAN_AT_ONCE <= 500
+    assert store_module.CLEAN_BATCH <= 500
 
 
 async def test_many_records_are_read_in_order(postgres: PostgresServer):

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.timeout(120)
 #: What a client does: "cas" and "drop" expect the version that it saw last.
 STEPS = st.sampled_from(["get", "put", "first", "first", "cas", "cas", "delete", "drop", "put many"])
 CLIENTS = st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=2, max_size=3)
-FEW = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+FEW_EXAMPLES = settings(
+    max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 class Call(NamedTuple):
@@ -117,7 +119,7 @@ keys = count()
 
 
 @given(CLIENTS)
-@FEW
+@FEW_EXAMPLES
 def test_memory(plans: Any):
     """The in-memory store behaves as a register."""
     store = MemoryStore()
@@ -132,7 +134,7 @@ def test_sqlite(tmp_path: Any):
     """Three stores on one file, so three writers that take turns by its lock."""
 
     @given(CLIENTS)
-    @FEW
+    @FEW_EXAMPLES
     def holds(plans: Any) -> None:
         key = f"k{next(keys)}"
 
@@ -151,7 +153,7 @@ def test_postgres(postgres: Any):
     """Three stores, so three sessions of the server."""
 
     @given(CLIENTS)
-    @FEW
+    @FEW_EXAMPLES
     def holds(plans: Any) -> None:
         key = f"register/{next(keys)}"
 
@@ -196,7 +198,7 @@ def test_a_broken_register_is_noticed(kind: Any):
     """A check that cannot fail proves nothing."""
 
     @given(CLIENTS)
-    @FEW
+    @FEW_EXAMPLES
     def holds(plans: Any) -> None:
         store = kind()
 

@@ -227,7 +227,7 @@ async def test_the_loop_goes_on_while_a_write_waits(url: str, tmp_path: Path):
         assert ticks > 10
 
 
-async def test_what_is_cancelled_in_the_queue_is_not_done(url: str, tmp_path: Path):
+async def test_a_write_cancelled_in_the_queue_is_not_done(url: str, tmp_path: Path):
     """A write that is cancelled before its turn leaves no trace."""
     async with SqliteStore(url) as store:
         other = sqlite3.connect(tmp_path / "r.db", isolation_level=None)
@@ -267,7 +267,7 @@ async def test_a_crowd_shares_transactions(url: str):
 
 async def test_expired_records_are_deleted_by_any_writer(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each write is followed by one bounded step of deletion, until no expired record is left (C23)."""
-    monkeypatch.setattr(sqlite, "CLEAN_AT_ONCE", 10)
+    monkeypatch.setattr(sqlite, "CLEAN_BATCH", 10)
     async with SqliteStore(url) as store:
         await store.put_many([Write(key=f"k{number}", value=b"1", keep=0.05) for number in range(25)])
         await store.put("stays", b"1", expect=ANY, keep=None)
@@ -359,14 +359,14 @@ async def use_in_child(store: SqliteStore) -> int:
 
 async def test_own_writes_are_pushed(url: str, monkeypatch: pytest.MonkeyPatch):
     """Within one store a watch does not wait for the next look at the file."""
-    monkeypatch.setattr(sqlite, "POLL", 30.0)
+    monkeypatch.setattr(sqlite, "POLL_SECONDS", 30.0)
     async with SqliteStore(url) as store, store.watch("a") as records:
         await store.put("a", b"1", expect=ANY, keep=None)
         with anyio.fail_after(5):
             assert (await anext(aiter(records))).value == b"1"
 
 
-async def test_looking_is_rare_and_ends_with_the_watch(url: str):
+async def test_polling_is_rare_and_ends_with_the_watch(url: str):
     """The file is polled about twenty times a second while a record is watched, and not at all afterwards (C22)."""
     async with SqliteStore(url) as store:
         looks = 0

@@ -29,14 +29,14 @@ __all__ = ["DEDUP_WINDOW", "LEASED", "READY", "SCHEDULED", "Ledger", "letter_num
 
 DEDUP_WINDOW = 60.0  #: seconds for which the id of an ended job is remembered …
 DEDUP_IDS = 100_000  #: … unless more than this many have ended since
-SLACK = 10_000  #: timers that may outlive their jobs before they are removed
+MAX_STALE_TIMERS = 10_000  #: timers of jobs that are gone, before they are removed
 
 READY: Final = 0
 SCHEDULED: Final = 1
 LEASED: Final = 2
 GONE: Final = 3
 
-PLACES: Final[tuple[Place, ...]] = ("ready", "scheduled", "leased")
+PLACE_NAMES: Final[tuple[Place, ...]] = ("ready", "scheduled", "leased")
 
 
 class StoredJob(msgspec.Struct, gc=False, eq=False):
@@ -136,7 +136,7 @@ class Ledger:
         if receipts:
             heapq.heappush(self._leases, (now + lease, next(self._order), receipts))
             self._receipts += len(receipts)
-            if self._receipts > 2 * len(self._jobs) + SLACK:
+            if self._receipts > 2 * len(self._jobs) + MAX_STALE_TIMERS:
                 self._forget_settled()
         return taken
 
@@ -207,14 +207,14 @@ class Ledger:
 
     async def change(self) -> None:
         """Wait until a job becomes ready or scheduled, or until the next time at which ``advance`` has work."""
-        news = anyio.Event()
-        self._waiting.add(news)
+        changed = anyio.Event()
+        self._waiting.add(changed)
         timers = [heap[0][0] for heap in (self._due, self._leases) if heap]
         try:
             with anyio.CancelScope(deadline=min(timers, default=float("inf"))):
-                await news.wait()
+                await changed.wait()
         finally:
-            self._waiting.discard(news)
+            self._waiting.discard(changed)
 
     def remove(self, queue: str, job_id: str, now: float) -> bool:
         """Delete one ready or scheduled job; False if it is not there."""
@@ -229,7 +229,7 @@ class Ledger:
         """Return where the job is; None if it has ended or was never here."""
         self.advance(now)
         job = self._jobs.get(job_id)
-        return PLACES[job.place] if job is not None and job.queue.name == queue else None
+        return PLACE_NAMES[job.place] if job is not None and job.queue.name == queue else None
 
     def purge(self, queue: str, now: float) -> int:
         """Delete all ready and scheduled jobs of a queue; return how many."""
@@ -260,8 +260,8 @@ class Ledger:
         else:
             job.queue.ready.append(job)
             job.since = now
-        for news in self._waiting:
-            news.set()
+        for changed in self._waiting:
+            changed.set()
 
     def _bury(self, job: StoredJob, reason: str, trail: bytes) -> None:
         letter_id = f"{next(self._letters)}.{job.id}"
@@ -273,16 +273,16 @@ class Ledger:
         self._move(job, SCHEDULED)
         job.expires = due
         heapq.heappush(self._due, (due, next(self._order), job))
-        if len(self._due) > 2 * len(self._jobs) + SLACK:  # timers of cancelled jobs
+        if len(self._due) > 2 * len(self._jobs) + MAX_STALE_TIMERS:  # timers of cancelled jobs
             self._due = [timer for timer in self._due if timer[2].place is SCHEDULED and timer[2].expires == timer[0]]
             heapq.heapify(self._due)
-        for news in self._waiting:  # a waiting source has a new time to wait for
-            news.set()
+        for changed in self._waiting:  # a waiting source has a new time to wait for
+            changed.set()
 
     def _end(self, job: StoredJob, now: float) -> None:
         queue = job.queue
         self._move(job, GONE)
-        if len(queue.ready) > 2 * queue.counts[READY] + SLACK:  # jobs that were removed from the middle
+        if len(queue.ready) > 2 * queue.counts[READY] + MAX_STALE_TIMERS:  # jobs that were removed from the middle
             queue.ready = deque(job for job in queue.ready if job.place is READY)
         del self._jobs[job.id]
         self._ended[job.id] = now

@@ -8,6 +8,10 @@ status lines, which have none. (A job may carry any headers, ``Status: 404`` too
     409          the request is over: consumer deleted, leader changed, server going down, too many requests
     503          no server listens: the consumer is gone, or its leader is
     100          a sign of life, every few seconds
+
+It also hears that callers take waiting jobs of its queue back. A job that only waits is dropped, and one that is still
+on its way is dropped when it comes: it does not exist any more. A worker that has handed it out says so, and stores it
+again if it is to be retried or given back.
 """
 
 from __future__ import annotations
@@ -18,15 +22,14 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final
 
+import msgspec
+
 from taskcore.backend import Delivery
 from taskcore.backends.nats.layout import NANO, QueueStream
-from taskcore.backends.nats.messages import number_at, travels, unpack
-from taskcore.connections.nats import Message, NatsLink, Subscription, encode_message
-from taskcore.toolkit.logging import logger
+from taskcore.backends.nats.messages import travels, unpack
+from taskcore.connections.nats import Message, NatsLink, Subscription, encode_message, number_of
 
-__all__ = ["SIGN_OF_LIFE", "CancelListener", "PullConsumer", "Receipt", "guard_of"]
-
-log = logger("taskcore.backends.nats")
+__all__ = ["SIGN_OF_LIFE", "PullConsumer", "Receipt", "guard_of", "hand_out_in"]
 
 REQUEST_TIME: Final = 30.0  #: seconds for which a request waits at the server
 SIGN_OF_LIFE: Final = 2.0  #: seconds between two signs of life from a request that waits
@@ -41,41 +44,50 @@ def guard_of(lease: float) -> float:
     return min(max(lease / 8, 0.1), 2.0)
 
 
-class Receipt:
+def hand_out_in(seconds: float) -> bytes:
+    """Return what tells the server to hand a job out again after so long."""
+    return b'-NAK {"delay": %d}' % (seconds * NANO)
+
+
+class Receipt(msgspec.Struct, eq=False):
     """Proves the lease on one job; our own clock judges it, and ends it before the server does.
 
     :param until: the end of the lease by our own clock.
-
-    Beside what came: ``number`` is the job's in its stream, each copy has a new one; ``handed`` counts how often the
-    server handed it out; ``base`` how often it did so with copies before this one; ``over`` says that the job is
-    settled, or known to be lost.
+    :param number: the job's in its stream; each copy has a new one.
+    :param handed: how often the server handed it out.
+    :param base: how often it did so with copies before this one.
+    :param over: the job is settled, or known to be lost.
     """
 
-    __slots__ = (
-        "base", "body", "generation", "handed", "headers", "number", "over", "reply", "stream", "subject", "until",
-    )  # fmt: skip
+    consumer: PullConsumer
+    stream: QueueStream
+    generation: int
+    subject: bytes
+    reply: bytes
+    body: bytes
+    headers: bytes
+    until: float
+    number: int = 0
+    handed: int = 0
+    base: int = 0
+    over: bool = False
 
-    def __init__(
-        self, stream: QueueStream, subject: bytes, reply: bytes, body: bytes, headers: bytes, until: float
-    ) -> None:
-        self.stream = stream
-        self.generation = stream.generation
-        self.subject = subject
-        self.reply = reply
-        self.body = body
-        self.headers = headers
-        self.until = until
-        tokens = reply.split(b".")
+    def __post_init__(self) -> None:
+        tokens = self.reply.split(b".")
         first = 4 if len(tokens) == 9 else 6  # $JS.ACK.[domain.account.]stream.consumer.handed.number.…  # noqa: PLR2004
         self.handed = int(tokens[first])
         self.number = int(tokens[first + 1])
-        self.base = 0
-        self.over = False
 
     @property
-    def token(self) -> str:
+    def token(self) -> bytes:
         """The job's own token, the last of its subject."""
-        return self.subject.rpartition(b".")[2].decode("utf-8", "surrogateescape")
+        return self.subject.rpartition(b".")[2]
+
+    @property
+    def stored_at(self) -> float:
+        """When it was stored, in seconds since the epoch by the server's clock."""
+        tokens = self.reply.split(b".")
+        return int(tokens[7 if len(tokens) == 9 else 9]) / NANO  # noqa: PLR2004 - as above
 
     @property
     def redeliveries(self) -> int:
@@ -89,17 +101,21 @@ class Receipt:
 
     def deliver(self) -> Delivery:
         """Return the delivery of this receipt."""
-        body = self.body
         if not travels(self.headers):
-            return Delivery(self.stream.names.queue, body, b"", self.handed - 1, self)
-        packed = unpack(body, self.headers)
+            return Delivery(self.stream.queue, self.body, b"", self.handed - 1, self)
+        packed = unpack(self.body, self.headers)
         self.base = packed.handed
-        return Delivery(self.stream.names.queue, packed.envelope, packed.trail, self.redeliveries, self)
+        return Delivery(self.stream.queue, packed.envelope, packed.trail, self.redeliveries, self)
+
+    def frame(self, word: bytes) -> bytes:
+        """Return the bytes that tell the server what is to become of the job."""
+        return b"PUB %b  %d\r\n%b\r\n" % (self.reply, len(word), word)
 
 
 class PullConsumer:
     """Receives the jobs of one queue.
 
+    :param name: the consumer on the server.
     :param arrived: called when there is news: a job, the end of a request, trouble.
     :param lease: seconds, from the arrival.
     :param greeting: told to the server about each arrival, if its own lease is not the wanted one.
@@ -110,12 +126,13 @@ class PullConsumer:
         link: NatsLink,
         stream: QueueStream,
         *,
-        consumer: str,
+        name: str,
         arrived: Callable[[], None],
         lease: float,
-        greeting: bytes | None = None,
+        greeting: bytes = b"",
     ) -> None:
         self.stream = stream
+        self.greeting = greeting
         self.waiting: deque[Receipt] = deque()
         self.asked = 0  #: jobs that may still come
         self.probing = False  #: a request that does not wait is on its way
@@ -126,28 +143,28 @@ class PullConsumer:
         self._link = link
         self._arrived = arrived
         self._lease = lease
-        self._greeting = greeting
-        self._subject = f"{link.address.api}CONSUMER.MSG.NEXT.{stream.names.stream}.{consumer}".encode()
+        self._subject = f"{link.address.api}CONSUMER.MSG.NEXT.{stream.name}.{name}".encode()
         self._subscription: Subscription | None = None
+        self._cancelling = link.subscribe(stream.withdrawn.encode(), self._take_cancelled)
         self._inbox = b""
         self._requests = count(1)
         self._probe = b""
         self._last_sign = 0.0
         self._clock = asyncio.get_running_loop().time
-        link.on_lost.append(self._lost)
+        link.on_lost.append(self._forget_requests)
 
     @property
-    def silent(self) -> bool:
-        """Whether a request should have shown signs of life, and has not."""
-        return self.asked > 0 and self._clock() - self._last_sign > SILENCE
+    def is_lost(self) -> bool:
+        """Whether it has to be looked for: the server says it is gone, or shows no sign of life."""
+        return self.absent or (self.asked > 0 and self._clock() - self._last_sign > SILENCE)
 
     @property
     def busy(self) -> bool:
         """Whether jobs have come, or may still come."""
         return bool(self.asked or self.waiting)
 
-    def pull(self, number: int, *, wait: bool) -> bool:
-        """Ask for so many more jobs; False if there is no connection.
+    def pull(self, number: int, *, wait: bool) -> None:
+        """Ask for so many more jobs, if there is a connection.
 
         :param wait: let the server wait until there are some; else it says at once that there are none.
         """
@@ -160,19 +177,18 @@ class PullConsumer:
         else:
             body = b'{"batch":%d,"no_wait":true}' % number
         if not self._link.send_now(encode_message(Message(self._subject, body), request)):
-            return False
+            return
         if not wait:
             self.probing = True
             self._probe = request
         if not self.asked:
             self._last_sign = self._clock()
         self.asked += number
-        return True
 
     def rest(self) -> None:
         """Withdraw the requests. What is on its way already still arrives."""
         self.asked = 0
-        self.probing = False
+        self.absent = self.probing = False
         if self._subscription is not None:
             self._link.unsubscribe(self._subscription)
             subscription, self._subscription = self._subscription, None
@@ -181,21 +197,21 @@ class PullConsumer:
     def close(self) -> None:
         """Let nothing come any more."""
         self.asked = 0
-        if self._subscription is not None:
-            self._link.discard(self._subscription)
-            self._subscription = None
-        if self._lost in self._link.on_lost:
-            self._link.on_lost.remove(self._lost)
+        for subscription in (self._cancelling, self._subscription):
+            if subscription is not None:
+                self._link.discard(subscription)
+        self._subscription = None
+        if self._forget_requests in self._link.on_lost:
+            self._link.on_lost.remove(self._forget_requests)
 
-    def _lost(self) -> None:
+    def _forget_requests(self) -> None:
         """Forget the requests, which went with the connection; jobs that came stay ours as long as their leases."""
         self.asked = 0
         self.probing = False
         self._arrived()
 
     def _take(self, subject: bytes, reply: bytes, body: bytes, headers: bytes) -> None:
-        now = self._clock()
-        self._last_sign = now
+        now = self._last_sign = self._clock()
         if not reply.startswith(b"$JS.ACK."):
             self._take_status(subject, headers)
             return
@@ -203,61 +219,43 @@ class PullConsumer:
             self.asked -= 1
             if not self.asked:
                 self.probing = False
-        if self._greeting is not None:
-            self._link.send_now(encode_message(Message(reply, self._greeting)))
-        arrival = Receipt(self.stream, subject, reply, body, headers, now + self._lease)
-        if arrival.number in self.cancelled:
-            return
-        self.recent.append(arrival.number)
-        self.waiting.append(arrival)
-        self._arrived()
+        stream, until = self.stream, now + self._lease
+        arrival = Receipt(self, stream, stream.generation, subject, reply, body, headers, until)
+        if self.greeting:
+            self._link.send_now(arrival.frame(self.greeting))
+        if arrival.number not in self.cancelled:
+            self.recent.append(arrival.number)
+            self.waiting.append(arrival)
+            self._arrived()
 
     def _take_status(self, subject: bytes, headers: bytes) -> None:
         status = headers[9:12]
         if status == b"100":
             return
+        left = 0
         if status == b"503" or (status == b"409" and b"onsumer" in headers and b"eleted" in headers):
             self.absent = True
-            self.asked = 0
         elif status == b"409" and b"MaxWaiting" in headers:
             self.crowded = True
-            self.asked = 0
         elif _PENDING in headers:
-            self.asked = max(self.asked - number_at(headers, _PENDING), 0)
-        else:
-            self.asked = 0
+            left = max(self.asked - number_of(headers, _PENDING), 0)
+        self.asked = left
         if subject == self._probe or not self.asked:
             self.probing = False
         self._arrived()
 
-
-class CancelListener:
-    """Hears that callers take waiting jobs of a queue back, and says which of them its consumer has handed out.
-
-    A job that only waits is dropped, and one that is still on its way is dropped when it comes: it does not exist any
-    more. A worker that has handed it out stores it again if it is to be retried or given back.
-    """
-
-    def __init__(self, link: NatsLink, consumer: PullConsumer) -> None:
-        self._link = link
-        self._consumer = consumer
-        self._subscription = link.subscribe(consumer.stream.names.withdrawn.encode(), self._take)
-
-    def close(self) -> None:
-        """Hear no more."""
-        self._link.discard(self._subscription)
-
-    def _take(self, _: bytes, reply: bytes, body: bytes, __: bytes) -> None:
+    def _take_cancelled(self, _: bytes, reply: bytes, body: bytes, __: bytes) -> None:
+        """Forget a job that a caller takes back, or say that it has been handed out."""
         if not body.isdigit():
             return
-        number, consumer = int(body), self._consumer
-        for arrival in consumer.waiting:
+        number = int(body)
+        for arrival in self.waiting:
             if arrival.number == number:
-                consumer.waiting.remove(arrival)
+                self.waiting.remove(arrival)
                 return
-        consumer.cancelled[number] = None  # before the answer: a timer that holds the job moves it no more from now on
-        if number in consumer.recent:
-            consumer.stream.deleted.append(number)
+        self.cancelled[number] = None  # before the answer: a timer that holds the job moves it no more from now on
+        if number in self.recent:
+            self.stream.deleted.append(number)
             self._link.send_now(encode_message(Message(reply, b"held")))
-        if len(consumer.cancelled) > CANCELLED_LIMIT:
-            consumer.cancelled.popitem(last=False)
+        if len(self.cancelled) > CANCELLED_LIMIT:
+            self.cancelled.popitem(last=False)

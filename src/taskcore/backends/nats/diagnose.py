@@ -61,14 +61,9 @@ async def diagnose(link: NatsLink) -> Diagnosis:
 
 async def _streams(link: NatsLink) -> list[dict[str, Any]]:
     """Return all of ours."""
-    prefix, found, offset = f"{link.address.prefix}-", [], 0
-    while True:
-        page = await link.api("STREAM.LIST", {"offset": offset})
-        streams = page.get("streams") or []
-        found += [stream for stream in streams if stream["config"]["name"].startswith(prefix)]
-        offset += len(streams)
-        if not streams or offset >= page.get("total", 0):
-            return found
+    prefix = f"{link.address.prefix}-"
+    streams = [stream async for page in link.pages("STREAM.LIST") for stream in page.get("streams") or ()]
+    return [stream for stream in streams if stream["config"]["name"].startswith(prefix)]
 
 
 def _version(link: NatsLink) -> DiagnosticCheck:

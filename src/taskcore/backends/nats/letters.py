@@ -5,16 +5,13 @@ The id of a letter is ``queue/number/job``: its number in the stream, and the jo
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from taskcore.backend import Letter, Outgoing, Published, Refused, Uncertain
 from taskcore.backends.nats.layout import QueueStreams
 from taskcore.backends.nats.messages import unpack
 from taskcore.backends.nats.publish import publish
-from taskcore.connections.nats import NatsLink
-from taskcore.connections.nats.jetstream import broker_time, stored_in
+from taskcore.connections.nats import NatsLink, jetstream
 
 __all__ = ["NatsLetters"]
 
@@ -28,18 +25,17 @@ class NatsLetters:
 
     async def letters(self, queue: str, *, limit: int, after: str | None = None) -> Sequence[Letter]:
         """Return dead letters, oldest first, a page at a time."""
-        names = self._streams.names(queue)
+        stream = self._streams.named(queue)
         letters: list[Letter] = []
         place = _place_of(after) if after else None
         number = place[1] if place is not None else 0
         while len(letters) < limit:
-            body = {"seq": number + 1, "next_by_subj": f"{names.dead}*.*"}
-            found = await self._link.api(f"STREAM.MSG.GET.{names.dead_stream}", body)
-            stored = stored_in(found)
-            if stored is None:
+            subjects = f"{stream.dead}*.*"
+            found = await jetstream.find_message(self._link, stream.dead_name, seq=number + 1, next_by_subj=subjects)
+            if found is None:
                 break
-            number = int(stored["seq"])
-            letters.append(_letter(queue, stored))
+            number = found.number
+            letters.append(_letter(queue, found))
         return letters
 
     async def letter(self, letter_id: str) -> Letter | None:
@@ -48,11 +44,8 @@ class NatsLetters:
         if place is None:
             return None
         queue, number, token = place
-        found = await self._link.api(f"STREAM.MSG.GET.{self._streams.names(queue).dead_stream}", {"seq": number})
-        stored = stored_in(found)
-        if stored is None or stored["subject"].split(".")[-2] != token:
-            return None
-        return _letter(queue, stored)
+        found = await jetstream.find_message(self._link, self._streams.named(queue).dead_name, seq=number)
+        return _letter(queue, found) if found is not None and _token_of(found) == token else None
 
     async def replay(self, letter_id: str, job: Outgoing) -> Published:
         """Publish the job, then drop the letter."""
@@ -66,23 +59,23 @@ class NatsLetters:
         place = _place_of(letter_id)
         if place is None or await self.letter(letter_id) is None:
             return False
-        stream = self._streams.names(place[0]).dead_stream
-        dropped = await self._link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": place[1], "no_erase": True})
-        return bool(dropped.get("success"))
+        return await jetstream.delete_messages(self._link, self._streams.named(place[0]).dead_name, [place[1]]) > 0
 
 
-def _letter(queue: str, found: Mapping[str, Any]) -> Letter:
-    headers = base64.b64decode(found.get("hdrs") or "")
-    packed = unpack(base64.b64decode(found.get("data") or ""), headers)
-    token = found["subject"].split(".")[-2]
+def _letter(queue: str, found: jetstream.StoredMessage) -> Letter:
+    packed = unpack(found.body, found.headers)
     return Letter(
-        id=f"{queue}/{found['seq']}/{token}",
+        id=f"{queue}/{found.number}/{_token_of(found)}",
         queue=queue,
         envelope=packed.envelope,
         trail=packed.trail,
         reason=packed.reason.decode("utf-8", "replace"),
-        when=broker_time(found["time"]),
+        when=found.time,
     )
+
+
+def _token_of(letter: jetstream.StoredMessage) -> str:
+    return letter.subject.split(".")[-2]
 
 
 def _place_of(letter_id: str) -> tuple[str, int, str] | None:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 
 from taskcore.backend import DUPLICATE, STORED, Outgoing, Published, Refused, Uncertain
 from taskcore.backends.nats.layout import FAMILY, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import at, job_token
 from taskcore.connections.nats import Answer, Message, NatsLink
-from taskcore.connections.nats.link import decode_answer
+from taskcore.connections.nats.link import decode_answer, error_of
 from taskcore.errors import BrokerUnavailable
 
 __all__ = [
-    "HEADER_ROOM", "IS_ANOTHER", "TRAIL_ROOM", "error_code_of", "found_by", "job_message", "publish", "scheduling",
+    "HEADER_ROOM", "IS_ANOTHER", "TRAIL_ROOM", "error_code_of", "expecting", "found_by", "publish", "waiting",
 ]  # fmt: skip
 
 TRAIL_ROOM = 64 * 1024  #: bytes kept free for what a job's trail may grow to …
 HEADER_ROOM = 1024  #: … and for our headers
 IS_ANOTHER = 10071  #: the server's "wrong last sequence": something else is there than was expected
 IN_PROCESS = (10158, 10164)  #: in a cluster: another write of this id, or to this subject, has not ended yet
-LEADER_PAUSES = (0.05, 0.1, 0.2)  #: seconds after a try that no server took: a new stream elects its leader
+LEADER_PAUSES = (0.0, 0.05, 0.1, 0.2)  #: seconds before each new try: a new stream elects its leader
 NO_LEADER = "no server takes jobs for this queue at the moment: its stream has no leader"
 _FOUND = re.compile(rb"wrong last sequence: (\d{1,19})\b")
+
+Answers = list[Published | None]
 
 
 async def publish(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing]) -> list[Published]:
@@ -32,82 +33,77 @@ async def publish(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoin
 
     :raises BrokerUnavailable: surely none of them was stored.
     """
-    answers: list[Published | None] = [None] * len(batch)
-    fitting: list[int] = []
+    answers: Answers = [None] * len(batch)
     room = link.max_payload - HEADER_ROOM
+    trail_room = min(TRAIL_ROOM, link.max_payload // 4)
     for index, job in enumerate(batch):
         size = len(job.envelope) + len(job.trail)
-        if size + min(TRAIL_ROOM, link.max_payload // 4) > room:
+        if size + trail_room > room:
             answers[index] = Refused(f"it has {size:,} bytes; with room for its trail the server takes {room:,}")
-        else:
-            fitting.append(index)
-    await _store(link, streams, batch, answers, fitting)
-    untaken = [index for index in fitting if answers[index] is None]
-    if untaken:
-        await _store_again(link, streams, batch, answers, untaken)
-    return [answer or Refused(NO_LEADER) for answer in answers]
+    await _store(link, streams, batch, answers)
+    if None in answers:
+        await _store_again(link, streams, batch, answers)
+    return [answer for answer in answers if answer is not None]
 
 
-async def _store(
-    link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: list[Published | None], places: list[int]
-) -> None:
-    messages = []
+async def _store(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: Answers) -> None:
+    """Store the jobs that have no answer yet."""
+    places = [index for index, answer in enumerate(answers) if answer is None]
+    messages, family = [], link.level >= FAMILY
     for index in places:
         job = batch[index]
         stream = streams.known(job.queue) or await streams.open(job.queue)
-        offset = await streams.clock(stream) if job.delay > 0 and stream.native else 0.0
-        messages.append(job_message(stream, job, family=link.level >= FAMILY, offset=offset))
+        token = job_token(job.id).encode()
+        delayed = await waiting(stream, token, job.delay) if job.delay > 0 else b""
+        messages.append(_job_message(stream, job, token, delayed, family=family))
     if messages:
         for index, answer in zip(places, await link.request_all(messages), strict=True):
             answers[index] = _meaning(answer)
 
 
-async def _store_again(
-    link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: list[Published | None], places: list[int]
-) -> None:
+async def _store_again(link: NatsLink, streams: QueueStreams, batch: Sequence[Outgoing], answers: Answers) -> None:
     """Try again what no server took: its streams were deleted, and are created anew, or have no leader yet."""
-    for queue in {batch[index].queue for index in places}:
+    for queue in {job.queue for job, answer in zip(batch, answers, strict=True) if answer is None}:
         streams.discard(queue)
-    missing = places
+    why = link.unavailable(NO_LEADER)
     try:
         for pause in LEADER_PAUSES:
-            await _store(link, streams, batch, answers, missing)
-            missing = [index for index in missing if answers[index] is None]
-            if not missing:
-                return
             await asyncio.sleep(pause)
+            await _store(link, streams, batch, answers)
+            if None not in answers:
+                return
     except BrokerUnavailable as error:
-        if len(missing) == len(batch):
-            raise
-        for index in missing:
-            answers[index] = Refused(str(error).partition("\n")[0])
-    if all(answer is None for answer in answers):
-        raise link.unavailable(NO_LEADER)
+        why = error
+    if not any(answers):
+        raise why
+    answers[:] = [answer or Refused(str(why).partition("\n")[0]) for answer in answers]
 
 
-def job_message(stream: QueueStream, job: Outgoing, *, family: bool, offset: float) -> Message:
+def _job_message(stream: QueueStream, job: Outgoing, token: bytes, delayed: bytes, *, family: bool) -> Message:
     """Return the message of a new job, which is stored only if there is none of this id."""
-    token, names = job_token(job.id), stream.names
-    word = token.encode()
-    headers = b"Nats-Msg-Id: %b\r\nNats-Expected-Last-Subject-Sequence: 0\r\n" % word
-    if family:
-        headers += b"Nats-Expected-Last-Subject-Sequence-Subject: %b%b\r\n" % (names.either_bytes, word)
+    headers = b"Nats-Msg-Id: %b\r\n%b" % (token, expecting(0, stream.either_bytes + token if family else b"")) + delayed
     body = job.envelope
     if job.trail:
         headers += b"Tc-Trail: %d\r\n" % len(job.trail)
         body += job.trail
-    if job.delay <= 0:
-        return Message(names.ready_bytes + word, body, headers)
-    headers += scheduling(stream, token, job.delay, offset).encode()
-    return Message(names.scheduled.encode() + word, body, headers)
+    return Message((stream.scheduled_bytes if delayed else stream.ready_bytes) + token, body, headers)
 
 
-def scheduling(stream: QueueStream, token: str, delay: float, offset: float) -> str:
+async def waiting(stream: QueueStream, token: bytes, delay: float) -> bytes:
     """Return the headers that make a job wait."""
     if not stream.native:
-        return f"Tc-Delay: {delay:.6f}\r\n"
-    now = datetime.now(UTC) + timedelta(seconds=offset)
-    return f"Nats-Schedule: {at(now, delay)}\r\nNats-Schedule-Target: {stream.names.ready}{token}\r\n"
+        return b"Tc-Delay: %.6f\r\n" % delay
+    moment = at(await stream.clock.now() + delay).encode()
+    return b"Nats-Schedule: %b\r\nNats-Schedule-Target: %b%b\r\n" % (moment, stream.ready_bytes, token)
+
+
+def expecting(number: int, family: bytes = b"") -> bytes:
+    """Return the headers by which a message is stored only if this one is the last of its subject; 0: if there is none.
+
+    :param family: the subjects of which it has to be the last.
+    """
+    headers = b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % number
+    return headers + b"Nats-Expected-Last-Subject-Sequence-Subject: %b\r\n" % family if family else headers
 
 
 def error_code_of(answer: Answer) -> int:
@@ -120,8 +116,7 @@ def error_code_of(answer: Answer) -> int:
         if not body:
             return 503
         return 0 if b'"duplicate"' not in body else -1 if decode_answer(body).get("seq") else IN_PROCESS[0]
-    error = decode_answer(body).get("error") or {}
-    return int(error.get("err_code") or error.get("code") or 1)
+    return error_of(decode_answer(body)) or 1
 
 
 def found_by(answer: Answer) -> int | None:

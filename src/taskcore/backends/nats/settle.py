@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import assert_never
+from typing import TypeAlias
 
 from taskcore.backend import Delivery
 from taskcore.backends.nats.consumer import Receipt
 from taskcore.backends.nats.layout import FAMILY, QueueStreams
-from taskcore.backends.nats.publish import HEADER_ROOM, IS_ANOTHER, error_code_of, found_by, scheduling
-from taskcore.connections.nats import Answer, Message, NatsLink, encode_message
-from taskcore.connections.nats.jetstream import stored_in
+from taskcore.backends.nats.publish import HEADER_ROOM, IS_ANOTHER, error_code_of, expecting, found_by, waiting
+from taskcore.connections.nats import Answer, Message, NatsLink, jetstream
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -33,13 +32,17 @@ LEADER_TRIES = 5  #: times that a write is repeated while its stream has no lead
 LEADER_PAUSE = 0.2  #: seconds between them
 LEFTOVER_TRIES = 2  #: times that a scheduled copy is written anew: over a leftover, then where that has gone meanwhile
 
+#: A verdict that is carried out by writing something.
+Writing: TypeAlias = tuple[Delivery, Release | Reschedule | Bury]
+
 
 class NatsSettler:
-    """Carries verdicts out."""
+    """Carries verdicts out, and keeps leases: the half of a source behind the jobs."""
 
-    def __init__(self, link: NatsLink, streams: QueueStreams) -> None:
+    def __init__(self, link: NatsLink, streams: QueueStreams, lease: float) -> None:
         self._link = link
         self._streams = streams
+        self._lease = lease
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> list[Delivery]:
         """Carry out the verdicts; return the deliveries whose lease was lost.
@@ -48,7 +51,7 @@ class NatsSettler:
         """
         now = asyncio.get_running_loop().time()
         ends: list[Receipt] = []
-        writing: list[tuple[Delivery, Verdict]] = []
+        writing: list[Writing] = []
         lost: list[Delivery] = []
         for delivery, verdict in batch:
             receipt: Receipt = delivery.receipt
@@ -64,44 +67,38 @@ class NatsSettler:
             await self.end(ends)
         return lost
 
-    async def _write(  # noqa: C901 - a table of answers
-        self, writing: Sequence[tuple[Delivery, Verdict]], lost: list[Delivery]
-    ) -> list[Receipt]:
+    # ── copies and dead letters ──
+
+    async def _write(self, writing: Sequence[Writing], lost: list[Delivery]) -> list[Receipt]:
         """Write copies and dead letters; return the receipts whose job is to end now."""
-        messages = [await self._message(delivery, verdict) for delivery, verdict in writing]
-        answers = await self._request(messages)
+        answers = await self._request([await self._message(*one) for one in writing])
         await self._over_leftovers(writing, answers)
         ends: list[Receipt] = []
         trouble: str | None = None
         for (delivery, verdict), answer in zip(writing, answers, strict=True):
             receipt: Receipt = delivery.receipt
-            if answer is None:
-                trouble = "the server did not say whether it stored a copy or a dead letter"
-                continue
-            code = error_code_of(answer)
-            if code in {0, -1} or _has_letter(verdict, answer):
-                if isinstance(verdict, Bury) or _is_later(verdict):
-                    ends.append(receipt)
-                else:
+            in_place = not isinstance(verdict, Bury) and not _is_later(verdict)
+            code = error_code_of(answer) if answer is not None else None
+            if code in {0, -1} or (isinstance(verdict, Bury) and answer is not None and found_by(answer)):
+                if in_place:
                     receipt.over = True
+                else:  # also where the letter is there already
+                    ends.append(receipt)
             elif code == IS_ANOTHER and not isinstance(verdict, Bury):
                 receipt.over = True
                 lost.append(delivery)
-            elif not answer.body:
-                trouble = "no server takes a copy or a dead letter: its stream has no leader"
             else:
-                trouble = f"the server refuses a copy or a dead letter: {answer.body[:200]!r}"
+                trouble = _trouble_with(answer)
         if any(isinstance(verdict, Bury) for _, verdict in writing):
             failpoint("nats.bury.written")
         if any(_is_later(verdict) for _, verdict in writing):
             failpoint("nats.retry.copied")
         if trouble is not None:
-            if ends:
-                await self.end(ends)
+            await self.end(ends)
             raise self._link.unavailable(trouble)
         return ends
 
-    async def _over_leftovers(self, writing: Sequence[tuple[Delivery, Verdict]], answers: list[Answer | None]) -> None:
+    async def _over_leftovers(self, writing: Sequence[Writing], answers: list[Answer | None]) -> None:
         """Let scheduled copies take the place of what their job was moved from, if its timer has not ended that yet.
 
         A write before NATS 2.11 can expect something of its own subject only. It is refused because of a scheduled job
@@ -126,71 +123,42 @@ class NatsSettler:
 
     async def _request(self, messages: list[Message]) -> list[Answer | None]:
         """Send; repeat a little later what no server took, because a stream may be electing its leader."""
-        answers = await self._link.request_all(messages)
-        for _ in range(LEADER_TRIES):
-            nowhere = [index for index, answer in enumerate(answers) if answer is not None and not answer.body]
-            if not nowhere:
-                break
-            await asyncio.sleep(LEADER_PAUSE)
-            for index, answer in zip(
-                nowhere, await self._link.request_all([messages[i] for i in nowhere]), strict=True
-            ):
-                answers[index] = answer
-        return answers
+        return await self._link.request_again(messages, lambda: asyncio.sleep(LEADER_PAUSE), tries=LEADER_TRIES)
 
-    async def _message(self, delivery: Delivery, verdict: Verdict, *, leftover: int | None = None) -> Message:
-        receipt: Receipt = delivery.receipt
-        match verdict:
-            case Release():
-                return self._copy(delivery, delivery.trail, handed=receipt.redeliveries)
-            case Reschedule(after=after, trail=trail) if after > 0:
-                return await self._later(delivery, self._fitting(delivery, trail), after, leftover)
-            case Reschedule(trail=trail):
-                return self._copy(delivery, self._fitting(delivery, trail), handed=0)
-            case Bury(reason=reason, trail=trail):
-                await self._streams.ensure_dead(delivery.queue)
-                return self._letter(delivery, reason.encode("utf-8", "replace"), self._fitting(delivery, trail))
-            case Ack():
-                raise AssertionError("an Ack writes nothing")
-            case _:
-                assert_never(verdict)
+    async def _message(
+        self, delivery: Delivery, verdict: Release | Reschedule | Bury, *, leftover: int | None = None
+    ) -> Message:
+        """Return what is written for a verdict.
 
-    def _copy(self, delivery: Delivery, trail: bytes, *, handed: int) -> Message:
-        """Put a copy in the place of the job, if that is still the one that we hold."""
-        receipt: Receipt = delivery.receipt
-        headers = (
-            f"Nats-Msg-Id: {receipt.token}:{receipt.number}:{receipt.handed}\r\n"
-            f"Nats-Expected-Last-Subject-Sequence: {_standing(receipt)}\r\n"
-            f"Tc-Trail: {len(trail)}\r\n"
-        )
-        if handed:
-            headers += f"Tc-Handed: {handed}\r\n"
-        return Message(receipt.subject, delivery.envelope + trail, _bytes(headers))
+        A copy takes the place of the job, if that is still the one that we hold, now or when it is due. There is one
+        letter for each copy of a job at most: a worker that buries it again finds it.
 
-    async def _later(self, delivery: Delivery, trail: bytes, after: float, leftover: int | None) -> Message:
-        """Put a copy beside the job; it takes the job's place when it is due."""
+        :param leftover: the number of the scheduled job whose place the copy takes.
+        """
         receipt: Receipt = delivery.receipt
-        stream, token = receipt.stream, receipt.token
-        word = "" if leftover is None else f":{leftover}"  # a cluster remembers the id of a write that it refused
-        headers = f"Nats-Msg-Id: {token}:{receipt.number}:{receipt.handed}{word}\r\nTc-Copy: {receipt.number}\r\n"
+        stream, token, number = receipt.stream, receipt.token, receipt.number
+        trail = delivery.trail if isinstance(verdict, Release) else self._fitting(delivery, verdict.trail)
+        body, headers = delivery.envelope + trail, b"Tc-Trail: %d\r\n" % len(trail)
+        if isinstance(verdict, Bury):
+            await self._streams.ensure_dead(stream)
+            reason = verdict.reason.encode("utf-8", "replace")
+            headers += b"Tc-Reason: %d\r\n%b" % (len(reason), expecting(0))
+            return Message(b"%b%b.%d" % (stream.dead.encode(), token, number), body + reason, headers)
+        standing = 0 if number in stream.deleted else number  # a caller deleted it too late
+        identity = b"%b:%d:%d" % (token, number, receipt.handed)
+        if isinstance(verdict, Release) or not _is_later(verdict):
+            if isinstance(verdict, Release) and receipt.redeliveries:
+                headers += b"Tc-Handed: %d\r\n" % receipt.redeliveries
+            headers += b"Nats-Msg-Id: %b\r\n%b" % (identity, expecting(standing))
+            return Message(receipt.subject, body, headers)
         if self._link.level >= FAMILY:
-            headers += (
-                f"Nats-Expected-Last-Subject-Sequence: {_standing(receipt)}\r\n"
-                f"Nats-Expected-Last-Subject-Sequence-Subject: {stream.names.either}{token}\r\n"
-            )
+            headers += expecting(standing, stream.either_bytes + token)
         else:
-            headers += f"Nats-Expected-Last-Subject-Sequence: {leftover or 0}\r\n"
-        headers += f"Tc-Trail: {len(trail)}\r\n"
-        offset = await self._streams.clock(stream) if stream.native else 0.0
-        headers += scheduling(stream, token, after, offset)
-        return Message(_bytes(f"{stream.names.scheduled}{token}"), delivery.envelope + trail, _bytes(headers))
-
-    def _letter(self, delivery: Delivery, reason: bytes, trail: bytes) -> Message:
-        """Write one letter for each copy of a job at most: a worker that buries it again finds it."""
-        receipt: Receipt = delivery.receipt
-        headers = f"Nats-Expected-Last-Subject-Sequence: 0\r\nTc-Trail: {len(trail)}\r\nTc-Reason: {len(reason)}\r\n"
-        subject = f"{receipt.stream.names.dead}{receipt.token}.{receipt.number}"
-        return Message(_bytes(subject), delivery.envelope + trail + reason, _bytes(headers))
+            headers += expecting(leftover or 0)
+        if leftover is not None:  # a cluster remembers the id of a write that it refused
+            identity += b":%d" % leftover
+        headers += b"Nats-Msg-Id: %b\r\nTc-Copy: %d\r\n" % (identity, number)
+        return Message(stream.scheduled_bytes + token, body, headers + await waiting(stream, token, verdict.after))
 
     def _fitting(self, delivery: Delivery, trail: bytes) -> bytes:
         """Return the new trail, or the one before if the server would not take it."""
@@ -206,93 +174,71 @@ class NatsSettler:
         )
         return delivery.trail
 
-    # ── ends ──
+    # ── ends and leases ──
 
     async def end(self, receipts: Sequence[Receipt]) -> None:
         """End these jobs, confirmed.
 
         :raises BrokerUnavailable: some may not have ended.
         """
-        last: dict[int, Receipt] = {}
-        void: list[Receipt] = []
-        frames: list[bytes] = []
+        await self._tell([receipt for receipt in receipts if not receipt.void], "the end of a job", b"+ACK")
         for receipt in receipts:
             if receipt.void:
-                void.append(receipt)
-                continue
-            before = last.get(id(receipt.stream))
-            if before is not None:
-                frames.append(b"PUB %b  4\r\n+ACK\r\n" % before.reply)
-            last[id(receipt.stream)] = receipt
-        if last:
-            messages = [Message(receipt.reply, b"+ACK") for receipt in last.values()]
-            answers = await self._link.request_all(messages, ahead=b"".join(frames))
-            if None in answers:
-                raise self._link.unavailable("the server did not confirm the end of a job")
-            unheard = [answer.status == b"503" for answer in answers if answer is not None]
-            if any(unheard):
-                raise self._link.unavailable("no server took the end of a job: its queue has no leader, or was deleted")
-        for receipt in void:
-            await self._end_without_consumer(receipt)
+                await self._end_without_consumer(receipt)
         for receipt in receipts:
             receipt.over = True
 
     async def _end_without_consumer(self, receipt: Receipt) -> None:
         """Delete a job whose consumer was deleted: the new one knows nothing of our lease."""
-        stream = receipt.stream.names.stream
-        found = await self._link.api(f"STREAM.MSG.GET.{stream}", {"seq": receipt.number})
-        stored = stored_in(found)
-        if stored is None or stored["subject"].encode() != receipt.subject:
-            return
-        await self._link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": receipt.number, "no_erase": True})
+        found = await jetstream.find_message(self._link, receipt.stream.name, seq=receipt.number)
+        if found is not None and found.subject.encode() == receipt.subject:
+            await jetstream.delete_messages(self._link, receipt.stream.name, [receipt.number])
 
-    # ── leases ──
-
-    async def extend(self, batch: Sequence[Delivery], *, lease: float, setting: bytes | None) -> list[Delivery]:
+    async def extend(self, batch: Sequence[Delivery]) -> list[Delivery]:
         """Start the leases anew; return the deliveries whose lease was lost.
 
-        :param setting: what to tell the server for each; None: start its own lease again.
         :raises BrokerUnavailable: leases are as they were.
         """
         now = asyncio.get_running_loop().time()
-        ours: list[Receipt] = []
         lost: list[Delivery] = []
+        ours: list[Receipt] = []
         for delivery in batch:
             receipt: Receipt = delivery.receipt
             if receipt.over or receipt.void or now >= receipt.until:
                 lost.append(delivery)
             else:
                 ours.append(receipt)
-        if ours:
-            last = {id(receipt.stream): receipt for receipt in ours}
-            body = setting or b"+WPI"
-            ahead = b"".join(
-                encode_message(Message(receipt.reply, body))
-                for receipt in ours
-                if last[id(receipt.stream)] is not receipt
-            )
-            messages = [Message(receipt.reply, body) for receipt in last.values()]
-            answers = await self._link.request_all(messages, ahead=ahead)
-            if any(answer is None or answer.status == b"503" for answer in answers):
-                raise self._link.unavailable("the server did not confirm the extension of a lease")
-            for receipt in ours:
-                receipt.until = now + lease
+        await self._tell(ours, "the extension of a lease")
+        for receipt in ours:
+            receipt.until = now + self._lease
         return lost
 
+    async def _tell(self, receipts: Sequence[Receipt], what: str, word: bytes = b"") -> None:
+        """Tell the server about some deliveries; it confirms what it was told last about each queue.
 
-def _standing(receipt: Receipt) -> int:
-    """Return the number of the job that a copy replaces; 0 if a caller deleted it too late."""
-    return 0 if receipt.number in receipt.stream.deleted else receipt.number
+        :param word: the message about each; empty: that its lease starts anew.
+        """
+        last: dict[int, Receipt] = {}
+        ahead: list[bytes] = []
+        for receipt in receipts:
+            before = last.get(id(receipt.stream))
+            if before is not None:
+                ahead.append(before.frame(word or before.consumer.greeting or b"+WPI"))
+            last[id(receipt.stream)] = receipt
+        if last:
+            asking = [Message(receipt.reply, word or receipt.consumer.greeting or b"+WPI") for receipt in last.values()]
+            answers = await self._link.request_all(asking, ahead=b"".join(ahead))
+            if any(answer is None or answer.status == b"503" for answer in answers):
+                raise self._link.unavailable(f"no server confirmed {what}: its queue has no leader, or was deleted")
 
 
-def _has_letter(verdict: Verdict, answer: Answer) -> bool:
-    """Tell whether a letter is refused because it is there already."""
-    return isinstance(verdict, Bury) and bool(found_by(answer))
+def _trouble_with(answer: Answer | None) -> str:
+    if answer is None:
+        return "the server did not say whether it stored a copy or a dead letter"
+    if not answer.body:
+        return "no server takes a copy or a dead letter: its stream has no leader"
+    return f"the server refuses a copy or a dead letter: {answer.body[:200]!r}"
 
 
 def _is_later(verdict: Verdict) -> bool:
     return isinstance(verdict, Reschedule) and verdict.after > 0
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

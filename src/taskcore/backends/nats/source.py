@@ -13,14 +13,13 @@ from contextlib import suppress
 from typing import Final
 
 from taskcore.backend import Delivery
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, CancelListener, PullConsumer, Receipt, guard_of
-from taskcore.backends.nats.layout import NANO, QueueStream, QueueStreams
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer, Receipt, guard_of, hand_out_in
+from taskcore.backends.nats.delays import DelayTimer
+from taskcore.backends.nats.layout import QueueStream, QueueStreams
 from taskcore.backends.nats.settle import NatsSettler
-from taskcore.backends.nats.timers import DelayTimer
-from taskcore.connections.nats import NatsLink
-from taskcore.connections.nats.jetstream import stored_in
+from taskcore.connections.nats import NatsLink, jetstream
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import RELEASE, Verdict
+from taskcore.lifecycle import RELEASE
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
 
@@ -33,25 +32,20 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue t
 CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
-class NatsSource:
+class NatsSource(NatsSettler):
     """The jobs of some queues for one worker."""
 
     def __init__(self, link: NatsLink, streams: QueueStreams, queues: Sequence[str], lease: float) -> None:
-        self._link = link
-        self._streams = streams
+        super().__init__(link, streams, lease)
         self._queues = tuple(dict.fromkeys(queues))
-        self._lease = lease
         self._guarded = lease + guard_of(lease)
-        self._settler = NatsSettler(link, streams)
         self._consumers: list[PullConsumer] = []
         self._timers: list[DelayTimer] = []
-        self._cancel_listeners: list[CancelListener] = []
         self._news = asyncio.Event()
         self._receiving = 0
         self._closing = False
         self._resting: asyncio.TimerHandle | None = None
         self._tasks = TaskSet("NATS source")
-        self._setting: dict[int, bytes | None] = {}
         self._pause = FIRST_PAUSE
         self._empty: list[PullConsumer] = []  # queues that have said, since the last job, that they are empty
 
@@ -68,15 +62,31 @@ class NatsSource:
                 self._streams.discard(queue)
                 stream = await self._streams.open(queue)
                 await self._streams.ensure_consumer(stream, ack_wait=self._guarded)
-            setting = self._own_setting(stream)
-            self._setting[id(stream)] = setting
-            consumer = PullConsumer(
-                self._link, stream, consumer="worker", arrived=self._news.set, lease=self._lease, greeting=setting
+            greeting = self._greeting(stream)
+            self._consumers.append(
+                PullConsumer(
+                    self._link, stream, name="worker", arrived=self._news.set, lease=self._lease, greeting=greeting
+                )
             )
-            self._consumers.append(consumer)
-            self._cancel_listeners.append(CancelListener(self._link, consumer))
             if not stream.native:
-                self._timers.append(await DelayTimer.start(self._link, self._streams, stream))
+                timer = DelayTimer(self._link, self._streams, stream)
+                self._timers.append(timer)
+                await timer.start()
+
+    def _greeting(self, stream: QueueStream) -> bytes:
+        """Return what tells the server our lease, job by job, if the consumer was made with another one.
+
+        It says "hand the job out again after so long", which is what a lease is; the job is ours until then.
+        """
+        if stream.ack_wait is not None and abs(stream.ack_wait - self._guarded) < 0.001:  # noqa: PLR2004 - rounding
+            return b""
+        log.info(
+            "queue %s was created with leases of %.3g s, this worker uses %.3g s: each delivery costs one more message",
+            stream.queue,
+            stream.ack_wait,
+            self._guarded,
+        )
+        return hand_out_in(self._guarded)
 
     async def close(self) -> None:
         """Give back the jobs that no caller took."""
@@ -87,8 +97,6 @@ class NatsSource:
             self._rest()
         for timer in self._timers:
             await timer.stop()
-        for listener in self._cancel_listeners:
-            listener.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._tasks.wait_closed()
@@ -139,54 +147,45 @@ class NatsSource:
     async def _take(self, limit: int) -> list[Delivery]:
         """Return what has arrived, earlier queues first, without jobs that are no longer ours or were ended."""
         now = asyncio.get_running_loop().time()
-        fresh: list[Receipt] = []
-        again: list[Receipt] = []
+        found: list[Receipt] = []
         for consumer in self._consumers:
-            waiting = consumer.waiting
-            while waiting and len(fresh) + len(again) < limit:
-                arrival = waiting.popleft()
-                if now >= arrival.until:
-                    log.warning(
-                        "dropped a job of queue %s whose lease ended before a worker had room",
-                        arrival.stream.names.queue,
-                    )
-                elif arrival.handed > 1:
-                    again.append(arrival)
+            while consumer.waiting and len(found) < limit:
+                arrival = consumer.waiting.popleft()
+                if now < arrival.until:
+                    found.append(arrival)
                 else:
-                    fresh.append(arrival)
-        if again:
-            try:
-                fresh += await self._still_alive(again)
-            except BaseException:
-                for arrival in reversed(fresh + again):
-                    self._consumer_of(arrival).waiting.appendleft(arrival)
-                raise
-        if fresh:
+                    queue = arrival.stream.queue
+                    log.warning("dropped a job of queue %s whose lease ended before a worker had room", queue)
+        try:
+            alive = await self._still_alive(found)
+        except BaseException:
+            for arrival in reversed(found):
+                arrival.consumer.waiting.appendleft(arrival)
+            raise
+        if alive:
             self._empty = []
             self._pause = FIRST_PAUSE
-        return [arrival.deliver() for arrival in fresh]
+        return [arrival.deliver() for arrival in alive]
 
-    async def _still_alive(self, again: list[Receipt]) -> list[Receipt]:
+    async def _still_alive(self, arrivals: list[Receipt]) -> list[Receipt]:
         """Return the jobs that no dead worker had replaced or buried before its end; end the others."""
-        messages = []
+        again = [arrival for arrival in arrivals if arrival.handed > 1]
+        if not again:
+            return arrivals
+        calls = []
         for arrival in again:
-            names, token = arrival.stream.names, arrival.subject.rpartition(b".")[2].decode("utf-8", "replace")
-            body = {"last_by_subj": f"{names.either}{token}"}
-            messages.append(self._link.api_request(f"STREAM.MSG.GET.{names.stream}", body))
-            body = {"last_by_subj": f"{names.dead}{token}.{arrival.number}"}
-            messages.append(self._link.api_request(f"STREAM.MSG.GET.{names.dead_stream}", body))
-        answers = await self._link.request_all(messages)
-        stored = [stored_in(self._link.read_answer(answer, "STREAM.MSG.GET")) for answer in answers]
-        alive: list[Receipt] = []
-        over: list[Receipt] = []
-        for arrival, latest, letter in zip(again, stored[::2], stored[1::2], strict=True):
-            if letter is None and latest is not None and latest["seq"] == arrival.number:
-                alive.append(arrival)
-            else:  # replaced, buried, ended or removed meanwhile
-                over.append(arrival)
-        if over:
-            await self._settler.end(over)
-        return alive
+            stream, token = arrival.stream, arrival.token.decode("utf-8", "replace")
+            job, letter = f"{stream.either}{token}", f"{stream.dead}{token}.{arrival.number}"
+            calls.append(jetstream.message_call(stream.name, last_by_subj=job))
+            calls.append(jetstream.message_call(stream.dead_name, last_by_subj=letter))
+        stored = [jetstream.stored_in(answer) for answer in await self._link.api_all(calls)]
+        over = [
+            arrival  # replaced, buried, ended or removed meanwhile
+            for arrival, latest, buried in zip(again, stored[::2], stored[1::2], strict=True)
+            if buried is not None or latest is None or latest.number != arrival.number
+        ]
+        await self.end(over)
+        return [arrival for arrival in arrivals if arrival not in over]
 
     async def _wait(self) -> None:
         """Wait for news; mend a consumer that is gone."""
@@ -194,7 +193,7 @@ class NatsSource:
             await self._link.ready()
             return
         for consumer in self._consumers:
-            if consumer.absent or consumer.silent:
+            if consumer.is_lost:
                 await self._repair(consumer)
                 return
         with suppress(TimeoutError):
@@ -208,10 +207,9 @@ class NatsSource:
     async def _repair(self, consumer: PullConsumer) -> None:
         """Create a consumer anew that is gone or does not answer."""
         try:
-            gone = await self._streams.repair(consumer.stream.names.queue, ack_wait=self._guarded)
+            gone = await self._streams.repair(consumer.stream, ack_wait=self._guarded)
         finally:
             consumer.rest()
-            consumer.absent = False
         if not gone:
             await self._sleep()
         self._empty = []
@@ -219,40 +217,6 @@ class NatsSource:
     async def _sleep(self) -> None:
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
-
-    def _consumer_of(self, arrival: Receipt) -> PullConsumer:
-        return next(consumer for consumer in self._consumers if consumer.stream is arrival.stream)
-
-    # ── settling ──
-
-    async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
-        """Carry out the verdicts; return those whose lease was lost."""
-        return await self._settler.settle(batch)
-
-    async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Start the leases anew; return those that were lost before."""
-        by_setting: dict[bytes | None, list[Delivery]] = {}
-        for delivery in batch:
-            by_setting.setdefault(self._setting.get(id(delivery.receipt.stream)), []).append(delivery)
-        lost: list[Delivery] = []
-        for setting, deliveries in by_setting.items():
-            lost += await self._settler.extend(deliveries, lease=self._lease, setting=setting)
-        return lost
-
-    def _own_setting(self, stream: QueueStream) -> bytes | None:
-        """Return what tells the server our lease, job by job, if the consumer was made with another one.
-
-        It says "hand the job out again after so long", which is what a lease is; the job is ours until then.
-        """
-        if stream.ack_wait is not None and abs(stream.ack_wait - self._guarded) < 0.001:  # noqa: PLR2004 - rounding
-            return None
-        log.info(
-            "queue %s was created with leases of %.3g s, this worker uses %.3g s: each delivery costs one more message",
-            stream.names.queue,
-            stream.ack_wait,
-            self._guarded,
-        )
-        return b'-NAK {"delay": %d}' % (self._guarded * NANO)
 
     # ── giving back ──
 
@@ -274,11 +238,8 @@ class NatsSource:
             consumer.waiting.clear()
         if not arrivals or not self._link.connected:
             return
-        unwanted = [arrival.deliver() for arrival in arrivals if arrival.handed == 1]
-        again = [arrival for arrival in arrivals if arrival.handed > 1]
         try:
-            if again:
-                unwanted += [arrival.deliver() for arrival in await self._still_alive(again)]
-            await self._settler.settle([(delivery, RELEASE) for delivery in unwanted])
+            unwanted = await self._still_alive(arrivals)
+            await self.settle([(arrival.deliver(), RELEASE) for arrival in unwanted])
         except BrokerUnavailable as error:
-            log.warning("could not give back %d jobs; they come again when their leases end: %s", len(unwanted), error)
+            log.warning("could not give back %d jobs; they come again when their leases end: %s", len(arrivals), error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Self
 
 import anyio
@@ -19,14 +19,9 @@ from taskcore.backends.rabbitmq.source import RabbitSource
 from taskcore.connections.amqp.address import parse
 from taskcore.connections.amqp.connection import Connector
 from taskcore.connections.loops import require_asyncio
-from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.diagnostics import Diagnosis
-from taskcore.toolkit.logging import logger
-from taskcore.toolkit.tasks import TaskSet
 
 __all__ = ["RabbitBackend"]
-
-log = logger("taskcore.backends.rabbitmq")
 
 QUORUM = Features(
     broker="rabbitmq",
@@ -69,8 +64,6 @@ class RabbitBackend:
         self._features = msgspec.structs.replace(base, new_queue=self._options.min_queue_age)
         self._connections: Connections | None = None
         self._sources: set[RabbitSource] = set()
-        self._tasks = TaskSet("RabbitMQ backend")
-        self._admin = RabbitAdmin(self._opened, self._sources)
 
     @property
     def features(self) -> Features:
@@ -80,7 +73,7 @@ class RabbitBackend:
     @property
     def admin(self) -> RabbitAdmin:
         """Counts, purging, dead letters."""
-        return self._admin
+        return RabbitAdmin(self._opened(), self._sources)
 
     async def __aenter__(self) -> Self:
         """Connect, and declare what every app of the virtual host needs.
@@ -91,15 +84,18 @@ class RabbitBackend:
         require_asyncio("amqp", "aio-pika")
         self._connections = connections = Connections(self._connector, self._options)
         try:
-            await connections.topology.declare()
+            await connections.sender.topology.declare()
         except BaseException:
-            await self._close()
+            await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Disconnect."""
-        await self._close()
+        connections, self._connections = self._connections, None
+        with anyio.CancelScope(shield=True):
+            if connections is not None:
+                await connections.close()
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """Store the jobs; one answer for each. The first jobs of a new queue wait until it is old enough."""
@@ -109,29 +105,20 @@ class RabbitBackend:
         answers = iter(await sender.send(sent))
         return [next(answers) if refusal is None else refusal for refusal in refusals]
 
-    def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[RabbitSource]:
-        """Return a source on these queues, earlier queues first."""
-        return self._consume(tuple(queues), lease)
-
     async def diagnose(self) -> Diagnosis:
         """Ask the server; see :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""
         return await diagnose(self._opened(), self._options, self._features.durability)
 
     @asynccontextmanager
-    async def _consume(self, queues: tuple[str, ...], lease: float) -> AsyncIterator[RabbitSource]:
-        parts = self._opened()
+    async def consume(self, queues: Sequence[str], *, lease: float) -> AsyncIterator[RabbitSource]:
+        """Return a source on these queues, earlier queues first."""
+        connections = self._opened()
+        topology = connections.sender.topology
         for queue in queues:
-            await parts.topology.declare_queues(queue)
-            self._tasks.start(self._open_queue(parts, queue))
-        source = RabbitSource(
-            parts.consuming,
-            parts.admin,
-            parts.topology,
-            parts.sender,
-            queues,
-            lease=lease,
-            counts=self._features.redeliveries != "absent",
-        )
+            await topology.declare_queues(queue)
+            topology.start_opening(queue)
+        counts = self._features.redeliveries != "absent"
+        source = RabbitSource(connections.consuming, connections.sender, queues, lease=lease, counts=counts)
         self._sources.add(source)
         try:
             yield source
@@ -140,23 +127,10 @@ class RabbitBackend:
             with anyio.CancelScope(shield=True):
                 await source.leave()
 
-    async def _open_queue(self, connections: Connections, queue: str) -> None:
-        try:
-            await connections.topology.open(queue)
-        except BrokerUnavailable as error:
-            log.debug("queue %s is not open yet; its first sender opens it: %s", queue, error.what)
-
     def _opened(self) -> Connections:
         if self._connections is None:
             raise RuntimeError("this backend is not open: use it inside its `async with` block")
         return self._connections
-
-    async def _close(self) -> None:
-        connections, self._connections = self._connections, None
-        with anyio.CancelScope(shield=True):
-            await self._tasks.cancel()
-            if connections is not None:
-                await connections.close()
 
 
 def _refusal(job: Outgoing) -> Refused | None:

@@ -6,17 +6,13 @@ import re
 
 from taskcore.backends.rabbitmq.admin import Connections
 from taskcore.backends.rabbitmq.layout import LOST, QueueOptions
+from taskcore.connections.amqp.address import Address
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, failed, passed, warned
 
-__all__ = ["diagnose", "version_of"]
+__all__ = ["diagnose"]
 
 OLDEST, HAS_QUEUE_TIMEOUT = (3, 10), (3, 12)
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-
-
-def version_of(text: str) -> tuple[int, ...]:
-    """Return ``3.10.8`` as numbers; empty if it is no version."""
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 async def diagnose(connections: Connections, options: QueueOptions, durability: str) -> Diagnosis:
@@ -24,34 +20,30 @@ async def diagnose(connections: Connections, options: QueueOptions, durability: 
 
     :raises BrokerUnavailable: the server cannot be reached.
     """
-    server = (await connections.admin.connection.open()).server_properties
-    text = str(server.get("version", ""))
-    version = version_of(text)
-    address = connections.connector.address
-    limit = "no limit but the memory and disk alarms of the node"
+    connection = await connections.admin.connection.open()
+    text = str(connection.server_properties.get("version", ""))
+    version = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+    heartbeat = connections.connector.address.heartbeat
     checks = [
         _version(text, version),
         _queue_type(options),
         _time_limit(version, options),
         passed(
             "limit",
-            f"queues have {limit}" if options.limit is None else f"a queue refuses jobs above {options.limit:,}",
+            "queues have no limit but the memory and disk alarms of the node"
+            if options.limit is None
+            else f"a queue refuses jobs above {options.limit:,}",
         ),
         _alarm(connections),
-        passed("heartbeat", f"a hanging process is noticed after {address.heartbeat} to {2 * address.heartbeat} s"),
+        passed("heartbeat", f"a hanging process is noticed after {heartbeat} to {2 * heartbeat} s"),
         passed(
             "policies",
             "unknown: the protocol shows neither policies nor the number of nodes",
             fix="rabbitmqctl list_policies; a policy with max-length, expires or message-ttl on tc.* loses jobs",
         ),
-        await _lost(connections),
+        _lost(await connections.admin.count(LOST) or 0),
+        *_encryption(connections.connector.address),
     ]
-    if address.scheme == "amqp" and any(host not in LOCAL_HOSTS for host, _ in address.nodes):
-        checks.append(
-            warned(
-                "encryption", "jobs and the password are not encrypted", fix="amqps:// and a certificate on the server"
-            )
-        )
     return Diagnosis(server=f"RabbitMQ {text or '?'}", durability=durability, checks=tuple(checks))
 
 
@@ -65,42 +57,35 @@ def _version(text: str, version: tuple[int, ...]) -> DiagnosticCheck:
 def _queue_type(options: QueueOptions) -> DiagnosticCheck:
     if options.queue_type == "quorum":
         return passed("queues", "quorum queues: on three nodes or more, the loss of one loses no job")
-    return warned(
-        "queues",
-        "classic queues: on one node only, and a job that kills its worker is not found without a store",
-        "leave out queue_type=classic",
-        "C5",
-        "C12",
-    )
+    problem = "classic queues: on one node only, and a job that kills its worker is not found without a store"
+    return warned("queues", problem, "leave out queue_type=classic", "C5", "C12")
 
 
 def _time_limit(version: tuple[int, ...], options: QueueOptions) -> DiagnosticCheck:
     if version >= HAS_QUEUE_TIMEOUT and options.consumer_timeout:
         return passed("time limit", f"the broker takes back a job that runs longer than {options.consumer_timeout:,} s")
-    return warned(
-        "time limit",
-        "the broker takes back a job that runs longer than the node's consumer_timeout, 30 minutes by default",
-        fix="consumer_timeout = 86400000 in rabbitmq.conf, if tasks run longer",
-    )
+    problem = "the broker takes back a job that runs longer than the node's consumer_timeout, 30 minutes by default"
+    return warned("time limit", problem, "consumer_timeout = 86400000 in rabbitmq.conf, if tasks run longer")
 
 
 def _alarm(connections: Connections) -> DiagnosticCheck:
-    connection = connections.publisher.connection.current
-    if connection is not None and connection.blocked_why:
-        return failed(
-            "alarm",
-            f"the broker takes no jobs at the moment: {connection.blocked_why}",
-            fix="give it memory or disk; workers go on meanwhile",
-        )
-    return passed("alarm", "nothing is blocked, as far as this connection has sent anything")
+    connection = connections.sender.connection.current
+    if connection is None or not connection.blocked_why:
+        return passed("alarm", "nothing is blocked, as far as this connection has sent anything")
+    problem = f"the broker takes no jobs at the moment: {connection.blocked_why}"
+    return failed("alarm", problem, "give it memory or disk; workers go on meanwhile")
 
 
-async def _lost(connections: Connections) -> DiagnosticCheck:
-    count = await connections.admin.count(LOST) or 0
+def _lost(count: int) -> DiagnosticCheck:
     if not count:
         return passed("lost", "no scheduled job has lost its queue")
-    return warned(
-        "lost",
-        f"{count:,} scheduled jobs found their queue deleted when they were due; they wait in {LOST}",
-        fix="look at them with rabbitmqadmin or the management pages; they are kept for 30 days",
-    )
+    problem = f"{count:,} scheduled jobs found their queue deleted when they were due; they wait in {LOST}"
+    fix = "look at them with rabbitmqadmin or the management pages; they are kept for 30 days"
+    return warned("lost", problem, fix)
+
+
+def _encryption(address: Address) -> list[DiagnosticCheck]:
+    if address.scheme == "amqps" or all(host in LOCAL_HOSTS for host, _ in address.nodes):
+        return []
+    fix = "amqps:// and a certificate on the server"
+    return [warned("encryption", "jobs and the password are not encrypted", fix)]

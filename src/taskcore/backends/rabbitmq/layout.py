@@ -46,23 +46,9 @@ from taskcore.toolkit.tasks import TaskSet
 from taskcore.toolkit.urls import choice, seconds, whole
 
 __all__ = [
-    "DUE",
-    "JOBS",
-    "LEVELS",
-    "LOST",
-    "MAX_DELAY",
-    "OPTIONS",
-    "QUEUE_NAMES",
-    "SCHEDULE",
-    "QueueOptions",
-    "Topology",
-    "dead_queue",
-    "delay_route",
-    "delay_units",
-    "job_queue",
-    "level",
-    "level_bindings",
-]
+    "DUE", "JOBS", "LEVELS", "LOST", "MAX_DELAY", "OPTIONS", "QUEUE_NAMES", "SCHEDULE", "QueueOptions", "Topology",
+    "dead_queue", "delay_route", "delay_units", "job_queue", "level", "level_bindings",
+]  # fmt: skip
 
 log = logger("taskcore.backends.rabbitmq")
 
@@ -215,7 +201,7 @@ class Topology:
         await admin.declare_exchange(DUE, "direct", {"alternate-exchange": LOST})
         await admin.declare_queue(QUEUE_NAMES, QUORUM)
         await admin.declare_queue(LOST, LOST_ARGUMENTS)
-        await admin.bind_queue(LOST, LOST, "")
+        await admin.bind("queue", LOST, LOST, "")
 
     async def redeclare(self) -> None:
         """Declare everything again, because the exchanges are gone."""
@@ -247,24 +233,28 @@ class Topology:
 
     async def open(self, queue: str) -> None:
         """Let jobs in as soon as the queue is old enough; a cancelled caller does not stop it."""
-        if queue in self._open:
-            return
-        opening = self._opening.get(queue)
-        if opening is None:
-            opening = self._opening[queue] = self._tasks.start_awaited(self._bind_when_old_enough(queue))
-            opening.add_done_callback(lambda done: self._opened(queue, done))
+        self.start_opening(queue)
+        opening = self._opening[queue]
         await asyncio.wait({opening})
         if opening.cancelled():
             raise BrokerUnavailable(f"queue {queue} was not opened: its app was closed meanwhile", fix="open it again")
         opening.result()
 
+    def start_opening(self, queue: str) -> None:
+        """Begin to open a queue; if that fails, its next sender tries again."""
+        if queue not in self._opening:
+            opening = self._opening[queue] = self._tasks.start_awaited(self._bind_when_old_enough(queue))
+            opening.add_done_callback(lambda done: self._opened(queue, done))
+
     async def _bind_when_old_enough(self, queue: str) -> None:
+        if queue in self._open:
+            return
         while (rest := await self._seconds_too_young(queue)) > 0:  # noqa: ASYNC110 - only time matters
             await asyncio.sleep(rest)
         await self._announce(queue)
-        await self._admin.bind_queue(job_queue(queue), DUE, queue)
-        await self._admin.bind_exchange(DELAY, SCHEDULE, queue)
-        await self._admin.bind_queue(job_queue(queue), JOBS, queue)  # last: it proves the others
+        await self._admin.bind("queue", job_queue(queue), DUE, queue)
+        await self._admin.bind("exchange", DELAY, SCHEDULE, queue)
+        await self._admin.bind("queue", job_queue(queue), JOBS, queue)  # last: it proves the others
         self._open[queue] = asyncio.get_running_loop().time()
 
     async def _seconds_too_young(self, queue: str) -> float:
@@ -330,5 +320,4 @@ class Topology:
 
     async def _bind_level(self, exchange: str, number: int | None) -> None:
         for target, headers in level_bindings(number).items():
-            bind = self._admin.bind_exchange if target == DUE else self._admin.bind_queue
-            await bind(target, exchange, "", headers)
+            await self._admin.bind("exchange" if target == DUE else "queue", target, exchange, "", headers)

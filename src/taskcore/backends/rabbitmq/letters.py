@@ -10,25 +10,23 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from heapq import nsmallest
 
 import msgspec
 from aio_pika.abc import AbstractChannel
 
-from taskcore.backend import DUPLICATE, Letter, Outgoing, Published, Stored
+from taskcore.backend import Letter
 from taskcore.backends.rabbitmq.layout import QUEUE_NAMES, dead_queue
-from taskcore.backends.rabbitmq.messages import RabbitMessage, message_of, natural, split
-from taskcore.backends.rabbitmq.publish import Publisher, Sender, unavailable
+from taskcore.backends.rabbitmq.messages import natural, split
 from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.admin_channel import AdminChannel
 from taskcore.connections.amqp.channel import FilteredChannel
 from taskcore.connections.amqp.frame_filter import FilteredConnection
 from taskcore.toolkit.detached import run_detached
-from taskcore.toolkit.failpoints import failpoint
 
-__all__ = ["DeadLetterQueue", "QueueNames", "queue_of"]
+__all__ = ["browse_names", "browse_page", "find_letter", "letter_of", "queue_of"]
 
 WINDOW = 500  #: messages asked for at once
 QUIET_AFTER = 0.1  #: seconds without a message, after which the browser counts whether there is one
@@ -37,8 +35,8 @@ EXTRA_LETTERS = 100  #: kept in memory beyond those of a page
 
 DIED, DIED_AT = b"x-death.reason", b"x-death.time"
 REASONS = {
-    b"rejected": "rejected by the broker: too large to copy with its error history",
-    b"delivery_limit": "delivery limit: handed out again and again, and never settled",
+    b"rejected": b"rejected by the broker: too large to copy with its error history",
+    b"delivery_limit": b"delivery limit: handed out again and again, and never settled",
 }
 
 
@@ -51,30 +49,34 @@ class Browsed(msgspec.Struct, frozen=True):
 
 
 class Browser(FilteredChannel):
-    """One pass through a queue, from its head, on a channel of its own."""
+    """One pass through a queue, from its head, on a channel of its own.
 
-    def __init__(self, connection: FilteredConnection, channel: AbstractChannel) -> None:
+    :param count: how many messages there are now; later ones are left to the next browser. None: there is no such
+        queue. A count of 0 is not trusted, because a node says so of every queue in its first seconds: then everything
+        that comes is read.
+    """
+
+    def __init__(
+        self,
+        connection: FilteredConnection,
+        channel: AbstractChannel,
+        admin: AdminChannel,
+        queue: str,
+        count: int | None,
+    ) -> None:
+        self._admin, self._queue = admin, queue
+        self._count = math.inf if count == 0 else count or 0
         self._buffer: deque[Browsed] = deque()
         self._news = asyncio.Event()
         self._ended_why = ""
-        self._consumer = ""
         self.seen = 0
         self.dropped = 0
         super().__init__(connection, channel)
 
-    def begin(self, admin: AdminChannel, queue: str, count: int) -> None:
-        """Set what is read.
-
-        :param count: how many messages there are now; later ones are left to the next browser. A count of 0 is not
-            trusted, because a node says so of every queue in its first seconds: then everything that comes is read.
-        """
-        self._admin, self._queue, self._count = admin, queue, count or math.inf
-        self._timeout = admin.connector.address.timeout
-
     async def messages(self) -> AsyncIterator[Browsed]:
         """Yield every message, oldest first."""
         while self.seen < self._count:
-            await run_detached(self._ask_for_more(), timeout=self._timeout)
+            await run_detached(self._ask_for_more(), timeout=self.connection.timeout)
             for _ in range(WINDOW):
                 if self.seen == self._count or (not self._buffer and not await self._wait_for_more()):
                     return
@@ -89,17 +91,14 @@ class Browser(FilteredChannel):
     async def return_rest(self) -> None:
         """Return what was not dropped; be sure that what was dropped is gone."""
         # In one write, for the next browser to find everything: first no more deliveries, then all return (tag 0).
-        self.write(self._cancel_frame() + frames.nack(self.number, 0, multiple=True))
-        await self.sync(self._timeout, WINDOW)
+        if self.consumer:
+            self.write(frames.cancel(self.number, self.consumer) + frames.nack(self.number, 0, multiple=True))
+            await self.sync(WINDOW)
 
     async def _ask_for_more(self) -> None:
-        self.write(self._cancel_frame())
-        await self.sync(self._timeout, WINDOW)
-        self._consumer = f"window {self.seen}"
-        await self.consume(self._queue, self._consumer)
-
-    def _cancel_frame(self) -> bytes:
-        return frames.cancel(self.number, self._consumer) if self._consumer else b""
+        if self.consumer:
+            self.write(frames.cancel(self.number, self.consumer))
+        await self.consume(self._queue, WINDOW)
 
     async def _wait_for_more(self) -> bool:
         """Wait for the next message; return False if there is none, because the broker discarded some meanwhile."""
@@ -112,7 +111,7 @@ class Browser(FilteredChannel):
                     await self._news.wait()
             except TimeoutError:
                 counted = await self._admin.count(self._queue)
-                await self.sync(self._timeout, WINDOW)  # what was on its way is here now
+                await self.sync(WINDOW)  # what was on its way is here now
                 if not self._buffer and (not counted or self._count == math.inf):  # a wrong count is not trusted again
                     return False
         return True
@@ -133,8 +132,8 @@ class Browser(FilteredChannel):
 
 
 @asynccontextmanager
-async def browse(admin: AdminChannel, queue: str) -> AsyncIterator[Browser | None]:
-    """Open a browser; None if there is no such queue. Keep it short: nothing else can browse the queue meanwhile.
+async def browse(admin: AdminChannel, queue: str) -> AsyncIterator[Browser]:
+    """Open a browser. Keep it short: nothing else can browse the queue meanwhile.
 
     :raises BrokerUnavailable: it took too long, or the connection was lost; then nothing was dropped.
     """
@@ -142,11 +141,7 @@ async def browse(admin: AdminChannel, queue: str) -> AsyncIterator[Browser | Non
     with admin.connector.errors(f"browsing queue {queue}"):
         async with asyncio.timeout(within), admin.exclusive(f"{queue}.reader"):
             count = await admin.count(queue)
-            if count is None:
-                yield None
-                return
-            browser = await admin.open_channel(Browser)
-            browser.begin(admin, queue, count)
+            browser = await run_detached(_open_browser(admin, queue, count), timeout=within)
             try:
                 yield browser
                 await browser.return_rest()
@@ -158,138 +153,85 @@ async def browse(admin: AdminChannel, queue: str) -> AsyncIterator[Browser | Non
                 await asyncio.sleep(RETURN_CHECK_PAUSE)
 
 
+async def _open_browser(admin: AdminChannel, queue: str, count: int | None) -> Browser:
+    connection = await admin.connection.open()
+    return Browser(connection, await connection.channel(), admin, queue, count)
+
+
 # ── names ────────────────────────────────────────────────────────────────────────────────────────
 
 
-class QueueNames:
-    """The names of all queues, in a queue of their own; a queue may be gone although its name is here."""
+async def browse_names(admin: AdminChannel, *, without: str = "") -> list[str]:
+    """Return the names of all queues once each; a queue may be gone although its name is here.
 
-    def __init__(self, admin: AdminChannel, publisher: Publisher) -> None:
-        self._admin = admin
-        self._publisher = publisher
-
-    async def read(self) -> list[str]:
-        """Return every name once."""
-        return await self._browse(without="")
-
-    async def add(self, queue: str) -> None:
-        """Add a name if it is missing.
-
-        :raises BrokerUnavailable: it could not be stored.
-        """
-        if queue not in await self.read():
-            failure = unavailable(await self._publisher.publish([RabbitMessage("", QUEUE_NAMES, {}, queue.encode())]))
-            if failure is not None:
-                raise failure
-
-    async def remove(self, queue: str) -> None:
-        """Remove a name."""
-        await self._browse(without=queue)
-
-    async def _browse(self, *, without: str) -> list[str]:
-        found: dict[str, None] = {}
-        async with browse(self._admin, QUEUE_NAMES) as browser:
-            if browser is not None:
-                async for message in browser.messages():
-                    name = message.body.decode(errors="replace")
-                    if name in found or name == without:  # added by two processes at once, or to be removed
-                        browser.drop(message)
-                    else:
-                        found[name] = None
-        return list(found)
+    :param without: a name that is removed.
+    """
+    found: dict[str, None] = {}
+    async with browse(admin, QUEUE_NAMES) as browser:
+        async for message in browser.messages():
+            name = message.body.decode(errors="replace")
+            if name in found or name == without:  # added by two processes at once, or to be removed
+                browser.drop(message)
+            else:
+                found[name] = None
+    return list(found)
 
 
 # ── dead letters ─────────────────────────────────────────────────────────────────────────────────
 
 
-class DeadLetterQueue:
-    """The dead letters of all queues.
+async def browse_page(admin: AdminChannel, queue: str, limit: int, after: str | None) -> list[Letter]:
+    """Return up to ``limit`` letters of a queue behind a letter, oldest first.
+
+    Each page browses all of them, because the broker does not keep the order of returned messages.
+    """
+    found: list[Letter] = []
+    originals: set[bytes] = set()
+    async with browse(admin, dead_queue(queue)) as browser:
+        async for message in browser.messages():
+            original = message.properties.headers.get(b"tc-of")
+            if isinstance(original, bytes) and original:
+                if original in originals:  # stored twice: its worker was killed before it settled the original
+                    browser.drop(message)
+                    continue
+                originals.add(original)
+            letter = letter_of(message, queue)
+            if after is None or letter.id > after:
+                found.append(letter)
+            if len(found) > 2 * limit + EXTRA_LETTERS:
+                found = nsmallest(limit, found, key=_id)
+    return nsmallest(limit, found, key=_id)
+
+
+@asynccontextmanager
+async def find_letter(admin: AdminChannel, letter_id: str) -> AsyncIterator[tuple[Browser, Browsed | None]]:
+    """Browse for one letter, which the browser may drop; None if there is none of that id."""
+    queue = queue_of(letter_id)
+    async with browse(admin, dead_queue(queue)) as browser:
+        async for message in browser.messages():
+            if letter_of(message, queue).id == letter_id:
+                yield browser, message
+                return
+        yield browser, None
+
+
+def letter_of(message: Browsed, queue: str) -> Letter:
+    """Read a message in a queue of dead letters, whatever program put it there.
 
     The id of a letter is ``<when>.<message>.<queue>``: ids sort by time, and name the queue of a letter that is gone.
     """
-
-    def __init__(self, admin: AdminChannel, sender: Sender) -> None:
-        self._admin = admin
-        self._sender = sender
-
-    async def page(self, queue: str, limit: int, after: str | None) -> Sequence[Letter]:
-        """Return up to ``limit`` letters behind a letter, oldest first.
-
-        Each page browses all of them, because the broker does not keep the order of returned messages.
-        """
-        found: list[Letter] = []
-        originals: set[bytes] = set()
-        async with browse(self._admin, dead_queue(queue)) as browser:
-            if browser is None:
-                return []
-            async for message in browser.messages():
-                original = message.properties.headers.get(b"tc-of", b"")
-                if isinstance(original, bytes) and original:
-                    if original in originals:  # stored twice: its worker was killed before it settled the original
-                        browser.drop(message)
-                        continue
-                    originals.add(original)
-                letter = _letter(message, queue)
-                if after is None or letter.id > after:
-                    found.append(letter)
-                if len(found) > 2 * limit + EXTRA_LETTERS:
-                    found = nsmallest(limit, found, key=_id)
-        return nsmallest(limit, found, key=_id)
-
-    async def get(self, letter_id: str) -> Letter | None:
-        """Return one letter."""
-        async with self._find(letter_id) as (_, message):
-            return _letter(message, queue_of(letter_id)) if message is not None else None
-
-    async def drop(self, letter_id: str) -> bool:
-        """Drop a letter; return False if there is none of that id."""
-        async with self._find(letter_id) as (browser, message):
-            if browser is None or message is None:
-                return False
-            browser.drop(message)
-            return True
-
-    async def replay(self, letter_id: str, job: Outgoing) -> Published:
-        """Send the job, then drop the letter; a letter that is gone was replayed or dropped before."""
-        async with self._find(letter_id) as (browser, message):
-            if browser is None or message is None:
-                return DUPLICATE
-            [answer] = await self._sender.send([message_of(job)])
-            if isinstance(answer, Stored):
-                failpoint("rabbitmq.replay.stored")
-                browser.drop(message)
-            return answer
-
-    @asynccontextmanager
-    async def _find(self, letter_id: str) -> AsyncIterator[tuple[Browser | None, Browsed | None]]:
-        """Browse for one letter."""
-        queue = queue_of(letter_id)
-        async with browse(self._admin, dead_queue(queue)) as browser:
-            if browser is not None:
-                async for message in browser.messages():
-                    if _letter(message, queue).id == letter_id:
-                        yield browser, message
-                        return
-            yield None, None
-
-
-def _letter(message: Browsed, queue: str) -> Letter:
-    """Read a message in a queue of dead letters, whatever program put it there."""
     properties = message.properties
     envelope, trail, reason = split(properties, message.body)
     when = natural(properties, b"tc-when") or 1_000_000 * natural(properties, DIED_AT)
-    if reason:
-        text = reason.decode(errors="replace")
-    else:
-        died = properties.headers.get(DIED)
-        moved = f"moved here by the broker: {died.decode(errors='replace')}" if isinstance(died, bytes) else "unknown"
-        text = REASONS.get(died, moved) if isinstance(died, bytes) else moved
+    died = properties.headers.get(DIED)
+    if not reason:
+        reason = REASONS.get(died, b"moved here by the broker: " + died) if isinstance(died, bytes) else b"unknown"
     return Letter(
         id=f"{when:014x}.{_word(properties.message_id)}.{queue}",
         queue=queue,
         envelope=envelope,
         trail=trail,
-        reason=text,
+        reason=reason.decode(errors="replace"),
         when=when / 1_000_000,
     )
 

@@ -22,7 +22,7 @@ from taskcore.backend import Outgoing
 from taskcore.backends.rabbitmq import layout
 from taskcore.connections.amqp.frames import HeaderValue, Properties
 
-__all__ = ["RabbitMessage", "message_of", "natural", "split", "timestamp", "with_delay"]
+__all__ = ["RabbitMessage", "job_id_of", "message_of", "natural", "split", "timestamp", "with_delay"]
 
 
 class RabbitMessage(msgspec.Struct, frozen=True, gc=False):
@@ -88,6 +88,12 @@ def split(properties: Properties, body: bytes) -> tuple[bytes, bytes, bytes]:
     if end == len(body) or end < 0:
         return body, b"", b""
     return body[:end], body[end : end + trail], body[end + trail :]
+
+
+def job_id_of(properties: Properties) -> str:
+    """Return the id of a job; "" if a foreign message has none."""
+    job_id = properties.headers.get(b"tc-id", b"")
+    return job_id.decode(errors="replace") if isinstance(job_id, bytes) else ""
 
 
 def natural(properties: Properties, name: bytes) -> int:

@@ -11,24 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import takewhile
 from typing import Final
 
 from aio_pika.abc import AbstractChannel
 
 from taskcore.backend import STORED, Published, Refused, Stored, Uncertain
 from taskcore.backends.rabbitmq import layout
+from taskcore.backends.rabbitmq.letters import browse_names
 from taskcore.backends.rabbitmq.messages import RabbitMessage, with_delay
 from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.admin_channel import AdminChannel
 from taskcore.connections.amqp.channel import FilteredChannel
-from taskcore.connections.amqp.connection import Connector, ReconnectingConnection
+from taskcore.connections.amqp.connection import ReconnectingConnection
 from taskcore.connections.amqp.frame_filter import FilteredConnection
 from taskcore.errors import BrokerUnavailable
-from taskcore.toolkit.detached import run_detached
 
-__all__ = ["MAX_JOB", "MAX_MESSAGE", "Publisher", "Sender", "unavailable"]
+__all__ = ["MAX_JOB", "MAX_MESSAGE", "Sender", "unavailable"]
 
 WRITE_SIZE = 1 << 20  #: bytes written before the publisher waits for the server to keep up
 MAX_MESSAGE = 16 * 1024 * 1024 - 4096  #: bytes; from version 4 on the server closes the channel above it
@@ -38,8 +39,135 @@ RESEND_AFTER: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a refused job is 
 
 REFUSED = Refused("the broker refused it: its queue is full, or has no leader at the moment")
 UNROUTED = Refused("no queue is bound for it")  #: the sender may open the queue and send again
+NO_ANSWER = Uncertain("no confirm came")
 NOT_PERMITTED: Final = "ACCESS_REFUSED"  #: in the server's text when this user may not write
 EXCHANGE_GONE: Final = "no exchange"  #: in the server's text when the virtual host lost its data
+
+
+class Sender:
+    """Publishes, opens the queues that are not open, and sends again what the broker refused for a moment.
+
+    Its connection only sends, because the server may block it.
+    """
+
+    def __init__(self, admin: AdminChannel, options: layout.QueueOptions) -> None:
+        self.topology = layout.Topology(admin, options, self._announce)
+        self.connection = ReconnectingConnection(admin.connector, "publish")
+        self.admin = admin
+        self._connector = admin.connector
+        self._limit = options.limit
+        self._channel: _ConfirmChannel | None = None
+        self._opening = asyncio.Lock()
+
+    async def send(self, messages: Sequence[RabbitMessage], *, copies: bool = False) -> list[Published]:
+        """Return one answer for each, in order. Jobs for queues that are not open wait until they are.
+
+        :param copies: the messages are copies of held jobs: a full queue gets them a moment later.
+        :raises BrokerUnavailable: surely none of them was stored.
+        """
+        sent = asyncio.get_running_loop().time()
+        answers = await self._publish(messages)
+        if all(answer is STORED for answer in answers):
+            return answers
+        if any(isinstance(answer, Uncertain) and EXCHANGE_GONE in answer.why for answer in answers):
+            await self.topology.redeclare()
+        await self._resend_unrouted(messages, answers, sent)
+        await self._resend_refused(messages, answers)
+        if copies:
+            await self._resend([with_delay(message) for message in messages], answers, _refused(answers))
+        return [_if_not_permitted(message, answer) for message, answer in zip(messages, answers, strict=True)]
+
+    # ── sending again ──
+
+    async def _resend(
+        self, messages: Sequence[RabbitMessage], answers: list[Published], indexes: Sequence[int]
+    ) -> None:
+        for index, answer in zip(indexes, await self._publish([messages[index] for index in indexes]), strict=True):
+            answers[index] = answer
+
+    async def _resend_unrouted(self, messages: Sequence[RabbitMessage], answers: list[Published], sent: float) -> None:
+        """Open the queues that are not open, and send what came back once more."""
+        returned = [index for index, answer in enumerate(answers) if answer is UNROUTED]
+        queues = {messages[index].queue for index in returned}
+        for queue in queues:
+            self.topology.mark_unrouted(queue, sent)
+        await asyncio.gather(*(self.topology.open(queue) for queue in queues))
+        await self._resend(messages, answers, returned)
+
+    async def _resend_refused(self, messages: Sequence[RabbitMessage], answers: list[Published]) -> None:
+        """Send again what was refused by a queue that is not full: it has no leader at the moment.
+
+        A channel that has sent to a leader that died refuses for ever, so each attempt uses a new channel.
+        """
+        for pause in RESEND_AFTER:
+            refused = [index for index in _refused(answers) if len(messages[index].body) <= MAX_MESSAGE]
+            full = {queue for queue in {messages[index].queue for index in refused} if await self._is_full(queue)}
+            refused = [index for index in refused if messages[index].queue not in full]
+            if not refused:
+                return
+            await asyncio.sleep(pause)
+            if self._channel is not None:
+                await self._channel.close()
+            await self._resend(messages, answers, refused)
+
+    async def _is_full(self, queue: str) -> bool:
+        """Return whether its limit is reached, as far as the count shows."""
+        return self._limit is not None and (await self.admin.count(layout.job_queue(queue)) or 0) >= self._limit
+
+    async def _announce(self, queue: str) -> None:
+        """Write the name of a queue where other apps find it.
+
+        :raises BrokerUnavailable: it could not be stored.
+        """
+        if queue not in await browse_names(self.admin):
+            name = RabbitMessage("", layout.QUEUE_NAMES, {}, queue.encode())
+            failure = unavailable(await self._publish([name]))
+            if failure is not None:
+                raise failure
+
+    # ── publishing ──
+
+    async def _publish(self, messages: Sequence[RabbitMessage]) -> list[Published]:
+        """Publish each message once; return one answer for each, in order.
+
+        :raises BrokerUnavailable: surely none of them was stored.
+        """
+        if not messages:
+            return []
+        within = self._connector.address.timeout
+        until = asyncio.get_running_loop().time() + within
+        channel = self._channel
+        if channel is None or channel.is_closed or channel.connection.blocked_why:
+            channel = await self._connector.run("publishing", self._ready_channel())
+        batch = _PublishBatch(len(messages))
+        try:
+            async with asyncio.timeout_at(until):
+                await _write(channel, messages, batch)
+                await batch.done.wait()
+        except (TimeoutError, OSError) as error:
+            if not batch.written:
+                with self._connector.errors("publishing"):
+                    raise
+            connection = channel.connection
+            why = connection.blocked_why or connection.lost_why or f"{error}" or f"no confirm came within {within:g} s"
+            if connection.blocked_why:
+                why = f"the broker blocks publishers: {why}"
+            return [Uncertain(why) if answer is NO_ANSWER else answer for answer in batch.answers]
+        return batch.answers
+
+    async def _ready_channel(self) -> _ConfirmChannel:
+        """Return a channel that takes messages now.
+
+        :raises TimeoutError: the server still blocks publishers; nothing was sent.
+        """
+        async with self._opening:
+            connection = await self.connection.open()
+            if connection.blocked_why:
+                await connection.unblocked.wait()
+            channel = self._channel
+            if channel is None or channel.is_closed or channel.connection is not connection:
+                channel = self._channel = _ConfirmChannel(connection, await connection.channel(confirms=True))
+            return channel
 
 
 class _PublishBatch:
@@ -48,13 +176,13 @@ class _PublishBatch:
     __slots__ = ("answers", "done", "missing", "written")
 
     def __init__(self, count: int) -> None:
-        self.answers: list[Published | None] = [None] * count
+        self.answers: list[Published] = [NO_ANSWER] * count
         self.missing = count
         self.written = False
         self.done = asyncio.Event()
 
     def answer(self, index: int, answer: Published) -> None:
-        if self.answers[index] is None:
+        if self.answers[index] is NO_ANSWER:
             self.answers[index] = answer
             self.missing -= 1
             if not self.missing:
@@ -79,14 +207,7 @@ class _ConfirmChannel(FilteredChannel):
     def on_confirm(self, tag: int, *, multiple: bool, stored: bool) -> None:
         """Answer one message, or all up to it."""
         answer: Published = STORED if stored else REFUSED
-        tags: Iterable[int] = (tag,)
-        if multiple:
-            tags = []
-            for number in self._unconfirmed:
-                if number > tag:
-                    break
-                tags.append(number)
-        for number in tags:
+        for number in list(takewhile(tag.__ge__, self._unconfirmed)) if multiple else (tag,):
             found = self._unconfirmed.pop(number, None)
             if found is not None:
                 found[0].answer(found[1], answer)
@@ -104,67 +225,6 @@ class _ConfirmChannel(FilteredChannel):
         for batch, index in self._unconfirmed.values():
             batch.answer(index, Uncertain(f"no confirm came before the connection was lost: {why}"))
         self._unconfirmed.clear()
-
-
-class Publisher:
-    """Publishes each batch once, on a connection that only sends, because the server may block it."""
-
-    def __init__(self, connector: Connector) -> None:
-        self.connection = ReconnectingConnection(connector, "publish")
-        self._connector = connector
-        self._channel: _ConfirmChannel | None = None
-        self._opening = asyncio.Lock()
-
-    async def publish(self, messages: Sequence[RabbitMessage]) -> list[Published]:
-        """Return one answer for each, in order.
-
-        :raises BrokerUnavailable: surely none of them was stored.
-        """
-        if not messages:
-            return []
-        within = self._connector.address.timeout
-        until = asyncio.get_running_loop().time() + within
-        channel = self._channel
-        if channel is None or channel.is_closed or channel.connection.blocked_why:
-            with self._connector.errors("publishing"):
-                channel = await run_detached(self._ready_channel(), timeout=within)
-        batch = _PublishBatch(len(messages))
-        try:
-            async with asyncio.timeout_at(until):
-                await _write(channel, messages, batch)
-                await batch.done.wait()
-        except (TimeoutError, OSError) as error:
-            if not batch.written:
-                with self._connector.errors("publishing"):
-                    raise
-            connection = channel.connection
-            why = connection.blocked_why or connection.lost_why or f"{error}" or f"no confirm came within {within:g} s"
-            if connection.blocked_why:
-                why = f"the broker blocks publishers: {why}"
-            for index, answer in enumerate(batch.answers):
-                if answer is None:
-                    batch.answers[index] = Uncertain(why)
-        return [answer for answer in batch.answers if answer is not None]
-
-    async def renew(self) -> None:
-        """Publish through a new channel from now on."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
-
-    async def _ready_channel(self) -> _ConfirmChannel:
-        """Return a channel that takes messages now.
-
-        :raises TimeoutError: the server still blocks publishers; nothing was sent.
-        """
-        async with self._opening:
-            connection = await self.connection.open()
-            if connection.blocked_why:
-                await connection.unblocked.wait()
-            channel = self._channel
-            if channel is None or channel.is_closed or channel.connection is not connection:
-                channel = self._channel = _ConfirmChannel(connection, await connection.channel(confirms=True))
-            return channel
 
 
 async def _write(channel: _ConfirmChannel, messages: Sequence[RabbitMessage], batch: _PublishBatch) -> None:
@@ -197,80 +257,8 @@ def _packer(channel: int, exchange: str, key: str, frame_max: int) -> frames.Mes
     return frames.MessagePacker(channel, exchange, key, frame_max)
 
 
-class Sender:
-    """Publishes, opens the queues that are not open, and sends again what the broker refused for a moment.
-
-    :param limit: ready jobs of a queue, above which the broker refuses more.
-    """
-
-    def __init__(
-        self, publisher: Publisher, topology: layout.Topology, admin: AdminChannel, *, limit: int | None
-    ) -> None:
-        self._publisher = publisher
-        self._topology = topology
-        self._admin = admin
-        self._limit = limit
-
-    async def send(self, messages: Sequence[RabbitMessage], *, copies: bool = False) -> list[Published]:
-        """Return one answer for each, in order. Jobs for queues that are not open wait until they are.
-
-        :param copies: the messages are copies of held jobs: a full queue gets them a moment later.
-        :raises BrokerUnavailable: surely none of them was stored.
-        """
-        sent = asyncio.get_running_loop().time()
-        answers = await self._publisher.publish(messages)
-        if any(isinstance(answer, Uncertain) and EXCHANGE_GONE in answer.why for answer in answers):
-            await self._topology.redeclare()
-        if any(answer is UNROUTED for answer in answers):
-            await self._resend_unrouted(messages, answers, sent)
-        if any(isinstance(answer, Refused) for answer in answers):
-            await self._resend_refused(messages, answers)
-        if copies:
-            refused = [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
-            await self._resend(refused, [with_delay(messages[index]) for index in refused], answers)
-        return [_if_not_permitted(message, answer) for message, answer in zip(messages, answers, strict=True)]
-
-    async def _resend(
-        self, indexes: Sequence[int], messages: Sequence[RabbitMessage], answers: list[Published]
-    ) -> None:
-        for index, answer in zip(indexes, await self._publisher.publish(messages), strict=True):
-            answers[index] = answer
-
-    async def _resend_unrouted(self, messages: Sequence[RabbitMessage], answers: list[Published], sent: float) -> None:
-        """Open the queues that are not open, and send what came back once more."""
-        returned = [index for index, answer in enumerate(answers) if answer is UNROUTED]
-        queues = {messages[index].queue for index in returned}
-        for queue in queues:
-            self._topology.mark_unrouted(queue, sent)
-        await asyncio.gather(*(self._topology.open(queue) for queue in queues))
-        await self._resend(returned, [messages[index] for index in returned], answers)
-
-    async def _resend_refused(self, messages: Sequence[RabbitMessage], answers: list[Published]) -> None:
-        """Send again what was refused by a queue that is not full: it has no leader at the moment.
-
-        A channel that has sent to a leader that died refuses for ever, so each attempt uses a new channel.
-        """
-        for pause in RESEND_AFTER:
-            refused = [
-                index
-                for index, answer in enumerate(answers)
-                if isinstance(answer, Refused) and len(messages[index].body) <= MAX_MESSAGE
-            ]
-            queues = {messages[index].queue for index in refused}
-            full = {queue for queue in queues if await self._is_full(queue)}
-            refused = [index for index in refused if messages[index].queue not in full]
-            if not refused:
-                return
-            await asyncio.sleep(pause)
-            await self._publisher.renew()
-            await self._resend(refused, [messages[index] for index in refused], answers)
-
-    async def _is_full(self, queue: str) -> bool:
-        """Return whether its limit is reached, as far as the count shows."""
-        if self._limit is None:
-            return False
-        ready = await self._admin.count(layout.job_queue(queue))
-        return ready is not None and ready >= self._limit
+def _refused(answers: Sequence[Published]) -> list[int]:
+    return [index for index, answer in enumerate(answers) if isinstance(answer, Refused)]
 
 
 def _if_not_permitted(message: RabbitMessage, answer: Published) -> Published:

@@ -21,11 +21,14 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Final, assert_never
 
+from msgspec.structs import replace
+
 from taskcore.backend import Delivery, Outgoing, Stored
 from taskcore.backends.rabbitmq.consumer import Consumer, Receipt
-from taskcore.backends.rabbitmq.messages import RabbitMessage, message_of
+from taskcore.backends.rabbitmq.messages import RabbitMessage, job_id_of, message_of
 from taskcore.backends.rabbitmq.publish import MAX_MESSAGE, Sender, unavailable
 from taskcore.connections.amqp.connection import Connector
+from taskcore.connections.amqp.frames import Properties
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
@@ -74,7 +77,7 @@ class Holdings:
                 if receipt is None or receipt.state != Receipt.HELD:
                     continue
                 if receipt.expires <= now:
-                    _expire(receipt)
+                    consumer.expire(receipt)
                 else:
                     next_end = min(next_end, receipt.expires)
         return next_end - now
@@ -87,108 +90,96 @@ class Holdings:
         :raises BrokerUnavailable: some copies were not stored; their originals are held as before.
         """
         lost: list[Delivery] = []
-        settling: list[tuple[Receipt, Delivery, Verdict]] = []
+        settling: list[tuple[Delivery, Verdict]] = []
         now = asyncio.get_running_loop().time()
         for delivery, verdict in batch:
             receipt: Receipt = delivery.receipt
             if receipt.is_held(now):
                 receipt.state = Receipt.SETTLING
-                settling.append((receipt, delivery, verdict))
+                settling.append((delivery, verdict))
                 continue
             if receipt.state == Receipt.HELD:
-                _expire(receipt)
+                receipt.consumer.expire(receipt)
             lost.append(delivery)
         try:
             failure = await self._store_copies(settling)
-            copied = [receipt for receipt, _, _ in settling if receipt.state == Receipt.SETTLING]
-            dead = {id(receipt) for receipt in copied if not receipt.is_alive}
-            await self._acknowledge([receipt for receipt in copied if id(receipt) not in dead])
+            copied = [delivery for delivery, _ in settling if delivery.receipt.state == Receipt.SETTLING]
+            await self._acknowledge([delivery.receipt for delivery in copied])
+            lost += [delivery for delivery in copied if delivery.receipt.state == Receipt.SETTLING]
         finally:
-            for receipt, _, _ in settling:
-                if receipt.state == Receipt.SETTLING:
-                    receipt.state = Receipt.HELD
+            for delivery, _ in settling:
+                if delivery.receipt.state == Receipt.SETTLING:
+                    delivery.receipt.state = Receipt.HELD
         if failure is not None:
             raise failure
-        return lost + [delivery for receipt, delivery, _ in settling if id(receipt) in dead]
+        return lost
 
-    async def _store_copies(self, settling: Sequence[tuple[Receipt, Delivery, Verdict]]) -> BrokerUnavailable | None:
+    async def _store_copies(self, settling: Sequence[tuple[Delivery, Verdict]]) -> BrokerUnavailable | None:
         """Publish what must exist before the originals may go; originals of failed copies are held as before."""
         copies: list[tuple[Receipt, RabbitMessage]] = []
-        kinds: set[type[Verdict]] = set()
-        for receipt, delivery, verdict in settling:
-            copy = _copy(receipt, delivery, verdict)
-            if copy is not None and len(copy.body) > MAX_MESSAGE:
-                _settle_without_copy(receipt, verdict, len(copy.body))
-            elif copy is not None:
-                copies.append((receipt, copy))
-                kinds.add(type(verdict))
+        failpoints: set[str] = set()
+        for delivery, verdict in settling:
+            if isinstance(verdict, Ack):
+                continue
+            copy = _copy(delivery, verdict)
+            if len(copy.body) > MAX_MESSAGE:
+                _settle_without_copy(delivery, verdict, len(copy.body))
+            else:
+                copies.append((delivery.receipt, copy))
+                failpoints.add(FAILPOINTS[type(verdict)])
         if not copies:
             return None
         answers = await self._sender.send([copy for _, copy in copies], copies=True)
         for (receipt, _), answer in zip(copies, answers, strict=True):
             if not isinstance(answer, Stored):
                 receipt.state = Receipt.HELD
-        for kind, name in FAILPOINTS.items():
-            if kind in kinds:
-                failpoint(name)
+        for name in sorted(failpoints):
+            failpoint(name)
         return unavailable(answers)
 
     async def _acknowledge(self, receipts: Sequence[Receipt]) -> None:
-        """Settle the originals; return when the broker has handled it."""
+        """Settle the originals whose channel is open; return when the broker has handled it."""
         by_consumer: dict[Consumer, list[Receipt]] = {}
         for receipt in receipts:
             by_consumer.setdefault(receipt.consumer, []).append(receipt)
         with self._connector.errors("acknowledging"):
-            answers = []
+            written: list[Consumer] = []
             for consumer, its in by_consumer.items():
                 await consumer.may_settle.wait()
-                channel = consumer.channel
-                if channel is not None:
-                    packed = consumer.pack_settlement(its)
-                    for receipt in its:
-                        receipt.state = Receipt.OVER
-                    channel.write(packed)
-                    answers.append(channel.sync(self._connector.address.timeout, consumer.prefetch))
-            for answer in answers:
-                await answer
+                if not consumer.is_closed:
+                    consumer.settle(its)
+                    written.append(consumer)
+            for consumer in written:
+                await consumer.sync(consumer.prefetch)
 
 
-def _expire(receipt: Receipt) -> None:
-    receipt.state = Receipt.OVER
-    try:
-        receipt.consumer.requeue(receipt)
-    except ConnectionError as error:
-        log.debug("a lease ended on a closed channel: %s", error)  # so the broker has requeued the job already
-
-
-def _copy(receipt: Receipt, delivery: Delivery, verdict: Verdict) -> RabbitMessage | None:
+def _copy(delivery: Delivery, verdict: Reschedule | Release | Bury) -> RabbitMessage:
     """Return the message that a verdict leaves on the broker."""
-    queue, job_id, envelope, of = delivery.queue, receipt.job_id, delivery.envelope, receipt.message_id
+    properties: Properties = delivery.receipt.properties
+    of = properties.message_id
+    job = Outgoing(delivery.queue, job_id_of(properties), delivery.envelope, delivery.trail)
     match verdict:
-        case Ack():
-            return None
         case Reschedule(after=after, trail=trail):
-            return message_of(Outgoing(queue, job_id, envelope, trail, after), copy_of=of)
+            return message_of(replace(job, trail=trail, delay=after), copy_of=of)
         case Release():
-            job = Outgoing(queue, job_id, envelope, delivery.trail)
-            return message_of(job, copy_of=of, before=receipt.redeliveries)
+            return message_of(job, copy_of=of, before=delivery.redeliveries)
         case Bury(reason=reason, trail=trail):
-            job = Outgoing(queue, job_id, envelope, trail)
-            return message_of(job, copy_of=of, reason=reason.encode(errors="replace"))
+            return message_of(replace(job, trail=trail), copy_of=of, reason=reason.encode(errors="replace"))
         case _:
             assert_never(verdict)
 
 
-def _settle_without_copy(receipt: Receipt, verdict: Verdict, size: int) -> None:
+def _settle_without_copy(delivery: Delivery, verdict: Verdict, size: int) -> None:
     """Choose how a job leaves that is too large to be copied: as it is, without its error history."""
+    receipt: Receipt = delivery.receipt
     if isinstance(verdict, Release):
         receipt.settle_by = Receipt.REQUEUE
         return
     log.error(
         "queue %s: job %s is too large to copy with its error history (%s bytes); the broker moves it to the dead "
         "letters without it",
-        receipt.consumer.queue,
-        receipt.job_id or "?",
+        delivery.queue,
+        job_id_of(receipt.properties) or "?",
         f"{size:,}",
     )
     receipt.settle_by = Receipt.DEAD_LETTER

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import inf
 from typing import Final
 
 from taskcore.backend import Delivery
 from taskcore.backends.rabbitmq.consumer import Consumer
-from taskcore.backends.rabbitmq.layout import Topology, job_queue
+from taskcore.backends.rabbitmq.layout import job_queue
 from taskcore.backends.rabbitmq.publish import Sender
 from taskcore.backends.rabbitmq.settle import Holdings
-from taskcore.connections.amqp.admin_channel import AdminChannel
 from taskcore.connections.amqp.connection import ReconnectingConnection
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import RELEASE, Release, Verdict
 from taskcore.toolkit.detached import run_detached
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
+from taskcore.toolkit.timeouts import SharedTimer
 
 __all__ = ["RabbitSource"]
 
@@ -40,8 +42,6 @@ class RabbitSource:
     def __init__(
         self,
         connection: ReconnectingConnection,
-        admin: AdminChannel,
-        topology: Topology,
         sender: Sender,
         queues: Sequence[str],
         *,
@@ -49,34 +49,34 @@ class RabbitSource:
         counts: bool,
     ) -> None:
         self._connection = connection
-        self._admin = admin
-        self._topology = topology
-        self._errors = connection.connector.errors
-        self._timeout = connection.connector.address.timeout
-        self._holdings = Holdings(connection.connector, sender, lease=lease)
+        self._admin = sender.admin
+        self._topology = sender.topology
+        self._connector = connection.connector
+        self._holdings = Holdings(self._connector, sender, lease=lease)
         self._news = asyncio.Event()
-        self._consumers = [
-            Consumer(queue, counts=counts, notify=self._news.set, count_ready=admin.count) for queue in queues
-        ]
+        self._queues: Sequence[str] = tuple(queues)
+        self._consumers: dict[str, Consumer] = {}  # by queue, since the first job was asked for
+        self._counts = counts
         self._consuming = asyncio.Lock()
         self._receiving = 0  # how many calls of ``receive`` wait
         self._received = 0.0  # when the last one ended
-        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._timer = SharedTimer()
+        self._idle = _Alarm(self._check_idle)
+        self._lease_ends = _Alarm(lambda: self._holdings.expire(self._consumers.values()))
         self._tasks = TaskSet("RabbitMQ source")
         self._left = False
 
     @property
     def held(self) -> dict[str, int]:
         """How many jobs of each queue this source holds, buffered ones included."""
-        return {consumer.queue: len(consumer.unsettled) for consumer in self._consumers}
+        return {queue: len(consumer.unsettled) for queue, consumer in self._consumers.items()}
 
     async def sync(self, queue: str) -> None:
         """Return when everything that the server has sent so far is here."""
-        with self._errors("counting held jobs"):
-            for consumer in self._consumers:
-                channel = consumer.channel
-                if consumer.queue == queue and channel is not None and not channel.is_closed:
-                    await channel.sync(self._timeout, consumer.prefetch)
+        consumer = self._consumers.get(queue)
+        if consumer is not None and not consumer.is_closed:
+            with self._connector.errors("counting held jobs"):
+                await consumer.sync(consumer.prefetch)
 
     # ── receiving ──
 
@@ -91,9 +91,9 @@ class RabbitSource:
                     await asyncio.sleep(0)
                     return batch
                 self._news.clear()
-                if any(consumer.needs_credit for consumer in self._consumers):
+                if any(self._needs_credit(queue) for queue in self._queues):
                     await self._ensure_consuming(limit)
-                    if any(consumer.buffer for consumer in self._consumers):
+                    if any(consumer.buffer for consumer in self._consumers.values()):
                         continue
                 try:
                     async with asyncio.timeout(STALL_AFTER):
@@ -103,28 +103,34 @@ class RabbitSource:
         finally:
             self._receiving -= 1
             self._received = loop.time()
-            self._call_later(IDLE_AFTER, self._check_idle)
+            self._set(self._idle, IDLE_AFTER)
 
     def _take(self, limit: int, now: float) -> list[Delivery]:
         """Return buffered jobs, earlier queues first; none if an earlier queue may have some and was not asked."""
         batch: list[Delivery] = []
         expires = now + self._holdings.lease
-        for consumer in self._consumers:
-            while consumer.buffer and len(batch) < limit:
+        for queue in self._queues:
+            consumer = self._consumers.get(queue)
+            while consumer is not None and consumer.buffer and len(batch) < limit:
                 batch.append(consumer.hand_out(expires))
-            if len(batch) >= limit or (not batch and consumer.needs_credit):
+            if len(batch) >= limit or (not batch and self._needs_credit(queue)):
                 break
         if batch:
-            self._call_later(self._holdings.lease, self._expire)
+            self._set(self._lease_ends, self._holdings.lease)
         return batch
+
+    def _needs_credit(self, queue: str) -> bool:
+        """Return whether a queue must be consumed, or consumed again with more room."""
+        consumer = self._consumers.get(queue)
+        return consumer is None or consumer.credit < 1
 
     async def _check_stalled(self) -> None:
         """Consume anew if the broker has forgotten a consumer.
 
         That happens, without a message, when a queue is deleted and declared again in the same moment.
         """
-        with self._errors("looking for jobs"):
-            for consumer in self._consumers:
+        with self._connector.errors("looking for jobs"):
+            for consumer in list(self._consumers.values()):
                 for _ in range(STALL_CHECKS):
                     ready = await self._admin.count(job_queue(consumer.queue))
                     if not ready or consumer.buffer or consumer.credit < 1:
@@ -134,7 +140,7 @@ class RabbitSource:
                     log.warning("queue %s has ready jobs and delivers none; consuming it again", consumer.queue)
                     consumer.is_consuming = False
                     if not consumer.unsettled:
-                        await run_detached(consumer.close(), timeout=self._timeout)
+                        await run_detached(consumer.close(), timeout=consumer.connection.timeout)
 
     async def _ensure_consuming(self, limit: int) -> None:
         """Start consumers, with room for so many jobs.
@@ -143,8 +149,7 @@ class RabbitSource:
         """
         for pause in (*CONSUME_AGAIN, None):
             try:
-                with self._errors("consuming"):
-                    await run_detached(self._start(limit), timeout=self._timeout)
+                await self._connector.run("consuming", self._start(limit))
             except BrokerUnavailable as error:
                 if pause is None or error.__cause__ is None or isinstance(error.__cause__, TimeoutError):
                     raise  # without a cause, or with a time limit as one, the broker cannot be reached
@@ -158,39 +163,47 @@ class RabbitSource:
             if self._left:
                 raise ConnectionError("this source was left")
             connection = await self._connection.open()
-            for consumer in self._consumers:
-                if consumer.buffer:
+            for queue in self._queues:
+                consumer = self._consumers.get(queue)
+                if consumer is not None and consumer.buffer:
                     return
-                if consumer.needs_credit:
+                if self._needs_credit(queue):
                     ready = 0
-                    if not consumer.is_consuming or len(self._consumers) > 1:
-                        ready = await self._topology.declare_queues(consumer.queue)
-                    await consumer.start(connection, limit, self._timeout)
-                    if ready and consumer is not self._consumers[-1]:
+                    if consumer is None or not consumer.is_consuming or len(self._queues) > 1:
+                        ready = await self._topology.declare_queues(queue)
+                    if consumer is None or consumer.connection is not connection or consumer.is_closed:
+                        channel = await connection.channel()
+                        consumer = Consumer(connection, channel, queue, self._admin, self._news, counts=self._counts)
+                        self._consumers[queue] = consumer
+                    await consumer.start(limit)
+                    if ready and queue != self._queues[-1]:
                         await self._wait_for_first(consumer)
 
     async def _wait_for_first(self, consumer: Consumer) -> None:
         """Give an earlier queue time to deliver before a later one."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_DELIVERY):
-                while not consumer.buffer and consumer.is_open:
+                while not consumer.buffer and not consumer.is_closed:
                     self._news.clear()
                     await self._news.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._news.set()
+        self._news.set()
 
     # ── when ``receive`` is not called ──
 
-    def _check_idle(self) -> None:
-        if self._receiving or not any(consumer.is_consuming for consumer in self._consumers):
-            return
+    def _set(self, alarm: _Alarm, seconds: float) -> None:
+        """Set an alarm, unless it is set already."""
+        if alarm.ends == inf and not self._left:
+            self._timer.add(alarm, seconds)
+
+    def _check_idle(self) -> float:
+        """Stop consuming after a while without a call; return the seconds until then."""
+        if self._receiving or not any(consumer.is_consuming for consumer in self._consumers.values()):
+            return inf
         rest = self._received + IDLE_AFTER - asyncio.get_running_loop().time()
         if rest > 0:
-            self._call_later(rest, self._check_idle)
-        else:
-            self._tasks.start(self._stop_when_idle())
+            return rest
+        self._tasks.start(self._stop_when_idle())
+        return inf
 
     async def _stop_when_idle(self) -> None:
         """Stop consuming and return what is buffered: another worker may have time for it."""
@@ -208,11 +221,11 @@ class RabbitSource:
         self._news.set()
 
     async def _stop(self) -> None:
-        with self._errors("stopping to consume"):
-            for consumer in self._consumers:
-                await consumer.stop(self._timeout)
-        never = float("inf")
-        buffered = [consumer.hand_out(never) for consumer in self._consumers for _ in range(len(consumer.buffer))]
+        consumers = list(self._consumers.values())
+        with self._connector.errors("stopping to consume"):
+            for consumer in consumers:
+                await consumer.stop()
+        buffered = [consumer.hand_out(inf) for consumer in consumers for _ in range(len(consumer.buffer))]
         if buffered:
             await self._holdings.settle([(delivery, RELEASE) for delivery in buffered])
 
@@ -222,14 +235,9 @@ class RabbitSource:
         """Restart the leases; return the deliveries whose lease was lost before."""
         return self._holdings.extend(batch)
 
-    def _expire(self) -> None:
-        rest = self._holdings.expire(self._consumers)
-        if rest < float("inf"):
-            self._call_later(rest, self._expire)
-
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
         """Carry out the verdicts; return the deliveries whose lease was lost."""
-        return await run_detached(self._settle(batch), timeout=4 * self._timeout) if batch else []
+        return await run_detached(self._settle(batch), timeout=4 * self._connector.address.timeout) if batch else []
 
     async def _settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> list[Delivery]:
         if not self._receiving and any(isinstance(verdict, Release) for _, verdict in batch):
@@ -238,22 +246,9 @@ class RabbitSource:
 
     # ── leaving ──
 
-    def _call_later(self, seconds: float, function: Callable[[], None]) -> None:
-        """Call it once after so many seconds; an earlier plan for it stands."""
-        if function in self._timers or self._left:
-            return
-
-        def call() -> None:
-            del self._timers[function]
-            function()
-
-        self._timers[function] = asyncio.get_running_loop().call_later(seconds, call)
-
     async def leave(self) -> None:
         """Return what was never handed out; held jobs return when their lease or their channel ends."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._timer.close()
         try:
             async with asyncio.timeout(LEAVE_TIMEOUT):
                 await self._tasks.wait_closed()
@@ -264,5 +259,13 @@ class RabbitSource:
             log.debug("could not return buffered jobs before leaving: %s", error)
         finally:
             self._left = True
-            for consumer in self._consumers:
+            for consumer in self._consumers.values():
                 await consumer.close()
+
+
+class _Alarm:
+    """A deadline of a shared timer: calls a function, and again after as many seconds as it returns."""
+
+    def __init__(self, expire: Callable[[], float]) -> None:
+        self.ends = inf
+        self.expire = expire

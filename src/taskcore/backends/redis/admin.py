@@ -17,7 +17,7 @@ from taskcore.connections.redis import RedisLink
 __all__ = ["RedisAdmin"]
 
 PURGE_BATCH: Final = 1000  #: jobs that one script deletes
-PLACES: Final[Mapping[bytes | None, Place]] = {b"ready": "ready", b"scheduled": "scheduled", b"leased": "leased"}
+PLACE_NAMES: Final[Mapping[bytes | None, Place]] = {b"ready": "ready", b"scheduled": "scheduled", b"leased": "leased"}
 
 
 class RedisAdmin:
@@ -70,7 +70,7 @@ class RedisAdmin:
     async def locate(self, queue: str, job_id: str) -> Place | None:
         """Return where the job is now."""
         [place] = await self._link.run("ask", PLACE, self._keys_of(queue).place, (job_id, 0))
-        return PLACES.get(place)
+        return PLACE_NAMES.get(place)
 
     # ── dead letters ──
 

@@ -26,7 +26,7 @@ log = logger("taskcore.backends.redis")
 LONGEST_WAIT: Final = 2.5  #: seconds; an idle worker looks this often in case a token was lost
 SHORTEST_WAIT: Final = 0.01
 FAILURES_LOGGED: Final = 5  #: failures in a row after which one line is logged
-CLOSING: Final = 1.0  #: seconds for blocked commands to end
+CLOSE_TIMEOUT: Final = 1.0  #: seconds for blocked commands to end
 
 
 class Wakeups:
@@ -47,7 +47,7 @@ class Wakeups:
 
     async def close(self) -> None:
         """Stop, and put back tokens that may have been popped."""
-        with anyio.move_on_after(CLOSING):
+        with anyio.move_on_after(CLOSE_TIMEOUT):
             await self._tasks.cancel()
         for popper in self._poppers:
             await popper.close()
@@ -55,12 +55,12 @@ class Wakeups:
     async def wait(self, seconds: float) -> None:
         """Wait until there may be a job, for so many seconds at most."""
         seconds = max(min(seconds, self._longest), SHORTEST_WAIT)
-        news = anyio.Event()
+        wakeup = anyio.Event()
         for popper in self._poppers:
-            popper.begin(news, seconds)
+            popper.begin(wakeup, seconds)
         try:
             with anyio.move_on_after(seconds):
-                await news.wait()
+                await wakeup.wait()
         finally:
             for popper in self._poppers:
                 popper.end()
@@ -73,25 +73,25 @@ class _TokenPopper:
         self._link = link
         self._keys = keys
         self._purpose = purpose
-        self._news: anyio.Event | None = None
+        self._wakeup: anyio.Event | None = None
         self._seconds = 0.0
         self._begun = anyio.Event()
         self._failures = 0
 
-    def begin(self, news: anyio.Event, seconds: float) -> None:
-        self._news = news
+    def begin(self, wakeup: anyio.Event, seconds: float) -> None:
+        self._wakeup = wakeup
         self._seconds = seconds
         self._begun.set()
 
     def end(self) -> None:
-        self._news = None
+        self._wakeup = None
 
     async def run(self) -> None:
         """Pop tokens while the source waits."""
         while True:
             await self._begun.wait()
             self._begun = anyio.Event()
-            if self._news is not None and await self._pop():
+            if self._wakeup is not None and await self._pop():
                 await self._pass_on()
 
     async def _pop(self) -> bool:
@@ -100,9 +100,9 @@ class _TokenPopper:
         If only this command is forbidden, or only this connection is cut, the pauses grow, so the source does not spin.
         """
         command: Command = ("BLPOP", *self._keys, math.ceil(self._seconds * 1000) / 1000)
-        patience = self._seconds + self._link.options.timeout
+        timeout = self._seconds + self._link.options.timeout
         try:
-            [found] = await self._link.call(self._purpose, self._keys[0], command, patience=patience)
+            [found] = await self._link.call(self._purpose, self._keys[0], command, timeout=timeout)
         except BrokerUnavailable as error:
             if self._failures:
                 await anyio.sleep(min(SHORTEST_WAIT * 2**self._failures, self._seconds))
@@ -116,8 +116,8 @@ class _TokenPopper:
 
     async def _pass_on(self) -> None:
         """Wake the source; put the token back if it does not wait any more."""
-        if self._news is not None:
-            self._news.set()
+        if self._wakeup is not None:
+            self._wakeup.set()
         else:
             await self._put_back()
 

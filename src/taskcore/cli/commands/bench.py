@@ -93,12 +93,12 @@ async def _run(
     machine = await describe_machine(shlex.join(["taskcore", *map(mask_text, sys.argv[1:])]))
     records: list[Record] = []
 
-    def tell(record: Record) -> None:
+    def on_record(record: Record) -> None:
         records.append(record)
         if as_json:
             print_line(encode_line(record))
 
-    await measure(environments, scenarios, printed(), tell)
+    await measure(environments, scenarios, printed(), on_record)
     machine = msgspec.structs.replace(machine, seconds=round(time.monotonic() - began, 1))
     records.append(machine)
     print_line(encode_line(machine) if as_json else table_of(records))

@@ -38,7 +38,7 @@ def command(url: str, store: str | None, only: tuple[str, ...], as_json: bool) -
 
     logging.getLogger("taskcore").addHandler(logging.NullHandler())  # the log of dying workers is noise here
     names = [name.strip() for part in only for name in part.split(",") if name.strip()]
-    progress = _overwrite if is_terminal(sys.stderr) else _tell
+    progress = _overwrite if is_terminal(sys.stderr) else _print_result
     run: Callable[[], object] = partial(certify, url, store=store, only=names or None, on_progress=progress)
     certificate: Certificate = anyio.run(run)  # type: ignore[arg-type]
     if is_terminal(sys.stderr):
@@ -54,7 +54,7 @@ def _overwrite(result: CheckResult, left: int) -> None:
     say(f"\r\033[K{left} checks to go; {result.check.replace('_', ' ')}", end="")
 
 
-def _tell(result: CheckResult, left: int) -> None:
+def _print_result(result: CheckResult, left: int) -> None:
     """Show one line for each check, for logs."""
     say(f"{_line(result)} ({left} to go)")
 

@@ -148,7 +148,7 @@ def _lost(
 def _is_over(job_history: JobHistory, snapshot: Snapshot, *, once: bool, died: set[str]) -> bool:
     """Tell whether the job came to an end that the guarantees know, except a dead letter that is still there.
 
-    An ending "dead" is no end without its letter: the letter is what a person has to find.
+    An outcome "dead" is no end without its letter: the letter is what a person has to find.
     """
     acked = any(entry.facts["verdict"] == "ack" for entry in job_history.settled)
     unsure = any(entry.facts.get("verdict") == "ack" for entry in job_history.events.get("settle.uncertain", ()))
@@ -157,7 +157,7 @@ def _is_over(job_history: JobHistory, snapshot: Snapshot, *, once: bool, died: s
         or (once and (bool(job_history.runs) or acked or unsure or job_history.held_by(died)))
         or snapshot.outcomes.get(job_history.job) in ("succeeded", "cancelled", "expired")
         or (
-            acked and job_history.told("job.expired", "job.duplicate", "job.skipped", "job.cancelled")
+            acked and job_history.has_event("job.expired", "job.duplicate", "job.skipped", "job.cancelled")
         )  # unrun, and said why
         or job_history.cancelled is not None  # taken back
     )
@@ -166,7 +166,7 @@ def _is_over(job_history: JobHistory, snapshot: Snapshot, *, once: bool, died: s
 def _is_taken_away(histories: JobHistories, job_history: JobHistory) -> bool:
     """Tell whether it was taken away, or perhaps was, so its outcome need not be known."""
     return (
-        job_history.told("remove.uncertain", "replay.uncertain", "dropped")
+        job_history.has_event("remove.uncertain", "replay.uncertain", "dropped")
         or job_history.replayed is not None  # dead, and then a job of another id …
         or any(  # … or perhaps: the caller was killed before the answer
             name in histories.by_job and histories.by_job[name].unanswered(histories.died)
@@ -286,28 +286,28 @@ def _silent(histories: JobHistories, snapshot: Snapshot) -> Iterator[Violation]:
     """
     alive = histories.listening - histories.died
     for job_history in histories.by_job.values():
-        for who, what, names in _tellable(job_history):
+        for who, what, names in _reportable(job_history):
             if (
                 who in alive
-                and not job_history.told(*names, who=who)
-                and not _told_unread(histories, job_history, who, names)
+                and not job_history.has_event(*names, who=who)
+                and not _has_unread_event(histories, job_history, who, names)
             ):
                 yield Violation(job_history.job, f"{what}, and {who} told nothing ({' or '.join(names)})")
                 break
         else:
             expired = snapshot.outcomes.get(job_history.job) == "expired"
-            if expired and alive and not histories.died and not job_history.told("job.expired"):
+            if expired and alive and not histories.died and not job_history.has_event("job.expired"):
                 yield Violation(job_history.job, "expired, without an event (job.expired)")
 
 
-def _told_unread(histories: JobHistories, job_history: JobHistory, who: str, names: tuple[str, ...]) -> bool:
+def _has_unread_event(histories: JobHistories, job_history: JobHistory, who: str, names: tuple[str, ...]) -> bool:
     """Tell whether an event reported it as unreadable bytes, under the name of such jobs in events."""
     unread = histories.by_job.get(UNREADABLE_ID)
-    return job_history.job.startswith(RAW) and unread is not None and unread.told(*names, who=who)
+    return job_history.job.startswith(RAW) and unread is not None and unread.has_event(*names, who=who)
 
 
-def _tellable(job_history: JobHistory) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield the actor, what happened to it, and the events that would tell it."""
+def _reportable(job_history: JobHistory) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yield the actor, what happened to it, and the events that would report it."""
     for entry in job_history.answers:
         # A call that its own caller gave up on needs no event: the caller knows that there is no answer.
         given_up = entry.facts.get("why") in ("CancelledError", "Cancelled")

@@ -76,7 +76,7 @@ def overrun(
         )
         deadly = (
             0
-            if job_history.told("settle.uncertain")
+            if job_history.has_event("settle.uncertain")
             else sum(_is_deadly(run, histories.died) for run in job_history.runs)
         )
         given = f" ({free} of them free)" if free else ""
@@ -110,10 +110,10 @@ def _is_deadly(run: Run, died: set[str]) -> bool:
 def unfenced(histories: Iterable[JobHistory]) -> Iterator[Violation]:
     """Yield verdicts that were carried out although another worker had been handed the job when their call began."""
     for job_history in histories:
-        handed = job_history.events.get("received", ())
-        for entry, number in zip(job_history.settled, job_history.handed, strict=True):
+        received = job_history.events.get("received", ())
+        for entry, number in zip(job_history.settled, job_history.deliveries_before, strict=True):
             began = float(entry.facts.get("began", entry.at))
-            earlier = [one.who for one in handed[:number] if one.at <= began]
+            earlier = [one.who for one in received[:number] if one.at <= began]
             if earlier and entry.who in earlier and earlier[-1] != entry.who:
                 yield Violation(job_history.job, f"settled by {entry.who} after {earlier[-1]} had been handed it")
                 break

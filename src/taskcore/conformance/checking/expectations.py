@@ -14,7 +14,7 @@ __all__ = ["Expectations"]
 class Expectations(msgspec.Struct, frozen=True, kw_only=True):
     """What not every place promises; without it the checker keeps to what holds everywhere.
 
-    :param results: a store keeps how every job ended: then one that is over has an ending there (C8).
+    :param results: a store keeps how every job ended: then a job that is over has an outcome there (C8).
     :param marked: starts are marked in a store; without one the broker's count of hand-outs stands in, and a job may be
         called poison for it without having started (C12).
     :param one_copy: the broker keeps one copy of a job, whatever happens: it notices an id that it has, and moves a job

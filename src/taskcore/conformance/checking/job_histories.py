@@ -57,7 +57,7 @@ class Run(msgspec.Struct, eq=False):
 class JobHistory(msgspec.Struct, eq=False):
     """Everything that a history tells about one job, each list in the order of times.
 
-    :param handed: for each verdict in ``settled``, how often the job had been handed out when it was recorded.
+    :param deliveries_before: for each verdict in ``settled``, the deliveries that were recorded before it.
     """
 
     job: str
@@ -66,7 +66,7 @@ class JobHistory(msgspec.Struct, eq=False):
     answers: list[HistoryEntry] = []
     runs: list[Run] = []
     settled: list[HistoryEntry] = []
-    handed: list[int] = []
+    deliveries_before: list[int] = []
     events: dict[str, list[HistoryEntry]] = {}
     cancelled: HistoryEntry | None = None
     replayed: HistoryEntry | None = None
@@ -110,7 +110,7 @@ class JobHistory(msgspec.Struct, eq=False):
         """When a run returned for the first time; None: none did."""
         return min((run.end.at for run in self.runs if run.end is not None and run.outcome == "returned"), default=None)
 
-    def told(self, *names: str, who: str | None = None) -> bool:
+    def has_event(self, *names: str, who: str | None = None) -> bool:
         """Tell whether an event of one of these names was told about the job, by this worker if one is named."""
         return any(who is None or entry.who == who for name in names for entry in self.events.get(name, ()))
 
@@ -209,7 +209,7 @@ def _read_verdict(job_history: JobHistory, entry: HistoryEntry) -> None:
     """Give a verdict to the latest run of the same worker that can still have one."""
     if entry.kind == "settled":
         job_history.settled.append(entry)
-        job_history.handed.append(len(job_history.events.get("received", ())))
+        job_history.deliveries_before.append(len(job_history.events.get("received", ())))
     for run in reversed(_runs_of(job_history, entry.who)):
         if run.verdict is None and not run.over:
             run.verdict = entry

@@ -66,8 +66,8 @@ def _letters_allowed(job_history: JobHistory | None, *, one_copy: bool) -> int:
     """Return one; of unreadable bytes as many as were sent; of copies as many as were handed out."""
     if job_history is None:
         return 1
-    handed = 0 if one_copy else len(job_history.events.get("received", ()))
-    return max(1, job_history.copies if job_history.job.startswith(RAW) else 0, handed)
+    delivered = 0 if one_copy else len(job_history.events.get("received", ()))
+    return max(1, job_history.copies if job_history.job.startswith(RAW) else 0, delivered)
 
 
 def _lie(letter: FoundLetter, job_history: JobHistory, attempts: int, *, recorded: bool, copies: int) -> str | None:
@@ -76,7 +76,7 @@ def _lie(letter: FoundLetter, job_history: JobHistory, attempts: int, *, recorde
     if sent and letter.envelope not in sent:
         return "its dead letter has other bytes than were enqueued"
     buried = [entry for entry in job_history.settled if entry.facts["verdict"] == "bury"]
-    unsure = job_history.told("settle.uncertain")
+    unsure = job_history.has_event("settle.uncertain")
     if buried and not unsure and letter.trail not in {entry.facts.get("trail", letter.trail) for entry in buried}:
         return "its dead letter has another trail than the one that it was buried with"
     if letter.errors is None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -75,10 +74,8 @@ class RecordingBackend:
         await self._backend.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._backend.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc: object) -> None:
+        await self._backend.__aexit__(*exc)
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:
         """See :class:`taskcore.backend.Backend`."""
@@ -140,14 +137,16 @@ class _RecordingSource:
             lost = await self._source.settle(batch)
         except BaseException as error:
             for delivery, verdict in batch:
-                self._told("event", delivery, verdict, began, name="settle.uncertain", why=type(error).__name__)
+                self._record_verdict(
+                    "event", delivery, verdict, began, name="settle.uncertain", why=type(error).__name__
+                )
             raise
         gone = {id(delivery) for delivery in lost}
         for delivery, verdict in batch:
-            self._told("lost" if id(delivery) in gone else "settled", delivery, verdict, began)
+            self._record_verdict("lost" if id(delivery) in gone else "settled", delivery, verdict, began)
         return lost
 
-    def _told(self, kind: Kind, delivery: Delivery, verdict: Verdict, began: float, **facts: Any) -> None:
+    def _record_verdict(self, kind: Kind, delivery: Delivery, verdict: Verdict, began: float, **facts: Any) -> None:
         if isinstance(verdict, Reschedule):
             facts["after"] = verdict.after
         if isinstance(verdict, Bury):

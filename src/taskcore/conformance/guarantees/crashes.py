@@ -19,7 +19,7 @@ from taskcore.conformance.guarantees.helpers import (
 )
 from taskcore.conformance.harness import Harness
 from taskcore.conformance.step_worker import StepWorker
-from taskcore.lifecycle import Reject
+from taskcore.control import Reject
 from taskcore.policy import Retry
 from taskcore.results import Dead, Succeeded
 from taskcore.router import Router
@@ -28,7 +28,7 @@ from taskcore.worker.context import current
 
 @check(WORKER_CHECKS, "C1", "C4", needs="survives_worker")
 async def a_killed_worker_loses_nothing(harness: Harness) -> None:
-    """Jobs that run and jobs that wait when a worker is killed are all done by the next one."""
+    """Jobs that run or wait when a worker is killed are all run by the next worker."""
     router, queue = Router(), harness.queue()
     started: list[int] = []
     done: list[int] = []
@@ -40,21 +40,21 @@ async def a_killed_worker_loses_nothing(harness: Harness) -> None:
             await anyio.sleep(harness.long)
         done.append(number)
 
-    app, heir = await open_app(harness, router), await open_app(harness, router)
-    await heir.enqueue_many(long.call(number) for number in range(12))
+    app, successor = await open_app(harness, router), await open_app(harness, router)
+    await successor.enqueue_many(long.call(number) for number in range(12))
     with anyio.CancelScope() as life:
         async with working(harness, app, concurrency=4):
             await until(harness, lambda: len(started) >= 4, "a worker with four places did not start four jobs")
             life.cancel()
     require(not done, "this check is wrong: a job was done by a worker that should have died holding it")
-    async with working(harness, heir):
+    async with working(harness, successor):
         await until(harness, lambda: len(set(done)) == 12, "jobs of a worker that was killed were lost")
     require(sorted(done) == list(range(12)), f"jobs were done more than once: {sorted(done)}")
 
 
 @check(WORKER_CHECKS, "C8", "C1", needs="survives_worker", store=True)
-async def a_death_while_settling_loses_no_result(harness: Harness) -> None:
-    """Killed between return, result and ack: the result is there in the end, and the work is not repeated for it."""
+async def a_crash_while_settling_loses_no_result(harness: Harness) -> None:
+    """A worker killed between return, result and ack: the result is stored, and the job is not run again for it."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -70,18 +70,18 @@ async def a_death_while_settling_loses_no_result(harness: Harness) -> None:
             taken = await take(harness, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with StepWorker(app, [queue], lease=harness.lease) as heir:
+        async with StepWorker(app, [queue], lease=harness.lease) as successor:
             if name != "settle.settled":
-                await work(harness, heir)
-            await take_nothing(harness, heir, f"after a death at {name} and a second worker")
+                await work(harness, successor)
+            await take_nothing(harness, successor, f"after a death at {name} and a second worker")
         ended = await outcome_of(harness, sent)
         require(ended == Succeeded(number + 1), f"after a death at {name} the job ended as {ended}")
         require(starts.count(sent.id) == wanted, f"after a death at {name} there were {starts.count(sent.id)} starts")
 
 
 @check(WORKER_CHECKS, "C8", "C13", "C18", needs=("survives_worker", "dead_letters"), store=True)
-async def a_death_while_burying_leaves_one_letter(harness: Harness) -> None:
-    """Killed between the recorded death and the dead letter: one letter in the end, and no further start."""
+async def a_crash_while_burying_leaves_one_letter(harness: Harness) -> None:
+    """A worker killed between the recorded failure and the dead letter leaves one letter and no further start."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -97,10 +97,10 @@ async def a_death_while_burying_leaves_one_letter(harness: Harness) -> None:
             taken = await take(harness, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with StepWorker(app, [queue], lease=harness.lease) as heir:
+        async with StepWorker(app, [queue], lease=harness.lease) as successor:
             if name == "settle.ended":
-                await work(harness, heir)
-            await take_nothing(harness, heir, f"after a death at {name} and a second worker")
+                await work(harness, successor)
+            await take_nothing(harness, successor, f"after a death at {name} and a second worker")
         letters = [letter for letter in await letters_of(app, queue) if letter.job_id == sent.id]
         require(len(letters) == 1, f"after a death at {name} there are {len(letters)} letters")
         require(letters[0].reason == "rejected: never", f"after a death at {name} the reason is {letters[0].reason!r}")
@@ -112,8 +112,8 @@ async def a_death_while_burying_leaves_one_letter(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C8", "C3", "C1", needs="survives_worker")
-async def a_death_while_retrying_leaves_one_copy(harness: Harness) -> None:
-    """Killed before or after a retry is settled: one copy goes on, and the starts stay within their bound."""
+async def a_crash_while_retrying_leaves_one_copy(harness: Harness) -> None:
+    """A worker killed before or after it settles a retry leaves one copy, and the starts stay within their bound."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
 
@@ -131,10 +131,10 @@ async def a_death_while_retrying_leaves_one_copy(harness: Harness) -> None:
             taken = await take(harness, dying)
             with dying_at(name):
                 await dying.work(taken)
-        async with StepWorker(app, [queue], lease=harness.lease) as heir:
-            while await heir.take(within=harness.beyond) is not None:
-                for job in heir.executions:
-                    require(await heir.work(job), "the lease of a job was lost although it was settled in time")
+        async with StepWorker(app, [queue], lease=harness.lease) as successor:
+            while await successor.take(within=harness.beyond) is not None:
+                for job in successor.executions:
+                    require(await successor.work(job), "the lease of a job was lost although it was settled in time")
         bound = 2 + 3
         require(
             2 <= len(starts) <= bound, f"after a death at {name} there were {len(starts)} starts: attempts {starts}"
@@ -143,8 +143,8 @@ async def a_death_while_retrying_leaves_one_copy(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C5", "C3", "C7", needs=("survives_worker", "redeliveries"))
-async def nothing_that_is_counted_shrinks(harness: Harness) -> None:
-    """Through failures, deaths and giving back: attempts, crashes and errors never shrink, and fences grow."""
+async def counters_never_decrease(harness: Harness) -> None:
+    """Through failures, crashes and releases, attempts, crashes and errors never decrease, and fences grow."""
     router, queue = Router(), harness.queue()
     seen: list[tuple[int, int, int, int]] = []
 
@@ -174,8 +174,8 @@ async def nothing_that_is_counted_shrinks(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C3", "C12", needs=("survives_worker", "dead_letters"), store=True)
-async def starts_have_a_bound(harness: Harness) -> None:
-    """A job that fails and kills in turn is dead after at most ``attempts`` + ``crashes`` starts."""
+async def starts_are_bounded(harness: Harness) -> None:
+    """A job that fails and kills its worker in turn is dead after at most ``attempts`` + ``crashes`` starts."""
     router, queue, attempts, crashes = Router(), harness.queue(), 3, 2
     starts: list[int] = []
 
@@ -201,7 +201,7 @@ async def starts_have_a_bound(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C12", "C3", needs=("survives_worker", "dead_letters", "redeliveries"))
-async def a_job_that_kills_its_worker_is_dead_soon(harness: Harness) -> None:
+async def a_job_that_kills_its_worker_is_buried(harness: Harness) -> None:
     """After ``crashes`` starts without an outcome a job becomes a dead letter, "poison", without another start."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
@@ -224,8 +224,8 @@ async def a_job_that_kills_its_worker_is_dead_soon(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C12", needs=("survives_worker", "redeliveries"), store=True)
-async def neighbours_of_poison_are_not_blamed(harness: Harness) -> None:
-    """Jobs that were only in the hands of a worker that died, however often, do not count as crashed, and are done."""
+async def other_jobs_of_a_crashed_worker_are_not_blamed(harness: Harness) -> None:
+    """Jobs that a crashed worker held but had not started do not count as crashed, and are run."""
     router, queue = Router(), harness.queue()
     seen: list[int] = []
 
@@ -248,8 +248,8 @@ async def neighbours_of_poison_are_not_blamed(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C9", "C3")
-async def at_most_once_is_at_most_once(harness: Harness) -> None:
-    """A job that may run at most once is forgotten before it starts: it survives neither error nor death."""
+async def an_at_most_once_job_starts_at_most_once(harness: Harness) -> None:
+    """An at-most-once job is acknowledged before it starts, so neither an error nor a crash runs it again."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -276,8 +276,8 @@ async def at_most_once_is_at_most_once(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C7", "C19", "C18", needs=("survives_worker", "fencing", "redeliveries"), store=True)
-async def a_worker_that_lost_its_lease_writes_nothing(harness: Harness) -> None:
-    """A worker that wakes up too late changes neither result nor dead letters, and says that it lost the job."""
+async def a_worker_without_its_lease_writes_nothing(harness: Harness) -> None:
+    """A worker that settles too late changes neither result nor dead letters, and reports the lost lease."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
 
@@ -292,12 +292,12 @@ async def a_worker_that_lost_its_lease_writes_nothing(harness: Harness) -> None:
     sent = await slow.enqueue()
     async with (
         StepWorker(app, [queue], lease=harness.lease) as sleepy,
-        StepWorker(other, [queue], lease=harness.lease) as heir,
+        StepWorker(other, [queue], lease=harness.lease) as successor,
     ):
         conclusion = await sleepy.perform(await take(harness, sleepy))
-        await work(harness, heir)
+        await work(harness, successor)
         require(conclusion is not None and not await sleepy.settle(conclusion), "a lost lease was not noticed")
     require(app.counters["job.lost"] == 1, "a lost lease was not counted")
-    require(await outcome_of(harness, sent) == Succeeded("in time"), "a worker without a lease wrote the ending")
+    require(await outcome_of(harness, sent) == Succeeded("in time"), "a worker without a lease wrote the outcome")
     require(not await letters_of(app, queue), "a worker without a lease wrote a dead letter")
     require(starts[1] > starts[0], f"the second holder's fence is not higher: {starts}")

@@ -12,10 +12,11 @@ from taskcore.conformance.checks import LETTER_CHECKS, check, require
 from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.deliveries import job, nothing_from, put, receive, settle, stays_away
 from taskcore.conformance.guarantees.helpers import letters_of, open_app, outcome_of, take, until, work, working
-from taskcore.conformance.guarantees.publishing import NASTY
+from taskcore.conformance.guarantees.publishing import UNUSUAL_BYTES
 from taskcore.conformance.harness import Harness
+from taskcore.control import Reject
 from taskcore.envelope import decode_trail
-from taskcore.lifecycle import ACK, Bury, Reject
+from taskcore.lifecycle import ACK, Bury
 from taskcore.policy import Retry
 from taskcore.results import Dead, Succeeded
 from taskcore.router import Router
@@ -33,9 +34,9 @@ async def _bury(harness: Harness, queue: str, *jobs: Outgoing) -> None:
 
 
 @check(LETTER_CHECKS, "C13", "C8", needs="dead_letters")
-async def a_letter_holds_the_bytes_as_they_came(harness: Harness) -> None:
+async def a_dead_letter_keeps_the_bytes_unchanged(harness: Harness) -> None:
     """A dead letter has envelope and trail byte for byte, the reason, the queue and the time."""
-    queue, jobs = harness.queue(), [job(harness.queue(), nasty) for nasty in (*NASTY, bytes(100_000))]
+    queue, jobs = harness.queue(), [job(harness.queue(), nasty) for nasty in (*UNUSUAL_BYTES, bytes(100_000))]
     before = harness.now()
     await _bury(harness, queue, *jobs)
     backend = await harness.backend()
@@ -60,8 +61,8 @@ async def a_letter_holds_the_bytes_as_they_came(harness: Harness) -> None:
 
 
 @check(LETTER_CHECKS, "C13", needs="dead_letters")
-async def letters_come_a_page_at_a_time(harness: Harness) -> None:
-    """Pages of letters have the oldest first and miss nothing, also behind a letter that is gone by now."""
+async def dead_letters_are_read_in_pages(harness: Harness) -> None:
+    """Pages list the oldest letters first and miss none, also after a letter that has been deleted meanwhile."""
     queue, jobs, backend = harness.queue(), [job(harness.queue()) for _ in range(8)], await harness.backend()
     await _bury(harness, queue, *jobs)
     seen: list[Letter] = []
@@ -78,8 +79,8 @@ async def letters_come_a_page_at_a_time(harness: Harness) -> None:
 
 
 @check(LETTER_CHECKS, "C13", needs="dead_letters")
-async def a_dropped_letter_is_gone(harness: Harness) -> None:
-    """A letter is dropped once; then it is neither read, nor counted, nor replayed."""
+async def a_dropped_letter_is_deleted(harness: Harness) -> None:
+    """A dropped letter is no longer read, counted or replayed, and cannot be dropped again."""
     queue, backend = harness.queue(), await harness.backend()
     await _bury(harness, queue, job(queue), job(queue))
     first, second = await backend.admin.letters(queue, limit=10)
@@ -118,7 +119,7 @@ async def a_replay_makes_one_job(harness: Harness) -> None:
 
 @check(LETTER_CHECKS, "C23", "C13", needs="dead_letters")
 async def letters_stay_until_dropped(harness: Harness) -> None:
-    """Dead letters of one queue do not mix with those of another, and stay when their reader has gone."""
+    """Dead letters stay in their own queue, and stay there after their reader has disconnected."""
     queues = [harness.queue("a"), harness.queue("b")]
     jobs = [job(queue) for queue in queues for _ in range(2)]
     for queue in queues:
@@ -135,7 +136,7 @@ async def letters_stay_until_dropped(harness: Harness) -> None:
 
 
 @check(LETTER_CHECKS, "C13", "C5", "C3", needs="dead_letters")
-async def a_letter_tells_the_whole_story(harness: Harness) -> None:
+async def a_dead_letter_has_the_error_history(harness: Harness) -> None:
     """After 30 failed attempts: the first 5 and the last 20 errors with type, text, time, worker and attempt."""
     router, queue = Router(), harness.queue()
     bytes_seen: set[bytes] = set()
@@ -171,8 +172,8 @@ async def a_letter_tells_the_whole_story(harness: Harness) -> None:
 
 
 @check(LETTER_CHECKS, "C13", "C18", needs=("dead_letters", "dedup"), store=True)
-async def a_replay_is_a_new_job_that_links_back(harness: Harness) -> None:
-    """A replay has a new id, the same arguments, no attempts, and names the old job, whose ending stays as it was."""
+async def a_replay_is_a_new_job_linked_to_the_old(harness: Harness) -> None:
+    """A replay has a new id, the same arguments and no attempts, and names the old job, whose outcome stays."""
     router, queue = Router(), harness.queue()
     mended = False
 
@@ -200,12 +201,12 @@ async def a_replay_is_a_new_job_that_links_back(harness: Harness) -> None:
     require(msgspec.json.decode(taken.envelope.args) == {"number": 7}, "a replay has other arguments")
     ended = await outcome_of(harness, charge.job(new_id))
     require(ended == Succeeded(7), f"the replay ended as {ended}")
-    require(isinstance(await outcome_of(harness, old), Dead), "a replay changed the ending of the job that it replays")
+    require(isinstance(await outcome_of(harness, old), Dead), "a replay changed the outcome of the job that it replays")
 
 
 @check(LETTER_CHECKS, "C20", "C13", "C25", needs="dead_letters")
-async def foreign_bytes_do_not_harm_their_neighbours(harness: Harness) -> None:
-    """Bytes that are no envelope become dead letters, a newer envelope is parked, the jobs beside them are done."""
+async def undecodable_bytes_do_not_affect_other_jobs(harness: Harness) -> None:
+    """Undecodable bytes become dead letters, an envelope of a newer format is parked, and the other jobs are run."""
     router, queue = Router(), harness.queue()
     done: list[int] = []
 
@@ -215,7 +216,7 @@ async def foreign_bytes_do_not_harm_their_neighbours(harness: Harness) -> None:
 
     app = await open_app(harness, router)
     newer = b'{"v": 99, "id": "x", "task": "t", "args": {}, "enqueued_at": 0}'
-    foreign = [*NASTY, b"null", b"{}", b'{"v": 1}', b'{"celery": "task"}', b"NaN", b'"' + b"9" * 100_000 + b'"']
+    foreign = [*UNUSUAL_BYTES, b"null", b"{}", b'{"v": 1}', b'{"celery": "task"}', b"NaN", b'"' + b"9" * 100_000 + b'"']
     async with working(harness, app):
         await put(app.components.backend, job(queue, newer))
         for number, raw in enumerate(foreign):
@@ -237,7 +238,7 @@ async def foreign_bytes_do_not_harm_their_neighbours(harness: Harness) -> None:
 
 @check(LETTER_CHECKS, "C20", "C22", needs="dead_letters")
 async def an_oversized_message_is_refused_or_buried(harness: Harness) -> None:
-    """Bytes far beyond the limit of any job are refused at once, or buried whole; either way others go on."""
+    """A message far above the size limit is refused at once, or buried whole; other jobs are not affected."""
     queue, backend = harness.queue(), await harness.backend()
     router = Router()
     done: list[int] = []
@@ -265,7 +266,7 @@ async def an_oversized_message_is_refused_or_buried(harness: Harness) -> None:
 
 
 @check(LETTER_CHECKS, "C20", "C19", "C1", needs="delay")
-async def work_of_an_unknown_task_waits(harness: Harness) -> None:
+async def a_job_of_an_unknown_task_waits(harness: Harness) -> None:
     """A job of an unknown task is parked without using attempts, until a worker knows the task."""
     queue, known, unknown = harness.queue(), Router(), Router()
     started: list[int] = []
@@ -289,8 +290,8 @@ async def work_of_an_unknown_task_waits(harness: Harness) -> None:
 
 
 @check(LETTER_CHECKS, "C8", "C13", "C25", needs="dead_letters", store=True)
-async def a_result_that_does_not_fit_is_not_repeated(harness: Harness) -> None:
-    """Work that was done and whose result cannot be encoded ends as a dead letter, not as a second run."""
+async def a_job_with_an_unencodable_result_is_not_run_again(harness: Harness) -> None:
+    """A job whose result cannot be encoded becomes a dead letter and is not run again."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 

@@ -23,7 +23,7 @@ async def _watch(harness: Harness, source: Source, due: dict[bytes, float]) -> N
     """Take jobs as they come; each has to come in time, and once."""
     error = harness.features.delay_error
     left = dict(due)
-    with anyio.move_on_after(max(due.values()) - anyio.current_time() + harness.patience):
+    with anyio.move_on_after(max(due.values()) - anyio.current_time() + harness.timeout):
         while left:
             for delivery in await source.receive(1):
                 late = anyio.current_time() - due[delivery.envelope]
@@ -45,8 +45,8 @@ def _due(jobs: list[Outgoing]) -> dict[bytes, float]:
 
 
 @check(BACKEND_CHECKS, "C16", needs="delay")
-async def nothing_is_early_and_little_is_late(harness: Harness) -> None:
-    """A delayed job is handed out not before its time minus δ and not after its time plus δ."""
+async def a_delay_is_kept_within_its_tolerance(harness: Harness) -> None:
+    """A delayed job is delivered between its time minus δ and its time plus δ."""
     queue, backend = harness.queue(), await harness.backend()
     jobs = [job(queue, delay=harness.lease * part) for part in (0.3, 0.8, 1.0, 1.4, 2.0)]
     async with backend.consume([queue], lease=harness.long) as source:
@@ -56,7 +56,7 @@ async def nothing_is_early_and_little_is_late(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C16", needs="delay")
-async def a_long_delay_does_not_hold_up_a_short_one(harness: Harness) -> None:
+async def a_long_delay_does_not_block_a_short_one(harness: Harness) -> None:
     """Jobs come in the order of their times, not in the order in which they were published."""
     queue, backend = harness.queue(), await harness.backend()
     long, short, none = job(queue, delay=harness.lease * 2), job(queue, delay=harness.lease / 2), job(queue)
@@ -69,7 +69,7 @@ async def a_long_delay_does_not_hold_up_a_short_one(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C16", "C1", needs="delay")
 async def a_schedule_survives_a_reconnect(harness: Harness) -> None:
-    """Delayed jobs come in time and once, although their sender is gone and no worker was connected."""
+    """Delayed jobs arrive on time and once, although their sender has disconnected and no worker was connected."""
     queue, other = harness.queue(), harness.queue("other")
     jobs = [job(queue, delay=harness.lease * part) for part in (0.5, 1.0, 1.5)]
     async with harness.connection() as sender:
@@ -82,8 +82,8 @@ async def a_schedule_survives_a_reconnect(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C16", "C4", needs="delay")
-async def jobs_that_were_due_meanwhile_come_at_once(harness: Harness) -> None:
-    """Jobs that came due while no worker was connected go to the first worker that asks."""
+async def overdue_jobs_are_delivered_at_once(harness: Harness) -> None:
+    """Jobs that became due while no worker was connected go to the first worker that asks."""
     queue = harness.queue()
     async with harness.connection() as sender:
         await put(sender, *(job(queue, delay=harness.lease / 2) for _ in range(3)))
@@ -94,8 +94,8 @@ async def jobs_that_were_due_meanwhile_come_at_once(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C17", needs="delay")
-async def a_retry_waits_its_time(harness: Harness) -> None:
-    """After ``Retry(after)`` a job is handed out not before ``after`` minus δ and not later than plus δ."""
+async def a_retry_waits_for_its_delay(harness: Harness) -> None:
+    """After ``Retry(after)`` a job is delivered between ``after`` minus δ and ``after`` plus δ."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(3)]
     waits = dict(zip((one.envelope for one in jobs), (0.4, 0.9, 1.5), strict=True))
@@ -111,7 +111,7 @@ async def a_retry_waits_its_time(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C16", needs=("delay", "dedup"))
 async def a_repeated_schedule_is_stored_once(harness: Harness) -> None:
-    """Publishing a delayed job again, with another delay even, neither doubles it nor makes it early."""
+    """Publishing a delayed job again, even with another delay, neither duplicates it nor makes it early."""
     queue, backend = harness.queue(), await harness.backend()
     one = job(queue, delay=harness.lease)
     due = _due([one])
@@ -124,8 +124,8 @@ async def a_repeated_schedule_is_stored_once(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C16", "C1", needs=("delay", "counts"))
-async def what_waits_is_counted_as_scheduled(harness: Harness) -> None:
-    """A delayed job is counted as scheduled, and no longer when its time has come."""
+async def a_delayed_job_is_counted_as_scheduled(harness: Harness) -> None:
+    """A delayed job is counted as scheduled until its time has come."""
     queue, backend = harness.queue(), await harness.backend()
     await put(backend, job(queue, delay=harness.lease), job(queue, delay=harness.long))
 
@@ -134,6 +134,6 @@ async def what_waits_is_counted_as_scheduled(harness: Harness) -> None:
 
     await eventually(harness, lambda: scheduled(2), "two delayed jobs are not counted as scheduled")
     async with backend.consume([queue], lease=harness.long) as source:
-        [delivery] = await receive(harness, source, within=harness.lease + harness.patience)
+        [delivery] = await receive(harness, source, within=harness.lease + harness.timeout)
         await settle(source, (delivery, ACK))
     await eventually(harness, lambda: scheduled(1), "a delayed job that came and ended is still counted as scheduled")

@@ -35,7 +35,7 @@ async def receive(harness: Harness, source: Source, count: int = 1, *, within: f
     """
     found: list[Delivery] = []
     began = anyio.current_time()
-    with anyio.move_on_after(harness.patience if within is None else within):
+    with anyio.move_on_after(harness.timeout if within is None else within):
         while len(found) < count:
             found += await source.receive(count - len(found))
     if len(found) != count:
@@ -67,7 +67,7 @@ async def settle(source: Source, *batch: tuple[Delivery, Verdict]) -> None:
 
 async def eventually(harness: Harness, question: Callable[[], Awaitable[object]], sentence: str) -> None:
     """Check that it becomes true soon; counts may lag a little behind what they count."""
-    with anyio.move_on_after(harness.patience):
+    with anyio.move_on_after(harness.timeout):
         while not await question():  # noqa: ASYNC110 - brokers do not tell when a count changes
             await anyio.sleep(0.02)
         return

@@ -35,7 +35,7 @@ async def take(harness: Harness, step_worker: StepWorker) -> Execution:
 
     :raises ClauseViolated: there is none.
     """
-    within = harness.lease + harness.patience
+    within = harness.lease + harness.timeout
     job = await step_worker.take(within=within)
     if job is None:
         raise ClauseViolated(f"no job came within {within:.1f} s")
@@ -71,7 +71,7 @@ async def die_holding(harness: Harness, app: App, *queues: str, performed: bool 
 @asynccontextmanager
 async def working(harness: Harness, app: App, *queues: str, **options: Any) -> AsyncIterator[App]:
     """Run the app with a real worker on the harness's queue, or on those named."""
-    async with app.running(queues=queues or (harness.queue(),), **{"grace": harness.patience, **options}):
+    async with app.running(queues=queues or (harness.queue(),), **{"grace": harness.timeout, **options}):
         yield app
 
 
@@ -81,7 +81,7 @@ async def outcome_of(harness: Harness, job: Sent[Any]) -> JobOutcome[Any]:
     :raises ClauseViolated: it did not end in time.
     """
     try:
-        return await job.outcome(timeout=2 * harness.lease + harness.patience)
+        return await job.outcome(timeout=2 * harness.lease + harness.timeout)
     except ResultTimeout as error:
         raise ClauseViolated(f"a job did not end: {'; '.join((error.what, *error.facts))}") from error
 
@@ -96,7 +96,7 @@ async def until(harness: Harness, true: Callable[[], object | Awaitable[object]]
 
     :raises ClauseViolated: it did not; the text is the sentence.
     """
-    with anyio.move_on_after(2 * harness.lease + harness.patience):
+    with anyio.move_on_after(2 * harness.lease + harness.timeout):
         while True:
             found = true()
             if isinstance(found, Awaitable):

@@ -22,7 +22,7 @@ from taskcore.worker.context import current
 
 
 @check(WORKER_CHECKS, "C10", "C2", "C19", store=True)
-async def a_key_is_one_job(harness: Harness) -> None:
+async def a_key_stands_for_one_job(harness: Harness) -> None:
     """Calls with one key, at once or later, are one job; all of them get its outcome, and each repeat is counted."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
@@ -53,7 +53,7 @@ async def a_key_is_one_job(harness: Harness) -> None:
 
 @check(WORKER_CHECKS, "C10", "C19", store=True)
 async def a_key_belongs_to_its_arguments(harness: Harness) -> None:
-    """A key that comes again with other arguments is refused, and nothing is sent."""
+    """A key that is used again with other arguments is refused, and nothing is sent."""
     router, queue = Router(), harness.queue()
 
     @router.task(name=harness.name("pay"), queue=queue, key="order")
@@ -75,8 +75,8 @@ async def a_key_belongs_to_its_arguments(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C10", "C1", "C2", needs="dedup", store=True)
-async def a_sender_that_dies_can_be_repeated(harness: Harness) -> None:
-    """A caller killed between claim, publish and confirmation is repeated by another one: one job, one start."""
+async def a_crashed_enqueue_can_be_repeated(harness: Harness) -> None:
+    """A caller killed between claim, publish and confirmation can be repeated by another caller: one job, one start."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
 
@@ -99,7 +99,7 @@ async def a_sender_that_dies_can_be_repeated(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C10", "C8", "C4", needs="survives_worker", store=True)
-async def a_key_outlives_its_holder(harness: Harness) -> None:
+async def a_key_is_free_after_its_holder_crashes(harness: Harness) -> None:
     """A worker killed while it holds a key blocks it no longer than its lease; one outcome is committed."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
@@ -119,7 +119,7 @@ async def a_key_outlives_its_holder(harness: Harness) -> None:
                 await dying.work(taken)
         async with working(harness, app):
             ended = await outcome_of(harness, job)
-            await app.drain(queue, timeout=harness.lease + harness.patience)
+            await app.drain(queue, timeout=harness.lease + harness.timeout)
         require(ended == Succeeded(order * 100 + outcome), f"after a death at {name} the key ended as {ended}")
         require(starts.count(order) == runs, f"after a death at {name} there were {starts.count(order)} starts")
         again = await pay.enqueue(order)
@@ -127,8 +127,8 @@ async def a_key_outlives_its_holder(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C10", "C7", "C19", needs=("survives_worker", "fencing"), store=True)
-async def of_two_holders_one_commits(harness: Harness) -> None:
-    """Two workers run one key, because the first fell asleep: only the one that has the key commits."""
+async def only_the_current_holder_of_a_key_commits(harness: Harness) -> None:
+    """Two workers run one key because the first one stalled: only the current holder of the key commits."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
 
@@ -141,12 +141,12 @@ async def of_two_holders_one_commits(harness: Harness) -> None:
     job = await pay.enqueue(7)
     async with (
         StepWorker(app, [queue], lease=harness.lease) as sleepy,
-        StepWorker(other, [queue], lease=harness.lease) as heir,
+        StepWorker(other, [queue], lease=harness.lease) as successor,
     ):
         first = await sleepy.perform(await take(harness, sleepy))
-        second = await heir.perform(await take(harness, heir))
+        second = await successor.perform(await take(harness, successor))
         require(first is not None and not await sleepy.settle(first), "a lost lease was not noticed")
-        require(second is not None and await heir.settle(second), "a holder in time could not settle")
+        require(second is not None and await successor.settle(second), "a holder in time could not settle")
     require(starts[0] < starts[1], f"the fence did not grow from holder to holder: {starts}")
     require(app.counters["key.lost"] == 1, "a key that was lost was not counted")
     ended = await outcome_of(harness, job)
@@ -154,8 +154,8 @@ async def of_two_holders_one_commits(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C10", "C14", "C23", store=True)
-async def a_key_without_outcome_is_free_again(harness: Harness) -> None:
-    """A job that died or was cancelled commits nothing, so its key may be used for a new job."""
+async def a_key_without_an_outcome_can_be_used_again(harness: Harness) -> None:
+    """A dead or cancelled job commits nothing, so its key can be used for a new job."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -182,8 +182,8 @@ async def a_key_without_outcome_is_free_again(harness: Harness) -> None:
 
 
 @check(WORKER_CHECKS, "C10", "C17", needs="delay", store=True)
-async def a_held_key_is_waited_for(harness: Harness) -> None:
-    """A second job of a key that is being worked on waits, uses no attempt, does not run, and gets the outcome."""
+async def a_second_job_waits_for_a_held_key(harness: Harness) -> None:
+    """A second job whose key is held waits without using an attempt, does not run, and gets the outcome."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
     finish = anyio.Event()

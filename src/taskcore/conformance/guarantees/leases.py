@@ -16,7 +16,7 @@ from taskcore.lifecycle import ACK, RELEASE
 
 
 @check(BACKEND_CHECKS, "C4")
-async def waiting_ends_when_work_comes(harness: Harness) -> None:
+async def a_waiting_receive_gets_the_next_job(harness: Harness) -> None:
     """A worker that waits on an empty queue gets the next published job."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     one = job(queue)
@@ -33,14 +33,14 @@ async def waiting_ends_when_work_comes(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C6")
-async def a_batch_is_never_larger_than_asked(harness: Harness) -> None:
-    """``receive(limit)`` gives at least one job and at most so many, each once."""
+async def a_batch_stays_within_its_limit(harness: Harness) -> None:
+    """``receive(limit)`` returns at least one job and at most ``limit``, each once."""
     queue, backend = harness.queue(), await harness.backend()
     jobs = [job(queue) for _ in range(10)]
     await put(backend, *jobs)
     found: list[Delivery] = []
     async with backend.consume([queue], lease=harness.long) as source:
-        with anyio.move_on_after(harness.patience):
+        with anyio.move_on_after(harness.timeout):
             while len(found) < len(jobs):
                 batch = await source.receive(3)
                 require(1 <= len(batch) <= 3, f"receive(3) gave {len(batch)} deliveries")
@@ -49,8 +49,8 @@ async def a_batch_is_never_larger_than_asked(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C6")
-async def a_job_has_one_holder(harness: Harness) -> None:
-    """However many take jobs at the same time, none is handed out twice while its lease lasts."""
+async def a_job_has_one_lease_at_a_time(harness: Harness) -> None:
+    """When many workers receive at the same time, no job is delivered twice while its lease lasts."""
     queue, connections = harness.queue(), [await harness.backend() for _ in range(3)]
     jobs = [job(queue) for _ in range(60)]
     seen: Counter[bytes] = Counter()
@@ -65,7 +65,7 @@ async def a_job_has_one_holder(harness: Harness) -> None:
             group.start_soon(take, connections[number % 3], 1 + number)
         for start in range(0, 60, 10):
             await put(connections[start % 3], *jobs[start : start + 10])
-        with anyio.move_on_after(harness.patience):
+        with anyio.move_on_after(harness.timeout):
             while len(seen) < len(jobs):  # noqa: ASYNC110 - the takers count
                 await anyio.sleep(0.01)
         await anyio.sleep(harness.margin)
@@ -75,25 +75,25 @@ async def a_job_has_one_holder(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C4", "C1", needs="survives_worker")
-async def a_silent_holder_loses_its_lease(harness: Harness) -> None:
-    """A job whose holder says nothing any more goes to a waiting worker, without any new traffic."""
-    queue, silent, heir = harness.queue(), await harness.backend(), await harness.backend()
+async def a_lease_expires_when_its_worker_is_silent(harness: Harness) -> None:
+    """A job whose worker has gone silent goes to a waiting worker, without any new traffic."""
+    queue, silent, successor = harness.queue(), await harness.backend(), await harness.backend()
     one = job(queue, trail=b"so far")
     await put(silent, one)
     async with (
         silent.consume([queue], lease=harness.lease) as first,
-        heir.consume([queue], lease=harness.lease) as second,
+        successor.consume([queue], lease=harness.lease) as second,
     ):
         [held] = await receive(harness, first)
-        [again] = await receive(harness, second, within=harness.lease + harness.patience)
+        [again] = await receive(harness, second, within=harness.lease + harness.timeout)
         require((again.envelope, again.trail) == (held.envelope, held.trail), "the job came back changed")
         await settle(second, (again, ACK))
         await stays_away(harness, second, "a job that was taken over and settled")
 
 
 @check(BACKEND_CHECKS, "C1", "C4", needs="survives_worker")
-async def a_dead_holder_loses_its_lease(harness: Harness) -> None:
-    """Jobs of a worker that is gone, connection and all, go to a waiting worker."""
+async def a_lease_expires_when_its_worker_is_gone(harness: Harness) -> None:
+    """Jobs of a worker that has disconnected go to a waiting worker."""
     queue, backend = harness.queue(), await harness.backend()
     jobs = [job(queue) for _ in range(5)]
     await put(backend, *jobs)
@@ -101,7 +101,7 @@ async def a_dead_holder_loses_its_lease(harness: Harness) -> None:
         await receive(harness, dying, len(jobs))
     async with backend.consume([queue], lease=harness.lease) as source:
         found: list[Delivery] = []
-        with anyio.move_on_after(harness.lease + harness.patience):
+        with anyio.move_on_after(harness.lease + harness.timeout):
             while len(found) < len(jobs):
                 batch = await source.receive(10)
                 await settle(source, *((delivery, ACK) for delivery in batch))
@@ -110,16 +110,16 @@ async def a_dead_holder_loses_its_lease(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C5", "C12", needs=("redeliveries", "survives_worker"))
-async def leases_that_ran_out_are_counted(harness: Harness) -> None:
-    """Each lease that runs out without a verdict counts as one redelivery; giving back does not count."""
+async def expired_leases_are_counted(harness: Harness) -> None:
+    """Each lease that expires without a verdict counts as one redelivery; a release does not count."""
     queue, backend = harness.queue(), await harness.backend()
     await put(backend, job(queue))
     counted: list[int] = []
     async with backend.consume([queue], lease=harness.lease) as source:
         for _ in range(2):
-            [delivery] = await receive(harness, source, within=harness.lease + harness.patience)
+            [delivery] = await receive(harness, source, within=harness.lease + harness.timeout)
             counted.append(delivery.redeliveries)
-        [delivery] = await receive(harness, source, within=harness.lease + harness.patience)
+        [delivery] = await receive(harness, source, within=harness.lease + harness.timeout)
         counted.append(delivery.redeliveries)
         await settle(source, (delivery, RELEASE))
         [delivery] = await receive(harness, source)
@@ -141,13 +141,13 @@ async def extending_keeps_a_lease(harness: Harness) -> None:
         with anyio.move_on_after(2.5 * harness.lease):
             async with anyio.create_task_group() as group:
 
-                async def nobody_else() -> None:
+                async def no_other_worker() -> None:
                     found = await second.receive(1)
                     raise ClauseViolated(
                         f"{found[0].envelope[:80]!r} went to another holder while its lease was being extended"
                     )
 
-                group.start_soon(nobody_else)
+                group.start_soon(no_other_worker)
                 while True:
                     await anyio.sleep(harness.lease / 4)
                     lost = await first.extend(held)
@@ -158,7 +158,7 @@ async def extending_keeps_a_lease(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C1", "C22")
 async def a_cancelled_receive_loses_nothing(harness: Harness) -> None:
-    """A receive that is cancelled at the worst moment loses no job."""
+    """A receive that is cancelled while jobs arrive loses none of them."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(30)]
     seen: set[bytes] = set()
@@ -169,7 +169,7 @@ async def a_cancelled_receive_loses_nothing(harness: Harness) -> None:
                 with anyio.move_on_after(number * 0.0005):
                     batch = await source.receive(1)
                     await _settle_all(source, batch, seen)
-        with anyio.move_on_after(harness.lease + harness.patience):
+        with anyio.move_on_after(harness.lease + harness.timeout):
             while len(seen) < len(jobs):
                 await _settle_all(source, await source.receive(10), seen)
     require(len(seen) == len(jobs), f"{len(jobs) - len(seen)} of {len(jobs)} jobs were lost by cancelled receives")
@@ -183,7 +183,7 @@ async def _settle_all(source: Source, batch: Sequence[Delivery], seen: set[bytes
 
 
 @check(BACKEND_CHECKS, "C22")
-async def waiting_blocks_nobody(harness: Harness) -> None:
+async def a_waiting_receive_blocks_no_other_call(harness: Harness) -> None:
     """While one task waits for work, others settle and extend through the same source, and publish."""
     queue, backend = harness.queue(), await harness.backend()
     await put(backend, job(queue), job(queue))
@@ -193,7 +193,7 @@ async def waiting_blocks_nobody(harness: Harness) -> None:
             group.start_soon(source.receive, 1)
             await anyio.sleep(0.05)
             began = anyio.current_time()
-            with anyio.move_on_after(harness.patience) as limit:
+            with anyio.move_on_after(harness.timeout) as limit:
                 require(not await source.extend([first, second]), "a lease was lost")
                 await settle(source, (first, ACK))
                 await settle(source, (second, RELEASE))
@@ -203,8 +203,8 @@ async def waiting_blocks_nobody(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C22")
-async def giving_up_is_quick(harness: Harness) -> None:
-    """A cancelled receive and a source that is left end at once, not when the broker next answers."""
+async def cancelling_a_receive_is_immediate(harness: Harness) -> None:
+    """A cancelled receive returns at once, and so does leaving a source; neither waits for the broker's next answer."""
     backend = await harness.backend()
     began = anyio.current_time()
     async with backend.consume([harness.queue()], lease=harness.long) as source:

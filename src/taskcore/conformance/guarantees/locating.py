@@ -44,8 +44,8 @@ async def a_job_at_rest_is_in_one_place(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C4", needs="counts")
-async def the_oldest_job_has_an_age(harness: Harness) -> None:
-    """The age of the oldest ready job grows as time passes, and there is none without ready jobs."""
+async def the_age_of_the_oldest_job_is_known(harness: Harness) -> None:
+    """The age of the oldest ready job grows as time passes; a queue without ready jobs has none."""
     queue, backend = harness.queue(), await harness.backend()
     require((await backend.admin.stats(queue)).oldest is None, "an empty queue has an oldest job")
     await put(backend, job(queue))
@@ -60,8 +60,8 @@ async def the_oldest_job_has_an_age(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C14", needs=("remove", "delay"))
-async def what_was_removed_never_comes(harness: Harness) -> None:
-    """A ready or scheduled job can be taken back, once; one that is held or has ended cannot."""
+async def a_removed_job_is_never_delivered(harness: Harness) -> None:
+    """A ready or scheduled job can be removed, once; a leased or ended job cannot."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     ready, later, held, ended = (job(queue), job(queue, delay=harness.lease / 2), job(queue), job(queue))
     admin = other.admin
@@ -82,8 +82,8 @@ async def what_was_removed_never_comes(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C14", needs="remove")
-async def removing_and_receiving_agree(harness: Harness) -> None:
-    """Of a removal and a receive of one job at the same time, exactly one succeeds."""
+async def a_job_is_removed_or_received(harness: Harness) -> None:
+    """When a job is removed and received at the same time, exactly one of the two succeeds."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(60)]
     await put(backend, *jobs)
@@ -98,7 +98,7 @@ async def removing_and_receiving_agree(harness: Harness) -> None:
 
     async with backend.consume([queue], lease=harness.long) as source, anyio.create_task_group() as group:
         group.start_soon(remove)
-        with anyio.move_on_after(harness.patience):
+        with anyio.move_on_after(harness.timeout):
             while len(received) + len(removed) < len(jobs):
                 with anyio.move_on_after(0.3):
                     received.update(delivery.envelope for delivery in await source.receive(1))
@@ -109,7 +109,7 @@ async def removing_and_receiving_agree(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C1", needs=("locate", "delay"))
 async def a_job_can_be_found(harness: Harness) -> None:
-    """A job's place is found while it has one: scheduled, ready, leased, and then none."""
+    """The place of a job is known while it has one: scheduled, ready, leased, then none."""
     queue, backend = harness.queue(), await harness.backend()
     ready, later = job(queue), job(queue, delay=harness.long)
     await put(backend, ready, later)
@@ -137,8 +137,8 @@ async def a_job_can_be_found(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C22")
-async def every_verb_ends(harness: Harness) -> None:
-    """Every verb ends within its time, also for queues, jobs and letters that do not exist."""
+async def every_verb_returns_in_time(harness: Harness) -> None:
+    """Every verb returns within its time limit, also for queues, jobs and letters that do not exist."""
     backend, nothing = await harness.backend(), harness.queue("nothing")
     admin, limit = backend.admin, 5.0 + harness.margin
     with anyio.move_on_after(limit) as scope:
@@ -163,7 +163,7 @@ async def every_verb_ends(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C23")
 async def draining_leaves_an_empty_queue(harness: Harness) -> None:
-    """When all jobs of a queue have ended, by whatever way, its counts are back at zero."""
+    """When all jobs of a queue have ended, whatever their outcome, its counts are zero again."""
     queue, backend = harness.queue(), await harness.backend()
     await put(backend, *(job(queue) for _ in range(60)))
     async with backend.consume([queue], lease=harness.long) as source:
@@ -181,7 +181,7 @@ async def draining_leaves_an_empty_queue(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C23")
 async def a_deleted_queue_is_gone(harness: Harness) -> None:
-    """Deleting a queue forgets its jobs, its schedule and its dead letters, and the queue itself."""
+    """Deleting a queue deletes its jobs, its schedule, its dead letters and the queue itself."""
     queue, backend = harness.queue(), await harness.backend()
     within_reach = harness.features.delay != "absent" and harness.features.counts != "absent"
     delayed = [job(queue, delay=harness.lease / 2)] * within_reach
@@ -200,8 +200,8 @@ async def a_deleted_queue_is_gone(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C23", "C13", needs=("delay", "dead_letters"))
-async def purging_spares_what_runs_and_what_died(harness: Harness) -> None:
-    """Purging forgets ready and scheduled jobs and says how many; held ones and dead letters stay."""
+async def purging_keeps_leased_jobs_and_dead_letters(harness: Harness) -> None:
+    """Purging deletes ready and scheduled jobs and returns their number; leased jobs and dead letters stay."""
     queue, backend = harness.queue(), await harness.backend()
     await put(backend, job(queue, b"dies"), job(queue, b"runs"))
     async with backend.consume([queue], lease=harness.long) as source:

@@ -1,6 +1,8 @@
-"""Checks of endings: cancelled, expired, retried in time, and never changed afterwards."""
+"""Checks of outcomes: cancelled, expired, retried in time, and never changed afterwards."""
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 import anyio
 
@@ -19,8 +21,8 @@ from taskcore.conformance.guarantees.helpers import (
     working,
 )
 from taskcore.conformance.harness import Harness
-from taskcore.errors import EnqueueRefused, EnqueueUncertain
-from taskcore.lifecycle import RetryLater, Snooze
+from taskcore.control import RetryLater, Snooze
+from taskcore.errors import EnqueueRefused, EnqueueUncertain, WrongTask
 from taskcore.policy import Retry
 from taskcore.results import Cancelled, Expired, Succeeded
 from taskcore.router import Router
@@ -29,7 +31,7 @@ from taskcore.worker.context import current
 
 @check(APP_CHECKS, "C14", "C18", needs=("remove", "delay"), store=True)
 async def a_cancelled_job_never_starts(harness: Harness) -> None:
-    """Cancelled while it is ready, scheduled or between two attempts: it never starts, and is recorded as cancelled."""
+    """A job cancelled while ready, scheduled or between two attempts never starts, and is recorded as cancelled."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -56,8 +58,8 @@ async def a_cancelled_job_never_starts(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C14", "C18", store=True)
-async def cancelling_wins_or_loses_never_both(harness: Harness) -> None:
-    """Of jobs that are cancelled while workers take them, each starts or is cancelled, as the caller was answered."""
+async def a_job_starts_or_is_cancelled_never_both(harness: Harness) -> None:
+    """A job that is cancelled while a worker receives it either starts or is cancelled, as its caller was answered."""
     router, queue = Router(), harness.queue()
     starts: set[str] = set()
 
@@ -84,8 +86,8 @@ async def cancelling_wins_or_loses_never_both(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C14", store=True)
-async def a_running_job_learns_of_the_wish(harness: Harness) -> None:
-    """Cancelling what runs already answers False; the job can see the wish, and goes on or not as it likes."""
+async def a_running_job_sees_the_cancel_request(harness: Harness) -> None:
+    """Cancelling a running job returns False; the job can see the request and decides whether to stop."""
     router, queue = Router(), harness.queue()
     seen: list[bool] = []
     asked = anyio.Event()
@@ -103,8 +105,41 @@ async def a_running_job_learns_of_the_wish(harness: Harness) -> None:
         await until(harness, lambda: seen, "a job did not start")
         require(not await job.cancel(), "a running job was said to be kept from starting")
         asked.set()
-        require(await outcome_of(harness, job) == Succeeded("done"), "a job that went on has another ending")
+        require(await outcome_of(harness, job) == Succeeded("done"), "a job that went on has another outcome")
     require(seen == [False, True], f"before and after the wish the job saw {seen}")
+
+
+@check(APP_CHECKS, "C18", "C10", store=True)
+async def an_id_belongs_to_its_task(harness: Harness) -> None:
+    """An id that one task's job has is refused for another task, whose callers learn nothing of that job."""
+    router, queue = Router(), harness.queue()
+
+    @router.task(name=harness.name("charge"), queue=queue)
+    async def charge() -> str:
+        return "charged"
+
+    @router.task(name=harness.name("refund"), queue=queue)
+    async def refund() -> str:
+        return "refunded"
+
+    app = await open_app(harness, router)
+    job = await charge.enqueue()
+    handles = [refund.job(job.id, queue=queue)]
+    if harness.features.dedup != "absent":  # elsewhere either of the two may run first
+        handles.append(await refund.using(id=job.id).enqueue())
+    async with working(harness, app):
+        require(await outcome_of(harness, job) == Succeeded("charged"), "a job whose id was used again ended otherwise")
+        with suppress(WrongTask):
+            handles.append(await refund.using(id=job.id).enqueue())
+        await app.drain(queue, timeout=harness.lease + harness.timeout)
+        for handle in handles:
+            for ask in (handle.outcome, handle.status, handle.cancel):
+                try:
+                    answer = await ask()
+                except WrongTask:
+                    continue
+                raise ClauseViolated(f"the job of another task was answered for: {answer}")
+        require(await job.result() == "charged", "a job of another task has changed the outcome of an id")
 
 
 @check(APP_CHECKS, "C14", "C1", store=True)
@@ -127,7 +162,7 @@ async def an_interrupted_cancel_loses_no_job(harness: Harness) -> None:
 
 @check(APP_CHECKS, "C14", "C1", "C18", needs=("remove", "locate"), store=True)
 async def an_interrupted_cancel_can_be_repeated(harness: Harness) -> None:
-    """After a caller died between removal and record, the next cancellation succeeds."""
+    """When a caller crashes between removal and record, the next cancellation succeeds."""
     router, queue = Router(), harness.queue()
 
     @router.task(name=harness.name("work"), queue=queue)
@@ -171,7 +206,7 @@ async def nothing_starts_after_its_deadline(harness: Harness) -> None:
 
 @check(APP_CHECKS, "C15", "C17", needs="delay", store=True)
 async def a_deadline_holds_between_attempts(harness: Harness) -> None:
-    """A deadline that passes while a retry or a schedule is waited for keeps the job from starting again."""
+    """A deadline that passes while a job waits for a retry or a delay keeps the job from starting again."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -192,8 +227,8 @@ async def a_deadline_holds_between_attempts(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C17", "C3", needs="delay")
-async def retries_wait_as_the_policy_says(harness: Harness) -> None:
-    """Each retry starts no earlier than its wait, and the function's own word (RetryLater, Snooze) is kept too."""
+async def retries_follow_the_policy(harness: Harness) -> None:
+    """Each retry starts no earlier than its policy says, or than the function asks for (RetryLater, Snooze)."""
     router, queue = Router(), harness.queue()
     unit, starts = harness.lease / 4, list[float]()
     policy = Retry(attempts=4, base=unit, factor=2.0, jitter="none")
@@ -219,8 +254,8 @@ async def retries_wait_as_the_policy_says(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C18", "C2", needs="dedup", store=True)
-async def an_ending_never_changes(harness: Harness) -> None:
-    """Repeating the enqueue of a job that has ended starts nothing, and its ending stays as it was."""
+async def an_outcome_never_changes(harness: Harness) -> None:
+    """Repeating the enqueue of an ended job starts nothing and does not change its outcome."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -241,13 +276,13 @@ async def an_ending_never_changes(harness: Harness) -> None:
         require(again.id == job.id, "repeating an enqueue with its id made another job")
     require(not await job.cancel(), "a job that has ended was cancelled")
     require(await step_worker.take(within=harness.margin + 0.1) is None, "a job that has ended was handed out again")
-    require(await outcome_of(harness, job) == Succeeded(1), "the ending of a job changed")
+    require(await outcome_of(harness, job) == Succeeded(1), "the outcome of a job changed")
     require(app.counters["job.duplicate"] == 2, "repeated enqueues were not counted")
 
 
 @check(APP_CHECKS, "C7", "C18", needs="fencing", store=True)
-async def a_late_ending_does_not_stand(harness: Harness) -> None:
-    """A worker froze, lost its lease and settles a failure late: the outcome is that of the present holder."""
+async def a_late_outcome_is_rejected(harness: Harness) -> None:
+    """A stalled worker that lost its lease and settles a failure late does not change the current holder's outcome."""
     router, queue = Router(), harness.queue()
     starts: list[str] = []
 
@@ -260,21 +295,21 @@ async def a_late_ending_does_not_stand(harness: Harness) -> None:
 
     app, other = await open_app(harness, router), await open_app(harness, router)
     job = await fails_first.enqueue()
-    late, heir = await harness.step_worker(app), await harness.step_worker(other, lease=harness.long)
+    late, successor = await harness.step_worker(app), await harness.step_worker(other, lease=harness.long)
     conclusion = await late.perform(await take(harness, late))
     require(conclusion is not None, "a first start came to nothing")
-    taken = await take(harness, heir)
+    taken = await take(harness, successor)
     if conclusion is not None:
         require(not await late.settle(conclusion), "a verdict under a lost lease was carried out")
-    require(await heir.work(taken), "the heir's lease was lost although it settled in time")
+    require(await successor.work(taken), "the successor's lease was lost although it settled in time")
     ended = await outcome_of(harness, job)
-    require(ended == Succeeded(2), f"a late worker's ending stood: {ended}")
+    require(ended == Succeeded(2), f"a late worker's outcome stood: {ended}")
     require(await letters_of(app, queue) == [], "a job that succeeded has a dead letter")
 
 
 @check(APP_CHECKS, "C16", "C1", needs="delay")
-async def a_delayed_call_starts_in_time(harness: Harness) -> None:
-    """A call with a delay starts after it, once, and a worker that was not there yet finds it."""
+async def a_delayed_call_starts_on_time(harness: Harness) -> None:
+    """A delayed call starts once, after its delay, even if its worker connects later."""
     router, queue = Router(), harness.queue()
     starts: list[float] = []
 

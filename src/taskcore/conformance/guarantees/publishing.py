@@ -21,10 +21,10 @@ from taskcore.conformance.guarantees.deliveries import (
 from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, Bury
 
-MOMENT = 0.3  #: seconds in which a broker that has time stores a job
+STORE_SECONDS = 0.3  #: seconds in which a broker that has time stores a job
 
 #: Bytes that protocols, encodings and careless parsers trip over.
-NASTY = (
+UNUSUAL_BYTES = (
     b"",
     b"\x00",
     b"\r\n",
@@ -39,7 +39,7 @@ NASTY = (
 
 @check(BACKEND_CHECKS, "C1")
 async def a_stored_job_outlives_its_publisher(harness: Harness) -> None:
-    """A job that was answered with Stored is visible to all connections, also after its publisher left."""
+    """A job that was answered with Stored is visible to all connections, also after its publisher has disconnected."""
     queue, jobs = harness.queue(), [job(harness.queue()) for _ in range(20)]
     async with harness.connection() as publisher:
         await put(publisher, *jobs)
@@ -51,10 +51,10 @@ async def a_stored_job_outlives_its_publisher(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C2")
-async def bytes_arrive_as_they_were(harness: Harness) -> None:
-    """Envelope and trail arrive byte for byte, whatever is in them."""
+async def bytes_arrive_unchanged(harness: Harness) -> None:
+    """Envelope and trail arrive byte for byte."""
     queue, backend = harness.queue(), await harness.backend()
-    pairs = [(bytes([number]) + nasty, nasty) for number, nasty in enumerate((*NASTY, bytes(200_000)))]
+    pairs = [(bytes([number]) + nasty, nasty) for number, nasty in enumerate((*UNUSUAL_BYTES, bytes(200_000)))]
     pairs.append((b"", b""))
     await put(backend, *(job(queue, envelope, trail=trail) for envelope, trail in pairs))
     async with backend.consume([queue], lease=harness.long) as source:
@@ -86,7 +86,7 @@ async def every_item_of_a_batch_is_answered(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C2")
-async def earlier_queues_come_first(harness: Harness) -> None:
+async def earlier_queues_are_served_first(harness: Harness) -> None:
     """A source on several queues hands out jobs of the queues it was asked for, those of earlier queues first."""
     backend, urgent, other, foreign = (
         await harness.backend(),
@@ -102,12 +102,12 @@ async def earlier_queues_come_first(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C4", "C22")
-async def an_impatient_sender_gets_in(harness: Harness) -> None:
-    """A sender that gives up before a new queue is open and tries again gets its job in: no try undoes the last one."""
+async def a_repeated_enqueue_reaches_a_new_queue(harness: Harness) -> None:
+    """A sender that times out before a new queue is ready succeeds by repeating: no try undoes an earlier one."""
     queue, backend = harness.queue(), await harness.backend()
-    with anyio.move_on_after(harness.patience + 3 * harness.features.new_queue):
+    with anyio.move_on_after(harness.timeout + 3 * harness.features.new_queue):
         while True:
-            with anyio.move_on_after(max(harness.features.new_queue * 0.6, MOMENT)):
+            with anyio.move_on_after(max(harness.features.new_queue * 0.6, STORE_SECONDS)):
                 await put(backend, job(queue))
                 break
     async with backend.consume([queue], lease=harness.long) as source:
@@ -117,7 +117,7 @@ async def an_impatient_sender_gets_in(harness: Harness) -> None:
 
 @check(BACKEND_CHECKS, "C2", needs="dedup")
 async def a_repeated_id_is_stored_once(harness: Harness) -> None:
-    """Publishing an id again is answered Duplicate and stores nothing: while it waits, runs, and after its end."""
+    """Publishing an id again is answered Duplicate and stores nothing while the job waits, runs, or has ended."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     one, later = job(queue), job(queue, delay=harness.long)
     await put(backend, one, later)
@@ -138,7 +138,7 @@ async def a_repeated_id_is_stored_once(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C2", needs=("dedup", "dead_letters"))
-async def a_repeated_id_does_not_raise_the_dead(harness: Harness) -> None:
+async def a_repeated_id_does_not_revive_a_dead_job(harness: Harness) -> None:
     """Publishing the id of a job that was just buried stores nothing."""
     queue, backend = harness.queue(), await harness.backend()
     one = job(queue)
@@ -152,7 +152,7 @@ async def a_repeated_id_does_not_raise_the_dead(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C2", needs="dedup")
-async def one_of_many_repeats_is_stored(harness: Harness) -> None:
+async def concurrent_repeats_are_stored_once(harness: Harness) -> None:
     """Of many clients that publish one id at once, one gets Stored and the others Duplicate."""
     queue, connections = harness.queue(), [await harness.backend() for _ in range(3)]
     one = job(queue)

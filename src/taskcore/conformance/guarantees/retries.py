@@ -13,8 +13,8 @@ from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, Reschedule, Verdict
 
 JOBS, ATTEMPTS = 120, 4
-AT_ONCE = 8  #: jobs in one batch of verdicts: the more there are, the longer lies between two writes for the same job
-WAITS = (0.0001, 0.001, 0.003, 0.01, 0.02)  #: seconds: less than a round trip, about one, and some
+BATCH_JOBS = 8  #: jobs in one batch of verdicts; with more of them, more lies between two writes for one job
+RETRY_DELAYS = (0.0001, 0.001, 0.003, 0.01, 0.02)  #: seconds: less than a round trip, about one, and some
 
 
 class _Tally:
@@ -23,7 +23,7 @@ class _Tally:
     def __init__(self, envelopes: list[bytes]) -> None:
         self.left = dict.fromkeys(envelopes, 0)  # how often each was retried
         self.over = anyio.Event()
-        self._waits = cycle(WAITS)
+        self._waits = cycle(RETRY_DELAYS)
 
     def verdict_on(self, delivery: Delivery) -> Verdict:
         """Return what is next for this job."""
@@ -41,20 +41,20 @@ class _Tally:
     async def work(self, source: Source) -> None:
         """Take and settle until every job has ended."""
         while self.left:
-            found = await source.receive(AT_ONCE)
+            found = await source.receive(BATCH_JOBS)
             await settle(source, *((delivery, self.verdict_on(delivery)) for delivery in found))
         self.over.set()
 
 
 @check(BACKEND_CHECKS, "C1", "C4", "C5", needs="delay")
-async def a_retry_that_is_due_at_once_is_not_lost(harness: Harness) -> None:
-    """Of jobs that two workers retry with waits below a round trip, each comes for every attempt and ends once."""
+async def a_short_retry_is_not_lost(harness: Harness) -> None:
+    """Jobs that two workers retry with delays below a round trip are delivered for each attempt and end once."""
     queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(JOBS)]
     tally = _Tally([one.envelope for one in jobs])
     async with first.consume([queue], lease=harness.long) as one, second.consume([queue], lease=harness.long) as other:
         await put(first, *jobs)
-        with anyio.move_on_after(harness.patience):
+        with anyio.move_on_after(harness.timeout):
             async with anyio.create_task_group() as group:
                 group.start_soon(tally.work, one)
                 group.start_soon(tally.work, other)

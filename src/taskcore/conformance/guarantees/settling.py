@@ -12,21 +12,21 @@ from taskcore.lifecycle import ACK, RELEASE, Ack, Bury, Reschedule, Verdict
 
 
 @check(BACKEND_CHECKS, "C18", "C8")
-async def an_acknowledged_job_is_gone(harness: Harness) -> None:
-    """After Ack a job is never handed out again."""
+async def an_acknowledged_job_is_never_delivered_again(harness: Harness) -> None:
+    """After Ack a job is never delivered again."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     await put(backend, *(job(queue) for _ in range(10)))
     async with (
         backend.consume([queue], lease=harness.lease) as source,
-        other.consume([queue], lease=harness.lease) as heir,
+        other.consume([queue], lease=harness.lease) as successor,
     ):
         found = await receive(harness, source, 10)
         await settle(source, *((delivery, ACK) for delivery in found))
-        await stays_away(harness, heir, "an acknowledged job")
+        await stays_away(harness, successor, "an acknowledged job")
 
 
 @check(BACKEND_CHECKS, "C5", "C8")
-async def a_retried_job_comes_with_its_new_trail(harness: Harness) -> None:
+async def a_retry_carries_the_new_trail(harness: Harness) -> None:
     """After Retry the same envelope comes back once, with the new trail and without redeliveries."""
     queue, backend = harness.queue(), await harness.backend()
     one = job(queue, trail=b"before")
@@ -45,8 +45,8 @@ async def a_retried_job_comes_with_its_new_trail(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C21", "C5")
-async def a_released_job_is_there_at_once(harness: Harness) -> None:
-    """A released job goes to another worker within a second, with its trail and no attempt used."""
+async def a_released_job_is_available_at_once(harness: Harness) -> None:
+    """A released job goes to another worker within a second, with its trail and without using an attempt."""
     queue, backend, other = harness.queue(), await harness.backend(), await harness.backend()
     await put(backend, *(job(queue, trail=b"so far") for _ in range(5)))
     async with backend.consume([queue], lease=harness.long) as leaving:
@@ -61,7 +61,7 @@ async def a_released_job_is_there_at_once(harness: Harness) -> None:
 
 
 @check(BACKEND_CHECKS, "C7", "C8")
-async def a_batch_of_verdicts_is_carried_out_one_by_one(harness: Harness) -> None:
+async def each_verdict_of_a_batch_has_its_own_effect(harness: Harness) -> None:
     """Each verdict of a batch has its own effect; deliveries of several queues may be in one batch."""
     backend, queues = await harness.backend(), [harness.queue("a"), harness.queue("b")]
     jobs = [job(queue, b"%d" % number) for number, queue in enumerate(queues * 3)]
@@ -86,7 +86,7 @@ async def a_batch_of_verdicts_is_carried_out_one_by_one(harness: Harness) -> Non
 
 @check(BACKEND_CHECKS, "C7", "C18", needs="fencing")
 async def settling_again_has_no_effect(harness: Harness) -> None:
-    """Repeating a verdict is safe, and a different one after the first changes nothing."""
+    """Repeating a verdict is safe; a different verdict after the first changes nothing."""
     queue, backend = harness.queue(), await harness.backend()
     await put(backend, job(queue))
     async with backend.consume([queue], lease=harness.lease) as source:
@@ -102,10 +102,10 @@ async def settling_again_has_no_effect(harness: Harness) -> None:
 # ── too late ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _take_over(harness: Harness, queue: str, silent: Source, heir: Source) -> tuple[Delivery, Delivery]:
-    """Return a delivery whose lease is lost, and the one that its heir holds."""
+async def _take_over(harness: Harness, queue: str, silent: Source, successor: Source) -> tuple[Delivery, Delivery]:
+    """Return a delivery whose lease is lost, and the one that its successor holds."""
     [stale] = await receive(harness, silent)
-    [held] = await receive(harness, heir, within=harness.lease + harness.patience)
+    [held] = await receive(harness, successor, within=harness.lease + harness.timeout)
     require(held.envelope == stale.envelope, f"another job came out of {queue}")
     return stale, held
 
@@ -117,57 +117,59 @@ async def _settle_too_late(harness: Harness, verdict: Verdict) -> None:
     await put(first, job(queue, trail=b"as it was"))
     async with (
         first.consume([queue], lease=harness.lease) as silent,
-        second.consume([queue], lease=harness.lease) as heir,
+        second.consume([queue], lease=harness.lease) as successor,
     ):
-        stale, held = await _take_over(harness, queue, silent, heir)
+        stale, held = await _take_over(harness, queue, silent, successor)
         lost = await silent.settle([(stale, verdict)])
         require(len(lost) == 1 and lost[0] is stale, f"{what} under a lost lease was not reported as lost")
-        require(not await heir.extend([held]), f"{what} under a lost lease took the job away from its holder")
-        await nothing_from(heir, harness.lease / 10, f"{what} under a lost lease let a second copy out")
-        await settle(heir, (held, Reschedule(0.0, b"by its holder")))
-        [again] = await receive(harness, heir)
+        require(not await successor.extend([held]), f"{what} under a lost lease took the job away from its holder")
+        await nothing_from(successor, harness.lease / 10, f"{what} under a lost lease let a second copy out")
+        await settle(successor, (held, Reschedule(0.0, b"by its holder")))
+        [again] = await receive(harness, successor)
         require(again.trail == b"by its holder", f"after a late {what} the trail is {again.trail!r}")
-        await settle(heir, (again, ACK))
-        await stays_away(harness, heir, f"after a late {what} a second copy of the job")
+        await settle(successor, (again, ACK))
+        await stays_away(harness, successor, f"after a late {what} a second copy of the job")
     require((await second.admin.stats(queue)).dead == 0, f"a late {what} made a dead letter")
 
 
 def _too_late(verdict: Verdict) -> Check:
     """Make a check for each kind of verdict."""
 
-    async def play(harness: Harness) -> None:
+    async def settle_late(harness: Harness) -> None:
         await _settle_too_late(harness, verdict)
 
     kind = type(verdict).__name__
-    play.__name__ = f"a_late_{kind.lower()}_changes_nothing"
-    play.__doc__ = f"{kind} under a lease that another worker has by now is reported as lost and has no effect."
-    return check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))(play)
+    settle_late.__name__ = f"a_late_{kind.lower()}_changes_nothing"
+    settle_late.__doc__ = f"{kind} under a lease that another worker now holds is reported as lost and has no effect."
+    return check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))(settle_late)
 
 
-LATE = [_too_late(verdict) for verdict in (Ack(), Reschedule(0.0, b"late"), RELEASE, Bury("late", b"late"))]
+LATE_VERDICT_CHECKS = [
+    _too_late(verdict) for verdict in (Ack(), Reschedule(0.0, b"late"), RELEASE, Bury("late", b"late"))
+]
 
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))
 async def a_late_extend_changes_nothing(harness: Harness) -> None:
-    """Extending a lease that another worker has by now is reported as lost and does not bring it back."""
+    """Extending a lease that another worker now holds is reported as lost and does not restore it."""
     queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     await put(first, job(queue))
     async with (
         first.consume([queue], lease=harness.lease) as silent,
-        second.consume([queue], lease=harness.lease) as heir,
+        second.consume([queue], lease=harness.lease) as successor,
     ):
-        stale, held = await _take_over(harness, queue, silent, heir)
+        stale, held = await _take_over(harness, queue, silent, successor)
         lost = await silent.extend([stale])
         require(len(lost) == 1 and lost[0] is stale, "extending a lost lease was not reported as lost")
-        await settle(heir, (held, ACK))
+        await settle(successor, (held, ACK))
         lost = await silent.extend([stale])
         require(len(lost) == 1, "extending a lease on a job that has ended was not reported as lost")
-        await stays_away(harness, heir, "a job that was settled by its holder")
+        await stays_away(harness, successor, "a job that was settled by its holder")
 
 
 @check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))
-async def of_a_batch_only_lost_leases_are_lost(harness: Harness) -> None:
-    """In one batch, verdicts under leases that are held count and those under lost ones do not."""
+async def a_lost_lease_fails_only_its_own_verdict(harness: Harness) -> None:
+    """In one batch, verdicts under valid leases take effect and verdicts under lost leases do not."""
     queue, kept, first, second = (
         harness.queue(),
         harness.queue("kept"),
@@ -177,19 +179,19 @@ async def of_a_batch_only_lost_leases_are_lost(harness: Harness) -> None:
     await put(first, job(queue))
     async with (
         first.consume([queue, kept], lease=harness.lease) as silent,
-        second.consume([queue], lease=harness.lease) as heir,
+        second.consume([queue], lease=harness.lease) as successor,
     ):
-        stale, held = await _take_over(harness, queue, silent, heir)
+        stale, held = await _take_over(harness, queue, silent, successor)
         await put(first, job(kept), job(kept))
         mine = await receive(harness, silent, 2)
         lost = await silent.settle([(mine[0], ACK), (stale, ACK), (mine[1], ACK)])
         require(len(lost) == 1 and lost[0] is stale, f"one of three leases was lost, {len(lost)} were reported")
-        await settle(heir, (held, ACK))
+        await settle(successor, (held, ACK))
 
 
 @check(BACKEND_CHECKS, "C7", "C6", needs=("fencing", "survives_worker"))
-async def late_by_a_hair_never_counts_twice(harness: Harness) -> None:
-    """Of a holder and its heir that settle around the end of the lease, exactly one is believed."""
+async def settling_at_the_end_of_a_lease_counts_once(harness: Harness) -> None:
+    """When a worker and its successor settle around the end of the lease, exactly one verdict takes effect."""
     queue, first, second = harness.queue(), await harness.backend(), await harness.backend()
     jobs = [job(queue) for _ in range(24)]
     await put(first, *jobs)
@@ -197,7 +199,7 @@ async def late_by_a_hair_never_counts_twice(harness: Harness) -> None:
 
     async with (
         first.consume([queue], lease=harness.lease) as holder,
-        second.consume([queue], lease=harness.lease) as heir,
+        second.consume([queue], lease=harness.lease) as successor,
     ):
 
         async def settle_around(end: float, number: int, delivery: Delivery) -> None:
@@ -207,8 +209,8 @@ async def late_by_a_hair_never_counts_twice(harness: Harness) -> None:
 
         async def inherit() -> None:
             while True:
-                for delivery in await heir.receive(4):
-                    lost = await heir.settle([(delivery, ACK)])
+                for delivery in await successor.receive(4):
+                    lost = await successor.settle([(delivery, ACK)])
                     believed[delivery.envelope] += not lost
 
         asked = anyio.current_time()
@@ -218,8 +220,8 @@ async def late_by_a_hair_never_counts_twice(harness: Harness) -> None:
             async with anyio.create_task_group() as settling:
                 for number, delivery in enumerate(held):
                     settling.start_soon(settle_around, asked + harness.lease, number, delivery)
-            with anyio.move_on_after(harness.lease + harness.patience):
-                while not all(believed.values()):  # noqa: ASYNC110 - the heir counts
+            with anyio.move_on_after(harness.lease + harness.timeout):
+                while not all(believed.values()):  # noqa: ASYNC110 - the successor counts
                     await anyio.sleep(0.02)
             group.cancel_scope.cancel()
     require(max(believed.values()) == 1, f"{sum(n > 1 for n in believed.values())} jobs were settled by two holders")

@@ -19,8 +19,8 @@ from taskcore.worker.context import current
 
 
 @check(APP_CHECKS, "C21", "C5")
-async def interrupted_work_costs_nothing(harness: Harness) -> None:
-    """What runs when the grace is over is interrupted and visible to others within a second, its budget untouched."""
+async def an_interrupted_job_uses_no_attempt(harness: Harness) -> None:
+    """A job that runs when the grace period ends is interrupted, soon available to others, and uses no attempt."""
     router, queue = Router(), harness.queue()
     starts: list[tuple[int, int]] = []
 
@@ -47,8 +47,8 @@ async def interrupted_work_costs_nothing(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C21")
-async def after_the_signal_nothing_starts(harness: Harness) -> None:
-    """A worker that was told to stop finishes what runs and starts nothing; what waits goes to others at once."""
+async def no_job_starts_after_the_signal(harness: Harness) -> None:
+    """A stopping worker finishes its running jobs and starts none; its waiting jobs go to other workers at once."""
     router, queue = Router(), harness.queue()
     starts: list[int] = []
     done: list[int] = []
@@ -101,7 +101,7 @@ async def an_idle_worker_stops_at_once(harness: Harness) -> None:
 
     app = await open_app(harness, router)
     began = anyio.current_time()
-    with anyio.move_on_after(harness.patience) as limit:
+    with anyio.move_on_after(harness.timeout) as limit:
         async with working(harness, app):
             await harness.sleep(0.1)
             began = anyio.current_time()
@@ -111,8 +111,8 @@ async def an_idle_worker_stops_at_once(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C23", needs=("survives_worker", "delay"), store=True)
-async def every_record_has_an_end(harness: Harness) -> None:
-    """Whatever work leaves in the store has a time to live, and markers of starts are cleared when jobs end."""
+async def every_record_expires(harness: Harness) -> None:
+    """Every record has a time to live, and start markers are deleted when jobs end."""
     router, queue = Router(), harness.queue()
     seen: list[str] = []
 
@@ -133,7 +133,7 @@ async def every_record_has_an_end(harness: Harness) -> None:
         if harness.features.remove != "absent":
             later = await mixed.using(delay=harness.long).enqueue(99)
             require(await later.cancel(), "a scheduled job could not be cancelled")
-        await app.drain(queue, timeout=harness.patience)
+        await app.drain(queue, timeout=harness.timeout)
     store = await harness.store()
     standing = {key: keep for key, keep in harness.written.items() if await store.get(key) is not None}
     forever = [key for key, keep in standing.items() if keep is None]
@@ -144,7 +144,7 @@ async def every_record_has_an_end(harness: Harness) -> None:
 
 @check(APP_CHECKS, "C23", store=True)
 async def storage_returns_to_its_baseline(harness: Harness) -> None:
-    """When work is done and the times of results and keys are over, neither queue nor store holds anything of it."""
+    """When all jobs have ended and results and keys have expired, queue and store hold nothing of them."""
     router, queue, keep = Router(), harness.queue(), 1.0 + harness.margin
 
     @router.task(name=harness.name("work"), queue=queue, key="number", key_window=keep, keep_result=keep)

@@ -24,8 +24,8 @@ async def _value(store: Store, key: str) -> bytes | None:
 
 
 @check(STORE_CHECKS, "C10", store=True)
-async def records_come_back_as_written(harness: Harness) -> None:
-    """A record has the bytes it was given, for every reader, under any key."""
+async def records_are_read_as_written(harness: Harness) -> None:
+    """Every reader gets the bytes that were written, under any key."""
     store, other, nasty = await harness.store(), await harness.store(), bytes(range(256)) * 20
     keys = [harness.name(end) for end in ("plain", "a/b/c", "dots.and-dashes_", "x" * 200, "keys/ä 任务", "a*b>c?")]
     for number, key in enumerate(keys):
@@ -42,8 +42,8 @@ async def records_come_back_as_written(harness: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C10", "C18", store=True)
-async def a_record_is_written_first_by_one(harness: Harness) -> None:
-    """A write that expects nothing there loses against any record, changes nothing and learns what is there."""
+async def only_one_writer_creates_a_record(harness: Harness) -> None:
+    """A write that expects no record fails if there is one, changes nothing and returns that record."""
     store, key = await harness.store(), harness.name("once")
     version = await store.put(key, b"first", expect=ABSENT, keep=60.0)
     require(not isinstance(version, Conflict), "a first write met a conflict")
@@ -55,8 +55,8 @@ async def a_record_is_written_first_by_one(harness: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C10", "C7", store=True)
-async def a_version_is_good_for_one_write(harness: Harness) -> None:
-    """A write that expects a version succeeds if there was no write since, and changes nothing otherwise."""
+async def a_version_allows_one_write(harness: Harness) -> None:
+    """A write that expects a version succeeds if there was no write since; otherwise it changes nothing."""
     store, other, key = await harness.store(), await harness.store(), harness.name("cas")
     first = await _put(store, key, b"1")
     second = await store.put(key, b"2", expect=first, keep=60.0)
@@ -79,7 +79,7 @@ async def a_version_is_good_for_one_write(harness: Harness) -> None:
 
 @check(STORE_CHECKS, "C10", "C7", store=True)
 async def versions_never_repeat(harness: Harness) -> None:
-    """A version never comes again for its key, not after deleting and not after expiring."""
+    """A key never has the same version twice, not even after its record was deleted or has expired."""
     store, key = await harness.store(), harness.name("versions")
     seen: list[Version] = []
     for number in range(4):
@@ -93,8 +93,8 @@ async def versions_never_repeat(harness: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C10", store=True)
-async def one_of_many_writers_wins(harness: Harness) -> None:
-    """Of many writes of the same record at the same time, expecting the same, exactly one succeeds."""
+async def one_of_many_concurrent_writes_succeeds(harness: Harness) -> None:
+    """Of many concurrent writes of one record that expect the same version, exactly one succeeds."""
     stores, key = [await harness.store() for _ in range(3)], harness.name("race")
     expected: Version | None = None
     for _ in range(5):
@@ -114,8 +114,8 @@ async def one_of_many_writers_wins(harness: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C23", store=True)
-async def a_record_ends_for_every_verb(harness: Harness) -> None:
-    """A record whose time is over is gone for every verb, and for every reader."""
+async def an_expired_record_is_absent_for_every_verb(harness: Harness) -> None:
+    """An expired record is absent for every verb and every reader."""
     store, other, keep = await harness.store(), await harness.store(), 0.3
     keys = [harness.name(f"brief{number}") for number in range(4)]
     require(await _value(other, keys[0]) is None, "a record was there before it was written")  # and now it is connected
@@ -131,8 +131,8 @@ async def a_record_ends_for_every_verb(harness: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C23", "C18", store=True)
-async def each_write_gives_a_new_time(harness: Harness) -> None:
-    """The time of a record is that of its last write: longer, shorter, or for ever."""
+async def each_write_sets_a_new_expiry(harness: Harness) -> None:
+    """The last write decides when a record expires: later, earlier, or never."""
     store, keep = await harness.store(), 0.4
     longer, forever, shorter = harness.name("longer"), harness.name("forever"), harness.name("shorter")
     for key, first, second in ((longer, keep, 60.0), (forever, keep, None), (shorter, 60.0, keep)):
@@ -146,7 +146,7 @@ async def each_write_gives_a_new_time(harness: Harness) -> None:
 
 @check(STORE_CHECKS, "C8", "C10", store=True)
 async def a_batch_of_writes_is_answered_in_order(harness: Harness) -> None:
-    """Every write of a batch is done or not by its own expectation, and answered in its place."""
+    """Each write of a batch succeeds or fails by its own expectation, and is answered in its place."""
     store = await harness.store()
     here, gone, taken, old, new = (harness.name(name) for name in ("here", "gone", "taken", "old", "new"))
     version, stale = await _put(store, here, b"1"), await _put(store, old, b"1")
@@ -171,13 +171,13 @@ async def a_batch_of_writes_is_answered_in_order(harness: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C4", store=True)
-async def a_watch_shows_what_is_and_what_comes(harness: Harness) -> None:
-    """A watch gives the record as it is, then each newer one, up to the latest; writes of others included."""
+async def a_watch_yields_the_record_and_each_change(harness: Harness) -> None:
+    """A watch yields the current record, then newer ones up to the latest, whichever client wrote them."""
     store, other, key = await harness.store(), await harness.store(), harness.name("watched")
     seen: list[bytes] = []
 
     async def read_until(last: bytes) -> None:
-        with anyio.move_on_after(harness.patience):
+        with anyio.move_on_after(harness.timeout):
             async for record in records:
                 seen.append(record.value)
                 if record.value == last:
@@ -196,8 +196,8 @@ async def a_watch_shows_what_is_and_what_comes(harness: Harness) -> None:
 
 
 @check(STORE_CHECKS, "C4", "C22", store=True)
-async def a_watch_misses_nothing_at_its_start(harness: Harness) -> None:
-    """What is written after a watch was entered is seen by it, however soon, and other keys are not."""
+async def a_watch_misses_no_write_after_its_start(harness: Harness) -> None:
+    """A watch sees every write to its key that follows its entry, and no write to another key."""
     store, other = await harness.store(), await harness.store()
     for number in range(5):
         key, neighbour = harness.name(f"soon{number}"), harness.name(f"soon{number}0")
@@ -205,7 +205,7 @@ async def a_watch_misses_nothing_at_its_start(harness: Harness) -> None:
         async with store.watch(key) as records:
             await _put(other, neighbour, b"wrong key")
             await _put(other, key, b"written")
-            with anyio.move_on_after(harness.patience):
+            with anyio.move_on_after(harness.timeout):
                 async for record in records:
                     found = record.value
                     break

@@ -14,9 +14,9 @@ from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.deliveries import put
 from taskcore.conformance.guarantees.helpers import letters_of, open_app, outcome_of, take, until, work, working
 from taskcore.conformance.harness import Harness
+from taskcore.control import Reject
 from taskcore.envelope import FORMAT, Envelope, encode_envelope, new_id
 from taskcore.errors import InvalidArguments, PayloadTooLarge, ResultTimeout
-from taskcore.lifecycle import Reject
 from taskcore.observe import Event
 from taskcore.policy import Retry
 from taskcore.results import Dead, Succeeded
@@ -25,8 +25,8 @@ from taskcore.worker.context import current
 
 
 @check(APP_CHECKS, "C4", "C1", "C8", store=True)
-async def every_job_ends(harness: Harness) -> None:
-    """Jobs that succeed, fail once, fail always or are rejected all end, each as it should, with nothing left over."""
+async def every_job_reaches_an_outcome(harness: Harness) -> None:
+    """Jobs that succeed, fail once, fail always or are rejected reach the right outcome and leave nothing behind."""
     router, queue = Router(), harness.queue()
     failed: set[str] = set()
 
@@ -55,7 +55,7 @@ async def every_job_ends(harness: Harness) -> None:
                 reason = "exhausted" if number % 4 == 2 else "rejected: never"
                 require(isinstance(ended, Dead) and ended.reason == reason, f"a job that had to die ended as {ended}")
         try:
-            await app.drain(queue, timeout=harness.patience)
+            await app.drain(queue, timeout=harness.timeout)
         except TimeoutError:
             raise ClauseViolated(
                 f"every job has ended, and their queue still counts {await app.stats(queue)}"
@@ -67,8 +67,8 @@ async def every_job_ends(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C19", store=True)
-async def nothing_is_suppressed_in_silence(harness: Harness) -> None:
-    """Sent, repeated, retried, given back, buried: each raises its counter and an event with the job's id."""
+async def every_suppressed_job_is_reported(harness: Harness) -> None:
+    """Each job that is sent, repeated, retried, released or buried raises a counter and an event with its id."""
     router, queue = Router(), harness.queue()
 
     @router.task(name=harness.name("work"), queue=queue, retry=Retry(attempts=2, base=0.0))
@@ -104,8 +104,8 @@ async def nothing_is_suppressed_in_silence(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C1", "C2", "C22")
-async def an_impatient_sender_takes_nobody_along(harness: Harness) -> None:
-    """Senders share batches; cancelled ones, wherever they stand, change nothing for the others."""
+async def a_cancelled_sender_does_not_affect_others(harness: Harness) -> None:
+    """Senders share batches; a cancelled sender, wherever it is in its batch, changes nothing for the others."""
     router, queue = Router(), harness.queue()
     starts: Counter[int] = Counter()
 
@@ -116,8 +116,8 @@ async def an_impatient_sender_takes_nobody_along(harness: Harness) -> None:
     app = await open_app(harness, router)
     answered: set[int] = set()
 
-    async def send(number: int, patience: float) -> None:
-        with anyio.move_on_after(patience):
+    async def send(number: int, timeout: float) -> None:
+        with anyio.move_on_after(timeout):
             await work_on.enqueue(number)
             answered.add(number)
 
@@ -125,7 +125,7 @@ async def an_impatient_sender_takes_nobody_along(harness: Harness) -> None:
     for at in range(rounds):
         async with anyio.create_task_group() as group:
             for number in range(at * senders, (at + 1) * senders):
-                group.start_soon(send, number, harness.patience if number % 3 else at * 0.0002)
+                group.start_soon(send, number, harness.timeout if number % 3 else at * 0.0002)
                 await anyio.lowlevel.cancel_shielded_checkpoint()
     patient = {number for number in range(rounds * senders) if number % 3}
     require(patient <= answered, f"{len(patient - answered)} of {len(patient)} patient senders got no answer")
@@ -138,8 +138,8 @@ async def an_impatient_sender_takes_nobody_along(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C22", store=True)
-async def waiting_for_a_result_ends(harness: Harness) -> None:
-    """Waiting for a result that does not come ends in time, and says where the job is."""
+async def waiting_for_a_result_times_out(harness: Harness) -> None:
+    """Waiting for a result that does not come ends within the timeout, and the error says where the job is."""
     router = Router()
 
     @router.task(name=harness.name("work"), queue=harness.queue())
@@ -164,8 +164,8 @@ async def waiting_for_a_result_ends(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C24", needs="dead_letters")
-async def arguments_that_do_not_fit_reach_no_function(harness: Harness) -> None:
-    """Wrong calls are refused before anything is sent; wrong arguments from elsewhere become dead letters, unrun."""
+async def invalid_arguments_never_reach_the_function(harness: Harness) -> None:
+    """Wrong calls are refused before anything is sent; wrong arguments from other programs become dead letters."""
     router, queue = Router(), harness.queue()
     starts: list[object] = []
 
@@ -218,8 +218,8 @@ class _Unspeakable(Exception):
 
 
 @check(APP_CHECKS, "C25", "C4")
-async def nothing_a_task_does_ends_the_worker(harness: Harness) -> None:
-    """Errors of every kind, and listeners that fail, end their job or nothing; the worker goes on."""
+async def no_task_error_stops_the_worker(harness: Harness) -> None:
+    """An error of any kind ends at most its own job, and a failing listener ends none; the worker goes on."""
     router, queue = Router(), harness.queue()
     done: list[int] = []
     errors: list[BaseException] = [
@@ -261,8 +261,8 @@ async def nothing_a_task_does_ends_the_worker(harness: Harness) -> None:
 
 
 @check(APP_CHECKS, "C2", "C1")
-async def a_program_sees_what_it_sent(harness: Harness) -> None:
-    """Arguments, headers, correlation id, key and id arrive as they were given, also in large batches."""
+async def a_job_receives_what_was_sent(harness: Harness) -> None:
+    """Arguments, headers, correlation id, key and id arrive as they were sent, also in large batches."""
     router, queue = Router(), harness.queue()
     seen: dict[str, tuple[object, ...]] = {}
 

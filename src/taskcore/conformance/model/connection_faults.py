@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from taskcore.backend import Admin, Backend, Delivery, Features, Outgoing, Published, Source, Uncertain
@@ -69,9 +68,7 @@ class CutBackend:
         """Return the backend, which is open already."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Leave the backend open: its owner closes it."""
 
     async def publish(self, batch: Sequence[Outgoing]) -> Sequence[Published]:

@@ -117,7 +117,7 @@ class JobModel:
 
     # ── it is handed out ──
 
-    def handed_out(self, worker: str, now: float, lease: float, trail: bytes, redeliveries: int) -> None:
+    def delivered(self, worker: str, now: float, lease: float, trail: bytes, redeliveries: int) -> None:
         """Check a hand-out: C1, C2, C5, C6, C13, C16, C17, C18."""
         waiting = [state for state in self.states if state.place == "waiting"]
         if not waiting:

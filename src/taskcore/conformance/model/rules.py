@@ -16,7 +16,7 @@ from taskcore.conformance.model.working import Working
 
 __all__ = ["DELIVERY_EVENTS", "ModelRules", "open_rules"]
 
-MOST_HAND_OUTS = 300  #: hand-outs after which what is left will never end
+MAX_DELIVERIES = 300  #: deliveries after which what is left will never end
 STORAGE_HORIZON = 8 * 86_400.0  #: seconds after which nothing of ours may be left in a store
 LONGEST_WAIT = 200  #: units: longer than any pause before another attempt, and than any lease
 
@@ -47,8 +47,8 @@ class ModelRules(Working):
 
     def _take_own(self, model: JobModel) -> HeldDelivery | None:
         """Take its next delivery; other jobs in the way are worked off, so that no event is wasted on them."""
-        for _ in range(MOST_HAND_OUTS):
-            held = self.take("1", patience=LONGEST_WAIT * self.system.unit)
+        for _ in range(MAX_DELIVERIES):
+            held = self.take("1", within=LONGEST_WAIT * self.system.unit)
             if held is None or held.model is model:
                 return held
             self.work("1", held, "succeeds")
@@ -135,10 +135,10 @@ class ModelRules(Working):
             self._check_storage()
 
     def _drain(self) -> None:
-        for _ in range(MOST_HAND_OUTS):
+        for _ in range(MAX_DELIVERIES):
             if not self.exact and self._is_empty():
                 return  # to wait for nothing, once in each example, would take most of the time
-            held = self.take("1", patience=LONGEST_WAIT * self.system.unit)
+            held = self.take("1", within=LONGEST_WAIT * self.system.unit)
             if held is None:
                 return
             self.work("1", held, "succeeds")
@@ -207,7 +207,7 @@ def open_rules(make_harness: Callable[[], Harness], *, real_time: bool = False) 
     """Open the rules on a new harness."""
     with real_steps() if real_time else virtual_steps() as step:
         harness = make_harness()
-        system = SystemUnderTest(harness, patience=0.3 * harness.lease if real_time else harness.lease / 4096)
+        system = SystemUnderTest(harness, within=0.3 * harness.lease if real_time else harness.lease / 4096)
         step(system.open)
         try:
             play = ModelRules(system, step, exact=not real_time)

@@ -87,7 +87,7 @@ class ModelState:
             # Where a retry is two steps, a death in between leaves two jobs: the sweep plays that, not this model.
             among = None if self.system.harness.features.atomic_retry else FAILPOINTS
             with crash_at(visit=crash, among=among), self.system.actors.acting(self.system.names[by]):
-                return self.step(self.system.at_once, function, *args)
+                return self.step(self.system.timed, function, *args)
         finally:
             self.clock = self.system.last
 

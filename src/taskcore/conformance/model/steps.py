@@ -23,7 +23,7 @@ __all__ = ["Steps", "real_steps", "virtual_steps"]
 
 T = TypeVar("T")
 
-TURNS = 20_000  #: turns of a virtual loop without any time passing, after which a step counts as one that never ends
+MAX_IDLE_TURNS = 20_000  #: turns of a virtual loop in which no time passes, before a step counts as endless
 
 
 class Steps(Protocol):
@@ -71,7 +71,7 @@ def virtual_steps() -> Iterator[Steps]:  # noqa: C901 - small functions around o
     arrived: list[trio.Event] = []
     ended: list[object] = []
 
-    async def play() -> None:
+    async def run_steps() -> None:
         token.append(trio.lowlevel.current_trio_token())
         while True:
             arrived[:] = [trio.Event()]
@@ -89,9 +89,9 @@ def virtual_steps() -> Iterator[Steps]:  # noqa: C901 - small functions around o
             turns.get()()
             now = clock.current_time()
             idle, then = (idle + 1, then) if now == then else (0, now)
-            if idle == TURNS:
+            if idle == MAX_IDLE_TURNS:
                 token[0].run_sync_soon(scope[0].cancel)
-            elif idle == 2 * TURNS:
+            elif idle == 2 * MAX_IDLE_TURNS:
                 raise TimeoutError("this step never ends, and cannot be ended")
 
     def put(step: _Step | None) -> None:
@@ -111,7 +111,7 @@ def virtual_steps() -> Iterator[Steps]:  # noqa: C901 - small functions around o
     scope = [trio.CancelScope()]
     token: list[trio.lowlevel.TrioToken] = []
     guest: dict[str, Any] = {"run_sync_soon_threadsafe": turns.put, "done_callback": ended.append, "clock": clock}
-    trio.lowlevel.start_guest_run(play, host_uses_signal_set_wakeup_fd=True, **guest)
+    trio.lowlevel.start_guest_run(run_steps, host_uses_signal_set_wakeup_fd=True, **guest)
     turn(lambda: token)
     try:
         yield call
@@ -127,7 +127,7 @@ def real_steps() -> Iterator[Steps]:
         send, receive = anyio.create_memory_object_stream[_Step](1)
         done: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-        async def play() -> None:
+        async def run_steps() -> None:
             async with receive:
                 async for step in receive:
                     await step.run()
@@ -140,7 +140,7 @@ def real_steps() -> Iterator[Steps]:
             answer: T = step.answer()
             return answer
 
-        playing = portal.start_task_soon(play)
+        playing = portal.start_task_soon(run_steps)
         try:
             yield call
         finally:

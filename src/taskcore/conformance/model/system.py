@@ -27,7 +27,7 @@ from taskcore.conformance.checking import (
 from taskcore.conformance.harness import CLOCK_TOLERANCE, Harness
 from taskcore.conformance.model.connection_faults import CutBackend, FaultyConnection
 from taskcore.conformance.step_worker import StepWorker
-from taskcore.lifecycle import Reject, RetryLater, Snooze
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.observe import Event
 from taskcore.policy import Retry
 from taskcore.records.names import outcome_name, start_name
@@ -40,8 +40,8 @@ __all__ = ["ACTS", "ATTEMPTS", "CRASHES", "WORKERS", "Act", "Start", "SystemUnde
 
 ATTEMPTS, CRASHES = 3, 3
 WORKERS = ("1", "2")
-UNITS = 32  #: in a lease
-MOMENT: Final = 0.125  #: units: about a millisecond on a real broker, over before the verdict is carried out
+UNITS_PER_LEASE = 32  #: units of virtual time
+VERDICT_UNITS: Final = 0.125  #: units: about a millisecond on a real broker, over before the verdict is carried out
 KEEP_UNITS = 20_000  #: how long results are kept: longer than any example lasts
 CALL_TIMEOUT = 30.0  #: seconds that a call to a broker may take at most; its own limit is shorter
 CLIENT, STRANGER = "client", "stranger"
@@ -72,7 +72,7 @@ ACTS: Final = {
         Act("fails", lambda text, _: RetryableError(text)),
         Act("fails for good", lambda text, _: PermanentError(text)),
         Act("wants to be tried later", lambda text, after: RetryLater(after, text), 12),
-        Act("snoozes", lambda _, after: Snooze(after), MOMENT),
+        Act("snoozes", lambda _, after: Snooze(after), VERDICT_UNITS),
         Act("rejects", lambda text, _: Reject(text)),
         UNENCODABLE,
     )
@@ -97,7 +97,7 @@ class SystemUnderTest:
 
     Everything that passes the seam and every start is written into ``history``, under the name of the acting process.
 
-    :param patience: seconds for which a worker waits for a job that may be there.
+    :param within: seconds for which a worker waits for a job that may be there.
     """
 
     app: App
@@ -107,16 +107,16 @@ class SystemUnderTest:
     store: Store | None
     actors: Actors
 
-    def __init__(self, harness: Harness, *, patience: float) -> None:
+    def __init__(self, harness: Harness, *, within: float) -> None:
         self.harness = harness
-        self.unit = harness.lease / UNITS
+        self.unit = harness.lease / UNITS_PER_LEASE
         self.key_window = 4 * harness.lease
         self.connection = FaultyConnection()
         self.acts: dict[str, Act] = {}
         self.starts: list[Start] = []
         self.events: list[Event] = []
         self.workers: dict[str, StepWorker] = {}
-        self._patience = patience
+        self._within = within
         self.names = {STRANGER: STRANGER}  # role → name of its present process
         self.history = History(clock=harness.now)
         self.last = 0.0  # when the last step was over
@@ -188,12 +188,12 @@ class SystemUnderTest:
         """Return the seconds since the epoch, inside of a step."""
         return self.harness.now()
 
-    async def take(self, worker: str, patience: float | None = None) -> Any:
+    async def take(self, worker: str, within: float | None = None) -> Any:
         """Take the next job for this worker, or None, and tell when it was taken."""
-        job = await self.workers[worker].take(within=self._patience if patience is None else patience)
+        job = await self.workers[worker].take(within=self._within if within is None else within)
         return job, self.now()
 
-    async def at_once(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    async def timed(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Do something, and remember when it was over, however it ended."""
         try:
             return await function(*args)

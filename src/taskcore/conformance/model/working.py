@@ -26,13 +26,13 @@ class Working(Sending):
     # ── take ──
 
     def take(
-        self, worker: str, *, patience: float | None = None, crash: int | None = None, cut: LostPart | None = None
+        self, worker: str, *, within: float | None = None, crash: int | None = None, cut: LostPart | None = None
     ) -> HeldDelivery | None:
         """Take the next job for this worker."""
         self.system.connection.cut("receive", "reply" if cut else None)
         lease = self.system.harness.lease
         try:
-            job, taken = self.run(self.system.take, worker, patience, crash=crash, by=worker)
+            job, taken = self.run(self.system.take, worker, within, crash=crash, by=worker)
         except (SimulatedCrash, BrokerUnavailable) as error:
             self.dark_until = self.now() + lease + self.margin
             for model in self.models:
@@ -66,7 +66,7 @@ class Working(Sending):
         self.check_replayed(model, delivery.envelope, delivery.trail)
         if delivery.envelope not in self.system.connection.sent[model.id]:
             model.violated("C2", "came with other bytes than were sent")
-        model.handed_out(worker, taken, lease, delivery.trail, delivery.redeliveries)
+        model.delivered(worker, taken, lease, delivery.trail, delivery.redeliveries)
         return held
 
     def _check_nothing_is_there(self) -> None:

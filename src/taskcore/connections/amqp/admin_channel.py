@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
-from taskcore.connections.amqp.channel import FilteredChannel
 from taskcore.connections.amqp.connection import Connector, ReconnectingConnection
 from taskcore.errors import BrokerUnavailable
-from taskcore.toolkit.detached import run_detached
 from taskcore.toolkit.logging import logger
 
 __all__ = ["AdminChannel"]
@@ -24,8 +22,8 @@ __all__ = ["AdminChannel"]
 log = logger("taskcore.connections.amqp")
 
 T = TypeVar("T")
-ChannelT = TypeVar("ChannelT", bound=FilteredChannel)
 Arguments = dict[str, Any]
+Kind = Literal["queue", "exchange"]
 Function = Callable[[AbstractChannel], Awaitable[object]]
 
 LOCK_RETRY = (0.005, 0.03)  #: seconds, least and most, between two attempts to get a lock
@@ -54,8 +52,7 @@ class AdminChannel:
                     self._channel = await (await self.connection.open()).channel()
                 return await function(self._channel)
 
-        with self.connector.errors(action):
-            return await run_detached(work(), timeout=self.connector.address.timeout)
+        return await self.connector.run(action, work())
 
     async def close(self) -> None:
         """Close the connection."""
@@ -66,14 +63,11 @@ class AdminChannel:
     async def count(self, queue: str) -> int | None:
         """Return how many messages of a queue are ready; None if there is no such queue."""
 
-        async def count(channel: AbstractChannel) -> int | None:
-            try:
-                found = await channel.declare_queue(queue, passive=True)
-            except ChannelNotFoundEntity:
-                return None
+        async def count(channel: AbstractChannel) -> int:
+            found = await channel.declare_queue(queue, passive=True)
             return int(found.declaration_result.message_count or 0)
 
-        return await self.call(f"counting queue {queue}", count)
+        return await self._look(f"counting queue {queue}", count)
 
     async def is_empty(self, queue: str) -> bool:
         """Return whether no message is ready; wait for the answer of the queue's leader.
@@ -87,8 +81,6 @@ class AdminChannel:
         async def is_empty(channel: AbstractChannel) -> bool:
             try:
                 found = await (await channel.get_queue(queue, ensure=False)).get(fail=False)
-            except ChannelNotFoundEntity:
-                return True
             except ChannelAccessRefused:  # a user who may not read must rely on the count
                 return True
             except ValueError:  # the library cannot decode a property of the message that it got
@@ -99,29 +91,20 @@ class AdminChannel:
             await found.reject(requeue=True)
             return False
 
-        return await self.call(f"looking into queue {queue}", is_empty)
+        return await self._look(f"looking into queue {queue}", is_empty) is not False
 
     async def has_exchange(self, name: str) -> bool:
         """Return whether there is an exchange of this name."""
+        return await self._look(f"looking for exchange {name}", lambda channel: channel.get_exchange(name)) is not None
 
-        async def look(channel: AbstractChannel) -> bool:
-            try:
-                await channel.get_exchange(name)
-            except ChannelNotFoundEntity:
-                return False
-            return True
-
-        return await self.call(f"looking for exchange {name}", look)
-
-    async def open_channel(self, kind: type[ChannelT]) -> ChannelT:
-        """Open a filtered channel on the same connection, for browsing."""
-
-        async def work() -> ChannelT:
-            connection = await self.connection.open()
-            return kind(connection, await connection.channel())
-
-        with self.connector.errors("opening a channel"):
-            return await run_detached(work(), timeout=self.connector.address.timeout)
+    async def _look(self, action: str, function: Callable[[AbstractChannel], Awaitable[T]]) -> T | None:
+        """Call the function; return None if there is no such queue or exchange."""
+        try:
+            return await self.call(action, function)
+        except BrokerUnavailable as error:
+            if isinstance(error.__cause__, ChannelNotFoundEntity):
+                return None
+            raise
 
     # ── declaring ──
 
@@ -133,7 +116,7 @@ class AdminChannel:
         await self._declare(
             f"exchange {name}",
             lambda channel: channel.declare_exchange(name, kind, durable=True, arguments=arguments),
-            lambda channel: channel.get_exchange(name),
+            lambda: self.has_exchange(name),
         )
 
     async def declare_queue(self, name: str, arguments: Arguments) -> bool:
@@ -141,15 +124,19 @@ class AdminChannel:
 
         :raises BrokerUnavailable: it exists with other arguments, or this user may not make it.
         """
-        found = await self.count(name)
+
+        async def is_there() -> bool:
+            return await self.count(name) is not None
+
+        there = await is_there()
         await self._declare(
             f"queue {name}",
             lambda channel: channel.declare_queue(name, durable=True, arguments=arguments),
-            lambda channel: channel.get_queue(name),
+            is_there,
         )
-        return found is None
+        return not there
 
-    async def _declare(self, what: str, declare: Function, look: Function) -> None:
+    async def _declare(self, what: str, declare: Function, is_there: Callable[[], Awaitable[bool]]) -> None:
         """Declare; what exists stays as it is, because the server only compares the arguments.
 
         If this user may not declare, it is enough that the thing exists.
@@ -159,44 +146,27 @@ class AdminChannel:
         except BrokerUnavailable as error:
             cause = error.__cause__
             if isinstance(cause, ChannelPreconditionFailed):
-                raise BrokerUnavailable(
-                    f"{what} exists with other arguments than this app's URL asks for",
-                    facts=[str(cause)],
-                    fix="use the options that it was made with, delete it, or give this app a virtual host of its own",
-                ) from cause
-            if not isinstance(cause, ChannelAccessRefused):
+                problem = "exists with other arguments than this app's URL asks for"
+                fix = "use the options that it was made with, delete it, or give this app a virtual host of its own"
+            elif not isinstance(cause, ChannelAccessRefused):
                 raise
-            try:
-                await self.call(f"looking for {what}", look)
-            except BrokerUnavailable as second:
-                if not isinstance(second.__cause__, ChannelNotFoundEntity):
-                    raise
-                raise BrokerUnavailable(
-                    f"{what} does not exist, and this user may not make it",
-                    facts=[str(cause)],
-                    fix="give the user permission to configure it, or start an app with that permission once",
-                ) from cause
+            elif await is_there():
+                return
+            else:
+                problem = "does not exist, and this user may not make it"
+                fix = "give the user permission to configure it, or start an app with that permission once"
+            raise BrokerUnavailable(f"{what} {problem}", facts=[str(cause)], fix=fix) from cause
 
-    async def bind_queue(self, queue: str, exchange: str, key: str, headers: Arguments | None = None) -> None:
-        """Bind a queue to an exchange, if this user may."""
+    async def bind(self, kind: Kind, target: str, source: str, key: str, headers: Arguments | None = None) -> None:
+        """Bind a queue or an exchange to another exchange; without permission leave it to an app that has it."""
 
         async def bind(channel: AbstractChannel) -> None:
-            await (await channel.get_queue(queue, ensure=False)).bind(exchange, key, arguments=headers)
+            get = channel.get_queue if kind == "queue" else channel.get_exchange
+            await (await get(target, ensure=False)).bind(source, key, arguments=headers)
 
-        await self._if_permitted(f"binding {queue} to {exchange}", bind)
-
-    async def bind_exchange(self, target: str, source: str, key: str, headers: Arguments | None = None) -> None:
-        """Bind an exchange to another one, if this user may."""
-
-        async def bind(channel: AbstractChannel) -> None:
-            await (await channel.get_exchange(target, ensure=False)).bind(source, key, arguments=headers)
-
-        await self._if_permitted(f"binding {target} to {source}", bind)
-
-    async def _if_permitted(self, action: str, function: Function) -> None:
-        """Call the function; without permission leave it to an app that has it."""
+        action = f"binding {target} to {source}"
         try:
-            await self.call(action, function)
+            await self.call(action, bind)
         except BrokerUnavailable as error:
             if not isinstance(error.__cause__, ChannelAccessRefused):
                 raise
@@ -219,12 +189,13 @@ class AdminChannel:
             return True
 
         async def release(channel: AbstractChannel) -> None:
-            await channel.queue_delete(name)
+            with suppress(ChannelLockedResource):  # the caller gave up, and another process has it
+                await channel.queue_delete(name)
 
         async with self._locks.setdefault(name, asyncio.Lock()):
-            while not await self.call(f"waiting for lock {name}", acquire):  # noqa: ASYNC110 - the broker sends no event
-                await asyncio.sleep(random.uniform(*LOCK_RETRY))
             try:
+                while not await self.call(f"waiting for lock {name}", acquire):  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(random.uniform(*LOCK_RETRY))
                 yield
-            finally:
+            finally:  # also if the caller is cancelled: its last attempt goes on, and may succeed
                 await self.call(f"releasing lock {name}", release)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
+from itertools import count
 
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import AMQPError
 
 from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.frame_filter import CLOSE_TIMEOUT, FilteredConnection
+from taskcore.connections.amqp.frames import Method
 from taskcore.toolkit.logging import logger
 
 __all__ = ["FilteredChannel"]
 
 log = logger("taskcore.connections.amqp")
+
+MESSAGES = frozenset((Method.DELIVER, Method.RETURN))  #: methods that properties and a body follow
+CONFIRMS = frozenset((Method.ACK, Method.NACK))
 
 
 class FilteredChannel:
@@ -30,6 +35,8 @@ class FilteredChannel:
         self.number: int = channel.number or 0
         self.is_closed = False
         self.lost_why = ""
+        self.consumer = ""  # the tag of the consumer that was started last
+        self._numbers = count(1)
         self._method = b""  # of the message that is being read
         self._code = 0
         self._properties = b""
@@ -66,7 +73,7 @@ class FilteredChannel:
             raise ConnectionError(self.lost_why)
         self.connection.write(data)
 
-    async def sync(self, timeout: float, prefetch: int = 0) -> None:
+    async def sync(self, prefetch: int = 0) -> None:
         """Return when the server has handled everything that was sent on this channel before.
 
         :param prefetch: the limit for consumers that start later.
@@ -77,22 +84,23 @@ class FilteredChannel:
         self._answers.append(answer)
         try:
             self.write(frames.qos(self.number, prefetch))
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self.connection.timeout):
                 await answer
         except TimeoutError:
             self.connection.abort("no answer in time")
             raise
         finally:
-            if not answer.done():
-                answer.cancel()  # its place stays: answers come in the order of the calls
+            answer.cancel()  # its place stays: answers come in the order of the calls
 
-    async def consume(self, queue: str, consumer: str) -> None:
-        """Start a consumer; its deliveries come to ``on_message``."""
-        await (await self.channel.get_queue(queue, ensure=False)).consume(_bypassed, consumer_tag=consumer)
+    async def consume(self, queue: str, prefetch: int) -> None:
+        """Start a consumer with room for so many deliveries, which come to ``on_message``."""
+        await self.sync(prefetch)
+        self.consumer = f"jobs {next(self._numbers)}"
+        await (await self.channel.get_queue(queue, ensure=False)).consume(_bypassed, consumer_tag=self.consumer)
 
-    async def stop_consuming(self, queue: str, consumer: str) -> None:
-        """Stop a consumer; its deliveries stay unsettled."""
-        await (await self.channel.get_queue(queue, ensure=False)).cancel(consumer)
+    async def stop_consuming(self, queue: str) -> None:
+        """Stop the consumer that was started last; its deliveries stay unsettled."""
+        await (await self.channel.get_queue(queue, ensure=False)).cancel(self.consumer)
 
     async def close(self) -> None:
         """Close the channel; the server requeues what is unsettled."""
@@ -134,18 +142,18 @@ class FilteredChannel:
 
     def _take_method(self, payload: bytes) -> bool:
         [code] = struct.unpack_from(">I", payload)
-        if code in {frames.DELIVER, frames.RETURN}:
+        if code in MESSAGES:
             self._code, self._method, self._missing = code, payload, -1
-        elif code in {frames.ACK, frames.NACK}:
+        elif code in CONFIRMS:
             tag, bits = struct.unpack_from(">QB", payload, 4)
-            self.on_confirm(tag, multiple=bool(bits & 1), stored=code == frames.ACK)
-        elif code == frames.QOS_OK:
+            self.on_confirm(tag, multiple=bool(bits & 1), stored=code == Method.ACK)
+        elif code == Method.QOS_OK:
             if self._answers and not (answer := self._answers.popleft()).done():
                 answer.set_result(None)
         else:
-            if code == frames.CANCEL:
+            if code == Method.CANCEL:
                 self.on_cancel()
-            if code == frames.CHANNEL_CLOSE:
+            if code == Method.CHANNEL_CLOSE:
                 self.lose("the server closed the channel: " + payload[7 : 7 + payload[6]].decode(errors="replace"))
             return False
         return True
@@ -154,7 +162,7 @@ class FilteredChannel:
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         method, properties = self._method, self._properties
         self._parts, self._missing = [], -1
-        if self._code == frames.RETURN:
+        if self._code == Method.RETURN:
             self.on_return(properties)
             return
         tag, redelivered = struct.unpack_from(">QB", method, 5 + method[4])  # behind the consumer's name

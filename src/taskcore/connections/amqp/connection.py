@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from aio_pika.exceptions import AMQPError, InvalidFrameError, ProbableAuthenticationError
 from aiormq.exceptions import ChannelAccessRefused
@@ -22,6 +23,8 @@ from taskcore.toolkit.detached import run_detached
 
 __all__ = ["Connector", "ReconnectingConnection"]
 
+T = TypeVar("T")
+
 #: What the client library raises when a connection fails; a time limit is an OSError.
 CLIENT_ERRORS = (AMQPError, PAMQPException, OSError, EOFError)
 
@@ -33,7 +36,7 @@ class Connector:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._preferred = 0
+        self._preferred = address.nodes[0]
 
     async def connect(self, purpose: str) -> FilteredConnection:
         """Connect to the first node that answers.
@@ -44,19 +47,16 @@ class Connector:
         address, facts = self.address, list[str]()
         context = await asyncio.to_thread(self._tls_context) if address.scheme == "amqps" else None
         fix = "is it running, and are host, port, user, password and virtual host right?"
-        for offset in range(len(address.nodes)):
-            index = (self._preferred + offset) % len(address.nodes)
-            host, port = address.nodes[index]
-            url = address.library_url(host, port, f"taskcore {purpose}")
-            opening = FilteredConnection.open(url, host, port, context, heartbeat=address.heartbeat)
+        for node in sorted(address.nodes, key=lambda node: node != self._preferred):
+            opening = FilteredConnection.open(address, node, context, name=f"taskcore {purpose}")
             try:
                 connection = await run_detached(opening, timeout=min(HANDSHAKE_TIMEOUT, address.timeout))
             except CLIENT_ERRORS as error:
-                facts.append(f"{host}:{port}: {_describe(error)}")
+                facts.append(f"{node[0]}:{node[1]}: {_describe(error)}")
                 if _is_about_tls(error):
                     fix = "cafile must hold the signer of its certificate, which must name this host; is it a TLS port?"
             else:
-                self._preferred = index
+                self._preferred = node
                 return connection
         raise BrokerUnavailable(f"RabbitMQ at {address.url} cannot be reached", facts=facts, fix=fix)
 
@@ -74,6 +74,15 @@ class Connector:
                 fix="give the paths of PEM files that this process may read, and a key that fits its certificate",
             ) from error
         return context
+
+    async def run(self, action: str, work: Coroutine[Any, Any, T]) -> T:
+        """Run the work to its end or its time limit, also when the caller is cancelled.
+
+        :param action: for the text of an error: ``publishing``.
+        :raises BrokerUnavailable: no answer in time, or a refusal; the error's cause is the library's error.
+        """
+        with self.errors(action):
+            return await run_detached(work, timeout=self.address.timeout)
 
     @contextmanager
     def errors(self, action: str) -> Iterator[None]:
@@ -110,7 +119,8 @@ class ReconnectingConnection:
     @property
     def current(self) -> FilteredConnection | None:
         """The live connection; None if there is none."""
-        return self._connection if self._connection is not None and not self._connection.is_closed else None
+        connection = self._connection
+        return connection if connection is not None and not connection.is_closed else None
 
     async def open(self) -> FilteredConnection:
         """Return the live connection; connect if there is none.
@@ -118,8 +128,8 @@ class ReconnectingConnection:
         :raises BrokerUnavailable: connecting failed.
         """
         async with self._connecting:
-            if self._connection is not None and not self._connection.is_closed:
-                return self._connection
+            if self.current is not None:
+                return self.current
             if self._closed:
                 raise RuntimeError("this backend is closed: use it inside its `async with` block")
             if self._connection is not None:

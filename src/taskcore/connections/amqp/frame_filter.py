@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
@@ -23,6 +24,7 @@ from aio_pika.connection import make_url
 from aio_pika.exceptions import AMQPError
 
 from taskcore.connections.amqp import frames
+from taskcore.connections.amqp.address import Address
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
 
@@ -41,37 +43,42 @@ HEARTBEAT_GAP = 1.0  #: seconds without a frame for the library, after which it 
 class FilteredConnection(aiormq.TransportFactory):
     """A connection of aio-pika with the filter in it; made by ``open``.
 
+    :ivar server_properties: what the server says about itself; byte strings as text.
+    :ivar frame_max: bytes of the largest frame that the server takes.
+    :ivar timeout: seconds that one call may take.
     :ivar lost_why: why it is closed.
     :ivar blocked_why: why the server takes no messages at the moment.
     """
 
+    server_properties: Mapping[str, Any]
+    frame_max: int
     _aio_pika: aio_pika.Connection
     _writer: asyncio.StreamWriter
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, *, heartbeat: int) -> None:
+    def __init__(self, address: Address, node: tuple[str, int], context: ssl.SSLContext | None) -> None:
         self.is_closed = False
         self.lost_why = ""
         self.blocked_why = ""
         self.unblocked = asyncio.Event()
         self.unblocked.set()
-        self._host, self._port, self._context = host, port, context
-        self._heartbeat = heartbeat
+        self.timeout = address.timeout
+        self._node, self._context = node, context
+        self._heartbeat = address.heartbeat
         self._channels: dict[int, FilteredChannel] = {}
         self._library_reader = asyncio.StreamReader(limit=1 << 24)
         self._tasks = TaskSet("RabbitMQ connection")
         self._last_read = self._last_passed = asyncio.get_running_loop().time()
-        self._saw_frame = False
 
     @classmethod
     async def open(
-        cls, url: str, host: str, port: int, context: ssl.SSLContext | None, *, heartbeat: int
+        cls, address: Address, node: tuple[str, int], context: ssl.SSLContext | None, *, name: str
     ) -> FilteredConnection:
-        """Connect and log in; raises the library's errors.
+        """Connect to a node and log in; raises the library's errors.
 
-        :param url: for the library: credentials, virtual host, heartbeat, name.
+        :param name: of the connection, in the server's own tools.
         """
-        filtered = cls(host, port, context, heartbeat=heartbeat)
-        connection = aio_pika.Connection(make_url(url))
+        filtered = cls(address, node, context)
+        connection = aio_pika.Connection(make_url(address.library_url(*node, name)))
         connection.kwargs["transport_factory"] = filtered
         try:
             await connection.connect()
@@ -79,31 +86,21 @@ class FilteredConnection(aiormq.TransportFactory):
             filtered._lose("the handshake failed")
             await connection.close()
             raise
+        transport: Any = connection.transport
+        properties: dict[str, Any] = transport.connection.server_properties
+        filtered.server_properties = {
+            name: value.decode() if isinstance(value, bytes) else value for name, value in properties.items()
+        }
+        filtered.frame_max = int(transport.connection.connection_tune.frame_max or 131_072)
         filtered._aio_pika = connection
         filtered._tasks.start(filtered._watch_silence())
         return filtered
 
     async def create(self, url: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ARG002
         """Open the transport for the library, and put the filter in front of its reader."""
-        reader, self._writer = await asyncio.open_connection(self._host, self._port, ssl=self._context, limit=READ_SIZE)
+        reader, self._writer = await asyncio.open_connection(*self._node, ssl=self._context, limit=READ_SIZE)
         self._tasks.start(self._read(reader))
         return self._library_reader, self._writer
-
-    @property
-    def server_properties(self) -> dict[str, Any]:
-        """What the server says about itself; byte strings as text."""
-        properties: dict[str, Any] = dict(self._underlay.server_properties)
-        return {name: value.decode() if isinstance(value, bytes) else value for name, value in properties.items()}
-
-    @property
-    def frame_max(self) -> int:
-        """Bytes of the largest frame that the server takes."""
-        return int(self._underlay.connection_tune.frame_max or 131_072)
-
-    @property
-    def _underlay(self) -> Any:
-        transport: Any = self._aio_pika.transport
-        return transport.connection
 
     async def channel(self, *, confirms: bool = False) -> aio_pika.abc.AbstractChannel:
         """Open a channel of aio-pika."""
@@ -176,11 +173,9 @@ class FilteredConnection(aiormq.TransportFactory):
 
     def _filter(self, data: bytes) -> bytes:
         """Give each frame to its reader; return the incomplete rest."""
-        if not self._saw_frame:
-            if data.startswith(b"AMQP"):  # the server speaks another version, names it, and closes
-                self._library_reader.feed_data(data)
-                return b""
-            self._saw_frame = True
+        if data.startswith(b"AMQP"):  # no frame: the server speaks another version, names it, and closes
+            self._library_reader.feed_data(data)
+            return b""
         done = 0
         channels = self._channels
         for kind, number, start, end in frames.split_frames(data):
@@ -199,10 +194,10 @@ class FilteredConnection(aiormq.TransportFactory):
 
     def _watch_blocking(self, payload: bytes) -> None:
         [method] = struct.unpack_from(">I", payload)
-        if method == frames.BLOCKED:
+        if method == frames.Method.BLOCKED:
             self.blocked_why = payload[5 : 5 + payload[4]].decode(errors="replace")
             self.unblocked.clear()
-        elif method == frames.UNBLOCKED:
+        elif method == frames.Method.UNBLOCKED:
             self.blocked_why = ""
             self.unblocked.set()
 

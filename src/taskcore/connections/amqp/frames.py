@@ -4,7 +4,7 @@
 
 A client library makes an object of every frame, property and header, and closes the connection at a header that it
 cannot decode. Here a job is a few bytes around a body, and what cannot be decoded is skipped. This module knows the
-protocol only; it imports no library.
+protocol only; it imports no client library.
 """
 
 from __future__ import annotations
@@ -14,35 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Final, TypeAlias
 
+import msgspec
+
 __all__ = [
-    "ACK",
-    "BLOCKED",
-    "BODY",
-    "CANCEL",
-    "CHANNEL_CLOSE",
-    "DELIVER",
-    "FRAME_END",
-    "FRAME_HEAD",
-    "HEARTBEAT",
-    "METHOD",
-    "NACK",
-    "PROPERTIES",
-    "QOS_OK",
-    "RETURN",
-    "UNBLOCKED",
-    "HeaderValue",
-    "MessagePacker",
-    "Properties",
-    "ack",
-    "cancel",
-    "method_frame",
-    "nack",
-    "qos",
-    "read_properties",
-    "reject",
-    "short_string",
+    "BODY", "FRAME_END", "FRAME_HEAD", "HEARTBEAT", "METHOD", "PROPERTIES", "HeaderValue", "MessagePacker", "Method",
+    "Properties", "ack", "cancel", "method_frame", "nack", "qos", "read_properties", "short_string",
     "split_frames",
-]
+]  # fmt: skip
 
 HeaderValue: TypeAlias = str | int | bytes
 
@@ -51,16 +29,20 @@ FRAME_HEAD: Final = struct.Struct(">BHI")  #: type, channel, size
 FRAME_END: Final = b"\xce"
 HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
-#: Methods that the fast path meets: class and method in one number.
-BLOCKED: Final = 10 << 16 | 60
-UNBLOCKED: Final = 10 << 16 | 61
-CHANNEL_CLOSE: Final = 20 << 16 | 40
-QOS_OK: Final = 60 << 16 | 11
-CANCEL: Final = 60 << 16 | 30
-RETURN: Final = 60 << 16 | 50
-DELIVER: Final = 60 << 16 | 60
-ACK: Final = 60 << 16 | 80
-NACK: Final = 60 << 16 | 120
+
+class Method:
+    """The methods that the filter meets: class and method in one number."""
+
+    BLOCKED: Final = 10 << 16 | 60
+    UNBLOCKED: Final = 10 << 16 | 61
+    CHANNEL_CLOSE: Final = 20 << 16 | 40
+    QOS_OK: Final = 60 << 16 | 11
+    CANCEL: Final = 60 << 16 | 30
+    RETURN: Final = 60 << 16 | 50
+    DELIVER: Final = 60 << 16 | 60
+    ACK: Final = 60 << 16 | 80
+    NACK: Final = 60 << 16 | 120
+
 
 PERSISTENT: Final = b"\x02"
 HAS_HEADERS, HAS_DELIVERY_MODE, HAS_MESSAGE_ID = 1 << 13, 1 << 12, 1 << 7
@@ -85,14 +67,9 @@ def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
     return method_frame(channel, struct.pack(">HHQB", 60, 80, tag, multiple))
 
 
-def reject(channel: int, tag: int, *, requeue: bool) -> bytes:
-    """Pack ``basic.reject``: return a delivery to its queue as a failed one, or dead-letter it."""
-    return method_frame(channel, struct.pack(">HHQB", 60, 90, tag, requeue))
-
-
-def nack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Pack ``basic.nack``: return deliveries to their queue."""
-    return method_frame(channel, struct.pack(">HHQB", 60, 120, tag, 2 | multiple))
+def nack(channel: int, tag: int, *, multiple: bool = False, requeue: bool = True) -> bytes:
+    """Pack ``basic.nack``: return a delivery, or it and all before it, to the queue as failed; or dead-letter it."""
+    return method_frame(channel, struct.pack(">HHQB", 60, 120, tag, multiple | requeue << 1))
 
 
 def qos(channel: int, prefetch: int) -> bytes:
@@ -154,47 +131,40 @@ def _table(headers: Mapping[str, HeaderValue]) -> bytes:
 # ── parsing ──────────────────────────────────────────────────────────────────────────────────────
 
 
-class Properties:
+class Properties(msgspec.Struct):
     """The readable properties of a message.
 
-    :ivar headers: integers, and strings as bytes; other kinds are left out.
-    :ivar message_id: as bytes, because a foreign id need not be text.
+    :param headers: integers, and strings as bytes; other kinds are left out.
+    :param message_id: as bytes, because a foreign id need not be text.
     """
 
-    __slots__ = ("headers", "message_id")
-
-    def __init__(self) -> None:
-        self.headers: dict[bytes, int | bytes] = {}
-        self.message_id = b""
+    headers: dict[bytes, int | bytes] = {}
+    message_id: bytes = b""
 
 
 def read_properties(payload: bytes) -> Properties:
     """Parse the payload of a properties frame; never fails, and keeps what it read before a malformed part."""
     found = Properties()
     with suppress(struct.error, IndexError):  # the payload is shorter than its own sizes say
-        _read(payload, found)
+        [flags] = struct.unpack_from(">H", payload, 12)
+        at = 14
+        if flags & 1:  # more flags follow, which no version of the protocol defines
+            return found
+        for bit in (15, 14):  # content type, content encoding
+            if flags >> bit & 1:
+                at += 1 + payload[at]
+        if flags & HAS_HEADERS:
+            [size] = struct.unpack_from(">I", payload, at)
+            at += 4
+            _read_table(payload, at, at + size, found.headers)
+            at += size
+        at += bool(flags & HAS_DELIVERY_MODE) + (flags >> 11 & 1)  # delivery mode, priority
+        for bit in (10, 9, 8):  # correlation id, reply to, expiration
+            if flags >> bit & 1:
+                at += 1 + payload[at]
+        if flags & HAS_MESSAGE_ID:
+            found.message_id = payload[at + 1 : at + 1 + payload[at]]
     return found
-
-
-def _read(payload: bytes, found: Properties) -> None:
-    [flags] = struct.unpack_from(">H", payload, 12)
-    at = 14
-    if flags & 1:  # more flags follow, which no version of the protocol defines
-        return
-    for bit in (15, 14):  # content type, content encoding
-        if flags >> bit & 1:
-            at += 1 + payload[at]
-    if flags & HAS_HEADERS:
-        [size] = struct.unpack_from(">I", payload, at)
-        at += 4
-        _read_table(payload, at, at + size, found.headers)
-        at += size
-    at += bool(flags & HAS_DELIVERY_MODE) + (flags >> 11 & 1)  # delivery mode, priority
-    for bit in (10, 9, 8):  # correlation id, reply to, expiration
-        if flags >> bit & 1:
-            at += 1 + payload[at]
-    if flags & HAS_MESSAGE_ID:
-        found.message_id = payload[at + 1 : at + 1 + payload[at]]
 
 
 def _read_table(data: bytes, at: int, end: int, found: dict[bytes, int | bytes]) -> None:

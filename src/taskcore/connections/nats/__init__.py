@@ -3,15 +3,9 @@
 from taskcore.connections.nats.address import NatsAddress, read_address
 from taskcore.connections.nats.connection import Subscription
 from taskcore.connections.nats.link import NatsLink
-from taskcore.connections.nats.protocol import Answer, Message, encode_message, parse_headers
+from taskcore.connections.nats.protocol import Answer, Message, encode_message, header_of, number_of, plain_token
 
 __all__ = [
-    "Answer",
-    "Message",
-    "NatsAddress",
-    "NatsLink",
-    "Subscription",
-    "encode_message",
-    "parse_headers",
-    "read_address",
-]
+    "Answer", "Message", "NatsAddress", "NatsLink", "Subscription", "encode_message", "header_of", "number_of",
+    "plain_token", "read_address",
+]  # fmt: skip

@@ -8,41 +8,29 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
-from taskcore.toolkit.urls import (
-    Reader,
-    choice,
-    matching,
-    positive_size,
-    read_options,
-    readable_file,
-    refuse_url,
-    split_url,
-    text,
-    whole,
-    yes_or_no,
-)
+from taskcore.toolkit import urls
 
 __all__ = ["Host", "NatsAddress", "read_address"]
 
 PORT: Final = 4222
 EXAMPLES: Final = "nats://localhost:4222   nats://user:password@one:4222,two:4222,three:4222/?replicas=3"
-LABEL: Final = matching(r"[A-Za-z0-9_-]{1,32}", "1 to 32 letters, digits, _ or -")
+LABEL: Final = urls.matching(r"[A-Za-z0-9_-]{1,32}", "1 to 32 letters, digits, _ or -")
 
 #: The options that a URL may have.
-READERS: Final[Mapping[str, Reader]] = {
-    "replicas": whole(1, 5),
+READERS: Final[Mapping[str, urls.Reader]] = {
+    "replicas": urls.whole(1, 5),
     "prefix": LABEL,
-    "storage": choice("file", "memory"),
-    "max_bytes": positive_size,
+    "storage": urls.choice("file", "memory"),
+    "max_bytes": urls.positive_size,
     "domain": LABEL,
-    "token": text,
-    **dict.fromkeys(("creds", "nkey", "ca", "cert", "key"), readable_file),
-    "tls_first": yes_or_no,
+    "token": urls.text,
+    **dict.fromkeys(("creds", "nkey", "ca", "cert", "key"), urls.readable_file),
+    "tls_first": urls.yes_or_no,
 }
 
 Storage: TypeAlias = Literal["file", "memory"]
@@ -112,58 +100,42 @@ def read_address(url: str) -> NatsAddress:
 
     :raises InvalidURL: what it says is impossible, or unknown (TC103); the facts name each problem.
     """
-    split_url(url, example=EXAMPLES)  # refuses what could show a part of a password below
+    urls.split_url(url, example=EXAMPLES)  # refuses what could show a part of a password below
     address, _, query = url.partition("?")
+    scheme, _, servers = address.partition("://")
     problems: list[str] = []
-    parts = [part for piece in _parts_of(address) if (part := _split(piece, problems)) is not None]
-    hosts = tuple(host for part in parts if (host := _host_of(part, problems)) is not None)
-    options = _options_of(query, problems)
-    schemes = {part.scheme for part in parts}
-    if len(schemes) > 1:
-        problems.append("nats:// and tls:// are mixed")
-    if options.get("tls_first") and schemes != {"tls"}:
-        problems.append("tls_first needs tls://")
-    if not hosts and not problems:
-        problems.append("there is no host")
+    hosts, schemes = [], set()
+    for text in servers.split(","):
+        server = text if "://" in text else f"{scheme}://{text}"
+        try:
+            split = urlsplit(server)
+            port = split.port or PORT
+        except ValueError:  # its text repeats a part of the URL
+            problems.append("a server has no port from 0 to 65535, or a login has a comma, which is written %2C")
+            continue
+        user, password = (None if part is None else unquote(part) for part in (split.username, split.password))
+        hosts.append(Host(split.hostname or "", port, user, password))
+        schemes.add(split.scheme)
+        problems += _problems_of(split)
+    options = urls.read_options(query, READERS, problems)
+    combinations = {
+        "nats:// and tls:// are mixed": len(schemes) > 1,
+        "tls_first needs tls://": options.get("tls_first") and schemes != {"tls"},
+        "creds, nkey and token exclude each other": len({"creds", "nkey", "token"} & set(options)) > 1,
+        "key is the key of a cert, and there is no cert": "key" in options and "cert" not in options,
+    }
+    problems += [problem for problem, is_there in combinations.items() if is_there]
     if problems:
-        refuse_url(url, problems, example=EXAMPLES)
-    return NatsAddress(hosts=hosts, encrypted=schemes == {"tls"}, **options)
+        urls.refuse_url(url, problems, example=EXAMPLES)
+    return NatsAddress(hosts=tuple(hosts), encrypted=schemes == {"tls"}, **options)
 
 
-def _parts_of(address: str) -> list[str]:
-    scheme, _, rest = address.partition("://")
-    return [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",")]
-
-
-def _split(part: str, problems: list[str]) -> SplitResult | None:
-    try:
-        split = urlsplit(part)
-        _ = split.port
-    except ValueError:  # its text repeats a part of the URL
-        problems.append("a server has no port from 0 to 65535, or a login has a comma, which is written %2C")
-        return None
-    if split.scheme not in {"nats", "tls"}:
-        problems.append(f"{split.scheme}:// is not NATS; it is nats:// or tls://")
-    if split.path.strip("/"):
-        problems.append("NATS has no path")
-    if split.fragment:
-        problems.append("NATS has no #fragment; write # in a password as %23")
-    return split
-
-
-def _host_of(split: SplitResult, problems: list[str]) -> Host | None:
-    if not split.hostname:
-        problems.append("a server has no host name")
-        return None
-    user = None if split.username is None else unquote(split.username)
-    password = None if split.password is None else unquote(split.password)
-    return Host(split.hostname, split.port or PORT, user, password)
-
-
-def _options_of(query: str, problems: list[str]) -> dict[str, Any]:
-    options = read_options(query, READERS, problems)
-    if len({"creds", "nkey", "token"} & set(options)) > 1:
-        problems.append("creds, nkey and token exclude each other")
-    if "key" in options and "cert" not in options:
-        problems.append("key is the key of a cert, and there is no cert")
-    return options
+def _problems_of(server: SplitResult) -> list[str]:
+    """Return what is impossible in the part of a URL that names one server."""
+    problems = {
+        f"{server.scheme}:// is not NATS; it is nats:// or tls://": server.scheme not in {"nats", "tls"},
+        "NATS has no path": server.path.strip("/"),
+        "NATS has no #fragment; write # in a password as %23": server.fragment,
+        "there is no host name for a server": not server.hostname,
+    }
+    return [problem for problem, is_there in problems.items() if is_there]

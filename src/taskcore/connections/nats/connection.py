@@ -7,19 +7,18 @@ and a new connection is made, to the next server that takes it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from taskcore.connections.loops import require_asyncio
 from taskcore.connections.nats.address import Host, NatsAddress
-from taskcore.connections.nats.login import BadCredentials
+from taskcore.connections.nats.login import BadLogin
 from taskcore.connections.nats.protocol import Handler
-from taskcore.connections.nats.raw import HandshakeFailed, RawConnection, connect
+from taskcore.connections.nats.raw import RawConnection
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
@@ -42,7 +41,7 @@ class Subscription(NamedTuple):
     handler: Handler
 
 
-class SupervisedConnection(ABC):
+class SupervisedConnection:
     """One supervised connection. Use it with ``async with``.
 
     :param name: what the server's monitoring shows.
@@ -76,10 +75,8 @@ class SupervisedConnection(ABC):
             return self
         try:
             await self._connect()
-            await self._greet()
         except BaseException:
             self._users = 0
-            await self._disconnect()
             raise
         self._tasks.start(self._supervise(), name="taskcore-nats-connection")
         return self
@@ -94,29 +91,37 @@ class SupervisedConnection(ABC):
         finally:
             await self._disconnect()
 
-    @abstractmethod
     async def _greet(self) -> None:
         """Ask what has to be known on each new connection.
 
         :raises BrokerUnavailable: the connection is of no use.
         """
 
+    @property
+    def _alive(self) -> RawConnection | None:
+        connection = self._connection
+        return connection if connection is not None and connection.alive else None
+
+    @property
+    def _info(self) -> Mapping[str, Any]:
+        return self._connection.info if self._connection is not None else {}
+
     # ── what is known about the server ──
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection at this moment."""
-        return self._connection is not None and self._connection.alive
+        return self._alive is not None
 
     @property
     def version(self) -> str:
         """The server's version, as it says it."""
-        return str(self._connection.info.get("version", "?")) if self._connection is not None else "?"
+        return str(self._info.get("version", "?"))
 
     @property
     def max_payload(self) -> int:
         """The most bytes that one message may have, headers included."""
-        return self._connection.max_payload if self._connection is not None else 1_048_576
+        return int(self._info.get("max_payload", 1_048_576))
 
     def unavailable(self, why: str) -> BrokerUnavailable:
         """Return the error for it."""
@@ -131,32 +136,23 @@ class SupervisedConnection(ABC):
 
         :raises BrokerUnavailable: there is none for some seconds.
         """
-        connection = self._connection
-        if connection is not None and connection.alive:
+        if (connection := self._alive) is not None:
             return connection
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(READY_TIMEOUT):
-                while self._connection is None or not self._connection.alive:
+                while (connection := self._alive) is None:
                     if self._connection is not None:
                         await asyncio.sleep(0.01)  # it has ended, and its supervisor has not noticed yet
                     await self._opened.wait()
-                return self._connection
+                return connection
         raise self.unavailable("there is no connection")
 
-    async def send(self, frames: bytes) -> None:
-        """Write frames for which there are no answers.
-
-        :raises BrokerUnavailable: nothing was sent.
-        """
-        (await self.ready()).write(frames)
-
     def send_now(self, frames: bytes) -> bool:
-        """Write them at once; False if there is no connection."""
-        connection = self._connection
-        if connection is None or not connection.alive:
-            return False
-        connection.write(frames)
-        return True
+        """Write frames for which there are no answers; False if there is no connection."""
+        connection = self._alive
+        if connection is not None:
+            connection.write(frames)
+        return connection is not None
 
     async def round_trip(self, *, timeout: float) -> bool:
         """Go to the server and back: what it sent before has arrived then. False if it does not answer."""
@@ -168,15 +164,15 @@ class SupervisedConnection(ABC):
         """Receive a subject's messages, also after a reconnect. The handler is called in the loop and must be quick."""
         subscription = Subscription(subject, next(self._numbers), handler)
         self._subscriptions[subscription.number] = subscription
-        if self._connection is not None and self._connection.alive:
-            self._connection.subscribe(*subscription)
+        if (connection := self._alive) is not None:
+            connection.subscribe(*subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Ask the server for no more; what is on its way still comes."""
         known = self._subscriptions.pop(subscription.number, None)
-        if known is not None and self._connection is not None and self._connection.alive:
-            self._connection.unsubscribe(subscription.number)
+        if known is not None and (connection := self._alive) is not None:
+            connection.unsubscribe(subscription.number)
 
     def discard(self, subscription: Subscription) -> None:
         """Unsubscribe, and ignore what is on its way."""
@@ -212,9 +208,7 @@ class SupervisedConnection(ABC):
         while self._connection is None:
             try:
                 await self._connect()
-                await self._greet()
             except BrokerUnavailable as error:
-                await self._disconnect()
                 self._log_trouble(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
@@ -228,15 +222,28 @@ class SupervisedConnection(ABC):
             log.error("cannot connect to NATS: %s; trying again", self._trouble or error.what)
 
     async def _connect(self) -> None:
+        """Connect to the first known server that takes us.
+
+        :raises BrokerUnavailable: none does, or it is of no use.
+        """
+        try:
+            await self._try_all()
+            await self._greet()
+        except BaseException:
+            await self._disconnect()
+            raise
+
+    async def _try_all(self) -> None:
         """Try all known servers once."""
         for host in list(self._known):
+            connection = RawConnection()
             try:
-                connection = await connect(self.address, host, name=self._name)
-            except (OSError, ValueError, TimeoutError, HandshakeFailed, BadCredentials) as error:
+                await connection.open(self.address, host, name=self._name)
+            except (OSError, ValueError, BadLogin) as error:
                 self._trouble = f"{host.text}: {f'{type(error).__name__}: {error}'.removesuffix(': ')}"
                 continue
             self._connection = connection
-            self._known = _known_after(self.address, self._known, host, connection.info.get("connect_urls") or [])
+            self._known = _known_after(self.address, self._known, host, self._info.get("connect_urls") or [])
             for subscription in self._subscriptions.values():
                 connection.subscribe(*subscription)
             self._opened.set()
@@ -260,9 +267,8 @@ class SupervisedConnection(ABC):
 async def _end_of(connection: RawConnection) -> str:
     """Wait until the connection is of no use any more; return why."""
     while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PING_EVERY):
-                await connection.ended.wait()
+        ended, _ = await asyncio.wait([connection.ended], timeout=PING_EVERY)
+        if ended:
             return connection.why
         if await connection.ping(PING_TIMEOUT):
             continue
@@ -280,5 +286,4 @@ def _known_after(address: NatsAddress, known: list[Host], used: Host, discovered
             host = Host(name.strip("[]"), int(port), used.user, used.password)
             found.setdefault(host.text, host)
     order = {host.text: index for index, host in enumerate(known)}
-    hosts = sorted(found.values(), key=lambda host: order.get(host.text, len(order)))
-    return [host for host in hosts if host.text != used.text] + [host for host in hosts if host.text == used.text]
+    return sorted(found.values(), key=lambda host: (host.text == used.text, order.get(host.text, len(order))))

@@ -1,122 +1,129 @@
-"""JetStream's API: answers, streams and the server's clock. Configurations are those of nats-py.
-
-An answer says what is stored, what is not, or that no server can tell at the moment. The difference matters: a stream
-without a leader answers with an error too, and a caller that took it for "not there" would forget jobs that exist.
-"""
+"""JetStream's streams, their messages and their clock. Configurations are those of nats-py."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import base64
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from nats.js.api import ConsumerConfig, StreamConfig
+from nats.js import api
 
-from taskcore.connections.nats.link import NatsLink
+from taskcore.connections.nats.link import ApiCall, NatsLink, decode_answer
 from taskcore.connections.nats.protocol import Message
 from taskcore.errors import BrokerUnavailable
 
 __all__ = [
-    "EXISTS_ALREADY",
-    "NO_CONSUMER",
-    "NO_STREAM",
-    "broker_time",
-    "check_settings",
-    "clock_offset",
-    "ensure_stream",
-    "error_of",
-    "settings_of",
-    "stored_in",
-    "wall_clock",
-    "without_error",
-]
+    "EXISTS_ALREADY", "BrokerClock", "StoredMessage", "broker_time", "check_settings", "delete_messages",
+    "ensure_stream", "find_message", "message_call", "settings_of", "stored_in", "stream_config", "wall_clock",
+]  # fmt: skip
 
-NO_STREAM: Final = 10059
-NO_CONSUMER: Final = 10014
-NO_MESSAGE: Final = 10037
 EXISTS_ALREADY: Final = (10058, 10148, 10105, 10013)
 #: Refusals of a stream that another client may be creating at this moment: NATS 2.9 says that its subjects overlap.
 BEING_CREATED: Final = (*EXISTS_ALREADY, 10065)
 CREATE_TRIES, CREATE_PAUSE = 10, 0.05  #: how often, and at which distance in seconds, its end is waited for
+DUPLICATE_WINDOW: Final = 120.0  #: seconds from its publishing for which a server remembers an id
+CLOCK_KEPT: Final = 60.0  #: seconds after which the server's time is asked for again
 
 
-# ── answers ──
+# ── messages ──
 
 
-def error_of(answer: Mapping[str, Any]) -> int:
-    """Return the code of an answer's error; 0 if there is none."""
-    error = answer.get("error")
-    return int(error.get("err_code") or error.get("code") or 1) if isinstance(error, Mapping) else 0
+class StoredMessage(NamedTuple):
+    """A message in a stream; its time is in seconds since the epoch."""
+
+    number: int
+    subject: str
+    headers: bytes
+    body: bytes
+    time: float
 
 
-def without_error(answer: Mapping[str, Any], *allowed: int, what: str = "to say what is stored") -> Mapping[str, Any]:
-    """Return the answer, if it has no error but one of these.
+def message_call(stream: str, **which: Any) -> ApiCall:
+    """Return the question for one message: ``seq=…``, ``last_by_subj=…``."""
+    return f"STREAM.MSG.GET.{stream}", which
 
-    :raises BrokerUnavailable: it has another one.
+
+def stored_in(answer: Mapping[str, Any]) -> StoredMessage | None:
+    """Return the message in the answer to such a question; None if there is none."""
+    found = answer.get("message")
+    if found is None:
+        return None
+    headers, body = base64.b64decode(found.get("hdrs") or ""), base64.b64decode(found.get("data") or "")
+    return StoredMessage(int(found["seq"]), found["subject"], headers, body, broker_time(found["time"]))
+
+
+async def find_message(link: NatsLink, stream: str, **which: Any) -> StoredMessage | None:
+    """Return one message; None if it, or its stream, does not exist.
+
+    :raises BrokerUnavailable: no server can tell.
     """
-    code = error_of(answer)
-    if code and code not in allowed:
-        raise BrokerUnavailable(
-            f"NATS refused {what}",
-            facts=[f"{answer['error'].get('description')} ({code})"],
-            fix="try again; if it goes on, read the server's log, and see what the account may do",
-        )
-    return answer
+    return stored_in(await link.api(*message_call(stream, **which)))
 
 
-def stored_in(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the message that a stream has stored; None if it surely has none.
+async def delete_messages(link: NatsLink, stream: str, numbers: Iterable[int]) -> int:
+    """Delete messages; return how many of them were there.
 
-    :raises BrokerUnavailable: the stream cannot say.
+    :raises BrokerUnavailable: some may be deleted, others not.
     """
-    found: Mapping[str, Any] | None = without_error(answer, NO_MESSAGE, NO_STREAM).get("message")
-    return found
+    calls = [(f"STREAM.MSG.DELETE.{stream}", {"seq": number, "no_erase": True}) for number in numbers]
+    return sum(bool(answer.get("success")) for answer in await link.api_all(calls))
 
 
 # ── streams ──
 
 
-def settings_of(config: StreamConfig | ConsumerConfig) -> dict[str, Any]:
+def settings_of(config: api.StreamConfig | api.ConsumerConfig) -> dict[str, Any]:
     """Return a configuration of nats-py as JetStream's API takes it."""
     settings: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config.as_dict()))
     return settings
 
 
+def stream_config(link: NatsLink, name: str, subjects: Sequence[str], **others: Any) -> dict[str, Any]:
+    """Return the configuration of a stream; what is not said: it keeps all messages, and refuses what is too much."""
+    config: dict[str, Any] = {
+        "storage": api.StorageType(link.address.storage or "file"),
+        "num_replicas": link.address.replicas or 1,
+        "retention": api.RetentionPolicy.LIMITS,
+        "discard": api.DiscardPolicy.NEW,
+        "max_msgs": -1,
+        "max_bytes": link.address.max_bytes or -1,
+        "max_age": 0,
+        "duplicate_window": DUPLICATE_WINDOW,
+    }
+    return settings_of(api.StreamConfig(name=name, subjects=list(subjects), **config | others))
+
+
 async def ensure_stream(link: NatsLink, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a stream, which is created if it does not exist. Compare them: they may be others.
+    """Return the settings of a stream, which is created if it does not exist. Check them: they may be others.
 
     :raises BrokerUnavailable: it cannot be created.
     """
-    name = config["name"]
-    created: dict[str, Any] = {}
-    info = await link.api(f"STREAM.INFO.{name}")
-    for _ in range(CREATE_TRIES):
-        if error_of(info) != NO_STREAM:
+    name, tries = config["name"], CREATE_TRIES
+    while "error" in (info := await link.api(f"STREAM.INFO.{name}")):
+        tries -= 1
+        info = await link.api(f"STREAM.CREATE.{name}", config, allowed=BEING_CREATED if tries else ())
+        if "error" not in info:
             break
-        created = await link.api(f"STREAM.CREATE.{name}", config)
-        if error_of(created) not in BEING_CREATED:
-            info = created
-            break
-        info = await link.api(f"STREAM.INFO.{name}")
-        if error_of(info) == NO_STREAM:
-            await asyncio.sleep(CREATE_PAUSE)
-    else:
-        info = created
-    found: dict[str, Any] = without_error(info, what=f"to create stream {name}")["config"]
+        await asyncio.sleep(CREATE_PAUSE)
+    found: dict[str, Any] = info["config"]
     return found
 
 
-def check_settings(name: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Compare what was wanted with what is there; old servers leave out what they do not know.
+def check_settings(
+    link: NatsLink, name: str, wanted: Mapping[str, Any], found: Mapping[str, Any], keys: Iterable[str]
+) -> None:
+    """Compare settings. Replicas and storage are free unless the URL says them; old servers leave out what is new.
 
     :raises BrokerUnavailable: something differs.
     """
+    free = {"num_replicas": link.address.replicas is None, "storage": link.address.storage is None}
     different = [
-        f"{key}: {'nothing' if found.get(key) is None else found[key]}, wanted {value}"
-        for key, value in wanted.items()
-        if _comparable(found.get(key)) != _comparable(value)
+        f"{key}: {'nothing' if found.get(key) is None else found[key]}, wanted {wanted[key]}"
+        for key in keys
+        if not free.get(key) and key in wanted and _comparable(found.get(key)) != _comparable(wanted[key])
     ]
     if different:
         raise BrokerUnavailable(
@@ -145,21 +152,43 @@ def broker_time(text: str) -> float:
     return seconds + (float(f"0.{rest}") if rest.isdigit() else 0.0)
 
 
-async def clock_offset(link: NatsLink, stream: str, probe: Message) -> float:
-    """Return the seconds that the server's clock is ahead of ours.
+class BrokerClock:
+    """A server's clock, asked for the time anew once in a while.
 
     :param probe: a message that the stream takes, for servers before 2.10: only what they store has a time stamp.
-    :raises BrokerUnavailable: the server does not answer.
     """
-    before = wall_clock()
-    info = await link.api(f"STREAM.INFO.{stream}")
-    after = wall_clock()
-    if "ts" in info:
-        return broker_time(info["ts"]) - (before + after) / 2
-    before = wall_clock()
-    [answer] = await link.request_all([probe])
-    after = wall_clock()
-    stored = without_error(link.read_answer(answer), what="a message that asks for the time")
-    found = await link.api(f"STREAM.MSG.GET.{stream}", {"seq": stored["seq"]})
-    await link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": stored["seq"], "no_erase": True})
-    return broker_time(found["message"]["time"]) - (before + after) / 2 if "message" in found else 0.0
+
+    def __init__(self, link: NatsLink, stream: str, probe: Message) -> None:
+        self._link = link
+        self._stream = stream
+        self._probe = probe
+        self._offset = 0.0  # seconds that it is ahead of ours
+        self._asked = float("-inf")
+
+    async def now(self) -> float:
+        """Return seconds since the epoch.
+
+        :raises BrokerUnavailable: the server does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._asked > CLOCK_KEPT:
+            before = wall_clock()
+            info = await self._link.api(f"STREAM.INFO.{self._stream}")
+            after = wall_clock()
+            if "ts" in info:
+                self._offset = broker_time(info["ts"]) - (before + after) / 2
+            else:
+                self._offset = await self._probed()
+            self._asked = loop.time()
+        return wall_clock() + self._offset
+
+    async def _probed(self) -> float:
+        before = wall_clock()
+        [answer] = await self._link.request_all([self._probe])
+        after = wall_clock()
+        stored = decode_answer(answer.body) if answer is not None else {}
+        if "seq" not in stored:
+            raise self._link.unavailable("the server did not take a message that asks for the time")
+        found = await find_message(self._link, self._stream, seq=stored["seq"])
+        await delete_messages(self._link, self._stream, [stored["seq"]])
+        return found.time - (before + after) / 2 if found is not None else 0.0

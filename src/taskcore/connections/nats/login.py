@@ -15,31 +15,24 @@ import msgspec
 
 from taskcore.connections.nats.address import Host, NatsAddress
 
-__all__ = ["BadCredentials", "connect_line"]
+__all__ = ["BadLogin", "connect_line"]
 
 
-class BadCredentials(Exception):
-    """A file with credentials cannot be used; the text holds nothing of its content."""
+class BadLogin(Exception):
+    """A server does not take this client, or a file cannot be used; the text says why, without what the file holds."""
 
 
 def connect_line(address: NatsAddress, host: Host, info: Mapping[str, Any], *, name: str) -> bytes:
     """Return the CONNECT of this client to a server that said this about itself.
 
     :raises OSError: a file with credentials cannot be read.
-    :raises BadCredentials: there is something else in it.
+    :raises BadLogin: there is something else in it.
     """
     said: dict[str, Any] = {
-        "verbose": False,
-        "pedantic": False,
-        "lang": "python",
-        "version": "taskcore",
-        "name": name,
-        "protocol": 1,
-        "echo": True,
-        "headers": True,
-        "no_responders": True,
-    }
-    said |= _identity(address, host, str(info.get("nonce") or ""))
+        "verbose": False, "pedantic": False, "lang": "python", "version": "taskcore", "name": name, "protocol": 1,
+        "echo": True, "headers": True, "no_responders": True,
+        **_identity(address, host, str(info.get("nonce") or "")),
+    }  # fmt: skip
     return b"CONNECT %b\r\n" % msgspec.json.encode(said)
 
 
@@ -67,11 +60,11 @@ def _signed(address: NatsAddress, nonce: str) -> dict[str, str]:
         return told | {"sig": base64.b64encode(key.sign(nonce.encode())).decode()}
     except Exception as error:
         option = "creds" if address.creds else "nkey"
-        raise BadCredentials(f"{option}: {address.creds or address.nkey!r} has no usable seed") from error
+        raise BadLogin(f"{option}: {address.creds or address.nkey!r} has no usable seed") from error
 
 
 def _part(text: str, part: str, path: str) -> str:
     found = re.search(rf"-BEGIN {part}-+\s+([A-Za-z0-9]\S*)", text)
     if found is None:
-        raise BadCredentials(f"creds: {path!r} is no credentials file, it has no {part}")
+        raise BadLogin(f"creds: {path!r} is no credentials file, it has no {part}")
     return found[1]

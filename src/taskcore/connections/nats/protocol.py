@@ -11,23 +11,16 @@ that are no NATS raise ProtocolError; a line and a message have a largest size, 
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 __all__ = [
-    "LINE_LIMIT",
-    "PING",
-    "PONG",
-    "SIZE_LIMIT",
-    "Answer",
-    "Handler",
-    "Message",
-    "Parser",
-    "ProtocolError",
-    "encode_message",
-    "encode_subscription",
-    "parse_headers",
-]
+    "LINE_LIMIT", "PING", "PONG", "SIZE_LIMIT", "Answer", "Handler", "Message", "Parser", "ProtocolError",
+    "encode_message", "encode_subscription", "header_of", "number_of", "plain_token",
+]  # fmt: skip
 
 LINE_LIMIT: Final = 65_536  #: bytes of a line; an INFO that lists a thousand servers has half of that
 SIZE_LIMIT: Final = 65 * 1024 * 1024  #: bytes of a message; a server's max_payload is 64 MiB at most
@@ -54,6 +47,14 @@ class Message(NamedTuple):
     subject: bytes
     body: bytes
     headers: bytes = b""
+
+
+def plain_token(text: str, plain: re.Pattern[str]) -> str:
+    """Return a text as one token of a subject: itself if it is plain, else its hash."""
+    if plain.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return "~" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def encode_message(message: Message, reply: bytes = b"") -> bytes:
@@ -85,14 +86,15 @@ class Answer(NamedTuple):
         return self.headers[9:12] if self.headers.startswith(b"NATS/1.0 ") else b""
 
 
-def parse_headers(raw: bytes) -> dict[bytes, bytes]:
-    """Return headers by name; of a name that is there twice the first counts."""
-    found: dict[bytes, bytes] = {}
-    for line in raw.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
-        if colon:
-            found.setdefault(name.strip(), value.strip())
-    return found
+def header_of(headers: bytes, name: bytes) -> bytes:
+    """Return the value of a header, empty if there is none; of a name that is there twice the first counts."""
+    return headers.partition(b"\r\n%b:" % name)[2].partition(b"\r\n")[0].strip()
+
+
+def number_of(headers: bytes, name: bytes) -> int:
+    """Return the whole number in a header; 0 if there is none."""
+    text = header_of(headers, name)
+    return int(text) if text.isdigit() and len(text) < 19 else 0  # noqa: PLR2004 - more digits than 64 bits have
 
 
 class Parser:

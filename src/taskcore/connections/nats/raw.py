@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections import deque
 from typing import Any, Final, cast
@@ -11,20 +10,16 @@ from typing import Any, Final, cast
 import msgspec
 
 from taskcore.connections.nats.address import Host, NatsAddress
-from taskcore.connections.nats.login import connect_line
+from taskcore.connections.nats.login import BadLogin, connect_line
 from taskcore.connections.nats.protocol import PING, PONG, Handler, Parser, ProtocolError, encode_subscription
 from taskcore.toolkit.logging import logger
 
-__all__ = ["HandshakeFailed", "RawConnection", "connect"]
+__all__ = ["RawConnection"]
 
 log = logger("taskcore.connections.nats")
 
 CONNECT_TIMEOUT: Final = 3.0  #: seconds for one server to take a connection
 CLOSE_TIMEOUT: Final = 1.0  #: seconds for what was written last to leave
-
-
-class HandshakeFailed(Exception):
-    """The server does not take this connection; the text says why."""
 
 
 class RawConnection(asyncio.Protocol):
@@ -33,37 +28,31 @@ class RawConnection(asyncio.Protocol):
     def __init__(self) -> None:
         self.info: dict[str, Any] = {}  #: what the server said about itself
         self.handlers: dict[int, Handler] = {}
-        self.ended = asyncio.Event()
+        self._future = asyncio.get_running_loop().create_future
+        self.ended: asyncio.Future[None] = self._future()
         self.why = ""  #: what ended it
         self._parser = Parser(self._take_message, self._take_line)
         self._transport: asyncio.Transport | None = None
-        self._greeted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._greeted: asyncio.Future[bool] = self._future()
         self._pongs: deque[asyncio.Future[bool]] = deque()
         self._room: asyncio.Future[None] | None = None  # while too much waits to leave
 
     @property
     def alive(self) -> bool:
         """Whether it can be written to."""
-        return not self.ended.is_set()
-
-    @property
-    def max_payload(self) -> int:
-        """The most bytes that the server takes as one message."""
-        return int(self.info.get("max_payload", 1_048_576))
+        return not self.ended.done()
 
     # ── writing ──
 
     def write(self, data: bytes) -> None:
         """Write at once, in one piece."""
-        if self._transport is not None and not self.ended.is_set():
+        if self._transport is not None and not self.ended.done():
             self._transport.write(data)
 
     async def written(self, *, until: float) -> None:
         """Wait while too much waits to leave, at most until this time of the loop's."""
         if self._room is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
-                    await asyncio.shield(self._room)
+            await asyncio.wait([self._room], timeout=until - asyncio.get_running_loop().time())
 
     def subscribe(self, subject: bytes, number: int, handler: Handler) -> None:
         """Let the messages of a subject come to a handler; ``number`` is the caller's."""
@@ -76,9 +65,9 @@ class RawConnection(asyncio.Protocol):
 
     async def ping(self, timeout: float) -> bool:
         """Go to the server and back: all that it sent before has arrived then. False if it does not answer."""
-        if self.ended.is_set():
+        if self.ended.done():
             return False
-        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        pong: asyncio.Future[bool] = self._future()
         self._pongs.append(pong)
         self.write(PING)
         done, _ = await asyncio.wait([pong], timeout=timeout)
@@ -92,7 +81,7 @@ class RawConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; a server that sends no NATS ends the connection."""
-        if self.ended.is_set():
+        if self.ended.done():
             return
         try:
             self._parser.feed(data)
@@ -103,7 +92,7 @@ class RawConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake every waiter: nothing comes any more."""
         self.why = self.why or (str(exc) if exc is not None else "the server closed it")
-        self.ended.set()
+        self._end()
         self.resume_writing()
         for waiter in (*self._pongs, self._greeted):
             if not waiter.done():
@@ -111,7 +100,7 @@ class RawConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Let ``written`` wait."""
-        self._room = self._room or asyncio.get_running_loop().create_future()
+        self._room = self._room or self._future()
 
     def resume_writing(self) -> None:
         """Let ``written`` go on."""
@@ -159,27 +148,35 @@ class RawConnection(asyncio.Protocol):
     async def open(self, address: NatsAddress, host: Host, *, name: str) -> None:
         """Connect, encrypt, log in.
 
-        :raises OSError, HandshakeFailed, BadCredentials, TimeoutError: the server does not take this connection.
+        :raises OSError, BadLogin, TimeoutError: the server does not take this connection.
         """
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._open(address, host, name)
+        except BaseException:
+            self.abort()
+            raise
+
+    async def _open(self, address: NatsAddress, host: Host, name: str) -> None:
         context = address.tls()
         first = context if address.tls_first else None
         await asyncio.get_running_loop().create_connection(
             lambda: self, host.name, host.port, ssl=first, server_hostname=host.name if first else None
         )
         if not await self._greeted:
-            raise HandshakeFailed(self.why)
+            raise BadLogin(self.why)
         offered = bool(self.info.get("tls_required") or self.info.get("tls_available"))
         if first is None and (self.info.get("tls_required") or (address.encrypted and offered)):
             await self._encrypt(context or ssl.create_default_context(), host)
         elif first is None and address.encrypted:
-            raise HandshakeFailed("the server offers no TLS here, and the URL says tls://")
+            raise BadLogin("the server offers no TLS here, and the URL says tls://")
         self.write(connect_line(address, host, self.info, name=name))
         if not await self.ping(CONNECT_TIMEOUT):
-            raise HandshakeFailed(self.why or "it did not answer the login")
+            raise BadLogin(self.why or "it did not answer the login")
 
     async def _encrypt(self, context: ssl.SSLContext, host: Host) -> None:
         if not self._parser.is_between or self._transport is None:
-            raise HandshakeFailed("something stands between: it sent more than the server's INFO before TLS")
+            raise BadLogin("something stands between: it sent more than the server's INFO before TLS")
         loop = asyncio.get_running_loop()
         self._transport = cast(
             "asyncio.Transport", await loop.start_tls(self._transport, self, context, server_hostname=host.name)
@@ -190,29 +187,16 @@ class RawConnection(asyncio.Protocol):
         try:
             if self._transport is not None:
                 self._transport.close()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(CLOSE_TIMEOUT):
-                        await self.ended.wait()
+                await asyncio.wait([self.ended], timeout=CLOSE_TIMEOUT)
         finally:
             self.abort()
 
     def abort(self) -> None:
         """Close at once, whatever state it is in."""
-        self.ended.set()
+        self._end()
         if self._transport is not None:
             self._transport.abort()
 
-
-async def connect(address: NatsAddress, host: Host, *, name: str) -> RawConnection:
-    """Connect to one server.
-
-    :raises OSError, HandshakeFailed, BadCredentials, TimeoutError: it does not take this connection.
-    """
-    connection = RawConnection()
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await connection.open(address, host, name=name)
-    except BaseException:
-        connection.abort()
-        raise
-    return connection
+    def _end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)

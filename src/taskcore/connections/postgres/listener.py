@@ -18,7 +18,7 @@ __all__ = ["PostgresListener"]
 
 log = logger("taskcore.connections.postgres")
 
-QUIET = 10.0  #: seconds without a notification before the connection is tested: it may be half open
+TEST_AFTER_SILENCE = 10.0  #: seconds without a notification before the connection is tested: it may be half open
 FAIL_AFTER = 30.0  #: seconds without a server before ``failed`` is called
 FIRST_PAUSE: Final = 0.1  #: seconds before the first attempt to listen again …
 LONGEST_PAUSE: Final = 2.0  #: … and before later ones, at most
@@ -110,7 +110,7 @@ class PostgresListener:
     async def _receive(self, connection: Connection) -> None:
         """Take the next notification; if none comes, test the connection."""
         came = False
-        async for notification in connection.notifies(timeout=QUIET, stop_after=1):
+        async for notification in connection.notifies(timeout=TEST_AFTER_SILENCE, stop_after=1):
             came = True
             await self._received(notification.payload)
         if not came:

@@ -32,7 +32,7 @@ from taskcore.toolkit.urls import (
     yes_or_no,
 )
 
-__all__ = ["RedisAddress", "RedisOptions", "read_url", "tls_arguments"]
+__all__ = ["RedisAddress", "RedisOptions", "read_url"]
 
 PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
@@ -47,6 +47,8 @@ EXAMPLES: Final = (
     "redis://localhost:6379/0   redis+sentinel://s1:26379,s2:26379/mymaster/0   redis+cluster://c1:6379,c2:6379/"
 )
 TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+#: What every TLS connection of redis-py gets: certificates and host names are always verified.
+TLS: Final = {"ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
 
 #: The options that a URL may have. None of them switches the verification of certificates off.
 READERS: Final[Mapping[str, Reader]] = {
@@ -80,6 +82,7 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
     :param shown: the URL without its secrets, for texts.
     :param seeds: the server; with Sentinel the sentinels, with Cluster some of its nodes.
     :param service: the name under which the sentinels know the primary.
+    :param tls: redis-py's arguments for TLS; None: plain.
     :param prefix: the beginning of all keys; two applications on one server use different ones.
     :param limit: jobs and dead letters that a queue holds before it refuses more.
     :param wait: replicas that have to confirm an enqueued job before it counts as stored (``WAIT``).
@@ -118,8 +121,7 @@ def read_url(url: str) -> RedisOptions:
     parts = split_url(url, example=EXAMPLES)
     kind, tls = KINDS[parts.scheme]
     found: dict[str, Any] = read_options(parts.query, READERS, problems)
-    if "db" in found:
-        found["database"] = found.pop("db")
+    found["database"] = found.pop("db", 0)
     if parts.fragment:
         problems.append("a # in a name is written %23")
     authority, _, hosts = parts.netloc.rpartition("@")
@@ -148,7 +150,7 @@ def read_url(url: str) -> RedisOptions:
         seeds=seeds,
         username=unquote(username) or None,
         password=unquote(password) or None,
-        tls=files if wants_tls else None,
+        tls=TLS | files if wants_tls else None,
         **found,
     )
 
@@ -185,15 +187,3 @@ def _number(text: str, what: str, problems: list[str]) -> int:
         return int(text)
     problems.append(f"{what}: expected a number, got {text!r}")
     return 0
-
-
-def tls_arguments(options: RedisOptions) -> dict[str, Any]:
-    """Return the arguments of redis-py's TLS connections; certificates and host names are always verified."""
-    if options.tls is None:
-        return {}
-    return {
-        "ssl_cert_reqs": "required",
-        "ssl_check_hostname": True,
-        "ssl_min_version": ssl.TLSVersion.TLSv1_2,
-        **options.tls,
-    }

@@ -17,11 +17,12 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 
+from taskcore.connections.redis.address import RedisOptions
 from taskcore.connections.redis.refusals import DEMOTED, ReplyLost, error_text, refused
 from taskcore.connections.redis.sockets import is_closed
 from taskcore.errors import BrokerUnavailable
@@ -32,7 +33,11 @@ __all__ = ["Command", "RedisConnection", "Script"]
 
 Command: TypeAlias = Sequence[bytes | str | int | float]
 
-IDLE: Final = 10.0  #: seconds without use, after which a connection is tested with PING before it is used
+pack_command: Callable[[tuple[Any, ...]], bytes] | None = None
+with suppress(ImportError):  # the extra installs it; without it packing is slower
+    from hiredis import pack_command
+
+PING_AFTER_IDLE: Final = 10.0  #: seconds without use, after which a connection is tested with PING before it is used
 
 
 class Script:
@@ -48,43 +53,39 @@ class RedisConnection:
 
     :param connect: makes a connection that is ready to use.
     :param timer: ends exchanges whose time is over; many connections share it.
-    :param timeout: seconds for an exchange.
-    :param shown: the address for texts, without secrets.
+    :param options: of the URL; they limit the time of an exchange.
     """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[AbstractConnection]], timer: SharedTimer, *, timeout: float, shown: str
+        self, connect: Callable[[], Awaitable[AbstractConnection]], timer: SharedTimer, options: RedisOptions
     ) -> None:
         self.ends = 0.0  # as a deadline: of the exchange that is under way
         self._connect = connect
         self._timer = timer
-        self._timeout = timeout
-        self._shown = shown
+        self._timeout = options.timeout
+        self._shown = options.shown
         self._lock = asyncio.Lock()
-        self._queued = 0  # callers that wait for the lock
+        self._callers = 0  # that wait for the lock, or hold it
         self._connection: AbstractConnection | None = None
         self._closed = False
         self._used = 0.0
         self._expired = False
         self._dropping = TaskSet("connection to Redis")
 
-    async def call(self, *commands: Command, patience: float | None = None) -> list[Any]:
+    async def call(self, *commands: Command, timeout: float | None = None) -> list[Any]:
         """Send the commands in one piece; return their replies in order.
 
-        :param patience: seconds, for a command that may take longer than usual because it blocks.
+        :param timeout: seconds, for a command that may take longer than usual because it blocks.
         :raises CommandRefused: the server refused one of them; those behind it were carried out.
         """
         asked = time.monotonic()
-        self._queued += 1
+        self._callers += 1
         try:
-            await self._lock.acquire()
+            async with self._lock:
+                replies = await self._exchange(commands, asked, timeout)
         finally:
-            self._queued -= 1
-        try:
-            replies = await self._exchange(commands, asked, patience)
-        finally:
-            self._lock.release()
-        if self._queued:
+            self._callers -= 1
+        if self._callers:
             await asyncio.sleep(0)  # let the next caller send before this one digests its replies: the server goes on
         for reply in replies:
             if isinstance(reply, ResponseError):
@@ -94,12 +95,12 @@ class RedisConnection:
                 raise answer
         return replies
 
-    async def _exchange(self, commands: Sequence[Command], asked: float, patience: float | None) -> list[Any]:
+    async def _exchange(self, commands: Sequence[Command], asked: float, timeout: float | None) -> list[Any]:
         if time.monotonic() - asked >= self._timeout:  # or each caller would wait for its own time limit in turn
             raise BrokerUnavailable(f"Redis at {self._shown} has not answered earlier calls for {self._timeout:g} s")
         connection = await self._ready()
         self._expired = False
-        self._timer.add(self, self._timeout if patience is None else patience)
+        self._timer.add(self, self._timeout if timeout is None else timeout)
         try:
             await connection.send_packed_command(_pack(connection, commands), check_health=False)
             replies = [await _reply(connection) for _ in commands]
@@ -141,7 +142,7 @@ class RedisConnection:
         connection = self._connection
         if connection is not None and is_closed(connection):
             await self.drop()  # before anything was sent, so nothing is in doubt
-        elif connection is not None and time.monotonic() - self._used > IDLE:
+        elif connection is not None and time.monotonic() - self._used > PING_AFTER_IDLE:
             try:
                 async with asyncio.timeout(self._timeout):
                     await connection.send_packed_command(_pack(connection, [("PING",)]), check_health=False)
@@ -151,17 +152,12 @@ class RedisConnection:
             except BaseException:
                 await self.drop()
                 raise
-        if self._connection is None:
-            self._require_open()
+        if self._connection is None and not self._closed:
             self._connection = await self._connect()
-            if self._closed:
-                await self.drop()
-            self._require_open()
-        return self._connection
-
-    def _require_open(self) -> None:
-        if self._closed:
+        if self._connection is None or self._closed:
+            await self.drop()
             raise BrokerUnavailable(f"the connections to Redis at {self._shown} were closed")
+        return self._connection
 
 
 async def _reply(connection: AbstractConnection) -> Any:
@@ -172,19 +168,7 @@ async def _reply(connection: AbstractConnection) -> Any:
         return error
 
 
-def _packer() -> Callable[[tuple[Any, ...]], bytes] | None:
-    """Return hiredis' packer, which the extra installs; without it all is slower, not wrong."""
-    try:
-        from hiredis import pack_command  # noqa: PLC0415 - private to this function
-    except ImportError:
-        return None
-    return cast("Callable[[tuple[Any, ...]], bytes]", pack_command)
-
-
-_PACK = _packer()
-
-
 def _pack(connection: AbstractConnection, commands: Sequence[Command]) -> list[bytes]:
-    if _PACK is not None:
-        return [_PACK(tuple(command)) for command in commands]
+    if pack_command is not None:
+        return [pack_command(tuple(command)) for command in commands]
     return connection.pack_commands(commands)

@@ -1,6 +1,6 @@
 """How a Redis or Valkey is set up, from its own answers; for backend and store alike.
 
-    version · persistence · disk · eviction · memory · replicas · cluster · clock · latency · unknown
+    version · persistence · disk · eviction · memory · replicas · cluster · clock · round trip · unknown
 
 It is asked by INFO, which is rarely forbidden, and CONFIG, which managed services forbid; a setting that stays unknown
 is a finding.
@@ -9,37 +9,39 @@ is a finding.
 from __future__ import annotations
 
 import re
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, TypeAlias
 
+from taskcore.connections.redis.connection import Command
 from taskcore.connections.redis.link import OLDEST, RedisLink
 from taskcore.connections.redis.refusals import CommandRefused
-from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, combined, failed, passed, warned
+from taskcore.toolkit.diagnostics import (
+    Diagnosis,
+    DiagnosticCheck,
+    clock_check,
+    combined,
+    failed,
+    passed,
+    round_trip_check,
+    warned,
+)
 from taskcore.toolkit.units import show_size
 
 __all__ = ["Execute", "diagnose", "examine"]
 
 SECTIONS: Final = ("server", "persistence", "memory", "replication", "cluster")
 SETTINGS: Final = ("appendfsync", "save", "min-replicas-to-write")
-PINGS: Final = 20
+PING_COUNT: Final = 20  #: questions whose answers are timed
 SLOW_PING: Final = 0.01  #: seconds
 CLOCK_DIFFERENCE: Final = 1.0  #: seconds that two clocks may differ
+CLOCK_HARM: Final = "delays and leases follow the server's clock"
 NEARLY_FULL: Final = 0.8  #: share of the memory that may be used
 
 
-class Execute(Protocol):
-    """Sends one command to the server that is examined."""
-
-    async def __call__(self, *command: bytes | str | float) -> Any:
-        """Return its reply.
-
-        :raises CommandRefused: the server forbids it or does not know it.
-        :raises BrokerUnavailable: the server cannot be reached.
-        """
-        ...
+#: Sends one command to the server that is examined, and returns its reply in a list; raises as ``RedisLink.call``.
+Execute: TypeAlias = Callable[[Command], Awaitable[list[Any]]]
 
 
 async def diagnose(link: RedisLink) -> Diagnosis:
@@ -47,12 +49,7 @@ async def diagnose(link: RedisLink) -> Diagnosis:
 
     :raises BrokerUnavailable: it cannot be reached.
     """
-    return combined({str(node): await examine(partial(_on, link, node)) for node in await link.nodes()})
-
-
-async def _on(link: RedisLink, node: Any, *command: bytes | str | float) -> Any:
-    [reply] = await link.call_node(node, command)
-    return reply
+    return combined({str(node): await examine(partial(link.call_node, node)) for node in await link.nodes()})
 
 
 async def examine(execute: Execute, *, now: Callable[[], float] = time.time) -> Diagnosis:
@@ -61,12 +58,10 @@ async def examine(execute: Execute, *, now: Callable[[], float] = time.time) -> 
     :param now: the clock with which the server's is compared.
     :raises BrokerUnavailable: it cannot be reached.
     """
-    info: dict[str, str] = {}
-    for section in SECTIONS:
-        info |= _pairs(await _ask(execute, "INFO", section))
+    info = _pairs(await _ask(execute, "INFO", *SECTIONS))
     config = _settings(await _ask(execute, "CONFIG", "GET", *SETTINGS))
     clock = await _clock(execute, now)
-    pings = [await _time(execute) for _ in range(PINGS)]
+    pings = [await _ping(execute) for _ in range(PING_COUNT)]
     return _judge(ServerAnswers(info, config, clock, pings))
 
 
@@ -88,9 +83,10 @@ class ServerAnswers(NamedTuple):
 async def _ask(execute: Execute, *command: str) -> Any:
     """Return the reply; None if the server does not tell."""
     try:
-        return await execute(*command)
+        [reply] = await execute(command)
     except CommandRefused:
         return None
+    return reply
 
 
 async def _clock(execute: Execute, now: Callable[[], float]) -> tuple[float, float] | None:
@@ -103,7 +99,8 @@ async def _clock(execute: Execute, now: Callable[[], float]) -> tuple[float, flo
     return seconds - (before + after) / 2, (after - before) / 2
 
 
-async def _time(execute: Execute) -> float:
+async def _ping(execute: Execute) -> float:
+    """Return the seconds that a PING takes."""
     began = time.perf_counter()
     await _ask(execute, "PING")
     return time.perf_counter() - began
@@ -137,8 +134,8 @@ def _judge(answers: ServerAnswers) -> Diagnosis:
         *_memory(info),
         *_replication(answers),
         *([passed("cluster", "a node of a cluster")] if info.get("cluster_enabled") == "1" else ()),
-        *_clocks(answers.clock),
-        _latency(answers.pings),
+        *([clock_check(*answers.clock, limit=CLOCK_DIFFERENCE, harm=CLOCK_HARM)] if answers.clock else ()),
+        round_trip_check(answers.pings, slow=SLOW_PING, fix="run workers closer to the server; see SLOWLOG GET"),
         *_unknown(answers),
     )
     return Diagnosis(server=f"{name} {version or '(version unknown)'}", durability=durability, checks=checks)
@@ -192,9 +189,7 @@ def _eviction(info: Mapping[str, str]) -> Iterator[DiagnosticCheck]:
     if policy == "noeviction":
         yield passed("eviction", "noeviction: a full server refuses writes and forgets nothing")
     elif policy is not None:
-        victims = "whole queues"
-        if not policy.startswith("allkeys"):
-            victims = "keys with a time to live, so results and idempotency keys"
+        victims = "whole queues" if policy.startswith("allkeys") else "keys that expire: results and idempotency keys"
         text = f"{policy}: a full server throws away {victims}"
         yield warned("eviction", text, "maxmemory-policy noeviction", "C1", "C10")
 
@@ -230,25 +225,6 @@ def _replication(answers: ServerAnswers) -> Iterator[DiagnosticCheck]:
 def _replicas(info: Mapping[str, str]) -> int:
     number = info.get("connected_slaves", "0")
     return int(number) if number.isdigit() else 0
-
-
-def _clocks(clock: tuple[float, float] | None) -> Iterator[DiagnosticCheck]:
-    if clock is None:
-        return
-    ahead, exactly = clock
-    text = f"the server's clock is {abs(ahead):.3f} s {'ahead of' if ahead >= 0 else 'behind'} ours (± {exactly:.3f} s)"
-    if abs(ahead) - exactly > CLOCK_DIFFERENCE:
-        yield warned("clock", text, "NTP on both; delays and leases follow the server's clock")
-    else:
-        yield passed("clock", text)
-
-
-def _latency(pings: list[float]) -> DiagnosticCheck:
-    middle, worst = statistics.median(pings), max(pings)
-    text = f"a PING takes {middle * 1000:.2f} ms, of {len(pings)} the slowest {worst * 1000:.2f} ms"
-    if middle > SLOW_PING:
-        return warned("latency", text, "run workers closer to the server; SLOWLOG GET, LATENCY DOCTOR")
-    return passed("latency", text)
 
 
 def _unknown(answers: ServerAnswers) -> Iterator[DiagnosticCheck]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, Self
 
 from redis.asyncio.connection import AbstractConnection
@@ -14,7 +15,7 @@ from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 
 from taskcore.connections.loops import require_asyncio
-from taskcore.connections.redis.address import RedisAddress, RedisOptions, read_url, tls_arguments
+from taskcore.connections.redis.address import RedisAddress, RedisOptions, read_url
 from taskcore.connections.redis.connection import Command, RedisConnection, Script
 from taskcore.connections.redis.refusals import CommandRefused, ReplyLost, SlotMoving, error_text, refused
 from taskcore.connections.redis.sockets import TcpConnection, TlsConnection, UnixConnection
@@ -23,7 +24,7 @@ from taskcore.toolkit.timeouts import SharedTimer
 
 __all__ = ["RedisLink"]
 
-REDIRECTS: Final = 5  #: times that a command follows its key to another node
+MAX_REDIRECTS: Final = 5  #: times that a command follows its key to another node
 REDIRECT_PAUSE: Final = 0.05  #: seconds before a slot that is being moved is asked again
 OLDEST: Final = (7, 0)  #: the first version that works
 
@@ -59,11 +60,10 @@ class RedisLink:
         return self
 
     def _check_version(self, info: bytes) -> None:
-        found = re.search(rb"redis_version:(\d+)\.(\d+)", info)
+        found = re.search(r"redis_version:(\d+)\.(\d+)", info.decode())
         if found is not None and (int(found[1]), int(found[2])) < OLDEST:
-            version = b".".join(found.groups()).decode()
             raise BrokerUnavailable(
-                f"the server at {self.options.shown} is Redis {version}", fix="7.0 is the oldest that works"
+                f"the server at {self.options.shown} is Redis {found[1]}.{found[2]}", fix="7.0 is the oldest that works"
             )
 
     async def __aexit__(self, *exc: object) -> None:
@@ -72,9 +72,8 @@ class RedisLink:
     async def close(self) -> None:
         """Disconnect; until the link is entered anew it makes no connection."""
         self._closed = True
-        connections, self._connections = self._connections, {}
-        for connection in connections.values():
-            await connection.close()
+        while self._connections:
+            await self._connections.popitem()[1].close()
         self._timer.close()
 
     @property
@@ -84,7 +83,7 @@ class RedisLink:
 
     # ── commands ──
 
-    async def call(self, purpose: str, key: str, *commands: Command, patience: float | None = None) -> list[Any]:
+    async def call(self, purpose: str, key: str, *commands: Command, timeout: float | None = None) -> list[Any]:
         """Send commands about one key to the node that has it; return their replies.
 
         :raises CommandRefused: the server refused and changed nothing.
@@ -92,8 +91,8 @@ class RedisLink:
         :raises BrokerUnavailable: they were not.
         """
         if not self.is_cluster:
-            return await self._connection(purpose, None).call(*commands, patience=patience)
-        return await self._follow(purpose, key, commands, patience)
+            return await self._connection(purpose, None).call(*commands, timeout=timeout)
+        return await self._follow(purpose, key, commands, timeout)
 
     async def run(
         self, purpose: str, script: Script, keys: Sequence[str], arguments: Sequence[Any], *after: Command
@@ -120,7 +119,7 @@ class RedisLink:
         :raises BrokerUnavailable: it cannot be made.
         """
         try:
-            connection = await self._connect(await self._owner(key) if self.is_cluster else None)
+            connection = await self._connect("subscribe", await self._owner(key) if self.is_cluster else None)
         except BrokerUnavailable:
             self._slots.clear()  # as in _follow: the next attempt asks which node has it now
             raise
@@ -142,14 +141,14 @@ class RedisLink:
 
     # ── the node that has a key ──
 
-    async def _follow(self, purpose: str, key: str, commands: Sequence[Command], patience: float | None) -> list[Any]:
+    async def _follow(self, purpose: str, key: str, commands: Sequence[Command], timeout: float | None) -> list[Any]:
         """Send, and follow the redirections of a cluster whose slots are on the move."""
         owner = await self._owner(key)
         asking: Sequence[Command] = ()
         again: CommandRefused | None = None
-        for _ in range(REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             try:
-                replies = await self._connection(purpose, owner).call(*asking, *commands, patience=patience)
+                replies = await self._connection(purpose, owner).call(*asking, *commands, timeout=timeout)
                 return replies[len(asking) :]
             except ReplyLost:
                 self._slots.clear()  # that node may be gone for ever; the others know which node has its slots now
@@ -170,7 +169,7 @@ class RedisLink:
                 owner = await self._owner(key)
         raise again or SlotMoving(
             f"no node of the cluster at {self.options.shown} accepts {key!r}",
-            facts=[f"asked {REDIRECTS} times; its slot is being moved, or the cluster is being repaired"],
+            facts=[f"asked {MAX_REDIRECTS} times; its slot is being moved, or the cluster is being repaired"],
         )
 
     async def _owner(self, key: str) -> RedisAddress:
@@ -206,24 +205,27 @@ class RedisLink:
             raise self._was_closed()
         if connection is None:
             connection = self._connections[purpose, address] = RedisConnection(
-                lambda: self._connect(address), self._timer, timeout=self.options.timeout, shown=self.options.shown
+                partial(self._connect, purpose, address), self._timer, self.options
             )
         return connection
 
     def _was_closed(self) -> BrokerUnavailable:
         return BrokerUnavailable(f"the connections to Redis at {self.options.shown} were closed")
 
-    async def _connect(self, address: RedisAddress | None) -> AbstractConnection:
+    async def _connect(self, purpose: str, address: RedisAddress | None) -> AbstractConnection:
         options = self.options
         login = {"username": options.username, "password": options.password, "db": options.database}
-        if options.kind != "sentinel":
-            return await self._open(options.seeds[0] if address is None else address, **login)
+        if purpose == "sentinel":
+            login = {"username": options.sentinel_username, "password": options.sentinel_password}
+        if options.kind != "sentinel" or address is not None:
+            return await self._open(address or options.seeds[0], **login)
         while True:
             primary = await self._primary()
             last, self._named = self._named, primary
             if last not in {None, primary}:  # the old primary may live on without knowing that it was replaced
-                for connection in tuple(self._connections.values()):
-                    await connection.drop()
+                for (_, known), connection in tuple(self._connections.items()):
+                    if known is None:
+                        await connection.drop()
             opened = await self._open(primary, **login)
             if primary == self._named:
                 return opened
@@ -232,18 +234,11 @@ class RedisLink:
     async def _primary(self) -> RedisAddress:
         """Ask the sentinels for the primary."""
         options, facts = self.options, list[str]()
+        question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", options.service)
         for sentinel in options.seeds:
             try:
-                connection = await self._open(
-                    sentinel, username=options.sentinel_username, password=options.sentinel_password
-                )
-                try:
-                    async with asyncio.timeout(options.timeout):
-                        await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", options.service)
-                        found = await connection.read_response(disable_decoding=True)
-                finally:
-                    await connection.disconnect(nowait=True)
-            except (BrokerUnavailable, RedisError, OSError) as error:
+                [found] = await self._connection("sentinel", sentinel).call(question)
+            except BrokerUnavailable as error:
                 facts.append(f"sentinel {sentinel}: {error}")
                 continue
             if found:
@@ -252,7 +247,7 @@ class RedisLink:
         raise BrokerUnavailable(
             f"no sentinel names the primary of {options.service!r}",
             facts=facts,
-            fix=f"SENTINEL GET-MASTER-ADDR-BY-NAME {options.service}, on one of them, has to answer",
+            fix=f"{' '.join(question)}, on one of them, has to answer",
         )
 
     async def _open(self, address: RedisAddress, **login: Any) -> AbstractConnection:
@@ -265,13 +260,11 @@ class RedisLink:
             "protocol": 2,  # one shape of replies for every server
             **login,
         }
-        connection: AbstractConnection
         if not address.port:
-            connection = UnixConnection(path=address.host, **settings)
+            connection: AbstractConnection = UnixConnection(path=address.host, **settings)
         else:
             settings |= {"host": address.host, "port": address.port, "socket_keepalive": True}
-            kind = TcpConnection if options.tls is None else TlsConnection
-            connection = kind(**settings, **tls_arguments(options))
+            connection = TcpConnection(**settings) if options.tls is None else TlsConnection(**settings, **options.tls)
         try:
             async with asyncio.timeout(2 * options.connect_timeout + options.timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
@@ -280,17 +273,14 @@ class RedisLink:
             if isinstance(error, AuthenticationError | BusyLoadingError | ResponseError):
                 raise refused(error, str(address)) from error
             if isinstance(error, RedisError | OSError):
-                raise self._unreachable(address, error) from error
+                where = f"-h {address.host} -p {address.port}" if address.port else f"-s {address.host}"
+                raise BrokerUnavailable(
+                    f"cannot reach Redis at {address}",
+                    facts=[error_text(error), f"the URL is {options.shown}"],
+                    fix=f"does it run?  redis-cli {where} ping",
+                ) from error
             raise
         return connection
-
-    def _unreachable(self, address: RedisAddress, error: BaseException) -> BrokerUnavailable:
-        where = f"-h {address.host} -p {address.port}" if address.port else f"-s {address.host}"
-        return BrokerUnavailable(
-            f"cannot reach Redis at {address}",
-            facts=[error_text(error), f"the URL is {self.options.shown}"],
-            fix=f"does it run?  redis-cli {where} ping",
-        )
 
 
 def _address_in(answer: str, near: RedisAddress) -> RedisAddress:

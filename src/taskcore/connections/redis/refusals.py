@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from taskcore.errors import BrokerUnavailable
 
@@ -36,7 +36,9 @@ class CommandRefused(BrokerUnavailable):
 
 def refused(error: RedisError, shown: str) -> CommandRefused:
     """Translate an error answer of the server at this address."""
-    kind = CLASSES.get(type(error).__name__) or str(error).partition(" ")[0].rstrip(",:")
+    kind = error.status_code or str(error).partition(" ")[0].rstrip(",:")  # redis-py removes the words that it knows
+    if isinstance(error, AuthenticationError):  # it has several first words
+        kind = "NOAUTH"
     meaning, fix = MEANINGS.get(kind, ("it answered with an error", None))
     return CommandRefused(f"Redis at {shown} refused: {meaning}", kind=kind, says=error_text(error), fix=fix)
 
@@ -45,21 +47,6 @@ def error_text(error: BaseException) -> str:
     """Return the text of an error, or its class if it has none."""
     return str(error).strip() or type(error).__name__
 
-
-#: redis-py removes the first word of the answers that it knows; its classes still tell it.
-CLASSES: Final = {
-    "AskError": "ASK",
-    "AuthenticationError": "NOAUTH",
-    "BusyLoadingError": "LOADING",
-    "ClusterDownError": "CLUSTERDOWN",
-    "MasterDownError": "MASTERDOWN",
-    "MovedError": "MOVED",
-    "NoPermissionError": "NOPERM",
-    "NoScriptError": "NOSCRIPT",
-    "OutOfMemoryError": "OOM",
-    "ReadOnlyError": "READONLY",
-    "TryAgainError": "TRYAGAIN",
-}
 
 _LOGIN = "correct them in the URL: redis://user:password@host, or redis://:password@host"
 _PREFIX = "delete that key, or choose another prefix in the URL: ?prefix=…"

@@ -40,7 +40,7 @@ class SqliteAddress(msgspec.Struct, frozen=True):
     timeout: float = TIMEOUT
 
     @property
-    def patience(self) -> float:
+    def busy_timeout(self) -> float:
         """Seconds to wait for a lock; less than a call may take, so SQLite's own answer comes first."""
         return self.timeout * LOCK_SHARE
 

@@ -29,12 +29,12 @@ class SqliteFile:
         _create(address.path)
         try:
             self.connection = sqlite3.connect(
-                address.path, timeout=address.patience, isolation_level=None, check_same_thread=False
+                address.path, timeout=address.busy_timeout, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as error:
             raise sqlite_unavailable(error, address) from error
         try:
-            self._set_up(time.monotonic() + address.patience)
+            self._set_up(time.monotonic() + address.busy_timeout)
             self._identity = _identity(address.path)
         except (sqlite3.Error, OSError) as error:
             self.connection.close()
@@ -85,7 +85,7 @@ def sqlite_unavailable(error: BaseException, address: SqliteAddress) -> BrokerUn
     kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
     fix = None
     if isinstance(error, sqlite3.Error) and is_locked(error):
-        fix = f"some transaction holds the file for longer than {address.patience:g} s; find it and keep it short"
+        fix = f"some transaction holds the file for longer than {address.busy_timeout:g} s; find it and keep it short"
     elif kind == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC:
         fix = "make room on the disk (or raise max_page_count); the next call tries again"
     elif kind == sqlite3.SQLITE_IOERR:

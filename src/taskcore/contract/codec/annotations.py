@@ -18,7 +18,7 @@ from msgspec import inspect as info
 from taskcore.contract.codec.encoding import is_model
 from taskcore.contract.codec.text import first_line, shorten
 
-__all__ = ["SETS", "Problem", "UnsupportedType", "problem_of", "problems_of", "resolve", "walk", "with_meta"]
+__all__ = ["SETS", "Problem", "UnsupportedType", "is_text", "problem_of", "problems_of", "resolve", "walk", "with_meta"]
 
 _TRAVELS = "plain data, a dataclass, an attrs class, a msgspec.Struct, a TypedDict or a pydantic model"
 
@@ -146,6 +146,19 @@ def problems_of(part: Any) -> Iterator[Problem]:
 
 def _private_field(part: info.DataclassType) -> str | None:
     return next((field.name for field in part.fields if field.name.startswith("_") and field.required), None)
+
+
+def is_text(annotation: Any) -> bool:
+    """Tell whether all values of a type are texts, or None."""
+    parts = _options(info.type_info(annotation))
+    texts = [
+        isinstance(part, info.StrType) or _are_texts(part) for part in parts if not isinstance(part, info.NoneType)
+    ]
+    return bool(texts) and all(texts)
+
+
+def _are_texts(part: Any) -> bool:
+    return isinstance(part, info.LiteralType) and all(isinstance(value, str) for value in part.values)
 
 
 def _options(part: Any) -> tuple[Any, ...]:

@@ -11,17 +11,13 @@ time is over, also where the server still has the record.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 import re
 from typing import Any, Final
 
 import msgspec
-from nats.js import api
 
-from taskcore.connections.nats import Answer, Message, NatsLink, parse_headers
-from taskcore.connections.nats.jetstream import check_settings, ensure_stream, settings_of, stored_in
+from taskcore.connections.nats import Answer, Message, NatsLink, jetstream, number_of, plain_token
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Record, Version
 
@@ -32,7 +28,16 @@ __all__ = [
 
 TTL_LEVEL: Final = 1  #: the level of the API from which servers remove expired records
 MAX_AGE: Final = 30 * 86_400.0  #: seconds after which every record goes, where they do not
-CHECKED: Final = ("subjects", "retention", "discard", "max_msgs_per_subject", "max_msgs", "max_bytes")
+CHECKED: Final = (
+    "subjects",
+    "retention",
+    "discard",
+    "max_msgs_per_subject",
+    "max_msgs",
+    "max_bytes",
+    "num_replicas",
+    "storage",
+)
 TOMBSTONE_KEPT: Final = 2  #: seconds for which a mark stays where the server can remove it
 _PLAIN = re.compile(r"[A-Za-z0-9_/-]{1,200}")
 
@@ -42,26 +47,19 @@ async def make_stream(link: NatsLink, name: str, subjects: str) -> dict[str, Any
 
     :raises BrokerUnavailable: it cannot be created, or is there with other settings.
     """
-    address, native = link.address, link.level >= TTL_LEVEL
-    config = api.StreamConfig(
-        name=name,
-        subjects=[subjects],
-        retention=api.RetentionPolicy.LIMITS,
-        storage=api.StorageType(address.storage or "file"),
-        num_replicas=address.replicas or 1,
+    native = link.level >= TTL_LEVEL
+    wanted = jetstream.stream_config(
+        link,
+        name,
+        [subjects],
         max_msgs_per_subject=1,
-        discard=api.DiscardPolicy.NEW,
-        max_msgs=-1,
         max_bytes=-1,
         max_age=0 if native else MAX_AGE,
         allow_direct=True,
         duplicate_window=0.1,  # no write of ours has an id; the least that servers take
     )
-    wanted = settings_of(config) | ({"allow_msg_ttl": True} if native else {})
-    found = await ensure_stream(link, wanted)
-    checked = [*CHECKED]
-    checked += ["num_replicas"] * (address.replicas is not None) + ["storage"] * (address.storage is not None)
-    check_settings(name, {key: wanted[key] for key in checked}, found)
+    found = await jetstream.ensure_stream(link, wanted | {"allow_msg_ttl": True} if native else wanted)
+    jetstream.check_settings(link, name, wanted, found, CHECKED)
     return found
 
 
@@ -88,10 +86,7 @@ class FoundRecord(msgspec.Struct, frozen=True):
 
 def key_token(key: str) -> str:
     """Return a key as one token of a subject: itself, or its hash if it cannot be one."""
-    if _PLAIN.fullmatch(key):
-        return key
-    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-    return "~" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return plain_token(key, _PLAIN)
 
 
 def version_of(number: int, ends: int) -> str:
@@ -142,22 +137,14 @@ def read_answer(answer: Answer) -> FoundRecord | None:
     if answer.status or not answer.headers:
         text = answer.headers[:60].decode("ascii", "replace")
         raise BrokerUnavailable("the store cannot say what is there", facts=[text])
-    headers = parse_headers(answer.headers)
-    return _found(headers, int(headers.get(b"Nats-Sequence", b"0")), answer.body)
+    return _found(answer.headers, number_of(answer.headers, b"Nats-Sequence"), answer.body)
 
 
 def read_stored(answer: dict[str, Any]) -> FoundRecord | None:
-    """Read the answer of the stream's leader.
-
-    :raises BrokerUnavailable: it cannot say at the moment.
-    """
-    stored = stored_in(answer)
-    if stored is None:
-        return None
-    headers = parse_headers(base64.b64decode(stored.get("hdrs") or ""))
-    return _found(headers, int(stored["seq"]), base64.b64decode(stored.get("data") or ""))
+    """Read the answer of the stream's leader."""
+    stored = jetstream.stored_in(answer)
+    return _found(stored.headers, stored.number, stored.body) if stored is not None else None
 
 
-def _found(headers: dict[bytes, bytes], number: int, value: bytes) -> FoundRecord:
-    ends = headers.get(b"Tc-Ends", b"0")
-    return FoundRecord(number, int(ends) if ends.isdigit() else 0, b"Tc-Gone" in headers, value)
+def _found(headers: bytes, number: int, value: bytes) -> FoundRecord:
+    return FoundRecord(number, number_of(headers, b"Tc-Ends"), b"\r\nTc-Gone:" in headers, value)

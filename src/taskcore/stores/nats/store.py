@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Self
 
-from taskcore.connections.nats import Answer, Message, NatsLink, read_address
-from taskcore.connections.nats.jetstream import NO_STREAM, clock_offset, error_of, wall_clock
-from taskcore.connections.nats.link import decode_answer
+from taskcore.connections.nats import Answer, Message, NatsLink, jetstream, read_address
+from taskcore.connections.nats.link import decode_answer, error_of
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
 from taskcore.stores.nats.diagnose import diagnose
@@ -31,7 +30,7 @@ from taskcore.stores.nats.layout import (
     wanted_of,
     write_message,
 )
-from taskcore.stores.nats.watching import RecordFeed
+from taskcore.stores.nats.watches import RecordFeed
 from taskcore.toolkit.diagnostics import Diagnosis
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
@@ -41,7 +40,6 @@ __all__ = ["NatsStore"]
 log = logger("taskcore.stores.nats")
 
 IS_ANOTHER: Final = 10071  #: the server's "wrong last sequence"
-CLOCK_KEPT: Final = 60.0  #: seconds after which the server's time is asked for again
 TRIES: Final = 20  #: times that a write is tried against others
 SWEEP_EVERY: Final = 5.0  #: seconds between two times that expired records are removed, where the server does not
 UNKNOWN: Final = -1  #: what has to be expected is not known before a look
@@ -62,8 +60,8 @@ class NatsStore:
         self._subjects = f"{address.prefix}.r."
         self._native = False
         self._direct = False
-        self._offset = 0.0
-        self._asked = float("-inf")
+        probe = Message(self.subject("clock"), b"", b"Tc-Gone: 1\r\n")
+        self._clock = jetstream.BrokerClock(self.link, self._stream, probe)
         self._ends: list[tuple[int, int]] = []
         self._feed = self._new_feed()
         self._tasks = TaskSet("NATS store")
@@ -120,29 +118,27 @@ class NatsStore:
 
     async def _read(self, keys: Sequence[str]) -> list[FoundRecord | None]:
         """Return what is stored under the keys. With replicas the leader is asked: the others may be behind."""
+        subjects = [self.subject(key) for key in keys]
         if self._direct:
-            question = f"{self.link.address.api}DIRECT.GET.{self._stream}."
-            messages = [Message(question.encode() + self.subject(key), b"") for key in keys]
-        else:
-            name = f"STREAM.MSG.GET.{self._stream}"
-            messages = [self.link.api_request(name, {"last_by_subj": self.subject(key).decode()}) for key in keys]
-        answers = await self.link.request_all(messages)
-        if None in answers:
+            question = f"{self.link.address.api}DIRECT.GET.{self._stream}.".encode()
+            return [
+                read_answer(answer) for answer in await self._send([Message(question + one, b"") for one in subjects])
+            ]
+        calls = [jetstream.message_call(self._stream, last_by_subj=subject.decode()) for subject in subjects]
+        return [read_stored(answer) for answer in await self.link.api_all(calls)]
+
+    async def _send(self, messages: list[Message]) -> list[Answer]:
+        """Return the answers to requests; those that no server took are sent again, with the stream created anew."""
+        answers = await self.link.request_again(messages, self._stream_is_gone)
+        sure = [answer for answer in answers if answer is not None and answer.status != b"503"]
+        if len(sure) < len(answers):
             raise self.link.unavailable("the store did not answer in time")
-        if any(answer is not None and answer.status == b"503" for answer in answers):
-            await self._stream_is_gone()
-            answers = await self.link.request_all(messages)
-        found: list[FoundRecord | None] = []
-        for answer in answers:
-            if answer is None or answer.status == b"503":
-                raise self.link.unavailable("the store did not answer")
-            found.append(read_answer(answer) if self._direct else read_stored(self.link.read_answer(answer)))
-        return found
+        return sure
 
     async def _stream_is_gone(self) -> None:
         """Create the stream anew, if it was deleted."""
         info = await self.link.api(f"STREAM.INFO.{self._stream}")
-        if error_of(info) == NO_STREAM:
+        if "error" in info:
             log.error("stream %s was deleted while it was used; its records are lost. Creating it anew.", self._stream)
         await self._open()
 
@@ -207,36 +203,25 @@ class NatsStore:
         ends = {index: ends_at(now, writes[index].keep) for index in trying}
         messages = [self._message(writes[index], expected[index], ends[index]) for index in trying]
         met: list[int] = []
-        cleared: list[Message] = []
+        cleared: list[int] = []
         for index, answer in zip(trying, await self._send(messages), strict=True):
-            code, number = _meaning(answer)
-            write = writes[index]
+            said, write = decode_answer(answer.body), writes[index]
+            code, number = error_of(said), int(said.get("seq", 0))
             if code == IS_ANOTHER:
                 met.append(index)
             elif code:
                 raise self.link.unavailable(f"the server refuses a record: {answer.body[:200]!r}")
             elif write.value is None:
                 answers[index] = version_of(expected[index] or 0, before[index])
-                cleared.append(self._clearing(number))
+                cleared.append(number)
             else:
                 answers[index] = version_of(number, ends[index])
                 if ends[index] and not self._native:
                     heapq.heappush(self._ends, (ends[index], number))
         if cleared and not self._native:
-            await self.link.request_all(cleared)
+            with suppress(BrokerUnavailable):  # the marks hide nothing; the stream's age takes them
+                await jetstream.delete_messages(self.link, self._stream, cleared)
         return met
-
-    async def _send(self, messages: list[Message]) -> list[Answer]:
-        answers = await self.link.request_all(messages)
-        nowhere = [index for index, answer in enumerate(answers) if answer is not None and answer.status == b"503"]
-        if nowhere:
-            await self._stream_is_gone()
-            for index, answer in zip(nowhere, await self.link.request_all([messages[i] for i in nowhere]), strict=True):
-                answers[index] = answer
-        sure = [answer for answer in answers if answer is not None and answer.status != b"503"]
-        if len(sure) < len(answers):
-            raise self.link.unavailable("the store did not confirm a record in time")
-        return sure
 
     async def _look(
         self,
@@ -269,9 +254,6 @@ class NatsStore:
             return tombstone(subject, expected=expected or 0, native=self._native)
         return write_message(subject, write.value, ends=ends, keep=write.keep, expected=expected, native=self._native)
 
-    def _clearing(self, number: int) -> Message:
-        return self.link.api_request(f"STREAM.MSG.DELETE.{self._stream}", {"seq": number, "no_erase": True})
-
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """Return a watch: the record as it is, then each new one, announced by its writer."""
         return self._feed.watches.watch(key)
@@ -287,12 +269,7 @@ class NatsStore:
 
     async def now(self) -> float:
         """Return seconds since the epoch by the server's clock."""
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._asked > CLOCK_KEPT:
-            probe = Message(self.subject("clock"), b"", b"Tc-Gone: 1\r\n")
-            self._offset = await clock_offset(self.link, self._stream, probe)
-            self._asked = loop.time()
-        return wall_clock() + self._offset
+        return await self._clock.now()
 
     async def _sweep(self) -> None:
         """Remove the expired records that this process wrote, where the server does not."""
@@ -303,7 +280,7 @@ class NatsStore:
                 while self._ends and self._ends[0][0] <= now:
                     over.append(heapq.heappop(self._ends))
                 if over:
-                    await self.link.request_all([self._clearing(number) for _, number in over])
+                    await jetstream.delete_messages(self.link, self._stream, [number for _, number in over])
 
 
 def _expected_at_first(write: Write, now: float) -> int | None:
@@ -314,12 +291,3 @@ def _expected_at_first(write: Write, now: float) -> int | None:
         return 0 if write.value is not None else UNKNOWN
     number, ends = wanted_of(write.expect)
     return UNKNOWN if number < 0 or write.value is None or (ends and now * 1000 >= ends) else number
-
-
-def _meaning(answer: Answer) -> tuple[int, int]:
-    """Return the code of the error, and the number of the write."""
-    found = decode_answer(answer.body)
-    error = found.get("error")
-    if isinstance(error, dict):
-        return int(error.get("err_code") or error.get("code") or 1), 0
-    return 0, int(found.get("seq", 0))

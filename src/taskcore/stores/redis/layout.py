@@ -27,9 +27,9 @@ from taskcore.store import Record
 __all__ = ["GROUPS", "RecordNames", "decode", "foreign", "group_of", "milliseconds", "version_in", "versions"]
 
 SLOTS = 16_384  #: of a Redis Cluster, by its specification
-SHARES = 16  #: groups, so the most nodes that can have a share
+GROUP_COUNT = 16  #: groups, so the most nodes that can have a share
 VERSION = re.compile(rb"([A-Za-z0-9_-]{11}\.[0-9a-f]{1,16})(?: |\Z)")
-FOREVER = 10**15  #: milliseconds; Redis cannot count much further
+MAX_KEEP_MILLISECONDS = 10**15  #: milliseconds; Redis cannot count much further
 
 
 def _choose_groups() -> tuple[str, ...]:
@@ -37,8 +37,8 @@ def _choose_groups() -> tuple[str, ...]:
     tags = (a + b for a in ascii_lowercase for b in ascii_lowercase)
     chosen: dict[int, str] = {}
     for tag in tags:
-        chosen.setdefault(crc_hqx(tag.encode(), 0) % SLOTS * SHARES // SLOTS, tag)
-    return tuple(chosen[share] for share in range(SHARES))
+        chosen.setdefault(crc_hqx(tag.encode(), 0) % SLOTS * GROUP_COUNT // SLOTS, tag)
+    return tuple(chosen[share] for share in range(GROUP_COUNT))
 
 
 GROUPS: Final = _choose_groups()
@@ -46,7 +46,7 @@ GROUPS: Final = _choose_groups()
 
 def group_of(key: str) -> int:
     """Return the number of the group to which a record belongs."""
-    return crc32(key.encode()) % SHARES
+    return crc32(key.encode()) % GROUP_COUNT
 
 
 class RecordNames:
@@ -93,7 +93,9 @@ def decode(data: bytes, name: str) -> Record:
 
 def milliseconds(keep: float) -> int:
     """Return a time to live as Redis takes it: never shorter than asked, and never 0."""
-    return min(max(ceil(keep * 1000), 1), FOREVER) if keep < FOREVER else FOREVER
+    return (
+        min(max(ceil(keep * 1000), 1), MAX_KEEP_MILLISECONDS) if keep < MAX_KEEP_MILLISECONDS else MAX_KEEP_MILLISECONDS
+    )
 
 
 def foreign(name: str, says: str) -> BrokerUnavailable:

@@ -17,7 +17,7 @@ from taskcore.errors import BrokerUnavailable
 from taskcore.store import Conflict, Expect, Record, Version, Write
 from taskcore.stores.redis.batches import Answer, Found, read, write
 from taskcore.stores.redis.layout import RecordNames, versions
-from taskcore.stores.redis.watching import WatchFeed
+from taskcore.stores.redis.watches import WatchFeed
 from taskcore.toolkit.batching import GroupCommit
 from taskcore.toolkit.diagnostics import Diagnosis
 from taskcore.toolkit.timeouts import SharedTimeout
@@ -27,7 +27,7 @@ __all__ = ["RedisStore"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-CALLERS = 200  #: callers whose reads, or whose writes, share a batch
+BATCH_CALLERS = 200  #: callers whose reads, or whose writes, share a batch
 
 
 class RedisStore:
@@ -44,8 +44,8 @@ class RedisStore:
         self._versions = versions()
         self._limit = 2 * options.timeout + options.connect_timeout
         self._time = SharedTimeout(self._limit)
-        self._reads = GroupCommit[Sequence[str], Sequence[Found]](self._read, limit=CALLERS)
-        self._writes = GroupCommit[Sequence[Write], Sequence[Answer]](self._write, limit=CALLERS)
+        self._reads = GroupCommit[Sequence[str], Sequence[Found]](self._read, limit=BATCH_CALLERS)
+        self._writes = GroupCommit[Sequence[Write], Sequence[Answer]](self._write, limit=BATCH_CALLERS)
         self._feed = self._new_feed()
         self._exits = AsyncExitStack()
 

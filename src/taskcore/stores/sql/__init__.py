@@ -1,14 +1,14 @@
 """Records in a SQL database: one SQLite file, or PostgreSQL.
 
 sqlite/        SqliteStore        postgres/      PostgresStore        each: store.py layout.py diagnose.py
-completing.py  complete_in: the outcome of a key in a transaction of the program's own
+complete.py    complete_in: the outcome of a key in a transaction of the program's own
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taskcore.stores.sql.completing import complete_in, complete_in_async
+from taskcore.stores.sql.complete import complete_in, complete_in_async
 from taskcore.stores.sql.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
-"""Where functions run: in the event loop, in a thread, or in a process of the worker's own.
+"""Where plain functions run: in a thread, or by a runner of a feature room, such as in a process of its own.
 
-``runners.py`` chooses one, ``threads.py`` the pool of threads, ``processes.py`` the pool of processes. ``process.py``
-is one process as its worker sees it, ``child.py`` the program that runs there. ``frames.py`` is what the two exchange,
-``outcomes.py`` what an answer means, ``output.py`` what becomes of the text that the process prints.
+``runners.py`` has the seam and chooses, ``threads.py`` is the pool of threads, ``values.py`` says when a function has
+returned.
 """
 
-from taskcore.worker.runners.runners import Executors, require_processes
+from taskcore.worker.runners.runners import Runner, Runners
+from taskcore.worker.runners.values import FINISHED, finish
 
-__all__ = ["Executors", "require_processes"]
+__all__ = ["FINISHED", "Runner", "Runners", "finish"]

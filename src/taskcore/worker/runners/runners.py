@@ -1,45 +1,78 @@
-"""Runs plain functions outside of the event loop: in a thread, or in a process of its own."""
+"""Runs plain functions outside of the event loop: in a thread, or by the runner of a feature room."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
-import msgspec
 
-from taskcore.envelope import encode_envelope
-from taskcore.errors import InvalidSetting
 from taskcore.options import RunsIn
-from taskcore.worker.context import HeldKey
-from taskcore.worker.runners.frames import Answer, PerformJob
-from taskcore.worker.runners.processes import ProcessPool
 from taskcore.worker.runners.threads import DaemonThreadPool, ThreadRoom
 
 if TYPE_CHECKING:
+    from taskcore.lifecycle import Outcome
     from taskcore.task import Task
+    from taskcore.worker.context import HeldKey
     from taskcore.worker.execution import Execution
 
-__all__ = ["Executors", "require_processes"]
+__all__ = ["Runner", "Runners"]
+
+#: The runners of feature rooms, by name: each is imported when a worker has a task for it.
+FEATURES: Mapping[RunsIn, str] = {"process": "taskcore.processes.runner:ProcessRunner"}
 
 
-class Executors:
-    """Runs plain functions outside of the event loop, a bounded number at a time."""
+class Runner(Protocol):
+    """Runs the functions of tasks with one value of ``runs_in``.
 
-    def __init__(self, *, threads: int, processes: int) -> None:
+    It is made of the names of the tasks that need it, the clock and the worker's name: see ``ProcessRunner``.
+    """
+
+    async def run(self, job: Execution, task: Task[..., Any], fence: int, key: HeldKey | None) -> Outcome:
+        """Run the function of a job to its outcome. On cancellation nothing of it goes on.
+
+        :param fence: as ``current().fence``.
+        :param key: as the job holds it.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """End what runs, because no more jobs will come."""
+        ...
+
+
+class Runners:
+    """Runs plain functions outside of the event loop, a bounded number at a time.
+
+    :param tasks: those of the worker; a runner that one of them needs is loaded at once.
+    :param clock: seconds since the epoch.
+    :param worker: its name, for the records of errors.
+    :raises InvalidSetting: this system cannot run a task as its ``runs_in`` says (TC104).
+    """
+
+    def __init__(
+        self, tasks: Iterable[Task[..., Any]], *, threads: int, processes: int, clock: Callable[[], float], worker: str
+    ) -> None:
         self._threads = DaemonThreadPool()
         #: What a job has to enter before it starts, so that waiting for a thread does not count as running.
         self.rooms: Mapping[RunsIn, AbstractAsyncContextManager[None]] = {
             "thread": ThreadRoom(threads, self._threads),
             "process": anyio.CapacityLimiter(processes),
         }
-        self._processes = ProcessPool(self._threads)
+        self._clock = clock
+        self._worker = worker
+        needed: dict[RunsIn, list[str]] = {}
+        for task in tasks:
+            if task.options.runs_in in FEATURES:
+                needed.setdefault(task.options.runs_in, []).append(task.name)
+        self._loaded: dict[RunsIn, Runner] = {kind: self._load(kind, names) for kind, names in needed.items()}
 
     async def aclose(self) -> None:
-        """End the processes, because no more jobs will come; threads that still run are not waited for."""
-        await self._processes.aclose()
+        """End the runners, because no more jobs will come; threads that still run are not waited for."""
+        for runner in self._loaded.values():
+            await runner.aclose()
         self._threads.close()
 
     async def in_thread(self, task: Task[..., Any], arguments: Any) -> Any:
@@ -47,36 +80,14 @@ class Executors:
         contract = task.contract
         return await self._threads.run(contract.invoke, contract.function, arguments)
 
-    async def in_process(self, task: Task[..., Any], job: Execution, fence: int, holding: HeldKey | None) -> Answer:
-        """Run in a process, which is killed on cancellation; returns its answer.
+    def runner_of(self, task: Task[..., Any]) -> Runner:
+        """Get the runner of a task that runs neither in the loop nor in a thread."""
+        kind = task.options.runs_in
+        if kind not in self._loaded:  # the task was declared after the worker began
+            self._loaded[kind] = self._load(kind, [task.name])
+        return self._loaded[kind]
 
-        The module's name and bytes cross over: the process imports the function's module, as a worker does.
-
-        :raises ProcessError: the process ended without an answer, or broke the protocol.
-        """
-        function, delivery = task.contract.function, job.delivery
-        request = PerformJob(
-            function.__module__,
-            function.__qualname__,
-            encode_envelope(job.envelope),  # the codec of the app may need secrets, which stay here
-            bytes(delivery.trail),
-            delivery.queue,
-            job.crashes,
-            fence,
-            msgspec.json.encode(holding),
-        )
-        return await self._processes.run(request, (job.id, job.envelope.task))
-
-
-def require_processes(tasks: Iterable[Task[..., Any]]) -> None:
-    """Refuse tasks that this system has no processes for.
-
-    :raises InvalidSetting: it is Windows, and a task has ``runs_in="process"`` (TC104).
-    """
-    names = [task.name for task in tasks if task.options.runs_in == "process"]
-    if names and os.name == "nt":
-        raise InvalidSetting(
-            'this worker has tasks with runs_in="process", and Windows has no process groups that end with it',
-            facts=names,
-            fix='leave runs_in="process" out there, so that they run in threads',
-        )
+    def _load(self, kind: RunsIn, names: list[str]) -> Runner:
+        module, _, name = FEATURES[kind].partition(":")
+        runner: Runner = getattr(import_module(module), name)(names, clock=self._clock, worker=self._worker)
+        return runner

@@ -24,7 +24,7 @@ import anyio.lowlevel
 
 from taskcore.toolkit.logging import logger
 
-__all__ = ["DaemonThreadPool", "ThreadRoom"]
+__all__ = ["DaemonThreadPool", "IterationStopped", "ThreadRoom"]
 
 log = logger("taskcore.worker")
 
@@ -55,7 +55,7 @@ class DaemonThreadPool:
                 self.abandoned += 1
             raise
         if item.error is not None:
-            raise item.error
+            raise IterationStopped(item.error) if issubclass(type(item.error), StopIteration) else item.error
         result: T = item.result
         return result
 
@@ -116,6 +116,14 @@ class ThreadRoom:
                 self._pool.abandoned,
                 self._threads,
             )
+
+
+class IterationStopped(Exception):
+    """Stands for a StopIteration of the function, which Python lets no coroutine raise."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class _WorkItem:

@@ -6,12 +6,21 @@ import time
 from typing import Final
 
 from taskcore.connections.postgres.session import Connection
-from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, failed, passed, warned
+from taskcore.toolkit.diagnostics import (
+    Diagnosis,
+    DiagnosticCheck,
+    clock_check,
+    failed,
+    passed,
+    round_trip_check,
+    warned,
+)
 
 __all__ = ["diagnose"]
 
 OLDEST: Final = 120_000  #: the first version that is supported, as the server writes it
 CLOCK_DIFFERENCE: Final = 5.0  #: seconds that two clocks may differ
+CLOCK_HARM: Final = "records expire by the server's clock, deadlines and holds of keys by the machines' clocks"
 SLOW_ROUND_TRIP: Final = 0.05  #: seconds
 
 SETTINGS: Final = """SELECT current_setting('server_version'), current_setting('server_version_num')::int,
@@ -35,8 +44,8 @@ async def diagnose(connection: Connection) -> Diagnosis:
         _commit(synchronous),
         _disk(fsync, pages),
         _role(standby=standby),
-        _clock(clock - wall - took / 2),
-        _round_trip(took),
+        clock_check(clock - wall - took / 2, took / 2, limit=CLOCK_DIFFERENCE, harm=CLOCK_HARM),
+        round_trip_check([took], slow=SLOW_ROUND_TRIP, fix="run the app closer to the server: it asks it for each key"),
     )
     unsafe = [check for check in checks if check.clauses]
     return Diagnosis(
@@ -67,18 +76,3 @@ def _role(*, standby: bool) -> DiagnosticCheck:
         return passed("role", "the primary")
     fix = "name the primary in the URL, or add ?target_session_attrs=read-write"
     return failed("role", "a standby: nothing can be written here", fix)
-
-
-def _clock(difference: float) -> DiagnosticCheck:
-    text = f"the server's clock is {abs(difference):.3f} s {'ahead of' if difference >= 0 else 'behind'} this machine's"
-    if abs(difference) < CLOCK_DIFFERENCE:
-        return passed("clock", text)
-    text += "; records end by the server's clock, deadlines and holds of keys by the machines'"
-    return warned("clock", text, "let both use NTP")
-
-
-def _round_trip(took: float) -> DiagnosticCheck:
-    text = f"one round trip takes {took * 1000:.1f} ms"
-    if took < SLOW_ROUND_TRIP:
-        return passed("round trip", text)
-    return warned("round trip", f"{text}; each key and each result needs some of them")

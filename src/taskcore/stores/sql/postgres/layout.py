@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS taskcore_schema (version integer NOT NULL);
 INSERT INTO taskcore_schema SELECT 1 WHERE NOT EXISTS (SELECT FROM taskcore_schema);
 """
 
-LONGEST: Final = 100 * 365.25 * 86_400.0  #: seconds; the server's calendar ends somewhere
+MAX_KEEP: Final = 100 * 365.25 * 86_400.0  #: seconds; the server's calendar ends somewhere
 NEVER: Final = -1.0  #: stands for no end, because an array of numbers has no gaps
 
 FIND: Final = """SELECT key, value, version FROM taskcore_records
@@ -189,7 +189,7 @@ def _columns(names: list[str], writes: list[Write]) -> dict[str, Any]:
         "kinds": [_kind(write) for write in writes],
         # One type for all sizes, so the statement is prepared once.
         "expects": [Int8(write.expect if isinstance(write.expect, int) else NONE) for write in writes],
-        "keeps": [NEVER if write.keep is None else min(max(write.keep, 0.0), LONGEST) for write in writes],
+        "keeps": [NEVER if write.keep is None else min(max(write.keep, 0.0), MAX_KEEP) for write in writes],
         "hashes": "".join(key_hash(one) for one, write in zip(names, writes, strict=True) if write.value is not None),
     }
 

@@ -31,11 +31,11 @@ __all__ = ["PostgresStore"]
 
 log = logger("taskcore.stores.sql")
 
-CALLERS = 1_000  #: whose calls may share a batch
-ROWS = 900  #: in one statement; so many marks fit into one notification
-TRIES = 3  #: for a write that expects no record, and lost against one that is gone already
+BATCH_CALLERS = 1_000  #: whose calls may share a batch
+STATEMENT_ROWS = 900  #: in one statement; so many marks fit into one notification
+WRITE_TRIES = 3  #: for a write that expects no record, and lost against one that is gone already
 CLEAN_EVERY = 30.0  #: seconds between two deletions of ended records, by each open store
-CLEAN_AT_ONCE = 500  #: records deleted in one statement
+CLEAN_BATCH = 500  #: records deleted in one statement
 
 Answers: TypeAlias = Sequence[Version | Conflict]
 
@@ -55,8 +55,8 @@ class PostgresStore:
         """Start without connections and callers: at the beginning, and for each event loop."""
         self._writing = PostgresSession(self._address, prepare)
         self._reading = PostgresSession(self._address)
-        self._writes: GroupCommit[Sequence[Write], Answers] = GroupCommit(self._commit, limit=CALLERS)
-        self._reads: GroupCommit[Sequence[str], dict[str, Record]] = GroupCommit(self._find, limit=CALLERS)
+        self._writes: GroupCommit[Sequence[Write], Answers] = GroupCommit(self._commit, limit=BATCH_CALLERS)
+        self._reads: GroupCommit[Sequence[str], dict[str, Record]] = GroupCommit(self._find, limit=BATCH_CALLERS)
         self._feed = _WatchFeed(self._address, self._reads.submit)
         self._tasks = TaskSet("PostgreSQL store")
 
@@ -146,7 +146,7 @@ class PostgresStore:
             while True:
                 await asyncio.sleep(CLEAN_EVERY * random.uniform(0.5, 1.5))  # so that many stores do not do it at once
                 try:
-                    while await session.run(_delete_ended) == CLEAN_AT_ONCE:
+                    while await session.run(_delete_ended) == CLEAN_BATCH:
                         pass
                 except BrokerUnavailable as error:
                     log.info("cannot delete ended records now; trying again later: %s", error.what)
@@ -213,7 +213,7 @@ async def _write(connection: Connection, writes: list[Write]) -> list[Version | 
     answers: list[Version | Conflict] = []
     for part in _parts(writes):
         answered = await write_distinct(connection, part)
-        for _ in range(1, TRIES):
+        for _ in range(1, WRITE_TRIES):
             lost = [index for index, answer in enumerate(answered) if _is_gone(part[index], answer)]
             if not lost:
                 break
@@ -228,7 +228,7 @@ def _parts(writes: list[Write]) -> list[list[Write]]:
     parts: list[list[Write]] = []
     keys: set[str] = set()
     for write in writes:
-        if not parts or write.key in keys or len(parts[-1]) >= ROWS:
+        if not parts or write.key in keys or len(parts[-1]) >= STATEMENT_ROWS:
             parts.append([])
             keys = set()
         parts[-1].append(write)
@@ -244,4 +244,4 @@ def _is_gone(write: Write, answer: Version | Conflict) -> bool:
 
 
 async def _delete_ended(connection: Connection) -> int:
-    return (await connection.execute(CLEAN, (CLEAN_AT_ONCE,))).rowcount
+    return (await connection.execute(CLEAN, (CLEAN_BATCH,))).rowcount

@@ -24,10 +24,10 @@ from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["SqliteStore"]
 
-POLL = 0.05  #: seconds between two checks for writes of other processes, while a record is watched
+POLL_SECONDS = 0.05  #: seconds between two checks for writes of other processes, while a record is watched
 CLEAN_EVERY = 5.0  #: seconds, at least, between two deletions of ended records
 CLEAN_IDLE = 60.0  #: seconds after which a store that writes nothing looks for ended records
-CLEAN_AT_ONCE = 500  #: records deleted in one transaction, which holds the lock
+CLEAN_BATCH = 500  #: records deleted in one transaction, which holds the lock
 
 Answers: TypeAlias = Sequence[Version | Conflict]
 
@@ -57,12 +57,12 @@ class SqliteStore:
             begin=self._begin_to_read,
             work=self._read,
             idle_work=self._poll,
-            idle_after=lambda: POLL if self._watched else None,
+            idle_after=lambda: POLL_SECONDS if self._watched else None,
         )
         self._call_soon: CallSoon | None = None
         self._watches = Watches(  # in the event loop
             begin=self._begin_watch,
-            end=lambda key: self._reader.tell((Read(key, "no more"),)),
+            end=lambda key: self._reader.submit_nowait((Read(key, "no more"),)),
         )
         self._watched: set[str] = set()  # in the reading thread: the same keys
         self._seen: int | None = None  # in the reading thread: the data version at the last poll
@@ -137,19 +137,19 @@ class SqliteStore:
         watched = self._watched
         if not watched or self._call_soon is None:
             return
-        news = [
+        changes = [
             (write.key, Record(write.value, answer))
             for batch, answered in zip(batches, answers, strict=True)
             for write, answer in zip(batch, answered, strict=True)
             if write.value is not None and not isinstance(answer, Conflict) and write.key in watched
         ]
-        if news:
-            self._call_soon(lambda: self._push(news))
+        if changes:
+            self._call_soon(lambda: self._push(changes))
 
     def _clean(self, file: SqliteFile) -> None:
         """Delete ended records, a bounded step at a time; after a full step the next write brings the next one."""
         now = time.monotonic()
-        if now >= self._cleaned + CLEAN_EVERY and clean(file.connection, CLEAN_AT_ONCE) < CLEAN_AT_ONCE:
+        if now >= self._cleaned + CLEAN_EVERY and clean(file.connection, CLEAN_BATCH) < CLEAN_BATCH:
             self._cleaned = now
 
     # ── in the reading thread ──
@@ -169,20 +169,20 @@ class SqliteStore:
 
     def _poll(self, file: SqliteFile) -> None:
         """Read the watched records, if the file has changed; at most once in each interval."""
-        if not self._watched or time.monotonic() < self._polled + POLL:
+        if not self._watched or time.monotonic() < self._polled + POLL_SECONDS:
             return
         self._polled = time.monotonic()
         change = file.connection.execute("PRAGMA data_version").fetchone()[0]  # another one after each commit of others
         if change == self._seen:
             return
         now = time.time()
-        news = [(key, record) for key in self._watched if (record := find(file.connection, key, now)) is not None]
+        changes = [(key, record) for key in self._watched if (record := find(file.connection, key, now)) is not None]
         self._seen = change
         if self._call_soon is not None:
-            self._call_soon(lambda: self._push(news))
+            self._call_soon(lambda: self._push(changes))
 
     # ── in the event loop ──
 
-    def _push(self, news: Sequence[tuple[str, Record]]) -> None:
-        for key, record in news:
+    def _push(self, changes: Sequence[tuple[str, Record]]) -> None:
+        for key, record in changes:
             self._watches.push(key, record)

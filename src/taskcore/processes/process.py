@@ -25,8 +25,8 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from taskcore.worker.runners.frames import Answer, FrameError, LogLine, reader_of_answers
-from taskcore.worker.runners.output import LineSplitter
+from taskcore.processes.frames import Answer, FrameError, LogLine, reader_of_answers
+from taskcore.processes.output import LineSplitter
 
 __all__ = ["ChildProcess", "ProcessError", "how"]
 
@@ -37,10 +37,8 @@ AT_ONCE = 16  #: portions of output that are read in a row, before the protocol 
 LOOK_AFTER = 1.0  #: seconds between two looks whether a process has ended, where the system cannot tell
 TIME_TO_END = 1.0  #: seconds for a process to end after it has closed its socket
 TIME_TO_CLOSE = 3.0  #: seconds for an idle process to end by itself when its worker stops
-PROGRAM = (
-    "import sys; sys.path.append(sys.argv[2]); from taskcore.worker.runners.child import main; main(int(sys.argv[1]))"
-)
-ROOT = str(Path(__file__).parents[3])  #: where this library is imported from
+PROGRAM = "import sys; sys.path.append(sys.argv[2]); from taskcore.processes.child import main; main(int(sys.argv[1]))"
+ROOT = str(Path(__file__).parents[2])  #: where this library is imported from
 
 
 class ProcessError(Exception):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.envelope import ErrorRecord
-from taskcore.lifecycle import Deferred, Outcome, Raised, Reject, RetryLater, Returned, Snooze, Unencodable
+from taskcore.lifecycle import Deferred, Outcome, Raised, Returned, Unencodable
 from taskcore.policy import RemoteError
+from taskcore.processes.frames import Answer, JobRaised, JobReturned
+from taskcore.processes.process import ProcessError
 from taskcore.records.keys import BUSY_RETRY
 from taskcore.worker.error_records import MESSAGE_LIMIT, TRACEBACK_LIMIT
-from taskcore.worker.runners.frames import Answer, JobRaised, JobReturned
-from taskcore.worker.runners.process import ProcessError
+from taskcore.worker.failures import KEY_LOST
 
-__all__ = ["KEY_LOST", "outcome_of"]
-
-#: Why a job is deferred whose transaction was undone; that is no failure of its function.
-KEY_LOST = "another job took its key while it ran"
+__all__ = ["outcome_of"]
 
 
 def outcome_of(answer: Answer, *, when: float, worker: str, attempt: int, keyed: bool) -> Outcome:

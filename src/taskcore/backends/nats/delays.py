@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Literal, Self
+from typing import Literal
 
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, CancelListener, PullConsumer, Receipt
-from taskcore.backends.nats.layout import CLOCK, NANO, PARKED_LEASE, QueueStream, QueueStreams
-from taskcore.backends.nats.messages import number_at
-from taskcore.backends.nats.publish import error_code_of, found_by
-from taskcore.connections.nats import Answer, Message, NatsLink, encode_message, parse_headers
-from taskcore.connections.nats.jetstream import wall_clock
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer, Receipt, hand_out_in
+from taskcore.backends.nats.layout import CLOCK, PARKED_LEASE, QueueStream, QueueStreams
+from taskcore.backends.nats.publish import error_code_of, expecting, found_by
+from taskcore.connections.nats import Answer, Message, NatsLink, header_of, number_of
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -40,9 +38,8 @@ ERROR_PAUSE = 1.0  #: seconds after trouble
 
 def delay_of(headers: bytes) -> float:
     """Return the seconds that a scheduled job was to wait, from when it was stored."""
-    text = parse_headers(headers).get(b"Tc-Delay", b"")
     try:
-        return min(max(float(text), 0.0), 1e10)
+        return min(max(float(header_of(headers, b"Tc-Delay")), 0.0), 1e10)
     except ValueError:
         return 0.0
 
@@ -55,116 +52,97 @@ class DelayTimer:
         self._streams = streams
         self._stream = stream
         self._news = asyncio.Event()
-        self._consumer = PullConsumer(link, stream, consumer="timer", arrived=self._news.set, lease=PARKED_LEASE)
-        self._listener = CancelListener(link, self._consumer)
+        self._consumer = PullConsumer(link, stream, name="timer", arrived=self._news.set, lease=PARKED_LEASE)
+        self._stopping = asyncio.Event()
         self._tasks = TaskSet("NATS delay timer")
-        self._task: asyncio.Task[None] | None = None
-        self._moving: asyncio.Task[None] | None = None
 
-    @classmethod
-    async def start(cls, link: NatsLink, streams: QueueStreams, stream: QueueStream) -> Self:
-        """Start the timer of a queue.
+    async def start(self) -> None:
+        """Start.
 
         :raises BrokerUnavailable: its consumer cannot be made.
         """
-        await streams.ensure_timer(stream)
-        timer = cls(link, streams, stream)
-        timer._task = timer._tasks.start_awaited(timer._run(), name=f"taskcore-nats-timer-{stream.names.queue}")
-        return timer
+        await self._streams.ensure_timer(self._stream)
+        self._tasks.start(self._run(), name=f"taskcore-nats-timer-{self._stream.queue}")
 
     async def stop(self) -> None:
-        """Stop; the timers of other workers go on."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        if self._moving is not None:
-            await self._finish(self._moving)
+        """Stop, after the move that is under way: a job that is moved and not ended waits until its lease is over."""
+        self._stopping.set()
+        self._news.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ERROR_PAUSE):
+                await self._tasks.wait_closed()
+        await self._tasks.cancel()
         self._consumer.rest()
         await self._link.round_trip(timeout=ERROR_PAUSE)
-        back = b'-NAK {"delay": %d}' % (HANDOVER_DELAY * NANO)  # at once, NATS 2.9 would hand them to us again
-        self._link.send_now(
-            b"".join(encode_message(Message(arrival.reply, back)) for arrival in self._consumer.waiting)
-        )
-        self._listener.close()
+        back = hand_out_in(HANDOVER_DELAY)  # at once, NATS 2.9 would hand them to us again
+        frames = [arrival.frame(b"+ACK" if arrival.token == CLOCK else back) for arrival in self._consumer.waiting]
+        self._link.send_now(b"".join(frames))
         self._consumer.close()
 
-    async def _finish(self, moving: asyncio.Task[None]) -> None:
-        """Let a move come to its end: a job that is moved and not ended waits until its lease is over."""
-        await asyncio.wait([moving], timeout=ERROR_PAUSE)
-        moving.cancel()
-        await asyncio.wait([moving])
-        if not moving.cancelled() and (error := moving.exception()) is not None:
-            log.debug("the last move of the delay timer of queue %s failed: %s", self._stream.names.queue, error)
-
     async def _run(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 await self._turn()
             except BrokerUnavailable as error:
-                log.debug("the timer of queue %s waits: %s", self._stream.names.queue, error)
-                await asyncio.sleep(ERROR_PAUSE)
+                log.debug("the timer of queue %s waits: %s", self._stream.queue, error)
+                await _within(ERROR_PAUSE, self._stopping)
             except Exception:
-                log.exception("unexpected error in the delay timer of queue %s; trying again", self._stream.names.queue)
-                await asyncio.sleep(ERROR_PAUSE)
+                log.exception("unexpected error in the delay timer of queue %s; trying again", self._stream.queue)
+                await _within(ERROR_PAUSE, self._stopping)
 
     async def _turn(self) -> None:
         """Wait for scheduled jobs, park those that are early, move those that are due."""
         self._news.clear()
         consumer = self._consumer
-        if consumer.absent or consumer.silent:
+        if consumer.is_lost:
             consumer.rest()
-            consumer.absent = False
-            await asyncio.sleep(ERROR_PAUSE)
-            await self._streams.ensure_timer(await self._streams.open(self._stream.names.queue))
+            await _within(ERROR_PAUSE, self._stopping)
+            await self._streams.ensure_timer(await self._streams.open(self._stream.queue))
         if consumer.asked < REQUEST_SIZE // 2:
             await self._link.ready()
             consumer.pull(REQUEST_SIZE - consumer.asked, wait=True)
         if not consumer.waiting:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SIGN_OF_LIFE):
-                    await self._news.wait()
+            await _within(SIGN_OF_LIFE, self._news)
             if not consumer.waiting:  # before 2.10 the question for the time is a message, which stats would count
                 return
-        now = wall_clock() + await self._streams.clock(self._stream)
+        if self._stopping.is_set():  # what is waiting is handed over; parked now, it might come back to us once more
+            return
+        now = await self._stream.clock.now()
         due: list[Receipt] = []
         parked: list[bytes] = []
         while consumer.waiting:
             arrival = consumer.waiting.popleft()
-            if arrival.subject.endswith(CLOCK.encode()):
-                parked.append(encode_message(Message(arrival.reply, b"+ACK")))
+            if arrival.token == CLOCK:
+                parked.append(arrival.frame(b"+ACK"))
                 continue
-            left = _stored_at(arrival) + delay_of(arrival.headers) - now
+            left = arrival.stored_at + delay_of(arrival.headers) - now
             if left <= DUE_WITHIN:
                 due.append(arrival)
             else:
-                body = b'-NAK {"delay": %d}' % (min(left, LONGEST_PARKING) * NANO)
-                parked.append(encode_message(Message(arrival.reply, body)))
+                parked.append(arrival.frame(hand_out_in(min(left, LONGEST_PARKING))))
                 consumer.recent.pop()
         if parked:
-            await self._link.send(b"".join(parked))
-        if due:
-            self._moving = self._tasks.start_awaited(self._move(due))
-            await asyncio.shield(self._moving)
+            (await self._link.ready()).write(b"".join(parked))
+        await self._move(due)
 
     async def _move(self, due: list[Receipt]) -> None:
         """Put jobs into the ready part, and end each scheduled one whose job is known to be there."""
         # Each expects the job that it is a copy of in the ready part, and nothing only if that is surely gone.
-        trying = {receipt: number_at(receipt.headers, b"Tc-Copy") for receipt in due}
+        trying = {receipt: number_of(receipt.headers, b"Tc-Copy") for receipt in due}
         moved: list[Receipt] = []
         for _ in range(TRIES):
             trying = {receipt: expected for receipt, expected in trying.items() if self._is_ours(receipt)}
             if not trying:
                 break
-            answers = await self._link.request_all(
-                [self._ready(receipt, expected) for receipt, expected in trying.items()]
-            )
+            messages = [self._ready(receipt, expected) for receipt, expected in trying.items()]
+            answers = await self._link.request_all(messages)
             again: dict[Receipt, int] = {}
             for (receipt, expected), answer in zip(trying.items(), answers, strict=True):
-                match next_step(answer, expected=expected, copied=number_at(receipt.headers, b"Tc-Copy")):
+                match next_step(answer, expected=expected, copied=number_of(receipt.headers, b"Tc-Copy")):
                     case "end":
                         moved.append(receipt)
                     case "leave":
-                        log.debug("a scheduled job of queue %s is not moved yet: %s", self._stream.names.queue, answer)
+                        log.debug("a scheduled job of queue %s is not moved yet: %s", self._stream.queue, answer)
                     case int(found):
                         again[receipt] = found
             trying = again
@@ -177,15 +155,15 @@ class DelayTimer:
         return receipt.number not in self._consumer.cancelled and asyncio.get_running_loop().time() < receipt.until
 
     def _ready(self, arrival: Receipt, expected: int) -> Message:
-        token = arrival.subject.rpartition(b".")[2]
-        headers = b"Nats-Msg-Id: %b:due:%d:%d\r\nNats-Expected-Last-Subject-Sequence: %d\r\nTc-Trail: %d\r\n" % (
-            token,
+        # A cluster remembers the id of a write that it refused: another expectation needs another id.
+        headers = b"Nats-Msg-Id: %b:due:%d:%d\r\nTc-Trail: %d\r\n%b" % (
+            arrival.token,
             arrival.number,
-            expected,  # a cluster remembers the id of a write that it refused: another expectation needs another id
             expected,
-            number_at(arrival.headers, b"Tc-Trail"),
+            number_of(arrival.headers, b"Tc-Trail"),
+            expecting(expected),
         )
-        return Message(self._stream.names.ready.encode() + token, arrival.body, headers)
+        return Message(self._stream.ready_bytes + arrival.token, arrival.body, headers)
 
 
 def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Literal["end", "leave"]:
@@ -207,7 +185,8 @@ def next_step(answer: Answer | None, *, expected: int, copied: int) -> int | Lit
     return found if found in {0, copied} else "end"
 
 
-def _stored_at(arrival: Receipt) -> float:
-    """Return when it was stored, by the server's clock."""
-    tokens = arrival.reply.split(b".")
-    return int(tokens[7 if len(tokens) == 9 else 9]) / NANO  # noqa: PLR2004 - see Receipt
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for the event, but no longer than so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

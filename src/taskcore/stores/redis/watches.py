@@ -40,7 +40,7 @@ log = logger("taskcore.stores.redis")
 
 CHANNELS_PER_COMMAND = 1000
 READ_BATCH = 100  #: records read together
-SILENCE = 10.0  #: seconds without a word from the server before it is sent a PING
+PING_AFTER_SILENCE = 10.0  #: seconds without a word from the server before it is sent a PING
 READ_RETRY = 2.0  #: seconds until a record that could not be read is read again
 CONNECT_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)  #: seconds between attempts to connect; the last one from then on
 
@@ -121,7 +121,7 @@ class WatchFeed:
                         log.warning("cannot receive announcements of watched records; trying again: %s", error.what)
                 else:
                     await self._serve(connection)
-                tries = tries + 1 if anyio.current_time() - began < SILENCE else 0
+                tries = tries + 1 if anyio.current_time() - began < PING_AFTER_SILENCE else 0
                 await anyio.sleep(CONNECT_PAUSES[min(tries, len(CONNECT_PAUSES) - 1)])
 
     async def _serve(self, connection: AbstractConnection) -> None:
@@ -187,7 +187,7 @@ class WatchFeed:
                 if wait <= 0:
                     raise TimeoutError(f"the server was silent for {timeout:g} s")
             else:
-                wait = self._heard + SILENCE - now
+                wait = self._heard + PING_AFTER_SILENCE - now
                 if wait <= 0:
                     pinged = now
                     await connection.send_command("PING", check_health=False)

@@ -13,19 +13,19 @@ import anyio
 
 from taskcore import BrokerUnavailable, EnqueueUncertain
 
-__all__ = ["patiently"]
+__all__ = ["through_outages"]
 
 T = TypeVar("T")
 
-PATIENCE = 60.0  #: seconds that a broker may be unreachable
+OUTAGE_TIMEOUT = 60.0  #: seconds that a broker may be unreachable
 PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two tries
 
 
-async def patiently(ask: Callable[[], Awaitable[T]], patience: float = PATIENCE) -> T:
+async def through_outages(ask: Callable[[], Awaitable[T]], timeout: float = OUTAGE_TIMEOUT) -> T:
     """Return the answer; ask again while the broker cannot be reached.
 
     :param ask: an operation that may be repeated: a question, or sending a job with a key or an explicit id.
-    :param patience: seconds after the first failure, after which the error is raised.
+    :param timeout: seconds after the first failure, after which the error is raised.
     """
     first: float | None = None
     pause = PAUSE
@@ -35,7 +35,7 @@ async def patiently(ask: Callable[[], Awaitable[T]], patience: float = PATIENCE)
         except (BrokerUnavailable, EnqueueUncertain):
             now = anyio.current_time()
             first = now if first is None else first
-            if now - first >= patience:
+            if now - first >= timeout:
                 raise
         await anyio.sleep(random.uniform(pause / 2, pause))  # spread the callers
         pause = min(pause * 2, LONGEST_PAUSE)

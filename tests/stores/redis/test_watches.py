@@ -14,7 +14,7 @@ from taskcore import BrokerUnavailable
 from taskcore.faults import ChaosProxy, RedisServer
 from taskcore.faults.resp import command
 from taskcore.store import ANY, Write
-from taskcore.stores.redis import RedisStore, watching
+from taskcore.stores.redis import RedisStore, watches
 from tests.support.real import require
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -116,7 +116,7 @@ async def test_a_slow_reader_sees_the_latest(server: RedisServer, store: RedisSt
 @pytest.mark.parametrize("how", ["cut", "restart", "black hole", "killed by the server"])
 async def test_nothing_is_missed(server: RedisServer, store: RedisStore, how: str, monkeypatch: pytest.MonkeyPatch):
     """What is written while the connection is away is seen when it is back."""
-    monkeypatch.setattr(watching, "SILENCE", 0.3)
+    monkeypatch.setattr(watches, "PING_AFTER_SILENCE", 0.3)
     async with ChaosProxy("127.0.0.1", server.port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}/0?timeout=500ms&connect_timeout=500ms"
         async with RedisStore(url) as watcher, watcher.watch("a") as first, watcher.watch("b") as second:
@@ -237,7 +237,7 @@ async def test_an_idle_store_is_silent(server: RedisServer, store: RedisStore, m
     await anyio.sleep(1.0)
     assert await processed() == before + 1  # our own question
 
-    monkeypatch.setattr(watching, "SILENCE", 0.2)
+    monkeypatch.setattr(watches, "PING_AFTER_SILENCE", 0.2)
     async with RedisStore(server.url + "?timeout=200ms") as brief, brief.watch("k"):
         await anyio.sleep(0.1)
         before = await processed()

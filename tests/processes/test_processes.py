@@ -14,7 +14,8 @@ import anyio
 import pytest
 
 from taskcore import App, InvalidSetting, JobFailed, Retry
-from taskcore.worker.runners import runners
+from taskcore.processes import runner
+from taskcore.worker import hosting
 from tests.support import in_processes
 from tests.support.faulty import letters
 
@@ -265,6 +266,16 @@ async def test_processes_are_used_again_and_end_with_the_worker(app):
     assert not in_processes.is_running(first)
 
 
+async def test_what_a_function_changes_in_its_process_ends_with_it(app, tmp_path):
+    """Working directory, file mask, context, signal handlers and timers are as before for the next job there."""
+    async with app.running():
+        before = await (await in_processes.describe_process.enqueue()).result(timeout=10)
+        await (await in_processes.change_process.enqueue(str(tmp_path))).result(timeout=10)
+        after = await (await in_processes.describe_process.enqueue()).result(timeout=10)
+
+    assert after == before
+
+
 async def pids_in(path):
     """Read the process ids in a file, as soon as they are there."""
     with anyio.fail_after(5):
@@ -381,11 +392,11 @@ def test_tasks_of_the_main_module(tmp_path, as_module):
     assert (ran.stdout, ran.stderr) == ("3\n", "")
 
 
-def test_windows_is_refused(app, monkeypatch):
+async def test_windows_is_refused(app, monkeypatch):
     """Where a process cannot be ended with all that it started, a worker with such tasks says so at its start."""
-    monkeypatch.setattr(runners, "os", types.SimpleNamespace(name="nt"))
+    monkeypatch.setattr(runner, "os", types.SimpleNamespace(name="nt"))
 
     with pytest.raises(InvalidSetting, match="so that they run in threads") as caught:
-        runners.require_processes(app.tasks.values())
+        hosting.make_worker(app.components, app.settings, app.tasks)
     assert in_processes.where.name in caught.value.facts
-    runners.require_processes([])
+    runner.require_processes([])

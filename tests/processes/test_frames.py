@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskcore.lifecycle import Deferred, Raised, Reject, RetryLater, Returned, Snooze, Unencodable
+from taskcore.control import Reject, RetryLater, Snooze
+from taskcore.lifecycle import Deferred, Raised, Returned, Unencodable
 from taskcore.policy import Retry
-from taskcore.worker.runners import frames
-from taskcore.worker.runners.frames import FrameError, JobRaised, JobReturned, LogLine, encode_frame, reader_of_answers
-from taskcore.worker.runners.outcomes import outcome_of
-from taskcore.worker.runners.output import LONGEST_LINE, LineSplitter
-from taskcore.worker.runners.process import ProcessError, how
+from taskcore.processes import frames
+from taskcore.processes.frames import FrameError, JobRaised, JobReturned, LogLine, encode_frame, reader_of_answers
+from taskcore.processes.outcomes import outcome_of
+from taskcore.processes.output import LONGEST_LINE, LineSplitter
+from taskcore.processes.process import ProcessError, how
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 MESSAGES = st.one_of(
@@ -112,7 +113,7 @@ def test_a_result_has_to_be_json():
             outcome(JobReturned(data))
 
 
-def test_what_a_function_says_keeps_its_fields():
+def test_signals_of_a_function_keep_their_fields():
     """Times and reasons arrive; a time that is none is an error of the process."""
     assert outcome(raised("snooze", after=3.0)).error.after == 3.0
     later = outcome(raised("retry_later", after=4.0, why="asleep")).error
@@ -131,7 +132,7 @@ def test_a_lost_key_is_no_failure():
 
 
 @pytest.mark.parametrize("retryable", [True, False])
-def test_an_error_is_judged_where_its_class_is(retryable):
+def test_the_process_decides_whether_an_error_is_retried(retryable):
     """The policy takes over what was found in the process, whatever the worker's own classes say."""
     failed = outcome(raised("error", retryable=retryable, declared=b'{"type":"Closed"}'))
 

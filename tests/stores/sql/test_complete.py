@@ -101,7 +101,7 @@ async def test_the_record_is_what_settling_writes(url: str, effects: Any):
 
 
 @pytest.mark.parametrize("after", ["raises", "rejects", "overruns", "returns something else"])
-async def test_what_was_committed_counts(url: str, effects: Any, after: str):
+async def test_a_committed_outcome_counts(url: str, effects: Any, after: str):
     """A function that fails after its commit has succeeded: no second start, and its caller gets what it committed."""
     app = make_app(url)
     starts = 0
@@ -151,7 +151,7 @@ async def test_a_shutdown_after_the_commit(url: str, effects: Any):
     assert (starts, effects()) == (1, [1])
 
 
-async def test_what_was_rolled_back_never_was(url: str, effects: Any):
+async def test_a_rollback_undoes_effect_and_outcome(url: str, effects: Any):
     """Raising inside of the transaction undoes effect and outcome; the next attempt does both."""
     app = make_app(url)
 

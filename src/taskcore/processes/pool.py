@@ -7,8 +7,8 @@ import sys
 
 import anyio
 
-from taskcore.worker.runners.frames import Answer, PerformJob, StartProcess, encode_frame
-from taskcore.worker.runners.process import ChildProcess
+from taskcore.processes.frames import Answer, PerformJob, StartProcess, encode_frame
+from taskcore.processes.process import ChildProcess
 from taskcore.worker.runners.threads import DaemonThreadPool
 
 __all__ = ["ProcessPool"]
@@ -17,8 +17,8 @@ __all__ = ["ProcessPool"]
 class ProcessPool:
     """As many processes as there are jobs running in one; idle ones are used again."""
 
-    def __init__(self, threads: DaemonThreadPool) -> None:
-        self._threads = threads
+    def __init__(self) -> None:
+        self._threads = DaemonThreadPool()
         self._all: set[ChildProcess] = set()
         self._idle: list[ChildProcess] = []
 
@@ -43,6 +43,7 @@ class ProcessPool:
                     group.start_soon(self._threads.run, process.end)
         self._all.clear()
         self._idle.clear()
+        self._threads.close()
 
     def _take_idle(self) -> ChildProcess | None:
         self._all = {process for process in self._all if process.alive}

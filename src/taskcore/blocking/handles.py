@@ -1,0 +1,70 @@
+"""Blocking handles: tasks and jobs for threads that have no event loop."""
+
+from __future__ import annotations
+
+from typing import Generic, ParamSpec, TypeVar
+
+from taskcore.results import JobOutcome, JobStatus
+from taskcore.task import Bridge, ConfiguredTask, Job, TaskHost
+from taskcore.toolkit.units import Duration
+
+__all__ = ["SyncJob", "SyncTask"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class SyncTask(Generic[P, R]):
+    """Enqueue from programs without an event loop. At its first use the app opens itself in a thread of its own."""
+
+    __slots__ = ("_host", "_task")
+
+    def __init__(self, task: ConfiguredTask[P, R], host: TaskHost) -> None:
+        self._task = task
+        self._host = host
+
+    def __repr__(self) -> str:
+        return f"<SyncTask of {self._task!r}>"
+
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> SyncJob[R]:
+        """Send a job, as :meth:`taskcore.Task.enqueue` does, blocking."""
+        call = self._task.call(*args, **kwargs)
+
+        async def send() -> Job[R]:
+            return await self._host.send(call)  # looked up in the loop: the app may open there first
+
+        return SyncJob(self._host.run_blocking(send), self._host.run_blocking)
+
+
+class SyncJob(Generic[R]):
+    """The handle of a job, blocking."""
+
+    __slots__ = ("_bridge", "job")
+
+    def __init__(self, job: Job[R], bridge: Bridge) -> None:
+        self.job = job
+        self._bridge = bridge
+
+    def __repr__(self) -> str:
+        return f"<Sync{repr(self.job).removeprefix('<')}"
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.job.id
+
+    def result(self, timeout: Duration | None = None) -> R:
+        """Return what :meth:`taskcore.Job.result` returns, blocking."""
+        return self._bridge(self.job.result, timeout)
+
+    def outcome(self, timeout: Duration | None = None) -> JobOutcome[R]:
+        """Return what :meth:`taskcore.Job.outcome` returns, blocking."""
+        return self._bridge(self.job.outcome, timeout)
+
+    def status(self) -> JobStatus:
+        """Return what :meth:`taskcore.Job.status` returns, blocking."""
+        return self._bridge(self.job.status)
+
+    def cancel(self) -> bool:
+        """Keep the job from starting, as :meth:`taskcore.Job.cancel` does, blocking."""
+        return self._bridge(self.job.cancel)

@@ -1,0 +1,49 @@
+"""The half of a worker that runs jobs, built from its parts; ``build_settler.py`` has the half that settles them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from taskcore.components import Components
+from taskcore.middleware import around_run
+from taskcore.records import Records
+from taskcore.store import largest_value
+from taskcore.task import Task
+from taskcore.worker.admission import Admission
+from taskcore.worker.execution import Execution, Slot
+from taskcore.worker.failures import Failures
+from taskcore.worker.options import WorkerOptions
+from taskcore.worker.perform import Performer
+from taskcore.worker.runners import Runners
+
+__all__ = ["build_performer"]
+
+
+def build_performer(
+    tasks: Mapping[str, Task[..., Any]],
+    components: Components,
+    records: Records | None,
+    options: WorkerOptions,
+    *,
+    watch: Callable[[Slot, float], None],
+    ack_early: Callable[[Execution], Awaitable[bool]],
+) -> Performer:
+    """Build a performer, with middleware around its runs.
+
+    :raises InvalidSetting: this system cannot run a task as its ``runs_in`` says (TC104).
+    """
+    clock, worker = components.clock, options.name
+    admission = Admission(records, components.backend.features, lease=options.lease, clock=clock)
+    performer = Performer(
+        tasks,
+        components,
+        admission,
+        Runners(tasks.values(), threads=options.threads, processes=options.processes, clock=clock, worker=worker),
+        failures=Failures(components.events, clock=clock, worker=worker),
+        watch=watch,
+        ack_early=ack_early,
+        result_limit=min(options.result_limit, largest_value(components.store) or options.result_limit),
+    )
+    performer.run_with = around_run(components.middleware, performer.run_with, performer.failures.raised)
+    return performer

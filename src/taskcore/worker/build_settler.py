@@ -1,0 +1,39 @@
+"""The half of a worker that settles jobs, built from its parts; ``build_performer.py`` has the half that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from taskcore.components import Components
+from taskcore.middleware import around_commit
+from taskcore.records import Records
+from taskcore.worker.execution import Execution
+from taskcore.worker.options import WorkerOptions
+from taskcore.worker.outages import Outage
+from taskcore.worker.settle import Settler
+from taskcore.worker.settle_records import RecordSettler
+
+__all__ = ["build_settler"]
+
+
+def build_settler(
+    components: Components,
+    records: Records | None,
+    options: WorkerOptions,
+    *,
+    forget: Callable[[Sequence[Execution]], None],
+    holds: Callable[[Execution, float], bool],
+    outage: Outage,
+) -> Settler:
+    """Build a settler, with middleware around its commits."""
+    events = components.events
+    settler = Settler(
+        RecordSettler(records, events) if records is not None else None,
+        events,
+        forget=forget,
+        lease=options.lease,
+        holds=holds,
+        outage=outage,
+    )
+    settler.commit_with = around_commit(components.middleware, settler.commit)
+    return settler

@@ -1,0 +1,263 @@
+"""What a job leaves behind reaches neither another job nor the worker; the worker closes it, or tells the job's id."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+
+import anyio
+import pytest
+
+from taskcore import App, Retry, current
+
+pytestmark = pytest.mark.anyio
+ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+tenant: ContextVar[str] = ContextVar("tenant", default="none")
+
+
+@pytest.fixture
+def app():
+    """Make an app with one slot: each job comes after the other."""
+    return App("memory://", concurrency=1, retry=Retry(attempts=1))
+
+
+@pytest.mark.parametrize("runs_in", ["loop", "thread"])
+async def test_context_variables(app: App, runs_in: str):
+    """A context variable that a job sets is not seen by the next job in its slot."""
+    if runs_in == "loop":
+
+        @app.task
+        async def visit(name: str) -> str:
+            found = tenant.get()
+            tenant.set(name)
+            return found
+    else:
+
+        @app.task
+        def visit(name: str) -> str:
+            found = tenant.get()
+            tenant.set(name)
+            return found
+
+    async with app.running():
+        found = [await (await visit.enqueue(name)).result(timeout=5) for name in "abc"]
+
+    assert found == ["none"] * 3
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+async def test_generators_dropped_with_a_time_limit(app: App, seconds: float):
+    """A generator that is dropped inside of its time limit is closed in the job's task, and the limit with it."""
+    closed = []
+
+    async def rows() -> AsyncIterator[int]:
+        with anyio.fail_after(0.05):
+            async with anyio.create_task_group():
+                try:
+                    yield 1
+                    yield 2
+                finally:
+                    closed.append(current().job_id)
+
+    @app.task
+    async def read_one() -> int:
+        await anyio.sleep(seconds)
+        async for row in rows():  # noqa: B007
+            break
+        return row
+
+    @app.task
+    async def work() -> str:
+        await anyio.sleep(0.1)
+        return "done"
+
+    async with app.running():
+        jobs = [await read_one.enqueue() for _ in range(3)]
+        assert [await job.result(timeout=5) for job in jobs] == [1, 1, 1]
+        assert await (await work.enqueue()).result(timeout=5) == "done"
+    assert closed == [job.id for job in jobs]
+
+
+async def test_generator_that_cannot_be_closed(app: App, caplog: pytest.LogCaptureFixture):
+    """An error at the closing of a dropped generator is logged with the job's id; the job has succeeded."""
+
+    async def rows() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            raise ConnectionError("the cursor is gone")
+
+    @app.task
+    async def read_one() -> str:
+        async for _ in rows():
+            break
+        return "read"
+
+    async with app.running():
+        job = await read_one.enqueue()
+        assert await job.result(timeout=5) == "read"
+    assert any(job.id in record.message and "open" in record.message for record in caplog.records)
+
+
+async def test_scope_left_open(app: App):
+    """A cancel scope that a job enters and never leaves cancels no later job, and the worker stops as always."""
+
+    @app.task
+    async def leave_open() -> None:
+        anyio.move_on_after(0.05).__enter__()
+
+    @app.task
+    async def work() -> str:
+        await anyio.sleep(0.15)
+        return "done"
+
+    async with app.running():
+        for _ in range(3):
+            await (await leave_open.enqueue()).outcome(timeout=5)
+        assert await (await work.enqueue()).result(timeout=5) == "done"
+        running = await work.enqueue()
+        while (await running.status()) != "running":  # noqa: ASYNC110 - what the broker says
+            await anyio.sleep(0.005)
+    async with app:
+        assert (await running.status()) == "succeeded"
+
+
+@ASYNCIO
+async def test_late_cancellation(app: App):
+    """A time limit that a job set by itself and forgot reaches no later job."""
+
+    @app.task
+    async def limited() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(0.02, task.cancel)
+        return "quick"
+
+    @app.task
+    async def work() -> str:
+        await asyncio.sleep(0.1)
+        return "done"
+
+    async with app.running():
+        for _ in range(5):
+            assert await (await limited.enqueue()).result(timeout=5) == "quick"
+        assert await (await work.enqueue()).result(timeout=5) == "done"
+
+
+@ASYNCIO
+async def test_cancels_itself_at_its_end(app: App):
+    """A job that cancels its own task as its last act has succeeded; one that waits then has failed by itself."""
+
+    @app.task
+    async def at_the_end() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "done"
+
+    @app.task
+    async def before_a_wait() -> None:
+        await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+
+    async with app.running():
+        assert await (await at_the_end.enqueue()).result(timeout=5) == "done"
+        outcome = await (await before_a_wait.enqueue()).outcome(timeout=5)
+        assert "CancelledError" in str(outcome)
+        assert await (await at_the_end.enqueue()).result(timeout=5) == "done"
+
+
+@ASYNCIO
+async def test_every_task_of_the_worker_cancelled(app: App, caplog: pytest.LogCaptureFixture):
+    """A slot that foreign code cancels goes on, and says so; no job is lost by it."""
+
+    @app.task
+    async def work() -> str:
+        await asyncio.sleep(0.01)
+        return "done"
+
+    async with app.running():
+        assert await (await work.enqueue()).result(timeout=5) == "done"
+        slots = [task for task in asyncio.all_tasks() if "Slots._run" in task.get_name()]
+        assert slots
+        for slot in slots:
+            slot.cancel()
+        assert await (await work.enqueue()).result(timeout=5) == "done"
+        assert app.counters["slot.cancelled"] == len(slots)
+    assert any("cancelled a task of the worker" in record.message for record in caplog.records)
+
+
+@ASYNCIO
+@pytest.mark.parametrize("why", ["shutdown", "timeout"])
+@pytest.mark.parametrize("kind", ["other error", "from the cancellation", "group"])
+async def test_interrupted_whatever_the_clean_up_raises(why: str, kind: str):
+    """A job that the worker interrupts was interrupted, whatever its clean-up raises; a stop uses no attempt (C21)."""
+    app = App("memory://", concurrency=1, retry=Retry(attempts=1))
+    started = anyio.Event()
+
+    @app.task(timeout=0.05 if why == "timeout" else None)
+    async def work() -> None:
+        started.set()
+        try:
+            await anyio.sleep(30)
+        except asyncio.CancelledError as error:
+            if kind == "group":
+                raise ExceptionGroup("cleaning up", [ConnectionError("closed"), KeyError("x")]) from error
+            raise ConnectionError("rollback: connection is closed") from (error if kind != "other error" else None)
+
+    async with app:
+        job = await work.enqueue()
+        async with app.running(grace=0.01):
+            await started.wait()
+            if why == "timeout":
+                outcome = await job.outcome(timeout=5)
+                assert "TimeoutError" in str(outcome)
+        if why == "shutdown":
+            assert (await job.status()) == "queued"
+            assert (await app.stats()).dead == 0
+
+
+async def test_shielded_part_of_a_job(app: App):
+    """A part that a job shields from cancellation runs to its end, also when the job's time is over."""
+    reached = []
+
+    @app.task(timeout=0.05)
+    async def commit() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.2)
+            reached.append("committed")
+        await anyio.sleep(30)
+        reached.append("never")
+
+    async with app.running():
+        outcome = await (await commit.enqueue()).outcome(timeout=5)
+    assert "TimeoutError" in str(outcome)
+    assert reached == ["committed"]
+
+
+@ASYNCIO
+async def test_signal_handlers(app: App, caplog: pytest.LogCaptureFixture):
+    """A worker whose signal handlers a job has replaced says so, installs them again, and stops at the signal."""
+    caplog.set_level(logging.INFO)
+
+    @app.task
+    async def replace() -> None:
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
+    async with app, anyio.create_task_group() as group:
+        await group.start(app.run_worker)
+        job = await replace.enqueue()
+        await job.result(timeout=5)
+        while not any("replaced" in record.message for record in caplog.records):  # noqa: ASYNC110 - a log line
+            await anyio.sleep(0.05)
+        await anyio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert any("SIGTERM: stopping" in record.message for record in caplog.records)
