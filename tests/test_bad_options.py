@@ -247,9 +247,9 @@ def test_the_text_says_what_to_do(call: Callable[[], Any], text: str) -> None:
     ("key", "text"),
     [
         (5, "expected a parameter's name"),
-        ((), "expected a parameter's name"),
+        ((), "would be one key for all calls"),
         (["order"], "expected a parameter's name"),
-        (lambda order: order, "cannot be called with the task's arguments: too many positional"),
+        (lambda order: order, "cannot be called so: too many positional"),
         (lambda order, cents, more: order, "missing a required argument: 'more'"),
     ],
 )

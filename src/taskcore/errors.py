@@ -41,7 +41,6 @@ error always says what happened, the facts, and what to do; the parts are attrib
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self, TypedDict, Unpack
 
@@ -88,18 +87,17 @@ class TaskcoreError(Exception):
 
     def with_facts(self, *facts: str) -> Self:
         """Return a copy of the error with more facts."""
-        more = copy.copy(self)
-        more.facts, more.public_facts = (*self.facts, *facts), (*self.public_facts, *facts)
-        return more
+        return self._copy(facts=(*self.facts, *facts), public_facts=(*self.public_facts, *facts))
 
     def public(self) -> Self:
         """Return the error as it may be recorded: without values, and without causes whose texts may hold them."""
-        plain = copy.copy(self)
-        plain.facts = self.public_facts
-        return plain.with_traceback(self.__traceback__)
+        return self._copy(facts=self.public_facts).with_traceback(self.__traceback__)
 
-
-# ── the program is put together wrongly ──────────────────────────────────────────────────────────
+    def _copy(self, **changes: Any) -> Self:
+        copy = type(self).__new__(type(self))  # not by the constructor, which may take more than `args` has
+        copy.args = self.args
+        copy.__dict__.update(self.__dict__, **changes)
+        return copy
 
 
 class SetupError(TaskcoreError):
@@ -171,9 +169,6 @@ class UnsafeBroker(SetupError, RuntimeError):
         self.unsafe = tuple(unsafe)
 
 
-# ── the broker or the store ──────────────────────────────────────────────────────────────────────
-
-
 class BrokerError(TaskcoreError):
     """The broker or the store did not do what it was asked. ``jobs``: as in KeyConflict."""
 
@@ -221,9 +216,6 @@ class StoreRefused(BrokerError, ValueError):
     code = "TC205"
 
 
-# ── values and signatures ────────────────────────────────────────────────────────────────────────
-
-
 class ContractError(TaskcoreError):
     """Values and signatures do not fit together."""
 
@@ -268,9 +260,6 @@ class MalformedEnvelope(ContractError, ValueError):
     """Bytes that are not an envelope of a known format."""
 
     code = "TC309"
-
-
-# ── what a caller learns about a job ─────────────────────────────────────────────────────────────
 
 
 class JobError(TaskcoreError):

@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from taskcore.contract import Contract, Upcast, compile_contract
-from taskcore.contract.redefinition import is_redefinition
 from taskcore.envelope import check_name
 from taskcore.errors import DuplicateTask, InvalidContract, InvalidName, InvalidSetting
 from taskcore.options import DEFAULT, DeliveryMode, Key, RunsIn, TaskSpec, UseDefault, refuse_unknown
@@ -121,12 +120,8 @@ class Router:
         """
         if not isinstance(task, Task):
             raise InvalidSetting(f"{shorten_repr(task)} is not a task", fix="declare it: @app.task on the function")
-        known = self._tasks.get(task.name)
-        if (
-            known is not None
-            and known is not task
-            and not is_redefinition(known.contract.function, task.contract.function)
-        ):
+        known = self._tasks.get(task.name, task)
+        if known is not task and not _is_anew(known, task):
             raise DuplicateTask(
                 f"two tasks are named {task.name!r}",
                 facts=[f"one at {known.contract.where}", f"one at {task.contract.where}"],
@@ -143,6 +138,12 @@ def tasks_of(router: Router) -> Iterable[Task[..., Any]]:
     if not isinstance(router, Router):
         raise InvalidSetting(f"{shorten_repr(router)} is not a router", fix="app.include(router)")
     return router
+
+
+def _is_anew(known: Task[..., Any], task: Task[..., Any]) -> bool:
+    from taskcore.contract.redefinition import is_redefinition  # noqa: PLC0415 - for a name that is taken
+
+    return is_redefinition(known.contract.function, task.contract.function)
 
 
 def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:

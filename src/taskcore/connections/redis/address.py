@@ -164,9 +164,13 @@ def _read_path(text: str, kind: Kind, problems: list[str]) -> dict[str, Any]:
         else:
             problems.append("the service's name is missing: …/mymaster")
     if path:
-        found["database"] = _number(path.pop(0), "the database", problems)
+        database = path.pop(0)
+        if database.isascii() and database.isdigit():
+            found["database"] = _number(database, "the database", problems)
+        else:  # not shown: it may be a piece of a password
+            problems.append("the database: expected a number")
     if path:
-        problems.append(f"more path than expected: {'/'.join(path)!r}")
+        problems.append("more path than expected")
     return found
 
 
