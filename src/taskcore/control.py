@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskcore.errors import InvalidSetting
+from taskcore.toolkit.units import Duration, seconds_of
 
 __all__ = ["Reject", "RetryLater", "Snooze", "time_of"]
 
@@ -10,13 +10,13 @@ __all__ = ["Reject", "RetryLater", "Snooze", "time_of"]
 class RetryLater(Exception):
     """Raise it in a task to be tried again after a time of your choice; it uses an attempt.
 
-    :param after: seconds.
+    :param after: seconds, a timedelta, or text such as ``"5m"``.
     :param why: kept in the trail.
     """
 
-    def __init__(self, after: float, why: str = "") -> None:
+    def __init__(self, after: Duration, why: str = "") -> None:
         super().__init__(after, why)
-        self.after = _seconds("RetryLater", after)
+        self.after = seconds_of("after", after)
         self.why = why
 
     def __str__(self) -> str:
@@ -26,12 +26,12 @@ class RetryLater(Exception):
 class Snooze(Exception):
     """Raise it in a task to be started again later without using an attempt, because it is too early.
 
-    :param after: seconds.
+    :param after: seconds, a timedelta, or text such as ``"5m"``.
     """
 
-    def __init__(self, after: float) -> None:
+    def __init__(self, after: Duration) -> None:
         super().__init__(after)
-        self.after = _seconds("Snooze", after)
+        self.after = seconds_of("after", after)
 
     def __str__(self) -> str:
         return f"asked to sleep for {self.after:g} s"
@@ -55,12 +55,6 @@ def time_of(error: BaseException) -> float | None:
         return float(after) if _is_time(after) else None
     except BaseException:  # noqa: BLE001 - it may be a property, and end as it likes
         return None
-
-
-def _seconds(name: str, after: float) -> float:
-    if not _is_time(after):
-        raise InvalidSetting(f"{name}(after={after!r}) is not a time", fix="give seconds, at least 0")
-    return float(after)
 
 
 def _is_time(after: object) -> bool:

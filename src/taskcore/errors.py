@@ -59,6 +59,7 @@ class Details(TypedDict, total=False):
 
     facts: Sequence[str]
     fix: str | None
+    public_facts: Sequence[str] | None
 
 
 class TaskcoreError(Exception):
@@ -67,31 +68,36 @@ class TaskcoreError(Exception):
     :param what: one sentence: what happened.
     :param facts: lines with the details, one thing each.
     :param fix: what to do about it.
+    :param public_facts: the facts as they may be logged, without values of arguments and results; default: the facts.
     """
 
     code: ClassVar[str] = "TC000"
 
-    def __init__(self, what: str, *, facts: Sequence[str] = (), fix: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, facts: Sequence[str] = (), fix: str | None = None, public_facts: Sequence[str] | None = None
+    ) -> None:
         super().__init__(what)
-        self.what = what
+        self.what, self.fix = what, fix
         self.facts = tuple(facts)
-        self.fix = fix
+        self.public_facts = self.facts if public_facts is None else tuple(public_facts)
 
     def __str__(self) -> str:
-        lines = [f"[{self.code}] {self.what}", *(f"  {fact}" for fact in self.facts)]
-        if self.fix:
-            lines.append(f"  fix: {self.fix}")
-        return "\n".join(lines)
+        fix = [f"  fix: {self.fix}"] if self.fix else []
+        return "\n".join([f"[{self.code}] {self.what}", *(f"  {fact}" for fact in self.facts), *fix])
 
     def with_facts(self, *facts: str) -> Self:
         """Return a copy of the error with more facts."""
-        more = type(self).__new__(type(self))  # not by the constructor, which may take more than `args` has
-        more.args = self.args
-        more.__dict__.update(self.__dict__, facts=(*self.facts, *facts))
-        return more
+        return self._copy(facts=(*self.facts, *facts), public_facts=(*self.public_facts, *facts))
 
+    def public(self) -> Self:
+        """Return the error as it may be recorded: without values, and without causes whose texts may hold them."""
+        return self._copy(facts=self.public_facts).with_traceback(self.__traceback__)
 
-# ── the program is put together wrongly ──────────────────────────────────────────────────────────
+    def _copy(self, **changes: Any) -> Self:
+        copy = type(self).__new__(type(self))  # not by the constructor, which may take more than `args` has
+        copy.args = self.args
+        copy.__dict__.update(self.__dict__, **changes)
+        return copy
 
 
 class SetupError(TaskcoreError):
@@ -163,9 +169,6 @@ class UnsafeBroker(SetupError, RuntimeError):
         self.unsafe = tuple(unsafe)
 
 
-# ── the broker or the store ──────────────────────────────────────────────────────────────────────
-
-
 class BrokerError(TaskcoreError):
     """The broker or the store did not do what it was asked. ``jobs``: as in KeyConflict."""
 
@@ -213,9 +216,6 @@ class StoreRefused(BrokerError, ValueError):
     code = "TC205"
 
 
-# ── values and signatures ────────────────────────────────────────────────────────────────────────
-
-
 class ContractError(TaskcoreError):
     """Values and signatures do not fit together."""
 
@@ -260,9 +260,6 @@ class MalformedEnvelope(ContractError, ValueError):
     """Bytes that are not an envelope of a known format."""
 
     code = "TC309"
-
-
-# ── what a caller learns about a job ─────────────────────────────────────────────────────────────
 
 
 class JobError(TaskcoreError):

@@ -10,11 +10,14 @@ Pure arithmetic, without clock and random generator: the caller brings the rando
 from __future__ import annotations
 
 import math
+import sys
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
 
 from taskcore.errors import InvalidSetting
+from taskcore.toolkit.units import duration, shorten_repr
 
 __all__ = ["Errors", "RemoteError", "Retry"]
 
@@ -22,7 +25,7 @@ Errors = tuple[type[BaseException], ...]
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often and how soon a failed job is tried again. All times in seconds.
+    """How often and how soon a failed job is tried again. A time may also be a timedelta, or text such as ``"5m"``.
 
     :param attempts: how many starts may end in an error before the job is dead; 1 = no retry.
     :param base: upper bound of the first wait.
@@ -43,12 +46,15 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     give_up_on: Errors = ()
 
     def __post_init__(self) -> None:
+        for name in ("base", "cap"):
+            with suppress(InvalidSetting):  # reported below, with the others
+                msgspec.structs.force_setattr(self, name, duration(getattr(self, name)))
         problems = [
             *_not(
                 type(self.attempts) is int and self.attempts >= 1,
                 "attempts",
                 self.attempts,
-                "a whole number, at least 1",
+                "a whole number, at least 1; None instead of a policy means a single attempt",
             ),
             *_not(_finite(self.base) and self.base >= 0, "base", self.base, "seconds, at least 0"),
             *_not(_finite(self.factor) and self.factor >= 1, "factor", self.factor, "a number, at least 1"),
@@ -112,7 +118,7 @@ def _is_any(error: BaseException, classes: Errors) -> bool:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _are_errors(value: object) -> bool:
@@ -122,4 +128,4 @@ def _are_errors(value: object) -> bool:
 
 
 def _not(fits: bool, name: str, value: object, expected: str) -> list[str]:
-    return [] if fits else [f"{name}: expected {expected}, got {value!r}"]
+    return [] if fits else [f"{name}: expected {expected}, got {shorten_repr(value)}"]

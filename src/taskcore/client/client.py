@@ -152,7 +152,7 @@ class Client:
 
     def _sender_with_keys(self, call: Call[Any]) -> KeyedSender:
         if self._keyed is None:
-            raise StoreRequired(f"{call.task.name} was called with the key {call.key!r}, but this app has no store")
+            raise StoreRequired(f"{call.task.name} was called with a key, but this app has no store")
         return self._keyed
 
     def _prepare(self, call: Call[Any], job_id: str) -> Outgoing:
@@ -211,7 +211,8 @@ class Client:
         if isinstance(answer, Refused):
             return EnqueueRefused(
                 f"{call.task.name} was not enqueued: {answer.why}",
-                fix="nothing was stored; try again when there is room",
+                fix="nothing was stored; try again when there is room. "
+                "Dead letters may count, too: drop or replay some, app.dead_letters",
             )
         return EnqueueUncertain(
             f"{call.task.name} may or may not be enqueued: {answer.why}",

@@ -24,6 +24,7 @@ from taskcore.results import (
 )
 from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.units import Duration, seconds_of
 
 __all__ = ["JobQueries"]
 
@@ -91,22 +92,22 @@ class JobQueries:
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
 
-    async def drain(self, queues: Iterable[str], timeout: float | None) -> None:
+    async def drain(self, queues: Iterable[str], timeout: Duration | None) -> None:
         """Wait until each queue holds no job that is ready, running or scheduled.
 
-        :param timeout: seconds to wait for each queue; None sets no limit.
+        :param timeout: how long to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
-        pause = 0.005
+        pause, limit = 0.005, None if timeout is None else seconds_of("timeout", timeout)
         for queue in queues:
             began = anyio.current_time()
             while True:
                 stats = await self.admin.stats(queue)
                 if not stats.ready + stats.leased + stats.scheduled:
                     break
-                if timeout is not None and anyio.current_time() - began >= timeout:
+                if limit is not None and anyio.current_time() - began >= limit:
                     raise TimeoutError(
-                        f'queue "{queue}" is not empty after {timeout:g} s: '
+                        f'queue "{queue}" is not empty after {limit:g} s: '
                         f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
                     )
                 await anyio.sleep(pause)

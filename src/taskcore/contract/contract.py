@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskcore.contract.codec import PLAIN, Codec, first_line, schema_of, short_repr
+from taskcore.contract.codec import PLAIN, Codec, first_line, kind_of, schema_of, short_repr
 from taskcore.errors import InvalidArguments, UnencodableResult
 
 if TYPE_CHECKING:  # few tasks declare errors
@@ -23,6 +23,7 @@ __all__ = ["Arguments", "Contract", "Function", "Upcast"]
 Function = Callable[..., Any]
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 
+UNTOLD = "it does not fit; its text may hold values"
 ATOMS = (str, bool, NoneType)  #: results of these types need no check: every value arrives equal
 
 
@@ -82,13 +83,14 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             except Exception as error:  # noqa: BLE001 - arguments bring their own code: __eq__, __post_init__, …
                 failure = error
         what = f"{self.function.__name__}() refuses these arguments; nothing was sent"
-        raise self._refusal(self._misuse(args, kwargs) or [first_line(failure)], what=what)
+        told, public = (self._misuse(args, kwargs, values=values) for values in (True, False))
+        raise self._refusal(told or [first_line(failure)], public or [UNTOLD], what=what)
 
-    def _misuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    def _misuse(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, values: bool) -> list[str]:
         """List the problems of a call."""
         names = self.parameters[: len(self.parameters) - len(self._by_name)]
         given = dict(zip(names, args, strict=False))
-        lines = self._problems({**kwargs, **given}, plain=False)
+        lines = self._problems({**kwargs, **given}, plain=False, values=values)
         for name in kwargs:
             if name in self._nameless or name in given:
                 lines.append(f"{name}: {'positional only' if name in self._nameless else 'given by position already'}")
@@ -96,14 +98,14 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             lines.append(f"takes {len(names)} positional arguments, got {len(args)}")
         return lines
 
-    def _problems(self, given: Mapping[str, Any], *, plain: bool) -> list[str]:
+    def _problems(self, given: Mapping[str, Any], *, plain: bool, values: bool) -> list[str]:
         """List the problems of arguments by name: of their values, then of their names."""
         from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for errors only
 
         lines = []
         for each in self._parameters:
             if each.name in given:
-                lines += explain(each.annotation, given[each.name], each.name, plain=plain)
+                lines += explain(each.annotation, given[each.name], each.name, plain=plain, values=values)
         absent = [each for each in self._parameters if each.name not in given]
         for name in given:
             if name not in self.parameters:
@@ -113,9 +115,13 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
                 lines.append(f"{name}: unexpected" + (f" (did you mean {alike[0]}?)" if alike else ""))
         return lines + [f"{each.name}: missing" for each in absent if each.default is each.empty]
 
-    def _refusal(self, problems: Iterable[str], *, what: str = "", fix: str | None = None) -> InvalidArguments:
+    def _refusal(
+        self, problems: Sequence[str], public: Sequence[str] | None = None, *, what: str = "", fix: str | None = None
+    ) -> InvalidArguments:
+        """Make the error; ``public`` are the problems without values, if that is not the same."""
         what = what or f"the payload does not fit {self.function.__name__}() version {self.version}"
-        return InvalidArguments(what, facts=[*problems, self._described()], fix=fix)
+        facts, public = [*problems, self._described()], [*(public or problems), self._described()]
+        return InvalidArguments(what, facts=facts, public_facts=public, fix=fix)
 
     def _described(self) -> str:
         return f"contract: {self.signature}, defined at {self.where}"
@@ -154,7 +160,9 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             try:
                 arguments: Arguments = self._arguments.decode(data)
             except Exception as error:  # the classes of arguments bring their own code
-                raise self._refusal(self._problems(self._read(data), plain=True) or [first_line(error)]) from error
+                given = self._read(data)
+                told, public = (self._problems(given, plain=True, values=values) for values in (True, False))
+                raise self._refusal(told or [first_line(error)], public or [UNTOLD]) from error
         except InvalidArguments:
             raise
         except BaseException as error:  # SystemExit, too: it would end the worker
@@ -174,10 +182,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             try:
                 payload = _apply_upcasts(self._upcasts[step], payload)
             except Exception as error:
-                failed = (
-                    f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}: {first_line(error)}"
-                )
-                raise self._refusal([written, failed]) from error
+                failed = f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}"
+                raise self._refusal([written, f"{failed}: {first_line(error)}"], [written, failed]) from error
         return payload
 
     def _read(self, payload: bytes | msgspec.Raw) -> dict[str, Any]:
@@ -186,7 +192,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         except Exception as error:
             raise self._refusal([f"not JSON: {error}"]) from error
         if not isinstance(given, dict):
-            raise self._refusal([f"expected a JSON object, got {short_repr(given)}"])
+            expected = "expected a JSON object, got"
+            raise self._refusal([f"{expected} {short_repr(given)}"], [f"{expected} {kind_of(given)}"])
         return given
 
     def invoke(self, function: Function, arguments: Arguments) -> Any:
@@ -222,18 +229,20 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
                 return self._result.encode(value)
             return self._result.encode_checked(value)[1]
         except BaseException as error:  # noqa: BLE001 - results bring their own code, SystemExit included
-            problems = self._problems_of_result(value, error)
+            told, public = (self._problems_of_result(value, error, values=values) for values in (True, False))
         raise UnencodableResult(
             f"{self.function.__name__}() succeeded, but what it returned does not fit its contract",
-            facts=[*problems, self._described()],
+            facts=[*told, self._described()],
+            public_facts=[*public, self._described()],
             fix="return what the annotation says, or change the annotation",
         )
 
-    def _problems_of_result(self, value: Any, error: BaseException) -> list[str]:
+    def _problems_of_result(self, value: Any, error: BaseException, *, values: bool) -> list[str]:
         from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for this error only
 
         try:
-            return explain(self._result.annotation, value, "result") or [f"result: {first_line(error)}"]
+            problems = explain(self._result.annotation, value, "result", values=values)
+            return problems or [f"result: {first_line(error) if values else UNTOLD}"]
         except BaseException:  # noqa: BLE001 - as above
             return [f"result: its own code raised {type(error).__name__}"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from taskcore.envelope import ErrorRecord
 from taskcore.errors import TaskcoreError
-from taskcore.toolkit.groups import members_of
+from taskcore.toolkit.groups import leaves_of, members_of
 
 __all__ = ["MESSAGE_LIMIT", "TRACEBACK_LIMIT", "describe"]
 
@@ -37,9 +37,11 @@ def describe(
 ) -> ErrorRecord:
     """Describe an error for the trail; never raises, whatever the error's own methods do.
 
+    An error of ours is described without the values of arguments and results.
+
     :param whole: the exception group that the error came in: the traceback shows all of it.
     """
-    whole = error if whole is None else whole
+    error, whole = _without_values(error, error if whole is None else whole)
     return ErrorRecord(
         type=_shorten(type_name(error), MESSAGE_LIMIT),
         message=_shorten(message_of(error), MESSAGE_LIMIT),
@@ -49,6 +51,20 @@ def describe(
         where=place_of(error) or place_of(whole),
         traceback=trace_of(whole),
     )
+
+
+def _without_values(error: BaseException, whole: BaseException) -> tuple[BaseException, BaseException]:
+    """Return what can be described: of a group whose traceback would show values, only the error itself."""
+    told = error
+    if issubclass(type(error), TaskcoreError):
+        told = _read(TaskcoreError.public, error) or error
+    if whole is error or any(map(_holds_values, leaves_of(whole))):
+        return told, told
+    return told, whole
+
+
+def _holds_values(error: BaseException) -> bool:
+    return issubclass(type(error), TaskcoreError) and error.facts != error.public_facts  # type: ignore[attr-defined]
 
 
 def type_name(error: BaseException) -> str:

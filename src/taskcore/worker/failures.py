@@ -52,7 +52,7 @@ class Failures:
 
     def unencodable(self, job: Execution, error: UnencodableResult) -> Outcome:
         """Make the outcome of a function whose value cannot be encoded."""
-        log.warning("job %s: %s", job.id, error)
+        log.warning("job %s: %s", job.id, "; ".join((error.what, *error.public_facts)))
         return Unencodable(self._describe(job, error))
 
     def too_large(self, job: Execution, result: bytes, limit: int) -> Outcome:

@@ -130,7 +130,7 @@ class Performer:
         try:
             job.arguments = task.contract.unpack(job.envelope.args, job.envelope.version)
         except InvalidArguments as error:
-            return Malformed("; ".join((error.what, *error.facts)))
+            return Malformed("; ".join((error.what, *error.public_facts)))
         return None
 
     # ── run ──

@@ -15,7 +15,7 @@ Nothing is coerced. Two things become what they equal: an int for a float, a sub
 from taskcore.contract.codec.annotations import Problem, UnsupportedType, is_text, resolve
 from taskcore.contract.codec.codec import PLAIN, Codec, deep_equal
 from taskcore.contract.codec.encoding import schema_of
-from taskcore.contract.codec.text import describe, first_line, short_repr, shorten
+from taskcore.contract.codec.text import describe, first_line, kind_of, short_repr, shorten
 
 __all__ = [
     "PLAIN",
@@ -26,6 +26,7 @@ __all__ = [
     "describe",
     "first_line",
     "is_text",
+    "kind_of",
     "resolve",
     "schema_of",
     "short_repr",
