@@ -123,7 +123,7 @@ class Reader:
 
     :param decode: reads their envelopes.
     :param is_behind: tells whether more jobs have ended than can be settled at the moment.
-    :param received: called after each receipt.
+    :param received: called at each receipt.
     """
 
     def __init__(
@@ -170,5 +170,5 @@ class Reader:
                 now = anyio.current_time()
                 jobs = [Execution(delivery, source, now, pool, decode) for delivery in deliveries]
                 pool.active += len(jobs)
+                self._received()  # before a job can block the loop: what keeps the leases has to see that
                 inbox.put(jobs)
-                self._received()
