@@ -24,7 +24,8 @@ from taskcore.lifecycle import (
     Verdict,
     decide,
 )
-from taskcore.results import stored_outcome
+from taskcore.observe import EventName, Events
+from taskcore.results import event_of, stored_outcome
 from taskcore.store import Version
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, UNDECODED, Execution
@@ -54,6 +55,17 @@ class Settlement(msgspec.Struct, gc=False, eq=False):
     tried: bool = False
     settled: bool = False
     written: Version | None = None
+
+    @property
+    def event(self) -> EventName:
+        """The name of its event, by which it is counted, too."""
+        return event_of(self.outcome, self.verdict, self.job.acked_early)
+
+    def overrule(self, verdict: Verdict, events: Events) -> None:
+        """Put another verdict in place of the first, and count the job by that one."""
+        events.counters[self.event] -= 1
+        self.verdict = verdict
+        events.counters[self.event] += 1
 
     @property
     def facts(self) -> Mapping[str, Any]:
