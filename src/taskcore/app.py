@@ -107,17 +107,28 @@ class App(Router):
     async def __aenter__(self) -> Self:
         """Connect. An open app may be entered again; the last one to leave disconnects.
 
+        It may be entered in other event loops too, while the first one runs: their calls are carried there.
+
         :raises BrokerUnavailable: broker or store cannot be reached (TC201).
+        :raises NotRunning: it is open in an event loop that does not run, or cannot be reached (TC106).
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
-        if self._pid != os.getpid():
+        home = self._host.home
+        if self._pid != os.getpid() or home.has_ended:
             self._reset()
-        await self._context.enter()
+        if home.settle():
+            await self._context.enter()
+        else:
+            await home.run(self._context.enter)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._context.leave()
+        home = self._host.home
+        if home.is_here:
+            await self._context.leave()
+        elif not home.has_ended:
+            await home.run(self._context.leave)
 
     @asynccontextmanager
     async def running(
@@ -132,8 +143,10 @@ class App(Router):
         from taskcore.worker.hosting import WorkerChoice, working  # noqa: PLC0415 - clients need no worker
 
         choice = WorkerChoice(queues, concurrency, grace)
-        async with self, working(self.components, self.settings, self.tasks, choice):
-            yield self
+        async with self:
+            self._host.require_here_to_work()
+            async with working(self.components, self.settings, self._tasks, choice):
+                yield self
 
     async def run_worker(
         self,
@@ -155,7 +168,8 @@ class App(Router):
 
         choice = WorkerChoice(queues, concurrency, grace)
         async with self:
-            await work_until_signalled(self.components, self.settings, self.tasks, choice, task_status)
+            self._host.require_here_to_work()
+            await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status)
 
     async def drain(self, *queues: str, timeout: float | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
@@ -167,7 +181,8 @@ class App(Router):
         :param timeout: seconds to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
-        await self._host.queries.drain(queues or dict.fromkeys(task.spec.queue for task in self), timeout)
+        names = queues or tuple(dict.fromkeys(task.spec.queue for task in self))
+        await self._host.ask(lambda queries: queries.drain(names, timeout))
 
     # ── sending and asking ──
 
@@ -184,7 +199,7 @@ class App(Router):
 
     async def stats(self, queue: str = "default") -> QueueStats:
         """Count the jobs of a queue."""
-        return await self._host.queries.admin.stats(queue)
+        return await self._host.ask(lambda queries: queries.admin.stats(queue))
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs of a queue that have not started; return how many.
@@ -192,7 +207,7 @@ class App(Router):
         Where ``features.counts`` is absent, scheduled jobs (retries, too) are out of reach: they come when they are
         due, and a warning in the log says so.
         """
-        return await self._host.queries.admin.purge(queue)
+        return await self._host.ask(lambda queries: queries.admin.purge(queue))
 
     @property
     def features(self) -> Features:
@@ -246,6 +261,7 @@ class App(Router):
         """Begin closed: at first, and in the child of a fork, where the parent's connections and loop are dead."""
         self._pid = os.getpid()
         self._host.close()
+        self._host.home.forget()
         self._context = SharedContext(lambda: self._host.connect(self, self.components, self.settings))
         #: What this app is made of, for the test kit and for tools.
         self.components = build_components(

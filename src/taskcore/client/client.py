@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from taskcore.backend import Duplicate, Outgoing, Published, Refused, Stored, Uncertain
+from taskcore.client.home import Home
 from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
 from taskcore.envelope import FORMAT, Envelope, new_id
@@ -44,13 +45,16 @@ class Client:
     :param source: the sender's name, written into the envelopes.
     """
 
-    def __init__(self, components: Components, *, timeout: float, payload_limit: int, source: str | None) -> None:
+    def __init__(
+        self, components: Components, *, timeout: float, payload_limit: int, source: str | None, home: Home
+    ) -> None:
         self._backend, store, self._events, self._clock, codec, _ = components
         self._encode = codec.encode
         self._timeout = timeout
         self._shared_timeout = SharedTimeout(timeout)
         self._payload_limit = payload_limit
         self._source = source
+        self._home, self._loop, self._running = home, home.loop, home.running
         self._batches = GroupCommit(self._publish, limit=PUBLISH_BATCH, in_place=True)
         self._keyed: KeyedSender | None = None
         if store is not None:
@@ -62,6 +66,8 @@ class Client:
 
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call; concurrent ones share a batch."""
+        if self._running() is not self._loop:
+            return await self._home.run(self.send, call)
         self._check_size(call)
         outgoing = self._prepare(call, call.options.id or new_id())
         if call.key is not None:
@@ -78,6 +84,8 @@ class Client:
         :raises EnqueueRefused, EnqueueUncertain, KeyConflict, BrokerUnavailable: some calls were not sent; ``jobs`` of
             the error holds a Job or None for each call.
         """
+        if self._running() is not self._loop:
+            return await self._home.run(self.send_many, calls)
         for call in calls:  # all of them before the first is sent
             self._check_size(call)
         chunks = [calls[start : start + PUBLISH_BATCH] for start in range(0, len(calls), PUBLISH_BATCH)]
