@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager
@@ -17,7 +20,10 @@ from taskcore import App, NotRunning
 from taskcore.faults import NatsServer, RabbitServer, RedisServer
 from tests.support.real import serving
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # loops that end with open apps
+]
 
 SERVERS = {"redis": RedisServer, "nats": NatsServer, "rabbitmq": RabbitServer}
 
@@ -30,6 +36,13 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     with serving(SERVERS[request.param]) as server:
         yield server.url
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Collect what a test leaves in loops that have ended, while its warnings are expected."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -69,7 +82,7 @@ def in_thread(work: Coroutine[Any, Any, Any]) -> list[Any]:
     def run() -> None:
         try:
             answers.append(asyncio.run(work))
-        except Exception as error:  # noqa: BLE001 - looked at by the test
+        except Exception as error:
             answers.append(error)
 
     thread = threading.Thread(target=run)
@@ -131,19 +144,36 @@ def test_a_loop_that_does_not_run_is_refused(app: App) -> None:
         first.run_until_complete(app.__aexit__(None, None, None))
 
 
-def test_a_loop_that_has_ended_is_forgotten(app: App) -> None:
+ENDED = """
+import asyncio, sys
+from taskcore import App, NotRunning
+
+app = App(sys.argv[1], store=sys.argv[2] or None)
+
+@app.task(queue="ended")
+async def work() -> None: ...
+
+async def again():
+    try:
+        await work.enqueue()
+    except NotRunning as error:
+        print(error.what)
+    async with app:
+        return await work.enqueue()
+
+asyncio.run(app.__aenter__())
+assert asyncio.run(again()).id
+asyncio.run(app.__aenter__())
+assert work.sync.enqueue().id
+"""
+
+
+def test_a_loop_that_has_ended_is_forgotten(app: App, url: str) -> None:
     """An app that was never left in a loop that has ended opens anew in the next one, and for blocking calls."""
-    asyncio.run(app.__aenter__())
-
-    async def again() -> Any:
-        with pytest.raises(NotRunning, match="has ended"):
-            await send(app)
-        async with app:
-            return await send(app)
-
-    assert asyncio.run(again()).id
-    asyncio.run(app.__aenter__())
-    assert app.tasks["double"].sync.enqueue(3).id
+    store = "memory://" if url.startswith("amqp") else ""  # in a process of its own: its connections are left open
+    command = [sys.executable, "-W", "ignore", "-c", ENDED, app.settings.url, store]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, "has ended" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_worker_in_another_loop_is_refused(app: App) -> None:
@@ -198,9 +228,10 @@ def test_a_call_is_cancelled_from_afar(app: App) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(job.outcome(), 0.1)
 
-    before = app.run_blocking(count_tasks)
     asyncio.run(impatient())
-    assert app.run_blocking(count_tasks) <= before + 1  # a watcher of the store may stay for the next wait
+    before = app.run_blocking(count_tasks)  # a store may keep what watches for the next wait
+    asyncio.run(impatient())
+    assert app.run_blocking(count_tasks) <= before
 
 
 def test_many_loops_at_once(app: App) -> None:

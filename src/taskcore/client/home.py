@@ -1,7 +1,7 @@
 """Home: the event loop in which an app is open.
 
-Connections belong to the loop in which they were made. A call from another loop is carried home, if home runs in another
-thread; a call that could only wait for ever is refused.
+Connections belong to the loop in which they were made. A call from another loop is carried home, if home runs in
+another thread; a call that could only wait for ever is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # declaring tasks needs no event loop
 __all__ = ["Home"]
 
 T = TypeVar("T")
+
+LOOK_HOME_EVERY = 0.5  #: seconds between two looks whether home still runs, while it does not answer
 
 
 class Home:
@@ -111,14 +113,19 @@ class Home:
                 "this app is open in another event loop, and trio's loops cannot reach each other",
                 fix="use the app in the loop that opened it, or make an app for each",
             )
-        work = asyncio.run_coroutine_threadsafe(function(*args), self.loop)
+        loop = self.loop
+        work = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(*args), loop))
         try:
-            return await asyncio.wrap_future(work)
+            while not (await asyncio.wait({work}, timeout=LOOK_HOME_EVERY))[0]:
+                if not loop.is_running():  # it has ended, and never tells what it did not begin
+                    break
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise _ended() from None  # not this task was cancelled, but everything at home
+            work.cancel()
+            raise
+        if not work.done() or work.cancelled():
+            work.cancel()
+            raise _ended()
+        return work.result()
 
 
 def _ended() -> NotRunning:

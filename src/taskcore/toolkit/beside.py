@@ -54,7 +54,7 @@ async def beside(work: Work, stop: Callable[[], None]) -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        if not failed or entered is not asyncio.current_task():
+        if not failed or entered is None or entered is not asyncio.current_task():
             task.cancel()
             raise
         entered.uncancel()
