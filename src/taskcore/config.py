@@ -64,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     processes: int | None = None
     grace: float = 30.0
     lease: float = 60.0
-    send_timeout: float = 10.0
+    send_timeout: float = 3.0
     payload_limit: int = 262_144
     result_limit: int = 1_048_576
     keep_result: float = 3600.0

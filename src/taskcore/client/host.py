@@ -34,12 +34,12 @@ class SendCall(Protocol):
         ...
 
 
-def send_nothing(call: Call[R]) -> Coroutine[Any, Any, Job[R]]:  # noqa: ARG001 - the verb's signature
+def send_nothing(call: Call[R]) -> Coroutine[Any, Any, Job[R]]:
     """Refuse to send: the app is not open.
 
     :raises NotRunning: always (TC106).
     """
-    raise not_open()
+    raise not_open(f"the app of {call.task.name}")
 
 
 class AppHost:
@@ -215,9 +215,9 @@ class SharedContext:
             self._changing = None
 
 
-def not_open() -> NotRunning:
+def not_open(app: str = "this app") -> NotRunning:
     """Make the error of a call that needs an open app."""
     return NotRunning(
-        "this app is not open, so it has no connection",
+        f"{app} is not open, so it has no connection",
         fix="async with app: …   (or app.running() for a worker too; or task.sync in programs without a loop)",
     )
