@@ -17,9 +17,9 @@ Rules for every adapter:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -32,6 +32,7 @@ __all__ = [
     "Duplicate",
     "Features",
     "Letter",
+    "OpensQueues",
     "Outgoing",
     "Place",
     "Published",
@@ -166,6 +167,19 @@ class Backend(Protocol):
         """Make a source on these queues, earlier queues first; ``lease`` is in seconds.
 
         Leaving the context gives back nothing by itself: unsettled deliveries return when their lease ends.
+        """
+        ...
+
+
+@runtime_checkable
+class OpensQueues(Protocol):
+    """A broker on which the first jobs of a new queue wait, see ``Features.new_queue``."""
+
+    def open_queues(self, queues: Sequence[str], waits: Callable[[float], None]) -> None:
+        """Begin to open these queues, in the background; what fails is tried again by the first publish.
+
+        :param waits: called in the task of a publish that has to wait for a new queue, with the seconds that this adds
+            to its time.
         """
         ...
 

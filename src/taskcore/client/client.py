@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from taskcore.backend import Duplicate, Outgoing, Published, Refused, Stored, Uncertain
+from taskcore.backend import Duplicate, OpensQueues, Outgoing, Published, Refused, Stored, Uncertain
 from taskcore.client.home import Home
 from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
@@ -99,6 +99,11 @@ class Client:
             raise error
         return [job for job in jobs if job is not None]
 
+    def open_queues(self, queues: Sequence[str]) -> None:
+        """Begin to open queues, so that the first jobs of new ones need not wait; they get more time, if they must."""
+        if isinstance(self._backend, OpensQueues):
+            self._backend.open_queues(queues, self._shared_timeout.extend)
+
     async def wait_closed(self) -> None:
         """Wait for the publishes whose callers were cancelled."""
         await self._batches.wait_closed()
@@ -181,7 +186,7 @@ class Client:
         """Publish a batch, within the time limit; each message gets an answer."""
         with self._shared_timeout.scope():
             return await self._backend.publish(batch)
-        return [Uncertain(f"the broker did not answer within {self._timeout:g} s")] * len(batch)
+        return [Uncertain(f"connected, but no answer for {self._timeout:g} s")] * len(batch)
 
     def _to_job(self, call: Call[R], outgoing: Outgoing, answer: Published) -> Job[R] | SendError:
         name = EVENT_OF[type(answer)]

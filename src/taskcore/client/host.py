@@ -84,6 +84,7 @@ class AppHost:
                 components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source, home=self.home
             )
             exits.push_async_callback(client.wait_closed)
+            client.open_queues(tuple(dict.fromkeys(task.spec.queue for task in tasks)))
             self.send, self._client, self._queries = client.send, client, JobQueries(components, timeout=limit)
             self.home.settle()
             exits.callback(self.close)

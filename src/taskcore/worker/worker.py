@@ -39,7 +39,7 @@ __all__ = ["Worker"]
 
 log = logger("taskcore.worker")
 
-RECEIVE_PATIENCE = 10.0  #: seconds of waiting without an error after which an outage is over; no call hangs for longer
+RECEIVE_PATIENCE = 0.3  #: seconds of waiting for jobs without an error after which the broker is asked whether it is back
 FINAL_SETTLE_TIMEOUT = 5.0  #: seconds for which a stopping worker tries to settle the jobs that have ended
 
 
@@ -117,6 +117,7 @@ class Worker:
     async def _read(self, pool: Pool, source: Source) -> None:
         """Receive as much as there is room for, and never more."""
         outage, decode = self._parts.broker.member(), self._decode
+        ask = partial(self._backend.admin.stats, pool.queues[0])
         with self._reading[pool]:
             while not self._stopping.is_set():
                 room = 0 if self._settler.is_behind else pool.room(self._inbox.idle, len(self._inbox))
@@ -125,11 +126,12 @@ class Worker:
                     continue
                 deliveries: Sequence[Delivery] = ()
                 try:
-                    # A broker with an empty queue never says that it is back, so waiting without an error has to do.
                     with anyio.move_on_after(RECEIVE_PATIENCE) if outage.is_on else nullcontext():
                         deliveries = await source.receive(room)
+                    if outage.is_on and not deliveries:
+                        await ask()  # a broker with an empty queue never says by itself that it is back
                 except BrokerUnavailable as error:
-                    await outage.failed(error)
+                    await outage.failed(error, ask)
                     continue
                 if outage.is_on:
                     outage.recovered()
