@@ -13,6 +13,7 @@ from taskcore.records.cancels import Cancels
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name
 from taskcore.records.outcomes import Outcomes
+from taskcore.records.parked import find_parked
 from taskcore.results import (
     CANCELLED,
     JobOutcome,
@@ -140,9 +141,14 @@ class JobQueries:
             ]
             if state == "queued" and not stats.leased:
                 facts.append("no job of this queue is running: is a worker listening to it?")
+            if state in {"scheduled", "unknown"} and self._store is not None:
+                parked = await find_parked(self._store, job.task.name)
+                if parked is not None:
+                    facts.append(f"worker {parked.worker} has parked jobs of {job.task.name}: {parked.why}")
         return ResultTimeout(
             f"no result for job {job.id} of {job.task.name} after {timeout} s",
             facts=facts,
-            fix="wait longer, or start a worker on that queue",
+            fix="wait longer, or start a worker on that queue"
+            + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),
             job_id=job.id,
         )

@@ -21,14 +21,16 @@ from taskcore.lifecycle import (
     Rules,
     TimedOut,
     Unencodable,
+    Unregistered,
     Verdict,
     decide,
 )
 from taskcore.observe import EventName, Events
 from taskcore.results import event_of, stored_outcome
-from taskcore.store import Version
+from taskcore.store import Version, Write
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, UNDECODED, Execution
+from taskcore.worker.strangers import Strangers
 
 __all__ = ["Decider", "Settlement"]
 
@@ -43,6 +45,7 @@ class Settlement(msgspec.Struct, gc=False, eq=False):
     :param committed: the key's outcome is written.
     :param tried: the broker got the verdict at least once.
     :param settled: the broker got the verdict, and answered.
+    :param note: what callers are told beside it.
     :param written: the version of the outcome's record, if this worker wrote it.
     """
 
@@ -54,6 +57,7 @@ class Settlement(msgspec.Struct, gc=False, eq=False):
     committed: bool = False
     tried: bool = False
     settled: bool = False
+    note: Write | None = None
     written: Version | None = None
 
     @property
@@ -82,11 +86,13 @@ class Decider:
 
     :param park_for: seconds for which a job waits for a worker that knows its task.
     :param keep_result: seconds for which the outcome of a job of an unknown task is kept; None: not at all.
+    :param strangers: tells of jobs of unknown tasks.
     """
 
-    def __init__(self, *, park_for: float, keep_result: float | None) -> None:
+    def __init__(self, *, park_for: float, keep_result: float | None, strangers: Strangers) -> None:
         self._unknown = Rules(park_for=park_for)
         self._keep = keep_result
+        self._strangers = strangers
         self._roll = random.Random().random
 
     def settlement(self, job: Execution, outcome: Outcome) -> Settlement:
@@ -105,6 +111,9 @@ class Decider:
                 verdict = Bury("at most once", encode_trail(job.trail))
         if not isinstance(verdict, Ack):
             _log(job, outcome, verdict)
+        if isinstance(outcome, Unregistered) and isinstance(verdict, Reschedule):
+            note = self._strangers.tell(*job.name, job.delivery, outcome, job.trail.parked_since or outcome.now)
+            return Settlement(job, outcome, verdict, None, keep, note=note)
         if (keep is None and job.key is None) or job.envelope is UNDECODED:
             return Settlement(job, outcome, verdict, None, keep)
         pack_error = task.contract.pack_error if task is not None else None

@@ -94,6 +94,12 @@ class Execution(msgspec.Struct, gc=False, eq=False):
         return self.envelope.id if self.envelope is not UNDECODED else self._decoded.id
 
     @property
+    def name(self) -> tuple[str, str]:
+        """The job's id and its task's name, as far as they can be read."""
+        envelope = self._decoded
+        return envelope.id, envelope.task
+
+    @property
     def has_started(self) -> bool:
         """Whether its function runs."""
         return self.state in (STARTED, STARTED_ACKED)

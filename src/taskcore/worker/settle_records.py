@@ -57,6 +57,8 @@ class RecordSettler:
         lost = [one for one in batch if not one.settled and one.job.key is None]
         if lost:
             await self._records.outcomes.retract([(one.job.id, one.written) for one in lost if one.written is not None])
+        if notes := [one.note for one in batch if one.note is not None and one.settled]:
+            await self._records.note(notes)
         if marked := [one for one in batch if one.settled and one.job.marker is not None]:
             await self._records.markers.clear([_marker_after(one) for one in marked])
 

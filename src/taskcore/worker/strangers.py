@@ -1,0 +1,67 @@
+"""Strangers: jobs of tasks that a worker does not know, which are parked; it says so, in its log and to their callers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+import anyio
+
+from taskcore.backend import Delivery
+from taskcore.lifecycle import Unregistered
+from taskcore.records.parked import ParkedRecord, park_write
+from taskcore.store import Write
+from taskcore.toolkit.logging import logger
+
+__all__ = ["Strangers"]
+
+log = logger("taskcore.worker")
+
+TELL_EVERY = 60.0  #: seconds between two warnings about jobs of one task
+NAMES_SHOWN = 10
+
+
+class Strangers:
+    """Tells of parked jobs, once for each task and minute.
+
+    :param known: the names of the worker's tasks.
+    :param park_for: seconds for which a job waits for a worker that knows its task.
+    :param worker: its name.
+    """
+
+    def __init__(self, known: Collection[str], *, park_for: float, worker: str) -> None:
+        self._known = known
+        self._park_for = park_for
+        self._worker = worker
+        self._told: dict[str, float] = {}
+
+    def tell(self, job_id: str, task: str, delivery: Delivery, outcome: Unregistered, since: float) -> Write | None:
+        """Warn of a job that is parked, unless its task was named a moment ago; return what tells its callers."""
+        now = anyio.current_time()
+        if now - self._told.get(task, -TELL_EVERY) < TELL_EVERY:
+            return None
+        if len(self._told) >= 1_000:  # names come from elsewhere, and may be without number
+            self._told.clear()
+        self._told[task] = now
+        log.warning(
+            "%s: job %r of queue %s is parked until a worker that knows it takes it, at most until %s%s",
+            outcome.why, job_id, delivery.queue, _date(since + self._park_for), self._advice(task),
+        )  # fmt: skip
+        return park_write(task, ParkedRecord(self._worker, outcome.why, since, since + self._park_for))
+
+    def _advice(self, task: str) -> str:
+        from difflib import get_close_matches  # noqa: PLC0415 - for tasks that are unknown
+
+        names = sorted(self._known)
+        shown = ", ".join(names[:NAMES_SHOWN]) + (f" and {len(names) - NAMES_SHOWN} more" * (len(names) > NAMES_SHOWN))
+        function = task.rpartition(".")[2]
+        near = [name for name in names if name.rpartition(".")[2] == function and name != task]
+        near = near or [name for name in get_close_matches(task, names, n=1) if name != task]
+        return f"; this worker has: {shown or 'no tasks'}" + (f'; did you mean "{near[0]}"?' if near else "")
+
+
+def _date(when: float) -> str:
+    try:
+        return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, OSError, ValueError):
+        return "the end of time"
