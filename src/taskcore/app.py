@@ -186,6 +186,15 @@ class App(Router):
 
     # ── sending and asking ──
 
+    def job(self, id: str, *, queue: str | None = None) -> Job[object]:
+        """Make the handle of a job of any task, to ask for its status and outcome, and to cancel it.
+
+        A result is plain JSON data; ``task.job(id)`` gives it typed.
+
+        :param queue: where the job was sent, if it is known; else all queues are asked.
+        """
+        return Job(id, self._any_task, queue or "")
+
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Send many calls in few batches; return one job for each, in order.
 
@@ -237,6 +246,14 @@ class App(Router):
         :raises NotRunning: called in an event loop, which it would block (TC106).
         """
         return self._portal.run(function, *args)
+
+    @cached_property
+    def _any_task(self) -> Task[..., object]:
+        async def any_task() -> Any: ...
+
+        task = Router().task(name="any")(any_task)
+        task.bind(self._host, task.spec.complete(self.settings, has_store=self.components.store is not None))
+        return task
 
     @cached_property
     def _portal(self) -> Portal:

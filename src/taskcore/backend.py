@@ -24,6 +24,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 import msgspec
 
 from taskcore.lifecycle import Verdict
+from taskcore.toolkit.values import PublicValue
 
 __all__ = [
     "Admin",
@@ -187,7 +188,7 @@ class OpensQueues(Protocol):
 # ── for people ───────────────────────────────────────────────────────────────────────────────────
 
 
-class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
+class QueueStats(PublicValue, frozen=True, kw_only=True):
     """How full a queue is. ``oldest`` is the age in seconds of the oldest ready job, None if there is none."""
 
     ready: int
@@ -263,7 +264,7 @@ class Admin(Protocol):
 Support: TypeAlias = Literal["native", "emulated", "absent"]
 
 
-class Features(msgspec.Struct, frozen=True, kw_only=True):
+class Features(PublicValue, frozen=True, kw_only=True):
     """What differs from broker to broker. Every field appears in the docs' table and switches checks of the suite.
 
     :param durability: what an answered job survives, in one sentence.

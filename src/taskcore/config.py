@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param grace: how long running jobs may go on after a worker was asked to stop.
     :param lease: after this time without a renewal another worker gets the job.
     :param send_timeout: how long ``enqueue`` waits for the broker.
+    :param timeout: how long one attempt of a task that sets no limit may take; None = no limit.
     :param payload_limit: the largest arguments that are sent.
     :param result_limit: the largest result that is kept; a job with a larger one fails.
     :param keep_result: how long results can be fetched.
@@ -65,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: float = 30.0
     lease: float = 60.0
     send_timeout: float = 3.0
+    timeout: float | None = None
     payload_limit: int = 262_144
     result_limit: int = 1_048_576
     keep_result: float = 3600.0
@@ -89,6 +91,7 @@ class AppSettings(TypedDict, total=False):
     grace: float | str | None
     lease: float | str | None
     send_timeout: float | str | None
+    timeout: float | str | None
     payload_limit: int | str | None
     result_limit: int | str | None
     keep_result: float | str | None
@@ -335,6 +338,7 @@ _KINDS: dict[str, _Kind] = {
     "grace": _WAIT,
     "lease": _PERIOD,
     "send_timeout": _PERIOD,
+    "timeout": _PERIOD._replace(none="no limit"),
     "payload_limit": _Kind(size, 'bytes, at least 1, or text such as "256KiB"', least=1, show=show_size),
     "result_limit": _Kind(size, 'bytes, at least 1, or text such as "1MiB"', least=1, show=show_size),
     "keep_result": _WAIT,

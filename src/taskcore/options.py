@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 import msgspec
 
 from taskcore.config import Settings
-from taskcore.envelope import check_name
+from taskcore.envelope import CallRetry, check_name
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Rules
 from taskcore.policy import Retry
@@ -58,7 +58,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     queue: str = "default"
     retry: Retry | UseDefault = DEFAULT
     crashes: int | UseDefault = DEFAULT
-    timeout: float | None = None
+    timeout: float | UseDefault | None = DEFAULT
+    expires: float | None = None
     key: Key | None = None
     key_window: float | UseDefault = DEFAULT
     keep_result: float | UseDefault | None = DEFAULT
@@ -77,7 +78,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
         return Options(
             queue=self.queue,
             rules=rules,
-            timeout=self.timeout,
+            timeout=settings.timeout if self.timeout is DEFAULT else self.timeout,
+            expires=self.expires,
             key_window=settings.key_window if self.key_window is DEFAULT else self.key_window,
             keep_result=kept if self.keep_result is DEFAULT else self.keep_result,
             delivery=self.delivery,
@@ -91,6 +93,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     queue: str
     rules: Rules
     timeout: float | None
+    expires: float | None
     key_window: float
     keep_result: float | None
     delivery: DeliveryMode
@@ -110,7 +113,9 @@ class UsingOptions(TypedDict, total=False):
     headers: Mapping[str, str] | None  #: strings for your own use, such as a tenant or a trace; at most 8 KiB
     expires: float | None  #: from now; after it the job may not start any more
     id: str | None  #: the job id to use, to repeat an enqueue whose answer was lost
-    correlation_id: str | None  #: what this job belongs to
+    correlation_id: str | None  #: what this job belongs to; a job hands its own on to the jobs that it sends
+    timeout: float | None  #: how long one attempt may take, instead of the task's
+    retry: Retry | int | None  #: the numbers of the task's policy; errors (``on``) stay the task's, for they cannot travel
 
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +128,8 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     expires: float | None = None
     id: str | None = None
     correlation_id: str | None = None
+    timeout: float | None = None
+    retry: CallRetry | None = None
 
 
 NO_OPTIONS = CallOptions()
@@ -144,6 +151,8 @@ def call_options(given: UsingOptions) -> CallOptions:
         expires=None if expires is None else _seconds("expires", expires),
         id=_text("id", given.get("id")),
         correlation_id=_text("correlation_id", given.get("correlation_id")),
+        timeout=_timeout(given.get("timeout")),
+        retry=_retry(given.get("retry")),
     )
 
 
@@ -170,6 +179,26 @@ def _seconds(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise InvalidSetting(f"{name}={value!r} is not a time", fix="give seconds as a number, at least 0")
     return float(value)
+
+
+def _timeout(value: float | None) -> float | None:
+    if value is not None and not _seconds("timeout", value):
+        raise InvalidSetting("timeout=0 leaves no time to run", fix="give seconds above 0")
+    return value
+
+
+def _retry(retry: Retry | int | None) -> CallRetry | None:
+    if retry is None or isinstance(retry, bool):
+        return None
+    if isinstance(retry, int):
+        return CallRetry(attempts=Retry(attempts=retry or 1).attempts)
+    if not isinstance(retry, Retry):
+        raise InvalidSetting(f"retry={retry!r} is not a policy", fix="give a Retry(…) or a number of attempts")
+    if (retry.on, retry.give_up_on) != (Retry().on, Retry().give_up_on):
+        raise InvalidSetting(
+            "the errors of a policy cannot travel with one call", fix="name them in the task: @app.task(retry=Retry(on=…))"
+        )
+    return CallRetry(retry.attempts, retry.base, retry.factor, retry.cap, retry.jitter)
 
 
 def _delay(delay: float | None, at: datetime | None) -> float:

@@ -15,7 +15,7 @@ from taskcore.backend import Duplicate, OpensQueues, Outgoing, Published, Refuse
 from taskcore.client.home import Home
 from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
-from taskcore.envelope import FORMAT, Envelope, new_id
+from taskcore.envelope import FORMAT, Envelope, new_id, running
 from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, PayloadTooLarge, StoreRequired
 from taskcore.observe import EventName
 from taskcore.task import Call, Job
@@ -156,6 +156,12 @@ class Client:
         task, options = call.task, call.options
         queue = options.queue or task.options.queue
         now = self._clock()
+        expires = options.expires if options.expires is not None else task.options.expires
+        correlation_id, headers, parent = options.correlation_id, options.headers, running.get(None)
+        if parent is not None:
+            sender = parent.envelope
+            correlation_id = correlation_id or sender.correlation_id or sender.id
+            headers = {**sender.headers, **headers} if sender.headers else headers
         envelope = Envelope(
             v=FORMAT,
             id=job_id,
@@ -165,10 +171,13 @@ class Client:
             args=msgspec.Raw(call.payload),
             enqueued_at=now,
             key=call.key,
-            deadline=None if options.expires is None else now + options.expires,
-            correlation_id=options.correlation_id,
+            deadline=None if expires is None else now + expires,
+            correlation_id=correlation_id,
             source=self._source,
-            headers=options.headers,  # type: ignore[arg-type]  # a dict that using() copied
+            headers=headers,  # type: ignore[arg-type]  # a dict that using() copied
+            parent_id=None if parent is None else parent.envelope.id,
+            timeout=options.timeout,
+            retry=options.retry,
         )
         return Outgoing(queue, job_id, self._encode(envelope), b"", options.delay)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -73,7 +73,11 @@ class JobQueries:
             outcome = await self._outcomes.find(job.id)
             if outcome is not None:
                 return status_of_stored(outcome)
-        return status_of_place(await self.admin.locate(job.queue, job.id))
+        for queue in await self._queues_of(job):
+            place = await self.admin.locate(queue, job.id)
+            if place is not None:
+                return status_of_place(place)
+        return "unknown"
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
@@ -84,7 +88,9 @@ class JobQueries:
         asked_before = await self._cancels.requested(job.id)
         await self._cancels.request(job.id)
         failpoint("cancel.marked")
-        removed = await self.admin.remove(job.queue, job.id)
+        removed = False
+        for queue in await self._queues_of(job):
+            removed = removed or await self.admin.remove(queue, job.id)
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         failpoint("cancel.removed")
@@ -115,11 +121,15 @@ class JobQueries:
                 await anyio.sleep(pause)
                 pause = min(pause * 1.5, 0.1)
 
+    async def _queues_of(self, job: Job[Any]) -> Sequence[str]:
+        """List where the job may be: everywhere, if its handle was made from an id alone."""
+        return (job.queue,) if job.queue else await self.admin.queues()
+
     async def _is_nowhere(self, job: Job[Any]) -> bool:
         """Tell whether an earlier canceller removed the job and died before it stored the outcome."""
         if job.task.options.keep_result is None or self._backend.features.locate == "absent":
             return False
-        return await self.admin.locate(job.queue, job.id) is None
+        return await self.status(job) == "unknown"
 
     async def _outcome_of_key(self, job: Job[Any]) -> bytes | None:
         """Return the outcome that the job's key remembers, perhaps longer than the job's own record lasts."""
@@ -132,8 +142,12 @@ class JobQueries:
     async def _timed_out(self, job: Job[Any], timeout: float) -> ResultTimeout:
         """Make the error of a wait that took too long, with what is known about the job."""
         facts: list[str] = []
+        what = f"no result for job {job.id} of {job.task.name} after {timeout:g} s"
         with anyio.move_on_after(self._timeout):
             state = await self.status(job)
+            facts = [f"the job is: {state}"]
+            if not job.queue:
+                return ResultTimeout(what, facts=facts, fix="wait longer, or start a worker", job_id=job.id)
             stats = await self.admin.stats(job.queue)
             facts = [
                 f"the job is: {state}",
@@ -146,7 +160,7 @@ class JobQueries:
                 if parked is not None:
                     facts.append(f"worker {parked.worker} has parked jobs of {job.task.name}: {parked.why}")
         return ResultTimeout(
-            f"no result for job {job.id} of {job.task.name} after {timeout} s",
+            what,
             facts=facts,
             fix="wait longer, or start a worker on that queue"
             + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskcore.envelope import decode_envelope, decode_trail
+from taskcore.envelope import decode_envelope, decode_trail, running
 from taskcore.errors import InvalidContract, LeaseLost, UnencodableResult
 from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.processes.frames import (
@@ -43,7 +43,7 @@ from taskcore.processes.frames import (
     reader_of_requests,
 )
 from taskcore.processes.restore import restored, run_in_own_context
-from taskcore.worker.context import Context, HeldKey, running
+from taskcore.worker.context import Context, HeldKey
 from taskcore.worker.error_records import MESSAGE_LIMIT, describe
 
 if TYPE_CHECKING:

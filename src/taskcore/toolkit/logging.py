@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ class SafeLogger(_Adapter):
         except Exception:  # noqa: BLE001 - a handler or filter is the user's code and may raise anything
             with suppress(Exception):
                 traceback.print_exc(file=sys.stderr)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Leave ``extra`` as the caller gave it; the standard library's adapter drops it."""
+        return msg, kwargs
 
 
 def logger(name: str) -> logging.LoggerAdapter[logging.Logger]:

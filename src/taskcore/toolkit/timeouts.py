@@ -109,7 +109,6 @@ class SharedTimeout:
         self._timer.add(scope, self._seconds)
         return scope
 
-
     def extend(self, seconds: float) -> None:
         """Give the blocks that the running task is in more time; on trio nothing happens."""
         task = asyncio.current_task()

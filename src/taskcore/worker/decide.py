@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from taskcore.envelope import ErrorRecord, encode_trail
+from taskcore.envelope import CallRetry, ErrorRecord, encode_trail
 from taskcore.lifecycle import (
     Ack,
     Bury,
@@ -99,6 +99,8 @@ class Decider:
         """Decide what to write and what to tell the broker. The job has ended."""
         task = job.task
         rules, keep = (self._unknown, self._keep) if task is None else (task.options.rules, task.options.keep_result)
+        if job.envelope.retry is not None:
+            rules = _with_call(rules, job.envelope.retry)
         if job.started_at:
             job.seconds = anyio.current_time() - job.started_at
         verdict = decide(outcome, job.trail, rules, roll=self._roll())
@@ -112,12 +114,18 @@ class Decider:
         if not isinstance(verdict, Ack):
             _log(job, outcome, verdict)
         if isinstance(outcome, Unregistered) and isinstance(verdict, Reschedule):
-            note = self._strangers.tell(*job.name, job.delivery, outcome, job.trail.parked_since or outcome.now)
+            note = self._strangers.tell(job, outcome)
             return Settlement(job, outcome, verdict, None, keep, note=note)
         if (keep is None and job.key is None) or job.envelope is UNDECODED:
             return Settlement(job, outcome, verdict, None, keep)
         pack_error = task.contract.pack_error if task is not None else None
         return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, pack_error), keep)
+
+
+def _with_call(rules: Rules, own: CallRetry) -> Rules:
+    """Put the numbers of one call in place of those of its task's policy."""
+    given = {name: value for name, value in msgspec.structs.asdict(own).items() if value is not None}
+    return msgspec.structs.replace(rules, retry=msgspec.structs.replace(rules.retry, **given))
 
 
 def error_in(outcome: Outcome) -> ErrorRecord | None:
@@ -131,15 +139,29 @@ def _log(job: Execution, outcome: Outcome, verdict: Verdict) -> None:
     record = error_in(outcome)
     if record is None:
         if isinstance(verdict, Bury):
-            log.error("job %s of %s is dead: %s", job.id, task, verdict.reason)
+            log.error("job %s of %s is dead: %s", job.id, task, verdict.reason, **job.extra)
         elif isinstance(outcome, Deferred):
-            log.debug("job %s of %s is deferred for %.1f s: %s", job.id, task, outcome.after, outcome.why)
+            log.debug("job %s of %s is deferred for %.1f s: %s", job.id, task, outcome.after, outcome.why, **job.extra)
         return
     error = f"{record.type}: {record.message}" + (f" ({record.where})" if record.where else "")
     if isinstance(verdict, Reschedule):
         again = verdict.after
-        log.info("job %s of %s: attempt %d failed with %s; again in %.1f s", job.id, task, record.attempt, error, again)
+        log.info(
+            "job %s of %s: attempt %d failed with %s; again in %.1f s",
+            job.id,
+            task,
+            record.attempt,
+            error,
+            again,
+            **job.extra,
+        )
     elif job.state is ENDED_ACKED:
-        log.error("job %s of %s failed with %s; it runs at most once, so it is not tried again", job.id, task, error)
+        log.error(
+            "job %s of %s failed with %s; it runs at most once, so it is not tried again",
+            job.id,
+            task,
+            error,
+            **job.extra,
+        )
     elif isinstance(verdict, Bury):
-        log.error("job %s of %s is dead, %s: %s", job.id, task, verdict.reason, error)
+        log.error("job %s of %s is dead, %s: %s", job.id, task, verdict.reason, error, **job.extra)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -94,10 +94,25 @@ class Execution(msgspec.Struct, gc=False, eq=False):
         return self.envelope.id if self.envelope is not UNDECODED else self._decoded.id
 
     @property
-    def name(self) -> tuple[str, str]:
-        """The job's id and its task's name, as far as they can be read."""
+    def timeout(self) -> float | None:
+        """Seconds that one attempt may take: the call's own, or the task's."""
+        if self.envelope.timeout is not None or self.task is None:
+            return self.envelope.timeout
+        return self.task.options.timeout
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """For log records, as attributes."""
         envelope = self._decoded
-        return envelope.id, envelope.task
+        return {
+            "extra": {
+                "job_id": envelope.id,
+                "task": envelope.task,
+                "queue": self.delivery.queue,
+                "correlation_id": envelope.correlation_id,
+                "parent_id": envelope.parent_id,
+            }
+        }
 
     @property
     def has_started(self) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+from taskcore.envelope import running
 from taskcore.toolkit.logging import logger
-from taskcore.worker.context import running
 from taskcore.worker.execution import Slot
 
 __all__ = ["close_generators", "keeping_generators"]

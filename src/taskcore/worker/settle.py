@@ -150,7 +150,9 @@ class Settler:
     def _lose(self, one: Settlement) -> None:
         job = one.job
         self._discount([one])
-        log.warning("lease of job %s lost; its outcome is not recorded here, another worker has the job", job.id)
+        log.warning(
+            "lease of job %s lost; its outcome is not recorded here, another worker has the job", job.id, **job.extra
+        )
         self._events.emit("job.lost", **job.labels)
         self._forget([job])
 

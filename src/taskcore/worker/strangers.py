@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import anyio
 
-from taskcore.backend import Delivery
 from taskcore.lifecycle import Unregistered
 from taskcore.records.parked import ParkedRecord, park_write
 from taskcore.store import Write
 from taskcore.toolkit.logging import logger
+from taskcore.worker.execution import Execution
 
 __all__ = ["Strangers"]
 
@@ -35,9 +35,10 @@ class Strangers:
         self._worker = worker
         self._told: dict[str, float] = {}
 
-    def tell(self, job_id: str, task: str, delivery: Delivery, outcome: Unregistered, since: float) -> Write | None:
+    def tell(self, job: Execution, outcome: Unregistered) -> Write | None:
         """Warn of a job that is parked, unless its task was named a moment ago; return what tells its callers."""
-        now = anyio.current_time()
+        task, now = job.labels["task"], anyio.current_time()
+        since = outcome.now if job.trail.parked_since is None else job.trail.parked_since
         if now - self._told.get(task, -TELL_EVERY) < TELL_EVERY:
             return None
         if len(self._told) >= 1_000:  # names come from elsewhere, and may be without number
@@ -45,7 +46,7 @@ class Strangers:
         self._told[task] = now
         log.warning(
             "%s: job %r of queue %s is parked until a worker that knows it takes it, at most until %s%s",
-            outcome.why, job_id, delivery.queue, _date(since + self._park_for), self._advice(task),
+            outcome.why, job.id, job.delivery.queue, _date(since + self._park_for), self._advice(task), **job.extra,
         )  # fmt: skip
         return park_write(task, ParkedRecord(self._worker, outcome.why, since, since + self._park_for))
 

@@ -39,7 +39,7 @@ __all__ = ["Worker"]
 
 log = logger("taskcore.worker")
 
-RECEIVE_PATIENCE = 0.3  #: seconds of waiting for jobs without an error after which the broker is asked whether it is back
+RECEIVE_PATIENCE = 0.3  #: seconds without jobs or an error, after which the broker is asked whether it is back
 FINAL_SETTLE_TIMEOUT = 5.0  #: seconds for which a stopping worker tries to settle the jobs that have ended
 
 
