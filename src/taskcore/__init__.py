@@ -4,6 +4,7 @@ import typing
 
 from taskcore.app import App
 from taskcore.backend import QueueStats
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.envelope import Envelope, ErrorRecord, Trail
 from taskcore.errors import (
     AdapterMissing,
@@ -26,12 +27,13 @@ from taskcore.errors import (
     PayloadTooLarge,
     ResultNotKept,
     ResultTimeout,
+    StoreRefused,
     StoreRequired,
     TaskcoreError,
     UnencodableResult,
-    UnknownTask,
+    UnreadableRecord,
+    WrongTask,
 )
-from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.observe import Event
 from taskcore.policy import Retry
 from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, JobStatus, Succeeded
@@ -84,6 +86,7 @@ __all__ = [
     "RetryLater",
     "Router",
     "Snooze",
+    "StoreRefused",
     "StoreRequired",
     "Succeeded",
     "SyncJob",
@@ -91,7 +94,8 @@ __all__ = [
     "TaskcoreError",
     "Trail",
     "UnencodableResult",
-    "UnknownTask",
+    "UnreadableRecord",
+    "WrongTask",
     "current",
 ]
 

@@ -12,17 +12,17 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from taskcore.adapters import BackendOrURL, StoreOrURL, build_components
+from taskcore.adapters import BackendOrURL, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
 from taskcore.client.host import AppHost, SharedContext
-from taskcore.config import AppSettings, Settings, load, show
-from taskcore.envelope import EnvelopeCodec
+from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
+from taskcore.envelope import EnvelopeCodec, check_name
 from taskcore.observe import Event, Events
-from taskcore.router import Router
-from taskcore.task import Call, Job, Task
+from taskcore.router import Router, tasks_of
+from taskcore.task import Call, Job, Task, checked_calls
 
 if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
     from anyio.abc import TaskStatus
@@ -63,16 +63,18 @@ class App(Router):
         **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
-        given = {"url": url, "store": store}
-        adapters = {name: value for name, value in given.items() if value is not None and not isinstance(value, str)}
-        loaded = load(arguments={**{name: value for name, value in given.items() if name not in adapters}, **settings})
+        given: dict[str, Any] = {"url": url, "store": store}
+        urls = {name: value for name, value in given.items() if value is None or isinstance(value, str)}
+        adapters = {name: value for name, value in given.items() if name not in urls}
+        loaded = load(arguments={**urls, **settings})
         self.settings: Settings = loaded.settings
         self.sources: Mapping[str, str] = {**loaded.sources, **dict.fromkeys(adapters, "argument")}
-        self._adapters: Mapping[str, Any] = adapters
         self._events = Events()
-        self._clock = clock
-        self._middleware = tuple(middleware)
+        layers = check_objects(adapters, clock=clock, codec=codec, middleware=middleware)
         self._host = AppHost(codec or EnvelopeCodec(), self.run_blocking)
+        services: list[Any] = []  # features add theirs to the components
+        parts = (self.settings, self._events, clock, self._host.codec, layers, services)
+        self._build = partial(build_components, *parts, **adapters)
         self._reset()
 
     @classmethod
@@ -94,7 +96,7 @@ class App(Router):
 
         :raises DuplicateTask: a name is taken (TC306).
         """
-        for task in router:
+        for task in tasks_of(router):
             self.add(task)
 
     def add(self, task: Task[..., Any]) -> None:
@@ -117,6 +119,8 @@ class App(Router):
         home = self._host.home
         if self._pid != os.getpid() or home.has_ended:
             self._reset()
+        if not self._context.is_open:
+            hint_at_unused_variables(self.sources)
         if home.settle():
             await self._context.enter()
         else:
@@ -132,13 +136,17 @@ class App(Router):
 
     @asynccontextmanager
     async def running(
-        self, *, queues: Sequence[str] | None = None, concurrency: int | None = None, grace: float | None = None
+        self,
+        *,
+        queues: Sequence[str] | str | None = None,
+        concurrency: int | None = None,
+        grace: Duration | None = None,
     ) -> AsyncIterator[Self]:
         """Run client and worker in this process; at the end running jobs get their grace.
 
         :param queues: where the worker looks, most urgent first; default: every queue of the app's tasks.
         :param concurrency: how many jobs run at once.
-        :param grace: seconds that running jobs have to finish at the end.
+        :param grace: how long running jobs have to finish at the end.
         """
         from taskcore.worker.hosting import WorkerChoice, working  # noqa: PLC0415 - clients need no worker
 
@@ -151,9 +159,9 @@ class App(Router):
     async def run_worker(
         self,
         *,
-        queues: Sequence[str] | None = None,
+        queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
-        grace: float | None = None,
+        grace: Duration | None = None,
         task_status: TaskStatus[None] | None = None,
     ) -> None:
         """Run a worker until SIGTERM or SIGINT.
@@ -171,17 +179,17 @@ class App(Router):
             self._host.require_here_to_work()
             await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status)
 
-    async def drain(self, *queues: str, timeout: float | None = None) -> None:
+    async def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
 
         Where ``features.counts`` is absent, scheduled jobs (retries, too) and jobs that other programs hold are not
         counted: ask for the jobs' outcomes instead.
 
         :param queues: default: every queue of the app's tasks.
-        :param timeout: seconds to wait for each queue; None sets no limit.
+        :param timeout: how long to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
-        names = queues or tuple(dict.fromkeys(task.spec.queue for task in self))
+        names = [check_name("queue", queue) for queue in queues] or tuple(dict.fromkeys(task.spec.queue for task in self))
         await self._host.ask(lambda queries: queries.drain(names, timeout))
 
     # ── sending and asking ──
@@ -200,15 +208,16 @@ class App(Router):
 
         :raises EnqueueRefused, EnqueueUncertain, KeyConflict: some were not sent; the error's ``jobs`` has the others.
         """
-        return await self._host.client.send_many(list(calls))
+        return await self._host.client.send_many(checked_calls(calls))
 
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call, as ``task.enqueue`` does."""
-        return await self._host.client.send(call)
+        return await self._host.client.send(checked_calls([call])[0])
 
     async def stats(self, queue: str = "default") -> QueueStats:
         """Count the jobs of a queue."""
-        return await self._host.ask(lambda queries: queries.admin.stats(queue))
+        name = check_name("queue", queue)
+        return await self._host.ask(lambda queries: queries.admin.stats(name))
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs of a queue that have not started; return how many.
@@ -216,7 +225,8 @@ class App(Router):
         Where ``features.counts`` is absent, scheduled jobs (retries, too) are out of reach: they come when they are
         due, and a warning in the log says so.
         """
-        return await self._host.ask(lambda queries: queries.admin.purge(queue))
+        name = check_name("queue", queue)
+        return await self._host.ask(lambda queries: queries.admin.purge(name))
 
     @property
     def features(self) -> Features:
@@ -249,11 +259,9 @@ class App(Router):
 
     @cached_property
     def _any_task(self) -> Task[..., object]:
-        async def any_task() -> Any: ...
+        from taskcore.client.anytask import any_task  # noqa: PLC0415 - most programs know the tasks of their jobs
 
-        task = Router().task(name="any")(any_task)
-        task.bind(self._host, task.spec.complete(self.settings, has_store=self.components.store is not None))
-        return task
+        return any_task(self._host, self.settings, has_store=self.components.store is not None)
 
     @cached_property
     def _portal(self) -> Portal:
@@ -281,6 +289,4 @@ class App(Router):
         self._host.home.forget()
         self._context = SharedContext(lambda: self._host.connect(self, self.components, self.settings))
         #: What this app is made of, for the test kit and for tools.
-        self.components = build_components(
-            self.settings, self._events, self._clock, self._host.codec, self._middleware, **self._adapters
-        )
+        self.components = self._build()

@@ -13,8 +13,8 @@ import msgspec
 
 from taskcore.backend import DUPLICATE, Duplicate, Outgoing, Published, Refused, Stored
 from taskcore.components import Components
-from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, KeyConflict
-from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record, fingerprint
+from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, KeyConflict, WrongTask
+from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record
 from taskcore.records.names import key_name
 from taskcore.records.outcomes import Outcomes
 from taskcore.results import decode_outcome
@@ -27,7 +27,7 @@ __all__ = ["KeyedSender", "SendError"]
 R = TypeVar("R")
 
 #: Why a call was not sent, or may not have been.
-SendError: TypeAlias = EnqueueRefused | EnqueueUncertain | KeyConflict | BrokerUnavailable
+SendError: TypeAlias = EnqueueRefused | EnqueueUncertain | KeyConflict | WrongTask | BrokerUnavailable
 
 SENDER_TIMEOUT, SENDER_POLL = 5.0, 0.05  #: seconds that a key's sender has to confirm it; and between two reads
 
@@ -99,11 +99,11 @@ class KeyedSender:
             return IdempotencyKeys.claim(call.name, call.claim, call.keep)
         standing = decode_key_record(conflict.current.value)
         if standing.confirmed and await self._is_gone(standing):
-            return IdempotencyKeys.reclaim(call.name, call.claim, conflict.current.version, call.keep)
+            return IdempotencyKeys.claim(call.name, call.claim, call.keep, expect=conflict.current.version)
         if standing.args != call.claim.args:
             call.answer = self._key_conflict(call, standing)
         elif standing.confirmed:
-            call.answer = self._to_job(call.call, call.outgoing_of(standing.job), DUPLICATE)
+            call.answer = self._to_job(call.call, msgspec.structs.replace(call.outgoing, id=standing.job), DUPLICATE)
         else:
             call.version = conflict.current.version
             call.claim = standing
@@ -167,10 +167,9 @@ class _KeyedCall:
         self.call = call
         self.outgoing = outgoing
         self.name = key_name(call.task.name, key)
-        self.claim = KeyRecord(key=key, job=outgoing.id, args=fingerprint(call.payload), queue=outgoing.queue)
+        contract = call.task.contract
+        args = contract.fingerprint(contract.unpack(call.payload, contract.version))
+        self.claim = KeyRecord(key=key, job=outgoing.id, args=args, queue=outgoing.queue)
         self.keep = call.task.options.key_window + outgoing.delay
         self.version: Version = ""
         self.answer: Job[Any] | SendError | None = None
-
-    def outgoing_of(self, job_id: str) -> Outgoing:
-        return msgspec.structs.replace(self.outgoing, id=job_id)

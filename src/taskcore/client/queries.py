@@ -9,22 +9,23 @@ import anyio
 
 from taskcore.components import Components
 from taskcore.errors import ResultNotKept, ResultTimeout, StoreRequired
-from taskcore.records.cancels import Cancels
+from taskcore.records import Records
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name
-from taskcore.records.outcomes import Outcomes
 from taskcore.records.parked import find_parked
 from taskcore.results import (
     CANCELLED,
+    STATUS_OF_PLACE,
     JobOutcome,
     JobStatus,
     decode_outcome,
-    status_of_place,
     status_of_stored,
     typed_outcome,
+    wrong_task,
 )
 from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.units import Duration, seconds_of
 
 __all__ = ["JobQueries"]
 
@@ -37,15 +38,14 @@ class JobQueries:
     def __init__(self, components: Components, *, timeout: float) -> None:
         self._backend = components.backend
         self.admin = components.backend.admin
-        self._store = store = components.store
-        self._outcomes = Outcomes(store) if store is not None else None
-        self._cancels = Cancels(store) if store is not None else None
+        self._store = components.store
+        self._records = Records.over(components.store) if components.store is not None else None
         self._events = components.events
         self._timeout = timeout
 
     async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
         """Wait for the end of a job; the store pushes it."""
-        if self._outcomes is None:
+        if self._records is None:
             raise StoreRequired(f"cannot wait for the result of {job.task.name}: this app has no store")
         if job.task.options.keep_result is None:
             raise ResultNotKept(
@@ -56,37 +56,41 @@ class JobQueries:
             first = await self._outcome_of_key(job)
             if first is not None:
                 return typed_outcome(first, job.task.contract)
-        if timeout is None:  # a scope without a deadline would cost as much as the wait itself
-            return typed_outcome(await self._outcomes.wait(job.id), job.task.contract)
-        if timeout > 0:
-            with anyio.move_on_after(timeout):
-                return typed_outcome(await self._outcomes.wait(job.id), job.task.contract)
-        # A read without this time limit: what is known is told, also where one answer of the store takes longer.
-        known = await self._outcomes.find(job.id)
-        if known is not None:
-            return typed_outcome(known, job.task.contract)
-        raise await self._timed_out(job, timeout)
+        outcome = None
+        if timeout is None or timeout > 0:
+            outcome = await self._records.outcomes.wait(job.id, timeout)
+        if outcome is None:
+            # A read without the time limit: what is known is told, also where one answer of the store takes longer.
+            outcome = await self._records.outcomes.find(job.id)
+        if outcome is None:
+            raise await self._timed_out(job, timeout or 0.0)
+        _refuse_other_task(job, outcome)
+        return typed_outcome(outcome, job.task.contract)
 
     async def status(self, job: Job[Any]) -> JobStatus:
         """Return where the job is now."""
-        if self._outcomes is not None:
-            outcome = await self._outcomes.find(job.id)
+        if self._records is not None:
+            outcome = await self._records.outcomes.find(job.id)
             if outcome is not None:
+                _refuse_other_task(job, outcome)
                 return status_of_stored(outcome)
         for queue in await self._queues_of(job):
             place = await self.admin.locate(queue, job.id)
             if place is not None:
-                return status_of_place(place)
+                return STATUS_OF_PLACE[place]
         return "unknown"
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
-        if self._outcomes is None or self._cancels is None:
+        records = self._records
+        if records is None:
             raise StoreRequired(f"cannot cancel job {job.id} of {job.task.name}: this app has no store")
-        if await self._outcomes.find(job.id) is not None:
+        outcome = await records.outcomes.find(job.id)
+        if outcome is not None:
+            _refuse_other_task(job, outcome)
             return False
-        asked_before = await self._cancels.requested(job.id)
-        await self._cancels.request(job.id)
+        asked_before = await records.cancels.requested(job.id)
+        await records.cancels.request(job.id)
         failpoint("cancel.marked")
         removed = False
         for queue in await self._queues_of(job):
@@ -94,28 +98,28 @@ class JobQueries:
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         failpoint("cancel.removed")
-        stands = await self._outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
+        stands = await records.outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
         if decode_outcome(stands).state != "cancelled":
             return False
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
 
-    async def drain(self, queues: Iterable[str], timeout: float | None) -> None:
+    async def drain(self, queues: Iterable[str], timeout: Duration | None) -> None:
         """Wait until each queue holds no job that is ready, running or scheduled.
 
-        :param timeout: seconds to wait for each queue; None sets no limit.
+        :param timeout: how long to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
-        pause = 0.005
+        pause, limit = 0.005, None if timeout is None else seconds_of("timeout", timeout)
         for queue in queues:
             began = anyio.current_time()
             while True:
                 stats = await self.admin.stats(queue)
                 if not stats.ready + stats.leased + stats.scheduled:
                     break
-                if timeout is not None and anyio.current_time() - began >= timeout:
+                if limit is not None and anyio.current_time() - began >= limit:
                     raise TimeoutError(
-                        f'queue "{queue}" is not empty after {timeout:g} s: '
+                        f'queue "{queue}" is not empty after {limit:g} s: '
                         f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
                     )
                 await anyio.sleep(pause)
@@ -166,3 +170,13 @@ class JobQueries:
             + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),
             job_id=job.id,
         )
+
+
+def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:
+    """Refuse to answer a handle with the outcome of another task's job.
+
+    :raises WrongTask: it is one (TC408).
+    """
+    error = wrong_task(job.id, job.task.name, outcome)
+    if error is not None:
+        raise error

@@ -21,7 +21,6 @@ this very start, and its outcome stands (``Completed``); any other record means 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -30,7 +29,7 @@ import msgspec
 
 from taskcore.errors import UnreadableRecord
 from taskcore.results import unreadable_record
-from taskcore.store import ABSENT, Conflict, Record, Store, Version, Write
+from taskcore.store import ABSENT, Conflict, Expect, Record, Store, Version, Write
 from taskcore.toolkit.logging import logger
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "KeyRecord",
     "Lost",
     "decode_key_record",
-    "fingerprint",
 ]
 
 log = logger("taskcore.worker")
@@ -157,11 +155,6 @@ def decode_key_record(data: bytes) -> KeyRecord:
         raise unreadable_record("the record of an idempotency key", data, error) from error
 
 
-def fingerprint(payload: bytes) -> str:
-    """Compute what identifies a payload; the same arguments have the same encoding."""
-    return hashlib.blake2b(payload, digest_size=16).hexdigest()
-
-
 class IdempotencyKeys:
     """Claim, acquire, complete and release keys over any store."""
 
@@ -172,20 +165,18 @@ class IdempotencyKeys:
     # ── the sender's side ──
 
     @staticmethod
-    def claim(name: str, claim: KeyRecord, keep: float) -> Write:
-        """Make the write that claims a key for a job about to be sent; a Conflict holds the claim that stands."""
-        return Write(key=name, value=_encode(claim), expect=ABSENT, keep=keep)
+    def claim(name: str, claim: KeyRecord, keep: float, *, expect: Expect = ABSENT) -> Write:
+        """Make the write that claims a key for a job about to be sent; a Conflict holds the claim that stands.
+
+        :param expect: the version of a claim whose job is gone without a committed outcome.
+        """
+        return Write(key=name, value=_encode(claim), expect=expect, keep=keep)
 
     @staticmethod
     def confirm(name: str, claim: KeyRecord, version: Version, keep: float) -> Write:
         """Make the write that says: the broker has the job. Without it a duplicate publishes the same id again."""
         confirmed = msgspec.structs.replace(claim, confirmed=True)
         return Write(key=name, value=_encode(confirmed), expect=version, keep=keep)
-
-    @staticmethod
-    def reclaim(name: str, claim: KeyRecord, version: Version, keep: float) -> Write:
-        """Make the write that claims a key whose job is gone without a committed outcome."""
-        return Write(key=name, value=_encode(claim), expect=version, keep=keep)
 
     @staticmethod
     def retract(name: str, version: Version) -> Write:
@@ -221,8 +212,13 @@ class IdempotencyKeys:
             obstacle = _look(record, None if may_overlap else claim.job, now)
             if obstacle is not None:
                 return obstacle
-            fence = max(decode_key_record(record.value).fence + 1 if record else 1, least_fence)
-            held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + lease)
+            standing = decode_key_record(record.value) if record else None
+            fence = max(standing.fence + 1 if standing else 1, least_fence)
+            # The sender's fingerprint stays: it may have an older version of the task than this worker.
+            args = standing.args if standing and standing.job == claim.job else claim.args
+            held = msgspec.structs.replace(
+                claim, state="held", confirmed=True, fence=fence, until=now + lease, args=args
+            )
             expect = record.version if record else ABSENT
             longest = max(keep, lease)
             write = Write(key=name, value=_encode(held), expect=expect, keep=longest, reserve=True)

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from taskcore.contract.codec import first_line
 from taskcore.envelope import CallRetry, ErrorRecord, encode_trail
 from taskcore.lifecycle import (
     Ack,
@@ -26,13 +27,14 @@ from taskcore.lifecycle import (
     decide,
 )
 from taskcore.observe import EventName, Events
+from taskcore.policy import Retry
 from taskcore.results import event_of, stored_outcome
 from taskcore.store import Version, Write
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, UNDECODED, Execution
 from taskcore.worker.strangers import Strangers
 
-__all__ = ["Decider", "Settlement"]
+__all__ = ["Decider", "Settlement", "bury_unstored", "error_in"]
 
 log = logger("taskcore.worker")
 
@@ -90,7 +92,8 @@ class Decider:
     """
 
     def __init__(self, *, park_for: float, keep_result: float | None, strangers: Strangers) -> None:
-        self._unknown = Rules(park_for=park_for)
+        # A job of an unknown task never starts, so only the time to park it counts.
+        self._unknown = Rules(retry=Retry(), crashes=1, park_for=park_for)
         self._keep = keep_result
         self._strangers = strangers
         self._roll = random.Random().random
@@ -119,7 +122,15 @@ class Decider:
         if (keep is None and job.key is None) or job.envelope is UNDECODED:
             return Settlement(job, outcome, verdict, None, keep)
         pack_error = task.contract.pack_error if task is not None else None
-        return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, pack_error), keep)
+        return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, job.envelope.task, pack_error), keep)
+
+
+def bury_unstored(one: Settlement, error: Exception, events: Events) -> None:
+    """Change the settlement of a job whose records the store refuses: a dead letter, with the reason and no outcome."""
+    reason = f"its end cannot be stored: {first_line(error)}"
+    log.error("job %s of %s is dead, %s", one.job.id, one.job.envelope.task, reason, extra=one.job.extra)
+    one.overrule(Bury(reason, encode_trail(one.job.trail)), events)
+    one.stored, one.committed = None, True
 
 
 def _with_call(rules: Rules, own: CallRetry) -> Rules:
@@ -135,33 +146,31 @@ def error_in(outcome: Outcome) -> ErrorRecord | None:
 
 def _log(job: Execution, outcome: Outcome, verdict: Verdict) -> None:
     """Log one line for each attempt that failed and for each death: what, where, and what follows."""
-    task = job.envelope.task
+    task, extra = job.envelope.task, job.extra
     record = error_in(outcome)
     if record is None:
-        if isinstance(verdict, Bury):
-            log.error("job %s of %s is dead: %s", job.id, task, verdict.reason, **job.extra)
-        elif isinstance(outcome, Deferred):
-            log.debug("job %s of %s is deferred for %.1f s: %s", job.id, task, outcome.after, outcome.why, **job.extra)
+        _log_without_error(job, outcome, verdict, extra)
         return
     error = f"{record.type}: {record.message}" + (f" ({record.where})" if record.where else "")
     if isinstance(verdict, Reschedule):
         again = verdict.after
-        log.info(
-            "job %s of %s: attempt %d failed with %s; again in %.1f s",
-            job.id,
-            task,
-            record.attempt,
-            error,
-            again,
-            **job.extra,
-        )
+        text = "job %s of %s: attempt %d failed with %s; again in %.1f s"
+        log.info(text, job.id, task, record.attempt, error, again, extra=extra)
     elif job.state is ENDED_ACKED:
-        log.error(
-            "job %s of %s failed with %s; it runs at most once, so it is not tried again",
-            job.id,
-            task,
-            error,
-            **job.extra,
-        )
+        text = "job %s of %s failed with %s; it runs at most once, so it is not tried again"
+        log.error(text, job.id, task, error, extra=extra)
     elif isinstance(verdict, Bury):
-        log.error("job %s of %s is dead, %s: %s", job.id, task, verdict.reason, error, **job.extra)
+        log.error("job %s of %s is dead, %s: %s", job.id, task, verdict.reason, error, extra=extra)
+
+
+def _log_without_error(job: Execution, outcome: Outcome, verdict: Verdict, extra: Mapping[str, Any]) -> None:
+    task = job.envelope.task
+    if job.envelope is UNDECODED and isinstance(verdict, Bury):
+        size, queue = len(job.delivery.envelope), job.delivery.queue
+        text = "a message of %d bytes in queue %s is a dead letter now: %s"
+        log.error(text, size, queue, verdict.reason, extra=extra)
+    elif isinstance(verdict, Bury):
+        log.error("job %s of %s is dead: %s", job.id, task, verdict.reason, extra=extra)
+    elif isinstance(outcome, Deferred):
+        text = "job %s of %s is deferred for %.1f s: %s"
+        log.debug(text, job.id, task, outcome.after, outcome.why, extra=extra)

@@ -17,16 +17,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from taskcore.backend import Source
-from taskcore.contract.codec import first_line
-from taskcore.envelope import encode_trail
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import ACK, Bury
+from taskcore.lifecycle import ACK, CLAIM
 from taskcore.observe import EventName, Events
 from taskcore.results import event_of_ack
 from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
-from taskcore.worker.decide import Settlement
+from taskcore.worker.decide import Settlement, bury_unstored
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
 from taskcore.worker.settle_records import RecordSettler
@@ -68,9 +66,8 @@ class Settler:
         #: Goes around each commit; the builder puts middleware there.
         self.commit_with: Callable[[Sequence[Settlement]], Awaitable[None]] = self.commit
 
-    @property
     def is_behind(self) -> bool:
-        """Whether more jobs have ended than can be settled at the moment."""
+        """Tell whether more jobs have ended than can be settled at the moment."""
         return self._waiting.is_full
 
     def close(self) -> None:
@@ -105,14 +102,14 @@ class Settler:
         """Commit a batch, again after each outage, for as long as its jobs are ours."""
         while batch := self._still_ours(batch):
             try:
-                await self.commit_with(batch)
-                return
+                return await self.commit_with(batch)
             except BrokerUnavailable as error:
                 await self._outage.failed(error)
+        return None
 
     async def _commit_apart(self, batch: Sequence[Settlement], error: Exception) -> None:
         """Commit each job of a batch alone: what one job cannot have must not hold up the others."""
-        log.warning("%d jobs are settled one by one: %s", len(batch), first_line(error))
+        log.warning("%d jobs are settled one by one: %s", len(batch), error)
         for one in batch:
             try:
                 await self._commit([one])
@@ -122,14 +119,14 @@ class Settler:
     async def _bury_unstored(self, one: Settlement, error: Exception) -> None:
         """End a job whose records the store refuses: it becomes a dead letter, with the reason and no outcome."""
         if not one.settled:
-            reason = f"its end cannot be stored: {first_line(error)}"
-            log.error("job %s of %s is dead, %s", one.job.id, one.job.envelope.task, reason)
-            one.overrule(Bury(reason, encode_trail(one.job.trail)), self._events)
-            one.stored, one.committed = None, True
+            bury_unstored(one, error, self._events)
             try:
-                return await self._commit([one])
+                await self._commit([one])
             except Exception:
-                log.exception("job %s cannot be settled; when its lease is over, the broker hands it out", one.job.id)
+                log.exception(
+                    "job %s cannot even be buried; when its lease is over, the broker hands it out", one.job.id
+                )
+                raise
         self._forget([one.job])
 
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:
@@ -151,7 +148,7 @@ class Settler:
         job = one.job
         self._discount([one])
         log.warning(
-            "lease of job %s lost; its outcome is not recorded here, another worker has the job", job.id, **job.extra
+            "lease of job %s lost; its outcome is not recorded here, another worker has the job", job.id, extra=job.extra
         )
         self._events.emit("job.lost", **job.labels)
         self._forget([job])
@@ -159,7 +156,7 @@ class Settler:
     async def ack_early(self, job: Execution) -> bool:
         """Acknowledge a job before it starts, so that it runs at most once (C9); False if its lease is lost."""
         try:
-            acked = not await job.source.settle([(job.delivery, ACK)])
+            acked = not await job.source.settle([(job.delivery, CLAIM)])
         except BrokerUnavailable as error:
             log.warning("job %s may run at most once and cannot be acknowledged first: %s", job.id, error.what)
             acked = False

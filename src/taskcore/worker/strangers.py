@@ -46,7 +46,8 @@ class Strangers:
         self._told[task] = now
         log.warning(
             "%s: job %r of queue %s is parked until a worker that knows it takes it, at most until %s%s",
-            outcome.why, job.id, job.delivery.queue, _date(since + self._park_for), self._advice(task), **job.extra,
+            outcome.why, job.id, job.delivery.queue, _date(since + self._park_for), self._advice(task),
+            extra=job.extra,
         )  # fmt: skip
         return park_write(task, ParkedRecord(self._worker, outcome.why, since, since + self._park_for))
 
