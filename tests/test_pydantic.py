@@ -10,7 +10,19 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore import App, Cancelled, Dead, Envelope, ErrorRecord, Expired, Failed, JobOutcome, QueueStats, Succeeded, Trail
+from taskcore import (
+    App,
+    Cancelled,
+    Dead,
+    Envelope,
+    ErrorRecord,
+    Expired,
+    Failed,
+    JobOutcome,
+    QueueStats,
+    Succeeded,
+    Trail,
+)
 from taskcore.backend import Features
 from taskcore.backends.memory import FEATURES
 from taskcore.deadletter import DeadLetter
@@ -61,7 +73,15 @@ def test_values_that_only_go_out() -> None:
         return name
 
     letter = DeadLetter(
-        id="1", queue="q", reason="poison", when=1.0, job_id="1", task="greet", envelope=ENVELOPE, trail=Trail(), raw=b"\xff"
+        id="1",
+        queue="q",
+        reason="poison",
+        when=1.0,
+        job_id="1",
+        task="greet",
+        envelope=ENVELOPE,
+        trail=Trail(),
+        raw=b"\xff",
     )
     for value, part in (
         (greet.job("17"), {"id": "17", "task": "greet", "queue": "default"}),

@@ -189,7 +189,7 @@ class App(Router):
         :param timeout: how long to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
-        names = [check_name("queue", queue) for queue in queues] or tuple(dict.fromkeys(task.spec.queue for task in self))
+        names = [check_name("queue", queue) for queue in queues or dict.fromkeys(task.spec.queue for task in self)]
         await self._host.ask(lambda queries: queries.drain(names, timeout))
 
     # ── sending and asking ──

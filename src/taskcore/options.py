@@ -116,7 +116,7 @@ class UsingOptions(TypedDict, total=False):
     id: str | None  #: the job id to use, to repeat an enqueue whose answer was lost
     correlation_id: str | None  #: what this job belongs to; a job hands its own on to the jobs that it sends
     timeout: Duration | None  #: how long one attempt may take, instead of the task's
-    retry: Retry | int | None  #: the numbers of the task's policy; errors (``on``) stay the task's, for they cannot travel
+    retry: Retry | int | None  #: instead of the numbers of the task's policy; its errors (``on``) cannot travel
 
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,16 +184,18 @@ def _timeout(value: Duration | None) -> float | None:
     return seconds
 
 
-def _retry(retry: Retry | int | None) -> CallRetry | None:
-    if retry is None or isinstance(retry, bool):
+def _retry(retry: object) -> CallRetry | None:
+    if retry is None:
         return None
-    if isinstance(retry, int):
+    if isinstance(retry, int) and not isinstance(retry, bool):
         return CallRetry(attempts=Retry(attempts=retry or 1).attempts)
     if not isinstance(retry, Retry):
-        raise InvalidSetting(f"retry={shorten_repr(retry)} is not a policy", fix="give a Retry(…) or a number of attempts")
+        what = f"retry={shorten_repr(retry)} is not a policy"
+        raise InvalidSetting(what, fix="give a Retry(…) or a number of attempts")
     if (retry.on, retry.give_up_on) != (Retry().on, Retry().give_up_on):
         raise InvalidSetting(
-            "the errors of a policy cannot travel with one call", fix="name them in the task: @app.task(retry=Retry(on=…))"
+            "the errors of a policy cannot travel with one call",
+            fix="name them in the task: @app.task(retry=Retry(on=…))",
         )
     return CallRetry(retry.attempts, retry.base, retry.factor, retry.cap, retry.jitter)
 

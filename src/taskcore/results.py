@@ -50,8 +50,8 @@ from taskcore.observe import EventName
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
-    "STATUS_OF_PLACE",
     "ANY_TASK",
+    "STATUS_OF_PLACE",
     "Cancelled",
     "Dead",
     "Expired",

@@ -271,7 +271,7 @@ async def test_unknown_tasks_are_told(app, backend, caplog):
 
 
 async def test_callers_learn_that_their_job_is_parked(app, backend, store):
-    """A caller that waits for a job of a task that the worker does not know is told so (TC401)."""
+    """A caller that waits for a job of a task that the worker does not know learns it (TC401)."""
     sender = App(backend, store=store, clock=clock)
 
     @sender.task(name="unknown.work")

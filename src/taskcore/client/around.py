@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from taskcore.client.client import Client
-from taskcore.client.home import Home
 from taskcore.components import Components
 from taskcore.middleware import around_send
 from taskcore.task import Call, Job
+from taskcore.toolkit.home import Home
 
 __all__ = ["ClientWithMiddleware"]
 

@@ -12,7 +12,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from taskcore.backend import DUPLICATE, Duplicate, OpensQueues, Outgoing, Published, Refused, Stored, Uncertain
-from taskcore.client.home import Home
 from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
 from taskcore.envelope import FORMAT, Envelope, new_id, running
@@ -29,6 +28,7 @@ from taskcore.records.outcomes import Outcomes
 from taskcore.results import wrong_task
 from taskcore.task import Call, Job
 from taskcore.toolkit.batching import GroupCommit, gather_limited
+from taskcore.toolkit.home import Home
 from taskcore.toolkit.timeouts import SharedTimeout
 
 __all__ = ["Client"]
@@ -77,7 +77,7 @@ class Client:
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call; concurrent ones share a batch."""
         if self._running() is not self._loop:
-            return await self._home.run(self.send, call)
+            return await self._home.run(lambda: self.send(call))
         self._check_size(call)
         outgoing = self._prepare(call, call.options.id or new_id())
         if call.key is not None:
@@ -98,7 +98,7 @@ class Client:
             ``jobs`` of the error holds a Job or None for each call.
         """
         if self._running() is not self._loop:
-            return await self._home.run(self.send_many, calls)
+            return await self._home.run(lambda: self.send_many(calls))
         for call in calls:  # all of them before the first is sent
             self._check_size(call)
         chunks = [calls[start : start + PUBLISH_BATCH] for start in range(0, len(calls), PUBLISH_BATCH)]

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from taskcore.client.home import Home
 from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import NotRunning
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, Call, Job, Task
+from taskcore.toolkit.home import Home
 
 if TYPE_CHECKING:  # imported when they are needed: see connect() and enter()
     import anyio

@@ -60,7 +60,7 @@ class JobQueries:
         if timeout is None or timeout > 0:
             outcome = await self._records.outcomes.wait(job.id, timeout)
         if outcome is None:
-            # A read without the time limit: what is known is told, also where one answer of the store takes longer.
+            # A read without the time limit: what is known is an answer, also where a reply of the store takes longer.
             outcome = await self._records.outcomes.find(job.id)
         if outcome is None:
             raise await self._timed_out(job, timeout or 0.0)

@@ -148,7 +148,9 @@ class Settler:
         job = one.job
         self._discount([one])
         log.warning(
-            "lease of job %s lost; its outcome is not recorded here, another worker has the job", job.id, extra=job.extra
+            "lease of job %s lost; its outcome is not recorded here, another worker has the job",
+            job.id,
+            extra=job.extra,
         )
         self._events.emit("job.lost", **job.labels)
         self._forget([job])

@@ -1,4 +1,4 @@
-"""Strangers: jobs of tasks that a worker does not know, which are parked; it says so, in its log and to their callers."""
+"""Strangers: jobs of tasks that a worker does not know, which are parked; it says so in its log, and to callers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ log = logger("taskcore.worker")
 
 TELL_EVERY = 60.0  #: seconds between two warnings about jobs of one task
 NAMES_SHOWN = 10
+TASKS_REMEMBERED = 1_000  #: of which the last warning is known; their names come from elsewhere
 
 
 class Strangers:
@@ -41,7 +42,7 @@ class Strangers:
         since = outcome.now if job.trail.parked_since is None else job.trail.parked_since
         if now - self._told.get(task, -TELL_EVERY) < TELL_EVERY:
             return None
-        if len(self._told) >= 1_000:  # names come from elsewhere, and may be without number
+        if len(self._told) >= TASKS_REMEMBERED:
             self._told.clear()
         self._told[task] = now
         log.warning(

@@ -36,8 +36,8 @@ async def an_ended_job_can_be_polled(harness: Harness) -> None:
             await outcome_of(harness, job)
     for timeout in (0, 0.0, TINY):
         told = await polled(waiting, timeout)
-        require(told == Succeeded(None), f"a job that returned None is told as {told} to a wait of {timeout:g} s")
-        require(isinstance(await polled(failing, timeout), Dead), f"a dead job is not told to a wait of {timeout:g} s")
+        require(told == Succeeded(None), f"after {timeout:g} s a job that returned None has the outcome {told}")
+        require(isinstance(await polled(failing, timeout), Dead), f"after {timeout:g} s a dead job has no outcome")
     require(await polled(gives_none.job(harness.name("nobody")), 0) is None, "a job that was never sent has an outcome")
 
 

@@ -243,7 +243,9 @@ class SupervisedConnection:
                 await connection.open(self.address, host, name=self._name)
             except (OSError, ValueError, BadLogin) as error:
                 silent = isinstance(error, TimeoutError) and not str(error)
-                why = f"connected, but no answer for {CONNECT_TIMEOUT:g} s" if silent else f"{type(error).__name__}: {error}"
+                why = f"{type(error).__name__}: {error}"
+                if silent:
+                    why = f"connected, but no answer for {CONNECT_TIMEOUT:g} s"
                 self._trouble = f"{host.text}: {why.removesuffix(': ')}"
                 continue
             self._connection = connection
