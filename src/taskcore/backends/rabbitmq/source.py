@@ -54,7 +54,7 @@ class RabbitSource:
         self._connector = connection.connector
         self._holdings = Holdings(self._connector, sender, lease=lease)
         self._news = asyncio.Event()
-        self._queues = tuple(queues)
+        self._queues: Sequence[str] = tuple(queues)
         self._consumers: dict[str, Consumer] = {}  # by queue, since the first job was asked for
         self._counts = counts
         self._consuming = asyncio.Lock()
