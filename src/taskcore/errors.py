@@ -210,6 +210,15 @@ class LeaseLost(BrokerError, RuntimeError):
     code = "TC204"
 
 
+class StoreRefused(BrokerError, ValueError):
+    """The store answers that it never takes this record: its value is too large, or its name too long.
+
+    Trying again does not help, unlike after ``BrokerUnavailable``. Of a batch with such a record nothing may be written.
+    """
+
+    code = "TC205"
+
+
 # ── values and signatures ────────────────────────────────────────────────────────────────────────
 
 
@@ -338,3 +347,12 @@ class LetterNotFound(JobError, LookupError):
     """There is no dead letter with that id, or it does not hold an envelope that could be replayed."""
 
     code = "TC407"
+
+
+class UnreadableRecord(JobError, ValueError):
+    """A record in the store cannot be read: another program wrote it, or a newer version of this one.
+
+    The record stays as it is. The text says which kind of record it is, and how its bytes begin.
+    """
+
+    code = "TC408"

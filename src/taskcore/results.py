@@ -26,7 +26,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_n
 import msgspec
 
 from taskcore.envelope import ErrorRecord, Trail, encode_trail
-from taskcore.errors import JobCancelled, JobError, JobExpired, JobFailed
+from taskcore.errors import JobCancelled, JobError, JobExpired, JobFailed, UnreadableRecord
 from taskcore.lifecycle import (
     ACK,
     Ack,
@@ -67,6 +67,7 @@ __all__ = [
     "status_of_stored",
     "stored_outcome",
     "typed_outcome",
+    "unreadable_record",
     "verdict_of_stored",
 ]
 
@@ -115,6 +116,7 @@ JobStatus: TypeAlias = Literal[
 
 
 NO_BYTES = msgspec.Raw()
+SHOWN_BYTES = 100  #: of a record that cannot be read
 
 
 class StoredOutcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -128,7 +130,28 @@ class StoredOutcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 encode_outcome = msgspec.json.Encoder().encode
-decode_outcome = msgspec.json.Decoder(StoredOutcome).decode
+_decode = msgspec.json.Decoder(StoredOutcome).decode
+
+
+def decode_outcome(data: bytes) -> StoredOutcome:
+    """Decode a stored outcome.
+
+    :raises UnreadableRecord: the bytes are no outcome (TC408).
+    """
+    try:
+        return _decode(data)
+    except (ValueError, RecursionError) as error:
+        raise unreadable_record("the outcome of a job", data, error) from error
+
+
+def unreadable_record(what: str, data: bytes, error: Exception) -> UnreadableRecord:
+    """Make the error about a record that cannot be decoded."""
+    return UnreadableRecord(
+        f"{what} cannot be read: {error}",
+        facts=[f"its record begins with {data[:SHOWN_BYTES]!r}"],
+        fix="upgrade, if a newer version wrote it; else find the program that writes to this store, delete the record",
+    )
+
 
 CANCELLED = encode_outcome(StoredOutcome("cancelled"))
 EXPIRED = encode_outcome(StoredOutcome("expired"))

@@ -28,7 +28,10 @@ from typing import Literal, TypeAlias
 import anyio
 import msgspec
 
+from taskcore.errors import UnreadableRecord
+from taskcore.results import unreadable_record
 from taskcore.store import ABSENT, Conflict, Record, Store, Version, Write
+from taskcore.toolkit.logging import logger
 
 __all__ = [
     "Acquired",
@@ -42,6 +45,8 @@ __all__ = [
     "decode_key_record",
     "fingerprint",
 ]
+
+log = logger("taskcore.worker")
 
 NOTHING = msgspec.Raw()
 ACQUIRE_TRIES = 5  #: how often a lost race for a key is run again before the key counts as held
@@ -138,7 +143,18 @@ class Lost(msgspec.Struct, frozen=True):
 Acquisition: TypeAlias = Acquired | Busy | Completed
 
 _encode = msgspec.json.Encoder().encode
-decode_key_record = msgspec.json.Decoder(KeyRecord).decode
+_decode = msgspec.json.Decoder(KeyRecord).decode
+
+
+def decode_key_record(data: bytes) -> KeyRecord:
+    """Decode the record of a key.
+
+    :raises UnreadableRecord: the bytes are no such record (TC408).
+    """
+    try:
+        return _decode(data)
+    except (ValueError, RecursionError) as error:
+        raise unreadable_record("the record of an idempotency key", data, error) from error
 
 
 def fingerprint(payload: bytes) -> str:
@@ -251,7 +267,11 @@ class IdempotencyKeys:
         record = await self._store.get(name)
         if record is None:
             return
-        claim = decode_key_record(record.value)
+        try:
+            claim = decode_key_record(record.value)
+        except UnreadableRecord as error:
+            log.warning("the key of job %s is not released: %s", job, error.what)
+            return
         if claim.job == job and claim.state != "done":
             await self._store.put_many([self.release(Acquired(name, claim, record.version, window, window))])
 
@@ -308,7 +328,10 @@ def _look(record: Record | None, job: str | None, now: float) -> Busy | Complete
 
 def _after_conflict(key: Acquired, conflict: Conflict) -> Completed | Lost | None:
     """Apply the conflict rule: what the record that stands means for this start of the job."""
-    standing = decode_key_record(conflict.current.value) if conflict.current is not None else None
+    try:
+        standing = decode_key_record(conflict.current.value) if conflict.current is not None else None
+    except UnreadableRecord:  # the next start of the job says so
+        return Lost(same_job=False)
     if _is_ours(key, standing):
         if standing is None or standing.state != "done":
             return None

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from taskcore.results import unreadable_record
 from taskcore.store import Store, Write
 
 __all__ = ["StartMarkers"]
 
+MOST_STARTS = 1_000_000  #: that a marker can count
 MARKER_KEPT = 7 * 86_400.0  #: seconds for which a start without an outcome is remembered
 
 
@@ -22,9 +24,17 @@ class StartMarkers:
         self._store = store
 
     async def count(self, marker: str) -> int:
-        """Count the marked starts."""
+        """Count the marked starts.
+
+        :raises UnreadableRecord: the marker holds no number (TC408).
+        """
         record = await self._store.get(marker)
-        return int(record.value) if record is not None else 0
+        if record is None:
+            return 0
+        try:
+            return min(max(int(record.value), 0), MOST_STARTS)
+        except ValueError as error:
+            raise unreadable_record("the start marker of a job", record.value, error) from error
 
     async def mark(self, marker: str, starts: int) -> None:
         """Write the number of starts, the one that is about to begin included."""

@@ -131,7 +131,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
             return self.decode(self.delivery.envelope)
         except NewerFormat as error:
             return msgspec.structs.replace(UNDECODED, id=error.job_id, task=error.task)
-        except MalformedEnvelope:
+        except Exception:  # noqa: BLE001 - a codec of the user's may raise anything, and performing has reported it
             return UNDECODED
 
 

@@ -81,6 +81,8 @@ class LeaseKeeper:
                 await self._renew_keys()
             except BrokerUnavailable as error:
                 await self._outage.failed(error)
+            except Exception:
+                log.exception("some leases or keys could not be extended; trying again")
             else:
                 if asked:
                     self._outage.recovered()

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import anyio
 
+from taskcore.contract.codec import first_line
 from taskcore.errors import BrokerUnavailable
 from taskcore.observe import Events
 from taskcore.toolkit.logging import logger
@@ -40,7 +41,7 @@ class OutageTracker:
         """Note that a part cannot reach it."""
         if not self._parts:
             self._since = anyio.current_time()
-            log.warning("%s lost: %s; running jobs go on, reconnecting", self._what, _first_line(error))
+            log.warning("%s lost: %s; running jobs go on, reconnecting", self._what, first_line(error))
             self._events.emit("broker.lost", what=self._what, error=error)
         self._parts.add(part)
 
@@ -85,7 +86,3 @@ class Outage:
         if self.is_on:
             self.is_on = False
             self._outages.found(self)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__qualname__

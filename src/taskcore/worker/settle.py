@@ -17,8 +17,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from taskcore.backend import Source
+from taskcore.contract.codec import first_line
+from taskcore.envelope import encode_trail
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import ACK
+from taskcore.lifecycle import ACK, Bury
 from taskcore.observe import EventName, Events
 from taskcore.results import event_of, event_of_ack
 from taskcore.toolkit.batching import Buffer
@@ -78,14 +80,42 @@ class Settler:
     async def run(self) -> None:
         """Settle until closed."""
         while batch := await self._waiting.take():
-            while batch := self._still_ours(batch):
-                try:
-                    await self.commit_with(batch)
-                    break
-                except BrokerUnavailable as error:
-                    await self._outage.failed(error)
+            try:
+                await self._commit(batch)
+            except Exception as error:  # noqa: BLE001 - it belongs to a job of the batch
+                await self._commit_apart(batch, error)
             if self._outage.is_on:
                 self._outage.recovered()
+
+    async def _commit(self, batch: list[Settlement]) -> None:
+        """Commit a batch, again after each outage, for as long as its jobs are ours."""
+        while batch := self._still_ours(batch):
+            try:
+                await self.commit_with(batch)
+                return
+            except BrokerUnavailable as error:
+                await self._outage.failed(error)
+
+    async def _commit_apart(self, batch: Sequence[Settlement], error: Exception) -> None:
+        """Commit each job of a batch alone: what one job cannot have must not hold up the others."""
+        log.warning("%d jobs are settled one by one: %s", len(batch), first_line(error))
+        for one in batch:
+            try:
+                await self._commit([one])
+            except Exception as own:  # noqa: BLE001 - it ends this job
+                await self._bury_unstored(one, own)
+
+    async def _bury_unstored(self, one: Settlement, error: Exception) -> None:
+        """End a job whose records the store refuses: it becomes a dead letter, with the reason and no outcome."""
+        if not one.settled:
+            reason = f"its end cannot be stored: {first_line(error)}"
+            log.error("job %s of %s is dead, %s", one.job.id, one.job.envelope.task, reason)
+            one.verdict, one.stored, one.committed = Bury(reason, encode_trail(one.job.trail)), None, True
+            try:
+                return await self._commit([one])
+            except Exception:
+                log.exception("job %s cannot be settled; when its lease is over, the broker hands it out", one.job.id)
+        self._forget([one.job])
 
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:
         """Drop settlements whose lease has ended; another worker may have the job (C7)."""

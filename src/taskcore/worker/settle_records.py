@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskcore.lifecycle import Ack, Bury, CancelledBefore, DeadlinePassed, Release, Reschedule, Returned, Unencodable
+from taskcore.envelope import encode_trail
+from taskcore.errors import UnreadableRecord
+from taskcore.lifecycle import (
+    Ack,
+    Bury,
+    CancelledBefore,
+    DeadlinePassed,
+    Release,
+    Reschedule,
+    Returned,
+    Unencodable,
+    Verdict,
+)
 from taskcore.observe import Events
 from taskcore.records import Records
 from taskcore.records.keys import BUSY_RETRY, Completed, IdempotencyKeys, Lost
@@ -85,7 +97,7 @@ def _completing(one: Settlement) -> bytes | None:
 def _adopt(one: Settlement, outcome: bytes) -> None:
     """Take over a committed outcome: the job ended so, even if its function raised or was interrupted afterwards."""
     one.stored = outcome
-    verdict = verdict_of_stored(outcome, one.verdict, one.job.trail)
+    verdict = _verdict_of_existing(outcome, one)
     if verdict != one.verdict:
         log.warning("job %s committed its outcome before it ended otherwise; the committed one counts", one.job.id)
         one.verdict = verdict
@@ -108,7 +120,15 @@ async def _store_outcomes(outcomes: Outcomes, events: Events, batch: Sequence[Se
             one.written = answer
         elif answer.outcome != one.stored:
             events.emit("result.ignored", job_id=one.job.id)
-            one.verdict = verdict_of_stored(answer.outcome, one.verdict, one.job.trail)
+            one.verdict = _verdict_of_existing(answer.outcome, one)
+
+
+def _verdict_of_existing(outcome: bytes, one: Settlement) -> Verdict:
+    """Find the verdict that fits the outcome that was there; callers cannot read one that is unreadable."""
+    try:
+        return verdict_of_stored(outcome, one.verdict, one.job.trail)
+    except UnreadableRecord as error:
+        return Bury(error.what, encode_trail(one.job.trail))
 
 
 def _marker_after(one: Settlement) -> tuple[str, int]:

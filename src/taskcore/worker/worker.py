@@ -20,11 +20,13 @@ import anyio.abc
 
 from taskcore.backend import Delivery, Source
 from taskcore.components import Components
-from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import Interrupted, Outcome
+from taskcore.contract.codec import first_line
+from taskcore.errors import BrokerUnavailable, StoreRefused, UnreadableRecord
+from taskcore.lifecycle import Buried, Interrupted, Outcome
 from taskcore.task import Task
 from taskcore.toolkit.isolation import is_cancelled_from_outside
 from taskcore.toolkit.logging import logger
+from taskcore.worker.admission import finish_unrun
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox
@@ -168,13 +170,25 @@ class Worker:
             slot.job = job
             try:
                 outcome = await self._performer.perform(job, slot)
-            except BrokerUnavailable as error:
-                # The store cannot say whether the job may start: it waits in its slot, under its lease.
-                outcome = await self._parts.store.outlast(error, partial(self._performer.perform, job, slot))
+            except Exception as error:  # noqa: BLE001 - no job ends the worker (C25)
+                outcome = await self._perform_in_spite_of(error, job, slot)
             slot.job = slot.why = None
             self._end(job, outcome)
             if slot.scope.cancel_called:
                 return
+
+    async def _perform_in_spite_of(self, error: Exception, job: Execution, slot: Slot) -> Outcome | None:
+        """Find the outcome of a job whose performance failed outside of its own code."""
+        try:
+            if isinstance(error, BrokerUnavailable):
+                # The store cannot say whether the job may start: it waits in its slot, under its lease.
+                return await self._parts.store.outlast(error, partial(self._performer.perform, job, slot))
+            raise error
+        except (StoreRefused, UnreadableRecord) as never:
+            return finish_unrun(job, Buried(first_line(never)))
+        except Exception as own:
+            log.exception("performing job %s failed; it is a dead letter", job.id)
+            return finish_unrun(job, Buried(f"it could not be performed: {type(own).__name__}: {first_line(own)}"))
 
     def _report_cancelled(self, slot: Slot) -> None:
         """Report a slot whose task some code has cancelled by itself; the slot goes on."""
