@@ -213,7 +213,7 @@ class LeaseLost(BrokerError, RuntimeError):
 class StoreRefused(BrokerError, ValueError):
     """The store answers that it never takes this record: its value is too large, or its name too long.
 
-    Trying again does not help, unlike after ``BrokerUnavailable``. Of a batch with such a record nothing may be written.
+    Trying again does not help, unlike after ``BrokerUnavailable``. The other writes of its batch may be done or not.
     """
 
     code = "TC205"

@@ -184,7 +184,9 @@ class Worker:
                 # The store cannot say whether the job may start: it waits in its slot, under its lease.
                 return await self._parts.store.outlast(error, partial(self._performer.perform, job, slot))
             raise error
-        except (StoreRefused, UnreadableRecord) as never:
+        except UnreadableRecord as foreign:  # which may be its start marker: it stays as it is
+            return Buried(first_line(foreign))
+        except StoreRefused as never:
             return finish_unrun(job, Buried(first_line(never)))
         except Exception as own:
             log.exception("performing job %s failed; it is a dead letter", job.id)

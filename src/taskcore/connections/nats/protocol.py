@@ -82,8 +82,10 @@ class Answer(NamedTuple):
 
     @property
     def status(self) -> bytes:
-        """``b"503"`` where no subscriber exists; empty for an ordinary answer."""
-        return self.headers[9:12] if self.headers.startswith(b"NATS/1.0 ") else b""
+        """``b"503"`` where no subscriber exists; empty for an ordinary answer, and for a message of a stream."""
+        if not self.headers.startswith(b"NATS/1.0 ") or b"Nats-Sequence:" in self.headers:
+            return b""
+        return self.headers[9:12]
 
 
 def header_of(headers: bytes, name: bytes) -> bytes:
