@@ -1,4 +1,4 @@
-"""Checks of records that nobody can store or read: each concerns its own job, and no other."""
+"""Checks of records that no store takes, or that no worker can read: each concerns its own job, and no other."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def _is_written(store: Store, name: str) -> bool:
 
 @check(APP_CHECKS, "C20", "C25", store=True)
 async def an_unreadable_record_ends_its_own_job(harness: Harness) -> None:
-    """A record that cannot be read makes its own job a dead letter, stays, and is told to callers; neighbours run."""
+    """A record that cannot be read makes its own job a dead letter, and stays; callers get TC408, neighbours run."""
     router, queue, store = Router(), harness.queue(), await harness.store()
 
     @router.task(name=harness.name("once"), queue=queue)
@@ -129,13 +129,13 @@ async def an_unreadable_record_ends_its_own_job(harness: Harness) -> None:
     ]
     require(not changed, f"records that cannot be read were changed: {changed}")
     for job in outcomes:
-        await _is_told(job.status(), "the status")
-        await _is_told(job.outcome(timeout=harness.timeout), "the outcome")
+        await _raises(job.status(), "the status")
+        await _raises(job.outcome(timeout=harness.timeout), "the outcome")
     for number in range(len(HOSTILE)):
-        await _is_told(keyed.enqueue(number), "an enqueue with its key")
+        await _raises(keyed.enqueue(number), "an enqueue with its key")
 
 
-async def _is_told(asked: object, what: str) -> None:
+async def _raises(asked: object, what: str) -> None:
     """Await what a caller asked; it has to raise TC408."""
     try:
         await asked  # type: ignore[misc]  # a coroutine of any result

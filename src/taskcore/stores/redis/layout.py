@@ -28,7 +28,7 @@ __all__ = ["GROUPS", "RecordNames", "decode", "foreign", "group_of", "millisecon
 
 SLOTS = 16_384  #: of a Redis Cluster, by its specification
 GROUP_COUNT = 16  #: groups, so the most nodes that can have a share
-VERSION = re.compile(rb"([A-Za-z0-9_-]{11}\.[0-9a-f]{1,16})(?: |\Z)")
+VERSION = re.compile(rb"([A-Za-z0-9_-]{11}\.[0-9a-f]{1,16}) ")
 SHOWN_BYTES = 100  #: of a string that is no record
 MAX_KEEP_MILLISECONDS = 10**15  #: milliseconds; Redis cannot count much further
 

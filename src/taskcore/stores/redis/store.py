@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Self, TypeVar
 
-from taskcore.connections.redis import CommandRefused, RedisLink
+from taskcore.connections.redis import CommandRefused, RedisLink, ReplyLost
 from taskcore.connections.redis.diagnose import diagnose
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Conflict, Expect, Record, Version, Write
@@ -30,6 +30,7 @@ R = TypeVar("R")
 
 SIZE_LIMITS = ("proto-max-bulk-len", "client-query-buffer-limit")  #: settings of the server, in bytes
 LARGEST_VALUE = 512 * 1024 * 1024  #: bytes that a server takes unless it is set otherwise
+SMALL = 64 * 1024  #: bytes of a value for which no server ends a connection
 BESIDE_THE_VALUE = 1_024  #: bytes of a record that are left for its version, and of a buffer for the command
 BATCH_CALLERS = 200  #: callers whose reads, or whose writes, share a batch
 
@@ -52,6 +53,7 @@ class RedisStore:
         self._writes = GroupCommit[Sequence[Write], Sequence[Answer]](self._write, limit=BATCH_CALLERS)
         self._feed = self._new_feed()
         self._exits = AsyncExitStack()
+        self._cut_off = False  # a large write had no answer
         self.max_value: int | None = None  #: see :class:`taskcore.store.LimitsValues`
 
     async def __aenter__(self) -> Self:
@@ -102,8 +104,15 @@ class RedisStore:
         """
         if not writes:
             return []
+        if self._cut_off:  # a server ends a connection that sends too much; perhaps its limit is another one by now
+            self.max_value = await self._largest_value()
+            self._cut_off = False
         check_writes(writes, self.max_value)
-        return _whole(await self._in_time(self._writes, writes))
+        try:
+            return _whole(await self._in_time(self._writes, writes))
+        except ReplyLost:
+            self._cut_off = any(write.value and len(write.value) > SMALL for write in writes)
+            raise
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """Return a watch: the record as it is, then each new one, announced by the server."""
