@@ -34,7 +34,7 @@ class Ward:
 
     async def bury(self, count: int, **sending):
         """Make so many dead letters."""
-        async with self.app.running():
+        async with self.app.running(concurrency=1):  # so that they die in order
             for number in range(count):
                 await self.work.using(**sending).enqueue(number)
             await self.app.drain(timeout=60)

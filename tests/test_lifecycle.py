@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import taskcore.lifecycle as rules_module
 from taskcore import Reject, Retry, RetryLater, Snooze
+from taskcore.config import Settings
 from taskcore.envelope import ErrorRecord, Trail, decode_trail
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import (
@@ -38,8 +39,17 @@ from taskcore.lifecycle import (
     is_poison,
 )
 from taskcore.lifecycle import Reschedule as Again
+from taskcore.options import CRASHES
 
-NOTHING_YET, DEFAULTS = Trail(), Rules()
+SETTINGS = Settings()
+
+
+def rules_with(*, retry: Retry = SETTINGS.retry, crashes: int = CRASHES, park_for: float = SETTINGS.park_for) -> Rules:
+    """Make the rules of a task that sets nothing but these."""
+    return Rules(retry=retry, crashes=crashes, park_for=park_for)
+
+
+NOTHING_YET, DEFAULTS = Trail(), rules_with()
 RECORD = ErrorRecord(type="E", message="m", when=1.0, worker="w", attempt=1)
 
 times = st.floats(0, 1e6)
@@ -137,8 +147,8 @@ def test_done(outcome):
 
 def test_exhausted_is_not_the_same_as_not_retryable():
     """The reason of a dead letter says whether patience ran out or there was no point."""
-    no_more = Rules(retry=Retry(attempts=1))
-    no_point = Rules(retry=Retry(give_up_on=(ValueError,)))
+    no_more = rules_with(retry=Retry(attempts=1))
+    no_point = rules_with(retry=Retry(give_up_on=(ValueError,)))
 
     assert verdict_on(Raised(ValueError("v"), RECORD), rules=no_more).reason == "exhausted"
     assert verdict_on(Raised(ValueError("v"), RECORD), rules=no_point).reason == "not retryable"
@@ -147,7 +157,10 @@ def test_exhausted_is_not_the_same_as_not_retryable():
 def test_time_outs_are_failures():
     """Overrunning uses an attempt and follows the policy, as a TimeoutError."""
     assert isinstance(verdict_on(TimedOut(RECORD)), Again)
-    assert verdict_on(TimedOut(RECORD), rules=Rules(retry=Retry(give_up_on=(TimeoutError,)))).reason == "not retryable"
+    assert (
+        verdict_on(TimedOut(RECORD), rules=rules_with(retry=Retry(give_up_on=(TimeoutError,)))).reason
+        == "not retryable"
+    )
 
 
 def test_retry_later_uses_an_attempt():
@@ -187,7 +200,7 @@ def test_interrupted_costs_nothing():
 
 def test_parking():
     """An unknown task waits longer each time, uses no attempt, and is dead after its time, not before."""
-    rules = Rules(park_for=3600.0)
+    rules = rules_with(park_for=3600.0)
     trail, now, waits = Trail(), 1_000.0, []
     while isinstance(verdict := decide(Unregistered("?", now), trail, rules, roll=0.5), Again):
         waits.append(verdict.after)
@@ -218,7 +231,7 @@ def test_no_time_said(control):
     """A subclass that forgets to say when is an error like any other."""
     error = control.__new__(type("Forgetful", (control,), {}))
 
-    assert verdict_on(Raised(error, RECORD), rules=Rules(retry=Retry(attempts=1))).reason == "exhausted"
+    assert verdict_on(Raised(error, RECORD), rules=rules_with(retry=Retry(attempts=1))).reason == "exhausted"
 
 
 @pytest.mark.parametrize("wrong", [-1, float("inf"), float("nan"), "1", True, None])

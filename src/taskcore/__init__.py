@@ -26,10 +26,11 @@ from taskcore.errors import (
     PayloadTooLarge,
     ResultNotKept,
     ResultTimeout,
+    StoreRefused,
     StoreRequired,
     TaskcoreError,
     UnencodableResult,
-    UnknownTask,
+    UnreadableRecord,
 )
 from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.observe import Event
@@ -84,6 +85,7 @@ __all__ = [
     "RetryLater",
     "Router",
     "Snooze",
+    "StoreRefused",
     "StoreRequired",
     "Succeeded",
     "SyncJob",
@@ -91,7 +93,7 @@ __all__ = [
     "TaskcoreError",
     "Trail",
     "UnencodableResult",
-    "UnknownTask",
+    "UnreadableRecord",
     "current",
 ]
 

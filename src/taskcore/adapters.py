@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
     from taskcore.middleware import Middleware
+    from taskcore.services import Service
 
 __all__ = ["NO_STORE", "BackendOrURL", "StoreOrURL", "build_components", "has_store", "open_backend", "open_store"]
 
@@ -62,6 +63,7 @@ def build_components(
     clock: Callable[[], float],
     codec: EnvelopeCodec,
     middleware: Sequence[Middleware],
+    services: list[Service],
     *,
     url: Backend | None = None,
     store: Store | None = None,
@@ -77,7 +79,7 @@ def build_components(
     elif store is None and url is None and has_store(settings.url):
         store = open_store(settings.url)
     observed = ObservedStore(store, events) if store is not None else None
-    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware)
+    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware, services)
 
 
 def has_store(url: str) -> bool:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from taskcore.adapters import BackendOrURL, StoreOrURL, build_components
@@ -63,16 +63,17 @@ class App(Router):
         **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
-        given = {"url": url, "store": store}
-        adapters = {name: value for name, value in given.items() if value is not None and not isinstance(value, str)}
-        loaded = load(arguments={**{name: value for name, value in given.items() if name not in adapters}, **settings})
+        given: dict[str, Any] = {"url": url, "store": store}
+        urls = {name: value for name, value in given.items() if value is None or isinstance(value, str)}
+        adapters = {name: value for name, value in given.items() if name not in urls}
+        loaded = load(arguments={**urls, **settings})
         self.settings: Settings = loaded.settings
         self.sources: Mapping[str, str] = {**loaded.sources, **dict.fromkeys(adapters, "argument")}
-        self._adapters: Mapping[str, Any] = adapters
         self._events = Events()
-        self._clock = clock
-        self._middleware = tuple(middleware)
         self._host = AppHost(codec or EnvelopeCodec(), self.run_blocking)
+        services: list[Any] = []  # features add theirs to the components
+        parts = (self.settings, self._events, clock, self._host.codec, tuple(middleware), services)
+        self._build = partial(build_components, *parts, **adapters)
         self._reset()
 
     @classmethod
@@ -248,6 +249,4 @@ class App(Router):
         self._host.close()
         self._context = SharedContext(lambda: self._host.connect(self, self.components, self.settings))
         #: What this app is made of, for the test kit and for tools.
-        self.components = build_components(
-            self.settings, self._events, self._clock, self._host.codec, self._middleware, **self._adapters
-        )
+        self.components = self._build()

@@ -12,16 +12,22 @@ from taskcore.store import Store
 
 if TYPE_CHECKING:  # most programs have none
     from taskcore.middleware import Middleware
+    from taskcore.services import Service
 
 __all__ = ["Components"]
 
 
 class Components(NamedTuple):
-    """The parts of an app. ``clock`` gives seconds since the epoch."""
+    """The parts of an app.
+
+    :param clock: gives seconds since the epoch.
+    :param services: run while the app is open; a feature adds its own before that.
+    """
 
     backend: Backend
     store: Store | None
     events: Events
     clock: Callable[[], float]
     codec: EnvelopeCodec
-    middleware: Sequence[Middleware] = ()
+    middleware: Sequence[Middleware]
+    services: list[Service]

@@ -14,9 +14,9 @@
     │   ├── BrokerUnavailable      TC201  (ConnectionError) it cannot be reached
     │   ├── EnqueueUncertain       TC202  (TimeoutError)    the job may or may not be stored; repeat it by its id
     │   ├── EnqueueRefused         TC203  (RuntimeError)    the job is surely not stored (full, unroutable, …)
-    │   └── LeaseLost              TC204  (RuntimeError)    the delivery belongs to another worker by now
+    │   ├── LeaseLost              TC204  (RuntimeError)    the delivery belongs to another worker by now
+    │   └── StoreRefused           TC205  (ValueError)      the store never takes this record: it is too large, …
     ├── ContractError              values and signatures do not fit together
-    │   ├── UnknownTask            TC301  (LookupError)     no task of that name
     │   ├── InvalidArguments       TC302  (TypeError)       a call that does not fit its contract
     │   ├── InvalidContract        TC303  (TypeError)       a signature that cannot be a contract
     │   ├── UnencodableResult      TC304  (TypeError)       a returned value that does not fit the contract
@@ -31,7 +31,8 @@
         ├── JobCancelled           TC404  (RuntimeError)    the job was cancelled
         ├── JobExpired             TC405  (RuntimeError)    its deadline passed before it could start
         ├── ResultNotKept          TC406  (RuntimeError)    results of this task are not stored
-        └── LetterNotFound         TC407  (LookupError)     no dead letter with that id, or it cannot be replayed
+        ├── LetterNotFound         TC407  (LookupError)     no dead letter with that id, or it cannot be replayed
+        └── UnreadableRecord       TC408  (ValueError)      a record in the store is none of taskcore's, or newer
 
 Each class also derives from the fitting builtin, so plain ``except TypeError`` works. The text of an
 error always says what happened, the facts, and what to do; the parts are attributes too.
@@ -48,7 +49,8 @@ __all__ = [
     "EnqueueRefused", "EnqueueUncertain", "FeatureRefused", "InvalidArguments", "InvalidContract", "InvalidName",
     "InvalidSetting", "InvalidURL", "JobCancelled", "JobError", "JobExpired", "JobFailed", "KeyConflict", "LeaseLost",
     "LetterNotFound", "MalformedEnvelope", "NotRunning", "PayloadTooLarge", "ResultNotKept", "ResultTimeout",
-    "SetupError", "StoreRequired", "TaskcoreError", "UnencodableResult", "UnknownTask", "UnsafeBroker",
+    "SetupError", "StoreRefused", "StoreRequired", "TaskcoreError", "UnencodableResult",
+    "UnreadableRecord", "UnsafeBroker",
 ]  # fmt: skip
 
 
@@ -211,10 +213,7 @@ class LeaseLost(BrokerError, RuntimeError):
 
 
 class StoreRefused(BrokerError, ValueError):
-    """The store answers that it never takes this record: its value is too large, or its name too long.
-
-    Trying again does not help, unlike after ``BrokerUnavailable``. The other writes of its batch may be done or not.
-    """
+    """The store never takes this record: its value is too large, or its name too long. Of its batch, none is sure."""
 
     code = "TC205"
 
@@ -224,12 +223,6 @@ class StoreRefused(BrokerError, ValueError):
 
 class ContractError(TaskcoreError):
     """Values and signatures do not fit together."""
-
-
-class UnknownTask(ContractError, LookupError):
-    """No task of that name is registered."""
-
-    code = "TC301"
 
 
 class InvalidArguments(ContractError, TypeError):
@@ -350,9 +343,10 @@ class LetterNotFound(JobError, LookupError):
 
 
 class UnreadableRecord(JobError, ValueError):
-    """A record in the store cannot be read: another program wrote it, or a newer version of this one.
+    """A record in the store cannot be read: another program or a newer version wrote it. It stays as it is.
 
-    The record stays as it is. The text says which kind of record it is, and how its bytes begin.
+    ``jobs``, after ``enqueue_many``: a Job or None for each call, in order.
     """
 
     code = "TC408"
+    jobs: Sequence[Any] = ()

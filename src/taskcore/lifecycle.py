@@ -253,16 +253,16 @@ RELEASE = Release()
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """A task's settings for failures.
+    """A task's settings for failures. They have no defaults here: see ``TaskSpec.complete``.
 
     :param retry: when to try again after an error.
     :param crashes: how many starts may kill their process before the job is poison.
     :param park_for: seconds for which a job waits for a worker that knows its task.
     """
 
-    retry: RetryPolicy = RetryPolicy()
-    crashes: int = 3
-    park_for: float = 86_400.0
+    retry: RetryPolicy
+    crashes: int
+    park_for: float
 
 
 PARK_FIRST, PARK_LONGEST = 1.0, 60.0  #: seconds: the first and the longest wait of a parked job

@@ -12,6 +12,7 @@ the job's id (C19). Adapters contain none of this: one wrapper around each seam 
     store.get.*   store.put.*    store.delete.*   store.get_many.*     the same, one for each call of the store
     store.put_many.*
     broker.lost   broker.back    loop.blocked   thread.abandoned       trouble
+    slot.cancelled
 
 Facts, where they apply:
 

@@ -49,6 +49,7 @@ class Default(Enum):
 
 
 DEFAULT: Final = Default.DEFAULT  #: the value of an option that the app's settings decide
+CRASHES = 3  #: starts that may kill their process before a job is poison; no setting of an app changes it
 UseDefault: TypeAlias = Literal[Default.DEFAULT]
 
 
@@ -70,13 +71,11 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
         retry = settings.retry if self.retry is DEFAULT else self.retry
         if self.delivery == "at_most_once":
             retry = Retry(attempts=1)
-        rules = Rules(retry=retry, park_for=settings.park_for)
-        if self.crashes is not DEFAULT:
-            rules = msgspec.structs.replace(rules, crashes=self.crashes)
+        crashes = CRASHES if self.crashes is DEFAULT else self.crashes
         kept = settings.keep_result if has_store else None
         return Options(
             queue=self.queue,
-            rules=rules,
+            rules=Rules(retry=retry, crashes=crashes, park_for=settings.park_for),
             timeout=self.timeout,
             key_window=settings.key_window if self.key_window is DEFAULT else self.key_window,
             keep_result=kept if self.keep_result is DEFAULT else self.keep_result,

@@ -49,6 +49,7 @@ from taskcore.lifecycle import (
 from taskcore.observe import EventName
 
 __all__ = [
+    "STATUS_OF_PLACE",
     "Cancelled",
     "Dead",
     "Expired",
@@ -63,7 +64,6 @@ __all__ = [
     "event_of",
     "event_of_ack",
     "outcome_of_stored",
-    "status_of_place",
     "status_of_stored",
     "stored_outcome",
     "typed_outcome",
@@ -285,12 +285,10 @@ def status_of_stored(data: bytes) -> JobStatus:
     return "failed" if bytes(stored.error) else stored.state
 
 
-def status_of_place(place: Literal["ready", "scheduled", "leased"] | None) -> JobStatus:
-    """Translate the place of a job at the broker into a status."""
-    return "unknown" if place is None else STATUS_OF_PLACE[place]
-
-
-STATUS_OF_PLACE: Mapping[str, JobStatus] = {"ready": "queued", "scheduled": "scheduled", "leased": "running"}
+#: The status of a job at its place at the broker.
+STATUS_OF_PLACE: Mapping[str | None, JobStatus] = {
+    "ready": "queued", "scheduled": "scheduled", "leased": "running", None: "unknown",
+}  # fmt: skip
 
 
 def error_of(

@@ -12,6 +12,7 @@ import nats
 import psycopg
 
 from taskcore import App, Retry
+from taskcore.deadletter import DeadLetter
 from taskcore.errors import UnreadableRecord
 from taskcore.faults.resp import command
 from taskcore.records.names import cancel_name, key_name, outcome_name, start_name
@@ -81,12 +82,10 @@ async def end_jobs(app: App, kinds: Sequence[str], values: Sequence[Any], plant:
         async with app.running(queues=["foreign"], grace=1.0):
             for job in neighbours:
                 await job.result(timeout=10)
-            with anyio.fail_after(10):
-                while len(letters := [one async for one in app.dead_letters.read("foreign")]) < len(planted):
-                    await anyio.sleep(0.02)
+            letters = await _letters(app, len(planted))
         async with app.running(queues=["foreign"], grace=1.0):  # another worker finds nothing left to do
             assert await (await plain.enqueue(6)).result(timeout=10) == 6
-        assert len(letters) == len([one async for one in app.dead_letters.read("foreign")]) == len(planted)
+        assert len(letters) == len(await _letters(app, 0)) == len(planted)
         for letter in letters:
             assert "record" in letter.reason or "cannot be read" in letter.reason, letter.reason
         for name, before in planted.items():
@@ -97,6 +96,16 @@ async def end_jobs(app: App, kinds: Sequence[str], values: Sequence[Any], plant:
             except UnreadableRecord:
                 continue
             raise AssertionError(f"a caller was answered with {answer!r}")
+
+
+async def _letters(app: App, count: int) -> list[DeadLetter]:
+    """Read the dead letters, as soon as there are so many."""
+    with anyio.fail_after(10):
+        while True:
+            letters = [letter async for letter in app.dead_letters.read("foreign")]
+            if len(letters) >= count:
+                return letters
+            await anyio.sleep(0.02)
 
 
 # ── one pair of functions for each store ─────────────────────────────────────────────────────────

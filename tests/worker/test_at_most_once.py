@@ -115,7 +115,7 @@ async def test_a_broker_that_does_not_answer_starts_nothing(app):
 
     async with app:
         job = await careful.enqueue()
-        backend = app._adapters["url"]
+        backend = app._build.keywords["url"]
         backend.faults.fail("settle")
         async with app.running():
             await anyio.sleep(30)

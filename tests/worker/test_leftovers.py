@@ -121,7 +121,7 @@ async def test_scope_left_open(app: App):
             await (await leave_open.enqueue()).outcome(timeout=5)
         assert await (await work.enqueue()).result(timeout=5) == "done"
         running = await work.enqueue()
-        while (await running.status()) != "running":
+        while (await running.status()) != "running":  # noqa: ASYNC110 - what the broker says
             await anyio.sleep(0.005)
     async with app:
         assert (await running.status()) == "succeeded"
@@ -186,7 +186,7 @@ async def test_every_task_of_the_worker_cancelled(app: App, caplog: pytest.LogCa
 
     async with app.running():
         assert await (await work.enqueue()).result(timeout=5) == "done"
-        slots = [task for task in asyncio.all_tasks() if "_slot" in task.get_name()]
+        slots = [task for task in asyncio.all_tasks() if "Slots._run" in task.get_name()]
         assert slots
         for slot in slots:
             slot.cancel()
@@ -256,7 +256,7 @@ async def test_signal_handlers(app: App, caplog: pytest.LogCaptureFixture):
         await group.start(app.run_worker)
         job = await replace.enqueue()
         await job.result(timeout=5)
-        while not any("replaced" in record.message for record in caplog.records):
+        while not any("replaced" in record.message for record in caplog.records):  # noqa: ASYNC110 - a log line
             await anyio.sleep(0.05)
         await anyio.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)

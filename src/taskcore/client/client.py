@@ -45,7 +45,7 @@ class Client:
     """
 
     def __init__(self, components: Components, *, timeout: float, payload_limit: int, source: str | None) -> None:
-        self._backend, store, self._events, self._clock, codec, _ = components
+        self._backend, store, self._events, self._clock, codec, *_ = components
         self._encode = codec.encode
         self._timeout = timeout
         self._shared_timeout = SharedTimeout(timeout)

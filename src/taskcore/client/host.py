@@ -86,6 +86,10 @@ class AppHost:
             self.send, self._client, self._queries = client.send, client, JobQueries(components, timeout=limit)
             self._token, self._pid = current_token(), os.getpid()
             exits.callback(self.close)
+            if components.services:
+                from taskcore.services import open_services  # noqa: PLC0415 - most apps have none
+
+                exits.push_async_callback(await open_services(components.services))
             return exits.pop_all()
 
     def close(self) -> None:

@@ -131,11 +131,11 @@ class KeyedSender:
             return IdempotencyKeys.claim(call.name, call.claim, call.keep)
         standing = decode_key_record(conflict.current.value)
         if standing.confirmed and await self._is_gone(standing):
-            return IdempotencyKeys.reclaim(call.name, call.claim, conflict.current.version, call.keep)
+            return IdempotencyKeys.claim(call.name, call.claim, call.keep, expect=conflict.current.version)
         if standing.args != call.claim.args:
             call.answer = self._key_conflict(call, standing)
         elif standing.confirmed:
-            call.answer = self._to_job(call.call, call.outgoing_of(standing.job), DUPLICATE)
+            call.answer = self._to_job(call.call, msgspec.structs.replace(call.outgoing, id=standing.job), DUPLICATE)
         else:
             call.version = conflict.current.version
             call.claim = standing
@@ -203,6 +203,3 @@ class _KeyedCall:
         self.keep = call.task.options.key_window + outgoing.delay
         self.version: Version = ""
         self.answer: Job[Any] | SendError | None = None
-
-    def outgoing_of(self, job_id: str) -> Outgoing:
-        return msgspec.structs.replace(self.outgoing, id=job_id)

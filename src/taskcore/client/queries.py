@@ -9,16 +9,15 @@ import anyio
 
 from taskcore.components import Components
 from taskcore.errors import ResultNotKept, ResultTimeout, StoreRequired
-from taskcore.records.cancels import Cancels
+from taskcore.records import Records
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name
-from taskcore.records.outcomes import Outcomes
 from taskcore.results import (
     CANCELLED,
+    STATUS_OF_PLACE,
     JobOutcome,
     JobStatus,
     decode_outcome,
-    status_of_place,
     status_of_stored,
     typed_outcome,
 )
@@ -36,15 +35,14 @@ class JobQueries:
     def __init__(self, components: Components, *, timeout: float) -> None:
         self._backend = components.backend
         self.admin = components.backend.admin
-        self._store = store = components.store
-        self._outcomes = Outcomes(store) if store is not None else None
-        self._cancels = Cancels(store) if store is not None else None
+        self._store = components.store
+        self._records = Records.over(components.store) if components.store is not None else None
         self._events = components.events
         self._timeout = timeout
 
     async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
         """Wait for the end of a job; the store pushes it."""
-        if self._outcomes is None:
+        if self._records is None:
             raise StoreRequired(f"cannot wait for the result of {job.task.name}: this app has no store")
         if job.task.options.keep_result is None:
             raise ResultNotKept(
@@ -55,34 +53,34 @@ class JobQueries:
             first = await self._outcome_of_key(job)
             if first is not None:
                 return typed_outcome(first, job.task.contract)
-        if timeout is None:  # a scope without a deadline would cost as much as the wait itself
-            return typed_outcome(await self._outcomes.wait(job.id), job.task.contract)
-        with anyio.move_on_after(timeout):
-            return typed_outcome(await self._outcomes.wait(job.id), job.task.contract)
-        raise await self._timed_out(job, timeout)
+        outcome = await self._records.outcomes.wait(job.id, timeout)
+        if outcome is None:
+            raise await self._timed_out(job, timeout)
+        return typed_outcome(outcome, job.task.contract)
 
     async def status(self, job: Job[Any]) -> JobStatus:
         """Return where the job is now."""
-        if self._outcomes is not None:
-            outcome = await self._outcomes.find(job.id)
+        if self._records is not None:
+            outcome = await self._records.outcomes.find(job.id)
             if outcome is not None:
                 return status_of_stored(outcome)
-        return status_of_place(await self.admin.locate(job.queue, job.id))
+        return STATUS_OF_PLACE[await self.admin.locate(job.queue, job.id)]
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
-        if self._outcomes is None or self._cancels is None:
+        records = self._records
+        if records is None:
             raise StoreRequired(f"cannot cancel job {job.id} of {job.task.name}: this app has no store")
-        if await self._outcomes.find(job.id) is not None:
+        if await records.outcomes.find(job.id) is not None:
             return False
-        asked_before = await self._cancels.requested(job.id)
-        await self._cancels.request(job.id)
+        asked_before = await records.cancels.requested(job.id)
+        await records.cancels.request(job.id)
         failpoint("cancel.marked")
         removed = await self.admin.remove(job.queue, job.id)
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         failpoint("cancel.removed")
-        stands = await self._outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
+        stands = await records.outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
         if decode_outcome(stands).state != "cancelled":
             return False
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
@@ -123,7 +121,7 @@ class JobQueries:
         claim = decode_key_record(record.value)
         return bytes(claim.outcome) if claim.state == "done" and claim.job == job.id else None
 
-    async def _timed_out(self, job: Job[Any], timeout: float) -> ResultTimeout:
+    async def _timed_out(self, job: Job[Any], timeout: float | None) -> ResultTimeout:
         """Make the error of a wait that took too long, with what is known about the job."""
         facts: list[str] = []
         with anyio.move_on_after(self._timeout):

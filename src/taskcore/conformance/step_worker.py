@@ -20,6 +20,7 @@ from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.decide import Settlement
 from taskcore.worker.execution import Execution, JobState, Slot
 from taskcore.worker.hosting import WorkerChoice, worker_options
+from taskcore.worker.slots import Deadlines
 
 __all__ = ["StepWorker"]
 
@@ -47,8 +48,8 @@ class StepWorker:
         self._decode = app.components.codec.decode
         self._slot = Slot()
         self._executions: set[Execution] = set()
-        hooks = Hooks(lost=self._lose, forget=self._executions.difference_update)
-        parts = build_parts(app.components, app.tasks, options, hooks, slots=[self._slot], executions=self._executions)
+        hooks = Hooks(lost=self._lose, watch=Deadlines([self._slot]).watch, forget=self._executions.difference_update)
+        parts = build_parts(app.components, app.tasks, options, hooks, executions=self._executions)
         self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
         self._exits = AsyncExitStack()
 

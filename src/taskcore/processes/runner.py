@@ -53,7 +53,7 @@ class ProcessRunner:
             encode_envelope(job.envelope),  # the codec of the app may need secrets, which stay here
             bytes(delivery.trail),
             delivery.queue,
-            job.crashes,
+            job.trail.crashes,
             fence,
             msgspec.json.encode(key),
         )

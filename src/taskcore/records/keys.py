@@ -30,7 +30,7 @@ import msgspec
 
 from taskcore.errors import UnreadableRecord
 from taskcore.results import unreadable_record
-from taskcore.store import ABSENT, Conflict, Record, Store, Version, Write
+from taskcore.store import ABSENT, Conflict, Expect, Record, Store, Version, Write
 from taskcore.toolkit.logging import logger
 
 __all__ = [
@@ -172,20 +172,18 @@ class IdempotencyKeys:
     # ── the sender's side ──
 
     @staticmethod
-    def claim(name: str, claim: KeyRecord, keep: float) -> Write:
-        """Make the write that claims a key for a job about to be sent; a Conflict holds the claim that stands."""
-        return Write(key=name, value=_encode(claim), expect=ABSENT, keep=keep)
+    def claim(name: str, claim: KeyRecord, keep: float, *, expect: Expect = ABSENT) -> Write:
+        """Make the write that claims a key for a job about to be sent; a Conflict holds the claim that stands.
+
+        :param expect: the version of a claim whose job is gone without a committed outcome.
+        """
+        return Write(key=name, value=_encode(claim), expect=expect, keep=keep)
 
     @staticmethod
     def confirm(name: str, claim: KeyRecord, version: Version, keep: float) -> Write:
         """Make the write that says: the broker has the job. Without it a duplicate publishes the same id again."""
         confirmed = msgspec.structs.replace(claim, confirmed=True)
         return Write(key=name, value=_encode(confirmed), expect=version, keep=keep)
-
-    @staticmethod
-    def reclaim(name: str, claim: KeyRecord, version: Version, keep: float) -> Write:
-        """Make the write that claims a key whose job is gone without a committed outcome."""
-        return Write(key=name, value=_encode(claim), expect=version, keep=keep)
 
     @staticmethod
     def retract(name: str, version: Version) -> Write:

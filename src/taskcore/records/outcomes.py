@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import anyio
 import msgspec
 
 from taskcore.errors import BrokerUnavailable, StoreRefused
@@ -80,11 +81,18 @@ class Outcomes:
         record = await self._store.get(outcome_name(job_id))
         return record.value if record else None
 
-    async def wait(self, job_id: str) -> bytes:
-        """Wait for the encoded outcome.
+    async def wait(self, job_id: str, timeout: float | None) -> bytes | None:
+        """Wait for the encoded outcome; None after ``timeout`` seconds.
 
         :raises BrokerUnavailable: the store cannot be reached.
         """
+        if timeout is None:  # a scope without a deadline would cost as much as the wait itself
+            return await self._wait(job_id)
+        with anyio.move_on_after(timeout):
+            return await self._wait(job_id)
+        return None
+
+    async def _wait(self, job_id: str) -> bytes:
         async with self._store.watch(outcome_name(job_id)) as records:
             async for record in records:
                 return record.value

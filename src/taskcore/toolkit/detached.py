@@ -14,7 +14,7 @@ import anyio
 
 from taskcore.toolkit.tasks import TaskSet
 
-__all__ = ["Detached", "run_detached"]
+__all__ = ["Detached", "run_detached", "start_detached"]
 
 T = TypeVar("T")
 
@@ -65,3 +65,18 @@ async def run_detached(work: Coroutine[Any, Any, T], *, timeout: float) -> T:
     if task.cancelled():
         raise ConnectionError("the connection was closed meanwhile")
     return task.result()
+
+
+def start_detached(work: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> None:
+    """Start work that no block waits for, on asyncio or trio; it ends by itself, or with the event loop.
+
+    :param work: must not raise, because no caller can take its error.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        import trio  # noqa: PLC0415 - the loop that runs here is trio's, so it is installed
+
+        trio.lowlevel.spawn_system_task(work, name=name)
+    else:
+        _RUNNING.start(work(), name=name)

@@ -52,7 +52,7 @@ class Admission:
         first = not (job.delivery.redeliveries or job.delivery.trail)  # inspected only because it may be cancelled
         if job.marker is None and not (first and rules.crashes > 1):
             await self._count_starts(job)
-        return Poisoned(job.crashes) if is_poison(starts_of(job, rules), rules) else None
+        return Poisoned(job.trail.crashes) if is_poison(starts_of(job, rules), rules) else None
 
     async def _count_starts(self, job: Execution) -> None:
         """Count starts without an outcome. All but a job's very first are marked; its redelivery counts for that one.
@@ -108,7 +108,7 @@ class Admission:
 
 def starts_of(job: Execution, rules: Rules) -> int:
     """Count starts without an outcome. With one crash allowed even the first is marked; unmarked, it never began."""
-    return job.crashes + (job.trail.first_lost and rules.crashes > 1)
+    return job.trail.crashes + (job.trail.first_lost and rules.crashes > 1)
 
 
 def finish_unrun(job: Execution, outcome: Outcome | None) -> Outcome | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from taskcore.components import Components
@@ -36,10 +36,12 @@ class Hooks(NamedTuple):
     """What the parts call.
 
     :param lost: with a job whose lease is lost.
+    :param watch: interrupts what runs in a slot at a time of the event loop's clock.
     :param forget: with jobs that are no longer in hand.
     """
 
     lost: Callable[[Execution], None]
+    watch: Callable[[Slot, float], None]
     forget: Callable[[Sequence[Execution]], None]
 
 
@@ -49,7 +51,6 @@ def build_parts(
     options: WorkerOptions,
     hooks: Hooks,
     *,
-    slots: Iterable[Slot],
     executions: set[Execution],
 ) -> WorkerParts:
     """Build the parts.
@@ -71,6 +72,6 @@ def build_parts(
     settler = build_settler(
         components, records, options, forget=hooks.forget, holds=keeper.holds, outage=broker.member()
     )
-    performer = build_performer(tasks, components, records, options, slots=slots, ack_early=settler.ack_early)
+    performer = build_performer(tasks, components, records, options, watch=hooks.watch, ack_early=settler.ack_early)
     decider = Decider(park_for=options.park_for, keep_result=options.keep_result if records is not None else None)
     return WorkerParts(performer, decider, settler, keeper, broker, store.member())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from taskcore.components import Components
@@ -16,7 +16,6 @@ from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.perform import Performer
 from taskcore.worker.runners import Runners
-from taskcore.worker.timeouts import Deadlines
 
 __all__ = ["build_performer"]
 
@@ -27,23 +26,22 @@ def build_performer(
     records: Records | None,
     options: WorkerOptions,
     *,
-    slots: Iterable[Slot],
+    watch: Callable[[Slot, float], None],
     ack_early: Callable[[Execution], Awaitable[bool]],
 ) -> Performer:
     """Build a performer, with middleware around its runs.
 
     :raises InvalidSetting: this system cannot run a task as its ``runs_in`` says (TC104).
     """
-    events, clock, worker = components.events, components.clock, options.name
+    clock, worker = components.clock, options.name
+    admission = Admission(records, components.backend.features, lease=options.lease, clock=clock)
     performer = Performer(
         tasks,
         components,
-        Admission(records, components.backend.features, lease=options.lease, clock=clock),
-        runners=Runners(
-            tasks.values(), threads=options.threads, processes=options.processes, clock=clock, worker=worker
-        ),
-        failures=Failures(events, clock=clock, worker=worker),
-        deadlines=Deadlines(slots),
+        admission,
+        Runners(tasks.values(), threads=options.threads, processes=options.processes, clock=clock, worker=worker),
+        failures=Failures(components.events, clock=clock, worker=worker),
+        watch=watch,
         ack_early=ack_early,
         result_limit=min(options.result_limit, largest_value(components.store) or options.result_limit),
     )

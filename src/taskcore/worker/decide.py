@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from taskcore.contract.codec import first_line
 from taskcore.envelope import ErrorRecord, encode_trail
 from taskcore.lifecycle import (
     Ack,
@@ -24,12 +25,13 @@ from taskcore.lifecycle import (
     Verdict,
     decide,
 )
+from taskcore.policy import Retry
 from taskcore.results import stored_outcome
 from taskcore.store import Version
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, UNDECODED, Execution
 
-__all__ = ["Decider", "Settlement"]
+__all__ = ["Decider", "Settlement", "bury_unstored", "error_in"]
 
 log = logger("taskcore.worker")
 
@@ -73,7 +75,8 @@ class Decider:
     """
 
     def __init__(self, *, park_for: float, keep_result: float | None) -> None:
-        self._unknown = Rules(park_for=park_for)
+        # A job of an unknown task never starts, so only the time to park it counts.
+        self._unknown = Rules(retry=Retry(), crashes=1, park_for=park_for)
         self._keep = keep_result
         self._roll = random.Random().random
 
@@ -97,6 +100,13 @@ class Decider:
             return Settlement(job, outcome, verdict, None, keep)
         pack_error = task.contract.pack_error if task is not None else None
         return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, pack_error), keep)
+
+
+def bury_unstored(one: Settlement, error: Exception) -> None:
+    """Change the settlement of a job whose records the store refuses: a dead letter, with the reason and no outcome."""
+    reason = f"its end cannot be stored: {first_line(error)}"
+    log.error("job %s of %s is dead, %s", one.job.id, one.job.envelope.task, reason)
+    one.verdict, one.stored, one.committed = Bury(reason, encode_trail(one.job.trail)), None, True
 
 
 def error_in(outcome: Outcome) -> ErrorRecord | None:

@@ -16,6 +16,7 @@ from taskcore.lifecycle import Outcome
 from taskcore.records.keys import Acquired
 from taskcore.task import Task
 from taskcore.toolkit.isolation import new_isolation
+from taskcore.toolkit.logging import logger
 from taskcore.worker.context import Context
 from taskcore.worker.pools import Pool
 
@@ -32,6 +33,8 @@ __all__ = [
     "Slot",
     "Why",
 ]
+
+log = logger("taskcore.worker")
 
 Why = Literal["timeout", "lost", "shutdown"]
 
@@ -94,19 +97,9 @@ class Execution(msgspec.Struct, gc=False, eq=False):
         return self.envelope.id if self.envelope is not UNDECODED else self._decoded.id
 
     @property
-    def has_started(self) -> bool:
-        """Whether its function runs."""
-        return self.state in (STARTED, STARTED_ACKED)
-
-    @property
     def acked_early(self) -> bool:
         """Whether the broker has forgotten it already, because it may run at most once."""
         return self.state in (STARTED_ACKED, ENDED_ACKED)
-
-    @property
-    def crashes(self) -> int:
-        """Starts without an outcome, those of earlier copies of the job included."""
-        return self.trail.crashes
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -159,6 +152,17 @@ class Slot:
         self.deadline: float | None = None
         self.why: Why | None = None  #: the reason for which the job is interrupted
         self.outcome: Outcome | None = None  #: what the job's code came to, in case that its task is cancelled then
+
+    async def close_dropped(self) -> None:
+        """Close the async generators that the function has left open; log what cannot be closed."""
+        while self.dropped:
+            generator = self.dropped.pop()
+            try:
+                await generator.aclose()
+            except* GeneratorExit:  # what closes a generator comes out of a task group inside of it
+                pass
+            except* Exception:
+                log.exception("job %s left %s open, and it cannot be closed", self.job and self.job.id, generator)
 
     def interrupt(self, why: Why) -> None:
         """End what runs here, for this reason; the first reason counts."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
+
 from taskcore.envelope import ErrorRecord
 from taskcore.errors import LeaseLost, UnencodableResult
-from taskcore.lifecycle import Deferred, Outcome, Raised, TimedOut, Unencodable
+from taskcore.lifecycle import Deferred, Interrupted, Outcome, Raised, TimedOut, Unencodable
 from taskcore.observe import Events
 from taskcore.records.keys import BUSY_RETRY
 from taskcore.toolkit.logging import logger
 from taskcore.worker.error_records import describe
-from taskcore.worker.execution import Execution
+from taskcore.worker.execution import RECEIVED, Execution, Slot, Why
 
 __all__ = ["KEY_LOST", "Failures"]
 
@@ -45,12 +47,12 @@ class Failures:
         log.warning("job %s: %s", job.id, error)
         return Unencodable(self._describe(job, error))
 
-    def too_large(self, job: Execution, size: int, limit: int) -> Outcome:
+    def too_large(self, job: Execution, result: bytes, limit: int) -> Outcome:
         """Make the outcome of a function whose encoded value is too large to be stored."""
         return self.unencodable(
             job,
             UnencodableResult(
-                f"the result has {size:,} bytes, the limit is {limit:,}: "
+                f"the result has {len(result):,} bytes, the limit is {limit:,}: "
                 "store it elsewhere and return a reference to it",
                 facts=["the function has run to its end; its result is not kept"],
                 fix="raise result_limit, if the store takes values of that size",
@@ -64,5 +66,40 @@ class Failures:
             self._events.emit("thread.abandoned", **job.labels)
         return TimedOut(self._describe(job, TimeoutError(f"took longer than its timeout of {limit} s")))
 
+    def cancelled(self, job: Execution, slot: Slot) -> Outcome | None:
+        """Make the outcome of a job whose task was cancelled: by the worker, or by what the job did to itself."""
+        if slot.why is not None:
+            return self.interrupted(job, slot.why)
+        return slot.outcome or self.raised(job, anyio.get_cancelled_exc_class()())
+
+    def outcome_of(self, error: BaseException, job: Execution, slot: Slot) -> Outcome | None:
+        """Make the outcome of a job that raised; raise what does not belong to the job."""
+        if slot.why is not None:  # whatever the function's clean-up raised (C21)
+            return self.interrupted(job, slot.why)
+        if job.state is RECEIVED or _ends_the_slot(error, slot):
+            raise error
+        return self.raised(job, error)
+
+    def interrupted(self, job: Execution, why: Why) -> Outcome | None:
+        """Make the outcome of a job that the worker interrupted, whatever its clean-up came to."""
+        if why == "timeout":
+            return self.timed_out(job)
+        return None if why == "lost" else Interrupted()
+
     def _describe(self, job: Execution, error: BaseException) -> ErrorRecord:
         return describe(error, when=self._clock(), worker=self._worker, attempt=job.trail.attempts + 1)
+
+
+def _ends_the_slot(error: BaseException, slot: Slot) -> bool:
+    """Tell what concerns the slot from what the function raised by itself."""
+    if isinstance(error, GeneratorExit):
+        return not _in_a_task()  # a loop that is gone closes what it left; in a running one the function raised it
+    return slot.isolation.belongs_to_caller(error)
+
+
+def _in_a_task() -> bool:
+    try:
+        anyio.get_current_task()
+    except RuntimeError:
+        return False
+    return True

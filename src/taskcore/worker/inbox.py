@@ -1,15 +1,23 @@
-"""The inbox: jobs that wait for a slot, and slots that wait for a job."""
+"""The inbox: readers fill it with jobs, where they wait for a slot, and slots wait for a job."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import anyio
 
+from taskcore.backend import Delivery, Source
+from taskcore.envelope import Envelope
+from taskcore.errors import BrokerUnavailable
 from taskcore.worker.execution import Execution
+from taskcore.worker.outages import Outage
+from taskcore.worker.pools import Pool
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "Reader"]
+
+RECEIVE_PATIENCE = 10.0  #: seconds of waiting without an error after which an outage is over; no call hangs for longer
 
 
 class Inbox:
@@ -18,11 +26,13 @@ class Inbox:
     One idle slot is woken at a time; it wakes the next if there is more. A slot that never has to wait works
     undisturbed.
 
-    :param changed: called when jobs run out or a slot becomes idle, so that more may be received.
+    :param pools: their readers wait for room; they are woken when jobs run out, end, or a slot becomes idle.
+    :ivar executions: every job from its receipt to its settling.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+    def __init__(self, pools: Sequence[Pool] = ()) -> None:
+        self.executions: set[Execution] = set()
+        self._pools = pools
         self._jobs: deque[Execution] = deque()
         self._left: list[Execution] = []
         self._idle: list[anyio.Event] = []
@@ -37,8 +47,9 @@ class Inbox:
         """How many slots wait for a job."""
         return len(self._idle)
 
-    def put(self, jobs: Iterable[Execution]) -> None:
+    def put(self, jobs: Sequence[Execution]) -> None:
         """Add received jobs."""
+        self.executions.update(jobs)
         if self.is_closed:
             self._left.extend(jobs)
             return
@@ -51,7 +62,7 @@ class Inbox:
             return None
         job = self._jobs.popleft()
         if not self._jobs:
-            self._changed()
+            self._notify()
         elif not self._waking:
             self._wake_one()
         return job
@@ -61,7 +72,7 @@ class Inbox:
         if not self.is_closed:
             wake = anyio.Event()
             self._idle.append(wake)
-            self._changed()
+            self._notify()
             try:
                 await wake.wait()
             finally:
@@ -70,6 +81,11 @@ class Inbox:
                 else:
                     self._waking = False
         return not self.is_closed
+
+    def forget(self, jobs: Sequence[Execution]) -> None:
+        """Note that jobs are no longer in hand."""
+        self.executions.difference_update(jobs)
+        self._notify()
 
     def remove(self, job: Execution) -> bool:
         """Take out one job that waits; False if it does not wait here."""
@@ -91,7 +107,68 @@ class Inbox:
         left, self._left = self._left, []
         return left
 
+    def _notify(self) -> None:
+        for pool in self._pools:
+            if pool.changed is not None:
+                pool.changed.set()
+
     def _wake_one(self) -> None:
         if not self._waking and self._idle and self._jobs:
             self._waking = True
             self._idle.pop().set()
+
+
+class Reader:
+    """Receives the jobs of one pool, as many as there is room for, and never more.
+
+    :param decode: reads their envelopes.
+    :param is_behind: tells whether more jobs have ended than can be settled at the moment.
+    :param received: called after each receipt.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        inbox: Inbox,
+        outage: Outage,
+        *,
+        decode: Callable[[bytes], Envelope],
+        is_behind: Callable[[], bool],
+        received: Callable[[], None],
+    ) -> None:
+        self.pool = pool
+        self._inbox = inbox
+        self._outage = outage
+        self._decode = decode
+        self._is_behind = is_behind
+        self._received = received
+        self._scope = anyio.CancelScope()
+
+    def stop(self) -> None:
+        """Receive no more; what a receipt brings at this moment is left over in the inbox."""
+        self._scope.cancel()
+
+    async def run(self, source: Source) -> None:
+        """Receive until stopped."""
+        pool, inbox, outage, decode = self.pool, self._inbox, self._outage, self._decode
+        with self._scope:
+            while not inbox.is_closed:
+                room = 0 if self._is_behind() else pool.room(inbox.idle, len(inbox))
+                if room <= 0:
+                    await pool.wait()
+                    continue
+                deliveries: Sequence[Delivery] = ()
+                try:
+                    # A broker with an empty queue never says that it is back, so waiting without an error has to do.
+                    with anyio.move_on_after(RECEIVE_PATIENCE) if outage.is_on else nullcontext():
+                        deliveries = await source.receive(room)
+                except BrokerUnavailable as error:
+                    await outage.failed(error)
+                    continue
+                if outage.is_on:
+                    outage.recovered()
+                now = anyio.current_time()
+                jobs = [Execution(delivery, source, now, pool, decode) for delivery in deliveries]
+                pool.active += len(jobs)
+                inbox.put(jobs)
+                self._received()

@@ -11,13 +11,9 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from taskcore.toolkit.logging import logger
 from taskcore.worker.context import running
-from taskcore.worker.execution import Slot
 
-__all__ = ["close_generators", "keeping_generators"]
-
-log = logger("taskcore.worker")
+__all__ = ["keeping_generators"]
 
 Finalizer: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None]
 
@@ -44,15 +40,3 @@ def _keeper(otherwise: Finalizer | None) -> Finalizer:
             otherwise(generator)
 
     return keep
-
-
-async def close_generators(slot: Slot, job_id: str) -> None:
-    """Close what the function of this job dropped; log what cannot be closed."""
-    while slot.dropped:
-        generator = slot.dropped.pop()
-        try:
-            await generator.aclose()
-        except* GeneratorExit:  # what closes a generator comes out of a task group inside of it
-            pass
-        except* Exception:
-            log.exception("job %s left %s open, and it cannot be closed", job_id, generator)

@@ -22,18 +22,15 @@ import anyio
 from taskcore.components import Components
 from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail
 from taskcore.errors import InvalidArguments, MalformedEnvelope, UnencodableResult
-from taskcore.lifecycle import DeadlinePassed, Interrupted, Malformed, Outcome, Returned, Unregistered, is_last_start
-from taskcore.options import RunsIn
+from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.isolation import UNFINISHED, WorkCancelled
 from taskcore.worker.admission import Admission, finish_unrun, starts_of
 from taskcore.worker.context import Context, HeldKey, running
-from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot, Why
+from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot
 from taskcore.worker.failures import Failures
-from taskcore.worker.leftovers import close_generators
 from taskcore.worker.runners import Runners
-from taskcore.worker.timeouts import Deadlines
 
 __all__ = ["Performer"]
 
@@ -41,6 +38,7 @@ __all__ = ["Performer"]
 class Performer:
     """Performs jobs for a worker; knows no queue, and no slot but the one it is given.
 
+    :param watch: interrupts what runs in a slot at a time of the event loop's clock.
     :param ack_early: acknowledges a job that may run at most once; False if its lease is lost.
     :param result_limit: bytes that a result may have.
     """
@@ -50,10 +48,10 @@ class Performer:
         tasks: Mapping[str, Task[..., Any]],
         components: Components,
         admission: Admission,
-        *,
         runners: Runners,
+        *,
         failures: Failures,
-        deadlines: Deadlines,
+        watch: Callable[[Slot, float], None],
         ack_early: Callable[[Execution], Awaitable[bool]],
         result_limit: int,
     ) -> None:
@@ -62,11 +60,11 @@ class Performer:
         self._clock = components.clock
         self._admission = admission
         self._quarantine = admission.quarantine
+        self._watch = watch
         self._ack_early = ack_early
         self._result_limit = result_limit
         self.runners = runners
         self.failures = failures
-        self.deadlines = deadlines
         #: Goes around each run; the builder puts middleware there.
         self.run_with: Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]] = self._run
 
@@ -94,15 +92,16 @@ class Performer:
         if options.runs_in == "loop" and not alone and self._quarantine.over is None:  # nearly always
             may_run = None
         else:
-            may_run = await self._wait_to_run(options.runs_in, alone=alone)
+            may_run = await self._wait_to_run(task, alone=alone)
         try:
-            outcome = slot.isolation.start(self.run_with(job, task, slot))
-            return outcome if outcome is not UNFINISHED else await slot.isolation.finish()
+            started = slot.isolation.start(self.run_with(job, task, slot))
+            outcome: Outcome | None = started if started is not UNFINISHED else await slot.isolation.finish()
         except WorkCancelled:
-            return self._cancelled(job, slot)
+            outcome = self.failures.cancelled(job, slot)
         finally:
             if may_run is not None:
                 await may_run.aclose()
+        return outcome
 
     # ── decode ──
 
@@ -135,38 +134,22 @@ class Performer:
 
     # ── run ──
 
-    async def _wait_to_run(self, runs_in: RunsIn, *, alone: bool) -> AsyncExitStack:
+    async def _wait_to_run(self, task: Task[..., Any], *, alone: bool) -> AsyncExitStack:
         """Wait for a thread or a process, and for a quarantine to end, or for one of its own; left after the run."""
         async with AsyncExitStack() as entered:
-            if runs_in != "loop":
-                await entered.enter_async_context(self.runners.rooms[runs_in])
+            if task.options.runs_in != "loop":
+                await entered.enter_async_context(self.runners.rooms[task.options.runs_in])
             if alone:
                 await entered.enter_async_context(self._quarantine.run_alone())
             else:
                 await self._quarantine.wait()
             return entered.pop_all()
 
-    def _cancelled(self, job: Execution, slot: Slot) -> Outcome | None:
-        """Make the outcome of a job whose task was cancelled: by the worker, or by what the job did to itself."""
-        if slot.why is not None:
-            return self.interrupted(job, slot.why)
-        return slot.outcome or self.failures.raised(job, anyio.get_cancelled_exc_class()())
-
-    def _outcome_of(self, error: BaseException, job: Execution, slot: Slot) -> Outcome | None:
-        """Make the outcome of a job that raised; raise what does not belong to the job."""
-        if slot.why is not None:  # whatever the function's clean-up raised (C21)
-            return self.interrupted(job, slot.why)
-        if job.state is RECEIVED or _ends_the_slot(error, slot):
-            raise error
-        return self.failures.raised(job, error)
-
-    def interrupted(self, job: Execution, why: Why) -> Outcome | None:
-        """Make the outcome of a job that the worker interrupted, whatever its clean-up came to."""
-        if why == "timeout":
-            return self.failures.timed_out(job)
-        return None if why == "lost" else Interrupted()
-
     async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
+        """Run the job's function to an outcome; None if the job's lease is lost.
+
+        :raises BrokerUnavailable: the start cannot be marked; nothing has run.
+        """
         options, contract, quarantine = task.options, task.contract, self._quarantine
         quarantine.running += 1
         try:
@@ -185,9 +168,9 @@ class Performer:
                 if task.is_async:
                     value = await value
             if slot.dropped:
-                await close_generators(slot, job.id)
+                await slot.close_dropped()
         except BaseException as error:  # noqa: BLE001 - raised again if it does not belong to the job
-            return self._outcome_of(error, job, slot)
+            return self.failures.outcome_of(error, job, slot)
         finally:
             slot.deadline = slot.context = None
             quarantine.running -= 1
@@ -214,7 +197,7 @@ class Performer:
             waited = None if job.trail.copies else max(self._clock() - job.envelope.enqueued_at, 0.0)
             self._events.tell("job.started", {**job.labels, "waited": waited})
         if task.options.timeout is not None:
-            self.deadlines.watch(slot, anyio.current_time() + task.options.timeout)
+            self._watch(slot, anyio.current_time() + task.options.timeout)
         return key
 
     # ── pack ──
@@ -223,7 +206,7 @@ class Performer:
         """Run the function by a runner, which packs its result itself."""
         outcome = await self.runners.runner_of(task).run(job, task, _fence(job), key)
         if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
-            return self._too_large(job, outcome.result)
+            return self.failures.too_large(job, outcome.result, self._result_limit)
         return outcome
 
     def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
@@ -233,29 +216,13 @@ class Performer:
             result = task.contract.pack_result(value)
         except UnencodableResult as error:
             return self.failures.unencodable(job, error)
-        return Returned(result) if len(result) <= self._result_limit else self._too_large(job, result)
-
-    def _too_large(self, job: Execution, result: bytes) -> Outcome:
-        return self.failures.too_large(job, len(result), self._result_limit)
+        if len(result) > self._result_limit:
+            return self.failures.too_large(job, result, self._result_limit)
+        return Returned(result)
 
 
 NOTHING_KEPT = Returned(b"")
 FENCE_BITS = 20  #: redeliveries of one copy that a fence has room for
-
-
-def _ends_the_slot(error: BaseException, slot: Slot) -> bool:
-    """Tell what concerns the slot from what the function raised by itself."""
-    if isinstance(error, GeneratorExit):
-        return not _in_a_task()  # a loop that is gone closes what it left; in a running one the function raised it
-    return slot.isolation.belongs_to_caller(error)
-
-
-def _in_a_task() -> bool:
-    try:
-        anyio.get_current_task()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _fence(job: Execution) -> int:

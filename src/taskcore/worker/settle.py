@@ -17,16 +17,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from taskcore.backend import Source
-from taskcore.contract.codec import first_line
-from taskcore.envelope import encode_trail
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import ACK, Bury
+from taskcore.lifecycle import ACK
 from taskcore.observe import EventName, Events
 from taskcore.results import event_of, event_of_ack
 from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
-from taskcore.worker.decide import Settlement
+from taskcore.worker.decide import Settlement, bury_unstored
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
 from taskcore.worker.settle_records import RecordSettler
@@ -68,9 +66,8 @@ class Settler:
         #: Goes around each commit; the builder puts middleware there.
         self.commit_with: Callable[[Sequence[Settlement]], Awaitable[None]] = self.commit
 
-    @property
     def is_behind(self) -> bool:
-        """Whether more jobs have ended than can be settled at the moment."""
+        """Tell whether more jobs have ended than can be settled at the moment."""
         return self._waiting.is_full
 
     def close(self) -> None:
@@ -91,14 +88,14 @@ class Settler:
         """Commit a batch, again after each outage, for as long as its jobs are ours."""
         while batch := self._still_ours(batch):
             try:
-                await self.commit_with(batch)
-                return
+                return await self.commit_with(batch)
             except BrokerUnavailable as error:
                 await self._outage.failed(error)
+        return None
 
     async def _commit_apart(self, batch: Sequence[Settlement], error: Exception) -> None:
         """Commit each job of a batch alone: what one job cannot have must not hold up the others."""
-        log.warning("%d jobs are settled one by one: %s", len(batch), first_line(error))
+        log.warning("%d jobs are settled one by one: %s", len(batch), error)
         for one in batch:
             try:
                 await self._commit([one])
@@ -108,13 +105,14 @@ class Settler:
     async def _bury_unstored(self, one: Settlement, error: Exception) -> None:
         """End a job whose records the store refuses: it becomes a dead letter, with the reason and no outcome."""
         if not one.settled:
-            reason = f"its end cannot be stored: {first_line(error)}"
-            log.error("job %s of %s is dead, %s", one.job.id, one.job.envelope.task, reason)
-            one.verdict, one.stored, one.committed = Bury(reason, encode_trail(one.job.trail)), None, True
+            bury_unstored(one, error)
             try:
-                return await self._commit([one])
+                await self._commit([one])
             except Exception:
-                log.exception("job %s cannot be settled; when its lease is over, the broker hands it out", one.job.id)
+                log.exception(
+                    "job %s cannot even be buried; when its lease is over, the broker hands it out", one.job.id
+                )
+                raise
         self._forget([one.job])
 
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:

@@ -22,9 +22,11 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final
 
+import msgspec
+
 from taskcore.backend import Delivery
 from taskcore.backends.nats.layout import NANO, QueueStream
-from taskcore.backends.nats.messages import unpack
+from taskcore.backends.nats.messages import travels, unpack
 from taskcore.connections.nats import Message, NatsLink, Subscription, encode_message, number_of
 
 __all__ = ["SIGN_OF_LIFE", "PullConsumer", "Receipt", "guard_of", "hand_out_in"]
@@ -47,38 +49,34 @@ def hand_out_in(seconds: float) -> bytes:
     return b'-NAK {"delay": %d}' % (seconds * NANO)
 
 
-class Receipt:
+class Receipt(msgspec.Struct, eq=False):
     """Proves the lease on one job; our own clock judges it, and ends it before the server does.
 
     :param until: the end of the lease by our own clock.
-
-    Beside what came: ``number`` is the job's in its stream, each copy has a new one; ``handed`` counts how often the
-    server handed it out; ``base`` how often it did so with copies before this one; ``over`` says that the job is
-    settled, or known to be lost.
+    :param number: the job's in its stream; each copy has a new one.
+    :param handed: how often the server handed it out.
+    :param base: how often it did so with copies before this one.
+    :param over: the job is settled, or known to be lost.
     """
 
-    __slots__ = (
-        "base", "body", "consumer", "generation", "handed", "headers", "number", "over", "reply", "stream", "subject",
-        "until",
-    )  # fmt: skip
+    consumer: PullConsumer
+    stream: QueueStream
+    generation: int
+    subject: bytes
+    reply: bytes
+    body: bytes
+    headers: bytes
+    until: float
+    number: int = 0
+    handed: int = 0
+    base: int = 0
+    over: bool = False
 
-    def __init__(
-        self, consumer: PullConsumer, subject: bytes, reply: bytes, body: bytes, headers: bytes, until: float
-    ) -> None:
-        self.consumer = consumer
-        self.stream = consumer.stream
-        self.generation = self.stream.generation
-        self.subject = subject
-        self.reply = reply
-        self.body = body
-        self.headers = headers
-        self.until = until
-        tokens = reply.split(b".")
+    def __post_init__(self) -> None:
+        tokens = self.reply.split(b".")
         first = 4 if len(tokens) == 9 else 6  # $JS.ACK.[domain.account.]stream.consumer.handed.number.…  # noqa: PLR2004
         self.handed = int(tokens[first])
         self.number = int(tokens[first + 1])
-        self.base = 0
-        self.over = False
 
     @property
     def token(self) -> bytes:
@@ -103,6 +101,8 @@ class Receipt:
 
     def deliver(self) -> Delivery:
         """Return the delivery of this receipt."""
+        if not travels(self.headers):
+            return Delivery(self.stream.queue, self.body, b"", self.handed - 1, self)
         packed = unpack(self.body, self.headers)
         self.base = packed.handed
         return Delivery(self.stream.queue, packed.envelope, packed.trail, self.redeliveries, self)
@@ -219,7 +219,8 @@ class PullConsumer:
             self.asked -= 1
             if not self.asked:
                 self.probing = False
-        arrival = Receipt(self, subject, reply, body, headers, now + self._lease)
+        stream, until = self.stream, now + self._lease
+        arrival = Receipt(self, stream, stream.generation, subject, reply, body, headers, until)
         if self.greeting:
             self._link.send_now(arrival.frame(self.greeting))
         if arrival.number not in self.cancelled:

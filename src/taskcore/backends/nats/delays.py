@@ -75,7 +75,8 @@ class DelayTimer:
         self._consumer.rest()
         await self._link.round_trip(timeout=ERROR_PAUSE)
         back = hand_out_in(HANDOVER_DELAY)  # at once, NATS 2.9 would hand them to us again
-        self._link.send_now(b"".join(arrival.frame(back) for arrival in self._consumer.waiting))
+        frames = [arrival.frame(b"+ACK" if arrival.token == CLOCK else back) for arrival in self._consumer.waiting]
+        self._link.send_now(b"".join(frames))
         self._consumer.close()
 
     async def _run(self) -> None:
@@ -104,6 +105,8 @@ class DelayTimer:
             await _within(SIGN_OF_LIFE, self._news)
             if not consumer.waiting:  # before 2.10 the question for the time is a message, which stats would count
                 return
+        if self._stopping.is_set():  # what is waiting is handed over; parked now, it might come back to us once more
+            return
         now = await self._stream.clock.now()
         due: list[Receipt] = []
         parked: list[bytes] = []

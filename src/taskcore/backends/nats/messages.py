@@ -20,7 +20,7 @@ import msgspec
 
 from taskcore.connections.nats import number_of, plain_token
 
-__all__ = ["Packed", "at", "job_token", "queue_of", "queue_token", "unpack"]
+__all__ = ["Packed", "at", "job_token", "queue_of", "queue_token", "travels", "unpack"]
 
 LATEST = datetime(2200, 1, 1, tzinfo=UTC).timestamp()  #: what is later than that is not meant
 
@@ -51,9 +51,14 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
     reason: bytes = b""
 
 
+def travels(headers: bytes) -> bool:
+    """Say whether anything travels beside the envelope."""
+    return b"\r\nTc-" in headers
+
+
 def unpack(body: bytes, headers: bytes) -> Packed:
     """Return the envelope and what travels beside it; what does not fit is part of the envelope."""
-    if b"\r\nTc-" not in headers:
+    if not travels(headers):
         return Packed(body)
     trail, reason = number_of(headers, b"Tc-Trail"), number_of(headers, b"Tc-Reason")
     handed = number_of(headers, b"Tc-Handed")

@@ -37,11 +37,12 @@ Writing: TypeAlias = tuple[Delivery, Release | Reschedule | Bury]
 
 
 class NatsSettler:
-    """Carries verdicts out."""
+    """Carries verdicts out, and keeps leases: the half of a source behind the jobs."""
 
-    def __init__(self, link: NatsLink, streams: QueueStreams) -> None:
+    def __init__(self, link: NatsLink, streams: QueueStreams, lease: float) -> None:
         self._link = link
         self._streams = streams
+        self._lease = lease
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> list[Delivery]:
         """Carry out the verdicts; return the deliveries whose lease was lost.
@@ -180,7 +181,7 @@ class NatsSettler:
 
         :raises BrokerUnavailable: some may not have ended.
         """
-        await self._tell([(receipt, b"+ACK") for receipt in receipts if not receipt.void], "the end of a job")
+        await self._tell([receipt for receipt in receipts if not receipt.void], "the end of a job", b"+ACK")
         for receipt in receipts:
             if receipt.void:
                 await self._end_without_consumer(receipt)
@@ -193,39 +194,42 @@ class NatsSettler:
         if found is not None and found.subject.encode() == receipt.subject:
             await jetstream.delete_messages(self._link, receipt.stream.name, [receipt.number])
 
-    async def extend(self, batch: Sequence[Delivery], *, lease: float) -> list[Delivery]:
+    async def extend(self, batch: Sequence[Delivery]) -> list[Delivery]:
         """Start the leases anew; return the deliveries whose lease was lost.
 
         :raises BrokerUnavailable: leases are as they were.
         """
         now = asyncio.get_running_loop().time()
         lost: list[Delivery] = []
-        told: list[tuple[Receipt, bytes]] = []
+        ours: list[Receipt] = []
         for delivery in batch:
             receipt: Receipt = delivery.receipt
             if receipt.over or receipt.void or now >= receipt.until:
                 lost.append(delivery)
             else:
-                told.append((receipt, receipt.consumer.greeting or b"+WPI"))
-        await self._tell(told, "the extension of a lease")
-        for receipt, _ in told:
-            receipt.until = now + lease
+                ours.append(receipt)
+        await self._tell(ours, "the extension of a lease")
+        for receipt in ours:
+            receipt.until = now + self._lease
         return lost
 
-    async def _tell(self, told: Sequence[tuple[Receipt, bytes]], what: str) -> None:
-        """Tell the server about some deliveries; it confirms what it was told last about each queue."""
-        if not told:
-            return
-        last = {id(receipt.stream): receipt for receipt, _ in told}
-        ahead, messages = [], []
-        for receipt, word in told:
-            if last[id(receipt.stream)] is receipt:
-                messages.append(Message(receipt.reply, word))
-            else:
-                ahead.append(receipt.frame(word))
-        answers = await self._link.request_all(messages, ahead=b"".join(ahead))
-        if any(answer is None or answer.status == b"503" for answer in answers):
-            raise self._link.unavailable(f"no server confirmed {what}: its queue has no leader, or was deleted")
+    async def _tell(self, receipts: Sequence[Receipt], what: str, word: bytes = b"") -> None:
+        """Tell the server about some deliveries; it confirms what it was told last about each queue.
+
+        :param word: the message about each; empty: that its lease starts anew.
+        """
+        last: dict[int, Receipt] = {}
+        ahead: list[bytes] = []
+        for receipt in receipts:
+            before = last.get(id(receipt.stream))
+            if before is not None:
+                ahead.append(before.frame(word or before.consumer.greeting or b"+WPI"))
+            last[id(receipt.stream)] = receipt
+        if last:
+            asking = [Message(receipt.reply, word or receipt.consumer.greeting or b"+WPI") for receipt in last.values()]
+            answers = await self._link.request_all(asking, ahead=b"".join(ahead))
+            if any(answer is None or answer.status == b"503" for answer in answers):
+                raise self._link.unavailable(f"no server confirmed {what}: its queue has no leader, or was deleted")
 
 
 def _trouble_with(answer: Answer | None) -> str:

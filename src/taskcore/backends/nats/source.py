@@ -19,7 +19,7 @@ from taskcore.backends.nats.layout import QueueStream, QueueStreams
 from taskcore.backends.nats.settle import NatsSettler
 from taskcore.connections.nats import NatsLink, jetstream
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import RELEASE, Verdict
+from taskcore.lifecycle import RELEASE
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
 
@@ -32,16 +32,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue t
 CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
-class NatsSource:
+class NatsSource(NatsSettler):
     """The jobs of some queues for one worker."""
 
     def __init__(self, link: NatsLink, streams: QueueStreams, queues: Sequence[str], lease: float) -> None:
-        self._link = link
-        self._streams = streams
+        super().__init__(link, streams, lease)
         self._queues = tuple(dict.fromkeys(queues))
-        self._lease = lease
         self._guarded = lease + guard_of(lease)
-        self._settler = NatsSettler(link, streams)
         self._consumers: list[PullConsumer] = []
         self._timers: list[DelayTimer] = []
         self._news = asyncio.Event()
@@ -178,17 +175,16 @@ class NatsSource:
         calls = []
         for arrival in again:
             stream, token = arrival.stream, arrival.token.decode("utf-8", "replace")
-            calls.append(jetstream.message_call(stream.name, last_by_subj=f"{stream.either}{token}"))
-            calls.append(
-                jetstream.message_call(stream.dead_name, last_by_subj=f"{stream.dead}{token}.{arrival.number}")
-            )
+            job, letter = f"{stream.either}{token}", f"{stream.dead}{token}.{arrival.number}"
+            calls.append(jetstream.message_call(stream.name, last_by_subj=job))
+            calls.append(jetstream.message_call(stream.dead_name, last_by_subj=letter))
         stored = [jetstream.stored_in(answer) for answer in await self._link.api_all(calls)]
         over = [
             arrival  # replaced, buried, ended or removed meanwhile
-            for arrival, latest, letter in zip(again, stored[::2], stored[1::2], strict=True)
-            if letter is not None or latest is None or latest.number != arrival.number
+            for arrival, latest, buried in zip(again, stored[::2], stored[1::2], strict=True)
+            if buried is not None or latest is None or latest.number != arrival.number
         ]
-        await self._settler.end(over)
+        await self.end(over)
         return [arrival for arrival in arrivals if arrival not in over]
 
     async def _wait(self) -> None:
@@ -222,16 +218,6 @@ class NatsSource:
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
-    # ── settling ──
-
-    async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
-        """Carry out the verdicts; return those whose lease was lost."""
-        return await self._settler.settle(batch)
-
-    async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Start the leases anew; return those that were lost before."""
-        return await self._settler.extend(batch, lease=self._lease)
-
     # ── giving back ──
 
     def _rest(self) -> None:
@@ -254,6 +240,6 @@ class NatsSource:
             return
         try:
             unwanted = await self._still_alive(arrivals)
-            await self._settler.settle([(arrival.deliver(), RELEASE) for arrival in unwanted])
+            await self.settle([(arrival.deliver(), RELEASE) for arrival in unwanted])
         except BrokerUnavailable as error:
             log.warning("could not give back %d jobs; they come again when their leases end: %s", len(arrivals), error)

@@ -88,12 +88,12 @@ def run(
     dying: Dying = crash_here,
     starts: StartLog | None = None,
 ) -> None:
-    """Play one case to its end.
+    """Run one case to its end.
 
     :raises AssertionError: a promise was broken; the text names its clause.
     """
 
-    async def play(scenario: Scenario) -> None:
+    async def run_case_on(scenario: Scenario) -> None:
         await getattr(scenario, case.state)(scenario.task_of(case.operation))
         if not case.point:
             await scenario.operate(case.operation)
@@ -107,12 +107,12 @@ def run(
         report.expect_kept()
         await check(scenario, case.operation, case.state, case.point, until=KEEP_RESULT if not real_time else 0.0)
 
-    _on_harness(make_harness, play, real_time=real_time, starts=starts)
+    _on_harness(make_harness, run_case_on, real_time=real_time, starts=starts)
 
 
 def _on_harness(
     make_harness: Callable[[], Harness],
-    play: Callable[[Scenario], Awaitable[T]],
+    run: Callable[[Scenario], Awaitable[T]],
     *,
     real_time: bool,
     starts: StartLog | None = None,
@@ -128,7 +128,7 @@ def _on_harness(
             )
             scenario.written = harness.written
             try:
-                return await play(scenario)
+                return await run(scenario)
             finally:
                 await scenario.end_workers()
 

@@ -135,13 +135,13 @@ async def _settle_too_late(harness: Harness, verdict: Verdict) -> None:
 def _too_late(verdict: Verdict) -> Check:
     """Make a check for each kind of verdict."""
 
-    async def play(harness: Harness) -> None:
+    async def settle_late(harness: Harness) -> None:
         await _settle_too_late(harness, verdict)
 
     kind = type(verdict).__name__
-    play.__name__ = f"a_late_{kind.lower()}_changes_nothing"
-    play.__doc__ = f"{kind} under a lease that another worker now holds is reported as lost and has no effect."
-    return check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))(play)
+    settle_late.__name__ = f"a_late_{kind.lower()}_changes_nothing"
+    settle_late.__doc__ = f"{kind} under a lease that another worker now holds is reported as lost and has no effect."
+    return check(BACKEND_CHECKS, "C7", needs=("fencing", "survives_worker"))(settle_late)
 
 
 LATE_VERDICT_CHECKS = [

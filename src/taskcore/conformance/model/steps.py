@@ -71,7 +71,7 @@ def virtual_steps() -> Iterator[Steps]:  # noqa: C901 - small functions around o
     arrived: list[trio.Event] = []
     ended: list[object] = []
 
-    async def play() -> None:
+    async def run_steps() -> None:
         token.append(trio.lowlevel.current_trio_token())
         while True:
             arrived[:] = [trio.Event()]
@@ -111,7 +111,7 @@ def virtual_steps() -> Iterator[Steps]:  # noqa: C901 - small functions around o
     scope = [trio.CancelScope()]
     token: list[trio.lowlevel.TrioToken] = []
     guest: dict[str, Any] = {"run_sync_soon_threadsafe": turns.put, "done_callback": ended.append, "clock": clock}
-    trio.lowlevel.start_guest_run(play, host_uses_signal_set_wakeup_fd=True, **guest)
+    trio.lowlevel.start_guest_run(run_steps, host_uses_signal_set_wakeup_fd=True, **guest)
     turn(lambda: token)
     try:
         yield call
@@ -127,7 +127,7 @@ def real_steps() -> Iterator[Steps]:
         send, receive = anyio.create_memory_object_stream[_Step](1)
         done: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-        async def play() -> None:
+        async def run_steps() -> None:
             async with receive:
                 async for step in receive:
                     await step.run()
@@ -140,7 +140,7 @@ def real_steps() -> Iterator[Steps]:
             answer: T = step.answer()
             return answer
 
-        playing = portal.start_task_soon(play)
+        playing = portal.start_task_soon(run_steps)
         try:
             yield call
         finally:

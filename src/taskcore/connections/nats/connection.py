@@ -18,7 +18,7 @@ from taskcore.connections.loops import require_asyncio
 from taskcore.connections.nats.address import Host, NatsAddress
 from taskcore.connections.nats.login import BadLogin
 from taskcore.connections.nats.protocol import Handler
-from taskcore.connections.nats.raw import RawConnection, connect
+from taskcore.connections.nats.raw import RawConnection
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
@@ -60,21 +60,32 @@ class SupervisedConnection:
         self._inbox_numbers = count(1)
         self._tasks = TaskSet("NATS connection")
         self._trouble = self._logged = ""
+        self._users = 0
         self._gone_since = 0.0
 
     async def __aenter__(self) -> Self:
-        """Connect.
+        """Connect; an owner that has it open already lends it.
 
         :raises BrokerUnavailable: no server takes the connection, or JetStream is not there (TC201).
         :raises FeatureRefused: the program runs on trio (TC501).
         """
         require_asyncio("nats", "taskcore's own")
-        await self._connect()
+        self._users += 1
+        if self._users > 1:
+            return self
+        try:
+            await self._connect()
+        except BaseException:
+            self._users = 0
+            raise
         self._tasks.start(self._supervise(), name="taskcore-nats-connection")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Disconnect."""
+        self._users -= 1
+        if self._users:
+            return
         try:
             await self._tasks.cancel()
         finally:
@@ -225,8 +236,9 @@ class SupervisedConnection:
     async def _try_all(self) -> None:
         """Try all known servers once."""
         for host in list(self._known):
+            connection = RawConnection()
             try:
-                connection = await connect(self.address, host, name=self._name)
+                await connection.open(self.address, host, name=self._name)
             except (OSError, ValueError, BadLogin) as error:
                 self._trouble = f"{host.text}: {f'{type(error).__name__}: {error}'.removesuffix(': ')}"
                 continue

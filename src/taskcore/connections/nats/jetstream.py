@@ -115,7 +115,7 @@ async def ensure_stream(link: NatsLink, config: Mapping[str, Any]) -> dict[str, 
 def check_settings(
     link: NatsLink, name: str, wanted: Mapping[str, Any], found: Mapping[str, Any], keys: Iterable[str]
 ) -> None:
-    """Compare settings; replicas and storage are free, unless the URL says what they have to be.
+    """Compare settings. Replicas and storage are free unless the URL says them; old servers leave out what is new.
 
     :raises BrokerUnavailable: something differs.
     """
@@ -134,7 +134,6 @@ def check_settings(
 
 
 def _comparable(value: Any) -> Any:
-    """Return a setting as old servers would say it, which leave out what they do not know."""
     return sorted(value) if isinstance(value, list) else value or 0
 
 

@@ -29,17 +29,10 @@ def connect_line(address: NatsAddress, host: Host, info: Mapping[str, Any], *, n
     :raises BadLogin: there is something else in it.
     """
     said: dict[str, Any] = {
-        "verbose": False,
-        "pedantic": False,
-        "lang": "python",
-        "version": "taskcore",
-        "name": name,
-        "protocol": 1,
-        "echo": True,
-        "headers": True,
-        "no_responders": True,
-    }
-    said |= _identity(address, host, str(info.get("nonce") or ""))
+        "verbose": False, "pedantic": False, "lang": "python", "version": "taskcore", "name": name, "protocol": 1,
+        "echo": True, "headers": True, "no_responders": True,
+        **_identity(address, host, str(info.get("nonce") or "")),
+    }  # fmt: skip
     return b"CONNECT %b\r\n" % msgspec.json.encode(said)
 
 

@@ -14,7 +14,7 @@ from taskcore.connections.nats.login import BadLogin, connect_line
 from taskcore.connections.nats.protocol import PING, PONG, Handler, Parser, ProtocolError, encode_subscription
 from taskcore.toolkit.logging import logger
 
-__all__ = ["RawConnection", "connect"]
+__all__ = ["RawConnection"]
 
 log = logger("taskcore.connections.nats")
 
@@ -146,7 +146,18 @@ class RawConnection(asyncio.Protocol):
     # ── opening and closing ──
 
     async def open(self, address: NatsAddress, host: Host, *, name: str) -> None:
-        """Connect, encrypt, log in; see ``connect``."""
+        """Connect, encrypt, log in.
+
+        :raises OSError, BadLogin, TimeoutError: the server does not take this connection.
+        """
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._open(address, host, name)
+        except BaseException:
+            self.abort()
+            raise
+
+    async def _open(self, address: NatsAddress, host: Host, name: str) -> None:
         context = address.tls()
         first = context if address.tls_first else None
         await asyncio.get_running_loop().create_connection(
@@ -189,18 +200,3 @@ class RawConnection(asyncio.Protocol):
     def _end(self) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
-
-
-async def connect(address: NatsAddress, host: Host, *, name: str) -> RawConnection:
-    """Connect to one server.
-
-    :raises OSError, BadLogin, TimeoutError: it does not take this connection.
-    """
-    connection = RawConnection()
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await connection.open(address, host, name=name)
-    except BaseException:
-        connection.abort()
-        raise
-    return connection

@@ -101,7 +101,7 @@ class SqliteThread(Generic[T, R]):
             )
         return entry.take()
 
-    def tell(self, item: T) -> None:
+    def submit_nowait(self, item: T) -> None:
         """Give the thread an item whose answer is dropped; without a thread do nothing."""
         if self._thread is not None and self._pid == os.getpid():
             self._thread.entries.put(_PendingItem(item))

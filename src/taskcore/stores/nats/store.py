@@ -31,7 +31,7 @@ from taskcore.stores.nats.layout import (
     wanted_of,
     write_message,
 )
-from taskcore.stores.nats.watching import RecordFeed
+from taskcore.stores.nats.watches import RecordFeed
 from taskcore.toolkit.diagnostics import Diagnosis
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
@@ -64,9 +64,8 @@ class NatsStore:
         self._native = False
         self._direct = False
         self._message_limit = -1  # of the stream, in bytes; -1: none
-        self._clock = jetstream.BrokerClock(
-            self.link, self._stream, Message(self.subject("clock"), b"", b"Tc-Gone: 1\r\n")
-        )
+        probe = Message(self.subject("clock"), b"", b"Tc-Gone: 1\r\n")
+        self._clock = jetstream.BrokerClock(self.link, self._stream, probe)
         self._ends: list[tuple[int, int]] = []
         self._feed = self._new_feed()
         self._tasks = TaskSet("NATS store")

@@ -68,7 +68,7 @@ class SqliteStore:
         self._call_soon: CallSoon | None = None
         self._watches = Watches(  # in the event loop
             begin=self._begin_watch,
-            end=lambda key: self._reader.tell((Read(key, "no more"),)),
+            end=lambda key: self._reader.submit_nowait((Read(key, "no more"),)),
         )
         self._watched: set[str] = set()  # in the reading thread: the same keys
         self._seen: int | None = None  # in the reading thread: the data version at the last poll
