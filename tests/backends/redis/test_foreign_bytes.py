@@ -117,7 +117,8 @@ async def _enqueue_in_the_end(work: Any, number: int) -> Any:
             try:
                 return await work.enqueue(number)
             except EnqueueRefused as error:
-                assert "no id left" in str(error)
+                if "no id left" not in str(error):
+                    raise
                 await anyio.sleep(0.05)
 
 
@@ -126,7 +127,9 @@ def test_something_foreign(shared: RedisServer, name: str, caplog: pytest.LogCap
     """Each of them concerns nothing but itself, and is never taken for a broker that is away."""
     with caplog.at_level(logging.WARNING):
         anyio.run(_play, shared.port, [name, name])
-    assert not [record for record in caplog.records if "lost" in record.getMessage() and "broker" in record.getMessage()]
+    assert not [
+        record for record in caplog.records if "lost" in record.getMessage() and "broker" in record.getMessage()
+    ]
 
 
 @given(names=st.lists(st.sampled_from(sorted(FOREIGN)), min_size=2, max_size=12))
