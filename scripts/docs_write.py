@@ -1,7 +1,7 @@
 """Write what the code knows into the documentation, so that no page can say something else.
 
     scripts/docs-write        docs/guarantees.md: the clauses with their checks, the table of brokers, the crash points
-                              docs/lifecycle.md: the table at the top of lifecycle.py
+                              docs/lifecycle.md: the tables at the top of lifecycle.py
 
 Run it after a change of the suite, of an adapter's Features or of the table; tests compare.
 """
@@ -103,30 +103,38 @@ def _number(clause: str) -> int:
 # ── the lifecycle ────────────────────────────────────────────────────────────────────────────────
 
 LIFECYCLE = ROOT / "docs" / "lifecycle.md"
-TABLE_OF_LIFECYCLE = re.compile(r"(<!-- table -->\n).*(<!-- end of table -->)", re.DOTALL)
+TABLES_OF_LIFECYCLE = re.compile(r"(<!-- (?P<part>table|leaves) -->\n).*?(<!-- end of (?P=part) -->)", re.DOTALL)
 
 
-def table() -> str:
-    """Return the table of the docstring as Markdown."""
+def tables() -> dict[str, str]:
+    """Return the two tables of the docstring as Markdown: of outcomes, and of the leaves of exception groups."""
     text = ast.get_docstring(ast.parse((ROOT / "src/taskcore/lifecycle.py").read_text())) or ""
-    lines = [line for line in text.splitlines() if line.startswith("    ")]
+    blocks = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
+    return dict(zip(("table", "leaves"), (_markdown(block.splitlines()) for block in blocks), strict=True))
+
+
+def _markdown(lines: list[str]) -> str:
+    """Return a table of the docstring as Markdown; its columns begin where its ruler says."""
     ruler = next(index for index, line in enumerate(lines) if set(line.strip()) <= {"─", " "})
     starts = [found.start() for found in re.finditer("─+", lines[ruler])]
     rows: list[list[str]] = []
-    for line in lines[ruler + 1 :]:
+    for line in lines[:ruler] + lines[ruler + 1 :]:
         cells = [line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
-        if not cells[0] and rows and cells[2] and rows[-1][2].endswith(";"):  # a verdict that needs two lines
-            rows[-1][2] += f" {cells[2]}"
+        if not cells[0] and rows and cells[-1] and rows[-1][-1].endswith(";"):  # a verdict that needs two lines
+            rows[-1][-1] += f" {cells[-1]}"
             rows[-1][1] += f" {cells[1]}".rstrip()
         else:
             rows.append([cells[0] or rows[-1][0], *cells[1:]])
-    rows = [["outcome", "when", "verdict"], ["---"] * 3, *rows]
+    rows.insert(1, ["---"] * len(starts))
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def lifecycle_page() -> str:
     """Return the page as it should be."""
-    return TABLE_OF_LIFECYCLE.sub(lambda found: f"{found[1]}{table()}\n{found[2]}", LIFECYCLE.read_text())
+    written = tables()
+    return TABLES_OF_LIFECYCLE.sub(
+        lambda found: f"{found[1]}{written[found['part']]}\n{found[3]}", LIFECYCLE.read_text()
+    )
 
 
 # ── both ─────────────────────────────────────────────────────────────────────────────────────────

@@ -123,7 +123,7 @@ def test_the_apps_settings_complete_a_task():
     assert (said.options.rules.retry.attempts, said.options.keep_result) == (2, 5.0)
 
 
-@pytest.mark.parametrize(("retry", "attempts"), [(None, 1), (0, 1), (1, 1), (7, 7), (Retry(attempts=3), 3)])
+@pytest.mark.parametrize(("retry", "attempts"), [(None, 1), (1, 1), (7, 7), (Retry(attempts=3), 3)])
 def test_short_forms_of_retry(retry, attempts):
     """A number of attempts, or None for a single one, is a policy too."""
     app = App("memory://")

@@ -288,7 +288,7 @@ def test_no_secret_in_an_error(place):
 @pytest.mark.parametrize(
     ("setting", "value", "shown"),
     [
-        ("url", "redis://ada:hunter2@host", "redis://ada:****@host"),
+        ("url", "redis://ada:hunter2@host", "redis://****@host"),
         ("store", None, "the broker's own"),
         ("queues", ("mail", "default"), "mail,default"),
         ("queues", None, "every queue of the app's tasks"),

@@ -152,7 +152,7 @@ def test_the_readme_names_every_extra() -> None:
         r"^\| (`.*`) \| ", (ROOT / "README.md").read_text().partition("## What it gives you")[0], re.MULTILINE
     )
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named == set(extras) - {"all", "cron"}  # cron is for schedules, which do not exist yet
+    assert named == set(extras) - {"all"}
 
 
 # ── pages that tell what the code says ───────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from taskcore import InvalidName
 from taskcore.envelope import (
     FIRST_ERRORS,
     FORMAT,
+    ID_LIMIT,
     LAST_ERRORS,
     Envelope,
     ErrorRecord,
@@ -34,10 +35,11 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=8,
 )
+ids = st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), min_size=1, max_size=ID_LIMIT)
 envelopes = st.builds(
     Envelope,
     v=st.just(FORMAT),
-    id=text,
+    id=ids,
     task=text,
     version=st.integers(0, 10**6),
     queue=text,
@@ -45,7 +47,7 @@ envelopes = st.builds(
     enqueued_at=st.floats(0, 1e11),
     key=st.none() | text,
     deadline=st.none() | st.floats(0, 1e11),
-    correlation_id=st.none() | text,
+    correlation_id=st.none() | ids,
     source=st.none() | text,
     headers=st.dictionaries(text, text, max_size=3),
 )

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from taskcore import App, JobFailed, current
-from taskcore.lifecycle import ACK, Raised, Returned, Snooze
+from taskcore.control import Snooze
+from taskcore.lifecycle import ACK, Raised, Returned
 from taskcore.middleware import Middleware
 from tests.support.faulty import worker_of
 from tests.support.virtual import clock

@@ -105,3 +105,17 @@ def test_all_problems_at_once():
         Retry(attempts=0, factor=0)
 
     assert len(caught.value.facts) == 2
+
+
+def test_classes_that_cannot_be_asked_match_nothing():
+    """A class in `on` or `give_up_on` whose metaclass raises is none of the error's classes, and ends no worker."""
+
+    class Meta(type):
+        def __instancecheck__(cls, error: object) -> bool:
+            raise SystemExit(7)
+
+    class Odd(Exception, metaclass=Meta):
+        pass
+
+    assert Retry(on=(Odd,)).retries(ValueError()) is False
+    assert Retry(give_up_on=(Odd,)).retries(ValueError()) is True

@@ -4,6 +4,7 @@ import typing
 
 from taskcore.app import App
 from taskcore.backend import QueueStats
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.envelope import Envelope, ErrorRecord, Trail
 from taskcore.errors import (
     AdapterMissing,
@@ -31,8 +32,8 @@ from taskcore.errors import (
     TaskcoreError,
     UnencodableResult,
     UnreadableRecord,
+    WrongTask,
 )
-from taskcore.lifecycle import Reject, RetryLater, Snooze
 from taskcore.observe import Event
 from taskcore.policy import Retry
 from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, JobStatus, Succeeded
@@ -94,6 +95,7 @@ __all__ = [
     "Trail",
     "UnencodableResult",
     "UnreadableRecord",
+    "WrongTask",
     "current",
 ]
 

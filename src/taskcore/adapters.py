@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import urlsplit
 
 from taskcore.backend import Backend
 from taskcore.components import Components
-from taskcore.config import Settings
+from taskcore.config import NO_STORE, Settings
 from taskcore.envelope import EnvelopeCodec
-from taskcore.errors import AdapterMissing, InvalidURL
+from taskcore.errors import AdapterMissing, InvalidSetting, InvalidURL
 from taskcore.observe import Events, ObservedBackend, ObservedStore
 from taskcore.store import Store
-from taskcore.toolkit.urls import mask_url
+from taskcore.toolkit.units import shorten_repr
+from taskcore.toolkit.urls import mask_url, scheme_of
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoints
+    from importlib.metadata import EntryPoint
 
     from taskcore.middleware import Middleware
     from taskcore.services import Service
@@ -28,7 +28,6 @@ __all__ = ["NO_STORE", "BackendOrURL", "StoreOrURL", "build_components", "has_st
 BackendOrURL: TypeAlias = Backend | str
 StoreOrURL: TypeAlias = Store | str
 
-NO_STORE = "none"  #: the setting that means: no store, although the broker has one
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"
 
 #: The extra that a scheme needs, for the exact install command.
@@ -39,6 +38,26 @@ EXTRAS = {
     "nats": "nats", "tls": "nats",
     "postgresql": "sql", "postgres": "sql", "sqlite": "sql",
 }  # fmt: skip
+
+
+SCHEMES = (("memory", "memory"), *EXTRAS.items(), ("sqlite", "sqlite"))
+
+#: Our own adapters, by extra or scheme: the same as the entry points of our package.
+OWN = {
+    BACKENDS: {
+        "memory": "taskcore.backends.memory:MemoryBackend",
+        "redis": "taskcore.backends.redis:RedisBackend",
+        "rabbitmq": "taskcore.backends.rabbitmq:RabbitBackend",
+        "nats": "taskcore.backends.nats:NatsBackend",
+    },
+    STORES: {
+        "memory": "taskcore.stores.memory:MemoryStore",
+        "redis": "taskcore.stores.redis:RedisStore",
+        "nats": "taskcore.stores.nats:NatsStore",
+        "sql": "taskcore.stores.sql:PostgresStore",
+        "sqlite": "taskcore.stores.sql:SqliteStore",
+    },
+}
 
 
 def open_backend(url: str) -> Backend:
@@ -82,52 +101,101 @@ def build_components(
     return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware, services)
 
 
+def check_objects(
+    adapters: Mapping[str, Any], *, clock: object, codec: object, middleware: Iterable[Any]
+) -> tuple[Middleware, ...]:
+    """Check what an app is given as objects, not as text; return the middleware.
+
+    :raises InvalidSetting: an object cannot stand there (TC104).
+    """
+    problems = [
+        f"{name}: expected a URL or a {'store' if name == 'store' else 'backend'}, got {shorten_repr(value)}"
+        for name, value in adapters.items()
+        if not all(hasattr(value, verb) for verb in VERBS[name])
+    ]
+    if not callable(clock):
+        problems.append(f"clock: expected a function that returns seconds, got {shorten_repr(clock)}")
+    if codec is not None and not (hasattr(codec, "encode") and hasattr(codec, "decode")):
+        problems.append(f"codec: expected an EnvelopeCodec, got {shorten_repr(codec)}")
+    layers = tuple(middleware) if isinstance(middleware, Iterable) else (middleware,)
+    if layers:
+        from taskcore.middleware import Middleware  # noqa: PLC0415 - most apps have none
+
+        wrong = [layer for layer in layers if not isinstance(layer, Middleware)]
+        problems += [f"middleware: expected objects of Middleware, got {shorten_repr(layer)}" for layer in wrong]
+    if problems:
+        raise InvalidSetting("an argument of App() is wrong", facts=problems, fix="see help(taskcore.App)")
+    return layers
+
+
+#: What an adapter needs to be one.
+VERBS = {"url": ("admin", "consume", "features", "publish"), "store": ("delete", "get", "put", "watch")}
+
+
 def has_store(url: str) -> bool:
     """Tell whether the broker of this URL can keep records too."""
-    return _scheme(url) in _registered(STORES).names
+    return _scheme(url) in _registered(STORES)
 
 
 def _load(group: str, url: str) -> Any:
     scheme = _scheme(url)
     kind = "backend" if group == BACKENDS else "store"
     found = _registered(group)
-    if scheme in found.names:
-        entry = next(iter(found.select(name=scheme)))
+    if scheme in found:
         try:
-            return entry.load()
+            return found[scheme].load()
         except ImportError as error:
             if isinstance(error, AdapterMissing) or scheme not in EXTRAS:
                 raise
             raise _missing(scheme, str(error)) from error
+    other = BACKENDS if group == STORES else STORES
+    if scheme in _registered(other):
+        raise _wrong_kind(scheme, kind)
     if scheme in EXTRAS:
         raise _missing(scheme, f"this installation has no {kind} for it")
     from difflib import get_close_matches  # noqa: PLC0415 - for this error only
 
-    near = get_close_matches(scheme, [*found.names, *EXTRAS], n=1)
+    near = get_close_matches(scheme, [*found, *EXTRAS], n=1)
     raise InvalidURL(
         f"no {kind} is called {scheme}://",
-        facts=[f"the URL is {mask_url(url)}", f"installed: {', '.join(sorted(f'{name}://' for name in found.names))}"],
-        fix=f"did you mean {near[0]}://?" if near else "use one of the installed ones",
+        facts=[f"the URL is {mask_url(url)}", f"known: {', '.join(sorted(f'{name}://' for name in found))}"],
+        fix=f"did you mean {near[0]}://?" if near else "use one of the known ones; some need an extra",
+    )
+
+
+def _wrong_kind(scheme: str, kind: str) -> InvalidURL:
+    if kind == "backend":
+        return InvalidURL(
+            f"{scheme}:// keeps results and keys; it is a store and no broker",
+            fix=f'name a broker, and this as its store: App("amqp://…", store="{scheme}://…"), or redis://…, nats://…',
+        )
+    return InvalidURL(
+        f"{scheme}:// is a broker that keeps no records, and no store",
+        fix='name a store: store="redis://…", "nats://…", "postgresql://…" or "sqlite:///…"',
     )
 
 
 @cache
-def _registered(group: str) -> EntryPoints:
-    """Read the entry points of all installed packages: once, because it takes a while, and not at import."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 - a third of the time of `import taskcore`
+def _registered(group: str) -> Mapping[str, EntryPoint]:
+    """Read the entry points of all installed packages: once, because it takes a while, and not at import.
 
-    return entry_points(group=group)
+    Frozen programs and copied folders have no metadata; our own adapters are there without it.
+    """
+    from importlib.metadata import EntryPoint, entry_points  # noqa: PLC0415 - a third of the time of `import taskcore`
+
+    own = {scheme: EntryPoint(scheme, OWN[group][extra], group) for scheme, extra in SCHEMES if extra in OWN[group]}
+    return {**own, **{entry.name: entry for entry in entry_points(group=group)}}
 
 
 def _scheme(url: str) -> str:
-    scheme = urlsplit(url).scheme if "://" in url else ""
+    scheme = scheme_of(url)
     if not scheme:
         raise InvalidURL(
-            f"{mask_url(url)!r} is not a URL",
+            "the address is not a URL",  # and is not shown: it may begin with a user and a password
             fix="for example memory:// or redis://localhost:6379/0",
             facts=["it has no scheme://"],
         )
-    return scheme.lower()
+    return scheme
 
 
 def _missing(scheme: str, why: str) -> AdapterMissing:

@@ -15,14 +15,14 @@ from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from taskcore.adapters import BackendOrURL, StoreOrURL, build_components
+from taskcore.adapters import BackendOrURL, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
 from taskcore.client.host import AppHost, SharedContext
-from taskcore.config import AppSettings, Settings, load, show
-from taskcore.envelope import EnvelopeCodec
+from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
+from taskcore.envelope import EnvelopeCodec, check_name
 from taskcore.observe import Event, Events
-from taskcore.router import Router
-from taskcore.task import Call, Job, Task
+from taskcore.router import Router, tasks_of
+from taskcore.task import Call, Job, Task, checked_calls
 
 if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
     from anyio.abc import TaskStatus
@@ -70,9 +70,10 @@ class App(Router):
         self.settings: Settings = loaded.settings
         self.sources: Mapping[str, str] = {**loaded.sources, **dict.fromkeys(adapters, "argument")}
         self._events = Events()
+        layers = check_objects(adapters, clock=clock, codec=codec, middleware=middleware)
         self._host = AppHost(codec or EnvelopeCodec(), self.run_blocking)
         services: list[Any] = []  # features add theirs to the components
-        parts = (self.settings, self._events, clock, self._host.codec, tuple(middleware), services)
+        parts = (self.settings, self._events, clock, self._host.codec, layers, services)
         self._build = partial(build_components, *parts, **adapters)
         self._reset()
 
@@ -95,7 +96,7 @@ class App(Router):
 
         :raises DuplicateTask: a name is taken (TC306).
         """
-        for task in router:
+        for task in tasks_of(router):
             self.add(task)
 
     def add(self, task: Task[..., Any]) -> None:
@@ -114,6 +115,8 @@ class App(Router):
         """
         if self._pid != os.getpid():
             self._reset()
+        if not self._context.is_open:
+            hint_at_unused_variables(self.sources)
         await self._context.enter()
         return self
 
@@ -122,13 +125,17 @@ class App(Router):
 
     @asynccontextmanager
     async def running(
-        self, *, queues: Sequence[str] | None = None, concurrency: int | None = None, grace: float | None = None
+        self,
+        *,
+        queues: Sequence[str] | str | None = None,
+        concurrency: int | None = None,
+        grace: Duration | None = None,
     ) -> AsyncIterator[Self]:
         """Run client and worker in this process; at the end running jobs get their grace.
 
         :param queues: where the worker looks, most urgent first; default: every queue of the app's tasks.
         :param concurrency: how many jobs run at once.
-        :param grace: seconds that running jobs have to finish at the end.
+        :param grace: how long running jobs have to finish at the end.
         """
         from taskcore.worker.hosting import WorkerChoice, working  # noqa: PLC0415 - clients need no worker
 
@@ -139,9 +146,9 @@ class App(Router):
     async def run_worker(
         self,
         *,
-        queues: Sequence[str] | None = None,
+        queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
-        grace: float | None = None,
+        grace: Duration | None = None,
         task_status: TaskStatus[None] | None = None,
     ) -> None:
         """Run a worker until SIGTERM or SIGINT.
@@ -158,17 +165,18 @@ class App(Router):
         async with self:
             await work_until_signalled(self.components, self.settings, self.tasks, choice, task_status)
 
-    async def drain(self, *queues: str, timeout: float | None = None) -> None:
+    async def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
 
         Where ``features.counts`` is absent, scheduled jobs (retries, too) and jobs that other programs hold are not
         counted: ask for the jobs' outcomes instead.
 
         :param queues: default: every queue of the app's tasks.
-        :param timeout: seconds to wait for each queue; None sets no limit.
+        :param timeout: how long to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
-        await self._host.queries.drain(queues or dict.fromkeys(task.spec.queue for task in self), timeout)
+        names = [check_name("queue", queue) for queue in queues] or dict.fromkeys(task.spec.queue for task in self)
+        await self._host.queries.drain(names, timeout)
 
     # ── sending and asking ──
 
@@ -177,15 +185,15 @@ class App(Router):
 
         :raises EnqueueRefused, EnqueueUncertain, KeyConflict: some were not sent; the error's ``jobs`` has the others.
         """
-        return await self._host.client.send_many(list(calls))
+        return await self._host.client.send_many(checked_calls(calls))
 
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call, as ``task.enqueue`` does."""
-        return await self._host.client.send(call)
+        return await self._host.client.send(checked_calls([call])[0])
 
     async def stats(self, queue: str = "default") -> QueueStats:
         """Count the jobs of a queue."""
-        return await self._host.queries.admin.stats(queue)
+        return await self._host.queries.admin.stats(check_name("queue", queue))
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs of a queue that have not started; return how many.
@@ -193,7 +201,7 @@ class App(Router):
         Where ``features.counts`` is absent, scheduled jobs (retries, too) are out of reach: they come when they are
         due, and a warning in the log says so.
         """
-        return await self._host.queries.admin.purge(queue)
+        return await self._host.queries.admin.purge(check_name("queue", queue))
 
     @property
     def features(self) -> Features:

@@ -10,26 +10,36 @@ an empty one counts as absent. Times are seconds or text such as ``"1h30m"``, si
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import msgspec
 
-from taskcore.envelope import check_name
 from taskcore.errors import InvalidSetting
+from taskcore.kinds import KINDS, NO_STORE, show, show_refused
 from taskcore.policy import Retry
-from taskcore.toolkit.units import duration, show_duration, show_size, size
-from taskcore.toolkit.urls import mask_url
+from taskcore.toolkit.units import Duration, duration
 
 if TYPE_CHECKING:  # imported when an app is made: declaring tasks reads no file
     from pathlib import Path
 
-__all__ = ["AppSettings", "Loaded", "Settings", "duration", "load", "mask_url", "show"]
+__all__ = [
+    "NO_STORE",
+    "AppSettings",
+    "Duration",
+    "Loaded",
+    "Settings",
+    "check",
+    "duration",
+    "hint_at_unused_variables",
+    "load",
+    "show",
+]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,11 +84,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     app: str | None = None
     retry: Retry = Retry()
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [(name, show(name, value) if name in _URLS else value) for name, value in values]
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
 
 class AppSettings(TypedDict, total=False):
     """The settings that an app takes as keyword arguments; :class:`Settings` explains them.
 
-    A time may be text such as ``"1h30m"``, a size text such as ``"256KiB"``. None means: not given.
+    A time is seconds, a timedelta, or text such as ``"1h30m"``; a size is bytes or text. None: not given.
     """
 
     source: str | None
@@ -86,14 +103,14 @@ class AppSettings(TypedDict, total=False):
     concurrency: int | None
     threads: int | None
     processes: int | None
-    grace: float | str | None
-    lease: float | str | None
-    send_timeout: float | str | None
+    grace: Duration | None
+    lease: Duration | None
+    send_timeout: Duration | None
     payload_limit: int | str | None
     result_limit: int | str | None
-    keep_result: float | str | None
-    key_window: float | str | None
-    park_for: float | str | None
+    keep_result: Duration | None
+    key_window: Duration | None
+    park_for: Duration | None
     strict: bool | str | None
     app: str | None
     retry: Retry | int | Mapping[str, Any] | None
@@ -117,6 +134,7 @@ class _Given(NamedTuple):
     source: str
 
 
+_URLS = ("url", "store")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -133,14 +151,12 @@ def load(
     :param directory: where the search for files begins; default: the working directory.
     :raises InvalidSetting: values that cannot be, names that do not exist; all of them at once (TC104).
     """
-    from pathlib import Path  # noqa: PLC0415 - declaring tasks reads no file
-
     environ = os.environ if environ is None else environ
     problems: list[str] = []
     given: dict[str, _Given] = {}
-    files = _from_files(Path(directory or ".").resolve())
+    files = _from_files(_here(directory))
     for one in chain(files, _from_environment(environ), _from_arguments(arguments)):  # a later layer wins
-        if one.name in _KINDS:
+        if one.name in KINDS:
             given[one.name] = one
         else:
             problems.append(_unknown(one))
@@ -151,27 +167,47 @@ def load(
     retry = {name.removeprefix("retry."): values.pop(name) for name in given if name.startswith("retry.")}
     whole = arguments.get("retry")  # it may name error classes, which no file can
     merged = msgspec.structs.replace(whole if isinstance(whole, Retry) else Retry(), **retry)
-    sources = {name: given[name].source if name in given else "default" for name in _KINDS}
+    sources = {name: given[name].source if name in given else "default" for name in KINDS}
     return Loaded(Settings(**values, retry=merged), sources)
 
 
+def hint_at_unused_variables(sources: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> None:
+    """Log a hint if a variable names a broker or a store, and the program names another."""
+    for name in _URLS:
+        variable = f"TASKCORE_{name.upper()}"
+        if sources[name] == "argument" and environ.get(variable):
+            from taskcore.toolkit.logging import logger  # noqa: PLC0415 - settings are read where nothing is logged
+
+            log = logger("taskcore.config")
+            log.warning("%s is set and not used: the program gives App() a %s of its own", variable, name)
+
+
 def _value(one: _Given, problems: list[str]) -> Any:
-    kind = _KINDS[one.name]
-    try:
+    kind = KINDS[one.name]
+    with suppress(Exception):  # an argument may be anything, and bring its own code
         value = kind.parse(one.raw)
         if (isinstance(value, bool) or not isinstance(one.raw, bool)) and (
-            kind.least is None or kind.least <= value < math.inf
+            kind.least is None or kind.least <= value <= kind.most
         ):
             return value
-    except (TypeError, ValueError, KeyError, OverflowError):
-        pass
-    got = mask_url(one.raw) if isinstance(one.raw, str) else one.raw
-    problems.append(f"{one.source}: {one.name}: expected {kind.expected}, got {got!r}")
+    problems.append(f"{one.source}: {one.name}: expected {kind.expected}, got {show_refused(one.raw)}")
     return None
 
 
+def check(name: str, value: Any) -> Any:
+    """Read one value as the setting of this name; what a method takes is checked like a setting.
+
+    :raises InvalidSetting: it cannot be (TC104).
+    """
+    problems: list[str] = []
+    checked = _value(_Given(name, value, "argument"), problems)
+    if problems:
+        raise InvalidSetting("an argument is wrong", facts=problems)
+    return checked
+
+
 def _unknown(one: _Given) -> str:
-    close = _close(one.name, _KINDS, 0.6)
+    close = _close(one.name, KINDS, 0.6)
     return f'{one.source}: there is no setting "{one.name}"' + (f', did you mean "{close[0]}"?' if close else "")
 
 
@@ -184,7 +220,19 @@ def _close(name: str, known: Iterable[str], cutoff: float) -> list[str]:
 # ── layers, lowest first ─────────────────────────────────────────────────────────────────────────
 
 
-def _from_files(start: Path) -> list[_Given]:
+def _here(directory: str | os.PathLike[str] | None) -> Path | None:
+    """Return where the search begins; None if there is no such place, because the working directory was deleted."""
+    from pathlib import Path  # noqa: PLC0415 - as above
+
+    try:
+        return Path(directory or ".").resolve()
+    except OSError:
+        return None
+
+
+def _from_files(start: Path | None) -> list[_Given]:
+    if start is None:
+        return []
     for directory in (start, *start.parents):
         project = _read(directory / "pyproject.toml", start, "tool", "taskcore")
         own = _read(directory / "taskcore.toml", start)
@@ -216,7 +264,7 @@ def _read(path: Path, start: Path, *table: str) -> list[_Given] | None:
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
-    known = {name.upper().replace(".", "_"): name for name in _KINDS}
+    known = {name.upper().replace(".", "_"): name for name in KINDS}
     for variable, raw in environ.items():
         if not variable.startswith("TASKCORE_") or not raw:
             continue
@@ -238,7 +286,7 @@ def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, Mapping):
             yield from ((f"retry.{part}", inner) for part, inner in value.items())
         elif isinstance(value, Retry):
-            parts = [known.removeprefix("retry.") for known in _KINDS if known.startswith("retry.")]
+            parts = [known.removeprefix("retry.") for known in KINDS if known.startswith("retry.")]
             yield from ((f"retry.{part}", getattr(value, part)) for part in parts)
         else:
             yield "retry.attempts", value
@@ -267,84 +315,3 @@ def _line_of(name: tuple[str, ...], lines: Mapping[str, int]) -> int:
     parts = ".".join(name).split(".")
     paths = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     return next((lines[path] for path in paths if path in lines), 1)
-
-
-# ── kinds of values ──────────────────────────────────────────────────────────────────────────────
-
-
-class _Kind(NamedTuple):
-    """How a value is read, what to expect, the least number, how it is shown, and what None means."""
-
-    parse: Callable[[Any], Any]
-    expected: str
-    least: float | None = None
-    show: Callable[[Any], str] = str
-    none: str = "-"
-
-
-def _whole(raw: Any) -> int:
-    if isinstance(raw, float):
-        raise TypeError
-    return int(raw)
-
-
-def _jitter(raw: Any) -> Any:
-    if raw not in ("full", "none"):
-        raise ValueError
-    return raw
-
-
-def _truth(raw: Any) -> bool:
-    known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    if not isinstance(raw, str | bool):
-        raise TypeError
-    return raw if isinstance(raw, bool) else known[raw.strip().lower()]
-
-
-def _text(raw: Any) -> str:
-    if not isinstance(raw, str) or not raw.strip():
-        raise TypeError
-    return raw.strip()
-
-
-def _queues(raw: Any) -> tuple[str, ...]:
-    names = raw.split(",") if isinstance(raw, str) else raw
-    if not names or isinstance(names, Mapping):
-        raise TypeError
-    return tuple(check_name("queue", name.strip()) for name in names)
-
-
-def show(name: str, value: Any) -> str:
-    """Write the value of a setting as a person would, without secrets."""
-    kind = _KINDS[name]
-    return kind.none if value is None else kind.show(value)
-
-
-_COUNT = _Kind(_whole, "a whole number, at least 1", least=1)
-_WAIT = _Kind(duration, 'seconds, at least 0, or text such as "1h30m", "250ms"', least=0, show=show_duration)
-_PERIOD = _Kind(duration, 'seconds, more than 0, or text such as "1h30m", "250ms"', least=0.001, show=show_duration)
-
-_KINDS: dict[str, _Kind] = {
-    "url": _Kind(_text, 'a URL such as "redis://localhost:6379/0"', show=mask_url),
-    "store": _Kind(_text, 'a URL such as "redis://localhost:6379/1"', show=mask_url, none="the broker's own"),
-    "source": _Kind(_text, "the name of a program"),
-    "queues": _Kind(_queues, 'names such as "mail,default"', show=",".join, none="every queue of the app's tasks"),
-    "concurrency": _COUNT,
-    "threads": _COUNT,
-    "processes": _COUNT._replace(none="one for each core"),
-    "grace": _WAIT,
-    "lease": _PERIOD,
-    "send_timeout": _PERIOD,
-    "payload_limit": _Kind(size, 'bytes, at least 1, or text such as "256KiB"', least=1, show=show_size),
-    "result_limit": _Kind(size, 'bytes, at least 1, or text such as "1MiB"', least=1, show=show_size),
-    "keep_result": _WAIT,
-    "key_window": _PERIOD,
-    "park_for": _WAIT,
-    "strict": _Kind(_truth, "true or false", show=lambda value: str(value).lower()),
-    "app": _Kind(_text, 'a place such as "shop.tasks:app"'),
-    "retry.attempts": _COUNT,
-    "retry.base": _WAIT,
-    "retry.factor": _Kind(float, "a number, at least 1", least=1, show="{:g}".format),
-    "retry.cap": _WAIT,
-    "retry.jitter": _Kind(_jitter, '"full" or "none"'),
-}

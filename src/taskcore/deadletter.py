@@ -14,8 +14,9 @@ import msgspec
 
 from taskcore.backend import Letter, Outgoing, Refused, Uncertain
 from taskcore.components import Components
-from taskcore.envelope import Envelope, Trail, decode_trail, encode_trail
+from taskcore.envelope import Envelope, Trail, check_name, decode_trail, encode_trail
 from taskcore.errors import EnqueueRefused, EnqueueUncertain, LetterNotFound, MalformedEnvelope
+from taskcore.toolkit.units import shorten_repr
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
@@ -61,6 +62,7 @@ class DeadLetters:
     async def read(self, queue: str = "default", *, task: str | None = None) -> AsyncIterator[DeadLetter]:
         """Yield the dead letters of a queue, oldest first; only those of one task, if it is named."""
         after: str | None = None
+        check_name("queue", queue)
         while page := await self._admin.letters(queue, limit=PAGE, after=after):
             for letter in page:
                 opened = self._open(letter)
@@ -73,7 +75,7 @@ class DeadLetters:
 
         :raises LetterNotFound: there is none with that id (TC407).
         """
-        letter = await self._admin.letter(letter_id)
+        letter = await self._admin.letter(letter_id) if _can_be(letter_id) else None
         if letter is None:
             raise _not_found(letter_id)
         return self._open(letter)
@@ -115,12 +117,12 @@ class DeadLetters:
 
         :raises LetterNotFound: there is none with that id (TC407).
         """
-        if not await self._admin.drop(letter_id):
+        if not (_can_be(letter_id) and await self._admin.drop(letter_id)):
             raise _not_found(letter_id)
 
     async def count(self, queue: str = "default") -> int:
         """Count the dead letters of a queue."""
-        return (await self._admin.stats(queue)).dead
+        return (await self._admin.stats(check_name("queue", queue))).dead
 
     def _open(self, letter: Letter) -> DeadLetter:
         try:
@@ -144,6 +146,11 @@ class DeadLetters:
         )
 
 
+def _can_be(letter_id: object) -> bool:
+    """Tell whether this can be the id of a letter; nothing else is shown to a broker."""
+    return isinstance(letter_id, str) and letter_id.isprintable()
+
+
 def _next_incarnation(letter: DeadLetter) -> str:
     """Derive an id from the letter, a UUID of version 8: repeating a replay repeats the id."""
     digest = hashlib.blake2b(f"{letter.queue}/{letter.id}/{letter.when}".encode(), digest_size=16).digest()
@@ -151,4 +158,6 @@ def _next_incarnation(letter: DeadLetter) -> str:
 
 
 def _not_found(letter_id: str) -> LetterNotFound:
-    return LetterNotFound(f"there is no dead letter {letter_id!r}", fix="`app.dead_letters.read(queue)` lists them")
+    return LetterNotFound(
+        f"there is no dead letter {shorten_repr(letter_id)}", fix="`app.dead_letters.read(queue)` lists them"
+    )

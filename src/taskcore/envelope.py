@@ -25,14 +25,16 @@ import random
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from taskcore.errors import InvalidName, MalformedEnvelope
+from taskcore.toolkit.units import shorten_repr
 
 __all__ = [
     "FORMAT",
+    "ID_LIMIT",
     "Envelope",
     "EnvelopeCodec",
     "ErrorRecord",
@@ -43,8 +45,14 @@ __all__ = [
     "decode_trail",
     "encode_envelope",
     "encode_trail",
+    "is_safe_id",
     "new_id",
 ]
+
+#: Ids stand in logs, in the names of records and in headers of brokers: short, and without control characters.
+_UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+ID_LIMIT = 512  #: characters that an id may have
+Id: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LIMIT, pattern=rf"^[^{_UNSAFE}]*\Z")]
 
 FORMAT = 1  #: the newest envelope format that this code reads, and the one it writes
 
@@ -55,15 +63,15 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, kw_onl
     """One job as it travels; the fields are explained at the top of this file."""
 
     v: int
-    id: str
-    task: str
+    id: Id
+    task: Annotated[str, msgspec.Meta(max_length=ID_LIMIT)]
     version: int = 1
     queue: str = "default"
     args: msgspec.Raw
     enqueued_at: float
     key: str | None = None
     deadline: float | None = None
-    correlation_id: str | None = None
+    correlation_id: Id | None = None
     source: str | None = None
     headers: dict[str, str] = {}
 
@@ -135,10 +143,20 @@ def decode_envelope(data: bytes) -> Envelope:
     try:
         envelope = _decode_envelope(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise _newer_format(data) or MalformedEnvelope(f"this is not an envelope: {error}") from error
+        raise _newer_format(data) or MalformedEnvelope(f"this is not an envelope: {_reason(error)}") from error
     if envelope.v != FORMAT:
         raise _newer_format(data) or MalformedEnvelope(f"envelope format {envelope.v!r} does not exist")
     return envelope
+
+
+def is_safe_id(text: str) -> bool:
+    """Tell whether a text can be an id: 1 to 512 characters, none of which is a control character or a bidi mark."""
+    return 0 < len(text) <= ID_LIMIT and re.search(rf"[{_UNSAFE}]", text) is None
+
+
+def _reason(error: Exception) -> str:
+    text, at, place = str(error).partition(" - at `")
+    return f"an id has control characters{at}{place}" if "matching regex" in text else str(error)
 
 
 class NewerFormat(MalformedEnvelope):
@@ -171,7 +189,7 @@ def _newer_format(data: bytes) -> NewerFormat | None:
         facts=[f"this worker reads format {FORMAT}"],
         fix="upgrade the workers before the senders, then replay the dead letter",
     )
-    error.job_id, error.task = head.id, head.task
+    error.job_id, error.task = head.id[:ID_LIMIT], head.task[:ID_LIMIT]
     return error
 
 
@@ -238,9 +256,9 @@ def check_name(kind: str, name: Any) -> str:
     """
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
-    suggestion = re.sub(r"[^a-z0-9_.-]+", "-", str(name).lower()).strip("-._")[:128]
+    suggestion = re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._")[:128] if isinstance(name, str) else ""
     raise InvalidName(
-        f"{name!r} cannot be the name of a {kind}",
+        f"{shorten_repr(name)} cannot be the name of a {kind}",
         facts=["allowed: lower-case letters, digits, _ . - (at most 128, beginning with a letter or digit)"],
         fix=f'for example "{suggestion}"' if suggestion else None,
     )

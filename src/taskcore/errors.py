@@ -32,7 +32,8 @@
         ├── JobExpired             TC405  (RuntimeError)    its deadline passed before it could start
         ├── ResultNotKept          TC406  (RuntimeError)    results of this task are not stored
         ├── LetterNotFound         TC407  (LookupError)     no dead letter with that id, or it cannot be replayed
-        └── UnreadableRecord       TC408  (ValueError)      a record in the store is none of taskcore's, or newer
+        ├── UnreadableRecord       TC408  (ValueError)      a record in the store is none of taskcore's, or newer
+        └── WrongTask              TC409  (ValueError)      the id belongs to a job of another task
 
 Each class also derives from the fitting builtin, so plain ``except TypeError`` works. The text of an
 error always says what happened, the facts, and what to do; the parts are attributes too.
@@ -40,7 +41,6 @@ error always says what happened, the facts, and what to do; the parts are attrib
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self, TypedDict, Unpack
 
@@ -50,7 +50,7 @@ __all__ = [
     "InvalidSetting", "InvalidURL", "JobCancelled", "JobError", "JobExpired", "JobFailed", "KeyConflict", "LeaseLost",
     "LetterNotFound", "MalformedEnvelope", "NotRunning", "PayloadTooLarge", "ResultNotKept", "ResultTimeout",
     "SetupError", "StoreRefused", "StoreRequired", "TaskcoreError", "UnencodableResult",
-    "UnreadableRecord", "UnsafeBroker",
+    "UnreadableRecord", "UnsafeBroker", "WrongTask",
 ]  # fmt: skip
 
 
@@ -59,6 +59,7 @@ class Details(TypedDict, total=False):
 
     facts: Sequence[str]
     fix: str | None
+    public_facts: Sequence[str] | None
 
 
 class TaskcoreError(Exception):
@@ -67,30 +68,36 @@ class TaskcoreError(Exception):
     :param what: one sentence: what happened.
     :param facts: lines with the details, one thing each.
     :param fix: what to do about it.
+    :param public_facts: the facts as they may be logged, without values of arguments and results; default: the facts.
     """
 
     code: ClassVar[str] = "TC000"
 
-    def __init__(self, what: str, *, facts: Sequence[str] = (), fix: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, facts: Sequence[str] = (), fix: str | None = None, public_facts: Sequence[str] | None = None
+    ) -> None:
         super().__init__(what)
-        self.what = what
+        self.what, self.fix = what, fix
         self.facts = tuple(facts)
-        self.fix = fix
+        self.public_facts = self.facts if public_facts is None else tuple(public_facts)
 
     def __str__(self) -> str:
-        lines = [f"[{self.code}] {self.what}", *(f"  {fact}" for fact in self.facts)]
-        if self.fix:
-            lines.append(f"  fix: {self.fix}")
-        return "\n".join(lines)
+        fix = [f"  fix: {self.fix}"] if self.fix else []
+        return "\n".join([f"[{self.code}] {self.what}", *(f"  {fact}" for fact in self.facts), *fix])
 
     def with_facts(self, *facts: str) -> Self:
         """Return a copy of the error with more facts."""
-        more = copy.copy(self)
-        more.facts = (*self.facts, *facts)
-        return more
+        return self._copy(facts=(*self.facts, *facts), public_facts=(*self.public_facts, *facts))
 
+    def public(self) -> Self:
+        """Return the error as it may be recorded: without values, and without causes whose texts may hold them."""
+        return self._copy(facts=self.public_facts).with_traceback(self.__traceback__)
 
-# ── the program is put together wrongly ──────────────────────────────────────────────────────────
+    def _copy(self, **changes: Any) -> Self:
+        copy = type(self).__new__(type(self))  # not by the constructor, which may take more than `args` has
+        copy.args = self.args
+        copy.__dict__.update(self.__dict__, **changes)
+        return copy
 
 
 class SetupError(TaskcoreError):
@@ -162,14 +169,8 @@ class UnsafeBroker(SetupError, RuntimeError):
         self.unsafe = tuple(unsafe)
 
 
-# ── the broker or the store ──────────────────────────────────────────────────────────────────────
-
-
 class BrokerError(TaskcoreError):
-    """The broker or the store did not do what it was asked.
-
-    ``jobs``, after ``enqueue_many``: a Job or None for each call, in order.
-    """
+    """The broker or the store did not do what it was asked. ``jobs``: as in KeyConflict."""
 
     jobs: Sequence[Any] = ()
 
@@ -198,10 +199,7 @@ class EnqueueUncertain(BrokerError, TimeoutError):
 
 
 class EnqueueRefused(BrokerError, RuntimeError):
-    """The job is surely not stored: the queue is full, cannot be found, ….
-
-    The text says which.
-    """
+    """The job is surely not stored: the queue is full, cannot be found, …; the text says which."""
 
     code = "TC203"
 
@@ -216,9 +214,6 @@ class StoreRefused(BrokerError, ValueError):
     """The store never takes this record: its value is too large, or its name too long. Of its batch, none is sure."""
 
     code = "TC205"
-
-
-# ── values and signatures ────────────────────────────────────────────────────────────────────────
 
 
 class ContractError(TaskcoreError):
@@ -265,9 +260,6 @@ class MalformedEnvelope(ContractError, ValueError):
     """Bytes that are not an envelope of a known format."""
 
     code = "TC309"
-
-
-# ── what a caller learns about a job ─────────────────────────────────────────────────────────────
 
 
 class JobError(TaskcoreError):
@@ -349,4 +341,11 @@ class UnreadableRecord(JobError, ValueError):
     """
 
     code = "TC408"
+    jobs: Sequence[Any] = ()
+
+
+class WrongTask(JobError, ValueError):
+    """The id belongs to a job of another task; its caller learns nothing of it. ``jobs``: as in KeyConflict."""
+
+    code = "TC409"
     jobs: Sequence[Any] = ()

@@ -26,6 +26,22 @@ Rule 2: deciding is pure: no clock, no random numbers, no broker; the same quest
 
 An *outcome* is the end of one try to perform a job; a *verdict* is an instruction to the backend. Attempts and crashes
 are counted separately.
+
+An exception group is no error of its own: the job ends as if one of its leaves had been raised bare, however deep the
+groups are nested. Of several leaves the first row that fits decides; within a row, an error that the task declares in
+``raises``, else the first one; of several times the longest:
+
+    leaf                                             because
+    ───────────────────────────────────────────────  ───────────────────────────────────────────────────────────────────
+    LeaseLost, of a job that holds a key             another holder of the key decides: nothing of this start counts
+    Reject                                           no further attempt can help
+    an error that is not retryable                   the same, by the policy: give_up_on, or not in on
+    RetryLater                                       the function knows the time better than the policy
+    an error that is retryable                       it uses an attempt
+    Snooze                                           it uses none, so that it must not hide an error
+    a cancellation                                   it follows from the error beside it; alone it is not retryable
+
+A group whose class stands in ``on``, ``give_up_on`` or ``raises`` counts as one error.
 """
 
 from __future__ import annotations
@@ -34,8 +50,10 @@ from typing import TypeAlias, assert_never
 
 import msgspec
 
+from taskcore.control import Reject, RetryLater, Snooze, time_of
 from taskcore.envelope import ErrorRecord, Trail, encode_trail
-from taskcore.errors import InvalidSetting
+from taskcore.errors import LeaseLost
+from taskcore.policy import Errors
 from taskcore.policy import Retry as RetryPolicy
 
 __all__ = [
@@ -51,80 +69,19 @@ __all__ = [
     "Outcome",
     "Poisoned",
     "Raised",
-    "Reject",
     "Release",
     "Reschedule",
-    "RetryLater",
     "Returned",
     "Rules",
-    "Snooze",
     "TimedOut",
     "Unencodable",
     "Unregistered",
     "Verdict",
     "decide",
+    "deciding_error",
     "is_last_start",
     "is_poison",
 ]
-
-
-# ── exceptions by which a function decides about its job ─────────────────────────────────────────
-
-
-class RetryLater(Exception):
-    """Raise it in a task to be tried again after a time of your choice; it uses an attempt.
-
-    :param after: seconds.
-    :param why: kept in the trail.
-    """
-
-    def __init__(self, after: float, why: str = "") -> None:
-        super().__init__(after, why)
-        self.after = _seconds("RetryLater", after)
-        self.why = why
-
-    def __str__(self) -> str:
-        return self.why or f"asked to be tried again in {self.after:g} s"
-
-
-class Snooze(Exception):
-    """Raise it in a task to be started again later without using an attempt, because it is too early.
-
-    :param after: seconds.
-    """
-
-    def __init__(self, after: float) -> None:
-        super().__init__(after)
-        self.after = _seconds("Snooze", after)
-
-    def __str__(self) -> str:
-        return f"asked to sleep for {self.after:g} s"
-
-
-class Reject(Exception):
-    """Raise it in a task to end the job now as a dead letter: no further attempt can help.
-
-    :param reason: why, for readers of the dead letter.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def _seconds(name: str, after: float) -> float:
-    if not _is_time(after):
-        raise InvalidSetting(f"{name}(after={after!r}) is not a time", fix="give seconds, at least 0")
-    return float(after)
-
-
-def _is_time(after: object) -> bool:
-    return isinstance(after, int | float) and not isinstance(after, bool) and 0 <= after < float("inf")
-
-
-def _says_when(error: BaseException) -> bool:
-    """Tell whether the exception has a time; a subclass that forgot to set it is an error like any other."""
-    return _is_time(getattr(error, "after", None))
 
 
 # ── outcomes ─────────────────────────────────────────────────────────────────────────────────────
@@ -277,12 +234,10 @@ def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verd
     match outcome:
         case Returned() | AlreadyDone() | CancelledBefore() | DeadlinePassed():
             return ACK
-        case Raised(error=Snooze() as snooze) if _says_when(snooze):
-            return _reschedule(snooze.after, trail)
         case Raised(error=error, record=record):
-            return _after_error(error, record, trail.with_error(record), rules, roll)
+            return _after_error(error, record, trail, rules, roll)
         case TimedOut(record=record):
-            return _after_error(TimeoutError(record.message), record, trail.with_error(record), rules, roll)
+            return _after_error(TimeoutError(record.message), record, trail, rules, roll)
         case Interrupted():
             return RELEASE
         case Deferred(after=after):
@@ -302,15 +257,53 @@ def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verd
 
 
 def _after_error(error: BaseException, record: ErrorRecord, trail: Trail, rules: Rules, roll: float) -> Verdict:
-    """Decide after an error that the trail has already. The text comes from the record, where its length is bounded."""
-    if isinstance(error, Reject):
+    """Decide after an error. The text comes from the record, where its length is bounded."""
+    kind, after = type(error), time_of(error)  # not isinstance: it asks the error itself, which may say anything
+    if issubclass(kind, Snooze) and after is not None:
+        return _reschedule(after, trail)
+    trail = trail.with_error(record)
+    if issubclass(kind, Reject):
         return _bury(f"rejected: {record.message}", trail)
-    if isinstance(error, RetryLater) and _says_when(error):
-        return _bury("exhausted", trail) if trail.attempts >= rules.retry.attempts else _reschedule(error.after, trail)
+    if issubclass(kind, RetryLater) and after is not None:
+        return _bury("exhausted", trail) if trail.attempts >= rules.retry.attempts else _reschedule(after, trail)
     seconds = rules.retry.wait(trail.attempts, error, roll)
     if seconds is not None:
         return _reschedule(seconds, trail)
     return _bury("exhausted" if rules.retry.retries(error) else "not retryable", trail)
+
+
+def deciding_error(
+    error: BaseException, retry: RetryPolicy, *, raises: Errors = (), keyed: bool = False
+) -> BaseException:
+    """Choose the error that decides, by the second table at the top of this file; never raises.
+
+    :param raises: what the task declares.
+    :param keyed: whether the job holds a key.
+    """
+    from taskcore.toolkit.groups import leaves_of  # noqa: PLC0415 - for errors only
+
+    try:
+        named = tuple(cls for cls in (*retry.on, *retry.give_up_on, *raises) if issubclass(cls, BaseExceptionGroup))
+        leaves = list(leaves_of(error, named))
+        return leaves[0] if len(leaves) == 1 else min(leaves, key=lambda leaf: _rank(leaf, retry, raises, keyed))
+    except BaseException:  # noqa: BLE001 - classes of errors bring their own code
+        return error
+
+
+def _rank(leaf: BaseException, retry: RetryPolicy, raises: Errors, keyed: bool) -> tuple[int, float, bool]:
+    from taskcore.toolkit.groups import is_cancellation  # noqa: PLC0415 - for groups only
+
+    kind, after = type(leaf), time_of(leaf)
+    undeclared = not issubclass(kind, raises)
+    if keyed and issubclass(kind, LeaseLost):
+        return 0, 0.0, undeclared
+    if issubclass(kind, Reject):
+        return 1, 0.0, undeclared
+    if is_cancellation(kind):
+        return 6, 0.0, undeclared
+    if issubclass(kind, (RetryLater, Snooze)) and after is not None:
+        return 3 if issubclass(kind, RetryLater) else 5, -after, undeclared
+    return 4 if retry.retries(leaf) else 2, 0.0, undeclared
 
 
 def _park(why: str, now: float, trail: Trail, rules: Rules) -> Verdict:

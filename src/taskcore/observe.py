@@ -37,9 +37,11 @@ from typing import Any, Final, Literal, Self, TypeAlias, get_args
 import msgspec
 
 from taskcore.backend import Admin, Backend, Delivery, Features, Outgoing, Published, Source
+from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Verdict
 from taskcore.store import Conflict, Expect, Record, Store, Version, Write, largest_value
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.units import shorten_repr
 
 __all__ = ["EVENT_NAMES", "Event", "EventName", "Events", "ObservedBackend", "ObservedStore"]
 
@@ -112,6 +114,8 @@ class Events:
 
     def listen(self, listener: Listener) -> Listener:
         """Call the listener at every event from now on. What it raises is logged and harms no job (C25)."""
+        if not callable(listener):
+            raise InvalidSetting(f"{shorten_repr(listener)} is not a function", fix="@app.on_event on a function")
         self.listeners.append(listener)
         return listener
 

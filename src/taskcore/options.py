@@ -10,10 +10,11 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 import msgspec
 
 from taskcore.config import Settings
-from taskcore.envelope import check_name
+from taskcore.envelope import ID_LIMIT, check_name, is_safe_id
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Rules
 from taskcore.policy import Retry
+from taskcore.toolkit.units import Duration, seconds_of, shorten_repr
 
 __all__ = [
     "DEFAULT",
@@ -28,6 +29,7 @@ __all__ = [
     "UseDefault",
     "UsingOptions",
     "call_options",
+    "is_encodable",
     "refuse_unknown",
 ]
 
@@ -35,7 +37,7 @@ Key: TypeAlias = str | tuple[str, ...] | Callable[..., str | None]
 RunsIn: TypeAlias = Literal["loop", "thread", "process"]
 DeliveryMode: TypeAlias = Literal["at_least_once", "at_most_once"]
 
-TEXT_LIMIT = 512  #: characters that a key or an id may have
+TEXT_LIMIT = 512  #: characters that a key may have
 HEADERS_LIMIT = 8_192  #: bytes that the headers of one job may have, names and values together
 
 
@@ -100,14 +102,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsingOptions(TypedDict, total=False):
-    """The options of :meth:`taskcore.Task.using`. Times in seconds."""
+    """The options of :meth:`taskcore.Task.using`. A time is seconds, a timedelta, or text such as ``"5m"``."""
 
-    delay: float | None  #: before the job may start
+    delay: Duration | None  #: before the job may start
     at: datetime | None  #: the aware date and time before which the job may not start; instead of ``delay``
     key: str | None  #: idempotency key: within its window the same key means the same job
     queue: str | None  #: another queue than the task's own
     headers: Mapping[str, str] | None  #: strings for your own use, such as a tenant or a trace; at most 8 KiB
-    expires: float | None  #: from now; after it the job may not start any more
+    expires: Duration | None  #: from now; after it the job may not start any more
     id: str | None  #: the job id to use, to repeat an enqueue whose answer was lost
     correlation_id: str | None  #: what this job belongs to
 
@@ -137,12 +139,12 @@ def call_options(given: UsingOptions) -> CallOptions:
     queue, expires = given.get("queue"), given.get("expires")
     return CallOptions(
         delay=_delay(given.get("delay"), given.get("at")),
-        key=_text("key", given.get("key")),
+        key=_key(given.get("key")),
         queue=None if queue is None else check_name("queue", queue),
         headers=_headers(given.get("headers")),
-        expires=None if expires is None else _seconds("expires", expires),
-        id=_text("id", given.get("id")),
-        correlation_id=_text("correlation_id", given.get("correlation_id")),
+        expires=None if expires is None else seconds_of("expires", expires),
+        id=_id("id", given.get("id")),
+        correlation_id=_id("correlation_id", given.get("correlation_id")),
     )
 
 
@@ -165,42 +167,67 @@ def refuse_unknown(what: str, given: Mapping[str, Any], known: Iterable[str]) ->
     )
 
 
-def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise InvalidSetting(f"{name}={value!r} is not a time", fix="give seconds as a number, at least 0")
-    return float(value)
-
-
-def _delay(delay: float | None, at: datetime | None) -> float:
+def _delay(delay: Duration | None, at: datetime | None) -> float:
     if at is None:
-        return 0.0 if delay is None else _seconds("delay", delay)
+        return 0.0 if delay is None else seconds_of("delay", delay)
     if delay is not None:
         raise InvalidSetting("both delay and at are given", fix="give one of them")
-    if at.utcoffset() is None:
+    if not isinstance(at, datetime) or at.utcoffset() is None:
+        why = "has no time zone, so its moment is unknown" if isinstance(at, datetime) else "is not a datetime"
         raise InvalidSetting(
-            f"at={at!r} has no time zone, so its moment is unknown",
+            f"at={shorten_repr(at)} {why}",
             fix='give an aware datetime, such as datetime(2027, 1, 1, 9, tzinfo=ZoneInfo("Europe/Berlin"))',
         )
     # Not now(at.tzinfo): within one zone Python subtracts wall-clock times, and those jump when summer time changes.
     return max((at - datetime.now(UTC)).total_seconds(), 0.0)
 
 
-def _text(name: str, value: str | None) -> str | None:
-    if value is None or (isinstance(value, str) and 0 < len(value) <= TEXT_LIMIT):
+def _id(name: str, value: str | None) -> str | None:
+    """Check an id, by the rule for ids that arrive."""
+    if value is None or (isinstance(value, str) and is_safe_id(value)):
         return value
-    raise InvalidSetting(f"{name}={value!r} cannot be used", fix=f"give a text of 1 to {TEXT_LIMIT} characters")
+    raise InvalidSetting(
+        f"{name}={shorten_repr(value)} cannot be used",
+        fix=f"give a text of 1 to {ID_LIMIT} characters without control characters",
+    )
+
+
+def _key(value: str | None) -> str | None:
+    if value is None or (isinstance(value, str) and 0 < len(value) <= TEXT_LIMIT and is_encodable(value)):
+        return value
+    raise InvalidSetting(
+        f"key={shorten_repr(value)} cannot be used",
+        fix=f"give a text of 1 to {TEXT_LIMIT} characters, without halves of surrogate pairs",
+    )
+
+
+def is_encodable(text: str) -> bool:
+    """Tell whether a text can be encoded: it holds no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     if headers is None:
         return {}
+    if not isinstance(headers, Mapping):
+        raise InvalidSetting(
+            f"headers={shorten_repr(headers)} is no mapping", fix='for example headers={"tenant": "7"}'
+        )
     wrong = [
-        f"{name!r}: {value!r}"
+        f"{shorten_repr(name)}: {shorten_repr(value)}"
         for name, value in headers.items()
-        if not isinstance(name, str) or not isinstance(value, str)
+        if not all(isinstance(text, str) and is_encodable(text) for text in (name, value))
     ]
     if wrong:
-        raise InvalidSetting("headers map strings to strings", facts=wrong, fix="put other values into the arguments")
+        raise InvalidSetting(
+            "headers map strings to strings without halves of surrogate pairs",
+            facts=wrong,
+            fix="put other values into the arguments",
+        )
     size = sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
     if size > HEADERS_LIMIT:
         raise InvalidSetting(

@@ -10,19 +10,22 @@ Pure arithmetic, without clock and random generator: the caller brings the rando
 from __future__ import annotations
 
 import math
+import sys
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
 
 from taskcore.errors import InvalidSetting
+from taskcore.toolkit.units import duration, shorten_repr
 
-__all__ = ["RemoteError", "Retry"]
+__all__ = ["Errors", "RemoteError", "Retry"]
 
 Errors = tuple[type[BaseException], ...]
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often and how soon a failed job is tried again. All times in seconds.
+    """How often and how soon a failed job is tried again. A time may also be a timedelta, or text such as ``"5m"``.
 
     :param attempts: how many starts may end in an error before the job is dead; 1 = no retry.
     :param base: upper bound of the first wait.
@@ -43,12 +46,15 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     give_up_on: Errors = ()
 
     def __post_init__(self) -> None:
+        for name in ("base", "cap"):
+            with suppress(InvalidSetting):  # reported below, with the others
+                msgspec.structs.force_setattr(self, name, duration(getattr(self, name)))
         problems = [
             *_not(
                 type(self.attempts) is int and self.attempts >= 1,
                 "attempts",
                 self.attempts,
-                "a whole number, at least 1",
+                "a whole number, at least 1; None instead of a policy means a single attempt",
             ),
             *_not(_finite(self.base) and self.base >= 0, "base", self.base, "seconds, at least 0"),
             *_not(_finite(self.factor) and self.factor >= 1, "factor", self.factor, "a number, at least 1"),
@@ -86,9 +92,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def retries(self, error: BaseException) -> bool:
         """Tell whether this kind of error is worth another attempt at all."""
-        if isinstance(error, RemoteError) and error.retryable is not None:
-            return error.retryable
-        return isinstance(error, self.on) and not isinstance(error, self.give_up_on)
+        told = error.retryable if type(error) is RemoteError else None  # not isinstance: it asks the error itself
+        if told is not None:
+            return told
+        return _is_any(error, self.on) and not _is_any(error, self.give_up_on)
 
 
 class RemoteError(Exception):
@@ -102,8 +109,16 @@ class RemoteError(Exception):
         self.retryable = retryable
 
 
+def _is_any(error: BaseException, classes: Errors) -> bool:
+    """Tell whether the error is one of these; an error, or a class, that cannot be asked is none of them."""
+    try:
+        return isinstance(error, classes)
+    except BaseException:  # noqa: BLE001 - `__class__` and metaclasses are code of the task
+        return False
+
+
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _are_errors(value: object) -> bool:
@@ -113,4 +128,4 @@ def _are_errors(value: object) -> bool:
 
 
 def _not(fits: bool, name: str, value: object, expected: str) -> list[str]:
-    return [] if fits else [f"{name}: expected {expected}, got {value!r}"]
+    return [] if fits else [f"{name}: expected {expected}, got {shorten_repr(value)}"]

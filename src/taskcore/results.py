@@ -26,7 +26,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_n
 import msgspec
 
 from taskcore.envelope import ErrorRecord, Trail, encode_trail
-from taskcore.errors import JobCancelled, JobError, JobExpired, JobFailed, UnreadableRecord
+from taskcore.errors import JobCancelled, JobError, JobExpired, JobFailed, UnreadableRecord, WrongTask
 from taskcore.lifecycle import (
     ACK,
     Ack,
@@ -63,12 +63,14 @@ __all__ = [
     "error_of",
     "event_of",
     "event_of_ack",
+    "other_task_of",
     "outcome_of_stored",
     "status_of_stored",
     "stored_outcome",
     "typed_outcome",
     "unreadable_record",
     "verdict_of_stored",
+    "wrong_task",
 ]
 
 R = TypeVar("R")
@@ -120,13 +122,17 @@ SHOWN_BYTES = 100  #: of a record that cannot be read
 
 
 class StoredOutcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """How a job ended, as it is stored. ``result`` and ``error`` are the contract's own encoding; empty where none."""
+    """How a job ended, as it is stored. ``result`` and ``error`` are the contract's own encoding; empty where none.
+
+    :param task: the name of the job's task; empty if nothing of the task is in it: cancelled, expired.
+    """
 
     state: Literal["succeeded", "dead", "cancelled", "expired"]
     result: msgspec.Raw = NO_BYTES
     reason: str = ""
     error: msgspec.Raw = NO_BYTES
     record: ErrorRecord | None = None
+    task: str = ""
 
 
 encode_outcome = msgspec.json.Encoder().encode
@@ -164,16 +170,17 @@ EXPIRED = encode_outcome(StoredOutcome("expired"))
 
 
 def stored_outcome(
-    outcome: Outcome, verdict: Verdict, pack_error: Callable[[BaseException], bytes | None] | None
+    outcome: Outcome, verdict: Verdict, task: str, pack_error: Callable[[BaseException], bytes | None] | None
 ) -> bytes | None:
     """Encode what callers will read; None while the job goes on.
 
+    :param task: the name of the job's task.
     :param pack_error: the contract's; it answers None for an error that the task does not declare.
     """
     if isinstance(verdict, Ack):
         match outcome:
             case Returned(result=result):
-                return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(result)))
+                return encode_outcome(StoredOutcome("succeeded", msgspec.Raw(result), task=task))
             case AlreadyDone(outcome=first):
                 return first
             case CancelledBefore():
@@ -188,8 +195,14 @@ def stored_outcome(
         if pack_error is not None and isinstance(outcome, Raised):
             declared = outcome.declared or pack_error(outcome.error)
         error = msgspec.Raw(declared) if declared is not None else NO_BYTES
-        return encode_outcome(StoredOutcome("dead", reason=verdict.reason, error=error, record=record))
+        return encode_outcome(StoredOutcome("dead", reason=verdict.reason, error=error, record=record, task=task))
     return None
+
+
+def other_task_of(data: bytes, task: str) -> str | None:
+    """Find the name of the task that the stored outcome belongs to, if it is another one than this."""
+    found = decode_outcome(data).task
+    return found if found not in ("", task) else None
 
 
 def outcome_of_stored(data: bytes) -> Outcome:
@@ -277,6 +290,18 @@ def typed_outcome(data: bytes, contract: ResultDecoder) -> JobOutcome[Any]:
             return Expired()
         case _:
             assert_never(stored.state)
+
+
+def wrong_task(job_id: str, task: str, data: bytes) -> WrongTask | None:
+    """Make the error of a stored outcome that belongs to a job of another task; None if it does not."""
+    other = other_task_of(data, task)
+    if other is None:
+        return None
+    return WrongTask(
+        f"job {job_id} is a job of {other}, not of {task}",
+        fix="ask with a handle of its own task; a call of another task needs another id",
+        job_id=job_id,
+    )
 
 
 def status_of_stored(data: bytes) -> JobStatus:

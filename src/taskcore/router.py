@@ -9,24 +9,26 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from taskcore.contract import Upcast, compile_contract
+from taskcore.contract import Contract, Upcast, compile_contract
 from taskcore.envelope import check_name
-from taskcore.errors import DuplicateTask, InvalidContract, InvalidSetting
+from taskcore.errors import DuplicateTask, InvalidContract, InvalidName, InvalidSetting
 from taskcore.options import DEFAULT, DeliveryMode, Key, RunsIn, TaskSpec, UseDefault, refuse_unknown
 from taskcore.policy import Retry
 from taskcore.task import AsyncTask, PlainTask, Task
+from taskcore.toolkit.units import Duration, duration, shorten_repr
 
-__all__ = ["Decorator", "Router", "TaskOptions"]
+__all__ = ["Decorator", "Router", "TaskOptions", "tasks_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class TaskOptions(TypedDict, total=False):
-    """The options of ``@app.task``. Times in seconds.
+    """The options of ``@app.task``. A time is seconds, a timedelta, or text such as ``"5m"``.
 
     :param name: default: module and function name. The name travels with each job, so keep it when you move code.
     :param queue: where its jobs wait; default: ``"default"``.
@@ -42,20 +44,20 @@ class TaskOptions(TypedDict, total=False):
     :param delivery: ``"at_most_once"`` removes the job from the broker before it starts: never two starts, perhaps
         none (C9); default: ``"at_least_once"``.
     :param runs_in: ``"loop"`` (async functions), ``"thread"`` (the default of plain functions) or ``"process"`` (plain
-        functions that compute).
+        functions that compute). A coroutine that a plain function returns is awaited in the loop, or in its process.
     """
 
     name: str | None
     queue: str
     version: int
     upcasts: Mapping[int, Upcast] | None
-    timeout: float | None
+    timeout: Duration | None
     retry: Retry | int | UseDefault | None
     crashes: int | UseDefault
     key: Key | None
-    key_window: float | UseDefault
+    key_window: Duration | UseDefault
     raises: tuple[type[BaseException], ...]
-    keep_result: float | UseDefault | None
+    keep_result: Duration | UseDefault | None
     delivery: DeliveryMode
     runs_in: RunsIn | None
 
@@ -112,18 +114,36 @@ class Router:
         return decorate if function is None else decorate(function)
 
     def add(self, task: Task[..., Any]) -> None:
-        """Take one task in.
+        """Take one task in; a function that is defined again takes the place of the earlier one.
 
         :raises DuplicateTask: another task has its name (TC306).
         """
-        known = self._tasks.get(task.name)
-        if known is not None and known is not task:
+        if not isinstance(task, Task):
+            raise InvalidSetting(f"{shorten_repr(task)} is not a task", fix="declare it: @app.task on the function")
+        known = self._tasks.get(task.name, task)
+        if known is not task and not _is_anew(known, task):
             raise DuplicateTask(
                 f"two tasks are named {task.name!r}",
                 facts=[f"one at {known.contract.where}", f"one at {task.contract.where}"],
                 fix='give one of them another name: @app.task(name="…")',
             )
         self._tasks[task.name] = task
+
+
+def tasks_of(router: Router) -> Iterable[Task[..., Any]]:
+    """Return the tasks of a router.
+
+    :raises InvalidSetting: it is none (TC104).
+    """
+    if not isinstance(router, Router):
+        raise InvalidSetting(f"{shorten_repr(router)} is not a router", fix="app.include(router)")
+    return router
+
+
+def _is_anew(known: Task[..., Any], task: Task[..., Any]) -> bool:
+    from taskcore.contract.redefinition import is_redefinition  # noqa: PLC0415 - for a name that is taken
+
+    return is_redefinition(known.contract.function, task.contract.function)
 
 
 def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:
@@ -135,13 +155,18 @@ def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., 
         upcasts=options.get("upcasts"),
         raises=options.get("raises", ()),
     )
-    is_async = inspect.iscoroutinefunction(function)
+    is_async = contract.is_async
     given: dict[str, Any] = {name: value for name, value in options.items() if name in TaskSpec.__struct_fields__}
     given["queue"] = check_name("queue", given.get("queue", "default"))
     given["retry"] = _retry(options.get("retry", DEFAULT))
-    given["runs_in"] = options.get("runs_in") or ("loop" if is_async else "thread")
+    for name in ("timeout", "key_window", "keep_result"):
+        if given.get(name) is not None and given[name] is not DEFAULT:
+            with suppress(InvalidSetting):  # told below, with the others
+                given[name] = duration(given[name])
+    if given.get("runs_in") is None:
+        given["runs_in"] = "loop" if is_async else "thread"
     spec = TaskSpec(**given)
-    problems = list(_problems(spec, is_async=is_async, parameters=contract.parameters))
+    problems = list(_problems(spec, contract, is_async=is_async))
     if problems:
         raise InvalidContract(
             f"{contract.name}: these options do not fit ({contract.where})",
@@ -156,6 +181,10 @@ def _task_name(name: str | None, function: Callable[..., Any]) -> str:
         return check_name("task", name)
     module = getattr(function, "__module__", None) or "main"
     own = getattr(function, "__name__", "")
+    if own == "<lambda>":
+        raise InvalidName(
+            "a lambda has no name that could travel", fix='name it: app.task(name="shop.double")(lambda …)'
+        )
     return check_name("task", f"{_imported_name(module)}.{own}".lower().lstrip("_."))
 
 
@@ -168,7 +197,7 @@ def _imported_name(module: str) -> str:
     if spec is not None:
         return str(spec.name).removesuffix(".__main__")
     file = getattr(main, "__file__", None)
-    if not file:
+    if not file or file.startswith("<"):  # "<stdin>", "<string>"
         return "main"
     from pathlib import Path  # noqa: PLC0415 - for tasks of a script only
 
@@ -176,34 +205,57 @@ def _imported_name(module: str) -> str:
 
 
 def _retry(retry: Retry | int | UseDefault | None) -> Retry | UseDefault:
-    if retry is None or retry == 0:
+    if retry is None:
         return Retry(attempts=1)
     if isinstance(retry, int) and not isinstance(retry, bool):
         return Retry(attempts=retry)
     if isinstance(retry, Retry) or retry is DEFAULT:
         return retry
-    raise InvalidSetting(f"retry={retry!r} is not a policy", fix="give a Retry(…), a number of attempts, or None")
+    raise InvalidSetting(
+        f"retry={shorten_repr(retry)} is not a policy", fix="give a Retry(…), a number of attempts, or None"
+    )
 
 
-def _problems(spec: TaskSpec, *, is_async: bool, parameters: tuple[str, ...]) -> Iterator[str]:
+def _problems(spec: TaskSpec, contract: Contract, *, is_async: bool) -> Iterator[str]:
     """Yield everything in the options that cannot work."""
     for name in ("timeout", "key_window", "keep_result"):
         value = getattr(spec, name)
         if value is not None and value is not DEFAULT and not _positive(value):
-            yield f"{name}: expected seconds above 0, got {value!r}"
+            yield f'{name}: expected seconds above 0, a timedelta, or text such as "5m", got {shorten_repr(value)}'
     if spec.crashes is not DEFAULT and (type(spec.crashes) is not int or spec.crashes < 1):
-        yield f"crashes: expected a whole number, at least 1, got {spec.crashes!r}"
+        yield f"crashes: expected a whole number, at least 1, got {shorten_repr(spec.crashes)}"
     if spec.delivery not in ("at_least_once", "at_most_once"):
-        yield f'delivery: expected "at_least_once" or "at_most_once", got {spec.delivery!r}'
+        yield f'delivery: expected "at_least_once" or "at_most_once", got {shorten_repr(spec.delivery)}'
     if spec.runs_in not in ("loop", "thread", "process"):
-        yield f'runs_in: expected "loop", "thread" or "process", got {spec.runs_in!r}'
+        yield f'runs_in: expected "loop", "thread" or "process", got {shorten_repr(spec.runs_in)}'
     elif is_async and spec.runs_in != "loop":
         yield f'runs_in: an async function runs in the loop, not in a {spec.runs_in}; write it as a plain "def"'
-    names = (spec.key,) if isinstance(spec.key, str) else spec.key if isinstance(spec.key, tuple) else ()
-    for missing in sorted({name for name in names if name not in parameters}):
-        yield f"key: there is no parameter {missing!r}; the function has: {', '.join(parameters) or 'none'}"
+    yield from _key_problems(spec.key, contract)
     if spec.key is not None and spec.delivery == "at_most_once":
         yield 'key: needs delivery="at_least_once", because a lost job would keep its key'
+
+
+def _key_problems(key: object, contract: Contract) -> Iterator[str]:
+    """Yield why calls of the task could not make this key."""
+    if callable(key):
+        misfit = contract.misfit_of(key)
+        if inspect.iscoroutinefunction(key):
+            yield 'key: an async function cannot make a key, since calls are packed without waiting; use a plain "def"'
+        elif misfit is not None:
+            yield (
+                f"key: the function gets every argument as the task does ({contract.signature}), and "
+                f"cannot be called so: {misfit}; give it the same parameters, for example "
+                f"key=lambda {', '.join(contract.parameters)}: …"
+            )
+    elif key == ():
+        yield 'key: a tuple without a parameter would be one key for all calls; name one, such as key="order_id"'
+    elif isinstance(key, str | tuple):
+        names, has = ", ".join(contract.parameters) or "none", [*map(shorten_repr, contract.parameters)]
+        for missing in dict.fromkeys(shorten_repr(name) for name in ((key,) if isinstance(key, str) else key)):
+            if missing not in has:
+                yield f"key: there is no parameter {missing}; the function has: {names}"
+    elif key is not None:
+        yield f"key: expected a parameter's name, a tuple of names or a function, got {shorten_repr(key)}"
 
 
 def _positive(value: object) -> bool:

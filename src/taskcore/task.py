@@ -10,23 +10,24 @@ which sends its calls and answers for its jobs.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
 
 from taskcore.config import Settings
 from taskcore.contract import Contract
+from taskcore.contract.codec import kind_of, short_repr
 from taskcore.envelope import EnvelopeCodec
-from taskcore.errors import InvalidArguments, NotRunning
-from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options
+from taskcore.errors import InvalidArguments, InvalidSetting, NotRunning
+from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
+from taskcore.toolkit.units import Duration, seconds_of
 
 if TYPE_CHECKING:  # imported when it is needed: see sync
     from taskcore.blocking import SyncTask
 
-__all__ = ["AsyncTask", "Bridge", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
+__all__ = ["AsyncTask", "Bridge", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost", "checked_calls"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,6 +80,10 @@ class TaskHost(Protocol):
         ...
 
 
+#: How other libraries call ``enqueue``.
+ELSEWHERE = ("apply_async", "defer", "defer_async", "delay", "enqueue_async", "kiq", "queue", "schedule", "send")
+
+
 class Task(Generic[P, R]):
     """A typed function that can run in the background.
 
@@ -91,7 +96,7 @@ class Task(Generic[P, R]):
         self.name: str = contract.name
         self.contract: Contract = contract
         self.spec: TaskSpec = spec
-        self.is_async: bool = inspect.iscoroutinefunction(contract.function)
+        self.is_async: bool = contract.is_async
         self.options = cast("Options", _NoOptions(self))
         self._host: TaskHost | None = None
         self.__name__ = getattr(contract.function, "__name__", contract.name)
@@ -102,19 +107,27 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Task {self.contract.signature} {self.name} v{self.contract.version} on {self.spec.queue}>"
 
+    if not TYPE_CHECKING:  # type checkers report such a name by themselves
+
+        def __getattr__(self, name: str) -> Any:
+            """Name the verb of this library for those of others."""
+            own = self.__dict__.get("__name__", "task")
+            hint = f"; to send a job: await {own}.enqueue(…), or {own}.sync.enqueue(…)" if name in ELSEWHERE else ""
+            raise AttributeError(f"a task has no attribute {name!r}{hint}", name=name, obj=self)
+
     @property
     def standalone_options(self) -> Options:
         """Return the options in the app, or, for a task that no app has, completed by the default settings."""
         return self.spec.complete(Settings(), has_store=False) if self._host is None else self.options
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Check and pack the arguments; no I/O.
 
         :raises InvalidArguments: they do not fit the signature; the text lists every problem (TC302, C24).
         """
         return self.pack(NO_OPTIONS, args, kwargs)
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Send a job; it is as durable as the broker's settings when this returns.
 
         :raises InvalidArguments: the arguments do not fit; nothing was sent (TC302).
@@ -122,6 +135,7 @@ class Task(Generic[P, R]):
         :raises EnqueueUncertain: may or may not be stored; repeat it with its id (TC202).
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
+        :raises WrongTask: ``using`` gave it the id of another task's job; nothing was sent (TC408).
         """
         return await self.host.send(self.pack(NO_OPTIONS, args, kwargs))
 
@@ -133,8 +147,15 @@ class Task(Generic[P, R]):
         return ConfiguredTask(self, call_options(options))
 
     def job(self, id: str, *, queue: str | None = None) -> Job[R]:
-        """Make the handle of a job that was sent earlier or elsewhere."""
-        return Job(id, self, queue or self.spec.queue)
+        """Make the handle of a job that was sent earlier or elsewhere.
+
+        :raises InvalidSetting: the id cannot be one (TC104).
+        :raises InvalidName: the queue's name cannot travel (TC308).
+        """
+        if id is None:
+            raise InvalidSetting("id=None is not a job's id", fix="give the id that `enqueue` returned: job.id")
+        chosen = call_options({"id": id, "queue": queue})
+        return Job(id, self, chosen.queue or self.spec.queue)
 
     @property
     def sync(self) -> SyncTask[P, R]:
@@ -165,24 +186,22 @@ class Task(Generic[P, R]):
         return Call(self, self.contract.encode(arguments), self._key(rule, arguments), options)
 
     def _key(self, rule: Key, arguments: Any) -> str | None:
-        if callable(rule):
-            key: Any = self.contract.invoke(rule, arguments)
-        elif isinstance(rule, str):
-            key = _key_text(getattr(arguments, rule))
-        else:
-            key = _key_text([getattr(arguments, name) for name in rule])
-        if key is None or (isinstance(key, str) and key):
+        key: Any = self.contract.invoke(rule, arguments) if callable(rule) else self.contract.key_of(arguments, rule)
+        if key is None or (isinstance(key, str) and key and is_encodable(key)):
             return key
         raise InvalidArguments(
-            f"{self.name}: the idempotency key of this call is {key!r}; nothing was sent",
-            fix="a key is a text that is not empty; for a call without a key, a key function returns None",
+            f"{self.name}: the idempotency key of this call cannot be used; nothing was sent",
+            facts=[f"the key is {short_repr(key)}"],
+            public_facts=[f"the key is of type {kind_of(key)}"],
+            fix="a key is a text that is not empty and has no half of a surrogate pair; for a call without a "
+            "key, a key function returns None",
         )
 
 
 class AsyncTask(Task[P, R]):
     """A task made from an ``async def``."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Call the function itself."""
         result: Coroutine[Any, Any, R] = self.contract.function(*args, **kwargs)
         return result
@@ -191,7 +210,7 @@ class AsyncTask(Task[P, R]):
 class PlainTask(Task[P, R]):
     """A task made from a plain ``def``; workers run it in a thread, or as ``runs_in`` says."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself."""
         result: R = self.contract.function(*args, **kwargs)
         return result
@@ -206,11 +225,14 @@ class ConfiguredTask(Generic[P, R]):
         self._task = task
         self._options = options
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+    def __repr__(self) -> str:
+        return repr(self._task)
+
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Check and pack the arguments, as :meth:`Task.call` does."""
         return self._task.pack(self._options, args, kwargs)
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Send a job, as :meth:`Task.enqueue` does."""
         return await self._task.host.send(self._task.pack(self._options, args, kwargs))
 
@@ -236,32 +258,38 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and other.id == self.id
 
+    def __ne__(self, other: object) -> bool:  # msgspec brings one that compares objects
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.id)
 
-    async def result(self, timeout: float | None = None) -> R:
+    async def result(self, timeout: Duration | None = None) -> R:
         """Wait for the value that the function returned.
 
-        :param timeout: seconds to wait at most; None sets no limit.
+        :param timeout: how long to wait at most; None sets no limit.
         :raises JobFailed: the job is dead; ``error`` is the typed error if the task declares it in ``raises`` (TC403).
         :raises JobCancelled: it was cancelled (TC404).
         :raises JobExpired: its deadline passed before it could start (TC405).
         :raises ResultTimeout: no outcome yet; the text says where the job is (TC401).
+        :raises WrongTask: the id is that of another task's job (TC408).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
-        outcome = await self.task.host.outcome(self, timeout)
+        outcome = await self.outcome(timeout)
         if isinstance(outcome, Succeeded):
             return outcome.value
         has_dead_letter = self.task.options.delivery != "at_most_once"
         raise error_of(self.id, self.task.name, outcome, has_dead_letter=has_dead_letter)
 
-    async def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
+    async def outcome(self, timeout: Duration | None = None) -> JobOutcome[R]:
         """Wait for the job's end and return it as a value to ``match`` on; a failed job does not raise here.
 
         :raises ResultTimeout: no outcome yet (TC401).
+        :raises WrongTask: the id is that of another task's job (TC408).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
-        return await self.task.host.outcome(self, timeout)
+        seconds = None if timeout is None else seconds_of("timeout", timeout)
+        return await self.task.host.outcome(self, seconds)
 
     async def status(self) -> JobStatus:
         """Return where the job is now; ``"unknown"`` if neither store nor broker can tell."""
@@ -276,6 +304,26 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         :raises StoreRequired: the app has no store (TC105).
         """
         return await self.task.host.cancel(self)
+
+
+def checked_calls(calls: Iterable[Call[R]]) -> list[Call[R]]:
+    """Return the calls as a list.
+
+    :raises InvalidArguments: there is something else among them (TC302).
+    """
+    found: list[Any]
+    try:
+        found = list(calls)
+    except TypeError:
+        found = [calls]
+    if not set(map(type, found)) <= {Call}:  # no loop of ours: many calls are sent at once
+        wrong = next(call for call in found if type(call) is not Call)
+        raise InvalidArguments(
+            "only calls can be sent; nothing was sent",
+            facts=[f"one of them is of type {type(wrong).__name__}"],
+            fix='make calls: app.enqueue_many([task.call("Ada"), task.call("Bob")])',
+        )
+    return found
 
 
 class _NoOptions:
@@ -294,10 +342,3 @@ def _no_app(task: Task[..., Any], so: str) -> NotRunning:
         facts=[f"defined at {task.contract.where}"],
         fix="app.include(router) with the router that declares it",
     )
-
-
-def _key_text(value: Any) -> str | None:
-    """Make a key of one value or several: texts as they are, everything else in its JSON form."""
-    if value is None or isinstance(value, str):
-        return value
-    return msgspec.json.encode(value).decode()

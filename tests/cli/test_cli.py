@@ -208,7 +208,7 @@ def test_config(shop):
     assert answer.returncode == 0
     lines = [line.split("  ") for line in answer.stdout.splitlines()]
     rows = {line[0].strip(): [part.strip() for part in line if part.strip()][1:] for line in lines}
-    assert rows["url"] == ["redis://ada:****@host", "env TASKCORE_URL"]
+    assert rows["url"] == ["redis://****@host", "env TASKCORE_URL"]
     assert rows["lease"] == ["2m", "taskcore.toml:2"]
     assert rows["grace"] == ["30s", "default"]
     assert "\x1b" not in answer.stdout

@@ -227,7 +227,7 @@ def test_the_settings_name_the_broker(tmp_path):
     (tmp_path / "taskcore.toml").write_text('\nurl = "redix://me:secret@somewhere"\n')
     answer = run(tmp_path, "doctor")
     assert answer.returncode == 1
-    assert "broker redix://me:****@somewhere (from: taskcore.toml:2)" in answer.stdout
+    assert "broker redix://****@somewhere (from: taskcore.toml:2)" in answer.stdout
     assert "fail  adapter            [TC103]" in answer.stdout
     assert "secret" not in answer.stdout + answer.stderr
 

@@ -320,6 +320,7 @@ NOTICES = {
     "a_cancelled_job_never_starts": ("core: says cancelled", "core: says nothing"),
     "a_job_starts_or_is_cancelled_never_both": ("core: says cancelled", "always says not removed"),
     "a_running_job_sees_the_cancel_request": ("always says removed", "core: says cancelled"),
+    "an_id_belongs_to_its_task": ("core: answers with any task's outcome",),
     "an_interrupted_cancel_loses_no_job": ("core: acknowledges first",),
     "an_interrupted_cancel_can_be_repeated": ("always says not removed", "ignores ids"),
     "nothing_starts_after_its_deadline": ("core: ignores deadlines", "core: acknowledges first"),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskcore.lifecycle import Deferred, Raised, Reject, RetryLater, Returned, Snooze, Unencodable
+from taskcore.control import Reject, RetryLater, Snooze
+from taskcore.lifecycle import Deferred, Raised, Returned, Unencodable
 from taskcore.policy import Retry
 from taskcore.processes import frames
 from taskcore.processes.frames import FrameError, JobRaised, JobReturned, LogLine, encode_frame, reader_of_answers

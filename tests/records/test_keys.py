@@ -5,7 +5,15 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from taskcore import App, BrokerUnavailable, EnqueueUncertain, KeyConflict, StoreRequired
+from taskcore import (
+    App,
+    BrokerUnavailable,
+    EnqueueUncertain,
+    InvalidArguments,
+    InvalidContract,
+    KeyConflict,
+    StoreRequired,
+)
 from taskcore.backends.memory import MemoryBackend
 from tests.support.shop import HOUR, Shop
 from tests.support.virtual import clock
@@ -307,3 +315,55 @@ async def test_using_a_key_without_a_store():
             await plain.using(key="k").enqueue()
 
         assert (await app.stats()).ready == 0
+
+
+async def _async_key(order: str, amount: int) -> str:
+    return order
+
+
+@pytest.mark.parametrize(
+    ("rule", "advice"),
+    [
+        ((), "would be one key for all calls"),
+        ("", "there is no parameter ''"),
+        ("nope", "there is no parameter 'nope'; the function has: order, amount"),
+        (("order", "nope"), "there is no parameter 'nope'"),
+        (("order", 7), "there is no parameter 7"),
+        (5, "expected a parameter's name, a tuple of names or a function, got 5"),
+        (["order"], "expected a parameter's name, a tuple of names or a function"),
+        (lambda order: order, "give it the same parameters, for example key=lambda order, amount: …"),
+        (lambda order, amount, more: order, "give it the same parameters"),
+        (lambda: "all", "give it the same parameters"),
+        (_async_key, "an async function cannot make a key"),
+    ],
+)
+def test_rules_that_can_make_no_key_are_refused_when_declared(rule, advice):
+    """A rule that fits no call, or all calls alike, never gets as far as a call; the text says how to write it."""
+    with pytest.raises(InvalidContract) as caught:
+
+        @App("memory://").task(key=rule)
+        async def charge(order: str, amount: int = 1) -> None: ...
+
+    assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "rule", [lambda *some, **more: some[0], lambda order, amount=2: order, lambda order, **rest: order]
+)
+def test_rules_that_take_the_arguments_in_another_way(rule):
+    """Any signature that can be called with the arguments makes a key."""
+
+    @App("memory://").task(key=rule)
+    async def charge(order: str, *, amount: int = 1) -> None: ...
+
+    assert charge.call("a", amount=3).key == "a"
+
+
+def test_a_key_function_that_answers_what_cannot_be_sent():
+    """Half of a surrogate pair is no key: the call is refused, as one without a text is."""
+
+    @App("memory://").task(key=lambda order: order[::-1] and "\ud83d")
+    async def charge(order: str) -> None: ...
+
+    with pytest.raises(InvalidArguments, match="idempotency key"):
+        charge.call("a")

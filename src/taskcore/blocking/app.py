@@ -12,6 +12,7 @@ from taskcore.blocking.handles import SyncJob
 from taskcore.blocking.portal import Portal
 from taskcore.deadletter import DeadLetter, DeadLetters
 from taskcore.task import Call, Job
+from taskcore.toolkit.units import Duration
 
 __all__ = ["SyncApp", "SyncDeadLetters"]
 
@@ -23,7 +24,11 @@ class AsyncApp(Protocol):
     """The verbs of an app that have a blocking form."""
 
     def running(
-        self, *, queues: Sequence[str] | None = None, concurrency: int | None = None, grace: float | None = None
+        self,
+        *,
+        queues: Sequence[str] | str | None = None,
+        concurrency: int | None = None,
+        grace: Duration | None = None,
     ) -> AbstractAsyncContextManager[object]:
         """Run a worker in this process."""
         ...
@@ -36,7 +41,7 @@ class AsyncApp(Protocol):
         """Send many calls."""
         ...
 
-    async def drain(self, *queues: str, timeout: float | None = None) -> None:
+    async def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until queues are empty."""
         ...
 
@@ -74,7 +79,11 @@ class SyncApp(Generic[AppT]):
 
     @contextmanager
     def running(
-        self, *, queues: Sequence[str] | None = None, concurrency: int | None = None, grace: float | None = None
+        self,
+        *,
+        queues: Sequence[str] | str | None = None,
+        concurrency: int | None = None,
+        grace: Duration | None = None,
     ) -> Iterator[AppT]:
         """Run a worker in the background, as :meth:`taskcore.App.running` does."""
         leave = self._portal.enter_context(
@@ -101,7 +110,7 @@ class SyncApp(Generic[AppT]):
 
         return [SyncJob(job, self._portal.run) for job in self._portal.run(send)]
 
-    def drain(self, *queues: str, timeout: float | None = None) -> None:
+    def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until queues are empty, as :meth:`taskcore.App.drain` does."""
         self._portal.run(partial(self._app.drain, *queues, timeout=timeout))
 

@@ -6,6 +6,7 @@ from typing import Generic, ParamSpec, TypeVar
 
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, ConfiguredTask, Job, TaskHost
+from taskcore.toolkit.units import Duration
 
 __all__ = ["SyncJob", "SyncTask"]
 
@@ -22,7 +23,10 @@ class SyncTask(Generic[P, R]):
         self._task = task
         self._host = host
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> SyncJob[R]:
+    def __repr__(self) -> str:
+        return f"<SyncTask of {self._task!r}>"
+
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> SyncJob[R]:
         """Send a job, as :meth:`taskcore.Task.enqueue` does, blocking."""
         call = self._task.call(*args, **kwargs)
 
@@ -41,16 +45,19 @@ class SyncJob(Generic[R]):
         self.job = job
         self._bridge = bridge
 
+    def __repr__(self) -> str:
+        return f"<Sync{repr(self.job).removeprefix('<')}"
+
     @property
     def id(self) -> str:
         """The job's id."""
         return self.job.id
 
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: Duration | None = None) -> R:
         """Return what :meth:`taskcore.Job.result` returns, blocking."""
         return self._bridge(self.job.result, timeout)
 
-    def outcome(self, timeout: float | None = None) -> JobOutcome[R]:
+    def outcome(self, timeout: Duration | None = None) -> JobOutcome[R]:
         """Return what :meth:`taskcore.Job.outcome` returns, blocking."""
         return self._bridge(self.job.outcome, timeout)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -17,7 +18,7 @@ from typing import Any
 
 import click
 
-from taskcore.cli.output import paint
+from taskcore.cli.output import paint, survive_encodings
 from taskcore.errors import (
     AppNotFound,
     BrokerError,
@@ -28,6 +29,7 @@ from taskcore.errors import (
     TaskcoreError,
     UnsafeBroker,
 )
+from taskcore.toolkit.urls import mask_text, mask_url
 
 __all__ = ["APP_DIR", "DEBUG", "Exit", "installed_version", "run"]
 
@@ -167,26 +169,36 @@ def group() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code."""
     shell = Shell()
+    survive_encodings()
     try:
         code: Any = group.main(list(arguments), prog_name="taskcore", standalone_mode=False, obj=shell)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        click.echo(_without_secrets(text.getvalue(), arguments), err=True, nl=False)
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
     except BrokenPipeError:  # the reader of the output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
-    except (TaskcoreError, BaseExceptionGroup) as error:
+    except Exception as error:  # noqa: BLE001 - its text and the lines of its traceback may hold a password
         ours = list(_ours(error))
-        if not ours:
-            raise
-        if shell.debug:
-            traceback.print_exception(error)
+        if shell.debug or not ours:
+            click.echo(mask_text("".join(traceback.format_exception(error))), err=True, nl=False)
         else:
             click.echo("\n".join(dict.fromkeys(_text(one) for one in ours)), err=True)
-        return _exit_of(ours[0])
+        return _exit_of(ours[0]) if ours else Exit.FAILED
     return code if isinstance(code, int) else Exit.DONE
+
+
+def _without_secrets(message: str, arguments: Sequence[str]) -> str:
+    """Mask the arguments that may be URLs in a message of click, which repeats them."""
+    for argument in (*arguments, *(given.partition("=")[2] for given in arguments)):
+        if "://" in argument or "@" in argument:
+            for form in (argument, repr(argument)[1:-1]):
+                message = message.replace(form, mask_url(argument))
+    return message
 
 
 def _ours(error: BaseException) -> Iterator[TaskcoreError]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from taskcore.config import load
 from taskcore.errors import AppNotFound, TaskcoreError
+from taskcore.toolkit.urls import mask_text, mask_url
 
 if TYPE_CHECKING:
     from taskcore.app import App
@@ -37,7 +38,7 @@ def load_app(place: str | None, app_dir: str | Path = ".") -> App:
     :raises AppNotFound: it cannot be loaded (TC101). Errors of ours in the module come through as they are.
     """
     directory = Path(app_dir).resolve()
-    what = f'cannot load the app "{place}"'
+    what = f'cannot load the app "{_shown(place)}"'
     if place is None:
         place, what = _from_settings(directory)
     name, colon, attribute = place.partition(":")
@@ -49,6 +50,11 @@ def load_app(place: str | None, app_dir: str | Path = ".") -> App:
     return _find(_import(what, name, directory), attribute, what)
 
 
+def _shown(place: str | None) -> str:
+    """Write what was given as a place, which may be a URL by mistake."""
+    return mask_url(place) if place and ("://" in place or "@" in place) else place or ""
+
+
 def _from_settings(directory: Path) -> tuple[str, str]:
     """Return the place that the settings name, and the sentence of an error about it."""
     loaded = load(directory=directory)
@@ -58,14 +64,14 @@ def _from_settings(directory: Path) -> tuple[str, str]:
             "no app was named",
             fix='name one, as in `taskcore worker shop.tasks:app`, or put app = "shop.tasks:app" into [tool.taskcore]',
         )
-    return place, f'cannot load the app "{place}", named by {loaded.sources["app"]}'
+    return place, f'cannot load the app "{_shown(place)}", named by {loaded.sources["app"]}'
 
 
 def _refuse_place(place: str, directory: Path) -> NoReturn:
     path, _, attribute = place.replace("\\", "/").partition(":")
     module = path.removeprefix("./").removesuffix(".py").strip("/").replace("/", ".")
     raise AppNotFound(
-        f'"{place}" does not name an app',
+        f'"{_shown(place)}" does not name an app',
         fix=f'name module and attribute, such as "{module if _importable(module, directory) else "shop.tasks"}'
         f':{attribute if attribute.isidentifier() else "app"}"',
     )
@@ -98,7 +104,7 @@ def _import(what: str, name: str, directory: Path) -> ModuleType:
                 facts=[f"{error.msg} (searched {directory}, then sys.path)"],
                 fix=f"run it from the project's root, or with --app-dir DIR{_modules_here(name, directory)}",
             ) from error
-        text = str(error).splitlines() or [""]
+        text = mask_text(str(error)).splitlines() or [""]
         raise AppNotFound(
             what,
             facts=[f"importing {name} raised {type(error).__name__}: {text[0]}".rstrip(": "), *text[1:6], *frames],
@@ -109,7 +115,7 @@ def _import(what: str, name: str, directory: Path) -> ModuleType:
 def _frames(error: BaseException, directory: Path) -> list[str]:
     """List the innermost places in the user's own code; a library's only if there is no other."""
     if isinstance(error, SyntaxError) and error.filename:
-        return [f"  {_short(error.filename, directory)}:{error.lineno}: {(error.text or '').strip()}"]
+        return [f"  {_short(error.filename, directory)}:{error.lineno}: {mask_text((error.text or '').strip())}"]
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -118,7 +124,7 @@ def _frames(error: BaseException, directory: Path) -> list[str]:
     own = [frame for frame in frames if _is_own(frame.filename, directory)] or frames
     return [
         f"  {_short(frame.filename, directory)}:{frame.lineno} in {frame.name}: "
-        + linecache.getline(frame.filename, frame.lineno or 0).strip()
+        + mask_text(linecache.getline(frame.filename, frame.lineno or 0).strip())
         for frame in own[-SHOWN_FRAMES:]
     ]
 
@@ -181,7 +187,12 @@ def _find(module: ModuleType, attribute: str, what: str) -> App:
         value = getattr(value, part)
     if isinstance(value, App):
         return value
-    raise AppNotFound(what, facts=[f"it is a {type(value).__name__}, not an App"], fix=_name_one(module, apps))
+    raise AppNotFound(what, facts=[f"it is {_kind(value)}, not an App"], fix=_name_one(module, apps))
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _home(module: ModuleType) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,16 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-__all__ = ["JSON", "paint", "print_json", "print_line", "print_table", "say"]
+__all__ = [
+    "JSON",
+    "is_terminal",
+    "paint",
+    "print_json",
+    "print_line",
+    "print_table",
+    "say",
+    "survive_encodings",
+]
 
 #: for every reading command: one JSON object a line
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -39,8 +49,23 @@ def say(line: str, *, end: str = "\n") -> None:
     click.echo(line + end, err=True, nl=False)
 
 
-def paint(text: str, colour: str, stream: TextIO) -> str:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person reads the stream; there may be none, as in a service of Windows."""
+    try:
+        return stream is not None and stream.isatty()
+    except (OSError, ValueError):  # it is closed
+        return False
+
+
+def survive_encodings() -> None:
+    """Escape what the locale's encoding does not have, instead of failing: the banner has signs beyond ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def paint(text: str, colour: str, stream: TextIO | None) -> str:
     """Colour a text, if the stream is a terminal and NO_COLOR is not set."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal(stream):
         return text
     return click.style(text, fg=colour, bold=True)

@@ -11,12 +11,21 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from taskcore.backend import Duplicate, Outgoing, Published, Refused, Stored, Uncertain
+from taskcore.backend import DUPLICATE, Duplicate, Outgoing, Published, Refused, Stored, Uncertain
 from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
 from taskcore.envelope import FORMAT, Envelope, new_id
-from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, PayloadTooLarge, StoreRequired
+from taskcore.errors import (
+    BrokerUnavailable,
+    EnqueueRefused,
+    EnqueueUncertain,
+    PayloadTooLarge,
+    StoreRequired,
+    WrongTask,
+)
 from taskcore.observe import EventName
+from taskcore.records.outcomes import Outcomes
+from taskcore.results import wrong_task
 from taskcore.task import Call, Job
 from taskcore.toolkit.batching import GroupCommit, gather_limited
 from taskcore.toolkit.timeouts import SharedTimeout
@@ -52,6 +61,7 @@ class Client:
         self._payload_limit = payload_limit
         self._source = source
         self._batches = GroupCommit(self._publish, limit=PUBLISH_BATCH, in_place=True)
+        self._outcomes = Outcomes(store) if store is not None else None
         self._keyed: KeyedSender | None = None
         if store is not None:
             self._keyed = KeyedSender(
@@ -67,7 +77,10 @@ class Client:
         if call.key is not None:
             [answer] = await self._sender_with_keys(call).send([(call, outgoing)])
         else:
-            answer = self._to_job(call, outgoing, await self._batches.submit(outgoing))
+            published = await self._batches.submit(outgoing)
+            answer = self._to_job(call, outgoing, published)
+            if published is DUPLICATE:
+                answer = await self._find_other_task(call) or answer
         if isinstance(answer, Job):
             return answer
         raise answer
@@ -75,8 +88,8 @@ class Client:
     async def send_many(self, calls: Sequence[Call[R]]) -> list[Job[R]]:
         """Send calls in as few batches as possible; one job for each, in order.
 
-        :raises EnqueueRefused, EnqueueUncertain, KeyConflict, BrokerUnavailable: some calls were not sent; ``jobs`` of
-            the error holds a Job or None for each call.
+        :raises EnqueueRefused, EnqueueUncertain, KeyConflict, WrongTask, BrokerUnavailable: some calls were not sent;
+            ``jobs`` of the error holds a Job or None for each call.
         """
         for call in calls:  # all of them before the first is sent
             self._check_size(call)
@@ -124,7 +137,10 @@ class Client:
     async def _send_mixed(self, batch: list[tuple[Call[Any], Outgoing]]) -> list[Job[Any] | SendError]:
         if not any(call.key is not None for call, _ in batch):
             published = await self._publish([outgoing for _, outgoing in batch])
-            return [self._to_job(call, out, answer) for (call, out), answer in zip(batch, published, strict=True)]
+            return [
+                (await self._find_other_task(call) if answer is DUPLICATE else None) or self._to_job(call, out, answer)
+                for (call, out), answer in zip(batch, published, strict=True)
+            ]
         keyed = [index for index, (call, _) in enumerate(batch) if call.key is not None]
         plain = [index for index, (call, _) in enumerate(batch) if call.key is None]
         with_keys = self._sender_with_keys(batch[keyed[0]][0])
@@ -136,7 +152,7 @@ class Client:
 
     def _sender_with_keys(self, call: Call[Any]) -> KeyedSender:
         if self._keyed is None:
-            raise StoreRequired(f"{call.task.name} was called with the key {call.key!r}, but this app has no store")
+            raise StoreRequired(f"{call.task.name} was called with a key, but this app has no store")
         return self._keyed
 
     def _prepare(self, call: Call[Any], job_id: str) -> Outgoing:
@@ -169,6 +185,16 @@ class Client:
             fix="store large data elsewhere and send a reference, or raise payload_limit (the broker has a limit too)",
         )
 
+    async def _find_other_task(self, call: Call[Any]) -> WrongTask | None:
+        """Look whether the job that has the id of a call is one of another task, as far as that is known."""
+        if self._outcomes is None or call.options.id is None:
+            return None
+        try:
+            outcome = await self._outcomes.find(call.options.id)
+        except BrokerUnavailable:
+            return None  # who asks for the result will learn it
+        return None if outcome is None else wrong_task(call.options.id, call.task.name, outcome)
+
     async def _publish(self, batch: list[Outgoing]) -> Sequence[Published]:
         """Publish a batch, within the time limit; each message gets an answer."""
         with self._shared_timeout.scope():
@@ -185,7 +211,8 @@ class Client:
         if isinstance(answer, Refused):
             return EnqueueRefused(
                 f"{call.task.name} was not enqueued: {answer.why}",
-                fix="nothing was stored; try again when there is room",
+                fix="nothing was stored; try again when there is room. "
+                "Dead letters may count, too: drop or replay some, app.dead_letters",
             )
         return EnqueueUncertain(
             f"{call.task.name} may or may not be enqueued: {answer.why}",

@@ -20,8 +20,9 @@ from taskcore.errors import (
     KeyConflict,
     StoreRefused,
     UnreadableRecord,
+    WrongTask,
 )
-from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record, fingerprint
+from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record
 from taskcore.records.names import key_name
 from taskcore.records.outcomes import Outcomes
 from taskcore.results import decode_outcome
@@ -35,7 +36,7 @@ R = TypeVar("R")
 
 #: Why a call was not sent, or may not have been.
 SendError: TypeAlias = (
-    EnqueueRefused | EnqueueUncertain | KeyConflict | BrokerUnavailable | StoreRefused | UnreadableRecord
+    EnqueueRefused | EnqueueUncertain | KeyConflict | WrongTask | BrokerUnavailable | StoreRefused | UnreadableRecord
 )
 
 SENDER_TIMEOUT, SENDER_POLL = 5.0, 0.05  #: seconds that a key's sender has to confirm it; and between two reads
@@ -199,7 +200,9 @@ class _KeyedCall:
         self.call = call
         self.outgoing = outgoing
         self.name = key_name(call.task.name, key)
-        self.claim = KeyRecord(key=key, job=outgoing.id, args=fingerprint(call.payload), queue=outgoing.queue)
+        contract = call.task.contract
+        args = contract.fingerprint(contract.unpack(call.payload, contract.version))
+        self.claim = KeyRecord(key=key, job=outgoing.id, args=args, queue=outgoing.queue)
         self.keep = call.task.options.key_window + outgoing.delay
         self.version: Version = ""
         self.answer: Job[Any] | SendError | None = None

@@ -20,9 +20,11 @@ from taskcore.results import (
     decode_outcome,
     status_of_stored,
     typed_outcome,
+    wrong_task,
 )
 from taskcore.task import Job
 from taskcore.toolkit.failpoints import failpoint
+from taskcore.toolkit.units import Duration, seconds_of
 
 __all__ = ["JobQueries"]
 
@@ -56,6 +58,7 @@ class JobQueries:
         outcome = await self._records.outcomes.wait(job.id, timeout)
         if outcome is None:
             raise await self._timed_out(job, timeout)
+        _refuse_other_task(job, outcome)
         return typed_outcome(outcome, job.task.contract)
 
     async def status(self, job: Job[Any]) -> JobStatus:
@@ -63,6 +66,7 @@ class JobQueries:
         if self._records is not None:
             outcome = await self._records.outcomes.find(job.id)
             if outcome is not None:
+                _refuse_other_task(job, outcome)
                 return status_of_stored(outcome)
         return STATUS_OF_PLACE[await self.admin.locate(job.queue, job.id)]
 
@@ -71,7 +75,9 @@ class JobQueries:
         records = self._records
         if records is None:
             raise StoreRequired(f"cannot cancel job {job.id} of {job.task.name}: this app has no store")
-        if await records.outcomes.find(job.id) is not None:
+        outcome = await records.outcomes.find(job.id)
+        if outcome is not None:
+            _refuse_other_task(job, outcome)
             return False
         asked_before = await records.cancels.requested(job.id)
         await records.cancels.request(job.id)
@@ -86,22 +92,22 @@ class JobQueries:
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
 
-    async def drain(self, queues: Iterable[str], timeout: float | None) -> None:
+    async def drain(self, queues: Iterable[str], timeout: Duration | None) -> None:
         """Wait until each queue holds no job that is ready, running or scheduled.
 
-        :param timeout: seconds to wait for each queue; None sets no limit.
+        :param timeout: how long to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
-        pause = 0.005
+        pause, limit = 0.005, None if timeout is None else seconds_of("timeout", timeout)
         for queue in queues:
             began = anyio.current_time()
             while True:
                 stats = await self.admin.stats(queue)
                 if not stats.ready + stats.leased + stats.scheduled:
                     break
-                if timeout is not None and anyio.current_time() - began >= timeout:
+                if limit is not None and anyio.current_time() - began >= limit:
                     raise TimeoutError(
-                        f'queue "{queue}" is not empty after {timeout:g} s: '
+                        f'queue "{queue}" is not empty after {limit:g} s: '
                         f"{stats.ready} ready, {stats.leased} running, {stats.scheduled} scheduled"
                     )
                 await anyio.sleep(pause)
@@ -139,3 +145,13 @@ class JobQueries:
             fix="wait longer, or start a worker on that queue",
             job_id=job.id,
         )
+
+
+def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:
+    """Refuse to answer a handle with the outcome of another task's job.
+
+    :raises WrongTask: it is one (TC408).
+    """
+    error = wrong_task(job.id, job.task.name, outcome)
+    if error is not None:
+        raise error

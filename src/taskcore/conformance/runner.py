@@ -14,6 +14,7 @@ import anyio
 import anyio.abc
 
 from taskcore.adapters import has_store
+from taskcore.config import show
 from taskcore.conformance.certificate import Certificate, CheckResult, Standing
 from taskcore.conformance.checks import Check, all_checks
 from taskcore.conformance.clauses import CLAUSES
@@ -80,7 +81,7 @@ async def certify(
     records = store or (url if has_store(url) else None)
     return Certificate(
         url=mask_url(url),
-        store=mask_url(records) if records else None,
+        store=show("store", records) if records else None,
         version=_version(),
         features=features,
         only=tuple(one.upper() if one.upper() in CLAUSES else one for one in only or ()),

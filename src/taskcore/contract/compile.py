@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -22,6 +22,7 @@ from taskcore.contract.codec import (
     UnsupportedType,
     describe,
     first_line,
+    is_text,
     resolve,
     short_repr,
     shorten,
@@ -66,7 +67,7 @@ def compile_contract(
         ) from error
     problems = [*_kind_problems(function, signature), *_version_problems(version, steps), *_raises_problems(raises)]
     parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, problems))]
-    result = _result(function, signature.return_annotation, problems)
+    result, is_async = _result(function, signature.return_annotation, problems)
     if problems:
         raise _invalid(function, problems)
     struct = _struct(function.__name__, parameters)
@@ -74,11 +75,13 @@ def compile_contract(
         name=name,
         version=version,
         function=function,
+        is_async=is_async,
         raises=raises,
         where=_where(function),
         signature=_text(function, signature),
         parameters=tuple(each.name for each in parameters),
         _parameters=tuple(parameters),
+        _texts=frozenset(each.name for each in parameters if is_text(each.annotation)),
         _nameless=frozenset(each.name for each in parameters if each.kind is each.POSITIONAL_ONLY),
         _by_name=tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY),
         _struct=struct,
@@ -169,15 +172,18 @@ def _parameter(function: Any, each: inspect.Parameter, problems: list[Problem]) 
     return each.replace(annotation=codec.annotation, default=default)
 
 
-def _result(function: Any, annotation: Any, problems: list[Problem]) -> Codec:
+def _result(function: Any, annotation: Any, problems: list[Problem]) -> tuple[Codec, bool]:
+    """Compile the result, and tell whether it has to be waited for: a plain function may say that it returns one."""
+    is_async = inspect.iscoroutinefunction(function)
     try:
         returned = resolve(function, annotation)
-        if get_origin(returned) in {Awaitable, Coroutine} and not inspect.iscoroutinefunction(function):
-            returned = get_args(returned)[-1]
-        return Codec(returned)
+        origin = get_origin(returned) or returned
+        if not is_async and isinstance(origin, type) and issubclass(origin, Awaitable):
+            returned, is_async = (get_args(returned) or (Any,))[-1], True
+        return Codec(returned), is_async
     except UnsupportedType as error:
         problems += [Problem(f"the return type: {problem.fact}", problem.fix) for problem in error.problems]
-        return PLAIN
+        return PLAIN, is_async
 
 
 def _struct(name: str, parameters: Iterable[inspect.Parameter]) -> type[Arguments]:

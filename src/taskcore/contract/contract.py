@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskcore.contract.codec import PLAIN, Codec, first_line, schema_of, short_repr
+from taskcore.contract.codec import PLAIN, Codec, first_line, kind_of, schema_of, short_repr
 from taskcore.errors import InvalidArguments, UnencodableResult
 
 if TYPE_CHECKING:  # few tasks declare errors
@@ -23,6 +23,7 @@ __all__ = ["Arguments", "Contract", "Function", "Upcast"]
 Function = Callable[..., Any]
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 
+UNTOLD = "it does not fit; its text may hold values"
 ATOMS = (str, bool, NoneType)  #: results of these types need no check: every value arrives equal
 
 
@@ -36,11 +37,13 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     name: str  #: the task's name
     version: int  #: the version that `pack` writes and `unpack` returns
     function: Function  #: the function whose signature it is
+    is_async: bool  #: whether a call is known to return something to wait for
     raises: tuple[type[BaseException], ...]  #: the errors that travel typed
     where: str  #: file and line of the function: ``hello.py:7``
     signature: str  #: for people: ``greet(name: str, times: int = 1) -> str``
     parameters: tuple[str, ...]  #: their names, in order
     _parameters: tuple[inspect.Parameter, ...]  # with the type resolved, and the default as msgspec wants it
+    _texts: frozenset[str]  # whose values are texts, or None
     _nameless: frozenset[str]  # positional only
     _by_name: tuple[str, ...]  # keyword only
     _struct: type[Arguments]
@@ -80,13 +83,14 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             except Exception as error:  # noqa: BLE001 - arguments bring their own code: __eq__, __post_init__, …
                 failure = error
         what = f"{self.function.__name__}() refuses these arguments; nothing was sent"
-        raise self._refusal(self._misuse(args, kwargs) or [first_line(failure)], what=what)
+        told, public = (self._misuse(args, kwargs, values=values) for values in (True, False))
+        raise self._refusal(told or [first_line(failure)], public or [UNTOLD], what=what)
 
-    def _misuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    def _misuse(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, values: bool) -> list[str]:
         """List the problems of a call."""
         names = self.parameters[: len(self.parameters) - len(self._by_name)]
         given = dict(zip(names, args, strict=False))
-        lines = self._problems({**kwargs, **given}, plain=False)
+        lines = self._problems({**kwargs, **given}, plain=False, values=values)
         for name in kwargs:
             if name in self._nameless or name in given:
                 lines.append(f"{name}: {'positional only' if name in self._nameless else 'given by position already'}")
@@ -94,14 +98,14 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             lines.append(f"takes {len(names)} positional arguments, got {len(args)}")
         return lines
 
-    def _problems(self, given: Mapping[str, Any], *, plain: bool) -> list[str]:
+    def _problems(self, given: Mapping[str, Any], *, plain: bool, values: bool) -> list[str]:
         """List the problems of arguments by name: of their values, then of their names."""
         from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for errors only
 
         lines = []
         for each in self._parameters:
             if each.name in given:
-                lines += explain(each.annotation, given[each.name], each.name, plain=plain)
+                lines += explain(each.annotation, given[each.name], each.name, plain=plain, values=values)
         absent = [each for each in self._parameters if each.name not in given]
         for name in given:
             if name not in self.parameters:
@@ -111,12 +115,38 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
                 lines.append(f"{name}: unexpected" + (f" (did you mean {alike[0]}?)" if alike else ""))
         return lines + [f"{each.name}: missing" for each in absent if each.default is each.empty]
 
-    def _refusal(self, problems: Iterable[str], *, what: str = "", fix: str | None = None) -> InvalidArguments:
+    def _refusal(
+        self, problems: Sequence[str], public: Sequence[str] | None = None, *, what: str = "", fix: str | None = None
+    ) -> InvalidArguments:
+        """Make the error; ``public`` are the problems without values, if that is not the same."""
         what = what or f"the payload does not fit {self.function.__name__}() version {self.version}"
-        return InvalidArguments(what, facts=[*problems, self._described()], fix=fix)
+        facts, public = [*problems, self._described()], [*(public or problems), self._described()]
+        return InvalidArguments(what, facts=facts, public_facts=public, fix=fix)
 
     def _described(self) -> str:
         return f"contract: {self.signature}, defined at {self.where}"
+
+    # both sides
+
+    def fingerprint(self, arguments: Arguments) -> str:
+        """Compute what identifies arguments: equal ones have one fingerprint, in every process.
+
+        Parameters that have their default count as left out: one that is added later changes no fingerprint.
+        """
+        from taskcore.contract.codec.identity import fingerprint_of  # noqa: PLC0415 - for calls with a key
+
+        return fingerprint_of(arguments)
+
+    def key_of(self, arguments: Arguments, names: str | tuple[str, ...]) -> str | None:
+        """Make a key of one argument, or of several: a text as it is, everything else by its identity."""
+        from taskcore.contract.codec.identity import identity_of  # noqa: PLC0415 - for calls with a key
+
+        if not isinstance(names, str):
+            return f"[{','.join(identity_of(getattr(arguments, name)) for name in names)}]"
+        value = getattr(arguments, names)
+        if value is None or names in self._texts:
+            return value  # type: ignore[no-any-return]  # a parameter of texts holds one
+        return identity_of(value)
 
     # the worker's side
 
@@ -125,11 +155,18 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         :raises InvalidArguments: they do not fit; never another exception, for any bytes (C24).
         """
-        data = payload if version == self.version else self._upcast(payload, version)
         try:
-            arguments: Arguments = self._arguments.decode(data)
-        except Exception as error:  # the classes of arguments bring their own code
-            raise self._refusal(self._problems(self._read(data), plain=True) or [first_line(error)]) from error
+            data = payload if version == self.version else self._upcast(payload, version)
+            try:
+                arguments: Arguments = self._arguments.decode(data)
+            except Exception as error:  # the classes of arguments bring their own code
+                given = self._read(data)
+                told, public = (self._problems(given, plain=True, values=values) for values in (True, False))
+                raise self._refusal(told or [first_line(error)], public or [UNTOLD]) from error
+        except InvalidArguments:
+            raise
+        except BaseException as error:  # SystemExit, too: it would end the worker
+            raise self._refusal([f"the code of its classes raised {type(error).__name__}"]) from error
         return arguments
 
     def _upcast(self, payload: bytes | msgspec.Raw, version: int) -> bytes | msgspec.Raw:
@@ -145,10 +182,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             try:
                 payload = _apply_upcasts(self._upcasts[step], payload)
             except Exception as error:
-                failed = (
-                    f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}: {first_line(error)}"
-                )
-                raise self._refusal([written, failed]) from error
+                failed = f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}"
+                raise self._refusal([written, f"{failed}: {first_line(error)}"], [written, failed]) from error
         return payload
 
     def _read(self, payload: bytes | msgspec.Raw) -> dict[str, Any]:
@@ -157,7 +192,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         except Exception as error:
             raise self._refusal([f"not JSON: {error}"]) from error
         if not isinstance(given, dict):
-            raise self._refusal([f"expected a JSON object, got {short_repr(given)}"])
+            expected = "expected a JSON object, got"
+            raise self._refusal([f"{expected} {short_repr(given)}"], [f"{expected} {kind_of(given)}"])
         return given
 
     def invoke(self, function: Function, arguments: Arguments) -> Any:
@@ -167,6 +203,19 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             return function(*values)
         first = len(values) - len(self._by_name)
         return function(*values[:first], **dict(zip(self._by_name, values[first:], strict=True)))
+
+    def misfit_of(self, function: Callable[..., Any]) -> str | None:
+        """Find why `invoke` could not call a function with the arguments; None if it can, as far as is known."""
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # a builtin, which does not tell
+            return None
+        first = len(self.parameters) - len(self._by_name)
+        try:
+            signature.bind(*self.parameters[:first], **dict.fromkeys(self._by_name))
+        except TypeError as error:
+            return str(error)
+        return None
 
     # results and errors, there and back
 
@@ -179,15 +228,23 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             if type(value) is self._result.annotation and type(value) in ATOMS:
                 return self._result.encode(value)
             return self._result.encode_checked(value)[1]
-        except Exception as error:  # noqa: BLE001 - results bring their own code, like arguments
-            from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for this error only
-
-            problems = explain(self._result.annotation, value, "result") or [f"result: {first_line(error)}"]
+        except BaseException as error:  # noqa: BLE001 - results bring their own code, SystemExit included
+            told, public = (self._problems_of_result(value, error, values=values) for values in (True, False))
         raise UnencodableResult(
             f"{self.function.__name__}() succeeded, but what it returned does not fit its contract",
-            facts=[*problems, self._described()],
+            facts=[*told, self._described()],
+            public_facts=[*public, self._described()],
             fix="return what the annotation says, or change the annotation",
         )
+
+    def _problems_of_result(self, value: Any, error: BaseException, *, values: bool) -> list[str]:
+        from taskcore.contract.codec.explain import explain  # noqa: PLC0415 - for this error only
+
+        try:
+            problems = explain(self._result.annotation, value, "result", values=values)
+            return problems or [f"result: {first_line(error) if values else UNTOLD}"]
+        except BaseException:  # noqa: BLE001 - as above
+            return [f"result: its own code raised {type(error).__name__}"]
 
     def unpack_result(self, data: bytes) -> Any:
         """Decode the result in these bytes, typed.
@@ -205,8 +262,11 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         :returns: None if none is declared, or if it would not arrive with equal ``args`` and attributes.
         """
-        declared = next((cls for cls in type(error).__mro__ if cls in self.raises), None)
-        return None if declared is None else self._errors[declared.__qualname__].pack(error)
+        try:
+            declared = next((cls for cls in type(error).__mro__ if cls in self.raises), None)
+            return None if declared is None else self._errors[declared.__qualname__].pack(error)
+        except BaseException:  # noqa: BLE001 - errors and their classes bring their own code, SystemExit included
+            return None
 
     def unpack_error(self, data: bytes) -> BaseException | None:
         """Rebuild the error in these bytes by its class in ``raises`` and by no other; None if that cannot be."""

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import SimpleQueue
 from types import ModuleType
@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from taskcore.control import Reject, RetryLater, Snooze, time_of
 from taskcore.envelope import decode_envelope, decode_trail
 from taskcore.errors import InvalidContract, LeaseLost, UnencodableResult
-from taskcore.lifecycle import Reject, RetryLater, Snooze
+from taskcore.lifecycle import deciding_error
 from taskcore.processes.frames import (
     Answer,
     FrameError,
@@ -44,7 +45,8 @@ from taskcore.processes.frames import (
 )
 from taskcore.processes.restore import restored, run_in_own_context
 from taskcore.worker.context import Context, HeldKey, running
-from taskcore.worker.error_records import MESSAGE_LIMIT, describe
+from taskcore.worker.error_records import describe
+from taskcore.worker.runners.values import FINISHED, finish_without_loop
 
 if TYPE_CHECKING:
     from taskcore.task import Task
@@ -210,6 +212,7 @@ def _perform(job: PerformJob) -> Answer:
     """Import, unpack, call, pack."""
     task: Task[..., Any] | None = None
     kind: RaisedKind | None = None
+    holding: HeldKey | None = None
     try:
         task = _find(job.module, job.qualname)
         contract = task.contract
@@ -218,10 +221,12 @@ def _perform(job: PerformJob) -> Answer:
         trail = decode_trail(job.trail)
         running.set(Context(envelope, trail, job.queue, job.crashes, job.fence, _cannot_ask, task, holding))
         value = contract.invoke(contract.function, contract.unpack(envelope.args, envelope.version))
+        if type(value) not in FINISHED:
+            value = finish_without_loop(value)
         kind = "unencodable"
         return JobReturned(contract.pack_result(value))
     except BaseException as error:  # noqa: BLE001 - whatever it is, the worker has to know
-        return _raised(error, task, kind)
+        return _raised(error, task, kind, keyed=holding is not None)
 
 
 def _refuse(broken: BaseException) -> JobRaised:
@@ -245,37 +250,43 @@ def _find(module: str, qualname: str) -> Task[..., Any]:
     return task
 
 
-def _raised(error: BaseException, task: Task[..., Any] | None, kind: RaisedKind | None) -> JobRaised:
+def _raised(
+    whole: BaseException, task: Task[..., Any] | None, kind: RaisedKind | None, *, keyed: bool = False
+) -> JobRaised:
     """Describe the error as text, as its contract packs it, and as the rule table needs it: its class stays here."""
-    record = describe(error, when=0.0, worker="", attempt=0)
-    after, why = 0.0, ""
+    error, retry = whole, None if task is None else task.standalone_options.rules.retry
+    if kind is None and task is not None and retry is not None:
+        error = deciding_error(whole, retry, raises=task.contract.raises, keyed=keyed)
+    record = describe(error, when=0.0, worker="", attempt=0, whole=whole)
     if kind is None:
-        kind, after, why = _meaning(error)
+        kind = _kind_of(error)
     return JobRaised(
         kind,
-        _plain(record.type),
+        record.type,
         record.message,
-        _plain(record.where),
+        record.where,
         record.traceback,
-        retryable=None if task is None else task.standalone_options.rules.retry.retries(error),
+        retryable=None if retry is None else retry.retries(error),
         declared=None if task is None else task.contract.pack_error(error),
-        after=after,
-        why=why,
+        after=time_of(error) or 0.0,
+        why=record.message,
     )
 
 
-def _meaning(error: BaseException) -> tuple[RaisedKind, float, str]:
-    with suppress(Exception):  # a class of the user's brings its own code
-        match error:
-            case Snooze():
-                return "snooze", Snooze(error.after).after, ""
-            case Reject():
-                return "reject", 0.0, _plain(error.reason)[:MESSAGE_LIMIT]
-            case RetryLater():
-                return "retry_later", RetryLater(error.after).after, _plain(error.why)[:MESSAGE_LIMIT]
-            case LeaseLost():
-                return "lease_lost", 0.0, _plain(error.what)[:MESSAGE_LIMIT]
-    return "error", 0.0, ""
+def _kind_of(error: BaseException) -> RaisedKind:
+    says_when = time_of(error) is not None
+    for cls, kind in KINDS.items():
+        if issubclass(type(error), cls) and (says_when or cls not in (Snooze, RetryLater)):
+            return kind
+    return "error"
+
+
+KINDS: Mapping[type[BaseException], RaisedKind] = {
+    Snooze: "snooze",
+    RetryLater: "retry_later",
+    Reject: "reject",
+    LeaseLost: "lease_lost",
+}
 
 
 def _flush() -> None:

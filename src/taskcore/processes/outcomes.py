@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.envelope import ErrorRecord
-from taskcore.lifecycle import Deferred, Outcome, Raised, Reject, RetryLater, Returned, Snooze, Unencodable
+from taskcore.lifecycle import Deferred, Outcome, Raised, Returned, Unencodable
 from taskcore.policy import RemoteError
 from taskcore.processes.frames import Answer, JobRaised, JobReturned
 from taskcore.processes.process import ProcessError

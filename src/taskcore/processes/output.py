@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from taskcore.toolkit.logging import visible
+
 __all__ = ["LineSplitter"]
 
 LONGEST_LINE = 8_192  #: bytes of a line that are kept
@@ -28,7 +30,7 @@ class LineSplitter:
         """Yield what is held of a line that has no end yet."""
         if self._kept:
             cut = f"… and {self._cut} bytes more" if self._cut else ""
-            text = _visible(self._kept.removesuffix(b"\r").decode("utf-8", "backslashreplace"))
+            text = visible(self._kept.removesuffix(b"\r").decode("utf-8", "backslashreplace"))
             self._kept.clear()
             self._cut = 0
             if text:
@@ -38,10 +40,3 @@ class LineSplitter:
         room = LONGEST_LINE - len(self._kept)
         self._kept += data[:room]
         self._cut += max(len(data) - room, 0)
-
-
-def _visible(text: str) -> str:
-    """Write the text with its control characters as escapes, because a terminal or a log reader would obey them."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

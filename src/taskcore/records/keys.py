@@ -21,7 +21,6 @@ this very start, and its outcome stands (``Completed``); any other record means 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -43,7 +42,6 @@ __all__ = [
     "KeyRecord",
     "Lost",
     "decode_key_record",
-    "fingerprint",
 ]
 
 log = logger("taskcore.worker")
@@ -157,11 +155,6 @@ def decode_key_record(data: bytes) -> KeyRecord:
         raise unreadable_record("the record of an idempotency key", data, error) from error
 
 
-def fingerprint(payload: bytes) -> str:
-    """Compute what identifies a payload; the same arguments have the same encoding."""
-    return hashlib.blake2b(payload, digest_size=16).hexdigest()
-
-
 class IdempotencyKeys:
     """Claim, acquire, complete and release keys over any store."""
 
@@ -219,8 +212,13 @@ class IdempotencyKeys:
             obstacle = _look(record, None if may_overlap else claim.job, now)
             if obstacle is not None:
                 return obstacle
-            fence = max(decode_key_record(record.value).fence + 1 if record else 1, least_fence)
-            held = msgspec.structs.replace(claim, state="held", confirmed=True, fence=fence, until=now + lease)
+            standing = decode_key_record(record.value) if record else None
+            fence = max(standing.fence + 1 if standing else 1, least_fence)
+            # The sender's fingerprint stays: it may have an older version of the task than this worker.
+            args = standing.args if standing and standing.job == claim.job else claim.args
+            held = msgspec.structs.replace(
+                claim, state="held", confirmed=True, fence=fence, until=now + lease, args=args
+            )
             expect = record.version if record else ABSENT
             longest = max(keep, lease)
             write = Write(key=name, value=_encode(held), expect=expect, keep=longest, reserve=True)

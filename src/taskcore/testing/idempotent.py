@@ -31,6 +31,7 @@ from taskcore.errors import InvalidSetting
 from taskcore.task import Task
 from taskcore.testing.stepping import Cut, CutHere, Driven
 from taskcore.worker.context import Context, running
+from taskcore.worker.runners.values import finish
 
 __all__ = ["NotIdempotent", "Proof", "assert_idempotent"]
 
@@ -151,7 +152,7 @@ class _Trial:
             if inspect.iscoroutinefunction(self._function):
                 await self._start()
             else:
-                await anyio.to_thread.run_sync(self._start)
+                await finish(await anyio.to_thread.run_sync(self._start))
         finally:
             running.reset(token)
 

@@ -172,7 +172,9 @@ class _AsyncioIsolation:
         return True
 
     def belongs_to_caller(self, error: BaseException) -> bool:
-        return isinstance(error, asyncio.CancelledError) and self._caller is not None and self._caller.cancelling() > 0
+        # Not isinstance: it asks the error itself, which may say anything.
+        is_cancellation = issubclass(type(error), asyncio.CancelledError)
+        return is_cancellation and self._caller is not None and self._caller.cancelling() > 0
 
     def _insist(self, task: asyncio.Task[Any]) -> None:
         if task.done():
@@ -236,7 +238,7 @@ class _TrioIsolation:
         return True
 
     def belongs_to_caller(self, error: BaseException) -> bool:
-        return isinstance(error, anyio.get_cancelled_exc_class())  # ``finish`` sees from outside whether it does
+        return issubclass(type(error), anyio.get_cancelled_exc_class())  # ``finish`` sees from outside whether it does
 
     def close(self) -> None:
         pass

@@ -10,9 +10,9 @@ import msgspec
 from taskcore.backend import Features
 from taskcore.lifecycle import Buried, CancelledBefore, Deferred, Outcome, Poisoned, Rules, Unregistered, is_poison
 from taskcore.records import Records
-from taskcore.records.keys import Busy, Completed, KeyRecord, fingerprint
+from taskcore.records.keys import Busy, Completed, KeyRecord
 from taskcore.records.names import key_name, start_name
-from taskcore.results import outcome_of_stored
+from taskcore.results import other_task_of, outcome_of_stored
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.execution import Execution
@@ -45,7 +45,7 @@ class Admission:
         """Look whether the job has ended already, is cancelled, or seems to kill its process; None to go on."""
         if self._records is not None:
             stored = await self._records.outcomes.find(job.id)
-            if stored is not None:
+            if stored is not None and other_task_of(stored, job.envelope.task) is None:
                 return outcome_of_stored(stored)
             if await self._records.cancels.requested(job.id):
                 return CancelledBefore()
@@ -83,7 +83,7 @@ class Admission:
             return Unregistered("its key needs a store, and this worker has none", self._clock())
         acquired = await self._records.keys.acquire(
             key_name(task.name, key),
-            KeyRecord(key=key, job=job.id, args=fingerprint(bytes(job.envelope.args)), queue=job.delivery.queue),
+            KeyRecord(key=key, job=job.id, args=task.contract.fingerprint(job.arguments), queue=job.delivery.queue),
             lease=self._lease,
             now=self._clock(),
             keep=task.options.key_window,

@@ -113,7 +113,8 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
                 f"this job of {self.task} has no key, so there is no record that its outcome could be committed to",
                 fix='@app.task(key="order_id"), or .using(key=…) for one call',
             )
-        outcome = encode_outcome(StoredOutcome("succeeded", msgspec.Raw(self._task.contract.pack_result(result))))
+        packed = msgspec.Raw(self._task.contract.pack_result(result))
+        outcome = encode_outcome(StoredOutcome("succeeded", packed, task=self.task))
         return IdempotencyKeys.completion(self._held_key.name, self._held_key.claim, outcome, self._held_key.window)
 
 

@@ -102,7 +102,7 @@ class Decider:
         if (keep is None and job.key is None) or job.envelope is UNDECODED:
             return Settlement(job, outcome, verdict, None, keep)
         pack_error = task.contract.pack_error if task is not None else None
-        return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, pack_error), keep)
+        return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, job.envelope.task, pack_error), keep)
 
 
 def bury_unstored(one: Settlement, error: Exception) -> None:
@@ -119,19 +119,31 @@ def error_in(outcome: Outcome) -> ErrorRecord | None:
 
 def _log(job: Execution, outcome: Outcome, verdict: Verdict) -> None:
     """Log one line for each attempt that failed and for each death: what, where, and what follows."""
-    task = job.envelope.task
+    task, extra = job.envelope.task, {**job.labels, "correlation_id": job.envelope.correlation_id}
     record = error_in(outcome)
     if record is None:
-        if isinstance(verdict, Bury):
-            log.error("job %s of %s is dead: %s", job.id, task, verdict.reason)
-        elif isinstance(outcome, Deferred):
-            log.debug("job %s of %s is deferred for %.1f s: %s", job.id, task, outcome.after, outcome.why)
+        _log_without_error(job, outcome, verdict, extra)
         return
     error = f"{record.type}: {record.message}" + (f" ({record.where})" if record.where else "")
     if isinstance(verdict, Reschedule):
         again = verdict.after
-        log.info("job %s of %s: attempt %d failed with %s; again in %.1f s", job.id, task, record.attempt, error, again)
+        text = "job %s of %s: attempt %d failed with %s; again in %.1f s"
+        log.info(text, job.id, task, record.attempt, error, again, extra=extra)
     elif job.state is ENDED_ACKED:
-        log.error("job %s of %s failed with %s; it runs at most once, so it is not tried again", job.id, task, error)
+        text = "job %s of %s failed with %s; it runs at most once, so it is not tried again"
+        log.error(text, job.id, task, error, extra=extra)
     elif isinstance(verdict, Bury):
-        log.error("job %s of %s is dead, %s: %s", job.id, task, verdict.reason, error)
+        log.error("job %s of %s is dead, %s: %s", job.id, task, verdict.reason, error, extra=extra)
+
+
+def _log_without_error(job: Execution, outcome: Outcome, verdict: Verdict, extra: Mapping[str, Any]) -> None:
+    task = job.envelope.task
+    if job.envelope is UNDECODED and isinstance(verdict, Bury):
+        size, queue = len(job.delivery.envelope), job.delivery.queue
+        text = "a message of %d bytes in queue %s is a dead letter now: %s"
+        log.error(text, size, queue, verdict.reason, extra=extra)
+    elif isinstance(verdict, Bury):
+        log.error("job %s of %s is dead: %s", job.id, task, verdict.reason, extra=extra)
+    elif isinstance(outcome, Deferred):
+        text = "job %s of %s is deferred for %.1f s: %s"
+        log.debug(text, job.id, task, outcome.after, outcome.why, extra=extra)

@@ -8,17 +8,20 @@ import anyio
 
 from taskcore.envelope import ErrorRecord
 from taskcore.errors import LeaseLost, UnencodableResult
-from taskcore.lifecycle import Deferred, Interrupted, Outcome, Raised, TimedOut, Unencodable
+from taskcore.lifecycle import Deferred, Interrupted, Outcome, Raised, TimedOut, Unencodable, deciding_error
 from taskcore.observe import Events
+from taskcore.policy import Retry
 from taskcore.records.keys import BUSY_RETRY
 from taskcore.toolkit.logging import logger
 from taskcore.worker.error_records import describe
 from taskcore.worker.execution import RECEIVED, Execution, Slot, Why
+from taskcore.worker.runners.threads import IterationStopped
 
 __all__ = ["KEY_LOST", "Failures"]
 
 log = logger("taskcore.worker")
 
+NO_RETRY = Retry(attempts=1)
 #: Why a job is deferred whose transaction was undone; that is no failure of its function.
 KEY_LOST = "another job took its key while it ran"
 
@@ -37,14 +40,19 @@ class Failures:
 
     def raised(self, job: Execution, error: BaseException) -> Outcome:
         """Make the outcome of a function that raised, in the event loop or in a thread."""
-        if isinstance(error, LeaseLost) and job.key is not None:
-            log.warning("job %s: %s", job.id, error.what)
+        whole = error.error if type(error) is IterationStopped else error  # not isinstance: it asks the error
+        task, keyed = job.task, job.key is not None
+        retry, raises = (NO_RETRY, ()) if task is None else (task.options.rules.retry, task.contract.raises)
+        error = deciding_error(whole, retry, raises=raises, keyed=keyed)
+        record = self._describe(job, error, whole)
+        if keyed and issubclass(type(error), LeaseLost):
+            log.warning("job %s: %s", job.id, record.message)
             return Deferred(BUSY_RETRY, KEY_LOST)
-        return Raised(error, self._describe(job, error))
+        return Raised(error, record)
 
     def unencodable(self, job: Execution, error: UnencodableResult) -> Outcome:
         """Make the outcome of a function whose value cannot be encoded."""
-        log.warning("job %s: %s", job.id, error)
+        log.warning("job %s: %s", job.id, "; ".join((error.what, *error.public_facts)))
         return Unencodable(self._describe(job, error))
 
     def too_large(self, job: Execution, result: bytes, limit: int) -> Outcome:
@@ -86,13 +94,14 @@ class Failures:
             return self.timed_out(job)
         return None if why == "lost" else Interrupted()
 
-    def _describe(self, job: Execution, error: BaseException) -> ErrorRecord:
-        return describe(error, when=self._clock(), worker=self._worker, attempt=job.trail.attempts + 1)
+    def _describe(self, job: Execution, error: BaseException, whole: BaseException | None = None) -> ErrorRecord:
+        when, attempt = self._clock(), job.trail.attempts + 1
+        return describe(error, when=when, worker=self._worker, attempt=attempt, whole=whole)
 
 
 def _ends_the_slot(error: BaseException, slot: Slot) -> bool:
     """Tell what concerns the slot from what the function raised by itself."""
-    if isinstance(error, GeneratorExit):
+    if issubclass(type(error), GeneratorExit):  # not isinstance: it asks the error itself, which may say anything
         return not _in_a_task()  # a loop that is gone closes what it left; in a running one the function raised it
     return slot.isolation.belongs_to_caller(error)
 

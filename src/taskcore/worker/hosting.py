@@ -12,16 +12,20 @@ import anyio
 import anyio.abc
 
 from taskcore.components import Components
-from taskcore.config import Settings
+from taskcore.config import Settings, check
 from taskcore.errors import InvalidSetting
 from taskcore.preflight import warn_if_unsafe
 from taskcore.task import Task
 from taskcore.toolkit.groups import unwrap_single
+from taskcore.toolkit.logging import logger
+from taskcore.toolkit.units import Duration
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.signals import stop_on_signals
 from taskcore.worker.worker import Worker
 
 __all__ = ["WorkerChoice", "make_worker", "work_until_signalled", "worker_options", "working"]
+
+log = logger("taskcore.worker")
 
 
 class WorkerChoice(NamedTuple):
@@ -29,12 +33,12 @@ class WorkerChoice(NamedTuple):
 
     :param queues: where the worker looks, most urgent first; in the end every queue of the tasks, in their order.
     :param concurrency: how many jobs run at once.
-    :param grace: seconds that running jobs have to finish when the worker stops.
+    :param grace: how long running jobs have to finish when the worker stops.
     """
 
-    queues: Sequence[str] | None = None
+    queues: Sequence[str] | str | None = None
     concurrency: int | None = None
-    grace: float | None = None
+    grace: Duration | None = None
 
 
 def make_worker(
@@ -55,26 +59,44 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
 
     :raises InvalidSetting: the worker would have no queue, or may not run a single job (TC104).
     """
-    names = tuple(choice.queues or settings.queues or dict.fromkeys(task.spec.queue for task in tasks.values()))
-    limit = settings.concurrency if choice.concurrency is None else choice.concurrency
-    if not names or limit < 1:
+    known = tuple(dict.fromkeys(task.spec.queue for task in tasks.values()))
+    names = settings.queues or known if choice.queues is None else check("queues", choice.queues)
+    limit = settings.concurrency if choice.concurrency is None else check("concurrency", choice.concurrency)
+    if not names:
         raise InvalidSetting(
             "this worker has nothing to do",
             facts=[f"queues: {', '.join(names) or 'none, because the app has no tasks'}", f"concurrency: {limit}"],
             fix="import the modules that declare the tasks, or name queues; run at least one job at once",
         )
+    _warn_of_strange_queues(names, known)
     return WorkerOptions(
         queues=names,
         concurrency=limit,
         threads=settings.threads,
         processes=settings.processes or os.cpu_count() or 1,
         lease=settings.lease,
-        grace=settings.grace if choice.grace is None else choice.grace,
+        grace=grace_of(settings, choice),
         park_for=settings.park_for,
         keep_result=settings.keep_result,
         result_limit=settings.result_limit,
         name=settings.source or f"{socket.gethostname()}:{os.getpid()}",
     )
+
+
+def _warn_of_strange_queues(names: Sequence[str], known: Sequence[str]) -> None:
+    """Warn of a queue that no task of the app waits in: a name with a typo would be watched in silence."""
+    for name in names:
+        if name not in known:
+            from difflib import get_close_matches  # noqa: PLC0415 - for this warning only
+
+            close = get_close_matches(name, known, n=1)
+            hint = f'did you mean "{close[0]}"?' if close else f"the queues of its tasks: {', '.join(known) or 'none'}"
+            log.warning('this worker watches queue "%s", and no task of this app waits there; %s', name, hint)
+
+
+def grace_of(settings: Settings, choice: WorkerChoice) -> float:
+    """Return the seconds that running jobs have to finish when the worker stops."""
+    return settings.grace if choice.grace is None else float(check("grace", choice.grace))
 
 
 async def _warned_worker(
@@ -119,7 +141,7 @@ async def work_until_signalled(
 ) -> None:
     """Run a worker until SIGTERM or SIGINT."""
     worker = await _warned_worker(components, settings, tasks, choice)
-    grace = settings.grace if choice.grace is None else choice.grace
+    grace = grace_of(settings, choice)
     with unwrap_single():
         async with anyio.create_task_group() as group:
             await group.start(stop_on_signals, worker, grace)

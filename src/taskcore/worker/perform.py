@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from types import CoroutineType
 from typing import Any
 
 import anyio
@@ -30,7 +31,7 @@ from taskcore.worker.admission import Admission, finish_unrun, starts_of
 from taskcore.worker.context import Context, HeldKey, running
 from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot
 from taskcore.worker.failures import Failures
-from taskcore.worker.runners import Runners
+from taskcore.worker.runners import FINISHED, Runners, finish
 
 __all__ = ["Performer"]
 
@@ -129,7 +130,7 @@ class Performer:
         try:
             job.arguments = task.contract.unpack(job.envelope.args, job.envelope.version)
         except InvalidArguments as error:
-            return Malformed("; ".join((error.what, *error.facts)))
+            return Malformed("; ".join((error.what, *error.public_facts)))
         return None
 
     # ── run ──
@@ -145,7 +146,7 @@ class Performer:
                 await self._quarantine.wait()
             return entered.pop_all()
 
-    async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
+    async def _run(self, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:  # noqa: C901 - a list
         """Run the job's function to an outcome; None if the job's lease is lost.
 
         :raises BrokerUnavailable: the start cannot be marked; nothing has run.
@@ -165,8 +166,10 @@ class Performer:
                 value = await self.runners.in_thread(task, job.arguments)
             else:
                 value = contract.invoke(contract.function, job.arguments)
-                if task.is_async:
+                if type(value) is CoroutineType:
                     value = await value
+            if type(value) not in FINISHED:
+                value = await finish(value)
             if slot.dropped:
                 await slot.close_dropped()
         except BaseException as error:  # noqa: BLE001 - raised again if it does not belong to the job

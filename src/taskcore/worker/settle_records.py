@@ -22,7 +22,7 @@ from taskcore.records import Records
 from taskcore.records.keys import BUSY_RETRY, Completed, IdempotencyKeys, Lost
 from taskcore.records.names import key_name
 from taskcore.records.outcomes import Existing, Outcomes
-from taskcore.results import verdict_of_stored
+from taskcore.results import other_task_of, verdict_of_stored
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement
@@ -126,6 +126,9 @@ async def _store_outcomes(outcomes: Outcomes, events: Events, batch: Sequence[Se
 def _verdict_of_existing(outcome: bytes, one: Settlement) -> Verdict:
     """Find the verdict that fits the outcome that was there; callers cannot read one that is unreadable."""
     try:
+        if other := other_task_of(outcome, one.job.envelope.task):
+            log.warning("job %s of %s: its id belongs to a job of %s", one.job.id, one.job.envelope.task, other)
+            return one.verdict
         return verdict_of_stored(outcome, one.verdict, one.job.trail)
     except UnreadableRecord as error:
         return Bury(error.what, encode_trail(one.job.trail))

@@ -17,6 +17,7 @@ import anyio
 import anyio.abc
 
 from taskcore.toolkit.logging import logger
+from taskcore.worker.signal_receiver import receive_signals
 
 if TYPE_CHECKING:
     from taskcore.worker.worker import Worker
@@ -56,7 +57,7 @@ async def _received(task_status: anyio.abc.TaskStatus[None]) -> AsyncGenerator[s
     """Yield the name of each signal; install the handlers again if a job has replaced them."""
     started = False
     while True:
-        with anyio.open_signal_receiver(*STOPPING) as signals:
+        with receive_signals(*STOPPING) as signals:
             ours = [signal.getsignal(number) for number in STOPPING]
             if not started:
                 task_status.started()

@@ -1,4 +1,4 @@
-"""Messages of other programs in our queues: each is a dead letter with its bytes, or lost and kept aside; jobs run once."""
+"""Messages of other programs in our queues: each is a dead letter with its bytes, and our jobs run once."""
 
 from __future__ import annotations
 
@@ -95,9 +95,7 @@ async def _play(node: RabbitServer, names: Sequence[str], level: str | None = No
                 jobs.append(await work.enqueue(number))
                 for job in jobs:
                     await job.result(timeout=15)
-                with anyio.move_on_after(8):
-                    while (await app.stats(queue)).dead < wanted:
-                        await asyncio.sleep(0.05)
+                await _wait_for_letters(app, queue, wanted)
         letters = [letter async for letter in app.dead_letters.read(queue)]
         assert len(letters) == wanted
         bodies = [FOREIGN[name][1] + b" %d" % number for number, name in enumerate(names)]
@@ -105,6 +103,14 @@ async def _play(node: RabbitServer, names: Sequence[str], level: str | None = No
         assert set(runs.values()) == {1}, runs
         assert (await app.stats(queue)).ready == 0
         await app._host.queries.admin.delete(queue)
+
+
+async def _wait_for_letters(app: App, queue: str, number: int) -> None:
+    with anyio.move_on_after(8):
+        while True:
+            if (await app.stats(queue)).dead >= number:
+                return
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("name", FOREIGN)

@@ -195,7 +195,7 @@ async def test_prefixes_keep_applications_apart(own: RedisServer):
         ("redis://localhost?prefix={x}", "prefix: expected letters"),
         ("redis://localhost?timeout=0s", "timeout: expected a time above 0"),
         ("redis://localhost?timeout=soon", "timeout:"),
-        ("redis://localhost:port", "the port of localhost: expected a number"),
+        ("redis://localhost:port", "not host or host:port"),
         ("redis://localhost:99999", "the port of localhost"),
         ("redis://localhost/mail", "the database: expected a number"),
         ("redis://localhost/0/1", "more path than expected"),

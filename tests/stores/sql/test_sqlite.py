@@ -443,3 +443,23 @@ async def test_many_records_are_read_in_order(url: str):
             number if number % 2 == 0 else None for number in reversed(range(50))
         ]
         assert await store.get_many([]) == []
+
+
+async def test_the_files_are_for_their_owner_alone(url: str, tmp_path: Path) -> None:
+    """Results are not readable for other users, whatever the umask is; a file that exists keeps its permissions."""
+    before = os.umask(0o000)
+    try:
+        async with open_store(url) as store:
+            await store.put("a", b"1", expect=ANY, keep=60)
+            modes = _modes(tmp_path)
+        (tmp_path / "r.db").chmod(0o640)
+        async with open_store(url) as store:
+            await store.put("a", b"2", expect=ANY, keep=60)
+    finally:
+        os.umask(before)
+    assert modes == {"r.db": 0o600, "r.db-wal": 0o600, "r.db-shm": 0o600}
+    assert stat.S_IMODE((tmp_path / "r.db").stat().st_mode) == 0o640
+
+
+def _modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 from typing import Self
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
@@ -21,10 +20,11 @@ from taskcore.backend import Delivery, Features, Letter, Outgoing, Place, Publis
 from taskcore.backends.memory.ledger import DEDUP_WINDOW, LEASED, READY, SCHEDULED, Ledger, letter_number
 from taskcore.lifecycle import Verdict
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, passed
-from taskcore.toolkit.urls import read_options, refuse_url, whole
+from taskcore.toolkit.urls import read_options, refuse_url, split_url, whole
 
 __all__ = ["MemoryBackend"]
 
+EXAMPLE = "memory://  or  memory://?limit=10000"
 QUEUE_LIMIT = 1_000_000  #: jobs and dead letters that a queue holds unless the URL says otherwise
 
 FEATURES = Features(
@@ -205,11 +205,11 @@ class MemoryAdmin:
 
 
 def _read_limit(url: str) -> int:
-    parts = urlsplit(url)
+    parts = split_url(url, example=EXAMPLE)
     problems: list[str] = []
     options = read_options(parts.query, {"limit": whole(1)}, problems)
     if parts.netloc or parts.path.strip("/") or parts.fragment:
         problems.append("memory:// takes no host and no path: every App has a memory of its own")
     if problems:
-        refuse_url(url, problems, example="memory://  or  memory://?limit=10000")
+        refuse_url(url, problems, example=EXAMPLE)
     return int(options.get("limit", QUEUE_LIMIT))

@@ -75,7 +75,9 @@ def _environments(
     from taskcore.toolkit.urls import mask_url
 
     if urls:
-        return {mask_url(url): partial(named_environment, url, size, store) for url in urls}
+        names = [mask_url(url) for url in urls]
+        numbered = [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
+        return {name: partial(named_environment, url, size, store) for name, url in zip(numbered, urls, strict=True)}
     return {name: partial(private_environment, name, size) for name in BROKERS}
 
 
@@ -85,9 +87,10 @@ async def _run(
     as_json: bool,
 ) -> list[Record]:
     from taskcore.bench import describe_machine, encode_line, measure, printed, table_of
+    from taskcore.toolkit.urls import mask_text
 
     began = time.monotonic()
-    machine = await describe_machine(shlex.join(["taskcore", *sys.argv[1:]]))
+    machine = await describe_machine(shlex.join(["taskcore", *map(mask_text, sys.argv[1:])]))
     records: list[Record] = []
 
     def on_record(record: Record) -> None:

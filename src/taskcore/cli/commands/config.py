@@ -10,7 +10,6 @@ from taskcore.cli.group import APP_DIR, DEBUG
 from taskcore.cli.loading import load_app
 from taskcore.cli.output import print_json, print_table
 from taskcore.config import Settings, load, show
-from taskcore.toolkit.urls import mask_url
 
 __all__ = ["command"]
 
@@ -36,7 +35,7 @@ def command(app: str | None, as_json: bool, app_dir: str) -> None:
         print_table(("setting", "value", "from"), [(name, show(name, value), source) for name, value, source in rows])
         return
     for name, value, source in rows:
-        plain = mask_url(value) if name in ("url", "store") and value else value
+        plain = show(name, value) if name in ("url", "store") and value else value
         print_json({"setting": name, "value": plain, "from": source})
 
 

@@ -12,7 +12,7 @@ import anyio
 import click
 
 from taskcore.cli.group import DEBUG, Exit
-from taskcore.cli.output import paint, print_line, say
+from taskcore.cli.output import is_terminal, paint, print_line, say
 
 if TYPE_CHECKING:
     from taskcore.conformance import Certificate, CheckResult
@@ -38,10 +38,10 @@ def command(url: str, store: str | None, only: tuple[str, ...], as_json: bool) -
 
     logging.getLogger("taskcore").addHandler(logging.NullHandler())  # the log of dying workers is noise here
     names = [name.strip() for part in only for name in part.split(",") if name.strip()]
-    progress = _overwrite if sys.stderr.isatty() else _print_result
+    progress = _overwrite if is_terminal(sys.stderr) else _print_result
     run: Callable[[], object] = partial(certify, url, store=store, only=names or None, on_progress=progress)
     certificate: Certificate = anyio.run(run)  # type: ignore[arg-type]
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         say("\r\033[K", end="")
     print_line(certificate.json() if as_json else certificate.report().removesuffix("\n"))
     return Exit.DONE if certificate.is_kept else Exit.FAILED

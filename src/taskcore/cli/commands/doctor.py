@@ -18,18 +18,17 @@ import anyio
 import click
 import msgspec
 
-from taskcore.adapters import NO_STORE, has_store, open_backend, open_store
+from taskcore.adapters import has_store, open_backend, open_store
 from taskcore.backend import Backend, Features
 from taskcore.cli.group import APP_DIR, DEBUG, Exit, installed_version
 from taskcore.cli.loading import load_app
 from taskcore.cli.output import paint, print_json, print_line
-from taskcore.config import Loaded, load
+from taskcore.config import NO_STORE, Loaded, load, show
 from taskcore.errors import BrokerUnavailable, TaskcoreError
 from taskcore.preflight import Need, diagnoses, unmet_needs
 from taskcore.store import Store
 from taskcore.toolkit.diagnostics import Diagnosis, DiagnosticCheck, Level
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from taskcore.app import App
@@ -117,7 +116,7 @@ def _examine(target: str | None, store_url: str | None, app_dir: str) -> Iterato
     app: App | None = None
     is_strict = settings.settings.strict
     if target is not None and "://" in target:
-        yield Finding(level="ok", name="settings", text=f"broker {mask_url(target)} (from: argument)")
+        yield Finding(level="ok", name="settings", text=f"broker {show('url', target)} (from: argument)")
         url, records, came_from = target, store_url, "argument"
     elif target is not None or settings.settings.app is not None:
         began = time.perf_counter()
@@ -174,9 +173,9 @@ def _imported(app: App, place: str, seconds: float) -> Finding:
 
 def _settings(settings: Loaded) -> Finding:
     one, sources = settings.settings, settings.sources
-    store = "the broker's own" if one.store is None else f"{mask_url(one.store)} (from: {sources['store']})"
+    store = "the broker's own" if one.store is None else f"{show('store', one.store)} (from: {sources['store']})"
     strict = f"strict (from: {sources['strict']})" if one.strict else "not strict"
-    url = f"{mask_url(one.url)} (from: {sources['url']})"
+    url = f"{show('url', one.url)} (from: {sources['url']})"
     return Finding(level="ok", name="settings", text=f"broker {url} · store {store} · {strict}")
 
 

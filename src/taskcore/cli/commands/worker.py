@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -17,16 +15,20 @@ import click
 
 from taskcore.cli.group import APP_DIR, DEBUG, installed_version
 from taskcore.cli.loading import load_app
+from taskcore.cli.logs import LogFormat, configure_logging
 from taskcore.cli.output import say
+from taskcore.config import check, show
 from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
 from taskcore.toolkit.groups import unwrap_single
+from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import duration, show_duration
-from taskcore.toolkit.urls import mask_url
 
 if TYPE_CHECKING:
     from taskcore.app import App
 
 __all__ = ["command"]
+
+log = logger("taskcore.worker")
 
 EXTRA_OF = {"uvloop": "speed", "trio": "trio"}
 
@@ -56,7 +58,7 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> float | N
 @click.option(
     "-q", "--queues", multiple=True, metavar="A,B", help="Take jobs of these queues only, earlier ones first."
 )
-@click.option("-c", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Run this many jobs at once.")
+@click.option("-c", "--concurrency", type=click.IntRange(1, 100_000), metavar="N", help="Run this many jobs at once.")
 @click.option("--grace", callback=_time, metavar="TIME", help="When stopping, let running jobs go on for this long.")
 @click.option(
     "--loop",
@@ -73,6 +75,13 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> float | N
     show_default=True,
     help="Log what is at least this important, to stderr.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Log lines for people, or one JSON object a line.",
+)
 @APP_DIR
 @DEBUG
 def command(
@@ -82,6 +91,7 @@ def command(
     grace: float | None,
     loop_name: str,
     log_level: str,
+    log_format: LogFormat,
     app_dir: str,
 ) -> None:
     """Run the jobs of an app until SIGTERM or Ctrl-C.
@@ -93,18 +103,25 @@ def command(
     """
     loop = choose_loop(loop_name)
     loaded = load_app(app, app_dir)
-    chosen = tuple(name.strip() for part in queues for name in part.split(",") if name.strip()) or None
-    configure_logging(log_level)
+    chosen = check("queues", ",".join(queues)) if queues else None
+    configure_logging(log_level, log_format)
+    tell = log.info if log_format == "json" else say
     for line in banner(loaded, app or loaded.settings.app or "", loop, chosen, concurrency, grace):
-        say(line)
+        tell(line)
     backend = "trio" if loop == "trio" else "asyncio"
     try:
-        anyio.run(serve, loaded, chosen, concurrency, grace, backend=backend, backend_options=loop_options(loop))
+        anyio.run(serve, loaded, chosen, concurrency, grace, tell, backend=backend, backend_options=loop_options(loop))
     except BrokerUnavailable as error:
         raise error.with_facts(f"the address came from: {loaded.sources['url']}") from error.__cause__
 
 
-async def serve(app: App, queues: Sequence[str] | None, concurrency: int | None, grace: float | None) -> None:
+async def serve(
+    app: App,
+    queues: Sequence[str] | None,
+    concurrency: int | None,
+    grace: float | None,
+    tell: Callable[[str], None] = say,
+) -> None:
     """Connect, say so, and work until a signal."""
     began = time.monotonic()
     ready = False
@@ -116,10 +133,10 @@ async def serve(app: App, queues: Sequence[str] | None, concurrency: int | None,
                     await group.start(work)
                     ready = True
                     took = time.monotonic() - began
-                    say(f"ready in {took:.2f}s. Ctrl-C once to let running jobs finish, twice to stop at once")
+                    tell(f"ready in {took:.2f}s. Ctrl-C once to let running jobs finish, twice to stop at once")
         finally:
             if ready:
-                say(farewell(app.counters, time.monotonic() - began))
+                tell(farewell(app.counters, time.monotonic() - began))
 
 
 def choose_loop(name: str) -> str:
@@ -142,15 +159,6 @@ def loop_options(loop: str) -> dict[str, Any]:
     return {"use_uvloop": True} if loop == "uvloop" else {}
 
 
-def configure_logging(level: str) -> None:
-    """Log to stderr: short for a person at a terminal, complete for a file. An app that logs already is left alone."""
-    if sys.stderr.isatty():
-        text, dates = "%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"
-    else:
-        text, dates = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
-    logging.basicConfig(level=level.upper(), format=text, datefmt=dates, stream=sys.stderr)
-
-
 # ── what it says ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -163,7 +171,8 @@ def banner(
     missing = "" if loop != "asyncio" or find_spec("uvloop") else " (uvloop is not installed)"
     yield f"taskcore {installed_version()} · python {platform.python_version()} · {loop}{missing} · pid {os.getpid()}"
     yield f"app      {place} · {len(app.tasks)} task{'s' * (len(app.tasks) != 1)}"
-    yield f"broker   {mask_url(settings.url)}" + (f" · store {mask_url(settings.store)}" if settings.store else "")
+    store = f" · store {show('store', settings.store)}" if settings.store else ""
+    yield f"broker   {show('url', settings.url)}{store}"
     if settings.url.startswith("memory:"):
         yield "         memory:// ends at this process: jobs that other programs send do not arrive here"
     yield (

@@ -12,7 +12,7 @@ import msgspec
 from taskcore.app import App
 from taskcore.conformance.checking import Actors, History
 from taskcore.conformance.step_worker import StepWorker
-from taskcore.lifecycle import Reject, RetryLater, Snooze
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.policy import Retry
 from taskcore.task import Job, Task
 from taskcore.testing.crash_points import SimulatedCrash, crash_at

@@ -19,7 +19,7 @@ from taskcore.conformance.guarantees.helpers import (
 )
 from taskcore.conformance.harness import Harness
 from taskcore.conformance.step_worker import StepWorker
-from taskcore.lifecycle import Reject
+from taskcore.control import Reject
 from taskcore.policy import Retry
 from taskcore.results import Dead, Succeeded
 from taskcore.router import Router

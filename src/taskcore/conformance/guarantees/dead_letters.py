@@ -14,8 +14,9 @@ from taskcore.conformance.guarantees.deliveries import job, nothing_from, put, r
 from taskcore.conformance.guarantees.helpers import letters_of, open_app, outcome_of, take, until, work, working
 from taskcore.conformance.guarantees.publishing import UNUSUAL_BYTES
 from taskcore.conformance.harness import Harness
+from taskcore.control import Reject
 from taskcore.envelope import decode_trail
-from taskcore.lifecycle import ACK, Bury, Reject
+from taskcore.lifecycle import ACK, Bury
 from taskcore.policy import Retry
 from taskcore.results import Dead, Succeeded
 from taskcore.router import Router

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import anyio
 
 from taskcore.conformance.checks import APP_CHECKS, check, require
@@ -19,8 +21,8 @@ from taskcore.conformance.guarantees.helpers import (
     working,
 )
 from taskcore.conformance.harness import Harness
-from taskcore.errors import EnqueueRefused, EnqueueUncertain
-from taskcore.lifecycle import RetryLater, Snooze
+from taskcore.control import RetryLater, Snooze
+from taskcore.errors import EnqueueRefused, EnqueueUncertain, WrongTask
 from taskcore.policy import Retry
 from taskcore.results import Cancelled, Expired, Succeeded
 from taskcore.router import Router
@@ -105,6 +107,39 @@ async def a_running_job_sees_the_cancel_request(harness: Harness) -> None:
         asked.set()
         require(await outcome_of(harness, job) == Succeeded("done"), "a job that went on has another outcome")
     require(seen == [False, True], f"before and after the wish the job saw {seen}")
+
+
+@check(APP_CHECKS, "C18", "C10", store=True)
+async def an_id_belongs_to_its_task(harness: Harness) -> None:
+    """An id that one task's job has is refused for another task, whose callers learn nothing of that job."""
+    router, queue = Router(), harness.queue()
+
+    @router.task(name=harness.name("charge"), queue=queue)
+    async def charge() -> str:
+        return "charged"
+
+    @router.task(name=harness.name("refund"), queue=queue)
+    async def refund() -> str:
+        return "refunded"
+
+    app = await open_app(harness, router)
+    job = await charge.enqueue()
+    handles = [refund.job(job.id, queue=queue)]
+    if harness.features.dedup != "absent":  # elsewhere either of the two may run first
+        handles.append(await refund.using(id=job.id).enqueue())
+    async with working(harness, app):
+        require(await outcome_of(harness, job) == Succeeded("charged"), "a job whose id was used again ended otherwise")
+        with suppress(WrongTask):
+            handles.append(await refund.using(id=job.id).enqueue())
+        await app.drain(queue, timeout=harness.lease + harness.timeout)
+        for handle in handles:
+            for ask in (handle.outcome, handle.status, handle.cancel):
+                try:
+                    answer = await ask()
+                except WrongTask:
+                    continue
+                raise ClauseViolated(f"the job of another task was answered for: {answer}")
+        require(await job.result() == "charged", "a job of another task has changed the outcome of an id")
 
 
 @check(APP_CHECKS, "C14", "C1", store=True)

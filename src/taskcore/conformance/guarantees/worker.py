@@ -14,9 +14,9 @@ from taskcore.conformance.clauses import ClauseViolated
 from taskcore.conformance.guarantees.deliveries import put
 from taskcore.conformance.guarantees.helpers import letters_of, open_app, outcome_of, take, until, work, working
 from taskcore.conformance.harness import Harness
+from taskcore.control import Reject
 from taskcore.envelope import FORMAT, Envelope, encode_envelope, new_id
 from taskcore.errors import InvalidArguments, PayloadTooLarge, ResultTimeout
-from taskcore.lifecycle import Reject
 from taskcore.observe import Event
 from taskcore.policy import Retry
 from taskcore.results import Dead, Succeeded

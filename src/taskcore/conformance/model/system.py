@@ -27,7 +27,7 @@ from taskcore.conformance.checking import (
 from taskcore.conformance.harness import CLOCK_TOLERANCE, Harness
 from taskcore.conformance.model.connection_faults import CutBackend, FaultyConnection
 from taskcore.conformance.step_worker import StepWorker
-from taskcore.lifecycle import Reject, RetryLater, Snooze
+from taskcore.control import Reject, RetryLater, Snooze
 from taskcore.observe import Event
 from taskcore.policy import Retry
 from taskcore.records.names import outcome_name, start_name

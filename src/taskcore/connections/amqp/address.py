@@ -15,12 +15,13 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
-from taskcore.toolkit.urls import Reader, mask_url, read_options, refuse_url, seconds, text, whole
+from taskcore.toolkit.urls import Reader, mask_url, read_options, refuse_url, seconds, split_url, text, whole
 
 __all__ = ["Address", "parse"]
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 MAX_SECONDS = 3600
+EXAMPLE = "amqp://user:password@host:5672/vhost?heartbeat=30"
 TLS = {"cafile": text, "certfile": text, "keyfile": text}
 OPTIONS: dict[str, Reader] = {"heartbeat": whole(1, MAX_SECONDS), "timeout": seconds(0.1, MAX_SECONDS), **TLS}
 
@@ -63,7 +64,7 @@ def parse(url: str, readers: Mapping[str, Reader]) -> tuple[Address, dict[str, A
     :param readers: those other options.
     :raises InvalidURL: every problem, each in a line of its own (TC103).
     """
-    parts = urlsplit(url)
+    parts = split_url(url, example=EXAMPLE)
     problems: list[str] = []
     values = read_options(parts.query, {**OPTIONS, **readers}, problems)
     if parts.fragment:
@@ -79,7 +80,7 @@ def parse(url: str, readers: Mapping[str, Reader]) -> tuple[Address, dict[str, A
     if "keyfile" in values and "certfile" not in values:
         problems.append("keyfile needs certfile")
     if problems:
-        refuse_url(url, problems, example="amqp://user:password@host:5672/vhost?heartbeat=30")
+        refuse_url(url, problems, example=EXAMPLE)
     address = Address(
         url=mask_url(url),
         scheme=parts.scheme,

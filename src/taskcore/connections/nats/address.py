@@ -44,6 +44,9 @@ class Host(msgspec.Struct, frozen=True):
     user: str | None = None
     password: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Host({self.text!r})"
+
     @property
     def text(self) -> str:
         """``host:port``, for people."""
@@ -74,6 +77,9 @@ class NatsAddress(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     tls_first: bool = False
 
+    def __repr__(self) -> str:
+        return f"NatsAddress({len(self.hosts)} servers)"
+
     @property
     def api(self) -> str:
         """The start of the subjects of JetStream's API."""
@@ -94,6 +100,7 @@ def read_address(url: str) -> NatsAddress:
 
     :raises InvalidURL: what it says is impossible, or unknown (TC103); the facts name each problem.
     """
+    urls.split_url(url, example=EXAMPLES)  # refuses what could show a part of a password below
     address, _, query = url.partition("?")
     scheme, _, servers = address.partition("://")
     problems: list[str] = []
@@ -103,8 +110,8 @@ def read_address(url: str) -> NatsAddress:
         try:
             split = urlsplit(server)
             port = split.port or PORT
-        except ValueError as error:
-            problems.append(f"{urls.mask_url(server)}: {error}")
+        except ValueError:  # its text repeats a part of the URL
+            problems.append("a server has no port from 0 to 65535, or a login has a comma, which is written %2C")
             continue
         user, password = (None if part is None else unquote(part) for part in (split.username, split.password))
         hosts.append(Host(split.hostname or "", port, user, password))
@@ -127,7 +134,7 @@ def _problems_of(server: SplitResult) -> list[str]:
     """Return what is impossible in the part of a URL that names one server."""
     problems = {
         f"{server.scheme}:// is not NATS; it is nats:// or tls://": server.scheme not in {"nats", "tls"},
-        f"NATS has no path, here it is {server.path!r}": server.path.strip("/"),
+        "NATS has no path": server.path.strip("/"),
         "NATS has no #fragment; write # in a password as %23": server.fragment,
         "there is no host name for a server": not server.hostname,
     }

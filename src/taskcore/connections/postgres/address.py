@@ -14,8 +14,7 @@ import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from taskcore.errors import InvalidURL
-from taskcore.toolkit.urls import Reader, mask_url, read_options, refuse_url, seconds
+from taskcore.toolkit.urls import ESCAPES, Reader, mask_url, read_options, refuse_url, seconds, split_url
 
 __all__ = ["OPTION_PREFIX", "PostgresAddress", "postgres_address"]
 
@@ -36,27 +35,44 @@ class PostgresAddress(msgspec.Struct, frozen=True):
     shown: str
     timeout: float
 
+    def __repr__(self) -> str:
+        return f"PostgresAddress({self.shown!r})"
+
 
 def postgres_address(url: str) -> PostgresAddress:
     """Read a URL.
 
     :raises InvalidURL: an option that neither libpq nor taskcore knows, or an impossible value (TC103).
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise InvalidURL(f"this PostgreSQL URL cannot be read: {error}", fix=f"for example {EXAMPLE}") from None
+    parts = split_url(url, example=EXAMPLE)
     options = parse_qsl(parts.query, keep_blank_values=True)
     ours = [(name, value) for name, value in options if name.startswith(OPTION_PREFIX)]
     query = urlencode([(name, value) for name, value in options if not name.startswith(OPTION_PREFIX)])
     plain = urlunsplit((parts.scheme, parts.netloc, parts.path, query, parts.fragment))
     problems: list[str] = []
     found = read_options(urlencode(ours), READERS, problems)
-    try:
-        conninfo_to_dict(plain)
-    except psycopg.Error as error:
-        known = sorted(option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults())
-        problems += [f"libpq: {str(error).strip()}", f"libpq knows {', '.join(known)}"]
+    problems += _libpq_problems(plain)
+    if parts.netloc.count("@") > 1:  # libpq takes the first for the end of the login
+        problems = [ESCAPES]
     if problems:
         refuse_url(url, problems, example=EXAMPLE)
     return PostgresAddress(plain, mask_url(url), found.get(f"{OPTION_PREFIX}timeout", TIMEOUT))
+
+
+def _libpq_problems(url: str) -> list[str]:
+    try:
+        conninfo_to_dict(url)
+    except psycopg.Error as error:
+        text = str(error).strip()
+    else:
+        return []
+    known = sorted(option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults())
+    return [f"libpq: {_without_values(text, url)}", f"libpq knows {', '.join(known)}"]
+
+
+def _without_values(text: str, url: str) -> str:
+    """Cut an error of libpq before the part of the URL that it quotes, unless that is the name of the first option."""
+    why, _, quoted = text.partition('"')
+    first = parse_qsl(urlsplit(url).query, keep_blank_values=True)[:1]
+    is_name = bool(first) and first[0][0].isidentifier() and quoted.startswith(f'{first[0][0]}"')
+    return f"{why}{first[0][0]!r}" if is_name else why.strip().rstrip(":")

@@ -11,10 +11,11 @@ Options follow a question mark.
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
@@ -26,6 +27,7 @@ from taskcore.toolkit.urls import (
     readable_file,
     refuse_url,
     seconds,
+    split_url,
     whole,
     yes_or_no,
 )
@@ -106,6 +108,9 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 5.0
     connect_timeout: float = 3.0
 
+    def __repr__(self) -> str:
+        return f"RedisOptions({self.shown!r})"
+
 
 def read_url(url: str) -> RedisOptions:
     """Read a URL.
@@ -113,7 +118,7 @@ def read_url(url: str) -> RedisOptions:
     :raises InvalidURL: some of it is unknown or impossible; the facts name every problem (TC103).
     """
     problems: list[str] = []
-    parts = urlsplit(url)
+    parts = split_url(url, example=EXAMPLES)
     kind, tls = KINDS[parts.scheme]
     found: dict[str, Any] = read_options(parts.query, READERS, problems)
     found["database"] = found.pop("db", 0)
@@ -124,6 +129,8 @@ def read_url(url: str) -> RedisOptions:
     seeds: tuple[RedisAddress, ...]
     if parts.scheme == "unix":
         seeds = (RedisAddress(unquote(parts.path), 0),)
+        if not hasattr(socket, "AF_UNIX"):
+            problems.append("this system has no Unix sockets; use redis://")
         if not parts.path.strip("/") or hosts:
             problems.append("a socket has a path and no host: unix:///run/redis/redis.sock")
     else:
@@ -135,8 +142,6 @@ def read_url(url: str) -> RedisOptions:
     files: dict[str, Any] = {name: found.pop(name) for name in TLS_FILES if name in found}
     if files and not wants_tls:
         problems.append("ssl_… options need TLS: rediss://, or tls=yes with Sentinel and Cluster")
-    if problems and "@" in parts.path + parts.query + parts.fragment:  # a password ended too early: show no part of it
-        problems = ["in a user name or a password # is written %23, / %2F, ? %3F and @ %40"]
     if problems:
         refuse_url(url, problems, example=EXAMPLES)
     return RedisOptions(
@@ -159,9 +164,13 @@ def _read_path(text: str, kind: Kind, problems: list[str]) -> dict[str, Any]:
         else:
             problems.append("the service's name is missing: …/mymaster")
     if path:
-        found["database"] = _number(path.pop(0), "the database", problems)
+        database = path.pop(0)
+        if database.isascii() and database.isdigit():
+            found["database"] = _number(database, "the database", problems)
+        else:  # not shown: it may be a piece of a password
+            problems.append("the database: expected a number")
     if path:
-        problems.append(f"more path than expected: {'/'.join(path)!r}")
+        problems.append("more path than expected")
     return found
 
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
-from taskcore.toolkit.urls import Reader, choice, read_options, refuse_url, seconds
+from taskcore.toolkit.urls import Reader, choice, read_options, refuse_url, seconds, split_url
 
 __all__ = ["SqliteAddress", "sqlite_address"]
 
@@ -50,7 +50,7 @@ def sqlite_address(url: str) -> SqliteAddress:
 
     :raises InvalidURL: it names no file, or has an unknown or impossible option (TC103).
     """
-    parts = urlsplit(url)
+    parts = split_url(url, example=EXAMPLE)
     path = unquote(parts.path.removeprefix("/"))
     problems: list[str] = []
     options = read_options(parts.query, READERS, problems)

@@ -26,6 +26,7 @@ class SqliteFile:
 
     def __init__(self, address: SqliteAddress) -> None:
         self.address = address
+        _create(address.path)
         try:
             self.connection = sqlite3.connect(
                 address.path, timeout=address.busy_timeout, isolation_level=None, check_same_thread=False
@@ -61,6 +62,12 @@ class SqliteFile:
                 if not is_locked(error) or time.monotonic() >= until:
                     raise
                 time.sleep(LOCK_RETRY)
+
+
+def _create(path: Path) -> None:
+    """Create a missing file for its owner alone: it holds results. SQLite gives -wal and -shm the same permissions."""
+    with suppress(OSError):  # it is there already; or SQLite finds the same trouble, and words it better
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _identity(path: Path) -> tuple[int, int]:

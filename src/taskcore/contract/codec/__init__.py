@@ -12,10 +12,10 @@ that JSON would lose. None of them comes out as it went in.
 Nothing is coerced. Two things become what they equal: an int for a float, a subclass of str, int, … its base.
 """
 
-from taskcore.contract.codec.annotations import Problem, UnsupportedType, resolve
+from taskcore.contract.codec.annotations import Problem, UnsupportedType, is_text, resolve
 from taskcore.contract.codec.codec import PLAIN, Codec, deep_equal
 from taskcore.contract.codec.encoding import schema_of
-from taskcore.contract.codec.text import describe, first_line, short_repr, shorten
+from taskcore.contract.codec.text import describe, first_line, kind_of, short_repr, shorten
 
 __all__ = [
     "PLAIN",
@@ -25,6 +25,8 @@ __all__ = [
     "deep_equal",
     "describe",
     "first_line",
+    "is_text",
+    "kind_of",
     "resolve",
     "schema_of",
     "short_repr",

@@ -18,7 +18,7 @@ from msgspec import inspect as info
 from taskcore.contract.codec.encoding import is_model
 from taskcore.contract.codec.text import first_line, shorten
 
-__all__ = ["SETS", "Problem", "UnsupportedType", "problem_of", "problems_of", "resolve", "walk", "with_meta"]
+__all__ = ["SETS", "Problem", "UnsupportedType", "is_text", "problem_of", "problems_of", "resolve", "walk", "with_meta"]
 
 _TRAVELS = "plain data, a dataclass, an attrs class, a msgspec.Struct, a TypedDict or a pydantic model"
 
@@ -134,10 +134,31 @@ def problems_of(part: Any) -> Iterator[Problem]:
         yield Problem(
             f"{part.cls.__name__} is a pydantic dataclass, whose rules would be skipped", "make it a BaseModel"
         )
+    elif isinstance(part, info.DataclassType) and (name := _private_field(part)):
+        yield Problem(
+            f"{part.cls.__name__} needs its field {name}, and private fields do not travel", "rename the field"
+        )
     elif isinstance(part, info.DictType) and any(isinstance(key, _NO_KEYS) for key in _options(part.key_type)):
         yield Problem("dict keys of this type cannot travel as JSON", "use str, number, Enum, UUID or date keys")
     elif isinstance(part, SETS) and not all(map(_is_hashable, _options(part.item_type))):
         yield Problem("items of this type cannot be in a set", "use a list, or frozen items")
+
+
+def _private_field(part: info.DataclassType) -> str | None:
+    return next((field.name for field in part.fields if field.name.startswith("_") and field.required), None)
+
+
+def is_text(annotation: Any) -> bool:
+    """Tell whether all values of a type are texts, or None."""
+    parts = _options(info.type_info(annotation))
+    texts = [
+        isinstance(part, info.StrType) or _are_texts(part) for part in parts if not isinstance(part, info.NoneType)
+    ]
+    return bool(texts) and all(texts)
+
+
+def _are_texts(part: Any) -> bool:
+    return isinstance(part, info.LiteralType) and all(isinstance(value, str) for value in part.values)
 
 
 def _options(part: Any) -> tuple[Any, ...]:

@@ -17,17 +17,18 @@ import msgspec
 
 from taskcore.contract.codec.codec import Codec
 from taskcore.contract.codec.encoding import dump_model, encode, fields_of, is_model
-from taskcore.contract.codec.text import describe, first_line, short_repr
+from taskcore.contract.codec.text import describe, first_line, kind_of, short_repr
 
 __all__ = ["explain"]
 
 MOST_LINES = 20  #: a refusal names no more problems of one value than these
 
 
-def explain(annotation: Any, value: Any, path: str, *, plain: bool = False) -> list[str]:
+def explain(annotation: Any, value: Any, path: str, *, plain: bool = False, values: bool = True) -> list[str]:
     """List every part of a value that does not fit its type: ``order.items[3].price: expected int, got str 'x'``.
 
     :param plain: the value is plain data read from JSON, where an object is a dict and a date is a str.
+    :param values: False: for logs; the lines name the place and the type of a value, and nothing else of it.
     :returns: at most 20 lines; none if the value fits, or if it breaks even this.
     """
     with suppress(Exception):  # values bring their own code: __repr__, __eq__, properties
@@ -39,10 +40,15 @@ def explain(annotation: Any, value: Any, path: str, *, plain: bool = False) -> l
             return [f"{path}: refers to itself, or is nested too deeply"]
         target = _narrow(codec.annotation, value)
         with suppress(Exception):  # go down while a part can be blamed, and blame the whole where none can
-            parts = _parts(target, value, plain=plain)
-            lines = chain.from_iterable(explain(part, item, path + step, plain=plain) for step, part, item in parts)
-            if found := list(islice(chain(lines, _model_lines(target, value, path, plain=plain)), MOST_LINES)):
+            parts = _parts(target, value, plain=plain, values=values)
+            lines = chain.from_iterable(
+                explain(part, item, path + step, plain=plain, values=values) for step, part, item in parts
+            )
+            models = _model_lines(target, value, path, plain=plain, values=values)
+            if found := list(islice(chain(lines, models), MOST_LINES)):
                 return found
+        if not values:
+            return [f"{path}: {_public_blame(codec.annotation, target, value, reason)}"]
         return [f"{path}: {_blame(codec.annotation, target, value, reason, plain=plain)}"]
     return []
 
@@ -81,15 +87,16 @@ def _is_instance(value: Any, cls: Any) -> bool:
     return cls is not Any and isinstance(cls, type) and isinstance(value, dict if typing.is_typeddict(cls) else cls)
 
 
-def _parts(annotation: Any, value: Any, *, plain: bool) -> Iterator[tuple[str, Any, Any]]:
+def _parts(annotation: Any, value: Any, *, plain: bool, values: bool) -> Iterator[tuple[str, Any, Any]]:
     """Yield the parts of a value: a step of the path, the type, the part."""
     origin, args = get_origin(annotation) or annotation, get_args(annotation)
     if isinstance(value, dict) and origin in (Any, dict, Mapping, MutableMapping):
         key_type, value_type = args or (str, Any)
-        for key, item in value.items():
+        for number, (key, item) in enumerate(value.items(), 1):
+            step = f"[{short_repr(key, bare=True) if values else f'key {number}'}]"
             if not plain:  # in JSON every key is a str
-                yield f"[{short_repr(key, bare=True)}] (the key)", key_type, key
-            yield f"[{short_repr(key, bare=True)}]", value_type, item
+                yield f"{step} (the key)", key_type, key
+            yield step, value_type, item
     elif isinstance(value, (list, tuple, set, frozenset)) and (args or origin in (Any, list)):
         kinds = args if origin is tuple and args[-1] is not ... else repeat(args[0] if args else Any)
         yield from ((f"[{i}]", kind, item) for i, (kind, item) in enumerate(zip(kinds, value, strict=False)))
@@ -116,7 +123,7 @@ def _items(cls: Any, value: Any, *, plain: bool) -> Iterable[tuple[str, Any]]:
     return ((name, getattr(value, name)) for name in names) if _is_instance(value, cls) else ()
 
 
-def _model_lines(model: Any, value: Any, path: str, *, plain: bool) -> Iterator[str]:
+def _model_lines(model: Any, value: Any, path: str, *, plain: bool, values: bool) -> Iterator[str]:
     """Yield the problems that pydantic finds in a model: all of them at once."""
     if not is_model(model) or not (plain or isinstance(value, model)):
         return
@@ -124,10 +131,34 @@ def _model_lines(model: Any, value: Any, path: str, *, plain: bool) -> Iterator[
     try:
         model.model_validate_json(data, strict=True, by_alias=True, by_name=True)
     except sys.modules["pydantic"].ValidationError as error:
+        names = None if values else set(_names_in(model.model_json_schema()))
         for each in error.errors(include_url=False):
-            where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in each["loc"])
+            steps = [step for step in each["loc"] if names is None or isinstance(step, int) or step in names]
+            where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+            if names is not None:
+                yield f"{path}{where}: refused: {each['type']}, got {kind_of(each['input'])}"
+                continue
             got = "None (or nan, which JSON does not have)" if each["input"] is None else short_repr(each["input"])
             yield f"{path}{where}: {first_line(each['msg'])}, got {got}"
+
+
+def _names_in(schema: Any) -> Iterator[str]:
+    """Yield the names of all fields in a JSON schema; other steps of a path are keys, and so values."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", ())
+    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _names_in(inner)
+
+
+def _public_blame(annotation: Any, target: Any, value: Any, reason: Exception) -> str:
+    """Explain what is wrong without the value, and without texts in which a class of the user's may repeat it."""
+    head = str(reason).partition(" - at `$")[0]
+    expected = f"expected {describe(annotation)}, got {kind_of(value)}"
+    if not isinstance(reason, msgspec.ValidationError):
+        return expected if kind_of(value) != describe(target) else f"it would not arrive equal, got {kind_of(value)}"
+    if head.startswith(("Expected `", "Object missing required field")) and ", got `" not in head:
+        return f"{first_line(head)}, got {kind_of(value)}"
+    return expected
 
 
 def _blame(annotation: Any, target: Any, value: Any, reason: Exception, *, plain: bool) -> str:

@@ -7,7 +7,7 @@ import types
 from contextlib import suppress
 from typing import Annotated, Any, get_args, get_origin
 
-__all__ = ["describe", "first_line", "short_repr", "shorten"]
+__all__ = ["describe", "first_line", "kind_of", "short_repr", "shorten"]
 
 MOST_CHARACTERS = 60  #: of a value
 
@@ -33,6 +33,11 @@ def describe(annotation: Any) -> str:
 def shorten(text: str) -> str:
     """Remove the names of modules from the text of a type, except in the quotes of a Literal."""
     return re.sub(r"(?<!['\"\w.>])[\w.<>]+\.(?=\w)", "", text)
+
+
+def kind_of(value: Any) -> str:
+    """Write the kind of a value and nothing else of it: ``str``."""
+    return "None" if value is None else type(value).__name__
 
 
 def short_repr(value: Any, *, bare: bool = False) -> str:

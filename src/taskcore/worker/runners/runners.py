@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
 from taskcore.options import RunsIn
-from taskcore.worker.runners.threads import DaemonThreadPool
+from taskcore.worker.runners.threads import DaemonThreadPool, ThreadRoom
 
 if TYPE_CHECKING:
     from taskcore.lifecycle import Outcome
@@ -54,14 +55,14 @@ class Runners:
     def __init__(
         self, tasks: Iterable[Task[..., Any]], *, threads: int, processes: int, clock: Callable[[], float], worker: str
     ) -> None:
+        self._threads = DaemonThreadPool()
         #: What a job has to enter before it starts, so that waiting for a thread does not count as running.
-        self.rooms: Mapping[RunsIn, anyio.CapacityLimiter] = {
-            "thread": anyio.CapacityLimiter(threads),
+        self.rooms: Mapping[RunsIn, AbstractAsyncContextManager[None]] = {
+            "thread": ThreadRoom(threads, self._threads),
             "process": anyio.CapacityLimiter(processes),
         }
         self._clock = clock
         self._worker = worker
-        self._threads = DaemonThreadPool()
         needed: dict[RunsIn, list[str]] = {}
         for task in tasks:
             if task.options.runs_in in FEATURES:

@@ -3,6 +3,9 @@
 A thread cannot be interrupted. The usual pools wait for their threads when the interpreter ends, so that a function
 that never returns would keep a stopped worker's process for ever. These threads are daemons: what still runs in them
 when the process ends is cut off, and its lease runs out.
+
+A function that is left alone keeps its thread until it returns. :class:`ThreadRoom` bounds them: where functions hang,
+a worker would otherwise gather threads until its process has no memory left.
 """
 
 from __future__ import annotations
@@ -12,15 +15,22 @@ import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from queue import SimpleQueue
+from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-__all__ = ["DaemonThreadPool"]
+from taskcore.toolkit.logging import logger
+
+__all__ = ["DaemonThreadPool", "IterationStopped", "ThreadRoom"]
+
+log = logger("taskcore.worker")
 
 T = TypeVar("T")
+
+BOUND = 2  #: threads for each that may run a function at a time, those included that were left alone
 
 
 class DaemonThreadPool:
@@ -29,15 +39,23 @@ class DaemonThreadPool:
     def __init__(self) -> None:
         self._idle: list[_Thread] = []
         self._closed = False
+        self.abandoned = 0  #: functions that run on although no caller waits for them
+        self.returned = anyio.Event()  #: one of them has returned; then a new event stands here
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Return what the function returns. On cancellation it is left alone, and its result is thrown away."""
         item = _WorkItem(function, args)
         thread = self._idle.pop() if self._idle else _Thread(self._back)
         thread.items.put(item)
-        await item.ended.wait()
+        try:
+            await item.ended.wait()
+        except BaseException:
+            if not item.ended.is_set():
+                item.abandoned = True
+                self.abandoned += 1
+            raise
         if item.error is not None:
-            raise item.error
+            raise IterationStopped(item.error) if issubclass(type(item.error), StopIteration) else item.error
         result: T = item.result
         return result
 
@@ -47,17 +65,71 @@ class DaemonThreadPool:
         while self._idle:
             self._idle.pop().items.put(None)
 
-    def _back(self, thread: _Thread) -> None:
+    def _back(self, thread: _Thread, item: _WorkItem) -> None:
+        if item.abandoned:
+            self.abandoned -= 1
+            self.returned.set()
+            self.returned = anyio.Event()
         if self._closed:
             thread.items.put(None)
         else:
             self._idle.append(thread)
 
 
+class ThreadRoom:
+    """Lets functions in: so many at a time, and none while too many threads are taken by functions that never return.
+
+    :param threads: functions that run at a time.
+    """
+
+    def __init__(self, threads: int, pool: DaemonThreadPool) -> None:
+        self._limiter = anyio.CapacityLimiter(threads)
+        self._threads = threads
+        self._pool = pool
+        self._inside = 0
+        self._told = False
+
+    async def __aenter__(self) -> None:
+        await self._limiter.acquire()
+        try:
+            while self._inside + self._pool.abandoned >= BOUND * self._threads:
+                self._tell()
+                await self._pool.returned.wait()
+        except BaseException:
+            self._limiter.release()
+            raise
+        self._inside += 1
+        self._told = self._told and self._pool.abandoned > 0
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._inside -= 1
+        self._limiter.release()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            log.error(
+                "%d functions were left alone in their threads and still run there: no further plain function starts "
+                "until one of them returns. Give them time limits of their own, or restart the worker; threads=%d",
+                self._pool.abandoned,
+                self._threads,
+            )
+
+
+class IterationStopped(Exception):
+    """Stands for a StopIteration of the function, which Python lets no coroutine raise."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class _WorkItem:
     """One function to run, and what came of it."""
 
-    __slots__ = ("args", "context", "ended", "error", "function", "result", "token")
+    __slots__ = ("abandoned", "args", "context", "ended", "error", "function", "result", "token")
 
     def __init__(self, function: Callable[..., Any], args: tuple[object, ...]) -> None:
         self.function = function
@@ -65,6 +137,7 @@ class _WorkItem:
         self.context = _context()
         self.token = anyio.lowlevel.current_token()
         self.ended = anyio.Event()
+        self.abandoned = False
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -87,7 +160,7 @@ def _context() -> Context:
 class _Thread(threading.Thread):
     """Runs one work item after the other."""
 
-    def __init__(self, back: Callable[[_Thread], None]) -> None:
+    def __init__(self, back: Callable[[_Thread, _WorkItem], None]) -> None:
         super().__init__(name="taskcore-task", daemon=True)
         self.items: SimpleQueue[_WorkItem | None] = SimpleQueue()
         self._back = back
@@ -104,4 +177,4 @@ class _Thread(threading.Thread):
     def _report(self, item: _WorkItem) -> None:
         """Report the end, in the event loop."""
         item.ended.set()
-        self._back(self)
+        self._back(self, item)

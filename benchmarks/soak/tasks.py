@@ -1,0 +1,226 @@
+"""The functions of the jobs. Each of them writes down that it started, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import anyio
+import msgspec
+
+from benchmarks.soak.kinds import INNOCENT_CRASHES, KINDS, LEASE, POISON_CRASHES
+from benchmarks.soak.ledger import from_environment
+from taskcore import App, Reject, Retry, RetryLater, Router, Snooze, current
+from taskcore.conformance.checking.recorder import digest
+from taskcore.testing.history import error_text
+
+__all__ = ["GRACE", "POISONED", "Spec", "make_app", "result_digest", "router"]
+
+T = TypeVar("T")
+
+GRACE = 2.0  #: seconds that a stopping worker gives its jobs
+POISONED = 86  #: the exit code of a worker that a job of the kind ``poison`` has ended
+WAIT = 0.4  #: seconds for which a job asks when it wants to come later
+
+RETRY = Retry(attempts=5, base=0.2, cap=1.0)
+NO_VERDICT = ("CancelledError", "GeneratorExit")  #: how an interruption looks to the function
+
+router = Router()
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """The command line of a child: where to work, and with which random numbers."""
+
+    url: str
+    store: str | None
+    queue: str
+    seed: int
+    keep: float
+
+
+def make_app(spec: Spec) -> App:
+    """Make the app of a worker or of a sender."""
+    app = App(
+        spec.url,
+        store=spec.store,
+        retry=RETRY,
+        lease=LEASE,
+        concurrency=16,
+        threads=4,
+        processes=1,
+        send_timeout=5.0,
+        keep_result=spec.keep,
+        key_window=spec.keep,
+    )
+    app.include(router)
+    return app
+
+
+def result_digest(value: Any) -> str:
+    """Return the digest of a result as a store keeps it."""
+    return digest(msgspec.json.encode(value))
+
+
+class Run:
+    """One start of a function."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+
+    def returns(self, value: T) -> T:
+        """Note what the function returns."""
+        self.facts = {"outcome": "returned", "result": result_digest(value)}
+        return value
+
+
+@contextmanager
+def run(**facts: Any) -> Iterator[Run]:
+    """Write down the start of a function and its end; a kill leaves a start without an end."""
+    job, noted, number = current(), Run(), uuid4().hex[:8]
+    ledger = from_environment()
+    place = {"run": number, "copies": job.trail.copies}
+    ledger.write("started", job.job_id, **place, attempt=job.attempt, fence=job.fence, **facts)
+    try:
+        yield noted
+    except BaseException as error:
+        name = type(error).__name__
+        if name in NO_VERDICT:
+            noted.facts = {"outcome": "interrupted"}
+        else:
+            noted.facts = {"outcome": "raised", "error": error_text(name, str(error))}
+            if isinstance(error, Snooze | RetryLater):
+                noted.facts["after"] = error.after
+        raise
+    finally:
+        ledger.write("finished", job.job_id, **place, **noted.facts)
+        ledger.close()
+
+
+# ── one task for each kind ───────────────────────────────────────────────────────────────────────
+
+
+@router.task(name="fast", crashes=INNOCENT_CRASHES)
+async def fast(number: int) -> int:
+    """Return at once."""
+    with run() as noted:
+        return noted.returns(number + 1)
+
+
+@router.task(name="slow", crashes=INNOCENT_CRASHES)
+async def slow(seconds: float) -> float:
+    """Take a while: longer than the grace of a stop, and longer than a lease."""
+    with run() as noted:
+        await anyio.sleep(seconds)
+        return noted.returns(seconds)
+
+
+@router.task(name="thread", crashes=INNOCENT_CRASHES)
+def thread(number: int) -> int:
+    """Block a thread for a moment."""
+    with run() as noted:
+        time.sleep(number % 7 * 0.03)
+        return noted.returns(number + 1)
+
+
+@router.task(name="process", runs_in="process", timeout=60.0, crashes=INNOCENT_CRASHES)
+def process(number: int) -> int:
+    """Compute in a process."""
+    with run() as noted:
+        return noted.returns(sum(range(number % 50_000)))
+
+
+@router.task(name="retried", crashes=INNOCENT_CRASHES)
+async def retried(number: int) -> int:
+    """Fail twice, then succeed."""
+    with run() as noted:
+        if current().attempt <= KINDS["retried"].attempts - 3:
+            raise ConnectionError(f"attempt {current().attempt} fails")
+        return noted.returns(number + 1)
+
+
+@router.task(name="rejected", crashes=INNOCENT_CRASHES)
+async def rejected(number: int) -> int:
+    """End as a dead letter at once."""
+    with run():
+        raise Reject(f"number {number} is not wanted")
+
+
+@router.task(name="snoozed", crashes=INNOCENT_CRASHES)
+async def snoozed(number: int) -> int:
+    """Come again later, without an attempt."""
+    with run() as noted:
+        if current().trail.copies < 2:
+            raise Snooze(WAIT)
+        return noted.returns(number + 1)
+
+
+@router.task(name="later", crashes=INNOCENT_CRASHES)
+async def later(number: int) -> int:
+    """Come again after a time of its own choice, with an attempt."""
+    with run() as noted:
+        if current().attempt == 1:
+            raise RetryLater(WAIT, "not yet")
+        return noted.returns(number + 1)
+
+
+@router.task(name="keyed", key="key", crashes=INNOCENT_CRASHES)
+async def keyed(key: str) -> str:
+    """Return what no other start returns: of all starts with one key, one is recorded."""
+    with run(key=key) as noted:
+        await anyio.sleep(0.02)
+        return noted.returns(f"{key} by {uuid4().hex}")
+
+
+@router.task(name="delayed", crashes=INNOCENT_CRASHES)
+async def delayed(number: int) -> int:
+    """Return at once; the delay is the broker's."""
+    with run() as noted:
+        return noted.returns(number + 1)
+
+
+@router.task(name="expiring", crashes=INNOCENT_CRASHES)
+async def expiring(number: int) -> int:
+    """Return at once, if it starts."""
+    with run() as noted:
+        return noted.returns(number + 1)
+
+
+@router.task(name="cancelled", crashes=INNOCENT_CRASHES)
+async def cancelled(number: int) -> int:
+    """Return at once, if it starts."""
+    with run() as noted:
+        return noted.returns(number + 1)
+
+
+@router.task(name="once", delivery="at_most_once")
+async def once(number: int) -> int:
+    """Return after a moment, in which its worker may die."""
+    with run() as noted:
+        await anyio.sleep(0.05)
+        return noted.returns(number + 1)
+
+
+@router.task(name="large", crashes=INNOCENT_CRASHES)
+async def large(text: str) -> str:
+    """Send a large argument back."""
+    with run() as noted:
+        return noted.returns(text[::-1])
+
+
+@router.task(name="awaited", crashes=INNOCENT_CRASHES)
+async def awaited(number: int) -> int:
+    """Return what its caller waits for."""
+    with run() as noted:
+        await anyio.sleep(0.01)
+        return noted.returns(number * 3)
+
+
+@router.task(name="poison", crashes=POISON_CRASHES)
+async def poison(number: int) -> int:
+    """End the worker."""
+    with run(poison=number):
+        os._exit(POISONED)

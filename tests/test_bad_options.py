@@ -1,0 +1,314 @@
+"""Whatever an option is given, it works or is an error of ours with a code: no bare TypeError leaves the library."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskcore import App, Reject, Retry, RetryLater, Router, Snooze, TaskcoreError
+from taskcore.config import AppSettings
+from taskcore.errors import InvalidContract, InvalidName, InvalidSetting, InvalidURL
+from taskcore.options import UsingOptions
+from taskcore.router import TaskOptions
+
+
+class Hostile:
+    """A value whose own code fails."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no str")
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("no truth")
+
+
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([0, -1, 10**400, -(10**400), 2**63, math.inf, -math.inf, math.nan, 1e308, 5e-324]),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["", " ", "\ud800", "a\nb", "5m", "1w", "tomorrow", "x" * 600, "BAD NAME", "default", "☃"]),
+    st.binary(max_size=4),
+    st.dates(),
+    st.datetimes(),
+    st.timedeltas(),
+    st.lists(st.integers() | st.text(max_size=3), max_size=3),
+    st.tuples(st.integers(), st.text(max_size=3)),
+    st.dictionaries(st.text(max_size=3) | st.integers(), st.text(max_size=3) | st.integers(), max_size=2),
+    st.frozensets(st.integers(), max_size=2),
+    st.sampled_from([object(), int, len, print, ValueError, ValueError("x"), lambda: None, lambda a, b: None, ...]),
+    st.builds(Hostile),
+    st.complex_numbers(),
+)
+some = settings(max_examples=150, deadline=None)
+
+
+def check(error: TaskcoreError) -> None:
+    """Fail if an error has no code, or a text that cannot be printed."""
+    assert error.code != "TC000"
+    assert str(error).startswith(f"[{error.code}]")
+    assert str(error).encode()
+
+
+def works_or_says_why(call: Callable[[], Any]) -> None:
+    """Call; only errors of ours may come."""
+    try:
+        call()
+    except TaskcoreError as error:
+        check(error)
+
+
+@some
+@given(name=st.sampled_from(sorted(AppSettings.__annotations__)) | st.sampled_from(["url", "store"]), value=values)
+def test_settings(name: str, value: Any) -> None:
+    """Every setting of an app."""
+    works_or_says_why(lambda: App(**{"url": "memory://", name: value}))
+
+
+@some
+@given(name=st.sampled_from(["url", "store", "clock", "codec", "middleware"]), value=values)
+def test_objects(name: str, value: Any) -> None:
+    """The arguments of an app that are objects, not settings."""
+    works_or_says_why(lambda: App(**{"url": "memory://", name: value}))
+
+
+@some
+@given(name=st.sampled_from(sorted(TaskOptions.__annotations__)), value=values)
+def test_options_of_a_task(name: str, value: Any) -> None:
+    """Every option of the decorator, and the calls of what it made."""
+
+    async def work(a: int, b: str = "x") -> int:
+        return a
+
+    def declare_and_call() -> None:
+        task = App("memory://").task(name="work")(work) if name == "name" else _declare(work, {name: value})
+        call = task.call(1)
+        assert call.payload
+
+    works_or_says_why(declare_and_call)
+
+
+def _declare(function: Any, options: dict[str, Any]) -> Any:
+    return App("memory://").task(**{"name": "work", **options})(function)
+
+
+@some
+@given(name=st.sampled_from(sorted(UsingOptions.__annotations__)), value=values)
+def test_options_of_a_call(name: str, value: Any) -> None:
+    """Every option of using(): those that are taken can be sent."""
+    app = App("memory://")
+
+    @app.task(name="work")
+    async def work(n: int) -> None: ...
+
+    async def send() -> None:
+        options: Any = {name: value}
+        call = work.using(**options).call(1)
+        async with app:
+            await app.enqueue_many([call])
+
+    works_or_says_why(lambda: anyio.run(send))
+
+
+@some
+@given(name=st.sampled_from(Retry.__struct_fields__), value=values)
+def test_policies(name: str, value: Any) -> None:
+    """Every field of a policy; one that is taken can be asked."""
+
+    def ask() -> None:
+        policy = Retry(**{name: value})
+        assert policy.wait(1, ValueError(), 0.5) is None or policy.bound(3) >= 0
+
+    works_or_says_why(ask)
+
+
+@some
+@given(value=values)
+def test_verbs(value: Any) -> None:
+    """The verbs of an app and of a job."""
+    app = App("memory://")
+
+    @app.task(name="work")
+    async def work(n: int) -> None: ...
+
+    async def each() -> None:
+        job = work.job("1")
+        async with app:
+            for verb in (
+                lambda: app.enqueue_many(value),
+                lambda: app.enqueue_many([value]),
+                lambda: app.send(value),
+                lambda: app.stats(value),
+                lambda: app.purge(value),
+                lambda: app.drain(value),
+                lambda: app.drain("default", timeout=value),
+                lambda: app.dead_letters.count(value),
+                lambda: app.dead_letters.get(value),
+                lambda: app.dead_letters.drop(value),
+                lambda: app.dead_letters.replay(value),
+                lambda: anext(app.dead_letters.read(value), None),
+                lambda: work.job(value).status(),
+                lambda: work.job("1", queue=value).status(),
+                lambda: _at_once(job.outcome(value) if value is not None else job.status()),
+            ):
+                try:
+                    await verb()
+                except TaskcoreError as error:
+                    check(error)
+
+    works_or_says_why(lambda: anyio.run(each))
+
+
+async def _at_once(asking: Any) -> None:
+    with anyio.move_on_after(0.01):
+        await asking
+
+
+@some
+@given(name=st.sampled_from(["queues", "concurrency", "grace"]), value=values)
+def test_workers(name: str, value: Any) -> None:
+    """The arguments of a worker."""
+    app = App("memory://")
+    app.task(name="work")(_nothing)
+
+    async def run() -> None:
+        options: Any = {name: value}
+        async with app.running(**options):
+            pass
+
+    works_or_says_why(lambda: anyio.run(run))
+
+
+async def _nothing() -> None: ...
+
+
+@some
+@given(value=values)
+def test_objects_that_are_not_what_is_expected(value: Any) -> None:
+    """Routers, tasks, listeners, and the exceptions that steer a job."""
+    app = App("memory://")
+    for call in (
+        lambda: app.include(value),
+        lambda: app.add(value),
+        lambda: app.on_event(value),
+        lambda: app.task(value),
+        lambda: Router().task(value),
+        lambda: Snooze(value),
+        lambda: RetryLater(value),
+        lambda: Reject(value),
+    ):
+        works_or_says_why(call)
+
+
+# ── texts ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def declared() -> Any:
+    """Declare a task on an app."""
+    return App("memory://").task(name="work")(_nothing)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: declared().using(at=dt.date(2027, 1, 1)), "is not a datetime"),
+        (lambda: declared().using(at="tomorrow"), "is not a datetime"),
+        (lambda: declared().using(dealy=3), "did you mean 'delay'?"),
+        (lambda: declared().using(id="a\nb"), "without control characters"),
+        (lambda: declared().using(correlation_id="\u202e"), "without control characters"),
+        (lambda: declared().using(headers={"a": "\ud83d"}), "without halves of surrogate pairs"),
+        (lambda: declared().using(key="\ud83d"), "surrogate"),
+        (lambda: declared().using(delay="soon"), "delay='soon' is not a time"),
+        (lambda: Retry(attempts=0), "None instead of a policy means a single attempt"),
+        (lambda: App("memory://").task(retry=0)(_nothing), "None instead of a policy means a single attempt"),
+        (lambda: App("memory://", retry=0), "retry.attempts: expected a whole number, at least 1"),
+        (lambda: App("memory://", concurrency=10**30), "from 1 to 100000"),
+        (lambda: App("memory://", queues=[1, 2]), "queues: expected names"),
+        (lambda: App(5), "expected a URL or a backend"),
+    ],
+)
+def test_the_text_says_what_to_do(call: Callable[[], Any], text: str) -> None:
+    """The error about an impossible value says what is expected."""
+    with pytest.raises(InvalidSetting) as caught:
+        call()
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        (5, "expected a parameter's name"),
+        ((), "would be one key for all calls"),
+        (["order"], "expected a parameter's name"),
+        (lambda order: order, "cannot be called so: too many positional"),
+        (lambda order, cents, more: order, "missing a required argument: 'more'"),
+    ],
+)
+def test_a_key_that_cannot_be_made_is_refused_where_the_task_is_declared(key: Any, text: str) -> None:
+    """A key function of fewer or more parameters fails at once, not with each call."""
+
+    async def pay(order: int, cents: int) -> None: ...
+
+    with pytest.raises(InvalidContract, match=text):
+        App("memory://").task(name="pay", key=key)(pay)
+
+
+@pytest.mark.parametrize("value", [90, 90.0, "90", "90s", "1m30s", "1.5m", dt.timedelta(seconds=90)])
+def test_one_rule_for_times(value: Any) -> None:
+    """Every time may be a number of seconds, a text or a timedelta."""
+    app = App("memory://", lease=value, grace=value, keep_result=value)
+    assert (app.settings.lease, app.settings.grace, app.settings.keep_result) == (90.0, 90.0, 90.0)
+    options: Any = {"timeout": value, "key_window": value, "keep_result": value, "retry": Retry(base=value, cap=value)}
+    task = app.task(name="work", **options)(_nothing)
+    assert (task.options.timeout, task.options.key_window, task.options.keep_result) == (90.0, 90.0, 90.0)
+    assert (task.options.rules.retry.base, task.options.rules.retry.cap) == (90.0, 90.0)
+    call = task.using(delay=value, expires=value).call()
+    assert (call.options.delay, call.options.expires) == (90.0, 90.0)
+    assert (Snooze(value).after, RetryLater(value).after) == (90.0, 90.0)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "sqlite"])
+def test_a_store_is_no_broker(scheme: str) -> None:
+    """The error says so, and how to name both."""
+    with pytest.raises(InvalidURL) as caught:
+        App(f"{scheme}://user:hunter2@db/shop")
+    assert f'store="{scheme}://' in str(caught.value)
+    assert "pip install" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_broker_without_records_is_no_store() -> None:
+    """The other way round."""
+    with pytest.raises(InvalidURL, match="no store"):
+        App("memory://", store="amqp://host")
+
+
+@pytest.mark.parametrize("verb", ["delay", "apply_async", "send"])
+def test_the_verbs_of_other_libraries_name_ours(verb: str) -> None:
+    """A migrating program learns the name."""
+    with pytest.raises(AttributeError, match=r"enqueue\(…\)"):
+        getattr(declared(), verb)
+    assert not hasattr(declared(), verb)
+
+
+def test_a_lambda_needs_a_name() -> None:
+    """Its own name cannot travel, and the text says how to give one."""
+    with pytest.raises(InvalidName, match="name it"):
+        App("memory://").task(lambda a: a)
+    assert App("memory://").task(name="double")(lambda a: a).name == "double"
+
+
+def test_handles_have_a_repr() -> None:
+    """Blocking handles say what they stand for."""
+    task = declared()
+    assert "work" in repr(task.sync)
+    assert "work" in repr(task.using(delay=1))
