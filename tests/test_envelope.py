@@ -16,7 +16,9 @@ from taskcore.envelope import (
     FIRST_ERRORS,
     FORMAT,
     ID_LIMIT,
+    KEY_LIMIT,
     LAST_ERRORS,
+    NAME_LIMIT,
     Envelope,
     ErrorRecord,
     Trail,
@@ -30,6 +32,13 @@ from taskcore.envelope import (
 from taskcore.errors import MalformedEnvelope
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def short(limit):
+    """Make texts within a limit."""
+    return st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=limit)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
@@ -40,15 +49,15 @@ envelopes = st.builds(
     Envelope,
     v=st.just(FORMAT),
     id=ids,
-    task=text,
-    version=st.integers(0, 10**6),
-    queue=text,
+    task=short(NAME_LIMIT),
+    version=st.integers(1, 10**6),
+    queue=short(NAME_LIMIT),
     args=st.dictionaries(text, json_values, max_size=3).map(lambda args: msgspec.Raw(msgspec.json.encode(args))),
     enqueued_at=st.floats(0, 1e11),
-    key=st.none() | text,
+    key=st.none() | short(KEY_LIMIT),
     deadline=st.none() | st.floats(0, 1e11),
     correlation_id=st.none() | ids,
-    source=st.none() | text,
+    source=st.none() | short(ID_LIMIT),
     headers=st.dictionaries(text, text, max_size=3),
 )
 records = st.builds(
@@ -69,7 +78,7 @@ trails = st.builds(
     copies=st.integers(0, 10**6),
     errors=st.lists(records, max_size=3).map(tuple),
     parked_since=st.none() | st.floats(0, 1e11),
-    replay_of=st.none() | text,
+    replay_of=st.none() | short(ID_LIMIT),
 )
 
 

@@ -26,7 +26,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -38,7 +38,10 @@ from taskcore.toolkit.values import PublicValue
 
 __all__ = [
     "FORMAT",
+    "HEADERS_LIMIT",
     "ID_LIMIT",
+    "KEY_LIMIT",
+    "NAME_LIMIT",
     "CallRetry",
     "Envelope",
     "EnvelopeCodec",
@@ -50,14 +53,26 @@ __all__ = [
     "decode_trail",
     "encode_envelope",
     "encode_trail",
+    "is_name",
     "is_safe_id",
     "new_id",
     "running",
+    "size_of_headers",
 ]
 
 #: Ids stand in logs, in the names of records and in headers of brokers: short, and without control characters.
 _UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+# ── limits: of what using() takes, and of what comes from the wire ──
+
 ID_LIMIT = 512  #: characters that an id may have
+KEY_LIMIT = 512  #: characters that an idempotency key may have
+NAME_LIMIT = 128  #: characters that the name of a task or a queue may have
+HEADERS_LIMIT = 8_192  #: bytes that the headers of one job may have, names and values together
+COUNT_LIMIT = 1_000_000_000  #: the largest count that a trail may hold
+ERRORS_LIMIT = 100  #: errors that a trail may hold; ours has fewer
+
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LIMIT)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=COUNT_LIMIT)]
 Id: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LIMIT, pattern=rf"^[^{_UNSAFE}]*\Z")]
 
 FORMAT = 1  #: the newest envelope format that this code reads, and the one it writes
@@ -81,17 +96,17 @@ class Envelope(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=T
     shown: ClassVar = {"args": msgspec.json.decode}
     v: int
     id: Id
-    task: Annotated[str, msgspec.Meta(max_length=ID_LIMIT)]
-    version: int = 1
-    queue: str = "default"
+    task: Name
+    version: Annotated[int, msgspec.Meta(ge=1, le=COUNT_LIMIT)] = 1
+    queue: Name = "default"
     args: msgspec.Raw
     enqueued_at: float
-    key: str | None = None
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_LIMIT)] | None = None
     deadline: float | None = None
     correlation_id: Id | None = None
-    source: str | None = None
+    source: Annotated[str, msgspec.Meta(max_length=ID_LIMIT)] | None = None
     headers: dict[str, str] = {}  # noqa: RUF012 - each struct gets its own
-    parent_id: str | None = None
+    parent_id: Id | None = None
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     retry: CallRetry | None = None
 
@@ -128,13 +143,13 @@ class Trail(PublicValue, frozen=True, omit_defaults=True):
     :param replay_of: the job whose dead letter this job replays.
     """
 
-    attempts: int = 0
-    crashes: int = 0
+    attempts: Count = 0
+    crashes: Count = 0
     first_lost: bool = False
-    copies: int = 0
-    errors: tuple[ErrorRecord, ...] = ()
+    copies: Count = 0
+    errors: Annotated[tuple[ErrorRecord, ...], msgspec.Meta(max_length=ERRORS_LIMIT)] = ()
     parked_since: float | None = None
-    replay_of: str | None = None
+    replay_of: Annotated[str, msgspec.Meta(max_length=ID_LIMIT)] | None = None
 
     def with_error(self, record: ErrorRecord) -> Trail:
         """Add one more failed attempt, without older tracebacks and without the middle of a long list of errors."""
@@ -170,7 +185,14 @@ def decode_envelope(data: bytes) -> Envelope:
         raise _newer_format(data) or MalformedEnvelope(f"this is not an envelope: {_reason(error)}") from error
     if envelope.v != FORMAT:
         raise _newer_format(data) or MalformedEnvelope(f"envelope format {envelope.v!r} does not exist")
+    if envelope.headers and (size := size_of_headers(envelope.headers)) > HEADERS_LIMIT:
+        raise MalformedEnvelope(f"this is not an envelope: its headers have {size:,} bytes, over {HEADERS_LIMIT:,}")
     return envelope
+
+
+def size_of_headers(headers: Mapping[str, str]) -> int:
+    """Return the bytes of all names and values together."""
+    return sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
 
 
 def is_safe_id(text: str) -> bool:
@@ -267,7 +289,12 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
+_NAME = re.compile(rf"[a-z0-9][a-z0-9_.-]{{0,{NAME_LIMIT - 1}}}")
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text can be the name of a task or a queue."""
+    return _NAME.fullmatch(text) is not None
 
 
 def check_name(kind: str, name: Any) -> str:
@@ -280,7 +307,7 @@ def check_name(kind: str, name: Any) -> str:
     """
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
-    suggestion = re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._")[:128] if isinstance(name, str) else ""
+    suggestion = re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._")[:NAME_LIMIT] if isinstance(name, str) else ""
     raise InvalidName(
         f"{shorten_repr(name)} cannot be the name of a {kind}",
         facts=["allowed: lower-case letters, digits, _ . - (at most 128, beginning with a letter or digit)"],

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 import msgspec
 
 from taskcore.config import Settings
-from taskcore.envelope import ID_LIMIT, CallRetry, check_name, is_safe_id
+from taskcore.envelope import HEADERS_LIMIT, ID_LIMIT, KEY_LIMIT, CallRetry, check_name, is_safe_id, size_of_headers
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Rules
 from taskcore.policy import Retry
@@ -36,9 +36,6 @@ __all__ = [
 Key: TypeAlias = str | tuple[str, ...] | Callable[..., str | None]
 RunsIn: TypeAlias = Literal["loop", "thread", "process"]
 DeliveryMode: TypeAlias = Literal["at_least_once", "at_most_once"]
-
-TEXT_LIMIT = 512  #: characters that a key may have
-HEADERS_LIMIT = 8_192  #: bytes that the headers of one job may have, names and values together
 
 
 class Default(Enum):
@@ -226,11 +223,11 @@ def _id(name: str, value: str | None) -> str | None:
 
 
 def _key(value: str | None) -> str | None:
-    if value is None or (isinstance(value, str) and 0 < len(value) <= TEXT_LIMIT and is_encodable(value)):
+    if value is None or (isinstance(value, str) and 0 < len(value) <= KEY_LIMIT and is_encodable(value)):
         return value
     raise InvalidSetting(
         f"key={shorten_repr(value)} cannot be used",
-        fix=f"give a text of 1 to {TEXT_LIMIT} characters, without halves of surrogate pairs",
+        fix=f"give a text of 1 to {KEY_LIMIT} characters, without halves of surrogate pairs",
     )
 
 
@@ -261,7 +258,7 @@ def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
             facts=wrong,
             fix="put other values into the arguments",
         )
-    size = sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
+    size = size_of_headers(headers)
     if size > HEADERS_LIMIT:
         raise InvalidSetting(
             f"the headers have {size} bytes, the limit is {HEADERS_LIMIT}", fix="put large values into the arguments"

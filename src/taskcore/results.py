@@ -164,8 +164,11 @@ def decode_outcome(data: bytes) -> StoredOutcome:
         raise unreadable_record("the outcome of a job", data, error) from error
 
 
-def unreadable_record(what: str, data: bytes, error: Exception) -> UnreadableRecord:
-    """Make the error about a record that cannot be decoded."""
+def unreadable_record(what: str, data: bytes, error: object) -> UnreadableRecord:
+    """Make the error about a record that cannot be decoded.
+
+    :param error: why not.
+    """
     return UnreadableRecord(
         f"{what} cannot be read: {error}",
         facts=[f"its record begins with {data[:SHOWN_BYTES]!r}"],

@@ -13,7 +13,15 @@ import msgspec
 
 from taskcore.backend import DUPLICATE, Duplicate, Outgoing, Published, Refused, Stored
 from taskcore.components import Components
-from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, KeyConflict, WrongTask
+from taskcore.errors import (
+    BrokerUnavailable,
+    EnqueueRefused,
+    EnqueueUncertain,
+    KeyConflict,
+    StoreRefused,
+    UnreadableRecord,
+    WrongTask,
+)
 from taskcore.records.keys import IdempotencyKeys, KeyRecord, decode_key_record
 from taskcore.records.names import key_name
 from taskcore.records.outcomes import Outcomes
@@ -27,7 +35,9 @@ __all__ = ["KeyedSender", "SendError"]
 R = TypeVar("R")
 
 #: Why a call was not sent, or may not have been.
-SendError: TypeAlias = EnqueueRefused | EnqueueUncertain | KeyConflict | WrongTask | BrokerUnavailable
+SendError: TypeAlias = (
+    EnqueueRefused | EnqueueUncertain | KeyConflict | WrongTask | BrokerUnavailable | StoreRefused | UnreadableRecord
+)
 
 SENDER_TIMEOUT, SENDER_POLL = 5.0, 0.05  #: seconds that a key's sender has to confirm it; and between two reads
 
@@ -69,16 +79,39 @@ class KeyedSender:
 
     async def _claim(self, calls: list[_KeyedCall]) -> None:
         """Claim the keys. A known key answers at once, or lends its job id if its job may not have been sent."""
-        writes = [IdempotencyKeys.claim(call.name, call.claim, call.keep) for call in calls]
         ours = {call.outgoing.id for call in calls}
         until = anyio.current_time() + SENDER_TIMEOUT
-        for call, answer in zip(calls, await self._store.put_many(writes), strict=True):
-            if isinstance(answer, Conflict) and self._backend.features.dedup == "absent":
-                answer = await self._wait_for_sender(call.name, answer, ours, until)  # noqa: PLW2901 - read later
-            while isinstance(answer, Conflict) and (again := await self._reclaim(call, answer)):
-                [answer] = await self._store.put_many([again])  # noqa: PLW2901 - written again
-            if not isinstance(answer, Conflict):
-                call.version = answer
+        for call, answer in zip(calls, await self._write_claims(calls), strict=True):
+            if isinstance(answer, StoreRefused | UnreadableRecord):
+                call.answer = answer
+                continue
+            try:
+                await self._settle_claim(call, answer, ours, until)
+            except (StoreRefused, UnreadableRecord) as error:  # this key's record; the other calls go on
+                call.answer = error
+
+    async def _write_claims(
+        self, calls: Sequence[_KeyedCall]
+    ) -> Sequence[Version | Conflict | StoreRefused | UnreadableRecord]:
+        """Write all claims together; one by one if the store cannot have or read one of them."""
+        writes = [IdempotencyKeys.claim(call.name, call.claim, call.keep) for call in calls]
+        try:
+            return await self._store.put_many(writes)
+        except (StoreRefused, UnreadableRecord) as error:
+            if len(calls) == 1:
+                return [error]
+        return [(await self._write_claims([call]))[0] for call in calls]
+
+    async def _settle_claim(
+        self, call: _KeyedCall, answer: Version | Conflict, ours: Collection[str], until: float
+    ) -> None:
+        """Take the version of a claim that was written; let a call follow the claim that stands."""
+        if isinstance(answer, Conflict) and self._backend.features.dedup == "absent":
+            answer = await self._wait_for_sender(call.name, answer, ours, until)
+        while isinstance(answer, Conflict) and (again := await self._reclaim(call, answer)):
+            [answer] = await self._store.put_many([again])
+        if not isinstance(answer, Conflict):
+            call.version = answer
 
     async def _wait_for_sender(self, name: str, conflict: Conflict, ours: Collection[str], until: float) -> Conflict:
         """Give the key's current sender time to confirm it, on brokers without deduplication.
@@ -152,7 +185,7 @@ class KeyedSender:
         failpoint("enqueue.published")
         try:
             await self._store.put_many(writes)
-        except BrokerUnavailable as error:
+        except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
             # The jobs are stored. An unconfirmed claim only means that a duplicate publishes the same job id once more.
             self._events.emit("key.unconfirmed", keys=[call.claim.key for call in calls], error=error)
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Self
 
-from taskcore.store import Conflict, Expect, Record, Store, Version, Write
+from taskcore.errors import StoreRefused
+from taskcore.store import Conflict, Expect, Record, Store, Version, Write, largest_value
 
 __all__ = ["RecordingStore"]
 
@@ -28,6 +29,11 @@ class RecordingStore:
     async def __aexit__(self, *exc: object) -> None:
         await self._store.__aexit__(*exc)
 
+    @property
+    def max_value(self) -> int | None:
+        """See :class:`taskcore.store.LimitsValues`."""
+        return largest_value(self._store)
+
     async def get(self, key: str) -> Record | None:
         """See :class:`taskcore.store.Store`."""
         return await self._store.get(key)
@@ -39,7 +45,11 @@ class RecordingStore:
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""
         self._written[key] = keep  # before, because an answer may be lost
-        return await self._store.put(key, value, expect=expect, keep=keep)
+        try:
+            return await self._store.put(key, value, expect=expect, keep=keep)
+        except StoreRefused:
+            del self._written[key]
+            raise
 
     async def delete(self, key: str, *, expect: Expect) -> bool:
         """See :class:`taskcore.store.Store`."""

@@ -34,7 +34,7 @@ class StartMarkers:
         try:
             return min(max(int(record.value), 0), MOST_STARTS)
         except ValueError as error:
-            raise unreadable_record("the start marker of a job", record.value, error) from error
+            raise unreadable_record(f"the record {marker}", record.value, "it holds no number") from error
 
     async def mark(self, marker: str, starts: int) -> None:
         """Write the number of starts, the one that is about to begin included."""

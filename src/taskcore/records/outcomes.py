@@ -11,11 +11,13 @@ from collections.abc import Sequence
 import anyio
 import msgspec
 
-from taskcore.errors import BrokerUnavailable
+from taskcore.errors import BrokerUnavailable, StoreRefused
 from taskcore.records.names import OUTCOME, outcome_name
 from taskcore.store import ABSENT, Conflict, Store, Version, Write
 
 __all__ = ["Existing", "Outcomes"]
+
+ACCEPT_TRIES = 20  #: writes of an outcome that stands; two workers do not end one job more often
 
 
 class Existing(msgspec.Struct, frozen=True, gc=False):
@@ -49,7 +51,7 @@ class Outcomes:
 
         Its writer may have lost the lease since, and must not retract the outcome on which this job's end is built.
         """
-        while True:
+        for _ in range(ACCEPT_TRIES):
             found = conflict.current
             if found is None:  # retracted in this moment
                 [answer] = await self._store.put_many([write])
@@ -60,6 +62,10 @@ class Outcomes:
                 if not isinstance(answer, Conflict):
                     return Existing(found.value)
             conflict = answer
+        raise StoreRefused(
+            f"the record {write.key} was another one at each of {ACCEPT_TRIES} writes",
+            fix="find the program that writes to this store",
+        )
 
     async def retract(self, written: Sequence[tuple[str, Version]]) -> None:
         """Delete the outcomes of these jobs if they still have the version that was written."""

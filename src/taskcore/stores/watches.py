@@ -13,8 +13,8 @@ from typing import Protocol, Self
 
 import anyio
 
-from taskcore.errors import BrokerUnavailable
 from taskcore.store import Record
+from taskcore.stores.limits import Failure, check_names
 
 __all__ = ["Watch", "WatchHost", "Watches"]
 
@@ -42,7 +42,7 @@ class Watch:
         self._host = host
         self._unread: Record | None = None
         self._seen: object = None  # the version that came last
-        self._error: BrokerUnavailable | None = None
+        self._error: Failure | None = None
         self._final = False  # whether the error stays
         self._arrival: anyio.Event | None = None
 
@@ -65,7 +65,7 @@ class Watch:
     async def shown(self) -> None:
         """Wait until the record was read.
 
-        :raises BrokerUnavailable: the watch failed before.
+        :raises BrokerUnavailable, UnreadableRecord: the watch failed before.
         """
         while not self.entered:
             await self._wait()
@@ -85,7 +85,7 @@ class Watch:
         else:
             self._wake()
 
-    def fail(self, error: BrokerUnavailable, *, final: bool = False) -> None:
+    def fail(self, error: Failure, *, final: bool = False) -> None:
         """Raise the error in the waiting reader: once, or, if final, for ever."""
         self._error, self._final = error, final
         self._wake()
@@ -143,6 +143,7 @@ class Watches:
 
     async def enter(self, watch: Watch) -> None:
         """Feed the watch from now on, first with the record as it is."""
+        check_names((watch.key,))
         self._by_key.setdefault(watch.key, set()).add(watch)
         try:
             record = await self._begin(watch)
@@ -165,7 +166,7 @@ class Watches:
         for watch in self._by_key.get(key, ()):
             watch.push(record)
 
-    def fail(self, error: BrokerUnavailable, *, entering: bool = False, final: bool = False) -> None:
+    def fail(self, error: Failure, *, entering: bool = False, final: bool = False) -> None:
         """Fail all watches, or only those that have not read their record yet."""
         for watches in self._by_key.values():
             for watch in watches:

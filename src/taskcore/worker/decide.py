@@ -10,11 +10,12 @@ import anyio
 import msgspec
 
 from taskcore.contract.codec import first_line
-from taskcore.envelope import CallRetry, ErrorRecord, encode_trail
+from taskcore.envelope import NOTHING_YET, CallRetry, ErrorRecord, encode_trail
 from taskcore.lifecycle import (
     Ack,
     Bury,
     Deferred,
+    Malformed,
     Outcome,
     Raised,
     Release,
@@ -107,6 +108,8 @@ class Decider:
         if job.started_at:
             job.seconds = anyio.current_time() - job.started_at
         verdict = decide(outcome, job.trail, rules, roll=self._roll())
+        if isinstance(outcome, Malformed) and isinstance(verdict, Bury) and job.trail is NOTHING_YET:
+            verdict = Bury(verdict.reason, job.delivery.trail)  # the bytes as they came: perhaps they are no trail
         if job.state <= ENDED:
             job.state = ENDED
         elif job.state is STARTED_ACKED:

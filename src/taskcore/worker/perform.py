@@ -21,12 +21,13 @@ from typing import Any
 import anyio
 
 from taskcore.components import Components
-from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail, running
+from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail, is_name, running
 from taskcore.errors import InvalidArguments, MalformedEnvelope, UnencodableResult
 from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.isolation import UNFINISHED, WorkCancelled
+from taskcore.toolkit.units import shorten_repr
 from taskcore.worker.admission import Admission, finish_unrun, starts_of
 from taskcore.worker.context import Context, HeldKey
 from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot
@@ -117,6 +118,8 @@ class Performer:
             return Malformed(error.what)
         task = self._tasks.get(envelope.task)
         if task is None:
+            if not is_name(envelope.task):
+                return Malformed(f"{shorten_repr(envelope.task)} cannot be the name of a task")
             return Unregistered(f"no task {envelope.task!r} here", self._clock())
         if envelope.version > task.contract.version:
             here = task.contract.version

@@ -10,10 +10,11 @@ import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from taskcore import BrokerUnavailable, InvalidURL
+from taskcore import InvalidURL
 from taskcore.conformance import Check, run_check
 from taskcore.conformance.checks import STORE_CHECKS
 from taskcore.conformance.harness import Harness
+from taskcore.errors import UnreadableRecord
 from taskcore.faults import RedisCluster, RedisSentinel, RedisServer, ValkeyServer
 from taskcore.faults.redis_cluster import slot_of
 from taskcore.faults.resp import command
@@ -126,7 +127,7 @@ async def test_many_reads_are_one_exchange(server: RedisServer):
         ]
         assert reads[1] - reads[0] <= 4
         await command(server.port, "LPUSH", store._names("one/7"), "x")
-        with pytest.raises(BrokerUnavailable, match="not a record"):
+        with pytest.raises(UnreadableRecord, match="not a record"):
             await store.get_many(["one/1", "one/7"])
         await command(server.port, "DEL", store._names("one/7"))
 
@@ -221,20 +222,20 @@ async def test_a_value_that_is_no_record(server: RedisServer, made: tuple[str, s
     await command(server.port, "DEL", name)
     await command(server.port, made[0], name, made[1])
     async with RedisStore(server.url) as store:
-        with pytest.raises(BrokerUnavailable, match=r"tcr:\{\w+\}:foreign.*not a record of ours"):
+        with pytest.raises(UnreadableRecord, match=r"tcr:\{\w+\}:foreign.*not a record of ours"):
             await store.get("foreign")
-        with pytest.raises(BrokerUnavailable, match="foreign"):
+        with pytest.raises(UnreadableRecord, match="foreign"):
             await store.put("foreign", b"1", expect=ABSENT, keep=60.0)
-        with pytest.raises(BrokerUnavailable, match="foreign"):
+        with pytest.raises(UnreadableRecord, match="foreign"):
             async with store.watch("foreign"):
                 pass
 
-        found: list[Record | BrokerUnavailable | None] = []
+        found: list[Record | UnreadableRecord | None] = []
 
         async def read(key: str) -> None:
             try:
                 found.append(await store.get(key))
-            except BrokerUnavailable as error:
+            except UnreadableRecord as error:
                 found.append(error)
 
         version = await store.put("mine", b"1", expect=ANY, keep=60.0)
@@ -242,8 +243,8 @@ async def test_a_value_that_is_no_record(server: RedisServer, made: tuple[str, s
             for key in ("mine", "foreign", "mine", "mine"):
                 group.start_soon(read, key)
         assert found.count(Record(b"1", version)) == 3
-        assert sum(isinstance(one, BrokerUnavailable) for one in found) == 1
-        with pytest.raises(BrokerUnavailable, match="foreign"):
+        assert sum(isinstance(one, UnreadableRecord) for one in found) == 1
+        with pytest.raises(UnreadableRecord, match="foreign"):
             await store.put_many(
                 [Write(key="foreign", value=b"", expect=ABSENT, keep=9.0), Write(key="mine", value=b"2", keep=9.0)]
             )

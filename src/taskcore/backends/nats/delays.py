@@ -15,10 +15,13 @@ import asyncio
 from contextlib import suppress
 from typing import Literal
 
+import msgspec
+
 from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer, Receipt, hand_out_in
 from taskcore.backends.nats.layout import CLOCK, PARKED_LEASE, QueueStream, QueueStreams
+from taskcore.backends.nats.messages import letter, unpack
 from taskcore.backends.nats.publish import error_code_of, expecting, found_by
-from taskcore.connections.nats import Answer, Message, NatsLink, header_of, number_of
+from taskcore.connections.nats import Answer, Message, NatsLink, header_of, number_of, size_of
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -30,6 +33,7 @@ log = logger("taskcore.backends.nats")
 
 REQUEST_SIZE = 200  #: scheduled jobs asked for at a time
 DUE_WITHIN = 0.002  #: seconds: due now
+LONGEST_DELAY = 1e10  #: seconds that a job waits at most
 LONGEST_PARKING = 30 * 86_400.0  #: seconds after which a parked job is looked at again
 TRIES = 3  #: moves of one scheduled job in a row; two are enough unless the server errs
 HANDOVER_DELAY = 0.1  #: seconds after which another timer gets the jobs of one that stops
@@ -39,9 +43,10 @@ ERROR_PAUSE = 1.0  #: seconds after trouble
 def delay_of(headers: bytes) -> float:
     """Return the seconds that a scheduled job was to wait, from when it was stored."""
     try:
-        return min(max(float(header_of(headers, b"Tc-Delay")), 0.0), 1e10)
+        delay = float(header_of(headers, b"Tc-Delay"))
     except ValueError:
         return 0.0
+    return min(delay, LONGEST_DELAY) if delay > 0 else 0.0  # nan too
 
 
 class DelayTimer:
@@ -135,6 +140,11 @@ class DelayTimer:
             if not trying:
                 break
             messages = [self._ready(receipt, expected) for receipt, expected in trying.items()]
+            for receipt, message in zip(tuple(trying), messages, strict=True):
+                if size_of(message) > self._link.max_payload:
+                    del trying[receipt]
+                    moved += [receipt] if await self._bury(receipt) else []
+            messages = [message for message in messages if size_of(message) <= self._link.max_payload]
             answers = await self._link.request_all(messages)
             again: dict[Receipt, int] = {}
             for (receipt, expected), answer in zip(trying.items(), answers, strict=True):
@@ -149,6 +159,16 @@ class DelayTimer:
         if moved:
             failpoint("nats.timer.moved")
             await self._link.request_all([Message(arrival.reply, b"+ACK") for arrival in moved])
+
+    async def _bury(self, receipt: Receipt) -> bool:
+        """Bury a scheduled message that is too large to be moved; tell whether its letter is there."""
+        await self._streams.ensure_dead(self._stream)
+        reason = b"too large to become ready: a message of another program"
+        packed = msgspec.structs.replace(unpack(receipt.body, receipt.headers), reason=reason)
+        body, headers = letter(packed, expecting(0), self._link.max_payload)
+        subject = b"%b%b.%d" % (self._stream.dead.encode(), receipt.token, receipt.number)
+        [answer] = await self._link.request_all([Message(subject, body, headers)])
+        return answer is not None and (error_code_of(answer) in {0, -1} or bool(found_by(answer)))
 
     def _is_ours(self, receipt: Receipt) -> bool:
         """Tell whether it was not taken back, and no other timer has it by now."""

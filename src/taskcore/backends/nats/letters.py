@@ -5,6 +5,7 @@ The id of a letter is ``queue/number/job``: its number in the stream, and the jo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from taskcore.backend import Letter, Outgoing, Published, Refused, Uncertain
@@ -14,6 +15,8 @@ from taskcore.backends.nats.publish import publish
 from taskcore.connections.nats import NatsLink, jetstream
 
 __all__ = ["NatsLetters"]
+
+NUMBER = re.compile("[0-9]{1,18}")
 
 
 class NatsLetters:
@@ -81,6 +84,6 @@ def _token_of(letter: jetstream.StoredMessage) -> str:
 def _place_of(letter_id: str) -> tuple[str, int, str] | None:
     """Return queue, number and job of a letter."""
     parts = letter_id.rsplit("/", 2)
-    if len(parts) != 3 or not parts[1].isdigit():  # noqa: PLR2004 - what a letter's id has
+    if len(parts) != 3 or not NUMBER.fullmatch(parts[1]):  # noqa: PLR2004 - what a letter's id has
         return None
     return parts[0], int(parts[1]), parts[2]

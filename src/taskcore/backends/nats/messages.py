@@ -20,9 +20,12 @@ import msgspec
 
 from taskcore.connections.nats import number_of, plain_token
 
-__all__ = ["Packed", "at", "job_token", "queue_of", "queue_token", "travels", "unpack"]
+__all__ = ["Packed", "at", "job_token", "letter", "queue_of", "queue_token", "travels", "unpack"]
 
 LATEST = datetime(2200, 1, 1, tzinfo=UTC).timestamp()  #: what is later than that is not meant
+
+REASON_ROOM = 512  #: bytes of a reason that are kept in any case
+LENGTHS_ROOM = 128  #: bytes for the lengths of a letter's parts
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -66,6 +69,27 @@ def unpack(body: bytes, headers: bytes) -> Packed:
     if end < 0:
         return Packed(body, handed=handed)
     return Packed(body[:end], body[end : end + trail], handed, body[end + trail :])
+
+
+def letter(packed: Packed, headers: bytes, room: int) -> tuple[bytes, bytes]:
+    """Return the body and the headers of a dead letter that fits into a message.
+
+    What is too large loses the trail first, then the end of the reason, and last the end of the envelope: only another
+    program's message can have so many bytes that none is left for a reason.
+
+    :param headers: what else stands in the headers.
+    :param room: bytes that the server takes, headers included.
+    """
+    room -= len(headers) + LENGTHS_ROOM
+    envelope, trail, reason = packed.envelope, packed.trail, packed.reason
+    if len(envelope) + len(trail) + len(reason) > room:
+        trail = trail if len(envelope) + len(trail) + REASON_ROOM <= room else b""
+        if len(envelope) + REASON_ROOM > room:
+            reason = b"too large for a dead letter: of its %d bytes the first are kept; " % len(envelope) + reason
+            envelope = envelope[: room - REASON_ROOM]
+        reason = reason[: room - len(envelope) - len(trail)]
+    lengths = b"Tc-Trail: %d\r\nTc-Reason: %d\r\n" % (len(trail), len(reason))
+    return envelope + trail + reason, lengths + headers
 
 
 def at(moment: float) -> str:

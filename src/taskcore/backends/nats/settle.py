@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from taskcore.backend import Delivery
-from taskcore.backends.nats.consumer import Receipt
+from taskcore.backends.nats.consumer import Receipt, hand_out_in
 from taskcore.backends.nats.layout import FAMILY, QueueStreams
+from taskcore.backends.nats.messages import Packed, letter
 from taskcore.backends.nats.publish import HEADER_ROOM, IS_ANOTHER, error_code_of, expecting, found_by, waiting
-from taskcore.connections.nats import Answer, Message, NatsLink, jetstream
+from taskcore.connections.nats import Answer, Message, NatsLink, jetstream, size_of
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -82,7 +83,10 @@ class NatsSettler:
 
     async def _write(self, writing: Sequence[Writing], lost: list[Delivery]) -> list[Receipt]:
         """Write copies and dead letters; return the receipts whose job is to end now."""
-        answers = await self._request([await self._message(*one) for one in writing])
+        messages = [await self._message(*one) for one in writing]
+        if any(size_of(message) > self._link.max_payload for message in messages):
+            writing, messages = await self._hand_back(writing, messages)
+        answers = await self._request(messages)
         await self._over_leftovers(writing, answers)
         ends: list[Receipt] = []
         trouble: str | None = None
@@ -108,6 +112,21 @@ class NatsSettler:
             await self.end(ends)
             raise self._link.unavailable(trouble)
         return ends
+
+    async def _hand_back(
+        self, writing: Sequence[Writing], messages: Sequence[Message]
+    ) -> tuple[list[Writing], list[Message]]:
+        """Let the server itself hand out again what is too large for a copy, and so came from another program."""
+        fitting: list[tuple[Writing, Message]] = []
+        for one, message in zip(writing, messages, strict=True):
+            delivery, verdict = one
+            if size_of(message) <= self._link.max_payload:
+                fitting.append((one, message))
+                continue
+            after = verdict.after if isinstance(verdict, Reschedule) else 0.0
+            await self._tell([delivery.receipt], "that a job is given back", hand_out_in(after))
+            delivery.receipt.over = True
+        return [one for one, _ in fitting], [message for _, message in fitting]
 
     async def _over_leftovers(self, writing: Sequence[Writing], answers: list[Answer | None]) -> None:
         """Let scheduled copies take the place of what their job was moved from, if its timer has not ended that yet.
@@ -152,9 +171,9 @@ class NatsSettler:
         body, headers = delivery.envelope + trail, b"Tc-Trail: %d\r\n" % len(trail)
         if isinstance(verdict, Bury):
             await self._streams.ensure_dead(stream)
-            reason = verdict.reason.encode("utf-8", "replace")
-            headers += b"Tc-Reason: %d\r\n%b" % (len(reason), expecting(0))
-            return Message(b"%b%b.%d" % (stream.dead.encode(), token, number), body + reason, headers)
+            packed = Packed(delivery.envelope, trail, reason=verdict.reason.encode("utf-8", "replace"))
+            body, headers = letter(packed, expecting(0), self._link.max_payload)
+            return Message(b"%b%b.%d" % (stream.dead.encode(), token, number), body, headers)
         standing = 0 if number in stream.deleted else number  # a caller deleted it too late
         identity = b"%b:%d:%d" % (token, number, receipt.handed)
         if isinstance(verdict, Release) or not _is_later(verdict):

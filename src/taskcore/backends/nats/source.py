@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from taskcore.backend import Delivery
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer, Receipt, guard_of, hand_out_in
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer, Receipt, guard_of, hand_out_in, is_text
 from taskcore.backends.nats.delays import DelayTimer
 from taskcore.backends.nats.layout import QueueStream, QueueStreams
 from taskcore.backends.nats.settle import NatsSettler
@@ -169,12 +169,12 @@ class NatsSource(NatsSettler):
 
     async def _still_alive(self, arrivals: list[Receipt]) -> list[Receipt]:
         """Return the jobs that no dead worker had replaced or buried before its end; end the others."""
-        again = [arrival for arrival in arrivals if arrival.handed > 1]
+        again = [arrival for arrival in arrivals if arrival.handed > 1 and is_text(arrival.token)]
         if not again:
             return arrivals
         calls = []
         for arrival in again:
-            stream, token = arrival.stream, arrival.token.decode("utf-8", "replace")
+            stream, token = arrival.stream, arrival.token.decode()
             job, letter = f"{stream.either}{token}", f"{stream.dead}{token}.{arrival.number}"
             calls.append(jetstream.message_call(stream.name, last_by_subj=job))
             calls.append(jetstream.message_call(stream.dead_name, last_by_subj=letter))

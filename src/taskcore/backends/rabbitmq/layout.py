@@ -312,7 +312,8 @@ class Topology:
         if missing:
             await self._admin.declare_exchange(DELAY, "headers")
             for number in range(LEVELS):
-                await self._admin.declare_exchange(level(number), "headers")
+                # What another program has put into a level has no way on; it would stay, and after some hold up all.
+                await self._admin.declare_exchange(level(number), "headers", {"alternate-exchange": LOST})
                 await self._admin.declare_queue(level(number), _level_arguments(number))
                 await self._bind_level(level(number), number)
             await self._bind_level(DELAY, None)

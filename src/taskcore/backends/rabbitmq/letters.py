@@ -8,7 +8,9 @@ order when the browser closes, also when its process is killed.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +33,7 @@ __all__ = ["browse_names", "browse_page", "find_letter", "letter_of", "queue_of"
 WINDOW = 500  #: messages asked for at once
 QUIET_AFTER = 0.1  #: seconds without a message, after which the browser counts whether there is one
 RETURN_CHECKS, RETURN_CHECK_PAUSE = 40, 0.005  #: until all messages are back in their queue; seconds
+NAME = re.compile(r"[A-Za-z0-9_.:@#,/+ -]{1,200}")  #: of a queue, as the protocol takes it
 EXTRA_LETTERS = 100  #: kept in memory beyond those of a page
 
 DIED, DIED_AT = b"x-death.reason", b"x-death.time"
@@ -172,7 +175,7 @@ async def browse_names(admin: AdminChannel, *, without: str = "") -> list[str]:
             name = message.body.decode(errors="replace")
             if name in found or name == without:  # added by two processes at once, or to be removed
                 browser.drop(message)
-            else:
+            elif NAME.fullmatch(name):  # another program may have written what no queue is called
                 found[name] = None
     return list(found)
 
@@ -186,15 +189,18 @@ async def browse_page(admin: AdminChannel, queue: str, limit: int, after: str | 
     Each page browses all of them, because the broker does not keep the order of returned messages.
     """
     found: list[Letter] = []
-    originals: set[bytes] = set()
+    originals: set[tuple[bytes, bytes]] = set()
     async with browse(admin, dead_queue(queue)) as browser:
         async for message in browser.messages():
             original = message.properties.headers.get(b"tc-of")
             if isinstance(original, bytes) and original:
-                if original in originals:  # stored twice: its worker was killed before it settled the original
+                # Two messages of another program may have one id: their bytes tell them apart.
+                envelope, _, _ = split(message.properties, message.body)
+                same = original, hashlib.blake2b(envelope).digest()
+                if same in originals:  # stored twice: its worker was killed before it settled the original
                     browser.drop(message)
                     continue
-                originals.add(original)
+                originals.add(same)
             letter = letter_of(message, queue)
             if after is None or letter.id > after:
                 found.append(letter)

@@ -30,7 +30,10 @@ __all__ = ["EXTEND", "PLACE", "PUBLISH", "PURGE", "RECEIVE", "SETTLE", "STATS", 
 
 
 def _script(name: str) -> Script:
-    return Script(files("taskcore.backends.redis").joinpath(f"{name}.lua").read_text(encoding="utf-8"))
+    folder = files("taskcore.backends.redis")
+    entries, text = (folder.joinpath(f"{part}.lua").read_text(encoding="utf-8") for part in ("entries", name))
+    shebang, newline, rest = text.partition("\n") if text.startswith("#!") else ("", "", text)
+    return Script(shebang + newline + entries + rest)
 
 
 PUBLISH: Final = _script("publish")

@@ -24,20 +24,19 @@ local function ended_lease(entry) -- a lease on the entry that was given back or
 end
 
 local function was_delivered(entry) -- whether the consumer group has passed the entry
+  local last = group_at(jobs)
+  if not last then return false end
   local ms, seq = string.match(entry, '(%d+)-(%d+)')
-  ms, seq = tonumber(ms), tonumber(seq)
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', jobs)) do
-    for at = 1, #group, 2 do
-      if group[at] == 'last-delivered-id' then
-        local last_ms, last_seq = string.match(group[at + 1], '(%d+)-(%d+)')
-        last_ms, last_seq = tonumber(last_ms), tonumber(last_seq)
-        return ms < last_ms or (ms == last_ms and seq <= last_seq)
-      end
-    end
-  end
-  return false
+  local last_ms, last_seq = string.match(last, '(%d+)-(%d+)')
+  ms, seq, last_ms, last_seq = tonumber(ms), tonumber(seq), tonumber(last_ms), tonumber(last_seq)
+  return ms < last_ms or (ms == last_ms and seq <= last_seq)
 end
 
+if delete then -- a key of another type fails here, before anything is written
+  for _, key in ipairs({redeliveries, bodies}) do redis.call('HLEN', key) end
+  for _, key in ipairs({leases, schedule}) do redis.call('ZCARD', key) end
+  redis.call('SCARD', ended)
+end
 local place = redis.call('HGET', places, id)
 if not place then return nil end
 if place == 'scheduled' then
@@ -45,7 +44,7 @@ if place == 'scheduled' then
     redis.call('ZREM', schedule, id)
     redis.call('HDEL', bodies, id)
   end
-elseif not redis.call('XRANGE', jobs, place, place)[1] then
+elseif not entry_at(jobs, place) then
   redis.call('HDEL', places, id)
   return nil
 else

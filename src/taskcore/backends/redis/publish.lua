@@ -15,8 +15,8 @@
 --          4  plain      the number of plain jobs; then their ids …, then their envelopes …
 --          then, for every other job (delayed, or with a trail): id, delay in ms, trail, envelope
 --
--- No id may be twice in a batch. Two answers: one sign a job, plain jobs first (S stored, D duplicate, F full); and
--- whether the stream existed before.
+-- No id may be twice in a batch. Two answers: one sign a job, plain jobs first (S stored, D duplicate, F full, X: an
+-- entry of another program has the last id of the stream); and whether the stream existed before.
 local jobs, schedule, bodies, places, ended, ended_before, letters, wake = unpack(KEYS)
 local limit, letter, touch, plain = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
 local call = redis.call
@@ -61,10 +61,12 @@ for index = 1, plain do
   if known[index] or room <= 0 then
     signs[index] = sign(index, id)
   else
-    local entry = call('XADD', jobs, '*', 'id', id, 'envelope', ARGV[plain + 4 + index])
-    new_places[filled + 1], new_places[filled + 2] = id, entry
-    signs[index] = 'S'
-    filled, room, has_news = filled + 2, room - 1, true
+    local entry = append(jobs, 'id', id, 'envelope', ARGV[plain + 4 + index])
+    if entry then
+      new_places[filled + 1], new_places[filled + 2] = id, entry
+      filled, room, has_news = filled + 2, room - 1, true
+    end
+    signs[index] = entry and 'S' or 'X'
   end
 end
 for index = plain + 1, count do
@@ -83,14 +85,18 @@ for index = plain + 1, count do
     new_places[filled + 1], new_places[filled + 2] = id, 'scheduled'
     filled = filled + 2
   elseif signs[index] == 'S' then
-    local entry = call('XADD', jobs, '*', 'id', id, 'envelope', envelope, 'trail', trail)
-    new_places[filled + 1], new_places[filled + 2] = id, entry
-    filled = filled + 2
-    has_news = true
+    local entry = append(jobs, 'id', id, 'envelope', envelope, 'trail', trail)
+    if entry then
+      new_places[filled + 1], new_places[filled + 2] = id, entry
+      filled = filled + 2
+      has_news = true
+    else
+      signs[index] = 'X'
+    end
   end
 end
 
 if filled > 0 then call('HSET', places, unpack(new_places)) end
-if letter ~= '' and signs[1] ~= 'F' then call('XDEL', letters, letter) end
+if letter ~= '' and signs[1] ~= 'F' and signs[1] ~= 'X' then call('XDEL', letters, letter) end
 if has_news and woken == 0 then call('LPUSH', wake, 1) end
 return {table.concat(signs), existed}

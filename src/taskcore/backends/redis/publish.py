@@ -18,6 +18,7 @@ SCRIPT_BYTES: Final = 1024 * 1024  #: bytes in one script, for the same reason
 NO_ROOM: Final = frozenset({"OOM", "MISCONF", "NOREPLICAS"})  #: the server runs, but cannot store safely
 STORED_SIGN: Final = b"S"
 FULL_SIGN: Final = ord("F")
+NO_ID_SIGN: Final = ord("X")
 
 
 class RedisPublisher:
@@ -116,7 +117,7 @@ class RedisPublisher:
                 f"the primary has it, but only {replicas} of {self._options.wait} replicas confirmed it "
                 f"within {self._options.wait_timeout:g} s"
             )
-            return [self._answer(queue, sign) if sign == FULL_SIGN else short for sign in signs]
+            return [self._answer(queue, sign) if sign in {FULL_SIGN, NO_ID_SIGN} else short for sign in signs]
         if signs == STORED_SIGN * len(signs):
             return [STORED] * len(signs)
         return [self._answer(queue, sign) for sign in signs]
@@ -125,6 +126,11 @@ class RedisPublisher:
         if sign == FULL_SIGN:
             return Refused(
                 f'queue "{queue}" is full: it holds {self._options.limit:,} jobs and dead letters, its limit'
+            )
+        if sign == NO_ID_SIGN:
+            return Refused(
+                f'the stream of queue "{queue}" has no id left: an entry of another program has the last one, until a '
+                "worker has taken it"
             )
         return STORED if sign == STORED_SIGN[0] else DUPLICATE
 

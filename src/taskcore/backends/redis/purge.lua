@@ -17,6 +17,12 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ids, entries = {}, {}
 
+-- A key of another type fails here, before anything is written.
+for _, key in ipairs({redeliveries, bodies, places}) do redis.call('HLEN', key) end
+redis.call('XLEN', jobs)
+redis.call('ZCARD', leases)
+redis.call('SCARD', ended)
+
 local later = redis.call('ZRANGE', schedule, 0, limit - 1)
 if #later > 0 then
   for _, id in ipairs(later) do ids[#ids + 1] = id end
@@ -32,20 +38,16 @@ local function collect(found)
   end
 end
 for _, lease in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, limit - #later)) do
-  local entry = string.match(lease, '^%S+')
-  collect(redis.call('XRANGE', jobs, entry, entry))
+  local entry = string.match(lease, '^%S+') or ''
+  local fields = entry_at(jobs, entry)
+  if fields then collect({{entry, fields}}) end
   redis.call('ZREM', leases, lease)
   redis.call('HDEL', redeliveries, entry)
 end
 local left = limit - #later - #entries
 if left > 0 and redis.call('EXISTS', jobs) == 1 then
-  local start = '-'
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', jobs)) do
-    for at = 1, #group, 2 do
-      if group[at] == 'last-delivered-id' then start = '(' .. group[at + 1] end
-    end
-  end
-  collect(redis.call('XRANGE', jobs, start, '+', 'COUNT', left))
+  local last = group_at(jobs)
+  if last ~= LAST_ID then collect(redis.call('XRANGE', jobs, last and '(' .. last or '-', '+', 'COUNT', left)) end
 end
 
 if #entries > 0 then redis.call('XDEL', jobs, unpack(entries)) end

@@ -36,29 +36,38 @@ end
 local due = call('ZRANGEBYSCORE', schedule, '-inf', now, 'LIMIT', 0, 200)
 if #due > 0 then
   check()
-  local found, new_places = call('HMGET', bodies, unpack(due)), {}
+  local found, moved, new_places = call('HMGET', bodies, unpack(due)), {}, {}
   for index, id in ipairs(due) do
     local body = found[index]
     if body then
-      local colon = string.find(body, ':', 1, true)
-      local trail_end = colon + tonumber(string.sub(body, 1, colon - 1))
-      local trail, envelope = string.sub(body, colon + 1, trail_end), string.sub(body, trail_end + 1)
+      local digits = string.match(body, '^(%d+):')
+      local trail, envelope = '', body -- of another program: its bytes are the envelope, which no worker can read
+      if digits and #digits + 1 + tonumber(digits) <= #body then
+        local trail_end = #digits + 1 + tonumber(digits)
+        trail, envelope = string.sub(body, #digits + 2, trail_end), string.sub(body, trail_end + 1)
+      end
       local entry
       if trail == '' then
-        entry = call('XADD', jobs, '*', 'id', id, 'envelope', envelope)
+        entry = append(jobs, 'id', id, 'envelope', envelope)
       else
-        entry = call('XADD', jobs, '*', 'id', id, 'envelope', envelope, 'trail', trail)
+        entry = append(jobs, 'id', id, 'envelope', envelope, 'trail', trail)
       end
-      new_places[#new_places + 1] = id
-      new_places[#new_places + 1] = entry
+      if not entry then break end -- it stays in the schedule until the stream has ids again
+      if id ~= '' then
+        new_places[#new_places + 1] = id
+        new_places[#new_places + 1] = entry
+      end
     else
       gone[#gone + 1] = id
       call('HDEL', places, id)
     end
+    moved[index] = id
   end
   if #new_places > 0 then call('HSET', places, unpack(new_places)) end
-  call('ZREM', schedule, unpack(due))
-  call('HDEL', bodies, unpack(due))
+  if #moved > 0 then
+    call('ZREM', schedule, unpack(moved))
+    call('HDEL', bodies, unpack(moved))
+  end
 end
 
 -- Jobs that were handed out before are leased anew.
@@ -68,19 +77,23 @@ local suffix = ' ' .. token
 
 local function take(old_lease, entry, blame)
   call('ZREM', leases, old_lease)
-  local found = call('XRANGE', jobs, entry, entry)
-  if not found[1] then
+  local fields = entry_at(jobs, entry)
+  if not fields then
     gone[#gone + 1] = entry
     call('HDEL', redeliveries, entry)
     return
   end
   local count
   if blame then
-    count = call('HINCRBY', redeliveries, entry, 1)
+    count = redis.pcall('HINCRBY', redeliveries, entry, 1)
+    if type(count) == 'table' then -- another program wrote there
+      count = 1
+      call('HSET', redeliveries, entry, count)
+    end
   else
-    count = tonumber(call('HGET', redeliveries, entry) or '0')
+    count = tonumber(call('HGET', redeliveries, entry) or '0') or 0
   end
-  again[#again + 1] = {entry, count, found[1][2]}
+  again[#again + 1] = {entry, count, fields}
   new_leases[filled + 1], new_leases[filled + 2] = ends, entry .. suffix
   filled = filled + 2
 end
@@ -120,7 +133,10 @@ if #again < limit then
   }
   local reply = redis.pcall(unpack(read))
   if reply and reply.err then
-    if not string.find(reply.err, 'NOGROUP', 1, true) then return reply end
+    if not string.find(reply.err, 'NOGROUP', 1, true) then
+      if filled > 0 then call('ZADD', leases, unpack(new_leases)) end
+      return reply
+    end
     reply = nil
     if call('EXISTS', jobs) == 1 then
       -- Everything that was handed out and is not settled is among the leases, or was just taken from there; so the
@@ -129,6 +145,7 @@ if #again < limit then
       local function consider(old_lease)
         local ms, seq = string.match(old_lease, '^(%d+)-(%d+)')
         ms, seq = tonumber(ms), tonumber(seq)
+        if not ms or not entry_at(jobs, string.match(old_lease, '^%S+')) then return end
         if ms > highest_ms or (ms == highest_ms and seq > highest_seq) then
           start, highest_ms, highest_seq = string.match(old_lease, '^%S+'), ms, seq
         end
@@ -168,4 +185,5 @@ if (#fresh + #again >= limit or (next_time and #fresh + #again > 0)) and woken =
 end
 local next_end = call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2]
 if next_end and (not next_time or tonumber(next_end) < tonumber(next_time)) then next_time = next_end end
-return {fresh, again, gone, next_time and math.max(0, tonumber(next_time) - now) or -1, renewed, more}
+local pause = next_time and math.min(math.max(0, tonumber(next_time) - now), 1e15) or -1 -- a score may be infinite
+return {fresh, again, gone, pause, renewed, more}

@@ -16,7 +16,8 @@
 --          then, for every other verdict: lease, entry, id ('' if the entry is not a job of ours),
 --          kind ('ack', 'retry', 'release', 'bury'), delay in ms, trail, reason
 --
--- Two answers: the positions in this order, from 0, of those whose lease was lost; the entries that have disappeared.
+-- Three answers: the positions in this order, from 0, of those whose lease was lost; the entries that have disappeared;
+-- the number of those that could not be settled, because their stream has no id left: they count as lost, too.
 local jobs, leases, redeliveries, schedule, bodies, places, ended, ended_before, letters, wake = unpack(KEYS)
 local acks = tonumber(ARGV[1])
 local call = redis.call
@@ -31,7 +32,7 @@ local woken = call('LLEN', wake)
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local others = 3 * acks + 2
-local lost, gone = {}, {}
+local lost, gone, stuck = {}, {}, 0
 local done_leases, done_entries, done_ids = {}, {}, {}
 local expired = {}
 for _, lease in ipairs(call('ZRANGEBYSCORE', leases, '-inf', now)) do expired[lease] = true end
@@ -64,9 +65,8 @@ end
 local has_news, new_places = false, {}
 
 local function envelope_of(entry)
-  local found = call('XRANGE', jobs, entry, entry)[1]
-  if not found then return nil end
-  local fields = found[2]
+  local fields = entry_at(jobs, entry)
+  if not fields then return nil end
   if fields[1] == 'id' and fields[3] == 'envelope' then return fields[4] end
   return table.concat(fields, ' ') -- an entry of another program: its bytes as they came
 end
@@ -94,24 +94,32 @@ for at = others, #ARGV, 7 do
     done_leases[#done_leases + 1], done_entries[#done_entries + 1] = lease, entry
     if id ~= '' then done_ids[#done_ids + 1] = id end
   else
-    local envelope = envelope_of(entry)
+    local envelope, settled = envelope_of(entry), true
     if not envelope then
       gone[#gone + 1] = entry
       lost[#lost + 1] = position
     elseif kind == 'bury' then
-      call('XADD', letters, '*', 'id', id, 'envelope', envelope, 'trail', trail, 'reason', reason)
-      if id ~= '' then done_ids[#done_ids + 1] = id end
+      settled = append(letters, 'id', id, 'envelope', envelope, 'trail', trail, 'reason', reason)
+      if settled and id ~= '' then done_ids[#done_ids + 1] = id end
     elseif delay > 0 and id ~= '' then
       put_off(id, delay, trail, envelope)
     else
-      local copy = call('XADD', jobs, '*', 'id', id, 'envelope', envelope, 'trail', trail)
-      if id ~= '' then
+      local copy = append(jobs, 'id', id, 'envelope', envelope, 'trail', trail)
+      if copy and id ~= '' then
         new_places[#new_places + 1] = id
         new_places[#new_places + 1] = copy
+      elseif id ~= '' then
+        put_off(id, 0, trail, envelope) -- until the stream has ids again
       end
+      settled = copy or id ~= ''
       has_news = true
     end
-    done_leases[#done_leases + 1], done_entries[#done_entries + 1] = lease, entry
+    if settled then
+      done_leases[#done_leases + 1], done_entries[#done_entries + 1] = lease, entry
+    else
+      lost[#lost + 1] = position
+      stuck = stuck + 1
+    end
   end
   expired[lease] = true
 end
@@ -134,4 +142,4 @@ if #done_entries > 0 then
   if call('EXISTS', redeliveries) == 1 then call('HDEL', redeliveries, unpack(done_entries)) end
 end
 if has_news and woken == 0 then call('LPUSH', wake, 1) end
-return {lost, gone}
+return {lost, gone, stuck}

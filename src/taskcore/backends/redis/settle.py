@@ -10,8 +10,11 @@ from taskcore.backends.redis.layout import EXTEND, SETTLE, QueueKeys
 from taskcore.backends.redis.messages import effect_of
 from taskcore.connections.redis import RedisLink
 from taskcore.lifecycle import Ack, Verdict
+from taskcore.toolkit.logging import logger
 
 __all__ = ["RedisSettler"]
+
+log = logger("taskcore.backends.redis")
 
 T = TypeVar("T")
 
@@ -65,9 +68,14 @@ class RedisSettler:
                 if type(verdict) is not Ack or not delivery.receipt[2]:
                     others.append(delivery)
                     arguments += (*delivery.receipt, *effect_of(verdict))
-        [(lost, gone)] = await self._link.run(self._purpose, SETTLE, self._queues[queue].settle, arguments)
+        [(lost, gone, stuck)] = await self._link.run(self._purpose, SETTLE, self._queues[queue].settle, arguments)
         if gone:
             self._disappeared(queue, gone)
+        if stuck:
+            log.error(
+                "%d jobs of queue %s cannot be settled: an entry of another program has the last id of its stream of "
+                "dead letters, or of jobs; XDEL it", stuck, queue,
+            )  # fmt: skip
         return [acks[index] if index < len(acks) else others[index - len(acks)] for index in lost]
 
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:

@@ -3,9 +3,17 @@
 from taskcore.connections.nats.address import NatsAddress, read_address
 from taskcore.connections.nats.connection import Subscription
 from taskcore.connections.nats.link import NatsLink
-from taskcore.connections.nats.protocol import Answer, Message, encode_message, header_of, number_of, plain_token
+from taskcore.connections.nats.protocol import (
+    Answer,
+    Message,
+    encode_message,
+    header_of,
+    number_of,
+    plain_token,
+    size_of,
+)
 
 __all__ = [
     "Answer", "Message", "NatsAddress", "NatsLink", "Subscription", "encode_message", "header_of", "number_of",
-    "plain_token", "read_address",
+    "plain_token", "read_address", "size_of",
 ]  # fmt: skip

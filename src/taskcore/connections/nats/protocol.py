@@ -20,10 +20,12 @@ from typing import Final, NamedTuple, TypeAlias
 __all__ = [
     "LINE_LIMIT", "PING", "PONG", "SIZE_LIMIT", "Answer", "Handler", "Message", "Parser", "ProtocolError",
     "encode_message", "encode_subscription", "header_of", "number_of", "plain_token",
+    "size_of",
 ]  # fmt: skip
 
 LINE_LIMIT: Final = 65_536  #: bytes of a line; an INFO that lists a thousand servers has half of that
 SIZE_LIMIT: Final = 65 * 1024 * 1024  #: bytes of a message; a server's max_payload is 64 MiB at most
+HEADERS_FRAME: Final = 12  #: bytes around the headers
 PING: Final = b"PING\r\n"
 PONG: Final = b"PONG\r\n"
 
@@ -57,12 +59,17 @@ def plain_token(text: str, plain: re.Pattern[str]) -> str:
     return "~" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
+def size_of(message: Message) -> int:
+    """Return the bytes that a server counts against its max_payload."""
+    return len(message.body) + (len(message.headers) + HEADERS_FRAME if message.headers else 0)
+
+
 def encode_message(message: Message, reply: bytes = b"") -> bytes:
     """Return one message as bytes for the wire."""
     subject, body, headers = message
     if not headers:
         return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(body), body)
-    size = len(headers) + 12
+    size = len(headers) + HEADERS_FRAME
     return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (subject, reply, size, size + len(body), headers, body)
 
 
@@ -82,8 +89,10 @@ class Answer(NamedTuple):
 
     @property
     def status(self) -> bytes:
-        """``b"503"`` where no subscriber exists; empty for an ordinary answer."""
-        return self.headers[9:12] if self.headers.startswith(b"NATS/1.0 ") else b""
+        """``b"503"`` where no subscriber exists; empty for an ordinary answer, and for a message of a stream."""
+        if not self.headers.startswith(b"NATS/1.0 ") or b"Nats-Sequence:" in self.headers:
+            return b""
+        return self.headers[9:12]
 
 
 def header_of(headers: bytes, name: bytes) -> bytes:

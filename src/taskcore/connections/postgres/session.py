@@ -14,7 +14,7 @@ from psycopg import errors as sql
 from taskcore.connections.postgres.address import OPTION_PREFIX, PostgresAddress
 from taskcore.errors import BrokerUnavailable
 
-__all__ = ["Connection", "PostgresSession", "connect", "postgres_unavailable"]
+__all__ = ["Connection", "PostgresSession", "connect", "is_refusal", "postgres_unavailable"]
 
 T = TypeVar("T")
 Connection: TypeAlias = "psycopg.AsyncConnection[Any]"
@@ -24,6 +24,8 @@ SET_LIMITS: Final = """SELECT set_config('statement_timeout', %(limit)s, false),
     set_config('lock_timeout', %(limit)s, false),
     set_config('default_transaction_isolation', 'read committed', false)
     WHERE %(only)s::int IS NULL OR pg_backend_pid() = %(only)s::int"""
+#: Classes of SQLSTATE: data exception, constraint, check option of a view, program limit, error raised by a trigger.
+REFUSALS: Final = frozenset({"22", "23", "44", "54", "P0"})
 RETRIES: Final = 3  #: times that work is repeated at once after a deadlock or the like, which undid it
 
 
@@ -73,14 +75,17 @@ class PostgresSession:
                 if not left:
                     self.drop()
                     raise
-            except sql.OperationalError:
+            except sql.OperationalError as error:
+                if is_refusal(error):
+                    raise
                 dead = self._connection is None or self._connection.closed
                 self.drop()
                 if not (old and dead and repeatable):
                     raise
                 old = False
-            except BaseException:
-                self.drop()
+            except BaseException as error:
+                if not is_refusal(error):
+                    self.drop()
                 raise
         raise AssertionError("the last round returns or raises")  # pragma: no cover
 
@@ -154,6 +159,14 @@ def _is_stale(connection: Connection) -> bool:
     poll = select.poll()
     poll.register(connection.pgconn.socket, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether the server refuses values: they stay refused, and the connection is as good as before.
+
+    A missing table or right (class 42) is the state of the database, though: each piece of work meets it.
+    """
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] in REFUSALS
 
 
 def postgres_unavailable(error: BaseException, address: PostgresAddress) -> BrokerUnavailable:

@@ -137,7 +137,8 @@ def read_answer(answer: Answer) -> FoundRecord | None:
     if answer.status or not answer.headers:
         text = answer.headers[:60].decode("ascii", "replace")
         raise BrokerUnavailable("the store cannot say what is there", facts=[text])
-    return _found(answer.headers, number_of(answer.headers, b"Nats-Sequence"), answer.body)
+    server_part = answer.headers[answer.headers.rfind(b"Nats-Stream:") - 2 :]  # behind what the writer has put there
+    return _found(answer.headers, number_of(server_part, b"Nats-Sequence"), answer.body)
 
 
 def read_stored(answer: dict[str, Any]) -> FoundRecord | None:

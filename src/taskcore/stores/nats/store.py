@@ -15,8 +15,9 @@ from typing import Final, Self
 
 from taskcore.connections.nats import Answer, Message, NatsLink, jetstream, read_address
 from taskcore.connections.nats.link import decode_answer, error_of
-from taskcore.errors import BrokerUnavailable
+from taskcore.errors import BrokerUnavailable, StoreRefused
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
+from taskcore.stores.limits import check_names, check_writes, refusal
 from taskcore.stores.nats.diagnose import diagnose
 from taskcore.stores.nats.layout import (
     FoundRecord,
@@ -44,7 +45,9 @@ TRIES: Final = 20  #: times that a write is tried against others
 SWEEP_EVERY: Final = 5.0  #: seconds between two times that expired records are removed, where the server does not
 UNKNOWN: Final = -1  #: what has to be expected is not known before a look
 
+REFUSALS: Final = (10054, 10097, 10165)  #: message too large for the stream, headers too large, impossible time to live
 BESIDE_THE_VALUE = 4_096  #: bytes of a message that are left for headers, and in a key's record for its other fields
+HEADERS_SIZE: Final = 512  #: bytes of a write's headers, at most
 
 
 class NatsStore:
@@ -60,6 +63,7 @@ class NatsStore:
         self._subjects = f"{address.prefix}.r."
         self._native = False
         self._direct = False
+        self._message_limit = -1  # of the stream, in bytes; -1: none
         probe = Message(self.subject("clock"), b"", b"Tc-Gone: 1\r\n")
         self._clock = jetstream.BrokerClock(self.link, self._stream, probe)
         self._ends: list[tuple[int, int]] = []
@@ -89,6 +93,7 @@ class NatsStore:
     async def _open(self) -> None:
         config = await make_stream(self.link, self._stream, f"{self._subjects}*")
         self._native = bool(config.get("allow_msg_ttl"))
+        self._message_limit = int(config.get("max_msg_size", -1))
         self._direct = bool(config.get("allow_direct")) and int(config.get("num_replicas", 1)) == 1
         await self.now()
         if not self._native and not self._tasks:
@@ -100,7 +105,11 @@ class NatsStore:
     @property
     def max_value(self) -> int | None:
         """See :class:`taskcore.store.LimitsValues`. A message has headers, and a record has more than its result."""
-        return self.link.max_payload - BESIDE_THE_VALUE
+        return max(self._largest_message() - BESIDE_THE_VALUE, 1)
+
+    def _largest_message(self) -> int:
+        payload = self.link.max_payload
+        return payload if self._message_limit < 0 else min(payload, self._message_limit)
 
     # ── reading ──
 
@@ -113,6 +122,7 @@ class NatsStore:
         """Return some records, unless their time is over, in one exchange."""
         if not keys:
             return []
+        check_names(keys)
         answers, now = await self._read(keys), await self.now()
         return [found.record if found is not None and found.alive(now) else None for found in answers]
 
@@ -159,7 +169,13 @@ class NatsStore:
         return not isinstance(answer, Conflict) and answer != ""
 
     async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
-        """Write all in one round trip, with one answer each; a key that comes twice waits for its first write."""
+        """Write all in one round trip, with one answer each; a key that comes twice waits for its first write.
+
+        After ``StoreRefused`` by the server the other writes were carried out; nothing was, if a value was known to be
+        too large before.
+        """
+        await self.link.ready()  # only a server knows how large a message may be
+        check_writes(writes, self._largest_message() - HEADERS_SIZE)
         answers: list[Version | Conflict] = [""] * len(writes)
         left = list(range(len(writes)))
         while left:
@@ -204,11 +220,14 @@ class NatsStore:
         messages = [self._message(writes[index], expected[index], ends[index]) for index in trying]
         met: list[int] = []
         cleared: list[int] = []
+        refused: StoreRefused | None = None
         for index, answer in zip(trying, await self._send(messages), strict=True):
             said, write = decode_answer(answer.body), writes[index]
             code, number = error_of(said), int(said.get("seq", 0))
             if code == IS_ANOTHER:
                 met.append(index)
+            elif code in REFUSALS:
+                refused = refusal(write.key, str(said["error"].get("description")))
             elif code:
                 raise self.link.unavailable(f"the server refuses a record: {answer.body[:200]!r}")
             elif write.value is None:
@@ -221,6 +240,8 @@ class NatsStore:
         if cleared and not self._native:
             with suppress(BrokerUnavailable):  # the marks hide nothing; the stream's age takes them
                 await jetstream.delete_messages(self.link, self._stream, cleared)
+        if refused is not None:
+            raise refused
         return met
 
     async def _look(

@@ -1,7 +1,7 @@
 """Many reads and many writes in few round trips: from a batch to commands, and from replies to answers.
 
 On one server a batch is one exchange. In a cluster it is one for each group of records, all at the same time. An error
-that concerns one record is that record's answer, and does not harm the others of its batch.
+that concerns one record is that record's answer, and does not harm the others of its batch: they are written.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from redis.exceptions import ResponseError
 
 from taskcore.connections.redis import CommandRefused, RedisLink, Script
 from taskcore.connections.redis.refusals import DEMOTED, SlotMoving, refused
-from taskcore.errors import BrokerUnavailable
+from taskcore.errors import BrokerUnavailable, UnreadableRecord
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
+from taskcore.stores.limits import Failure, refusal
 from taskcore.stores.redis.layout import RecordNames, decode, foreign, group_of, milliseconds, version_in
 
 __all__ = ["Answer", "Found", "read", "write"]
 
-Found: TypeAlias = Record | BrokerUnavailable | None
-Answer: TypeAlias = Version | Conflict | BrokerUnavailable
+Found: TypeAlias = Record | Failure | None
+Answer: TypeAlias = Version | Conflict | Failure
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,6 +33,11 @@ R = TypeVar("R")
 WRITING = "write records"  #: the purpose of the connection
 SCRIPT_WRITES = 250  #: writes in one script, which holds the server up for about half a millisecond
 SCRIPT_BYTES = 4_000_000  #: bytes in one script
+UNREAD: Final = "Protocol error"  #: the server's answer to a command that it does not read to its end
+NOT_ALLOWED: Final = (
+    "unknown command",
+    "not allowed from script",
+)  #: no record is at fault if a command does not exist
 LUA: Final = files("taskcore.stores.redis")
 SCRIPT: Final = Script("local room\n" + LUA.joinpath("write.lua").read_text())
 RESERVE: Final = Script(LUA.joinpath("reserve.lua").read_text() + LUA.joinpath("write.lua").read_text())
@@ -78,10 +84,10 @@ async def _read_each(link: RedisLink, purpose: str, names: RecordNames, keys: Se
     return found
 
 
-def _record(data: bytes | None, name: str) -> Found:
+def _record(data: bytes | None, name: str) -> Record | UnreadableRecord | None:
     try:
         return None if data is None else decode(data, name)
-    except BrokerUnavailable as error:
+    except UnreadableRecord as error:
         return error
 
 
@@ -95,7 +101,7 @@ async def write(link: RedisLink, names: RecordNames, versions: Iterator[str], wr
         return await _by_group(keys, writes, partial(_write_group, link, names, versions))
     answers: list[Answer] = []
     for chunk in _chunks(writes):
-        answers += await _run(link, names, versions, chunk)
+        answers += await _run_apart(link, names, versions, chunk)
     if any(isinstance(answer, CommandRefused) and answer.kind in DEMOTED for answer in answers):
         await link.hang_up(WRITING)  # the answer came from inside the script, where the connection does not see it
     return answers
@@ -108,13 +114,27 @@ async def _write_group(
     answers: list[Answer] = []
     for chunk in _chunks(writes):
         try:
-            answers += await _run(link, names, versions, chunk)
+            answers += await _run_apart(link, names, versions, chunk)
         except CommandRefused as answer:
             if answer.kind != "TRYAGAIN":
                 raise
             for one in chunk:  # the slot is on the move: a script cannot see both nodes, but one key is on one
-                answers += await _run(link, names, versions, [one])
+                answers += await _run_apart(link, names, versions, [one])
     return answers
+
+
+async def _run_apart(
+    link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]
+) -> list[Answer]:
+    """Carry out the writes; each alone if the server refuses to read the command, which one of them makes too large."""
+    try:
+        return await _run(link, names, versions, writes)
+    except CommandRefused as answer:
+        if UNREAD not in answer.says:
+            raise
+        if len(writes) == 1:
+            return [refusal(writes[0].key, answer.says)]
+    return [answer for one in writes for answer in await _run_apart(link, names, versions, [one])]
 
 
 async def _run(link: RedisLink, names: RecordNames, versions: Iterator[str], writes: Sequence[Write]) -> list[Answer]:
@@ -163,13 +183,23 @@ def _answer(reply: Any, version: str, name: str, shown: str) -> Answer:
     if reply == 0:
         return ""
     if isinstance(reply, list):
-        if len(reply) == 1:
-            return version_in(reply[0]) or ""
-        says = reply[1].decode(errors="replace")
-        error = refused(ResponseError(says), shown)
-        return foreign(name, says) if error.kind == "WRONGTYPE" else error
+        return (
+            (version_in(reply[0]) or "")
+            if len(reply) == 1
+            else _failure(reply[1].decode(errors="replace"), name, shown)
+        )
     record = _record(reply, name)
-    return record if isinstance(record, BrokerUnavailable) else Conflict(record)
+    return record if isinstance(record, UnreadableRecord) else Conflict(record)
+
+
+def _failure(says: str, name: str, shown: str) -> Failure:
+    """Read an error about one write: it concerns this record, or the state of the server."""
+    error = refused(ResponseError(says), shown)
+    if error.kind == "WRONGTYPE":
+        return foreign(name, says)
+    if error.kind == "ERR" and not any(words in says for words in NOT_ALLOWED):
+        return refusal(RecordNames.key_of(name), says)
+    return error
 
 
 def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
@@ -189,7 +219,7 @@ def _chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
 
 async def _by_group(
     keys: Sequence[str], items: Sequence[T], do: Callable[[Sequence[T]], Awaitable[list[R]]]
-) -> list[R | BrokerUnavailable]:
+) -> list[R | Failure]:
     """Process items group by group, all groups at the same time; return the answers in the order of the items.
 
     A group that fails has its error in the place of each of its answers.
@@ -197,7 +227,7 @@ async def _by_group(
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         groups[group_of(key)].append(index)
-    answers: dict[int, R | BrokerUnavailable] = {}
+    answers: dict[int, R | Failure] = {}
 
     async def one(indices: list[int]) -> None:
         try:

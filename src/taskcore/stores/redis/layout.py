@@ -21,14 +21,15 @@ from math import ceil
 from string import ascii_lowercase
 from typing import Final
 
-from taskcore.errors import BrokerUnavailable
+from taskcore.errors import UnreadableRecord
 from taskcore.store import Record
 
 __all__ = ["GROUPS", "RecordNames", "decode", "foreign", "group_of", "milliseconds", "version_in", "versions"]
 
 SLOTS = 16_384  #: of a Redis Cluster, by its specification
 GROUP_COUNT = 16  #: groups, so the most nodes that can have a share
-VERSION = re.compile(rb"([A-Za-z0-9_-]{11}\.[0-9a-f]{1,16})(?: |\Z)")
+VERSION = re.compile(rb"([A-Za-z0-9_-]{11}\.[0-9a-f]{1,16}) ")
+SHOWN_BYTES = 100  #: of a string that is no record
 MAX_KEEP_MILLISECONDS = 10**15  #: milliseconds; Redis cannot count much further
 
 
@@ -83,11 +84,11 @@ def version_in(data: bytes) -> str | None:
 def decode(data: bytes, name: str) -> Record:
     """Read a record from its bytes.
 
-    :raises BrokerUnavailable: they are not a record.
+    :raises UnreadableRecord: they are not a record (TC408).
     """
     version = version_in(data)
     if version is None:
-        raise foreign(name, "it is a string without a version")
+        raise foreign(name, f"it is a string without a version: {data[:SHOWN_BYTES]!r}")
     return Record(data[len(version) + 1 :], version)
 
 
@@ -98,10 +99,10 @@ def milliseconds(keep: float) -> int:
     )
 
 
-def foreign(name: str, says: str) -> BrokerUnavailable:
+def foreign(name: str, says: str) -> UnreadableRecord:
     """Return the error for a key of ours that holds something else."""
-    return BrokerUnavailable(
-        f"the key {name!r} holds something that is not a record of ours",
+    return UnreadableRecord(
+        f"the key {name!r} in Redis holds something that is not a record of ours",
         facts=[says],
         fix=f"look at it (redis-cli DUMP), then DEL {name!r}; or choose another prefix in the URL: ?prefix=…",
     )

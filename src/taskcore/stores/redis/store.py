@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Self, TypeVar
 
-from taskcore.connections.redis import RedisLink
+from taskcore.connections.redis import CommandRefused, RedisLink, ReplyLost
 from taskcore.connections.redis.diagnose import diagnose
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import Conflict, Expect, Record, Version, Write
+from taskcore.stores.limits import Failure, check_names, check_writes, first_failure
 from taskcore.stores.redis.batches import Answer, Found, read, write
 from taskcore.stores.redis.layout import RecordNames, versions
 from taskcore.stores.redis.watches import WatchFeed
@@ -27,6 +28,10 @@ __all__ = ["RedisStore"]
 T = TypeVar("T")
 R = TypeVar("R")
 
+SIZE_LIMITS = ("proto-max-bulk-len", "client-query-buffer-limit")  #: settings of the server, in bytes
+LARGEST_VALUE = 512 * 1024 * 1024  #: bytes that a server takes unless it is set otherwise
+SMALL = 64 * 1024  #: bytes of a value for which no server ends a connection
+BESIDE_THE_VALUE = 1_024  #: bytes of a record that are left for its version, and of a buffer for the command
 BATCH_CALLERS = 200  #: callers whose reads, or whose writes, share a batch
 
 
@@ -48,11 +53,14 @@ class RedisStore:
         self._writes = GroupCommit[Sequence[Write], Sequence[Answer]](self._write, limit=BATCH_CALLERS)
         self._feed = self._new_feed()
         self._exits = AsyncExitStack()
+        self._cut_off = False  # a large write had no answer
+        self.max_value: int | None = None  #: see :class:`taskcore.store.LimitsValues`
 
     async def __aenter__(self) -> Self:
         """Connect."""
         async with AsyncExitStack() as exits:
             await exits.enter_async_context(self._link)
+            self.max_value = await self._largest_value()
             self._feed = self._new_feed()  # an earlier one belongs to its event loop
             exits.push_async_callback(self._feed.close)
             self._exits = exits.pop_all()
@@ -75,12 +83,8 @@ class RedisStore:
         """Fetch some records, in order, in one exchange; in a cluster, in one for each group of records."""
         if not keys:
             return []
-        records: list[Record | None] = []
-        for found in await self._in_time(self._reads, keys):
-            if isinstance(found, BrokerUnavailable):
-                raise found
-            records.append(found)
-        return records
+        check_names(keys)
+        return _whole(await self._in_time(self._reads, keys))
 
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """Write if the record is as expected."""
@@ -93,15 +97,22 @@ class RedisStore:
         return not isinstance(answer, Conflict) and answer != ""
 
     async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
-        """Carry out all writes, one answer each."""
+        """Carry out all writes, one answer each.
+
+        After ``StoreRefused`` or ``UnreadableRecord`` the other writes of the batch were carried out; none was, if a
+        name or a value was known to be too large before.
+        """
         if not writes:
             return []
-        answers: list[Version | Conflict] = []
-        for answer in await self._in_time(self._writes, writes):
-            if isinstance(answer, BrokerUnavailable):
-                raise answer
-            answers.append(answer)
-        return answers
+        if self._cut_off:  # a server ends a connection that sends too much; perhaps its limit is another one by now
+            self.max_value = await self._largest_value()
+            self._cut_off = False
+        check_writes(writes, self.max_value)
+        try:
+            return _whole(await self._in_time(self._writes, writes))
+        except ReplyLost:
+            self._cut_off = any(write.value and len(write.value) > SMALL for write in writes)
+            raise
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """Return a watch: the record as it is, then each new one, announced by the server."""
@@ -136,8 +147,27 @@ class RedisStore:
             return [[next(answers) for _ in bundle] for bundle in bundles]
         raise self._overdue()
 
+    async def _largest_value(self) -> int:
+        """Ask every server how large a value may be; the smallest answer counts."""
+        sizes = [LARGEST_VALUE]
+        for node in await self._link.nodes():
+            try:
+                [found] = await self._link.call_node(node, ("CONFIG", "GET", *SIZE_LIMITS))
+            except CommandRefused:
+                continue  # this user may not ask, so the default counts
+            sizes += [int(size) for size in found[1::2] if int(size)]
+        return min(sizes) - BESIDE_THE_VALUE
+
     def _overdue(self) -> BrokerUnavailable:
         return BrokerUnavailable(
             f"Redis at {self._link.options.shown} did not answer within {self._limit:g} s",
             facts=["the call may have been carried out"],
         )
+
+
+def _whole(answers: Sequence[T | Failure]) -> list[T]:
+    """Return the answers of a batch; raise the error of one that could not be had."""
+    failure = first_failure(answers)
+    if failure is not None:
+        raise failure
+    return [answer for answer in answers if not isinstance(answer, Failure)]

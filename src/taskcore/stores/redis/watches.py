@@ -28,6 +28,7 @@ from redis.exceptions import RedisError, ResponseError
 from taskcore.connections.redis import RedisLink
 from taskcore.connections.redis.refusals import refused
 from taskcore.errors import BrokerUnavailable
+from taskcore.stores.limits import Failure
 from taskcore.stores.redis.batches import read
 from taskcore.stores.redis.layout import RecordNames
 from taskcore.stores.watches import Watch, Watches
@@ -254,7 +255,10 @@ class WatchFeed:
                 self._postpone(key, watches, record)
                 continue
             for watch in watches:
-                watch.show(record)
+                if isinstance(record, Failure):  # no later look finds another record
+                    watch.fail(record)
+                else:
+                    watch.show(record)
 
     def _postpone(self, key: str, watches: Sequence[Watch], error: BrokerUnavailable) -> None:
         """Handle a record that cannot be read: fail watches that are being entered, read again for the others."""

@@ -11,14 +11,17 @@ import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Self, TypeAlias
+from typing import Final, Self, TypeAlias
+
+import psycopg
 
 from taskcore.connections.loops import require_asyncio
 from taskcore.connections.postgres.address import PostgresAddress, postgres_address
 from taskcore.connections.postgres.listener import PostgresListener
-from taskcore.connections.postgres.session import Connection, PostgresSession
-from taskcore.errors import BrokerUnavailable
+from taskcore.connections.postgres.session import Connection, PostgresSession, is_refusal
+from taskcore.errors import BrokerUnavailable, StoreRefused
 from taskcore.store import ABSENT, Conflict, Expect, Record, Version, Write
+from taskcore.stores.limits import check_names, check_writes, refusal
 from taskcore.stores.sql.postgres.diagnose import diagnose
 from taskcore.stores.sql.postgres.layout import CHANNEL, CLEAN, hashes_in, key_hash, name, prepare, read, write_distinct
 from taskcore.stores.watches import Watch, Watches
@@ -37,6 +40,10 @@ WRITE_TRIES = 3  #: for a write that expects no record, and lost against one tha
 CLEAN_EVERY = 30.0  #: seconds between two deletions of ended records, by each open store
 CLEAN_BATCH = 500  #: records deleted in one statement
 
+LARGEST_VALUE = 256 * 1024 * 1024  #: bytes; a server copies a value a few times in buffers of at most a gigabyte
+STATEMENT_BYTES = LARGEST_VALUE  #: bytes of values in one statement
+
+Answer: TypeAlias = Version | Conflict | StoreRefused
 Answers: TypeAlias = Sequence[Version | Conflict]
 
 
@@ -47,6 +54,8 @@ class PostgresStore:
     :raises InvalidURL: a URL with a typo or an unknown option (TC103).
     """
 
+    max_value: Final = LARGEST_VALUE  #: see :class:`taskcore.store.LimitsValues`
+
     def __init__(self, url: str) -> None:
         self._address = postgres_address(url)
         self._clear()
@@ -55,7 +64,9 @@ class PostgresStore:
         """Start without connections and callers: at the beginning, and for each event loop."""
         self._writing = PostgresSession(self._address, prepare)
         self._reading = PostgresSession(self._address)
-        self._writes: GroupCommit[Sequence[Write], Answers] = GroupCommit(self._commit, limit=BATCH_CALLERS)
+        self._writes: GroupCommit[Sequence[Write], Answers | StoreRefused] = GroupCommit(
+            self._commit, limit=BATCH_CALLERS
+        )
         self._reads: GroupCommit[Sequence[str], dict[str, Record]] = GroupCommit(self._find, limit=BATCH_CALLERS)
         self._feed = _WatchFeed(self._address, self._reads.submit)
         self._tasks = TaskSet("PostgreSQL store")
@@ -89,29 +100,42 @@ class PostgresStore:
 
     async def get(self, key: str) -> Record | None:
         """See :class:`taskcore.store.Store`."""
-        return (await self._reads.submit((name(key),))).get(name(key))
+        [record] = await self.get_many((key,))
+        return record
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
         """See :class:`taskcore.store.Store`. One statement."""
         if not keys:
             return []
         names = tuple(name(key) for key in keys)
+        check_names(names)
         found = await self._reads.submit(names)
         return [found.get(one) for one in names]
 
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""
-        [answer] = await self._writes.submit((Write(key=key, value=value, expect=expect, keep=keep),))
+        [answer] = await self.put_many((Write(key=key, value=value, expect=expect, keep=keep),))
         return answer
 
     async def delete(self, key: str, *, expect: Expect) -> bool:
         """See :class:`taskcore.store.Store`."""
-        [answer] = await self._writes.submit((Write(key=key, value=None, expect=expect),))
+        [answer] = await self.put_many((Write(key=key, value=None, expect=expect),))
         return not isinstance(answer, Conflict) and answer != ""
 
     async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
-        """See :class:`taskcore.store.Store`."""
-        return await self._writes.submit(writes) if writes else []
+        """See :class:`taskcore.store.Store`.
+
+        After ``StoreRefused`` by the server the other writes were carried out; nothing was, if a name or a value was
+        known to be too large before.
+        """
+        if not writes:
+            return []
+        check_names(name(write.key) for write in writes)
+        check_writes(writes, self.max_value)
+        answers = await self._writes.submit(writes)
+        if isinstance(answers, StoreRefused):
+            raise answers
+        return answers
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """See :class:`taskcore.store.Store`. Pushed by the server."""
@@ -127,10 +151,10 @@ class PostgresStore:
 
     # ── one batch ──
 
-    async def _commit(self, batches: list[Sequence[Write]]) -> Sequence[Answers]:
+    async def _commit(self, batches: list[Sequence[Write]]) -> Sequence[Answers | StoreRefused]:
         writes = [write for batch in batches for write in batch]
         answers = iter(await self._writing.run(lambda connection: _write(connection, writes)))
-        return [[next(answers) for _ in batch] for batch in batches]
+        return [_whole([next(answers) for _ in batch]) for batch in batches]
 
     async def _find(self, batches: list[Sequence[str]]) -> Sequence[dict[str, Record]]:
         keys = {key for batch in batches for key in batch}
@@ -153,6 +177,12 @@ class PostgresStore:
                 session.drop()
         finally:
             session.drop()
+
+
+def _whole(answers: Sequence[Answer]) -> Answers | StoreRefused:
+    """Return the answers of one caller, or the error to raise there."""
+    refused = next((answer for answer in answers if isinstance(answer, StoreRefused)), None)
+    return refused or [answer for answer in answers if not isinstance(answer, StoreRefused)]
 
 
 class _WatchFeed:
@@ -208,35 +238,50 @@ class _WatchFeed:
                 self.watches.push(key, record)
 
 
-async def _write(connection: Connection, writes: list[Write]) -> list[Version | Conflict]:
+async def _write(connection: Connection, writes: list[Write]) -> list[Answer]:
     """Carry out the writes in as few statements as possible: one, unless a key comes twice or there are very many."""
-    answers: list[Version | Conflict] = []
+    answers: list[Answer] = []
     for part in _parts(writes):
-        answered = await write_distinct(connection, part)
+        answered = await _write_part(connection, part)
         for _ in range(1, WRITE_TRIES):
             lost = [index for index, answer in enumerate(answered) if _is_gone(part[index], answer)]
             if not lost:
                 break
-            again = await write_distinct(connection, [part[index] for index in lost])
+            again = await _write_part(connection, [part[index] for index in lost])
             for index, answer in zip(lost, again, strict=True):
                 answered[index] = answer
         answers += answered
     return answers
 
 
+async def _write_part(connection: Connection, writes: list[Write]) -> list[Answer]:
+    """Carry out writes in one statement; each in its own if the server refuses one of them, which undoes the others."""
+    try:
+        return [*await write_distinct(connection, writes)]
+    except psycopg.Error as error:
+        if not is_refusal(error):
+            raise
+        if len(writes) == 1:
+            text = " ".join(str(error).split()) or type(error).__name__
+            return [refusal(writes[0].key, f"{text} (SQLSTATE {error.sqlstate})")]
+    return [answer for write in writes for answer in await _write_part(connection, [write])]
+
+
 def _parts(writes: list[Write]) -> list[list[Write]]:
     parts: list[list[Write]] = []
     keys: set[str] = set()
+    size = 0
     for write in writes:
-        if not parts or write.key in keys or len(parts[-1]) >= STATEMENT_ROWS:
+        size += len(write.value or b"")
+        if not parts or write.key in keys or len(parts[-1]) >= STATEMENT_ROWS or size > STATEMENT_BYTES:
             parts.append([])
-            keys = set()
+            keys, size = set(), len(write.value or b"")
         parts[-1].append(write)
         keys.add(write.key)
     return parts
 
 
-def _is_gone(write: Write, answer: Version | Conflict) -> bool:
+def _is_gone(write: Write, answer: Answer) -> bool:
     """Tell whether the write lost against a record that was gone when it was read."""
     return (
         write.value is not None and write.expect is ABSENT and isinstance(answer, Conflict) and answer.current is None

@@ -17,7 +17,7 @@ from taskcore.connections.sqlite.file import SqliteFile
 from taskcore.errors import BrokerUnavailable
 from taskcore.store import ANY, Conflict, Record, Version, Write, is_expected
 
-__all__ = ["FIND", "NEXT", "PUT", "SCHEMA", "TABLES", "TAKE", "clean", "find", "prepare", "write_all"]
+__all__ = ["FIND", "NEXT", "PUT", "SCHEMA", "TABLES", "TAKE", "clean", "find", "is_refusal", "prepare", "write_all"]
 
 SCHEMA = 1  #: the version of the tables
 
@@ -28,7 +28,9 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS taskcore_schema (version INTEGER NOT NULL, next_record INTEGER NOT NULL)",
 )
 
-FIND = "SELECT value, version FROM taskcore_records WHERE key = ? AND (ends IS NULL OR ends > ?)"
+#: The casts: SQLite keeps any type in any column, and another program may have written there.
+FIND = """SELECT CAST(value AS BLOB), CAST(version AS INTEGER) FROM taskcore_records
+    WHERE key = ? AND (ends IS NULL OR ends > ?)"""
 PUT = """INSERT INTO taskcore_records (key, value, version, ends) VALUES (?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version, ends = excluded.ends"""
 DELETE = "DELETE FROM taskcore_records WHERE key = ?"
@@ -81,7 +83,7 @@ def find(connection: sqlite3.Connection, key: str, now: float) -> Record | None:
 def write_all(connection: sqlite3.Connection, batches: Iterable[Sequence[Write]]) -> list[Sequence[Version | Conflict]]:
     """Carry out all batches in one transaction, which is durable when this returns.
 
-    :raises sqlite3.Error: nothing was written; if the commit itself failed, that is unknown.
+    :raises sqlite3.Error: nothing was written; if the commit itself failed, that is unknown. See ``is_refusal``.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -120,6 +122,11 @@ def _write(connection: sqlite3.Connection, write: Write, version: int, now: floa
     ends = None if write.keep is None else now + write.keep
     connection.execute(PUT, (write.key, write.value, version, ends))
     return version
+
+
+def is_refusal(error: sqlite3.Error) -> bool:
+    """Tell whether SQLite refuses a value: too large, or against a constraint or a trigger of the table."""
+    return isinstance(error, sqlite3.DataError | sqlite3.IntegrityError)
 
 
 def clean(connection: sqlite3.Connection, limit: int) -> int:

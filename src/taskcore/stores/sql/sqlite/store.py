@@ -7,6 +7,7 @@ SQLite whether the file has changed, twenty times a second and only while a reco
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -16,9 +17,11 @@ from typing import Literal, NamedTuple, Self, TypeAlias
 from taskcore.connections.sqlite.address import sqlite_address
 from taskcore.connections.sqlite.file import SqliteFile
 from taskcore.connections.sqlite.thread import CallSoon, SqliteThread, call_soon_in_loop
+from taskcore.errors import StoreRefused
 from taskcore.store import Conflict, Expect, Record, Version, Write
+from taskcore.stores.limits import check_names, check_writes, refusal
 from taskcore.stores.sql.sqlite.diagnose import diagnose
-from taskcore.stores.sql.sqlite.layout import clean, find, prepare, write_all
+from taskcore.stores.sql.sqlite.layout import clean, find, is_refusal, prepare, write_all
 from taskcore.stores.watches import Watch, Watches
 from taskcore.toolkit.diagnostics import Diagnosis
 
@@ -28,6 +31,8 @@ POLL_SECONDS = 0.05  #: seconds between two checks for writes of other processes
 CLEAN_EVERY = 5.0  #: seconds, at least, between two deletions of ended records
 CLEAN_IDLE = 60.0  #: seconds after which a store that writes nothing looks for ended records
 CLEAN_BATCH = 500  #: records deleted in one transaction, which holds the lock
+
+LARGEST_VALUE = 256 * 1024 * 1024  #: bytes; SQLite may be built to take a gigabyte, in a thread that others wait for
 
 Answers: TypeAlias = Sequence[Version | Conflict]
 
@@ -48,7 +53,7 @@ class SqliteStore:
 
     def __init__(self, url: str) -> None:
         self._address = address = sqlite_address(url)
-        self._writer: SqliteThread[Sequence[Write], Answers] = SqliteThread(
+        self._writer: SqliteThread[Sequence[Write], Answers | StoreRefused] = SqliteThread(
             "writes", address, begin=prepare, work=self._write, idle_work=self._clean, idle_after=lambda: CLEAN_IDLE
         )
         self._reader: SqliteThread[Sequence[Read], Sequence[Record | None]] = SqliteThread(
@@ -59,6 +64,7 @@ class SqliteStore:
             idle_work=self._poll,
             idle_after=lambda: POLL_SECONDS if self._watched else None,
         )
+        self.max_value: int = LARGEST_VALUE  #: see :class:`taskcore.store.LimitsValues`
         self._call_soon: CallSoon | None = None
         self._watches = Watches(  # in the event loop
             begin=self._begin_watch,
@@ -92,26 +98,37 @@ class SqliteStore:
 
     async def get(self, key: str) -> Record | None:
         """See :class:`taskcore.store.Store`."""
-        [record] = await self._reader.ask((Read(key),))
+        [record] = await self.get_many((key,))
         return record
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[Record | None]:
         """See :class:`taskcore.store.Store`. One visit to the reading thread."""
+        check_names(keys)
         return await self._reader.ask([Read(key) for key in keys]) if keys else []
 
     async def put(self, key: str, value: bytes, *, expect: Expect, keep: float | None) -> Version | Conflict:
         """See :class:`taskcore.store.Store`."""
-        [answer] = await self._writer.ask((Write(key=key, value=value, expect=expect, keep=keep),))
+        [answer] = await self.put_many((Write(key=key, value=value, expect=expect, keep=keep),))
         return answer
 
     async def delete(self, key: str, *, expect: Expect) -> bool:
         """See :class:`taskcore.store.Store`."""
-        [answer] = await self._writer.ask((Write(key=key, value=None, expect=expect),))
+        [answer] = await self.put_many((Write(key=key, value=None, expect=expect),))
         return not isinstance(answer, Conflict) and answer != ""
 
     async def put_many(self, writes: Sequence[Write]) -> Sequence[Version | Conflict]:
-        """See :class:`taskcore.store.Store`; here it is a transaction, but callers should not rely on it."""
-        return await self._writer.ask(writes) if writes else []
+        """See :class:`taskcore.store.Store`; here it is a transaction, but callers should not rely on it.
+
+        After ``StoreRefused`` by SQLite the other writes were carried out, each in its own transaction; none was, if a
+        name or a value was known to be too large before.
+        """
+        if not writes:
+            return []
+        check_writes(writes, self.max_value)
+        answers = await self._writer.ask(writes)
+        if isinstance(answers, StoreRefused):
+            raise answers
+        return answers
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
         """See :class:`taskcore.store.Store`. Writes of other processes are seen within 0.05 s."""
@@ -127,12 +144,21 @@ class SqliteStore:
 
     # ── in the writing thread ──
 
-    def _write(self, file: SqliteFile, batches: list[Sequence[Write]]) -> Sequence[Answers]:
-        answers = write_all(file.connection, batches) if any(batches) else [()] * len(batches)
+    def _write(self, file: SqliteFile, batches: list[Sequence[Write]]) -> Sequence[Answers | StoreRefused]:
+        if not any(batches):
+            return [()] * len(batches)
+        try:
+            answers: Sequence[Answers | StoreRefused] = write_all(file.connection, batches)
+        except sqlite3.Error as error:
+            if not is_refusal(error):
+                raise
+            if len(batches) > 1:  # one caller's write undid those of the others
+                return [answer for batch in batches for answer in self._write(file, [batch])]
+            answers = [_write_each(file.connection, batches[0])]
         self._push_own(batches, answers)
         return answers
 
-    def _push_own(self, batches: list[Sequence[Write]], answers: Sequence[Answers]) -> None:
+    def _push_own(self, batches: list[Sequence[Write]], answers: Sequence[Answers | StoreRefused]) -> None:
         """Give watches of this store its own writes at once, before the next poll."""
         watched = self._watched
         if not watched or self._call_soon is None:
@@ -140,6 +166,7 @@ class SqliteStore:
         changes = [
             (write.key, Record(write.value, answer))
             for batch, answered in zip(batches, answers, strict=True)
+            if not isinstance(answered, StoreRefused)
             for write, answer in zip(batch, answered, strict=True)
             if write.value is not None and not isinstance(answer, Conflict) and write.key in watched
         ]
@@ -186,3 +213,19 @@ class SqliteStore:
     def _push(self, changes: Sequence[tuple[str, Record]]) -> None:
         for key, record in changes:
             self._watches.push(key, record)
+
+
+def _write_each(connection: sqlite3.Connection, batch: Sequence[Write]) -> Answers | StoreRefused:
+    """Carry out each write of a caller alone: SQLite refuses one of them. Return the answers, or the error to raise."""
+    answers: list[Version | Conflict] = []
+    refused: StoreRefused | None = None
+    for write in batch:
+        try:
+            [[answer]] = write_all(connection, [[write]])
+        except sqlite3.Error as error:
+            if not is_refusal(error):
+                raise
+            refused = refusal(write.key, str(error))
+        else:
+            answers.append(answer)
+    return refused or answers
