@@ -201,7 +201,7 @@ class Performer:
             job.started_at = anyio.current_time()
             waited = None if job.trail.copies else max(self._clock() - job.envelope.enqueued_at, 0.0)
             self._events.tell("job.started", {**job.labels, "waited": waited})
-        timeout = job.timeout
+        timeout = task.options.timeout if job.envelope.timeout is None else job.envelope.timeout
         if timeout is not None:
             self._watch(slot, anyio.current_time() + timeout)
         return key
