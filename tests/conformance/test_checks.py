@@ -298,7 +298,7 @@ NOTICES = {
     "a_replay_is_a_new_job_linked_to_the_old": ("replays copies", "forgets reasons"),
     "undecodable_bytes_do_not_affect_other_jobs": ("alters dead letters", "strips bytes"),
     "an_oversized_message_is_refused_or_buried": ("turns letters around", "counts nothing"),
-    "a_job_of_an_unknown_task_waits": ("does one thing at a time", "loses on retry"),
+    "a_job_of_an_unknown_task_waits": ("loses on retry",),
     "a_job_with_an_unencodable_result_is_not_run_again": ("forgets reasons", "loses on bury"),
     "a_killed_worker_loses_nothing": ("leases for ever", "loses every third"),
     "a_crash_while_settling_loses_no_result": ("core: examines nothing", "counts no redeliveries"),
@@ -343,6 +343,8 @@ NOTICES = {
     "waiting_for_a_result_times_out": ("locates nothing", "ignores ids"),
     "invalid_arguments_never_reach_the_function": ("core: checks no arguments", "counts nothing"),
     "no_task_error_stops_the_worker": ("core: counts no attempts", "core: lets errors out"),
+    "an_unreadable_record_ends_its_own_job": ("core: lets errors out", "loses on bury"),
+    "what_no_server_takes_is_refused_alone": ("store: takes a refusal for an outage",),
     "a_cancelled_sender_does_not_affect_others": ("core: carries a batch in its leader's call", "hands out twice"),
     "a_job_receives_what_was_sent": ("answers half of a batch", "loses every third"),
 }

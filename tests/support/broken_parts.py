@@ -15,6 +15,7 @@ from taskcore.client.keyed import KeyedSender
 from taskcore.client.queries import JobQueries
 from taskcore.contract import Contract
 from taskcore.envelope import Trail
+from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Malformed
 from taskcore.records.markers import StartMarkers
 from taskcore.records.outcomes import Outcomes
@@ -26,6 +27,7 @@ from taskcore.worker.admission import Admission
 from taskcore.worker.failures import Failures
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
+from taskcore.worker.slots import Slots
 from tests.support.broken import MUTANTS, change, mutant, numbers, wrapped
 
 __all__ = ["MUTANTS"]
@@ -136,6 +138,13 @@ async def _racy_put(original: Any, store: MemoryStore, key: str, value: bytes, *
     return await original(store, key, value, expect=found, keep=keep)
 
 
+async def _outage_for_odd_names(original: Any, store: MemoryStore, key: str, value: bytes, **options: Any) -> Any:
+    if "\0" in key:
+        raise BrokerUnavailable("the store is away")
+    return await original(store, key, value, **options)
+
+
+mutant(wrapped(MemoryStore, "put", _outage_for_odd_names), name="store: takes a refusal for an outage")
 mutant(wrapped(MemoryStore, "_write", _expects_nothing), name="store: compares nothing")
 mutant(wrapped(MemoryStore, "_write", _truncates), name="store: strips values")
 mutant(wrapped(MemoryStore, "_write", _no_end), name="store: keeps for ever")
@@ -193,7 +202,7 @@ def _core() -> Mapping[str, Any]:
         "core: takes every key": patch("taskcore.records.keys._look", lambda *_: None),
         "core: claims no key": wrapped(KeyedSender, "_claim", no_claim),
         "core: stops late": wrapped(worker.Worker, "_wind_down", starts_anyway),
-        "core: blames the interrupted": patch.object(worker, "Interrupted", lambda: Malformed("stopped")),
+        "core: blames the interrupted": patch("taskcore.worker.failures.Interrupted", lambda: Malformed("stopped")),
         "core: checks no arguments": wrapped(Contract, "unpack", lets_through),
         "core: keeps the latest error": wrapped(
             Trail, "with_error", lambda original, trail, error: change(original(trail, error), errors=(error,))
@@ -201,7 +210,6 @@ def _core() -> Mapping[str, Any]:
         "core: counts no attempts": wrapped(
             Trail, "with_error", lambda original, trail, error: change(original(trail, error), attempts=trail.attempts)
         ),
-        "core: lets errors out": patch.object(Failures, "raised", _dies),
         "core: answers with any task's outcome": patch("taskcore.results.other_task_of", lambda *_: None),
         "core: says nothing": patch("taskcore.observe.Events.emit", lambda *_, **__: None),
         "core: forgets nothing first": wrapped(Settler, "ack_early", _does_not_forget),
@@ -224,8 +232,17 @@ async def _takes_its_time(original: Any, backend: MemoryBackend, batch: Any) -> 
     return await original(backend, batch)
 
 
+async def _lets_out(self: Any, error: Exception, *_: Any) -> Any:
+    raise error
+
+
 for _name, _patch in _core().items():
     mutant(_patch, name=_name)
+mutant(
+    patch.object(Failures, "raised", _dies),
+    patch.object(Slots, "_perform_in_spite_of", _lets_out),
+    name="core: lets errors out",
+)
 mutant(
     wrapped(MemoryBackend, "publish", _takes_its_time),
     patch.object(Detached, "run", lambda _, work: work()),
