@@ -21,7 +21,7 @@ from taskcore.client.host import AppHost, SharedContext
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
 from taskcore.envelope import EnvelopeCodec, check_name
 from taskcore.observe import Event, Events
-from taskcore.router import Router, tasks_of
+from taskcore.router import Router, any_task, tasks_of
 from taskcore.task import Call, Job, Task, checked_calls
 
 if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
@@ -121,7 +121,7 @@ class App(Router):
             self._reset()
         if not self._context.is_open:
             hint_at_unused_variables(self.sources)
-        if home.settle():
+        if home.claim():
             await self._context.enter()
         else:
             await home.run(self._context.enter)
@@ -259,8 +259,6 @@ class App(Router):
 
     @cached_property
     def _any_task(self) -> Task[..., object]:
-        from taskcore.client.anytask import any_task  # noqa: PLC0415 - most programs know the tasks of their jobs
-
         return any_task(self._host, self.settings, has_store=self.components.store is not None)
 
     @cached_property

@@ -37,6 +37,7 @@ from taskcore.toolkit.units import shorten_repr
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
+    "ANY_TASK",
     "FORMAT",
     "ID_LIMIT",
     "CallRetry",
@@ -95,6 +96,8 @@ class Envelope(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=T
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     retry: CallRetry | None = None
 
+
+ANY_TASK = "*"  #: the name of the task of a handle that was made from an id alone
 
 #: What runs here, if it is a job; in the end a :class:`taskcore.worker.Context`, which has the envelope.
 running: ContextVar[Any] = ContextVar("taskcore.job")

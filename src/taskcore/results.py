@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from taskcore.envelope import ErrorRecord, Trail, encode_trail
+from taskcore.envelope import ANY_TASK, ErrorRecord, Trail, encode_trail
 from taskcore.errors import JobCancelled, JobError, JobExpired, JobFailed, UnreadableRecord, WrongTask
 from taskcore.lifecycle import (
     ACK,
@@ -47,10 +47,9 @@ from taskcore.lifecycle import (
     Verdict,
 )
 from taskcore.observe import EventName
-from taskcore.toolkit.values import PublicValue
+from taskcore.toolkit.values import TaggedValue
 
 __all__ = [
-    "ANY_TASK",
     "STATUS_OF_PLACE",
     "Cancelled",
     "Dead",
@@ -75,53 +74,43 @@ __all__ = [
     "wrong_task",
 ]
 
-R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
 # ── typed: what `await job.outcome()` gives ──────────────────────────────────────────────────────
 
 
-class Succeeded(PublicValue, Generic[R_co], frozen=True):
+class Succeeded(TaggedValue, Generic[R_co], frozen=True):
     """The function returned this value."""
-
-    tag: ClassVar = "succeeded"
 
     value: R_co
 
 
-class Failed(PublicValue, frozen=True):
+class Failed(TaggedValue, frozen=True):
     """The job ended with an error that its task declares in ``raises``; here it is again, typed."""
 
-    tag: ClassVar = "failed"
     shown: ClassVar = {"error": lambda error: f"{type(error).__name__}: {error}"}
 
     error: BaseException
     record: ErrorRecord
 
 
-class Dead(PublicValue, frozen=True):
+class Dead(TaggedValue, frozen=True):
     """The job is a dead letter. ``record`` is its last error, if there was one."""
-
-    tag: ClassVar = "dead"
 
     reason: str
     record: ErrorRecord | None
 
 
-class Cancelled(PublicValue, frozen=True):
+class Cancelled(TaggedValue, frozen=True):
     """The job was cancelled before it started."""
 
-    tag: ClassVar = "cancelled"
 
-
-class Expired(PublicValue, frozen=True):
+class Expired(TaggedValue, frozen=True):
     """The job's deadline passed before it could start."""
 
-    tag: ClassVar = "expired"
 
-
-JobOutcome: TypeAlias = Succeeded[R] | Failed | Dead | Cancelled | Expired
+JobOutcome: TypeAlias = Succeeded[R_co] | Failed | Dead | Cancelled | Expired
 
 JobStatus: TypeAlias = Literal[
     "scheduled", "queued", "running", "succeeded", "failed", "dead", "cancelled", "expired", "unknown"
@@ -301,9 +290,6 @@ def typed_outcome(data: bytes, contract: ResultDecoder) -> JobOutcome[Any]:
             return Expired()
         case _:
             assert_never(stored.state)
-
-
-ANY_TASK = "*"  #: the name that a handle has that was made from an id alone
 
 
 def wrong_task(job_id: str, task: str, data: bytes) -> WrongTask | None:

@@ -13,15 +13,16 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
+from taskcore.config import Settings
 from taskcore.contract import Contract, Upcast, compile_contract
-from taskcore.envelope import check_name
+from taskcore.envelope import ANY_TASK, check_name
 from taskcore.errors import DuplicateTask, InvalidContract, InvalidName, InvalidSetting
 from taskcore.options import DEFAULT, DeliveryMode, Key, RunsIn, TaskSpec, UseDefault, refuse_unknown
 from taskcore.policy import Retry
-from taskcore.task import AsyncTask, PlainTask, Task
+from taskcore.task import AsyncTask, PlainTask, Task, TaskHost
 from taskcore.toolkit.units import Duration, duration, shorten_repr
 
-__all__ = ["Decorator", "Router", "TaskOptions", "tasks_of"]
+__all__ = ["Decorator", "Router", "TaskOptions", "any_task", "tasks_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -146,6 +147,16 @@ def _is_anew(known: Task[..., Any], task: Task[..., Any]) -> bool:
     from taskcore.contract.redefinition import is_redefinition  # noqa: PLC0415 - for a name that is taken
 
     return is_redefinition(known.contract.function, task.contract.function)
+
+
+async def _any() -> Any: ...
+
+
+def any_task(host: TaskHost, settings: Settings, *, has_store: bool) -> Task[..., object]:
+    """Make the task of jobs of which only the id is known: it reads any result, as plain JSON data."""
+    task: Task[..., object] = AsyncTask(compile_contract(_any, name=ANY_TASK), TaskSpec())
+    task.bind(host, task.spec.complete(settings, has_store=has_store))
+    return task
 
 
 def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:

@@ -174,13 +174,8 @@ class Task(Generic[P, R]):
             raise _no_app(self, "so nothing can send it")
         return self._host
 
-    @property
-    def binding(self) -> tuple[TaskHost | None, Options]:
-        """What ``bind`` was given last."""
-        return self._host, self.options
-
-    def bind(self, host: TaskHost | None, options: Options) -> None:
-        """Give the task to an app, which calls this when it takes the task in; or back to where it was."""
+    def bind(self, host: TaskHost, options: Options) -> None:
+        """Give the task to an app, which calls this when it takes the task in."""
         self._host = host
         self.options = options
 

@@ -60,7 +60,15 @@ async def test_options_of_a_call_travel_only_if_given(app):
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout": 0}, {"timeout": -1}, {"retry": "often"}, {"retry": -1}, {"retry": True}, {"retry": Retry(on=(OSError,))}]
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": -1},
+        {"retry": "often"},
+        {"retry": -1},
+        {"retry": True},
+        {"retry": Retry(on=(OSError,))},
+    ],
 )
 def test_impossible_options_are_refused(app, options):
     """What cannot work, or cannot travel, is refused at the call (TC104)."""

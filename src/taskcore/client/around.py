@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 
 from taskcore.client.client import Client
 from taskcore.components import Components
-from taskcore.middleware import around_send
+from taskcore.config import Settings
+from taskcore.middleware import any_overrides, around_send
 from taskcore.task import Call, Job
 from taskcore.toolkit.home import Home
 
-__all__ = ["ClientWithMiddleware"]
+__all__ = ["ClientWithMiddleware", "make_client"]
 
 R = TypeVar("R")
 
@@ -38,3 +39,15 @@ class ClientWithMiddleware(Client):
         if len(calls) == 1:  # concurrent single sends share a batch
             return [await super().send(calls[0])]
         return await super().send_many(calls)
+
+
+def make_client(components: Components, settings: Settings, home: Home) -> Client:
+    """Make the client of an app, with middleware only if some of it is concerned."""
+    make = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
+    return make(
+        components,
+        timeout=settings.send_timeout,
+        payload_limit=settings.payload_limit,
+        source=settings.source,
+        home=home,
+    )

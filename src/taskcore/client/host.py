@@ -64,10 +64,8 @@ class AppHost:
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
-        from taskcore.client.around import ClientWithMiddleware  # noqa: PLC0415 - as the next
-        from taskcore.client.client import Client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
+        from taskcore.client.around import make_client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
         from taskcore.client.queries import JobQueries  # noqa: PLC0415 - the same
-        from taskcore.middleware import any_overrides  # noqa: PLC0415 - the same
         from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe  # noqa: PLC0415 - the same
 
         refuse_if_unmet(tasks, components)
@@ -78,15 +76,15 @@ class AppHost:
                 await exits.enter_async_context(components.store)
             if settings.strict:
                 await refuse_if_unsafe(components.backend, components.store)
-            limit = settings.send_timeout
-            make = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
-            client = make(
-                components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source, home=self.home
-            )
+            client = make_client(components, settings, self.home)
             exits.push_async_callback(client.wait_closed)
             client.open_queues(tuple(dict.fromkeys(task.spec.queue for task in tasks)))
-            self.send, self._client, self._queries = client.send, client, JobQueries(components, timeout=limit)
-            self.home.settle()
+            self.send, self._client, self._queries = (
+                client.send,
+                client,
+                JobQueries(components, timeout=settings.send_timeout),
+            )
+            self.home.claim()
             exits.callback(self.close)
             if components.services:
                 from taskcore.services import open_services  # noqa: PLC0415 - most apps have none

@@ -68,15 +68,15 @@ def taskcore_app() -> RunningApp:
         from taskcore.testing.restartable import working
 
         app = App(url, **options)
-        before = [(task, task.binding) for router in routers for task in router]
+        before = [(task, task.host, task.options) for own in routers if isinstance(own, App) for task in own]
         try:
             for router in routers:
                 app.include(router)
             async with working(app):
                 yield app
         finally:
-            for task, binding in before:
-                task.bind(*binding)
+            for task, host, given in before:
+                task.bind(host, given)
 
     return running
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 from pydantic_core import PydanticSerializationUnexpectedValue, core_schema
 
-if TYPE_CHECKING:
-    from taskcore.toolkit.values import PublicValue
+from taskcore.toolkit.values import PublicValue, TaggedValue
 
 __all__ = ["schema_of"]
 
@@ -22,9 +21,9 @@ def schema_of(kind: type[PublicValue], source: Any, handler: Any) -> core_schema
     given = dict(zip(getattr(kind, "__parameters__", ()), get_args(source), strict=False))
     hints = get_type_hints(kind)
     fields: dict[str, core_schema.TypedDictField] = {}
-    if kind.tag:
-        tag = core_schema.literal_schema([kind.tag])
-        fields["state"] = core_schema.typed_dict_field(tag)
+    tag = kind.__name__.lower() if issubclass(kind, TaggedValue) else ""
+    if tag:
+        fields["state"] = core_schema.typed_dict_field(core_schema.literal_schema([tag]))
     for field in msgspec.structs.fields(kind):
         if field.name in kind.shown:
             schema: core_schema.CoreSchema = core_schema.any_schema()
@@ -36,12 +35,12 @@ def schema_of(kind: type[PublicValue], source: Any, handler: Any) -> core_schema
     def make(values: dict[str, Any]) -> PublicValue:
         if kind.shown:
             raise ValueError(f"a {kind.__name__} cannot be made from data")
-        return kind(**{name: value for name, value in values.items() if name != "state" or not kind.tag})
+        return kind(**{name: value for name, value in values.items() if name != "state" or not tag})
 
     def show(value: Any) -> dict[str, Any]:
         if not isinstance(value, kind):
             raise PydanticSerializationUnexpectedValue(f"expected a {kind.__name__}, got {type(value).__name__}")
-        shown = {"state": kind.tag} if kind.tag else {}
+        shown = {"state": tag} if tag else {}
         for name in kind.__struct_fields__:
             one = getattr(value, name)
             shown[name] = kind.shown[name](one) if name in kind.shown else one

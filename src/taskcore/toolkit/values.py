@@ -7,17 +7,15 @@ from typing import Any, ClassVar
 
 import msgspec
 
-__all__ = ["PublicValue"]
+__all__ = ["PublicValue", "TaggedValue"]
 
 
 class PublicValue(msgspec.Struct, frozen=True):
     """A struct that pydantic can serialize, describe, and make from data.
 
-    :cvar tag: written as ``"state"``, for values that are told apart by their class.
     :cvar shown: how fields are written that are no plain data; a value with such fields is not made from data.
     """
 
-    tag: ClassVar[str] = ""
     shown: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
 
     @classmethod
@@ -26,3 +24,7 @@ class PublicValue(msgspec.Struct, frozen=True):
         from taskcore.toolkit.pydantic_schema import schema_of  # noqa: PLC0415 - pydantic is there already, if at all
 
         return schema_of(cls, source, handler)
+
+
+class TaggedValue(PublicValue, frozen=True):
+    """A value that is known by its class, whose name is written as ``"state"``."""

@@ -88,14 +88,14 @@ class Decider:
 
     :param park_for: seconds for which a job waits for a worker that knows its task.
     :param keep_result: seconds for which the outcome of a job of an unknown task is kept; None: not at all.
-    :param strangers: tells of jobs of unknown tasks.
+    :param tasks: what the worker knows, by name; ``worker`` is its name.
     """
 
-    def __init__(self, *, park_for: float, keep_result: float | None, strangers: Strangers) -> None:
+    def __init__(self, *, park_for: float, keep_result: float | None, tasks: Mapping[str, object], worker: str) -> None:
         # A job of an unknown task never starts, so only the time to park it counts.
         self._unknown = Rules(retry=Retry(), crashes=1, park_for=park_for)
         self._keep = keep_result
-        self._strangers = strangers
+        self._strangers = Strangers(tasks.keys(), park_for=park_for, worker=worker)
         self._roll = random.Random().random
 
     def settlement(self, job: Execution, outcome: Outcome) -> Settlement:
