@@ -188,7 +188,7 @@ def _retry(retry: object) -> CallRetry | None:
     if retry is None:
         return None
     if isinstance(retry, int) and not isinstance(retry, bool):
-        return CallRetry(attempts=Retry(attempts=retry or 1).attempts)
+        return CallRetry(attempts=Retry(attempts=retry).attempts)
     if not isinstance(retry, Retry):
         what = f"retry={shorten_repr(retry)} is not a policy"
         raise InvalidSetting(what, fix="give a Retry(…) or a number of attempts")
