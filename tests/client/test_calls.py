@@ -66,6 +66,7 @@ async def test_options_of_a_call_travel_only_if_given(app):
         {"timeout": -1},
         {"retry": "often"},
         {"retry": -1},
+        {"retry": 0},
         {"retry": True},
         {"retry": Retry(on=(OSError,))},
     ],

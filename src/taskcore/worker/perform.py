@@ -199,7 +199,7 @@ class Performer:
             job.started_at = anyio.current_time()
             waited = None if job.trail.copies else max(self._clock() - job.envelope.enqueued_at, 0.0)
             self._events.tell("job.started", {**job.labels, "waited": waited})
-        timeout = job.timeout
+        timeout = job.envelope.timeout or task.options.timeout
         if timeout is not None:
             self._watch(slot, anyio.current_time() + timeout)
         return key
