@@ -111,7 +111,7 @@ def check_objects(
     problems = [
         f"{name}: expected a URL or a {'store' if name == 'store' else 'backend'}, got {shorten_repr(value)}"
         for name, value in adapters.items()
-        if not all(hasattr(value, verb) for verb in VERBS[name])
+        if not all(hasattr(type(value), verb) or hasattr(value, verb) for verb in VERBS[name])
     ]
     if not callable(clock):
         problems.append(f"clock: expected a function that returns seconds, got {shorten_repr(clock)}")

@@ -149,6 +149,9 @@ async def send_many() -> None:
     assert_type(await app.send(add.call(1, 2)), Job[int])
 
     greet.call(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    mixed = await app.enqueue_many([greet.call("Ada"), add.call(1, 2)])
+    assert_type(mixed[0].id, str)
+    assert_type(await app.job("17").result(), object)
     await app.enqueue_many([greet])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
