@@ -109,19 +109,30 @@ class App(Router):
     async def __aenter__(self) -> Self:
         """Connect. An open app may be entered again; the last one to leave disconnects.
 
+        It may be entered in other event loops too, while the first one runs: their calls are carried there.
+
         :raises BrokerUnavailable: broker or store cannot be reached (TC201).
+        :raises NotRunning: it is open in an event loop that does not run, or cannot be reached (TC106).
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
-        if self._pid != os.getpid():
+        home = self._host.home
+        if self._pid != os.getpid() or home.has_ended:
             self._reset()
         if not self._context.is_open:
             hint_at_unused_variables(self.sources)
-        await self._context.enter()
+        if home.settle():
+            await self._context.enter()
+        else:
+            await home.run(self._context.enter)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._context.leave()
+        home = self._host.home
+        if home.is_here:
+            await self._context.leave()
+        elif not home.has_ended:
+            await home.run(self._context.leave)
 
     @asynccontextmanager
     async def running(
@@ -140,8 +151,10 @@ class App(Router):
         from taskcore.worker.hosting import WorkerChoice, working  # noqa: PLC0415 - clients need no worker
 
         choice = WorkerChoice(queues, concurrency, grace)
-        async with self, working(self.components, self.settings, self.tasks, choice):
-            yield self
+        async with self:
+            self._host.require_here_to_work()
+            async with working(self.components, self.settings, self._tasks, choice):
+                yield self
 
     async def run_worker(
         self,
@@ -163,7 +176,8 @@ class App(Router):
 
         choice = WorkerChoice(queues, concurrency, grace)
         async with self:
-            await work_until_signalled(self.components, self.settings, self.tasks, choice, task_status)
+            self._host.require_here_to_work()
+            await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status)
 
     async def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
@@ -175,10 +189,19 @@ class App(Router):
         :param timeout: how long to wait for each queue; None sets no limit.
         :raises TimeoutError: a queue was not empty by then; the text says what it holds.
         """
-        names = [check_name("queue", queue) for queue in queues] or dict.fromkeys(task.spec.queue for task in self)
-        await self._host.queries.drain(names, timeout)
+        names = [check_name("queue", queue) for queue in queues or dict.fromkeys(task.spec.queue for task in self)]
+        await self._host.ask(lambda queries: queries.drain(names, timeout))
 
     # ── sending and asking ──
+
+    def job(self, id: str, *, queue: str | None = None) -> Job[object]:
+        """Make the handle of a job of any task, to ask for its status and outcome, and to cancel it.
+
+        A result is plain JSON data; ``task.job(id)`` gives it typed.
+
+        :param queue: where the job was sent, if it is known; else all queues are asked.
+        """
+        return Job(id, self._any_task, queue or "")
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Send many calls in few batches; return one job for each, in order.
@@ -193,7 +216,8 @@ class App(Router):
 
     async def stats(self, queue: str = "default") -> QueueStats:
         """Count the jobs of a queue."""
-        return await self._host.queries.admin.stats(check_name("queue", queue))
+        name = check_name("queue", queue)
+        return await self._host.ask(lambda queries: queries.admin.stats(name))
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs of a queue that have not started; return how many.
@@ -201,7 +225,8 @@ class App(Router):
         Where ``features.counts`` is absent, scheduled jobs (retries, too) are out of reach: they come when they are
         due, and a warning in the log says so.
         """
-        return await self._host.queries.admin.purge(check_name("queue", queue))
+        name = check_name("queue", queue)
+        return await self._host.ask(lambda queries: queries.admin.purge(name))
 
     @property
     def features(self) -> Features:
@@ -233,6 +258,12 @@ class App(Router):
         return self._portal.run(function, *args)
 
     @cached_property
+    def _any_task(self) -> Task[..., object]:
+        from taskcore.client.anytask import any_task  # noqa: PLC0415 - most programs know the tasks of their jobs
+
+        return any_task(self._host, self.settings, has_store=self.components.store is not None)
+
+    @cached_property
     def _portal(self) -> Portal:
         from taskcore.blocking import Portal  # noqa: PLC0415 - as in sync
 
@@ -255,6 +286,7 @@ class App(Router):
         """Begin closed: at first, and in the child of a fork, where the parent's connections and loop are dead."""
         self._pid = os.getpid()
         self._host.close()
+        self._host.home.forget()
         self._context = SharedContext(lambda: self._host.connect(self, self.components, self.settings))
         #: What this app is made of, for the test kit and for tools.
         self.components = self._build()

@@ -17,13 +17,14 @@ Rules for every adapter:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 
 from taskcore.lifecycle import Verdict
+from taskcore.toolkit.values import PublicValue
 
 __all__ = [
     "Admin",
@@ -32,6 +33,7 @@ __all__ = [
     "Duplicate",
     "Features",
     "Letter",
+    "OpensQueues",
     "Outgoing",
     "Place",
     "Published",
@@ -170,10 +172,23 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class OpensQueues(Protocol):
+    """A broker on which the first jobs of a new queue wait, see ``Features.new_queue``."""
+
+    def open_queues(self, queues: Sequence[str], waits: Callable[[float], None]) -> None:
+        """Begin to open these queues, in the background; what fails is tried again by the first publish.
+
+        :param waits: called in the task of a publish that has to wait for a new queue, with the seconds that this adds
+            to its time.
+        """
+        ...
+
+
 # ── for people ───────────────────────────────────────────────────────────────────────────────────
 
 
-class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
+class QueueStats(PublicValue, frozen=True, kw_only=True):
     """How full a queue is. ``oldest`` is the age in seconds of the oldest ready job, None if there is none."""
 
     ready: int
@@ -249,7 +264,7 @@ class Admin(Protocol):
 Support: TypeAlias = Literal["native", "emulated", "absent"]
 
 
-class Features(msgspec.Struct, frozen=True, kw_only=True):
+class Features(PublicValue, frozen=True, kw_only=True):
     """What differs from broker to broker. Every field appears in the docs' table and switches checks of the suite.
 
     :param durability: what an answered job survives, in one sentence.

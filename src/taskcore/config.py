@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param grace: how long running jobs may go on after a worker was asked to stop.
     :param lease: after this time without a renewal another worker gets the job.
     :param send_timeout: how long ``enqueue`` waits for the broker.
+    :param timeout: how long one attempt of a task that sets no limit may take; None = no limit.
     :param payload_limit: the largest arguments that are sent.
     :param result_limit: the largest result that is kept; a job with a larger one fails.
     :param keep_result: how long results can be fetched.
@@ -74,7 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     processes: int | None = None
     grace: float = 30.0
     lease: float = 60.0
-    send_timeout: float = 10.0
+    send_timeout: float = 3.0
+    timeout: float | None = None
     payload_limit: int = 262_144
     result_limit: int = 1_048_576
     keep_result: float = 3600.0
@@ -106,6 +108,7 @@ class AppSettings(TypedDict, total=False):
     grace: Duration | None
     lease: Duration | None
     send_timeout: Duration | None
+    timeout: Duration | None
     payload_limit: int | str | None
     result_limit: int | str | None
     keep_result: Duration | None

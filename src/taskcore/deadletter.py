@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import msgspec
@@ -17,13 +17,14 @@ from taskcore.components import Components
 from taskcore.envelope import Envelope, Trail, check_name, decode_trail, encode_trail
 from taskcore.errors import EnqueueRefused, EnqueueUncertain, LetterNotFound, MalformedEnvelope
 from taskcore.toolkit.units import shorten_repr
+from taskcore.toolkit.values import PublicValue
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
 PAGE = 100  #: letters fetched at a time
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetter(PublicValue, frozen=True, kw_only=True):
     """A dead job: its envelope, the reason, everything that was tried. A value: changing it changes no job.
 
     :param id: the argument of ``replay`` and ``drop``.
@@ -34,6 +35,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     :param trail: attempts, crashes and errors.
     :param raw: the envelope's bytes, unchanged.
     """
+
+    shown: ClassVar = {"raw": lambda raw: raw.decode(errors="replace")}
 
     id: str
     queue: str

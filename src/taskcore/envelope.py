@@ -10,6 +10,8 @@ The envelope is one JSON object that any language can write. Its bytes never cha
      "enqueued_at": 1767225600.25,              seconds since the epoch, by the sender's clock
      "key": "7", "deadline": 1767229200.0,      idempotency key; no start after this time  (optional)
      "correlation_id": "…", "source": "…",      what it belongs to; its sender             (optional)
+     "parent_id": "…",                          the job that sent it                       (optional)
+     "timeout": 30.0, "retry": {"attempts": 1}, what this call has instead of its task's   (optional)
      "headers": {"traceparent": "…"}}           strings to strings; never broker headers   (optional)
 
 The names map one to one to CloudEvents: id, source, task → type, enqueued_at → time, args → data.
@@ -25,12 +27,14 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeAlias
+from contextvars import ContextVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
 from taskcore.errors import InvalidName, MalformedEnvelope
 from taskcore.toolkit.units import shorten_repr
+from taskcore.toolkit.values import PublicValue
 
 __all__ = [
     "FORMAT",
@@ -38,6 +42,7 @@ __all__ = [
     "ID_LIMIT",
     "KEY_LIMIT",
     "NAME_LIMIT",
+    "CallRetry",
     "Envelope",
     "EnvelopeCodec",
     "ErrorRecord",
@@ -51,6 +56,7 @@ __all__ = [
     "is_name",
     "is_safe_id",
     "new_id",
+    "running",
     "size_of_headers",
 ]
 
@@ -74,9 +80,20 @@ FORMAT = 1  #: the newest envelope format that this code reads, and the one it w
 FIRST_ERRORS, LAST_ERRORS = 5, 20  #: how many errors a trail keeps from its beginning and from its end (C13)
 
 
-class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True):
+class CallRetry(PublicValue, frozen=True, omit_defaults=True, gc=False):
+    """What one call has instead of the numbers of its task's retry policy; None: the task's own."""
+
+    attempts: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    base: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    factor: Annotated[float, msgspec.Meta(ge=1)] | None = None
+    cap: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    jitter: Literal["full", "none"] | None = None
+
+
+class Envelope(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=True):
     """One job as it travels; the fields are explained at the top of this file."""
 
+    shown: ClassVar = {"args": msgspec.json.decode}
     v: int
     id: Id
     task: Name
@@ -88,10 +105,17 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, kw_onl
     deadline: float | None = None
     correlation_id: Id | None = None
     source: Annotated[str, msgspec.Meta(max_length=ID_LIMIT)] | None = None
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = {}  # noqa: RUF012 - each struct gets its own
+    parent_id: Id | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    retry: CallRetry | None = None
 
 
-class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+#: What runs here, if it is a job; in the end a :class:`taskcore.worker.Context`, which has the envelope.
+running: ContextVar[Any] = ContextVar("taskcore.job")
+
+
+class ErrorRecord(PublicValue, frozen=True, omit_defaults=True):
     """One error as text: never an object, never a class to import.
 
     ``when`` is in seconds since the epoch; ``where`` is the innermost place in the task's code; the
@@ -107,7 +131,7 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     traceback: str = ""
 
 
-class Trail(msgspec.Struct, frozen=True, omit_defaults=True):
+class Trail(PublicValue, frozen=True, omit_defaults=True):
     """What happened to a job so far. Numbers in it never shrink (C5).
 
     :param attempts: starts that ended in an error.

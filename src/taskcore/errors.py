@@ -179,9 +179,12 @@ class BrokerUnavailable(BrokerError, ConnectionError):
     """The broker or the store cannot be reached now.
 
     A call that sends jobs has surely sent none; a worker's call may have been carried out, and is repeated safely.
+
+    ``gone_for``: seconds since the connection was lost, as far as they are known.
     """
 
     code = "TC201"
+    gone_for = 0.0
 
 
 class EnqueueUncertain(BrokerError, TimeoutError):

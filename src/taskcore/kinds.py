@@ -102,6 +102,7 @@ KINDS: dict[str, SettingKind] = {
     "grace": _WAIT,
     "lease": _PERIOD,
     "send_timeout": _PERIOD,
+    "timeout": _PERIOD._replace(none="no limit"),
     "payload_limit": SettingKind(size, 'bytes, at least 1, or text such as "256KiB"', least=1, show=show_size),
     "result_limit": SettingKind(size, 'bytes, at least 1, or text such as "1MiB"', least=1, show=show_size),
     "keep_result": _WAIT,

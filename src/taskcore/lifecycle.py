@@ -179,7 +179,13 @@ Outcome: TypeAlias = _Run | _Unrun | Malformed | Unregistered
 
 
 class Ack(msgspec.Struct, frozen=True, gc=False):
-    """Forget the job: it is over."""
+    """Forget the job: it is over.
+
+    :param claims: the job has not started, and starts if this succeeds: of all workers that were handed the job, one
+        may succeed, however late the others are (C9).
+    """
+
+    claims: bool = False
 
 
 class Reschedule(msgspec.Struct, frozen=True, gc=False):
@@ -203,6 +209,7 @@ class Bury(msgspec.Struct, frozen=True, gc=False):
 Verdict: TypeAlias = Ack | Reschedule | Release | Bury
 
 ACK = Ack()
+CLAIM = Ack(claims=True)
 RELEASE = Release()
 
 

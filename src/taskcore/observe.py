@@ -36,7 +36,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 import msgspec
 
-from taskcore.backend import Admin, Backend, Delivery, Features, Outgoing, Published, Source
+from taskcore.backend import Admin, Backend, Delivery, Features, OpensQueues, Outgoing, Published, Source
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Verdict
 from taskcore.store import Conflict, Expect, Record, Store, Version, Write, largest_value
@@ -191,6 +191,11 @@ class ObservedBackend:
         """See :class:`taskcore.backend.Backend`."""
         with _Span(self._events, "publish.complete", "publish.failed", len(batch)):
             return await self._backend.publish(batch)
+
+    def open_queues(self, queues: Sequence[str], waits: Callable[[float], None]) -> None:
+        """See :class:`taskcore.backend.OpensQueues`; nothing happens where new queues are ready at once."""
+        if isinstance(self._backend, OpensQueues):
+            self._backend.open_queues(queues, waits)
 
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[Source]:
         """See :class:`taskcore.backend.Backend`."""

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 import msgspec
 
 from taskcore.config import Settings
-from taskcore.envelope import HEADERS_LIMIT, ID_LIMIT, KEY_LIMIT, check_name, is_safe_id, size_of_headers
+from taskcore.envelope import HEADERS_LIMIT, ID_LIMIT, KEY_LIMIT, CallRetry, check_name, is_safe_id, size_of_headers
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Rules
 from taskcore.policy import Retry
@@ -58,7 +58,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     queue: str = "default"
     retry: Retry | UseDefault = DEFAULT
     crashes: int | UseDefault = DEFAULT
-    timeout: float | None = None
+    timeout: float | UseDefault | None = DEFAULT
+    expires: float | None = None
     key: Key | None = None
     key_window: float | UseDefault = DEFAULT
     keep_result: float | UseDefault | None = DEFAULT
@@ -75,7 +76,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
         return Options(
             queue=self.queue,
             rules=Rules(retry=retry, crashes=crashes, park_for=settings.park_for),
-            timeout=self.timeout,
+            timeout=settings.timeout if self.timeout is DEFAULT else self.timeout,
+            expires=self.expires,
             key_window=settings.key_window if self.key_window is DEFAULT else self.key_window,
             keep_result=kept if self.keep_result is DEFAULT else self.keep_result,
             delivery=self.delivery,
@@ -89,6 +91,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     queue: str
     rules: Rules
     timeout: float | None
+    expires: float | None
     key_window: float
     keep_result: float | None
     delivery: DeliveryMode
@@ -108,7 +111,9 @@ class UsingOptions(TypedDict, total=False):
     headers: Mapping[str, str] | None  #: strings for your own use, such as a tenant or a trace; at most 8 KiB
     expires: Duration | None  #: from now; after it the job may not start any more
     id: str | None  #: the job id to use, to repeat an enqueue whose answer was lost
-    correlation_id: str | None  #: what this job belongs to
+    correlation_id: str | None  #: what this job belongs to; a job hands its own on to the jobs that it sends
+    timeout: Duration | None  #: how long one attempt may take, instead of the task's
+    retry: Retry | int | None  #: instead of the numbers of the task's policy; its errors (``on``) cannot travel
 
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +126,8 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     expires: float | None = None
     id: str | None = None
     correlation_id: str | None = None
+    timeout: float | None = None
+    retry: CallRetry | None = None
 
 
 NO_OPTIONS = CallOptions()
@@ -142,6 +149,8 @@ def call_options(given: UsingOptions) -> CallOptions:
         expires=None if expires is None else seconds_of("expires", expires),
         id=_id("id", given.get("id")),
         correlation_id=_id("correlation_id", given.get("correlation_id")),
+        timeout=_timeout(given.get("timeout")),
+        retry=_retry(given.get("retry")),
     )
 
 
@@ -162,6 +171,30 @@ def refuse_unknown(what: str, given: Mapping[str, Any], known: Iterable[str]) ->
         facts=[f"its options: {', '.join(names)}"],
         fix=f"did you mean {close[0]!r}?" if close else None,
     )
+
+
+def _timeout(value: Duration | None) -> float | None:
+    if value is None:
+        return None
+    if not (seconds := seconds_of("timeout", value)):
+        raise InvalidSetting("timeout=0 leaves no time to run", fix="give a time above 0")
+    return seconds
+
+
+def _retry(retry: object) -> CallRetry | None:
+    if retry is None:
+        return None
+    if isinstance(retry, int) and not isinstance(retry, bool):
+        return CallRetry(attempts=Retry(attempts=retry or 1).attempts)
+    if not isinstance(retry, Retry):
+        what = f"retry={shorten_repr(retry)} is not a policy"
+        raise InvalidSetting(what, fix="give a Retry(…) or a number of attempts")
+    if (retry.on, retry.give_up_on) != (Retry().on, Retry().give_up_on):
+        raise InvalidSetting(
+            "the errors of a policy cannot travel with one call",
+            fix="name them in the task: @app.task(retry=Retry(on=…))",
+        )
+    return CallRetry(retry.attempts, retry.base, retry.factor, retry.cap, retry.jitter)
 
 
 def _delay(delay: Duration | None, at: datetime | None) -> float:

@@ -21,7 +21,7 @@ Outcome and verdict are those of :mod:`taskcore.lifecycle`; ``records/outcomes.p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_never
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, assert_never
 
 import msgspec
 
@@ -47,8 +47,10 @@ from taskcore.lifecycle import (
     Verdict,
 )
 from taskcore.observe import EventName
+from taskcore.toolkit.values import PublicValue
 
 __all__ = [
+    "ANY_TASK",
     "STATUS_OF_PLACE",
     "Cancelled",
     "Dead",
@@ -74,37 +76,49 @@ __all__ = [
 ]
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 # ── typed: what `await job.outcome()` gives ──────────────────────────────────────────────────────
 
 
-class Succeeded(msgspec.Struct, Generic[R], frozen=True):
+class Succeeded(PublicValue, Generic[R_co], frozen=True):
     """The function returned this value."""
 
-    value: R
+    tag: ClassVar = "succeeded"
+
+    value: R_co
 
 
-class Failed(msgspec.Struct, frozen=True):
+class Failed(PublicValue, frozen=True):
     """The job ended with an error that its task declares in ``raises``; here it is again, typed."""
+
+    tag: ClassVar = "failed"
+    shown: ClassVar = {"error": lambda error: f"{type(error).__name__}: {error}"}
 
     error: BaseException
     record: ErrorRecord
 
 
-class Dead(msgspec.Struct, frozen=True):
+class Dead(PublicValue, frozen=True):
     """The job is a dead letter. ``record`` is its last error, if there was one."""
+
+    tag: ClassVar = "dead"
 
     reason: str
     record: ErrorRecord | None
 
 
-class Cancelled(msgspec.Struct, frozen=True):
+class Cancelled(PublicValue, frozen=True):
     """The job was cancelled before it started."""
 
+    tag: ClassVar = "cancelled"
 
-class Expired(msgspec.Struct, frozen=True):
+
+class Expired(PublicValue, frozen=True):
     """The job's deadline passed before it could start."""
+
+    tag: ClassVar = "expired"
 
 
 JobOutcome: TypeAlias = Succeeded[R] | Failed | Dead | Cancelled | Expired
@@ -292,9 +306,12 @@ def typed_outcome(data: bytes, contract: ResultDecoder) -> JobOutcome[Any]:
             assert_never(stored.state)
 
 
+ANY_TASK = "*"  #: the name that a handle has that was made from an id alone
+
+
 def wrong_task(job_id: str, task: str, data: bytes) -> WrongTask | None:
     """Make the error of a stored outcome that belongs to a job of another task; None if it does not."""
-    other = other_task_of(data, task)
+    other = None if task == ANY_TASK else other_task_of(data, task)
     if other is None:
         return None
     return WrongTask(

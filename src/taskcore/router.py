@@ -34,7 +34,8 @@ class TaskOptions(TypedDict, total=False):
     :param queue: where its jobs wait; default: ``"default"``.
     :param version: of the contract, from 1; raise it when the arguments change.
     :param upcasts: ``{1: from_v1}``: turns the arguments of an older version, a dict, into those of the next.
-    :param timeout: how long one attempt may take; None, the default, sets no limit.
+    :param timeout: how long one attempt may take; None sets no limit; default: the app's setting.
+    :param expires: from when it is sent; after it a job may not start any more; default: never.
     :param retry: a :class:`Retry`, a number of attempts, or None for a single attempt; default: the app's setting.
     :param crashes: how many starts may kill their process before the job is dead (C12); default: 3, where they count.
     :param key: idempotency key: parameter name(s), or a function of the arguments (C10).
@@ -51,7 +52,8 @@ class TaskOptions(TypedDict, total=False):
     queue: str
     version: int
     upcasts: Mapping[int, Upcast] | None
-    timeout: Duration | None
+    timeout: Duration | UseDefault | None
+    expires: Duration | None
     retry: Retry | int | UseDefault | None
     crashes: int | UseDefault
     key: Key | None
@@ -218,7 +220,7 @@ def _retry(retry: Retry | int | UseDefault | None) -> Retry | UseDefault:
 
 def _problems(spec: TaskSpec, contract: Contract, *, is_async: bool) -> Iterator[str]:
     """Yield everything in the options that cannot work."""
-    for name in ("timeout", "key_window", "keep_result"):
+    for name in ("timeout", "expires", "key_window", "keep_result"):
         value = getattr(spec, name)
         if value is not None and value is not DEFAULT and not _positive(value):
             yield f'{name}: expected seconds above 0, a timedelta, or text such as "5m", got {shorten_repr(value)}'

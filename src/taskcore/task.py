@@ -11,7 +11,7 @@ which sends its calls and answers for its jobs.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
 
@@ -23,6 +23,7 @@ from taskcore.errors import InvalidArguments, InvalidSetting, NotRunning
 from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
 from taskcore.results import JobOutcome, JobStatus, Succeeded, error_of
 from taskcore.toolkit.units import Duration, seconds_of
+from taskcore.toolkit.values import PublicValue
 
 if TYPE_CHECKING:  # imported when it is needed: see sync
     from taskcore.blocking import SyncTask
@@ -31,13 +32,14 @@ __all__ = ["AsyncTask", "Bridge", "Call", "ConfiguredTask", "Job", "PlainTask", 
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 
-class Call(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
+class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False, eq=False):
     """A task with its arguments packed and checked; nothing is sent yet. Give it to ``app.enqueue_many``."""
 
-    task: Task[Any, R]
+    task: Task[Any, R_co]
     payload: bytes
     key: str | None
     options: CallOptions
@@ -172,8 +174,13 @@ class Task(Generic[P, R]):
             raise _no_app(self, "so nothing can send it")
         return self._host
 
-    def bind(self, host: TaskHost, options: Options) -> None:
-        """Give the task to an app, which calls this when it takes the task in."""
+    @property
+    def binding(self) -> tuple[TaskHost | None, Options]:
+        """What ``bind`` was given last."""
+        return self._host, self.options
+
+    def bind(self, host: TaskHost | None, options: Options) -> None:
+        """Give the task to an app, which calls this when it takes the task in; or back to where it was."""
         self._host = host
         self.options = options
 
@@ -244,11 +251,13 @@ class ConfiguredTask(Generic[P, R]):
         return SyncTask(self, self._task.host)
 
 
-class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
+class Job(PublicValue, Generic[R_co], frozen=True, gc=False, eq=False):
     """The handle of one enqueued call. It holds no connection and may be kept, or made anew from an id."""
 
+    shown: ClassVar = {"task": lambda task: task.name}
+
     id: str
-    task: Task[Any, R]
+    task: Task[Any, R_co]
     queue: str
     key: str | None = None
 
@@ -264,7 +273,7 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
     def __hash__(self) -> int:
         return hash(self.id)
 
-    async def result(self, timeout: Duration | None = None) -> R:
+    async def result(self, timeout: Duration | None = None) -> R_co:
         """Wait for the value that the function returned.
 
         :param timeout: how long to wait at most; None sets no limit.
@@ -281,7 +290,7 @@ class Job(msgspec.Struct, Generic[R], frozen=True, gc=False, eq=False):
         has_dead_letter = self.task.options.delivery != "at_most_once"
         raise error_of(self.id, self.task.name, outcome, has_dead_letter=has_dead_letter)
 
-    async def outcome(self, timeout: Duration | None = None) -> JobOutcome[R]:
+    async def outcome(self, timeout: Duration | None = None) -> JobOutcome[R_co]:
         """Wait for the job's end and return it as a value to ``match`` on; a failed job does not raise here.
 
         :raises ResultTimeout: no outcome yet (TC401).

@@ -185,6 +185,8 @@ def _core() -> Mapping[str, Any]:
 
     return {
         "core: acknowledges first": wrapped(Settler, "commit", ack_first),
+        "core: counts no ends": patch.object(Settler, "count", lambda *_: None),
+        "core: forgets ends": wrapped(Outcomes, "find", _nothing),
         "core: ignores deadlines": wrapped(Performer, "_decode", no_deadline),
         "core: examines nothing": wrapped(Admission, "inspect", no_examination),
         "core: says cancelled": wrapped(JobQueries, "cancel", cancels_anything),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from taskcore.faults import PostgresServer
-from taskcore.faults.postgres import PROTOCOL, USER, _as_nobody, _unprivileged
+from taskcore.faults.postgres import PROTOCOL, USER, _as_unprivileged, _unprivileged
 from taskcore.faults.servers import Server
 from taskcore.faults.sockets import HOST, ask
 
@@ -46,7 +46,7 @@ class PgBouncer(Server):
                 os.chown(path, _unprivileged().pw_uid, _unprivileged().pw_gid)
 
     def _command(self) -> Sequence[str | Path]:
-        return _as_nobody([self.binary, self._folder / "pgbouncer.ini"])
+        return _as_unprivileged([self.binary, self._folder / "pgbouncer.ini"])
 
     async def _answers(self) -> bool:
         body = struct.pack("!i", PROTOCOL) + f"user\0{USER}\0database\0postgres\0\0".encode()

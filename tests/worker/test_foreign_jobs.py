@@ -6,7 +6,7 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore import App, Dead, JobFailed
+from taskcore import App, Dead, JobFailed, ResultTimeout
 from taskcore.backend import Outgoing
 from taskcore.backends.memory import MemoryBackend
 from taskcore.stores.memory import MemoryStore
@@ -251,3 +251,35 @@ async def test_unknown_jobs_do_not_delay_the_others(app, backend):
         assert [await job.result(timeout=5) for job in jobs] == list(range(10))
 
         assert anyio.current_time() - began < 0.5
+
+
+async def test_unknown_tasks_are_told(app, backend, caplog):
+    """A parked job is a warning, once for each task and minute: what is unknown, what is known, until when it waits."""
+    app.task(name="shop.mail.send")(lambda: None)
+    async with app.running():
+        with caplog.at_level("WARNING", "taskcore.worker"):
+            for number in range(3):
+                await publish(backend, envelope(id=str(number), task="mail.send"), id=str(number))
+            await publish(backend, envelope(id="next", version=7), id="next")
+            await anyio.sleep(30)
+        texts = [record.getMessage() for record in caplog.records]
+        assert len(texts) == 2
+        assert all(word in texts[0] for word in ("mail.send", "known", "UTC", 'did you mean "shop.mail.send"?'))
+        assert "version 7" in texts[1]
+        await anyio.sleep(120)
+        assert len([record for record in caplog.records if "mail.send" in record.getMessage()]) > 1
+
+
+async def test_callers_learn_that_their_job_is_parked(app, backend, store):
+    """A caller that waits for a job of a task that the worker does not know learns it (TC401)."""
+    sender = App(backend, store=store, clock=clock)
+
+    @sender.task(name="unknown.work")
+    async def work() -> None: ...
+
+    async with app.running(), sender:
+        job = await work.enqueue()
+        with pytest.raises(ResultTimeout) as error:
+            await job.result(timeout=5)
+    assert any("has parked jobs of unknown.work" in fact for fact in error.value.facts)
+    assert "knows the task" in (error.value.fix or "")

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from taskcore import App, BrokerUnavailable, JobFailed, Retry, current
+from taskcore.backends.memory.backend import MemoryAdmin
 from taskcore.lifecycle import Bury
 from tests.support.faulty import BROKER_VERBS, STORE_VERBS, FaultyBackend, FaultyStore, eventually, letters
 from tests.support.virtual import clock
@@ -94,6 +95,27 @@ async def test_the_end_of_an_outage_is_logged_on_an_idle_queue(app, backend, cap
             await anyio.sleep(60)
             assert any("broker back after" in record.getMessage() for record in caplog.records)
             assert app.counters["broker.back"] == 1
+
+
+@pytest.mark.parametrize("seconds", [1, 10, 300])
+async def test_the_end_of_an_outage_is_told_within_a_second(app, backend, caplog, monkeypatch, seconds):
+    """An idle worker says that the broker is back within a second, and for how long it was gone."""
+    make_slow(app)
+    count = MemoryAdmin.stats
+
+    async def stats(admin, queue):
+        if "receive" in backend.faults.down:
+            raise BrokerUnavailable("there is no connection")
+        return await count(admin, queue)
+
+    monkeypatch.setattr(MemoryAdmin, "stats", stats)
+    with caplog.at_level(logging.WARNING, "taskcore"):
+        async with app.running():
+            await anyio.sleep(5)
+            await backend.faults.outage(seconds, *BROKER_VERBS)
+            await anyio.sleep(1)
+            [told] = [record.getMessage() for record in caplog.records if "broker back after" in record.getMessage()]
+    assert seconds <= float(told.split()[3]) <= seconds + 1
 
 
 async def test_the_broker_is_gone_for_longer_than_a_lease(app, backend):

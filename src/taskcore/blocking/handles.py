@@ -12,6 +12,7 @@ __all__ = ["SyncJob", "SyncTask"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class SyncTask(Generic[P, R]):
@@ -36,12 +37,12 @@ class SyncTask(Generic[P, R]):
         return SyncJob(self._host.run_blocking(send), self._host.run_blocking)
 
 
-class SyncJob(Generic[R]):
+class SyncJob(Generic[R_co]):
     """The handle of a job, blocking."""
 
     __slots__ = ("_bridge", "job")
 
-    def __init__(self, job: Job[R], bridge: Bridge) -> None:
+    def __init__(self, job: Job[R_co], bridge: Bridge) -> None:
         self.job = job
         self._bridge = bridge
 
@@ -53,11 +54,11 @@ class SyncJob(Generic[R]):
         """The job's id."""
         return self.job.id
 
-    def result(self, timeout: Duration | None = None) -> R:
+    def result(self, timeout: Duration | None = None) -> R_co:
         """Return what :meth:`taskcore.Job.result` returns, blocking."""
         return self._bridge(self.job.result, timeout)
 
-    def outcome(self, timeout: Duration | None = None) -> JobOutcome[R]:
+    def outcome(self, timeout: Duration | None = None) -> JobOutcome[R_co]:
         """Return what :meth:`taskcore.Job.outcome` returns, blocking."""
         return self._bridge(self.job.outcome, timeout)
 

@@ -9,6 +9,7 @@ from taskcore.client.client import Client
 from taskcore.components import Components
 from taskcore.middleware import around_send
 from taskcore.task import Call, Job
+from taskcore.toolkit.home import Home
 
 __all__ = ["ClientWithMiddleware"]
 
@@ -18,8 +19,10 @@ R = TypeVar("R")
 class ClientWithMiddleware(Client):
     """Sends calls through middleware."""
 
-    def __init__(self, components: Components, *, timeout: float, payload_limit: int, source: str | None) -> None:
-        super().__init__(components, timeout=timeout, payload_limit=payload_limit, source=source)
+    def __init__(
+        self, components: Components, *, timeout: float, payload_limit: int, source: str | None, home: Home
+    ) -> None:
+        super().__init__(components, timeout=timeout, payload_limit=payload_limit, source=source, home=home)
         self._around = around_send(components.middleware, self._send_inside)
 
     async def send(self, call: Call[R]) -> Job[R]:

@@ -11,10 +11,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from taskcore.backend import DUPLICATE, Duplicate, Outgoing, Published, Refused, Stored, Uncertain
+from taskcore.backend import DUPLICATE, Duplicate, OpensQueues, Outgoing, Published, Refused, Stored, Uncertain
 from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
-from taskcore.envelope import FORMAT, Envelope, new_id
+from taskcore.envelope import FORMAT, Envelope, new_id, running
 from taskcore.errors import (
     BrokerUnavailable,
     EnqueueRefused,
@@ -28,6 +28,7 @@ from taskcore.records.outcomes import Outcomes
 from taskcore.results import wrong_task
 from taskcore.task import Call, Job
 from taskcore.toolkit.batching import GroupCommit, gather_limited
+from taskcore.toolkit.home import Home
 from taskcore.toolkit.timeouts import SharedTimeout
 
 __all__ = ["Client"]
@@ -53,13 +54,16 @@ class Client:
     :param source: the sender's name, written into the envelopes.
     """
 
-    def __init__(self, components: Components, *, timeout: float, payload_limit: int, source: str | None) -> None:
+    def __init__(
+        self, components: Components, *, timeout: float, payload_limit: int, source: str | None, home: Home
+    ) -> None:
         self._backend, store, self._events, self._clock, codec, *_ = components
         self._encode = codec.encode
         self._timeout = timeout
         self._shared_timeout = SharedTimeout(timeout)
         self._payload_limit = payload_limit
         self._source = source
+        self._home, self._loop, self._running = home, home.loop, home.running
         self._batches = GroupCommit(self._publish, limit=PUBLISH_BATCH, in_place=True)
         self._outcomes = Outcomes(store) if store is not None else None
         self._keyed: KeyedSender | None = None
@@ -72,6 +76,8 @@ class Client:
 
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call; concurrent ones share a batch."""
+        if self._running() is not self._loop:
+            return await self._home.run(lambda: self.send(call))
         self._check_size(call)
         outgoing = self._prepare(call, call.options.id or new_id())
         if call.key is not None:
@@ -91,6 +97,8 @@ class Client:
         :raises EnqueueRefused, EnqueueUncertain, KeyConflict, WrongTask, BrokerUnavailable: some calls were not sent;
             ``jobs`` of the error holds a Job or None for each call.
         """
+        if self._running() is not self._loop:
+            return await self._home.run(lambda: self.send_many(calls))
         for call in calls:  # all of them before the first is sent
             self._check_size(call)
         chunks = [calls[start : start + PUBLISH_BATCH] for start in range(0, len(calls), PUBLISH_BATCH)]
@@ -103,6 +111,11 @@ class Client:
             error.jobs = jobs
             raise error
         return [job for job in jobs if job is not None]
+
+    def open_queues(self, queues: Sequence[str]) -> None:
+        """Begin to open queues, so that the first jobs of new ones need not wait; they get more time, if they must."""
+        if isinstance(self._backend, OpensQueues):
+            self._backend.open_queues(queues, self._shared_timeout.extend)
 
     async def wait_closed(self) -> None:
         """Wait for the publishes whose callers were cancelled."""
@@ -159,6 +172,12 @@ class Client:
         task, options = call.task, call.options
         queue = options.queue or task.options.queue
         now = self._clock()
+        expires = options.expires if options.expires is not None else task.options.expires
+        correlation_id, headers, parent = options.correlation_id, options.headers, running.get(None)
+        if parent is not None:
+            sender = parent.envelope
+            correlation_id = correlation_id or sender.correlation_id or sender.id
+            headers = {**sender.headers, **headers} if sender.headers else headers
         envelope = Envelope(
             v=FORMAT,
             id=job_id,
@@ -168,10 +187,13 @@ class Client:
             args=msgspec.Raw(call.payload),
             enqueued_at=now,
             key=call.key,
-            deadline=None if options.expires is None else now + options.expires,
-            correlation_id=options.correlation_id,
+            deadline=None if expires is None else now + expires,
+            correlation_id=correlation_id,
             source=self._source,
-            headers=options.headers,  # type: ignore[arg-type]  # a dict that using() copied
+            headers=headers,  # type: ignore[arg-type]  # a dict that using() copied
+            parent_id=None if parent is None else parent.envelope.id,
+            timeout=options.timeout,
+            retry=options.retry,
         )
         return Outgoing(queue, job_id, self._encode(envelope), b"", options.delay)
 
@@ -199,7 +221,7 @@ class Client:
         """Publish a batch, within the time limit; each message gets an answer."""
         with self._shared_timeout.scope():
             return await self._backend.publish(batch)
-        return [Uncertain(f"the broker did not answer within {self._timeout:g} s")] * len(batch)
+        return [Uncertain(f"connected, but no answer for {self._timeout:g} s")] * len(batch)
 
     def _to_job(self, call: Call[R], outgoing: Outgoing, answer: Published) -> Job[R] | SendError:
         name = EVENT_OF[type(answer)]

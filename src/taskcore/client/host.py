@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from taskcore.components import Components
@@ -13,6 +12,7 @@ from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import NotRunning
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, Call, Job, Task
+from taskcore.toolkit.home import Home
 
 if TYPE_CHECKING:  # imported when they are needed: see connect() and enter()
     import anyio
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # imported when they are needed: see connect() and enter()
 __all__ = ["AppHost", "SendCall", "SharedContext", "not_open", "send_nothing"]
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class SendCall(Protocol):
@@ -33,12 +34,12 @@ class SendCall(Protocol):
         ...
 
 
-def send_nothing(call: Call[R]) -> Coroutine[Any, Any, Job[R]]:  # noqa: ARG001 - the verb's signature
+def send_nothing(call: Call[R]) -> Coroutine[Any, Any, Job[R]]:
     """Refuse to send: the app is not open.
 
     :raises NotRunning: always (TC106).
     """
-    raise not_open()
+    raise not_open(f"the app of {call.task.name}")
 
 
 class AppHost:
@@ -53,8 +54,7 @@ class AppHost:
         self.send: SendCall = send_nothing  #: the client's own verb while the app is open: one step less for each job
         self._client: Client | None = None
         self._queries: JobQueries | None = None
-        self._token: Any = None
-        self._pid = 0
+        self.home = Home()
 
     async def connect(
         self, tasks: Iterable[Task[..., Any]], components: Components, settings: Settings
@@ -64,8 +64,6 @@ class AppHost:
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
-        from anyio.lowlevel import current_token  # noqa: PLC0415 - as the next
-
         from taskcore.client.around import ClientWithMiddleware  # noqa: PLC0415 - as the next
         from taskcore.client.client import Client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
         from taskcore.client.queries import JobQueries  # noqa: PLC0415 - the same
@@ -74,6 +72,7 @@ class AppHost:
 
         refuse_if_unmet(tasks, components)
         async with AsyncExitStack() as exits:
+            exits.callback(self.home.forget)  # the last step: until then other loops must not open the app
             await exits.enter_async_context(components.backend)
             if components.store is not None:
                 await exits.enter_async_context(components.store)
@@ -81,10 +80,13 @@ class AppHost:
                 await refuse_if_unsafe(components.backend, components.store)
             limit = settings.send_timeout
             make = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
-            client = make(components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source)
+            client = make(
+                components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source, home=self.home
+            )
             exits.push_async_callback(client.wait_closed)
+            client.open_queues(tuple(dict.fromkeys(task.spec.queue for task in tasks)))
             self.send, self._client, self._queries = client.send, client, JobQueries(components, timeout=limit)
-            self._token, self._pid = current_token(), os.getpid()
+            self.home.settle()
             exits.callback(self.close)
             if components.services:
                 from taskcore.services import open_services  # noqa: PLC0415 - most apps have none
@@ -95,15 +97,26 @@ class AppHost:
     def close(self) -> None:
         """Forget the connections; they are closed, or belong to the parent of a fork."""
         self.send = send_nothing
-        self._client = self._queries = self._token = None
+        self._client = self._queries = None
 
     def require_open(self) -> None:
         """Refuse what needs a connection.
 
-        :raises NotRunning: the app is not open (TC106).
+        :raises NotRunning: the app is not open, or in another loop (TC106).
         """
         if self._client is None:
             raise not_open()
+        self.home.require_here("its connections belong there", "use app.sync in a thread, or open an app here")
+
+    def require_here_to_work(self) -> None:
+        """Refuse to run a worker in another loop than that of its connections.
+
+        :raises NotRunning: the app is open in another loop (TC106).
+        """
+        self.home.require_here(
+            "a worker runs where its connections are",
+            "open the app here first; after blocking calls (.sync) use: with app.sync.running(): …",
+        )
 
     @property
     def client(self) -> Client:
@@ -125,24 +138,39 @@ class AppHost:
             raise not_open()
         return self._queries
 
+    async def ask(self, question: Callable[[JobQueries], Coroutine[Any, Any, T]]) -> T:
+        """Ask a question where the app is open."""
+        if self.home.is_here:
+            return await question(self.queries)
+        return await self.home.run(question, self.queries)
+
     # These return the coroutine of another object: each question saves one on its way.
 
     def outcome(self, job: Job[R], timeout: float | None) -> Coroutine[Any, Any, JobOutcome[R]]:
         """Wait for the end of a job."""
-        return self.queries.outcome(job, timeout)
+        if self.home.running() is self.home.loop:
+            return self.queries.outcome(job, timeout)
+        return self.ask(lambda queries: queries.outcome(job, timeout))
 
     def status(self, job: Job[Any]) -> Coroutine[Any, Any, JobStatus]:
         """Return where a job is now."""
-        return self.queries.status(job)
+        return self.ask(lambda queries: queries.status(job))
 
     def cancel(self, job: Job[Any]) -> Coroutine[Any, Any, bool]:
         """Keep a job from starting."""
-        return self.queries.cancel(job)
+        return self.ask(lambda queries: queries.cancel(job))
 
     @property
     def token(self) -> Any:
-        """The event loop in which the app is open, as a token; None if it is not open in this process."""
-        return self._token if self._pid == os.getpid() else None
+        """The event loop in which the app is open, as a token; None if it is not open in this process.
+
+        :raises NotRunning: it is open in a loop that does not run (TC106).
+        """
+        if self._client is None or self.home.has_ended:
+            return None
+        if (token := self.home.token) is not None:
+            self.home.require_running()
+        return token
 
 
 class SharedContext:
@@ -155,7 +183,7 @@ class SharedContext:
     def __init__(self, connect: Callable[[], Awaitable[AsyncExitStack]]) -> None:
         self._connect = connect
         self._entries = 0
-        self._opening: anyio.Event | None = None
+        self._changing: anyio.Event | None = None
         self._exits = AsyncExitStack()
 
     @property
@@ -164,30 +192,37 @@ class SharedContext:
         return self._entries > 0
 
     async def enter(self) -> None:
-        """Open the context, or join it if it is open; concurrent entries wait for the first."""
-        while self._opening is not None:
-            await self._opening.wait()
+        """Open the context, or join it if it is open; concurrent entries wait for the first, or for its end."""
+        while self._changing is not None:
+            await self._changing.wait()
         if self._entries == 0:
-            import anyio  # noqa: PLC0415 - declaring tasks needs no event loop
-
-            self._opening = anyio.Event()
-            try:
+            async with self._change():
                 self._exits = await self._connect()
-            finally:
-                self._opening.set()
-                self._opening = None
         self._entries += 1
 
     async def leave(self) -> None:
         """Close the context if this is the last exit."""
         self._entries -= 1
         if self._entries == 0:
-            await self._exits.aclose()
+            async with self._change():
+                await self._exits.aclose()
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[None]:
+        """Let others wait while it opens or closes."""
+        import anyio  # noqa: PLC0415 - declaring tasks needs no event loop
+
+        self._changing = anyio.Event()
+        try:
+            yield
+        finally:
+            self._changing.set()
+            self._changing = None
 
 
-def not_open() -> NotRunning:
+def not_open(app: str = "this app") -> NotRunning:
     """Make the error of a call that needs an open app."""
     return NotRunning(
-        "this app is not open, so it has no connection",
+        f"{app} is not open, so it has no connection",
         fix="async with app: …   (or app.running() for a worker too; or task.sync in programs without a loop)",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -12,6 +12,7 @@ from taskcore.errors import ResultNotKept, ResultTimeout, StoreRequired
 from taskcore.records import Records
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name
+from taskcore.records.parked import find_parked
 from taskcore.results import (
     CANCELLED,
     STATUS_OF_PLACE,
@@ -55,9 +56,14 @@ class JobQueries:
             first = await self._outcome_of_key(job)
             if first is not None:
                 return typed_outcome(first, job.task.contract)
-        outcome = await self._records.outcomes.wait(job.id, timeout)
+        outcome = None
+        if timeout is None or timeout > 0:
+            outcome = await self._records.outcomes.wait(job.id, timeout)
         if outcome is None:
-            raise await self._timed_out(job, timeout)
+            # A read without the time limit: what is known is an answer, also where a reply of the store takes longer.
+            outcome = await self._records.outcomes.find(job.id)
+        if outcome is None:
+            raise await self._timed_out(job, timeout or 0.0)
         _refuse_other_task(job, outcome)
         return typed_outcome(outcome, job.task.contract)
 
@@ -68,7 +74,11 @@ class JobQueries:
             if outcome is not None:
                 _refuse_other_task(job, outcome)
                 return status_of_stored(outcome)
-        return STATUS_OF_PLACE[await self.admin.locate(job.queue, job.id)]
+        for queue in await self._queues_of(job):
+            place = await self.admin.locate(queue, job.id)
+            if place is not None:
+                return STATUS_OF_PLACE[place]
+        return "unknown"
 
     async def cancel(self, job: Job[Any]) -> bool:
         """Keep the job from starting: request, remove, store the outcome; a crash in between loses no job."""
@@ -82,7 +92,9 @@ class JobQueries:
         asked_before = await records.cancels.requested(job.id)
         await records.cancels.request(job.id)
         failpoint("cancel.marked")
-        removed = await self.admin.remove(job.queue, job.id)
+        removed = False
+        for queue in await self._queues_of(job):
+            removed = removed or await self.admin.remove(queue, job.id)
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         failpoint("cancel.removed")
@@ -113,11 +125,15 @@ class JobQueries:
                 await anyio.sleep(pause)
                 pause = min(pause * 1.5, 0.1)
 
+    async def _queues_of(self, job: Job[Any]) -> Sequence[str]:
+        """List where the job may be: everywhere, if its handle was made from an id alone."""
+        return (job.queue,) if job.queue else await self.admin.queues()
+
     async def _is_nowhere(self, job: Job[Any]) -> bool:
         """Tell whether an earlier canceller removed the job and died before it stored the outcome."""
         if job.task.options.keep_result is None or self._backend.features.locate == "absent":
             return False
-        return await self.admin.locate(job.queue, job.id) is None
+        return await self.status(job) == "unknown"
 
     async def _outcome_of_key(self, job: Job[Any]) -> bytes | None:
         """Return the outcome that the job's key remembers, perhaps longer than the job's own record lasts."""
@@ -127,11 +143,15 @@ class JobQueries:
         claim = decode_key_record(record.value)
         return bytes(claim.outcome) if claim.state == "done" and claim.job == job.id else None
 
-    async def _timed_out(self, job: Job[Any], timeout: float | None) -> ResultTimeout:
+    async def _timed_out(self, job: Job[Any], timeout: float) -> ResultTimeout:
         """Make the error of a wait that took too long, with what is known about the job."""
         facts: list[str] = []
+        what = f"no result for job {job.id} of {job.task.name} after {timeout:g} s"
         with anyio.move_on_after(self._timeout):
             state = await self.status(job)
+            facts = [f"the job is: {state}"]
+            if not job.queue:
+                return ResultTimeout(what, facts=facts, fix="wait longer, or start a worker", job_id=job.id)
             stats = await self.admin.stats(job.queue)
             facts = [
                 f"the job is: {state}",
@@ -139,10 +159,15 @@ class JobQueries:
             ]
             if state == "queued" and not stats.leased:
                 facts.append("no job of this queue is running: is a worker listening to it?")
+            if state in {"scheduled", "unknown"} and self._store is not None:
+                parked = await find_parked(self._store, job.task.name)
+                if parked is not None:
+                    facts.append(f"worker {parked.worker} has parked jobs of {job.task.name}: {parked.why}")
         return ResultTimeout(
-            f"no result for job {job.id} of {job.task.name} after {timeout} s",
+            what,
             facts=facts,
-            fix="wait longer, or start a worker on that queue",
+            fix="wait longer, or start a worker on that queue"
+            + (" that knows the task" if any("has parked" in fact for fact in facts) else ""),
             job_id=job.id,
         )
 

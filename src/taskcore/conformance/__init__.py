@@ -31,6 +31,7 @@ from taskcore.conformance.checks import (
 )
 from taskcore.conformance.clauses import CLAUSES, NOT_PROMISED, Clause, ClauseViolated
 from taskcore.conformance.guarantees import (
+    asking,
     crashes,
     dead_letters,
     delays,
@@ -84,6 +85,7 @@ THEMES = (
     crashes,
     idempotency,
     outcomes,
+    asking,
     worker,
     stopping,
 )

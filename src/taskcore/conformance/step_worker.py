@@ -48,6 +48,7 @@ class StepWorker:
         self._decode = app.components.codec.decode
         self._slot = Slot()
         self._executions: set[Execution] = set()
+        self._counted: set[Settlement] = set()
         hooks = Hooks(lost=self._lose, watch=Deadlines([self._slot]).watch, forget=self._executions.difference_update)
         parts = build_parts(app.components, app.tasks, options, hooks, executions=self._executions)
         self._performer, self._decider, self._settler = parts.performer, parts.decider, parts.settler
@@ -91,6 +92,9 @@ class StepWorker:
 
     async def settle(self, conclusion: Settlement) -> bool:
         """Make a conclusion durable; False if the lease was lost, so that nothing was changed."""
+        if conclusion not in self._counted:
+            self._counted.add(conclusion)
+            self._settler.count([conclusion])
         await self._settler.commit([conclusion])
         return conclusion.settled
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from taskcore.control import Reject, RetryLater, Snooze, time_of
-from taskcore.envelope import decode_envelope, decode_trail
+from taskcore.envelope import decode_envelope, decode_trail, running
 from taskcore.errors import InvalidContract, LeaseLost, UnencodableResult
 from taskcore.lifecycle import deciding_error
 from taskcore.processes.frames import (
@@ -44,7 +44,7 @@ from taskcore.processes.frames import (
     reader_of_requests,
 )
 from taskcore.processes.restore import restored, run_in_own_context
-from taskcore.worker.context import Context, HeldKey, running
+from taskcore.worker.context import Context, HeldKey
 from taskcore.worker.error_records import describe
 from taskcore.worker.runners.values import FINISHED, finish_without_loop
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Self
 
 from taskcore.records.cancels import Cancels
 from taskcore.records.keys import IdempotencyKeys
 from taskcore.records.markers import StartMarkers
 from taskcore.records.outcomes import Outcomes
-from taskcore.store import Store
+from taskcore.store import Store, Write
 
 __all__ = ["Records"]
 
 
 class Records(NamedTuple):
-    """All kinds of records over one store."""
+    """All kinds of records over one store.
+
+    :ivar note: writes what tells callers of parked jobs.
+    """
 
     outcomes: Outcomes
     keys: IdempotencyKeys
     markers: StartMarkers
     cancels: Cancels
+    note: Callable[[Sequence[Write]], Awaitable[object]]
 
     @classmethod
     def over(cls, store: Store) -> Self:
         """Make the records of a store."""
-        return cls(Outcomes(store), IdempotencyKeys(store), StartMarkers(store), Cancels(store))
+        return cls(Outcomes(store), IdempotencyKeys(store), StartMarkers(store), Cancels(store), store.put_many)

@@ -4,6 +4,7 @@
     cancel/<id>             a request that a job does not start   cancels.py
     start/<id>/<copies>     starts of a job without an outcome    markers.py
     key/<task>/<digest>     an idempotency key                    keys.py
+    parked/<digest>         a task that a worker does not know    parked.py
 
 No other module spells these names.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["OUTCOME", "cancel_name", "is_start_name", "key_name", "outcome_name", "start_name"]
+__all__ = ["OUTCOME", "cancel_name", "is_start_name", "key_name", "outcome_name", "parked_name", "start_name"]
 
 OUTCOME = "job/"  #: with the job's id behind it: the one name that is made for nearly every job
 
@@ -40,3 +41,8 @@ def is_start_name(name: str) -> bool:
 def key_name(task: str, key: str) -> str:
     """Name the record of a key: hashed, because keys are free text and record names are not."""
     return f"key/{task}/{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}"
+
+
+def parked_name(task: str) -> str:
+    """Name what a worker says about a task that it does not know: hashed, because its name comes from elsewhere."""
+    return f"parked/{hashlib.blake2b(task.encode(errors='replace'), digest_size=16).hexdigest()}"

@@ -26,11 +26,11 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from taskcore.envelope import FORMAT, Envelope, Trail, new_id
+from taskcore.envelope import FORMAT, Envelope, Trail, new_id, running
 from taskcore.errors import InvalidSetting
 from taskcore.task import Task
 from taskcore.testing.stepping import Cut, CutHere, Driven
-from taskcore.worker.context import Context, running
+from taskcore.worker.context import Context
 from taskcore.worker.runners.values import finish
 
 __all__ = ["NotIdempotent", "Proof", "assert_idempotent"]

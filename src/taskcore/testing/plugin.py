@@ -58,7 +58,8 @@ def taskcore_app() -> RunningApp:
     """Return a function that opens an app on ``memory://`` with its worker running.
 
     Use it as ``async with taskcore_app(router) as app``.
-    Positional arguments are routers to include, keyword arguments are options of :class:`taskcore.App`.
+    Positional arguments are routers to include, or the program's own app, whose tasks run here until the end of the
+    block; keyword arguments are options of :class:`taskcore.App`.
     """
 
     @asynccontextmanager
@@ -67,10 +68,15 @@ def taskcore_app() -> RunningApp:
         from taskcore.testing.restartable import working
 
         app = App(url, **options)
-        for router in routers:
-            app.include(router)
-        async with working(app):
-            yield app
+        before = [(task, task.binding) for router in routers for task in router]
+        try:
+            for router in routers:
+                app.include(router)
+            async with working(app):
+                yield app
+        finally:
+            for task, binding in before:
+                task.bind(*binding)
 
     return running
 

@@ -24,9 +24,10 @@ from taskcore.backends.memory import MemoryBackend
 from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.task import Job
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
+from taskcore.toolkit.beside import beside
 from taskcore.toolkit.failpoints import FAILPOINTS
-from taskcore.toolkit.groups import unwrap_single
 from taskcore.worker.hosting import make_worker
+from taskcore.worker.worker import Worker
 
 __all__ = ["crashing_worker", "redeliver", "working"]
 
@@ -36,22 +37,13 @@ OF_CALLERS = ("enqueue.", "cancel.")  #: points that no worker passes
 @asynccontextmanager
 async def working(app: App) -> AsyncIterator[App]:
     """Run as ``app.running()``, with a worker that ``crashing_worker`` can kill."""
-    failure: Exception | None = None
     async with app:
-        with unwrap_single():
-            async with anyio.create_task_group() as group:
-                life = LIVES[app] = _WorkerLife(app, group)
-                await life.begin()
-                try:
-                    yield app
-                except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
-                    failure = error
-                finally:
-                    del LIVES[app]
-                    with anyio.CancelScope(shield=True):
-                        await life.end()
-        if failure is not None:
-            raise failure
+        life = LIVES[app] = _WorkerLife(app)
+        try:
+            async with beside(life.run, life.stop):
+                yield app
+        finally:
+            del LIVES[app]
 
 
 @asynccontextmanager
@@ -108,27 +100,36 @@ async def redeliver(app: App, job: Job[Any]) -> None:
 class _WorkerLife:
     """One worker after the other."""
 
-    def __init__(self, app: App, group: anyio.abc.TaskGroup) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
-        self._group = group
+        self._wanted, self._ready = anyio.Event(), anyio.Event()
+        self._stopping = False
+        self._worker: Worker | None = None
         self.ended = anyio.Event()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Run the first worker, then another one each time that it is wanted."""
+        status: anyio.abc.TaskStatus[None] | None = task_status
+        while not self._stopping:
+            self.ended, self._wanted = anyio.Event(), anyio.Event()
+            worker = self._worker = make_worker(self._app.components, self._app.settings, self._app.tasks)
+            try:
+                with anyio.CancelScope() as self._scope:
+                    await worker.run(task_status=_Both(status, self._ready))
+            except (SimulatedCrash, BaseExceptionGroup) as error:
+                if not _is_crash(error):
+                    raise
+            finally:
+                self.ended.set()
+            status = None
+            if not self._stopping:
+                await self._wanted.wait()
 
     async def begin(self) -> None:
-        """Start a worker, and return when it is ready."""
-        self.ended = anyio.Event()
-        self._scope = anyio.CancelScope()
-        self._worker = make_worker(self._app.components, self._app.settings, self._app.tasks)
-        await self._group.start(self._live)
-
-    async def _live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        try:
-            with self._scope:
-                await self._worker.run(task_status=task_status)
-        except (SimulatedCrash, BaseExceptionGroup) as error:
-            if not _is_crash(error):
-                raise
-        finally:
-            self.ended.set()
+        """Start the next worker, and return when it is ready."""
+        self._ready = anyio.Event()
+        self._wanted.set()
+        await self._ready.wait()
 
     def kill(self) -> None:
         """Kill it without last words."""
@@ -137,14 +138,29 @@ class _WorkerLife:
     def end_leases(self) -> None:
         """Hand out again what the dead worker held."""
         memory = _memory_of(self._app)
-        for job in tuple(self._worker.executions):
+        for job in tuple(self._worker.executions) if self._worker is not None else ():
             if memory is not None:
                 memory.end_lease(job.id)
 
-    async def end(self) -> None:
+    def stop(self) -> None:
         """Stop in good order, if it still lives."""
-        self._worker.stop()
-        await self.ended.wait()
+        self._stopping = True
+        self._wanted.set()
+        if self._worker is not None:
+            self._worker.stop()
+
+
+class _Both:
+    """Says that a worker is ready: the first one at the entry of the context, each to the block that began it."""
+
+    def __init__(self, first: anyio.abc.TaskStatus[None] | None, ready: anyio.Event) -> None:
+        self._first = first
+        self._ready = ready
+
+    def started(self, value: None = None) -> None:
+        self._ready.set()
+        if self._first is not None:
+            self._first.started(value)
 
 
 LIVES: WeakKeyDictionary[App, _WorkerLife] = WeakKeyDictionary()

@@ -10,7 +10,7 @@ heap and thrown away again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import inf
 from types import TracebackType
 from typing import Any, Final, Protocol, cast
@@ -57,6 +57,14 @@ class SharedTimer:
         if ends < self._rings:
             self._set(loop, ends)
 
+    def extend(self, deadline: Deadline, seconds: float) -> None:
+        """Let a deadline come so many seconds later; the timer may ring before, in vain."""
+        if deadline in self._waiting:
+            deadline.ends += seconds
+
+    def __iter__(self) -> Iterator[Deadline]:
+        return iter(tuple(self._waiting))
+
     def close(self) -> None:
         """Forget all deadlines."""
         self._waiting.clear()
@@ -101,22 +109,29 @@ class SharedTimeout:
         self._timer.add(scope, self._seconds)
         return scope
 
+    def extend(self, seconds: float) -> None:
+        """Give the blocks that the running task is in more time; on trio nothing happens."""
+        task = asyncio.current_task()
+        for scope in self._timer:
+            if isinstance(scope, _TimeoutScope) and scope.task is task:
+                self._timer.extend(scope, seconds)
+
 
 class _TimeoutScope:
     """Ends one block as ``asyncio.timeout`` does: it cancels the task, and takes the cancellation back at the exit."""
 
-    __slots__ = ("_before", "_cancels", "_discard", "_task", "ends")
+    __slots__ = ("_before", "_cancels", "_discard", "ends", "task")
 
     def __init__(self, task: asyncio.Task[Any], discard: Callable[[Deadline], None]) -> None:
         self.ends = inf
-        self._task = task
+        self.task = task
         self._discard = discard
         self._before = task.cancelling()
         self._cancels = 0
 
     def expire(self) -> float:
         self._cancels += 1
-        self._task.cancel()
+        self.task.cancel()
         return CANCEL_AGAIN_AFTER
 
     def __enter__(self) -> None:
@@ -129,6 +144,6 @@ class _TimeoutScope:
         if not self._cancels:
             return False
         for _ in range(self._cancels):
-            self._task.uncancel()
+            self.task.uncancel()
         # a count above that of the start is a cancellation from elsewhere, which has to pass
-        return kind is asyncio.CancelledError and self._task.cancelling() <= self._before
+        return kind is asyncio.CancelledError and self.task.cancelling() <= self._before

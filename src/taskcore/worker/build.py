@@ -17,6 +17,7 @@ from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage, OutageTracker
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
+from taskcore.worker.strangers import Strangers
 
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
@@ -73,5 +74,9 @@ def build_parts(
         components, records, options, forget=hooks.forget, holds=keeper.holds, outage=broker.member()
     )
     performer = build_performer(tasks, components, records, options, watch=hooks.watch, ack_early=settler.ack_early)
-    decider = Decider(park_for=options.park_for, keep_result=options.keep_result if records is not None else None)
+    decider = Decider(
+        park_for=options.park_for,
+        keep_result=options.keep_result if records is not None else None,
+        strangers=Strangers(tasks.keys(), park_for=options.park_for, worker=options.name),
+    )
     return WorkerParts(performer, decider, settler, keeper, broker, store.member())

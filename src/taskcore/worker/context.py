@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskcore.envelope import Envelope, Trail
+from taskcore.envelope import Envelope, Trail, running
 from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.records.keys import Completion, IdempotencyKeys, KeyRecord
 from taskcore.results import StoredOutcome, encode_outcome
@@ -94,6 +93,11 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
         """What the job belongs to."""
         return self.envelope.correlation_id
 
+    @property
+    def parent_id(self) -> str | None:
+        """The job that sent this one, if a job did."""
+        return self.envelope.parent_id
+
     async def cancel_requested(self) -> bool:
         """Ask the store whether a caller wants this running job cancelled (``job.cancel()``)."""
         return await self._cancel_requested(self.envelope.id)
@@ -118,17 +122,15 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
         return IdempotencyKeys.completion(self._held_key.name, self._held_key.claim, outcome, self._held_key.window)
 
 
-running: ContextVar[Context] = ContextVar("taskcore.job")
-
-
 def current() -> Context:
     """Get the job that runs here.
 
     :raises NotRunning: this code does not run as part of a job (TC106).
     """
     try:
-        return running.get()
+        context: Context = running.get()
     except LookupError:
         raise NotRunning(
             "current() was called outside of a job", fix="call it inside a task, or pass what you need as an argument"
         ) from None
+    return context

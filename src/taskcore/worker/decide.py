@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from taskcore.contract.codec import first_line
-from taskcore.envelope import NOTHING_YET, ErrorRecord, encode_trail
+from taskcore.envelope import NOTHING_YET, CallRetry, ErrorRecord, encode_trail
 from taskcore.lifecycle import (
     Ack,
     Bury,
@@ -23,14 +23,17 @@ from taskcore.lifecycle import (
     Rules,
     TimedOut,
     Unencodable,
+    Unregistered,
     Verdict,
     decide,
 )
+from taskcore.observe import EventName, Events
 from taskcore.policy import Retry
-from taskcore.results import stored_outcome
-from taskcore.store import Version
+from taskcore.results import event_of, stored_outcome
+from taskcore.store import Version, Write
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, UNDECODED, Execution
+from taskcore.worker.strangers import Strangers
 
 __all__ = ["Decider", "Settlement", "bury_unstored", "error_in"]
 
@@ -45,6 +48,7 @@ class Settlement(msgspec.Struct, gc=False, eq=False):
     :param committed: the key's outcome is written.
     :param tried: the broker got the verdict at least once.
     :param settled: the broker got the verdict, and answered.
+    :param note: what callers are told beside it.
     :param written: the version of the outcome's record, if this worker wrote it.
     """
 
@@ -56,7 +60,19 @@ class Settlement(msgspec.Struct, gc=False, eq=False):
     committed: bool = False
     tried: bool = False
     settled: bool = False
+    note: Write | None = None
     written: Version | None = None
+
+    @property
+    def event(self) -> EventName:
+        """The name of its event, by which it is counted, too."""
+        return event_of(self.outcome, self.verdict, self.job.acked_early)
+
+    def overrule(self, verdict: Verdict, events: Events) -> None:
+        """Put another verdict in place of the first, and count the job by that one."""
+        events.counters[self.event] -= 1
+        self.verdict = verdict
+        events.counters[self.event] += 1
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -73,18 +89,22 @@ class Decider:
 
     :param park_for: seconds for which a job waits for a worker that knows its task.
     :param keep_result: seconds for which the outcome of a job of an unknown task is kept; None: not at all.
+    :param strangers: tells of jobs of unknown tasks.
     """
 
-    def __init__(self, *, park_for: float, keep_result: float | None) -> None:
+    def __init__(self, *, park_for: float, keep_result: float | None, strangers: Strangers) -> None:
         # A job of an unknown task never starts, so only the time to park it counts.
         self._unknown = Rules(retry=Retry(), crashes=1, park_for=park_for)
         self._keep = keep_result
+        self._strangers = strangers
         self._roll = random.Random().random
 
     def settlement(self, job: Execution, outcome: Outcome) -> Settlement:
         """Decide what to write and what to tell the broker. The job has ended."""
         task = job.task
         rules, keep = (self._unknown, self._keep) if task is None else (task.options.rules, task.options.keep_result)
+        if job.envelope.retry is not None:
+            rules = _with_call(rules, job.envelope.retry)
         if job.started_at:
             job.seconds = anyio.current_time() - job.started_at
         verdict = decide(outcome, job.trail, rules, roll=self._roll())
@@ -99,17 +119,27 @@ class Decider:
                 verdict = Bury("at most once", encode_trail(job.trail))
         if not isinstance(verdict, Ack):
             _log(job, outcome, verdict)
+        if isinstance(outcome, Unregistered) and isinstance(verdict, Reschedule):
+            note = self._strangers.tell(job, outcome)
+            return Settlement(job, outcome, verdict, None, keep, note=note)
         if (keep is None and job.key is None) or job.envelope is UNDECODED:
             return Settlement(job, outcome, verdict, None, keep)
         pack_error = task.contract.pack_error if task is not None else None
         return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, job.envelope.task, pack_error), keep)
 
 
-def bury_unstored(one: Settlement, error: Exception) -> None:
+def bury_unstored(one: Settlement, error: Exception, events: Events) -> None:
     """Change the settlement of a job whose records the store refuses: a dead letter, with the reason and no outcome."""
     reason = f"its end cannot be stored: {first_line(error)}"
-    log.error("job %s of %s is dead, %s", one.job.id, one.job.envelope.task, reason)
-    one.verdict, one.stored, one.committed = Bury(reason, encode_trail(one.job.trail)), None, True
+    log.error("job %s of %s is dead, %s", one.job.id, one.job.envelope.task, reason, extra=one.job.extra)
+    one.overrule(Bury(reason, encode_trail(one.job.trail)), events)
+    one.stored, one.committed = None, True
+
+
+def _with_call(rules: Rules, own: CallRetry) -> Rules:
+    """Put the numbers of one call in place of those of its task's policy."""
+    given = {name: value for name, value in msgspec.structs.asdict(own).items() if value is not None}
+    return msgspec.structs.replace(rules, retry=msgspec.structs.replace(rules.retry, **given))
 
 
 def error_in(outcome: Outcome) -> ErrorRecord | None:
@@ -119,7 +149,7 @@ def error_in(outcome: Outcome) -> ErrorRecord | None:
 
 def _log(job: Execution, outcome: Outcome, verdict: Verdict) -> None:
     """Log one line for each attempt that failed and for each death: what, where, and what follows."""
-    task, extra = job.envelope.task, {**job.labels, "correlation_id": job.envelope.correlation_id}
+    task, extra = job.envelope.task, job.extra
     record = error_in(outcome)
     if record is None:
         _log_without_error(job, outcome, verdict, extra)

@@ -97,6 +97,19 @@ class Execution(msgspec.Struct, gc=False, eq=False):
         return self.envelope.id if self.envelope is not UNDECODED else self._decoded.id
 
     @property
+    def extra(self) -> dict[str, Any]:
+        """For log records, as attributes."""
+        envelope = self._decoded
+        return {**self.labels, "correlation_id": envelope.correlation_id, "parent_id": envelope.parent_id}
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that one attempt may take: the call's own, or the task's."""
+        if self.envelope.timeout is not None or self.task is None:
+            return self.envelope.timeout
+        return self.task.options.timeout
+
+    @property
     def acked_early(self) -> bool:
         """Whether the broker has forgotten it already, because it may run at most once."""
         return self.state in (STARTED_ACKED, ENDED_ACKED)

@@ -69,7 +69,7 @@ class Failures:
 
     def timed_out(self, job: Execution) -> Outcome:
         """Make the outcome of a job that was interrupted because its time was over."""
-        limit = job.task.options.timeout if job.task is not None else None
+        limit = job.timeout
         if job.task is not None and job.task.options.runs_in == "thread":
             self._events.emit("thread.abandoned", **job.labels)
         return TimedOut(self._describe(job, TimeoutError(f"took longer than its timeout of {limit} s")))

@@ -16,6 +16,7 @@ from taskcore.config import Settings, check
 from taskcore.errors import InvalidSetting
 from taskcore.preflight import warn_if_unsafe
 from taskcore.task import Task
+from taskcore.toolkit.beside import beside
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import Duration
@@ -115,21 +116,8 @@ async def working(
 ) -> AsyncIterator[None]:
     """Run a worker beside the body; at its end running jobs get their grace."""
     worker = await _warned_worker(components, settings, tasks, choice)
-    failure: Exception | None = None
-    with unwrap_single():
-        async with anyio.create_task_group() as group:
-            ended = anyio.Event()
-            await group.start(_work, worker, ended)
-            try:
-                yield
-            except Exception as error:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
-                failure = error
-            finally:
-                worker.stop()
-                with anyio.CancelScope(shield=True):
-                    await ended.wait()
-    if failure is not None:
-        raise failure
+    async with beside(worker.run, worker.stop):
+        yield
 
 
 async def work_until_signalled(
@@ -147,10 +135,3 @@ async def work_until_signalled(
             await group.start(stop_on_signals, worker, grace)
             await worker.run(task_status=task_status or anyio.TASK_STATUS_IGNORED)
             group.cancel_scope.cancel()
-
-
-async def _work(worker: Worker, ended: anyio.Event, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    try:
-        await worker.run(task_status=task_status)
-    finally:
-        ended.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 
 import anyio
@@ -17,7 +17,7 @@ from taskcore.worker.pools import Pool
 
 __all__ = ["Inbox", "Reader"]
 
-RECEIVE_PATIENCE = 10.0  #: seconds of waiting without an error after which an outage is over; no call hangs for longer
+RECEIVE_PATIENCE = 0.3  #: seconds without jobs or an error, after which the broker is asked whether it is back
 
 
 class Inbox:
@@ -123,7 +123,8 @@ class Reader:
 
     :param decode: reads their envelopes.
     :param is_behind: tells whether more jobs have ended than can be settled at the moment.
-    :param received: called after each receipt.
+    :param received: called at each receipt.
+    :param ask: a cheap question to the broker.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Reader:
         decode: Callable[[bytes], Envelope],
         is_behind: Callable[[], bool],
         received: Callable[[], None],
+        ask: Callable[[], Awaitable[object]],
     ) -> None:
         self.pool = pool
         self._inbox = inbox
@@ -142,6 +144,7 @@ class Reader:
         self._decode = decode
         self._is_behind = is_behind
         self._received = received
+        self._ask = ask
         self._scope = anyio.CancelScope()
 
     def stop(self) -> None:
@@ -159,16 +162,17 @@ class Reader:
                     continue
                 deliveries: Sequence[Delivery] = ()
                 try:
-                    # A broker with an empty queue never says that it is back, so waiting without an error has to do.
                     with anyio.move_on_after(RECEIVE_PATIENCE) if outage.is_on else nullcontext():
                         deliveries = await source.receive(room)
+                    if outage.is_on and not deliveries:
+                        await self._ask()  # a broker with an empty queue never says by itself that it is back
                 except BrokerUnavailable as error:
-                    await outage.failed(error)
+                    await outage.failed(error, self._ask)
                     continue
                 if outage.is_on:
                     outage.recovered()
                 now = anyio.current_time()
                 jobs = [Execution(delivery, source, now, pool, decode) for delivery in deliveries]
                 pool.active += len(jobs)
+                self._received()  # before a job can block the loop: what keeps the leases has to see that
                 inbox.put(jobs)
-                self._received()

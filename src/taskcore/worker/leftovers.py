@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from taskcore.worker.context import running
+from taskcore.envelope import running
 
 __all__ = ["keeping_generators"]
 

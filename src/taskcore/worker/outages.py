@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -19,6 +20,7 @@ log = logger("taskcore.worker")
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  #: seconds between two attempts to reach a broker
+ASK_EVERY = 0.4  #: seconds between two questions whether it is back
 
 
 class OutageTracker:
@@ -40,7 +42,7 @@ class OutageTracker:
     def lost(self, part: Outage, error: BaseException) -> None:
         """Note that a part cannot reach it."""
         if not self._parts:
-            self._since = anyio.current_time()
+            self._since = anyio.current_time() - getattr(error, "gone_for", 0.0)
             log.warning("%s lost: %s; running jobs go on, reconnecting", self._what, first_line(error))
             self._events.emit("broker.lost", what=self._what, error=error)
         self._parts.add(part)
@@ -60,14 +62,25 @@ class Outage:
     def __init__(self, outages: OutageTracker) -> None:
         self._outages = outages
         self._pause = 0.0
+        self._misled = False  # it answered a question, and then failed nevertheless
         self.is_on = False  #: whether it failed when it was last tried
 
-    async def failed(self, error: BaseException) -> None:
-        """Note that it failed, and wait a little longer each time."""
+    async def failed(self, error: BaseException, ask: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Note that it failed, and wait a little longer each time.
+
+        :param ask: a cheap question; the wait ends when it is answered.
+        """
         self._outages.lost(self, error)
         self._pause = min(self._pause * 2, LONGEST_PAUSE) if self.is_on else FIRST_PAUSE
         self.is_on = True
-        await anyio.sleep(self._pause)
+        with anyio.move_on_after(self._pause):
+            while ask is not None and not self._misled:
+                await anyio.sleep(ASK_EVERY)
+                with suppress(BrokerUnavailable):
+                    await ask()
+                    self._misled = True  # unless it works now, as well as it answers
+                    return
+            await anyio.sleep_forever()
 
     async def outlast(self, error: BrokerUnavailable, work: Callable[[], Awaitable[T]]) -> T:
         """Do again what just failed, as often as it takes, and return what it returns."""
@@ -84,5 +97,5 @@ class Outage:
     def recovered(self) -> None:
         """Note that it works."""
         if self.is_on:
-            self.is_on = False
+            self.is_on = self._misled = False
             self._outages.found(self)

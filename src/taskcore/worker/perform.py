@@ -21,7 +21,7 @@ from typing import Any
 import anyio
 
 from taskcore.components import Components
-from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail, is_name
+from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail, is_name, running
 from taskcore.errors import InvalidArguments, MalformedEnvelope, UnencodableResult
 from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
 from taskcore.task import Task
@@ -29,7 +29,7 @@ from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.isolation import UNFINISHED, WorkCancelled
 from taskcore.toolkit.units import shorten_repr
 from taskcore.worker.admission import Admission, finish_unrun, starts_of
-from taskcore.worker.context import Context, HeldKey, running
+from taskcore.worker.context import Context, HeldKey
 from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot
 from taskcore.worker.failures import Failures
 from taskcore.worker.runners import FINISHED, Runners, finish
@@ -202,8 +202,9 @@ class Performer:
             job.started_at = anyio.current_time()
             waited = None if job.trail.copies else max(self._clock() - job.envelope.enqueued_at, 0.0)
             self._events.tell("job.started", {**job.labels, "waited": waited})
-        if task.options.timeout is not None:
-            self._watch(slot, anyio.current_time() + task.options.timeout)
+        timeout = job.timeout
+        if timeout is not None:
+            self._watch(slot, anyio.current_time() + timeout)
         return key
 
     # ── pack ──

@@ -18,9 +18,9 @@ import anyio
 
 from taskcore.backend import Source
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import ACK
+from taskcore.lifecycle import ACK, CLAIM
 from taskcore.observe import EventName, Events
-from taskcore.results import event_of, event_of_ack
+from taskcore.results import event_of_ack
 from taskcore.toolkit.batching import Buffer
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
@@ -77,12 +77,26 @@ class Settler:
     async def run(self) -> None:
         """Settle until closed."""
         while batch := await self._waiting.take():
+            self.count(batch)
             try:
                 await self._commit(batch)
             except Exception as error:  # noqa: BLE001 - it belongs to a job of the batch
                 await self._commit_apart(batch, error)
+            except BaseException:  # the worker ends first
+                self._discount([one for one in batch if not one.settled])
+                raise
             if self._outage.is_on:
                 self._outage.recovered()
+
+    def count(self, batch: Sequence[Settlement]) -> None:
+        """Count how jobs ended before callers can learn it; what does not come true is taken back."""
+        names: list[EventName] = [
+            event_of_ack(type(one.outcome), "job.succeeded") if one.verdict is ACK else one.event for one in batch
+        ]
+        self._events.counters.update(names)
+
+    def _discount(self, batch: Sequence[Settlement]) -> None:
+        self._events.counters.subtract(one.event for one in batch)
 
     async def _commit(self, batch: list[Settlement]) -> None:
         """Commit a batch, again after each outage, for as long as its jobs are ours."""
@@ -105,7 +119,7 @@ class Settler:
     async def _bury_unstored(self, one: Settlement, error: Exception) -> None:
         """End a job whose records the store refuses: it becomes a dead letter, with the reason and no outcome."""
         if not one.settled:
-            bury_unstored(one, error)
+            bury_unstored(one, error, self._events)
             try:
                 await self._commit([one])
             except Exception:
@@ -127,18 +141,24 @@ class Settler:
         if len(ours) < len(batch):
             for one in batch:
                 if one not in ours:
-                    self._lose(one.job)
+                    self._lose(one)
         return ours
 
-    def _lose(self, job: Execution) -> None:
-        log.warning("lease of job %s lost; its outcome is not recorded here, another worker has the job", job.id)
+    def _lose(self, one: Settlement) -> None:
+        job = one.job
+        self._discount([one])
+        log.warning(
+            "lease of job %s lost; its outcome is not recorded here, another worker has the job",
+            job.id,
+            extra=job.extra,
+        )
         self._events.emit("job.lost", **job.labels)
         self._forget([job])
 
     async def ack_early(self, job: Execution) -> bool:
         """Acknowledge a job before it starts, so that it runs at most once (C9); False if its lease is lost."""
         try:
-            acked = not await job.source.settle([(job.delivery, ACK)])
+            acked = not await job.source.settle([(job.delivery, CLAIM)])
         except BrokerUnavailable as error:
             log.warning("job %s may run at most once and cannot be acknowledged first: %s", job.id, error.what)
             acked = False
@@ -183,18 +203,8 @@ class Settler:
                 self._events.emit("settle.unconfirmed", **one.job.labels)
                 one.settled = True
             else:
-                self._lose(one.job)
-        self._report([one for one in batch if one.settled] if lost else batch)
-
-    def _report(self, batch: Sequence[Settlement]) -> None:
-        """Report at once: the steps that follow may fail, and be done late or never (C19)."""
-        names: list[EventName] = [
-            event_of_ack(type(one.outcome), "job.succeeded")
-            if one.verdict is ACK
-            else event_of(one.outcome, one.verdict, one.job.acked_early)
-            for one in batch
-        ]
-        self._events.counters.update(names)
-        if self._events.listeners:
-            for name, one in zip(names, batch, strict=True):
-                self._events.tell(name, one.facts)
+                self._lose(one)
+        if self._events.listeners:  # told at once: the steps that follow may fail, and be done late or never (C19)
+            for one in batch:
+                if one.settled:
+                    self._events.tell(one.event, one.facts)

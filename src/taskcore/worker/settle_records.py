@@ -57,6 +57,8 @@ class RecordSettler:
         lost = [one for one in batch if not one.settled and one.job.key is None]
         if lost:
             await self._records.outcomes.retract([(one.job.id, one.written) for one in lost if one.written is not None])
+        if notes := [one.note for one in batch if one.note is not None and one.settled]:
+            await self._records.note(notes)
         if marked := [one for one in batch if one.settled and one.job.marker is not None]:
             await self._records.markers.clear([_marker_after(one) for one in marked])
 
@@ -80,12 +82,12 @@ async def _commit(keys: IdempotencyKeys, events: Events, batch: Sequence[Settlem
     for one, answer in zip(batch, await keys.commit(ends), strict=True):
         one.committed = True
         if isinstance(answer, Completed):
-            _adopt(one, answer.outcome)
+            _adopt(one, answer.outcome, events)
         elif isinstance(answer, Lost):
             events.emit("key.lost", **one.job.labels)
             elsewhere = answer.same_job and one.stored is not None
             if isinstance(one.verdict, Ack) or isinstance(one.outcome, Unencodable) or elsewhere:
-                one.verdict = Reschedule(BUSY_RETRY, one.job.delivery.trail)
+                one.overrule(Reschedule(BUSY_RETRY, one.job.delivery.trail), events)
                 one.stored = None
 
 
@@ -94,13 +96,13 @@ def _completing(one: Settlement) -> bytes | None:
     return one.stored if isinstance(one.outcome, Returned | Unencodable) else None
 
 
-def _adopt(one: Settlement, outcome: bytes) -> None:
+def _adopt(one: Settlement, outcome: bytes, events: Events) -> None:
     """Take over a committed outcome: the job ended so, even if its function raised or was interrupted afterwards."""
     one.stored = outcome
     verdict = _verdict_of_existing(outcome, one)
     if verdict != one.verdict:
         log.warning("job %s committed its outcome before it ended otherwise; the committed one counts", one.job.id)
-        one.verdict = verdict
+        one.overrule(verdict, events)
 
 
 async def _release_unrun(keys: IdempotencyKeys, one: Settlement) -> None:
@@ -120,7 +122,7 @@ async def _store_outcomes(outcomes: Outcomes, events: Events, batch: Sequence[Se
             one.written = answer
         elif answer.outcome != one.stored:
             events.emit("result.ignored", job_id=one.job.id)
-            one.verdict = _verdict_of_existing(answer.outcome, one)
+            one.overrule(_verdict_of_existing(answer.outcome, one), events)
 
 
 def _verdict_of_existing(outcome: bytes, one: Settlement) -> Verdict:

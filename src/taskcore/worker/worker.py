@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Any
 
 import anyio
@@ -71,6 +72,7 @@ class Worker:
                 decode=components.codec.decode,
                 is_behind=parts.settler.is_behind,
                 received=parts.keeper.begin,
+                ask=partial(self._ask, pool),
             )
             for pool in self._pools
         ]
@@ -108,6 +110,9 @@ class Worker:
                     await self._wind_down()
                 self._settler.close()
                 settling.cancel_scope.deadline = anyio.current_time() + FINAL_SETTLE_TIMEOUT
+
+    async def _ask(self, pool: Pool) -> None:
+        await self._backend.admin.stats(pool.queues[0])
 
     def _consume(self, pool: Pool) -> AbstractAsyncContextManager[Source]:
         return self._backend.consume(pool.queues, lease=self._options.lease)

@@ -22,7 +22,7 @@ from taskcore.conformance import certify
 from taskcore.envelope import new_id
 from taskcore.errors import FeatureRefused
 from taskcore.faults import NatsServer
-from taskcore.lifecycle import ACK, RELEASE, Bury, Reschedule, Verdict
+from taskcore.lifecycle import ACK, CLAIM, RELEASE, Bury, Reschedule, Verdict
 from taskcore.store import ANY
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
 from tests.support.real import require
@@ -324,3 +324,23 @@ def test_trio_is_refused_at_once() -> None:
 
     with pytest.raises(FeatureRefused, match="trio"):
         anyio.run(main, backend="trio")
+
+
+@pytest.mark.parametrize("late_first", [False, True])
+async def test_one_of_two_claims_succeeds(nats: NatsServer, queue: str, late_first: bool) -> None:
+    """Of two workers that both believe to hold a job, as after a freeze, one can claim it for its only start (C9)."""
+    async with (
+        open_backend(nats.url) as backend,
+        open_backend(nats.url) as other,
+        backend.consume([queue], lease=0.5) as frozen,
+        other.consume([queue], lease=30.0) as second,
+    ):
+        await backend.publish([Outgoing(queue, "j", b"job")])
+        [late] = await frozen.receive(1)
+        late.receipt.until += 60.0  # read from the socket long after the server has sent it
+        with anyio.fail_after(20):
+            [held] = await second.receive(1)
+        claims = [(frozen, late), (second, held)] if late_first else [(second, held), (frozen, late)]
+        lost = [bool(await source.settle([(delivery, CLAIM)])) for source, delivery in claims]
+        assert lost == [False, True]
+        assert (await backend.admin.stats(queue)).ready == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from taskcore import App
 from taskcore.backend import Outgoing, Stored
 from taskcore.backends.rabbitmq import RabbitBackend, layout
 from taskcore.connections.amqp.address import parse
@@ -104,3 +105,31 @@ async def test_closing_ends_the_wait_for_a_queue(node):
 
         group.start_soon(send)
         await until_made(node, "closing")
+
+
+async def test_the_queues_of_an_app_are_opened_in_the_background(node):
+    """The first job of a new queue does not wait once its app has been open for as long as a queue must be old."""
+    app = App(f"{node.url}?min_queue_age=2", store="memory://", send_timeout=1)
+
+    @app.task(queue="opened")
+    async def work() -> None: ...
+
+    async with app:
+        await anyio.sleep(3)
+        began = anyio.current_time()
+        await work.enqueue()
+        assert anyio.current_time() - began < 0.5
+
+
+async def test_a_young_queue_is_no_silent_broker(node):
+    """A new queue that is older than ``send_timeout`` before it takes a job delays it; the answer is not uncertain."""
+    app = App(f"{node.url}?min_queue_age=2", store="memory://", send_timeout=0.5)
+
+    @app.task(queue="patient")
+    async def work() -> None: ...
+
+    async with app:
+        began = anyio.current_time()
+        await work.enqueue()
+        await work.using(queue="another").enqueue()
+        assert anyio.current_time() - began > 1.5

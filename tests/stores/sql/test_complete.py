@@ -94,7 +94,8 @@ async def test_the_record_is_what_settling_writes(url: str, effects: Any):
             assert await job.result(timeout=10) == "receipt"
             assert await task.enqueue(1) == job
         mine, usuals = await claim_of(app, "own", "1"), await claim_of(plain, "plain", "1")
-        assert (mine.state, bytes(mine.outcome), mine.fence) == (usuals.state, bytes(usuals.outcome), usuals.fence)
+        outcome = bytes(mine.outcome).replace(b'"own"', b'"plain"')  # each names its task
+        assert (mine.state, outcome, mine.fence) == (usuals.state, bytes(usuals.outcome), usuals.fence)
         assert app.counters["key.lost"] == 0
         assert app.counters["job.succeeded"] == 1
     assert effects() == [1]

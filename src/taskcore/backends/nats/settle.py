@@ -1,6 +1,6 @@
 """Settler: how each verdict is carried out, and in which order.
 
-    Ack                 the end of the job, confirmed
+    Ack                 the end of the job, confirmed; if it claims the job, its deletion before that
     Release · Reschedule(0)  a copy takes the job's place: one step on the server, refused if the job is another by now
     Reschedule(after)        a scheduled copy, confirmed → the end of the job
     Bury                the dead letter, confirmed → the end of the job
@@ -59,7 +59,10 @@ class NatsSettler:
             if receipt.over or now >= receipt.until:
                 lost.append(delivery)
             elif isinstance(verdict, Ack):
-                ends.append(receipt)
+                if not verdict.claims or await self._claim(receipt):
+                    ends.append(receipt)
+                else:
+                    lost.append(delivery)
             else:
                 writing.append((delivery, verdict))
         if writing:
@@ -67,6 +70,14 @@ class NatsSettler:
         if ends:
             await self.end(ends)
         return lost
+
+    async def _claim(self, receipt: Receipt) -> bool:
+        """Delete the job, which only one worker can; False if another one has.
+
+        An acknowledgement does not tell: the server accepts that of a worker which was frozen, read the job from its
+        socket long after its lease had ended, and believes to hold it.
+        """
+        return bool(await jetstream.delete_messages(self._link, receipt.stream.name, [receipt.number]))
 
     # ── copies and dead letters ──
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -104,6 +104,13 @@ class RabbitBackend:
         sent = [message_of(job) for job, refusal in zip(batch, refusals, strict=True) if refusal is None]
         answers = iter(await sender.send(sent))
         return [next(answers) if refusal is None else refusal for refusal in refusals]
+
+    def open_queues(self, queues: Sequence[str], waits: Callable[[float], None]) -> None:
+        """Declare these queues in the background, because a new one gets its first job only when it is old enough."""
+        sender = self._opened().sender
+        sender.waits = waits
+        for queue in queues:
+            sender.topology.start_opening(queue)
 
     async def diagnose(self) -> Diagnosis:
         """Ask the server; see :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""

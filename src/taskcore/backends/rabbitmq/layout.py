@@ -228,6 +228,8 @@ class Topology:
             made |= await self._admin.declare_queue(job_queue(queue), _job_arguments(queue, self._options))
             if made:
                 self._open.pop(queue, None)
+                age = self._options.min_queue_age
+                log.info("queue %s is new here; its first job waits until it is %g s old", queue, age)
             if made or queue not in self._known:
                 self._known[queue] = asyncio.get_running_loop().time(), self._admin.connection.current
 

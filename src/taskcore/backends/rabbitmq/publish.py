@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from typing import Final
@@ -35,6 +35,7 @@ WRITE_SIZE = 1 << 20  #: bytes written before the publisher waits for the server
 MAX_MESSAGE = 16 * 1024 * 1024 - 4096  #: bytes; from version 4 on the server closes the channel above it
 MAX_JOB = 15 * 1024 * 1024  #: bytes of a job that is sent; the rest is for its trail in retries and dead letters
 PACKERS = 4096  #: destinations whose first frame is kept packed
+OPENING_TIME = 1.0  #: seconds that declaring and binding a queue may take, besides its age
 RESEND_AFTER: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a refused job is sent again
 
 REFUSED = Refused("the broker refused it: its queue is full, or has no leader at the moment")
@@ -56,6 +57,8 @@ class Sender:
         self.admin = admin
         self._connector = admin.connector
         self._limit = options.limit
+        self._age = options.min_queue_age
+        self.waits: Callable[[float], None] = lambda _: None  #: told the seconds that a new queue adds to a publish
         self._channel: _ConfirmChannel | None = None
         self._opening = asyncio.Lock()
 
@@ -91,6 +94,8 @@ class Sender:
         queues = {messages[index].queue for index in returned}
         for queue in queues:
             self.topology.mark_unrouted(queue, sent)
+        if queues:
+            self.waits(self._age + OPENING_TIME)
         await asyncio.gather(*(self.topology.open(queue) for queue in queues))
         await self._resend(messages, answers, returned)
 

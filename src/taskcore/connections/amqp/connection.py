@@ -151,7 +151,7 @@ def _is_about_tls(error: BaseException) -> bool:
 
 def _describe(error: BaseException) -> str:
     if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
+        return "connected, but no answer in time"
     if isinstance(error, ProbableAuthenticationError):
         return f"the server refused the login: {error}"
     if isinstance(error, InvalidFrameError | PAMQPException):  # the server closed where it would have accepted

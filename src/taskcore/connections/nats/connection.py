@@ -18,7 +18,7 @@ from taskcore.connections.loops import require_asyncio
 from taskcore.connections.nats.address import Host, NatsAddress
 from taskcore.connections.nats.login import BadLogin
 from taskcore.connections.nats.protocol import Handler
-from taskcore.connections.nats.raw import RawConnection
+from taskcore.connections.nats.raw import CONNECT_TIMEOUT, RawConnection
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
@@ -30,7 +30,7 @@ log = logger("taskcore.connections.nats")
 READY_TIMEOUT: Final = 2.0  #: seconds for which a call waits for a connection that is being made again
 PING_EVERY: Final = 4.0  #: seconds between two pings …
 PING_TIMEOUT: Final = 4.0  #: … and for which an answer is waited for
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  #: seconds between two rounds of attempts to connect
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  #: seconds between two rounds of attempts to connect
 
 
 class Subscription(NamedTuple):
@@ -145,7 +145,9 @@ class SupervisedConnection:
                         await asyncio.sleep(0.01)  # it has ended, and its supervisor has not noticed yet
                     await self._opened.wait()
                 return connection
-        raise self.unavailable("there is no connection")
+        error = self.unavailable("there is no connection")
+        error.gone_for = time.monotonic() - self._gone_since
+        raise error
 
     def send_now(self, frames: bytes) -> bool:
         """Write frames for which there are no answers; False if there is no connection."""
@@ -240,7 +242,11 @@ class SupervisedConnection:
             try:
                 await connection.open(self.address, host, name=self._name)
             except (OSError, ValueError, BadLogin) as error:
-                self._trouble = f"{host.text}: {f'{type(error).__name__}: {error}'.removesuffix(': ')}"
+                silent = isinstance(error, TimeoutError) and not str(error)
+                why = f"{type(error).__name__}: {error}"
+                if silent:
+                    why = f"connected, but no answer for {CONNECT_TIMEOUT:g} s"
+                self._trouble = f"{host.text}: {why.removesuffix(': ')}"
                 continue
             self._connection = connection
             self._known = _known_after(self.address, self._known, host, self._info.get("connect_urls") or [])

@@ -14,7 +14,7 @@ from taskcore.connections.nats.login import BadLogin, connect_line
 from taskcore.connections.nats.protocol import PING, PONG, Handler, Parser, ProtocolError, encode_subscription
 from taskcore.toolkit.logging import logger
 
-__all__ = ["RawConnection"]
+__all__ = ["CONNECT_TIMEOUT", "RawConnection"]
 
 log = logger("taskcore.connections.nats")
 

@@ -266,7 +266,7 @@ class RedisLink:
             settings |= {"host": address.host, "port": address.port, "socket_keepalive": True}
             connection = TcpConnection(**settings) if options.tls is None else TlsConnection(**settings, **options.tls)
         try:
-            async with asyncio.timeout(2 * options.connect_timeout + options.timeout):
+            async with asyncio.timeout(max(options.connect_timeout, options.timeout)):
                 await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException as error:
             await connection.disconnect(nowait=True)
@@ -274,10 +274,15 @@ class RedisLink:
                 raise refused(error, str(address)) from error
             if isinstance(error, RedisError | OSError):
                 where = f"-h {address.host} -p {address.port}" if address.port else f"-s {address.host}"
+                silent = type(error) is TimeoutError  # the library's own, of its connect, is another class
+                limit = max(options.connect_timeout, options.timeout)
                 raise BrokerUnavailable(
                     f"cannot reach Redis at {address}",
-                    facts=[error_text(error), f"the URL is {options.shown}"],
-                    fix=f"does it run?  redis-cli {where} ping",
+                    facts=[
+                        f"connected, but no answer for {limit:g} s" if silent else error_text(error),
+                        f"the URL is {options.shown}",
+                    ],
+                    fix=f"{'is it stopped or overloaded' if silent else 'does it run'}?  redis-cli {where} ping",
                 ) from error
             raise
         return connection

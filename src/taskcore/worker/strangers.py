@@ -1,0 +1,70 @@
+"""Strangers: jobs of tasks that a worker does not know, which are parked; it says so in its log, and to callers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+import anyio
+
+from taskcore.lifecycle import Unregistered
+from taskcore.records.parked import ParkedRecord, park_write
+from taskcore.store import Write
+from taskcore.toolkit.logging import logger
+from taskcore.worker.execution import Execution
+
+__all__ = ["Strangers"]
+
+log = logger("taskcore.worker")
+
+TELL_EVERY = 60.0  #: seconds between two warnings about jobs of one task
+NAMES_SHOWN = 10
+TASKS_REMEMBERED = 1_000  #: of which the last warning is known; their names come from elsewhere
+
+
+class Strangers:
+    """Tells of parked jobs, once for each task and minute.
+
+    :param known: the names of the worker's tasks.
+    :param park_for: seconds for which a job waits for a worker that knows its task.
+    :param worker: its name.
+    """
+
+    def __init__(self, known: Collection[str], *, park_for: float, worker: str) -> None:
+        self._known = known
+        self._park_for = park_for
+        self._worker = worker
+        self._told: dict[str, float] = {}
+
+    def tell(self, job: Execution, outcome: Unregistered) -> Write | None:
+        """Warn of a job that is parked, unless its task was named a moment ago; return what tells its callers."""
+        task, now = job.labels["task"], anyio.current_time()
+        since = outcome.now if job.trail.parked_since is None else job.trail.parked_since
+        if now - self._told.get(task, -TELL_EVERY) < TELL_EVERY:
+            return None
+        if len(self._told) >= TASKS_REMEMBERED:
+            self._told.clear()
+        self._told[task] = now
+        log.warning(
+            "%s: job %r of queue %s is parked until a worker that knows it takes it, at most until %s%s",
+            outcome.why, job.id, job.delivery.queue, _date(since + self._park_for), self._advice(task),
+            extra=job.extra,
+        )  # fmt: skip
+        return park_write(task, ParkedRecord(self._worker, outcome.why, since, since + self._park_for))
+
+    def _advice(self, task: str) -> str:
+        from difflib import get_close_matches  # noqa: PLC0415 - for tasks that are unknown
+
+        names = sorted(self._known)
+        shown = ", ".join(names[:NAMES_SHOWN]) + (f" and {len(names) - NAMES_SHOWN} more" * (len(names) > NAMES_SHOWN))
+        function = task.rpartition(".")[2]
+        near = [name for name in names if name.rpartition(".")[2] == function and name != task]
+        near = near or [name for name in get_close_matches(task, names, n=1) if name != task]
+        return f"; this worker has: {shown or 'no tasks'}" + (f'; did you mean "{near[0]}"?' if near else "")
+
+
+def _date(when: float) -> str:
+    try:
+        return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, OSError, ValueError):
+        return "the end of time"
