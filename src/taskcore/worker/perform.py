@@ -27,7 +27,6 @@ from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unr
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.isolation import UNFINISHED, WorkCancelled
-from taskcore.toolkit.units import shorten_repr
 from taskcore.worker.admission import Admission, finish_unrun, starts_of
 from taskcore.worker.context import Context, HeldKey
 from taskcore.worker.execution import RECEIVED, STARTED, Execution, Slot
@@ -119,7 +118,7 @@ class Performer:
         task = self._tasks.get(envelope.task)
         if task is None:
             if not is_name(envelope.task):
-                return Malformed(f"{shorten_repr(envelope.task)} cannot be the name of a task")
+                return Malformed(f"{envelope.task!r} cannot be the name of a task")
             return Unregistered(f"no task {envelope.task!r} here", self._clock())
         if envelope.version > task.contract.version:
             here = task.contract.version
