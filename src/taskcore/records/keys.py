@@ -246,9 +246,9 @@ class IdempotencyKeys:
             writes = [self.release(key) if outcome is None else self.complete(key, outcome) for key, outcome in ended]
             answers = list(await self._store.put_many(writes))
             for index, answer in enumerate(answers):
-                if isinstance(answer, Conflict) and answer.current is None:  # its window ended before the job did
+                if isinstance(answer, Conflict) and (expect := _expect_again(ended[index][0], answer)) is not None:
                     [answers[index]] = await self._store.put_many(
-                        [msgspec.structs.replace(writes[index], expect=ABSENT)]
+                        [msgspec.structs.replace(writes[index], expect=expect)]
                     )
         return [
             _after_conflict(key, answer) if isinstance(answer, Conflict) else None
@@ -320,6 +320,18 @@ def _look(record: Record | None, job: str | None, now: float) -> Busy | Complete
     if claim.state == "held" and claim.job != job and claim.until > now:
         return Busy(min(claim.until - now, BUSY_RETRY))
     return None
+
+
+def _expect_again(key: Acquired, conflict: Conflict) -> Expect | None:
+    """Find what a second write has to expect; None if the record that stands is not to be written over."""
+    if conflict.current is None:  # its window ended before the job did
+        return ABSENT
+    try:
+        standing = decode_key_record(conflict.current.value)
+    except UnreadableRecord:
+        return None
+    # Still held by this start: the answer to a renewal was lost, or another key of its batch was refused.
+    return conflict.current.version if _is_ours(key, standing) and standing.state == "held" else None
 
 
 def _after_conflict(key: Acquired, conflict: Conflict) -> Completed | Lost | None:
