@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from taskcore.adapters import BackendOrURL, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
-from taskcore.client.host import AppHost, SharedContext
+from taskcore.client.host import AppHost, SharedContext, checked_calls
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
 from taskcore.envelope import EnvelopeCodec, check_name
 from taskcore.observe import Event, Events
-from taskcore.router import Router, tasks_of
-from taskcore.task import Call, Job, Task, checked_calls
+from taskcore.router import Router, any_task, tasks_of
+from taskcore.task import Call, Job, Task
 
 if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
     from anyio.abc import TaskStatus
@@ -121,7 +121,7 @@ class App(Router):
             self._reset()
         if not self._context.is_open:
             hint_at_unused_variables(self.sources)
-        if home.settle():
+        if home.adopt():
             await self._context.enter()
         else:
             await home.run(self._context.enter)
@@ -259,8 +259,6 @@ class App(Router):
 
     @cached_property
     def _any_task(self) -> Task[..., object]:
-        from taskcore.client.anytask import any_task  # noqa: PLC0415 - most programs know the tasks of their jobs
-
         return any_task(self._host, self.settings, has_store=self.components.store is not None)
 
     @cached_property

@@ -157,10 +157,7 @@ class FeatureRefused(SetupError, ValueError):
 
 
 class UnsafeBroker(SetupError, RuntimeError):
-    """The app is strict, and with the settings of its broker or store some guarantees do not hold.
-
-    ``unsafe``: the facts, each a :class:`taskcore.toolkit.diagnostics.DiagnosticCheck` with its clauses and its fix.
-    """
+    """The app is strict, and settings of its broker or store break guarantees: ``unsafe``, as DiagnosticChecks."""
 
     code = "TC502"
 
@@ -176,11 +173,9 @@ class BrokerError(TaskcoreError):
 
 
 class BrokerUnavailable(BrokerError, ConnectionError):
-    """The broker or the store cannot be reached now.
+    """The broker or the store cannot be reached now, for ``gone_for`` seconds, as far as is known.
 
     A call that sends jobs has surely sent none; a worker's call may have been carried out, and is repeated safely.
-
-    ``gone_for``: seconds since the connection was lost, as far as they are known.
     """
 
     code = "TC201"

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from taskcore.envelope import ErrorRecord, Trail, encode_trail
-from taskcore.errors import JobCancelled, JobError, JobExpired, JobFailed, UnreadableRecord, WrongTask
+from taskcore.errors import JobCancelled, JobError, JobExpired, JobFailed, WrongTask
 from taskcore.lifecycle import (
     ACK,
     Ack,
@@ -47,6 +47,7 @@ from taskcore.lifecycle import (
     Verdict,
 )
 from taskcore.observe import EventName
+from taskcore.store import unreadable_record
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
@@ -70,7 +71,6 @@ __all__ = [
     "status_of_stored",
     "stored_outcome",
     "typed_outcome",
-    "unreadable_record",
     "verdict_of_stored",
     "wrong_task",
 ]
@@ -128,11 +128,7 @@ JobStatus: TypeAlias = Literal[
 ]
 
 
-# ── stored ───────────────────────────────────────────────────────────────────────────────────────
-
-
 NO_BYTES = msgspec.Raw()
-SHOWN_BYTES = 100  #: of a record that cannot be read
 
 
 class StoredOutcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -162,18 +158,6 @@ def decode_outcome(data: bytes) -> StoredOutcome:
         return _decode(data)
     except (ValueError, RecursionError) as error:
         raise unreadable_record("the outcome of a job", data, error) from error
-
-
-def unreadable_record(what: str, data: bytes, error: object) -> UnreadableRecord:
-    """Make the error about a record that cannot be decoded.
-
-    :param error: why not.
-    """
-    return UnreadableRecord(
-        f"{what} cannot be read: {error}",
-        facts=[f"its record begins with {data[:SHOWN_BYTES]!r}"],
-        fix="upgrade, if a newer version wrote it; else find the program that writes to this store, delete the record",
-    )
 
 
 CANCELLED = encode_outcome(StoredOutcome("cancelled"))

@@ -13,15 +13,17 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
+from taskcore.config import Settings
 from taskcore.contract import Contract, Upcast, compile_contract
 from taskcore.envelope import check_name
 from taskcore.errors import DuplicateTask, InvalidContract, InvalidName, InvalidSetting
 from taskcore.options import DEFAULT, DeliveryMode, Key, RunsIn, TaskSpec, UseDefault, refuse_unknown
 from taskcore.policy import Retry
-from taskcore.task import AsyncTask, PlainTask, Task
+from taskcore.results import ANY_TASK
+from taskcore.task import AsyncTask, PlainTask, Task, TaskHost
 from taskcore.toolkit.units import Duration, duration, shorten_repr
 
-__all__ = ["Decorator", "Router", "TaskOptions", "tasks_of"]
+__all__ = ["Decorator", "Router", "TaskOptions", "any_task", "tasks_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -262,3 +264,16 @@ def _key_problems(key: object, contract: Contract) -> Iterator[str]:
 
 def _positive(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
+
+
+# ── the task of jobs of which only the id is known ───────────────────────────────────────────────
+
+
+async def _any() -> Any: ...
+
+
+def any_task(host: TaskHost, settings: Settings, *, has_store: bool) -> Task[..., object]:
+    """Make, for one app, the task of jobs of which only the id is known: it reads any result, as plain JSON data."""
+    task: Task[..., object] = AsyncTask(compile_contract(_any, name=ANY_TASK), TaskSpec())
+    task.bind(host, task.spec.complete(settings, has_store=has_store))
+    return task

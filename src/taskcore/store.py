@@ -22,6 +22,8 @@ from typing import Final, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 
+from taskcore.errors import UnreadableRecord
+
 __all__ = [
     "ABSENT",
     "ANY",
@@ -34,6 +36,7 @@ __all__ = [
     "Write",
     "is_expected",
     "largest_value",
+    "unreadable_record",
 ]
 
 Version: TypeAlias = int | str  #: what a store gives a record at each write; only comparing for equality means anything
@@ -148,3 +151,18 @@ class LimitsValues(Protocol):
 def largest_value(store: object) -> int | None:
     """Get the largest value that an open store takes, in bytes; None if there is no limit."""
     return store.max_value if isinstance(store, LimitsValues) else None
+
+
+SHOWN_BYTES = 100  #: of a record that cannot be read
+
+
+def unreadable_record(what: str, data: bytes, error: object) -> UnreadableRecord:
+    """Make the error about a record that cannot be decoded.
+
+    :param error: why not.
+    """
+    return UnreadableRecord(
+        f"{what} cannot be read: {error}",
+        facts=[f"its record begins with {data[:SHOWN_BYTES]!r}"],
+        fix="upgrade, if a newer version wrote it; else find the program that writes to this store, delete the record",
+    )

@@ -10,7 +10,7 @@ which sends its calls and answers for its jobs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
@@ -28,7 +28,7 @@ from taskcore.toolkit.values import PublicValue
 if TYPE_CHECKING:  # imported when it is needed: see sync
     from taskcore.blocking import SyncTask
 
-__all__ = ["AsyncTask", "Bridge", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost", "checked_calls"]
+__all__ = ["AsyncTask", "Bridge", "Call", "ConfiguredTask", "Job", "PlainTask", "Task", "TaskHost"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -313,26 +313,6 @@ class Job(PublicValue, Generic[R_co], frozen=True, gc=False, eq=False):
         :raises StoreRequired: the app has no store (TC105).
         """
         return await self.task.host.cancel(self)
-
-
-def checked_calls(calls: Iterable[Call[R]]) -> list[Call[R]]:
-    """Return the calls as a list.
-
-    :raises InvalidArguments: there is something else among them (TC302).
-    """
-    found: list[Any]
-    try:
-        found = list(calls)
-    except TypeError:
-        found = [calls]
-    if not set(map(type, found)) <= {Call}:  # no loop of ours: many calls are sent at once
-        wrong = next(call for call in found if type(call) is not Call)
-        raise InvalidArguments(
-            "only calls can be sent; nothing was sent",
-            facts=[f"one of them is of type {type(wrong).__name__}"],
-            fix='make calls: app.enqueue_many([task.call("Ada"), task.call("Bob")])',
-        )
-    return found
 
 
 class _NoOptions:

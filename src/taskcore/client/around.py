@@ -7,13 +7,21 @@ from typing import Any, TypeVar
 
 from taskcore.client.client import Client
 from taskcore.components import Components
-from taskcore.middleware import around_send
+from taskcore.middleware import any_overrides, around_send
 from taskcore.task import Call, Job
 from taskcore.toolkit.home import Home
 
-__all__ = ["ClientWithMiddleware"]
+__all__ = ["ClientWithMiddleware", "make_client"]
 
 R = TypeVar("R")
+
+
+def make_client(
+    components: Components, *, timeout: float, payload_limit: int, source: str | None, home: Home
+) -> Client:
+    """Make a client, with middleware around its sends if some is concerned."""
+    make = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
+    return make(components, timeout=timeout, payload_limit=payload_limit, source=source, home=home)
 
 
 class ClientWithMiddleware(Client):

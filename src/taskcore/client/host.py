@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from taskcore.components import Components
 from taskcore.config import Settings
 from taskcore.envelope import EnvelopeCodec
-from taskcore.errors import NotRunning
+from taskcore.errors import InvalidArguments, NotRunning
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, Call, Job, Task
 from taskcore.toolkit.home import Home
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imported when they are needed: see connect() and enter()
     from taskcore.client.client import Client
     from taskcore.client.queries import JobQueries
 
-__all__ = ["AppHost", "SendCall", "SharedContext", "not_open", "send_nothing"]
+__all__ = ["AppHost", "SendCall", "SharedContext", "checked_calls", "not_open", "send_nothing"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -40,6 +40,26 @@ def send_nothing(call: Call[R]) -> Coroutine[Any, Any, Job[R]]:
     :raises NotRunning: always (TC106).
     """
     raise not_open(f"the app of {call.task.name}")
+
+
+def checked_calls(calls: Iterable[Call[R]]) -> list[Call[R]]:
+    """Return the calls as a list.
+
+    :raises InvalidArguments: there is something else among them (TC302).
+    """
+    found: list[Any]
+    try:
+        found = list(calls)
+    except TypeError:
+        found = [calls]
+    if not set(map(type, found)) <= {Call}:  # no loop of ours: many calls are sent at once
+        wrong = next(call for call in found if type(call) is not Call)
+        raise InvalidArguments(
+            "only calls can be sent; nothing was sent",
+            facts=[f"one of them is of type {type(wrong).__name__}"],
+            fix='make calls: app.enqueue_many([task.call("Ada"), task.call("Bob")])',
+        )
+    return found
 
 
 class AppHost:
@@ -64,10 +84,8 @@ class AppHost:
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
-        from taskcore.client.around import ClientWithMiddleware  # noqa: PLC0415 - as the next
-        from taskcore.client.client import Client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
+        from taskcore.client.around import make_client  # noqa: PLC0415 - declaring tasks needs none of it, nor asyncio
         from taskcore.client.queries import JobQueries  # noqa: PLC0415 - the same
-        from taskcore.middleware import any_overrides  # noqa: PLC0415 - the same
         from taskcore.preflight import refuse_if_unmet, refuse_if_unsafe  # noqa: PLC0415 - the same
 
         refuse_if_unmet(tasks, components)
@@ -79,14 +97,13 @@ class AppHost:
             if settings.strict:
                 await refuse_if_unsafe(components.backend, components.store)
             limit = settings.send_timeout
-            make = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
-            client = make(
+            client = make_client(
                 components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source, home=self.home
             )
             exits.push_async_callback(client.wait_closed)
             client.open_queues(tuple(dict.fromkeys(task.spec.queue for task in tasks)))
             self.send, self._client, self._queries = client.send, client, JobQueries(components, timeout=limit)
-            self.home.settle()
+            self.home.adopt()
             exits.callback(self.close)
             if components.services:
                 from taskcore.services import open_services  # noqa: PLC0415 - most apps have none

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from taskcore.records.names import cancel_name
-from taskcore.results import unreadable_record
-from taskcore.store import ANY, Store
+from taskcore.store import ANY, Store, unreadable_record
 
 __all__ = ["Cancels"]
 

@@ -28,8 +28,7 @@ import anyio
 import msgspec
 
 from taskcore.errors import UnreadableRecord
-from taskcore.results import unreadable_record
-from taskcore.store import ABSENT, Conflict, Expect, Record, Store, Version, Write
+from taskcore.store import ABSENT, Conflict, Expect, Record, Store, Version, Write, unreadable_record
 from taskcore.toolkit.logging import logger
 
 __all__ = [

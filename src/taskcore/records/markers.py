@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskcore.results import unreadable_record
-from taskcore.store import Store, Write
+from taskcore.store import Store, Write, unreadable_record
 
 __all__ = ["StartMarkers"]
 

@@ -37,7 +37,7 @@ class Home:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.running: Callable[[], asyncio.AbstractEventLoop | None] = _no_loop
 
-    def settle(self) -> bool:
+    def adopt(self) -> bool:
         """Make the loop that runs here the home, unless there is one; tell whether it is home."""
         import asyncio  # noqa: PLC0415 - declaring tasks needs no event loop
 

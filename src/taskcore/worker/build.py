@@ -17,7 +17,6 @@ from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage, OutageTracker
 from taskcore.worker.perform import Performer
 from taskcore.worker.settle import Settler
-from taskcore.worker.strangers import Strangers
 
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
@@ -77,6 +76,7 @@ def build_parts(
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,
-        strangers=Strangers(tasks.keys(), park_for=options.park_for, worker=options.name),
+        known=tasks.keys(),
+        worker=options.name,
     )
     return WorkerParts(performer, decider, settler, keeper, broker, store.member())

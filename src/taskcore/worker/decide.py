@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import anyio
@@ -89,14 +89,15 @@ class Decider:
 
     :param park_for: seconds for which a job waits for a worker that knows its task.
     :param keep_result: seconds for which the outcome of a job of an unknown task is kept; None: not at all.
-    :param strangers: tells of jobs of unknown tasks.
+    :param known: the names of the worker's tasks.
+    :param worker: its name.
     """
 
-    def __init__(self, *, park_for: float, keep_result: float | None, strangers: Strangers) -> None:
+    def __init__(self, *, park_for: float, keep_result: float | None, known: Collection[str], worker: str) -> None:
         # A job of an unknown task never starts, so only the time to park it counts.
         self._unknown = Rules(retry=Retry(), crashes=1, park_for=park_for)
         self._keep = keep_result
-        self._strangers = strangers
+        self._strangers = Strangers(known, park_for=park_for, worker=worker)
         self._roll = random.Random().random
 
     def settlement(self, job: Execution, outcome: Outcome) -> Settlement:

@@ -118,7 +118,7 @@ class Performer:
         task = self._tasks.get(envelope.task)
         if task is None:
             if not is_name(envelope.task):
-                return Malformed(f"{envelope.task!r} cannot be the name of a task")
+                return Malformed(f"{envelope.task[:NAME_SHOWN]!r} cannot be the name of a task")
             return Unregistered(f"no task {envelope.task!r} here", self._clock())
         if envelope.version > task.contract.version:
             here = task.contract.version
@@ -228,6 +228,7 @@ class Performer:
 
 
 NOTHING_KEPT = Returned(b"")
+NAME_SHOWN = 80  #: characters of what cannot be a name
 FENCE_BITS = 20  #: redeliveries of one copy that a fence has room for
 
 
