@@ -22,6 +22,7 @@ this very start, and its outcome stands (``Completed``); any other record means 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal, TypeAlias
 
 import anyio
@@ -325,12 +326,11 @@ def _expect_again(key: Acquired, conflict: Conflict) -> Expect | None:
     """Find what a second write has to expect; None if the record that stands is not to be written over."""
     if conflict.current is None:  # its window ended before the job did
         return ABSENT
-    try:
+    with suppress(UnreadableRecord):
         standing = decode_key_record(conflict.current.value)
-    except UnreadableRecord:
-        return None
-    # Still held by this start: the answer to a renewal was lost, or another key of its batch was refused.
-    return conflict.current.version if _is_ours(key, standing) and standing.state == "held" else None
+        if _is_ours(key, standing) and standing.state == "held":  # the answer to a renewal was lost
+            return conflict.current.version
+    return None
 
 
 def _after_conflict(key: Acquired, conflict: Conflict) -> Completed | Lost | None:
