@@ -247,9 +247,8 @@ class IdempotencyKeys:
             answers = list(await self._store.put_many(writes))
             for index, answer in enumerate(answers):
                 if isinstance(answer, Conflict) and (expect := _expect_again(ended[index][0], answer)) is not None:
-                    [answers[index]] = await self._store.put_many(
-                        [msgspec.structs.replace(writes[index], expect=expect)]
-                    )
+                    again = msgspec.structs.replace(writes[index], expect=expect)
+                    [answers[index]] = await self._store.put_many([again])
         return [
             _after_conflict(key, answer) if isinstance(answer, Conflict) else None
             for (key, _), answer in zip(ended, answers, strict=True)
