@@ -333,10 +333,7 @@ class LetterNotFound(JobError, LookupError):
 
 
 class UnreadableRecord(JobError, ValueError):
-    """A record in the store cannot be read: another program or a newer version wrote it. It stays as it is.
-
-    ``jobs``, after ``enqueue_many``: a Job or None for each call, in order.
-    """
+    """A record in the store cannot be read: another program or a newer version wrote it. ``jobs``: see KeyConflict."""
 
     code = "TC408"
     jobs: Sequence[Any] = ()

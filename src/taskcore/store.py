@@ -7,7 +7,9 @@ keep its queue and its records in different places.
 Rules for every adapter:
   * A record is gone when its time is over: no verb returns an expired record.
   * Versions never repeat for a key, not even after the record was deleted or has expired.
-  * No exception of a client library leaves it: only BrokerUnavailable.
+  * No exception of a client library leaves it: only BrokerUnavailable; StoreRefused for a write that the server never
+    takes, whatever its state; and UnreadableRecord for a value that no store of ours wrote. The other writes of a batch
+    may be done when one of them raises, and may be repeated: each expects what it expected.
   * Every record has an end: ``keep`` is seconds, or None for records that their owner deletes (C23).
 """
 

@@ -22,6 +22,7 @@ this very start, and its outcome stands (``Completed``); any other record means 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal, TypeAlias
 
 import anyio
@@ -245,10 +246,9 @@ class IdempotencyKeys:
             writes = [self.release(key) if outcome is None else self.complete(key, outcome) for key, outcome in ended]
             answers = list(await self._store.put_many(writes))
             for index, answer in enumerate(answers):
-                if isinstance(answer, Conflict) and answer.current is None:  # its window ended before the job did
-                    [answers[index]] = await self._store.put_many(
-                        [msgspec.structs.replace(writes[index], expect=ABSENT)]
-                    )
+                if isinstance(answer, Conflict) and (expect := _expect_again(ended[index][0], answer)) is not None:
+                    again = msgspec.structs.replace(writes[index], expect=expect)
+                    [answers[index]] = await self._store.put_many([again])
         return [
             _after_conflict(key, answer) if isinstance(answer, Conflict) else None
             for (key, _), answer in zip(ended, answers, strict=True)
@@ -318,6 +318,17 @@ def _look(record: Record | None, job: str | None, now: float) -> Busy | Complete
         return Completed(claim.job, bytes(claim.outcome))
     if claim.state == "held" and claim.job != job and claim.until > now:
         return Busy(min(claim.until - now, BUSY_RETRY))
+    return None
+
+
+def _expect_again(key: Acquired, conflict: Conflict) -> Expect | None:
+    """Find what a second write has to expect; None if the record that stands is not to be written over."""
+    if conflict.current is None:  # its window ended before the job did
+        return ABSENT
+    with suppress(UnreadableRecord):
+        standing = decode_key_record(conflict.current.value)
+        if _is_ours(key, standing) and standing.state == "held":  # the answer to a renewal was lost
+            return conflict.current.version
     return None
 
 

@@ -29,7 +29,7 @@ from taskcore.backends.nats.layout import NANO, QueueStream
 from taskcore.backends.nats.messages import travels, unpack
 from taskcore.connections.nats import Message, NatsLink, Subscription, encode_message, number_of
 
-__all__ = ["SIGN_OF_LIFE", "PullConsumer", "Receipt", "guard_of", "hand_out_in", "is_text"]
+__all__ = ["SIGN_OF_LIFE", "PullConsumer", "Receipt", "guard_of", "hand_out_in"]
 
 REQUEST_TIME: Final = 30.0  #: seconds for which a request waits at the server
 SIGN_OF_LIFE: Final = 2.0  #: seconds between two signs of life from a request that waits
@@ -47,15 +47,6 @@ def guard_of(lease: float) -> float:
 def hand_out_in(seconds: float) -> bytes:
     """Return what tells the server to hand a job out again after so long."""
     return b'-NAK {"delay": %d}' % (seconds * NANO)
-
-
-def is_text(token: bytes) -> bool:
-    """Tell whether a part of a subject is text; JetStream's API cannot be asked about another program's that is not."""
-    try:
-        token.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 class Receipt(msgspec.Struct, eq=False):

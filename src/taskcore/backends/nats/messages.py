@@ -81,13 +81,11 @@ def letter(packed: Packed, headers: bytes, room: int) -> tuple[bytes, bytes]:
     :param room: bytes that the server takes, headers included.
     """
     room -= len(headers) + LENGTHS_ROOM
-    envelope, trail, reason = packed.envelope, packed.trail, packed.reason
-    if len(envelope) + len(trail) + len(reason) > room:
-        trail = trail if len(envelope) + len(trail) + REASON_ROOM <= room else b""
-        if len(envelope) + REASON_ROOM > room:
-            reason = b"too large for a dead letter: of its %d bytes the first are kept; " % len(envelope) + reason
-            envelope = envelope[: room - REASON_ROOM]
-        reason = reason[: room - len(envelope) - len(trail)]
+    envelope, reason = packed.envelope[: room - REASON_ROOM], packed.reason
+    trail = packed.trail if len(envelope) + len(packed.trail) + REASON_ROOM <= room else b""
+    if len(envelope) < len(packed.envelope):
+        reason = b"too large for a dead letter: of its %d bytes the first are kept; %b" % (len(packed.envelope), reason)
+    reason = reason[: room - len(envelope) - len(trail)]
     lengths = b"Tc-Trail: %d\r\nTc-Reason: %d\r\n" % (len(trail), len(reason))
     return envelope + trail + reason, lengths + headers
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from taskcore.backend import Delivery
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer, Receipt, guard_of, hand_out_in, is_text
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer, Receipt, guard_of, hand_out_in
 from taskcore.backends.nats.delays import DelayTimer
 from taskcore.backends.nats.layout import QueueStream, QueueStreams
 from taskcore.backends.nats.settle import NatsSettler
@@ -169,7 +169,8 @@ class NatsSource(NatsSettler):
 
     async def _still_alive(self, arrivals: list[Receipt]) -> list[Receipt]:
         """Return the jobs that no dead worker had replaced or buried before its end; end the others."""
-        again = [arrival for arrival in arrivals if arrival.handed > 1 and is_text(arrival.token)]
+        # Our tokens are ASCII; JetStream's API cannot be asked about each that another program makes.
+        again = [arrival for arrival in arrivals if arrival.handed > 1 and arrival.token.isascii()]
         if not again:
             return arrivals
         calls = []
