@@ -160,7 +160,7 @@ def _pulse(report: Path) -> None:
             tally.pulse(report.with_suffix(".count"))
         if report.with_suffix(".ask").exists() and not report.exists():
             tally.write(report)
-        time.sleep(tally_module.EVERY)
+        time.sleep(tally_module.POLL_SECONDS)
 
 
 # ── the roles ────────────────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,8 @@ from examples.code_index.sources import Origin
 from examples.code_index.tasks import FileFacts
 from examples.code_index.trouble import Trouble
 from taskcore import Dead, Failed, Succeeded
-from taskcore.config import Settings, mask_url
+from taskcore.config import Settings
+from taskcore.toolkit.urls import mask_url
 
 __all__ = ["Conditions", "Group", "Letter", "Package", "Place", "Report", "make_report"]
 

@@ -156,7 +156,7 @@ def decode_outcome(data: bytes) -> StoredOutcome:
     """
     try:
         return _decode(data)
-    except (ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise unreadable_record("the outcome of a job", data, error) from error
 
 

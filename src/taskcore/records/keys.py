@@ -151,7 +151,7 @@ def decode_key_record(data: bytes) -> KeyRecord:
     """
     try:
         return _decode(data)
-    except (ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise unreadable_record("the record of an idempotency key", data, error) from error
 
 

@@ -32,6 +32,7 @@ NEVER = {
     "a_cancelled_job_never_starts",
     "an_interrupted_cancel_can_be_repeated",
     "an_outcome_never_changes",
+    "statuses_are_the_same_words",
 }
 #: And what classic queues cannot do besides: they do not count redeliveries.
 NEVER_CLASSIC = NEVER | {

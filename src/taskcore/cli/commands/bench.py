@@ -87,10 +87,11 @@ async def _run(
     as_json: bool,
 ) -> list[Record]:
     from taskcore.bench import describe_machine, encode_line, measure, printed, table_of
-    from taskcore.toolkit.urls import mask_text
+    from taskcore.toolkit.urls import mask_text, mask_url
 
     began = time.monotonic()
-    machine = await describe_machine(shlex.join(["taskcore", *map(mask_text, sys.argv[1:])]))
+    shown = [mask_url(word) if "://" in word else mask_text(word) for word in sys.argv[1:]]
+    machine = await describe_machine(shlex.join(["taskcore", *shown]))
     records: list[Record] = []
 
     def on_record(record: Record) -> None:
