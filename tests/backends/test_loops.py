@@ -49,7 +49,7 @@ def collected() -> Iterator[None]:
 def app(url: str, request: pytest.FixtureRequest) -> App:
     """Make an app with one task, in a queue of its own."""
     store = "memory://" if url.startswith("amqp") else None
-    app = App(url if not store else f"{url}?min_queue_age=0", store=store, grace=1)
+    app = App(url if not store else f"{url}?min_queue_age=0", store=store, grace=1, send_timeout=20)
     queue = f"q{abs(hash(request.node.name))}"
 
     @app.task(name="double", queue=queue)

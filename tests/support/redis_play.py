@@ -108,7 +108,11 @@ class Play:
         """Open an app of this process, with the tasks of every play."""
         url = url or self.url
         backend = RecordingBackend(around(open_backend(url)), self.history, who)
-        app = App(backend, store=open_store(self.store or url), **{"lease": 5.0, "concurrency": 10, **settings})
+        app = App(
+            backend,
+            store=open_store(self.store or url),
+            **{"lease": 5.0, "concurrency": 10, "send_timeout": 10.0, **settings},
+        )
         self.history.listen(app, who=who)
         declare(app, self.history, self.queue, who)
         async with app:
