@@ -137,7 +137,7 @@ class Task(Generic[P, R]):
         :raises EnqueueUncertain: may or may not be stored; repeat it with its id (TC202).
         :raises BrokerUnavailable: surely not stored: the broker cannot be reached (TC201).
         :raises KeyConflict: its key was used with other arguments; nothing was sent (TC402).
-        :raises WrongTask: ``using`` gave it the id of another task's job; nothing was sent (TC408).
+        :raises WrongTask: ``using`` gave it the id of another task's job; nothing was sent (TC409).
         """
         return await self.host.send(self.pack(NO_OPTIONS, args, kwargs))
 
@@ -281,7 +281,7 @@ class Job(PublicValue, Generic[R_co], frozen=True, gc=False, eq=False):
         :raises JobCancelled: it was cancelled (TC404).
         :raises JobExpired: its deadline passed before it could start (TC405).
         :raises ResultTimeout: no outcome yet; the text says where the job is (TC401).
-        :raises WrongTask: the id is that of another task's job (TC408).
+        :raises WrongTask: the id is that of another task's job (TC409).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
         outcome = await self.outcome(timeout)
@@ -294,7 +294,7 @@ class Job(PublicValue, Generic[R_co], frozen=True, gc=False, eq=False):
         """Wait for the job's end and return it as a value to ``match`` on; a failed job does not raise here.
 
         :raises ResultTimeout: no outcome yet (TC401).
-        :raises WrongTask: the id is that of another task's job (TC408).
+        :raises WrongTask: the id is that of another task's job (TC409).
         :raises ResultNotKept: results of this task are not stored (TC406).
         """
         seconds = None if timeout is None else seconds_of("timeout", timeout)

@@ -175,7 +175,7 @@ class JobQueries:
 def _refuse_other_task(job: Job[Any], outcome: bytes) -> None:
     """Refuse to answer a handle with the outcome of another task's job.
 
-    :raises WrongTask: it is one (TC408).
+    :raises WrongTask: it is one (TC409).
     """
     error = wrong_task(job.id, job.task.name, outcome)
     if error is not None:
