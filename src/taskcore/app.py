@@ -116,23 +116,23 @@ class App(Router):
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
-        home = self._host.home
-        if self._pid != os.getpid() or home.has_ended:
+        app_loop = self._host.app_loop
+        if self._pid != os.getpid() or app_loop.has_ended:
             self._reset()
         if not self._context.is_open:
             hint_at_unused_variables(self.sources)
-        if home.adopt():
+        if app_loop.adopt():
             await self._context.enter()
         else:
-            await home.run(self._context.enter)
+            await app_loop.run(self._context.enter)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        home = self._host.home
-        if home.is_here:
+        app_loop = self._host.app_loop
+        if app_loop.is_here:
             await self._context.leave()
-        elif not home.has_ended:
-            await home.run(self._context.leave)
+        elif not app_loop.has_ended:
+            await app_loop.run(self._context.leave)
 
     @asynccontextmanager
     async def running(
@@ -284,7 +284,7 @@ class App(Router):
         """Begin closed: at first, and in the child of a fork, where the parent's connections and loop are dead."""
         self._pid = os.getpid()
         self._host.close()
-        self._host.home.forget()
+        self._host.app_loop.forget()
         self._context = SharedContext(lambda: self._host.connect(self, self.components, self.settings))
         #: What this app is made of, for the test kit and for tools.
         self.components = self._build()

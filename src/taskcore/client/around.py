@@ -9,7 +9,7 @@ from taskcore.client.client import Client
 from taskcore.components import Components
 from taskcore.middleware import any_overrides, around_send
 from taskcore.task import Call, Job
-from taskcore.toolkit.home import Home
+from taskcore.toolkit.app_loop import AppLoop
 
 __all__ = ["ClientWithMiddleware", "make_client"]
 
@@ -17,20 +17,20 @@ R = TypeVar("R")
 
 
 def make_client(
-    components: Components, *, timeout: float, payload_limit: int, source: str | None, home: Home
+    components: Components, *, timeout: float, payload_limit: int, source: str | None, app_loop: AppLoop
 ) -> Client:
     """Make a client, with middleware around its sends if some is concerned."""
     make = ClientWithMiddleware if any_overrides(components.middleware, "send") else Client
-    return make(components, timeout=timeout, payload_limit=payload_limit, source=source, home=home)
+    return make(components, timeout=timeout, payload_limit=payload_limit, source=source, app_loop=app_loop)
 
 
 class ClientWithMiddleware(Client):
     """Sends calls through middleware."""
 
     def __init__(
-        self, components: Components, *, timeout: float, payload_limit: int, source: str | None, home: Home
+        self, components: Components, *, timeout: float, payload_limit: int, source: str | None, app_loop: AppLoop
     ) -> None:
-        super().__init__(components, timeout=timeout, payload_limit=payload_limit, source=source, home=home)
+        super().__init__(components, timeout=timeout, payload_limit=payload_limit, source=source, app_loop=app_loop)
         self._around = around_send(components.middleware, self._send_inside)
 
     async def send(self, call: Call[R]) -> Job[R]:

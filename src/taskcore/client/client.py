@@ -27,8 +27,8 @@ from taskcore.observe import EventName
 from taskcore.records.outcomes import Outcomes
 from taskcore.results import wrong_task
 from taskcore.task import Call, Job
+from taskcore.toolkit.app_loop import AppLoop
 from taskcore.toolkit.batching import GroupCommit, gather_limited
-from taskcore.toolkit.home import Home
 from taskcore.toolkit.timeouts import SharedTimeout
 
 __all__ = ["Client"]
@@ -55,7 +55,7 @@ class Client:
     """
 
     def __init__(
-        self, components: Components, *, timeout: float, payload_limit: int, source: str | None, home: Home
+        self, components: Components, *, timeout: float, payload_limit: int, source: str | None, app_loop: AppLoop
     ) -> None:
         self._backend, store, self._events, self._clock, codec, *_ = components
         self._encode = codec.encode
@@ -63,7 +63,7 @@ class Client:
         self._shared_timeout = SharedTimeout(timeout)
         self._payload_limit = payload_limit
         self._source = source
-        self._home, self._loop, self._running = home, home.loop, home.running
+        self._app_loop, self._loop, self._running = app_loop, app_loop.loop, app_loop.running
         self._batches = GroupCommit(self._publish, limit=PUBLISH_BATCH, in_place=True)
         self._outcomes = Outcomes(store) if store is not None else None
         self._keyed: KeyedSender | None = None
@@ -77,7 +77,7 @@ class Client:
     async def send(self, call: Call[R]) -> Job[R]:
         """Send one call; concurrent ones share a batch."""
         if self._running() is not self._loop:
-            return await self._home.run(lambda: self.send(call))
+            return await self._app_loop.run(lambda: self.send(call))
         self._check_size(call)
         outgoing = self._prepare(call, call.options.id or new_id())
         if call.key is not None:
@@ -98,7 +98,7 @@ class Client:
             ``jobs`` of the error holds a Job or None for each call.
         """
         if self._running() is not self._loop:
-            return await self._home.run(lambda: self.send_many(calls))
+            return await self._app_loop.run(lambda: self.send_many(calls))
         for call in calls:  # all of them before the first is sent
             self._check_size(call)
         chunks = [calls[start : start + PUBLISH_BATCH] for start in range(0, len(calls), PUBLISH_BATCH)]

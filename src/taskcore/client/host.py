@@ -12,7 +12,7 @@ from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import InvalidArguments, NotRunning
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, Call, Job, Task
-from taskcore.toolkit.home import Home
+from taskcore.toolkit.app_loop import AppLoop
 
 if TYPE_CHECKING:  # imported when they are needed: see connect() and enter()
     import anyio
@@ -74,7 +74,7 @@ class AppHost:
         self.send: SendCall = send_nothing  #: the client's own verb while the app is open: one step less for each job
         self._client: Client | None = None
         self._queries: JobQueries | None = None
-        self.home = Home()
+        self.app_loop = AppLoop()
 
     async def connect(
         self, tasks: Iterable[Task[..., Any]], components: Components, settings: Settings
@@ -90,7 +90,7 @@ class AppHost:
 
         refuse_if_unmet(tasks, components)
         async with AsyncExitStack() as exits:
-            exits.callback(self.home.forget)  # the last step: until then other loops must not open the app
+            exits.callback(self.app_loop.forget)  # the last step: until then other loops must not open the app
             await exits.enter_async_context(components.backend)
             if components.store is not None:
                 await exits.enter_async_context(components.store)
@@ -98,12 +98,16 @@ class AppHost:
                 await refuse_if_unsafe(components.backend, components.store)
             limit = settings.send_timeout
             client = make_client(
-                components, timeout=limit, payload_limit=settings.payload_limit, source=settings.source, home=self.home
+                components,
+                timeout=limit,
+                payload_limit=settings.payload_limit,
+                source=settings.source,
+                app_loop=self.app_loop,
             )
             exits.push_async_callback(client.wait_closed)
             client.open_queues(tuple(dict.fromkeys(task.spec.queue for task in tasks)))
             self.send, self._client, self._queries = client.send, client, JobQueries(components, timeout=limit)
-            self.home.adopt()
+            self.app_loop.adopt()
             exits.callback(self.close)
             if components.services:
                 from taskcore.services import open_services  # noqa: PLC0415 - most apps have none
@@ -123,14 +127,14 @@ class AppHost:
         """
         if self._client is None:
             raise not_open()
-        self.home.require_here("its connections belong there", "use app.sync in a thread, or open an app here")
+        self.app_loop.require_here("its connections belong there", "use app.sync in a thread, or open an app here")
 
     def require_here_to_work(self) -> None:
         """Refuse to run a worker in another loop than that of its connections.
 
         :raises NotRunning: the app is open in another loop (TC106).
         """
-        self.home.require_here(
+        self.app_loop.require_here(
             "a worker runs where its connections are",
             "open the app here first; after blocking calls (.sync) use: with app.sync.running(): …",
         )
@@ -157,15 +161,15 @@ class AppHost:
 
     async def ask(self, question: Callable[[JobQueries], Coroutine[Any, Any, T]]) -> T:
         """Ask a question where the app is open."""
-        if self.home.is_here:
+        if self.app_loop.is_here:
             return await question(self.queries)
-        return await self.home.run(question, self.queries)
+        return await self.app_loop.run(question, self.queries)
 
     # These return the coroutine of another object: each question saves one on its way.
 
     def outcome(self, job: Job[R], timeout: float | None) -> Coroutine[Any, Any, JobOutcome[R]]:
         """Wait for the end of a job."""
-        if self.home.running() is self.home.loop:
+        if self.app_loop.running() is self.app_loop.loop:
             return self.queries.outcome(job, timeout)
         return self.ask(lambda queries: queries.outcome(job, timeout))
 
@@ -183,10 +187,10 @@ class AppHost:
 
         :raises NotRunning: it is open in a loop that does not run (TC106).
         """
-        if self._client is None or self.home.has_ended:
+        if self._client is None or self.app_loop.has_ended:
             return None
-        if (token := self.home.token) is not None:
-            self.home.require_running()
+        if (token := self.app_loop.token) is not None:
+            self.app_loop.require_running()
         return token
 
 

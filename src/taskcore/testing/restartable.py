@@ -24,7 +24,7 @@ from taskcore.backends.memory import MemoryBackend
 from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.task import Job
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
-from taskcore.toolkit.beside import beside
+from taskcore.toolkit.background import run_in_background
 from taskcore.toolkit.failpoints import FAILPOINTS
 from taskcore.worker.hosting import make_worker
 from taskcore.worker.worker import Worker
@@ -40,7 +40,7 @@ async def working(app: App) -> AsyncIterator[App]:
     async with app:
         life = LIVES[app] = _WorkerLife(app)
         try:
-            async with beside(life.run, life.stop):
+            async with run_in_background(life.run, life.stop):
                 yield app
         finally:
             del LIVES[app]

@@ -24,7 +24,7 @@ import anyio.abc
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.shields import is_shielded
-from taskcore.toolkit.spare import SpareTask
+from taskcore.toolkit.spare_task import SpareTask
 
 __all__ = ["UNFINISHED", "Isolation", "WorkCancelled", "is_cancelled_from_outside", "new_isolation"]
 

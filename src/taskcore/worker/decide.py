@@ -33,7 +33,7 @@ from taskcore.results import event_of, stored_outcome
 from taskcore.store import Version, Write
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, UNDECODED, Execution
-from taskcore.worker.strangers import Strangers
+from taskcore.worker.unknown_tasks import UnknownTasks
 
 __all__ = ["Decider", "Settlement", "bury_unstored", "error_in"]
 
@@ -97,7 +97,7 @@ class Decider:
         # A job of an unknown task never starts, so only the time to park it counts.
         self._unknown = Rules(retry=Retry(), crashes=1, park_for=park_for)
         self._keep = keep_result
-        self._strangers = Strangers(known, park_for=park_for, worker=worker)
+        self._unknown_tasks = UnknownTasks(known, park_for=park_for, worker=worker)
         self._roll = random.Random().random
 
     def settlement(self, job: Execution, outcome: Outcome) -> Settlement:
@@ -121,7 +121,7 @@ class Decider:
         if not isinstance(verdict, Ack):
             _log(job, outcome, verdict)
         if isinstance(outcome, Unregistered) and isinstance(verdict, Reschedule):
-            note = self._strangers.tell(job, outcome)
+            note = self._unknown_tasks.tell(job, outcome)
             return Settlement(job, outcome, verdict, None, keep, note=note)
         if (keep is None and job.key is None) or job.envelope is UNDECODED:
             return Settlement(job, outcome, verdict, None, keep)

@@ -16,7 +16,7 @@ from taskcore.config import Settings, check
 from taskcore.errors import InvalidSetting
 from taskcore.preflight import warn_if_unsafe
 from taskcore.task import Task
-from taskcore.toolkit.beside import beside
+from taskcore.toolkit.background import run_in_background
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import Duration
@@ -116,7 +116,7 @@ async def working(
 ) -> AsyncIterator[None]:
     """Run a worker beside the body; at its end running jobs get their grace."""
     worker = await _warned_worker(components, settings, tasks, choice)
-    async with beside(worker.run, worker.stop):
+    async with run_in_background(worker.run, worker.stop):
         yield
 
 

@@ -21,10 +21,10 @@ from taskcore.components import Components
 from taskcore.services import Service, serving
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
+from taskcore.worker.async_generators import keeping_generators
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox, Reader
-from taskcore.worker.leftovers import keeping_generators
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.slots import Deadlines, Slots

@@ -1,6 +1,6 @@
-"""Home: the event loop in which an app is open.
+"""The event loop in which an app is open.
 
-Connections belong to the loop in which they were made. A call from another loop is carried home, if home runs in
+Connections belong to the loop in which they were made. A call from another loop runs in that loop, if it belongs to
 another thread; a call that could only wait for ever is refused.
 """
 
@@ -16,14 +16,14 @@ from taskcore.errors import NotRunning
 if TYPE_CHECKING:  # declaring tasks needs no event loop
     import asyncio
 
-__all__ = ["Home"]
+__all__ = ["AppLoop"]
 
 T = TypeVar("T")
 
-LOOK_HOME_EVERY = 0.5  #: seconds between two looks whether home still runs, while it does not answer
+LOOK_EVERY = 0.5  #: seconds between two looks whether the loop still runs, while it does not answer
 
 
-class Home:
+class AppLoop:
     """The event loop of an app; none while the app is closed.
 
     :ivar loop: of asyncio; None if there is none, or if it is trio's.
@@ -38,7 +38,7 @@ class Home:
         self.running: Callable[[], asyncio.AbstractEventLoop | None] = _no_loop
 
     def adopt(self) -> bool:
-        """Make the loop that runs here the home, unless there is one; tell whether it is home."""
+        """Make the loop that runs here the app's, unless it has one; tell whether it is the app's."""
         import asyncio  # noqa: PLC0415 - declaring tasks needs no event loop
 
         from anyio.lowlevel import current_token  # noqa: PLC0415 - as above
@@ -50,7 +50,7 @@ class Home:
             return bool(self._token == current_token())
 
     def forget(self) -> None:
-        """Have no home: the app is closed, or its loop belongs to the parent of a fork."""
+        """Have no loop: the app is closed, or its loop belongs to the parent of a fork."""
         self._token = self.loop = None
 
     @property
@@ -78,7 +78,7 @@ class Home:
         return running is None or running is self.loop
 
     def require_here(self, what: str, fix: str) -> None:
-        """Refuse what cannot be carried home.
+        """Refuse what cannot run in another loop.
 
         :raises NotRunning: another loop runs here (TC106).
         """
@@ -101,9 +101,9 @@ class Home:
             )
 
     async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        """Run a coroutine function at home, from another loop, and wait for it; cancelling the wait cancels it.
+        """Run a coroutine function in the app's loop, from another one, and wait; cancelling the wait cancels it.
 
-        :raises NotRunning: home cannot be reached from here (TC106).
+        :raises NotRunning: that loop cannot be reached from here (TC106).
         """
         import asyncio  # noqa: PLC0415 - declaring tasks needs no event loop
 
@@ -116,7 +116,7 @@ class Home:
         loop = self.loop
         work = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(*args), loop))
         try:
-            while not (await asyncio.wait({work}, timeout=LOOK_HOME_EVERY))[0]:
+            while not (await asyncio.wait({work}, timeout=LOOK_EVERY))[0]:
                 if not loop.is_running():  # it has ended, and never tells what it did not begin
                     break
         except asyncio.CancelledError:

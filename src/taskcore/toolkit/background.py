@@ -17,7 +17,7 @@ import anyio.abc
 from taskcore.toolkit.groups import unwrap_single
 from taskcore.toolkit.tasks import TaskSet
 
-__all__ = ["Work", "beside"]
+__all__ = ["Work", "run_in_background"]
 
 
 class Work(Protocol):
@@ -29,7 +29,7 @@ class Work(Protocol):
 
 
 @asynccontextmanager
-async def beside(work: Work, stop: Callable[[], None]) -> AsyncIterator[None]:
+async def run_in_background(work: Work, stop: Callable[[], None]) -> AsyncIterator[None]:
     """Run the work beside the body, from when it is ready; at the body's end stop it, and wait for its end.
 
     When the body is cancelled, so is the work. When the work fails, the body is cancelled if it still runs in the task

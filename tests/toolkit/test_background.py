@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from taskcore.toolkit.beside import beside
+from taskcore.toolkit.background import run_in_background
 
 pytestmark = pytest.mark.timeout(10)
 
@@ -41,7 +41,7 @@ async def test_work_ends_with_the_body() -> None:
     """The work runs as long as the body, and an error of the body leaves without a group around it."""
     work = Working()
     with pytest.raises(LookupError):
-        async with beside(work.run, work.stop):
+        async with run_in_background(work.run, work.stop):
             raise LookupError(work.ended)
     assert work.ended
 
@@ -51,7 +51,7 @@ async def test_failing_work_cancels_the_body() -> None:
     """The error of the work ends the body and leaves by itself; the task is not cancelled any more."""
     work = Working(fails_after=0.01)
     with pytest.raises(ZeroDivisionError):
-        async with beside(work.run, work.stop):
+        async with run_in_background(work.run, work.stop):
             await anyio.sleep(5)
     await anyio.lowlevel.checkpoint()
 
@@ -62,7 +62,7 @@ async def test_a_cancelled_body_cancels_the_work() -> None:
     work = Working()
     work.stop = lambda: None  # type: ignore[method-assign]
     with anyio.move_on_after(0.05) as scope:
-        async with beside(work.run, work.stop):
+        async with run_in_background(work.run, work.stop):
             await anyio.sleep(5)
     assert scope.cancelled_caught
     assert work.ended
@@ -76,7 +76,7 @@ async def test_work_that_fails_at_once_is_raised() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        async with beside(fails, lambda: None):
+        async with run_in_background(fails, lambda: None):
             raise AssertionError
 
 
@@ -86,7 +86,7 @@ def test_failing_work_of_a_fixture_is_raised_at_its_end() -> None:
 
     async def fixture():
         work = Working(fails_after=0.01)
-        async with beside(work.run, work.stop):
+        async with run_in_background(work.run, work.stop):
             yield
 
     generator = fixture()

@@ -1,4 +1,4 @@
-"""Strangers: jobs of tasks that a worker does not know, which are parked; it says so in its log, and to callers."""
+"""Unknown tasks: jobs of tasks that a worker does not know, which are parked; it says so in its log, and to callers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskcore.store import Write
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import Execution
 
-__all__ = ["Strangers"]
+__all__ = ["UnknownTasks"]
 
 log = logger("taskcore.worker")
 
@@ -22,7 +22,7 @@ NAMES_SHOWN = 10
 TASKS_REMEMBERED = 1_000  #: of which the last warning is known; their names come from elsewhere
 
 
-class Strangers:
+class UnknownTasks:
     """Tells of parked jobs, once for each task and minute.
 
     :param known: the names of the worker's tasks.
