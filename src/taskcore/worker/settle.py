@@ -62,6 +62,7 @@ class Settler:
         self._holds = holds
         self._waiting = Buffer[Settlement](full=SETTLE_BACKLOG)
         self.put = self._waiting.put  #: hand over a settlement; never waits
+        self.close = self._waiting.close  #: no more settlements will come; ``run`` ends when the last one is done
         self._outage = outage
         #: Goes around each commit; the builder puts middleware there.
         self.commit_with: Callable[[Sequence[Settlement]], Awaitable[None]] = self.commit
@@ -69,10 +70,6 @@ class Settler:
     def is_behind(self) -> bool:
         """Tell whether more jobs have ended than can be settled at the moment."""
         return self._waiting.is_full
-
-    def close(self) -> None:
-        """Note that no more settlements will come; ``run`` ends when the last one is done."""
-        self._waiting.close()
 
     async def run(self) -> None:
         """Settle until closed."""
@@ -120,13 +117,7 @@ class Settler:
         """End a job whose records the store refuses: it becomes a dead letter, with the reason and no outcome."""
         if not one.settled:
             bury_unstored(one, error, self._events)
-            try:
-                await self._commit([one])
-            except Exception:
-                log.exception(
-                    "job %s cannot even be buried; when its lease is over, the broker hands it out", one.job.id
-                )
-                raise
+            await self._commit([one])  # an error ends the worker: the broker hands the job out when its lease is over
         self._forget([one.job])
 
     def _still_ours(self, batch: list[Settlement]) -> list[Settlement]:
@@ -147,11 +138,8 @@ class Settler:
     def _lose(self, one: Settlement) -> None:
         job = one.job
         self._discount([one])
-        log.warning(
-            "lease of job %s lost; its outcome is not recorded here, another worker has the job",
-            job.id,
-            extra=job.extra,
-        )
+        lost = "lease of job %s lost; its outcome is not recorded here, another worker has the job"
+        log.warning(lost, job.id, extra=job.extra)
         self._events.emit("job.lost", **job.labels)
         self._forget([job])
 
