@@ -247,6 +247,7 @@ def test_many_loops_at_once(app: App) -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
+    answers = [answer for answer in answers if not isinstance(answer, ResourceWarning)]  # of loops that have ended
     assert len(answers) == 6
     assert all(hasattr(answer, "id") or isinstance(answer, NotRunning) for answer in answers), answers
     assert in_thread(view(7))[0].id

@@ -145,6 +145,8 @@ async def test_nats_refuses_what_its_stream_does_not_take(nats: NatsServer) -> N
     jetstream = connection.jetstream()
     async with NatsStore(f"{nats.url}?prefix=limited") as store:
         config = (await jetstream.stream_info("limited-store")).config
+        if not hasattr(config, "allow_msg_ttl"):
+            pytest.skip("this nats-py drops settings of a stream that it does not know")
         config.max_msg_size = 20_000
         await jetstream.update_stream(config)
         await _refused_alone(store, Write(key="large", value=b"x" * 30_000), match="message size exceeds")
