@@ -38,7 +38,7 @@ async def an_ended_job_can_be_polled(harness: Harness) -> None:
         told = await polled(waiting, timeout)
         require(told == Succeeded(None), f"after {timeout:g} s a job that returned None has the outcome {told}")
         require(isinstance(await polled(failing, timeout), Dead), f"after {timeout:g} s a dead job has no outcome")
-    require(await polled(gives_none.job(harness.name("nobody")), 0) is None, "a job that was never sent has an outcome")
+    require(await polled(gives_none.job(harness.name("unsent")), 0) is None, "a job that was never sent has an outcome")
 
 
 @check(APP_CHECKS, "C19", store=True)
@@ -75,7 +75,7 @@ async def what_does_not_exist_has_an_answer(harness: Harness) -> None:
     require(await app.dead_letters.count(queue) == 0, "a queue that does not exist has dead letters")
     await app.drain(queue, timeout=harness.timeout)
     require(await app.enqueue_many([]) == [], "sending no calls gives jobs")
-    unknown = work.job(harness.name("nobody"))
+    unknown = work.job(harness.name("unsent"))
     status = await unknown.status()
     require(status == "unknown", f"the status of a job that was never sent is {status}")
     require(not await unknown.cancel(), "a job that was never sent was cancelled")
