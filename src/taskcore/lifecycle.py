@@ -229,6 +229,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     park_for: float
 
 
+#: The outcomes that end a job well, whatever its trail and its rules are.
+ENDS: frozenset[type[Outcome]] = frozenset({Returned, AlreadyDone, CancelledBefore, DeadlinePassed})
+
 PARK_FIRST, PARK_LONGEST = 1.0, 60.0  #: seconds: the first and the longest wait of a parked job
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
+import msgspec
+
 from taskcore.backends.memory import backend as memory
 from taskcore.backends.memory import ledger
 from taskcore.backends.memory.ledger import LEASED, READY, SCHEDULED, Ledger
@@ -70,7 +72,15 @@ def receive_pops_before_the_lease():
 @mutant("model")
 def no_fencing():
     """Let every former holder settle the job."""
-    with patch.object(ledger.Receipt, "valid", property(lambda self: self.job.place is LEASED)):
+
+    def settle(original, self, delivery, verdict, now):
+        job = delivery.receipt.job
+        return original(self, msgspec.structs.replace(delivery, receipt=ledger.Receipt(job, job.fence)), verdict, now)
+
+    with (
+        patch.object(ledger.Receipt, "valid", property(lambda self: self.job.place is LEASED)),
+        instead(Ledger, "settle", settle),
+    ):
         yield
 
 

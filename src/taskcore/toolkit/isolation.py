@@ -131,23 +131,28 @@ class _AsyncioIsolation:
     else:
 
         def start(self, work: Coroutine[Any, Any, T]) -> T | Unfinished:
-            spare, self._spare = self._spare or SpareTask(self._loop), None
+            spare = self._spare
+            if spare is None:
+                spare = self._spare = SpareTask(self._loop)
             try:
-                answer = spare.first_step(work, self._loop)
+                answer = spare.first_step(work)
             except asyncio.CancelledError:
+                self.close()
                 raise WorkCancelled from None
+            except BaseException:
+                self.close()
+                raise
             if isinstance(answer, asyncio.Task):
-                self._task = answer
+                self._task, self._spare = answer, None
                 return UNFINISHED
-            if spare.is_untouched():
-                self._spare = spare
-            else:
-                spare.close()
+            if spare.is_touched:
+                self.close()
             return answer
 
         def close(self) -> None:
             if self._spare is not None:
                 self._spare.close()
+                self._spare = None
 
     async def finish(self) -> Any:
         task, caller = cast("asyncio.Task[Any]", self._task), cast("asyncio.Task[Any]", asyncio.current_task())

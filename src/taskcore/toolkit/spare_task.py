@@ -14,7 +14,6 @@ import types
 from asyncio import Task, _enter_task, _leave_task
 from collections.abc import Coroutine, Generator
 from contextvars import Context, copy_context
-from functools import cache
 from typing import Any, TypeAlias, TypeVar, cast
 
 __all__ = ["SpareTask"]
@@ -26,56 +25,47 @@ Begun: TypeAlias = tuple[Coroutine[Any, Any, Any], Context, Any]
 
 
 class SpareTask:
-    """A task that waits for work."""
+    """A task that waits for work of the task that makes it.
 
-    __slots__ = ("_begun", "task")
+    :ivar is_touched: work may have kept the task, and could reach the next work through it.
+    """
+
+    __slots__ = ("_begun", "_caller", "_loop", "_references", "is_touched", "task")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.is_touched = False
+        self._loop = loop
+        self._caller = cast("Task[Any]", asyncio.current_task(loop))
         self._begun: asyncio.Future[Begun] = loop.create_future()
         self.task: Task[Any] = Task(_carry_on(self._begun), loop=loop)
+        task = self.task  # referred to by a variable, as below
+        self._references = sys.getrefcount(task)
 
-    def first_step(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T | Task[T]:
+    def first_step(self, work: Coroutine[Any, Any, T]) -> T | Task[T]:
         """Run the first step of the work in this task, with a copy of the caller's context.
 
         :returns: what the work returned; or this task, which carries on with it.
         :raises BaseException: what the work raised in its first step.
         """
-        task, context = self.task, copy_context()
-        caller = cast("Task[Any]", asyncio.current_task(loop))
-        _leave_task(loop, caller)
-        _enter_task(loop, task)
+        loop, caller, task, context = self._loop, self._caller, self.task, copy_context()
         try:
-            waits_for = context.run(work.send, None)
+            _leave_task(loop, caller)
+            _enter_task(loop, task)
+            try:
+                waits_for = context.run(work.send, None)
+            finally:
+                _leave_task(loop, task)
+                _enter_task(loop, caller)
         except StopIteration as stop:
+            self.is_touched = sys.getrefcount(task) != self._references or task.cancelling() > 0
             result: T = stop.value
             return result
-        finally:
-            _leave_task(loop, task)
-            _enter_task(loop, caller)
         self._begun.set_result((work, context, waits_for))
         return task
-
-    def is_untouched(self) -> bool:
-        """Tell whether no work has kept this task, so that nothing can reach the next work through it."""
-        return sys.getrefcount(self.task) == _references_of_a_spare() and not self.task.cancelling()
 
     def close(self) -> None:
         """End a task that got no work."""
         self._begun.cancel()
-
-
-@cache
-def _references_of_a_spare() -> int:
-    loop = asyncio.get_running_loop()
-    spare = SpareTask(loop)
-    spare.first_step(_nothing(), loop)
-    try:
-        return sys.getrefcount(spare.task)
-    finally:
-        spare.close()
-
-
-async def _nothing() -> None: ...
 
 
 async def _carry_on(begun: asyncio.Future[Begun]) -> Any:

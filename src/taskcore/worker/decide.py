@@ -12,7 +12,8 @@ import msgspec
 from taskcore.contract.codec import first_line
 from taskcore.envelope import NOTHING_YET, CallRetry, ErrorRecord, encode_trail
 from taskcore.lifecycle import (
-    Ack,
+    ACK,
+    ENDS,
     Bury,
     Deferred,
     Malformed,
@@ -32,7 +33,7 @@ from taskcore.policy import Retry
 from taskcore.results import event_of, stored_outcome
 from taskcore.store import Version, Write
 from taskcore.toolkit.logging import logger
-from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, UNDECODED, Execution
+from taskcore.worker.execution import ENDED, ENDED_ACKED, UNDECODED, Execution
 from taskcore.worker.unknown_tasks import UnknownTasks
 
 __all__ = ["Decider", "Settlement", "bury_unstored", "error_in"]
@@ -108,25 +109,29 @@ class Decider:
             rules = _with_call(rules, job.envelope.retry)
         if job.started_at:
             job.seconds = anyio.current_time() - job.started_at
-        verdict = decide(outcome, job.trail, rules, roll=self._roll())
-        if isinstance(outcome, Malformed) and isinstance(verdict, Bury) and job.trail is NOTHING_YET:
-            verdict = Bury(verdict.reason, job.delivery.trail)  # the bytes as they came: perhaps they are no trail
-        if job.state <= ENDED:
-            job.state = ENDED
-        elif job.state is STARTED_ACKED:
-            job.state = ENDED_ACKED
-            if isinstance(verdict, Reschedule | Release):
-                # The broker has forgotten the job: this was its one start, and its caller has to learn that.
-                verdict = Bury("at most once", encode_trail(job.trail))
-        if not isinstance(verdict, Ack):
+        verdict = ACK if type(outcome) in ENDS else decide(outcome, job.trail, rules, roll=self._roll())
+        was_acked = job.state > ENDED
+        job.state = ENDED_ACKED if was_acked else ENDED
+        if verdict is not ACK:
+            verdict = _adapted(verdict, job, outcome, was_acked=was_acked)
             _log(job, outcome, verdict)
-        if isinstance(outcome, Unregistered) and isinstance(verdict, Reschedule):
-            note = self._unknown_tasks.tell(job, outcome)
-            return Settlement(job, outcome, verdict, None, keep, note=note)
+            if isinstance(outcome, Unregistered) and isinstance(verdict, Reschedule):
+                note = self._unknown_tasks.tell(job, outcome)
+                return Settlement(job, outcome, verdict, None, keep, note=note)
         if (keep is None and job.key is None) or job.envelope is UNDECODED:
             return Settlement(job, outcome, verdict, None, keep)
         pack_error = task.contract.pack_error if task is not None else None
         return Settlement(job, outcome, verdict, stored_outcome(outcome, verdict, job.envelope.task, pack_error), keep)
+
+
+def _adapted(verdict: Verdict, job: Execution, outcome: Outcome, *, was_acked: bool) -> Verdict:
+    """Make a verdict of the rules fit what the broker has of this job."""
+    if was_acked and isinstance(verdict, Reschedule | Release):
+        # The broker has forgotten the job: this was its one start, and its caller has to learn that.
+        return Bury("at most once", encode_trail(job.trail))
+    if isinstance(outcome, Malformed) and isinstance(verdict, Bury) and job.trail is NOTHING_YET:
+        return Bury(verdict.reason, job.delivery.trail)  # the bytes as they came: perhaps they are no trail
+    return verdict
 
 
 def bury_unstored(one: Settlement, error: Exception, events: Events) -> None:

@@ -154,10 +154,11 @@ class Slot:
     A job's code runs in a task of its own, so that what it leaves behind reaches neither the slot nor the next job.
     """
 
-    __slots__ = ("context", "deadline", "dropped", "isolation", "job", "outcome", "scope", "why")
+    __slots__ = ("context", "deadline", "dropped", "isolation", "job", "outcome", "scope", "scope_is_used_up", "why")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()  #: around what the worker does for a job, before and after the job's own code
+        self.scope_is_used_up = False  #: it was cancelled
         self.isolation = new_isolation()  #: runs the job's own code
         self.context: Context | None = None  #: of the job whose function runs
         self.dropped: list[AsyncGenerator[Any, Any]] = []  #: what that function has left open
@@ -182,4 +183,5 @@ class Slot:
         if self.job is not None and self.why is None:
             self.why = why
             if not self.isolation.cancel():
+                self.scope_is_used_up = True
                 self.scope.cancel()

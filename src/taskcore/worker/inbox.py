@@ -58,10 +58,11 @@ class Inbox:
 
     def take(self) -> Execution | None:
         """Take the next job; None if there is none, or if no more may start."""
-        if not self._jobs:
+        jobs = self._jobs
+        if not jobs:
             return None
-        job = self._jobs.popleft()
-        if not self._jobs:
+        job = jobs.popleft()
+        if not jobs:
             self._notify()
         elif not self._waking:
             self._wake_one()

@@ -60,6 +60,7 @@ class Performer:
         self._events = components.events
         self._clock = components.clock
         self._admission = admission
+        self._cancel_requested = admission.cancel_requested
         self._quarantine = admission.quarantine
         self._watch = watch
         self._ack_early = ack_early
@@ -85,11 +86,15 @@ class Performer:
             if early is not None:
                 return finish_unrun(job, early)
             alone = is_last_start(starts_of(job, options.rules), options.rules)
-        early = self._unpack(job, task)
-        if early is None and job.envelope.key is not None:
-            early = await self._admission.acquire_key(job, task, job.envelope.key, _fence(job))
-        if early is not None:
-            return early
+        envelope = job.envelope
+        try:
+            job.arguments = task.contract.unpack(envelope.args, envelope.version)
+        except InvalidArguments as error:
+            return Malformed("; ".join((error.what, *error.public_facts)))
+        if envelope.key is not None:
+            early = await self._admission.acquire_key(job, task, envelope.key, _fence(job))
+            if early is not None:
+                return early
         if options.runs_in == "loop" and not alone and self._quarantine.over is None:  # nearly always
             may_run = None
         else:
@@ -128,13 +133,6 @@ class Performer:
             return DeadlinePassed()
         return None
 
-    def _unpack(self, job: Execution, task: Task[..., Any]) -> Outcome | None:
-        try:
-            job.arguments = task.contract.unpack(job.envelope.args, job.envelope.version)
-        except InvalidArguments as error:
-            return Malformed("; ".join((error.what, *error.public_facts)))
-        return None
-
     # ── run ──
 
     async def _wait_to_run(self, task: Task[..., Any], *, alone: bool) -> AsyncExitStack:
@@ -161,9 +159,9 @@ class Performer:
                     return None
             elif job.marker is not None:
                 await self._admission.mark_start(job)
-            key = self._begin(job, task, slot)
+            fence, key = self._begin(job, task, slot)
             if options.runs_in == "process":
-                return await self._elsewhere(job, task, key)
+                return await self._elsewhere(job, task, fence, key)
             if options.runs_in == "thread":
                 value = await self.runners.in_thread(task, job.arguments)
             else:
@@ -182,19 +180,21 @@ class Performer:
             if quarantine.over is not None:
                 quarantine.notice_end()
         failpoint("run.returned")
-        outcome = slot.outcome = self._pack(job, task, value)
+        nothing_kept = options.keep_result is None and job.key is None
+        outcome = slot.outcome = NOTHING_KEPT if nothing_kept else self._pack(job, task, value)
         return outcome
 
-    def _begin(self, job: Execution, task: Task[..., Any], slot: Slot) -> HeldKey | None:
-        """Start: what the function can ask for is there, and its time runs."""
-        held = job.key
-        key = HeldKey(held.name, held.claim, held.window) if held is not None else None
-        trail, cancel_requested = job.trail, self._admission.cancel_requested
+    def _begin(self, job: Execution, task: Task[..., Any], slot: Slot) -> tuple[int, HeldKey | None]:
+        """Start: what the function can ask for is there, and its time runs. Return the job's fence and its key."""
+        trail, delivery, key = job.trail, job.delivery, None
+        fence = (trail.copies << FENCE_BITS) + delivery.redeliveries + 1
+        if job.key is not None:
+            key, fence = HeldKey(job.key.name, job.key.claim, job.key.window), job.key.claim.fence
         slot.outcome = None
-        slot.context = context = Context(
-            job.envelope, trail, job.delivery.queue, trail.crashes, _fence(job), cancel_requested, task, key, slot
+        slot.context = Context(
+            job.envelope, trail, delivery.queue, trail.crashes, fence, self._cancel_requested, task, key, slot
         )
-        running.set(context)
+        running.set(slot.context)
         if job.state is RECEIVED:
             job.state = STARTED
         if self._events.listeners:
@@ -204,20 +204,18 @@ class Performer:
         timeout = task.options.timeout if job.envelope.timeout is None else job.envelope.timeout
         if timeout is not None:
             self._watch(slot, anyio.current_time() + timeout)
-        return key
+        return fence, key
 
     # ── pack ──
 
-    async def _elsewhere(self, job: Execution, task: Task[..., Any], key: HeldKey | None) -> Outcome:
+    async def _elsewhere(self, job: Execution, task: Task[..., Any], fence: int, key: HeldKey | None) -> Outcome:
         """Run the function by a runner, which packs its result itself."""
-        outcome = await self.runners.runner_of(task).run(job, task, _fence(job), key)
+        outcome = await self.runners.runner_of(task).run(job, task, fence, key)
         if isinstance(outcome, Returned) and len(outcome.result) > self._result_limit:
             return self.failures.too_large(job, outcome.result, self._result_limit)
         return outcome
 
     def _pack(self, job: Execution, task: Task[..., Any], value: Any) -> Outcome:
-        if task.options.keep_result is None and job.key is None:
-            return NOTHING_KEPT
         try:
             result = task.contract.pack_result(value)
         except UnencodableResult as error:
@@ -233,7 +231,5 @@ FENCE_BITS = 20  #: redeliveries of one copy that a fence has room for
 
 
 def _fence(job: Execution) -> int:
-    """Compute a number that grows with each holder: of the key, or else of the job (copies, then redeliveries)."""
-    if job.key is not None:
-        return job.key.claim.fence
+    """Compute a number that grows with each holder of the job: with its copies, then with its redeliveries."""
     return (job.trail.copies << FENCE_BITS) + job.delivery.redeliveries + 1

@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from taskcore.backend import Source
+from taskcore.backend import Delivery, Source
 from taskcore.errors import BrokerUnavailable
-from taskcore.lifecycle import ACK, CLAIM
+from taskcore.lifecycle import ACK, CLAIM, Verdict
 from taskcore.observe import EventName, Events
 from taskcore.results import event_of_ack
 from taskcore.toolkit.batching import Buffer
@@ -163,7 +163,7 @@ class Settler:
         if self._records is not None:
             await self._records.before(batch)
         failpoint("settle.ended")
-        await self._settle([one for one in batch if not one.settled])
+        await self._settle(batch)
         failpoint("settle.settled")
         if self._records is not None:
             await self._records.after(batch)
@@ -172,22 +172,25 @@ class Settler:
     async def _settle(self, batch: Sequence[Settlement]) -> None:
         by_source: dict[Source | None, list[Settlement]] = {}
         for one in batch:
-            source = None if one.job.state is ENDED_ACKED else one.job.source
-            by_source.setdefault(source, []).append(one)
+            if not one.settled:
+                source = None if one.job.state is ENDED_ACKED else one.job.source
+                by_source.setdefault(source, []).append(one)
         for at, held in by_source.items():
             await self._settle_at(at, held)
 
     async def _settle_at(self, source: Source | None, batch: Sequence[Settlement]) -> None:
         """Tell the verdicts; without a source the broker has forgotten the jobs already."""
-        repeated = {id(one) for one in batch if one.tried}
+        repeated, verdicts = set[Settlement](), list[tuple[Delivery, Verdict]]()
         for one in batch:
+            if one.tried:
+                repeated.add(one)
             one.tried = True
-        verdicts = [(one.job.delivery, one.verdict) for one in batch]
+            verdicts.append((one.job.delivery, one.verdict))
         lost = {id(delivery) for delivery in (await source.settle(verdicts) if source is not None else ())}
         for one in batch:
             if not lost or id(one.job.delivery) not in lost:
                 one.settled = True
-            elif id(one) in repeated:  # the first try may have been carried out, its answer lost
+            elif one in repeated:  # the first try may have been carried out, its answer lost
                 self._events.emit("settle.unconfirmed", **one.job.labels)
                 one.settled = True
             else:

@@ -7,6 +7,7 @@ from functools import partial
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from taskcore.contract.codec import first_line
 from taskcore.errors import BrokerUnavailable, StoreRefused, UnreadableRecord
@@ -22,6 +23,8 @@ from taskcore.worker.inbox import Inbox
 __all__ = ["Deadlines", "Slots"]
 
 log = logger("taskcore.worker")
+
+JOBS_IN_A_ROW = 100  #: jobs that never wait, after which the event loop gets a turn: the broker works meanwhile
 
 
 class Slots:
@@ -44,7 +47,7 @@ class Slots:
         self._open = len(slots)
         self._inbox = inbox
         self._performer, self._store = parts.performer, parts.store
-        self._decider, self._settler = parts.decider, parts.settler
+        self._settlement, self._put = parts.decider.settlement, parts.settler.put
         self._events = events
         self._forget = forget
 
@@ -61,6 +64,7 @@ class Slots:
     async def _run(self, slot: Slot) -> None:
         while not self._inbox.is_closed:
             try:
+                slot.scope_is_used_up = False
                 with anyio.CancelScope() as slot.scope:
                     await self._work(slot)
             except anyio.get_cancelled_exc_class():
@@ -76,7 +80,7 @@ class Slots:
 
     async def _work(self, slot: Slot) -> None:
         """Perform job after job, until the inbox is closed or this slot's scope is used up."""
-        inbox, perform, end = self._inbox, self._performer.perform, self.end
+        inbox, perform, end, in_a_row = self._inbox, self._performer.perform, self.end, 0
         while True:
             job = inbox.take()
             if job is None:
@@ -90,8 +94,12 @@ class Slots:
                 outcome = await self._perform_in_spite_of(error, job, slot)
             slot.job = slot.why = None
             end(job, outcome)
-            if slot.scope.cancel_called:
+            if slot.scope_is_used_up:
                 return
+            in_a_row += 1
+            if in_a_row >= JOBS_IN_A_ROW:
+                await anyio.lowlevel.checkpoint()
+                in_a_row = 0
 
     async def _perform_in_spite_of(self, error: Exception, job: Execution, slot: Slot) -> Outcome | None:
         """Find the outcome of a job whose performance failed outside of its own code."""
@@ -128,7 +136,7 @@ class Slots:
             self._events.emit("job.lost", **job.labels)
             self._forget([job])
             return
-        self._settler.put(self._decider.settlement(job, outcome))
+        self._put(self._settlement(job, outcome))
 
     def give_back(self, job: Execution) -> None:
         """End a job that has not started: the broker hands it out again, without blame."""

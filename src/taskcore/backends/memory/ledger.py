@@ -117,24 +117,25 @@ class Ledger:
     def lease(self, queues: Iterable[str], limit: int, lease: float, now: float) -> list[Delivery]:
         """Lease up to ``limit`` ready jobs, earlier queues first."""
         self.advance(now)
+        expires = now + lease
         taken: list[Delivery] = []
         receipts: list[Receipt] = []
-        for name in queues:
-            queue = self.queues.get(name)
-            while queue is not None and queue.ready and len(taken) < limit:
-                job = queue.ready.popleft()
+        for queue in [self.queues[name] for name in queues if name in self.queues]:
+            before, ready = len(taken), queue.ready
+            while ready and len(taken) < limit:
+                job = ready.popleft()
                 if job.place is not READY:
                     continue
                 job.fence = fence = job.fence + 1
-                job.expires = now + lease
-                queue.counts[READY] -= 1
-                queue.counts[LEASED] += 1
+                job.expires = expires
                 job.place = LEASED
                 receipt = Receipt(job, fence)
                 receipts.append(receipt)
-                taken.append(Delivery(name, job.envelope, job.trail, job.redeliveries, receipt))
+                taken.append(Delivery(queue.name, job.envelope, job.trail, job.redeliveries, receipt))
+            queue.counts[READY] -= len(taken) - before
+            queue.counts[LEASED] += len(taken) - before
         if receipts:
-            heapq.heappush(self._leases, (now + lease, next(self._order), receipts))
+            heapq.heappush(self._leases, (expires, next(self._order), receipts))
             self._receipts += len(receipts)
             if self._receipts > 2 * len(self._jobs) + MAX_STALE_TIMERS:
                 self._forget_settled()
@@ -143,9 +144,9 @@ class Ledger:
     def settle(self, delivery: Delivery, verdict: Verdict, now: float) -> bool:
         """Carry out a verdict; False, and nothing changed, if the lease was lost."""
         receipt: Receipt = delivery.receipt
-        if not receipt.valid:
-            return False
         job = receipt.job
+        if job.fence != receipt.fence or job.place is not LEASED:
+            return False
         match verdict:
             case Ack():
                 self._end(job, now)
@@ -280,13 +281,14 @@ class Ledger:
             changed.set()
 
     def _end(self, job: StoredJob, now: float) -> None:
-        queue = job.queue
-        self._move(job, GONE)
-        if len(queue.ready) > 2 * queue.counts[READY] + MAX_STALE_TIMERS:  # jobs that were removed from the middle
-            queue.ready = deque(job for job in queue.ready if job.place is READY)
+        queue, place = job.queue, job.place
+        job.place = GONE
+        queue.counts[place] -= 1
+        if place is READY and len(queue.ready) > 2 * queue.counts[READY] + MAX_STALE_TIMERS:  # removed from the middle
+            queue.ready = deque(one for one in queue.ready if one.place is READY)
         del self._jobs[job.id]
         self._ended[job.id] = now
-        while len(self._ended) > DEDUP_IDS:
+        if len(self._ended) > DEDUP_IDS:
             self._ended.popitem(last=False)
 
     def _forget_settled(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 from taskcore.backend import Delivery
@@ -59,9 +60,8 @@ class RedisSettler:
     async def _settle(self, queue: str, part: Sequence[tuple[Delivery, Verdict]]) -> list[Delivery]:
         # Nearly all verdicts are acks of our own jobs: they travel as columns, the others one by one.
         acks = [delivery for delivery, verdict in part if type(verdict) is Ack and delivery.receipt[2]]
-        receipts = [delivery.receipt for delivery in acks]
-        arguments: list[Any] = [len(acks), *(one[0] for one in receipts), *(one[1] for one in receipts)]
-        arguments += [one[2] for one in receipts]
+        columns = zip(*[delivery.receipt for delivery in acks], strict=True)
+        arguments: list[Any] = [len(acks), *chain.from_iterable(columns)]
         others: list[Delivery] = []
         if len(acks) < len(part):
             for delivery, verdict in part:
