@@ -27,6 +27,7 @@ __all__ = ["look", "wait_until_quiet"]
 
 LOOK_EACH = 0.5  #: seconds between two looks at the queue
 QUIET_FOR = 4.0  #: seconds for which it has to be empty: longer than the longest delay that a broker may not count
+NUMBERS_WITHIN = 15.0  #: seconds for RabbitMQ's numbers of messages to become true; it renews them each 5 s
 PAGE = 200  #: records in one question
 MAY_STAY = {"queues", "ended", "ended_before", "wake"}  #: keys of a Redis queue that end by themselves, or stay with it
 STREAMS = {"jobs", "letters"}  #: … and those that stay, empty
@@ -100,17 +101,29 @@ async def _waste_of(server: Server) -> Waste:
         case NatsServer():
             return await _nats_waste(server.url)
         case RabbitServer():
-            told = (
+            return await _rabbit_waste(server)
+        case _:
+            return await _postgres_waste(server.url)
+
+
+async def _rabbit_waste(server: RabbitServer) -> Waste:
+    """Wait for the numbers of quorum queues: the server renews them every few seconds only."""
+    waste = Waste()
+    with anyio.move_on_after(NUMBERS_WITHIN):
+        while True:
+            told = [
                 line.split("\t")
                 for line in (await server.control("list_queues", "-q", "name", "messages")).splitlines()
-            )
-            return [
+            ]
+            waste = [
                 ("", f"{line[1]} messages in {line[0]}")
                 for line in told
                 if line[-1].isdigit() and int(line[-1]) and line[0] != QUEUE_NAMES
             ]
-        case _:
-            return await _postgres_waste(server.url)
+            if not waste:
+                return waste
+            await anyio.sleep(LOOK_EACH)
+    return waste
 
 
 def _record_waste(name: str, *, ends: bool) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,20 +141,21 @@ async def test_nats_refuses_what_its_stream_does_not_take(nats: NatsServer) -> N
     """A stream with a limit of its own decides, whether the store knew it before or the server says it."""
     import nats as client  # noqa: PLC0415 - beside a fixture of the same name
 
-    connection = await client.connect(nats.url)
-    jetstream = connection.jetstream()
-    async with NatsStore(f"{nats.url}?prefix=limited") as store:
-        config = (await jetstream.stream_info("limited-store")).config
-        if not hasattr(config, "allow_msg_ttl"):
-            pytest.skip("this nats-py drops settings of a stream that it does not know")
-        config.max_msg_size = 20_000
-        await jetstream.update_stream(config)
-        await _refused_alone(store, Write(key="large", value=b"x" * 30_000), match="message size exceeds")
-    async with NatsStore(f"{nats.url}?prefix=limited") as store:
-        assert store.max_value is not None
-        assert store.max_value < 20_000
-        await _refused_alone(store, Write(key="large", value=b"x" * 30_000), match="30,000 bytes")
-    await connection.close()
+    async with AsyncExitStack() as stack:
+        connection = await client.connect(nats.url)
+        stack.push_async_callback(connection.close)
+        jetstream = connection.jetstream()
+        async with NatsStore(f"{nats.url}?prefix=limited") as store:
+            config = (await jetstream.stream_info("limited-store")).config
+            if not hasattr(config, "allow_msg_ttl"):
+                pytest.skip("this nats-py drops settings of a stream that it does not know")
+            config.max_msg_size = 20_000
+            await jetstream.update_stream(config)
+            await _refused_alone(store, Write(key="large", value=b"x" * 30_000), match="message size exceeds")
+        async with NatsStore(f"{nats.url}?prefix=limited") as store:
+            assert store.max_value is not None
+            assert store.max_value < 20_000
+            await _refused_alone(store, Write(key="large", value=b"x" * 30_000), match="30,000 bytes")
 
 
 TRIGGER = """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
