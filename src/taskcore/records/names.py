@@ -5,6 +5,7 @@
     start/<id>/<copies>     starts of a job without an outcome    markers.py
     key/<task>/<digest>     an idempotency key                    keys.py
     parked/<digest>         a task that a worker does not know    parked.py
+    parked-in/<queue>       how many jobs of such tasks wait      parked.py
 
 No other module spells these names.
 """
@@ -13,7 +14,16 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["OUTCOME", "cancel_name", "is_start_name", "key_name", "outcome_name", "parked_name", "start_name"]
+__all__ = [
+    "OUTCOME",
+    "cancel_name",
+    "is_start_name",
+    "key_name",
+    "outcome_name",
+    "parked_in_name",
+    "parked_name",
+    "start_name",
+]
 
 OUTCOME = "job/"  #: with the job's id behind it: the one name that is made for nearly every job
 
@@ -46,3 +56,8 @@ def key_name(task: str, key: str) -> str:
 def parked_name(task: str) -> str:
     """Name what a worker says about a task that it does not know: hashed, because its name comes from elsewhere."""
     return f"parked/{hashlib.blake2b(task.encode(errors='replace'), digest_size=16).hexdigest()}"
+
+
+def parked_in_name(queue: str) -> str:
+    """Name the count of the jobs of a queue that wait for a worker that knows their tasks."""
+    return f"parked-in/{queue}"

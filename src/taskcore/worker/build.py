@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from taskcore.components import Components
@@ -20,9 +21,14 @@ from taskcore.worker.settle import Settler
 
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
+PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
+
 
 class WorkerParts(NamedTuple):
-    """What a worker is made of, without its loops."""
+    """What a worker is made of, without its loops.
+
+    :ivar services: those of feature rooms; they run as long as the worker does.
+    """
 
     performer: Performer
     decider: Decider
@@ -30,6 +36,7 @@ class WorkerParts(NamedTuple):
     keeper: LeaseKeeper
     broker: OutageTracker
     store: Outage
+    services: Sequence[Any]
 
 
 class Hooks(NamedTuple):
@@ -73,10 +80,10 @@ def build_parts(
         components, records, options, forget=hooks.forget, holds=keeper.holds, outage=broker.member()
     )
     performer = build_performer(tasks, components, records, options, watch=hooks.watch, ack_early=settler.ack_early)
+    parking = import_module(PARKING).Parking(tasks.keys(), components, options)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,
-        known=tasks.keys(),
-        worker=options.name,
+        tell_parked=parking.tell,
     )
-    return WorkerParts(performer, decider, settler, keeper, broker, store.member())
+    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), [parking])
