@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.abc
 
 from taskcore.cli.banner import farewell
 from taskcore.cli.worker_choices import WorkerChoices
 from taskcore.errors import BrokerUnavailable, InvalidSetting
-from taskcore.supervisor import Limits, Notifier, Supervisor, SupervisorOptions, announce, answering, stop_in_time
+from taskcore.supervisor import Limits, Notifier, Supervisor, SupervisorOptions, announce, answering, stop_at_signals
 from taskcore.supervisor.memory import can_measure
 from taskcore.supervisor.reload import reload_on_change, require_watchfiles
 from taskcore.supervisor.scaling import scale
 from taskcore.toolkit.groups import unwrap_single
-from taskcore.worker.signals import received_signals
 
 if TYPE_CHECKING:
     from taskcore.app import App
@@ -45,7 +42,7 @@ async def supervise(app: App, choices: WorkerChoices, tell: Callable[[str], None
     began = time.monotonic()
     with unwrap_single(), answering(choices.health, supervisor.judge):
         async with anyio.create_task_group() as group:
-            await group.start(_stop_at_signals, supervisor)
+            await group.start(stop_at_signals, supervisor)
             group.start_soon(announce, supervisor.judge, choices.health_file, Notifier())
             group.start_soon(_say_ready, supervisor, tell, began)
             if choices.reload:
@@ -66,11 +63,6 @@ def _check(choices: WorkerChoices) -> None:
         require_watchfiles()
     if choices.max_memory is not None and not can_measure():
         raise InvalidSetting("--max-memory does not work here: this system does not say how much memory a process has")
-
-
-async def _stop_at_signals(supervisor: Supervisor, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    async with aclosing(received_signals(task_status)) as received:
-        await stop_in_time(supervisor, received.__anext__)
 
 
 async def _say_ready(supervisor: Supervisor, tell: Callable[[str], None], began: float) -> None:

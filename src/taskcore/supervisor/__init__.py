@@ -10,7 +10,8 @@ from taskcore.supervisor.health import announce, answering
 from taskcore.supervisor.notify import Notifier
 from taskcore.supervisor.orders import SupervisorLine
 from taskcore.supervisor.plan import Limits
-from taskcore.supervisor.supervisor import Supervisor, SupervisorOptions, stop_in_time
+from taskcore.supervisor.stopping import stop_at_signals
+from taskcore.supervisor.supervisor import Supervisor, SupervisorOptions
 
 __all__ = [
     "Attendant",
@@ -22,5 +23,5 @@ __all__ = [
     "SupervisorOptions",
     "announce",
     "answering",
-    "stop_in_time",
+    "stop_at_signals",
 ]

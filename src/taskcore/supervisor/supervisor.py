@@ -7,7 +7,7 @@ died. It takes no jobs itself. When the supervisor dies, its worker processes no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import NamedTuple
 
@@ -20,14 +20,12 @@ from taskcore.supervisor.messages import Order
 from taskcore.supervisor.plan import Limits, View, next_step
 from taskcore.supervisor.process import WorkerProcess
 from taskcore.toolkit.logging import logger
-from taskcore.worker.signals import CLEANUP_TIMEOUT
 
-__all__ = ["Supervisor", "SupervisorOptions", "stop_in_time"]
+__all__ = ["Supervisor", "SupervisorOptions"]
 
 log = logger("taskcore.supervisor")
 
 LOOK_EVERY = 0.25  #: seconds between two looks at the limits and at what is due
-MARGIN = 2.0  #: seconds in which a process may say its last words before it is killed
 REFUSALS = (
     2,
     3,
@@ -203,7 +201,7 @@ class Supervisor:
         elif code == 0:
             log.info("process %d was stopped from outside; the next starts in %.1f s", process.pid, delay)
         else:
-            log.error("process %d %s after %.1f s; the next starts in %.1f s", process.pid, why, lived, delay)
+            log.error("process %d %s; it ran for %.1f s, and the next starts in %.1f s", process.pid, why, lived, delay)
 
     def _give_up(self, code: int, why: str) -> None:
         log.error("%s; the supervisor ends with exit code %d", why, code)
@@ -228,19 +226,3 @@ def _worn(process: WorkerProcess, limits: Limits) -> str:
     if limits.memory is not None and report.memory > limits.memory:
         return f"it occupies {show_memory(report.memory)}, --max-memory is {show_memory(limits.memory)}"
     return ""
-
-
-async def stop_in_time(supervisor: Supervisor, signals: Callable[[], Awaitable[str]]) -> None:
-    """Stop at the first signal, interrupt at the second or after the grace, kill at the third or at the very end."""
-    name = await signals()
-    log.info("%s: stopping; no new job starts. Send it again to interrupt the running jobs", name)
-    supervisor.stop()
-    with anyio.move_on_after(supervisor.options.grace):
-        name = await signals()
-        log.warning("%s again: interrupting the running jobs and giving them back", name)
-    supervisor.stop("interrupt")
-    with anyio.move_on_after(CLEANUP_TIMEOUT + MARGIN):
-        name = await signals()
-        supervisor.code = 130
-        log.error("%s a third time: ending the processes at once; their leases run out", name)
-    supervisor.kill()

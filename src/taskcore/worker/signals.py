@@ -22,7 +22,7 @@ from taskcore.worker.signal_receiver import receive_signals
 if TYPE_CHECKING:
     from taskcore.worker.worker import Worker
 
-__all__ = ["CLEANUP_TIMEOUT", "received_signals", "stop_on_signals", "watchdog"]
+__all__ = ["CLEANUP_TIMEOUT", "INTERRUPTED", "received_signals", "stop_on_signals", "watchdog"]
 
 log = logger("taskcore.worker")
 
