@@ -95,6 +95,8 @@ class JobQueries:
         asked_before = await records.cancels.requested(job.id)
         await records.cancels.request(job.id)
         failpoint("cancel.marked")
+        if self._backend.features.remove == "absent":  # its workers keep it from starting
+            await records.cancels.announce()
         removed = False
         for queue in await self._queues_of(job):
             removed = removed or await self.admin.remove(queue, job.id)

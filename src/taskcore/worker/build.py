@@ -13,6 +13,7 @@ from taskcore.worker.build_performer import build_performer
 from taskcore.worker.build_settler import build_settler
 from taskcore.worker.decide import Decider
 from taskcore.worker.execution import Execution, Slot
+from taskcore.worker.first_starts import FirstStarts
 from taskcore.worker.leases import LeaseKeeper
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage, OutageTracker
@@ -37,6 +38,7 @@ class WorkerParts(NamedTuple):
     broker: OutageTracker
     store: Outage
     services: Sequence[Any]
+    first_starts: FirstStarts | None
 
 
 class Hooks(NamedTuple):
@@ -79,11 +81,16 @@ def build_parts(
     settler = build_settler(
         components, records, options, forget=hooks.forget, holds=keeper.holds, outage=broker.member()
     )
-    performer = build_performer(tasks, components, records, options, watch=hooks.watch, ack_early=settler.ack_early)
+    first_starts = None
+    if records is not None and components.backend.features.remove == "absent":
+        first_starts = FirstStarts(records, tasks)
+    performer = build_performer(
+        tasks, components, records, first_starts, options, watch=hooks.watch, ack_early=settler.ack_early
+    )
     parking = import_module(PARKING).Parking(tasks.keys(), components, options)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,
         tell_parked=parking.tell,
     )
-    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), [parking])
+    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), [parking], first_starts)
