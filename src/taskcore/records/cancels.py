@@ -24,8 +24,8 @@ REQUESTED = b"1"  #: the value of a request
 CANCEL_KEPT = 86_400.0  #: seconds for which a request is kept
 NEWEST_KEPT = CANCEL_KEPT + 60.0  #: longer than any request that it announces, however a store rounds
 
-ANNOUNCED_AFTER = 0.1  #: seconds after its announcement by which all workers act on a request
-NEWS_LAST = 0.09  #: seconds for which a worker may act on what it read; less, so that clocks may differ in speed
+ANNOUNCED_AFTER = 0.2  #: seconds after its announcement by which all workers act on a request
+NEWS_LAST = 0.18  #: seconds for which a worker may act on what it read; less, so that clocks may differ in speed
 NO_REQUESTS: Version = ""  #: stands for the version of an announcement that is not there
 
 

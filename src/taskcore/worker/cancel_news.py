@@ -1,8 +1,8 @@
 """News of cancellations: which request is the newest, read so seldom that no job pays for it, and never too long ago.
 
 A worker may act on what it has read for ``NEWS_LAST``; see ``records/cancels.py`` for why that is strict. The first job
-that starts in the second half of that time reads anew, while others go on; only when the time is over they wait, too.
-A worker that starts no jobs reads nothing.
+that starts after half of that time reads anew, while others go on; only when the time is over they wait, too. A worker
+that starts no jobs reads nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CancelNews:
         self._cancels = cancels
         self.last_read: Version | None = None
         self._sent = float("-inf")  # when it was read: before the read began
-        self._due = float("-inf")  # when it should be read again
+        self._due = float("-inf")  # when the next job has to look closer: to read anew, or to wait for a read
         self._reading: anyio.Event | None = None
         self._now: Callable[[], float] = anyio.current_time
 
@@ -57,7 +57,7 @@ class CancelNews:
 
     async def _read(self) -> None:
         self._reading = over = anyio.Event()
-        sent = self._now()
+        sent, self._due = self._now(), self._sent + NEWS_LAST
         try:
             self.last_read = await self._cancels.newest()
             self._sent, self._due = sent, sent + NEWS_LAST / 2

@@ -4,7 +4,7 @@ Where a broker can take back a waiting job and notices an id that is sent twice,
 caller may have cancelled it, or a job with its id may have ended. Most jobs may start all the same, and that is known:
 
     at its receipt      the records of all jobs of a batch are read at once, if there may be any (``look_up``)
-    at its start        no request to cancel is newer than that look (``is_clear``, and again right before the run)
+    at its start        no request to cancel is newer than that look (``is_clear``, and ``run_with`` right before the run)
 
 A job of which this is not known is asked about by itself, as one that was handed out before.
 """
@@ -12,7 +12,6 @@ A job of which this is not known is asked about by itself, as one that was hande
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 from taskcore.contract.codec import first_line
@@ -28,6 +27,8 @@ from taskcore.worker.execution import Execution, Slot
 
 __all__ = ["FirstStarts"]
 
+IDS_REMEMBERED = 5_000  #: at least, and at most twice as many; more than wait for a slot
+
 Run: TypeAlias = Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]]
 
 
@@ -42,6 +43,7 @@ class FirstStarts:
         self._read: Callable[[Sequence[str]], Awaitable[Sequence[object | None]]] = records.read_many
         self._tasks = tasks
         self._keeps = any(task.options.keep_result is not None for task in tasks.values())
+        self._met = (set[str](), set[str]())  # ids that were looked up lately: the newer ones, the older ones
         self.news = CancelNews(records.cancels)
 
     # ── at receipt ──
@@ -78,10 +80,19 @@ class FirstStarts:
         except Exception:  # noqa: BLE001 - performing the job reports it
             return None
         task = self._tasks.get(envelope.task)
-        if task is None:
+        if task is None or self._is_met_again(envelope.id):
             return None
         names = [outcome_name(envelope.id)] if task.options.keep_result is not None else []
         return names if newest == NO_REQUESTS else [*names, cancel_name(envelope.id)]
+
+    def _is_met_again(self, job_id: str) -> bool:
+        """Tell whether a job of this id was looked up lately: the first of them may end before this one starts."""
+        newer, older = self._met
+        again = job_id in newer or job_id in older
+        newer.add(job_id)
+        if len(newer) >= IDS_REMEMBERED:
+            self._met = set(), newer
+        return again
 
     # ── at its start ──
 
@@ -99,13 +110,18 @@ class FirstStarts:
 
     def around(self, run: Run) -> Run:
         """Put a last look for a cancellation in front of a run: the job may have waited for its key, or a thread."""
-        return partial(self._run, run)
+        current = self.news.current
 
-    async def _run(self, run: Run, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
-        newest = self.news.current()
-        if newest is None:
-            newest = await self.news.newest()
-        if job.clear_at != newest:
+        def run_with(job: Execution, task: Task[..., Any], slot: Slot) -> Coroutine[Any, Any, Outcome | None]:
+            newest = current()
+            if newest is not None and job.clear_at == newest:  # nearly always: without a coroutine of its own
+                return run(job, task, slot)
+            return self._run_unless_cancelled(run, job, task, slot)
+
+        return run_with
+
+    async def _run_unless_cancelled(self, run: Run, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
+        if job.clear_at != await self.news.newest():
             try:
                 if await self._cancels.requested(job.id):
                     return CancelledBefore()
