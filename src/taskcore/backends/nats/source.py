@@ -29,6 +29,7 @@ log = logger("taskcore.backends.nats")
 
 REST_AFTER: Final = 0.2  #: seconds without a call of receive, after which nothing more is asked for
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue that is not there
+NOTICES: Final = (2, 10)  #: the version from which a request for notice leaves the number of deliveries as it is
 CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
@@ -65,7 +66,13 @@ class NatsSource(NatsSettler):
             greeting = self._greeting(stream)
             self._consumers.append(
                 PullConsumer(
-                    self._link, stream, name="worker", arrived=self._news.set, lease=self._lease, greeting=greeting
+                    self._link,
+                    stream,
+                    name="worker",
+                    arrived=self._news.set,
+                    lease=self._lease,
+                    greeting=greeting,
+                    notices=self._link.version_numbers >= NOTICES,
                 )
             )
             if not stream.native:
@@ -129,6 +136,8 @@ class NatsSource(NatsSettler):
         """Let the server send as many as are wanted, and no more."""
         if len(self._consumers) == 1:
             [consumer] = self._consumers
+            if consumer.awaits_notice:
+                return
             missing = limit - consumer.asked - len(consumer.waiting)
             if missing > 0 and (2 * missing >= limit or not consumer.asked) and not consumer.absent:
                 consumer.pull(missing, wait=True)
@@ -136,7 +145,7 @@ class NatsSource(NatsSettler):
         if any(consumer.waiting or consumer.probing for consumer in self._consumers):
             return
         for consumer in self._consumers:
-            if not consumer.asked and consumer not in self._empty and not consumer.absent:
+            if not consumer.asked and (consumer.noticed or consumer not in self._empty) and not consumer.absent:
                 consumer.pull(limit, wait=False)
                 self._empty.append(consumer)
                 return
