@@ -3,6 +3,7 @@
     job/<id>                how a job ended                       outcomes.py
     cancel/<id>             a request that a job does not start   cancels.py
     start/<id>/<copies>     starts of a job without an outcome    markers.py
+    outlived/<id>/<copies>  such starts whose process lived on    markers.py
     key/<task>/<digest>     an idempotency key                    keys.py
     parked/<digest>         a task that a worker does not know    parked.py
 
@@ -13,7 +14,16 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["OUTCOME", "cancel_name", "is_start_name", "key_name", "outcome_name", "parked_name", "start_name"]
+__all__ = [
+    "OUTCOME",
+    "cancel_name",
+    "is_start_name",
+    "key_name",
+    "outcome_name",
+    "outlived_name",
+    "parked_name",
+    "start_name",
+]
 
 OUTCOME = "job/"  #: with the job's id behind it: the one name that is made for nearly every job
 
@@ -31,6 +41,14 @@ def cancel_name(job_id: str) -> str:
 def start_name(job_id: str, copies: int) -> str:
     """Name the count of starts of one copy of a job; each retry makes a new copy."""
     return f"start/{job_id}/{copies}"
+
+
+def outlived_name(start: str) -> str:
+    """Name the count of those of a copy's starts that only lost their leases.
+
+    :param start: the name of the count of its starts.
+    """
+    return f"outlived/{start.removeprefix('start/')}"
 
 
 def is_start_name(name: str) -> bool:

@@ -16,6 +16,7 @@ from taskcore.results import other_task_of, outcome_of_stored
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.execution import Execution
+from taskcore.worker.leases import LEASE_ENDED
 from taskcore.worker.quarantine import Quarantine
 
 __all__ = ["Admission", "finish_unrun", "starts_of"]
@@ -28,14 +29,22 @@ class Admission:
     :ivar always_inspects: also a job that was never handed out before may be cancelled.
     :param lease: seconds for which a key is held.
     :param clock: seconds since the epoch.
+    :param behind: for how many seconds the keys of this worker wait for their renewal; what they hold is not over.
     """
 
     def __init__(
-        self, records: Records | None, features: Features, *, lease: float, clock: Callable[[], float]
+        self,
+        records: Records | None,
+        features: Features,
+        *,
+        lease: float,
+        clock: Callable[[], float],
+        behind: Callable[[], float],
     ) -> None:
         self._records = records
         self._lease = lease
         self._clock = clock
+        self._behind = behind
         self._counts_redeliveries = features.redeliveries != "absent"
         self._may_overlap = features.dedup == "absent"
         self.quarantine = Quarantine()
@@ -52,7 +61,13 @@ class Admission:
         first = not (job.delivery.redeliveries or job.delivery.trail)  # inspected only because it may be cancelled
         if job.marker is None and not (first and rules.crashes > 1):
             await self._count_starts(job)
-        return Poisoned(job.trail.crashes) if is_poison(starts_of(job, rules), rules) else None
+        starts = starts_of(job, rules)
+        if not is_poison(starts, rules):
+            return None
+        outlived = 0 if self._records is None else await self._records.markers.count(job.outlived_marker)
+        if is_poison(starts - outlived, rules):
+            return Poisoned(job.trail.crashes)
+        return Buried(f"{LEASE_ENDED}, in {min(outlived, starts)} of {starts} starts")
 
     async def _count_starts(self, job: Execution) -> None:
         """Count starts without an outcome. All but a job's very first are marked; its redelivery counts for that one.
@@ -81,11 +96,12 @@ class Admission:
         """Acquire the job's key, or find the outcome that the key has; None to go on."""
         if self._records is None:
             return Unregistered("its key needs a store, and this worker has none", self._clock())
+        behind = self._behind()
         acquired = await self._records.keys.acquire(
             key_name(task.name, key),
             KeyRecord(key=key, job=job.id, args=task.contract.fingerprint(job.arguments), queue=job.delivery.queue),
-            lease=self._lease,
-            now=self._clock(),
+            lease=self._lease + behind,
+            now=self._clock() - behind,
             keep=task.options.key_window,
             least_fence=least_fence,
             may_overlap=self._may_overlap and not job.delivery.redeliveries,

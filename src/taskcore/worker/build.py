@@ -62,17 +62,23 @@ def build_parts(
     broker, store = OutageTracker("broker", events), OutageTracker("store", events)
     keeper = LeaseKeeper(
         executions,
-        records.keys if records is not None else None,
+        records,
         events,
         lease=options.lease,
         lost=hooks.lost,
         clock=components.clock,
         outage=broker.member(),
     )
-    settler = build_settler(
-        components, records, options, forget=hooks.forget, holds=keeper.holds, outage=broker.member()
+    settler = build_settler(components, records, forget=hooks.forget, keeper=keeper, outage=broker.member())
+    performer = build_performer(
+        tasks,
+        components,
+        records,
+        options,
+        watch=hooks.watch,
+        ack_early=settler.ack_early,
+        behind=keeper.behind,
     )
-    performer = build_performer(tasks, components, records, options, watch=hooks.watch, ack_early=settler.ack_early)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,

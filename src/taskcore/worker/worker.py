@@ -26,6 +26,7 @@ from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox, Reader
 from taskcore.worker.options import WorkerOptions
+from taskcore.worker.outside import outside_keeper
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.slots import Deadlines, Slots
 
@@ -62,7 +63,12 @@ class Worker:
         hooks = Hooks(self._on_lease_lost, deadlines.watch, self._inbox.forget)
         parts = build_parts(components, tasks, options, hooks, executions=self.executions)
         self._performer, self._settler = parts.performer, parts.settler
-        self._services: list[Service] = [parts.keeper, deadlines, *services]
+        self._services: list[Service] = [
+            parts.keeper,
+            *outside_keeper(parts.keeper, components, options),
+            deadlines,
+            *services,
+        ]
         self._slots = Slots(slots, self._inbox, parts, components.events, self._inbox.forget)
         self._readers = [
             Reader(
