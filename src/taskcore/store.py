@@ -30,7 +30,6 @@ __all__ = [
     "Conflict",
     "Expect",
     "LimitsValues",
-    "OpensAgain",
     "Record",
     "Store",
     "Version",
@@ -136,15 +135,6 @@ class Store(Protocol):
         Between entering and the first item nothing is missed. A reader that is slow may miss records in between, never
         the latest one.
         """
-        ...
-
-
-@runtime_checkable
-class OpensAgain(Protocol):
-    """A store that another thread can open beside, over connections of its own."""
-
-    def another(self) -> Store:
-        """Make a second store over the same records, not yet open."""
         ...
 
 

@@ -20,10 +20,11 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import current_token
 
-from taskcore.backend import Backend, Extender, IssuesTickets, LendsExtenders, Source
+from taskcore.backend import Backend, Source
 from taskcore.keeping.places import blocking_place
+from taskcore.keeping.seam import Extender, IssuesTickets, LendsExtenders, OpensAgain
 from taskcore.records.keys import IdempotencyKeys
-from taskcore.store import OpensAgain, Store
+from taskcore.store import Store
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import STARTED_ACKED, Execution
 from taskcore.worker.leases import LeaseKeeper
@@ -52,13 +53,11 @@ class KeeperThread:
     :param max_block: seconds after which a blocked loop loses its leases.
     """
 
-    def __init__(
-        self, keeper: LeaseKeeper, backend: Backend, store: Store | None, *, lease: float, max_block: float
-    ) -> None:
+    def __init__(self, keeper: LeaseKeeper, backend: Backend, store: Store | None, *, max_block: float) -> None:
         self._keeper = keeper
         self._backend = getattr(backend, "inner", backend)
         self._store = getattr(store, "inner", store)
-        self._lease = lease
+        self._lease = lease = keeper.lease
         self._max_block = max_block
         self._notice = min(lease / 3, LONGEST_NOTICE)
         self._tick = self._notice / LOOKS
@@ -96,7 +95,7 @@ class KeeperThread:
         self._gave_up = self._failed = False
         if asked is not None and where:
             seconds = time.monotonic() - asked
-            self._keeper.end_block(seconds, where)
+            self._keeper.end_block(seconds, where, self._at[0])
             for source in {getattr(job.source, "inner", job.source) for job in self._keeper.executions}:
                 if isinstance(source, IssuesTickets):
                     source.stood_still(seconds)

@@ -43,12 +43,9 @@ def start_name(job_id: str, copies: int) -> str:
     return f"start/{job_id}/{copies}"
 
 
-def outlived_name(start: str) -> str:
-    """Name the count of those of a copy's starts that only lost their leases.
-
-    :param start: the name of the count of its starts.
-    """
-    return f"outlived/{start.removeprefix('start/')}"
+def outlived_name(job_id: str, copies: int) -> str:
+    """Name the count of those of its starts whose processes lived on."""
+    return f"outlived/{job_id}/{copies}"
 
 
 def is_start_name(name: str) -> bool:

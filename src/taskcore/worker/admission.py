@@ -11,7 +11,7 @@ from taskcore.backend import Features
 from taskcore.lifecycle import Buried, CancelledBefore, Deferred, Outcome, Poisoned, Rules, Unregistered, is_poison
 from taskcore.records import Records
 from taskcore.records.keys import Busy, Completed, KeyRecord
-from taskcore.records.names import key_name, start_name
+from taskcore.records.names import key_name, outlived_name, start_name
 from taskcore.results import other_task_of, outcome_of_stored
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
@@ -64,10 +64,9 @@ class Admission:
         starts = starts_of(job, rules)
         if not is_poison(starts, rules):
             return None
-        outlived = 0 if self._records is None else await self._records.markers.count(job.outlived_marker)
-        if is_poison(starts - outlived, rules):
-            return Poisoned(job.trail.crashes)
-        return Buried(f"{LEASE_ENDED}, in {min(outlived, starts)} of {starts} starts")
+        marker = outlived_name(job.id, job.trail.copies)
+        outlived = await self._records.markers.count(marker) if self._records is not None else 0
+        return Buried(LEASE_ENDED) if outlived else Poisoned(job.trail.crashes)
 
     async def _count_starts(self, job: Execution) -> None:
         """Count starts without an outcome. All but a job's very first are marked; its redelivery counts for that one.

@@ -30,7 +30,9 @@ def build_settler(
         RecordSettler(records, events) if records is not None else None,
         events,
         forget=forget,
-        keeper=keeper,
+        lease=keeper.lease,
+        holds=keeper.holds,
+        note_lost=keeper.note_lost,
         outage=outage,
     )
     settler.commit_with = around_commit(components.middleware, settler.commit)

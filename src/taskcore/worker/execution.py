@@ -14,7 +14,6 @@ from taskcore.envelope import NOTHING_YET, Envelope, NewerFormat, Trail, decode_
 from taskcore.errors import MalformedEnvelope
 from taskcore.lifecycle import Outcome
 from taskcore.records.keys import Acquired
-from taskcore.records.names import outlived_name, start_name
 from taskcore.task import Task
 from taskcore.toolkit.isolation import new_isolation
 from taskcore.toolkit.logging import logger
@@ -96,11 +95,6 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     def id(self) -> str:
         """The job's id; ``"?"`` if its bytes cannot be decoded."""
         return self.envelope.id if self.envelope is not UNDECODED else self._decoded.id
-
-    @property
-    def outlived_marker(self) -> str:
-        """Where its starts are counted whose leases ended while their processes lived."""
-        return outlived_name(start_name(self.id, self.trail.copies))
 
     @property
     def extra(self) -> dict[str, Any]:

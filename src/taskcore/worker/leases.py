@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from importlib import import_module
+from importlib.util import find_spec
 
 import anyio
 import anyio.abc
 
 from taskcore.backend import Source
+from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable
 from taskcore.observe import Events
 from taskcore.records import Records
 from taskcore.records.keys import Acquired
+from taskcore.records.names import outlived_name
+from taskcore.services import Service
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import LOST, RECEIVED, STARTED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
@@ -25,6 +30,7 @@ __all__ = ["LEASE_ENDED", "LeaseKeeper"]
 
 log = logger("taskcore.worker")
 
+ROOM = "taskcore.keeping"
 LEASE_ENDED = "its lease ended while it ran"  #: the ending of a start that is not recorded
 
 
@@ -62,8 +68,13 @@ class LeaseKeeper:
         self._due = math.inf  # when they are to be extended again
         self._outage = outage
         self._work = anyio.Event()
-        self._outlived: list[Execution] = []
+        self._outlived: list[str] = []  # where starts are counted that were lost, and not written yet
         self._block = (-math.inf, "")  # when the last block of the event loop ended, and how long and where it was
+
+    def beside(self, components: Components, max_block: float) -> list[Service]:
+        """Make what keeps leases while the event loop stands still; nothing if its feature room is not there."""
+        room = import_module(ROOM) if find_spec(ROOM) is not None else None
+        return [room.KeeperThread(self, components.backend, components.store, max_block=max_block)] if room else []
 
     def holds(self, job: Execution, now: float) -> bool:
         """Tell whether no other worker can have the job: its lease goes on by this worker's clock, or needs none."""
@@ -127,7 +138,7 @@ class LeaseKeeper:
         else:
             await self._records.keys.renew_many(self.held_keys(), self.clock() + self.lease)
             while self._outlived:
-                await self._records.markers.outlive(self._outlived[-1].outlived_marker)
+                await self._records.markers.outlive(self._outlived[-1])
                 self._outlived.pop()
         self.renewed = asked
 
@@ -145,16 +156,16 @@ class LeaseKeeper:
 
     def note_lost(self, job: Execution) -> str:
         """Note for the next starts of a job that this one has not killed its process; return why it was lost."""
-        self._outlived.append(job)
+        self._outlived.append(outlived_name(job.id, job.trail.copies))
         self._work.set()
         ended, text = self._block
         return LEASE_ENDED + (f" ({text})" if text and ended >= job.received else "")
 
     # ── a loop that stands still ──
 
-    def end_block(self, seconds: float, where: str) -> None:
+    def end_block(self, seconds: float, where: str, now: float) -> None:
         """Note that the event loop turns again."""
-        self._block = anyio.current_time(), f"loop blocked for {seconds:.1f} s in {where}" if where else ""
+        self._block = now, f"loop blocked for {seconds:.1f} s in {where}"
         self._events.emit("loop.blocked", seconds=seconds, where=where)
 
     def _notice_block(self, asleep: float, late: float) -> None:

@@ -26,7 +26,6 @@ from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 from taskcore.worker.decide import Settlement, bury_unstored
 from taskcore.worker.execution import ENDED, ENDED_ACKED, STARTED_ACKED, Execution
-from taskcore.worker.leases import LeaseKeeper
 from taskcore.worker.outages import Outage
 from taskcore.worker.settle_records import RecordSettler
 
@@ -41,7 +40,9 @@ class Settler:
     """Carries settlements to store and broker, a batch at a time.
 
     :param forget: called with the jobs that are no longer in hand.
-    :param keeper: tells whether a job is still ours, by this worker's clock.
+    :param lease: seconds; a job that was received less than that ago is certainly ours.
+    :param holds: tells whether any other job is still ours, by this worker's clock.
+    :param note_lost: notes that a job is not; returns why.
     :param outage: notes when the broker cannot be reached, and when it can again.
     """
 
@@ -51,15 +52,17 @@ class Settler:
         events: Events,
         *,
         forget: Callable[[Sequence[Execution]], None],
-        keeper: LeaseKeeper,
+        lease: float,
+        holds: Callable[[Execution, float], bool],
+        note_lost: Callable[[Execution], str],
         outage: Outage,
     ) -> None:
         self._records = records
         self._events = events
         self._forget = forget
-        self._keeper = keeper
-        self._lease = keeper.lease  # a job that was received less than that ago is certainly ours
-        self._holds = keeper.holds
+        self._lease = lease
+        self._holds = holds
+        self._note_lost = note_lost
         self._waiting = Buffer[Settlement](full=SETTLE_BACKLOG)
         self.put = self._waiting.put  #: hand over a settlement; never waits
         self.close = self._waiting.close  #: no more settlements will come; ``run`` ends when the last one is done
@@ -139,7 +142,7 @@ class Settler:
         job = one.job
         self._discount([one])
         lost = "job %s: %s; its outcome is not recorded here, another worker has the job"
-        log.warning(lost, job.id, self._keeper.note_lost(job), extra=job.extra)
+        log.warning(lost, job.id, self._note_lost(job), extra=job.extra)
         self._events.emit("job.lost", **job.labels)
         self._forget([job])
 

@@ -26,7 +26,6 @@ from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox, Reader
 from taskcore.worker.options import WorkerOptions
-from taskcore.worker.outside import outside_keeper
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.slots import Deadlines, Slots
 
@@ -65,7 +64,7 @@ class Worker:
         self._performer, self._settler = parts.performer, parts.settler
         self._services: list[Service] = [
             parts.keeper,
-            *outside_keeper(parts.keeper, components, options),
+            *parts.keeper.beside(components, options.max_block),
             deadlines,
             *services,
         ]

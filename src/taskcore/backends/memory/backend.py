@@ -100,7 +100,7 @@ class MemoryBackend:
 
     @property
     def silence(self) -> None:
-        """See :class:`taskcore.backend.LendsExtenders`: there is no connection."""
+        """See :class:`taskcore.keeping.seam.LendsExtenders`: there is no connection."""
         return
 
     def extender(self, *, lease: float) -> AbstractAsyncContextManager[MemoryExtender]:  # noqa: ARG002 - as the seam

@@ -101,7 +101,7 @@ class RedisBackend:
 
     @property
     def silence(self) -> None:
-        """See :class:`taskcore.backend.LendsExtenders`: leases end by the server's clock only."""
+        """See :class:`taskcore.keeping.seam.LendsExtenders`: leases end by the server's clock only."""
         return
 
     def extender(self, *, lease: float) -> RedisExtender:

@@ -72,7 +72,7 @@ class NatsStore:
         self._tasks = TaskSet("NATS store")
 
     def another(self) -> NatsStore:
-        """See :class:`taskcore.store.OpensAgain`."""
+        """See :class:`taskcore.keeping.seam.OpensAgain`."""
         return NatsStore(self._url)
 
     async def __aenter__(self) -> Self:

@@ -58,7 +58,7 @@ class RedisStore:
         self.max_value: int | None = None  #: see :class:`taskcore.store.LimitsValues`
 
     def another(self) -> RedisStore:
-        """See :class:`taskcore.store.OpensAgain`."""
+        """See :class:`taskcore.keeping.seam.OpensAgain`."""
         return RedisStore(self._url)
 
     async def __aenter__(self) -> Self:

@@ -73,7 +73,7 @@ class PostgresStore:
         self._tasks = TaskSet("PostgreSQL store")
 
     def another(self) -> PostgresStore:
-        """See :class:`taskcore.store.OpensAgain`."""
+        """See :class:`taskcore.keeping.seam.OpensAgain`."""
         return PostgresStore(self._url)
 
     async def __aenter__(self) -> Self:

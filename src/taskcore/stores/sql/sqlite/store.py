@@ -77,7 +77,7 @@ class SqliteStore:
         self._polled = 0.0  # in the reading thread
 
     def another(self) -> SqliteStore:
-        """See :class:`taskcore.store.OpensAgain`."""
+        """See :class:`taskcore.keeping.seam.OpensAgain`."""
         return SqliteStore(self._url)
 
     async def __aenter__(self) -> Self:
