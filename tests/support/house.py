@@ -38,6 +38,7 @@ FEATURES = (
     "processes",
     "blocking",
     "keeping",
+    "parking",
     "deadletter.py",
 )  # rooms that may be deleted: what they add goes, the core stays
 NOT_CORE = (*ADAPTERS, *FEATURES, *TEST_KIT, "toolkit", "cli", "preflight.py", "__main__.py")

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import anyio
+import msgspec
 
+from taskcore.backend import QueueStats
 from taskcore.components import Components
 from taskcore.errors import ResultNotKept, ResultTimeout, StoreRequired
 from taskcore.records import Records
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name
-from taskcore.records.parked import find_parked
+from taskcore.records.parked import count_parked, find_parked
 from taskcore.results import (
     CANCELLED,
     STATUS_OF_PLACE,
@@ -41,6 +43,7 @@ class JobQueries:
         self._store = components.store
         self._records = Records.over(components.store) if components.store is not None else None
         self._events = components.events
+        self._clock = components.clock
         self._timeout = timeout
 
     async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
@@ -103,6 +106,16 @@ class JobQueries:
             return False
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
+
+    async def stats(self, queue: str) -> QueueStats:
+        """Count the jobs of a queue, those included that wait for a worker that knows their task."""
+        stats = await self.admin.stats(queue)
+        if self._store is None:
+            return stats
+        parked = await count_parked(self._store, queue, self._clock())
+        if self._backend.features.counts != "absent":
+            parked = min(parked, stats.scheduled)
+        return msgspec.structs.replace(stats, parked=parked)
 
     async def drain(self, queues: Iterable[str], timeout: Duration | None) -> None:
         """Wait until each queue holds no job that is ready, running or scheduled.

@@ -53,7 +53,7 @@ class KeeperThread:
     :param max_block: seconds after which a blocked loop loses its leases.
     """
 
-    def __init__(self, keeper: LeaseKeeper, backend: Backend, store: Store | None, *, max_block: float) -> None:
+    def __init__(self, keeper: LeaseKeeper, backend: Backend, store: Store | None, max_block: float) -> None:
         self._keeper = keeper
         self._backend = getattr(backend, "inner", backend)
         self._store = getattr(store, "inner", store)

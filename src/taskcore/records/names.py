@@ -6,6 +6,7 @@
     outlived/<id>/<copies>  such starts whose process lived on    markers.py
     key/<task>/<digest>     an idempotency key                    keys.py
     parked/<digest>         a task that a worker does not know    parked.py
+    parked-in/<queue>       how many jobs of such tasks wait      parked.py
 
 No other module spells these names.
 """
@@ -21,6 +22,7 @@ __all__ = [
     "key_name",
     "outcome_name",
     "outlived_name",
+    "parked_in_name",
     "parked_name",
     "start_name",
 ]
@@ -61,3 +63,8 @@ def key_name(task: str, key: str) -> str:
 def parked_name(task: str) -> str:
     """Name what a worker says about a task that it does not know: hashed, because its name comes from elsewhere."""
     return f"parked/{hashlib.blake2b(task.encode(errors='replace'), digest_size=16).hexdigest()}"
+
+
+def parked_in_name(queue: str) -> str:
+    """Name the count of the jobs of a queue that wait for a worker that knows their tasks."""
+    return f"parked-in/{queue}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from taskcore.components import Components
@@ -20,9 +21,15 @@ from taskcore.worker.settle import Settler
 
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
+KEEPING = "taskcore.keeping"  #: the feature room that keeps leases while the event loop stands still
+PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
+
 
 class WorkerParts(NamedTuple):
-    """What a worker is made of, without its loops."""
+    """What a worker is made of, without its loops.
+
+    :ivar services: those of feature rooms; they run as long as the worker does.
+    """
 
     performer: Performer
     decider: Decider
@@ -30,6 +37,7 @@ class WorkerParts(NamedTuple):
     keeper: LeaseKeeper
     broker: OutageTracker
     store: Outage
+    services: Sequence[Any]
 
 
 class Hooks(NamedTuple):
@@ -79,10 +87,11 @@ def build_parts(
         ack_early=settler.ack_early,
         behind=keeper.behind,
     )
+    parking = import_module(PARKING).Parking(tasks.keys(), components, options)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,
-        known=tasks.keys(),
-        worker=options.name,
+        tell_parked=parking.tell,
     )
-    return WorkerParts(performer, decider, settler, keeper, broker, store.member())
+    beside = import_module(KEEPING).KeeperThread(keeper, components.backend, components.store, options.max_block)
+    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), [beside, parking])

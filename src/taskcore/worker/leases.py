@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from importlib import import_module
-from importlib.util import find_spec
 
 import anyio
 import anyio.abc
 
 from taskcore.backend import Source
-from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable
 from taskcore.observe import Events
 from taskcore.records import Records
 from taskcore.records.keys import Acquired
 from taskcore.records.names import outlived_name
-from taskcore.services import Service
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import LOST, RECEIVED, STARTED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
@@ -30,7 +26,6 @@ __all__ = ["LEASE_ENDED", "LeaseKeeper"]
 
 log = logger("taskcore.worker")
 
-ROOM = "taskcore.keeping"
 LEASE_ENDED = "its lease ended while it ran"  #: the ending of a start that is not recorded
 
 
@@ -70,11 +65,6 @@ class LeaseKeeper:
         self._work = anyio.Event()
         self._outlived: list[str] = []  # where starts are counted that were lost, and not written yet
         self._block = (-math.inf, "")  # when the last block of the event loop ended, and how long and where it was
-
-    def beside(self, components: Components, max_block: float) -> list[Service]:
-        """Make what keeps leases while the event loop stands still; nothing if its feature room is not there."""
-        room = import_module(ROOM) if find_spec(ROOM) is not None else None
-        return [room.KeeperThread(self, components.backend, components.store, max_block=max_block)] if room else []
 
     def holds(self, job: Execution, now: float) -> bool:
         """Tell whether no other worker can have the job: its lease goes on by this worker's clock, or needs none."""

@@ -62,12 +62,7 @@ class Worker:
         hooks = Hooks(self._on_lease_lost, deadlines.watch, self._inbox.forget)
         parts = build_parts(components, tasks, options, hooks, executions=self.executions)
         self._performer, self._settler = parts.performer, parts.settler
-        self._services: list[Service] = [
-            parts.keeper,
-            *parts.keeper.beside(components, options.max_block),
-            deadlines,
-            *services,
-        ]
+        self._services: list[Service] = [parts.keeper, deadlines, *parts.services, *services]
         self._slots = Slots(slots, self._inbox, parts, components.events, self._inbox.forget)
         self._readers = [
             Reader(
