@@ -59,12 +59,6 @@ class Pair:
         """Count the starts of each job."""
         return Counter(re.findall(r"^start (\S+)", self.ledger.read_text(), re.MULTILINE))
 
-    async def until(self, text: str, within: float = 20.0) -> None:
-        """Wait for a line in the ledger."""
-        with anyio.fail_after(within):
-            while not self.ledger.exists() or text not in self.ledger.read_text():
-                await anyio.sleep(0.02)
-
 
 def output_of(workers: list[WorkerProcess]) -> str:
     """Return what all workers said."""

@@ -20,11 +20,11 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import current_token
 
-from taskcore.backend import Backend, Source
+from taskcore.backend import Source
+from taskcore.components import Components
 from taskcore.keeping.places import blocking_place
 from taskcore.keeping.seam import Extender, IssuesTickets, LendsExtenders, OpensAgain
 from taskcore.records.keys import IdempotencyKeys
-from taskcore.store import Store
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import STARTED_ACKED, Execution
 from taskcore.worker.leases import LeaseKeeper
@@ -53,10 +53,11 @@ class KeeperThread:
     :param max_block: seconds after which a blocked loop loses its leases.
     """
 
-    def __init__(self, keeper: LeaseKeeper, backend: Backend, store: Store | None, max_block: float) -> None:
+    def __init__(self, keeper: LeaseKeeper, components: Components, max_block: float) -> None:
         self._keeper = keeper
-        self._backend = getattr(backend, "inner", backend)
-        self._store = getattr(store, "inner", store)
+        self._events = components.events
+        self._backend = getattr(components.backend, "inner", components.backend)
+        self._store = getattr(components.store, "inner", components.store)
         self._lease = lease = keeper.lease
         self._max_block = max_block
         self._notice = min(lease / 3, LONGEST_NOTICE)
@@ -68,6 +69,7 @@ class KeeperThread:
         self._where = ""  # the line at which it stands
         self._gave_up = False
         self._failed = False  # in this block, and that was logged
+        keeper.woken = self._notice_late
 
     # ── in the event loop ──
 
@@ -95,10 +97,20 @@ class KeeperThread:
         self._gave_up = self._failed = False
         if asked is not None and where:
             seconds = time.monotonic() - asked
-            self._keeper.end_block(seconds, where, self._at[0])
+            self._keeper.block = self._at[0], f"loop blocked for {seconds:.1f} s in {where}"
+            self._events.emit("loop.blocked", seconds=seconds, where=where)
             for source in {getattr(job.source, "inner", job.source) for job in self._keeper.executions}:
                 if isinstance(source, IssuesTickets):
                     source.stood_still(seconds)
+
+    def _notice_late(self, due: float, now: float) -> None:
+        """Tell of a loop that stood still unseen by the thread: with the whole process, or by another clock."""
+        late = now - due
+        if late > self._lease / 3 and self._keeper.block[0] < due:
+            text = f"the event loop stood still for {late:.1f} s"
+            log.warning("%s; leases last %g s. Was this process or its machine suspended?", text, self._lease)
+            self._keeper.block = now, text
+            self._events.emit("loop.blocked", seconds=late, where="")
 
     # ── in the thread ──
 

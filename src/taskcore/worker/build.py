@@ -71,7 +71,6 @@ def build_parts(
     keeper = LeaseKeeper(
         executions,
         records,
-        events,
         lease=options.lease,
         lost=hooks.lost,
         clock=components.clock,
@@ -93,5 +92,5 @@ def build_parts(
         keep_result=options.keep_result if records is not None else None,
         tell_parked=parking.tell,
     )
-    beside = import_module(KEEPING).KeeperThread(keeper, components.backend, components.store, options.max_block)
+    beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
     return WorkerParts(performer, decider, settler, keeper, broker, store.member(), [beside, parking])

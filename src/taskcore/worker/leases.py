@@ -14,7 +14,6 @@ import anyio.abc
 
 from taskcore.backend import Source
 from taskcore.errors import BrokerUnavailable
-from taskcore.observe import Events
 from taskcore.records import Records
 from taskcore.records.keys import Acquired
 from taskcore.records.names import outlived_name
@@ -45,7 +44,6 @@ class LeaseKeeper:
         self,
         executions: Collection[Execution],
         records: Records | None,
-        events: Events,
         *,
         lease: float,
         lost: Callable[[Execution], None],
@@ -54,7 +52,6 @@ class LeaseKeeper:
     ) -> None:
         self.executions = executions
         self._records = records
-        self._events = events
         self.lease = lease
         self._lost = lost
         self.clock = clock
@@ -64,7 +61,9 @@ class LeaseKeeper:
         self._outage = outage
         self._work = anyio.Event()
         self._outlived: list[str] = []  # where starts are counted that were lost, and not written yet
-        self._block = (-math.inf, "")  # when the last block of the event loop ended, and how long and where it was
+        self.block = (-math.inf, "")  #: when the event loop was blocked last, and how long and where
+        #: Called with two times: when the keeper wanted to wake up, and when it did.
+        self.woken: Callable[[float, float], None] = lambda due, now: None  # noqa: ARG005
 
     def holds(self, job: Execution, now: float) -> bool:
         """Tell whether no other worker can have the job: its lease goes on by this worker's clock, or needs none."""
@@ -90,10 +89,9 @@ class LeaseKeeper:
                 self._outage.recovered()
                 self._due, self._work = math.inf, anyio.Event()
                 await self._work.wait()
-            asleep = anyio.current_time()
-            self._due = asleep + pause
+            self._due = anyio.current_time() + pause
             await anyio.sleep(pause)
-            self._notice_block(asleep, anyio.current_time() - self._due)
+            self.woken(self._due, anyio.current_time())
             try:
                 asked = await self._extend()
                 await self._renew_keys()
@@ -148,23 +146,5 @@ class LeaseKeeper:
         """Note for the next starts of a job that this one has not killed its process; return why it was lost."""
         self._outlived.append(outlived_name(job.id, job.trail.copies))
         self._work.set()
-        ended, text = self._block
+        ended, text = self.block
         return LEASE_ENDED + (f" ({text})" if text and ended >= job.received else "")
-
-    # ── a loop that stands still ──
-
-    def end_block(self, seconds: float, where: str, now: float) -> None:
-        """Note that the event loop turns again."""
-        self._block = now, f"loop blocked for {seconds:.1f} s in {where}"
-        self._events.emit("loop.blocked", seconds=seconds, where=where)
-
-    def _notice_block(self, asleep: float, late: float) -> None:
-        """Warn of a task that computes in the event loop, unless a thread has seen it."""
-        if late > self.lease / 3 and self._block[0] < asleep:
-            log.warning(
-                "the event loop was blocked for %.1f s; leases last %g s. Run what computes in a thread or a process: "
-                '@app.task(runs_in="process")',
-                late,
-                self.lease,
-            )
-            self._events.emit("loop.blocked", seconds=late, where="")
