@@ -130,7 +130,7 @@ class PullConsumer:
 
     :param name: the consumer on the server.
     :param arrived: called when there is news: a job, the end of a request, trouble.
-    :param lease: seconds, from the arrival.
+    :param lease: seconds, from the arrival; less while what is read came earlier.
     :param greeting: told to the server about each arrival, if its own lease is not the wanted one.
     :param notices: ask for notice while there are no jobs.
     """
@@ -158,7 +158,7 @@ class PullConsumer:
         self.cancelled: OrderedDict[int, None] = OrderedDict()  #: numbers of jobs that were taken back
         self._link = link
         self._arrived = arrived
-        self._lease = lease
+        self.lease = lease
         self._subject = f"{link.address.api}CONSUMER.MSG.NEXT.{stream.name}.{name}".encode()
         self._subscription: Subscription | None = None
         self._cancelling = link.subscribe(stream.withdrawn.encode(), self._take_cancelled)
@@ -253,7 +253,7 @@ class PullConsumer:
             self.asked -= 1
             if not self.asked:
                 self.probing = False
-        stream, until = self.stream, now + self._lease
+        stream, until = self.stream, now + self.lease
         arrival = Receipt(self, stream, stream.generation, subject, reply, body, headers, until)
         if self.greeting:
             self._link.send_now(arrival.frame(self.greeting))

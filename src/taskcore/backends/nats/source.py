@@ -48,6 +48,7 @@ class NatsSource(NatsSettler):
         self._resting: asyncio.TimerHandle | None = None
         self._tasks = TaskSet("NATS source")
         self._pause = FIRST_PAUSE
+        self._stills = 0  # how often the loop stood still
         self._empty: list[PullConsumer] = []  # queues that have said, since the last job, that they are empty
 
     async def open(self) -> None:
@@ -227,6 +228,22 @@ class NatsSource(NatsSettler):
     async def _sleep(self) -> None:
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    # ── a loop that stood still ──
+
+    def stood_still(self, seconds: float) -> None:
+        """Count the leases of what is read now from when it may have come."""
+        for consumer in self._consumers:
+            consumer.lease = self._lease - seconds if seconds < self._lease / 2 else 0.0
+        self._stills += 1
+        self._tasks.start(self._catch_up(self._stills))
+
+    async def _catch_up(self, still: int) -> None:
+        """Wait until everything is read that came meanwhile."""
+        await self._link.round_trip(timeout=CLOSE_TIMEOUT)
+        if still == self._stills:
+            for consumer in self._consumers:
+                consumer.lease = self._lease
 
     # ── giving back ──
 
