@@ -2,9 +2,9 @@
 
     python benchmarks/rabbitmq_stores.py [--jobs 20000] [--rounds 5] [--only sqlite] [--json]
 
-Each round drains the same queue without a store, with each store and nothing kept, and with each store and results
-kept; beside the drains it writes to each store as fast as ``put_many`` goes, records of the size of a result. Ratios
-are medians over the rounds, each of figures of one round, and hold from machine to machine better than the figures.
+Each round drains one queue without a store, with each store and nothing kept, and with each store and results kept;
+beside the drains it writes to each store as fast as ``put_many`` goes, records of the size of a result. Ratios are
+medians over the rounds, each of figures of one round, and hold from machine to machine better than the figures.
 
     none             no store, nothing kept
     STORE            nothing kept                        of: none, in the same round

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from taskcore.components import Components
@@ -21,9 +22,15 @@ from taskcore.worker.settle import Settler
 
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
+KEEPING = "taskcore.keeping"  #: the feature room that keeps leases while the event loop stands still
+PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
+
 
 class WorkerParts(NamedTuple):
-    """What a worker is made of, without its loops."""
+    """What a worker is made of, without its loops.
+
+    :ivar services: those of feature rooms; they run as long as the worker does.
+    """
 
     performer: Performer
     decider: Decider
@@ -31,6 +38,7 @@ class WorkerParts(NamedTuple):
     keeper: LeaseKeeper
     broker: OutageTracker
     store: Outage
+    services: Sequence[Any]
     first_starts: FirstStarts | None
 
 
@@ -64,26 +72,32 @@ def build_parts(
     broker, store = OutageTracker("broker", events), OutageTracker("store", events)
     keeper = LeaseKeeper(
         executions,
-        records.keys if records is not None else None,
-        events,
+        records,
         lease=options.lease,
         lost=hooks.lost,
         clock=components.clock,
         outage=broker.member(),
     )
-    settler = build_settler(
-        components, records, options, forget=hooks.forget, holds=keeper.holds, outage=broker.member()
-    )
+    settler = build_settler(components, records, forget=hooks.forget, keeper=keeper, outage=broker.member())
     first_starts = None
     if records is not None and components.backend.features.remove == "absent":
         first_starts = FirstStarts(records, tasks)
     performer = build_performer(
-        tasks, components, records, first_starts, options, watch=hooks.watch, ack_early=settler.ack_early
+        tasks,
+        components,
+        records,
+        first_starts,
+        options,
+        watch=hooks.watch,
+        ack_early=settler.ack_early,
+        behind=keeper.behind,
     )
+    parking = import_module(PARKING).Parking(tasks.keys(), components, options)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,
-        known=tasks.keys(),
-        worker=options.name,
+        tell_parked=parking.tell,
     )
-    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), first_starts)
+    beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
+    services = [beside, parking]
+    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)
