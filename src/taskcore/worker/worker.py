@@ -26,7 +26,6 @@ from taskcore.worker.async_generators import keeping_generators
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox, Reader
-from taskcore.worker.look_ahead import LookAhead
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.slots import Deadlines, Slots
@@ -68,7 +67,7 @@ class Worker:
         self._services: list[Service] = [parts.keeper, deadlines, *parts.services, *services]
         put = self._inbox.put
         if parts.first_starts is not None:
-            look_ahead = LookAhead(self._inbox, parts.first_starts)
+            look_ahead = parts.first_starts.look_ahead(self._inbox)
             self._services.append(look_ahead)
             put = look_ahead.put
         self._slots = Slots(slots, self._inbox, parts, components.events, self._inbox.forget)
