@@ -61,7 +61,7 @@ class LeaseKeeper:
         self._outage = outage
         self._work = anyio.Event()
         self._outlived: list[str] = []  # where starts are counted that were lost, and not written yet
-        self.block = (-math.inf, "")  #: when the event loop was blocked last, and how long and where
+        self.block: tuple[float, str] = (-math.inf, "")  #: when the event loop was blocked last, and how long and where
         #: Called with two times: when the keeper wanted to wake up, and when it did.
         self.woken: Callable[[float, float], None] = lambda due, now: None  # noqa: ARG005
 
