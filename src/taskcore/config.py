@@ -64,6 +64,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param park_for: how long a job waits for a worker that knows its task.
     :param strict: whether to refuse to open on a broker or store whose settings break a guarantee.
     :param app: ``"module:attribute"``, the app of commands that name none.
+    :param include: modules that commands import beside the app's; ``"shop.*"`` stands for all modules in a package.
+    :param queue_limits: how many jobs of a queue a worker runs at once; the other queues share ``concurrency``.
+    :param worker_processes: the least and the largest number of processes of ``taskcore worker``; None = no supervisor.
+    :param max_jobs: after so many jobs a process of ``taskcore worker`` is replaced.
+    :param max_memory: above this size a process of ``taskcore worker`` is replaced.
+    :param health: ``"host:port"`` where ``taskcore worker`` answers health checks.
+    :param health_file: the file that ``taskcore worker`` renews while it is alive.
     :param retry: the retry policy of tasks that set none.
     """
 
@@ -86,6 +93,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     park_for: float = 86_400.0
     strict: bool = False
     app: str | None = None
+    include: tuple[str, ...] | None = None
+    queue_limits: Mapping[str, int] | None = None
+    worker_processes: tuple[int, int] | None = None
+    max_jobs: int | None = None
+    max_memory: int | None = None
+    health: str | None = None
+    health_file: str | None = None
     retry: Retry = Retry()
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
@@ -119,6 +133,13 @@ class AppSettings(TypedDict, total=False):
     park_for: Duration | None
     strict: bool | str | None
     app: str | None
+    include: Sequence[str] | str | None
+    queue_limits: Mapping[str, int] | str | None
+    worker_processes: int | str | tuple[int, int] | None
+    max_jobs: int | None
+    max_memory: int | str | None
+    health: str | None
+    health_file: str | None
     retry: Retry | int | Mapping[str, Any] | None
 
 

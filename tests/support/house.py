@@ -39,6 +39,7 @@ FEATURES = (
     "blocking",
     "keeping",
     "parking",
+    "supervisor",
     "deadletter.py",
 )  # rooms that may be deleted: what they add goes, the core stays
 NOT_CORE = (*ADAPTERS, *FEATURES, *TEST_KIT, "toolkit", "cli", "preflight.py", "__main__.py")

@@ -2,6 +2,7 @@
 
     job/<id>                how a job ended                       outcomes.py
     cancel/<id>             a request that a job does not start   cancels.py
+    cancels/newest          that there are such requests          cancels.py
     start/<id>/<copies>     starts of a job without an outcome    markers.py
     outlived/<id>/<copies>  such starts whose process lived on    markers.py
     key/<task>/<digest>     an idempotency key                    keys.py
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 
 __all__ = [
+    "NEWEST_CANCEL",
     "OUTCOME",
     "cancel_name",
     "is_start_name",
@@ -27,6 +29,7 @@ __all__ = [
     "start_name",
 ]
 
+NEWEST_CANCEL = "cancels/newest"  #: one record for all requests
 OUTCOME = "job/"  #: with the job's id behind it: the one name that is made for nearly every job
 
 

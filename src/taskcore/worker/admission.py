@@ -16,6 +16,7 @@ from taskcore.results import other_task_of, outcome_of_stored
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.execution import Execution
+from taskcore.worker.first_starts import FirstStarts
 from taskcore.worker.leases import LEASE_ENDED
 from taskcore.worker.quarantine import Quarantine
 
@@ -26,7 +27,8 @@ class Admission:
     """Asks the records of a store whether a job may start, and writes that it does.
 
     :ivar quarantine: keeps other jobs from starting while a suspected one is alone.
-    :ivar always_inspects: also a job that was never handed out before may be cancelled.
+    :ivar always_inspects: also a job that was never handed out before may have ended, or be cancelled.
+    :param first_starts: knows of most of these jobs that they may start; None where all of them may.
     :param lease: seconds for which a key is held.
     :param clock: seconds since the epoch.
     :param behind: for how many seconds the keys of this worker wait for their renewal; what they hold is not over.
@@ -36,6 +38,7 @@ class Admission:
         self,
         records: Records | None,
         features: Features,
+        first_starts: FirstStarts | None,
         *,
         lease: float,
         clock: Callable[[], float],
@@ -48,17 +51,22 @@ class Admission:
         self._counts_redeliveries = features.redeliveries != "absent"
         self._may_overlap = features.dedup == "absent"
         self.quarantine = Quarantine()
-        self.always_inspects = features.remove == "absent" and records is not None
+        self._first_starts = first_starts
+        self.always_inspects = first_starts is not None
 
-    async def inspect(self, job: Execution, rules: Rules) -> Outcome | None:
+    async def inspect(self, job: Execution, task: Task[..., Any]) -> Outcome | None:
         """Look whether the job has ended already, is cancelled, or seems to kill its process; None to go on."""
-        if self._records is not None:
+        rules = task.options.rules
+        first = not (job.delivery.redeliveries or job.delivery.trail)  # looked at only because it may be cancelled
+        is_clear = first and self._first_starts is not None and await self._first_starts.is_clear(job, task)
+        if self._records is not None and not is_clear:
+            if self._first_starts is not None:
+                job.clear_at = await self._first_starts.news.newest()
             stored = await self._records.outcomes.find(job.id)
             if stored is not None and other_task_of(stored, job.envelope.task) is None:
                 return outcome_of_stored(stored)
             if await self._records.cancels.requested(job.id):
                 return CancelledBefore()
-        first = not (job.delivery.redeliveries or job.delivery.trail)  # inspected only because it may be cancelled
         if job.marker is None and not (first and rules.crashes > 1):
             await self._count_starts(job)
         starts = starts_of(job, rules)

@@ -13,6 +13,7 @@ from taskcore.worker.build_performer import build_performer
 from taskcore.worker.build_settler import build_settler
 from taskcore.worker.decide import Decider
 from taskcore.worker.execution import Execution, Slot
+from taskcore.worker.first_starts import FirstStarts
 from taskcore.worker.leases import LeaseKeeper
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage, OutageTracker
@@ -38,6 +39,7 @@ class WorkerParts(NamedTuple):
     broker: OutageTracker
     store: Outage
     services: Sequence[Any]
+    first_starts: FirstStarts | None
 
 
 class Hooks(NamedTuple):
@@ -77,10 +79,14 @@ def build_parts(
         outage=broker.member(),
     )
     settler = build_settler(components, records, forget=hooks.forget, keeper=keeper, outage=broker.member())
+    first_starts = None
+    if records is not None and components.backend.features.remove == "absent":
+        first_starts = FirstStarts(records, tasks)
     performer = build_performer(
         tasks,
         components,
         records,
+        first_starts,
         options,
         watch=hooks.watch,
         ack_early=settler.ack_early,
@@ -93,4 +99,5 @@ def build_parts(
         tell_parked=parking.tell,
     )
     beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
-    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), [beside, parking])
+    services = [beside, parking]
+    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)

@@ -2,7 +2,7 @@
 
 The lease. RabbitMQ has none: a job belongs to a channel while the channel is open. Seconds are counted here: a job that
 is not extended for ``lease`` seconds is requeued by this process and can no longer be settled. A process that hangs as
-a whole cannot do that. The broker notices its silence after one to two heartbeats; when the process wakes up, its own
+a whole cannot do that. The broker notices its silence after two to three heartbeats; when the process wakes up, its own
 clock and its dead channel both show that the job is lost.
 
 The verdict. A copy of the job (retry, dead letter, release) is published and confirmed first, then the job itself is

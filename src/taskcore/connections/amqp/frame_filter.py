@@ -42,6 +42,7 @@ log = logger("taskcore.connections.amqp")
 
 READ_SIZE = 1 << 18  #: bytes
 CLOSE_TIMEOUT = 2.0  #: seconds for closing in order
+CHECKS = 4  #: looks for a sign of the server in one heartbeat
 HEARTBEAT_GAP = 1.0  #: seconds without a frame for the library, after which it gets a heartbeat
 
 
@@ -247,13 +248,17 @@ class FilteredConnection(aiormq.TransportFactory):
             self.unblocked.set()
 
     async def _watch_silence(self) -> None:
-        """Cut a connection that was silent for two heartbeats, whatever the operating system says of it."""
-        loop = asyncio.get_running_loop()
+        """Cut a connection that was silent for two heartbeats, whatever the operating system says of it.
+
+        Looks are counted, not seconds: while the loop stands still nothing is read, and that is not the server's fault.
+        """
+        seen, silent = self._last_read, 0
         while not self.is_closed:
-            silent = loop.time() - self._last_read
-            if silent > 2 * self._heartbeat:
-                self.abort(f"the server sent nothing for {silent:.0f} s")
-            await asyncio.sleep(self._heartbeat / 4)
+            await asyncio.sleep(self._heartbeat / CHECKS)
+            silent = silent + 1 if seen == self._last_read else 0
+            seen = self._last_read
+            if silent > 2 * CHECKS:
+                self.abort(f"the server sent nothing for {2 * self._heartbeat} s")
 
     def _lose(self, why: str) -> None:
         if self.is_closed:
