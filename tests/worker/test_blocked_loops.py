@@ -45,7 +45,7 @@ class Pair:
         self.url = url
         self.store = f"sqlite:///{folder}/store.db" if url.startswith("amqp") else "-"
         if url.startswith("amqp"):
-            self.url += "?min_queue_age=0&heartbeat=2"
+            self.url += "?min_queue_age=0"
         self.folder, self.ledger = folder, folder / "ledger"
         self.arguments = (self.url, self.store, self.ledger, "-" if lease is None else lease, max_block)
         self.app = make_app(self.url, self.store, str(self.ledger), lease, max_block)
