@@ -1,4 +1,4 @@
-"""What the thread costs that keeps leases: ``python benchmarks/keeping.py [JOBS]``; needs redis-server for the second figure.
+"""What the thread costs that keeps leases: ``python benchmarks/keeping.py [JOBS]``; needs redis-server.
 
 idle       it looks at what is in hand, and the event loop extends
 blocked    it extends itself, because a task blocks the loop

@@ -73,9 +73,9 @@ async def play(pair: Pair, seconds: float) -> tuple[object, str]:
             await worker.says("ready")
         await exits.enter_async_context(pair.app)
         first, others = await send(pair.app, seconds, others=8)
-        outcome = await first.outcome(timeout=90)
+        outcome = await first.outcome(timeout=seconds + 60)
         for job in others:
-            assert isinstance(await job.outcome(timeout=60), Succeeded)
+            assert isinstance(await job.outcome(timeout=seconds + 60), Succeeded)
         await anyio.sleep(LEASE)
         return outcome, output_of(workers)
 
