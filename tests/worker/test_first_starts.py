@@ -1,4 +1,4 @@
-"""Where a waiting job cannot be taken back, its workers keep it from starting, and read no record for each job (C14)."""
+"""Where a waiting job cannot be taken back, its workers keep it from starting, without a read for each job (C14)."""
 
 from __future__ import annotations
 

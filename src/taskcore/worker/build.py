@@ -22,6 +22,7 @@ from taskcore.worker.settle import Settler
 
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
+KEEPING = "taskcore.keeping"  #: the feature room that keeps leases while the event loop stands still
 PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
 
 
@@ -71,21 +72,25 @@ def build_parts(
     broker, store = OutageTracker("broker", events), OutageTracker("store", events)
     keeper = LeaseKeeper(
         executions,
-        records.keys if records is not None else None,
-        events,
+        records,
         lease=options.lease,
         lost=hooks.lost,
         clock=components.clock,
         outage=broker.member(),
     )
-    settler = build_settler(
-        components, records, options, forget=hooks.forget, holds=keeper.holds, outage=broker.member()
-    )
+    settler = build_settler(components, records, forget=hooks.forget, keeper=keeper, outage=broker.member())
     first_starts = None
     if records is not None and components.backend.features.remove == "absent":
         first_starts = FirstStarts(records, tasks)
     performer = build_performer(
-        tasks, components, records, first_starts, options, watch=hooks.watch, ack_early=settler.ack_early
+        tasks,
+        components,
+        records,
+        first_starts,
+        options,
+        watch=hooks.watch,
+        ack_early=settler.ack_early,
+        behind=keeper.behind,
     )
     parking = import_module(PARKING).Parking(tasks.keys(), components, options)
     decider = Decider(
@@ -93,4 +98,6 @@ def build_parts(
         keep_result=options.keep_result if records is not None else None,
         tell_parked=parking.tell,
     )
-    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), [parking], first_starts)
+    beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
+    services = [beside, parking]
+    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)

@@ -30,6 +30,7 @@ def build_performer(
     *,
     watch: Callable[[Slot, float], None],
     ack_early: Callable[[Execution], Awaitable[bool]],
+    behind: Callable[[], float],
 ) -> Performer:
     """Build a performer, with middleware around its runs.
 
@@ -38,7 +39,9 @@ def build_performer(
     :raises InvalidSetting: this system cannot run a task as its ``runs_in`` says (TC104).
     """
     clock, worker = components.clock, options.name
-    admission = Admission(records, components.backend.features, first_starts, lease=options.lease, clock=clock)
+    admission = Admission(
+        records, components.backend.features, first_starts, lease=options.lease, clock=clock, behind=behind
+    )
     performer = Performer(
         tasks,
         components,

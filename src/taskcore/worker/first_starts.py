@@ -4,7 +4,7 @@ Where a broker can take back a waiting job and notices an id that is sent twice,
 caller may have cancelled it, or a job with its id may have ended. Most jobs may start all the same, and that is known:
 
     at its receipt      the records of all jobs of a batch are read at once, if there may be any (``look_up``)
-    at its start        no request to cancel is newer than that look (``is_clear``, and ``run_with`` right before the run)
+    at its start        no request to cancel is newer than that look (``is_clear``; ``run_with`` right before the run)
 
 A job of which this is not known is asked about by itself, as one that was handed out before.
 """
