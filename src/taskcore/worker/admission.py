@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from taskcore.backend import Features
+from taskcore.envelope import CRASHES_KEPT, CrashRecord
 from taskcore.lifecycle import Buried, CancelledBefore, Deferred, Outcome, Poisoned, Rules, Unregistered, is_poison
 from taskcore.records import Records
 from taskcore.records.keys import Busy, Completed, KeyRecord
+from taskcore.records.markers import Starts
 from taskcore.records.names import key_name, start_name
 from taskcore.results import other_task_of, outcome_of_stored
 from taskcore.task import Task
@@ -28,14 +30,16 @@ class Admission:
     :ivar always_inspects: also a job that was never handed out before may be cancelled.
     :param lease: seconds for which a key is held.
     :param clock: seconds since the epoch.
+    :param worker: its name, for the records of starts.
     """
 
     def __init__(
-        self, records: Records | None, features: Features, *, lease: float, clock: Callable[[], float]
+        self, records: Records | None, features: Features, *, lease: float, clock: Callable[[], float], worker: str
     ) -> None:
         self._records = records
         self._lease = lease
         self._clock = clock
+        self._worker = worker
         self._counts_redeliveries = features.redeliveries != "absent"
         self._may_overlap = features.dedup == "absent"
         self.quarantine = Quarantine()
@@ -65,17 +69,32 @@ class Admission:
             job.marked = redeliveries if self._counts_redeliveries else 0
             job.trail = msgspec.structs.replace(trail, crashes=before + job.marked)
             return
-        marker = start_name(job.id, trail.copies)
-        job.marked = await self._records.markers.count(marker)
-        first_lost = trail.first_lost or (redeliveries > 0 and not job.delivery.trail)
-        job.trail = msgspec.structs.replace(trail, crashes=before + job.marked, first_lost=first_lost)
+        marker, now = start_name(job.id, trail.copies), self._clock()
+        job.found, job.expected = await self._records.markers.find(marker)
+        first_lost, by, job.marked = redeliveries > 0 and not job.delivery.trail, job.found.by, job.found.count
+        if first_lost and not by:
+            by = (CrashRecord("?", now),)
+        job.starts = Starts(job.marked + 1, (*by, CrashRecord(self._worker, now))[-CRASHES_KEPT:])
+        job.trail = msgspec.structs.replace(
+            trail,
+            crashes=before + job.marked,
+            first_lost=trail.first_lost or first_lost,
+            crashed=(*trail.crashed, *by)[-CRASHES_KEPT:],
+        )
         job.marker = marker
 
-    async def mark_start(self, job: Execution) -> None:
-        """Count this start as a crash until it has ended; not before it starts, because waiting kills no process."""
-        if self._records is not None and job.marker is not None:
-            await self._records.markers.mark(job.marker, job.marked + 1)
-            failpoint("examine.marked")
+    async def mark_start(self, job: Execution) -> bool:
+        """Count this start as a crash until it has ended; not before it starts, because waiting kills no process.
+
+        :returns: False if the lease is lost: this worker was frozen, and another one has begun the job since.
+        """
+        if self._records is None or job.marker is None:
+            return True
+        marked = await self._records.markers.mark(job.marker, job.starts, job.expected)
+        failpoint("examine.marked")
+        if not marked:
+            job.marker = None  # it belongs to the other worker
+        return marked
 
     async def acquire_key(self, job: Execution, task: Task[..., Any], key: str, least_fence: int) -> Outcome | None:
         """Acquire the job's key, or find the outcome that the key has; None to go on."""

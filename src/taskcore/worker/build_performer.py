@@ -34,7 +34,7 @@ def build_performer(
     :raises InvalidSetting: this system cannot run a task as its ``runs_in`` says (TC104).
     """
     clock, worker = components.clock, options.name
-    admission = Admission(records, components.backend.features, lease=options.lease, clock=clock)
+    admission = Admission(records, components.backend.features, lease=options.lease, clock=clock, worker=worker)
     performer = Performer(
         tasks,
         components,
