@@ -174,6 +174,10 @@ class Trail(PublicValue, frozen=True, omit_defaults=True):
             errors = errors[:FIRST_ERRORS] + errors[-LAST_ERRORS:]
         return msgspec.structs.replace(self, attempts=self.attempts + 1, errors=errors)
 
+    def with_crashes(self, records: tuple[CrashRecord, ...]) -> Trail:
+        """Add what is known of starts without an outcome; the oldest of many are left out."""
+        return msgspec.structs.replace(self, crashed=(*self.crashed, *records)[-CRASHES_KEPT:])
+
 
 NOTHING_YET = Trail()
 

@@ -101,6 +101,8 @@ class JobQueries:
         asked_before = await records.cancels.requested(job.id)
         await records.cancels.request(job.id)
         failpoint("cancel.marked")
+        if self._backend.features.remove == "absent":  # its workers keep it from starting
+            await records.cancels.announce()
         return await self._detached.get(partial(self._remove, job, records, asked_before=asked_before))
 
     async def _remove(self, job: Job[Any], records: Records, *, asked_before: bool) -> bool:

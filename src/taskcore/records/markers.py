@@ -1,7 +1,7 @@
 """Start markers: they count the starts of a job that have no outcome, because such a start may have killed its process.
 
 A worker marks a start before the function runs and clears the mark after the broker has the verdict. What stays is a
-start whose process died (C12).
+start whose process died (C12), or lost its lease and lived on. A worker that lives on says so.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ class Starts(msgspec.Struct, frozen=True, gc=False):
 
     count: Annotated[int, msgspec.Meta(ge=0, le=MOST_STARTS)]
     by: Annotated[tuple[CrashRecord, ...], msgspec.Meta(max_length=CRASHES_KEPT)] = ()
+
+    def with_next(self, worker: str, now: float, *, first_lost: bool) -> tuple[tuple[CrashRecord, ...], Starts]:
+        """Return who began these starts, and the starts together with the next one.
+
+        :param first_lost: the first start of all, which is not marked, has no outcome.
+        """
+        by = self.by or ((CrashRecord("?", now),) if first_lost else ())
+        return by, Starts(min(self.count + 1, MOST_STARTS), (*by, CrashRecord(worker, now))[-CRASHES_KEPT:])
 
 
 NO_STARTS = Starts(0)
@@ -65,6 +73,11 @@ class StartMarkers:
         if not isinstance(answer, Conflict):
             return True
         return answer.current is not None and answer.current.value == value  # ours: the first answer was lost
+
+    async def outlive(self, marker: str) -> None:
+        """Count one more start whose lease ended while its process lived."""
+        found, expect = await self.find(marker)
+        await self.mark(marker, Starts(min(found.count + 1, MOST_STARTS), found.by), expect)
 
     async def clear(self, markers: Sequence[tuple[str, Starts | None]]) -> None:
         """Write the starts without an outcome that each marker still has; delete a marker that has none."""

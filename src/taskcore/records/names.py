@@ -2,7 +2,9 @@
 
     job/<id>                how a job ended                       outcomes.py
     cancel/<id>             a request that a job does not start   cancels.py
+    cancels/newest          that there are such requests          cancels.py
     start/<id>/<copies>     starts of a job without an outcome    markers.py
+    outlived/<id>/<copies>  such starts whose process lived on    markers.py
     key/<task>/<digest>     an idempotency key                    keys.py
     parked/<digest>         a task that a worker does not know    parked.py
     parked-in/<queue>       how many jobs of such tasks wait      parked.py
@@ -15,16 +17,19 @@ from __future__ import annotations
 import hashlib
 
 __all__ = [
+    "NEWEST_CANCEL",
     "OUTCOME",
     "cancel_name",
     "is_start_name",
     "key_name",
     "outcome_name",
+    "outlived_name",
     "parked_in_name",
     "parked_name",
     "start_name",
 ]
 
+NEWEST_CANCEL = "cancels/newest"  #: one record for all requests
 OUTCOME = "job/"  #: with the job's id behind it: the one name that is made for nearly every job
 
 
@@ -41,6 +46,11 @@ def cancel_name(job_id: str) -> str:
 def start_name(job_id: str, copies: int) -> str:
     """Name the count of starts of one copy of a job; each retry makes a new copy."""
     return f"start/{job_id}/{copies}"
+
+
+def outlived_name(job_id: str, copies: int) -> str:
+    """Name the count of those of its starts whose processes lived on."""
+    return f"outlived/{job_id}/{copies}"
 
 
 def is_start_name(name: str) -> bool:

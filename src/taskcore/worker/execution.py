@@ -15,7 +15,7 @@ from taskcore.errors import MalformedEnvelope
 from taskcore.lifecycle import Outcome
 from taskcore.records.keys import Acquired
 from taskcore.records.markers import NO_STARTS, Starts
-from taskcore.store import ABSENT, Expect
+from taskcore.store import ABSENT, Expect, Version
 from taskcore.task import Task
 from taskcore.toolkit.isolation import new_isolation
 from taskcore.toolkit.logging import logger
@@ -76,6 +76,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     :param marked: how many starts were counted when the job was inspected; ``found`` is what its marker had.
     :param starts: what the marker will have when the job starts, if it is as ``expected`` until then.
     :param seconds: how long its function ran.
+    :param clear_at: the newest request to cancel under which the job may start; None if that is not known.
     """
 
     delivery: Delivery
@@ -96,6 +97,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     key: Acquired | None = None
     started_at: float = 0.0
     seconds: float | None = None
+    clear_at: Version | None = None
 
     @property
     def id(self) -> str:
