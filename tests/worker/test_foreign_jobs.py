@@ -327,6 +327,8 @@ async def test_the_parked_jobs_of_all_workers_are_counted(app, backend, store):
         for number in range(40):
             await publish(backend, envelope(id=f"u{number}", task="unknown"), id=f"u{number}")
         await counted(app, 40)
+        await anyio.sleep(35)  # now they wait for half a minute each time
+        await counted(app, 40)
     async with app:
         await counted(app, 40)
         await anyio.sleep(120.0)
