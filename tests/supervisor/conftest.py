@@ -77,6 +77,7 @@ class Project:
         async def block(seconds: float) -> None: ...
 
         task: Any = {"note": note, "block": block}[name]
+
         async def send() -> None:
             async with app:
                 await app.enqueue_many([task.call(**call) for call in calls])

@@ -54,7 +54,9 @@ def test_a_killed_process_is_replaced_and_its_jobs_end(project):
         eventually(lambda: project.lines("ended"))
         eventually(lambda: len(command.alive()) == 2, what="two processes again")
 
-    assert f"process {killed} was killed by SIGKILL (signal 9), probably by the kernel for want of memory" in command.said
+    assert (
+        f"process {killed} was killed by SIGKILL (signal 9), probably by the kernel for want of memory" in command.said
+    )
 
 
 def test_the_processes_end_when_the_supervisor_is_killed(project):
