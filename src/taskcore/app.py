@@ -223,7 +223,7 @@ class App(Router):
     async def stats(self, queue: str = "default") -> QueueStats:
         """Count the jobs of a queue."""
         name = check_name("queue", queue)
-        return await self._host.ask(lambda queries: queries.admin.stats(name))
+        return await self._host.ask(lambda queries: queries.stats(name))
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs of a queue that have not started; return how many.

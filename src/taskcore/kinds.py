@@ -97,6 +97,7 @@ KINDS: dict[str, SettingKind] = {
     "processes": SettingKind(whole, "a whole number from 1 to 1000", least=1, most=1000, none="one for each core"),
     "grace": _WAIT,
     "lease": _PERIOD,
+    "max_block": _WAIT,
     "send_timeout": _PERIOD,
     "timeout": _PERIOD._replace(none="no limit"),
     "payload_limit": SettingKind(size, 'bytes, at least 1, or text such as "256KiB"', least=1, show=show_size),

@@ -31,7 +31,7 @@ def eventually(holds: Callable[[], object], within: float = PATIENCE, what: str 
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended and is a zombie does not."""
+    """Tell whether a process runs; one that waits for its parent to read its end has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -37,6 +37,8 @@ TEST_KIT = ("testing", "conformance", "faults", "bench")
 FEATURES = (
     "processes",
     "blocking",
+    "keeping",
+    "parking",
     "supervisor",
     "deadletter.py",
 )  # rooms that may be deleted: what they add goes, the core stays
@@ -75,7 +77,7 @@ ROLES = ("Receipt",)
 SETTLES = ("worker/settle.py", "observe.py", "middleware.py")
 STARTS_TASKS = ("toolkit/tasks.py",)
 NAMES_RECORDS = ("records/names.py",)
-RECORD_NAME = re.compile(r"(job|cancel|start|key)/")
+RECORD_NAME = re.compile(r"(job|cancel|start|outlived|key)/")
 
 Offences: TypeAlias = dict[str, int]
 

@@ -86,6 +86,7 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
         threads=settings.threads,
         processes=settings.processes or os.cpu_count() or 1,
         lease=settings.lease,
+        max_block=settings.max_block,
         grace=grace_of(settings, choice),
         park_for=settings.park_for,
         keep_result=settings.keep_result,

@@ -17,6 +17,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     :param concurrency: how many jobs run at once; of these at most ``threads`` in threads, ``processes`` in processes.
     :param queue_limits: how many jobs of a queue run at once; the others share the rest of ``concurrency``.
     :param lease: how long a delivery stays with a worker that says nothing.
+    :param max_block: how long leases are kept while the event loop stands still.
     :param grace: how long running jobs may go on after ``stop``.
     :param park_for: how long a job waits for a worker that knows its task.
     :param keep_result: how long the outcome of a job of an unknown task is kept.
@@ -29,6 +30,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     processes: int
     lease: float
+    max_block: float
     grace: float
     park_for: float
     keep_result: float | None

@@ -26,6 +26,7 @@ from taskcore.worker.async_generators import keeping_generators
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox, Reader
+from taskcore.worker.look_ahead import LookAhead
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.slots import Deadlines, Slots
@@ -64,7 +65,12 @@ class Worker:
         parts = build_parts(components, tasks, options, hooks, executions=self.executions)
         self._performer, self._settler = parts.performer, parts.settler
         self._broker, self._store = parts.broker, parts.store
-        self._services: list[Service] = [parts.keeper, deadlines, *services]
+        self._services: list[Service] = [parts.keeper, deadlines, *parts.services, *services]
+        put = self._inbox.put
+        if parts.first_starts is not None:
+            look_ahead = LookAhead(self._inbox, parts.first_starts)
+            self._services.append(look_ahead)
+            put = look_ahead.put
         self._slots = Slots(slots, self._inbox, parts, components.events, self._inbox.forget)
         self._readers = [
             Reader(
@@ -75,6 +81,7 @@ class Worker:
                 is_behind=parts.settler.is_behind,
                 received=parts.keeper.begin,
                 ask=partial(self._ask, pool),
+                put=put,
             )
             for pool in self._pools
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Self
 
 import anyio
@@ -15,10 +15,13 @@ from taskcore.backends.rabbitmq.diagnose import diagnose
 from taskcore.backends.rabbitmq.layout import MAX_DELAY, OPTIONS, QueueOptions
 from taskcore.backends.rabbitmq.messages import message_of
 from taskcore.backends.rabbitmq.publish import MAX_JOB
+from taskcore.backends.rabbitmq.settle import Heart
 from taskcore.backends.rabbitmq.source import RabbitSource
 from taskcore.connections.amqp.address import parse
+from taskcore.connections.amqp.admin_channel import CALLS_AT_ONCE
 from taskcore.connections.amqp.connection import Connector
 from taskcore.connections.loops import require_asyncio
+from taskcore.toolkit.batching import gather_limited
 from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["RabbitBackend"]
@@ -112,6 +115,15 @@ class RabbitBackend:
         for queue in queues:
             sender.topology.start_opening(queue)
 
+    @property
+    def silence(self) -> float:
+        """See :class:`taskcore.keeping.seam.LendsExtenders`: the server closes a silent connection."""
+        return 2.0 * self._connector.address.heartbeat
+
+    def extender(self, *, lease: float) -> AbstractAsyncContextManager[Heart]:  # noqa: ARG002 - the connection is it
+        """Return what keeps the connections of this process alive, from another thread."""
+        return nullcontext(Heart(self._opened().all))
+
     async def diagnose(self) -> Diagnosis:
         """Ask the server; see :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""
         return await diagnose(self._opened(), self._options, self._features.durability)
@@ -121,9 +133,7 @@ class RabbitBackend:
         """Return a source on these queues, earlier queues first."""
         connections = self._opened()
         topology = connections.sender.topology
-        for queue in queues:
-            await topology.declare_queues(queue)
-            topology.start_opening(queue)
+        await gather_limited(topology.prepare, queues, limit=CALLS_AT_ONCE)
         counts = self._features.redeliveries != "absent"
         source = RabbitSource(connections.consuming, connections.sender, queues, lease=lease, counts=counts)
         self._sources.add(source)
