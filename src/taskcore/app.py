@@ -179,14 +179,11 @@ class App(Router):
         the worker is ready. ``attend`` is called with the worker and its grace, and stops it instead of signals.
         """
         from taskcore.worker.hosting import WorkerChoice, work_until_signalled  # noqa: PLC0415 - clients need no worker
-        from taskcore.worker.signals import stop_on_signals  # noqa: PLC0415 - as above
 
         choice = WorkerChoice(queues, concurrency, grace, queue_limits)
         async with self:
             self._host.require_here_to_work()
-            await work_until_signalled(
-                self.components, self.settings, self._tasks, choice, task_status, attend or stop_on_signals
-            )
+            await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status, attend)
 
     async def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
