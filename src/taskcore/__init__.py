@@ -43,6 +43,7 @@ from taskcore.task import Call, Job, Task
 if typing.TYPE_CHECKING:  # imported when they are used: see __getattr__
     from taskcore.blocking import SyncJob
     from taskcore.deadletter import DeadLetter
+    from taskcore.dependencies import Depends
     from taskcore.worker import Context, current
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Context",
     "Dead",
     "DeadLetter",
+    "Depends",
     "DuplicateTask",
     "EnqueueRefused",
     "EnqueueUncertain",
@@ -105,6 +107,7 @@ __version__ = "0.1.0"
 _LATER = {
     "Context": "taskcore.worker",
     "DeadLetter": "taskcore.deadletter",
+    "Depends": "taskcore.dependencies",
     "SyncJob": "taskcore.blocking",
     "current": "taskcore.worker",
 }
