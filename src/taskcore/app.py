@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
     from taskcore.blocking import Portal, SyncApp
     from taskcore.deadletter import DeadLetters
     from taskcore.middleware import Middleware
+    from taskcore.worker.hosting import Attend
 
 __all__ = ["App"]
 
@@ -146,16 +147,19 @@ class App(Router):
         queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
+        queue_limits: Mapping[str, int] | str | None = None,
     ) -> AsyncIterator[Self]:
         """Run client and worker in this process; at the end running jobs get their grace.
 
         :param queues: where the worker looks, most urgent first; default: every queue of the app's tasks.
         :param concurrency: how many jobs run at once.
         :param grace: how long running jobs have to finish at the end.
+        :param queue_limits: how many jobs of a queue run at once, such as ``{"mail": 5}``; they do not count against
+            ``concurrency``, which the other queues share.
         """
         from taskcore.worker.hosting import WorkerChoice, working  # noqa: PLC0415 - clients need no worker
 
-        choice = WorkerChoice(queues, concurrency, grace)
+        choice = WorkerChoice(queues, concurrency, grace, queue_limits)
         async with self:
             self._host.require_here_to_work()
             async with working(self.components, self.settings, self._tasks, choice):
@@ -167,7 +171,9 @@ class App(Router):
         queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
+        queue_limits: Mapping[str, int] | str | None = None,
         task_status: TaskStatus[None] | None = None,
+        attend: Attend | None = None,
     ) -> None:
         """Run a worker until SIGTERM or SIGINT.
 
@@ -175,14 +181,17 @@ class App(Router):
         interrupted and given back. Third: the process ends.
 
         Parameters as :meth:`running`; ``task_status`` is for ``await group.start(app.run_worker)``, which returns when
-        the worker is ready.
+        the worker is ready. ``attend`` is called with the worker and its grace, and stops it instead of signals.
         """
         from taskcore.worker.hosting import WorkerChoice, work_until_signalled  # noqa: PLC0415 - clients need no worker
+        from taskcore.worker.signals import stop_on_signals  # noqa: PLC0415 - as above
 
-        choice = WorkerChoice(queues, concurrency, grace)
+        choice = WorkerChoice(queues, concurrency, grace, queue_limits)
         async with self:
             self._host.require_here_to_work()
-            await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status)
+            await work_until_signalled(
+                self.components, self.settings, self._tasks, choice, task_status, attend or stop_on_signals
+            )
 
     def lifespan(self) -> AbstractAsyncContextManager[Any]:
         """Enter the app's lifespan in a program that is no worker, and get what it yields."""
@@ -226,7 +235,7 @@ class App(Router):
     async def stats(self, queue: str = "default") -> QueueStats:
         """Count the jobs of a queue."""
         name = check_name("queue", queue)
-        return await self._host.ask(lambda queries: queries.admin.stats(name))
+        return await self._host.ask(lambda queries: queries.stats(name))
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs of a queue that have not started; return how many.

@@ -38,6 +38,9 @@ FEATURES = (
     "processes",
     "blocking",
     "dependencies",
+    "keeping",
+    "parking",
+    "supervisor",
     "deadletter.py",
 )  # rooms that may be deleted: what they add goes, the core stays
 NOT_CORE = (*ADAPTERS, *FEATURES, *TEST_KIT, "toolkit", "cli", "preflight.py", "__main__.py")
@@ -75,7 +78,7 @@ ROLES = ("Receipt",)
 SETTLES = ("worker/settle.py", "observe.py", "middleware.py")
 STARTS_TASKS = ("toolkit/tasks.py",)
 NAMES_RECORDS = ("records/names.py",)
-RECORD_NAME = re.compile(r"(job|cancel|start|key)/")
+RECORD_NAME = re.compile(r"(job|cancel|start|outlived|key)/")
 
 Offences: TypeAlias = dict[str, int]
 

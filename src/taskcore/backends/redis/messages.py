@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias, assert_never
+from typing import Any, Final, NamedTuple, assert_never
 
 from taskcore.backend import Delivery, Letter
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
@@ -17,9 +17,16 @@ WITH_TRAIL: Final = [*PLAIN, b"trail"]
 ENTRY: Final = re.compile(r"\d+-\d+")
 
 
-#: The proof of a lease: its name, which is the entry and the token of the call that handed it out; the entry; the id of
-#: the job, empty if it is not one of ours. A plain tuple: each job has one, and they are settled in columns.
-Receipt: TypeAlias = tuple[bytes, bytes, bytes]
+class Receipt(NamedTuple):
+    """The proof of a lease.
+
+    :param lease: its name: the entry and the token of the call that handed it out.
+    :param id: of the job; empty if the entry is not a job of ours.
+    """
+
+    lease: bytes
+    entry: bytes
+    id: bytes
 
 
 def delivery_of(queue: str, entry: bytes, fields: list[bytes], redeliveries: int, suffix: bytes) -> Delivery:
@@ -29,10 +36,10 @@ def delivery_of(queue: str, entry: bytes, fields: list[bytes], redeliveries: int
     """
     lease = entry + suffix
     if fields[::2] == PLAIN:
-        return Delivery(queue, fields[3], b"", redeliveries, (lease, entry, fields[1]))
+        return Delivery(queue, fields[3], b"", redeliveries, Receipt(lease, entry, fields[1]))
     if fields[::2] == WITH_TRAIL:
-        return Delivery(queue, fields[3], fields[5], redeliveries, (lease, entry, fields[1]))
-    return Delivery(queue, b" ".join(fields), b"", redeliveries, (lease, entry, b""))
+        return Delivery(queue, fields[3], fields[5], redeliveries, Receipt(lease, entry, fields[1]))
+    return Delivery(queue, b" ".join(fields), b"", redeliveries, Receipt(lease, entry, b""))
 
 
 def effect_of(verdict: Verdict) -> tuple[bytes, int, bytes, bytes]:
