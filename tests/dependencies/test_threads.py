@@ -171,7 +171,7 @@ async def test_the_end_of_the_worker_closes_what_a_thread_kept(app):
 
 
 async def test_a_result_that_outlives_its_dependencies_is_refused(app):
-    """A plain function in a thread that returns a coroutine fails its job: the coroutine would find everything closed."""
+    """A plain function in a thread that returns a coroutine fails its job: it would find everything closed."""
 
     async def later() -> int:
         return 1
