@@ -44,6 +44,7 @@ if typing.TYPE_CHECKING:  # imported when they are used: see __getattr__
     from taskcore.blocking import SyncJob
     from taskcore.deadletter import DeadLetter
     from taskcore.dependencies import Depends
+    from taskcore.soft_timeouts import SoftTimeout
     from taskcore.worker import Context, current
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "RetryLater",
     "Router",
     "Snooze",
+    "SoftTimeout",
     "StoreRefused",
     "StoreRequired",
     "Succeeded",
@@ -108,6 +110,7 @@ _LATER = {
     "Context": "taskcore.worker",
     "DeadLetter": "taskcore.deadletter",
     "Depends": "taskcore.dependencies",
+    "SoftTimeout": "taskcore.soft_timeouts",
     "SyncJob": "taskcore.blocking",
     "current": "taskcore.worker",
 }

@@ -82,6 +82,8 @@ async def nothing() -> None:
 app.task(delivery="sometimes")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 app.task(retry="often")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 app.task(runs_in="cloud")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+app.task(soft_timeout="50s", timeout=60)
+app.task(soft_timeout=[1])  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 app.task(tiemout=3.0)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 app.include(app)
 app.include("tasks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
