@@ -49,6 +49,7 @@ class Admission:
     :param first_starts: knows of most of these jobs that they may start; None where all of them may.
     :param lease: seconds for which a key is held.
     :param clock: seconds since the epoch.
+    :param worker: its name, for the records of starts.
     :param behind: for how many seconds the keys of this worker wait for their renewal; what they hold is not over.
     """
 
@@ -60,11 +61,13 @@ class Admission:
         *,
         lease: float,
         clock: Callable[[], float],
+        worker: str,
         behind: Callable[[], float],
     ) -> None:
         self._records = records
         self._lease = lease
         self._clock = clock
+        self._worker = worker
         self._behind = behind
         self._counts_redeliveries = features.redeliveries != "absent"
         self._may_overlap = features.dedup == "absent"
@@ -91,7 +94,7 @@ class Admission:
         if not is_poison(starts, rules):
             return None
         marker = outlived_name(job.id, job.trail.copies)
-        outlived = await self._records.markers.count(marker) if self._records is not None else 0
+        outlived = (await self._records.markers.find(marker))[0].count if self._records is not None else 0
         return Buried(LEASE_ENDED) if outlived else Poisoned(job.trail.crashes)
 
     async def _count_starts(self, job: Execution) -> None:
@@ -105,17 +108,26 @@ class Admission:
             job.marked = redeliveries if self._counts_redeliveries else 0
             job.trail = msgspec.structs.replace(trail, crashes=before + job.marked)
             return
-        marker = start_name(job.id, trail.copies)
-        job.marked = await self._records.markers.count(marker)
-        first_lost = trail.first_lost or (redeliveries > 0 and not job.delivery.trail)
-        job.trail = msgspec.structs.replace(trail, crashes=before + job.marked, first_lost=first_lost)
+        marker, now = start_name(job.id, trail.copies), self._clock()
+        job.found, job.expected = await self._records.markers.find(marker)
+        job.marked, first_lost = job.found.count, redeliveries > 0 and not job.delivery.trail
+        by, job.starts = job.found.with_next(self._worker, now, first_lost=first_lost)
+        first_lost = trail.first_lost or first_lost
+        job.trail = msgspec.structs.replace(trail.with_crashes(by), crashes=before + job.marked, first_lost=first_lost)
         job.marker = marker
 
-    async def mark_start(self, job: Execution) -> None:
-        """Count this start as a crash until it has ended; not before it starts, because waiting kills no process."""
-        if self._records is not None and job.marker is not None:
-            await self._records.markers.mark(job.marker, job.marked + 1)
-            failpoint("examine.marked")
+    async def mark_start(self, job: Execution) -> bool:
+        """Count this start as a crash until it has ended; not before it starts, because waiting kills no process.
+
+        :returns: False if the lease is lost: this worker was frozen, and another one has begun the job since.
+        """
+        if self._records is None or job.marker is None:
+            return True
+        marked = await self._records.markers.mark(job.marker, job.starts, job.expected)
+        failpoint("examine.marked")
+        if not marked:
+            job.marker = None  # it belongs to the other worker
+        return marked
 
     async def acquire_key(self, job: Execution, task: Task[..., Any], key: str, least_fence: int) -> Outcome | None:
         """Acquire the job's key, or find the outcome that the key has; None to go on."""

@@ -39,7 +39,13 @@ def build_performer(
     """
     clock, worker = components.clock, options.name
     admission = Admission(
-        records, components.backend.features, first_starts, lease=options.lease, clock=clock, behind=behind
+        records,
+        components.backend.features,
+        first_starts,
+        lease=options.lease,
+        clock=clock,
+        worker=worker,
+        behind=behind,
     )
     performer = Performer(
         tasks,
