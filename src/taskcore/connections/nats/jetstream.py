@@ -17,7 +17,8 @@ from taskcore.errors import BrokerUnavailable
 
 __all__ = [
     "EXISTS_ALREADY", "BrokerClock", "StoredMessage", "broker_time", "check_settings", "delete_messages",
-    "ensure_stream", "find_message", "message_call", "settings_of", "stored_in", "stream_config", "wall_clock",
+    "ensure_stream", "find_message", "message_call", "next_message",
+    "settings_of", "stored_in", "stream_config", "wall_clock",
 ]  # fmt: skip
 
 EXISTS_ALREADY: Final = (10058, 10148, 10105, 10013)
@@ -61,6 +62,14 @@ async def find_message(link: NatsLink, stream: str, **which: Any) -> StoredMessa
     :raises BrokerUnavailable: no server can tell.
     """
     return stored_in(await link.api(*message_call(stream, **which)))
+
+
+async def next_message(link: NatsLink, stream: str, subjects: str) -> StoredMessage | None:
+    """Return the first message of these subjects; None if there is none.
+
+    :raises BrokerUnavailable: no server can tell.
+    """
+    return await find_message(link, stream, seq=1, next_by_subj=subjects)
 
 
 async def delete_messages(link: NatsLink, stream: str, numbers: Iterable[int]) -> int:
