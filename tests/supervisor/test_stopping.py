@@ -17,7 +17,7 @@ from tests.support.real import require
 
 pytestmark = pytest.mark.timeout(120)
 
-FAILING = '''
+FAILING = """
 from pathlib import Path
 
 from taskcore import App, Retry
@@ -29,7 +29,7 @@ app = App.from_config()
 async def fail() -> None:
     Path(__file__).with_name("done").write_text("began\\n")
     raise RuntimeError("on purpose")
-'''
+"""
 
 
 @pytest.fixture

@@ -93,9 +93,7 @@ class SyncApp(Generic[AppT]):
     ) -> Iterator[AppT]:
         """Run a worker in the background, as :meth:`taskcore.App.running` does."""
         leave = self._portal.enter_context(
-            lambda: self._app.running(
-                queues=queues, concurrency=concurrency, grace=grace, queue_limits=queue_limits
-            )
+            lambda: self._app.running(queues=queues, concurrency=concurrency, grace=grace, queue_limits=queue_limits)
         )
         try:
             yield self._app
