@@ -5,12 +5,16 @@
 
 Each round fills a queue, starts the command with one process and then with several, waits until all of them are ready,
 and measures how fast the rest of the jobs ends. The best of the rounds counts, because other programs only slow it.
+
+On a machine that is busy with other programs these times say little. The CPU time that the processes spend on a job
+still does: as long as it stays the same with several processes, they are as many times as fast on free cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,33 +38,41 @@ app = App.from_config()
 
 @app.task(name="compute", keep_result=None)
 async def compute(seconds: float) -> None:
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
         pass
 """
 
 
 @contextmanager
-def workers(folder: Path, url: str, number: int) -> Iterator[None]:
-    """Run the command; all its processes are ready inside."""
+def workers(folder: Path, url: str, number: int) -> Iterator[list[int]]:
+    """Run the command; all its processes are ready inside, which gets their ids."""
     command = [sys.executable, "-m", "taskcore", "worker", "program:app", "--processes", str(number)]
     environment = {**os.environ, "TASKCORE_URL": url}
     process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        ready = 0
-        while ready < number:
+        ready: list[int] = []
+        while len(ready) < number:
             line = process.stderr.readline()
             if not line:
                 raise SystemExit(f"the workers ended with exit code {process.wait()}")
-            ready += "is ready" in line
-        yield
+            ready += [int(pid) for pid in re.findall(r"process (\d+) is ready", line)]
+        yield ready
     finally:
         process.terminate()
         process.communicate()
 
 
-async def drained_per_second(folder: Path, url: str, number: int, jobs: int, seconds: float) -> float:
-    """Empty the queue once; return the jobs a second."""
+def spent(pids: list[int]) -> float:
+    """Return the seconds of CPU time that processes have spent."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(user) + int(system) for *_, user, system in (each[:13] for each in fields)) / os.sysconf(
+        "SC_CLK_TCK"
+    )
+
+
+async def drain(folder: Path, url: str, number: int, jobs: int, seconds: float) -> tuple[float, float]:
+    """Empty the queue once; return the jobs a second, and the CPU milliseconds of each."""
     app = App(url)
 
     @app.task(name="compute", keep_result=None)
@@ -70,11 +82,14 @@ async def drained_per_second(folder: Path, url: str, number: int, jobs: int, sec
         for _ in range(jobs // 1000):
             await app.enqueue_many([compute.call(seconds) for _ in range(1000)])
         starting = workers(folder, url, number)
-        await anyio.to_thread.run_sync(starting.__enter__)
+        pids = await anyio.to_thread.run_sync(starting.__enter__)
         try:
-            began, before = time.perf_counter(), await app.stats()
+            began, before, cpu = time.perf_counter(), await app.stats(), spent(pids)
+            rest = before.ready + before.leased
+            if not rest:
+                raise SystemExit("all jobs ended before the processes were ready: use more --jobs")
             await app.drain()
-            return (before.ready + before.leased) / (time.perf_counter() - began)
+            return rest / (time.perf_counter() - began), (spent(pids) - cpu) / rest * 1000
         finally:
             await anyio.to_thread.run_sync(starting.__exit__, None, None, None)
 
@@ -84,14 +99,16 @@ async def measure(url: str, given: argparse.Namespace) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "program.py").write_text(PROGRAM)
-        best = dict.fromkeys((1, given.processes), 0.0)
+        fastest, costs = dict.fromkeys((1, given.processes), 0.0), dict.fromkeys((1, given.processes), 1e9)
         for _ in range(given.rounds):
-            for number in best:
-                rate = await drained_per_second(folder, url, number, given.jobs, given.work / 1000)
-                print(f"  {number} process(es): {rate:8,.0f} jobs/s", flush=True)
-                best[number] = max(best[number], rate)
-        one, several = best.values()
-        print(f"{given.processes} processes drain {several / one:.2f} × one: {several:,.0f} and {one:,.0f} jobs/s")
+            for number in fastest:
+                rate, cost = await drain(folder, url, number, given.jobs, given.work / 1000)
+                print(f"  {number} process(es): {rate:8,.0f} jobs/s, {cost:.3f} ms of CPU each", flush=True)
+                fastest[number], costs[number] = max(fastest[number], rate), min(costs[number], cost)
+        many = given.processes
+        times, cheap = fastest[many] / fastest[1], many * costs[1] / costs[many]
+        print(f"{many} processes drain {times:.2f} × one: {fastest[many]:,.0f} and {fastest[1]:,.0f} jobs/s")
+        print(f"by their CPU time {cheap:.2f} × one: {costs[many]:.3f} and {costs[1]:.3f} ms a job")
 
 
 async def main() -> None:
