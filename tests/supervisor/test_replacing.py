@@ -34,8 +34,9 @@ def test_recycling_under_load_loses_and_doubles_nothing(project):
         command.wait_ready(2)
         while command.said.count("is replaced: ") < 3:  # a busy machine takes seconds to start a process
             assert jobs < 20_000, command.said
-            project.send("note", *({"number": jobs + number, "seconds": 0.02} for number in range(200)))
-            jobs += 200
+            project.send("note", *({"number": jobs + number, "seconds": 0.05} for number in range(100)))
+            jobs += 100
+            time.sleep(0.3)
         eventually(lambda: len(project.lines("ended")) >= jobs, 90, what="all jobs")
         command.signal()
         assert command.end() == 0
