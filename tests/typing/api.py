@@ -216,7 +216,7 @@ async def run() -> None:
     """Open the app."""
     async with app as opened:
         assert_type(opened, App)
-    async with app.running(concurrency=5) as running:
+    async with app.running(concurrency=5, queue_limits={"mail": 5}) as running:
         assert_type(running, App)
     assert_type(await app.stats("mail"), QueueStats)
     assert_type(app.dead_letters.read(), AsyncIterator[DeadLetter])
