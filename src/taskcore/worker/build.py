@@ -23,6 +23,7 @@ from taskcore.worker.settle import Settler
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
 KEEPING = "taskcore.keeping"  #: the feature room that keeps leases while the event loop stands still
+ROSTER = "taskcore.roster"  #: the feature that tells the store which workers live
 PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
 
 
@@ -99,5 +100,5 @@ def build_parts(
         tell_parked=parking.tell,
     )
     beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
-    services = [beside, parking]
+    services = [beside, parking, import_module(ROSTER).Roster(executions, components, options)]
     return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)
