@@ -185,14 +185,11 @@ class App(Router):
         the worker is ready. ``attend`` is called with the worker and its grace, and stops it instead of signals.
         """
         from taskcore.worker.hosting import WorkerChoice, work_until_signalled  # noqa: PLC0415 - clients need no worker
-        from taskcore.worker.signals import stop_on_signals  # noqa: PLC0415 - as above
 
         choice = WorkerChoice(queues, concurrency, grace, queue_limits)
         async with self:
             self._host.require_here_to_work()
-            await work_until_signalled(
-                self.components, self.settings, self._tasks, choice, task_status, attend or stop_on_signals
-            )
+            await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status, attend)
 
     def lifespan(self) -> AbstractAsyncContextManager[Any]:
         """Enter the app's lifespan in a program that is no worker, and get what it yields."""

@@ -1,4 +1,4 @@
-"""The roster: each worker says in the store, every few seconds, that it lives and what it does.
+"""The roster: each worker says in the store, at each heartbeat, that it lives and what it does.
 
     worker/<number>    one record for each worker, which ends soon after its last heartbeat
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
@@ -19,7 +19,6 @@ import anyio
 import anyio.abc
 import msgspec
 
-from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable, StoreRefused, StoreRequired, UnreadableRecord
 from taskcore.observe import JobInHand, WorkerStatus
 from taskcore.records.names import worker_name
@@ -28,12 +27,11 @@ from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import STARTED, STARTED_ACKED, Execution
 from taskcore.worker.options import WorkerOptions
 
-__all__ = ["BEAT", "KEEP", "Roster", "read_workers"]
+__all__ = ["Roster", "read_workers"]
 
 log = logger("taskcore.worker")
 
-BEAT = 5.0  #: seconds between two heartbeats
-KEEP = 16.0  #: seconds for which a worker without a heartbeat is listed
+BEATS_MISSED = 3  #: heartbeats after whose time, and a second, a worker is not listed any more
 NUMBERS = 512  #: workers that can be listed
 SHOWN_JOBS = 100  #: jobs that a record names; the oldest ones
 TIME_TO_LEAVE = 1.0  #: seconds for deleting the record when the worker ends
@@ -45,11 +43,15 @@ class Roster:
     :param executions: every job in hand.
     """
 
-    def __init__(self, executions: Collection[Execution], components: Components, options: WorkerOptions) -> None:
+    def __init__(
+        self, executions: Collection[Execution], store: Store, clock: Callable[[], float], options: WorkerOptions
+    ) -> None:
         self._executions = executions
-        self._store = components.store
-        self._clock = components.clock
+        self._store = store
+        self._clock = clock
         self._options = options
+        self._every = options.heartbeat or 1.0
+        self._keep = BEATS_MISSED * self._every + 1.0
         self._started = 0.0
         self._mine: tuple[str, Version] | None = None
         self._busy = (0.0, 0.0)
@@ -59,15 +61,14 @@ class Roster:
         self._started = self._clock()
         self._busy = (time.monotonic(), time.process_time())
         task_status.started()
-        if (store := self._store) is None:
-            return
+        store = self._store
         try:
             while True:
                 try:
                     await self._beat(store)
                 except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
                     log.debug("this worker is not in the roster now: %s", error.what)
-                await anyio.sleep(BEAT)
+                await anyio.sleep(self._every)
         finally:
             with anyio.move_on_after(TIME_TO_LEAVE, shield=True), suppress(BrokerUnavailable, UnreadableRecord):
                 if self._mine is not None:
@@ -78,13 +79,13 @@ class Roster:
         if self._mine is not None:
             name, before = self._mine
             self._mine = None
-            now = await store.put(name, record, expect=before, keep=KEEP)
+            now = await store.put(name, record, expect=before, keep=self._keep)
             if not isinstance(now, Conflict):
                 self._mine = (name, now)
                 return
         for name, found in zip(NAMES, await store.get_many(NAMES), strict=True):
             if found is None:
-                now = await store.put(name, record, expect=ABSENT, keep=KEEP)
+                now = await store.put(name, record, expect=ABSENT, keep=self._keep)
                 if not isinstance(now, Conflict):
                     self._mine = (name, now)
                     return

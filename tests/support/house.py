@@ -37,6 +37,7 @@ TEST_KIT = ("testing", "conformance", "faults", "bench")
 FEATURES = (
     "processes",
     "blocking",
+    "cancelling",
     "dependencies",
     "keeping",
     "parking",

@@ -9,10 +9,10 @@ import anyio
 import pytest
 
 from taskcore import App, StoreRequired, WorkerStatus
-from taskcore.roster import BEAT, KEEP
 from tests.support.faulty import FaultyBackend, FaultyStore, worker_of
 from tests.support.virtual import clock
 
+BEAT = 5.0
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual]
 
 
@@ -25,7 +25,7 @@ def parts():
 def make(parts, name):
     """Make an app with a task that waits."""
     backend, store = parts
-    app = App(backend, store=store, clock=clock, source=name, concurrency=4)
+    app = App(backend, store=store, clock=clock, source=name, concurrency=4, heartbeat=BEAT)
 
     @app.task(name="wait", queue="slow")
     async def wait(seconds: float) -> None:
@@ -79,13 +79,13 @@ async def test_a_dead_worker_is_forgotten(parts):
         group.cancel_scope.cancel()
     async with app:
         assert len(await app.workers()) == 1
-        await anyio.sleep(KEEP + 1.0)
+        await anyio.sleep(3 * BEAT + 2.0)
         assert list(await app.workers()) == []
 
 
 async def test_without_a_store_there_is_no_roster():
     """The error says that a store is needed; a worker runs without one."""
-    app = App("memory://", store="none", clock=clock)
+    app = App("memory://", store="none", clock=clock, heartbeat=BEAT)
 
     @app.task
     async def work() -> None: ...
@@ -93,3 +93,15 @@ async def test_without_a_store_there_is_no_roster():
     async with app.running():
         with pytest.raises(StoreRequired, match="workers say in a store"):
             await app.workers()
+
+
+async def test_a_worker_without_a_heartbeat_is_silent():
+    """By default a worker writes nothing of itself."""
+    app = App("memory://", clock=clock)
+
+    @app.task
+    async def work() -> None: ...
+
+    async with app.running():
+        await anyio.sleep(60.0)
+        assert list(await app.workers()) == []

@@ -23,11 +23,10 @@ from taskcore.components import Components
 from taskcore.services import Service, serving
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
-from taskcore.worker.async_generators import keeping_generators
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox, Reader
-from taskcore.worker.look_ahead import LookAhead
+from taskcore.worker.leftovers import keeping_leftovers
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.slots import Deadlines, Slots
@@ -69,7 +68,7 @@ class Worker:
         self._services: list[Service] = [parts.keeper, deadlines, *parts.services, *services]
         put = self._inbox.put
         if parts.first_starts is not None:
-            look_ahead = LookAhead(self._inbox, parts.first_starts)
+            look_ahead = parts.first_starts.look_ahead(self._inbox)
             self._services.append(look_ahead)
             put = look_ahead.put
         self._slots = Slots(slots, self._inbox, parts, components.events, self._inbox.forget)
@@ -136,7 +135,7 @@ class Worker:
 
     async def _work(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         async with AsyncExitStack() as sources:
-            sources.enter_context(keeping_generators())
+            sources.enter_context(keeping_leftovers())
             sources.push_async_callback(self._performer.runners.aclose)
             read = [(reader, await sources.enter_async_context(self._consume(reader.pool))) for reader in self._readers]
             await sources.enter_async_context(serving(self._services))
