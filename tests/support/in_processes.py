@@ -308,3 +308,12 @@ def sleep_softly(seconds: float, *, catch: bool) -> tuple[str, int]:
             return "partly", os.getpid()
         raise
     return "wholly", os.getpid()
+
+
+@router.task(runs_in="process")
+def burn(seconds: float) -> tuple[int, float, float]:
+    """Compute for a while; return the process, and when it began and ended."""
+    began = time.time()
+    while time.time() < began + seconds:
+        sum(range(10_000))
+    return os.getpid(), began, time.time()

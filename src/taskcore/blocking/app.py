@@ -11,6 +11,7 @@ from taskcore.backend import Features, QueueStats
 from taskcore.blocking.handles import SyncJob
 from taskcore.blocking.portal import Portal
 from taskcore.deadletter import DeadLetter, DeadLetters
+from taskcore.observe import WorkerStatus
 from taskcore.task import Call, Job
 from taskcore.toolkit.units import Duration
 
@@ -56,6 +57,10 @@ class AsyncApp(Protocol):
 
     def job(self, id: str, *, queue: str | None = None) -> Job[object]:
         """Make the handle of a job of any task."""
+        ...
+
+    async def workers(self) -> Sequence[WorkerStatus]:
+        """Read which workers live."""
         ...
 
     @property
@@ -131,6 +136,10 @@ class SyncApp(Generic[AppT]):
     def purge(self, queue: str) -> int:
         """Remove the waiting jobs of a queue, as :meth:`taskcore.App.purge` does."""
         return self._portal.run(self._app.purge, queue)
+
+    def workers(self) -> Sequence[WorkerStatus]:
+        """Read which workers live, as :meth:`taskcore.App.workers` does."""
+        return self._portal.run(self._app.workers)
 
     @property
     def features(self) -> Features:

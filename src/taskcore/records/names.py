@@ -8,6 +8,7 @@
     key/<task>/<digest>     an idempotency key                    keys.py
     parked/<digest>         a task that a worker does not know    parked.py
     parked-in/<queue>       how many jobs of such tasks wait      parked.py
+    worker/<number>         a worker that lives                   roster.py
 
 No other module spells these names.
 """
@@ -27,6 +28,7 @@ __all__ = [
     "parked_in_name",
     "parked_name",
     "start_name",
+    "worker_name",
 ]
 
 NEWEST_CANCEL = "cancels/newest"  #: one record for all requests
@@ -71,3 +73,8 @@ def parked_name(task: str) -> str:
 def parked_in_name(queue: str) -> str:
     """Name the count of the jobs of a queue that wait for a worker that knows their tasks."""
     return f"parked-in/{queue}"
+
+
+def worker_name(number: int) -> str:
+    """Name what a worker says of itself; each takes a number that is free."""
+    return f"worker/{number}"

@@ -87,6 +87,7 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
         processes=settings.processes or os.cpu_count() or 1,
         lease=settings.lease,
         max_block=settings.max_block,
+        heartbeat=settings.heartbeat,
         grace=grace_of(settings, choice),
         park_for=settings.park_for,
         keep_result=settings.keep_result,
