@@ -7,11 +7,13 @@ stored; repeating with the same id or key gives one outcome). A known key ends i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from taskcore.backend import DUPLICATE, Duplicate, OpensQueues, Outgoing, Published, Refused, Stored, Uncertain
+from taskcore.client.id_owners import IdOwners
 from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
 from taskcore.envelope import FORMAT, Envelope, new_id, running
@@ -43,6 +45,7 @@ EVENT_OF: Final[Mapping[type[Published], EventName]] = {
 }
 
 PUBLISH_BATCH = 500  #: jobs in one publish; a broker that runs a batch as one script is busy for about a millisecond
+_own_id = attrgetter("options.id")
 PUBLISHES_IN_FLIGHT = 2  #: publishes of one enqueue_many that are under way at a time
 
 
@@ -66,6 +69,7 @@ class Client:
         self._app_loop, self._loop, self._running = app_loop, app_loop.loop, app_loop.running
         self._batches = GroupCommit(self._publish, limit=PUBLISH_BATCH, in_place=True)
         self._outcomes = Outcomes(store) if store is not None else None
+        self._owners = IdOwners(store, timeout=timeout) if store is not None else None
         self._keyed: KeyedSender | None = None
         if store is not None:
             self._keyed = KeyedSender(
@@ -78,8 +82,14 @@ class Client:
         """Send one call; concurrent ones share a batch."""
         if self._running() is not self._loop:
             return await self._app_loop.run(lambda: self.send(call))
-        self._check_size(call)
-        outgoing = self._prepare(call, call.options.id or new_id())
+        if len(call.payload) > self._payload_limit:
+            raise self._too_large(call)
+        job_id = call.options.id
+        if job_id is None:
+            job_id = new_id()
+        elif self._owners is not None:
+            await self._owners.claim([call])
+        outgoing = self._prepare(call, job_id)
         if call.key is not None:
             [answer] = await self._sender_with_keys(call).send([(call, outgoing)])
         else:
@@ -100,7 +110,10 @@ class Client:
         if self._running() is not self._loop:
             return await self._app_loop.run(lambda: self.send_many(calls))
         for call in calls:  # all of them before the first is sent
-            self._check_size(call)
+            if len(call.payload) > self._payload_limit:
+                raise self._too_large(call)
+        if self._owners is not None and any(map(_own_id, calls)):
+            await self._owners.claim(calls)
         chunks = [calls[start : start + PUBLISH_BATCH] for start in range(0, len(calls), PUBLISH_BATCH)]
         answers = await self._send_chunks(chunks)
         jobs = [answer if isinstance(answer, Job) else None for answer in answers]
@@ -197,11 +210,9 @@ class Client:
         )
         return Outgoing(queue, job_id, self._encode(envelope), b"", options.delay)
 
-    def _check_size(self, call: Call[Any]) -> None:
-        if len(call.payload) <= self._payload_limit:
-            return
+    def _too_large(self, call: Call[Any]) -> PayloadTooLarge:
         name, size = call.task.contract.largest(call.payload)
-        raise PayloadTooLarge(
+        return PayloadTooLarge(
             f"the arguments of {call.task.name} have {len(call.payload):,} bytes; nothing was sent",
             facts=[f"the limit is {self._payload_limit:,} bytes", f"the largest argument: {name}, {size:,} bytes"],
             fix="store large data elsewhere and send a reference, or raise payload_limit (the broker has a limit too)",
