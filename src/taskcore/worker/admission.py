@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -13,14 +13,32 @@ from taskcore.records import Records
 from taskcore.records.keys import Busy, Completed, KeyRecord
 from taskcore.records.names import key_name, outlived_name, start_name
 from taskcore.results import other_task_of, outcome_of_stored
+from taskcore.store import Version
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.worker.execution import Execution
-from taskcore.worker.first_starts import FirstStarts
+from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.leases import LEASE_ENDED
 from taskcore.worker.quarantine import Quarantine
 
-__all__ = ["Admission", "finish_unrun", "starts_of"]
+__all__ = ["Admission", "KnowsFirstStarts", "finish_unrun", "starts_of"]
+
+Run: TypeAlias = Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]]
+
+
+class KnowsFirstStarts(Protocol):
+    """Knows of most jobs that were never handed out that they may start; see the room ``cancelling``."""
+
+    def newest(self) -> Awaitable[Version]:
+        """Find the newest request to cancel."""
+        ...
+
+    async def is_clear(self, job: Execution, task: Task[..., Any]) -> bool:
+        """Tell whether the job surely has not ended and is not cancelled."""
+        ...
+
+    def around(self, run: Run) -> Run:
+        """Put a last look for a cancellation in front of a run."""
+        ...
 
 
 class Admission:
@@ -39,7 +57,7 @@ class Admission:
         self,
         records: Records | None,
         features: Features,
-        first_starts: FirstStarts | None,
+        first_starts: KnowsFirstStarts | None,
         *,
         lease: float,
         clock: Callable[[], float],
@@ -64,7 +82,7 @@ class Admission:
         is_clear = first and self._first_starts is not None and await self._first_starts.is_clear(job, task)
         if self._records is not None and not is_clear:
             if self._first_starts is not None:
-                job.clear_at = await self._first_starts.news.newest()
+                job.clear_at = await self._first_starts.newest()
             stored = await self._records.outcomes.find(job.id)
             if stored is not None and other_task_of(stored, job.envelope.task) is None:
                 return outcome_of_stored(stored)
