@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -29,6 +29,7 @@ class AsyncApp(Protocol):
         queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
+        queue_limits: Mapping[str, int] | str | None = None,
     ) -> AbstractAsyncContextManager[object]:
         """Run a worker in this process."""
         ...
@@ -88,10 +89,11 @@ class SyncApp(Generic[AppT]):
         queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
+        queue_limits: Mapping[str, int] | str | None = None,
     ) -> Iterator[AppT]:
         """Run a worker in the background, as :meth:`taskcore.App.running` does."""
         leave = self._portal.enter_context(
-            lambda: self._app.running(queues=queues, concurrency=concurrency, grace=grace)
+            lambda: self._app.running(queues=queues, concurrency=concurrency, grace=grace, queue_limits=queue_limits)
         )
         try:
             yield self._app
