@@ -17,17 +17,8 @@ from taskcore.client.id_owners import IdOwners
 from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
 from taskcore.envelope import FORMAT, Envelope, new_id, running
-from taskcore.errors import (
-    BrokerUnavailable,
-    EnqueueRefused,
-    EnqueueUncertain,
-    PayloadTooLarge,
-    StoreRequired,
-    WrongTask,
-)
+from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, PayloadTooLarge, StoreRequired
 from taskcore.observe import EventName
-from taskcore.records.outcomes import Outcomes
-from taskcore.results import wrong_task
 from taskcore.task import Call, Job
 from taskcore.toolkit.app_loop import AppLoop
 from taskcore.toolkit.batching import GroupCommit, gather_limited
@@ -68,7 +59,6 @@ class Client:
         self._source = source
         self._app_loop, self._loop, self._running = app_loop, app_loop.loop, app_loop.running
         self._batches = GroupCommit(self._publish, limit=PUBLISH_BATCH, in_place=True)
-        self._outcomes = Outcomes(store) if store is not None else None
         self._owners = IdOwners(store, timeout=timeout) if store is not None else None
         self._keyed: KeyedSender | None = None
         if store is not None:
@@ -95,8 +85,8 @@ class Client:
         else:
             published = await self._batches.submit(outgoing)
             answer = self._to_job(call, outgoing, published)
-            if published is DUPLICATE:
-                answer = await self._find_other_task(call) or answer
+            if published is DUPLICATE and self._owners is not None:
+                answer = await self._owners.find_other_task(call) or answer
         if isinstance(answer, Job):
             return answer
         raise answer
@@ -163,8 +153,10 @@ class Client:
     async def _send_mixed(self, batch: list[tuple[Call[Any], Outgoing]]) -> list[Job[Any] | SendError]:
         if not any(call.key is not None for call, _ in batch):
             published = await self._publish([outgoing for _, outgoing in batch])
+            owners = self._owners
             return [
-                (await self._find_other_task(call) if answer is DUPLICATE else None) or self._to_job(call, out, answer)
+                (await owners.find_other_task(call) if owners is not None and answer is DUPLICATE else None)
+                or self._to_job(call, out, answer)
                 for (call, out), answer in zip(batch, published, strict=True)
             ]
         keyed = [index for index, (call, _) in enumerate(batch) if call.key is not None]
@@ -217,16 +209,6 @@ class Client:
             facts=[f"the limit is {self._payload_limit:,} bytes", f"the largest argument: {name}, {size:,} bytes"],
             fix="store large data elsewhere and send a reference, or raise payload_limit (the broker has a limit too)",
         )
-
-    async def _find_other_task(self, call: Call[Any]) -> WrongTask | None:
-        """Look whether the job that has the id of a call is one of another task, as far as that is known."""
-        if self._outcomes is None or call.options.id is None:
-            return None
-        try:
-            outcome = await self._outcomes.find(call.options.id)
-        except BrokerUnavailable:
-            return None  # who asks for the result will learn it
-        return None if outcome is None else wrong_task(call.options.id, call.task.name, outcome)
 
     async def _publish(self, batch: list[Outgoing]) -> Sequence[Published]:
         """Publish a batch, within the time limit; each message gets an answer."""

@@ -9,6 +9,8 @@ import anyio
 
 from taskcore.errors import BrokerUnavailable, StoreRefused, UnreadableRecord, WrongTask
 from taskcore.records.names import owner_name
+from taskcore.records.outcomes import Outcomes
+from taskcore.results import wrong_task
 from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.task import Call
 
@@ -23,6 +25,7 @@ class IdOwners:
 
     def __init__(self, store: Store, *, timeout: float) -> None:
         self._store = store
+        self._outcomes = Outcomes(store)
         self._timeout = timeout
 
     async def claim(self, calls: Sequence[Call[Any]]) -> None:
@@ -47,6 +50,16 @@ class IdOwners:
                         _refuse_other_task(call, answer.current.value)
         except (BrokerUnavailable, StoreRefused, UnreadableRecord):
             return  # the outcome of the first job will tell
+
+    async def find_other_task(self, call: Call[Any]) -> WrongTask | None:
+        """Look whether the job that has the id of a call has ended as one of another task."""
+        if call.options.id is None:
+            return None
+        try:
+            outcome = await self._outcomes.find(call.options.id)
+        except BrokerUnavailable:
+            return None  # who asks for the result will learn it
+        return None if outcome is None else wrong_task(call.options.id, call.task.name, outcome)
 
 
 def _refuse_other_task(call: Call[Any], owner: bytes) -> None:
