@@ -131,7 +131,9 @@ def test_included_modules_declare_tasks(alone):
     package.mkdir()
     (package / "__init__.py").write_text("")
     for name in ("mail", "report"):
-        (package / f"{name}.py").write_text(f"from shop import app\n\n@app.task(name='{name}')\nasync def work(): ...\n")
+        (package / f"{name}.py").write_text(
+            f"from shop import app\n\n@app.task(name='{name}')\nasync def work(): ...\n"
+        )
     with alone.run("--include", "more.*", "--drain") as command:
         assert command.end() == 0
     assert "shop:app · 4 tasks" in command.said

@@ -38,9 +38,7 @@ async def test_a_shared_socket_goes_over_standard_input(monkeypatch, anyio_backe
         return SimpleNamespace(pid=4711, stdin=SimpleNamespace(send=send, aclose=aclose))
 
     monkeypatch.setattr(anyio, "open_process", open_process)
-    monkeypatch.setattr(
-        socket.socket, "share", lambda self, pid: f"{pid} {self.fileno() > 0}".encode(), raising=False
-    )
+    monkeypatch.setattr(socket.socket, "share", lambda self, pid: f"{pid} {self.fileno() > 0}".encode(), raising=False)
     process, ours = await spawning.start(["shop:app"])
     ours.close()
 
