@@ -45,7 +45,7 @@ def test_recycling_under_load_loses_and_doubles_nothing(project):
 
 
 def test_a_replaced_process_finishes_its_jobs(project):
-    """A retired process has no time limit: a job that is longer than the grace ends in it, and another process works."""
+    """A retired process has no time limit: a job that is longer than the grace ends in it while another one works."""
     with project.run("--max-jobs", "1", "--grace", "0.2s", "-c", "2") as command:
         [first] = command.wait_ready(1)
         project.send("note", {"number": 1, "seconds": 6.0}, {"number": 2})

@@ -17,7 +17,7 @@ from taskcore.supervisor.messages import Lines, WorkerReport, read_report, write
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The processes of a supervisor are started on asyncio."""
+    """Choose asyncio, on which a supervisor starts its processes."""
     return "asyncio"
 
 

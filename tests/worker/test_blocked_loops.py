@@ -1,4 +1,4 @@
-"""A loop that the user's code blocks loses no lease: real workers on real brokers (docs/adr/0016)."""
+"""A loop that the user's code blocks loses no lease: real workers on real brokers (docs/adr/0017)."""
 
 from __future__ import annotations
 

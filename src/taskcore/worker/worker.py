@@ -9,9 +9,10 @@ A job that overruns its time, loses its lease or outlives the shutdown is interr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import anyio
@@ -86,6 +87,9 @@ class Worker:
         ]
         self._started = False
         self._stopping = anyio.Event()
+        self._host: Callable[..., Awaitable[None]] | None = None  #: what goes around the work, of a feature room
+        if components.lifespan is not None or any(task.contract.injected for task in tasks.values()):
+            self._host = partial(import_module("taskcore.dependencies.hosting").run_hosted, components)
 
     @property
     def is_receiving(self) -> bool:
@@ -124,6 +128,12 @@ class Worker:
 
         :raises BrokerUnavailable: the broker cannot be reached at the start. The worker waits for later outages to end.
         """
+        if self._host is None:
+            await self._work(task_status=task_status)
+        else:
+            await self._host(self._work, self._stopping, task_status)
+
+    async def _work(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         async with AsyncExitStack() as sources:
             sources.enter_context(keeping_leftovers())
             sources.push_async_callback(self._performer.runners.aclose)
