@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -47,6 +47,7 @@ class App(Router):
     :param clock: seconds since the epoch; for tests.
     :param codec: makes and reads the bytes of envelopes, for example to sign or to encrypt them.
     :param middleware: code around sending, running and settling; the first is the outermost.
+    :param lifespan: takes the app and is entered around each of its workers; what it yields is ``current().state``.
     :param settings: any field of :class:`taskcore.config.Settings`.
     :raises InvalidURL: a URL with a typo or an unknown option (TC103).
     :raises AdapterMissing: the URL's adapter is not installed; the text has the install command (TC102).
@@ -61,6 +62,7 @@ class App(Router):
         clock: Callable[[], float] = time.time,
         codec: EnvelopeCodec | None = None,
         middleware: Sequence[Middleware] = (),
+        lifespan: Callable[[App], AbstractAsyncContextManager[Any]] | None = None,
         **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
@@ -71,11 +73,14 @@ class App(Router):
         self.settings: Settings = loaded.settings
         self.sources: Mapping[str, str] = {**loaded.sources, **dict.fromkeys(adapters, "argument")}
         self._events = Events()
-        layers = check_objects(adapters, clock=clock, codec=codec, middleware=middleware)
+        layers = check_objects(adapters, clock=clock, codec=codec, middleware=middleware, lifespan=lifespan)
         self._host = AppHost(codec or EnvelopeCodec(), self.run_blocking)
-        services: list[Any] = []  # features add theirs to the components
-        parts = (self.settings, self._events, clock, self._host.codec, layers, services)
-        self._build = partial(build_components, *parts, **adapters)
+        self._lifespan = None if lifespan is None else partial(lifespan, self)
+        #: Functions that stand in for dependencies in workers of this process: ``app.overrides[get_db] = fake_db``.
+        self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+        objects = {**adapters, "middleware": layers, "lifespan": self._lifespan, "overrides": self.overrides}
+        objects["services"] = list[Any]()  # features add theirs to the components
+        self._build = partial(build_components, self.settings, self._events, clock, self._host.codec, **objects)
         self._reset()
 
     @classmethod
@@ -179,14 +184,15 @@ class App(Router):
         the worker is ready. ``attend`` is called with the worker and its grace, and stops it instead of signals.
         """
         from taskcore.worker.hosting import WorkerChoice, work_until_signalled  # noqa: PLC0415 - clients need no worker
-        from taskcore.worker.signals import stop_on_signals  # noqa: PLC0415 - as above
 
         choice = WorkerChoice(queues, concurrency, grace, queue_limits)
         async with self:
             self._host.require_here_to_work()
-            await work_until_signalled(
-                self.components, self.settings, self._tasks, choice, task_status, attend or stop_on_signals
-            )
+            await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status, attend)
+
+    def lifespan(self) -> AbstractAsyncContextManager[Any]:
+        """Enter the app's lifespan in a program that is no worker, and get what it yields."""
+        return nullcontext() if self._lifespan is None else self._lifespan()
 
     async def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.

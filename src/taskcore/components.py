@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskcore.backend import Backend
 from taskcore.envelope import EnvelopeCodec
@@ -22,6 +23,8 @@ class Components(NamedTuple):
 
     :param clock: gives seconds since the epoch.
     :param services: run while the app is open; a feature adds its own before that.
+    :param lifespan: entered around each worker; what it yields is the state of its jobs.
+    :param overrides: functions that stand in for dependencies.
     """
 
     backend: Backend
@@ -31,3 +34,5 @@ class Components(NamedTuple):
     codec: EnvelopeCodec
     middleware: Sequence[Middleware]
     services: list[Service]
+    lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None
+    overrides: Mapping[Callable[..., Any], Callable[..., Any]]

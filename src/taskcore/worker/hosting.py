@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
@@ -46,17 +46,9 @@ class WorkerChoice(NamedTuple):
     queue_limits: Mapping[str, int] | str | None = None
 
 
-class Attend(Protocol):
-    """Stops a worker when it is time; cancelled when the worker has ended."""
-
-    async def __call__(
-        self, worker: Worker, grace: float, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Say by ``task_status.started()`` when the worker may begin.
-
-        :param grace: the seconds that its running jobs have to finish.
-        """
-        ...
+#: Stops a worker when it is time, with the seconds that its running jobs have then; says by ``task_status.started()``
+#: when the worker may begin, and is cancelled when the worker has ended.
+Attend: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 
 
 def make_worker(
@@ -149,13 +141,13 @@ async def work_until_signalled(
     tasks: Mapping[str, Task[..., Any]],
     choice: WorkerChoice,
     task_status: TaskStatus[None] | None,
-    attend: Attend = stop_on_signals,
+    attend: Attend | None = None,
 ) -> None:
     """Run a worker until it is stopped, by SIGTERM or SIGINT unless something else attends to it."""
     worker = await _warned_worker(components, settings, tasks, choice)
     grace = grace_of(settings, choice)
     with unwrap_single():
         async with anyio.create_task_group() as group:
-            await group.start(attend, worker, grace)
+            await group.start(attend or stop_on_signals, worker, grace)
             await worker.run(task_status=task_status or anyio.TASK_STATUS_IGNORED)
             group.cancel_scope.cancel()
