@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,7 +51,7 @@ class WorkerChoices(NamedTuple):
         if given["supervised"] is not None:
             of |= {"worker_processes": None, "health": None, "health_file": None}
         needs_supervisor = given["reload"] or of["max_jobs"] or of["max_memory"]
-        names, limits = _queues(",".join(given["queues"]))
+        names, limits = _queues(given["queues"])
         return cls(
             place=given["app"] or settings.app or "",
             app_dir=str(Path(given["app_dir"]).resolve()),
@@ -72,17 +73,14 @@ class WorkerChoices(NamedTuple):
 
     def arguments(self) -> list[str]:
         """Make the arguments of a supervised process: everything that was chosen."""
-        queues, concurrency, grace, limits = self.worker
         named = {
             "--app-dir": self.app_dir,
             "--loop": self.loop,
             "--log-level": self.log_level,
             "--log-format": self.log_format,
-            "--queues": ",".join(f"{name}={limits[name]}" if name in limits else name for name in queues)
-            if queues is not None and not isinstance(limits := limits or {}, str)
-            else None,
-            "--concurrency": concurrency,
-            "--grace": grace,
+            "--queues": _show_queues(self.worker),
+            "--concurrency": self.worker.concurrency,
+            "--grace": self.worker.grace,
             "--include": self.include,
         }
         return [self.place, *(f"{name}={value}" for name, value in named.items() if value is not None)]
@@ -96,11 +94,20 @@ def _chosen(settings: Any, name: str, given: Any) -> Any:
     return getattr(settings, name) if given is None else check(name, given)
 
 
-def _queues(text: str) -> tuple[tuple[str, ...] | None, dict[str, int] | None]:
+def _queues(given: Sequence[str]) -> tuple[tuple[str, ...] | None, dict[str, int] | None]:
     """Read ``mail=5,default``: the names in their order, and the limits of those that have one."""
-    if not text:
+    if not given:
         return None, None
-    parts = [part.partition("=") for part in text.split(",")]
+    parts = [part.partition("=") for part in ",".join(given).split(",")]
     names: tuple[str, ...] = check("queues", ",".join(name for name, _, _ in parts))
     limited = ",".join(f"{name}={limit}" for name, equals, limit in parts if equals)
     return names, check("queue_limits", limited) if limited else None
+
+
+def _show_queues(choice: WorkerChoice) -> str | None:
+    """Write queues and limits as they are given to a process."""
+    limits = choice.queue_limits
+    if choice.queues is None:
+        return None
+    own = limits if isinstance(limits, Mapping) else {}
+    return ",".join(f"{name}={own[name]}" if name in own else name for name in choice.queues)

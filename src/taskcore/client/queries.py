@@ -131,11 +131,14 @@ class JobQueries:
         await self._detached.wait_closed()
 
     async def stats(self, queue: str) -> QueueStats:
-        """Count the jobs of a queue, those included that wait for a worker that knows their task."""
+        """Count the jobs of a queue, and those that wait for a worker that knows their task, if the store can tell."""
         stats = await self.admin.stats(queue)
         if self._store is None:
             return stats
-        parked = await count_parked(self._store, queue, self._clock())
+        try:
+            parked = await count_parked(self._store, queue, self._clock())
+        except BrokerUnavailable:  # the store; what the broker tells is worth having all the same
+            return stats
         if self._backend.features.counts != "absent":
             parked = min(parked, stats.scheduled)
         return msgspec.structs.replace(stats, parked=parked)
