@@ -219,7 +219,7 @@ def test_config_as_json(shop):
     answer = run(shop, "config", "hello:app", "--json", TASKCORE_THREADS="3")
     rows = {row["setting"]: row for row in map(json.loads, answer.stdout.splitlines())}
     assert rows["threads"] == {"setting": "threads", "value": 3, "from": "env TASKCORE_THREADS"}
-    assert rows["lease"]["value"] == 60.0
+    assert rows["lease"]["value"] == 15.0
     assert rows["url"]["value"] == "memory://"
 
 
