@@ -1,0 +1,1 @@
+"""Schedules: jobs at times that recur, on every broker, without a leader."""
