@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskcore.backend import Backend
-from taskcore.components import Components
+from taskcore.components import Added, Components, Services
 from taskcore.config import NO_STORE, Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidSetting, InvalidURL
@@ -20,13 +20,25 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from taskcore.middleware import Middleware
-    from taskcore.services import Service
 
-__all__ = ["NO_STORE", "BackendOrURL", "StoreOrURL", "build_components", "has_store", "open_backend", "open_store"]
+__all__ = [
+    "NO_STORE",
+    "Added",
+    "BackendOrURL",
+    "Layers",
+    "Services",
+    "StoreOrURL",
+    "build_components",
+    "has_store",
+    "open_backend",
+    "open_store",
+]
 
 #: What an app is given: a URL, or the object that would be made of it.
 BackendOrURL: TypeAlias = Backend | str
 StoreOrURL: TypeAlias = Store | str
+#: Code around sending, running and settling; the first is the outermost.
+Layers: TypeAlias = "Sequence[Middleware]"
 
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"
 
@@ -82,7 +94,7 @@ def build_components(
     clock: Callable[[], float],
     codec: EnvelopeCodec,
     middleware: Sequence[Middleware],
-    services: list[Service],
+    added: Added,
     *,
     url: Backend | None = None,
     store: Store | None = None,
@@ -98,7 +110,7 @@ def build_components(
     elif store is None and url is None and has_store(settings.url):
         store = open_store(settings.url)
     observed = ObservedStore(store, events) if store is not None else None
-    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware, services)
+    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware, *added)
 
 
 def check_objects(

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from taskcore.adapters import BackendOrURL, StoreOrURL, build_components, check_objects
+from taskcore.adapters import Added, BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
 from taskcore.client.host import AppHost, SharedContext, checked_calls
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
 
     from taskcore.blocking import Portal, SyncApp
     from taskcore.deadletter import DeadLetters
-    from taskcore.middleware import Middleware
+    from taskcore.schedules import Declarations, Schedules
 
 __all__ = ["App"]
 
@@ -59,7 +59,7 @@ class App(Router):
         store: StoreOrURL | None = None,
         clock: Callable[[], float] = time.time,
         codec: EnvelopeCodec | None = None,
-        middleware: Sequence[Middleware] = (),
+        middleware: Layers = (),
         **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
@@ -72,8 +72,7 @@ class App(Router):
         self._events = Events()
         layers = check_objects(adapters, clock=clock, codec=codec, middleware=middleware)
         self._host = AppHost(codec or EnvelopeCodec(), self.run_blocking)
-        services: list[Any] = []  # features add theirs to the components
-        parts = (self.settings, self._events, clock, self._host.codec, layers, services)
+        parts = (self.settings, self._events, clock, self._host.codec, layers, Added([], []))
         self._build = partial(build_components, *parts, **adapters)
         self._reset()
 
@@ -150,7 +149,7 @@ class App(Router):
         """
         from taskcore.worker.hosting import WorkerChoice, working  # noqa: PLC0415 - clients need no worker
 
-        choice = WorkerChoice(queues, concurrency, grace)
+        choice = WorkerChoice(queues, concurrency, grace, self.worker_services())
         async with self:
             self._host.require_here_to_work()
             async with working(self.components, self.settings, self._tasks, choice):
@@ -174,7 +173,7 @@ class App(Router):
         """
         from taskcore.worker.hosting import WorkerChoice, work_until_signalled  # noqa: PLC0415 - clients need no worker
 
-        choice = WorkerChoice(queues, concurrency, grace)
+        choice = WorkerChoice(queues, concurrency, grace, self.worker_services())
         async with self:
             self._host.require_here_to_work()
             await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status)
@@ -240,6 +239,27 @@ class App(Router):
 
         self._host.require_open()
         return DeadLetters(self.components)
+
+    # ── schedules ──
+
+    @cached_property
+    def schedule(self) -> Declarations:
+        """Declare schedules in code: ``@app.schedule("nightly", cron="30 2 * * *")`` on a task, or with a call."""
+        from taskcore.schedules import Declarations  # noqa: PLC0415 - many programs have no schedules
+
+        return Declarations(self._host, self.settings, self._tasks, lambda: self.components)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Put, read, pause, remove and fire schedules while the program runs."""
+        return self.schedule.schedules
+
+    def worker_services(self) -> Services:
+        """Return the parts that a worker of this app runs beside its jobs; for the test kit and for tools."""
+        wanted = self.settings.schedules
+        if wanted is None:
+            wanted = "schedule" in self.__dict__
+        return [self.schedule.scheduler()] if wanted else []
 
     # ── blocking ──
 

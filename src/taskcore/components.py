@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from taskcore.backend import Backend
 from taskcore.envelope import EnvelopeCodec
@@ -14,7 +14,21 @@ if TYPE_CHECKING:  # most programs have none
     from taskcore.middleware import Middleware
     from taskcore.services import Service
 
-__all__ = ["Components"]
+__all__ = ["Added", "Components", "Services"]
+
+#: Parts that run as long as a worker does.
+Services: TypeAlias = "Sequence[Service]"
+
+
+class Added(NamedTuple):
+    """What features add to an app before it opens.
+
+    :param services: run while the app is open.
+    :param needs: why the app needs a store.
+    """
+
+    services: list[Service]
+    needs: list[str]
 
 
 class Components(NamedTuple):
@@ -22,6 +36,7 @@ class Components(NamedTuple):
 
     :param clock: gives seconds since the epoch.
     :param services: run while the app is open; a feature adds its own before that.
+    :param needs: why the app needs a store; a feature adds its own reasons.
     """
 
     backend: Backend
@@ -31,3 +46,4 @@ class Components(NamedTuple):
     codec: EnvelopeCodec
     middleware: Sequence[Middleware]
     services: list[Service]
+    needs: list[str]

@@ -12,6 +12,7 @@ The envelope is one JSON object that any language can write. Its bytes never cha
      "correlation_id": "…", "source": "…",      what it belongs to; its sender             (optional)
      "parent_id": "…",                          the job that sent it                       (optional)
      "timeout": 30.0, "retry": {"attempts": 1}, what this call has instead of its task's   (optional)
+     "tick": {"schedule": "…", "at": "…"},      the instant of the schedule that sent it   (optional)
      "headers": {"traceparent": "…"}}           strings to strings; never broker headers   (optional)
 
 The names map one to one to CloudEvents: id, source, task → type, enqueued_at → time, args → data.
@@ -28,6 +29,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
@@ -47,6 +49,7 @@ __all__ = [
     "EnvelopeCodec",
     "ErrorRecord",
     "NewerFormat",
+    "Tick",
     "Trail",
     "check_name",
     "decode_envelope",
@@ -90,6 +93,20 @@ class CallRetry(PublicValue, frozen=True, omit_defaults=True, gc=False):
     jitter: Literal["full", "none"] | None = None
 
 
+class Tick(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=True):
+    """Which instant of which schedule a job is for; jobs that it sends do not inherit it.
+
+    :param at: the instant, in UTC; the job may be sent a little later.
+    :param previous: the instant of the tick before this one, if there was one.
+    :param backfill: the label of the backfill that sent it.
+    """
+
+    schedule: Id
+    at: datetime
+    previous: datetime | None = None
+    backfill: str | None = None
+
+
 class Envelope(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=True):
     """One job as it travels; the fields are explained at the top of this file."""
 
@@ -109,6 +126,7 @@ class Envelope(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=T
     parent_id: Id | None = None
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     retry: CallRetry | None = None
+    tick: Tick | None = None
 
 
 #: What runs here, if it is a job; in the end a :class:`taskcore.worker.Context`, which has the envelope.

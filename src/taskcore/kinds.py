@@ -53,6 +53,13 @@ def _text(raw: Any) -> str:
     return raw.strip()
 
 
+def _release(raw: Any) -> str:
+    text = _text(raw)
+    if not all(part.isascii() and part.isdecimal() for part in text.split(".")):
+        raise ValueError
+    return text
+
+
 def _queues(raw: Any) -> tuple[str, ...]:
     if not isinstance(raw, str | Sequence | AbstractSet):
         raise TypeError
@@ -108,6 +115,10 @@ KINDS: dict[str, SettingKind] = {
     "keep_result": _WAIT,
     "key_window": _PERIOD,
     "park_for": _WAIT,
+    "schedules": SettingKind(
+        _truth, "true or false", show=lambda value: str(value).lower(), none="if the app has schedules"
+    ),
+    "release": SettingKind(_release, 'numbers with dots, such as "2.14"'),
     "strict": SettingKind(_truth, "true or false", show=lambda value: str(value).lower()),
     "app": SettingKind(_text, 'a place such as "shop.tasks:app"'),
     "retry.attempts": _COUNT,

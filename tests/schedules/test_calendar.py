@@ -46,6 +46,7 @@ class Reference:
 
     @staticmethod
     def numbers(field: str, least: int, most: int) -> set[int]:
+        """Read a field."""
         found: set[int] = set()
         for term in field.split(","):
             body, _, step = term.partition("/")
@@ -54,6 +55,7 @@ class Reference:
         return found
 
     def matches(self, wall: datetime) -> bool:
+        """Tell whether a wall time matches."""
         if wall.minute not in self.minutes or wall.hour not in self.hours or wall.month not in self.months:
             return False
         day, weekday = wall.day in self.days, (wall.weekday() + 1) % 7 in self.weekdays
@@ -102,7 +104,10 @@ def transitions(info: ZoneInfo, first: int, last: int) -> Iterator[int]:
 def compare(name: str, change: int, expressions: list[str]) -> None:
     """Compare one transition of a zone with the walk, forwards, backwards and counted."""
     info, where = ZoneInfo(name), zone(name)
-    walked = [(at, datetime.fromtimestamp(at, info).replace(tzinfo=None)) for at in range(change - AROUND, change + AROUND + 1, 60)]
+    walked = [
+        (at, datetime.fromtimestamp(at, info).replace(tzinfo=None))
+        for at in range(change - AROUND, change + AROUND + 1, 60)
+    ]
     since, until = walked[0][0], walked[-1][0]
     walked = [(at, wall.replace(fold=0)) for at, wall in walked]
     for expression in expressions:
@@ -131,7 +136,14 @@ def test_clock_changes_against_a_walk_through_time() -> None:
         for change in dice.sample(found, min(len(found), 2)):
             compare(name, change, dice.sample(EXPRESSIONS, 8))
             compared += 1
-    for name, year in (("Africa/Cairo", 2024), ("Asia/Beirut", 2022), ("Pacific/Apia", 2011), ("Australia/Lord_Howe", 2020), ("America/Caracas", 2016), ("Asia/Pyongyang", 2018)):
+    for name, year in (
+        ("Africa/Cairo", 2024),
+        ("Asia/Beirut", 2022),
+        ("Pacific/Apia", 2011),
+        ("Australia/Lord_Howe", 2020),
+        ("America/Caracas", 2016),
+        ("Asia/Pyongyang", 2018),
+    ):
         for change in transitions(ZoneInfo(name), year, year):
             compare(name, change, EXPRESSIONS)
             compared += 1
@@ -150,7 +162,11 @@ def test_every_transition_of_every_zone(name: str) -> None:
 
 def test_unknown_zones_are_refused_with_the_zone_that_was_meant() -> None:
     """A zone that does not exist is an error with the closest name, by city as well."""
-    for wrong, meant in (("Europe/Berln", "Europe/Berlin"), ("berlin", "Europe/Berlin"), ("new york", "America/New_York")):
+    for wrong, meant in (
+        ("Europe/Berln", "Europe/Berlin"),
+        ("berlin", "Europe/Berlin"),
+        ("new york", "America/New_York"),
+    ):
         with pytest.raises(InvalidSetting, match=meant):
             zone(wrong)
     with pytest.raises(InvalidSetting, match="UTC"):

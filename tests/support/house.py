@@ -34,7 +34,8 @@ CORE_CODE, BACKEND_CODE, CONNECTION_CODE = 7_000, 1_450, 950
 
 ADAPTERS = ("backends", "stores", "connections")
 TEST_KIT = ("testing", "conformance", "faults", "bench")
-FEATURES = ("processes", "blocking", "deadletter.py")  # rooms that may be deleted: what they add goes, the core stays
+#: Rooms that may be deleted: what they add goes, the core stays.
+FEATURES = ("processes", "blocking", "schedules", "deadletter.py")
 NOT_CORE = (*ADAPTERS, *FEATURES, *TEST_KIT, "toolkit", "cli", "preflight.py", "__main__.py")
 CLIENTS = ("aio_pika", "aiormq", "nats", "psycopg", "redis")
 

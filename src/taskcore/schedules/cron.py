@@ -176,7 +176,9 @@ def _check_term(expression: str, field: _Field, term: str) -> None:
     """Refuse a term of a field that cron does not know, and name what was meant."""
     body, slash, step = term.partition("/")
     if slash and (not step.isascii() or not step.isdecimal() or not int(step)):
-        raise _wrong(expression, f"{field.name}: the step of {term!r} is no number above 0", "write */5 for every fifth")
+        raise _wrong(
+            expression, f"{field.name}: the step of {term!r} is no number above 0", "write */5 for every fifth"
+        )
     if body == "?":
         raise _wrong(expression, f"{field.name}: '?' is not known", "write * instead")
     if field.special and (special := re.fullmatch(field.special, body)):

@@ -1,7 +1,8 @@
 """The one function that decides which ticks fire: no I/O, no clock, no dice. All policies are in these tables.
 
 An instant is *due* from the moment it fires. It is *fresh* while it is late by no more than ``grace``, and then
-*missed*. The tick before is *over* when its job has ended, or after ``stale_after``.
+*missed*; with ``missed="all"`` only the newest is ever fresh. The tick before is *over* when
+its job has ended, or after ``stale_after``.
 
     missed=   of the due instants that are missed, these go on           the others
     once      the newest, unless a fresh one is due                      counted as missed
@@ -86,6 +87,8 @@ def decide(record: ScheduleRecord, now: int, *, last_over: bool) -> Decision:
     :param now: milliseconds since the epoch.
     :param last_over: the job of the tick before has ended, as far as the store tells.
     """
+    if record.moved:
+        return Decision(record)  # its claims have moved, too
     if record.retired is not None:
         dropped = record.lost + len(record.open)
         return Decision(msgspec.structs.replace(record, open=(), lost=dropped) if record.open else record)
@@ -134,18 +137,20 @@ def _due(record: ScheduleRecord, now: int) -> _Due:
     """Find the due instants, and apply the policy for missed ones."""
     instants = instants_of(record.timetable)
     first = instants.after(record.upto)
-    if first is None or (fires := _fires(record, first, instants)) > now:
-        return _Due([], [], 0, record.upto, None if first is None else fires)
+    fires = None if first is None else _fires(record, first, instants)
+    if first is None or fires is None or fires > now:
+        return _Due([], [], 0, record.upto, fires)
     second = instants.after(first)
-    if second is None or (following := _fires(record, second, instants)) > now:
-        newest, upcoming = first, None if second is None else following
-    else:
+    newest, upcoming = first, None if second is None else _fires(record, second, instants)
+    if upcoming is not None and upcoming <= now:
         newest, upcoming = _newest(record, instants, now)
     missed: list[int] = []
     fresh: list[int] = []
-    instant, policies = newest, record.policies
+    instant: int | None = newest
+    policies = record.policies
     while instant is not None and instant > record.upto and len(missed) + len(fresh) < policies.limit:
-        if now - _fires(record, instant, instants) <= policies.grace:
+        is_late = now - _fires(record, instant, instants) > policies.grace
+        if not is_late and (policies.missed != "all" or instant == newest):
             fresh.append(instant)
         elif _takes(record, instant, now) and not (policies.missed == "once" and (fresh or missed)):
             missed.append(instant)
@@ -187,7 +192,7 @@ def _is_stale(record: ScheduleRecord, now: int) -> bool:
 # ── overlap ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _allow(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice:  # noqa: ARG001, FBT001 - as all rules
+def _allow(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice:  # noqa: ARG001 - as all rules
     found = [*([] if record.waiting is None else [record.waiting]), *due.missed, *due.fresh]
     if not found or not room:
         return _hold(record, due)
@@ -195,7 +200,7 @@ def _allow(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice:
     return _Choice(fire, fire[-1], again=len(found) > len(fire))
 
 
-def _skip(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice:  # noqa: FBT001 - as all rules
+def _skip(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice:
     missed = [*([] if record.waiting is None else [record.waiting]), *due.missed]
     if missed:
         if not over or not room:
@@ -209,7 +214,7 @@ def _skip(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice: 
     return _Choice(due.fresh[-1:], due.fresh[-1], overlapped=len(due.fresh) - 1)
 
 
-def _queue(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice:  # noqa: FBT001 - as all rules
+def _queue(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice:
     line = [*([] if record.waiting is None else [record.waiting]), *due.missed, *due.fresh]
     if not line:
         return _hold(record, due)
@@ -223,7 +228,7 @@ def _queue(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice:
     return _Choice(fire, rest[-1], waiting=waiting, overlapped=len(others))
 
 
-def _latest(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice:  # noqa: FBT001 - as all rules
+def _latest(record: ScheduleRecord, due: _Due, over: bool, room: int) -> _Choice:
     line = [*([] if record.waiting is None else [record.waiting]), *due.missed, *due.fresh]
     if not line:
         return _hold(record, due)

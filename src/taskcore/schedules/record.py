@@ -33,8 +33,8 @@ __all__ = [
     "TickClaim",
     "decode_index",
     "decode_record",
-    "encode_record",
     "encode_index",
+    "encode_record",
     "index_name",
     "index_names",
     "key_record_of",
@@ -81,7 +81,7 @@ class PackedCall(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     key: str | None = None
     queue: str | None = None
     delay: float = 0.0
-    headers: dict[str, str] = {}  # noqa: RUF012 - each struct gets its own
+    headers: dict[str, str] = {}
     expires: float | None = None
     correlation_id: str | None = None
     timeout: float | None = None
@@ -95,12 +95,14 @@ class TickClaim(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     :param at: its instant.
     :param since: when it was claimed, by the clock of the claimer.
     :param previous: the instant before it.
+    :param of: the schedule's id when it was claimed, if it was renamed since.
     """
 
     id: str
     at: int
     since: int
     previous: int | None = None
+    of: str = ""
 
 
 class LastTick(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -206,7 +208,7 @@ def index_names() -> list[str]:
 
 
 def tick_id(schedule: str, instant: int, label: str = "") -> str:
-    """Derive the id of a tick's job, a UUID of version 8: whoever fires the instant gives it the same one."""
+    """Derive the id of a tick's job, a UUID of version 8: every instance derives the same one."""
     digest = hashlib.blake2b(f"tick|{schedule}|{instant}|{label}".encode(), digest_size=16).digest()
     return str(UUID(int=int.from_bytes(digest, "big") & ~(0xF << 76) & ~(0b11 << 62) | 8 << 76 | 0b10 << 62))
 

@@ -26,7 +26,7 @@ SHORTEST = 1_000  #: milliseconds of the shortest period
 
 
 class Timing(TypedDict, total=False):
-    """When a schedule ticks: one of ``cron``, ``every`` and ``at``. A time is seconds, a timedelta, or text as ``"5m"``.
+    """When a schedule ticks: one of ``cron``, ``every`` and ``at``. A time is seconds, a timedelta, or ``"5m"``.
 
     :param cron: five fields or a macro, such as ``"30 2 * * *"`` or ``"@hourly"``.
     :param every: a period of at least a second.
@@ -204,7 +204,9 @@ def make_timetable(schedule: str, given: Timing) -> Timetable:
         )
     for name, needs in (("tz", "cron"), ("phase", "every")):
         if given.get(name) is not None and needs not in kinds:
-            raise InvalidSetting(f"schedule {schedule}: {name} has no meaning with {kinds[0]}", fix=f"it is for {needs}")
+            raise InvalidSetting(
+                f"schedule {schedule}: {name} has no meaning with {kinds[0]}", fix=f"it is for {needs}"
+            )
     every = _every(schedule, given.get("every"))
     times = given.get("times")
     if times is not None and (type(times) is not int or times < 1):

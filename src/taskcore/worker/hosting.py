@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.abc
 
-from taskcore.components import Components
+from taskcore.components import Components, Services
 from taskcore.config import Settings, check
 from taskcore.errors import InvalidSetting
 from taskcore.preflight import warn_if_unsafe
@@ -35,11 +35,13 @@ class WorkerChoice(NamedTuple):
     :param queues: where the worker looks, most urgent first; in the end every queue of the tasks, in their order.
     :param concurrency: how many jobs run at once.
     :param grace: how long running jobs have to finish when the worker stops.
+    :param services: further parts that run as long as the worker does.
     """
 
     queues: Sequence[str] | str | None = None
     concurrency: int | None = None
     grace: Duration | None = None
+    services: Services = ()
 
 
 def make_worker(
@@ -52,7 +54,7 @@ def make_worker(
 
     :raises InvalidSetting: it has no queue, may not run a single job, or cannot run one of its tasks here (TC104).
     """
-    return Worker(components, tasks, worker_options(settings, tasks, choice))
+    return Worker(components, tasks, worker_options(settings, tasks, choice), services=choice.services)
 
 
 def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice) -> WorkerOptions:

@@ -181,7 +181,7 @@ def _settings(settings: Loaded) -> Finding:
 
 def _needs_of(app: App) -> list[Need]:
     """List the needs because of which this app would not open."""
-    return unmet_needs(app, app.components.backend.features, app.components.store)
+    return unmet_needs(app, app.components)
 
 
 def _needs(app: App) -> Iterator[Finding]:
