@@ -22,7 +22,7 @@ BESIDE = {"worker/leases.py", "worker/pools.py"}
 #: Called by the in-memory store, and not by the core.
 OF_ADAPTERS = {"store.py"}
 
-#: The way of a job without a result, in its order.
+#: The way of a job without a result, in its order. ``lifecycle`` is asked about jobs that do not end well.
 PATH = [
     "task.py",
     "contract/contract.py",
@@ -34,7 +34,6 @@ PATH = [
     "worker/slots.py",
     "worker/perform.py",
     "worker/decide.py",
-    "lifecycle.py",
     "worker/settle.py",
 ]
 #: What comes in when the outcome is stored.

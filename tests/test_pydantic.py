@@ -135,7 +135,8 @@ def test_with_fastapi() -> None:
 
     web.get("/health")(health)
     web.get("/outcome", response_model=JobOutcome[int])(outcome)
-    assert anyio.run(get, web, "/health") == {"ready": 1, "leased": 2, "scheduled": 3, "dead": 4, "oldest": None}
+    counts = {"ready": 1, "leased": 2, "scheduled": 3, "dead": 4, "oldest": None, "parked": None}
+    assert anyio.run(get, web, "/health") == counts
     assert anyio.run(get, web, "/outcome")["state"] == "dead"
     assert "/outcome" in anyio.run(get, web, "/openapi.json")["paths"]
 

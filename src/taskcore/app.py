@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
     from taskcore.blocking import Portal, SyncApp
     from taskcore.deadletter import DeadLetters
     from taskcore.schedules import Declarations, Schedules
+    from taskcore.worker.hosting import Attend
 
 __all__ = ["App"]
 
@@ -140,16 +141,19 @@ class App(Router):
         queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
+        queue_limits: Mapping[str, int] | str | None = None,
     ) -> AsyncIterator[Self]:
         """Run client and worker in this process; at the end running jobs get their grace.
 
         :param queues: where the worker looks, most urgent first; default: every queue of the app's tasks.
         :param concurrency: how many jobs run at once.
         :param grace: how long running jobs have to finish at the end.
+        :param queue_limits: how many jobs of a queue run at once, such as ``{"mail": 5}``; they do not count against
+            ``concurrency``, which the other queues share.
         """
         from taskcore.worker.hosting import WorkerChoice, working  # noqa: PLC0415 - clients need no worker
 
-        choice = WorkerChoice(queues, concurrency, grace, self.worker_services())
+        choice = WorkerChoice(queues, concurrency, grace, queue_limits, self.worker_services())
         async with self:
             self._host.require_here_to_work()
             async with working(self.components, self.settings, self._tasks, choice):
@@ -161,7 +165,9 @@ class App(Router):
         queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
+        queue_limits: Mapping[str, int] | str | None = None,
         task_status: TaskStatus[None] | None = None,
+        attend: Attend | None = None,
     ) -> None:
         """Run a worker until SIGTERM or SIGINT.
 
@@ -169,14 +175,14 @@ class App(Router):
         interrupted and given back. Third: the process ends.
 
         Parameters as :meth:`running`; ``task_status`` is for ``await group.start(app.run_worker)``, which returns when
-        the worker is ready.
+        the worker is ready. ``attend`` is called with the worker and its grace, and stops it instead of signals.
         """
         from taskcore.worker.hosting import WorkerChoice, work_until_signalled  # noqa: PLC0415 - clients need no worker
 
-        choice = WorkerChoice(queues, concurrency, grace, self.worker_services())
+        choice = WorkerChoice(queues, concurrency, grace, queue_limits, self.worker_services())
         async with self:
             self._host.require_here_to_work()
-            await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status)
+            await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status, attend)
 
     async def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.
@@ -216,7 +222,7 @@ class App(Router):
     async def stats(self, queue: str = "default") -> QueueStats:
         """Count the jobs of a queue."""
         name = check_name("queue", queue)
-        return await self._host.ask(lambda queries: queries.admin.stats(name))
+        return await self._host.ask(lambda queries: queries.stats(name))
 
     async def purge(self, queue: str) -> int:
         """Delete all jobs of a queue that have not started; return how many.

@@ -189,13 +189,19 @@ class OpensQueues(Protocol):
 
 
 class QueueStats(PublicValue, frozen=True, kw_only=True):
-    """How full a queue is. ``oldest`` is the age in seconds of the oldest ready job, None if there is none."""
+    """How full a queue is.
+
+    :param oldest: the age in seconds of the oldest ready job; None if there is none.
+    :param parked: how many of the scheduled jobs wait for a worker that knows their task, as workers told the store
+        within the last seconds; None if there is no store. A broker does not know: only ``app.stats`` fills it in.
+    """
 
     ready: int
     leased: int
     scheduled: int
     dead: int
     oldest: float | None = None
+    parked: int | None = None
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):

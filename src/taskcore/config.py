@@ -54,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param processes: how many may be functions that run in a process of their own; None = one for each core.
     :param grace: how long running jobs may go on after a worker was asked to stop.
     :param lease: after this time without a renewal another worker gets the job.
+    :param max_block: how long leases are kept while a task blocks the event loop; then other workers get its jobs.
     :param send_timeout: how long ``enqueue`` waits for the broker.
     :param timeout: how long one attempt of a task that sets no limit may take; None = no limit.
     :param payload_limit: the largest arguments that are sent.
@@ -65,6 +66,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param release: of this program, such as ``"2.14"``: of two programs that declare a schedule the newer one wins.
     :param strict: whether to refuse to open on a broker or store whose settings break a guarantee.
     :param app: ``"module:attribute"``, the app of commands that name none.
+    :param include: modules that commands import beside the app's; ``"shop.*"`` stands for all modules in a package.
+    :param queue_limits: how many jobs of a queue a worker runs at once; the other queues share ``concurrency``.
+    :param worker_processes: the least and the largest number of processes of ``taskcore worker``; None = no supervisor.
+    :param max_jobs: after so many jobs a process of ``taskcore worker`` is replaced.
+    :param max_memory: above this size a process of ``taskcore worker`` is replaced.
+    :param health: ``"host:port"`` where ``taskcore worker`` answers health checks.
+    :param health_file: the file that ``taskcore worker`` renews while it is alive.
     :param retry: the retry policy of tasks that set none.
     """
 
@@ -77,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     processes: int | None = None
     grace: float = 30.0
     lease: float = 60.0
+    max_block: float = 600.0
     send_timeout: float = 3.0
     timeout: float | None = None
     payload_limit: int = 262_144
@@ -88,6 +97,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     release: str | None = None
     strict: bool = False
     app: str | None = None
+    include: tuple[str, ...] | None = None
+    queue_limits: Mapping[str, int] | None = None
+    worker_processes: tuple[int, int] | None = None
+    max_jobs: int | None = None
+    max_memory: int | None = None
+    health: str | None = None
+    health_file: str | None = None
     retry: Retry = Retry()
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
@@ -111,6 +127,7 @@ class AppSettings(TypedDict, total=False):
     processes: int | None
     grace: Duration | None
     lease: Duration | None
+    max_block: Duration | None
     send_timeout: Duration | None
     timeout: Duration | None
     payload_limit: int | str | None
@@ -122,6 +139,13 @@ class AppSettings(TypedDict, total=False):
     release: str | None
     strict: bool | str | None
     app: str | None
+    include: Sequence[str] | str | None
+    queue_limits: Mapping[str, int] | str | None
+    worker_processes: int | str | tuple[int, int] | None
+    max_jobs: int | None
+    max_memory: int | str | None
+    health: str | None
+    health_file: str | None
     retry: Retry | int | Mapping[str, Any] | None
 
 

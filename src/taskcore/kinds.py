@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from taskcore.toolkit.urls import mask_text, mask_url
 __all__ = ["KINDS", "NO_STORE", "SettingKind", "show", "show_refused"]
 
 NO_STORE = "none"  #: the setting that means: no store, although the broker has one
+MOST_SLOTS, MOST_PROCESSES, LAST_PORT = 100_000, 1_000, 65_535
 MOST_CHARACTERS = 120  #: of a value in an error
 
 
@@ -69,6 +70,47 @@ def _queues(raw: Any) -> tuple[str, ...]:
     return names
 
 
+def _modules(raw: Any) -> tuple[str, ...]:
+    if not isinstance(raw, str | Sequence):
+        raise TypeError
+    names = tuple(name.strip() for name in (raw.split(",") if isinstance(raw, str) else raw))
+    if not names or not all(part.isidentifier() for name in names for part in name.removesuffix(".*").split(".")):
+        raise ValueError
+    return names
+
+
+def _limits(raw: Any) -> dict[str, int]:
+    pairs = raw.items() if isinstance(raw, Mapping) else [part.split("=") for part in raw.split(",")]
+    limits = {check_name("queue", queue.strip()): _whole(limit) for queue, limit in pairs}
+    if not limits or not all(1 <= limit <= MOST_SLOTS for limit in limits.values()):
+        raise ValueError
+    return limits
+
+
+def _show_limits(limits: Mapping[str, int]) -> str:
+    return ",".join(f"{queue}={limit}" for queue, limit in limits.items())
+
+
+def _range(raw: Any) -> tuple[int, int]:
+    parts = raw if isinstance(raw, list | tuple) else str(raw).split("..")
+    low, high = map(_whole, parts if len(parts) > 1 else [*parts, *parts])
+    if not 1 <= low <= high <= MOST_PROCESSES:
+        raise ValueError
+    return low, high
+
+
+def _show_range(bounds: tuple[int, int]) -> str:
+    low, high = bounds
+    return str(low) if low == high else f"{low}..{high}"
+
+
+def _host_and_port(raw: Any) -> str:
+    host, _, port = _text(raw).rpartition(":")
+    if not host or not 0 <= int(port) <= LAST_PORT:
+        raise ValueError
+    return f"{host}:{int(port)}"
+
+
 def show_refused(raw: Any) -> str:
     """Write a value that is not accepted: what could be a URL without its secrets, and never in more than a line."""
     try:
@@ -108,6 +150,7 @@ KINDS: dict[str, SettingKind] = {
     "processes": SettingKind(_whole, "a whole number from 1 to 1000", least=1, most=1000, none="one for each core"),
     "grace": _WAIT,
     "lease": _PERIOD,
+    "max_block": _WAIT,
     "send_timeout": _PERIOD,
     "timeout": _PERIOD._replace(none="no limit"),
     "payload_limit": SettingKind(size, 'bytes, at least 1, or text such as "256KiB"', least=1, show=show_size),
@@ -121,6 +164,19 @@ KINDS: dict[str, SettingKind] = {
     "release": SettingKind(_release, 'numbers with dots, such as "2.14"'),
     "strict": SettingKind(_truth, "true or false", show=lambda value: str(value).lower()),
     "app": SettingKind(_text, 'a place such as "shop.tasks:app"'),
+    "include": SettingKind(_modules, 'modules such as "shop.tasks,shop.mail", or "shop.*"', show=",".join),
+    "queue_limits": SettingKind(
+        _limits, 'queues and numbers from 1 to 100000, such as "mail=5,default=50"', show=_show_limits
+    ),
+    "worker_processes": SettingKind(
+        _range, 'a whole number from 1 to 1000, or a range such as "1..8"', show=_show_range, none="no supervisor"
+    ),
+    "max_jobs": _COUNT._replace(none="no limit"),
+    "max_memory": SettingKind(
+        size, 'bytes, at least 1, or text such as "512MiB"', least=1, show=show_size, none="no limit"
+    ),
+    "health": SettingKind(_host_and_port, 'a host and a port, such as "0.0.0.0:8080"'),
+    "health_file": SettingKind(_text, "the path of a file"),
     "retry.attempts": _COUNT,
     "retry.base": _WAIT,
     "retry.factor": SettingKind(float, "a number from 1 to 1000000", least=1, most=1_000_000, show="{:g}".format),

@@ -230,7 +230,7 @@ class _ObservedSource:
 
     def __init__(self, source: Source, events: Events) -> None:
         self.receive = source.receive  # nothing to report: waiting is not work
-        self._source = source
+        self.inner = self._source = source
         self._events = events
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:

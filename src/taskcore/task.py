@@ -243,6 +243,10 @@ class ConfiguredTask(Generic[P, R]):
         """Send a job, as :meth:`Task.enqueue` does."""
         return await self._task.host.send(self._task.pack(self._options, args, kwargs))
 
+    def job(self, id: str, *, queue: str | None = None) -> Job[R]:
+        """Make the handle of a job that was sent with these options; see :meth:`Task.job`."""
+        return self._task.job(id, queue=queue or self._options.queue)
+
     @property
     def sync(self) -> SyncTask[P, R]:
         """The same, blocking."""

@@ -13,7 +13,17 @@ import anyio
 import pytest
 
 import taskcore
-from taskcore import App, InvalidArguments, JobFailed, LetterNotFound, NotRunning, ResultTimeout, Retry
+from taskcore import (
+    App,
+    InvalidArguments,
+    InvalidSetting,
+    JobFailed,
+    LetterNotFound,
+    NotRunning,
+    ResultTimeout,
+    Retry,
+    WrongTask,
+)
 
 
 @pytest.fixture
@@ -49,6 +59,24 @@ def test_blocking_forms(app):
         assert greet.using(headers={"a": "b"}).sync.enqueue("Bob").result(timeout=5) == "hello Bob"
         jobs = app.sync.enqueue_many([greet.call("Cyd"), greet.call("Dee")])
         assert [each.result(timeout=5) for each in jobs] == ["hello Cyd", "hello Dee"]
+
+
+def test_a_handle_from_an_id(app):
+    """A job that was sent elsewhere is asked for by its id, with its task or without, in the queue it was sent to."""
+    greet = app.tasks["greet"]
+    waiting = greet.using(queue="mail").sync.enqueue("Ada")
+    assert app.sync.job(waiting.id).status() == "queued"
+    assert greet.sync.job(waiting.id, queue="mail").status() == "queued"
+    assert greet.using(queue="mail").sync.job(waiting.id).status() == "queued"
+    assert greet.sync.job(waiting.id).status() == "unknown"
+    with app.sync.running():
+        job = greet.sync.enqueue("Bob")
+        assert greet.sync.job(job.id).result(timeout=5) == "hello Bob"
+        assert app.sync.job(job.id).outcome(timeout=5).value == "hello Bob"
+        with pytest.raises(InvalidSetting):
+            greet.sync.job("")
+        with pytest.raises(WrongTask):
+            app.tasks["fail"].sync.job(job.id).status()
 
 
 def test_blocking_verbs_of_an_app(app):

@@ -20,6 +20,8 @@ PAIRS: list[tuple[type, type]] = [
     (Job, SyncJob),
     (DeadLetters, SyncDeadLetters),
 ]
+#: Makes the handle of a job from its id, without waiting; behind ``sync`` that is a blocking handle.
+HANDLES = {"job"}
 #: What an open app answers without waiting, or through an object of its own.
 PROPERTIES = {"dead_letters", "features"}
 #: Its signals need the main thread, so its blocking form is a loop there: ``anyio.run(app.run_worker)``.
@@ -27,13 +29,17 @@ ONLY_ASYNC = {"run_worker"}
 
 
 def verbs(cls: type) -> dict[str, Callable[..., Any]]:
-    """Find the public methods whose caller has to await, to iterate or to enter something."""
+    """Find the public methods whose caller has to await, to iterate or to enter something, or gets a job's handle."""
     found = inspect.getmembers_static(cls, inspect.isfunction)
     return {
         name: function
         for name, function in found
         if not name.startswith("_")
-        and (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(inspect.unwrap(function)))
+        and (
+            name in HANDLES
+            or inspect.iscoroutinefunction(function)
+            or inspect.isasyncgenfunction(inspect.unwrap(function))
+        )
     }
 
 

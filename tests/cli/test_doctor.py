@@ -60,7 +60,7 @@ def test_a_healthy_app(ask):
     code, found, totals = ask("DiagnosedBackend(), store=DiagnosedStore()")
     assert (code, totals) == (0, {"failed": 0, "warnings": 0})
     assert [one["name"] for one in found] == [
-        "versions", "app", "settings", "broker", "jobs", "store", "features", "crashes"
+        "versions", "app", "settings", "broker", "jobs", "store", "features", "crashes", "queue default"
     ]  # fmt: skip
     assert named(found, "app")["text"].endswith("1 task, no name twice")
     assert "from: argument" in named(found, "settings")["text"]
@@ -94,7 +94,7 @@ def test_a_clause_that_does_not_hold_is_never_ok(ask):
 def test_strict_makes_unsafe_facts_fail(ask):
     """What would keep the app from opening has failed; what only may hurt some day has not."""
     code, found, totals = ask("DiagnosedBackend(EVICTS, SLOW), store=DiagnosedStore(), strict=True")
-    assert (code, totals) == (1, {"failed": 1, "warnings": 1})
+    assert (code, totals) == (5, {"failed": 1, "warnings": 1})
     assert named(found, "eviction")["level"] == "fail"
     assert named(found, "latency")["level"] == "warn"
 
@@ -114,7 +114,7 @@ def test_without_a_store(ask):
     assert (named(found, "crashes")["level"], named(found, "crashes")["clauses"]) == ("warn", ["C12"])
     keyed = '@app.task(name="pay", key=lambda order: str(order))\nasync def pay(order: int) -> None: ...\n'
     code, found, _ = ask("DiagnosedBackend()", keyed)
-    assert code == 1
+    assert code == 5
     assert named(found, "tasks")["text"].startswith("[TC105] without a store the app does not open: pay has an ")
     assert "refused for: pay" in named(found, "features")["text"]
 
@@ -132,7 +132,7 @@ async def ask() -> int: ...
 async def resize() -> None: ...
 """
     code, found, _ = ask("UncountingBackend()", declared)
-    assert code == 1
+    assert code == 5
     text = named(found, "tasks")["text"]
     assert "pay has an idempotency key (shop_app.py:" in text
     assert "ask keeps its results (shop_app.py:" in text
@@ -148,7 +148,7 @@ async def resize() -> None: ...
 def test_out_of_reach(ask):
     """One line, with the facts, the fix, and where the address came from."""
     code, found, totals = ask("UnreachableBackend()")
-    assert (code, totals["failed"]) == (1, 1)
+    assert (code, totals["failed"]) == (4, 1)
     broker = named(found, "broker")
     assert broker["level"] == "fail"
     assert broker["text"] == (
@@ -163,7 +163,7 @@ def test_a_broker_that_never_answers(ask, monkeypatch):
     began = time.monotonic()
     code, found, _ = ask("UnreachableBackend(hangs=True)")
     assert time.monotonic() - began < 10
-    assert code == 1
+    assert code == 4
     assert "did not answer within 0.2 s" in named(found, "broker")["text"]
 
 
@@ -180,24 +180,25 @@ app = App(DiagnosedBackend(), store=Gone())
 async def again() -> None: ...
 """
     code, found, _ = ask("DiagnosedBackend()", more)
-    assert code == 1
+    assert code == 4
     assert named(found, "broker")["level"] == "ok"
     assert named(found, "store")["text"] == "[TC201] cannot reach the store"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "more", "name", "says"),
+    ("arguments", "more", "says", "ends"),
     [
-        ('"memory://"', "import nosuch\n", "app", "[TC101] "),
-        ('"memory://"', '@app.task(name="work")\ndef again() -> None: ...\n', "app", "[TC306] "),
-        ('"redix://localhost"', "", "app", "[TC103] "),
-        ('"memory://"', 'raise AdapterMissing("x:// needs the x extra", fix="pip install x")\n', "app", "[TC102] "),
+        ('"memory://"', "import nosuch\n", "[TC101] ", 3),
+        ('"memory://"', '@app.task(name="work")\ndef again() -> None: ...\n', "[TC306] ", 5),
+        ('"redix://localhost"', "", "[TC103] ", 2),
+        ('"memory://"', 'raise AdapterMissing("x:// needs the x extra", fix="pip install x")\n', "[TC102] ", 2),
     ],
 )
-def test_what_cannot_be_put_together(ask, arguments, more, name, says):
+def test_what_cannot_be_put_together(ask, arguments, more, says, ends):
     """A module that fails, two tasks of one name, a wrong URL, an extra that is missing: a line each, no traceback."""
     code, found, _ = ask(arguments, more)
-    assert code == 1
+    assert code == ends
+    name = "app"
     assert named(found, name)["level"] == "fail"
     assert named(found, name)["text"].startswith(says)
 
@@ -206,6 +207,67 @@ def test_an_app_without_tasks(ask):
     """An app that imports without tasks is a warning."""
     _, found, _ = ask('"memory://"', 'app = App("memory://")\n')
     assert named(found, "app")["level"] == "warn"
+
+
+# ── queues ───────────────────────────────────────────────────────────────────────────────────────
+
+FULL = """
+import anyio
+from taskcore.backend import Outgoing, QueueStats
+
+class FullBackend(DiagnosedBackend):
+    def __init__(self, queues):
+        super().__init__()
+        self.counts = queues
+
+    @property
+    def admin(self):
+        return self
+
+    async def queues(self):
+        return list(self.counts)
+
+    async def stats(self, queue):
+        return self.counts.get(queue) or QueueStats(ready=0, leased=0, scheduled=0, dead=0)
+
+app = App(FullBackend({queues}), store=DiagnosedStore())
+
+@app.task(name="again")
+async def again() -> None: ...
+"""
+
+
+def test_how_full_the_queues_are(ask):
+    """Each queue is a line with its depth, the age of its oldest job and its dead letters; letters are a warning."""
+    counts = (
+        '{"mail": QueueStats(ready=12, leased=2, scheduled=5, dead=0, oldest=200.4), '
+        '"a": QueueStats(ready=0, leased=0, scheduled=0, dead=2000)}'
+    )
+    code, found, totals = ask('"memory://"', FULL.replace("{queues}", counts))
+    assert (code, totals) == (0, {"failed": 0, "warnings": 1})
+    assert named(found, "queue default")["text"] == "0 ready · 0 running · 0 scheduled · 0 dead"
+    assert named(found, "queue mail")["text"] == "12 ready (oldest 3m20s) · 2 running · 5 scheduled · 0 dead"
+    letters = named(found, "queue a")
+    assert (letters["level"], letters["text"]) == ("warn", "0 ready · 0 running · 0 scheduled · 2,000 dead")
+    assert "app.dead_letters" in letters["fix"]
+
+
+def test_a_queue_without_a_worker(ask):
+    """A job that has been ready for long while no job of its queue runs is a warning."""
+    counts = '{"mail": QueueStats(ready=1, leased=0, scheduled=0, dead=0, oldest=3600.0)}'
+    _, found, totals = ask('"memory://"', FULL.replace("{queues}", counts))
+    assert totals["warnings"] == 1
+    assert named(found, "queue mail")["fix"] == "is a worker listening to this queue?"
+
+
+def test_many_queues(ask):
+    """Twenty queues have a line each, those with dead letters and old jobs first; the others share one."""
+    counts = '{f"q{number}": QueueStats(ready=1, leased=0, scheduled=0, dead=number // 999) for number in range(1000)}'
+    _, found, _ = ask('"memory://"', FULL.replace("{queues}", counts))
+    lines = [one for one in found if one["name"].startswith("queue")]
+    assert len(lines) == 21
+    assert named(found, "queue q999")["level"] == "warn"
+    assert lines[-1]["text"] == "981 more: 980 ready · 0 running · 0 scheduled · 0 dead"
 
 
 # ── real processes ───────────────────────────────────────────────────────────────────────────────
@@ -226,7 +288,7 @@ def test_the_settings_name_the_broker(tmp_path):
     """Without a word the settings are looked at; the line says which file named the address, and hides its password."""
     (tmp_path / "taskcore.toml").write_text('\nurl = "redix://me:secret@somewhere"\n')
     answer = run(tmp_path, "doctor")
-    assert answer.returncode == 1
+    assert answer.returncode == 2
     assert "broker redix://****@somewhere (from: taskcore.toml:2)" in answer.stdout
     assert "fail  adapter            [TC103]" in answer.stdout
     assert "secret" not in answer.stdout + answer.stderr
@@ -235,7 +297,7 @@ def test_the_settings_name_the_broker(tmp_path):
 def test_wrong_settings(tmp_path):
     """A setting that cannot be is a finding too."""
     answer = run(tmp_path, "doctor", TASKCORE_STRICT="perhaps")
-    assert answer.returncode == 1
+    assert answer.returncode == 2
     assert "fail  settings           [TC104]" in answer.stdout
 
 

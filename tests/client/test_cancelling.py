@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import contextmanager
 from itertools import product
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
-from taskcore import App, Cancelled, JobCancelled, Retry, StoreRequired, Succeeded, current
+from taskcore import App, BrokerUnavailable, Cancelled, JobCancelled, Retry, StoreRequired, Succeeded, current
 from taskcore.backends.memory import MemoryBackend
+from taskcore.stores.memory import MemoryStore
+from taskcore.toolkit.failpoints import arm
 from tests.support.faulty import Log
 from tests.support.virtual import clock
 
@@ -166,6 +171,131 @@ async def test_races(app, work, log):
     assert all((job_id in started) is not cancelled for job_id, cancelled in answers.items())
     assert len(answers) == 450
     assert len(set(answers.values())) == 2
+
+
+# ── callers that are interrupted ─────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def hooked(action):
+    """Call a function with the name of each crash point that is passed."""
+    arm(action)
+    try:
+        yield
+    finally:
+        arm(None)
+
+
+@pytest.mark.parametrize("point", ["cancel.marked", "cancel.removed"])
+async def test_an_interrupted_caller(app, work, log, point):
+    """A caller that is interrupted at a crash point leaves no job behind that neither runs nor has an outcome."""
+    async with app:
+        job = await work.enqueue()
+        with anyio.CancelScope() as scope, hooked(lambda name: scope.cancel() if name == point else None):
+            await job.cancel()
+        async with app.running():
+            assert await job.outcome(timeout=60) == Cancelled()
+    assert log == []
+
+
+async def test_a_caller_is_interrupted_at_any_step(app, work, log):
+    """However many steps a caller gets before it is interrupted, the job runs or has the outcome of a cancellation."""
+    async with app:
+        jobs = []
+        for steps in range(12):
+            job = await work.enqueue()
+            async with anyio.create_task_group() as group:
+                group.start_soon(job.cancel)
+                for _ in range(steps):
+                    await checkpoint()
+                group.cancel_scope.cancel()
+            jobs.append(job)
+        async with app.running():
+            outcomes = [await job.outcome(timeout=60) for job in jobs]
+    assert {type(outcome) for outcome in outcomes} <= {Cancelled, Succeeded}
+    assert Cancelled() in outcomes
+    assert log == [job.id for job, outcome in zip(jobs, outcomes, strict=True) if outcome != Cancelled()]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_caller_with_a_time_limit_of_asyncio(work, log):
+    """A time limit of asyncio, which no shield of anyio stops, does not part the removal from the outcome."""
+    store = SlowStore()
+    app = App("memory://", store=store, clock=clock)
+    app.add(work)
+    async with app:
+        job = await work.enqueue()
+        store.slow = "job/"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(job.cancel(), 1)
+        assert await job.outcome(timeout=60) == Cancelled()
+
+
+async def test_a_closing_app_finishes_a_cancellation(work, log):
+    """An app that closes waits for removals whose callers were interrupted."""
+    backend, store = MemoryBackend(), SlowStore()
+    app = App(backend, store=store, clock=clock)
+    app.add(work)
+    async with app:
+        job = await work.enqueue()
+        store.slow = "job/"
+        with anyio.move_on_after(1):
+            await job.cancel()
+    store.slow = None
+    async with app:
+        assert await job.outcome(timeout=0) == Cancelled()
+
+
+async def test_a_store_that_is_away_for_a_moment(work, log):
+    """A job that is removed gets its outcome although the store cannot be reached at first."""
+    store = SlowStore()
+    app = App("memory://", store=store, clock=clock)
+    app.add(work)
+    async with app:
+        job = await work.enqueue()
+        store.failures = 5
+        assert await job.cancel()
+        assert await job.outcome(timeout=1) == Cancelled()
+        job = await work.enqueue()
+        store.failures = 1000
+        with pytest.raises(BrokerUnavailable):
+            await job.cancel()
+        store.failures = 0
+        assert await job.cancel()
+        assert await job.outcome(timeout=1) == Cancelled()
+
+
+async def test_a_running_job_that_the_broker_has_forgotten(app):
+    """A job that runs at most once is nowhere at the broker while it runs; asking twice does not call it cancelled."""
+    started = anyio.Event()
+
+    @app.task(delivery="at_most_once")
+    async def once() -> str:
+        started.set()
+        await anyio.sleep(10)
+        return "done"
+
+    async with app.running():
+        job = await once.enqueue()
+        await started.wait()
+        assert [await job.cancel(), await job.cancel(), await app.job(job.id).cancel()] == [False] * 3
+        assert await job.outcome(timeout=60) == Succeeded("done")
+
+
+class SlowStore(MemoryStore):
+    """A store that is slow to write, or cannot be reached, when a cancellation stores its outcome."""
+
+    slow: str | None = None
+    failures = 0
+
+    async def put(self, key, value, *, expect, keep):
+        """Write, late or not at all."""
+        if self.slow is not None and key.startswith(self.slow):
+            await anyio.sleep(10)
+        if self.failures and key.startswith("job/"):
+            self.failures -= 1
+            raise BrokerUnavailable("the store is away")
+        return await super().put(key, value, expect=expect, keep=keep)
 
 
 async def test_cancelling_needs_a_store():

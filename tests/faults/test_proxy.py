@@ -135,6 +135,27 @@ async def test_black_hole():
                 assert await late.receive() == b"3"
 
 
+async def test_forgotten_connections():
+    """What is open passes nothing on, not even a good-bye and not after ``heal``; new connections do."""
+    async with proxied() as proxy, await connect(proxy) as client:
+        assert await ask(client, b"1") == b"1"
+        proxy.forget()
+        with anyio.move_on_after(0.05) as limit:
+            await ask(client, b"2")
+        assert limit.cancelled_caught
+        async with await connect(proxy) as late:
+            assert await ask(late, b"3") == b"3"
+            await proxy.heal()
+            assert await ask(late, b"4") == b"4"
+        await client.send_eof()
+        with anyio.move_on_after(0.05) as limit:
+            await client.receive()
+        assert limit.cancelled_caught
+        proxy.cut()
+        with pytest.raises(anyio.BrokenResourceError), anyio.fail_after(5):
+            await client.receive()
+
+
 async def test_a_one_way_black_hole():
     """Requests arrive, replies do not."""
     async with proxied() as proxy, await connect(proxy) as client:

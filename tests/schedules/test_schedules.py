@@ -136,7 +136,7 @@ def test_resume_with_catching_up() -> None:
             await anyio.sleep(30)
             await app.schedules.resume("s", catch_up=True)
             await anyio.sleep(8)
-        assert world.instants("s") == [10, 20, 30, 40]
+            assert world.instants("s") == [10, 20, 30, 40]
 
     play(story)
 

@@ -34,8 +34,15 @@ CORE_CODE, BACKEND_CODE, CONNECTION_CODE = 7_000, 1_450, 950
 
 ADAPTERS = ("backends", "stores", "connections")
 TEST_KIT = ("testing", "conformance", "faults", "bench")
-#: Rooms that may be deleted: what they add goes, the core stays.
-FEATURES = ("processes", "blocking", "schedules", "deadletter.py")
+FEATURES = (
+    "processes",
+    "blocking",
+    "keeping",
+    "parking",
+    "schedules",
+    "supervisor",
+    "deadletter.py",
+)  # rooms that may be deleted: what they add goes, the core stays
 NOT_CORE = (*ADAPTERS, *FEATURES, *TEST_KIT, "toolkit", "cli", "preflight.py", "__main__.py")
 CLIENTS = ("aio_pika", "aiormq", "nats", "psycopg", "redis")
 
@@ -71,7 +78,7 @@ ROLES = ("Receipt",)
 SETTLES = ("worker/settle.py", "observe.py", "middleware.py")
 STARTS_TASKS = ("toolkit/tasks.py",)
 NAMES_RECORDS = ("records/names.py",)
-RECORD_NAME = re.compile(r"(job|cancel|start|key)/")
+RECORD_NAME = re.compile(r"(job|cancel|start|outlived|key)/")
 
 Offences: TypeAlias = dict[str, int]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskcore.errors import InvalidSetting
-from taskcore.toolkit.units import duration, show_duration, show_size, size
+from taskcore.toolkit.units import duration, show_duration, show_rounded, show_size, size
 from taskcore.toolkit.urls import mask_url
 
 
@@ -112,3 +112,15 @@ def test_mask_url(url, masked):
 def test_no_password_survives(user, secret):
     """Whatever characters a password is made of, sloppily quoted or not, it is not shown."""
     assert secret not in mask_url(f"redis://{user}:{secret}@host:6379/0")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1_234_567, "1.18 MiB"), (999 * 1024**2, "999 MiB"),
+        (1023 * 1024**2, "1,023 MiB"), (1024**3, "1 GiB"), (5_000 * 1024**3, "5,000 GiB"),
+    ],
+)  # fmt: skip
+def test_sizes_for_people(number, text):
+    """A size that a person reads has a unit and about three digits."""
+    assert show_rounded(number) == text

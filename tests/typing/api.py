@@ -187,6 +187,8 @@ def blocking() -> None:
     assert_type(add.using(delay=1.0).sync.enqueue(1, 2), SyncJob[int])
     assert_type(app.sync.enqueue_many([add.call(1, 2)]), list[SyncJob[int]])
     assert_type(app.sync.send(add.call(1, 2)), SyncJob[int])
+    assert_type(add.sync.job("some-id"), SyncJob[int])
+    assert_type(app.sync.job("some-id"), SyncJob[object])
     assert_type(app.sync.stats(), QueueStats)
     assert_type(app.sync.purge("mail"), int)
     assert_type(app.sync.features, Features)

@@ -9,6 +9,7 @@ import pytest
 from taskcore import App, Dead, JobFailed, ResultTimeout
 from taskcore.backend import Outgoing
 from taskcore.backends.memory import MemoryBackend
+from taskcore.store import ANY
 from taskcore.stores.memory import MemoryStore
 from tests.support.faulty import letters
 from tests.support.virtual import EPOCH, clock
@@ -283,3 +284,69 @@ async def test_callers_learn_that_their_job_is_parked(app, backend, store):
             await job.result(timeout=5)
     assert any("has parked jobs of unknown.work" in fact for fact in error.value.facts)
     assert "knows the task" in (error.value.fix or "")
+
+
+# ── counts of parked jobs ────────────────────────────────────────────────────────────────────────
+
+
+async def counted(app, parked: int, queue: str = "default") -> None:
+    """Wait until the statistics of a queue name so many parked jobs."""
+    with anyio.fail_after(30):
+        while (stats := await app.stats(queue)).parked != parked:  # noqa: ASYNC110 - the store is asked
+            await anyio.sleep(0.2)
+    assert stats.scheduled >= parked
+
+
+async def test_parked_jobs_are_counted(app, backend):
+    """The statistics of a queue tell how many of its scheduled jobs wait for a worker that knows their task."""
+    async with app.running():
+        assert (await app.stats()).parked == 0
+        for number in range(5):
+            await publish(backend, envelope(id=f"u{number}", task=f"unknown{number % 2}"), id=f"u{number}")
+        await app.tasks["known"].using(delay=3600.0).enqueue(1)
+        await counted(app, 5)
+        await anyio.sleep(300.0)
+        await counted(app, 5)
+        assert (await app.stats()).scheduled == 6
+
+        @app.task(name="unknown0")
+        async def unknown0(number: int) -> None: ...
+
+        await anyio.sleep(61.0)
+        await counted(app, 2)
+
+
+async def test_the_parked_jobs_of_all_workers_are_counted(app, backend, store):
+    """Each worker tells its own part; the part of one that has ended counts until its jobs are due."""
+    other = App(backend, store=store, clock=clock, source="other worker")
+
+    @other.task(name="elsewhere", queue="other")
+    async def elsewhere() -> None: ...
+
+    async with app.running(queues=["default"]), other.running(queues=["default"]):
+        for number in range(40):
+            await publish(backend, envelope(id=f"u{number}", task="unknown"), id=f"u{number}")
+        await counted(app, 40)
+    async with app:
+        await counted(app, 40)
+        await anyio.sleep(120.0)
+        assert (await app.stats()).parked == 0
+
+
+async def test_without_a_store_parked_jobs_are_not_known(backend):
+    """Only a store can tell how many jobs are parked."""
+    app = App(backend, store="none", clock=clock)
+    async with app:
+        assert (await app.stats()).parked is None
+
+
+async def test_a_foreign_count_is_written_over(app, backend, store):
+    """A record that is no count of parked jobs counts nothing and holds up nothing."""
+    for value in (b"", b"\xff", b"[1]", b'{"workers": {"x": [1, 1e400]}}', b'{"workers": 5}', b"[" * 100_000):
+        await store.put("parked-in/default", value, expect=ANY, keep=None)
+        async with app.running():
+            assert (await app.stats()).parked == 0
+            await publish(backend, envelope(id="u", task="unknown"), id="u")
+            await counted(app, 1)
+            await app.purge("default")
+            await anyio.sleep(61.0)

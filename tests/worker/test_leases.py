@@ -155,7 +155,7 @@ async def test_a_blocked_loop_does_not_claim_success(pair, caplog):
     assert pair.one.counters["job.lost"] == 1
     assert pair.one.counters["job.succeeded"] + pair.two.counters["job.succeeded"] == 1
     assert pair.one.counters["loop.blocked"] == 1
-    assert "the event loop was blocked for 160." in caplog.text
+    assert "the event loop stood still for 160." in caplog.text
 
 
 async def test_an_abandoned_job_is_found_without_new_traffic(pair):

@@ -53,6 +53,10 @@ class AsyncApp(Protocol):
         """Remove the waiting jobs of a queue."""
         ...
 
+    def job(self, id: str, *, queue: str | None = None) -> Job[object]:
+        """Make the handle of a job of any task."""
+        ...
+
     @property
     def features(self) -> Features:
         """What the broker does by itself."""
@@ -109,6 +113,10 @@ class SyncApp(Generic[AppT]):
             return await self._app.enqueue_many(calls)
 
         return [SyncJob(job, self._portal.run) for job in self._portal.run(send)]
+
+    def job(self, id: str, *, queue: str | None = None) -> SyncJob[object]:
+        """Make the handle of a job of any task, as :meth:`taskcore.App.job` does."""
+        return SyncJob(self._app.job(id, queue=queue), self._portal.run)
 
     def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until queues are empty, as :meth:`taskcore.App.drain` does."""

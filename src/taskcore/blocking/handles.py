@@ -36,6 +36,10 @@ class SyncTask(Generic[P, R]):
 
         return SyncJob(self._host.run_blocking(send), self._host.run_blocking)
 
+    def job(self, id: str, *, queue: str | None = None) -> SyncJob[R]:
+        """Make the handle of a job that was sent earlier or elsewhere, as :meth:`taskcore.Task.job` does."""
+        return SyncJob(self._task.job(id, queue=queue), self._host.run_blocking)
+
 
 class SyncJob(Generic[R_co]):
     """The handle of a job, blocking."""

@@ -31,14 +31,14 @@ from taskcore.errors import (
 )
 from taskcore.toolkit.urls import mask_text, mask_url
 
-__all__ = ["APP_DIR", "DEBUG", "Exit", "installed_version", "run"]
+__all__ = ["APP_DIR", "DEBUG", "Exit", "exit_of", "installed_version", "run"]
 
 
 class Exit(IntEnum):
     """Exit codes, for scripts."""
 
     DONE = 0
-    FAILED = 1  #: the job failed
+    FAILED = 1  #: the job, or a check, failed
     USAGE = 2  #: the command or a setting is wrong
     NO_APP = 3  #: the app cannot be loaded
     NO_BROKER = 4  #: the broker cannot be reached
@@ -75,7 +75,7 @@ Examples:
   taskcore conformance redis://localhost:6379/15
   taskcore bench --quick
 \b
-Exit codes: 0 done, 1 the job failed, 2 usage or settings, 3 app cannot be loaded,
+Exit codes: 0 done, 1 the job or a check failed, 2 usage or settings, 3 app cannot be loaded,
 4 broker cannot be reached, 5 refused by a contract or the broker, 130 interrupted.
 """
 
@@ -188,7 +188,7 @@ def run(arguments: Sequence[str]) -> int:
             click.echo(mask_text("".join(traceback.format_exception(error))), err=True, nl=False)
         else:
             click.echo("\n".join(dict.fromkeys(_text(one) for one in ours)), err=True)
-        return _exit_of(ours[0]) if ours else Exit.FAILED
+        return exit_of(ours[0]) if ours else Exit.FAILED
     return code if isinstance(code, int) else Exit.DONE
 
 
@@ -210,7 +210,8 @@ def _ours(error: BaseException) -> Iterator[TaskcoreError]:
             yield from _ours(inner)
 
 
-def _exit_of(error: TaskcoreError) -> Exit:
+def exit_of(error: TaskcoreError) -> Exit:
+    """Choose the exit code of a command that ends with this error."""
     return next(code for kind, code in EXIT_OF if isinstance(error, kind))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import linecache
+import pkgutil
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from taskcore.config import load
+from taskcore.config import check, load
 from taskcore.errors import AppNotFound, TaskcoreError
 from taskcore.toolkit.urls import mask_text, mask_url
 
@@ -30,11 +31,12 @@ __all__ = ["load_app"]
 SHOWN_FRAMES, SHOWN_NAMES = 3, 8
 
 
-def load_app(place: str | None, app_dir: str | Path = ".") -> App:
+def load_app(place: str | None, app_dir: str | Path = ".", include: str | None = None) -> App:
     """Load the app at ``place``, such as ``"shop.tasks:app"``; None: the one that the settings name.
 
     :param place: module and attribute; without the attribute the module's ``app``, or the only App in it.
     :param app_dir: the directory to import from.
+    :param include: further modules, which declare tasks; default: those that the settings name.
     :raises AppNotFound: it cannot be loaded (TC101). Errors of ours in the module come through as they are.
     """
     directory = Path(app_dir).resolve()
@@ -47,7 +49,20 @@ def load_app(place: str | None, app_dir: str | Path = ".") -> App:
         _refuse_place(place, directory)
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
-    return _find(_import(what, name, directory), attribute, what)
+    app = _find(_import(what, name, directory), attribute, what)
+    for module in app.settings.include or () if include is None else check("include", include):
+        _include(module, directory)
+    return app
+
+
+def _include(name: str, directory: Path) -> None:
+    """Import a module that declares tasks; ``"shop.*"`` is the package and every module in it, at any depth."""
+    what = f'cannot include "{name}"'
+    module = _import(what, name.removesuffix(".*"), directory)
+    if name.endswith(".*"):
+        for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{module.__name__}."):
+            if not found.name.endswith("__main__"):
+                _import(what, found.name, directory)
 
 
 def _shown(place: str | None) -> str:

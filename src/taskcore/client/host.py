@@ -106,7 +106,9 @@ class AppHost:
             )
             exits.push_async_callback(client.wait_closed)
             client.open_queues(tuple(dict.fromkeys(task.spec.queue for task in tasks)))
-            self.send, self._client, self._queries = client.send, client, JobQueries(components, timeout=limit)
+            queries = JobQueries(components, timeout=limit)
+            exits.push_async_callback(queries.wait_closed)
+            self.send, self._client, self._queries = client.send, client, queries
             self.app_loop.adopt()
             exits.callback(self.close)
             if components.services:

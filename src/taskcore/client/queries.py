@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
+import msgspec
 
+from taskcore.backend import QueueStats
 from taskcore.components import Components
-from taskcore.errors import ResultNotKept, ResultTimeout, StoreRequired
+from taskcore.errors import BrokerUnavailable, ResultNotKept, ResultTimeout, StoreRequired
 from taskcore.records import Records
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import key_name
-from taskcore.records.parked import find_parked
+from taskcore.records.parked import count_parked, find_parked
 from taskcore.results import (
+    ANY_TASK,
     CANCELLED,
     STATUS_OF_PLACE,
     JobOutcome,
@@ -24,12 +28,15 @@ from taskcore.results import (
     wrong_task,
 )
 from taskcore.task import Job
+from taskcore.toolkit.detached import Detached
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.units import Duration, seconds_of
 
 __all__ = ["JobQueries"]
 
 R = TypeVar("R")
+
+STORE_AGAIN_AFTER = 0.1  #: seconds before the outcome of a job that is removed already is stored again
 
 
 class JobQueries:
@@ -41,7 +48,9 @@ class JobQueries:
         self._store = components.store
         self._records = Records.over(components.store) if components.store is not None else None
         self._events = components.events
+        self._clock = components.clock
         self._timeout = timeout
+        self._detached = Detached()
 
     async def outcome(self, job: Job[R], timeout: float | None) -> JobOutcome[R]:
         """Wait for the end of a job; the store pushes it."""
@@ -92,17 +101,44 @@ class JobQueries:
         asked_before = await records.cancels.requested(job.id)
         await records.cancels.request(job.id)
         failpoint("cancel.marked")
+        if self._backend.features.remove == "absent":  # its workers keep it from starting
+            await records.cancels.announce()
+        return await self._detached.get(partial(self._remove, job, records, asked_before=asked_before))
+
+    async def _remove(self, job: Job[Any], records: Records, *, asked_before: bool) -> bool:
+        """Remove the job and store its outcome; a caller that is cancelled in between does not part the two."""
         removed = False
         for queue in await self._queues_of(job):
             removed = removed or await self.admin.remove(queue, job.id)
         if not removed and not (asked_before and await self._is_nowhere(job)):
             return False
         failpoint("cancel.removed")
-        stands = await records.outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
+        stands, until = b"", anyio.current_time() + self._timeout
+        while not stands:
+            try:
+                stands = await records.outcomes.store(job.id, CANCELLED, job.task.options.keep_result or self._timeout)
+            except BrokerUnavailable:
+                if anyio.current_time() > until:
+                    raise
+                await anyio.sleep(STORE_AGAIN_AFTER)
         if decode_outcome(stands).state != "cancelled":
             return False
         self._events.emit("job.cancelled", job_id=job.id, task=job.task.name, queue=job.queue)
         return True
+
+    async def wait_closed(self) -> None:
+        """Wait for removals whose callers were cancelled."""
+        await self._detached.wait_closed()
+
+    async def stats(self, queue: str) -> QueueStats:
+        """Count the jobs of a queue, those included that wait for a worker that knows their task."""
+        stats = await self.admin.stats(queue)
+        if self._store is None:
+            return stats
+        parked = await count_parked(self._store, queue, self._clock())
+        if self._backend.features.counts != "absent":
+            parked = min(parked, stats.scheduled)
+        return msgspec.structs.replace(stats, parked=parked)
 
     async def drain(self, queues: Iterable[str], timeout: Duration | None) -> None:
         """Wait until each queue holds no job that is ready, running or scheduled.
@@ -130,8 +166,14 @@ class JobQueries:
         return (job.queue,) if job.queue else await self.admin.queues()
 
     async def _is_nowhere(self, job: Job[Any]) -> bool:
-        """Tell whether an earlier canceller removed the job and died before it stored the outcome."""
-        if job.task.options.keep_result is None or self._backend.features.locate == "absent":
+        """Tell whether an earlier canceller removed the job and died before it stored the outcome.
+
+        A job that may run at most once is nowhere while it runs, and a handle made from an id alone may be of one.
+        """
+        options = job.task.options
+        if options.keep_result is None or options.delivery == "at_most_once" or job.task.name == ANY_TASK:
+            return False
+        if self._backend.features.locate == "absent":
             return False
         return await self.status(job) == "unknown"
 

@@ -6,6 +6,7 @@
         proxy.cut_before(3)                 the third reply from now on is not passed on, its connection is reset
         proxy.cut_after(1)                  the next reply is passed on, then its connection is reset
         proxy.black_hole()                  half-open: nothing comes through, without an RST
+        proxy.forget()                      the same for open connections, for good; new ones are welcome
         proxy.delay(0.2, jitter=0.05)       each chunk waits
         proxy.throttle(32_000)              bytes a second
         proxy.byte_by_byte()                every byte in a packet of its own
@@ -170,6 +171,14 @@ class ChaosProxy:
         for direction in self._directions(only):
             direction.block()
 
+    def forget(self) -> None:
+        """Pass nothing on for connections that are open now, ever again, and without an RST; new ones are welcome.
+
+        That is what a NAT or a firewall does when it forgets a connection. ``cut`` still resets them.
+        """
+        for connection in self._open:
+            connection.forget()
+
     def delay(self, seconds: float, *, jitter: float = 0.0, only: DirectionName | None = None) -> None:
         """Let each chunk wait, more or less by up to ``jitter``. Chunks keep their order, so many of them add up."""
         for direction in self._directions(only):
@@ -232,6 +241,11 @@ class _Connection:
         self._up, self._down = up, down
         self._scope = anyio.CancelScope()
         self._done = False
+        self._forgotten = False
+
+    def forget(self) -> None:
+        """Pass nothing on any more, not even that a side has closed."""
+        self._forgotten = True
 
     def reset(self) -> None:
         """Close both sides with RST."""
@@ -262,10 +276,16 @@ class _Connection:
     async def _pass_on(self, source: socket.socket, to: socket.socket, direction: Direction) -> None:
         try:
             while data := await receive(source):
+                if self._forgotten:
+                    break
                 if not await direction.carry(data, to):
                     self.reset()
                     return
             await direction.opened()  # a black hole hides that the other side is done
+            if self._forgotten:
+                await anyio.sleep_forever()
             to.shutdown(socket.SHUT_WR)
         except OSError:
+            if self._forgotten:  # the side that is left learns nothing
+                await anyio.sleep_forever()
             self.reset()

@@ -1,7 +1,7 @@
 """Start markers: they count the starts of a job that have no outcome, because such a start may have killed its process.
 
 A worker marks a start before the function runs and clears the mark after the broker has the verdict. What stays is a
-start whose process died (C12).
+start whose process died (C12), or lost its lease and lived on. A worker that lives on says so.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ class StartMarkers:
     async def mark(self, marker: str, starts: int) -> None:
         """Write the number of starts, the one that is about to begin included."""
         await self._store.put_many([_count(marker, starts, reserve=True)])
+
+    async def outlive(self, marker: str) -> None:
+        """Count one more start whose lease ended while its process lived."""
+        await self.mark(marker, await self.count(marker) + 1)
 
     async def clear(self, markers: Sequence[tuple[str, int]]) -> None:
         """Write how many starts without an outcome each marker still has; delete a marker that has none."""

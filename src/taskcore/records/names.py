@@ -2,9 +2,12 @@
 
     job/<id>                how a job ended                       outcomes.py
     cancel/<id>             a request that a job does not start   cancels.py
+    cancels/newest          that there are such requests          cancels.py
     start/<id>/<copies>     starts of a job without an outcome    markers.py
+    outlived/<id>/<copies>  such starts whose process lived on    markers.py
     key/<task>/<digest>     an idempotency key                    keys.py
     parked/<digest>         a task that a worker does not know    parked.py
+    parked-in/<queue>       how many jobs of such tasks wait      parked.py
 
 No other module spells these names.
 """
@@ -13,8 +16,20 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["OUTCOME", "cancel_name", "is_start_name", "key_name", "outcome_name", "parked_name", "start_name"]
+__all__ = [
+    "NEWEST_CANCEL",
+    "OUTCOME",
+    "cancel_name",
+    "is_start_name",
+    "key_name",
+    "outcome_name",
+    "outlived_name",
+    "parked_in_name",
+    "parked_name",
+    "start_name",
+]
 
+NEWEST_CANCEL = "cancels/newest"  #: one record for all requests
 OUTCOME = "job/"  #: with the job's id behind it: the one name that is made for nearly every job
 
 
@@ -33,6 +48,11 @@ def start_name(job_id: str, copies: int) -> str:
     return f"start/{job_id}/{copies}"
 
 
+def outlived_name(job_id: str, copies: int) -> str:
+    """Name the count of those of its starts whose processes lived on."""
+    return f"outlived/{job_id}/{copies}"
+
+
 def is_start_name(name: str) -> bool:
     """Tell whether a record counts starts."""
     return name.startswith("start/")
@@ -46,3 +66,8 @@ def key_name(task: str, key: str) -> str:
 def parked_name(task: str) -> str:
     """Name what a worker says about a task that it does not know: hashed, because its name comes from elsewhere."""
     return f"parked/{hashlib.blake2b(task.encode(errors='replace'), digest_size=16).hexdigest()}"
+
+
+def parked_in_name(queue: str) -> str:
+    """Name the count of the jobs of a queue that wait for a worker that knows their tasks."""
+    return f"parked-in/{queue}"

@@ -38,6 +38,21 @@ class Detached:
             return
         await asyncio.shield(self._tasks.start_awaited(work()))
 
+    async def get(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run the work to its end and return what it returns; its error is dropped if its caller was cancelled."""
+        values, errors = list[T](), list[Exception]()
+
+        async def keep() -> None:
+            try:
+                values.append(await work())
+            except Exception as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+
+        await self.run(keep)
+        if errors:
+            raise errors[0]
+        return values[0]
+
     async def wait_closed(self) -> None:
         """Wait for work whose callers were cancelled."""
         await self._tasks.wait_closed()

@@ -5,6 +5,7 @@ heap and thrown away again.
 
     SharedTimer     calls back at each deadline that was not discarded before
     SharedTimeout   leaves a block of code after a time that is the same for every block
+    loop_clock      the clock of the running loop, for what is asked once a job
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final, Protocol, cast
 
 import anyio
 
-__all__ = ["Deadline", "SharedTimeout", "SharedTimer"]
+__all__ = ["Deadline", "SharedTimeout", "SharedTimer", "loop_clock"]
 
 CANCEL_AGAIN_AFTER: Final = 0.1  #: seconds before a task that ignored the end of its time is cancelled again
 
@@ -147,3 +148,11 @@ class _TimeoutScope:
             self.task.uncancel()
         # a count above that of the start is a cancellation from elsewhere, which has to pass
         return kind is asyncio.CancelledError and self.task.cancelling() <= self._before
+
+
+def loop_clock() -> Callable[[], float]:
+    """Return the clock of the running event loop: ``anyio.current_time`` looks for the loop at each call."""
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        return anyio.current_time

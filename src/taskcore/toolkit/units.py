@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from taskcore.errors import InvalidSetting
 
-__all__ = ["Duration", "duration", "seconds_of", "shorten_repr", "show_duration", "show_size", "size"]
+__all__ = ["Duration", "duration", "seconds_of", "shorten_repr", "show_duration", "show_rounded", "show_size", "size"]
 
 #: A time as a caller may write it: ``90``, ``"1m30s"``, ``timedelta(minutes=1.5)``.
 Duration: TypeAlias = float | str | timedelta
@@ -107,3 +107,12 @@ def show_size(number: int) -> str:
     """Write the size as ``size`` reads it: ``"256KiB"``."""
     unit = next(unit for unit in ("GiB", "MiB", "KiB", "B") if number % _BYTES[unit.lower()] == 0)
     return f"{number // _BYTES[unit.lower()]}{unit}"
+
+
+def show_rounded(number: int) -> str:
+    """Write the size for people, in three digits: ``"1.23 MiB"``."""
+    for unit in ("GiB", "MiB", "KiB"):
+        units = number / _BYTES[unit.lower()]
+        if units >= 1:
+            return f"{units:.3g} {unit}" if units < 999.5 else f"{units:,.0f} {unit}"  # noqa: PLR2004 - three digits
+    return f"{number} B"

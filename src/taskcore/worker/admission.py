@@ -11,11 +11,13 @@ from taskcore.backend import Features
 from taskcore.lifecycle import Buried, CancelledBefore, Deferred, Outcome, Poisoned, Rules, Unregistered, is_poison
 from taskcore.records import Records
 from taskcore.records.keys import Busy, Completed, KeyRecord
-from taskcore.records.names import key_name, start_name
+from taskcore.records.names import key_name, outlived_name, start_name
 from taskcore.results import other_task_of, outcome_of_stored
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.worker.execution import Execution
+from taskcore.worker.first_starts import FirstStarts
+from taskcore.worker.leases import LEASE_ENDED
 from taskcore.worker.quarantine import Quarantine
 
 __all__ = ["Admission", "finish_unrun", "starts_of"]
@@ -25,34 +27,54 @@ class Admission:
     """Asks the records of a store whether a job may start, and writes that it does.
 
     :ivar quarantine: keeps other jobs from starting while a suspected one is alone.
-    :ivar always_inspects: also a job that was never handed out before may be cancelled.
+    :ivar always_inspects: also a job that was never handed out before may have ended, or be cancelled.
+    :param first_starts: knows of most of these jobs that they may start; None where all of them may.
     :param lease: seconds for which a key is held.
     :param clock: seconds since the epoch.
+    :param behind: for how many seconds the keys of this worker wait for their renewal; what they hold is not over.
     """
 
     def __init__(
-        self, records: Records | None, features: Features, *, lease: float, clock: Callable[[], float]
+        self,
+        records: Records | None,
+        features: Features,
+        first_starts: FirstStarts | None,
+        *,
+        lease: float,
+        clock: Callable[[], float],
+        behind: Callable[[], float],
     ) -> None:
         self._records = records
         self._lease = lease
         self._clock = clock
+        self._behind = behind
         self._counts_redeliveries = features.redeliveries != "absent"
         self._may_overlap = features.dedup == "absent"
         self.quarantine = Quarantine()
-        self.always_inspects = features.remove == "absent" and records is not None
+        self._first_starts = first_starts
+        self.always_inspects = first_starts is not None
 
-    async def inspect(self, job: Execution, rules: Rules) -> Outcome | None:
+    async def inspect(self, job: Execution, task: Task[..., Any]) -> Outcome | None:
         """Look whether the job has ended already, is cancelled, or seems to kill its process; None to go on."""
-        if self._records is not None:
+        rules = task.options.rules
+        first = not (job.delivery.redeliveries or job.delivery.trail)  # looked at only because it may be cancelled
+        is_clear = first and self._first_starts is not None and await self._first_starts.is_clear(job, task)
+        if self._records is not None and not is_clear:
+            if self._first_starts is not None:
+                job.clear_at = await self._first_starts.news.newest()
             stored = await self._records.outcomes.find(job.id)
             if stored is not None and other_task_of(stored, job.envelope.task) is None:
                 return outcome_of_stored(stored)
             if await self._records.cancels.requested(job.id):
                 return CancelledBefore()
-        first = not (job.delivery.redeliveries or job.delivery.trail)  # inspected only because it may be cancelled
         if job.marker is None and not (first and rules.crashes > 1):
             await self._count_starts(job)
-        return Poisoned(job.trail.crashes) if is_poison(starts_of(job, rules), rules) else None
+        starts = starts_of(job, rules)
+        if not is_poison(starts, rules):
+            return None
+        marker = outlived_name(job.id, job.trail.copies)
+        outlived = await self._records.markers.count(marker) if self._records is not None else 0
+        return Buried(LEASE_ENDED) if outlived else Poisoned(job.trail.crashes)
 
     async def _count_starts(self, job: Execution) -> None:
         """Count starts without an outcome. All but a job's very first are marked; its redelivery counts for that one.
@@ -81,11 +103,12 @@ class Admission:
         """Acquire the job's key, or find the outcome that the key has; None to go on."""
         if self._records is None:
             return Unregistered("its key needs a store, and this worker has none", self._clock())
+        behind = self._behind()
         acquired = await self._records.keys.acquire(
             key_name(task.name, key),
             KeyRecord(key=key, job=job.id, args=task.contract.fingerprint(job.arguments), queue=job.delivery.queue),
-            lease=self._lease,
-            now=self._clock(),
+            lease=self._lease + behind,
+            now=self._clock() - behind,
             keep=task.options.key_window,
             least_fence=least_fence,
             may_overlap=self._may_overlap and not job.delivery.redeliveries,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from taskcore.components import Components
@@ -12,6 +13,7 @@ from taskcore.worker.build_performer import build_performer
 from taskcore.worker.build_settler import build_settler
 from taskcore.worker.decide import Decider
 from taskcore.worker.execution import Execution, Slot
+from taskcore.worker.first_starts import FirstStarts
 from taskcore.worker.leases import LeaseKeeper
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage, OutageTracker
@@ -20,9 +22,15 @@ from taskcore.worker.settle import Settler
 
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
+KEEPING = "taskcore.keeping"  #: the feature room that keeps leases while the event loop stands still
+PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
+
 
 class WorkerParts(NamedTuple):
-    """What a worker is made of, without its loops."""
+    """What a worker is made of, without its loops.
+
+    :ivar services: those of feature rooms; they run as long as the worker does.
+    """
 
     performer: Performer
     decider: Decider
@@ -30,6 +38,8 @@ class WorkerParts(NamedTuple):
     keeper: LeaseKeeper
     broker: OutageTracker
     store: Outage
+    services: Sequence[Any]
+    first_starts: FirstStarts | None
 
 
 class Hooks(NamedTuple):
@@ -62,21 +72,32 @@ def build_parts(
     broker, store = OutageTracker("broker", events), OutageTracker("store", events)
     keeper = LeaseKeeper(
         executions,
-        records.keys if records is not None else None,
-        events,
+        records,
         lease=options.lease,
         lost=hooks.lost,
         clock=components.clock,
         outage=broker.member(),
     )
-    settler = build_settler(
-        components, records, options, forget=hooks.forget, holds=keeper.holds, outage=broker.member()
+    settler = build_settler(components, records, forget=hooks.forget, keeper=keeper, outage=broker.member())
+    first_starts = None
+    if records is not None and components.backend.features.remove == "absent":
+        first_starts = FirstStarts(records, tasks)
+    performer = build_performer(
+        tasks,
+        components,
+        records,
+        first_starts,
+        options,
+        watch=hooks.watch,
+        ack_early=settler.ack_early,
+        behind=keeper.behind,
     )
-    performer = build_performer(tasks, components, records, options, watch=hooks.watch, ack_early=settler.ack_early)
+    parking = import_module(PARKING).Parking(tasks.keys(), components, options)
     decider = Decider(
         park_for=options.park_for,
         keep_result=options.keep_result if records is not None else None,
-        known=tasks.keys(),
-        worker=options.name,
+        tell_parked=parking.tell,
     )
-    return WorkerParts(performer, decider, settler, keeper, broker, store.member())
+    beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
+    services = [beside, parking]
+    return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)

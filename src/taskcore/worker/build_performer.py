@@ -13,6 +13,7 @@ from taskcore.task import Task
 from taskcore.worker.admission import Admission
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.failures import Failures
+from taskcore.worker.first_starts import FirstStarts
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.perform import Performer
 from taskcore.worker.runners import Runners
@@ -24,17 +25,23 @@ def build_performer(
     tasks: Mapping[str, Task[..., Any]],
     components: Components,
     records: Records | None,
+    first_starts: FirstStarts | None,
     options: WorkerOptions,
     *,
     watch: Callable[[Slot, float], None],
     ack_early: Callable[[Execution], Awaitable[bool]],
+    behind: Callable[[], float],
 ) -> Performer:
     """Build a performer, with middleware around its runs.
+
+    :param first_starts: where a job may be cancelled that was never handed out.
 
     :raises InvalidSetting: this system cannot run a task as its ``runs_in`` says (TC104).
     """
     clock, worker = components.clock, options.name
-    admission = Admission(records, components.backend.features, lease=options.lease, clock=clock)
+    admission = Admission(
+        records, components.backend.features, first_starts, lease=options.lease, clock=clock, behind=behind
+    )
     performer = Performer(
         tasks,
         components,
@@ -45,5 +52,7 @@ def build_performer(
         ack_early=ack_early,
         result_limit=min(options.result_limit, largest_value(components.store) or options.result_limit),
     )
+    if first_starts is not None:
+        performer.run_with = first_starts.around(performer.run_with)
     performer.run_with = around_run(components.middleware, performer.run_with, performer.failures.raised)
     return performer

@@ -8,7 +8,7 @@ from taskcore.components import Components
 from taskcore.middleware import around_commit
 from taskcore.records import Records
 from taskcore.worker.execution import Execution
-from taskcore.worker.options import WorkerOptions
+from taskcore.worker.leases import LeaseKeeper
 from taskcore.worker.outages import Outage
 from taskcore.worker.settle import Settler
 from taskcore.worker.settle_records import RecordSettler
@@ -19,10 +19,9 @@ __all__ = ["build_settler"]
 def build_settler(
     components: Components,
     records: Records | None,
-    options: WorkerOptions,
     *,
     forget: Callable[[Sequence[Execution]], None],
-    holds: Callable[[Execution, float], bool],
+    keeper: LeaseKeeper,
     outage: Outage,
 ) -> Settler:
     """Build a settler, with middleware around its commits."""
@@ -31,8 +30,9 @@ def build_settler(
         RecordSettler(records, events) if records is not None else None,
         events,
         forget=forget,
-        lease=options.lease,
-        holds=holds,
+        lease=keeper.lease,
+        holds=keeper.holds,
+        note_lost=keeper.note_lost,
         outage=outage,
     )
     settler.commit_with = around_commit(components.middleware, settler.commit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -34,7 +34,6 @@ from taskcore.results import event_of, stored_outcome
 from taskcore.store import Version, Write
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import ENDED, ENDED_ACKED, UNDECODED, Execution
-from taskcore.worker.unknown_tasks import UnknownTasks
 
 __all__ = ["Decider", "Settlement", "bury_unstored", "error_in"]
 
@@ -90,15 +89,20 @@ class Decider:
 
     :param park_for: seconds for which a job waits for a worker that knows its task.
     :param keep_result: seconds for which the outcome of a job of an unknown task is kept; None: not at all.
-    :param known: the names of the worker's tasks.
-    :param worker: its name.
+    :param tell_parked: called with a job that is parked for some seconds; returns what tells its callers.
     """
 
-    def __init__(self, *, park_for: float, keep_result: float | None, known: Collection[str], worker: str) -> None:
+    def __init__(
+        self,
+        *,
+        park_for: float,
+        keep_result: float | None,
+        tell_parked: Callable[[Execution, Unregistered, float], Write | None],
+    ) -> None:
         # A job of an unknown task never starts, so only the time to park it counts.
         self._unknown = Rules(retry=Retry(), crashes=1, park_for=park_for)
         self._keep = keep_result
-        self._unknown_tasks = UnknownTasks(known, park_for=park_for, worker=worker)
+        self._tell_parked = tell_parked
         self._roll = random.Random().random
 
     def settlement(self, job: Execution, outcome: Outcome) -> Settlement:
@@ -116,7 +120,7 @@ class Decider:
             verdict = _adapted(verdict, job, outcome, was_acked=was_acked)
             _log(job, outcome, verdict)
             if isinstance(outcome, Unregistered) and isinstance(verdict, Reschedule):
-                note = self._unknown_tasks.tell(job, outcome)
+                note = self._tell_parked(job, outcome, verdict.after)
                 return Settlement(job, outcome, verdict, None, keep, note=note)
         if (keep is None and job.key is None) or job.envelope is UNDECODED:
             return Settlement(job, outcome, verdict, None, keep)

@@ -14,6 +14,7 @@ from taskcore.envelope import NOTHING_YET, Envelope, NewerFormat, Trail, decode_
 from taskcore.errors import MalformedEnvelope
 from taskcore.lifecycle import Outcome
 from taskcore.records.keys import Acquired
+from taskcore.store import Version
 from taskcore.task import Task
 from taskcore.toolkit.isolation import new_isolation
 from taskcore.toolkit.logging import logger
@@ -73,6 +74,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     :param trail: as it was sent, with the crashes that were found since.
     :param marked: how many starts the marker counted when the job was inspected.
     :param seconds: how long its function ran.
+    :param clear_at: the newest request to cancel under which the job may start; None if that is not known.
     """
 
     delivery: Delivery
@@ -90,6 +92,7 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     key: Acquired | None = None
     started_at: float = 0.0
     seconds: float | None = None
+    clear_at: Version | None = None
 
     @property
     def id(self) -> str:

@@ -6,10 +6,10 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import anyio
-import anyio.abc
+from anyio.abc import TaskStatus
 
 from taskcore.components import Components, Services
 from taskcore.config import Settings, check
@@ -24,7 +24,7 @@ from taskcore.worker.options import WorkerOptions
 from taskcore.worker.signals import stop_on_signals
 from taskcore.worker.worker import Worker
 
-__all__ = ["WorkerChoice", "make_worker", "work_until_signalled", "worker_options", "working"]
+__all__ = ["Attend", "WorkerChoice", "make_worker", "work_until_signalled", "worker_options", "working"]
 
 log = logger("taskcore.worker")
 
@@ -35,13 +35,28 @@ class WorkerChoice(NamedTuple):
     :param queues: where the worker looks, most urgent first; in the end every queue of the tasks, in their order.
     :param concurrency: how many jobs run at once.
     :param grace: how long running jobs have to finish when the worker stops.
+    :param queue_limits: how many jobs of a queue run at once, beside ``concurrency`` of the queues without a limit.
     :param services: further parts that run as long as the worker does.
     """
 
     queues: Sequence[str] | str | None = None
     concurrency: int | None = None
     grace: Duration | None = None
+    queue_limits: Mapping[str, int] | str | None = None
     services: Services = ()
+
+
+class Attend(Protocol):
+    """Stops a worker when it is time; cancelled when the worker has ended."""
+
+    async def __call__(
+        self, worker: Worker, grace: float, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Say by ``task_status.started()`` when the worker may begin.
+
+        :param grace: the seconds that its running jobs have to finish.
+        """
+        ...
 
 
 def make_worker(
@@ -72,12 +87,16 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
             fix="import the modules that declare the tasks, or name queues; run at least one job at once",
         )
     _warn_of_strange_queues(names, known)
+    limits = settings.queue_limits if choice.queue_limits is None else check("queue_limits", choice.queue_limits)
+    limits = {name: most for name, most in (limits or {}).items() if name in names}
     return WorkerOptions(
         queues=names,
-        concurrency=limit,
+        concurrency=(0 if len(limits) == len(names) else limit) + sum(limits.values()),
+        queue_limits=limits,
         threads=settings.threads,
         processes=settings.processes or os.cpu_count() or 1,
         lease=settings.lease,
+        max_block=settings.max_block,
         grace=grace_of(settings, choice),
         park_for=settings.park_for,
         keep_result=settings.keep_result,
@@ -127,13 +146,14 @@ async def work_until_signalled(
     settings: Settings,
     tasks: Mapping[str, Task[..., Any]],
     choice: WorkerChoice,
-    task_status: anyio.abc.TaskStatus[None] | None,
+    task_status: TaskStatus[None] | None,
+    attend: Attend | None = None,
 ) -> None:
-    """Run a worker until SIGTERM or SIGINT."""
+    """Run a worker until it is stopped, by SIGTERM or SIGINT unless something else attends to it."""
     worker = await _warned_worker(components, settings, tasks, choice)
     grace = grace_of(settings, choice)
     with unwrap_single():
         async with anyio.create_task_group() as group:
-            await group.start(stop_on_signals, worker, grace)
+            await group.start(attend or stop_on_signals, worker, grace)
             await worker.run(task_status=task_status or anyio.TASK_STATUS_IGNORED)
             group.cancel_scope.cancel()

@@ -34,13 +34,14 @@ class Inbox:
         self.executions: set[Execution] = set()
         self._pools = pools
         self._jobs: deque[Execution] = deque()
+        self._held: dict[Execution, None] = {}  # in order
         self._left: list[Execution] = []
         self._idle: list[anyio.Event] = []
         self._waking = False
         self.is_closed = False
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._jobs) + len(self._held)
 
     @property
     def idle(self) -> int:
@@ -55,6 +56,26 @@ class Inbox:
             return
         self._jobs.extend(jobs)
         self._wake_one()
+
+    @property
+    def held(self) -> list[Execution]:
+        """The jobs that slots may not have yet, in order."""
+        return list(self._held)
+
+    def hold(self, jobs: Sequence[Execution]) -> None:
+        """Add received jobs that slots may not have yet."""
+        self.executions.update(jobs)
+        if self.is_closed:
+            self._left.extend(jobs)
+        else:
+            self._held.update(dict.fromkeys(jobs))
+
+    def release(self, jobs: Sequence[Execution]) -> None:
+        """Let slots have jobs that were held, but for those that were taken out meanwhile."""
+        still = [job for job in jobs if job in self._held]
+        for job in still:
+            del self._held[job]
+        self.put(still)
 
     def take(self) -> Execution | None:
         """Take the next job; None if there is none, or if no more may start."""
@@ -90,6 +111,9 @@ class Inbox:
 
     def remove(self, job: Execution) -> bool:
         """Take out one job that waits; False if it does not wait here."""
+        if job in self._held:
+            del self._held[job]
+            return True
         if job not in self._jobs:
             return False
         self._jobs.remove(job)
@@ -98,8 +122,9 @@ class Inbox:
     def close(self) -> None:
         """Give no more jobs to slots, and wake the idle ones; the jobs that wait are left over."""
         self.is_closed = True
-        self._left.extend(self._jobs)
+        self._left.extend([*self._jobs, *self._held])
         self._jobs.clear()
+        self._held.clear()
         while self._idle:
             self._idle.pop().set()
 
@@ -126,6 +151,7 @@ class Reader:
     :param is_behind: tells whether more jobs have ended than can be settled at the moment.
     :param received: called at each receipt.
     :param ask: a cheap question to the broker.
+    :param put: takes what is received, into the inbox.
     """
 
     def __init__(
@@ -138,6 +164,7 @@ class Reader:
         is_behind: Callable[[], bool],
         received: Callable[[], None],
         ask: Callable[[], Awaitable[object]],
+        put: Callable[[Sequence[Execution]], None],
     ) -> None:
         self.pool = pool
         self._inbox = inbox
@@ -146,6 +173,7 @@ class Reader:
         self._is_behind = is_behind
         self._received = received
         self._ask = ask
+        self._put = put
         self._scope = anyio.CancelScope()
 
     def stop(self) -> None:
@@ -176,4 +204,4 @@ class Reader:
                 jobs = [Execution(delivery, source, now, pool, decode) for delivery in deliveries]
                 pool.active += len(jobs)
                 self._received()  # before a job can block the loop: what keeps the leases has to see that
-                inbox.put(jobs)
+                self._put(jobs)

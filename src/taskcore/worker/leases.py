@@ -1,7 +1,12 @@
-"""Leases: they stay with this worker for as long as it works on their jobs."""
+"""Leases: they stay with this worker for as long as it works on their jobs.
+
+While the event loop turns, the keeper here extends them. While it stands still, a thread does, if the feature room is
+there and the broker can be told from outside of the loop: docs/adr/0016-leases-outside-the-loop.md.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 
 import anyio
@@ -9,15 +14,18 @@ import anyio.abc
 
 from taskcore.backend import Source
 from taskcore.errors import BrokerUnavailable
-from taskcore.observe import Events
-from taskcore.records.keys import IdempotencyKeys
+from taskcore.records import Records
+from taskcore.records.keys import Acquired
+from taskcore.records.names import outlived_name
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import LOST, RECEIVED, STARTED, STARTED_ACKED, Execution
 from taskcore.worker.outages import Outage
 
-__all__ = ["LeaseKeeper"]
+__all__ = ["LEASE_ENDED", "LeaseKeeper"]
 
 log = logger("taskcore.worker")
+
+LEASE_ENDED = "its lease ended while it ran"  #: the ending of a start that is not recorded
 
 
 class LeaseKeeper:
@@ -26,7 +34,7 @@ class LeaseKeeper:
     A job whose lease turns out to be lost is interrupted (C7).
 
     :param executions: every job from its receipt to its settling.
-    :param keys: None if there is no store.
+    :param records: None if there is no store.
     :param lost: called with a job whose lease is lost.
     :param clock: seconds since the epoch.
     :param outage: notes when the broker cannot be reached, and when it can again.
@@ -35,30 +43,38 @@ class LeaseKeeper:
     def __init__(
         self,
         executions: Collection[Execution],
-        keys: IdempotencyKeys | None,
-        events: Events,
+        records: Records | None,
         *,
         lease: float,
         lost: Callable[[Execution], None],
         clock: Callable[[], float],
         outage: Outage,
     ) -> None:
-        self._executions = executions
-        self._keys = keys
-        self._events = events
+        self.executions = executions
+        self._records = records
         self.lease = lease
         self._lost = lost
-        self._clock = clock
-        self._extended: dict[Source, float] = {}  # when all leases of a source were last extended with success
+        self.clock = clock
+        self.extended: dict[Source, float] = {}  #: when all leases of a source were last extended with success
+        self.renewed = 0.0  #: when all keys were
+        self._due = math.inf  # when they are to be extended again
         self._outage = outage
         self._work = anyio.Event()
+        self._outlived: list[str] = []  # where starts are counted that were lost, and not written yet
+        self.block: tuple[float, str] = (-math.inf, "")  #: when the event loop was blocked last, and how long and where
+        #: Called with two times: when the keeper wanted to wake up, and when it did.
+        self.woken: Callable[[float, float], None] = lambda due, now: None  # noqa: ARG005
 
     def holds(self, job: Execution, now: float) -> bool:
         """Tell whether no other worker can have the job: its lease goes on by this worker's clock, or needs none."""
         if job.acked_early:
             return True
-        until = max(job.received, self._extended.get(job.source, 0.0)) + self.lease
+        until = max(job.received, self.extended.get(job.source, 0.0)) + self.lease
         return job.state is not LOST and now < until
+
+    def behind(self) -> float:
+        """Return for how many seconds leases and keys should have been extended already: the loop stood still."""
+        return max(anyio.current_time() - self._due, 0.0)
 
     def begin(self) -> None:
         """Note that there is a job to keep."""
@@ -69,13 +85,13 @@ class LeaseKeeper:
         task_status.started()
         pause = self.lease / 3
         while True:
-            if not self._executions:  # an idle worker sleeps: days may pass until a job comes
+            if not self.executions and not self._outlived:  # an idle worker sleeps: days may pass until a job comes
                 self._outage.recovered()
-                self._work = anyio.Event()
+                self._due, self._work = math.inf, anyio.Event()
                 await self._work.wait()
-            asleep = anyio.current_time()
+            self._due = anyio.current_time() + pause
             await anyio.sleep(pause)
-            self._notice_block(anyio.current_time() - asleep - pause)
+            self.woken(self._due, anyio.current_time())
             try:
                 asked = await self._extend()
                 await self._renew_keys()
@@ -90,32 +106,45 @@ class LeaseKeeper:
     async def _extend(self) -> bool:
         """Extend what is in hand; False if nothing is, so that the broker was not asked."""
         by_source: dict[Source, list[Execution]] = {}
-        for job in self._executions:
+        for job in self.executions:
             if job.state < STARTED_ACKED:
                 by_source.setdefault(job.source, []).append(job)
         for source, jobs in by_source.items():
             asked = anyio.current_time()
             gone = {id(delivery) for delivery in await source.extend([job.delivery for job in jobs])}
-            self._extended[source] = asked
+            self.extended[source] = asked
             for job in jobs:
                 if id(job.delivery) in gone:  # also if it has ended and waits to be settled
-                    self._lost(job)
+                    self._lose(job)
         return bool(by_source)
 
     async def _renew_keys(self) -> None:
         """Keep the keys of running jobs held for as long as their leases are."""
-        if self._keys is not None:
-            running = (RECEIVED, STARTED, STARTED_ACKED)
-            held = [job.key for job in self._executions if job.key is not None and job.state in running]
-            await self._keys.renew_many(held, self._clock() + self.lease)
+        asked = anyio.current_time()
+        if self._records is None:
+            self._outlived.clear()
+        else:
+            await self._records.keys.renew_many(self.held_keys(), self.clock() + self.lease)
+            while self._outlived:
+                await self._records.markers.outlive(self._outlived[-1])
+                self._outlived.pop()
+        self.renewed = asked
 
-    def _notice_block(self, late: float) -> None:
-        """Warn of a task that computes in the event loop: it starves everything, this keeper first."""
-        if late > self.lease / 3:
-            log.warning(
-                "the event loop was blocked for %.1f s; leases last %g s. Run what computes in a thread or a process: "
-                '@app.task(runs_in="process")',
-                late,
-                self.lease,
-            )
-            self._events.emit("loop.blocked", seconds=late)
+    def held_keys(self) -> list[Acquired]:
+        """Collect the keys of the jobs that run."""
+        running = (RECEIVED, STARTED, STARTED_ACKED)
+        return [job.key for job in tuple(self.executions) if job.key is not None and job.state in running]
+
+    # ── what is lost ──
+
+    def _lose(self, job: Execution) -> None:
+        if job.state is STARTED:
+            log.warning("job %s: %s; it is interrupted, and another worker has it", job.id, self.note_lost(job))
+        self._lost(job)
+
+    def note_lost(self, job: Execution) -> str:
+        """Note for the next starts of a job that this one has not killed its process; return why it was lost."""
+        self._outlived.append(outlived_name(job.id, job.trail.copies))
+        self._work.set()
+        ended, text = self.block
+        return LEASE_ENDED + (f" ({text})" if text and ended >= job.received else "")

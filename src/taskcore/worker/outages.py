@@ -35,6 +35,11 @@ class OutageTracker:
         self._since = 0.0
         self._parts: set[Outage] = set()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether a part cannot reach it."""
+        return bool(self._parts)
+
     def member(self) -> Outage:
         """Make the view of one part, such as the reader of a pool or the settler."""
         return Outage(self)

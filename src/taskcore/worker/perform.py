@@ -1,7 +1,8 @@
 """Performing: one job to one outcome, in these steps.
 
     decode    bytes → envelope → task → trail; is its deadline over?
-    inspect   only if it was handed out before: has it ended already, is it cancelled, does it kill its process?
+    inspect   only if it was handed out before, or the broker cannot take back a job that waits: has it ended already,
+              is it cancelled, does it kill its process?
     unpack    payload → arguments, by the contract
     key       only with a key: acquire it, or learn its outcome
     run       in the loop, a thread or a process, under its time limit
@@ -82,7 +83,7 @@ class Performer:
         delivery, options = job.delivery, task.options
         alone = False
         if delivery.redeliveries or delivery.trail or self._admission.always_inspects or options.rules.crashes == 1:
-            early = await self._admission.inspect(job, options.rules)
+            early = await self._admission.inspect(job, task)
             if early is not None:
                 return finish_unrun(job, early)
             alone = is_last_start(starts_of(job, options.rules), options.rules)

@@ -3,7 +3,8 @@
 A worker has room for a hundred coroutines but for sixteen threads and two processes. If it received a hundred jobs
 that need a process, ninety-eight would wait in its hands, with their leases running, and nothing else could start. A
 queue that holds only tasks for threads, or only tasks for processes, is therefore in a pool of its own, with room for
-as many jobs as can run. Within a pool earlier queues come first; pools do not wait for each other.
+as many jobs as can run. A queue with a limit of its own is alone in its pool. Within a pool earlier queues come first;
+pools do not wait for each other.
 """
 
 from __future__ import annotations
@@ -64,16 +65,34 @@ class Pool:
         return self._rate
 
 
+class StrictPool(Pool):
+    """A pool that never has more jobs in hand than can run at once, so that none waits in the slot of another pool."""
+
+    __slots__ = ()
+
+    def room(self, idle: int, waiting: int) -> int:
+        """Compute how many jobs to receive now."""
+        return min(idle - waiting, self.limit - self.active)
+
+
 def pools_of(options: WorkerOptions, tasks: Iterable[Task[..., Any]]) -> list[Pool]:
     """Make the pools of a worker, each with its queues in the order given."""
-    queues, most = options.queues, options.concurrency
+    queues, own = options.queues, options.queue_limits
+    most = options.concurrency - sum(own.values())
     limits: dict[RunsIn, int] = {"thread": options.threads, "process": options.processes}
     kinds: dict[str, set[RunsIn]] = {queue: set() for queue in queues}
     for task in tasks:
         if task.options.queue in kinds:
             kinds[task.options.queue].add(task.options.runs_in)
     grouped: dict[RunsIn, list[str]] = {}
+    alone: list[Pool] = []
     for queue in queues:
         [kind, *others] = kinds[queue] or {"loop"}
-        grouped.setdefault("loop" if others else kind, []).append(queue)
-    return [Pool(tuple(names), min(limits.get(kind, most), most)) for kind, names in grouped.items()]
+        place: RunsIn = "loop" if others else kind
+        if queue in own:
+            alone.append(StrictPool((queue,), min(limits.get(place, own[queue]), own[queue])))
+        else:
+            grouped.setdefault(place, []).append(queue)
+    kind_of_pool = StrictPool if alone else Pool
+    shared = [kind_of_pool(tuple(names), min(limits.get(kind, most), most)) for kind, names in grouped.items()]
+    return [*alone, *shared]

@@ -42,6 +42,7 @@ class Settler:
     :param forget: called with the jobs that are no longer in hand.
     :param lease: seconds; a job that was received less than that ago is certainly ours.
     :param holds: tells whether any other job is still ours, by this worker's clock.
+    :param note_lost: notes that a job is not; returns why.
     :param outage: notes when the broker cannot be reached, and when it can again.
     """
 
@@ -53,6 +54,7 @@ class Settler:
         forget: Callable[[Sequence[Execution]], None],
         lease: float,
         holds: Callable[[Execution, float], bool],
+        note_lost: Callable[[Execution], str],
         outage: Outage,
     ) -> None:
         self._records = records
@@ -60,6 +62,7 @@ class Settler:
         self._forget = forget
         self._lease = lease
         self._holds = holds
+        self._note_lost = note_lost
         self._waiting = Buffer[Settlement](full=SETTLE_BACKLOG)
         self.put = self._waiting.put  #: hand over a settlement; never waits
         self.close = self._waiting.close  #: no more settlements will come; ``run`` ends when the last one is done
@@ -138,8 +141,8 @@ class Settler:
     def _lose(self, one: Settlement) -> None:
         job = one.job
         self._discount([one])
-        lost = "lease of job %s lost; its outcome is not recorded here, another worker has the job"
-        log.warning(lost, job.id, extra=job.extra)
+        lost = "job %s: %s; its outcome is not recorded here, another worker has the job"
+        log.warning(lost, job.id, self._note_lost(job), extra=job.extra)
         self._events.emit("job.lost", **job.labels)
         self._forget([job])
 

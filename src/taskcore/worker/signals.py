@@ -22,7 +22,7 @@ from taskcore.worker.signal_receiver import receive_signals
 if TYPE_CHECKING:
     from taskcore.worker.worker import Worker
 
-__all__ = ["stop_on_signals"]
+__all__ = ["CLEANUP_TIMEOUT", "INTERRUPTED", "received_signals", "stop_on_signals", "watchdog"]
 
 log = logger("taskcore.worker")
 
@@ -39,12 +39,12 @@ async def stop_on_signals(
     if threading.current_thread() is not threading.main_thread():
         task_status.started()
         return
-    received = _received(task_status)
+    received = received_signals(task_status)
     async with aclosing(received):
         name = await anext(received)
         log.info("%s: stopping; no new job starts. Send it again to interrupt the running jobs", name)
         worker.stop()
-        with _watchdog(grace + CLEANUP_TIMEOUT):
+        with watchdog(grace + CLEANUP_TIMEOUT):
             name = await anext(received)
             log.warning("%s again: interrupting the running jobs and giving them back", name)
             worker.interrupt()
@@ -53,7 +53,7 @@ async def stop_on_signals(
             os._exit(INTERRUPTED)
 
 
-async def _received(task_status: anyio.abc.TaskStatus[None]) -> AsyncGenerator[str]:
+async def received_signals(task_status: anyio.abc.TaskStatus[None]) -> AsyncGenerator[str]:
     """Yield the name of each signal; install the handlers again if a job has replaced them."""
     started = False
     while True:
@@ -72,7 +72,7 @@ async def _received(task_status: anyio.abc.TaskStatus[None]) -> AsyncGenerator[s
 
 
 @contextmanager
-def _watchdog(seconds: float) -> Iterator[None]:
+def watchdog(seconds: float) -> Iterator[None]:
     """End the process if it still runs after so many seconds; in a thread, because the event loop may be blocked."""
 
     def end() -> None:

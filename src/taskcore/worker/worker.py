@@ -8,6 +8,7 @@ A job that overruns its time, loses its lease or outlives the shutdown is interr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -25,6 +26,7 @@ from taskcore.worker.async_generators import keeping_generators
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox, Reader
+from taskcore.worker.look_ahead import LookAhead
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.slots import Deadlines, Slots
@@ -62,7 +64,13 @@ class Worker:
         hooks = Hooks(self._on_lease_lost, deadlines.watch, self._inbox.forget)
         parts = build_parts(components, tasks, options, hooks, executions=self.executions)
         self._performer, self._settler = parts.performer, parts.settler
-        self._services: list[Service] = [parts.keeper, deadlines, *services]
+        self._broker, self._store = parts.broker, parts.store
+        self._services: list[Service] = [parts.keeper, deadlines, *parts.services, *services]
+        put = self._inbox.put
+        if parts.first_starts is not None:
+            look_ahead = LookAhead(self._inbox, parts.first_starts)
+            self._services.append(look_ahead)
+            put = look_ahead.put
         self._slots = Slots(slots, self._inbox, parts, components.events, self._inbox.forget)
         self._readers = [
             Reader(
@@ -73,10 +81,33 @@ class Worker:
                 is_behind=parts.settler.is_behind,
                 received=parts.keeper.begin,
                 ask=partial(self._ask, pool),
+                put=put,
             )
             for pool in self._pools
         ]
+        self._started = False
         self._stopping = anyio.Event()
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether it asks for jobs, and its broker and store answer, as far as it knows."""
+        is_cut = self._broker.is_lost or self._store.is_on
+        return self._started and not self._stopping.is_set() and not is_cut
+
+    @property
+    def running(self) -> int:
+        """How many functions run at the moment."""
+        return len(self._slots.running)
+
+    @property
+    def concurrency(self) -> int:
+        """How many jobs can run at once."""
+        return self._options.concurrency
+
+    def retire(self) -> None:
+        """Begin to stop: nothing new starts, and running jobs may take as long as they need."""
+        self._grace = math.inf
+        self.stop()
 
     def stop(self) -> None:
         """Begin to stop: nothing new starts, running jobs may finish within the grace (C21)."""
@@ -105,6 +136,7 @@ class Worker:
                     self._slots.start(working)
                     for reader, source in read:
                         working.start_soon(reader.run, source)
+                    self._started = True
                     task_status.started()
                     await self._stopping.wait()
                     await self._wind_down()
@@ -143,7 +175,8 @@ class Worker:
             if slot not in running:
                 slot.interrupt("shutdown")
         if running:
-            log.info("stopping: %d running jobs have up to %g s to finish", len(running), self._grace)
+            limit = "as long as they need" if self._grace == math.inf else f"up to {self._grace:g} s"
+            log.info("stopping: %d running jobs have %s to finish", len(running), limit)
         with anyio.move_on_after(self._grace):
             await self._slots.quiet.wait()
         for slot in self._slots.all:

@@ -65,7 +65,7 @@ async def test_the_diagnosis_has_each_check(strict):
     assert diagnosis.server == f"RabbitMQ {strict.version}"
     assert "quorum" in diagnosis.durability
     assert diagnosis.unsafe == ()
-    assert facts["heartbeat"].text.endswith("7 to 14 s")
+    assert facts["heartbeat"].text.endswith("14 to 21 s")
     assert {"version", "queues", "time limit", "limit", "alarm", "heartbeat", "policies", "lost"} <= set(facts)
     async with RabbitBackend(f"{strict.url}?min_queue_age=0.1&queue_type=classic") as backend:
         assert {clause for fact in (await backend.diagnose()).unsafe for clause in fact.clauses} == {"C5", "C12"}

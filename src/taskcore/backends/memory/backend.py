@@ -98,9 +98,31 @@ class MemoryBackend:
         """Return a source on these queues, earlier queues first."""
         return _consuming(MemorySource(self._ledger, tuple(queues), lease))
 
+    @property
+    def silence(self) -> None:
+        """See :class:`taskcore.keeping.seam.LendsExtenders`: there is no connection."""
+        return
+
+    def extender(self, *, lease: float) -> AbstractAsyncContextManager[MemoryExtender]:  # noqa: ARG002 - as the seam
+        """Return an extender; it works in this process only."""
+        return _extending()
+
     def end_lease(self, job_id: str) -> bool:
         """End a job's lease now, as if it had run out; False if the job is not leased. For tests."""
         return self._ledger.expire(job_id, anyio.current_time())
+
+
+class MemoryExtender:
+    """Extends nothing: ``MemorySource.extended`` does, because the leases are in this process."""
+
+    async def extend(self, tickets: Sequence[bytes]) -> Sequence[bytes]:  # noqa: ARG002 - they are all empty
+        """Lose nothing."""
+        return ()
+
+
+@asynccontextmanager
+async def _extending() -> AsyncIterator[MemoryExtender]:
+    yield MemoryExtender()
 
 
 @asynccontextmanager
@@ -136,6 +158,20 @@ class MemorySource:
         now = anyio.current_time()
         self._ledger.advance(now)
         return [delivery for delivery in batch if not self._ledger.extend(delivery, now + self._lease)]
+
+    # ── leases that another thread extends ──
+
+    def ticket(self, delivery: Delivery) -> bytes | None:
+        """Return nothing that an extender has to know, unless the lease has ended."""
+        return b"" if delivery.receipt.valid else None
+
+    def extended(self, batch: Sequence[Delivery], at: float) -> None:
+        """Put off the ends of these leases; that of a settled one is read no more."""
+        for delivery in batch:
+            delivery.receipt.expires = at + self._lease
+
+    def stood_still(self, seconds: float) -> None:
+        """Do nothing: nothing is on its way."""
 
 
 class MemoryAdmin:

@@ -42,7 +42,7 @@ PLACE_NAMES: Final[tuple[Place, ...]] = ("ready", "scheduled", "leased")
 class StoredJob(msgspec.Struct, gc=False, eq=False):
     """A job and its place.
 
-    ``fence`` grows with each lease; ``since`` is when it joined the queue, ``expires`` when its lease or delay is over.
+    ``fence`` grows with each lease; ``since`` is when it joined the queue, ``expires`` when its delay is over.
     """
 
     id: str
@@ -56,11 +56,12 @@ class StoredJob(msgspec.Struct, gc=False, eq=False):
     expires: float = 0.0
 
 
-class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """A lease: valid as long as the job is leased under this fence."""
+class Receipt(msgspec.Struct, gc=False, eq=False):
+    """A lease: valid as long as the job is leased under this fence. Another thread may put off its end."""
 
     job: StoredJob
     fence: int
+    expires: float
 
     @property
     def valid(self) -> bool:
@@ -127,9 +128,8 @@ class Ledger:
                 if job.place is not READY:
                     continue
                 job.fence = fence = job.fence + 1
-                job.expires = expires
                 job.place = LEASED
-                receipt = Receipt(job, fence)
+                receipt = Receipt(job, fence, expires)
                 receipts.append(receipt)
                 taken.append(Delivery(queue.name, job.envelope, job.trail, job.redeliveries, receipt))
             queue.counts[READY] -= len(taken) - before
@@ -171,7 +171,7 @@ class Ledger:
         receipt: Receipt = delivery.receipt
         if not receipt.valid:
             return False
-        receipt.job.expires = expires
+        receipt.expires = expires
         return True
 
     def expire(self, job_id: str, now: float) -> bool:
@@ -196,13 +196,13 @@ class Ledger:
             for receipt in receipts:
                 if not receipt.valid:
                     continue
-                if receipt.job.expires > now:
+                if receipt.expires > now:
                     extended.append(receipt)
                 else:
                     receipt.job.redeliveries += 1
                     self._make_ready(receipt.job, now, first=True)
             if extended:
-                soonest = min(receipt.job.expires for receipt in extended)
+                soonest = min(receipt.expires for receipt in extended)
                 heapq.heappush(self._leases, (soonest, next(self._order), extended))
                 self._receipts += len(extended)
 

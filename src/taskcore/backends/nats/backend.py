@@ -13,6 +13,7 @@ from taskcore.backends.nats.admin import NatsAdmin
 from taskcore.backends.nats.diagnose import diagnose
 from taskcore.backends.nats.layout import SCHEDULES, QueueStreams
 from taskcore.backends.nats.publish import publish
+from taskcore.backends.nats.settle import NatsExtender
 from taskcore.backends.nats.source import NatsSource
 from taskcore.connections.nats import NatsLink, read_address
 from taskcore.toolkit.diagnostics import Diagnosis
@@ -77,6 +78,15 @@ class NatsBackend:
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[NatsSource]:
         """Return a source on these queues, earlier queues first."""
         return _consuming(NatsSource(self._link, self._streams, queues, lease))
+
+    @property
+    def silence(self) -> None:
+        """See :class:`taskcore.keeping.seam.LendsExtenders`: leases end by the server's clock only."""
+        return
+
+    def extender(self, *, lease: float) -> NatsExtender:  # noqa: ARG002 - a ticket says how long
+        """Return what extends leases of this server's jobs from another thread or process."""
+        return NatsExtender(self._address)
 
     async def diagnose(self) -> Diagnosis:
         """Ask the server how it is set up."""

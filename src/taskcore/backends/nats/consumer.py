@@ -9,6 +9,10 @@ status lines, which have none. (A job may carry any headers, ``Status: 404`` too
     503          no server listens: the consumer is gone, or its leader is
     100          a sign of life, every few seconds
 
+A connection may be dead without a sign: a firewall forgets it, and the server still writes to it. A job for a request
+that waits there comes again only when its lease ends. So an idle consumer asks for notice instead: its request has room
+for one byte, which is less than any job. When there is a job, the server answers with 409, and keeps the job.
+
 It also hears that callers take waiting jobs of its queue back. A job that only waits is dropped, and one that is still
 on its way is dropped when it comes: it does not exist any more. A worker that has handed it out says so, and stores it
 again if it is to be retried or given back.
@@ -20,6 +24,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
+from math import inf
 from typing import Final
 
 import msgspec
@@ -31,12 +36,20 @@ from taskcore.connections.nats import Message, NatsLink, Subscription, encode_me
 
 __all__ = ["SIGN_OF_LIFE", "PullConsumer", "Receipt", "guard_of", "hand_out_in"]
 
-REQUEST_TIME: Final = 30.0  #: seconds for which a request waits at the server
+NOTICE_TIME: Final = 30.0  #: seconds for which a request for notice waits at the server
+REQUEST_TIME: Final = 1.0  #: seconds for which one for jobs does: so long, a job may go to a dead connection
+ACTIVE_FOR: Final = REQUEST_TIME  #: seconds after a job or a notice, in which requests wait for jobs themselves
 SIGN_OF_LIFE: Final = 2.0  #: seconds between two signs of life from a request that waits
 SILENCE: Final = 3 * SIGN_OF_LIFE  #: seconds without any, after which it is given up
 RECENT_LIMIT: Final = 50_000  #: jobs that a consumer remembers
 CANCELLED_LIMIT: Final = 10_000  #: cancelled jobs that it remembers
 _PENDING = b"Nats-Pending-Messages"
+
+
+NOTICE: Final = b'{"batch":1,"max_bytes":1,"expires":%d,"idle_heartbeat":%d}' % (
+    NOTICE_TIME * NANO,
+    SIGN_OF_LIFE * NANO,
+)
 
 
 def guard_of(lease: float) -> float:
@@ -117,8 +130,9 @@ class PullConsumer:
 
     :param name: the consumer on the server.
     :param arrived: called when there is news: a job, the end of a request, trouble.
-    :param lease: seconds, from the arrival.
+    :param lease: seconds, from the arrival; less while what is read came earlier.
     :param greeting: told to the server about each arrival, if its own lease is not the wanted one.
+    :param notices: ask for notice while there are no jobs.
     """
 
     def __init__(
@@ -130,26 +144,30 @@ class PullConsumer:
         arrived: Callable[[], None],
         lease: float,
         greeting: bytes = b"",
+        notices: bool = False,
     ) -> None:
         self.stream = stream
         self.greeting = greeting
         self.waiting: deque[Receipt] = deque()
         self.asked = 0  #: jobs that may still come
         self.probing = False  #: a request that does not wait is on its way
+        self.noticed = False  #: notice came: there are jobs that were not asked for yet
         self.absent = False  #: the server says that there is no consumer
         self.crowded = False  #: or that too many requests wait
         self.recent: deque[int] = deque(maxlen=RECENT_LIMIT)  #: numbers of the jobs that came
         self.cancelled: OrderedDict[int, None] = OrderedDict()  #: numbers of jobs that were taken back
         self._link = link
         self._arrived = arrived
-        self._lease = lease
+        self.lease = lease
         self._subject = f"{link.address.api}CONSUMER.MSG.NEXT.{stream.name}.{name}".encode()
         self._subscription: Subscription | None = None
         self._cancelling = link.subscribe(stream.withdrawn.encode(), self._take_cancelled)
         self._inbox = b""
         self._requests = count(1)
-        self._probe = b""
+        self._probe = self._notice = b""
+        self._notices = notices
         self._last_sign = 0.0
+        self._active = -inf  # when a job came last, or notice came
         self._clock = asyncio.get_running_loop().time
         link.on_lost.append(self._forget_requests)
 
@@ -157,6 +175,11 @@ class PullConsumer:
     def is_lost(self) -> bool:
         """Whether it has to be looked for: the server says it is gone, or shows no sign of life."""
         return self.absent or (self.asked > 0 and self._clock() - self._last_sign > SILENCE)
+
+    @property
+    def awaits_notice(self) -> bool:
+        """Whether it has asked for notice."""
+        return bool(self._notice)
 
     @property
     def busy(self) -> bool:
@@ -168,12 +191,18 @@ class PullConsumer:
 
         :param wait: let the server wait until there are some; else it says at once that there are none.
         """
+        self.noticed = False
         if self._subscription is None:
             self._inbox = self._link.new_inbox()
             self._subscription = self._link.subscribe(self._inbox + b".*", self._take)
         request = b"%b.%x" % (self._inbox, next(self._requests))
-        if wait:
-            body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (number, REQUEST_TIME * NANO, SIGN_OF_LIFE * NANO)
+        notice = wait and self._notices and self._clock() - self._active > ACTIVE_FOR
+        if notice:
+            number, body = 1, NOTICE
+        elif wait and self._notices:
+            body = b'{"batch":%d,"expires":%d}' % (number, REQUEST_TIME * NANO)
+        elif wait:
+            body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (number, NOTICE_TIME * NANO, SIGN_OF_LIFE * NANO)
         else:
             body = b'{"batch":%d,"no_wait":true}' % number
         if not self._link.send_now(encode_message(Message(self._subject, body), request)):
@@ -181,6 +210,8 @@ class PullConsumer:
         if not wait:
             self.probing = True
             self._probe = request
+        if notice:
+            self._notice = request
         if not self.asked:
             self._last_sign = self._clock()
         self.asked += number
@@ -188,7 +219,8 @@ class PullConsumer:
     def rest(self) -> None:
         """Withdraw the requests. What is on its way already still arrives."""
         self.asked = 0
-        self.absent = self.probing = False
+        self.absent = self.probing = self.noticed = False
+        self._notice = b""
         if self._subscription is not None:
             self._link.unsubscribe(self._subscription)
             subscription, self._subscription = self._subscription, None
@@ -208,6 +240,7 @@ class PullConsumer:
         """Forget the requests, which went with the connection; jobs that came stay ours as long as their leases."""
         self.asked = 0
         self.probing = False
+        self._notice = b""
         self._arrived()
 
     def _take(self, subject: bytes, reply: bytes, body: bytes, headers: bytes) -> None:
@@ -215,11 +248,12 @@ class PullConsumer:
         if not reply.startswith(b"$JS.ACK."):
             self._take_status(subject, headers)
             return
+        self._active = now
         if self.asked:
             self.asked -= 1
             if not self.asked:
                 self.probing = False
-        stream, until = self.stream, now + self._lease
+        stream, until = self.stream, now + self.lease
         arrival = Receipt(self, stream, stream.generation, subject, reply, body, headers, until)
         if self.greeting:
             self._link.send_now(arrival.frame(self.greeting))
@@ -240,6 +274,10 @@ class PullConsumer:
         elif _PENDING in headers:
             left = max(self.asked - number_of(headers, _PENDING), 0)
         self.asked = left
+        if subject == self._notice:
+            self._notice = b""
+            if status == b"409" and b"MaxBytes" in headers:
+                self.noticed, self._active = True, self._last_sign
         if subject == self._probe or not self.asked:
             self.probing = False
         self._arrived()

@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from taskcore.backend import Delivery
 from taskcore.backends.nats.consumer import Receipt, hand_out_in
 from taskcore.backends.nats.layout import FAMILY, QueueStreams
 from taskcore.backends.nats.messages import Packed, letter
 from taskcore.backends.nats.publish import HEADER_ROOM, IS_ANOTHER, error_code_of, expecting, found_by, waiting
-from taskcore.connections.nats import Answer, Message, NatsLink, jetstream, size_of
+from taskcore.connections.nats import Answer, Message, NatsAddress, NatsLink, jetstream, size_of
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 
-__all__ = ["NatsSettler"]
+__all__ = ["NatsExtender", "NatsSettler"]
 
 log = logger("taskcore.backends.nats")
 
@@ -243,6 +243,19 @@ class NatsSettler:
             receipt.until = now + self._lease
         return lost
 
+    # ── leases that another thread extends ──
+
+    def ticket(self, delivery: Delivery) -> bytes | None:
+        """Return what an extender needs to know of this lease; None if it has ended."""
+        receipt: Receipt = delivery.receipt
+        word = receipt.consumer.greeting or b"+WPI"
+        return None if receipt.over or receipt.void else b"%b\n%b\n%b" % (delivery.queue.encode(), receipt.reply, word)
+
+    def extended(self, batch: Sequence[Delivery], at: float) -> None:
+        """Note that these leases were started anew."""
+        for delivery in batch:
+            delivery.receipt.until = at + self._lease
+
     async def _tell(self, receipts: Sequence[Receipt], what: str, word: bytes = b"") -> None:
         """Tell the server about some deliveries; it confirms what it was told last about each queue.
 
@@ -257,9 +270,46 @@ class NatsSettler:
             last[id(receipt.stream)] = receipt
         if last:
             asking = [Message(receipt.reply, word or receipt.consumer.greeting or b"+WPI") for receipt in last.values()]
-            answers = await self._link.request_all(asking, ahead=b"".join(ahead))
-            if any(answer is None or answer.status == b"503" for answer in answers):
-                raise self._link.unavailable(f"no server confirmed {what}: its queue has no leader, or was deleted")
+            await _confirmed(self._link, asking, b"".join(ahead), what)
+
+
+class NatsExtender:
+    """Extends leases by their tickets, over a connection of its own. Use it with ``async with``."""
+
+    def __init__(self, address: NatsAddress) -> None:
+        self._link = NatsLink(address, name="taskcore-keeper")
+
+    async def __aenter__(self) -> Self:
+        await self._link.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._link.__aexit__(*exc)
+
+    async def extend(self, tickets: Sequence[bytes]) -> Sequence[bytes]:
+        """Start the leases anew; the server confirms what it was told last about each queue. Which are lost is unknown.
+
+        :raises BrokerUnavailable: leases are as they were.
+        """
+        last: dict[bytes, Message] = {}
+        ahead: list[bytes] = []
+        for queue, reply, word in (ticket.split(b"\n", 2) for ticket in tickets):
+            if (before := last.get(queue)) is not None:
+                ahead.append(b"PUB %b  %d\r\n%b\r\n" % (before.subject, len(before.body), before.body))
+            last[queue] = Message(reply, word)
+        if last:
+            await _confirmed(self._link, list(last.values()), b"".join(ahead), "the extension of a lease")
+        return ()
+
+
+async def _confirmed(link: NatsLink, asking: Sequence[Message], ahead: bytes, what: str) -> None:
+    """Tell the server, and wait until it has confirmed it.
+
+    :raises BrokerUnavailable: it has not.
+    """
+    answers = await link.request_all(asking, ahead=ahead)
+    if any(answer is None or answer.status == b"503" for answer in answers):
+        raise link.unavailable(f"no server confirmed {what}: its queue has no leader, or was deleted")
 
 
 def _trouble_with(answer: Answer | None) -> str:

@@ -29,6 +29,7 @@ log = logger("taskcore.backends.nats")
 
 REST_AFTER: Final = 0.2  #: seconds without a call of receive, after which nothing more is asked for
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue that is not there
+NOTICES: Final = (2, 10)  #: the version from which a request for notice leaves the number of deliveries as it is
 CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
@@ -47,6 +48,7 @@ class NatsSource(NatsSettler):
         self._resting: asyncio.TimerHandle | None = None
         self._tasks = TaskSet("NATS source")
         self._pause = FIRST_PAUSE
+        self._stills = 0  # how often the loop stood still
         self._empty: list[PullConsumer] = []  # queues that have said, since the last job, that they are empty
 
     async def open(self) -> None:
@@ -65,7 +67,13 @@ class NatsSource(NatsSettler):
             greeting = self._greeting(stream)
             self._consumers.append(
                 PullConsumer(
-                    self._link, stream, name="worker", arrived=self._news.set, lease=self._lease, greeting=greeting
+                    self._link,
+                    stream,
+                    name="worker",
+                    arrived=self._news.set,
+                    lease=self._lease,
+                    greeting=greeting,
+                    notices=self._link.version_numbers >= NOTICES,
                 )
             )
             if not stream.native:
@@ -129,6 +137,8 @@ class NatsSource(NatsSettler):
         """Let the server send as many as are wanted, and no more."""
         if len(self._consumers) == 1:
             [consumer] = self._consumers
+            if consumer.awaits_notice:
+                return
             missing = limit - consumer.asked - len(consumer.waiting)
             if missing > 0 and (2 * missing >= limit or not consumer.asked) and not consumer.absent:
                 consumer.pull(missing, wait=True)
@@ -136,7 +146,7 @@ class NatsSource(NatsSettler):
         if any(consumer.waiting or consumer.probing for consumer in self._consumers):
             return
         for consumer in self._consumers:
-            if not consumer.asked and consumer not in self._empty and not consumer.absent:
+            if not consumer.asked and (consumer.noticed or consumer not in self._empty) and not consumer.absent:
                 consumer.pull(limit, wait=False)
                 self._empty.append(consumer)
                 return
@@ -218,6 +228,22 @@ class NatsSource(NatsSettler):
     async def _sleep(self) -> None:
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    # ── a loop that stood still ──
+
+    def stood_still(self, seconds: float) -> None:
+        """Count the leases of what is read now from when it may have come."""
+        for consumer in self._consumers:
+            consumer.lease = self._lease - seconds if seconds < self._lease / 2 else 0.0
+        self._stills += 1
+        self._tasks.start(self._catch_up(self._stills))
+
+    async def _catch_up(self, still: int) -> None:
+        """Wait until everything is read that came meanwhile."""
+        await self._link.round_trip(timeout=CLOSE_TIMEOUT)
+        if still == self._stills:
+            for consumer in self._consumers:
+                consumer.lease = self._lease
 
     # ── giving back ──
 

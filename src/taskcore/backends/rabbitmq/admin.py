@@ -32,6 +32,7 @@ class Connections:
         self.admin = AdminChannel(connector)
         self.sender = Sender(self.admin, options)
         self.consuming = ReconnectingConnection(connector, "consume")
+        self.all = (self.consuming, self.sender.connection, self.admin.connection)
 
     async def close(self) -> None:
         """Close all of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Self
 
 import anyio
@@ -15,6 +15,7 @@ from taskcore.backends.rabbitmq.diagnose import diagnose
 from taskcore.backends.rabbitmq.layout import MAX_DELAY, OPTIONS, QueueOptions
 from taskcore.backends.rabbitmq.messages import message_of
 from taskcore.backends.rabbitmq.publish import MAX_JOB
+from taskcore.backends.rabbitmq.settle import Heart
 from taskcore.backends.rabbitmq.source import RabbitSource
 from taskcore.connections.amqp.address import parse
 from taskcore.connections.amqp.connection import Connector
@@ -111,6 +112,15 @@ class RabbitBackend:
         sender.waits = waits
         for queue in queues:
             sender.topology.start_opening(queue)
+
+    @property
+    def silence(self) -> float:
+        """See :class:`taskcore.keeping.seam.LendsExtenders`: the server closes a silent connection."""
+        return 2.0 * self._connector.address.heartbeat
+
+    def extender(self, *, lease: float) -> AbstractAsyncContextManager[Heart]:  # noqa: ARG002 - the connection is it
+        """Return what keeps the connections of this process alive, from another thread."""
+        return nullcontext(Heart(self._opened().all))
 
     async def diagnose(self) -> Diagnosis:
         """Ask the server; see :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""

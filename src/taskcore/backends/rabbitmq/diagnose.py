@@ -35,7 +35,7 @@ async def diagnose(connections: Connections, options: QueueOptions, durability: 
             else f"a queue refuses jobs above {options.limit:,}",
         ),
         _alarm(connections),
-        passed("heartbeat", f"a hanging process is noticed after {heartbeat} to {2 * heartbeat} s"),
+        passed("heartbeat", f"a hanging process is noticed after {2 * heartbeat} to {3 * heartbeat} s"),
         passed(
             "policies",
             "unknown: the protocol shows neither policies nor the number of nodes",

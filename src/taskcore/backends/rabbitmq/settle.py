@@ -2,7 +2,7 @@
 
 The lease. RabbitMQ has none: a job belongs to a channel while the channel is open. Seconds are counted here: a job that
 is not extended for ``lease`` seconds is requeued by this process and can no longer be settled. A process that hangs as
-a whole cannot do that. The broker notices its silence after one to two heartbeats; when the process wakes up, its own
+a whole cannot do that. The broker notices its silence after two to three heartbeats; when the process wakes up, its own
 clock and its dead channel both show that the job is lost.
 
 The verdict. A copy of the job (retry, dead letter, release) is published and confirmed first, then the job itself is
@@ -27,14 +27,14 @@ from taskcore.backend import Delivery, Outgoing, Stored
 from taskcore.backends.rabbitmq.consumer import Consumer, Receipt
 from taskcore.backends.rabbitmq.messages import RabbitMessage, job_id_of, message_of
 from taskcore.backends.rabbitmq.publish import MAX_MESSAGE, Sender, unavailable
-from taskcore.connections.amqp.connection import Connector
+from taskcore.connections.amqp.connection import Connector, ReconnectingConnection
 from taskcore.connections.amqp.frames import Properties
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Ack, Bury, Release, Reschedule, Verdict
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.logging import logger
 
-__all__ = ["Holdings"]
+__all__ = ["Heart", "Holdings"]
 
 log = logger("taskcore.backends.rabbitmq")
 
@@ -81,6 +81,11 @@ class Holdings:
                 else:
                     next_end = min(next_end, receipt.expires)
         return next_end - now
+
+    def extended(self, batch: Sequence[Delivery], at: float) -> None:
+        """Note that these leases go on, because the connection does."""
+        for delivery in batch:
+            delivery.receipt.expires = at + self.lease
 
     # ── verdicts ──
 
@@ -151,6 +156,20 @@ class Holdings:
                     written.append(consumer)
             for consumer in written:
                 await consumer.sync(consumer.prefetch)
+
+
+class Heart:
+    """Keeps connections alive, and so everything that is held over them, while their event loop stands still."""
+
+    def __init__(self, connections: Iterable[ReconnectingConnection]) -> None:
+        self._connections = tuple(connections)
+
+    async def extend(self, tickets: Sequence[bytes]) -> Sequence[bytes]:  # noqa: ARG002 - they are all empty
+        """Send a heartbeat over each connection; lose nothing."""
+        for connection in self._connections:
+            if (current := connection.current) is not None:
+                current.beat()
+        return ()
 
 
 def _copy(delivery: Delivery, verdict: Reschedule | Release | Bury) -> RabbitMessage:

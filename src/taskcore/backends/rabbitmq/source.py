@@ -9,7 +9,7 @@ from math import inf
 from typing import Final
 
 from taskcore.backend import Delivery
-from taskcore.backends.rabbitmq.consumer import Consumer
+from taskcore.backends.rabbitmq.consumer import Consumer, Receipt
 from taskcore.backends.rabbitmq.layout import job_queue
 from taskcore.backends.rabbitmq.publish import Sender
 from taskcore.backends.rabbitmq.settle import Holdings
@@ -49,6 +49,7 @@ class RabbitSource:
         counts: bool,
     ) -> None:
         self._connection = connection
+        self._connections = (connection, sender.connection, sender.admin.connection)
         self._admin = sender.admin
         self._topology = sender.topology
         self._connector = connection.connector
@@ -234,6 +235,21 @@ class RabbitSource:
     async def extend(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Restart the leases; return the deliveries whose lease was lost before."""
         return self._holdings.extend(batch)
+
+    def ticket(self, delivery: Delivery) -> bytes | None:
+        """Return nothing that an extender has to know, unless the lease has ended: the connection is the lease."""
+        receipt: Receipt = delivery.receipt
+        return None if receipt.state == Receipt.OVER or receipt.consumer.is_closed else b""
+
+    def extended(self, batch: Sequence[Delivery], at: float) -> None:
+        """Note that a heartbeat has extended these leases."""
+        self._holdings.extended(batch, at)
+
+    def stood_still(self, seconds: float) -> None:  # noqa: ARG002 - however long, the jobs were ours
+        """Let the connections live: nothing was read from them meanwhile."""
+        for connection in self._connections:
+            if (current := connection.current) is not None:
+                current.wake_up()
 
     async def settle(self, batch: Sequence[tuple[Delivery, Verdict]]) -> Sequence[Delivery]:
         """Carry out the verdicts; return the deliveries whose lease was lost."""

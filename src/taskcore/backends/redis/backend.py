@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,6 +12,7 @@ from taskcore.backend import Features, Outgoing, Published
 from taskcore.backends.redis.admin import RedisAdmin
 from taskcore.backends.redis.layout import QueueKeys
 from taskcore.backends.redis.publish import RedisPublisher
+from taskcore.backends.redis.settle import RedisExtender
 from taskcore.backends.redis.source import RedisSource
 from taskcore.connections.redis import RedisLink
 from taskcore.connections.redis.diagnose import diagnose
@@ -44,6 +46,7 @@ class RedisBackend:
     """
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._link = RedisLink(url)
         self._publisher = RedisPublisher(self._link)
 
@@ -95,6 +98,15 @@ class RedisBackend:
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[RedisSource]:
         """Return a source on these queues, earlier queues first."""
         return self._consuming(queues, lease)
+
+    @property
+    def silence(self) -> None:
+        """See :class:`taskcore.keeping.seam.LendsExtenders`: leases end by the server's clock only."""
+        return
+
+    def extender(self, *, lease: float) -> RedisExtender:
+        """Return what extends leases of this server's jobs from another thread or process."""
+        return RedisExtender(self._url, math.ceil(lease * 1000))
 
     @asynccontextmanager
     async def _consuming(self, queues: Sequence[str], lease: float) -> AsyncIterator[RedisSource]:

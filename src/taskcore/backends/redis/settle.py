@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from taskcore.backend import Delivery
 from taskcore.backends.redis.layout import EXTEND, SETTLE, QueueKeys
@@ -13,7 +13,7 @@ from taskcore.connections.redis import RedisLink
 from taskcore.lifecycle import Ack, Verdict
 from taskcore.toolkit.logging import logger
 
-__all__ = ["RedisSettler"]
+__all__ = ["RedisExtender", "RedisSettler", "ticket_of"]
 
 log = logger("taskcore.backends.redis")
 
@@ -88,6 +88,43 @@ class RedisSettler:
             arguments = [self._lease, *(delivery.receipt[0] for delivery in part)]
             [gone] = await self._link.run(self._purpose, EXTEND, self._queues[queue].extend, arguments)
             lost += [part[index] for index in gone]
+        return lost
+
+
+def ticket_of(delivery: Delivery) -> bytes:
+    """Return what an extender needs to know of a lease: its queue, and its name there."""
+    lease: bytes = delivery.receipt[0]
+    return delivery.queue.encode() + b"\n" + lease
+
+
+class RedisExtender:
+    """Renews leases by their tickets, over a connection of its own. Use it with ``async with``.
+
+    :param lease: milliseconds.
+    """
+
+    def __init__(self, url: str, lease: int) -> None:
+        self._link = RedisLink(url)
+        self._lease = lease
+
+    async def __aenter__(self) -> Self:
+        await self._link.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._link.close()
+
+    async def extend(self, tickets: Sequence[bytes]) -> list[bytes]:
+        """Renew the leases; return the tickets of those that were lost before.
+
+        :raises BrokerUnavailable: leases are as they were, or longer.
+        """
+        parts = [ticket.decode().split("\n", 1) for ticket in tickets]
+        lost: list[bytes] = []
+        for queue, part in _portions([lease for _, lease in parts], [queue for queue, _ in parts]):
+            keys = QueueKeys(self._link.options.prefix, queue)
+            [gone] = await self._link.run("keep", EXTEND, keys.extend, [self._lease, *part])
+            lost += [f"{queue}\n{part[index]}".encode() for index in gone]
         return lost
 
 

@@ -20,7 +20,7 @@ from taskcore.backend import Delivery
 from taskcore.backends.redis.consumer import Wakeups
 from taskcore.backends.redis.layout import RECEIVE, QueueKeys
 from taskcore.backends.redis.messages import delivery_of
-from taskcore.backends.redis.settle import RedisSettler
+from taskcore.backends.redis.settle import RedisSettler, ticket_of
 from taskcore.connections.redis import RedisLink, ReplyLost
 from taskcore.lifecycle import Verdict
 from taskcore.toolkit.logging import logger
@@ -71,8 +71,11 @@ class RedisSource:
                 found: list[Delivery] = []
                 pause = due = math.inf
                 for queue, keys in self._queues.items():
+                    asked = anyio.current_time()
                     with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
                         found, due = await self._take(queue, keys, min(limit - len(taken), RECEIVE_LIMIT))
+                        if found and (anyio.current_time() - asked) * 2000 > self._lease:
+                            found = await self._still_ours(found)
                     taken += found
                     pause = min(pause, due)
                     if len(taken) >= limit:
@@ -80,6 +83,11 @@ class RedisSource:
                 if taken:
                     return taken
                 await self._wakeups.wait(pause)
+
+    async def _still_ours(self, found: list[Delivery]) -> list[Delivery]:
+        """Renew the leases of a reply that was read late: the loop stood still, and some may have ended since."""
+        lost = await self._settler.extend(found)
+        return [each for each in found if each not in lost]
 
     async def _take(self, queue: str, keys: QueueKeys, limit: int) -> tuple[list[Delivery], float]:
         """Lease jobs of the queue; return them, and in how many seconds there may be more."""
@@ -121,6 +129,18 @@ class RedisSource:
         :raises BrokerUnavailable: leases are as they were, or longer.
         """
         return await self._settler.extend(batch)
+
+    # ── leases that another thread extends ──
+
+    def ticket(self, delivery: Delivery) -> bytes:
+        """Return what an extender needs to know of this lease."""
+        return ticket_of(delivery)
+
+    def extended(self, batch: Sequence[Delivery], at: float) -> None:
+        """Do nothing: the server alone knows when leases end."""
+
+    def stood_still(self, seconds: float) -> None:
+        """Do nothing: see ``_still_ours``."""
 
     # ── what should never happen is logged, and work goes on (C19) ──
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import click
-import msgspec
 
 from taskcore.adapters import has_store, open_backend, open_store
 from taskcore.backend import Backend, Features
+from taskcore.cli.findings import FailedCheck, Finding, failed_check
 from taskcore.cli.group import APP_DIR, DEBUG, Exit, installed_version
 from taskcore.cli.loading import load_app
 from taskcore.cli.output import paint, print_json, print_line
+from taskcore.cli.queue_findings import queue_findings
 from taskcore.config import NO_STORE, Loaded, load, show
 from taskcore.errors import BrokerUnavailable, TaskcoreError
 from taskcore.preflight import Need, diagnoses, unmet_needs
@@ -33,7 +34,7 @@ from taskcore.toolkit.groups import unwrap_single
 if TYPE_CHECKING:
     from taskcore.app import App
 
-__all__ = ["Finding", "command"]
+__all__ = ["command"]
 
 CONNECT_TIMEOUT = 15.0  #: seconds that connecting, and each question to the server, may take
 ROUND_TRIPS = 20  #: light calls by which the round trip is measured
@@ -47,19 +48,6 @@ WIDTH = 18  #: of the column with the names of checks
 FEATURES = ("delay", "dedup", "fencing", "redeliveries", "remove", "locate", "dead_letters")
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One line: what was checked, and what was found.
-
-    :param clauses: the guarantees that do not hold because of it.
-    """
-
-    level: Level
-    name: str
-    text: str
-    fix: str = ""
-    clauses: tuple[str, ...] = ()
-
-
 @click.command("doctor", short_help="Test app, settings, broker, store, versions")
 @click.argument("target", required=False, metavar="[MODULE:APP | URL]")
 @click.option("--store", metavar="URL", help="Check this store too; only with the URL of a broker.")
@@ -70,7 +58,9 @@ def command(target: str | None, store: str | None, as_json: bool, app_dir: str) 
     """Check an app, its settings, its broker and its store.
 
     MODULE:APP is an app, URL a broker; without either, the app or the broker that the settings name. The command
-    changes nothing. The exit code is 1 if a check failed, else 0; warnings do not count.
+    changes nothing. The exit code is that of the first failure: 2 for settings, 3 for an app that cannot be loaded,
+    4 for a broker or store that cannot be reached, 5 for an app that would not open there, 1 for any other check; else
+    0. Warnings do not count.
     """
     if store is not None and (target is None or "://" not in target):
         raise click.UsageError("--store goes with the URL of a broker; an app brings its own store")
@@ -86,7 +76,7 @@ def command(target: str | None, store: str | None, as_json: bool, app_dir: str) 
         print_json({"failed": failed, "warnings": warnings})
     else:
         print_line(f"{failed} failed, {warnings} warning{'s' * (warnings != 1)}")
-    return Exit.FAILED if failed else Exit.DONE
+    return next((finding.exit_code for finding in found if isinstance(finding, FailedCheck)), Exit.DONE)
 
 
 def _line(finding: Finding) -> str:
@@ -94,12 +84,6 @@ def _line(finding: Finding) -> str:
     clauses = f" (not kept: {', '.join(finding.clauses)})" if finding.clauses else ""
     fix = f"\n{'':6}{'':{WIDTH}} fix: {finding.fix}" if finding.fix and finding.level != "ok" else ""
     return f"{level} {finding.name:{WIDTH}} {finding.text}{clauses}{fix}"
-
-
-def _failure(name: str, error: TaskcoreError, *more: str) -> Finding:
-    facts = [fact.strip() for fact in (*error.facts, *more) if fact]
-    text = "; ".join((f"[{error.code}] {error.what}", *facts))
-    return Finding(level="fail", name=name, text=text, fix=error.fix or "")
 
 
 # ── what this program knows ───────────────────────────────────────────────────────────────────
@@ -111,7 +95,7 @@ def _examine(target: str | None, store_url: str | None, app_dir: str) -> Iterato
     try:
         settings = load(directory=app_dir)
     except TaskcoreError as error:
-        yield _failure("settings", error)
+        yield failed_check("settings", error)
         return
     app: App | None = None
     is_strict = settings.settings.strict
@@ -123,7 +107,7 @@ def _examine(target: str | None, store_url: str | None, app_dir: str) -> Iterato
         try:
             app = load_app(target, app_dir)
         except TaskcoreError as error:
-            yield _failure("app", error)
+            yield failed_check("app", error)
             return
         yield _imported(app, target or str(settings.settings.app), time.perf_counter() - began)
         settings, is_strict = Loaded(app.settings, dict(app.sources)), app.settings.strict
@@ -136,7 +120,7 @@ def _examine(target: str | None, store_url: str | None, app_dir: str) -> Iterato
     try:
         backend, store = (app.components.backend, app.components.store) if app is not None else _open(url, records)
     except TaskcoreError as error:
-        yield _failure("adapter", error)
+        yield failed_check("adapter", error)
         return
     yield from anyio.run(_ask, backend, store, app, f"the address came from: {came_from}", is_strict)
 
@@ -187,7 +171,8 @@ def _needs_of(app: App) -> list[Need]:
 def _needs(app: App) -> Iterator[Finding]:
     if needs := _needs_of(app):
         text = f"[TC105] without a store the app does not open: {'; '.join(need.text for need in needs)}"
-        yield Finding(level="fail", name="tasks", text=text, fix='App(…, store="redis://…"), or drop these options')
+        fix = 'App(…, store="redis://…"), or drop these options'
+        yield FailedCheck(level="fail", name="tasks", text=text, fix=fix, exit_code=Exit.REFUSED)
 
 
 # ── what the servers know ───────────────────────────────────────────────────────────────────
@@ -213,14 +198,16 @@ async def _ask(
                         await exits.enter_async_context(store)
                         await store.get("taskcore/doctor")
                     found += _kept(await diagnoses(None, store), said)
+                found += _abilities(backend.features, store, app)
+                part = "broker"
+                found += await queue_findings(backend, store, [task.spec.queue for task in app or ()])
     except TimeoutError as error:
         if isinstance(error, TaskcoreError):
             raise
         late = BrokerUnavailable(f"the {part} did not answer within {CONNECT_TIMEOUT:g} s")
-        return [*found, _failure(part, late, came_from if part == "broker" else "")]
+        return [*found, failed_check(part, late, came_from if part == "broker" else "")]
     except TaskcoreError as error:
-        return [*found, _failure(part, error, came_from if part == "broker" else "")]
-    found += _abilities(backend.features, store, app)
+        return [*found, failed_check(part, error, came_from if part == "broker" else "")]
     return [_strictly(finding) for finding in found] if is_strict else found
 
 
@@ -238,7 +225,10 @@ def _strictly(finding: Finding) -> Finding:
     """Make a finding that breaks a guarantee a failure: a strict app does not open then."""
     if not finding.clauses or finding.name == CRASHES:
         return finding
-    return msgspec.structs.replace(finding, level="fail", text=f"strict apps do not open: {finding.text}")
+    text = f"strict apps do not open: {finding.text}"
+    return FailedCheck(
+        level="fail", name=finding.name, text=text, fix=finding.fix, clauses=finding.clauses, exit_code=Exit.REFUSED
+    )
 
 
 def _reached(features: Features, took: list[float], said: Diagnosis | None) -> Iterator[Finding]:

@@ -8,14 +8,19 @@ connection at the first header that it cannot decode.
     server ──▶ filter ──▶ filtered channel: deliveries, confirms, returned messages
                   └─────▶ aio-pika: everything else
     server ◀── one stream with two writers; each writes complete frames only
+
+A third writer is a thread that keeps the connection alive while the event loop stands still: ``beat``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import struct
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
@@ -37,7 +42,24 @@ log = logger("taskcore.connections.amqp")
 
 READ_SIZE = 1 << 18  #: bytes
 CLOSE_TIMEOUT = 2.0  #: seconds for closing in order
+CHECKS = 4  #: looks for a sign of the server in one heartbeat
 HEARTBEAT_GAP = 1.0  #: seconds without a frame for the library, after which it gets a heartbeat
+
+
+class _SharedWriter(asyncio.StreamWriter):
+    """A writer that another thread can keep from writing."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.lock = threading.Lock()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        with self.lock:
+            super().write(data)
+
+    def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
+        with self.lock:
+            super().writelines(data)
 
 
 class FilteredConnection(aiormq.TransportFactory):
@@ -53,7 +75,7 @@ class FilteredConnection(aiormq.TransportFactory):
     server_properties: Mapping[str, Any]
     frame_max: int
     _aio_pika: aio_pika.Connection
-    _writer: asyncio.StreamWriter
+    _writer: _SharedWriter
 
     def __init__(self, address: Address, node: tuple[str, int], context: ssl.SSLContext | None) -> None:
         self.is_closed = False
@@ -62,6 +84,7 @@ class FilteredConnection(aiormq.TransportFactory):
         self.unblocked = asyncio.Event()
         self.unblocked.set()
         self.timeout = address.timeout
+        self._socket: socket.socket | None = None  # the same one, for another thread
         self._node, self._context = node, context
         self._heartbeat = address.heartbeat
         self._channels: dict[int, FilteredChannel] = {}
@@ -98,9 +121,32 @@ class FilteredConnection(aiormq.TransportFactory):
 
     async def create(self, url: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ARG002
         """Open the transport for the library, and put the filter in front of its reader."""
-        reader, self._writer = await asyncio.open_connection(*self._node, ssl=self._context, limit=READ_SIZE)
+        reader, loop = asyncio.StreamReader(limit=READ_SIZE), asyncio.get_running_loop()
+        transport, protocol = await loop.create_connection(
+            lambda: asyncio.StreamReaderProtocol(reader), *self._node, ssl=self._context
+        )
+        self._writer = _SharedWriter(transport, protocol, reader, loop)
+        if self._context is None:
+            own = transport.get_extra_info("socket")
+            self._socket = socket.fromfd(own.fileno(), own.family, own.type)
         self._tasks.start(self._read(reader))
         return self._library_reader, self._writer
+
+    def beat(self) -> None:
+        """Send a heartbeat from another thread, past the event loop, which stands still.
+
+        Only if nothing waits to leave, or the heartbeat could be written into a frame. TLS has no such way.
+        """
+        with self._writer.lock:
+            known = self._socket
+            if known is not None and not self._writer.transport.get_write_buffer_size():
+                with suppress(OSError):
+                    known.send(frames.HEARTBEAT)
+
+    def wake_up(self) -> None:
+        """Note that the event loop stood still: that nothing was read meanwhile says nothing about the server."""
+        self._last_read = asyncio.get_running_loop().time()
+        self._library_reader.feed_data(frames.HEARTBEAT)
 
     async def channel(self, *, confirms: bool = False) -> aio_pika.abc.AbstractChannel:
         """Open a channel of aio-pika."""
@@ -202,18 +248,26 @@ class FilteredConnection(aiormq.TransportFactory):
             self.unblocked.set()
 
     async def _watch_silence(self) -> None:
-        """Cut a connection that was silent for two heartbeats, whatever the operating system says of it."""
-        loop = asyncio.get_running_loop()
+        """Cut a connection that was silent for two heartbeats, whatever the operating system says of it.
+
+        Looks are counted, not seconds: while the loop stands still nothing is read, and that is not the server's fault.
+        """
+        seen, silent = self._last_read, 0
         while not self.is_closed:
-            silent = loop.time() - self._last_read
-            if silent > 2 * self._heartbeat:
-                self.abort(f"the server sent nothing for {silent:.0f} s")
-            await asyncio.sleep(self._heartbeat / 4)
+            await asyncio.sleep(self._heartbeat / CHECKS)
+            silent = silent + 1 if seen == self._last_read else 0
+            seen = self._last_read
+            if silent > 2 * CHECKS:
+                self.abort(f"the server sent nothing for {2 * self._heartbeat} s")
 
     def _lose(self, why: str) -> None:
         if self.is_closed:
             return
         self.is_closed, self.lost_why = True, why
+        if self._socket is not None:
+            with self._writer.lock:
+                self._socket.close()
+                self._socket = None
         self.unblocked.set()
         for channel in list(self._channels.values()):
             channel.lose(why)

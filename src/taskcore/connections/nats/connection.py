@@ -28,8 +28,8 @@ __all__ = ["Subscription", "SupervisedConnection"]
 log = logger("taskcore.connections.nats")
 
 READY_TIMEOUT: Final = 2.0  #: seconds for which a call waits for a connection that is being made again
-PING_EVERY: Final = 4.0  #: seconds between two pings …
-PING_TIMEOUT: Final = 4.0  #: … and for which an answer is waited for
+PING_EVERY: Final = 3.0  #: seconds between two pings …
+PING_TIMEOUT: Final = 3.0  #: … and for which an answer is waited for
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5  #: seconds between two rounds of attempts to connect
 
 
@@ -117,6 +117,11 @@ class SupervisedConnection:
     def version(self) -> str:
         """The server's version, as it says it."""
         return str(self._info.get("version", "?"))
+
+    @property
+    def version_numbers(self) -> tuple[int, ...]:
+        """The first two numbers of the version; none if it says none."""
+        return tuple(int(number) for number in self.version.split(".")[:2] if number.isdigit())
 
     @property
     def max_payload(self) -> int:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import anyio
 import psycopg
 
 from taskcore.connections.postgres.address import PostgresAddress
@@ -18,7 +19,8 @@ __all__ = ["PostgresListener"]
 
 log = logger("taskcore.connections.postgres")
 
-TEST_AFTER_SILENCE = 10.0  #: seconds without a notification before the connection is tested: it may be half open
+TEST_AFTER_SILENCE = 2.0  #: seconds without a notification before the connection is tested: it may be half open
+TEST_TIMEOUT = 3.0  #: seconds for the answer
 FAIL_AFTER = 30.0  #: seconds without a server before ``failed`` is called
 FIRST_PAUSE: Final = 0.1  #: seconds before the first attempt to listen again …
 LONGEST_PAUSE: Final = 2.0  #: … and before later ones, at most
@@ -114,5 +116,5 @@ class PostgresListener:
             came = True
             await self._received(notification.payload)
         if not came:
-            async with asyncio.timeout(self._address.timeout):
+            with anyio.fail_after(min(TEST_TIMEOUT, self._address.timeout)):  # it cancels repeatedly, as in a session
                 await connection.execute("SELECT 1")

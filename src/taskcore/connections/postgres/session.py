@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import select
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
@@ -26,6 +28,8 @@ SET_LIMITS: Final = """SELECT set_config('statement_timeout', %(limit)s, false),
     WHERE %(only)s::int IS NULL OR pg_backend_pid() = %(only)s::int"""
 #: Classes of SQLSTATE: data exception, constraint, check option of a view, program limit, error raised by a trigger.
 REFUSALS: Final = frozenset({"22", "23", "44", "54", "P0"})
+TEST_AFTER_IDLE: Final = 1.0  #: seconds without use, after which a connection is tested before it is used: …
+TEST_TIMEOUT: Final = 3.0  #: … it is closed without an answer in this time, for a firewall may have forgotten it
 RETRIES: Final = 3  #: times that work is repeated at once after a deadlock or the like, which undid it
 
 
@@ -40,6 +44,7 @@ class PostgresSession:
         self._begin = begin
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
+        self._used = 0.0
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, repeatable: bool = False) -> T:
         """Do the work with a connection; return its result.
@@ -52,7 +57,11 @@ class PostgresSession:
                 self._address.timeout
             ):  # unlike asyncio's it cancels repeatedly: psycopg cannot wait longer
                 async with self._lock:
-                    return await self._run(work, repeatable=repeatable)
+                    await self._test_if_idle()
+                    try:
+                        return await self._run(work, repeatable=repeatable)
+                    finally:
+                        self._used = time.monotonic()
         except BrokerUnavailable:  # an OSError too
             raise
         except (psycopg.Error, OSError) as error:  # TimeoutError is one
@@ -64,9 +73,21 @@ class PostgresSession:
         if connection is not None:
             connection.pgconn.finish()
 
-    async def _run(self, work: Callable[[Connection], Awaitable[T]], *, repeatable: bool) -> T:
-        if self._connection is not None and _is_stale(self._connection):
+    async def _test_if_idle(self) -> None:
+        """Drop a connection that has died unnoticed, before anything is in doubt."""
+        connection = self._connection
+        if connection is None:
+            return
+        alive = not _is_stale(connection)
+        if alive and time.monotonic() - self._used > TEST_AFTER_IDLE:
+            alive = False
+            with anyio.move_on_after(min(TEST_TIMEOUT, self._address.timeout / 2)), suppress(psycopg.Error, OSError):
+                await connection.execute("SELECT 1")
+                alive = True
+        if not alive:
             self.drop()
+
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], *, repeatable: bool) -> T:
         old = self._connection is not None
         for left in range(RETRIES, -1, -1):
             try:

@@ -37,7 +37,8 @@ pack_command: Callable[[tuple[Any, ...]], bytes] | None = None
 with suppress(ImportError):  # the extra installs it; without it packing is slower
     from hiredis import pack_command
 
-PING_AFTER_IDLE: Final = 10.0  #: seconds without use, after which a connection is tested with PING before it is used
+PING_AFTER_IDLE: Final = 2.0  #: seconds without use, after which a connection is tested with PING before it is used: …
+PING_TIMEOUT: Final = 2.0  #: … it is closed without an answer in this time, for a firewall may have forgotten it
 
 
 class Script:
@@ -144,7 +145,7 @@ class RedisConnection:
             await self.drop()  # before anything was sent, so nothing is in doubt
         elif connection is not None and time.monotonic() - self._used > PING_AFTER_IDLE:
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(min(PING_TIMEOUT, self._timeout)):
                     await connection.send_packed_command(_pack(connection, [("PING",)]), check_health=False)
                     await connection.read_response(disable_decoding=True)
             except (RedisError, OSError):  # closed unnoticed; a new connection tells more

@@ -27,7 +27,7 @@ from taskcore.toolkit.diagnostics import (
     round_trip_check,
     warned,
 )
-from taskcore.toolkit.units import show_size
+from taskcore.toolkit.units import show_rounded
 
 __all__ = ["Execute", "diagnose", "examine"]
 
@@ -198,9 +198,9 @@ def _memory(info: Mapping[str, str]) -> Iterator[DiagnosticCheck]:
     if not (info.get("maxmemory", "").isdigit() and info.get("used_memory", "").isdigit()):
         return
     used, limit = int(info["used_memory"]), int(info["maxmemory"])
-    text = f"{show_size(used)} of {show_size(limit)} used"
+    text = f"{show_rounded(used)} of {show_rounded(limit)} used"
     if not limit:
-        text = f"{show_size(used)} used, and no limit: when the machine's memory is full, its kernel kills Redis"
+        text = f"{show_rounded(used)} used, and no limit: when the machine's memory is full, its kernel kills Redis"
         yield warned("memory", text, "maxmemory, at about 70% of the machine's memory")
     elif used > NEARLY_FULL * limit:
         yield warned("memory", text, "a larger maxmemory, or workers that keep up")

@@ -6,6 +6,7 @@ from typing import Any
 
 from taskcore.connections.nats import NatsLink
 from taskcore.toolkit.diagnostics import Diagnosis, passed, warned
+from taskcore.toolkit.units import show_rounded
 
 __all__ = ["diagnose"]
 
@@ -30,5 +31,5 @@ async def diagnose(link: NatsLink, stream: str, *, native: bool) -> Diagnosis:
     return Diagnosis(
         server=f"NATS {link.version}",
         durability="records survive a killed server; a power cut may take the last 2 min",
-        checks=(passed("records", f"{state.get('messages', 0):,}, {state.get('bytes', 0):,} bytes"), expiry),
+        checks=(passed("records", f"{state.get('messages', 0):,}, {show_rounded(state.get('bytes', 0))}"), expiry),
     )

@@ -57,6 +57,7 @@ class NatsStore:
     """
 
     def __init__(self, url: str = "nats://localhost:4222") -> None:
+        self._url = url
         address = read_address(url)
         self.link = NatsLink(address, name="taskcore-store")
         self._stream = f"{address.prefix}-store"
@@ -69,6 +70,10 @@ class NatsStore:
         self._ends: list[tuple[int, int]] = []
         self._feed = self._new_feed()
         self._tasks = TaskSet("NATS store")
+
+    def another(self) -> NatsStore:
+        """See :class:`taskcore.keeping.seam.OpensAgain`."""
+        return NatsStore(self._url)
 
     async def __aenter__(self) -> Self:
         """Connect, and create the stream if it does not exist.

@@ -41,7 +41,8 @@ log = logger("taskcore.stores.redis")
 
 CHANNELS_PER_COMMAND = 1000
 READ_BATCH = 100  #: records read together
-PING_AFTER_SILENCE = 10.0  #: seconds without a word from the server before it is sent a PING
+PING_AFTER_SILENCE = 2.0  #: seconds without a word from the server before it is sent a PING
+PING_TIMEOUT = 3.0  #: seconds for its answer
 READ_RETRY = 2.0  #: seconds until a record that could not be read is read again
 CONNECT_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)  #: seconds between attempts to connect; the last one from then on
 
@@ -175,7 +176,7 @@ class WatchFeed:
 
     async def _quiet_or_changed(self, connection: AbstractConnection) -> None:
         """Wait for a change; after too long a silence send a PING, and wait for its answer within the time limit."""
-        loop, timeout = asyncio.get_running_loop(), self._link.options.timeout
+        loop, timeout = asyncio.get_running_loop(), min(PING_TIMEOUT, self._link.options.timeout)
         pinged = math.inf
         while not self._changed.is_set():
             now = loop.time()

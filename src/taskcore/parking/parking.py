@@ -1,4 +1,4 @@
-"""Unknown tasks: jobs of tasks that a worker does not know, which are parked; it says so in its log, and to callers."""
+"""Jobs of tasks that a worker does not know are parked; the worker says so in its log, and to callers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 
 import anyio
+import anyio.abc
 
+from taskcore.components import Components
 from taskcore.lifecycle import Unregistered
+from taskcore.parking.counts import ParkedCounts
 from taskcore.records.parked import ParkedRecord, park_write
 from taskcore.store import Write
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import Execution
+from taskcore.worker.options import WorkerOptions
 
-__all__ = ["UnknownTasks"]
+__all__ = ["Parking"]
 
 log = logger("taskcore.worker")
 
@@ -22,22 +26,33 @@ NAMES_SHOWN = 10
 TASKS_REMEMBERED = 1_000  #: of which the last warning is known; their names come from elsewhere
 
 
-class UnknownTasks:
-    """Tells of parked jobs, once for each task and minute.
+class Parking:
+    """Tells of parked jobs: a warning once for each task and minute, and how many there are.
 
     :param known: the names of the worker's tasks.
-    :param park_for: seconds for which a job waits for a worker that knows its task.
-    :param worker: its name.
     """
 
-    def __init__(self, known: Collection[str], *, park_for: float, worker: str) -> None:
+    def __init__(self, known: Collection[str], components: Components, options: WorkerOptions) -> None:
         self._known = known
-        self._park_for = park_for
-        self._worker = worker
+        self._park_for, self._worker = options.park_for, options.name
         self._told: dict[str, float] = {}
+        self._counts: ParkedCounts | None = None
+        if components.store is not None:
+            self._counts = ParkedCounts(components.store, worker=options.name, clock=components.clock)
 
-    def tell(self, job: Execution, outcome: Unregistered) -> Write | None:
-        """Warn of a job that is parked, unless its task was named a moment ago; return what tells its callers."""
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Tell the store how many jobs are parked, until cancelled."""
+        task_status.started()
+        if self._counts is not None:
+            await self._counts.run()
+
+    def tell(self, job: Execution, outcome: Unregistered, after: float) -> Write | None:
+        """Warn of a job that is parked, unless its task was named a moment ago; return what tells its callers.
+
+        :param after: seconds until it is handed out again.
+        """
+        if self._counts is not None:
+            self._counts.add(job.delivery.queue, after)
         task, now = job.labels["task"], anyio.current_time()
         since = outcome.now if job.trail.parked_since is None else job.trail.parked_since
         if now - self._told.get(task, -TELL_EVERY) < TELL_EVERY:

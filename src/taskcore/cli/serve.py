@@ -1,0 +1,72 @@
+"""``taskcore worker`` in one process: alone, or under a supervisor that tells it what to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from taskcore.cli.banner import farewell
+from taskcore.cli.worker_choices import WorkerChoices
+from taskcore.supervisor import Attendant, Notifier, SupervisedAttendant, SupervisorLine, announce, answering
+from taskcore.toolkit.groups import unwrap_single
+
+if TYPE_CHECKING:
+    from taskcore.app import App
+
+__all__ = ["serve"]
+
+
+async def serve(app: App, choices: WorkerChoices, tell: Callable[[str], None]) -> None:
+    """Connect, say so, and work until a signal, an order, or until the queues are empty."""
+    with unwrap_single():
+        async with anyio.create_task_group() as group:
+            attendant = _attendant(app, choices, group.cancel_scope)
+            await group.start(attendant.run)
+            is_alone = choices.supervised is None
+            with answering(choices.health, attendant.judge):
+                if is_alone:
+                    group.start_soon(announce, attendant.judge, choices.health_file, Notifier())
+                await _work(app, choices, attendant, tell if is_alone else _say_nothing)
+            group.cancel_scope.cancel()
+
+
+def _attendant(app: App, choices: WorkerChoices, scope: anyio.CancelScope) -> Attendant:
+    if choices.supervised is None:
+        return Attendant()
+    from taskcore.supervisor.spawning import adopt
+
+    line = SupervisorLine(adopt(choices.supervised), choices.options(app).grace)
+    return SupervisedAttendant(line, app.counters, scope)
+
+
+async def _work(app: App, choices: WorkerChoices, attendant: Attendant, tell: Callable[[str], None]) -> None:
+    began = time.monotonic()
+    ready = False
+    queues, concurrency, grace, limits, _ = choices.worker
+    async with app:
+        try:
+            with unwrap_single():
+                async with anyio.create_task_group() as group:
+                    work = partial(
+                        app.run_worker,
+                        queues=queues,
+                        concurrency=concurrency,
+                        grace=grace,
+                        queue_limits=limits,
+                        attend=attendant.attend,
+                    )
+                    await group.start(work)
+                    ready = True
+                    took = time.monotonic() - began
+                    tell(f"ready in {took:.2f}s. Ctrl-C once to let running jobs finish, twice to stop at once")
+        finally:
+            if ready:
+                tell(farewell(app.counters, time.monotonic() - began))
+
+
+def _say_nothing(_: str) -> None:
+    """Leave it to the supervisor to speak."""

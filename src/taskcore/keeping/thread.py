@@ -1,0 +1,243 @@
+"""KeeperThread: extends leases and keys while the event loop stands still, and names the line at which it does.
+
+It steps in when half of a lease has passed without an extension, whatever the reason: a task that computes in the loop,
+or other threads that leave it no time. Then it connects by itself, extends three times per lease, and steps back when
+the loop has extended for half a lease. A worker whose loop turns has no second connection, and pays for a look at what
+is in hand a few times per second.
+
+The thread reads the set of executions, and writes only when what they hold was extended.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple, TypeAlias
+
+import anyio
+import anyio.abc
+from anyio.lowlevel import current_token
+
+from taskcore.backend import Source
+from taskcore.components import Components
+from taskcore.keeping.places import blocking_place
+from taskcore.keeping.seam import Extender, IssuesTickets, LendsExtenders, OpensAgain
+from taskcore.records.keys import IdempotencyKeys
+from taskcore.toolkit.logging import logger
+from taskcore.worker.execution import STARTED_ACKED, Execution
+from taskcore.worker.leases import LeaseKeeper
+
+__all__ = ["KeeperThread"]
+
+log = logger("taskcore.worker")
+
+Held: TypeAlias = dict[Source, list[Execution]]
+
+LONGEST_NOTICE = 2.0  #: seconds after which a loop that does not answer counts as blocked, or a third of a lease
+LOOKS = 4  #: in that time
+STOP_TIMEOUT, STOP_PAUSE = 5.0, 0.01  #: seconds for the thread to end, and between two looks whether it has
+
+
+class _Extending(NamedTuple):
+    """What the thread has opened."""
+
+    extender: Extender | None
+    keys: IdempotencyKeys | None
+
+
+class KeeperThread:
+    """Keeps what the keeper in the loop cannot keep; a service of a worker.
+
+    :param max_block: seconds after which a blocked loop loses its leases.
+    """
+
+    def __init__(self, keeper: LeaseKeeper, components: Components, max_block: float) -> None:
+        self._keeper = keeper
+        self._events = components.events
+        self._backend = getattr(components.backend, "inner", components.backend)
+        self._store = getattr(components.store, "inner", components.store)
+        self._lease = lease = keeper.lease
+        self._max_block = max_block
+        self._notice = min(lease / 3, LONGEST_NOTICE)
+        self._tick = self._notice / LOOKS
+        self._stop = threading.Event()
+        self._renews = isinstance(self._store, OpensAgain)
+        self._extended = 0.0  # when the thread did
+        self._asked: float | None = None  # when the loop was asked for a sign of life that it has not given
+        self._where = ""  # the line at which it stands
+        self._gave_up = False
+        self._failed = False  # in this block, and that was logged
+        keeper.woken = self._notice_late
+
+    # ── in the event loop ──
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Watch until cancelled."""
+        self._call_soon, self._clock = _ways_into_this_loop()
+        self._at = self._clock(), time.monotonic()
+        self._loop_thread = threading.get_ident()
+        self._stop.clear()
+        thread = threading.Thread(target=self._watch, name="taskcore leases", daemon=True)
+        thread.start()
+        task_status.started()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._stop.set()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_TIMEOUT):
+                while thread.is_alive():  # noqa: ASYNC110 - a thread that ends sets no event of this loop
+                    await anyio.sleep(STOP_PAUSE)
+
+    def _answer(self) -> None:
+        """Give a sign of life; tell of a block that is over, before the loop reads what came meanwhile."""
+        asked, where, self._asked, self._where = self._asked, self._where, None, ""
+        self._at = self._clock(), time.monotonic()
+        self._gave_up = self._failed = False
+        if asked is not None and where:
+            seconds = time.monotonic() - asked
+            self._keeper.block = self._at[0], f"loop blocked for {seconds:.1f} s in {where}"
+            self._events.emit("loop.blocked", seconds=seconds, where=where)
+            for source in {getattr(job.source, "inner", job.source) for job in self._keeper.executions}:
+                if isinstance(source, IssuesTickets):
+                    source.stood_still(seconds)
+
+    def _notice_late(self, due: float, now: float) -> None:
+        """Tell of a loop that stood still unseen by the thread: with the whole process, or by another clock."""
+        late = now - due
+        if late > self._lease / 3 and self._keeper.block[0] < due:
+            text = f"the event loop stood still for {late:.1f} s"
+            log.warning("%s; leases last %g s. Was this process or its machine suspended?", text, self._lease)
+            self._keeper.block = now, text
+            self._events.emit("loop.blocked", seconds=late, where="")
+
+    # ── in the thread ──
+
+    def _watch(self) -> None:
+        """Look a few times per second; extend while there is need."""
+        while not self._stop.is_set():
+            asleep = time.monotonic()
+            self._stop.wait(self._tick)
+            try:
+                self._look(time.monotonic() - asleep - self._tick)
+                if self._overdue(self._lease / 2):
+                    anyio.run(self._extend_for_a_while, backend="asyncio")
+            except Exception as error:  # noqa: BLE001 - the broker is away, and for the loop too; or it is a defect
+                log.log(10 if self._failed else 30, "leases cannot be extended beside the event loop: %r", error)
+                self._failed = True
+
+    def _look(self, overslept: float) -> None:
+        """Ask the loop for a sign of life, and see for how long it owes the last one.
+
+        :param overslept: seconds for which this thread got no turn: then the whole process stood still.
+        """
+        asked, now = self._asked, time.monotonic()
+        if asked is None:
+            if self._keeper.executions:
+                self._asked = now
+                self._call_soon(self._answer)
+            return
+        if overslept > self._tick and not blocking_place(self._loop_thread):
+            self._asked = now
+            return
+        blocked = now - asked
+        if blocked > self._notice and not self._where:
+            self._where = blocking_place(self._loop_thread)
+            if self._where:
+                log.warning(
+                    "loop blocked for %.1f s in %s; leases are kept meanwhile, for up to %g s. Run what computes in a "
+                    'thread or a process: @app.task(runs_in="process")',
+                    blocked,
+                    self._where,
+                    self._max_block,
+                )
+        if blocked > self._max_block and not self._gave_up:
+            self._gave_up = True
+            log.error(
+                "loop blocked for %.1f s in %s, longer than max_block=%g s: the leases of %d jobs are let go, and "
+                "other workers get them",
+                blocked,
+                self._where or "unknown code",
+                self._max_block,
+                len(self._keeper.executions),
+            )
+
+    def _overdue(self, age: float) -> Held:
+        """Find the sources of jobs that were not extended for so long, and all that is held of them."""
+        keeper, now = self._keeper, self._now()
+        found: Held = {}
+        late: set[Source] = set()
+        if self._gave_up or not isinstance(self._backend, LendsExtenders):
+            return found
+        silent = self._is_silent(self._backend.silence)
+        for job in self._snapshot():
+            leased = job.state < STARTED_ACKED
+            if not keeper.holds(job, now) or not (leased or (job.key is not None and self._renews)):
+                continue
+            found.setdefault(job.source, []).append(job)
+            last = keeper.extended.get(job.source, 0.0) if leased else keeper.renewed
+            if silent or now - max(job.received, last) > age:
+                late.add(job.source)
+        return {source: jobs for source, jobs in found.items() if source in late}
+
+    def _is_silent(self, silence: float | None) -> bool:
+        """Tell whether the loop has said nothing to the broker for a part of the time after which that counts."""
+        if silence is None or self._asked is None:
+            return False
+        return time.monotonic() - max(self._asked, self._extended) > silence / LOOKS
+
+    def _snapshot(self) -> list[Execution]:
+        while True:
+            try:
+                return list(self._keeper.executions)
+            except RuntimeError:  # the loop has changed the set meanwhile
+                continue
+
+    def _now(self) -> float:
+        """Return the time of the event loop's clock, as far as another thread can tell."""
+        clock, monotonic = self._at
+        return clock + time.monotonic() - monotonic
+
+    async def _extend_for_a_while(self) -> None:
+        """Connect, and extend until the loop does that again."""
+        backend, store = self._backend, self._store
+        async with AsyncExitStack() as opened:
+            extender = keys = None
+            if isinstance(backend, LendsExtenders):
+                extender = await opened.enter_async_context(backend.extender(lease=self._lease))
+            if isinstance(store, OpensAgain):
+                keys = IdempotencyKeys(await opened.enter_async_context(store.another()))
+            needed = time.monotonic()
+            while not self._stop.is_set() and time.monotonic() - needed < self._lease / 2:
+                for source, jobs in self._overdue(self._lease / 3).items():
+                    needed = time.monotonic()
+                    await self._extend(_Extending(extender, keys), source, jobs)
+                asleep = time.monotonic()
+                await anyio.sleep(self._tick)
+                self._look(time.monotonic() - asleep - self._tick)
+
+    async def _extend(self, by: _Extending, source: Source, jobs: list[Execution]) -> None:
+        """Extend what is held of one source: first the leases, then the keys."""
+        keeper, asked = self._keeper, self._now()
+        self._extended = time.monotonic()
+        inner: Any = getattr(source, "inner", source)
+        if by.extender is not None and isinstance(inner, IssuesTickets):
+            leased = [job.delivery for job in jobs if job.state < STARTED_ACKED]
+            held = [(each, ticket) for each in leased if (ticket := inner.ticket(each)) is not None]
+            lost = set(await by.extender.extend([ticket for _, ticket in held]))
+            inner.extended([each for each, ticket in held if ticket not in lost], asked)
+            keeper.extended[source] = asked
+        if by.keys is not None:
+            await by.keys.renew_many(keeper.held_keys(), keeper.clock() + self._lease)
+            keeper.renewed = asked
+
+
+def _ways_into_this_loop() -> tuple[Callable[[Callable[[], None]], Any], Callable[[], float]]:
+    """Return what calls a function in the loop that runs here, from any thread, and the loop's clock."""
+    loop: Any = current_token().native_token
+    if hasattr(loop, "call_soon_threadsafe"):
+        return loop.call_soon_threadsafe, loop.time
+    import trio  # noqa: PLC0415 - it runs here
+
+    return loop.run_sync_soon, trio.current_time

@@ -1,0 +1,68 @@
+"""Counts: a worker tells the store how many jobs it has parked in each queue, for ``app.stats``.
+
+A parked job is one that is scheduled at the broker, which does not look into it. So the worker that parked it counts it
+until it is due; then it goes to some worker again. A service of its own writes the counts, once a second at most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from math import ceil
+
+import anyio
+
+from taskcore.errors import BrokerUnavailable, StoreRefused, UnreadableRecord
+from taskcore.records.parked import tell_parked
+from taskcore.store import Store
+from taskcore.toolkit.logging import logger
+
+__all__ = ["ParkedCounts"]
+
+log = logger("taskcore.worker")
+
+TELL_EVERY = 1.0  #: seconds between two counts
+
+
+class ParkedCounts:
+    """Counts the jobs that one worker has parked, and tells the store.
+
+    :param worker: its name.
+    :param clock: seconds since the epoch.
+    """
+
+    def __init__(self, store: Store, *, worker: str, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._worker = worker
+        self._clock = clock
+        self._due: dict[str, Counter[int]] = {}  #: for each queue how many jobs are due in each second
+        self._told: dict[str, tuple[int, int]] = {}
+        self._changed = anyio.Event()
+
+    def add(self, queue: str, seconds: float) -> None:
+        """Count a job that is parked for some seconds."""
+        self._due.setdefault(queue, Counter())[ceil(self._clock() + seconds)] += 1
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Tell the store whenever the counts have changed, until cancelled."""
+        while True:
+            if not self._due:
+                self._changed = anyio.Event()
+                await self._changed.wait()
+            for queue in list(self._due):
+                await self._tell(queue)
+            await anyio.sleep(TELL_EVERY)
+
+    async def _tell(self, queue: str) -> None:
+        now = self._clock()
+        due = self._due[queue] = Counter({second: count for second, count in self._due[queue].items() if second > now})
+        told = due.total(), max(due, default=0)
+        try:
+            if self._told.get(queue) != told and await tell_parked(self._store, queue, self._worker, *told, clock=now):
+                self._told[queue] = told
+        except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
+            log.debug("the count of parked jobs in queue %s is not told: %s", queue, error.what)
+        if not due:
+            del self._due[queue]
+            self._told.pop(queue, None)

@@ -1,0 +1,139 @@
+"""What looks after the worker of this process: signals or orders stop it, and it tells how it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+
+import anyio
+from anyio.abc import TaskStatus
+
+from taskcore.supervisor.health import Health
+from taskcore.supervisor.memory import occupied
+from taskcore.supervisor.messages import BEAT, Order, Report
+from taskcore.supervisor.orders import SupervisorLine
+from taskcore.worker.signals import received_signals, stop_on_signals
+from taskcore.worker.worker import Worker
+
+__all__ = ["Attendant", "SupervisedAttendant"]
+
+#: the events with which a job ends in a worker that has run it
+ENDINGS = ("job.succeeded", "job.retried", "job.buried", "job.cancelled", "job.deferred", "job.failed")
+
+
+class Attendant:
+    """Looks after a worker that is alone: signals stop it.
+
+    Its heart beats in the event loop, from before the app connects until it has disconnected.
+    """
+
+    def __init__(self) -> None:
+        self._beat = time.monotonic()
+        self._worker: Worker | None = None
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Beat until cancelled."""
+        task_status.started()
+        while True:
+            self._beat = time.monotonic()
+            await anyio.sleep(BEAT)
+
+    def judge(self, within: float) -> Health:
+        """Tell how it is; may be called in any thread."""
+        worker = self._worker
+        late = time.monotonic() - self._beat
+        if late > within + BEAT:
+            return Health(live=False, ready=False, why=f"the event loop has been blocked for {late:.1f} s")
+        ready = worker is not None and worker.is_receiving
+        return Health(live=True, ready=ready, why="" if ready else "it does not receive")
+
+    async def attend(
+        self, worker: Worker, grace: float, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Stop the worker at signals; see :class:`taskcore.worker.hosting.Attend`."""
+        self._worker = worker
+        await stop_on_signals(worker, grace, task_status=task_status)
+
+
+class SupervisedAttendant(Attendant):
+    """Looks after the worker of a supervised process: orders stop it, and it reports.
+
+    A signal counts as the order to stop, however often it comes: a terminal's Ctrl-C and systemd's SIGTERM reach the
+    supervisor and all its processes, and the supervisor sends its orders at the same time.
+
+    :param scope: around everything; an order cancels it while there is no worker yet.
+    """
+
+    def __init__(self, line: SupervisorLine, counters: Mapping[str, int], scope: anyio.CancelScope) -> None:
+        super().__init__()
+        self._line = line
+        self._counters = counters
+        self._scope = scope
+        self._order: Order | None = None
+        self._changed = anyio.Event()
+        self._busy: tuple[float, float] = (time.monotonic(), time.process_time())
+        line.listen(self._note)
+
+    def _note(self, order: Order) -> None:
+        self._order = order
+        self._changed.set()
+        if self._worker is None:
+            self._scope.cancel()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Report until cancelled, and a last time then; receive signals meanwhile."""
+        async with anyio.create_task_group() as group:
+            await group.start(self._count_signals)
+            task_status.started()
+            await self._report()
+
+    async def _report(self) -> None:
+        try:
+            while True:
+                self._line.report(self._measure())
+                await anyio.sleep(BEAT)
+        finally:
+            self._line.report(self._measure())
+
+    def _measure(self) -> Report:
+        worker, counters = self._worker, self._counters
+        before, now = self._busy, (time.monotonic(), time.process_time())
+        self._busy = now
+        core = (now[1] - before[1]) / max(now[0] - before[0], 0.001)
+        running = worker.running if worker is not None else 0
+        slots = running / worker.concurrency if worker is not None else 0.0
+        return Report(
+            ready=worker is not None and worker.is_receiving,
+            running=running,
+            utilisation=min(1.0, max(core, slots)),
+            ended=sum(counters.get(event, 0) for event in ENDINGS),
+            memory=occupied(),
+            counters=dict(counters),
+        )
+
+    async def attend(
+        self, worker: Worker, grace: float, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Stop the worker at orders and at signals."""
+        self._worker = worker
+        task_status.started()
+        await self._until(lambda order: order is not None)
+        if self._order == "retire":
+            worker.retire()
+            await self._until(lambda order: order != "retire")
+        worker.stop()
+        with anyio.move_on_after(grace):
+            await self._until(lambda order: order == "interrupt")
+        worker.interrupt()
+
+    async def _until(self, is_enough: Callable[[Order | None], bool]) -> None:
+        while not is_enough(self._order):
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+    async def _count_signals(self, *, task_status: TaskStatus[None]) -> None:
+        async with aclosing(received_signals(task_status)) as received:
+            async for _ in received:
+                if self._order in {None, "retire"}:
+                    self._note("stop")

@@ -1,0 +1,130 @@
+"""First starts: whether a job may start that was never handed out before, without reading a record for each.
+
+Where a broker can take back a waiting job and notices an id that is sent twice, such a job may start. Elsewhere its
+caller may have cancelled it, or a job with its id may have ended. Most jobs may start all the same, and that is known:
+
+    at its receipt      the records of all jobs of a batch are read at once, if there may be any (``look_up``)
+    at its start        no request to cancel is newer than that look (``is_clear``; ``run_with`` right before the run)
+
+A job of which this is not known is asked about by itself, as one that was handed out before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from taskcore.contract.codec import first_line
+from taskcore.errors import UnreadableRecord
+from taskcore.lifecycle import Buried, CancelledBefore, Outcome
+from taskcore.records import Records
+from taskcore.records.cancels import NO_REQUESTS
+from taskcore.records.names import cancel_name, outcome_name
+from taskcore.store import Version
+from taskcore.task import Task
+from taskcore.worker.cancel_news import CancelNews
+from taskcore.worker.execution import Execution, Slot
+
+__all__ = ["FirstStarts"]
+
+IDS_REMEMBERED = 5_000  #: at least, and at most twice as many; more than wait for a slot
+
+Run: TypeAlias = Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]]
+
+
+class FirstStarts:
+    """Knows of most jobs that they may start.
+
+    :param tasks: by name.
+    """
+
+    def __init__(self, records: Records, tasks: Mapping[str, Task[..., Any]]) -> None:
+        self._cancels = records.cancels
+        self._read: Callable[[Sequence[str]], Awaitable[Sequence[object | None]]] = records.read_many
+        self._tasks = tasks
+        self._keeps = any(task.options.keep_result is not None for task in tasks.values())
+        self._met = (set[str](), set[str]())  # ids that were looked up lately: the newer ones, the older ones
+        self.news = CancelNews(records.cancels)
+
+    # ── at receipt ──
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether there may be records of jobs that were just received: of their ends, or requests to cancel them."""
+        return self._keeps or self.news.last_read != NO_REQUESTS
+
+    async def look_up(self, jobs: Sequence[Execution]) -> None:
+        """Read what there is about these jobs, and note which of them may start.
+
+        :raises BrokerUnavailable: the store cannot be reached.
+        """
+        newest = await self.news.newest()
+        names: list[str] = []
+        asked: list[tuple[Execution, int]] = []
+        for job in jobs:
+            if (own := self._names(job, newest)) is not None:
+                names += own
+                asked.append((job, len(own)))
+        found = iter(await self._read(names))
+        for job, count in asked:
+            if [next(found) for _ in range(count)].count(None) == count:
+                job.clear_at = newest
+
+    def _names(self, job: Execution, newest: Version) -> Sequence[str] | None:
+        """Name the records that there may be about a job; None for a job that is asked about by itself."""
+        delivery = job.delivery
+        if delivery.redeliveries or delivery.trail:
+            return None
+        try:
+            envelope = job.decode(delivery.envelope)
+        except Exception:  # noqa: BLE001 - performing the job reports it
+            return None
+        task = self._tasks.get(envelope.task)
+        if task is None or self._is_met_again(envelope.id):
+            return None
+        names = [outcome_name(envelope.id)] if task.options.keep_result is not None else []
+        return names if newest == NO_REQUESTS else [*names, cancel_name(envelope.id)]
+
+    def _is_met_again(self, job_id: str) -> bool:
+        """Tell whether a job of this id was looked up lately: the first of them may end before this one starts."""
+        newer, older = self._met
+        again = job_id in newer or job_id in older
+        newer.add(job_id)
+        if len(newer) >= IDS_REMEMBERED:
+            self._met = set(), newer
+        return again
+
+    # ── at its start ──
+
+    async def is_clear(self, job: Execution, task: Task[..., Any]) -> bool:
+        """Tell whether the job surely has not ended and is not cancelled; False: perhaps, and its records say more.
+
+        :raises BrokerUnavailable: the store cannot be reached.
+        """
+        newest = self.news.current()
+        if newest is None:
+            newest = await self.news.newest()
+        if job.clear_at is None and newest == NO_REQUESTS and task.options.keep_result is None:
+            job.clear_at = NO_REQUESTS
+        return job.clear_at == newest
+
+    def around(self, run: Run) -> Run:
+        """Put a last look for a cancellation in front of a run: the job may have waited for its key, or a thread."""
+        current = self.news.current
+
+        def run_with(job: Execution, task: Task[..., Any], slot: Slot) -> Coroutine[Any, Any, Outcome | None]:
+            newest = current()
+            if newest is not None and job.clear_at == newest:  # nearly always: without a coroutine of its own
+                return run(job, task, slot)
+            return self._run_unless_cancelled(run, job, task, slot)
+
+        return run_with
+
+    async def _run_unless_cancelled(self, run: Run, job: Execution, task: Task[..., Any], slot: Slot) -> Outcome | None:
+        if job.clear_at != await self.news.newest():
+            try:
+                if await self._cancels.requested(job.id):
+                    return CancelledBefore()
+            except UnreadableRecord as error:
+                return Buried(first_line(error))
+        return await run(job, task, slot)
