@@ -39,7 +39,8 @@ class Instances:
 
     def start(self, role: str, *point: str) -> subprocess.Popen[str]:
         """Start one, and wait until it is ready."""
-        command = [sys.executable, "-m", "tests.schedules.program", role, self.url, self.store, str(self.ledger), *point]
+        where = (self.url, self.store, str(self.ledger))
+        command = [sys.executable, "-m", "tests.schedules.program", role, *where, *point]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         self.alive.append(process)
         assert process.stdout is not None
