@@ -127,7 +127,7 @@ class Declarations:
         """
         name = self._source or f"{socket.gethostname()}:{os.getpid()}"
         stagger = 50 + hashlib.blake2b(name.encode(), digest_size=1).digest()[0] * 200 // 255
-        return Scheduler(self, self.store(), stagger=stagger)
+        return Scheduler(self, self.store(), name=name, stagger=stagger)
 
     def store(self) -> Store:
         """Return the store of the app.

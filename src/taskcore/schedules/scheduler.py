@@ -23,6 +23,7 @@ import msgspec
 from taskcore.errors import BrokerUnavailable, TaskcoreError
 from taskcore.records.keys import decode_key_record
 from taskcore.records.names import outcome_name
+from taskcore.schedules.clocks import ClockCheck
 from taskcore.schedules.decide import Decision, decide
 from taskcore.schedules.publish import TickAnswer, ToPublish, publish
 from taskcore.schedules.record import CHANGED, ScheduleRecord, TickClaim
@@ -52,14 +53,16 @@ RETIRE_AFTER = 3_600_000  #: milliseconds after which a schedule that no program
 class Scheduler:
     """Fires the schedules of a store.
 
+    :param name: of this instance.
     :param stagger: milliseconds that this instance waits where another one was first.
     """
 
-    def __init__(self, declarations: Declarations, store: Store, *, stagger: int) -> None:
+    def __init__(self, declarations: Declarations, store: Store, *, name: str, stagger: int) -> None:
         self._declarations = declarations
         self._components = declarations.components()
         self._store = store
         self._storage = ScheduleStorage(store)
+        self._clocks = ClockCheck(store, name, self._now)
         self._stagger = stagger
         self._heap: list[tuple[int, str]] = []
         self._looks: dict[str, int | None] = {}
@@ -80,6 +83,8 @@ class Scheduler:
         task_status.started()
         async with anyio.create_task_group() as group:
             group.start_soon(self._listen)
+            group.start_soon(self._clocks.compare)
+            group.start_soon(self._clocks.tell)
             await self._insist(self._declarations.declare)
             self._sweep_at = self._now() + SWEEP_EVERY
             while True:
