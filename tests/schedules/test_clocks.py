@@ -60,7 +60,7 @@ from taskcore.store import ANY
 
 async def main():
     async with app:
-        value = msgspec.json.encode({{"fast": ClockDifference("fast", "right", 2.3)}})
+        value = msgspec.json.encode({"fast": ClockDifference("fast", "right", 2.3)})
         await app.components.store.put(AHEAD, value, expect=ANY, keep=600.0)
 
 anyio.run(main)

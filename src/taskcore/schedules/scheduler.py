@@ -192,10 +192,12 @@ class Scheduler:
                 log.error("schedule %s does not fire: %s", one.record.id, error)  # noqa: TRY400 - the text says it all
                 self._plan(one.record.id, now + LATER)
         won = await self._claim(decisions, now)
-        failpoint("schedule.claimed")
         ticks = [ToPublish(one.record, claim) for one, decision in won for claim in self._to_publish(decision, now)]
+        if ticks:
+            failpoint("schedule.claimed")
         answers = await publish(self._declarations.host, self._components, self._declarations.tasks, ticks)
-        failpoint("schedule.published")
+        if ticks:
+            failpoint("schedule.published")
         await self._confirm([one for one, _ in won], ticks, answers)
         for _, decision in won:
             if decision.cancel is not None:
