@@ -4,20 +4,23 @@ An instant is *due* from the moment it fires. It is *fresh* while it is late by 
 *missed*; with ``missed="all"`` only the newest is ever fresh. The tick before is *over* when
 its job has ended, or after ``stale_after``.
 
-    missed=   of the due instants that are missed, these go on           the others
-    once      the newest, unless a fresh one is due                      counted as missed
-    skip      none                                                       counted as missed
-    all       the newest ``limit`` that are no older than ``within``     counted as missed
+    missed=  of the due instants that are missed, these go on          the others
+    ───────  ───────────────────────────────────────────────────────   ─────────────────────────────────────────────
+    once     the newest, unless a fresh one is due                     are counted as missed
+    skip     none                                                      are counted as missed
+    all      the newest ``limit`` that are no older than ``within``    are counted as missed
 
-    overlap=  the tick before is over                                    it is not over
-    skip      the newest fresh one fires; missed ones fire one by one    fresh ones are passed over, missed ones wait
-    allow     all fire                                                   all fire
-    queue     the oldest fires, the next one waits                       the oldest waits
-    latest    the newest fires                                           the newest waits, and a job before that has
-                                                                         not started is cancelled
+    overlap=  while the tick before is over                            while it is not over
+    ────────  ──────────────────────────────────────────────────────   ─────────────────────────────────────────────
+    skip      the newest fresh one fires; missed ones fire in turn     fresh ones are passed over, missed ones wait
+    allow     all fire                                                 all fire
+    queue     the oldest fires, the next one waits                     the oldest waits
+    latest    the newest fires                                         the newest waits; an unstarted job is cancelled
 
+    state     what it means
+    ────────  ────────────────────────────────────────────────────────────────────────────────────────────────────
     paused    nothing fires; a tick that was claimed before is published all the same
-    retired   the same, and a claimed tick is dropped
+    retired   nothing fires; a tick that was claimed before is dropped and counted as lost
 
 One that waits fires when the tick before is over. Of several fresh ones under ``skip`` the older ones are counted as
 overlapped, as are those that ``queue`` and ``latest`` pass over because one waits already.
