@@ -43,6 +43,8 @@ from taskcore.task import Call, Job, Task
 if typing.TYPE_CHECKING:  # imported when they are used: see __getattr__
     from taskcore.blocking import SyncJob
     from taskcore.deadletter import DeadLetter
+    from taskcore.dependencies import Depends
+    from taskcore.soft_timeouts import SoftTimeout
     from taskcore.worker import Context, current
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "Context",
     "Dead",
     "DeadLetter",
+    "Depends",
     "DuplicateTask",
     "EnqueueRefused",
     "EnqueueUncertain",
@@ -86,6 +89,7 @@ __all__ = [
     "RetryLater",
     "Router",
     "Snooze",
+    "SoftTimeout",
     "StoreRefused",
     "StoreRequired",
     "Succeeded",
@@ -105,6 +109,8 @@ __version__ = "0.1.0"
 _LATER = {
     "Context": "taskcore.worker",
     "DeadLetter": "taskcore.deadletter",
+    "Depends": "taskcore.dependencies",
+    "SoftTimeout": "taskcore.soft_timeouts",
     "SyncJob": "taskcore.blocking",
     "current": "taskcore.worker",
 }

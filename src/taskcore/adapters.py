@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskcore.backend import Backend
-from taskcore.components import Added, Components, Services
+from taskcore.components import Components, Services
 from taskcore.config import NO_STORE, Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidSetting, InvalidURL
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_STORE",
-    "Added",
     "BackendOrURL",
     "Layers",
     "Services",
@@ -93,16 +93,16 @@ def build_components(
     events: Events,
     clock: Callable[[], float],
     codec: EnvelopeCodec,
-    middleware: Sequence[Middleware],
-    added: Added,
     *,
     url: Backend | None = None,
     store: Store | None = None,
+    **additions: Any,
 ) -> Components:
     """Build the components of an app; nothing is connected yet.
 
     :param url: a backend object, instead of the URL in the settings.
     :param store: a store object, instead of the one in the settings.
+    :param additions: the components that no setting names.
     """
     backend = open_backend(settings.url) if url is None else url
     if store is None and settings.store is not None:
@@ -110,11 +110,11 @@ def build_components(
     elif store is None and url is None and has_store(settings.url):
         store = open_store(settings.url)
     observed = ObservedStore(store, events) if store is not None else None
-    return Components(ObservedBackend(backend, events), observed, events, clock, codec, middleware, *added)
+    return Components(ObservedBackend(backend, events), observed, events, clock, codec, **additions)
 
 
 def check_objects(
-    adapters: Mapping[str, Any], *, clock: object, codec: object, middleware: Iterable[Any]
+    adapters: Mapping[str, Any], *, clock: object, codec: object, middleware: Iterable[Any], lifespan: object
 ) -> tuple[Middleware, ...]:
     """Check what an app is given as objects, not as text; return the middleware.
 
@@ -129,6 +129,8 @@ def check_objects(
         problems.append(f"clock: expected a function that returns seconds, got {shorten_repr(clock)}")
     if codec is not None and not (hasattr(codec, "encode") and hasattr(codec, "decode")):
         problems.append(f"codec: expected an EnvelopeCodec, got {shorten_repr(codec)}")
+    if lifespan is not None and (not callable(lifespan) or isasyncgenfunction(lifespan)):
+        problems.append(f"lifespan: expected a function under @asynccontextmanager, got {shorten_repr(lifespan)}")
     layers = tuple(middleware) if isinstance(middleware, Iterable) else (middleware,)
     if layers:
         from taskcore.middleware import Middleware  # noqa: PLC0415 - most apps have none

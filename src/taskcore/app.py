@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from taskcore.adapters import Added, BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
+from taskcore.adapters import BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
 from taskcore.client.host import AppHost, SharedContext, checked_calls
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
@@ -47,6 +47,7 @@ class App(Router):
     :param clock: seconds since the epoch; for tests.
     :param codec: makes and reads the bytes of envelopes, for example to sign or to encrypt them.
     :param middleware: code around sending, running and settling; the first is the outermost.
+    :param lifespan: takes the app and is entered around each of its workers; what it yields is ``current().state``.
     :param settings: any field of :class:`taskcore.config.Settings`.
     :raises InvalidURL: a URL with a typo or an unknown option (TC103).
     :raises AdapterMissing: the URL's adapter is not installed; the text has the install command (TC102).
@@ -61,6 +62,7 @@ class App(Router):
         clock: Callable[[], float] = time.time,
         codec: EnvelopeCodec | None = None,
         middleware: Layers = (),
+        lifespan: Callable[[App], AbstractAsyncContextManager[Any]] | None = None,
         **settings: Unpack[AppSettings],
     ) -> None:
         super().__init__()
@@ -71,10 +73,14 @@ class App(Router):
         self.settings: Settings = loaded.settings
         self.sources: Mapping[str, str] = {**loaded.sources, **dict.fromkeys(adapters, "argument")}
         self._events = Events()
-        layers = check_objects(adapters, clock=clock, codec=codec, middleware=middleware)
+        layers = check_objects(adapters, clock=clock, codec=codec, middleware=middleware, lifespan=lifespan)
         self._host = AppHost(codec or EnvelopeCodec(), self.run_blocking)
-        parts = (self.settings, self._events, clock, self._host.codec, layers, Added([], []))
-        self._build = partial(build_components, *parts, **adapters)
+        self._lifespan = None if lifespan is None else partial(lifespan, self)
+        #: Functions that stand in for dependencies in workers of this process: ``app.overrides[get_db] = fake_db``.
+        self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+        objects = {**adapters, "middleware": layers, "lifespan": self._lifespan, "overrides": self.overrides}
+        objects |= {"services": list[Any](), "needs": list[str]()}  # features add theirs to the components
+        self._build = partial(build_components, self.settings, self._events, clock, self._host.codec, **objects)
         self._reset()
 
     @classmethod
@@ -183,6 +189,10 @@ class App(Router):
         async with self:
             self._host.require_here_to_work()
             await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status, attend)
+
+    def lifespan(self) -> AbstractAsyncContextManager[Any]:
+        """Enter the app's lifespan in a program that is no worker, and get what it yields."""
+        return nullcontext() if self._lifespan is None else self._lifespan()
 
     async def drain(self, *queues: str, timeout: Duration | None = None) -> None:
         """Wait until the queues hold no job that is ready, running or scheduled; for tests and scripts.

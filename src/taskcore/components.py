@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from taskcore.backend import Backend
 from taskcore.envelope import EnvelopeCodec
@@ -14,21 +15,10 @@ if TYPE_CHECKING:  # most programs have none
     from taskcore.middleware import Middleware
     from taskcore.services import Service
 
-__all__ = ["Added", "Components", "Services"]
+__all__ = ["Components", "Services"]
 
 #: Parts that run as long as a worker does.
 Services: TypeAlias = "Sequence[Service]"
-
-
-class Added(NamedTuple):
-    """What features add to an app before it opens.
-
-    :param services: run while the app is open.
-    :param needs: why the app needs a store.
-    """
-
-    services: list[Service]
-    needs: list[str]
 
 
 class Components(NamedTuple):
@@ -37,6 +27,8 @@ class Components(NamedTuple):
     :param clock: gives seconds since the epoch.
     :param services: run while the app is open; a feature adds its own before that.
     :param needs: why the app needs a store; a feature adds its own reasons.
+    :param lifespan: entered around each worker; what it yields is the state of its jobs.
+    :param overrides: functions that stand in for dependencies.
     """
 
     backend: Backend
@@ -47,3 +39,5 @@ class Components(NamedTuple):
     middleware: Sequence[Middleware]
     services: list[Service]
     needs: list[str]
+    lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None
+    overrides: Mapping[Callable[..., Any], Callable[..., Any]]

@@ -84,7 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 16
     processes: int | None = None
     grace: float = 30.0
-    lease: float = 60.0
+    lease: float = 15.0
     max_block: float = 600.0
     send_timeout: float = 3.0
     timeout: float | None = None

@@ -10,15 +10,13 @@ The envelope is one JSON object that any language can write. Its bytes never cha
      "enqueued_at": 1767225600.25,              seconds since the epoch, by the sender's clock
      "key": "7", "deadline": 1767229200.0,      idempotency key; no start after this time  (optional)
      "correlation_id": "…", "source": "…",      what it belongs to; its sender             (optional)
-     "parent_id": "…",                          the job that sent it                       (optional)
+     "parent_id": "…", "tick": {"schedule": …}, the job, the instant that sent it          (optional)
      "timeout": 30.0, "retry": {"attempts": 1}, what this call has instead of its task's   (optional)
-     "tick": {"schedule": "…", "at": "…"},      the instant of the schedule that sent it   (optional)
      "headers": {"traceparent": "…"}}           strings to strings; never broker headers   (optional)
 
 The names map one to one to CloudEvents: id, source, task → type, enqueued_at → time, args → data.
 
-The trail travels beside the envelope, never inside, and grows with every copy that a retry makes. No trail (empty
-bytes) means: nothing has happened yet.
+The trail travels beside the envelope and grows with every copy that a retry makes. Empty bytes: nothing happened yet.
 """
 
 from __future__ import annotations
@@ -39,12 +37,14 @@ from taskcore.toolkit.units import shorten_repr
 from taskcore.toolkit.values import PublicValue
 
 __all__ = [
+    "CRASHES_KEPT",
     "FORMAT",
     "HEADERS_LIMIT",
     "ID_LIMIT",
     "KEY_LIMIT",
     "NAME_LIMIT",
     "CallRetry",
+    "CrashRecord",
     "Envelope",
     "EnvelopeCodec",
     "ErrorRecord",
@@ -72,6 +72,7 @@ KEY_LIMIT = 512  #: characters that an idempotency key may have
 NAME_LIMIT = 128  #: characters that the name of a task or a queue may have
 HEADERS_LIMIT = 8_192  #: bytes that the headers of one job may have, names and values together
 COUNT_LIMIT = 1_000_000_000  #: the largest count that a trail may hold
+CRASHES_KEPT = 25  #: starts without an outcome of which a trail knows worker and time
 ERRORS_LIMIT = 100  #: errors that a trail may hold; ours has fewer
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LIMIT)]
@@ -94,17 +95,12 @@ class CallRetry(PublicValue, frozen=True, omit_defaults=True, gc=False):
 
 
 class Tick(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=True):
-    """Which instant of which schedule a job is for; jobs that it sends do not inherit it.
-
-    :param at: the instant, in UTC; the job may be sent a little later.
-    :param previous: the instant of the tick before this one, if there was one.
-    :param backfill: the label of the backfill that sent it.
-    """
+    """Which instant of which schedule a job is for, in UTC; jobs that it sends do not inherit it."""
 
     schedule: Id
     at: datetime
-    previous: datetime | None = None
-    backfill: str | None = None
+    previous: datetime | None = None  #: the instant of the tick before this one, if there was one
+    backfill: str | None = None  #: the label of the backfill that sent it
 
 
 class Envelope(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=True):
@@ -149,6 +145,16 @@ class ErrorRecord(PublicValue, frozen=True, omit_defaults=True):
     traceback: str = ""
 
 
+class CrashRecord(PublicValue, frozen=True):
+    """A start that has no outcome: its worker, ``"?"`` if that is not known, and when it began or was noticed.
+
+    ``when`` is in seconds since the epoch.
+    """
+
+    worker: str
+    when: float
+
+
 class Trail(PublicValue, frozen=True, omit_defaults=True):
     """What happened to a job so far. Numbers in it never shrink (C5).
 
@@ -157,6 +163,7 @@ class Trail(PublicValue, frozen=True, omit_defaults=True):
     :param first_lost: the job's first delivery, the only one whose start is not marked, ended without an outcome.
     :param copies: how often the job was put back with a new trail: retries, snoozes, waits.
     :param errors: the first 5 and the last 20 errors.
+    :param crashed: the last starts without an outcome: of ``crashes``, and of the first delivery if it was lost.
     :param parked_since: when a worker first did not know the task, in seconds since the epoch.
     :param replay_of: the job whose dead letter this job replays.
     """
@@ -168,6 +175,7 @@ class Trail(PublicValue, frozen=True, omit_defaults=True):
     errors: Annotated[tuple[ErrorRecord, ...], msgspec.Meta(max_length=ERRORS_LIMIT)] = ()
     parked_since: float | None = None
     replay_of: Annotated[str, msgspec.Meta(max_length=ID_LIMIT)] | None = None
+    crashed: Annotated[tuple[CrashRecord, ...], msgspec.Meta(max_length=CRASHES_KEPT)] = ()
 
     def with_error(self, record: ErrorRecord) -> Trail:
         """Add one more failed attempt, without older tracebacks and without the middle of a long list of errors."""
@@ -176,6 +184,10 @@ class Trail(PublicValue, frozen=True, omit_defaults=True):
         if len(errors) > FIRST_ERRORS + LAST_ERRORS:
             errors = errors[:FIRST_ERRORS] + errors[-LAST_ERRORS:]
         return msgspec.structs.replace(self, attempts=self.attempts + 1, errors=errors)
+
+    def with_crashes(self, records: tuple[CrashRecord, ...]) -> Trail:
+        """Add what is known of starts without an outcome; the oldest of many are left out."""
+        return msgspec.structs.replace(self, crashed=(*self.crashed, *records)[-CRASHES_KEPT:])
 
 
 NOTHING_YET = Trail()

@@ -7,10 +7,10 @@ its own tasks in the same way.
 from __future__ import annotations
 
 import inspect
-import math
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from taskcore.config import Settings
@@ -37,6 +37,8 @@ class TaskOptions(TypedDict, total=False):
     :param version: of the contract, from 1; raise it when the arguments change.
     :param upcasts: ``{1: from_v1}``: turns the arguments of an older version, a dict, into those of the next.
     :param timeout: how long one attempt may take; None sets no limit; default: the app's setting.
+    :param soft_timeout: after which ``SoftTimeout`` is raised inside of the function, which may clean up and return;
+        default: None.
     :param expires: from when it is sent; after it a job may not start any more; default: never.
     :param retry: a :class:`Retry`, a number of attempts, or None for a single attempt; default: the app's setting.
     :param crashes: how many starts may kill their process before the job is dead (C12); default: 3, where they count.
@@ -55,6 +57,7 @@ class TaskOptions(TypedDict, total=False):
     version: int
     upcasts: Mapping[int, Upcast] | None
     timeout: Duration | UseDefault | None
+    soft_timeout: Duration | None
     expires: Duration | None
     retry: Retry | int | UseDefault | None
     crashes: int | UseDefault
@@ -152,6 +155,8 @@ def _is_anew(known: Task[..., Any], task: Task[..., Any]) -> bool:
 
 def _make_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:
     refuse_unknown("@task", options, TaskOptions.__annotations__)
+    if options.get("soft_timeout") is not None:
+        function = import_module("taskcore.soft_timeouts").limited_task(function, options)
     contract = compile_contract(
         function,
         name=_task_name(options.get("name"), function),
@@ -263,7 +268,7 @@ def _key_problems(key: object, contract: Contract) -> Iterator[str]:
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
 # ── the task of jobs of which only the id is known ───────────────────────────────────────────────

@@ -12,6 +12,8 @@ import pytest
 from taskcore import App
 from tests.support.shell import run
 
+pytestmark = pytest.mark.timeout(90)
+
 SHOP = """
 from taskcore import App
 

@@ -209,8 +209,8 @@ async def test_the_policy_judges_all_bases_of_an_error(app, task, reason):
 @pytest.mark.parametrize(
     ("how", "text"),
     [
-        ("SIGSEGV", r"the process of this job was killed by SIGSEGV \(signal 11\)"),
-        ("SIGKILL", r"the process of this job was killed by SIGKILL \(signal 9\)"),
+        ("SIGSEGV", r"the process of this job \(pid \d+\) was killed by SIGSEGV \(signal 11\)"),
+        ("SIGKILL", r"the process of this job \(pid \d+\) was killed by SIGKILL \(signal 9\)"),
     ],
 )
 async def test_a_killed_process_says_by_which_signal(app, how, text):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,9 @@ def make_app(url: str, store: str, ledger: str, lease: float | None, max_block: 
         with Path(ledger).open("a") as file:
             file.write(f"{text} {os.getpid()} {time.time():.2f}\n")
 
+    def read() -> str:
+        return Path(ledger).read_text()
+
     @app.task(name="block", queue="block", key="n")
     async def block(n: int, seconds: float) -> int:
         note(f"start block-{n}")
@@ -37,6 +41,26 @@ def make_app(url: str, store: str, ledger: str, lease: float | None, max_block: 
     async def quick(n: int) -> int:
         note(f"start quick-{n}")
         return n
+
+    @app.task(name="linger", queue="block")
+    async def linger(n: int) -> int:
+        first = f"start linger-{n} " not in read()
+        note(f"start linger-{n}")
+        if first:
+            await anyio.sleep(600)
+        return n
+
+    @app.task(name="neighbour", queue="block")
+    async def neighbour(n: int) -> int:
+        note(f"start neighbour-{n}")
+        await anyio.sleep(1)
+        return n
+
+    @app.task(name="die", queue="block")
+    async def die() -> None:
+        note("start die")
+        await anyio.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     @app.task(name="hold", queue="block", key="n")
     async def hold(n: int, seconds: int) -> int:

@@ -37,11 +37,14 @@ TEST_KIT = ("testing", "conformance", "faults", "bench")
 FEATURES = (
     "processes",
     "blocking",
+    "cancelling",
+    "dependencies",
     "keeping",
     "parking",
     "schedules",
     "supervisor",
     "deadletter.py",
+    "soft_timeouts.py",
 )  # rooms that may be deleted: what they add goes, the core stays
 NOT_CORE = (*ADAPTERS, *FEATURES, *TEST_KIT, "toolkit", "cli", "preflight.py", "__main__.py")
 CLIENTS = ("aio_pika", "aiormq", "nats", "psycopg", "redis")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taskcore import Reject, Retry, RetryLater, Router, Snooze, current
+from taskcore import Reject, Retry, RetryLater, Router, Snooze, SoftTimeout, current
 
 router = Router()
 tenant: ContextVar[str] = ContextVar("tenant", default="none")
@@ -296,3 +296,15 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@router.task(runs_in="process", soft_timeout=2.0)
+def sleep_softly(seconds: float, *, catch: bool) -> tuple[str, int]:
+    """Sleep until a soft limit is over."""
+    try:
+        time.sleep(seconds)
+    except SoftTimeout:
+        if catch:
+            return "partly", os.getpid()
+        raise
+    return "wholly", os.getpid()

@@ -160,8 +160,9 @@ def no_crash_limit():
 def starts_are_not_marked():
     """Remove the marker before the function starts."""
 
-    async def mark(self, marker, starts):
+    async def mark(self, marker, starts, expect):
         await self._store.put_many([Write(key=marker, value=None)])
+        return True
 
     with patch.object(StartMarkers, "mark", mark):
         yield

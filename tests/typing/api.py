@@ -6,7 +6,8 @@ error itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, assert_type
@@ -17,6 +18,7 @@ from taskcore import (
     Cancelled,
     Dead,
     DeadLetter,
+    Depends,
     Expired,
     Failed,
     Job,
@@ -80,6 +82,8 @@ async def nothing() -> None:
 app.task(delivery="sometimes")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 app.task(retry="often")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 app.task(runs_in="cloud")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+app.task(soft_timeout="50s", timeout=60)
+app.task(soft_timeout=[1])  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 app.task(tiemout=3.0)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 app.include(app)
 app.include("tasks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -223,3 +227,81 @@ async def run() -> None:
 
     async with app.running(concurency=5):  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
         pass
+
+
+# ── dependencies and lifespan ────────────────────────────────────────────────────────────────────
+
+
+class Db:
+    """What a dependency gives."""
+
+
+async def db_async_iterator() -> AsyncIterator[Db]:
+    """Yield, async."""
+    yield Db()
+
+
+async def db_async_generator() -> AsyncGenerator[Db, None]:
+    """Yield, async, with the longer annotation."""
+    yield Db()
+
+
+async def db_coroutine() -> Db:
+    """Return, async."""
+    return Db()
+
+
+def db_iterator() -> Iterator[Db]:
+    """Yield, plain."""
+    yield Db()
+
+
+def db_generator() -> Generator[Db, None, None]:
+    """Yield, plain, with the longer annotation."""
+    yield Db()
+
+
+def db_plain(db: Db = Depends(db_iterator)) -> Db:
+    """Return, plain; with a dependency of its own."""
+    return db
+
+
+assert_type(Depends(db_async_iterator), Db)
+assert_type(Depends(db_async_generator), Db)
+assert_type(Depends(db_coroutine), Db)
+assert_type(Depends(db_iterator), Db)
+assert_type(Depends(db_generator), Db)
+assert_type(Depends(db_plain, scope="app"), Db)
+assert_type(Depends(Db), Db)
+Depends(db_plain, scope="request")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+@app.task
+async def bill(order: int, db: Db = Depends(db_async_iterator), *, amount: float = 1.0) -> int:
+    """Need a dependency."""
+    return order
+
+
+@app.task
+def mistyped(order: int, db: str = Depends(db_plain)) -> int:  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+    """Need a dependency that gives something else."""
+    return order
+
+
+async def send_bill() -> None:
+    """Leave the dependency out."""
+    assert_type(await bill.enqueue(7), Job[int])
+    assert_type(await bill.using(delay=1).enqueue(7, amount=2.0), Job[int])
+    assert_type(await bill(7, db=Db()), int)
+    await bill.enqueue(amount=2.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+@asynccontextmanager
+async def lifespan(app: App) -> AsyncIterator[int]:
+    """Yield the state."""
+    yield 7
+
+
+assert_type(App("memory://", lifespan=lifespan).lifespan(), AbstractAsyncContextManager[Any, bool | None])
+App("memory://", lifespan=send)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+app.overrides[db_plain] = Db

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from taskcore import App, Retry, current
+from taskcore import App, Dead, Retry, current
 
 pytestmark = pytest.mark.anyio
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -261,3 +261,97 @@ async def test_signal_handlers(app: App, caplog: pytest.LogCaptureFixture):
         await anyio.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
     assert any("SIGTERM: stopping" in record.message for record in caplog.records)
+
+
+# ── tasks that would end the event loop ──────────────────────────────────────────────────────────
+
+
+async def leave(error: type[BaseException], seconds: float = 0.0) -> None:
+    """Raise what ends programs, in a task of its own."""
+    await asyncio.sleep(seconds)
+    raise error("enough")
+
+
+async def in_a_task(error: type[BaseException]) -> None:
+    """Await the task."""
+    await asyncio.create_task(leave(error))
+
+
+async def gathered(error: type[BaseException]) -> None:
+    """Await several tasks."""
+    await asyncio.gather(leave(error), asyncio.sleep(0))
+
+
+async def in_a_group(error: type[BaseException]) -> None:
+    """Await a task group."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(leave(error))
+
+
+async def in_a_group_of_anyio(error: type[BaseException]) -> None:
+    """Await a task group of anyio."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(leave, error)
+
+
+@ASYNCIO
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("way", [in_a_task, gathered, in_a_group, in_a_group_of_anyio])
+async def test_a_task_of_a_job_that_exits(app: App, way, error: type[BaseException]):
+    """SystemExit or KeyboardInterrupt in a task that a job awaits ends the job, not the worker (C25)."""
+
+    @app.task
+    async def work() -> None:
+        await way(error)
+
+    @app.task
+    async def after() -> int:
+        return 1
+
+    async with app.running():
+        outcome = await (await work.enqueue()).outcome(timeout=5)
+        assert await (await after.enqueue()).result(timeout=5) == 1
+    assert isinstance(outcome, Dead)
+    assert outcome.reason == "not retryable"
+    assert outcome.record is not None
+    assert outcome.record.type == error.__name__
+
+
+@ASYNCIO
+@pytest.mark.parametrize("factory", [None, "user's"])
+async def test_a_task_that_exits_after_its_job(app: App, factory: str | None):
+    """A task that a job leaves behind does not end the worker either; the program keeps its own task factory."""
+    loop, made = asyncio.get_running_loop(), []
+
+    def make(loop, work, **options):
+        made.append(work)
+        return asyncio.Task(work, loop=loop, **options)
+
+    loop.set_task_factory(make if factory else None)
+    complaints: list[object] = []
+    loop.set_exception_handler(lambda _, facts: complaints.append(facts.get("exception")))
+    left = []
+
+    @app.task
+    async def work() -> str:
+        left.append(asyncio.create_task(leave(SystemExit, 0.05), name="left"))
+        cancelled = asyncio.create_task(leave(SystemExit, 5), name="never begun")
+        cancelled.cancel()
+        return repr(left[0])
+
+    @app.task
+    async def after() -> int:
+        await asyncio.sleep(0.1)
+        return 1
+
+    try:
+        async with app.running():
+            shown = await (await work.enqueue()).result(timeout=5)
+            assert await (await after.enqueue()).result(timeout=5) == 1
+        assert loop.get_task_factory() is (make if factory else None)
+    finally:
+        loop.set_task_factory(None)
+    assert "leave" in shown
+    assert "left" in shown
+    assert isinstance(left[0].exception(), Exception)
+    assert bool(made) is bool(factory)

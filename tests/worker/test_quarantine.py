@@ -9,6 +9,12 @@ import msgspec
 import pytest
 
 from taskcore import App, Dead, Retry, Snooze, current
+from taskcore.conformance.step_worker import StepWorker
+from taskcore.envelope import CrashRecord
+from taskcore.records.markers import StartMarkers, Starts
+from taskcore.records.names import is_start_name
+from taskcore.store import ABSENT
+from taskcore.stores.memory import MemoryStore
 from tests.support.faulty import FaultyBackend, FaultyStore, doomed, letters
 from tests.support.virtual import clock
 
@@ -283,3 +289,105 @@ async def test_a_look_at_a_first_delivery_is_no_mark():
         deaths = [await village.live_and_die() for _ in range(5)]
     assert deaths == [True, True, True, False, False]
     assert village.starts["poison"] == 3
+
+
+async def test_a_letter_names_the_worker_and_time_of_each_crash():
+    """A poison letter has a record for each start without an outcome; of the first one only when it was noticed."""
+    village = Village(crashes=3)
+    village.app.settings = msgspec.structs.replace(village.app.settings, source="host:7")
+    began = clock()
+    async with village.app:
+        await village.app.tasks["poison"].enqueue()
+        while await village.live_and_die():
+            pass
+        [letter] = await letters(village.app)
+
+    assert [one.worker for one in letter.trail.crashed] == ["?", "host:7", "host:7"]
+    times = [one.when for one in letter.trail.crashed]
+    assert began < times[0] <= times[1] < times[2] < clock()
+
+
+async def test_a_retry_keeps_the_records_of_crashes():
+    """What is known of crashes goes on with a job that fails afterwards, up to its letter."""
+    backend, store = FaultyBackend(), FaultyStore()
+    app = App(backend, store=store, clock=clock, lease=LEASE)
+    begun, starts = anyio.Event(), list[int]()
+
+    @app.task(retry=Retry(attempts=2, base=1.0, jitter="none"), crashes=5)
+    async def turns() -> None:
+        starts.append(current().crashes)
+        begun.set()
+        if len(starts) <= 2:
+            await anyio.sleep_forever()
+        raise OSError
+
+    async with app:
+        job = await turns.enqueue()
+        for _ in range(2):
+            begun = anyio.Event()
+            async with doomed(app):
+                await begun.wait()
+        async with app.running():
+            await job.outcome(timeout=10 * LEASE)
+        [letter] = await letters(app)
+    assert letter.trail.attempts == 2
+    assert len(letter.trail.crashed) == 2
+
+
+class FreezingStore(MemoryStore):
+    """A store whose next mark of a start waits, as in a worker that is frozen before it."""
+
+    frozen: anyio.Event | None = None
+
+    async def put_many(self, writes):
+        """Write, once the worker goes on."""
+        if self.frozen is not None and any(is_start_name(write.key) for write in writes):
+            frozen, self.frozen = self.frozen, None
+            await frozen.wait()
+        return await super().put_many(writes)
+
+
+async def test_a_frozen_worker_counts_no_start_of_another():
+    """A worker that goes on after its lease has ended neither starts the job nor hides the start of another worker."""
+    backend, store = FaultyBackend(), FreezingStore()
+    app = App(backend, store=store, clock=clock, lease=LEASE)
+    starts: list[int] = []
+
+    @app.task(crashes=3)
+    async def poison() -> None:
+        starts.append(current().crashes)
+        await anyio.sleep_forever()
+
+    async def start_and_die(worker: StepWorker) -> None:
+        with anyio.move_on_after(1):
+            await worker.work(await worker.take())
+
+    async with app, StepWorker(app, ["default"]) as first, StepWorker(app, ["default"]) as second:
+        await poison.enqueue()
+        await start_and_die(first)
+        await anyio.sleep(LEASE + 1)
+        job, go_on, ended = await first.take(), anyio.Event(), []
+
+        async def frozen() -> None:
+            store.frozen = go_on
+            ended.append(await first.work(job))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(frozen)
+            await anyio.sleep(LEASE + 1)
+            await start_and_die(second)
+            go_on.set()
+        assert ended == [False]
+        while not await app.dead_letters.count():
+            await anyio.sleep(LEASE + 1)
+            await start_and_die(second)
+    assert starts == [0, 0, 1]
+
+
+async def test_a_mark_whose_answer_was_lost_is_the_own_one():
+    """A mark that is repeated because its answer was lost is no sign of another worker."""
+    store = MemoryStore()
+    markers, starts = StartMarkers(store), Starts(1, (CrashRecord("host:7", 5.0),))
+    for _ in range(2):
+        assert await markers.mark("start/x/0", starts, ABSENT)
+    assert not await markers.mark("start/x/0", Starts(1, (CrashRecord("host:8", 5.0),)), ABSENT)

@@ -11,6 +11,7 @@ import anyio
 
 from taskcore.cli.banner import farewell
 from taskcore.cli.worker_choices import WorkerChoices
+from taskcore.errors import BrokerUnavailable
 from taskcore.supervisor import Attendant, Notifier, SupervisedAttendant, SupervisorLine, announce, answering
 from taskcore.toolkit.groups import unwrap_single
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from taskcore.app import App
 
 __all__ = ["serve"]
+
+ASK_AGAIN = 1.0  #: seconds between two attempts to count jobs
 
 
 async def serve(app: App, choices: WorkerChoices, tell: Callable[[str], None]) -> None:
@@ -60,12 +63,26 @@ async def _work(app: App, choices: WorkerChoices, attendant: Attendant, tell: Ca
                         attend=attendant.attend,
                     )
                     await group.start(work)
+                    if choices.drain:
+                        group.start_soon(_finish_when_empty, app, choices, attendant)
                     ready = True
                     took = time.monotonic() - began
                     tell(f"ready in {took:.2f}s. Ctrl-C once to let running jobs finish, twice to stop at once")
         finally:
             if ready:
                 tell(farewell(app.counters, time.monotonic() - began))
+
+
+async def _finish_when_empty(app: App, choices: WorkerChoices, attendant: Attendant) -> None:
+    queues = choices.options(app).queues
+    while True:
+        try:
+            await app.drain(*queues)
+        except BrokerUnavailable:
+            await anyio.sleep(ASK_AGAIN)
+        else:
+            attendant.finish()
+            return
 
 
 def _say_nothing(_: str) -> None:

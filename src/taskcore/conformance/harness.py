@@ -24,6 +24,7 @@ from taskcore.backend import Backend, Features, Outgoing
 from taskcore.config import Settings
 from taskcore.conformance.recording_store import RecordingStore
 from taskcore.conformance.step_worker import StepWorker
+from taskcore.records.names import NEWEST_CANCEL
 from taskcore.store import Store, Write
 
 __all__ = ["CLOCK_TOLERANCE", "Harness"]
@@ -204,7 +205,7 @@ class Harness:
         left = [f"queue {queue}" for queue in sorted(self._queues & existing)]
         if self._make_store is not None and self._written:
             async with self._make_store() as store:
-                left += [f"record {key}" for key in sorted(self._written) if await store.get(key) is not None]
+                left += [f"record {key}" for key in self._own_records if await store.get(key) is not None]
         return left
 
     async def _clear(self) -> None:
@@ -214,7 +215,12 @@ class Harness:
                     await backend.admin.delete(queue)
         if self._make_store is not None and self._written:
             async with self._make_store() as store:
-                await store.put_many([Write(key=key, value=None) for key in sorted(self._written)])
+                await store.put_many([Write(key=key, value=None) for key in self._own_records])
+
+    @property
+    def _own_records(self) -> list[str]:
+        """The records to remove: not the one that others write and read, too, and that ends by itself."""
+        return sorted(self._written.keys() - {NEWEST_CANCEL})
 
     def _records(self) -> Store:
         if self._make_store is None:

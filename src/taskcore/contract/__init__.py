@@ -19,6 +19,6 @@ int, float, str, lists of these, and dicts of these with str keys.
 """
 
 from taskcore.contract.compile import compile_contract
-from taskcore.contract.contract import Arguments, Contract, Upcast
+from taskcore.contract.contract import Arguments, Contract, Injected, Upcast
 
-__all__ = ["Arguments", "Contract", "Upcast", "compile_contract"]
+__all__ = ["Arguments", "Contract", "Injected", "Upcast", "compile_contract"]

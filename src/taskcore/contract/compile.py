@@ -27,7 +27,7 @@ from taskcore.contract.codec import (
     short_repr,
     shorten,
 )
-from taskcore.contract.contract import Arguments, Contract, Function, Upcast
+from taskcore.contract.contract import Arguments, Contract, Function, Injected, Upcast
 from taskcore.errors import InvalidContract
 
 if TYPE_CHECKING:  # few tasks declare errors
@@ -66,6 +66,10 @@ def compile_contract(
             function, [Problem(first_line(error), "define the names in its annotations above it")]
         ) from error
     problems = [*_kind_problems(function, signature), *_version_problems(version, steps), *_raises_problems(raises)]
+    injected = {name: each.default for name, each in signature.parameters.items() if isinstance(each.default, Injected)}
+    if injected:
+        function = next(iter(injected.values())).wire(function)
+        signature = inspect.signature(function)
     parameters = [found for each in signature.parameters.values() if (found := _parameter(function, each, problems))]
     result, is_async = _result(function, signature.return_annotation, problems)
     if problems:
@@ -80,6 +84,7 @@ def compile_contract(
         where=_where(function),
         signature=_text(function, signature),
         parameters=tuple(each.name for each in parameters),
+        injected=frozenset(injected),
         _parameters=tuple(parameters),
         _texts=frozenset(each.name for each in parameters if is_text(each.annotation)),
         _nameless=frozenset(each.name for each in parameters if each.kind is each.POSITIONAL_ONLY),
@@ -150,7 +155,13 @@ def _parameter(function: Any, each: inspect.Parameter, problems: list[Problem]) 
         problems.append(Problem(f"{name}: such names are Python's own", "begin it with one underscore at most"))
         return None
     try:
-        codec = Codec(resolve(function, each.annotation))
+        annotation = resolve(function, each.annotation)
+        if any(isinstance(meta, Injected) for meta in getattr(annotation, "__metadata__", ())):
+            problems.append(
+                Problem(f"{name}: a dependency that callers would have to give", f"write {name}: … = Depends(…)")
+            )
+            return None
+        codec = Codec(annotation)
     except UnsupportedType as error:
         problems += [Problem(f"{name}: {problem.fact}", problem.fix) for problem in error.problems]
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,13 +19,24 @@ from taskcore.errors import InvalidArguments, UnencodableResult
 if TYPE_CHECKING:  # few tasks declare errors
     from taskcore.contract.errors import ErrorCodec
 
-__all__ = ["Arguments", "Contract", "Function", "Upcast"]
+__all__ = ["Arguments", "Contract", "Function", "Injected", "Upcast"]
 
 Function = Callable[..., Any]
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 
 UNTOLD = "it does not fit; its text may hold values"
 ATOMS = (str, bool, NoneType)  #: results of these types need no check: every value arrives equal
+
+
+class Injected(ABC):
+    """The default of a parameter that is no part of the contract: no caller gives it, the worker does."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def wire(self, function: Function) -> Function:
+        """Make a function without such parameters: it finds their values by itself, and calls this one."""
+        ...
 
 
 class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +54,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     where: str  #: file and line of the function: ``hello.py:7``
     signature: str  #: for people: ``greet(name: str, times: int = 1) -> str``
     parameters: tuple[str, ...]  #: their names, in order
+    injected: frozenset[str]  #: the names of parameters that the worker fills in
     _parameters: tuple[inspect.Parameter, ...]  # with the type resolved, and the default as msgspec wants it
     _texts: frozenset[str]  # whose values are texts, or None
     _nameless: frozenset[str]  # positional only
@@ -108,7 +121,9 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
                 lines += explain(each.annotation, given[each.name], each.name, plain=plain, values=values)
         absent = [each for each in self._parameters if each.name not in given]
         for name in given:
-            if name not in self.parameters:
+            if name in self.injected:
+                lines.append(f"{name}: a dependency, which the worker opens for the job; leave it out")
+            elif name not in self.parameters:
                 from difflib import get_close_matches  # noqa: PLC0415 - for this error only
 
                 alike = get_close_matches(str(name), [each.name for each in absent], n=1)

@@ -37,7 +37,7 @@ Held: TypeAlias = dict[Source, list[Execution]]
 
 LONGEST_NOTICE = 2.0  #: seconds after which a loop that does not answer counts as blocked, or a third of a lease
 LOOKS = 4  #: in that time
-STOP_TIMEOUT, STOP_PAUSE = 5.0, 0.01  #: seconds for the thread to end, and between two looks whether it has
+JOIN_TIMEOUT = 0.1  #: seconds
 
 
 class _Extending(NamedTuple):
@@ -86,9 +86,7 @@ class KeeperThread:
             await anyio.sleep_forever()
         finally:
             self._stop.set()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_TIMEOUT):
-                while thread.is_alive():  # noqa: ASYNC110 - a thread that ends sets no event of this loop
-                    await anyio.sleep(STOP_PAUSE)
+            thread.join(JOIN_TIMEOUT)  # it ends at once, unless it is extending; then it does so by itself
 
     def _answer(self) -> None:
         """Give a sign of life; tell of a block that is over, before the loop reads what came meanwhile."""

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from math import ceil
 
 import anyio
+import msgspec
 
 from taskcore.errors import BrokerUnavailable, StoreRefused, UnreadableRecord
-from taskcore.records.parked import tell_parked
-from taskcore.store import Store
+from taskcore.records.names import parked_in_name
+from taskcore.records.parked import find_parked_jobs
+from taskcore.store import ABSENT, Conflict, Store, Write
 from taskcore.toolkit.logging import logger
 
 __all__ = ["ParkedCounts"]
@@ -22,6 +24,7 @@ __all__ = ["ParkedCounts"]
 log = logger("taskcore.worker")
 
 TELL_EVERY = 1.0  #: seconds between two counts
+TRIES = 5  #: to write a count beside other workers; the next second brings the next count
 
 
 class ParkedCounts:
@@ -59,10 +62,27 @@ class ParkedCounts:
         due = self._due[queue] = Counter({second: count for second, count in self._due[queue].items() if second > now})
         told = due.total(), max(due, default=0)
         try:
-            if self._told.get(queue) != told and await tell_parked(self._store, queue, self._worker, *told, clock=now):
+            if self._told.get(queue) != told and await self._write(queue, *told, now=now):
                 self._told[queue] = told
         except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
             log.debug("the count of parked jobs in queue %s is not told: %s", queue, error.what)
         if not due:
             del self._due[queue]
             self._told.pop(queue, None)
+
+    async def _write(self, queue: str, count: int, until: float, *, now: float) -> bool:
+        """Write this worker's part of the record; False if other workers were always quicker."""
+        for _ in range(TRIES):
+            parked, expect = await find_parked_jobs(self._store, queue, now)
+            parked.pop(self._worker, None)
+            if count:
+                parked[self._worker] = count, until
+            if expect is ABSENT and not parked:
+                return True
+            keep = max((due for _, due in parked.values()), default=now) - now
+            value = msgspec.json.encode(parked) if parked else None
+            write = Write(key=parked_in_name(queue), value=value, expect=expect, keep=max(keep, TELL_EVERY))
+            [answer] = await self._store.put_many([write])
+            if not isinstance(answer, Conflict):
+                return True
+        return False

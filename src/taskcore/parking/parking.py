@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 import anyio
 import anyio.abc
+import msgspec
 
 from taskcore.components import Components
 from taskcore.lifecycle import Unregistered
 from taskcore.parking.counts import ParkedCounts
-from taskcore.records.parked import ParkedRecord, park_write
+from taskcore.records.names import parked_name
+from taskcore.records.parked import PARKED_KEPT, ParkedRecord
 from taskcore.store import Write
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import Execution
@@ -65,7 +67,8 @@ class Parking:
             outcome.why, job.id, job.delivery.queue, _date(since + self._park_for), self._advice(task),
             extra=job.extra,
         )  # fmt: skip
-        return park_write(task, ParkedRecord(self._worker, outcome.why, since, since + self._park_for))
+        record = ParkedRecord(self._worker, outcome.why, since, since + self._park_for)
+        return Write(key=parked_name(task), value=msgspec.json.encode(record), keep=PARKED_KEPT)
 
     def _advice(self, task: str) -> str:
         from difflib import get_close_matches  # noqa: PLC0415 - for tasks that are unknown

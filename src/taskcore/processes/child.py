@@ -73,6 +73,8 @@ def main(descriptor: int) -> None:
             os._exit(0 if isinstance(answer, JobReturned) else 1)  # the function forked, and this is its copy
         _flush()
         worker.answer(answer)
+    if (children := sys.modules.get("taskcore.dependencies.children")) is not None:
+        children.close_in_process()
     _flush()
 
 
@@ -216,6 +218,8 @@ def _perform(job: PerformJob) -> Answer:
     try:
         task = _find(job.module, job.qualname)
         contract = task.contract
+        if contract.injected:
+            importlib.import_module("taskcore.dependencies.children").open_in_process()
         envelope = decode_envelope(job.envelope)
         holding = msgspec.json.decode(job.holding, type=HeldKey | None)
         trail = decode_trail(job.trail)

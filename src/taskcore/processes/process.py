@@ -225,7 +225,7 @@ class ChildProcess(threading.Thread):
         _OPEN.discard(self)
         self._connection.close()
         os.close(self._output)
-        self._report(None, ProcessError(problem or f"the process of this job {ended}"))
+        self._report(None, ProcessError(problem or f"the process of this job (pid {self._process.pid}) {ended}"))
 
     def _kill_group(self) -> None:
         with suppress(OSError):

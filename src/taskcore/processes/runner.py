@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -47,6 +48,8 @@ class ProcessRunner:
         :raises ProcessError: the process ended without an answer, or broke the protocol.
         """
         function, delivery = task.contract.function, job.delivery
+        if task.contract.injected:
+            import_module("taskcore.dependencies.children").refuse_overrides(function)
         request = PerformJob(
             function.__module__,
             function.__qualname__,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Annotated, TypeAlias
+
 import msgspec
 
-from taskcore.errors import StoreRefused, UnreadableRecord
+from taskcore.errors import UnreadableRecord
 from taskcore.records.names import parked_in_name, parked_name
-from taskcore.store import ABSENT, Conflict, Record, Store, Write
+from taskcore.store import ABSENT, ANY, Expect, Store
 
-__all__ = ["ParkedJobs", "ParkedRecord", "count_parked", "find_parked", "park_write", "tell_parked"]
+__all__ = ["PARKED_KEPT", "ParkedJobs", "ParkedRecord", "count_parked", "find_parked", "find_parked_jobs"]
 
-PARKED_KEPT = 120.0  #: seconds; a worker writes it again every minute while such jobs come
-TRIES = 5  #: to write a count beside other workers; the next second brings the next count
+PARKED_KEPT = 120.0  #: seconds; jobs are parked for a minute at most, then a worker writes it again
 
 
 class ParkedRecord(msgspec.Struct, frozen=True):
@@ -27,71 +29,36 @@ class ParkedRecord(msgspec.Struct, frozen=True):
     until: float
 
 
-class ParkedJobs(msgspec.Struct, frozen=True):
-    """How many jobs of a queue are parked: for each worker the number, and when the last of them is due."""
+#: How many jobs of a queue are parked: for each worker the number, and when the last of them is due.
+ParkedJobs: TypeAlias = dict[str, tuple[Annotated[int, msgspec.Meta(ge=0)], float]]
 
-    workers: dict[str, tuple[int, float]] = {}
-
-    def now(self, clock: float) -> ParkedJobs:
-        """Leave out what is over."""
-        return ParkedJobs({name: entry for name, entry in self.workers.items() if entry[1] > clock})
-
-
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ParkedRecord).decode
 _decode_jobs = msgspec.json.Decoder(ParkedJobs).decode
 
 
-def park_write(task: str, record: ParkedRecord) -> Write:
-    """Make the write that tells callers."""
-    return Write(key=parked_name(task), value=_encode(record), keep=PARKED_KEPT)
-
-
 async def find_parked(store: Store, task: str) -> ParkedRecord | None:
     """Find what a worker said about a task lately; None also if it cannot be read."""
-    record = await store.get(parked_name(task))
-    try:
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError, UnreadableRecord):
+        record = await store.get(parked_name(task))
         return None if record is None else _decode(record.value)
-    except (msgspec.MsgspecError, ValueError):
-        return None
+    return None
 
 
 async def count_parked(store: Store, queue: str, clock: float) -> int:
-    """Count the parked jobs of a queue, as workers told it in the last second; 0 also if that cannot be read."""
-    return sum(count for count, _ in _read(await _get(store, queue)).now(clock).workers.values())
+    """Count the parked jobs of a queue, as workers told it in the last second."""
+    parked, _ = await find_parked_jobs(store, queue, clock)
+    return sum(count for count, _ in parked.values())
 
 
-async def tell_parked(store: Store, queue: str, worker: str, parked: int, until: float, *, clock: float) -> bool:
-    """Tell how many jobs of a queue this worker has parked; False if other workers were always quicker.
-
-    :param until: when the last of them is due.
-    :param clock: what the clock says now.
-    """
-    for _ in range(TRIES):
-        record = await _get(store, queue)
-        others = {name: entry for name, entry in _read(record).now(clock).workers.items() if name != worker}
-        told = ParkedJobs({**others, worker: (parked, until)} if parked else others)
-        if record is None and not told.workers:
-            return True
-        last = max((entry[1] for entry in told.workers.values()), default=0.0)
-        value = _encode(told) if told.workers else None
-        expect = ABSENT if record is None else record.version
-        name = parked_in_name(queue)
-        [answer] = await store.put_many([Write(key=name, value=value, expect=expect, keep=max(last - clock, 1.0))])
-        if not isinstance(answer, Conflict):
-            return True
-    return False
-
-
-async def _get(store: Store, queue: str) -> Record | None:
+async def find_parked_jobs(store: Store, queue: str, clock: float) -> tuple[ParkedJobs, Expect]:
+    """Find the parked jobs of a queue, and what the next write has to expect; none also if that cannot be read."""
     try:
-        return await store.get(parked_in_name(queue))
-    except (StoreRefused, UnreadableRecord):
-        return None
-
-
-def _read(record: Record | None) -> ParkedJobs:
-    try:
-        return ParkedJobs() if record is None else _decode_jobs(record.value)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return ParkedJobs()  # written over by the next count
+        record = await store.get(parked_in_name(queue))
+    except UnreadableRecord:
+        return {}, ANY
+    if record is None:
+        return {}, ABSENT
+    parked: ParkedJobs = {}
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+        parked = _decode_jobs(record.value)
+    return {name: entry for name, entry in parked.items() if clock < entry[1] < clock + PARKED_KEPT}, record.version

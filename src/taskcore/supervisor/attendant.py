@@ -11,7 +11,7 @@ from anyio.abc import TaskStatus
 
 from taskcore.supervisor.health import Health
 from taskcore.supervisor.memory import occupied
-from taskcore.supervisor.messages import BEAT, Order, Report
+from taskcore.supervisor.messages import BEAT, Order, WorkerReport
 from taskcore.supervisor.orders import SupervisorLine
 from taskcore.worker.signals import received_signals, stop_on_signals
 from taskcore.worker.worker import Worker
@@ -38,6 +38,11 @@ class Attendant:
         while True:
             self._beat = time.monotonic()
             await anyio.sleep(BEAT)
+
+    def finish(self) -> None:
+        """Stop the worker: nothing new starts, and running jobs have their grace."""
+        if self._worker is not None:
+            self._worker.stop()
 
     def judge(self, within: float) -> Health:
         """Tell how it is; may be called in any thread."""
@@ -82,7 +87,7 @@ class SupervisedAttendant(Attendant):
             self._scope.cancel()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Report until cancelled, and a last time then; receive signals meanwhile."""
+        """WorkerReport until cancelled, and a last time then; receive signals meanwhile."""
         async with anyio.create_task_group() as group:
             await group.start(self._count_signals)
             task_status.started()
@@ -96,14 +101,14 @@ class SupervisedAttendant(Attendant):
         finally:
             self._line.report(self._measure())
 
-    def _measure(self) -> Report:
+    def _measure(self) -> WorkerReport:
         worker, counters = self._worker, self._counters
         before, now = self._busy, (time.monotonic(), time.process_time())
         self._busy = now
         core = (now[1] - before[1]) / max(now[0] - before[0], 0.001)
         running = worker.running if worker is not None else 0
         slots = running / worker.concurrency if worker is not None else 0.0
-        return Report(
+        return WorkerReport(
             ready=worker is not None and worker.is_receiving,
             running=running,
             utilisation=min(1.0, max(core, slots)),

@@ -71,17 +71,17 @@ def _bind(place: str, judge: Judge) -> http.server.ThreadingHTTPServer:
     host, _, port = place.rpartition(":")
     host = host.strip("[]")
 
-    class Server(http.server.ThreadingHTTPServer):
+    class HealthServer(http.server.ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         allow_reuse_address = os.name == "posix"  # elsewhere it would let two programs share the port
         allow_reuse_port = False
         daemon_threads = True
 
-    class Answer(_Answer):
+    class HealthAnswer(_HealthRequest):
         report = staticmethod(judge)
 
     try:
-        return Server((host, int(port)), Answer)
+        return HealthServer((host, int(port)), HealthAnswer)
     except OSError as error:
         raise InvalidSetting(
             f"--health {place}: cannot listen there: {error.strerror or error}",
@@ -90,7 +90,7 @@ def _bind(place: str, judge: Judge) -> http.server.ThreadingHTTPServer:
         ) from error
 
 
-class _Answer(http.server.BaseHTTPRequestHandler):
+class _HealthRequest(http.server.BaseHTTPRequestHandler):
     """Answers one request."""
 
     report: Judge

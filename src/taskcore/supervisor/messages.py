@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["BEAT", "Lines", "Order", "Report", "read_order", "read_report", "write_line"]
+__all__ = ["BEAT", "Lines", "Order", "WorkerReport", "read_order", "read_report", "write_line"]
 
 BEAT: Final = 0.5  #: seconds between two reports of a worker process
 
@@ -18,7 +18,7 @@ BEAT: Final = 0.5  #: seconds between two reports of a worker process
 Order: TypeAlias = Literal["retire", "stop", "interrupt"]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker process says about itself; its event loop has to turn for that.
 
     :param ready: it is connected and asks for jobs.
@@ -38,7 +38,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 read_order = msgspec.json.Decoder(Order).decode
-read_report = msgspec.json.Decoder(Report).decode
+read_report = msgspec.json.Decoder(WorkerReport).decode
 
 
 def write_line(message: Any) -> bytes:

@@ -12,7 +12,7 @@ import anyio.from_thread
 import anyio.lowlevel
 import msgspec
 
-from taskcore.supervisor.messages import Lines, Order, Report, read_order, write_line
+from taskcore.supervisor.messages import Lines, Order, WorkerReport, read_order, write_line
 from taskcore.worker.signals import CLEANUP_TIMEOUT, watchdog
 
 __all__ = ["SupervisorLine"]
@@ -41,7 +41,7 @@ class SupervisorLine:
         self._obey = obey
         threading.Thread(target=self._read, name="taskcore-orders", daemon=True).start()
 
-    def report(self, report: Report) -> None:
+    def report(self, report: WorkerReport) -> None:
         """Send a report; none if the supervisor is gone or does not read."""
         with suppress(OSError):
             self._connection.send(write_line(report), getattr(socket, "MSG_DONTWAIT", 0))

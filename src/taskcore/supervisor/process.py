@@ -11,18 +11,18 @@ import anyio
 import anyio.abc
 import msgspec
 
-from taskcore.supervisor.messages import Lines, Order, Report, read_report, write_line
+from taskcore.supervisor.messages import Lines, Order, WorkerReport, read_report, write_line
 from taskcore.supervisor.spawning import start
 from taskcore.toolkit.logging import logger
 
-__all__ = ["WorkerProcess"]
+__all__ = ["SupervisedProcess"]
 
 log = logger("taskcore.supervisor")
 
 PORTION = 65_536
 
 
-class WorkerProcess:
+class SupervisedProcess:
     """A process that runs ``taskcore worker``, from its start to its end.
 
     :ivar report: what it said last.
@@ -33,7 +33,7 @@ class WorkerProcess:
     def __init__(self, process: anyio.abc.Process, connection: socket.socket, changed: Callable[[], None]) -> None:
         self.pid = process.pid
         self.began = anyio.current_time()
-        self.report = Report()
+        self.report = WorkerReport()
         self.heard: float | None = None
         self.was_ready = False
         self.leaving: Order | None = None
@@ -43,7 +43,7 @@ class WorkerProcess:
         self._changed = changed
 
     @classmethod
-    async def start(cls, arguments: Sequence[str], changed: Callable[[], None]) -> WorkerProcess:
+    async def start(cls, arguments: Sequence[str], changed: Callable[[], None]) -> SupervisedProcess:
         """Start one.
 
         :param changed: called when it has become ready, or has ended.
@@ -84,7 +84,7 @@ class WorkerProcess:
                 with suppress(msgspec.DecodeError):  # a job has written into the descriptor
                     self._note(read_report(line))
 
-    def _note(self, report: Report) -> None:
+    def _note(self, report: WorkerReport) -> None:
         self.report, self.heard = report, monotonic()
         if report.ready and not self.was_ready:
             self.was_ready = True

@@ -18,7 +18,7 @@ from taskcore.supervisor.deaths import OutOfMemory, Restarts, describe, show_mem
 from taskcore.supervisor.health import Health
 from taskcore.supervisor.messages import Order
 from taskcore.supervisor.plan import Limits, View, next_step
-from taskcore.supervisor.process import WorkerProcess
+from taskcore.supervisor.process import SupervisedProcess
 from taskcore.toolkit.logging import logger
 
 __all__ = ["Supervisor", "SupervisorOptions"]
@@ -64,7 +64,7 @@ class Supervisor:
     def __init__(self, options: SupervisorOptions) -> None:
         self.options = options
         self.wanted = options.least
-        self.processes: list[WorkerProcess] = []
+        self.processes: list[SupervisedProcess] = []
         self.ready = anyio.Event()  #: one process takes jobs
         self.code = 0  #: the exit code of the supervisor
         self._counters: Counter[str] = Counter()
@@ -83,7 +83,7 @@ class Supervisor:
         return sum((Counter(process.report.counters) for process in self.processes), self._counters.copy())
 
     @property
-    def settled(self) -> list[WorkerProcess]:
+    def settled(self) -> list[SupervisedProcess]:
         """The processes that take jobs."""
         return [process for process in self.processes if process.is_settled]
 
@@ -147,7 +147,7 @@ class Supervisor:
         step = next_step([_view(process, limits) for process in self.processes], self.wanted)
         now = anyio.current_time()
         if step.what == "start" and now >= self._restarts.not_before and not self._waits_for_code:
-            process = await WorkerProcess.start(self.options.arguments, self._wake)
+            process = await SupervisedProcess.start(self.options.arguments, self._wake)
             self.processes.append(process)
             group.start_soon(process.run)
             if self._stopping is not None:  # it came while the process started
@@ -159,7 +159,7 @@ class Supervisor:
             process.order("retire")
             self._wake()
 
-    def _say_why(self, process: WorkerProcess, limits: Limits) -> None:
+    def _say_why(self, process: SupervisedProcess, limits: Limits) -> None:
         worn = _worn(process, limits)
         if worn:
             log.info("process %d is replaced: %s; it finishes its %d jobs", process.pid, worn, process.report.running)
@@ -180,7 +180,7 @@ class Supervisor:
             if process.leaving is None and self._stopping is None:
                 self._explain(process, process.code or 0)
 
-    def _explain(self, process: WorkerProcess, code: int) -> None:
+    def _explain(self, process: SupervisedProcess, code: int) -> None:
         if not process.was_ready and code in REFUSALS and not self.ready.is_set():
             self._give_up(code, "the worker cannot start; it has said why")
             return
@@ -209,7 +209,7 @@ class Supervisor:
         self.stop()
 
 
-def _view(process: WorkerProcess, limits: Limits) -> View:
+def _view(process: SupervisedProcess, limits: Limits) -> View:
     return View(
         is_settled=process.is_settled,
         is_leaving=process.leaving is not None,
@@ -218,7 +218,7 @@ def _view(process: WorkerProcess, limits: Limits) -> View:
     )
 
 
-def _worn(process: WorkerProcess, limits: Limits) -> str:
+def _worn(process: SupervisedProcess, limits: Limits) -> str:
     """Say why a process is to be replaced; empty if it is not."""
     report = process.report
     if limits.jobs is not None and report.ended >= limits.jobs:

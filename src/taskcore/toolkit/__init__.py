@@ -1,6 +1,7 @@
 """Plumbing that adapters and the core share. It imports nothing of taskcore but its errors.
 
 batching       many single calls become few batches
+contained_tasks  tasks whose ``SystemExit`` does not end the event loop
 detached       work that outlives a cancelled caller
 diagnostics    what ``taskcore doctor`` prints
 failpoints     the moments in which a crash is tested

@@ -6,10 +6,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["is_cancellation", "leaves_of", "members_of", "unwrap_single"]
+__all__ = ["TaskExit", "is_cancellation", "leaves_of", "members_of", "unwrap_single"]
 
 #: The errors in a group, as its own constructor put them there: a subclass may call something else ``exceptions``.
 members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
+
+
+class TaskExit(Exception):
+    """A task raised this error, which would have ended the event loop: ``SystemExit`` or ``KeyboardInterrupt``."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"a task raised {type(error).__name__}: {error}")
+        self.error = error
 
 
 @contextmanager
@@ -29,6 +37,8 @@ def unwrap_single() -> Iterator[None]:
 def leaves_of(error: BaseException, whole: tuple[type[BaseException], ...] = ()) -> Iterator[BaseException]:
     """Yield the errors in a group and in the groups inside, each once, in order; another error is its own leaf.
 
+    A task's exit is the error that it stands for.
+
     :param whole: the classes of groups that are not looked into.
     """
     waiting, seen = [error], set[int]()
@@ -41,7 +51,7 @@ def leaves_of(error: BaseException, whole: tuple[type[BaseException], ...] = ())
         if issubclass(kind, BaseExceptionGroup) and not issubclass(kind, whole):
             waiting.extend(reversed(members_of(each)))
         else:
-            yield each
+            yield each.error if kind is TaskExit else each  # type: ignore[attr-defined]  # as it says
 
 
 def is_cancellation(kind: type[BaseException]) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -13,14 +13,32 @@ from taskcore.records import Records
 from taskcore.records.keys import Busy, Completed, KeyRecord
 from taskcore.records.names import key_name, outlived_name, start_name
 from taskcore.results import other_task_of, outcome_of_stored
+from taskcore.store import Version
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
-from taskcore.worker.execution import Execution
-from taskcore.worker.first_starts import FirstStarts
+from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.leases import LEASE_ENDED
 from taskcore.worker.quarantine import Quarantine
 
-__all__ = ["Admission", "finish_unrun", "starts_of"]
+__all__ = ["Admission", "KnowsFirstStarts", "finish_unrun", "starts_of"]
+
+Run: TypeAlias = Callable[[Execution, Task[..., Any], Slot], Coroutine[Any, Any, Outcome | None]]
+
+
+class KnowsFirstStarts(Protocol):
+    """Knows of most jobs that were never handed out that they may start; see the room ``cancelling``."""
+
+    def newest(self) -> Awaitable[Version]:
+        """Find the newest request to cancel."""
+        ...
+
+    async def is_clear(self, job: Execution, task: Task[..., Any]) -> bool:
+        """Tell whether the job surely has not ended and is not cancelled."""
+        ...
+
+    def around(self, run: Run) -> Run:
+        """Put a last look for a cancellation in front of a run."""
+        ...
 
 
 class Admission:
@@ -31,6 +49,7 @@ class Admission:
     :param first_starts: knows of most of these jobs that they may start; None where all of them may.
     :param lease: seconds for which a key is held.
     :param clock: seconds since the epoch.
+    :param worker: its name, for the records of starts.
     :param behind: for how many seconds the keys of this worker wait for their renewal; what they hold is not over.
     """
 
@@ -38,15 +57,17 @@ class Admission:
         self,
         records: Records | None,
         features: Features,
-        first_starts: FirstStarts | None,
+        first_starts: KnowsFirstStarts | None,
         *,
         lease: float,
         clock: Callable[[], float],
+        worker: str,
         behind: Callable[[], float],
     ) -> None:
         self._records = records
         self._lease = lease
         self._clock = clock
+        self._worker = worker
         self._behind = behind
         self._counts_redeliveries = features.redeliveries != "absent"
         self._may_overlap = features.dedup == "absent"
@@ -61,7 +82,7 @@ class Admission:
         is_clear = first and self._first_starts is not None and await self._first_starts.is_clear(job, task)
         if self._records is not None and not is_clear:
             if self._first_starts is not None:
-                job.clear_at = await self._first_starts.news.newest()
+                job.clear_at = await self._first_starts.newest()
             stored = await self._records.outcomes.find(job.id)
             if stored is not None and other_task_of(stored, job.envelope.task) is None:
                 return outcome_of_stored(stored)
@@ -73,7 +94,7 @@ class Admission:
         if not is_poison(starts, rules):
             return None
         marker = outlived_name(job.id, job.trail.copies)
-        outlived = await self._records.markers.count(marker) if self._records is not None else 0
+        outlived = (await self._records.markers.find(marker))[0].count if self._records is not None else 0
         return Buried(LEASE_ENDED) if outlived else Poisoned(job.trail.crashes)
 
     async def _count_starts(self, job: Execution) -> None:
@@ -87,17 +108,26 @@ class Admission:
             job.marked = redeliveries if self._counts_redeliveries else 0
             job.trail = msgspec.structs.replace(trail, crashes=before + job.marked)
             return
-        marker = start_name(job.id, trail.copies)
-        job.marked = await self._records.markers.count(marker)
-        first_lost = trail.first_lost or (redeliveries > 0 and not job.delivery.trail)
-        job.trail = msgspec.structs.replace(trail, crashes=before + job.marked, first_lost=first_lost)
+        marker, now = start_name(job.id, trail.copies), self._clock()
+        job.found, job.expected = await self._records.markers.find(marker)
+        job.marked, first_lost = job.found.count, redeliveries > 0 and not job.delivery.trail
+        by, job.starts = job.found.with_next(self._worker, now, first_lost=first_lost)
+        first_lost = trail.first_lost or first_lost
+        job.trail = msgspec.structs.replace(trail.with_crashes(by), crashes=before + job.marked, first_lost=first_lost)
         job.marker = marker
 
-    async def mark_start(self, job: Execution) -> None:
-        """Count this start as a crash until it has ended; not before it starts, because waiting kills no process."""
-        if self._records is not None and job.marker is not None:
-            await self._records.markers.mark(job.marker, job.marked + 1)
-            failpoint("examine.marked")
+    async def mark_start(self, job: Execution) -> bool:
+        """Count this start as a crash until it has ended; not before it starts, because waiting kills no process.
+
+        :returns: False if the lease is lost: this worker was frozen, and another one has begun the job since.
+        """
+        if self._records is None or job.marker is None:
+            return True
+        marked = await self._records.markers.mark(job.marker, job.starts, job.expected)
+        failpoint("examine.marked")
+        if not marked:
+            job.marker = None  # it belongs to the other worker
+        return marked
 
     async def acquire_key(self, job: Execution, task: Task[..., Any], key: str, least_fence: int) -> Outcome | None:
         """Acquire the job's key, or find the outcome that the key has; None to go on."""

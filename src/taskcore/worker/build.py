@@ -13,7 +13,6 @@ from taskcore.worker.build_performer import build_performer
 from taskcore.worker.build_settler import build_settler
 from taskcore.worker.decide import Decider
 from taskcore.worker.execution import Execution, Slot
-from taskcore.worker.first_starts import FirstStarts
 from taskcore.worker.leases import LeaseKeeper
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.outages import Outage, OutageTracker
@@ -22,6 +21,7 @@ from taskcore.worker.settle import Settler
 
 __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
+CANCELLING = "taskcore.cancelling"  #: the feature room that keeps cancelled jobs from starting, if the broker cannot
 KEEPING = "taskcore.keeping"  #: the feature room that keeps leases while the event loop stands still
 PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
 
@@ -30,6 +30,7 @@ class WorkerParts(NamedTuple):
     """What a worker is made of, without its loops.
 
     :ivar services: those of feature rooms; they run as long as the worker does.
+    :ivar first_starts: knows which jobs may start that were never handed out; None where all of them may.
     """
 
     performer: Performer
@@ -39,7 +40,7 @@ class WorkerParts(NamedTuple):
     broker: OutageTracker
     store: Outage
     services: Sequence[Any]
-    first_starts: FirstStarts | None
+    first_starts: Any
 
 
 class Hooks(NamedTuple):
@@ -81,7 +82,7 @@ def build_parts(
     settler = build_settler(components, records, forget=hooks.forget, keeper=keeper, outage=broker.member())
     first_starts = None
     if records is not None and components.backend.features.remove == "absent":
-        first_starts = FirstStarts(records, tasks)
+        first_starts = import_module(CANCELLING).FirstStarts(records, tasks)
     performer = build_performer(
         tasks,
         components,

@@ -10,10 +10,9 @@ from taskcore.middleware import around_run
 from taskcore.records import Records
 from taskcore.store import largest_value
 from taskcore.task import Task
-from taskcore.worker.admission import Admission
+from taskcore.worker.admission import Admission, KnowsFirstStarts
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.failures import Failures
-from taskcore.worker.first_starts import FirstStarts
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.perform import Performer
 from taskcore.worker.runners import Runners
@@ -25,7 +24,7 @@ def build_performer(
     tasks: Mapping[str, Task[..., Any]],
     components: Components,
     records: Records | None,
-    first_starts: FirstStarts | None,
+    first_starts: KnowsFirstStarts | None,
     options: WorkerOptions,
     *,
     watch: Callable[[Slot, float], None],
@@ -40,7 +39,13 @@ def build_performer(
     """
     clock, worker = components.clock, options.name
     admission = Admission(
-        records, components.backend.features, first_starts, lease=options.lease, clock=clock, behind=behind
+        records,
+        components.backend.features,
+        first_starts,
+        lease=options.lease,
+        clock=clock,
+        worker=worker,
+        behind=behind,
     )
     performer = Performer(
         tasks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +17,9 @@ from taskcore.task import Task
 if TYPE_CHECKING:  # a slot knows its context, too
     from taskcore.worker.execution import Slot
 
-__all__ = ["Context", "HeldKey", "current", "running"]
+__all__ = ["Context", "HeldKey", "current", "lifespan_state", "running"]
+
+lifespan_state: ContextVar[Any] = ContextVar("taskcore.lifespan_state")  #: what the lifespan of the app yielded
 
 
 class HeldKey(msgspec.Struct, frozen=True, gc=False):
@@ -102,6 +105,20 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
     def tick(self) -> Tick | None:
         """The instant of the schedule that sent this job, if one did."""
         return self.envelope.tick
+
+    @property
+    def state(self) -> Any:
+        """What the app's lifespan yielded; in a process of its own there is none.
+
+        :raises NotRunning: the app has no lifespan, or this process did not enter it (TC106).
+        """
+        try:
+            return lifespan_state.get()
+        except LookupError:
+            raise NotRunning(
+                "this job has no state: no lifespan was entered in this process",
+                fix='App(lifespan=…); in process tasks use Depends(…, scope="app")',
+            ) from None
 
     async def cancel_requested(self) -> bool:
         """Ask the store whether a caller wants this running job cancelled (``job.cancel()``)."""

@@ -14,7 +14,8 @@ from taskcore.envelope import NOTHING_YET, Envelope, NewerFormat, Trail, decode_
 from taskcore.errors import MalformedEnvelope
 from taskcore.lifecycle import Outcome
 from taskcore.records.keys import Acquired
-from taskcore.store import Version
+from taskcore.records.markers import NO_STARTS, Starts
+from taskcore.store import ABSENT, Expect, Version
 from taskcore.task import Task
 from taskcore.toolkit.isolation import new_isolation
 from taskcore.toolkit.logging import logger
@@ -72,7 +73,8 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     :param received, started_at: by the event loop's clock; ``started_at`` and ``seconds`` only if an event is wanted.
     :param marker: where its starts are counted.
     :param trail: as it was sent, with the crashes that were found since.
-    :param marked: how many starts the marker counted when the job was inspected.
+    :param marked: how many starts were counted when the job was inspected; ``found`` is what its marker had.
+    :param starts: what the marker will have when the job starts, if it is as ``expected`` until then.
     :param seconds: how long its function ran.
     :param clear_at: the newest request to cancel under which the job may start; None if that is not known.
     """
@@ -89,6 +91,9 @@ class Execution(msgspec.Struct, gc=False, eq=False):
     arguments: Any = None
     marker: str | None = None
     marked: int = 0
+    found: Starts = NO_STARTS
+    starts: Starts = NO_STARTS
+    expected: Expect = ABSENT
     key: Acquired | None = None
     started_at: float = 0.0
     seconds: float | None = None

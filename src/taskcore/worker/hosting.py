@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
@@ -46,17 +46,9 @@ class WorkerChoice(NamedTuple):
     services: Services = ()
 
 
-class Attend(Protocol):
-    """Stops a worker when it is time; cancelled when the worker has ended."""
-
-    async def __call__(
-        self, worker: Worker, grace: float, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Say by ``task_status.started()`` when the worker may begin.
-
-        :param grace: the seconds that its running jobs have to finish.
-        """
-        ...
+#: Stops a worker when it is time, with the seconds that its running jobs have then; says by ``task_status.started()``
+#: when the worker may begin, and is cancelled when the worker has ended.
+Attend: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 
 
 def make_worker(

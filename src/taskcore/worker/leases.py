@@ -1,7 +1,7 @@
 """Leases: they stay with this worker for as long as it works on their jobs.
 
 While the event loop turns, the keeper here extends them. While it stands still, a thread does, if the feature room is
-there and the broker can be told from outside of the loop: docs/adr/0016-leases-outside-the-loop.md.
+there and the broker can be told from outside of the loop: docs/adr/0017-leases-outside-the-loop.md.
 """
 
 from __future__ import annotations

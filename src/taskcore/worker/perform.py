@@ -24,7 +24,7 @@ import anyio
 from taskcore.components import Components
 from taskcore.envelope import NOTHING_YET, NewerFormat, decode_trail, is_name, running
 from taskcore.errors import InvalidArguments, MalformedEnvelope, UnencodableResult
-from taskcore.lifecycle import DeadlinePassed, Malformed, Outcome, Returned, Unregistered, is_last_start
+from taskcore.lifecycle import DeadlinePassed, Interrupted, Malformed, Outcome, Returned, Unregistered, is_last_start
 from taskcore.task import Task
 from taskcore.toolkit.failpoints import failpoint
 from taskcore.toolkit.isolation import UNFINISHED, WorkCancelled
@@ -158,8 +158,8 @@ class Performer:
             if options.delivery == "at_most_once":
                 if not await self._ack_early(job):
                     return None
-            elif job.marker is not None:
-                await self._admission.mark_start(job)
+            elif job.marker is not None and not await self._admission.mark_start(job):
+                return Interrupted()
             fence, key = self._begin(job, task, slot)
             if options.runs_in == "process":
                 return await self._elsewhere(job, task, fence, key)

@@ -60,7 +60,11 @@ class RecordSettler:
         if notes := [one.note for one in batch if one.note is not None and one.settled]:
             await self._records.note(notes)
         if marked := [one for one in batch if one.settled and one.job.marker is not None]:
-            await self._records.markers.clear([_marker_after(one) for one in marked])
+            # A start that ended is no crash; one that was interrupted never happened.
+            left = [
+                (one.job.marker or "", one.job.found if isinstance(one.verdict, Release) else None) for one in marked
+            ]
+            await self._records.markers.clear(left)
 
 
 async def _settle_keys(keys: IdempotencyKeys, events: Events, batch: Sequence[Settlement]) -> None:
@@ -134,8 +138,3 @@ def _verdict_of_existing(outcome: bytes, one: Settlement) -> Verdict:
         return verdict_of_stored(outcome, one.verdict, one.job.trail)
     except UnreadableRecord as error:
         return Bury(error.what, encode_trail(one.job.trail))
-
-
-def _marker_after(one: Settlement) -> tuple[str, int]:
-    """Compute the marker's count after this end: a start that ended is no crash, an interrupted one never happened."""
-    return one.job.marker or "", one.job.marked if isinstance(one.verdict, Release) else 0

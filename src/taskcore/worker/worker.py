@@ -9,9 +9,10 @@ A job that overruns its time, loses its lease or outlives the shutdown is interr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import anyio
@@ -22,11 +23,10 @@ from taskcore.components import Components
 from taskcore.services import Service, serving
 from taskcore.task import Task
 from taskcore.toolkit.logging import logger
-from taskcore.worker.async_generators import keeping_generators
 from taskcore.worker.build import Hooks, build_parts
 from taskcore.worker.execution import LOST, STARTED_ACKED, Execution, Slot
 from taskcore.worker.inbox import Inbox, Reader
-from taskcore.worker.look_ahead import LookAhead
+from taskcore.worker.leftovers import keeping_leftovers
 from taskcore.worker.options import WorkerOptions
 from taskcore.worker.pools import Pool, pools_of
 from taskcore.worker.slots import Deadlines, Slots
@@ -68,7 +68,7 @@ class Worker:
         self._services: list[Service] = [parts.keeper, deadlines, *parts.services, *services]
         put = self._inbox.put
         if parts.first_starts is not None:
-            look_ahead = LookAhead(self._inbox, parts.first_starts)
+            look_ahead = parts.first_starts.look_ahead(self._inbox)
             self._services.append(look_ahead)
             put = look_ahead.put
         self._slots = Slots(slots, self._inbox, parts, components.events, self._inbox.forget)
@@ -87,6 +87,9 @@ class Worker:
         ]
         self._started = False
         self._stopping = anyio.Event()
+        self._host: Callable[..., Awaitable[None]] | None = None  #: what goes around the work, of a feature room
+        if components.lifespan is not None or any(task.contract.injected for task in tasks.values()):
+            self._host = partial(import_module("taskcore.dependencies.hosting").run_hosted, components)
 
     @property
     def is_receiving(self) -> bool:
@@ -125,8 +128,14 @@ class Worker:
 
         :raises BrokerUnavailable: the broker cannot be reached at the start. The worker waits for later outages to end.
         """
+        if self._host is None:
+            await self._work(task_status=task_status)
+        else:
+            await self._host(self._work, self._stopping, task_status)
+
+    async def _work(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         async with AsyncExitStack() as sources:
-            sources.enter_context(keeping_generators())
+            sources.enter_context(keeping_leftovers())
             sources.push_async_callback(self._performer.runners.aclose)
             read = [(reader, await sources.enter_async_context(self._consume(reader.pool))) for reader in self._readers]
             await sources.enter_async_context(serving(self._services))

@@ -246,7 +246,7 @@ async def test_policy_sees_the_errors_of_processes(processes):
 async def test_a_process_that_dies_is_a_failed_attempt(processes):
     """os._exit in a process kills that process, not the worker."""
     async with processes.running():
-        with pytest.raises(JobFailed, match="ProcessError: the process of this job exited with code 3"):
+        with pytest.raises(JobFailed, match=r"ProcessError: the process of this job \(pid \d+\) exited with code 3"):
             await (await in_processes.fail.enqueue("die")).result(timeout=10)
 
         pid, _ = await (await in_processes.where.enqueue(in_processes.Point(0, 0))).result(timeout=10)

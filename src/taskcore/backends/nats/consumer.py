@@ -21,11 +21,12 @@ again if it is to be retried or given back.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -34,22 +35,40 @@ from taskcore.backends.nats.layout import NANO, QueueStream
 from taskcore.backends.nats.messages import travels, unpack
 from taskcore.connections.nats import Message, NatsLink, Subscription, encode_message, number_of
 
-__all__ = ["SIGN_OF_LIFE", "PullConsumer", "Receipt", "guard_of", "hand_out_in"]
+__all__ = ["SIGN_OF_LIFE", "Pace", "PullConsumer", "Receipt", "guard_of", "hand_out_in", "pace_of"]
 
-NOTICE_TIME: Final = 30.0  #: seconds for which a request for notice waits at the server
+NOTICE_TIME: Final = 30.0  #: seconds for which a request for notice waits at the server, at least …
+SIGNS_PER_REQUEST: Final = 2.5  #: … and as long as so many signs of life take
 REQUEST_TIME: Final = 1.0  #: seconds for which one for jobs does: so long, a job may go to a dead connection
 ACTIVE_FOR: Final = REQUEST_TIME  #: seconds after a job or a notice, in which requests wait for jobs themselves
-SIGN_OF_LIFE: Final = 2.0  #: seconds between two signs of life from a request that waits
-SILENCE: Final = 3 * SIGN_OF_LIFE  #: seconds without any, after which it is given up
+SIGN_OF_LIFE: Final = 2.0  #: seconds between two signs of life from a request that waits, at least …
+SIGN_PER_QUEUE: Final = 0.06  #: … and for each queue of the source
+LATE: Final = 4.0  #: seconds that a sign of life may be late; and for which withdrawn jobs may still come
 RECENT_LIMIT: Final = 50_000  #: jobs that a consumer remembers
 CANCELLED_LIMIT: Final = 10_000  #: cancelled jobs that it remembers
 _PENDING = b"Nats-Pending-Messages"
 
 
-NOTICE: Final = b'{"batch":1,"max_bytes":1,"expires":%d,"idle_heartbeat":%d}' % (
-    NOTICE_TIME * NANO,
-    SIGN_OF_LIFE * NANO,
-)
+class Pace(NamedTuple):
+    """How often the requests at one queue are renewed, in seconds. Many queues have to share what an idle worker costs.
+
+    :param request: for which a request waits at the server.
+    :param sign: between two signs of life from it.
+    """
+
+    request: float
+    sign: float
+
+    @property
+    def silence(self) -> float:
+        """Without any sign of life, after which a request is given up."""
+        return self.sign + LATE
+
+
+def pace_of(queues: int) -> Pace:
+    """Return a pace for one of so many queues, a little different each time: not all are to be renewed at once."""
+    sign = max(SIGN_OF_LIFE, SIGN_PER_QUEUE * queues * random.uniform(0.7, 1.0))
+    return Pace(max(NOTICE_TIME, SIGNS_PER_REQUEST * sign), sign)
 
 
 def guard_of(lease: float) -> float:
@@ -131,6 +150,7 @@ class PullConsumer:
     :param name: the consumer on the server.
     :param arrived: called when there is news: a job, the end of a request, trouble.
     :param lease: seconds, from the arrival; less while what is read came earlier.
+    :param pace: of its requests.
     :param greeting: told to the server about each arrival, if its own lease is not the wanted one.
     :param notices: ask for notice while there are no jobs.
     """
@@ -143,6 +163,7 @@ class PullConsumer:
         name: str,
         arrived: Callable[[], None],
         lease: float,
+        pace: Pace,
         greeting: bytes = b"",
         notices: bool = False,
     ) -> None:
@@ -159,6 +180,7 @@ class PullConsumer:
         self._link = link
         self._arrived = arrived
         self.lease = lease
+        self._pace = pace
         self._subject = f"{link.address.api}CONSUMER.MSG.NEXT.{stream.name}.{name}".encode()
         self._subscription: Subscription | None = None
         self._cancelling = link.subscribe(stream.withdrawn.encode(), self._take_cancelled)
@@ -174,7 +196,7 @@ class PullConsumer:
     @property
     def is_lost(self) -> bool:
         """Whether it has to be looked for: the server says it is gone, or shows no sign of life."""
-        return self.absent or (self.asked > 0 and self._clock() - self._last_sign > SILENCE)
+        return self.absent or (self.asked > 0 and self._clock() - self._last_sign > self._pace.silence)
 
     @property
     def awaits_notice(self) -> bool:
@@ -197,12 +219,14 @@ class PullConsumer:
             self._subscription = self._link.subscribe(self._inbox + b".*", self._take)
         request = b"%b.%x" % (self._inbox, next(self._requests))
         notice = wait and self._notices and self._clock() - self._active > ACTIVE_FOR
+        times = self._pace.request * NANO, self._pace.sign * NANO
         if notice:
-            number, body = 1, NOTICE
+            number = 1
+            body = b'{"batch":1,"max_bytes":1,"expires":%d,"idle_heartbeat":%d}' % times
         elif wait and self._notices:
             body = b'{"batch":%d,"expires":%d}' % (number, REQUEST_TIME * NANO)
         elif wait:
-            body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (number, NOTICE_TIME * NANO, SIGN_OF_LIFE * NANO)
+            body = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (number, *times)
         else:
             body = b'{"batch":%d,"no_wait":true}' % number
         if not self._link.send_now(encode_message(Message(self._subject, body), request)):
@@ -224,7 +248,7 @@ class PullConsumer:
         if self._subscription is not None:
             self._link.unsubscribe(self._subscription)
             subscription, self._subscription = self._subscription, None
-            asyncio.get_running_loop().call_later(SILENCE, self._link.discard, subscription)
+            asyncio.get_running_loop().call_later(LATE, self._link.discard, subscription)
 
     def close(self) -> None:
         """Let nothing come any more."""

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer, Receipt, hand_out_in
+from taskcore.backends.nats.consumer import Pace, PullConsumer, Receipt, hand_out_in
 from taskcore.backends.nats.layout import CLOCK, PARKED_LEASE, QueueStream, QueueStreams
 from taskcore.backends.nats.messages import letter, unpack
 from taskcore.backends.nats.publish import error_code_of, expecting, found_by
@@ -52,12 +52,13 @@ def delay_of(headers: bytes) -> float:
 class DelayTimer:
     """Moves the scheduled jobs of one queue when they are due, as one of perhaps many."""
 
-    def __init__(self, link: NatsLink, streams: QueueStreams, stream: QueueStream) -> None:
+    def __init__(self, link: NatsLink, streams: QueueStreams, stream: QueueStream, pace: Pace) -> None:
         self._link = link
         self._streams = streams
         self._stream = stream
+        self._pace = pace
         self._news = asyncio.Event()
-        self._consumer = PullConsumer(link, stream, name="timer", arrived=self._news.set, lease=PARKED_LEASE)
+        self._consumer = PullConsumer(link, stream, name="timer", arrived=self._news.set, lease=PARKED_LEASE, pace=pace)
         self._stopping = asyncio.Event()
         self._tasks = TaskSet("NATS delay timer")
 
@@ -107,7 +108,7 @@ class DelayTimer:
             await self._link.ready()
             consumer.pull(REQUEST_SIZE - consumer.asked, wait=True)
         if not consumer.waiting:
-            await _within(SIGN_OF_LIFE, self._news)
+            await _within(self._pace.sign, self._news)
             if not consumer.waiting:  # before 2.10 the question for the time is a message, which stats would count
                 return
         if self._stopping.is_set():  # what is waiting is handed over; parked now, it might come back to us once more

@@ -10,7 +10,7 @@ A stream that exists with settings that break a guarantee is refused, never chan
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -76,7 +76,7 @@ class QueueStreams:
         self._link = link
         self._streams: dict[str, QueueStream] = {}
         self._dead: set[str] = set()
-        self._making = asyncio.Lock()
+        self._making = defaultdict[str, asyncio.Lock](asyncio.Lock)  # by queue
 
     def named(self, queue: str) -> QueueStream:
         """Return the queue for its names, whether it exists or not."""
@@ -97,7 +97,7 @@ class QueueStreams:
         :raises BrokerUnavailable: it cannot be created, or is there with other settings.
         """
         if queue not in self._streams:
-            async with self._making:
+            async with self._making[queue]:
                 if queue not in self._streams:
                     self._streams[queue] = await self._make(queue)
         return self._streams[queue]
@@ -147,7 +147,7 @@ class QueueStreams:
         if stream.queue in self._dead:
             return
         wanted = jetstream.stream_config(self._link, stream.dead_name, [f"{stream.dead}*.*"])
-        async with self._making:
+        async with self._making[stream.queue]:
             found = await jetstream.ensure_stream(self._link, wanted)
             jetstream.check_settings(self._link, stream.dead_name, wanted, found, CHECKED_ALWAYS)
             self._dead.add(stream.queue)
@@ -206,7 +206,7 @@ class QueueStreams:
             "Jobs that were handed out come again." if only_consumer else "Its jobs are lost.",
         )
         if not only_consumer:
-            async with self._making:
+            async with self._making[stream.queue]:
                 stream.native = (await self._make(stream.queue)).native
         stream.generation += 1
         await self.ensure_consumer(stream, ack_wait=ack_wait)

@@ -13,13 +13,14 @@ from contextlib import suppress
 from typing import Final
 
 from taskcore.backend import Delivery
-from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer, Receipt, guard_of, hand_out_in
+from taskcore.backends.nats.consumer import SIGN_OF_LIFE, PullConsumer, Receipt, guard_of, hand_out_in, pace_of
 from taskcore.backends.nats.delays import DelayTimer
 from taskcore.backends.nats.layout import QueueStream, QueueStreams
 from taskcore.backends.nats.settle import NatsSettler
 from taskcore.connections.nats import NatsLink, jetstream
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import RELEASE
+from taskcore.toolkit.batching import gather_limited
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
 
@@ -30,6 +31,7 @@ log = logger("taskcore.backends.nats")
 REST_AFTER: Final = 0.2  #: seconds without a call of receive, after which nothing more is asked for
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue that is not there
 NOTICES: Final = (2, 10)  #: the version from which a request for notice leaves the number of deliveries as it is
+OPENED_AT_ONCE: Final = 20  #: queues
 CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
@@ -49,21 +51,15 @@ class NatsSource(NatsSettler):
         self._tasks = TaskSet("NATS source")
         self._pause = FIRST_PAUSE
         self._stills = 0  # how often the loop stood still
-        self._empty: list[PullConsumer] = []  # queues that have said, since the last job, that they are empty
+        self._empty = set[PullConsumer]()  # queues that have said, since the last job, that they are empty
 
     async def open(self) -> None:
         """Create streams and consumers that do not exist.
 
         :raises BrokerUnavailable: one cannot be made, or is there with other settings.
         """
-        for queue in self._queues:
-            stream = await self._streams.open(queue)
-            try:
-                await self._streams.ensure_consumer(stream, ack_wait=self._guarded)
-            except BrokerUnavailable:  # the stream we knew may be gone
-                self._streams.discard(queue)
-                stream = await self._streams.open(queue)
-                await self._streams.ensure_consumer(stream, ack_wait=self._guarded)
+        streams = await gather_limited(self._open_stream, self._queues, limit=OPENED_AT_ONCE)
+        for stream in streams:
             greeting = self._greeting(stream)
             self._consumers.append(
                 PullConsumer(
@@ -72,14 +68,26 @@ class NatsSource(NatsSettler):
                     name="worker",
                     arrived=self._news.set,
                     lease=self._lease,
+                    pace=pace_of(len(streams)),
                     greeting=greeting,
                     notices=self._link.version_numbers >= NOTICES,
                 )
             )
-            if not stream.native:
-                timer = DelayTimer(self._link, self._streams, stream)
-                self._timers.append(timer)
-                await timer.start()
+        timed = [stream for stream in streams if not stream.native]
+        for stream in timed:
+            slow = pace_of(2 * len(timed))  # no job waits for a timer's request
+            self._timers.append(DelayTimer(self._link, self._streams, stream, slow))
+        await gather_limited(DelayTimer.start, self._timers, limit=OPENED_AT_ONCE)
+
+    async def _open_stream(self, queue: str) -> QueueStream:
+        stream = await self._streams.open(queue)
+        try:
+            await self._streams.ensure_consumer(stream, ack_wait=self._guarded)
+        except BrokerUnavailable:  # the stream we knew may be gone
+            self._streams.discard(queue)
+            stream = await self._streams.open(queue)
+            await self._streams.ensure_consumer(stream, ack_wait=self._guarded)
+        return stream
 
     def _greeting(self, stream: QueueStream) -> bytes:
         """Return what tells the server our lease, job by job, if the consumer was made with another one.
@@ -103,8 +111,7 @@ class NatsSource(NatsSettler):
             self._resting.cancel()
         if any(consumer.busy for consumer in self._consumers):
             self._rest()
-        for timer in self._timers:
-            await timer.stop()
+        await gather_limited(DelayTimer.stop, self._timers, limit=len(self._timers))
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._tasks.wait_closed()
@@ -148,7 +155,7 @@ class NatsSource(NatsSettler):
         for consumer in self._consumers:
             if not consumer.asked and (consumer.noticed or consumer not in self._empty) and not consumer.absent:
                 consumer.pull(limit, wait=False)
-                self._empty.append(consumer)
+                self._empty.add(consumer)
                 return
         for consumer in self._consumers:
             if not consumer.asked and not consumer.absent:
@@ -173,7 +180,7 @@ class NatsSource(NatsSettler):
                 arrival.consumer.waiting.appendleft(arrival)
             raise
         if alive:
-            self._empty = []
+            self._empty.clear()
             self._pause = FIRST_PAUSE
         return [arrival.deliver() for arrival in alive]
 
@@ -223,7 +230,7 @@ class NatsSource(NatsSettler):
             consumer.rest()
         if not gone:
             await self._sleep()
-        self._empty = []
+        self._empty.clear()
 
     async def _sleep(self) -> None:
         await asyncio.sleep(self._pause)
@@ -252,7 +259,7 @@ class NatsSource(NatsSettler):
         self._resting = None
         for consumer in self._consumers:
             consumer.rest()
-        self._empty = []
+        self._empty.clear()
         self._tasks.start(self._give_back())
 
     async def _give_back(self) -> None:

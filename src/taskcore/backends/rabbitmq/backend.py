@@ -18,8 +18,10 @@ from taskcore.backends.rabbitmq.publish import MAX_JOB
 from taskcore.backends.rabbitmq.settle import Heart
 from taskcore.backends.rabbitmq.source import RabbitSource
 from taskcore.connections.amqp.address import parse
+from taskcore.connections.amqp.admin_channel import CALLS_AT_ONCE
 from taskcore.connections.amqp.connection import Connector
 from taskcore.connections.loops import require_asyncio
+from taskcore.toolkit.batching import gather_limited
 from taskcore.toolkit.diagnostics import Diagnosis
 
 __all__ = ["RabbitBackend"]
@@ -131,9 +133,7 @@ class RabbitBackend:
         """Return a source on these queues, earlier queues first."""
         connections = self._opened()
         topology = connections.sender.topology
-        for queue in queues:
-            await topology.declare_queues(queue)
-            topology.start_opening(queue)
+        await gather_limited(topology.prepare, queues, limit=CALLS_AT_ONCE)
         counts = self._features.redeliveries != "absent"
         source = RabbitSource(connections.consuming, connections.sender, queues, lease=lease, counts=counts)
         self._sources.add(source)

@@ -63,6 +63,7 @@ QUEUE_NAMES: Final = "tc.queues"
 DELAY_UNIT: Final = 0.125  #: seconds that the shortest level waits
 LEVELS: Final = 31
 MAX_DELAY: Final = DELAY_UNIT * (2**LEVELS - 1)  #: seconds
+BOUND_AT_ONCE: Final = 4  #: queues; all of them at once would wait for each other until their time is over
 LAST_HOP: Final = "due"  #: stands for the next level behind the last one
 
 #: Deliveries: -1 means "none" to some versions and "no limit" to others.
@@ -185,7 +186,8 @@ class Topology:
         self._open: dict[str, float] = {}  # and since when
         self._levels_known: float | None = None
         self._levels_doubted = False  # whether a level may be missing although LEVELS_MADE exists
-        self._declaring = asyncio.Lock()
+        self._declaring = asyncio.Lock()  # the levels
+        self._binding = asyncio.Semaphore(BOUND_AT_ONCE)
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._tasks = TaskSet("RabbitMQ backend")
 
@@ -211,6 +213,14 @@ class Topology:
         self._levels_known = None
         await self.declare()
 
+    async def prepare(self, queue: str) -> None:
+        """Declare a queue, and begin to open it.
+
+        :raises BrokerUnavailable: it exists with other arguments; the text has the difference.
+        """
+        await self.declare_queues(queue)
+        self.start_opening(queue)
+
     async def declare_queues(self, queue: str) -> int:
         """Declare a queue and its dead letters if they are missing or unknown; return how many jobs are ready.
 
@@ -218,20 +228,21 @@ class Topology:
         """
         counted = await self._admin.count(job_queue(queue))
         if counted is None or queue not in self._known:
-            await self._declare_queues(queue)
+            await self._declare_queues(queue, known_missing=counted is None)
         return counted or 0
 
-    async def _declare_queues(self, queue: str) -> None:
+    async def _declare_queues(self, queue: str, *, known_missing: bool = False) -> None:
         async with self._declaring:
             await self._declare_levels()
-            made = await self._admin.declare_queue(dead_queue(queue), QUORUM)
-            made |= await self._admin.declare_queue(job_queue(queue), _job_arguments(queue, self._options))
-            if made:
-                self._open.pop(queue, None)
-                age = self._options.min_queue_age
-                log.info("queue %s is new here; its first job waits until it is %g s old", queue, age)
-            if made or queue not in self._known:
-                self._known[queue] = asyncio.get_running_loop().time(), self._admin.connection.current
+        arguments = _job_arguments(queue, self._options)
+        made = await self._admin.declare_queue(dead_queue(queue), QUORUM, known_missing=known_missing)
+        made |= await self._admin.declare_queue(job_queue(queue), arguments, known_missing=known_missing)
+        if made:
+            self._open.pop(queue, None)
+            age = self._options.min_queue_age
+            log.info("queue %s is new here; its first job waits until it is %g s old", queue, age)
+        if made or queue not in self._known:
+            self._known[queue] = asyncio.get_running_loop().time(), self._admin.connection.current
 
     async def open(self, queue: str) -> None:
         """Let jobs in as soon as the queue is old enough; a cancelled caller does not stop it."""
@@ -254,9 +265,10 @@ class Topology:
         while (rest := await self._seconds_too_young(queue)) > 0:  # noqa: ASYNC110 - only time matters
             await asyncio.sleep(rest)
         await self._announce(queue)
-        await self._admin.bind("queue", job_queue(queue), DUE, queue)
-        await self._admin.bind("exchange", DELAY, SCHEDULE, queue)
-        await self._admin.bind("queue", job_queue(queue), JOBS, queue)  # last: it proves the others
+        async with self._binding:
+            await self._admin.bind("queue", job_queue(queue), DUE, queue)
+            await self._admin.bind("exchange", DELAY, SCHEDULE, queue)
+            await self._admin.bind("queue", job_queue(queue), JOBS, queue)  # last: it proves the others
         self._open[queue] = asyncio.get_running_loop().time()
 
     async def _seconds_too_young(self, queue: str) -> float:

@@ -28,6 +28,7 @@ from taskcore.connections.amqp.channel import FilteredChannel
 from taskcore.connections.amqp.connection import ReconnectingConnection
 from taskcore.connections.amqp.frame_filter import FilteredConnection
 from taskcore.errors import BrokerUnavailable
+from taskcore.toolkit.batching import GroupCommit
 
 __all__ = ["MAX_JOB", "MAX_MESSAGE", "Sender", "unavailable"]
 
@@ -36,6 +37,7 @@ MAX_MESSAGE = 16 * 1024 * 1024 - 4096  #: bytes; from version 4 on the server cl
 MAX_JOB = 15 * 1024 * 1024  #: bytes of a job that is sent; the rest is for its trail in retries and dead letters
 PACKERS = 4096  #: destinations whose first frame is kept packed
 OPENING_TIME = 1.0  #: seconds that declaring and binding a queue may take, besides its age
+ANNOUNCED_AT_ONCE: Final = 1_000  #: names of new queues
 RESEND_AFTER: Final = (0.05, 0.1, 0.2, 0.4)  #: seconds before a refused job is sent again
 
 REFUSED = Refused("the broker refused it: its queue is full, or has no leader at the moment")
@@ -52,7 +54,7 @@ class Sender:
     """
 
     def __init__(self, admin: AdminChannel, options: layout.QueueOptions) -> None:
-        self.topology = layout.Topology(admin, options, self._announce)
+        self.topology = layout.Topology(admin, options, GroupCommit(self._announce, limit=ANNOUNCED_AT_ONCE).submit)
         self.connection = ReconnectingConnection(admin.connector, "publish")
         self.admin = admin
         self._connector = admin.connector
@@ -119,16 +121,17 @@ class Sender:
         """Return whether its limit is reached, as far as the count shows."""
         return self._limit is not None and (await self.admin.count(layout.job_queue(queue)) or 0) >= self._limit
 
-    async def _announce(self, queue: str) -> None:
-        """Write the name of a queue where other apps find it.
+    async def _announce(self, queues: list[str]) -> list[None]:
+        """Write the names of queues where other apps find them.
 
-        :raises BrokerUnavailable: it could not be stored.
+        :raises BrokerUnavailable: they could not be stored.
         """
-        if queue not in await browse_names(self.admin):
-            name = RabbitMessage("", layout.QUEUE_NAMES, {}, queue.encode())
-            failure = unavailable(await self._publish([name]))
-            if failure is not None:
-                raise failure
+        missing = set(queues).difference(await browse_names(self.admin))
+        names = [RabbitMessage("", layout.QUEUE_NAMES, {}, queue.encode()) for queue in sorted(missing)]
+        failure = unavailable(await self._publish(names))
+        if failure is not None:
+            raise failure
+        return [None] * len(queues)
 
     # ── publishing ──
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import cycle, groupby, islice
 from math import inf
 from typing import Final
 
@@ -13,9 +14,11 @@ from taskcore.backends.rabbitmq.consumer import Consumer, Receipt
 from taskcore.backends.rabbitmq.layout import job_queue
 from taskcore.backends.rabbitmq.publish import Sender
 from taskcore.backends.rabbitmq.settle import Holdings
+from taskcore.connections.amqp.admin_channel import CALLS_AT_ONCE
 from taskcore.connections.amqp.connection import ReconnectingConnection
 from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import RELEASE, Release, Verdict
+from taskcore.toolkit.batching import gather_limited
 from taskcore.toolkit.detached import run_detached
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
@@ -30,7 +33,10 @@ FIRST_DELIVERY: Final = 0.1  #: seconds that an earlier queue has to deliver the
 CONSUME_AGAIN: Final = (0.1, 0.2, 0.4)  #: seconds before a consumer that could not be started is tried again
 STALL_AFTER: Final = 5.0  #: seconds without any job, after which the source checks whether there is one …
 STALL_CHECKS: Final = 3  #: … and how often there must be one before the consumer counts as forgotten
-LEAVE_TIMEOUT: Final = 2.0  #: seconds for returning what was never handed out
+STALL_CHECKED: Final = 10  #: queues that are looked at each time
+STARTED_AT_ONCE: Final = 50  #: consumers that are started within one time limit
+LEAVE_TIMEOUT: Final = 2.0  #: seconds for returning what was never handed out …
+LEAVE_PER_QUEUE: Final = 0.01  #: … and for each queue
 
 
 class RabbitSource:
@@ -57,6 +63,7 @@ class RabbitSource:
         self._news = asyncio.Event()
         self._queues: Sequence[str] = tuple(queues)
         self._consumers: dict[str, Consumer] = {}  # by queue, since the first job was asked for
+        self._turn = cycle(self._queues)
         self._counts = counts
         self._consuming = asyncio.Lock()
         self._receiving = 0  # how many calls of ``receive`` wait
@@ -126,12 +133,13 @@ class RabbitSource:
         return consumer is None or consumer.credit < 1
 
     async def _check_stalled(self) -> None:
-        """Consume anew if the broker has forgotten a consumer.
+        """Consume anew if the broker has forgotten a consumer. Of many queues, a few are looked at each time.
 
         That happens, without a message, when a queue is deleted and declared again in the same moment.
         """
+        names = islice(self._turn, min(STALL_CHECKED, len(self._queues)))
         with self._connector.errors("looking for jobs"):
-            for consumer in list(self._consumers.values()):
+            for consumer in [self._consumers[name] for name in names if name in self._consumers]:
                 for _ in range(STALL_CHECKS):
                     ready = await self._admin.count(job_queue(consumer.queue))
                     if not ready or consumer.buffer or consumer.credit < 1:
@@ -150,7 +158,9 @@ class RabbitSource:
         """
         for pause in (*CONSUME_AGAIN, None):
             try:
-                await self._connector.run("consuming", self._start(limit))
+                for _ in range(0, len(self._queues), STARTED_AT_ONCE):
+                    if not await self._connector.run("consuming", self._start(limit)):
+                        break
             except BrokerUnavailable as error:
                 if pause is None or error.__cause__ is None or isinstance(error.__cause__, TimeoutError):
                     raise  # without a cause, or with a time limit as one, the broker cannot be reached
@@ -159,26 +169,46 @@ class RabbitSource:
             else:
                 return
 
-    async def _start(self, limit: int) -> None:
+    async def _start(self, limit: int) -> bool:
+        """Start some consumers; return whether there may be more to start."""
         async with self._consuming:
             if self._left:
                 raise ConnectionError("this source was left")
-            connection = await self._connection.open()
-            for queue in self._queues:
-                consumer = self._consumers.get(queue)
-                if consumer is not None and consumer.buffer:
-                    return
-                if self._needs_credit(queue):
-                    ready = 0
-                    if consumer is None or not consumer.is_consuming or len(self._queues) > 1:
-                        ready = await self._topology.declare_queues(queue)
-                    if consumer is None or consumer.connection is not connection or consumer.is_closed:
-                        channel = await connection.channel()
-                        consumer = Consumer(connection, channel, queue, self._admin, self._news, counts=self._counts)
-                        self._consumers[queue] = consumer
+            part = list(islice(self._wanting(), STARTED_AT_ONCE))
+            counted = await gather_limited(self._prepare, part, limit=CALLS_AT_ONCE)
+            for has_jobs, some in groupby(zip(part, counted, strict=True), key=lambda pair: pair[1] > 0):
+                consumers = [self._consumers[queue] for queue, _ in some]
+                if not has_jobs:
+                    await gather_limited(lambda consumer: consumer.start(limit), consumers, limit=CALLS_AT_ONCE)
+                    continue
+                for consumer in consumers:
                     await consumer.start(limit)
-                    if ready and queue != self._queues[-1]:
+                    if consumer.queue != self._queues[-1]:
                         await self._wait_for_first(consumer)
+                    if consumer.buffer:
+                        return False
+            return len(part) == STARTED_AT_ONCE
+
+    def _wanting(self) -> Iterator[str]:
+        """Yield the queues to consume, up to the first that has jobs here."""
+        for queue in self._queues:
+            consumer = self._consumers.get(queue)
+            if consumer is not None and consumer.buffer:
+                return
+            if self._needs_credit(queue):
+                yield queue
+
+    async def _prepare(self, queue: str) -> int:
+        """Make the consumer of a queue if there is none that lives; return how many of its jobs are ready."""
+        consumer, ready = self._consumers.get(queue), 0
+        connection = await self._connection.open()
+        if consumer is None or not consumer.is_consuming or len(self._queues) > 1:
+            ready = await self._topology.declare_queues(queue)
+        if consumer is None or consumer.connection is not connection or consumer.is_closed:
+            channel = await connection.channel()
+            consumer = Consumer(connection, channel, queue, self._admin, self._news, counts=self._counts)
+            self._consumers[queue] = consumer
+        return ready
 
     async def _wait_for_first(self, consumer: Consumer) -> None:
         """Give an earlier queue time to deliver before a later one."""
@@ -224,8 +254,7 @@ class RabbitSource:
     async def _stop(self) -> None:
         consumers = list(self._consumers.values())
         with self._connector.errors("stopping to consume"):
-            for consumer in consumers:
-                await consumer.stop()
+            await gather_limited(Consumer.stop, consumers, limit=CALLS_AT_ONCE)
         buffered = [consumer.hand_out(inf) for consumer in consumers for _ in range(len(consumer.buffer))]
         if buffered:
             await self._holdings.settle([(delivery, RELEASE) for delivery in buffered])
@@ -266,7 +295,7 @@ class RabbitSource:
         """Return what was never handed out; held jobs return when their lease or their channel ends."""
         self._timer.close()
         try:
-            async with asyncio.timeout(LEAVE_TIMEOUT):
+            async with asyncio.timeout(LEAVE_TIMEOUT + LEAVE_PER_QUEUE * len(self._consumers)):
                 await self._tasks.wait_closed()
                 async with self._consuming:
                     self._left = True
@@ -275,8 +304,7 @@ class RabbitSource:
             log.debug("could not return buffered jobs before leaving: %s", error)
         finally:
             self._left = True
-            for consumer in self._consumers.values():
-                await consumer.close()
+            await gather_limited(Consumer.close, list(self._consumers.values()), limit=CALLS_AT_ONCE)
 
 
 class _Alarm:

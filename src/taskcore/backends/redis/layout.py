@@ -26,7 +26,7 @@ from typing import Final
 
 from taskcore.connections.redis import Script
 
-__all__ = ["EXTEND", "PLACE", "PUBLISH", "PURGE", "RECEIVE", "SETTLE", "STATS", "QueueKeys"]
+__all__ = ["EXTEND", "LOOK", "PLACE", "PUBLISH", "PURGE", "RECEIVE", "SETTLE", "STATS", "QueueKeys"]
 
 
 def _script(name: str) -> Script:
@@ -38,6 +38,7 @@ def _script(name: str) -> Script:
 
 PUBLISH: Final = _script("publish")
 RECEIVE: Final = _script("receive")
+LOOK: Final = _script("look")
 SETTLE: Final = _script("settle")
 EXTEND: Final = _script("extend")
 PLACE: Final = _script("place")
@@ -53,7 +54,7 @@ PARTS: Final = (
 class QueueKeys:
     """The keys of one queue, in the order in which each script takes them."""
 
-    __slots__ = ("all", "extend", "letters", "place", "publish", "purge", "receive", "settle", "stats", "wake")
+    __slots__ = ("all", "extend", "letters", "look", "place", "publish", "purge", "receive", "settle", "stats", "wake")
 
     def __init__(self, prefix: str, queue: str) -> None:
         # Names that the core lets through are safe as they are; any other must not end the tag or meet another key.
@@ -63,6 +64,7 @@ class QueueKeys:
         self.settle = self.all = tuple(keys.values())
         self.publish = tuple(key for part, key in keys.items() if part not in {"leases", "redeliveries"})
         self.receive = tuple(key for part, key in without_sets.items() if part != "letters")
+        self.look = (keys["places"], keys["jobs"], keys["leases"], keys["schedule"])
         self.extend = (keys["leases"],)
         self.place = self.purge = tuple(keys[part] for part in PARTS[:7])
         self.stats = (keys["jobs"], keys["leases"], keys["schedule"], keys["letters"])

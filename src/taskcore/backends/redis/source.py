@@ -10,18 +10,19 @@ hand-outs whose replies were lost: the script hands those jobs out again at once
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from typing import Final, Self
 
 import anyio
 
 from taskcore.backend import Delivery
-from taskcore.backends.redis.consumer import Wakeups
+from taskcore.backends.redis.consumer import Lookout, Wakeups
 from taskcore.backends.redis.layout import RECEIVE, QueueKeys
 from taskcore.backends.redis.messages import delivery_of
 from taskcore.backends.redis.settle import RedisSettler, ticket_of
 from taskcore.connections.redis import RedisLink, ReplyLost
+from taskcore.errors import BrokerUnavailable
 from taskcore.lifecycle import Verdict
 from taskcore.toolkit.logging import logger
 
@@ -47,7 +48,8 @@ class RedisSource:
         self._lost: dict[str, list[bytes]] = {}  # queue → tokens of hand-outs whose replies were lost
         self._seen: set[str] = set()  # queues that existed at the last look
         self._receiving = anyio.Lock()
-        self._wakeups = Wakeups(link, queues, lease, name)
+        self._lookout = Lookout(link, queues, lease, f"take {name}")
+        self._wakeups = Wakeups(link, queues, name)
         self._settler = RedisSettler(link, queues, self._lease, name, self._log_disappeared)
 
     async def __aenter__(self) -> Self:
@@ -66,23 +68,33 @@ class RedisSource:
         :raises BrokerUnavailable: Redis cannot be reached.
         """
         async with self._receiving:
+            woken: Collection[str] = ()
             while True:
-                taken: list[Delivery] = []
-                found: list[Delivery] = []
-                pause = due = math.inf
-                for queue, keys in self._queues.items():
-                    asked = anyio.current_time()
-                    with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
-                        found, due = await self._take(queue, keys, min(limit - len(taken), RECEIVE_LIMIT))
-                        if found and (anyio.current_time() - asked) * 2000 > self._lease:
-                            found = await self._still_ours(found)
-                    taken += found
-                    pause = min(pause, due)
-                    if len(taken) >= limit:
-                        break
+                chosen = await self._lookout.choose(woken, self._lost)
+                taken = await self._take_from(chosen, limit)
                 if taken:
                     return taken
-                await self._wakeups.wait(pause)
+                woken = await self._wakeups.wait(self._lookout.pause)
+
+    async def _take_from(self, queues: Sequence[str], limit: int) -> Sequence[Delivery]:
+        """Lease jobs of these queues, earlier queues first; an error comes only if there are no jobs."""
+        taken: list[Delivery] = []
+        for queue in queues:
+            found, due, asked = list[Delivery](), math.inf, anyio.current_time()
+            try:
+                with anyio.CancelScope(shield=True):  # leased jobs are returned, even if the caller is cancelled
+                    found, due = await self._take(queue, self._queues[queue], min(limit - len(taken), RECEIVE_LIMIT))
+                    if found and (anyio.current_time() - asked) * 2000 > self._lease:
+                        found = await self._still_ours(found)
+            except BrokerUnavailable:
+                if not taken:
+                    raise
+                break
+            taken += found
+            self._lookout.note(due)
+            if len(taken) >= limit:
+                break
+        return taken
 
     async def _still_ours(self, found: list[Delivery]) -> list[Delivery]:
         """Renew the leases of a reply that was read late: the loop stood still, and some may have ended since."""

@@ -1,11 +1,11 @@
-"""A channel for administration: it declares, binds, counts and looks, one call at a time."""
+"""Channels for administration: they declare, bind, count and look, a few calls at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
@@ -17,7 +17,7 @@ from taskcore.connections.amqp.connection import Connector, ReconnectingConnecti
 from taskcore.errors import BrokerUnavailable
 from taskcore.toolkit.logging import logger
 
-__all__ = ["AdminChannel"]
+__all__ = ["CALLS_AT_ONCE", "AdminChannel"]
 
 log = logger("taskcore.connections.amqp")
 
@@ -26,33 +26,46 @@ Arguments = dict[str, Any]
 Kind = Literal["queue", "exchange"]
 Function = Callable[[AbstractChannel], Awaitable[object]]
 
+CALLS_AT_ONCE = 8  #: each has a channel of its own
 LOCK_RETRY = (0.005, 0.03)  #: seconds, least and most, between two attempts to get a lock
 
 
 class AdminChannel:
-    """Makes one call at a time, on a connection of its own that never carries jobs."""
+    """Makes a few calls at a time, on a connection of its own that never carries jobs."""
 
     def __init__(self, connector: Connector) -> None:
         self.connector = connector
         self.connection = ReconnectingConnection(connector, "admin")
-        self._channel: AbstractChannel | None = None
-        self._calling = asyncio.Lock()
+        self._idle: list[AbstractChannel] = []  # the channels that no call uses
+        self._calling = asyncio.Semaphore(CALLS_AT_ONCE)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def call(self, action: str, function: Callable[[AbstractChannel], Awaitable[T]]) -> T:
+    async def call(
+        self, action: str, function: Callable[[AbstractChannel], Awaitable[T]], *, turn: asyncio.Lock | None = None
+    ) -> T:
         """Call the function with a channel of aio-pika; return its result.
 
         :param action: for the text of an error: ``counting queue x``.
+        :param turn: calls with the same one are made one after another, also if their callers are cancelled.
         :raises BrokerUnavailable: no answer in time, or a refusal; the error's cause is the library's error.
         """
 
         async def work() -> T:
-            async with self._calling:
-                if self._channel is None or self._channel.is_closed:
-                    self._channel = await (await self.connection.open()).channel()
-                return await function(self._channel)
+            async with turn or nullcontext(), self._calling:
+                channel = await self._ready_channel()
+                try:
+                    return await function(channel)
+                finally:
+                    self._idle.append(channel)
 
         return await self.connector.run(action, work())
+
+    async def _ready_channel(self) -> AbstractChannel:
+        while self._idle:
+            channel = self._idle.pop()
+            if not channel.is_closed:
+                return channel
+        return await (await self.connection.open()).channel()
 
     async def close(self) -> None:
         """Close the connection."""
@@ -119,16 +132,17 @@ class AdminChannel:
             lambda: self.has_exchange(name),
         )
 
-    async def declare_queue(self, name: str, arguments: Arguments) -> bool:
+    async def declare_queue(self, name: str, arguments: Arguments, *, known_missing: bool = False) -> bool:
         """Make a queue if it is missing; return whether it was.
 
+        :param known_missing: it was missing a moment ago: not asked again.
         :raises BrokerUnavailable: it exists with other arguments, or this user may not make it.
         """
 
         async def is_there() -> bool:
             return await self.count(name) is not None
 
-        there = await is_there()
+        there = not known_missing and await is_there()
         await self._declare(
             f"queue {name}",
             lambda channel: channel.declare_queue(name, durable=True, arguments=arguments),
@@ -192,10 +206,11 @@ class AdminChannel:
             with suppress(ChannelLockedResource):  # the caller gave up, and another process has it
                 await channel.queue_delete(name)
 
+        turn = asyncio.Lock()
         async with self._locks.setdefault(name, asyncio.Lock()):
             try:
-                while not await self.call(f"waiting for lock {name}", acquire):  # noqa: ASYNC110 - it has no event
+                while not await self.call(f"waiting for lock {name}", acquire, turn=turn):  # noqa: ASYNC110 - no event
                     await asyncio.sleep(random.uniform(*LOCK_RETRY))
                 yield
             finally:  # also if the caller is cancelled: its last attempt goes on, and may succeed
-                await self.call(f"releasing lock {name}", release)
+                await self.call(f"releasing lock {name}", release, turn=turn)

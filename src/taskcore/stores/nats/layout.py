@@ -1,9 +1,9 @@
 """The stream of a store, and records as messages in it.
 
-    <prefix>.r.<key>        stream <prefix>-store, which keeps the last write of each subject
+    <prefix>.r.<key>        stream <prefix>-store; the last message of a subject is the record
 
     Tc-Ends     when its time is over: milliseconds since the epoch, by the server's clock; 0: never
-    Tc-Gone     the record was deleted; this mark goes with the next write or a moment later
+    Tc-Gone     the record was deleted; this mark goes a moment after the record itself
 
 A version is the number of the write in the stream, which never comes again, and the end: it says whether the record's
 time is over, also where the server still has the record.
@@ -38,7 +38,7 @@ CHECKED: Final = (
     "num_replicas",
     "storage",
 )
-TOMBSTONE_KEPT: Final = 2  #: seconds for which a mark stays where the server can remove it
+VERSIONS: Final = 8  #: messages of a subject, at most: the record, and versions that the store has not deleted yet
 _PLAIN = re.compile(r"[A-Za-z0-9_/-]{1,200}")
 
 
@@ -52,7 +52,7 @@ async def make_stream(link: NatsLink, name: str, subjects: str) -> dict[str, Any
         link,
         name,
         [subjects],
-        max_msgs_per_subject=1,
+        max_msgs_per_subject=VERSIONS,
         max_bytes=-1,
         max_age=0 if native else MAX_AGE,
         allow_direct=True,
@@ -116,15 +116,20 @@ def write_message(
     headers = b"Tc-Ends: %d\r\n" % ends
     if expected is not None:
         headers += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % expected
-    if native and keep is not None:
-        headers += b"Nats-TTL: %ds\r\n" % (math.ceil(min(keep, 1e9)) + 1)
-    return Message(subject, value, headers)
+    return Message(subject, value, headers + _time_to_live(keep, native=native))
 
 
-def tombstone(subject: bytes, *, expected: int, native: bool) -> Message:
-    """Return the mark of a deleted record, which takes its place."""
+def tombstone(subject: bytes, *, expected: int, keep: float | None, native: bool) -> Message:
+    """Return the mark of a deleted record.
+
+    :param keep: seconds that are left to the record; None: no end. Until then it may be there below the mark.
+    """
     headers = b"Tc-Gone: 1\r\nNats-Expected-Last-Subject-Sequence: %d\r\n" % expected
-    return Message(subject, b"", headers + (b"Nats-TTL: %ds\r\n" % TOMBSTONE_KEPT if native else b""))
+    return Message(subject, b"", headers + _time_to_live(keep, native=native))
+
+
+def _time_to_live(keep: float | None, *, native: bool) -> bytes:
+    return b"Nats-TTL: %ds\r\n" % (math.ceil(min(max(keep, 0.0), 1e9)) + 1) if native and keep is not None else b""
 
 
 def read_answer(answer: Answer) -> FoundRecord | None:

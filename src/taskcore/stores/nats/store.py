@@ -1,6 +1,6 @@
 """NatsStore: keyed records in a JetStream stream.
 
-One subject a key, of which the stream keeps the last write. A write that expects something names the number of the
+One subject a key; its last message is the record. A write that expects something names the number of the
 write before it, and the server compares. From NATS 2.11 the server also removes records when their time is over; before
 that the writer does. No verb relies on that alone: each record carries its end.
 """
@@ -18,6 +18,7 @@ from taskcore.connections.nats.link import decode_answer, error_of
 from taskcore.errors import BrokerUnavailable, StoreRefused
 from taskcore.store import ABSENT, ANY, Conflict, Expect, Record, Version, Write
 from taskcore.stores.limits import check_names, check_writes, refusal
+from taskcore.stores.nats.batches import Removal, Removals
 from taskcore.stores.nats.diagnose import diagnose
 from taskcore.stores.nats.layout import (
     FoundRecord,
@@ -68,6 +69,7 @@ class NatsStore:
         probe = Message(self.subject("clock"), b"", b"Tc-Gone: 1\r\n")
         self._clock = jetstream.BrokerClock(self.link, self._stream, probe)
         self._ends: list[tuple[int, int]] = []
+        self._removals = Removals(self.link, self._stream)
         self._feed = self._new_feed()
         self._tasks = TaskSet("NATS store")
 
@@ -80,6 +82,7 @@ class NatsStore:
 
         :raises BrokerUnavailable: it cannot be reached, or the stream is there with other settings.
         """
+        self._removals = Removals(self.link, self._stream)
         await self.link.__aenter__()
         try:
             await self._open()
@@ -93,6 +96,7 @@ class NatsStore:
         """Disconnect; watches that are still open end with an error."""
         await self._feed.close()
         await self._tasks.cancel()
+        await self._removals.finish()
         await self.link.__aexit__()
 
     async def _open(self) -> None:
@@ -101,8 +105,10 @@ class NatsStore:
         self._message_limit = int(config.get("max_msg_size", -1))
         self._direct = bool(config.get("allow_direct")) and int(config.get("num_replicas", 1)) == 1
         await self.now()
-        if not self._native and not self._tasks:
-            self._tasks.start(self._sweep(), name="taskcore-nats-store")
+        if not self._tasks:
+            self._tasks.start(self._removals.run(), name="taskcore-nats-store-removals")
+            if not self._native:
+                self._tasks.start(self._sweep(), name="taskcore-nats-store")
 
     def _new_feed(self) -> RecordFeed:
         return RecordFeed(self.link, self.subject, self.get)
@@ -220,13 +226,21 @@ class NatsStore:
         before: dict[int, int],
     ) -> list[int]:
         """Write; return those where something else than expected was there."""
+        removing = [index for index in trying if _whatever_it_is(writes[index])]
+        await self._removals.remove([Removal(self.subject(writes[one].key), expected[one] or 0) for one in removing])
+        for index in removing:
+            answers[index] = version_of(expected[index] or 0, before[index])
+        trying = [index for index in trying if answers[index] is None]
         now = await self.now()
         ends = {index: ends_at(now, writes[index].keep) for index in trying}
-        messages = [self._message(writes[index], expected[index], ends[index]) for index in trying]
+        messages = [
+            self._message(writes[index], expected[index], before.get(index, ends[index]), now) for index in trying
+        ]
         met: list[int] = []
-        cleared: list[int] = []
+        old: list[int] = []
+        marked: list[Removal] = []
         refused: StoreRefused | None = None
-        for index, answer in zip(trying, await self._send(messages), strict=True):
+        for index, message, answer in zip(trying, messages, await self._send(messages), strict=True):
             said, write = decode_answer(answer.body), writes[index]
             code, number = error_of(said), int(said.get("seq", 0))
             if code == IS_ANOTHER:
@@ -237,14 +251,13 @@ class NatsStore:
                 raise self.link.unavailable(f"the server refuses a record: {answer.body[:200]!r}")
             elif write.value is None:
                 answers[index] = version_of(expected[index] or 0, before[index])
-                cleared.append(number)
+                marked.append(Removal(message.subject, expected[index] or 0, number))
             else:
                 answers[index] = version_of(number, ends[index])
+                old += [before_it] if (before_it := expected[index]) else []
                 if ends[index] and not self._native:
                     heapq.heappush(self._ends, (ends[index], number))
-        if cleared and not self._native:
-            with suppress(BrokerUnavailable):  # the marks hide nothing; the stream's age takes them
-                await jetstream.delete_messages(self.link, self._stream, cleared)
+        self._removals.add(old, marked)
         if refused is not None:
             raise refused
         return met
@@ -274,10 +287,15 @@ class NatsStore:
                 if write.value is None and record is not None:
                     before[index] = record.ends
 
-    def _message(self, write: Write, expected: int | None, ends: int) -> Message:
+    def _message(self, write: Write, expected: int | None, ends: int, now: float) -> Message:
+        """Return a write.
+
+        :param ends: the end of the new record, or of the one that is deleted.
+        """
         subject = self.subject(write.key)
         if write.value is None:
-            return tombstone(subject, expected=expected or 0, native=self._native)
+            left = ends / 1000 - now if ends else None
+            return tombstone(subject, expected=expected or 0, keep=left, native=self._native)
         return write_message(subject, write.value, ends=ends, keep=write.keep, expected=expected, native=self._native)
 
     def watch(self, key: str) -> AbstractAsyncContextManager[AsyncIterator[Record]]:
@@ -307,6 +325,10 @@ class NatsStore:
                     over.append(heapq.heappop(self._ends))
                 if over:
                     await jetstream.delete_messages(self.link, self._stream, [number for _, number in over])
+
+
+def _whatever_it_is(write: Write) -> bool:
+    return write.value is None and write.expect is ANY
 
 
 def _expected_at_first(write: Write, now: float) -> int | None:

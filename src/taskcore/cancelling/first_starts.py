@@ -4,7 +4,7 @@ Where a broker can take back a waiting job and notices an id that is sent twice,
 caller may have cancelled it, or a job with its id may have ended. Most jobs may start all the same, and that is known:
 
     at its receipt      the records of all jobs of a batch are read at once, if there may be any (``look_up``)
-    at its start        no request to cancel is newer than that look (``is_clear``; ``run_with`` right before the run)
+    at its start        no request to cancel is newer than that look (``is_clear``, and again right before the run)
 
 A job of which this is not known is asked about by itself, as one that was handed out before.
 """
@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from taskcore.cancelling.look_ahead import LookAhead
+from taskcore.cancelling.news import CancelNews
 from taskcore.contract.codec import first_line
 from taskcore.errors import UnreadableRecord
 from taskcore.lifecycle import Buried, CancelledBefore, Outcome
@@ -22,8 +24,8 @@ from taskcore.records.cancels import NO_REQUESTS
 from taskcore.records.names import cancel_name, outcome_name
 from taskcore.store import Version
 from taskcore.task import Task
-from taskcore.worker.cancel_news import CancelNews
 from taskcore.worker.execution import Execution, Slot
+from taskcore.worker.inbox import Inbox
 
 __all__ = ["FirstStarts"]
 
@@ -47,6 +49,10 @@ class FirstStarts:
         self.news = CancelNews(records.cancels)
 
     # ── at receipt ──
+
+    def look_ahead(self, inbox: Inbox) -> LookAhead:
+        """Make the service that looks up the jobs of an inbox before slots get them."""
+        return LookAhead(inbox, self)
 
     @property
     def looks_up(self) -> bool:
@@ -95,6 +101,10 @@ class FirstStarts:
         return again
 
     # ── at its start ──
+
+    def newest(self) -> Awaitable[Version]:
+        """Find the newest request to cancel; what is read after it may be valid as long as it stays the newest."""
+        return self.news.newest()
 
     async def is_clear(self, job: Execution, task: Task[..., Any]) -> bool:
         """Tell whether the job surely has not ended and is not cancelled; False: perhaps, and its records say more.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -10,7 +11,6 @@ import anyio.abc
 from taskcore.errors import TaskcoreError
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import Execution
-from taskcore.worker.first_starts import FirstStarts
 from taskcore.worker.inbox import Inbox
 
 __all__ = ["LookAhead"]
@@ -20,17 +20,30 @@ log = logger("taskcore.worker")
 LOOK_UP_BATCH = 1_000  #: jobs looked up at once
 
 
+class Looks(Protocol):
+    """Reads what there is about some jobs."""
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether there may be anything."""
+        ...
+
+    async def look_up(self, jobs: Sequence[Execution]) -> None:
+        """Read it, and note which jobs may start."""
+        ...
+
+
 class LookAhead:
     """Holds received jobs in the inbox until they are looked up; those that came meanwhile are the next batch."""
 
-    def __init__(self, inbox: Inbox, first_starts: FirstStarts) -> None:
+    def __init__(self, inbox: Inbox, looks: Looks) -> None:
         self._inbox = inbox
-        self._first_starts = first_starts
+        self._looks = looks
         self._arrived = anyio.Event()
 
     def put(self, jobs: Sequence[Execution]) -> None:
         """Put received jobs into the inbox; slots get them at once if there is nothing to look up."""
-        if self._first_starts.looks_up or self._inbox.held:
+        if self._looks.looks_up or self._inbox.held:
             self._inbox.hold(jobs)
             self._arrived.set()
         else:
@@ -45,7 +58,7 @@ class LookAhead:
                 await self._arrived.wait()
             jobs = self._inbox.held[:LOOK_UP_BATCH]
             try:
-                await self._first_starts.look_up(jobs)
+                await self._looks.look_up(jobs)
             except TaskcoreError as error:  # each of them is asked about at its start, and that reports an outage
                 log.debug("%d jobs could not be looked up together: %s", len(jobs), error)
             self._inbox.release(jobs)

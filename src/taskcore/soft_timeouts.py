@@ -1,0 +1,231 @@
+"""Soft time limits: ``SoftTimeout`` is raised inside of a function that takes too long, and it may still return.
+
+A task with ``soft_timeout=`` has a limited form of its function in its contract; all other tasks know nothing of it.
+
+    async function      its await is cancelled, and the cancellation reaches it as ``SoftTimeout``
+    in a thread         the interpreter raises it when the thread executes Python code next
+    in a process        a signal raises it there
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import inspect
+import math
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from functools import wraps
+from typing import Any
+
+import anyio
+
+from taskcore.envelope import running
+from taskcore.errors import InvalidContract, InvalidSetting
+from taskcore.options import DEFAULT
+from taskcore.toolkit.units import seconds_of
+
+__all__ = ["SoftTimeout", "limited", "limited_task"]
+
+Function = Callable[..., Any]
+
+
+class SoftTimeout(asyncio.CancelledError):
+    """The soft time limit of this job is over: clean up, and return or raise.
+
+    It is a cancellation, so that task groups and timeouts inside of the function behave, and ``except Exception`` lets
+    it pass. A function that does not catch it fails with a ``TimeoutError``.
+    """
+
+
+def limited_task(function: Function, options: Mapping[str, Any]) -> Function:
+    """Make the limited form of a function by the options of its task.
+
+    :raises InvalidContract: the limit cannot be, or cannot be kept where the function runs (TC303).
+    """
+    problems = []
+    seconds = math.inf
+    try:
+        seconds = seconds_of("soft_timeout", options["soft_timeout"])
+        hard = options.get("timeout", DEFAULT)
+        if not seconds or (hard is not None and hard is not DEFAULT and seconds_of("timeout", hard) <= seconds):
+            problems.append("soft_timeout: expected a time above 0 and below timeout")
+    except InvalidSetting as error:
+        problems.append(f"soft_timeout: {error.what}")
+    if not inspect.iscoroutinefunction(function) and options.get("runs_in") == "loop":
+        problems.append('soft_timeout: a plain function in the loop cannot be interrupted; use runs_in="thread"')
+    if problems:
+        raise InvalidContract(
+            f"{getattr(function, '__name__', function)}(): these options do not fit",
+            facts=problems,
+            fix='for example @app.task(soft_timeout="50s", timeout="60s")',
+        )
+    return limited(function, seconds) if inspect.isfunction(function) else function
+
+
+def limited(function: Function, seconds: float) -> Function:
+    """Make the limited form of a task's function. A direct call outside of a job has no limit."""
+    if inspect.iscoroutinefunction(function):
+
+        @wraps(function)
+        async def softly(*args: Any, **kwargs: Any) -> Any:
+            work = function(*args, **kwargs)
+            return await (work if running.get(None) is None else _in_loop(work, seconds))
+
+        return softly
+
+    @wraps(function)
+    def softly_plain(*args: Any, **kwargs: Any) -> Any:
+        if running.get(None) is None or _is_in_a_loop():
+            return function(*args, **kwargs)
+        in_process = threading.current_thread() is threading.main_thread()
+        limit: _Signal | _ThreadLimit = _Signal(seconds) if in_process else _ThreadLimit(seconds)
+        return _within(limit, lambda: function(*args, **kwargs), seconds)
+
+    return softly_plain
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        anyio.get_current_task()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _too_long(seconds: float) -> TimeoutError:
+    return TimeoutError(f"took longer than its soft timeout of {seconds:g} s")
+
+
+# ── in the event loop ──
+
+
+async def _in_loop(work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    try:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    except RuntimeError:
+        task, loop = None, None
+    if task is None or loop is None:
+        work.close()
+        raise InvalidContract(
+            "soft_timeout= of an async function needs asyncio, and this worker runs on trio",
+            fix="run the worker with --loop asyncio, or use anyio.move_on_after in the function",
+        )
+    driven = _Driven(work, task)
+    timer = loop.call_later(seconds, driven.expire)
+    try:
+        return await driven
+    except SoftTimeout as error:
+        raise _too_long(seconds) from error
+    finally:
+        timer.cancel()
+        driven.forget()
+
+
+class _Driven:
+    """Runs a coroutine as ``await`` does, but the cancellation at the limit reaches it as ``SoftTimeout``."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], task: asyncio.Task[Any]) -> None:
+        self._work = work
+        self._task = task
+        self._is_expiring = False
+
+    def expire(self) -> None:
+        """Cancel what the coroutine waits for."""
+        self._is_expiring = True
+        self._task.cancel()
+
+    def forget(self) -> None:
+        """Take a cancellation back that never reached the coroutine."""
+        if self._is_expiring:
+            self._is_expiring = False
+            self._task.uncancel()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step: Callable[[Any], Any] = self._work.send
+        given: Any = None
+        while True:
+            try:
+                waited = step(given)
+            except StopIteration as end:
+                return end.value
+            try:
+                step, given = self._work.send, (yield waited)
+            except asyncio.CancelledError as error:
+                step, given = self._work.throw, self._as_it_is_meant(error)
+            except BaseException as error:  # noqa: BLE001 - it belongs to the coroutine
+                step, given = self._work.throw, error
+
+    def _as_it_is_meant(self, error: asyncio.CancelledError) -> BaseException:
+        if not self._is_expiring:
+            return error
+        self.forget()
+        return SoftTimeout()
+
+
+# ── in a thread, in a process ──
+
+
+def _within(limit: _Signal | _ThreadLimit, call: Callable[[], Any], seconds: float) -> Any:
+    """Call under a limit. The limit may be over in any line of this, also between the return and the end of it."""
+    values = []
+    try:
+        limit.begin()
+        values.append(call())
+        limit.end()
+    except SoftTimeout as error:
+        limit.end()
+        if not values:
+            raise _too_long(seconds) from error
+    except BaseException:
+        limit.end()
+        raise
+    return values[0]
+
+
+class _ThreadLimit:
+    """A limit of the thread that makes it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._thread = ctypes.c_ulong(threading.get_ident())
+        self._lock = threading.Lock()
+        self._is_over = False
+        self._timer = threading.Timer(seconds, self._raise)
+        self._timer.daemon = True
+
+    def begin(self) -> None:
+        self._timer.start()
+
+    def end(self) -> None:
+        """Let nothing be raised any more, also what was not raised yet."""
+        with self._lock:
+            self._is_over = True
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
+        self._timer.cancel()
+
+    def _raise(self) -> None:
+        with self._lock:
+            if not self._is_over:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(SoftTimeout))
+
+
+class _Signal:
+    """A limit of a process, in its main thread."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._before: Any = None
+
+    def begin(self) -> None:
+        self._before = signal.signal(signal.SIGALRM, self._raise)
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def end(self) -> None:
+        """Let nothing be raised any more."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._before is not None:
+            signal.signal(signal.SIGALRM, self._before)
+
+    def _raise(self, *_: object) -> None:
+        raise SoftTimeout
