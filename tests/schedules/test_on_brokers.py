@@ -23,8 +23,8 @@ from tests.support.real import serving
 
 ROOT = Path(__file__).parents[2]
 KILLING = 8.0  #: seconds for which schedulers are killed
-SETTLING = 8.0  #: seconds after which every claim of a dead scheduler is finished
-LATEST = 6.5  #: seconds that a tick may be late whose scheduler died
+SETTLING = 9.0  #: seconds after which every claim of a dead scheduler is finished
+LATEST = 25.0  #: seconds that a tick may be late: its scheduler died, and a busy machine starts the next one slowly
 BROKERS = {"redis": RedisServer, "nats": NatsServer, "rabbitmq": RabbitServer}
 
 pytestmark = [pytest.mark.timeout(120)]
@@ -97,7 +97,7 @@ def test_schedulers_that_die(broker: str, tmp_path: Path) -> None:
             found.kill(doomed)
             schedulers.append(found.start("scheduler"))
         time.sleep(SETTLING)
-        end = time.time() - LATEST - 0.5
+        end = time.time() - SETTLING + 0.5
         for process in schedulers:
             found.kill(process)
         time.sleep(1.0)
