@@ -25,10 +25,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
-sys.path[:] = [path for path in sys.path if path != str(Path(__file__).parent)]  # "nats" would be a module there
+if __name__ == "__main__":
+    sys.path.remove(str(Path(__file__).parent))  # where another file would be the module "nats"
 
 import anyio
 import anyio.abc
@@ -43,7 +45,7 @@ from taskcore.faults.sockets import HOST, ask, free_port
 
 CALM: Final = 3.0  #: seconds in a row …
 CALM_CPU: Final = 5.0  #: … in which a worker uses less than so many percent of a core, when it has prepared everything
-JOBS: Final = 30  #: whose latency is measured
+JOBS: Final = 20  #: whose latency is measured
 
 
 class Counts(NamedTuple):
@@ -177,7 +179,7 @@ class Lines:
 # ── measuring ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def cost_of(place: Place, queues: int, seconds: float, *, jobs: int = JOBS) -> Cost:
+async def cost_of(place: Place, queues: int, seconds: float) -> Cost:
     """Run a worker on so many queues; return what it costs while it is idle for so many seconds."""
     own = seconds if place.url == "memory://" else 0.0
     arguments = [sys.executable, __file__, "worker", place.url, str(queues), str(own)]
@@ -189,13 +191,13 @@ async def cost_of(place: Place, queues: int, seconds: float, *, jobs: int = JOBS
             opened = time.monotonic() - began
             if own:
                 [cpu] = await lines.next("cpu")
-                starts = [float((await lines.next("started"))[0]) for _ in range(min(jobs, queues))]
+                starts = [float((await lines.next("started"))[0]) for _ in range(min(JOBS, queues))]
                 return Cost(opened, 0.0, 0.0, 0.0, 0.0, float(cpu), starts)
             settled = await calm(process.pid)
             before, busy = await place.seen(), cpu_seconds(process.pid)
             await anyio.sleep(seconds)
             after, used = await place.seen(), cpu_seconds(process.pid) - busy
-            starts = await latencies(place, queues, jobs, lines)
+            starts = await latencies(place, queues, lines)
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(20):
                 assert process.stdin is not None
@@ -217,13 +219,13 @@ async def calm(pid: int) -> float:
     return still - began
 
 
-async def latencies(place: Place, queues: int, jobs: int, lines: Lines) -> list[float]:
+async def latencies(place: Place, queues: int, lines: Lines) -> list[float]:
     """Return the milliseconds until the starts of jobs on queues at random, one after another."""
     app = make_app(place.client_url)
     starts: list[float] = []
     async with app:
         task = app.tasks["stamp"]
-        for queue in random.sample(names(queues), min(jobs, queues)):
+        for queue in random.sample(names(queues), min(JOBS, queues)):
             await anyio.sleep(0.05)
             await task.using(queue=queue).enqueue(time.time())
             with anyio.fail_after(20):
@@ -313,7 +315,8 @@ def rabbit_place(server: RabbitServer, counter: FrameCounter) -> Place:
     async def count() -> Counts:
         return Counts(counter.methods)
 
-    return Place(server.url.replace(f":{server.port}", f":{counter.port}"), server.url, server.version, count)
+    counted = server.url.replace(f":{server.port}/", f":{counter.port}/")
+    return Place(counted, server.url, server.version, count)
 
 
 class FrameCounter:
@@ -324,25 +327,26 @@ class FrameCounter:
         self.port = free_port()
         self.methods = 0
 
-    async def __aenter__(self) -> FrameCounter:
+    async def __aenter__(self) -> Self:
         """Listen."""
         self._group = await anyio.create_task_group().__aenter__()
-        listener = await anyio.create_tcp_listener(local_host=HOST, local_port=self.port)
-        self._group.start_soon(listener.serve, self._serve)
+        self._listener = await anyio.create_tcp_listener(local_host=HOST, local_port=self.port)
+        self._group.start_soon(self._listener.serve, self._serve)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Close everything."""
         self._group.cancel_scope.cancel()
         await self._group.__aexit__(None, None, None)
+        await self._listener.aclose()
 
     async def _serve(self, client: anyio.abc.SocketStream) -> None:
         async with client, await anyio.connect_tcp(HOST, self._target) as server, anyio.create_task_group() as group:
-            group.start_soon(self._pass_on, client, server, True)
+            group.start_soon(partial(self._pass_on, client, server, counts=True))
             await self._pass_on(server, client, counts=False)
             group.cancel_scope.cancel()
 
-    async def _pass_on(self, source: anyio.abc.SocketStream, to: anyio.abc.SocketStream, counts: bool) -> None:
+    async def _pass_on(self, source: anyio.abc.SocketStream, to: anyio.abc.SocketStream, *, counts: bool) -> None:
         rest, greeted = b"", False
         try:
             async for data in source:

@@ -34,7 +34,7 @@ from taskcore.errors import (
     UnreadableRecord,
     WrongTask,
 )
-from taskcore.observe import Event
+from taskcore.observe import Event, JobInHand, WorkerStatus
 from taskcore.policy import Retry
 from taskcore.results import Cancelled, Dead, Expired, Failed, JobOutcome, JobStatus, Succeeded
 from taskcore.router import Router
@@ -42,7 +42,7 @@ from taskcore.task import Call, Job, Task
 
 if typing.TYPE_CHECKING:  # imported when they are used: see __getattr__
     from taskcore.blocking import SyncJob
-    from taskcore.deadletter import DeadLetter
+    from taskcore.deadletter import BuriedJob, DeadLetter
     from taskcore.dependencies import Depends
     from taskcore.soft_timeouts import SoftTimeout
     from taskcore.worker import Context, current
@@ -51,6 +51,7 @@ __all__ = [
     "AdapterMissing",
     "App",
     "BrokerUnavailable",
+    "BuriedJob",
     "Call",
     "Cancelled",
     "Context",
@@ -74,6 +75,7 @@ __all__ = [
     "JobCancelled",
     "JobExpired",
     "JobFailed",
+    "JobInHand",
     "JobOutcome",
     "JobStatus",
     "KeyConflict",
@@ -99,6 +101,7 @@ __all__ = [
     "Trail",
     "UnencodableResult",
     "UnreadableRecord",
+    "WorkerStatus",
     "WrongTask",
     "current",
 ]
@@ -107,6 +110,7 @@ __version__ = "0.1.0"
 
 #: Names that most programs do not use, and their modules, which are imported with the first use.
 _LATER = {
+    "BuriedJob": "taskcore.deadletter",
     "Context": "taskcore.worker",
     "DeadLetter": "taskcore.deadletter",
     "Depends": "taskcore.dependencies",

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import cached_property, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from taskcore.adapters import BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
@@ -20,7 +21,7 @@ from taskcore.backend import Features, QueueStats
 from taskcore.client.host import AppHost, SharedContext, checked_calls
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
 from taskcore.envelope import EnvelopeCodec, check_name
-from taskcore.observe import Event, Events
+from taskcore.observe import Event, Events, WorkerStatus
 from taskcore.router import Router, any_task, tasks_of
 from taskcore.task import Call, Job, Task
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
     from anyio.abc import TaskStatus
 
     from taskcore.blocking import Portal, SyncApp
-    from taskcore.deadletter import DeadLetters
+    from taskcore.deadletter import DeadLetterHook, DeadLetters
     from taskcore.schedules import Declarations, Schedules
     from taskcore.worker.hosting import Attend
 
@@ -243,6 +244,15 @@ class App(Router):
         name = check_name("queue", queue)
         return await self._host.ask(lambda queries: queries.admin.purge(name))
 
+    async def workers(self) -> Sequence[WorkerStatus]:
+        """Read which workers live and what they do, as each said in the store a few seconds ago.
+
+        :raises StoreRequired: the app has no store (TC105).
+        """
+        read = import_module("taskcore.roster").read_workers
+        found: Sequence[WorkerStatus] = await self._host.ask(lambda _: read(self.components.store))
+        return found
+
     @property
     def features(self) -> Features:
         """What this app's broker does by itself, what is emulated, what is absent."""
@@ -313,6 +323,13 @@ class App(Router):
     def on_event(self, listener: Callable[[Event], None]) -> Callable[[Event], None]:
         """Call a function at every event; use it as a decorator. It must be quick and is called in the event loop."""
         return self._events.listen(listener)
+
+    def on_dead_letter(self, hook: DeadLetterHook) -> DeadLetterHook:
+        """Call a function, plain or async, after each job that a worker here buries; use it as a decorator."""
+        from taskcore.deadletter import telling  # noqa: PLC0415 - as in dead_letters
+
+        self._events.listen(telling(hook))
+        return hook
 
     # ── inside ──
 

@@ -29,17 +29,9 @@ if TYPE_CHECKING:  # imported when an app is made: declaring tasks reads no file
     from pathlib import Path
 
 __all__ = [
-    "NO_STORE",
-    "AppSettings",
-    "Duration",
-    "Loaded",
-    "Settings",
-    "check",
-    "duration",
-    "hint_at_unused_variables",
-    "load",
-    "show",
-]
+    "NO_STORE", "AppSettings", "Duration", "Loaded", "Settings", "check", "duration", "hint_at_unused_variables",
+    "load", "show",
+]  # fmt: skip
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param grace: how long running jobs may go on after a worker was asked to stop.
     :param lease: after this time without a renewal another worker gets the job.
     :param max_block: how long leases are kept while a task blocks the event loop; then other workers get its jobs.
+    :param heartbeat: how often a worker tells the store what it does, for ``app.workers()``; None = never.
     :param send_timeout: how long ``enqueue`` waits for the broker.
     :param timeout: how long one attempt of a task that sets no limit may take; None = no limit.
     :param payload_limit: the largest arguments that are sent.
@@ -86,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: float = 30.0
     lease: float = 15.0
     max_block: float = 600.0
+    heartbeat: float | None = None
     send_timeout: float = 3.0
     timeout: float | None = None
     payload_limit: int = 262_144
@@ -128,6 +122,7 @@ class AppSettings(TypedDict, total=False):
     grace: Duration | None
     lease: Duration | None
     max_block: Duration | None
+    heartbeat: Duration | None
     send_timeout: Duration | None
     timeout: Duration | None
     payload_limit: int | str | None

@@ -6,20 +6,26 @@ Written once over the backend's :class:`taskcore.backend.Admin`. A letter stays 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any, ClassVar, TypeAlias
 from uuid import UUID
 
 import msgspec
 
 from taskcore.backend import Letter, Outgoing, Refused, Uncertain
 from taskcore.components import Components
-from taskcore.envelope import Envelope, Trail, check_name, decode_trail, encode_trail
-from taskcore.errors import EnqueueRefused, EnqueueUncertain, LetterNotFound, MalformedEnvelope
+from taskcore.envelope import Envelope, ErrorRecord, Trail, check_name, decode_trail, encode_trail
+from taskcore.errors import EnqueueRefused, EnqueueUncertain, InvalidSetting, LetterNotFound, MalformedEnvelope
+from taskcore.observe import Event
+from taskcore.toolkit.detached import start_detached
+from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import shorten_repr
 from taskcore.toolkit.values import PublicValue
 
-__all__ = ["DeadLetter", "DeadLetters"]
+__all__ = ["BuriedJob", "DeadLetter", "DeadLetterHook", "DeadLetters", "telling"]
+
+log = logger("taskcore.deadletter")
 
 PAGE = 100  #: letters fetched at a time
 
@@ -52,6 +58,50 @@ class DeadLetter(PublicValue, frozen=True, kw_only=True):
     def args(self) -> Any:
         """The arguments as plain JSON data; None if the bytes are not an envelope."""
         return msgspec.json.decode(self.envelope.args) if self.envelope else None
+
+
+class BuriedJob(PublicValue, frozen=True, kw_only=True):
+    """A job that has just become a dead letter, for :meth:`taskcore.App.on_dead_letter`.
+
+    :param attempt: the number of the attempt that was the last.
+    :param seconds: how long its function ran; None if it did not.
+    :param error: the last error; None if there was none.
+    """
+
+    job_id: str
+    task: str
+    queue: str
+    reason: str
+    attempt: int
+    seconds: float | None
+    error: ErrorRecord | None
+
+
+DeadLetterHook: TypeAlias = Callable[[BuriedJob], Awaitable[None] | None]
+
+
+def telling(hook: DeadLetterHook) -> Callable[[Event], None]:
+    """Make a listener that calls a hook after a job was buried; an error of the hook is logged.
+
+    :raises InvalidSetting: it cannot be called (TC104).
+    """
+    if not callable(hook):
+        raise InvalidSetting(f"{shorten_repr(hook)} is not a function", fix="@app.on_dead_letter on a function")
+
+    def listen(event: Event) -> None:
+        if event.name == "job.buried":
+            answer = hook(BuriedJob(**event.facts))
+            if answer is not None:
+                start_detached(partial(_finish, answer), name="taskcore on_dead_letter")
+
+    return listen
+
+
+async def _finish(answer: Awaitable[None]) -> None:
+    try:
+        await answer
+    except Exception:
+        log.exception("a hook failed after a job was buried; the worker goes on")
 
 
 class DeadLetters:

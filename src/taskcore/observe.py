@@ -45,8 +45,18 @@ from taskcore.lifecycle import Verdict
 from taskcore.store import Conflict, Expect, Record, Store, Version, Write, largest_value
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import shorten_repr
+from taskcore.toolkit.values import PublicValue
 
-__all__ = ["EVENT_NAMES", "Event", "EventName", "Events", "ObservedBackend", "ObservedStore"]
+__all__ = [
+    "EVENT_NAMES",
+    "Event",
+    "EventName",
+    "Events",
+    "JobInHand",
+    "ObservedBackend",
+    "ObservedStore",
+    "WorkerStatus",
+]
 
 log = logger("taskcore.observe")
 
@@ -107,6 +117,37 @@ class Event(msgspec.Struct, frozen=True):
 
     name: EventName
     facts: Mapping[str, Any]
+
+
+class JobInHand(PublicValue, frozen=True):
+    """A job that runs; ``since`` is when its worker got it, in seconds since the epoch."""
+
+    id: str
+    task: str
+    queue: str
+    since: float
+
+
+class WorkerStatus(PublicValue, frozen=True, kw_only=True):
+    """What a worker said of itself at its last heartbeat. Times are seconds since the epoch, by its clock.
+
+    :param seen: when that was.
+    :param utilisation: from 0 to 1: of its slots, or of one core, whichever is higher.
+    :param running: how many functions run.
+    :param jobs: the longest of them, 100 at most.
+    """
+
+    name: str
+    host: str
+    pid: int
+    version: str
+    queues: tuple[str, ...]
+    concurrency: int
+    started: float
+    seen: float
+    utilisation: float
+    running: int
+    jobs: tuple[JobInHand, ...]
 
 
 Listener = Callable[[Event], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -210,6 +211,18 @@ def run_script(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=15,
         check=False,
     )
+
+
+def test_from_a_thread_with_the_context_of_a_task(app):
+    """asyncio.to_thread hands the context of a task to its thread, which has no event loop all the same."""
+    greet = app.tasks["greet"]
+
+    async def main() -> str:
+        async with app.running():
+            job = await asyncio.to_thread(greet.sync.enqueue, "Ada")
+            return await asyncio.to_thread(job.result, 5)
+
+    assert anyio.run(main) == "hello Ada"
 
 
 def test_a_plain_script(tmp_path):

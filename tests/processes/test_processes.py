@@ -276,6 +276,20 @@ async def test_what_a_function_changes_in_its_process_ends_with_it(app, tmp_path
     assert after == before
 
 
+@pytest.mark.parametrize("change", ["change_interpreter", "close_streams"])
+async def test_what_a_function_changes_in_its_interpreter_ends_with_it(app, caplog, change):
+    """Environment, locale, warnings, decimals, collector, logging and streams are as before for the next job there."""
+    async with app.running():
+        before = await (await in_processes.describe_interpreter.enqueue()).result(timeout=10)
+        for _ in range(2):
+            await (await app.tasks[f"tests.support.in_processes.{change}"].enqueue()).result(timeout=10)
+        job = await in_processes.describe_interpreter.enqueue()
+        assert await job.result(timeout=10) == before
+
+    assert printed(caplog, job) == ["printed"]
+    assert [record.job_id for record in caplog.records if record.message == "logged"][1:] == [job.id]
+
+
 async def pids_in(path):
     """Read the process ids in a file, as soon as they are there."""
     with anyio.fail_after(5):

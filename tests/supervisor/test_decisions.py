@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,7 @@ def test_a_change_starts_the_count_anew(load):
         if wanted != now:
             changes.append(look)
             now = wanted
-    gaps = [later - earlier for earlier, later in itertools.pairwise(changes)]
+    gaps = [later - earlier for earlier, later in pairwise(changes)]
     assert min(gaps, default=2) >= 2
 
 

@@ -17,7 +17,7 @@ from taskcore.supervisor.messages import Lines, WorkerReport, read_report, write
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Choose asyncio, on which a supervisor starts its processes."""
+    """Start processes on asyncio, as a supervisor does."""
     return "asyncio"
 
 

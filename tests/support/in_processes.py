@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import decimal
+import gc
+import io
+import locale
 import logging
 import os
 import signal
@@ -12,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -308,3 +314,52 @@ def sleep_softly(seconds: float, *, catch: bool) -> tuple[str, int]:
             return "partly", os.getpid()
         raise
     return "wholly", os.getpid()
+
+
+@router.task(runs_in="process")
+def burn(seconds: float) -> tuple[int, float, float]:
+    """Compute for a while; return the process, and when it began and ended."""
+    began = time.time()
+    while time.time() < began + seconds:
+        sum(range(10_000))
+    return os.getpid(), began, time.time()
+
+
+@router.task(runs_in="process")
+def change_interpreter() -> None:
+    """Change what a function can change of its interpreter, and of what programs share."""
+    os.environ["TENANT"] = "acme"
+    os.environ.pop("HOME", None)
+    warnings.simplefilter("error")
+    decimal.getcontext().prec = 3
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    gc.disable()
+    sys.setrecursionlimit(5000)
+    logging.disable(logging.CRITICAL)
+    sys.stdout = sys.stderr = io.StringIO()
+
+
+@router.task(runs_in="process")
+def close_streams() -> None:
+    """Close the standard streams, and their descriptors."""
+    sys.stdout.close()
+    sys.stderr.close()
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+@router.task(runs_in="process")
+def describe_interpreter() -> dict[str, str]:
+    """Tell all of this, and print a line."""
+    print("printed", flush=True)  # noqa: T201 - it belongs to the log
+    logging.getLogger("shop").error("logged")
+    return {
+        "process": str(os.getpid()),
+        "environment": repr(sorted(os.environ.items())),
+        "warnings": repr(warnings.filters),
+        "decimal": str(decimal.Decimal(1) / 3),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "collector": str(gc.isenabled()),
+        "recursion": str(sys.getrecursionlimit()),
+    }

@@ -6,7 +6,7 @@ error itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from typing import Any, assert_type
 
 from taskcore import (
     App,
+    BuriedJob,
     Call,
     Cancelled,
     Dead,
@@ -22,6 +23,7 @@ from taskcore import (
     Expired,
     Failed,
     Job,
+    JobInHand,
     JobOutcome,
     JobStatus,
     QueueStats,
@@ -29,6 +31,7 @@ from taskcore import (
     Router,
     Succeeded,
     SyncJob,
+    WorkerStatus,
     current,
 )
 from taskcore.backend import Features
@@ -216,7 +219,7 @@ async def run() -> None:
     """Open the app."""
     async with app as opened:
         assert_type(opened, App)
-    async with app.running(concurrency=5) as running:
+    async with app.running(concurrency=5, queue_limits={"mail": 5}) as running:
         assert_type(running, App)
     assert_type(await app.stats("mail"), QueueStats)
     assert_type(app.dead_letters.read(), AsyncIterator[DeadLetter])
@@ -286,6 +289,28 @@ async def bill(order: int, db: Db = Depends(db_async_iterator), *, amount: float
 def mistyped(order: int, db: str = Depends(db_plain)) -> int:  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
     """Need a dependency that gives something else."""
     return order
+
+
+@app.on_dead_letter
+def told(job: BuriedJob) -> None:
+    """Learn of a dead letter, plain."""
+    assert_type(job.reason, str)
+
+
+@app.on_dead_letter
+async def told_async(job: BuriedJob) -> None:
+    """Learn of a dead letter, async."""
+
+
+app.on_dead_letter(db_plain)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def watch() -> None:
+    """Read the roster."""
+    for worker in await app.workers():
+        assert_type(worker, WorkerStatus)
+        assert_type(worker.jobs, tuple[JobInHand, ...])
+    assert_type(app.sync.workers(), Sequence[WorkerStatus])
 
 
 async def send_bill() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
 import logging
 import os
 import signal
@@ -48,6 +49,22 @@ async def test_context_variables(app: App, runs_in: str):
         found = [await (await visit.enqueue(name)).result(timeout=5) for name in "abc"]
 
     assert found == ["none"] * 3
+
+
+async def test_decimal_context_in_a_thread(app: App):
+    """The precision that a plain function sets is not that of the next one, although the program has used decimals."""
+    before = str(decimal.Decimal(1) / 3)
+
+    @app.task
+    def divide(precision: int | None = None) -> str:
+        if precision is not None:
+            decimal.getcontext().prec = precision
+        return str(decimal.Decimal(1) / 3)
+
+    async with app.running():
+        found = [await (await divide.enqueue(precision)).result(timeout=5) for precision in (None, 3, None)]
+
+    assert found == [before, "0.333", before]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02])

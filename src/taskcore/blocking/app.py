@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -11,6 +11,7 @@ from taskcore.backend import Features, QueueStats
 from taskcore.blocking.handles import SyncJob
 from taskcore.blocking.portal import Portal
 from taskcore.deadletter import DeadLetter, DeadLetters
+from taskcore.observe import WorkerStatus
 from taskcore.task import Call, Job
 from taskcore.toolkit.units import Duration
 
@@ -29,6 +30,7 @@ class AsyncApp(Protocol):
         queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
+        queue_limits: Mapping[str, int] | str | None = None,
     ) -> AbstractAsyncContextManager[object]:
         """Run a worker in this process."""
         ...
@@ -55,6 +57,10 @@ class AsyncApp(Protocol):
 
     def job(self, id: str, *, queue: str | None = None) -> Job[object]:
         """Make the handle of a job of any task."""
+        ...
+
+    async def workers(self) -> Sequence[WorkerStatus]:
+        """Read which workers live."""
         ...
 
     @property
@@ -88,10 +94,11 @@ class SyncApp(Generic[AppT]):
         queues: Sequence[str] | str | None = None,
         concurrency: int | None = None,
         grace: Duration | None = None,
+        queue_limits: Mapping[str, int] | str | None = None,
     ) -> Iterator[AppT]:
         """Run a worker in the background, as :meth:`taskcore.App.running` does."""
         leave = self._portal.enter_context(
-            lambda: self._app.running(queues=queues, concurrency=concurrency, grace=grace)
+            lambda: self._app.running(queues=queues, concurrency=concurrency, grace=grace, queue_limits=queue_limits)
         )
         try:
             yield self._app
@@ -129,6 +136,10 @@ class SyncApp(Generic[AppT]):
     def purge(self, queue: str) -> int:
         """Remove the waiting jobs of a queue, as :meth:`taskcore.App.purge` does."""
         return self._portal.run(self._app.purge, queue)
+
+    def workers(self) -> Sequence[WorkerStatus]:
+        """Read which workers live, as :meth:`taskcore.App.workers` does."""
+        return self._portal.run(self._app.workers)
 
     @property
     def features(self) -> Features:

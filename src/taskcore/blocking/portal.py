@@ -113,6 +113,6 @@ def _refuse_loop(fix: str) -> None:
 def _has_loop() -> bool:
     try:
         anyio.lowlevel.current_token()
-    except anyio.NoEventLoopError:
+    except RuntimeError:  # NoEventLoopError; or asyncio's own, in a thread that has a copy of a task's context
         return False
     return True

@@ -7,25 +7,18 @@ stored; repeating with the same id or key gives one outcome). A known key ends i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from taskcore.backend import DUPLICATE, Duplicate, OpensQueues, Outgoing, Published, Refused, Stored, Uncertain
+from taskcore.client.id_owners import IdOwners
 from taskcore.client.keyed import KeyedSender, SendError
 from taskcore.components import Components
 from taskcore.envelope import FORMAT, Envelope, new_id, running
-from taskcore.errors import (
-    BrokerUnavailable,
-    EnqueueRefused,
-    EnqueueUncertain,
-    PayloadTooLarge,
-    StoreRequired,
-    WrongTask,
-)
+from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain, PayloadTooLarge, StoreRequired
 from taskcore.observe import EventName
-from taskcore.records.outcomes import Outcomes
-from taskcore.results import wrong_task
 from taskcore.task import Call, Job
 from taskcore.toolkit.app_loop import AppLoop
 from taskcore.toolkit.batching import GroupCommit, gather_limited
@@ -43,6 +36,7 @@ EVENT_OF: Final[Mapping[type[Published], EventName]] = {
 }
 
 PUBLISH_BATCH = 500  #: jobs in one publish; a broker that runs a batch as one script is busy for about a millisecond
+_own_id = attrgetter("options.id")
 PUBLISHES_IN_FLIGHT = 2  #: publishes of one enqueue_many that are under way at a time
 
 
@@ -65,7 +59,7 @@ class Client:
         self._source = source
         self._app_loop, self._loop, self._running = app_loop, app_loop.loop, app_loop.running
         self._batches = GroupCommit(self._publish, limit=PUBLISH_BATCH, in_place=True)
-        self._outcomes = Outcomes(store) if store is not None else None
+        self._owners = IdOwners(store, timeout=timeout) if store is not None else None
         self._keyed: KeyedSender | None = None
         if store is not None:
             self._keyed = KeyedSender(
@@ -78,15 +72,21 @@ class Client:
         """Send one call; concurrent ones share a batch."""
         if self._running() is not self._loop:
             return await self._app_loop.run(lambda: self.send(call))
-        self._check_size(call)
-        outgoing = self._prepare(call, call.options.id or new_id())
+        if len(call.payload) > self._payload_limit:
+            raise self._too_large(call)
+        job_id = call.options.id
+        if job_id is None:
+            job_id = new_id()
+        elif self._owners is not None:
+            await self._owners.claim([call])
+        outgoing = self._prepare(call, job_id)
         if call.key is not None:
             [answer] = await self._sender_with_keys(call).send([(call, outgoing)])
         else:
             published = await self._batches.submit(outgoing)
             answer = self._to_job(call, outgoing, published)
-            if published is DUPLICATE:
-                answer = await self._find_other_task(call) or answer
+            if published is DUPLICATE and self._owners is not None:
+                answer = await self._owners.find_other_task(call) or answer
         if isinstance(answer, Job):
             return answer
         raise answer
@@ -100,7 +100,10 @@ class Client:
         if self._running() is not self._loop:
             return await self._app_loop.run(lambda: self.send_many(calls))
         for call in calls:  # all of them before the first is sent
-            self._check_size(call)
+            if len(call.payload) > self._payload_limit:
+                raise self._too_large(call)
+        if self._owners is not None and any(map(_own_id, calls)):
+            await self._owners.claim(calls)
         chunks = [calls[start : start + PUBLISH_BATCH] for start in range(0, len(calls), PUBLISH_BATCH)]
         answers = await self._send_chunks(chunks)
         jobs = [answer if isinstance(answer, Job) else None for answer in answers]
@@ -150,8 +153,10 @@ class Client:
     async def _send_mixed(self, batch: list[tuple[Call[Any], Outgoing]]) -> list[Job[Any] | SendError]:
         if not any(call.key is not None for call, _ in batch):
             published = await self._publish([outgoing for _, outgoing in batch])
+            owners = self._owners
             return [
-                (await self._find_other_task(call) if answer is DUPLICATE else None) or self._to_job(call, out, answer)
+                (await owners.find_other_task(call) if owners is not None and answer is DUPLICATE else None)
+                or self._to_job(call, out, answer)
                 for (call, out), answer in zip(batch, published, strict=True)
             ]
         keyed = [index for index, (call, _) in enumerate(batch) if call.key is not None]
@@ -198,25 +203,13 @@ class Client:
         )
         return Outgoing(queue, job_id, self._encode(envelope), b"", options.delay)
 
-    def _check_size(self, call: Call[Any]) -> None:
-        if len(call.payload) <= self._payload_limit:
-            return
+    def _too_large(self, call: Call[Any]) -> PayloadTooLarge:
         name, size = call.task.contract.largest(call.payload)
-        raise PayloadTooLarge(
+        return PayloadTooLarge(
             f"the arguments of {call.task.name} have {len(call.payload):,} bytes; nothing was sent",
             facts=[f"the limit is {self._payload_limit:,} bytes", f"the largest argument: {name}, {size:,} bytes"],
             fix="store large data elsewhere and send a reference, or raise payload_limit (the broker has a limit too)",
         )
-
-    async def _find_other_task(self, call: Call[Any]) -> WrongTask | None:
-        """Look whether the job that has the id of a call is one of another task, as far as that is known."""
-        if self._outcomes is None or call.options.id is None:
-            return None
-        try:
-            outcome = await self._outcomes.find(call.options.id)
-        except BrokerUnavailable:
-            return None  # who asks for the result will learn it
-        return None if outcome is None else wrong_task(call.options.id, call.task.name, outcome)
 
     async def _publish(self, batch: list[Outgoing]) -> Sequence[Published]:
         """Publish a batch, within the time limit; each message gets an answer."""

@@ -37,7 +37,8 @@ def _in_tasks(frame: FrameType | None) -> Iterator[FrameType]:
     """Yield the frames inside of the event loop, innermost first."""
     while frame is not None:
         code = frame.f_code
-        if code.co_name in TURNS and not LOOPS.isdisjoint(PurePath(code.co_filename).parts):
+        parts = PurePath(code.co_filename).parts
+        if (code.co_name in TURNS and not LOOPS.isdisjoint(parts)) or "_backends" in parts:  # of anyio
             return
         yield frame
         frame = frame.f_back

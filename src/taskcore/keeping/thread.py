@@ -56,8 +56,8 @@ class KeeperThread:
     def __init__(self, keeper: LeaseKeeper, components: Components, max_block: float) -> None:
         self._keeper = keeper
         self._events = components.events
-        self._backend = getattr(components.backend, "inner", components.backend)
-        self._store = getattr(components.store, "inner", components.store)
+        self._backend = _innermost(components.backend)
+        self._store = _innermost(components.store)
         self._lease = lease = keeper.lease
         self._max_block = max_block
         self._notice = min(lease / 3, LONGEST_NOTICE)
@@ -97,7 +97,7 @@ class KeeperThread:
             seconds = time.monotonic() - asked
             self._keeper.block = self._at[0], f"loop blocked for {seconds:.1f} s in {where}"
             self._events.emit("loop.blocked", seconds=seconds, where=where)
-            for source in {getattr(job.source, "inner", job.source) for job in self._keeper.executions}:
+            for source in {_innermost(job.source) for job in self._keeper.executions}:
                 if isinstance(source, IssuesTickets):
                     source.stood_still(seconds)
 
@@ -219,7 +219,7 @@ class KeeperThread:
         """Extend what is held of one source: first the leases, then the keys."""
         keeper, asked = self._keeper, self._now()
         self._extended = time.monotonic()
-        inner: Any = getattr(source, "inner", source)
+        inner = _innermost(source)
         if by.extender is not None and isinstance(inner, IssuesTickets):
             leased = [job.delivery for job in jobs if job.state < STARTED_ACKED]
             held = [(each, ticket) for each in leased if (ticket := inner.ticket(each)) is not None]
@@ -229,6 +229,13 @@ class KeeperThread:
         if by.keys is not None:
             await by.keys.renew_many(keeper.held_keys(), keeper.clock() + self._lease)
             keeper.renewed = asked
+
+
+def _innermost(part: Any) -> Any:
+    """Look through the wrappers that report or record: these verbs are none of theirs."""
+    while (inner := getattr(part, "inner", None)) is not None:
+        part = inner
+    return part
 
 
 def _ways_into_this_loop() -> tuple[Callable[[Callable[[], None]], Any], Callable[[], float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 
 import anyio
 import msgspec
@@ -50,12 +50,14 @@ class ParkedCounts:
     async def run(self) -> None:
         """Tell the store whenever the counts have changed, until cancelled."""
         while True:
-            if not self._due:
-                self._changed = anyio.Event()
-                await self._changed.wait()
+            changed = self._changed = anyio.Event()
             for queue in list(self._due):
                 await self._tell(queue)
-            await anyio.sleep(TELL_EVERY)
+            soonest = min((second for due in self._due.values() for second in due), default=inf)
+            if self._due:
+                await anyio.sleep(TELL_EVERY)
+            with anyio.move_on_after(max(soonest - self._clock(), 0)):
+                await changed.wait()
 
     async def _tell(self, queue: str) -> None:
         now = self._clock()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import decimal
+import gc
+import locale
+import logging
 import os
 import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["restored", "run_in_own_context"]
 
@@ -16,11 +22,73 @@ T = TypeVar("T")
 
 def run_in_own_context(function: Callable[..., T], *args: object) -> T:
     """Call the function with a copy of the context, so that the context variables which it sets end with it."""
-    return copy_context().run(function, *args)
+    context = copy_context()
+    # The copy refers to the same decimal context, which a function may change in place.
+    context.run(decimal.setcontext, context.run(decimal.getcontext).copy())
+    return context.run(function, *args)
 
 
 @contextmanager
 def restored() -> Iterator[None]:
+    """Put back what the body changes of the process, when it ends."""
+    with ExitStack() as exits:
+        exits.enter_context(warnings.catch_warnings())
+        exits.callback(_put_back_interpreter, _interpreter())
+        exits.callback(_put_back_environment, dict(os.environ))
+        exits.enter_context(_system_restored())
+        yield
+
+
+def _interpreter() -> tuple[Any, ...]:
+    streams = [(name, getattr(sys, name), _file_of(number)) for number, name in enumerate(STREAMS)]
+    settings = locale.setlocale(locale.LC_ALL), gc.isenabled(), sys.getrecursionlimit(), logging.root.manager.disable
+    return streams, *settings
+
+
+def _put_back_interpreter(before: tuple[Any, ...]) -> None:
+    """Put back the locale, the garbage collector, the limit of recursion, what logging drops, and the streams."""
+    streams, language, collects, limit, disabled = before
+    with suppress(locale.Error):
+        if locale.setlocale(locale.LC_ALL) != language:
+            locale.setlocale(locale.LC_ALL, language)
+    if gc.isenabled() != collects:
+        (gc.enable if collects else gc.disable)()
+    if sys.getrecursionlimit() != limit:
+        sys.setrecursionlimit(limit)
+    if logging.root.manager.disable != disabled:
+        logging.disable(disabled)
+    for number, (name, stream, file) in enumerate(streams):
+        if _file_of(number) != file:
+            os.dup2(_SAVED[number], number)
+        if stream is not None and stream.closed:
+            mode = "w" if number else "r"
+            stream = os.fdopen(number, mode, buffering=1, closefd=False, errors="backslashreplace")  # noqa: PLW2901
+        setattr(sys, name, stream)
+
+
+def _put_back_environment(before: dict[str, str]) -> None:
+    if os.environ != before:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _file_of(descriptor: int) -> tuple[int, int] | None:
+    """Tell which file a descriptor stands for; None if it is closed."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+STREAMS = ("stdin", "stdout", "stderr")
+#: Copies of the descriptors of the streams, from when the process began.
+_SAVED = [os.dup(number) if _file_of(number) is not None else -1 for number in range(len(STREAMS))]
+
+
+@contextmanager
+def _system_restored() -> Iterator[None]:
     """Put back the working directory, the mask of new files, signal handlers and timers when the body ends."""
     handlers = {number: signal.getsignal(number) for number in _CATCHABLE}
     directory, mask = _working_directory(), os.umask(0)

@@ -6,8 +6,10 @@
     start/<id>/<copies>     starts of a job without an outcome    markers.py
     outlived/<id>/<copies>  such starts whose process lived on    markers.py
     key/<task>/<digest>     an idempotency key                    keys.py
+    owner/<id>              the task of an id that a caller chose id_owners.py
     parked/<digest>         a task that a worker does not know    parked.py
     parked-in/<queue>       how many jobs of such tasks wait      parked.py
+    worker/<number>         a worker that lives                   roster.py
 
 No other module spells these names.
 """
@@ -24,9 +26,11 @@ __all__ = [
     "key_name",
     "outcome_name",
     "outlived_name",
+    "owner_name",
     "parked_in_name",
     "parked_name",
     "start_name",
+    "worker_name",
 ]
 
 NEWEST_CANCEL = "cancels/newest"  #: one record for all requests
@@ -71,3 +75,13 @@ def parked_name(task: str) -> str:
 def parked_in_name(queue: str) -> str:
     """Name the count of the jobs of a queue that wait for a worker that knows their tasks."""
     return f"parked-in/{queue}"
+
+
+def worker_name(number: int) -> str:
+    """Name what a worker says of itself; each takes a number that is free."""
+    return f"worker/{number}"
+
+
+def owner_name(job_id: str) -> str:
+    """Name the record of which task has an id."""
+    return f"owner/{job_id}"

@@ -80,6 +80,8 @@ class Admission:
         rules = task.options.rules
         first = not (job.delivery.redeliveries or job.delivery.trail)  # looked at only because it may be cancelled
         is_clear = first and self._first_starts is not None and await self._first_starts.is_clear(job, task)
+        if is_clear and rules.crashes > 1:
+            return None
         if self._records is not None and not is_clear:
             if self._first_starts is not None:
                 job.clear_at = await self._first_starts.newest()

@@ -23,6 +23,7 @@ __all__ = ["Hooks", "WorkerParts", "build_parts"]
 
 CANCELLING = "taskcore.cancelling"  #: the feature room that keeps cancelled jobs from starting, if the broker cannot
 KEEPING = "taskcore.keeping"  #: the feature room that keeps leases while the event loop stands still
+ROSTER = "taskcore.roster"  #: the feature that tells the store which workers live
 PARKING = "taskcore.parking"  #: the feature room that tells of jobs of unknown tasks
 
 
@@ -101,4 +102,6 @@ def build_parts(
     )
     beside = import_module(KEEPING).KeeperThread(keeper, components, options.max_block)
     services = [beside, parking]
+    if options.heartbeat is not None and components.store is not None:
+        services.append(import_module(ROSTER).Roster(executions, components.store, components.clock, options))
     return WorkerParts(performer, decider, settler, keeper, broker, store.member(), services, first_starts)

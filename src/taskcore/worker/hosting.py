@@ -28,6 +28,8 @@ __all__ = ["Attend", "WorkerChoice", "make_worker", "work_until_signalled", "wor
 
 log = logger("taskcore.worker")
 
+STRANGE_LOGGED = 5  #: queues that no task waits in, each with a line of its own
+
 
 class WorkerChoice(NamedTuple):
     """What a caller chooses for one worker; None: as the settings say.
@@ -89,6 +91,7 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
         processes=settings.processes or os.cpu_count() or 1,
         lease=settings.lease,
         max_block=settings.max_block,
+        heartbeat=settings.heartbeat,
         grace=grace_of(settings, choice),
         park_for=settings.park_for,
         keep_result=settings.keep_result,
@@ -99,13 +102,15 @@ def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choi
 
 def _warn_of_strange_queues(names: Sequence[str], known: Sequence[str]) -> None:
     """Warn of a queue that no task of the app waits in: a name with a typo would be watched in silence."""
-    for name in names:
-        if name not in known:
-            from difflib import get_close_matches  # noqa: PLC0415 - for this warning only
+    strange = [name for name in names if name not in known]
+    for name in strange[:STRANGE_LOGGED]:
+        from difflib import get_close_matches  # noqa: PLC0415 - for this warning only
 
-            close = get_close_matches(name, known, n=1)
-            hint = f'did you mean "{close[0]}"?' if close else f"the queues of its tasks: {', '.join(known) or 'none'}"
-            log.warning('this worker watches queue "%s", and no task of this app waits there; %s', name, hint)
+        close = get_close_matches(name, known, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else f"the queues of its tasks: {', '.join(known) or 'none'}"
+        log.warning('this worker watches queue "%s", and no task of this app waits there; %s', name, hint)
+    if len(strange) > STRANGE_LOGGED:
+        log.warning("this worker watches %d more queues where no task of this app waits", len(strange) - STRANGE_LOGGED)
 
 
 def grace_of(settings: Settings, choice: WorkerChoice) -> float:

@@ -61,6 +61,8 @@ class MemoryBackend:
     :raises InvalidURL: a host, a path or an unknown option (TC103).
     """
 
+    silence: float | None = None  #: see :class:`taskcore.keeping.seam.LendsExtenders`
+
     def __init__(self, url: str = "memory://") -> None:
         self._ledger = Ledger(limit=_read_limit(url))
 
@@ -97,11 +99,6 @@ class MemoryBackend:
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[MemorySource]:
         """Return a source on these queues, earlier queues first."""
         return _consuming(MemorySource(self._ledger, tuple(queues), lease))
-
-    @property
-    def silence(self) -> None:
-        """See :class:`taskcore.keeping.seam.LendsExtenders`: there is no connection."""
-        return
 
     def extender(self, *, lease: float) -> AbstractAsyncContextManager[MemoryExtender]:  # noqa: ARG002 - as the seam
         """Return an extender; it works in this process only."""

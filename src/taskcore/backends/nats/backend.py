@@ -44,6 +44,8 @@ class NatsBackend:
     :raises InvalidURL: it names an unknown option, or an impossible value (TC103).
     """
 
+    silence: float | None = None  #: see :class:`taskcore.keeping.seam.LendsExtenders`
+
     def __init__(self, url: str = "nats://localhost:4222") -> None:
         self._address = read_address(url)
         self._link = NatsLink(self._address, name="taskcore")
@@ -78,11 +80,6 @@ class NatsBackend:
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[NatsSource]:
         """Return a source on these queues, earlier queues first."""
         return _consuming(NatsSource(self._link, self._streams, queues, lease))
-
-    @property
-    def silence(self) -> None:
-        """See :class:`taskcore.keeping.seam.LendsExtenders`: leases end by the server's clock only."""
-        return
 
     def extender(self, *, lease: float) -> NatsExtender:  # noqa: ARG002 - a ticket says how long
         """Return what extends leases of this server's jobs from another thread or process."""

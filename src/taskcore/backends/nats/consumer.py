@@ -38,7 +38,7 @@ from taskcore.connections.nats import Message, NatsLink, Subscription, encode_me
 __all__ = ["SIGN_OF_LIFE", "Pace", "PullConsumer", "Receipt", "guard_of", "hand_out_in", "pace_of"]
 
 NOTICE_TIME: Final = 30.0  #: seconds for which a request for notice waits at the server, at least …
-SIGNS_PER_REQUEST: Final = 2.5  #: … and as long as so many signs of life take
+SIGNS_PER_REQUEST: Final = 10  #: … and as long as so many signs of life take
 REQUEST_TIME: Final = 1.0  #: seconds for which one for jobs does: so long, a job may go to a dead connection
 ACTIVE_FOR: Final = REQUEST_TIME  #: seconds after a job or a notice, in which requests wait for jobs themselves
 SIGN_OF_LIFE: Final = 2.0  #: seconds between two signs of life from a request that waits, at least …

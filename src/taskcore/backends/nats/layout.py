@@ -190,6 +190,27 @@ class QueueStreams:
         jetstream.check_settings(self._link, f"{stream.name} > {name}", config, found, checked)
         return found
 
+    async def sweep(self, stream: QueueStream) -> tuple[int, int]:
+        """Delete ended jobs that a killed server brought back: no consumer hands them out, and they count for ever.
+
+        That is how a job returns in whose place a copy was put: the server does not write down that it has gone.
+        Return the number up to which all jobs have ended, and the number up to which jobs were handed out.
+
+        :raises BrokerUnavailable: some may be left.
+        """
+        info = await self._link.api(f"CONSUMER.INFO.{stream.name}.worker")
+        if "error" in info:
+            return 0, 0
+        floor, handed_out = int(info["ack_floor"]["stream_seq"]), int(info["delivered"]["stream_seq"])
+        swept = 0
+        while (found := await jetstream.next_message(self._link, stream.name, f"{stream.ready}*")) is not None:
+            if found.number > floor or not await jetstream.delete_messages(self._link, stream.name, [found.number]):
+                break
+            swept += 1
+        if swept:
+            log.warning("deleted %d ended jobs of queue %s that a killed server brought back", swept, stream.queue)
+        return floor, handed_out
+
     async def repair(self, stream: QueueStream, *, ack_wait: float) -> bool:
         """Create consumer and stream anew after a sign that one of them is gone; True if they were gone.
 

@@ -257,20 +257,12 @@ class NatsSettler:
             delivery.receipt.until = at + self._lease
 
     async def _tell(self, receipts: Sequence[Receipt], what: str, word: bytes = b"") -> None:
-        """Tell the server about some deliveries; it confirms what it was told last about each queue.
+        """Tell the server about some deliveries.
 
         :param word: the message about each; empty: that its lease starts anew.
         """
-        last: dict[int, Receipt] = {}
-        ahead: list[bytes] = []
-        for receipt in receipts:
-            before = last.get(id(receipt.stream))
-            if before is not None:
-                ahead.append(before.frame(word or before.consumer.greeting or b"+WPI"))
-            last[id(receipt.stream)] = receipt
-        if last:
-            asking = [Message(receipt.reply, word or receipt.consumer.greeting or b"+WPI") for receipt in last.values()]
-            await _confirmed(self._link, asking, b"".join(ahead), what)
+        told = [(one.stream.name, one.reply, word or one.consumer.greeting or b"+WPI") for one in receipts]
+        await jetstream.tell(self._link, told, what)
 
 
 class NatsExtender:
@@ -287,29 +279,13 @@ class NatsExtender:
         await self._link.__aexit__(*exc)
 
     async def extend(self, tickets: Sequence[bytes]) -> Sequence[bytes]:
-        """Start the leases anew; the server confirms what it was told last about each queue. Which are lost is unknown.
+        """Start the leases anew; the server does not say which of them were lost.
 
         :raises BrokerUnavailable: leases are as they were.
         """
-        last: dict[bytes, Message] = {}
-        ahead: list[bytes] = []
-        for queue, reply, word in (ticket.split(b"\n", 2) for ticket in tickets):
-            if (before := last.get(queue)) is not None:
-                ahead.append(b"PUB %b  %d\r\n%b\r\n" % (before.subject, len(before.body), before.body))
-            last[queue] = Message(reply, word)
-        if last:
-            await _confirmed(self._link, list(last.values()), b"".join(ahead), "the extension of a lease")
+        told = [ticket.split(b"\n") for ticket in tickets]
+        await jetstream.tell(self._link, [(queue, reply, word) for queue, reply, word in told], "keeping leases")
         return ()
-
-
-async def _confirmed(link: NatsLink, asking: Sequence[Message], ahead: bytes, what: str) -> None:
-    """Tell the server, and wait until it has confirmed it.
-
-    :raises BrokerUnavailable: it has not.
-    """
-    answers = await link.request_all(asking, ahead=ahead)
-    if any(answer is None or answer.status == b"503" for answer in answers):
-        raise link.unavailable(f"no server confirmed {what}: its queue has no leader, or was deleted")
 
 
 def _trouble_with(answer: Answer | None) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 from taskcore.backend import Delivery
@@ -30,8 +31,9 @@ log = logger("taskcore.backends.nats")
 
 REST_AFTER: Final = 0.2  #: seconds without a call of receive, after which nothing more is asked for
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue that is not there
-NOTICES: Final = (2, 10)  #: the version from which a request for notice leaves the number of deliveries as it is
+COUNTS: Final = (2, 10)  #: the version from which a consumer says rightly what it has delivered and what has ended
 OPENED_AT_ONCE: Final = 20  #: queues
+SWEEP_AFTER: Final = 5.0  #: seconds after a connection was made, and between two sweeps of a queue
 CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
@@ -49,6 +51,8 @@ class NatsSource(NatsSettler):
         self._closing = False
         self._resting: asyncio.TimerHandle | None = None
         self._tasks = TaskSet("NATS source")
+        self._sweeping = TaskSet("NATS source")
+        self._lost = asyncio.Event()
         self._pause = FIRST_PAUSE
         self._stills = 0  # how often the loop stood still
         self._empty = set[PullConsumer]()  # queues that have said, since the last job, that they are empty
@@ -70,7 +74,7 @@ class NatsSource(NatsSettler):
                     lease=self._lease,
                     pace=pace_of(len(streams)),
                     greeting=greeting,
-                    notices=self._link.version_numbers >= NOTICES,
+                    notices=self._link.version_numbers >= COUNTS,
                 )
             )
         timed = [stream for stream in streams if not stream.native]
@@ -78,6 +82,24 @@ class NatsSource(NatsSettler):
             slow = pace_of(2 * len(timed))  # no job waits for a timer's request
             self._timers.append(DelayTimer(self._link, self._streams, stream, slow))
         await gather_limited(DelayTimer.start, self._timers, limit=OPENED_AT_ONCE)
+        self._link.on_lost.append(self._lost.set)
+        if self._link.version_numbers >= COUNTS:
+            self._sweeping.start(self._sweep(), name="taskcore-nats-sweep")
+
+    async def _sweep(self) -> None:
+        """Sweep each queue after a connection was made, until all jobs that were handed out before have ended."""
+        while True:
+            self._lost.clear()
+            left = {consumer.stream: inf for consumer in self._consumers}
+            while left and not self._lost.is_set():
+                await asyncio.sleep(SWEEP_AFTER)
+                with suppress(BrokerUnavailable):
+                    for stream in tuple(left):
+                        ended, handed_out = await self._streams.sweep(stream)
+                        left[stream] = min(left[stream], handed_out)
+                        if ended >= left[stream]:
+                            del left[stream]
+            await self._lost.wait()
 
     async def _open_stream(self, queue: str) -> QueueStream:
         stream = await self._streams.open(queue)
@@ -107,6 +129,9 @@ class NatsSource(NatsSettler):
     async def close(self) -> None:
         """Give back the jobs that no caller took."""
         self._closing = True
+        if self._lost.set in self._link.on_lost:
+            self._link.on_lost.remove(self._lost.set)
+        await self._sweeping.cancel()
         if self._resting is not None:
             self._resting.cancel()
         if any(consumer.busy for consumer in self._consumers):

@@ -63,7 +63,7 @@ QUEUE_NAMES: Final = "tc.queues"
 DELAY_UNIT: Final = 0.125  #: seconds that the shortest level waits
 LEVELS: Final = 31
 MAX_DELAY: Final = DELAY_UNIT * (2**LEVELS - 1)  #: seconds
-BOUND_AT_ONCE: Final = 4  #: queues; all of them at once would wait for each other until their time is over
+OPENED_AT_ONCE: Final = 4  #: queues; all of them at once would wait for each other until their time is over
 LAST_HOP: Final = "due"  #: stands for the next level behind the last one
 
 #: Deliveries: -1 means "none" to some versions and "no limit" to others.
@@ -187,7 +187,7 @@ class Topology:
         self._levels_known: float | None = None
         self._levels_doubted = False  # whether a level may be missing although LEVELS_MADE exists
         self._declaring = asyncio.Lock()  # the levels
-        self._binding = asyncio.Semaphore(BOUND_AT_ONCE)
+        self._opening_some = asyncio.Semaphore(OPENED_AT_ONCE)
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._tasks = TaskSet("RabbitMQ backend")
 
@@ -262,10 +262,13 @@ class Topology:
     async def _bind_when_old_enough(self, queue: str) -> None:
         if queue in self._open:
             return
-        while (rest := await self._seconds_too_young(queue)) > 0:  # noqa: ASYNC110 - only time matters
-            await asyncio.sleep(rest)
+        rest = 1.0
+        while rest > 0:
+            async with self._opening_some:
+                rest = await self._seconds_too_young(queue)
+            await asyncio.sleep(max(rest, 0.0))
         await self._announce(queue)
-        async with self._binding:
+        async with self._opening_some:
             await self._admin.bind("queue", job_queue(queue), DUE, queue)
             await self._admin.bind("exchange", DELAY, SCHEDULE, queue)
             await self._admin.bind("queue", job_queue(queue), JOBS, queue)  # last: it proves the others

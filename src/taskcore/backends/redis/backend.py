@@ -45,6 +45,8 @@ class RedisBackend:
     :raises InvalidURL: the URL has an unknown or impossible part (TC103).
     """
 
+    silence: float | None = None  #: see :class:`taskcore.keeping.seam.LendsExtenders`
+
     def __init__(self, url: str) -> None:
         self._url = url
         self._link = RedisLink(url)
@@ -98,11 +100,6 @@ class RedisBackend:
     def consume(self, queues: Sequence[str], *, lease: float) -> AbstractAsyncContextManager[RedisSource]:
         """Return a source on these queues, earlier queues first."""
         return self._consuming(queues, lease)
-
-    @property
-    def silence(self) -> None:
-        """See :class:`taskcore.keeping.seam.LendsExtenders`: leases end by the server's clock only."""
-        return
 
     def extender(self, *, lease: float) -> RedisExtender:
         """Return what extends leases of this server's jobs from another thread or process."""

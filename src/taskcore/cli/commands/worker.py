@@ -8,14 +8,10 @@ from typing import Any
 import anyio
 import click
 
-from taskcore.cli.banner import banner
 from taskcore.cli.group import APP_DIR, DEBUG
 from taskcore.cli.loading import load_app
 from taskcore.cli.logs import configure_logging
 from taskcore.cli.output import say
-from taskcore.cli.serve import serve
-from taskcore.cli.supervise import supervise
-from taskcore.cli.worker_choices import WorkerChoices
 from taskcore.errors import AdapterMissing, BrokerUnavailable, InvalidSetting
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import duration
@@ -95,6 +91,11 @@ def command(loop_name: str, **given: Any) -> int:
     """
     loop = choose_loop(loop_name)
     app = load_app(given["app"], given["app_dir"], given["include"])
+    from taskcore.cli.banner import banner  # an app that cannot be loaded is reported without all this
+    from taskcore.cli.serve import serve
+    from taskcore.cli.supervise import supervise
+    from taskcore.cli.worker_choices import WorkerChoices
+
     choices = WorkerChoices.complete(app, loop, given)
     configure_logging(choices.log_level, choices.log_format)
     tell = log.info if choices.log_format == "json" else say

@@ -56,7 +56,7 @@ class RecordingBackend:
     """
 
     def __init__(self, backend: Backend, history: History, who: str | None = None) -> None:
-        self._backend = backend
+        self.inner = self._backend = backend  #: for what is no verb
         self._history = history
         self._who = who
 
@@ -112,7 +112,7 @@ class _RecordingSource:
     """A source whose hand-outs and settling are written down."""
 
     def __init__(self, source: Source, history: History, who: str | None) -> None:
-        self._source = source
+        self.inner = self._source = source
         self._history = history
         self._who = who
         self.extend = source.extend  # leases are what the runs show

@@ -123,6 +123,14 @@ async def an_id_belongs_to_its_task(harness: Harness) -> None:
         return "refunded"
 
     app = await open_app(harness, router)
+    waiting = await charge.using(id=f"{queue}.waiting").enqueue()
+    for repeat in (refund.using(id=waiting.id), refund.using(id=waiting.id, key="k")):
+        try:
+            await repeat.enqueue()
+        except WrongTask:
+            continue
+        raise ClauseViolated("the id of a job that waits was taken for a job of another task")
+    require(await charge.using(id=waiting.id).enqueue() == waiting, "an id was refused to its own task")
     job = await charge.enqueue()
     handles = [refund.job(job.id, queue=queue)]
     if harness.features.dedup != "absent":  # elsewhere either of the two may run first

@@ -17,7 +17,8 @@ from taskcore.errors import BrokerUnavailable
 
 __all__ = [
     "EXISTS_ALREADY", "BrokerClock", "StoredMessage", "broker_time", "check_settings", "delete_messages",
-    "ensure_stream", "find_message", "message_call", "settings_of", "stored_in", "stream_config", "wall_clock",
+    "ensure_stream", "find_message", "message_call", "next_message",
+    "settings_of", "stored_in", "stream_config", "tell", "wall_clock",
 ]  # fmt: skip
 
 EXISTS_ALREADY: Final = (10058, 10148, 10105, 10013)
@@ -26,6 +27,26 @@ BEING_CREATED: Final = (*EXISTS_ALREADY, 10065)
 CREATE_TRIES, CREATE_PAUSE = 10, 0.05  #: how often, and at which distance in seconds, its end is waited for
 DUPLICATE_WINDOW: Final = 120.0  #: seconds from its publishing for which a server remembers an id
 CLOCK_KEPT: Final = 60.0  #: seconds after which the server's time is asked for again
+
+
+async def tell(link: NatsLink, told: Iterable[tuple[object, bytes, bytes]], what: str) -> None:
+    """Tell the server about deliveries; it confirms what it was told last about each queue.
+
+    :param told: for each the queue, where to say it, and the word.
+    :param what: what they say, for the text of an error.
+    :raises BrokerUnavailable: not all of it is confirmed.
+    """
+    last: dict[object, tuple[bytes, bytes]] = {}
+    ahead: list[bytes] = []
+    for queue, reply, word in told:
+        before = last.get(queue)
+        if before is not None:
+            ahead.append(b"PUB %b  %d\r\n%b\r\n" % (before[0], len(before[1]), before[1]))
+        last[queue] = reply, word
+    if last:
+        answers = await link.request_all([Message(*one) for one in last.values()], ahead=b"".join(ahead))
+        if any(answer is None or answer.status == b"503" for answer in answers):
+            raise link.unavailable(f"no server confirmed {what}: its queue has no leader, or was deleted")
 
 
 # ── messages ──
@@ -61,6 +82,14 @@ async def find_message(link: NatsLink, stream: str, **which: Any) -> StoredMessa
     :raises BrokerUnavailable: no server can tell.
     """
     return stored_in(await link.api(*message_call(stream, **which)))
+
+
+async def next_message(link: NatsLink, stream: str, subjects: str) -> StoredMessage | None:
+    """Return the first message of these subjects; None if there is none.
+
+    :raises BrokerUnavailable: no server can tell.
+    """
+    return await find_message(link, stream, seq=1, next_by_subj=subjects)
 
 
 async def delete_messages(link: NatsLink, stream: str, numbers: Iterable[int]) -> int:

@@ -149,8 +149,13 @@ class _WorkItem:
 
 
 def _context() -> Context:
-    """Copy the caller's context, without the mark by which libraries see that they are called from an event loop."""
+    """Copy the caller's context, without the mark by which libraries see that they are called from an event loop.
+
+    The decimal context is copied too: a function may change it in place.
+    """
     context = copy_context()
+    if (decimal := sys.modules.get("decimal")) is not None:
+        context.run(decimal.setcontext, context.run(decimal.getcontext).copy())
     sniffio = sys.modules.get("sniffio")
     if sniffio is not None:
         context.run(sniffio.current_async_library_cvar.set, None)

@@ -1,0 +1,144 @@
+"""The roster: each worker says in the store, at each heartbeat, that it lives and what it does.
+
+    worker/<number>    one record for each worker, which ends soon after its last heartbeat
+
+A worker takes the lowest number that is free. A worker that ends deletes its record; one that dies is gone when its
+record is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+import anyio
+import anyio.abc
+import msgspec
+
+from taskcore.errors import BrokerUnavailable, StoreRefused, StoreRequired, UnreadableRecord
+from taskcore.observe import JobInHand, WorkerStatus
+from taskcore.records.names import worker_name
+from taskcore.store import ABSENT, Conflict, Store, Version
+from taskcore.toolkit.logging import logger
+from taskcore.worker.execution import STARTED, STARTED_ACKED, Execution
+from taskcore.worker.options import WorkerOptions
+
+__all__ = ["Roster", "read_workers"]
+
+log = logger("taskcore.worker")
+
+BEATS_MISSED = 3  #: heartbeats after whose time, and a second, a worker is not listed any more
+NUMBERS = 512  #: workers that can be listed
+SHOWN_JOBS = 100  #: jobs that a record names; the oldest ones
+TIME_TO_LEAVE = 1.0  #: seconds for deleting the record when the worker ends
+
+
+class Roster:
+    """Writes the record of one worker; a service of its own.
+
+    :param executions: every job in hand.
+    """
+
+    def __init__(
+        self, executions: Collection[Execution], store: Store, clock: Callable[[], float], options: WorkerOptions
+    ) -> None:
+        self._executions = executions
+        self._store = store
+        self._clock = clock
+        self._options = options
+        self._every = options.heartbeat or 1.0
+        self._keep = BEATS_MISSED * self._every + 1.0
+        self._started = 0.0
+        self._mine: tuple[str, Version] | None = None
+        self._busy = (0.0, 0.0)
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Beat until cancelled; then leave the roster."""
+        self._started = self._clock()
+        self._busy = (time.monotonic(), time.process_time())
+        task_status.started()
+        store = self._store
+        try:
+            while True:
+                try:
+                    await self._beat(store)
+                except (BrokerUnavailable, StoreRefused, UnreadableRecord) as error:
+                    log.debug("this worker is not in the roster now: %s", error.what)
+                await anyio.sleep(self._every)
+        finally:
+            with anyio.move_on_after(TIME_TO_LEAVE, shield=True), suppress(BrokerUnavailable, UnreadableRecord):
+                if self._mine is not None:
+                    await store.delete(self._mine[0], expect=self._mine[1])
+
+    async def _beat(self, store: Store) -> None:
+        record = msgspec.json.encode(self._status())
+        if self._mine is not None:
+            name, before = self._mine
+            self._mine = None
+            now = await store.put(name, record, expect=before, keep=self._keep)
+            if not isinstance(now, Conflict):
+                self._mine = (name, now)
+                return
+        for name, found in zip(NAMES, await store.get_many(NAMES), strict=True):
+            if found is None:
+                now = await store.put(name, record, expect=ABSENT, keep=self._keep)
+                if not isinstance(now, Conflict):
+                    self._mine = (name, now)
+                    return
+
+    def _status(self) -> WorkerStatus:
+        began, used = self._busy
+        self._busy = (time.monotonic(), time.process_time())
+        core = (self._busy[1] - used) / max(self._busy[0] - began, 0.001)
+        running = [job for job in self._executions if job.state in (STARTED, STARTED_ACKED)]
+        oldest = sorted(running, key=lambda job: job.received)[:SHOWN_JOBS]
+        now = self._clock()
+        ago = anyio.current_time() - now
+        options = self._options
+        return WorkerStatus(
+            name=options.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=_version(),
+            queues=tuple(options.queues),
+            concurrency=options.concurrency,
+            started=self._started,
+            seen=now,
+            utilisation=round(min(1.0, max(core, len(running) / max(options.concurrency, 1))), 3),
+            running=len(running),
+            jobs=tuple(_in_hand(job, ago) for job in oldest),
+        )
+
+
+NAMES = tuple(map(worker_name, range(NUMBERS)))
+
+
+def _in_hand(job: Execution, ago: float) -> JobInHand:
+    labels = job.labels
+    return JobInHand(labels["job_id"], labels["task"], labels["queue"], (job.started_at or job.received) - ago)
+
+
+def _version() -> str:
+    try:
+        return version("taskcore-framework")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return ""
+
+
+async def read_workers(store: Store | None) -> Sequence[WorkerStatus]:
+    """Read the roster: the workers that live, by name.
+
+    :raises StoreRequired: there is no store that could have it (TC105).
+    """
+    if store is None:
+        raise StoreRequired("workers say in a store that they live, and this app has none")
+    found = []
+    for record in await store.get_many(NAMES):
+        if record is not None:
+            with suppress(msgspec.MsgspecError):  # of a newer version
+                found.append(msgspec.json.decode(record.value, type=WorkerStatus))
+    return sorted(found, key=lambda worker: (worker.name, worker.pid))
