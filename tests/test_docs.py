@@ -331,6 +331,14 @@ CLASSES = (
     "blocking.SyncDeadLetters",
     "options.UsingOptions",
     "router.TaskOptions",
+    "schedules.Declarations",
+    "schedules.Schedule",
+    "schedules.ScheduleExists",
+    "schedules.ScheduleNotFound",
+    "schedules.ScheduleOptions",
+    "schedules.Schedules",
+    "schedules.Tick",
+    "schedules.Timing",
 )
 
 
