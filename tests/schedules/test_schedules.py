@@ -121,6 +121,24 @@ def test_put_at_run_time() -> None:
     play(story)
 
 
+def test_put_without_a_worker_that_fires(caplog: pytest.LogCaptureFixture) -> None:
+    """A schedule that no running worker would fire is a warning; with such a worker there is none."""
+
+    async def story() -> None:
+        world = World()
+        deaf, web, worker = world.app(), world.app(), world.app(schedules=True)
+        async with web, deaf.running():
+            await web.schedules.put("s", web.work.call(), every=10)
+            assert "schedules=True" in caplog.text
+            caplog.clear()
+            async with worker.running():
+                await anyio.sleep(1)
+                await web.schedules.put("t", web.work.call(), every=10)
+        assert "schedules=True" not in caplog.text
+
+    play(story)
+
+
 def test_resume_with_catching_up() -> None:
     """A resume that catches up lets the instants since the pause count as missed."""
 

@@ -18,7 +18,7 @@ from taskcore.errors import TaskcoreError
 from taskcore.store import ANY, Store
 from taskcore.toolkit.logging import logger
 
-__all__ = ["ClockCheck", "ClockDifference", "clock_differences"]
+__all__ = ["ClockCheck", "ClockDifference", "clock_differences", "fires_somewhere"]
 
 log = logger("taskcore.schedules")
 
@@ -103,6 +103,11 @@ class ClockCheck:
         known = {} if found is None else _decode_ahead(found.value)
         known[told.instance] = ClockDifference(told.instance, self._instance, seconds)
         await self._store.put(AHEAD, _encode(known), expect=ANY, keep=KEPT)
+
+
+async def fires_somewhere(store: Store) -> bool:
+    """Tell whether an instance that fires schedules has told its time within the last ten minutes."""
+    return await store.get(TOLD) is not None
 
 
 async def clock_differences(store: Store) -> list[ClockDifference]:

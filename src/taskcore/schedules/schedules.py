@@ -13,6 +13,7 @@ from taskcore.client.host import AppHost
 from taskcore.components import Components
 from taskcore.envelope import Tick, check_name, new_id
 from taskcore.errors import InvalidSetting, StoreRequired
+from taskcore.schedules.clocks import fires_somewhere
 from taskcore.schedules.define import ScheduleOptions, define, redefine
 from taskcore.schedules.errors import ScheduleExists, ScheduleNotFound
 from taskcore.schedules.publish import moment, tick_call
@@ -20,9 +21,12 @@ from taskcore.schedules.record import ScheduleRecord, tick_id, tick_key
 from taskcore.schedules.storage import READ_BATCH, ScheduleStorage
 from taskcore.schedules.timetable import instants_of, upcoming
 from taskcore.task import Call, Job, Task
+from taskcore.toolkit.logging import logger
 from taskcore.toolkit.units import shorten_repr
 
 __all__ = ["OnExists", "Schedule", "Schedules"]
+
+log = logger("taskcore.schedules")
 
 #: What ``put`` does about a schedule with the same id and another definition.
 OnExists: TypeAlias = Literal["error", "replace", "keep"]
@@ -76,6 +80,7 @@ class Schedules:
         if record is None:
             raise _not_found(id)
         await storage.enter({id: record.revision})
+        await self._warn_if_none_fires(id)
         return Schedule(self, record)
 
     async def get(self, id: str) -> Schedule:
@@ -189,6 +194,15 @@ class Schedules:
             raise _not_found(id)
         await storage.enter({id: record.revision})
         return Schedule(self, record)
+
+    async def _warn_if_none_fires(self, id: str) -> None:
+        store = self._components().store
+        if store is not None and not await fires_somewhere(store):
+            log.warning(
+                "schedule %s is stored, and no worker that fires schedules was seen within ten minutes; start one, "
+                "and if its app declares no schedule itself: App(…, schedules=True)",
+                id,
+            )
 
     def _storage(self) -> ScheduleStorage:
         store = self._components().store
