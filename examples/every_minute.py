@@ -1,10 +1,10 @@
-"""Run a job periodically: each run enqueues the next one, under a key, so there is one run per period.
+"""Run a job periodically: a schedule, which every worker looks after and of which each instant is one job.
 
 $ python examples/every_minute.py
-run 0
 run 1
 run 2
-3 runs, 0 jobs left
+run 3
+3 runs, next: none
 """
 
 import anyio
@@ -12,24 +12,22 @@ import anyio
 from taskcore import App
 
 app = App("memory://")
-PERIOD = 0.1  # seconds; 60.0 in a real program
-RUNS = 3
+PERIOD = "1s"  # "1m", or cron="30 2 * * *" with tz="Europe/Berlin", in a real program
+runs = []
 
 
-@app.task(key="number", retry=None)
-async def report(number: int) -> None:
-    if number + 1 < RUNS:  # a real program goes on for ever
-        await report.using(delay=PERIOD).enqueue(number + 1)
-    print(f"run {number}")
+@app.schedule("report", every=PERIOD, times=3)  # a real program goes on for ever
+@app.task
+async def report() -> None:
+    runs.append(1)
+    print(f"run {len(runs)}")
 
 
 async def main() -> None:
     async with app.running():
-        for _ in range(2):  # two servers start at the same time: the key makes it one chain of runs
-            await report.enqueue(0)
-        await app.drain(timeout=5)
-        stats = await app.stats()
-        print(f"{app.counters['job.succeeded']} runs, {stats.ready + stats.scheduled} jobs left")
+        await anyio.sleep(3.9)
+        schedule = await app.schedules.get("report")
+        print(f"{schedule.record.fired} runs, next: {schedule.preview(1) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     scripts/docs-write        docs/guarantees.md: the clauses with their checks, the table of brokers, the crash points
                               docs/lifecycle.md: the tables at the top of lifecycle.py
+                              docs/guides/schedules.md: the tables at the top of schedules/decide.py
 
 Run it after a change of the suite, of an adapter's Features or of the table; tests compare.
 """
@@ -103,14 +104,18 @@ def _number(clause: str) -> int:
 # ── the lifecycle ────────────────────────────────────────────────────────────────────────────────
 
 LIFECYCLE = ROOT / "docs" / "lifecycle.md"
+SCHEDULES = ROOT / "docs" / "guides" / "schedules.md"
 TABLES_OF_LIFECYCLE = re.compile(r"(<!-- (?P<part>table|leaves) -->\n).*?(<!-- end of (?P=part) -->)", re.DOTALL)
+TABLES_OF_SCHEDULES = re.compile(
+    r"(<!-- (?P<part>missed|overlap|state) -->\n).*?(<!-- end of (?P=part) -->)", re.DOTALL
+)
 
 
-def tables() -> dict[str, str]:
-    """Return the two tables of the docstring as Markdown: of outcomes, and of the leaves of exception groups."""
-    text = ast.get_docstring(ast.parse((ROOT / "src/taskcore/lifecycle.py").read_text())) or ""
+def tables(module: str, *names: str) -> dict[str, str]:
+    """Return the tables of a module's docstring as Markdown, under these names."""
+    text = ast.get_docstring(ast.parse((ROOT / "src/taskcore" / module).read_text())) or ""
     blocks = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
-    return dict(zip(("table", "leaves"), (_markdown(block.splitlines()) for block in blocks), strict=True))
+    return dict(zip(names, (_markdown(block.splitlines()) for block in blocks), strict=True))
 
 
 def _markdown(lines: list[str]) -> str:
@@ -131,15 +136,24 @@ def _markdown(lines: list[str]) -> str:
 
 def lifecycle_page() -> str:
     """Return the page as it should be."""
-    written = tables()
+    written = tables("lifecycle.py", "table", "leaves")
     return TABLES_OF_LIFECYCLE.sub(
         lambda found: f"{found[1]}{written[found['part']]}\n{found[3]}", LIFECYCLE.read_text()
     )
 
 
-# ── both ─────────────────────────────────────────────────────────────────────────────────────────
+def schedules_page() -> str:
+    """Return the page as it should be."""
+    written = tables("schedules/decide.py", "missed", "overlap", "state")
+    return TABLES_OF_SCHEDULES.sub(
+        lambda found: f"{found[1]}{written[found['part']]}\n{found[3]}".replace("``", "`"), SCHEDULES.read_text()
+    )
+
+
+# ── all ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 if __name__ == "__main__":
     GUARANTEES.write_text(guarantees_page())
     LIFECYCLE.write_text(lifecycle_page())
+    SCHEDULES.write_text(schedules_page())

@@ -25,7 +25,7 @@ import sys
 import tomllib
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -260,6 +260,17 @@ def test_the_envelope_page_has_every_field() -> None:
     assert all(f"`{name}`" in trail for name in ErrorRecord.__struct_fields__)
 
 
+def test_the_schedules_page_has_the_policies() -> None:
+    """The tables are those of the deciding function, and name each policy; `scripts/docs-write` writes them."""
+    script = runpy.run_path(str(ROOT / "scripts" / "docs_write.py"))
+    assert script["schedules_page"]() == script["SCHEDULES"].read_text()
+    from taskcore.schedules.record import Missed, Overlap  # noqa: PLC0415 - for this test only
+
+    tables = script["tables"]("schedules/decide.py", "missed", "overlap", "state")
+    for name, policies in (("missed", Missed), ("overlap", Overlap)):
+        assert re.findall(r"^\| (\w+) \|", tables[name], re.MULTILINE) == list(get_args(policies))
+
+
 def test_the_lifecycle_page_has_the_rule_book() -> None:
     """The table is that of lifecycle.py; `scripts/docs-write` writes it."""
     script = runpy.run_path(str(ROOT / "scripts" / "docs_write.py"))
@@ -320,6 +331,14 @@ CLASSES = (
     "blocking.SyncDeadLetters",
     "options.UsingOptions",
     "router.TaskOptions",
+    "schedules.Declarations",
+    "schedules.Schedule",
+    "schedules.ScheduleExists",
+    "schedules.ScheduleNotFound",
+    "schedules.ScheduleOptions",
+    "schedules.Schedules",
+    "schedules.Tick",
+    "schedules.Timing",
 )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskcore.backend import Backend
-from taskcore.components import Components
+from taskcore.components import Components, Services
 from taskcore.config import NO_STORE, Settings
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import AdapterMissing, InvalidSetting, InvalidURL
@@ -22,11 +22,23 @@ if TYPE_CHECKING:
 
     from taskcore.middleware import Middleware
 
-__all__ = ["NO_STORE", "BackendOrURL", "StoreOrURL", "build_components", "has_store", "open_backend", "open_store"]
+__all__ = [
+    "NO_STORE",
+    "BackendOrURL",
+    "Layers",
+    "Services",
+    "StoreOrURL",
+    "build_components",
+    "has_store",
+    "open_backend",
+    "open_store",
+]
 
 #: What an app is given: a URL, or the object that would be made of it.
 BackendOrURL: TypeAlias = Backend | str
 StoreOrURL: TypeAlias = Store | str
+#: Code around sending, running and settling; the first is the outermost.
+Layers: TypeAlias = "Sequence[Middleware]"
 
 BACKENDS, STORES = "taskcore.backends", "taskcore.stores"
 

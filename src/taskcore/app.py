@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from taskcore.adapters import BackendOrURL, StoreOrURL, build_components, check_objects
+from taskcore.adapters import BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
 from taskcore.client.host import AppHost, SharedContext, checked_calls
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # imported when they are needed: see sync and dead_letters
 
     from taskcore.blocking import Portal, SyncApp
     from taskcore.deadletter import DeadLetterHook, DeadLetters
-    from taskcore.middleware import Middleware
+    from taskcore.schedules import Declarations, Schedules
     from taskcore.worker.hosting import Attend
 
 __all__ = ["App"]
@@ -62,7 +62,7 @@ class App(Router):
         store: StoreOrURL | None = None,
         clock: Callable[[], float] = time.time,
         codec: EnvelopeCodec | None = None,
-        middleware: Sequence[Middleware] = (),
+        middleware: Layers = (),
         lifespan: Callable[[App], AbstractAsyncContextManager[Any]] | None = None,
         **settings: Unpack[AppSettings],
     ) -> None:
@@ -80,7 +80,7 @@ class App(Router):
         #: Functions that stand in for dependencies in workers of this process: ``app.overrides[get_db] = fake_db``.
         self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         objects = {**adapters, "middleware": layers, "lifespan": self._lifespan, "overrides": self.overrides}
-        objects["services"] = list[Any]()  # features add theirs to the components
+        objects |= {"services": list[Any](), "needs": list[str]()}  # features add theirs to the components
         self._build = partial(build_components, self.settings, self._events, clock, self._host.codec, **objects)
         self._reset()
 
@@ -160,7 +160,7 @@ class App(Router):
         """
         from taskcore.worker.hosting import WorkerChoice, working  # noqa: PLC0415 - clients need no worker
 
-        choice = WorkerChoice(queues, concurrency, grace, queue_limits)
+        choice = WorkerChoice(queues, concurrency, grace, queue_limits, self.worker_services())
         async with self:
             self._host.require_here_to_work()
             async with working(self.components, self.settings, self._tasks, choice):
@@ -186,7 +186,7 @@ class App(Router):
         """
         from taskcore.worker.hosting import WorkerChoice, work_until_signalled  # noqa: PLC0415 - clients need no worker
 
-        choice = WorkerChoice(queues, concurrency, grace, queue_limits)
+        choice = WorkerChoice(queues, concurrency, grace, queue_limits, self.worker_services())
         async with self:
             self._host.require_here_to_work()
             await work_until_signalled(self.components, self.settings, self._tasks, choice, task_status, attend)
@@ -265,6 +265,27 @@ class App(Router):
 
         self._host.require_open()
         return DeadLetters(self.components)
+
+    # ── schedules ──
+
+    @cached_property
+    def schedule(self) -> Declarations:
+        """Declare schedules in code: ``@app.schedule("nightly", cron="30 2 * * *")`` on a task, or with a call."""
+        from taskcore.schedules import Declarations  # noqa: PLC0415 - many programs have no schedules
+
+        return Declarations(self._host, self.settings, self._tasks, lambda: self.components)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Put, read, pause, remove and fire schedules while the program runs."""
+        return self.schedule.schedules
+
+    def worker_services(self) -> Services:
+        """Return the parts that a worker of this app runs beside its jobs; for the test kit and for tools."""
+        wanted = self.settings.schedules
+        if wanted is None:
+            wanted = "schedule" in self.__dict__
+        return [self.schedule.scheduler()] if wanted else []
 
     # ── blocking ──
 

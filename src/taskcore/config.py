@@ -29,17 +29,9 @@ if TYPE_CHECKING:  # imported when an app is made: declaring tasks reads no file
     from pathlib import Path
 
 __all__ = [
-    "NO_STORE",
-    "AppSettings",
-    "Duration",
-    "Loaded",
-    "Settings",
-    "check",
-    "duration",
-    "hint_at_unused_variables",
-    "load",
-    "show",
-]
+    "NO_STORE", "AppSettings", "Duration", "Loaded", "Settings", "check", "duration", "hint_at_unused_variables",
+    "load", "show",
+]  # fmt: skip
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param keep_result: how long results can be fetched.
     :param key_window: how long an idempotency key is remembered after its job has ended.
     :param park_for: how long a job waits for a worker that knows its task.
+    :param schedules: whether workers fire schedules; None = if the app declares some, or uses ``app.schedules``.
+    :param release: of this program, such as ``"2.14"``: of two programs that declare a schedule the newer one wins.
     :param strict: whether to refuse to open on a broker or store whose settings break a guarantee.
     :param app: ``"module:attribute"``, the app of commands that name none.
     :param include: modules that commands import beside the app's; ``"shop.*"`` stands for all modules in a package.
@@ -93,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_result: float = 3600.0
     key_window: float = 86_400.0
     park_for: float = 86_400.0
+    schedules: bool | None = None
+    release: str | None = None
     strict: bool = False
     app: str | None = None
     include: tuple[str, ...] | None = None
@@ -134,6 +130,8 @@ class AppSettings(TypedDict, total=False):
     keep_result: Duration | None
     key_window: Duration | None
     park_for: Duration | None
+    schedules: bool | str | None
+    release: str | None
     strict: bool | str | None
     app: str | None
     include: Sequence[str] | str | None

@@ -10,14 +10,13 @@ The envelope is one JSON object that any language can write. Its bytes never cha
      "enqueued_at": 1767225600.25,              seconds since the epoch, by the sender's clock
      "key": "7", "deadline": 1767229200.0,      idempotency key; no start after this time  (optional)
      "correlation_id": "…", "source": "…",      what it belongs to; its sender             (optional)
-     "parent_id": "…",                          the job that sent it                       (optional)
+     "parent_id": "…", "tick": {"schedule": …}, the job, the instant that sent it          (optional)
      "timeout": 30.0, "retry": {"attempts": 1}, what this call has instead of its task's   (optional)
      "headers": {"traceparent": "…"}}           strings to strings; never broker headers   (optional)
 
 The names map one to one to CloudEvents: id, source, task → type, enqueued_at → time, args → data.
 
-The trail travels beside the envelope, never inside, and grows with every copy that a retry makes. No trail (empty
-bytes) means: nothing has happened yet.
+The trail travels beside the envelope and grows with every copy that a retry makes. Empty bytes: nothing happened yet.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
@@ -49,6 +49,7 @@ __all__ = [
     "EnvelopeCodec",
     "ErrorRecord",
     "NewerFormat",
+    "Tick",
     "Trail",
     "check_name",
     "decode_envelope",
@@ -93,6 +94,15 @@ class CallRetry(PublicValue, frozen=True, omit_defaults=True, gc=False):
     jitter: Literal["full", "none"] | None = None
 
 
+class Tick(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=True):
+    """Which instant of which schedule a job is for, in UTC; jobs that it sends do not inherit it."""
+
+    schedule: Id
+    at: datetime
+    previous: datetime | None = None  #: the instant of the tick before this one, if there was one
+    backfill: str | None = None  #: the label of the backfill that sent it
+
+
 class Envelope(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=True):
     """One job as it travels; the fields are explained at the top of this file."""
 
@@ -112,6 +122,7 @@ class Envelope(PublicValue, frozen=True, omit_defaults=True, gc=False, kw_only=T
     parent_id: Id | None = None
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     retry: CallRetry | None = None
+    tick: Tick | None = None
 
 
 #: What runs here, if it is a job; in the end a :class:`taskcore.worker.Context`, which has the envelope.

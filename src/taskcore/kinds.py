@@ -45,6 +45,13 @@ def _jitter(raw: Any) -> Any:
     return raw
 
 
+def _release(raw: Any) -> str:
+    name = text(raw)
+    if not all(part.isascii() and part.isdecimal() for part in name.split(".")):
+        raise ValueError
+    return name
+
+
 def _queues(raw: Any) -> tuple[str, ...]:
     if not isinstance(raw, str | Sequence | AbstractSet):
         raise TypeError
@@ -106,6 +113,10 @@ KINDS: dict[str, SettingKind] = {
     "keep_result": _WAIT,
     "key_window": _PERIOD,
     "park_for": _WAIT,
+    "schedules": SettingKind(
+        truth, "true or false", show=lambda value: str(value).lower(), none="if the app has schedules"
+    ),
+    "release": SettingKind(_release, 'numbers with dots, such as "2.14"'),
     "strict": SettingKind(truth, "true or false", show=lambda value: str(value).lower()),
     "app": SettingKind(text, 'a place such as "shop.tasks:app"'),
     "include": SettingKind(module_names, 'modules such as "shop.tasks,shop.mail", or "shop.*"', show=",".join),

@@ -11,6 +11,8 @@ the job's id (C19). Adapters contain none of this: one wrapper around each seam 
     publish.*     settle.*       extend.*                              .complete or .failed, one for each batch
     store.get.*   store.put.*    store.delete.*   store.get_many.*     the same, one for each call of the store
     store.put_many.*
+    schedule.fired  schedule.missed  schedule.overlapped               instants of schedules; failed: one that could
+    schedule.failed                                                    not be sent, and is not tried again
     broker.lost   broker.back    loop.blocked   thread.abandoned       trouble
     slot.cancelled
 
@@ -22,7 +24,8 @@ Facts, where they apply:
     seconds               how long the function, the batch or the trouble lasted
     error                 the error, or its record
     reason                why a job is dead or deferred
-    size                  how many items the batch had
+    size                  how many items the batch had; schedule.*: how many instants
+    schedule              the id of the schedule
 """
 
 from __future__ import annotations
@@ -95,6 +98,10 @@ EventName: TypeAlias = Literal[
     "store.put_many.failed",
     "store.delete.complete",
     "store.delete.failed",
+    "schedule.fired",
+    "schedule.missed",
+    "schedule.overlapped",
+    "schedule.failed",
     "broker.lost",
     "broker.back",
     "loop.blocked",

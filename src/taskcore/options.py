@@ -10,7 +10,16 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 import msgspec
 
 from taskcore.config import Settings
-from taskcore.envelope import HEADERS_LIMIT, ID_LIMIT, KEY_LIMIT, CallRetry, check_name, is_safe_id, size_of_headers
+from taskcore.envelope import (
+    HEADERS_LIMIT,
+    ID_LIMIT,
+    KEY_LIMIT,
+    CallRetry,
+    Tick,
+    check_name,
+    is_safe_id,
+    size_of_headers,
+)
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import Rules
 from taskcore.policy import Retry
@@ -117,7 +126,10 @@ class UsingOptions(TypedDict, total=False):
 
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of one call, checked."""
+    """The options of one call, checked.
+
+    :param tick: the instant of the schedule that sends it; no option of ``using``.
+    """
 
     delay: float = 0.0
     key: str | None = None
@@ -128,6 +140,7 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     timeout: float | None = None
     retry: CallRetry | None = None
+    tick: Tick | None = None
 
 
 NO_OPTIONS = CallOptions()

@@ -1,6 +1,6 @@
 """Preflight: what has to hold before an app opens, asked by the app and by ``taskcore doctor``.
 
-unmet_needs(tasks, features)          what the tasks need and the app does not have
+unmet_needs(tasks, components)        what the tasks need and the app does not have
 refuse_if_unmet(tasks, components)    when an app opens: StoreRequired (TC105), or nothing
 refuse_if_unsafe(backend, store)      the same with ``strict``: UnsafeBroker (TC502), or nothing
 warn_if_unsafe(backend, store)        without ``strict``, when a worker starts: one log line for each unsafe setting
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from taskcore.backend import Features
 from taskcore.components import Components
 from taskcore.errors import BrokerUnavailable, StoreRequired, UnsafeBroker
 from taskcore.observe import ObservedBackend, ObservedStore
@@ -30,17 +29,18 @@ DIAGNOSE_TIMEOUT = 10.0  #: seconds that a server may take to report its setting
 
 
 class Need(NamedTuple):
-    """A need of a task that an app without a store does not meet."""
+    """A need of a task, or of a feature, that an app without a store does not meet; ``task`` is empty for a feature."""
 
     task: str
     text: str
 
 
-def unmet_needs(tasks: Iterable[Task[..., Any]], features: Features, store: object | None) -> list[Need]:
+def unmet_needs(tasks: Iterable[Task[..., Any]], components: Components) -> list[Need]:
     """List the needs because of which an app with these tasks does not open."""
-    if store is not None:
+    if components.store is not None:
         return []
-    needs: list[Need] = []
+    features = components.backend.features
+    needs = [Need("", text) for text in components.needs]
     for task in tasks:
         spec, where = task.spec, task.contract.where
         if spec.key is not None:
@@ -58,7 +58,7 @@ def refuse_if_unmet(tasks: Iterable[Task[..., Any]], components: Components) -> 
 
     :raises StoreRequired: a task needs a store and there is none; the text names each (TC105).
     """
-    needs = unmet_needs(tasks, components.backend.features, components.store)
+    needs = unmet_needs(tasks, components)
     if needs:
         first, *others = (need.text for need in needs)
         raise StoreRequired(f"{first}, but this app has no store", facts=[f"and {text}" for text in others])

@@ -41,6 +41,7 @@ FEATURES = (
     "dependencies",
     "keeping",
     "parking",
+    "schedules",
     "supervisor",
     "deadletter.py",
     "soft_timeouts.py",

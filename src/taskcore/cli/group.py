@@ -60,6 +60,7 @@ EXIT_OF: Sequence[tuple[type[TaskcoreError], Exit]] = (
 # Name → the section and the line in the help. Each is `command` in the module of its name, imported when it is used.
 COMMANDS = {
     "worker": ("Run", "Run jobs until a signal"),
+    "schedules": ("Run", "List, pause, fire and preview schedules"),
     "doctor": ("Check", "Test app, settings, broker, store, versions"),
     "config": ("Check", "Settings, and where each of them came from"),
     "conformance": ("Check", "Which guarantees a broker keeps"),

@@ -49,7 +49,7 @@ def _attendant(app: App, choices: WorkerChoices, scope: anyio.CancelScope) -> At
 async def _work(app: App, choices: WorkerChoices, attendant: Attendant, tell: Callable[[str], None]) -> None:
     began = time.monotonic()
     ready = False
-    queues, concurrency, grace, limits = choices.worker
+    queues, concurrency, grace, limits, _ = choices.worker
     async with app:
         try:
             with unwrap_single():

@@ -199,6 +199,7 @@ class Client:
             parent_id=None if parent is None else parent.envelope.id,
             timeout=options.timeout,
             retry=options.retry,
+            tick=options.tick,
         )
         return Outgoing(queue, job_id, self._encode(envelope), b"", options.delay)
 

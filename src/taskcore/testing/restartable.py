@@ -26,7 +26,7 @@ from taskcore.task import Job
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
 from taskcore.toolkit.background import run_in_background
 from taskcore.toolkit.failpoints import FAILPOINTS
-from taskcore.worker.hosting import make_worker
+from taskcore.worker.hosting import WorkerChoice, make_worker
 from taskcore.worker.worker import Worker
 
 __all__ = ["crashing_worker", "redeliver", "working"]
@@ -112,7 +112,12 @@ class _WorkerLife:
         status: anyio.abc.TaskStatus[None] | None = task_status
         while not self._stopping:
             self.ended, self._wanted = anyio.Event(), anyio.Event()
-            worker = self._worker = make_worker(self._app.components, self._app.settings, self._app.tasks)
+            worker = self._worker = make_worker(
+                self._app.components,
+                self._app.settings,
+                self._app.tasks,
+                WorkerChoice(services=self._app.worker_services()),
+            )
             try:
                 with anyio.CancelScope() as self._scope:
                     await worker.run(task_status=_Both(status, self._ready))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskcore.envelope import Envelope, Trail, running
+from taskcore.envelope import Envelope, Tick, Trail, running
 from taskcore.errors import InvalidSetting, NotRunning
 from taskcore.records.keys import Completion, IdempotencyKeys, KeyRecord
 from taskcore.results import StoredOutcome, encode_outcome
@@ -100,6 +100,11 @@ class Context(msgspec.Struct, frozen=True, gc=False, eq=False):
     def parent_id(self) -> str | None:
         """The job that sent this one, if a job did."""
         return self.envelope.parent_id
+
+    @property
+    def tick(self) -> Tick | None:
+        """The instant of the schedule that sent this job, if one did."""
+        return self.envelope.tick
 
     @property
     def state(self) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import anyio
 from anyio.abc import TaskStatus
 
-from taskcore.components import Components
+from taskcore.components import Components, Services
 from taskcore.config import Settings, check
 from taskcore.errors import InvalidSetting
 from taskcore.preflight import warn_if_unsafe
@@ -38,12 +38,14 @@ class WorkerChoice(NamedTuple):
     :param concurrency: how many jobs run at once.
     :param grace: how long running jobs have to finish when the worker stops.
     :param queue_limits: how many jobs of a queue run at once, beside ``concurrency`` of the queues without a limit.
+    :param services: further parts that run as long as the worker does.
     """
 
     queues: Sequence[str] | str | None = None
     concurrency: int | None = None
     grace: Duration | None = None
     queue_limits: Mapping[str, int] | str | None = None
+    services: Services = ()
 
 
 #: Stops a worker when it is time, with the seconds that its running jobs have then; says by ``task_status.started()``
@@ -61,7 +63,7 @@ def make_worker(
 
     :raises InvalidSetting: it has no queue, may not run a single job, or cannot run one of its tasks here (TC104).
     """
-    return Worker(components, tasks, worker_options(settings, tasks, choice))
+    return Worker(components, tasks, worker_options(settings, tasks, choice), services=choice.services)
 
 
 def worker_options(settings: Settings, tasks: Mapping[str, Task[..., Any]], choice: WorkerChoice) -> WorkerOptions:

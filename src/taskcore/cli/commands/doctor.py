@@ -165,7 +165,7 @@ def _settings(settings: Loaded) -> Finding:
 
 def _needs_of(app: App) -> list[Need]:
     """List the needs because of which this app would not open."""
-    return unmet_needs(app, app.components.backend.features, app.components.store)
+    return unmet_needs(app, app.components)
 
 
 def _needs(app: App) -> Iterator[Finding]:
@@ -198,6 +198,7 @@ async def _ask(
                         await exits.enter_async_context(store)
                         await store.get("taskcore/doctor")
                     found += _kept(await diagnoses(None, store), said)
+                    found += await _clocks(store, app)
                 found += _abilities(backend.features, store, app)
                 part = "broker"
                 found += await queue_findings(backend, store, [task.spec.queue for task in app or ()])
@@ -264,6 +265,26 @@ def _facts(role: str, diagnosis: Diagnosis, known: Sequence[DiagnosticCheck]) ->
         yield Finding(level=level, name=name, text=fact.text, fix=fact.fix, clauses=fact.clauses)
 
 
+async def _clocks(store: Store, app: App | None) -> list[Finding]:
+    """Report workers whose clocks differ, if the app has schedules: one that is ahead fires early."""
+    if app is None or not app.worker_services():
+        return []
+    from taskcore.schedules.clocks import clock_differences
+
+    found = await clock_differences(store)
+    if not found:
+        return [Finding(level="ok", name="clocks", text="no worker that fires schedules was ahead of another lately")]
+    return [
+        Finding(
+            level="warn",
+            name="clocks",
+            text=f"clocks differ by {one.seconds:g} s: {one.ahead} is ahead of {one.behind}, and fires schedules early",
+            fix="synchronise the clocks of these machines, by NTP for example",
+        )
+        for one in found
+    ]
+
+
 def _abilities(features: Features, store: Store | None, app: App | None) -> Iterator[Finding]:
     """Report what the broker does by itself, and what counts the starts that kill a worker."""
     by: dict[str, list[str]] = {}
@@ -272,7 +293,7 @@ def _abilities(features: Features, store: Store | None, app: App | None) -> Iter
         by.setdefault(support, []).append(name.replace("_", " "))
     words = [f"{support}: {', '.join(by[support])}" for support in ("native", "emulated", "absent") if support in by]
     if app is not None:
-        refused = dict.fromkeys(need.task for need in _needs_of(app))
+        refused = dict.fromkeys(need.task or "schedules" for need in _needs_of(app))
         words.append(f"refused for: {', '.join(refused)}" if refused else "no task is refused")
     yield Finding(level="ok", name="features", text=" · ".join(words))
     if store is not None:

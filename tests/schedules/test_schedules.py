@@ -1,0 +1,591 @@
+"""Schedules in code and at run time, on the in-memory broker under a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from taskcore import App, InvalidName, InvalidSetting, StoreRequired, current
+from taskcore.backends.memory import MemoryBackend
+from taskcore.schedules import ScheduleExists, ScheduleNotFound
+from taskcore.stores.memory import MemoryStore
+from tests.support import virtual
+
+LATE = 0.3  #: seconds that a tick may be late
+
+
+def play(story: Callable[[], Awaitable[object]]) -> None:
+    """Run a story on a virtual clock."""
+    anyio.run(story, backend_options=virtual.options("asyncio"))
+
+
+class World:
+    """A broker and a store that several programs share, and what their jobs saw."""
+
+    def __init__(self) -> None:
+        self.backend, self.store = MemoryBackend(), MemoryStore()
+        self.ticks: list[Any] = []
+        self.seen: list[tuple[str, Any]] = []
+
+    def app(self, **settings) -> App:
+        """Make a program with a task that notes its ticks."""
+        app = App(self.backend, store=self.store, clock=virtual.clock, **settings)
+
+        @app.task(name="work")
+        async def work(name: str = "", seconds: float = 0.0) -> None:
+            self.ticks.append(current().tick)
+            self.seen.append((name, current().tick))
+            await anyio.sleep(seconds)
+
+        app.work = work  # type: ignore[attr-defined]
+        return app
+
+    def instants(self, schedule: str) -> list[float]:
+        """Return when the ticks of a schedule were, in seconds since the clock began."""
+        return [tick.at.timestamp() - virtual.EPOCH for tick in self.ticks if tick and tick.schedule == schedule]
+
+
+def test_a_declared_schedule_fires() -> None:
+    """Each instant is one job that knows its schedule, its instant and the one before."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app()
+        app.schedule("each-minute", cron="* * * * *")(app.work)
+        app.schedule("with-call", every="20s", phase=0)(app.work.call("eu"))
+        async with app.running():
+            await anyio.sleep(125)
+        assert world.instants("each-minute") == [60, 120]
+        assert world.instants("with-call") == [20, 40, 60, 80, 100, 120]
+        first, second = (tick for tick in world.ticks if tick.schedule == "each-minute")
+        assert (first.previous, second.previous) == (None, first.at)
+        assert {name for name, tick in world.seen if tick.schedule == "with-call"} == {"eu"}
+        assert app.counters["schedule.fired"] == 8
+
+    play(story)
+
+
+def test_children_do_not_inherit_the_tick() -> None:
+    """A job that a tick's job sends has no tick of its own."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app()
+
+        @app.schedule("parent", every="10s", phase=0)
+        @app.task(name="parent")
+        async def parent() -> None:
+            assert current().tick is not None
+            await app.work.enqueue("child")
+
+        async with app.running():
+            await anyio.sleep(15)
+        assert [(name, tick) for name, tick in world.seen if name == "child"] == [("child", None)]
+
+    play(story)
+
+
+def test_put_at_run_time() -> None:
+    """A running worker learns at once of a schedule that another program puts, changes, pauses, resumes and removes."""
+
+    async def story() -> None:
+        world = World()
+        worker, web = world.app(schedules=True), world.app()
+        async with worker.running(), web:
+            await anyio.sleep(5)
+            schedule = await web.schedules.put("c-42", web.work.call("a"), every=10, phase=0)
+            await anyio.sleep(20)
+            assert world.instants("c-42") == [10, 20]
+            await web.schedules.put("c-42", web.work.call("b"), every=10, phase=0, on_exists="replace")
+            await anyio.sleep(10)
+            assert [name for name, _ in world.seen] == ["a", "a", "b"]
+            await schedule.pause("invoice open")
+            await anyio.sleep(30)
+            again = await web.schedules.get("c-42")
+            assert (again.is_paused, again.record.note, len(world.ticks)) == (True, "invoice open", 3)
+            await schedule.resume()
+            await anyio.sleep(10)
+            assert world.instants("c-42") == [10, 20, 30, 70]
+            assert (await web.schedules.get("c-42")).record.missed == 0
+            assert await schedule.remove()
+            assert not await schedule.remove()
+            await anyio.sleep(30)
+            assert len(world.ticks) == 4
+            assert [one async for one in web.schedules.all()] == []
+
+    play(story)
+
+
+def test_put_without_a_worker_that_fires(caplog: pytest.LogCaptureFixture) -> None:
+    """A schedule that no running worker would fire is a warning; with such a worker there is none."""
+
+    async def story() -> None:
+        world = World()
+        deaf, web, worker = world.app(), world.app(), world.app(schedules=True)
+        async with web, deaf.running():
+            await web.schedules.put("s", web.work.call(), every=10)
+            assert "schedules=True" in caplog.text
+            caplog.clear()
+            async with worker.running():
+                await anyio.sleep(1)
+                await web.schedules.put("t", web.work.call(), every=10)
+        assert "schedules=True" not in caplog.text
+
+    play(story)
+
+
+def test_resume_with_catching_up() -> None:
+    """A resume that catches up lets the instants since the pause count as missed."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app()
+        async with app.running():
+            pass
+        app.schedule("s", every=10, phase=0, missed="all", grace=0)(app.work)
+        async with app.running():
+            await anyio.sleep(11)
+            await app.schedules.pause("s")
+            await anyio.sleep(30)
+            await app.schedules.resume("s", catch_up=True)
+            await anyio.sleep(8)
+            assert world.instants("s") == [10, 20, 30, 40]
+
+    play(story)
+
+
+def test_put_twice() -> None:
+    """The same definition again changes nothing; another one is an error, unless the caller says what to do."""
+
+    async def story() -> None:
+        app = World().app()
+        async with app:
+            first = await app.schedules.put("s", app.work.call("a"), cron="@daily")
+            again = await app.schedules.put("s", app.work.call("a"), cron="@daily")
+            assert again.record == first.record
+            with pytest.raises(ScheduleExists, match="At 00:00 every day"):
+                await app.schedules.put("s", app.work.call("a"), cron="@hourly")
+            kept = await app.schedules.put("s", app.work.call("a"), cron="@hourly", on_exists="keep")
+            assert kept.record == first.record
+            new = await app.schedules.put("s", app.work.call("a"), cron="@hourly", on_exists="replace")
+            assert "hour" in new.explain()
+
+    play(story)
+
+
+def test_what_is_not_there() -> None:
+    """Every verb about an id without a schedule says so."""
+
+    async def story() -> None:
+        app = World().app()
+        async with app:
+            for verb in (app.schedules.get, app.schedules.pause, app.schedules.resume, app.schedules.fire):
+                with pytest.raises(ScheduleNotFound, match="no schedule 'none'"):
+                    await verb("none")
+            assert not await app.schedules.remove("none")
+            with pytest.raises(InvalidName):
+                await app.schedules.get("no such name")
+
+    play(story)
+
+
+def test_firing_by_hand() -> None:
+    """Each call of fire is one job, now, and the timetable goes on as it was."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app()
+        app.schedule("s", every="1h", phase=0)(app.work.call("x"))
+        async with app.running():
+            await anyio.sleep(1)
+            await app.schedules.fire("s")
+            await (await app.schedules.get("s")).fire()
+            await anyio.sleep(1)
+            assert [name for name, _ in world.seen] == ["x", "x"]
+            await anyio.sleep(3600)
+            assert len(world.seen) == 3
+
+    play(story)
+
+
+def test_backfilling() -> None:
+    """A backfill sends one job for each instant of a time that is over; the same label again sends none twice."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app()
+        app.schedule("s", cron="@hourly")(app.work)
+        since = datetime(2027, 1, 1, tzinfo=UTC)
+        async with app.running():
+            await anyio.sleep(1)
+            for _ in range(2):
+                jobs = await app.schedules.backfill("s", since, since + timedelta(hours=5), label="outage-7")
+                assert len(jobs) == 6
+                await app.drain()
+            assert len(world.ticks) == 6
+            assert world.ticks[0].backfill == "outage-7"
+            assert sorted(tick.at for tick in world.ticks) == [since + timedelta(hours=n) for n in range(6)]
+            await app.schedules.backfill("s", since, since, label="again")
+            await app.drain()
+            assert len(world.ticks) == 7
+            with pytest.raises(InvalidSetting, match="8761 instants"):
+                await app.schedules.backfill("s", since, since + timedelta(days=365), label="x")
+
+    play(story)
+
+
+def test_overlap_is_seen_in_the_store() -> None:
+    """With a job that is longer than the period no two run at once, and the instants between are counted."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app()
+        app.schedule("s", every=10, phase=0)(app.work.call("slow", 25.0))
+        async with app.running():
+            await anyio.sleep(105)
+            record = (await app.schedules.get("s")).record
+            assert world.instants("s") == [10, 40, 70, 100]
+            assert (record.overlapped, app.counters["schedule.overlapped"]) == (6, 6)
+
+    play(story)
+
+
+def test_queue_and_latest() -> None:
+    """Under queue one instant waits for the job; under latest a job that waits in its queue gives way."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app()
+        app.schedule("queue", every=10, phase=0, overlap="queue")(app.work.call("slow", 15.0))
+        app.schedule("latest", every=10, phase=0, overlap="latest")(app.work.using(queue="nowhere").call("never"))
+        async with app.running(queues=["default"]):
+            await anyio.sleep(62)
+            assert world.instants("queue") == [10, 20, 30, 50]
+            assert (await app.stats("nowhere")).ready == 1
+
+    play(story)
+
+
+def test_a_store_is_needed() -> None:
+    """An app that declares a schedule and has no store does not open; a verb without a store says the same."""
+
+    async def story() -> None:
+        app = App(MemoryBackend(), store="none")
+
+        @app.schedule("s", every=10)
+        @app.task(name="work")
+        async def work() -> None: ...
+
+        with pytest.raises(StoreRequired, match="schedules"):
+            async with app:
+                pass
+        other = App(MemoryBackend(), store="none")
+        async with other:
+            with pytest.raises(StoreRequired, match="schedules"):
+                await other.schedules.get("s")
+
+    play(story)
+
+
+def test_mistakes_in_declarations() -> None:
+    """What cannot be is refused where it is declared, with what was meant."""
+    app = World().app()
+
+    @app.task(name="needs")
+    async def needs(name: str) -> None: ...
+
+    @app.task(name="risky", delivery="at_most_once", keep_result=None)
+    async def risky() -> None: ...
+
+    def declare(scheduled: Any = app.work, **options: Any) -> None:
+        app.schedule(options.pop("id", "s"), **options)(scheduled)
+
+    for message, wrong in {
+        "cannot be called without arguments": {"scheduled": needs, "every": 10},
+        "is no task and no call": {"scheduled": print, "every": 10},
+        "cron and every are given": {"cron": "@daily", "every": 10},
+        "no timetable is given": {},
+        "under a second": {"every": 0.5},
+        "tz has no meaning with every": {"every": 10, "tz": "UTC"},
+        "did you mean 'missed'": {"every": 10, "misssed": "all"},
+        'give one of "once"': {"every": 10, "missed": "twice"},
+        'give one of "skip"': {"every": 10, "overlap": "never"},
+        "limit=0": {"every": 10, "limit": 0},
+        "times=0": {"every": 10, "times": 0},
+        "grace='x'": {"every": 10, "grace": "x"},
+        "has no time zone": {"at": datetime(2027, 1, 1)},  # noqa: DTZ001 - the mistake
+        "Europe/Berlin": {"cron": "@daily", "tz": "Europe/Berln"},
+        "hour: 25": {"cron": "0 25 * * *"},
+        "its call has an id": {"scheduled": app.work.using(id="x").call(), "every": 10},
+        "keeps no results": {"scheduled": risky, "every": 10},
+    }.items():
+        with pytest.raises(InvalidSetting) as refused:
+            declare(**wrong)
+        assert message in str(refused.value), message
+    with pytest.raises(InvalidName):
+        declare(id="Not A Name", every=10)
+    assert not app.schedule.ids
+    declare(every=10)
+    with pytest.raises(InvalidSetting, match="two schedules"):
+        declare(needs.call("x"), every=10)
+
+
+def test_a_task_that_disappears() -> None:
+    """Log and events name a due schedule whose task no worker knows; it fires when the task is back."""
+
+    async def story() -> None:
+        world = World()
+        old, new = world.app(), App(world.backend, store=world.store, clock=virtual.clock, schedules=True)
+
+        @old.task(name="gone")
+        async def gone() -> None:
+            world.ticks.append(current().tick)
+
+        @new.task(name="other")
+        async def other() -> None: ...
+
+        async with old:
+            await old.schedules.put("s", gone.call(), every="1m", phase=0)
+        async with new.running():
+            await anyio.sleep(300)
+        assert new.counters["schedule.failed"] >= 1
+        assert not world.ticks
+        async with old.running():
+            await anyio.sleep(10)
+        assert world.instants("s") == [300]
+
+    play(story)
+
+
+# ── deploys ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_newer_release_wins() -> None:
+    """Of two programs with different definitions the newer release wins, in whatever order they start."""
+
+    async def story() -> None:
+        world = World()
+        old, new = world.app(release="1.9"), world.app(release="1.10")
+        old.schedule("s", every=10, phase=0)(old.work.call("old"))
+        new.schedule("s", every=20, phase=0)(new.work.call("new"))
+        async with old.running(), new.running():
+            await anyio.sleep(1)
+            async with old.running():  # it restarts
+                await anyio.sleep(60)
+        assert world.instants("s") == [20, 40, 60]
+        assert {name for name, _ in world.seen} == {"new"}
+
+    play(story)
+
+
+def test_without_releases_the_later_start_wins() -> None:
+    """Where no program names its release, the definition of the one that started later stands."""
+
+    async def story() -> None:
+        world = World()
+        old, new = world.app(), world.app()
+        old.schedule("s", every=10, phase=0)(old.work.call("old"))
+        new.schedule("s", every=20, phase=0)(new.work.call("new"))
+        async with old.running():
+            await anyio.sleep(15)
+            async with new.running():
+                await anyio.sleep(30)
+        assert world.instants("s") == [10, 20, 40]
+
+    play(story)
+
+
+def test_removed_code_fires_no_more() -> None:
+    """A schedule that only the old program declares ends with it, and is retired after an hour."""
+
+    async def story() -> None:
+        world = World()
+        old, new = world.app(), world.app()
+        old.schedule("dropped", every=10, phase=0)(old.work)
+        new.schedule("kept", every=600, phase=0)(new.work)
+        async with new.running():
+            async with old.running():
+                await anyio.sleep(25)
+            await anyio.sleep(3 * 3600)
+            assert world.instants("dropped") == [10, 20]
+            schedules = {one.id: one.is_retired async for one in new.schedules.all()}
+            assert schedules == {"dropped": True, "kept": False}
+        async with old.running():  # a rollback: from now on
+            await anyio.sleep(15)
+        assert len(world.instants("dropped")) in {3, 4}
+
+    play(story)
+
+
+def test_retiring_at_once() -> None:
+    """A retired id fires no more, also not from older programs that run beside."""
+
+    async def story() -> None:
+        world = World()
+        old, new = world.app(), world.app()
+        old.schedule("s", every=10, phase=0)(old.work)
+        new.schedule.retired("s")
+        async with old.running():
+            await anyio.sleep(15)
+            async with new.running():
+                await anyio.sleep(60)
+        assert world.instants("s") == [10]
+
+    play(story)
+
+
+@pytest.mark.parametrize("pause", [0.0, 8.0, 25.0])
+def test_renaming(pause: float) -> None:
+    """A renamed schedule goes on where it was: no instant is lost, none fires twice, and old programs are harmless."""
+
+    async def story() -> None:
+        world = World()
+        old, new = world.app(), world.app()
+        old.schedule("before", every=10, phase=0, missed="all")(old.work)
+        new.schedule("after", every=10, phase=0, missed="all")(new.work)
+        new.schedule.renamed("before", to="after")
+        async with old.running():
+            await anyio.sleep(25)
+        await anyio.sleep(pause)
+        async with new.running():
+            await anyio.sleep(1)
+            async with old.running():  # an old pod restarts
+                await anyio.sleep(50)
+            assert [one.id async for one in new.schedules.all()] == ["after"]
+        both = [*world.instants("before"), *world.instants("after")]
+        assert both == [10.0 * n for n in range(1, len(both) + 1)]
+        assert len(both) >= 7
+        assert world.instants("before") == [10, 20]
+
+    play(story)
+
+
+def test_changed_timetables_settle_the_old_one_first() -> None:
+    """An instant of the old timetable that is due when the new one is written fires all the same."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app()
+        async with app:
+            await app.schedules.put("s", app.work.call(), every=10, phase=0)
+            await anyio.sleep(12)  # no worker runs
+            await app.schedules.put("s", app.work.call(), every=60, phase=0, on_exists="replace")
+        async with app.running():
+            await anyio.sleep(50)
+        assert world.instants("s") == [10, 60]
+
+    play(story)
+
+
+# ── outages ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("part", ["store", "broker"])
+def test_outages(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store or broker down for a minute: the worker lives, no tick within the grace is lost, and it goes on at once."""
+    from taskcore.errors import BrokerUnavailable  # noqa: PLC0415 - for this story only
+
+    async def story() -> None:
+        world = World()
+        app = world.app()
+        app.schedule("s", every=10, phase=0, overlap="allow", grace="2m")(app.work)
+        async with app.running():
+            await anyio.sleep(15)
+
+            async def down(*_: object, **__: object):
+                raise BrokerUnavailable("it is down")
+
+            broken = ("get", "get_many", "put", "put_many") if part == "store" else ("publish",)
+            with monkeypatch.context() as patch:
+                for verb in broken:
+                    patch.setattr(getattr(world, "store" if part == "store" else "backend"), verb, down)
+                await anyio.sleep(60)
+            await anyio.sleep(7)
+            assert world.instants("s") == [10.0 * n for n in range(1, 9)]
+
+    play(story)
+
+
+# ── previews ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_previews() -> None:
+    """A preview tells the next instants, from any moment, and no more than the timetable has left."""
+
+    async def story() -> None:
+        app = World().app()
+        async with app:
+            daily = await app.schedules.put("d", app.work.call(), cron="30 2 * * *", tz="Europe/Berlin")
+            spring = daily.preview(2, after=datetime(2027, 3, 27, 12, tzinfo=UTC))
+            assert spring == [datetime(2027, 3, 28, 1, tzinfo=UTC), datetime(2027, 3, 29, 0, 30, tzinfo=UTC)]
+            few = await app.schedules.put("f", app.work.call(), every=10, times=3)
+            assert len(few.preview(10)) == 3
+            at = datetime(2030, 1, 1, tzinfo=UTC)
+            once = await app.schedules.put("o", app.work.call(), at=at)
+            assert once.preview() == [at]
+            with pytest.raises(InvalidSetting, match="aware"):
+                once.preview(after=datetime(2027, 1, 1))  # noqa: DTZ001 - the mistake
+
+    play(story)
+
+
+def test_one_instant() -> None:
+    """A schedule with ``at`` fires once, and one whose instant is over fires at once."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app()
+        now = datetime.fromtimestamp(virtual.EPOCH, UTC)
+        async with app.running():
+            await app.schedules.put("later", app.work.call(), at=now + timedelta(seconds=20))
+            await app.schedules.put("over", app.work.call(), at=now - timedelta(hours=2))
+        async with app.running():
+            await anyio.sleep(60)
+            assert world.instants("later") == [20]
+            assert world.instants("over") == [-7200]
+
+    play(story)
+
+
+def test_arguments_of_an_older_version() -> None:
+    """A schedule that was put with older arguments sends them in the shape of the task's version now."""
+
+    async def story() -> None:
+        world = World()
+        old, new = (
+            App(world.backend, store=world.store, clock=virtual.clock),
+            App(world.backend, store=world.store, clock=virtual.clock, schedules=True),
+        )
+        seen: list[str] = []
+
+        @old.task(name="greet")
+        async def old_greet(name: str) -> None: ...
+
+        @new.task(name="greet", version=2, upcasts={1: lambda args: {"who": args["name"]}})
+        async def new_greet(who: str) -> None:
+            seen.append(who)
+
+        async with old:
+            await old.schedules.put("s", old_greet.call("Ada"), every=10, phase=0)
+        async with new.running():
+            await anyio.sleep(15)
+        assert seen == ["Ada"]
+
+    play(story)
+
+
+def test_records_are_small() -> None:
+    """The record of a schedule, and so what many of them take, is small."""
+
+    async def story() -> None:
+        app = World().app()
+        async with app:
+            schedule = await app.schedules.put("customer-42", app.work.call("Ada"), cron="@daily")
+            assert len(msgspec.json.encode(schedule.record)) < 400
+
+    play(story)
