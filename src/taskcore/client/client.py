@@ -36,8 +36,9 @@ EVENT_OF: Final[Mapping[type[Published], EventName]] = {
 }
 
 PUBLISH_BATCH = 500  #: jobs in one publish; a broker that runs a batch as one script is busy for about a millisecond
-_own_id = attrgetter("options.id")
 PUBLISHES_IN_FLIGHT = 2  #: publishes of one enqueue_many that are under way at a time
+
+_own_id = attrgetter("options.id")
 
 
 class Client:
@@ -199,8 +200,9 @@ class Client:
             parent_id=None if parent is None else parent.envelope.id,
             timeout=options.timeout,
             retry=options.retry,
-            tick=options.tick,
         )
+        if options.tick is not None:
+            envelope = msgspec.structs.replace(envelope, tick=options.tick)
         return Outgoing(queue, job_id, self._encode(envelope), b"", options.delay)
 
     def _too_large(self, call: Call[Any]) -> PayloadTooLarge:
