@@ -75,7 +75,12 @@ def no_fencing():
 
     def settle(original, self, delivery, verdict, now):
         job = delivery.receipt.job
-        return original(self, msgspec.structs.replace(delivery, receipt=ledger.Receipt(job, job.fence)), verdict, now)
+        return original(
+            self,
+            msgspec.structs.replace(delivery, receipt=ledger.Receipt(job, job.fence, delivery.receipt.expires)),
+            verdict,
+            now,
+        )
 
     with (
         patch.object(ledger.Receipt, "valid", property(lambda self: self.job.place is LEASED)),

@@ -73,6 +73,7 @@ class LoopDependencies:
         self._context = copy_context()
         self._shared: dict[Function, Held] = {}
         self._of_jobs: set[Held] = set()
+        self.is_closed = False
 
     async def shared(self, opening: Opening, arguments: Mapping[str, Any]) -> Any:
         """Return the value of a dependency of scope ``"app"``, which the first caller opens and no caller interrupts.
@@ -118,6 +119,7 @@ class LoopDependencies:
                     await held.close(limited=True)
                 except Exception:
                     log.exception("a dependency failed while it closed; the worker ends")
+        self.is_closed = True
 
 
 class WorkerDependencies(LoopDependencies):
@@ -134,4 +136,9 @@ class WorkerDependencies(LoopDependencies):
     def open_async(self, opening: Opening, arguments: Mapping[str, Any]) -> tuple[Any, Close]:
         """See :class:`OpenDependencies`; for threads."""
         value, held = self._call(self.hold, opening, arguments)
-        return value, partial(self._call, self.release, held)
+        return value, partial(self._release_from_thread, held)
+
+    def _release_from_thread(self, held: Held, error: BaseException | None) -> None:
+        """Release, unless the worker has ended before this thread, and has closed everything by itself."""
+        if not self.is_closed:
+            self._call(self.release, held, error)

@@ -113,8 +113,9 @@ class Cron:
     def _step(self, wall: int, direction: int) -> int | None:
         walk = copy.copy(self._walk)
         walk.tick_direction = direction
+        start = wall - wall % MINUTE if direction > 0 else wall + -wall % MINUTE  # old versions keep seconds
         try:
-            walk.dt = EPOCH + timedelta(seconds=wall)
+            walk.dt = EPOCH + timedelta(seconds=start)
             return (next(walk) - EPOCH) // SECOND
         except (StopIteration, OverflowError):
             return None
@@ -124,6 +125,7 @@ class Cron:
 
 
 SECOND = timedelta(seconds=1)
+MINUTE = 60
 
 
 @lru_cache(maxsize=4096)

@@ -34,6 +34,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  #: seconds between two looks at a queue t
 COUNTS: Final = (2, 10)  #: the version from which a consumer says rightly what it has delivered and what has ended
 OPENED_AT_ONCE: Final = 20  #: queues
 SWEEP_AFTER: Final = 5.0  #: seconds after a connection was made, and between two sweeps of a queue
+SWEEP_PAUSE: Final = 0.4  #: seconds between two queues: many of them are swept in the background, over minutes
 CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
@@ -95,6 +96,7 @@ class NatsSource(NatsSettler):
                 await asyncio.sleep(SWEEP_AFTER)
                 with suppress(BrokerUnavailable):
                     for stream in tuple(left):
+                        await asyncio.sleep(SWEEP_PAUSE)
                         ended, handed_out = await self._streams.sweep(stream)
                         left[stream] = min(left[stream], handed_out)
                         if ended >= left[stream]:
