@@ -17,7 +17,7 @@ import msgspec
 
 from taskcore.config import Settings
 from taskcore.contract import Contract
-from taskcore.contract.codec import kind_of, short_repr
+from taskcore.contract.codec import first_line, kind_of, short_repr
 from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import InvalidArguments, InvalidSetting, NotRunning
 from taskcore.options import NO_OPTIONS, CallOptions, Key, Options, TaskSpec, UsingOptions, call_options, is_encodable
@@ -193,7 +193,18 @@ class Task(Generic[P, R]):
         return Call(self, self.contract.encode(arguments), self._key(rule, arguments), options)
 
     def _key(self, rule: Key, arguments: Any) -> str | None:
-        key: Any = self.contract.invoke(rule, arguments) if callable(rule) else self.contract.key_of(arguments, rule)
+        key: Any
+        try:
+            key = self.contract.invoke(rule, arguments) if callable(rule) else self.contract.key_of(arguments, rule)
+        except InvalidArguments:
+            raise
+        except Exception as error:
+            raise InvalidArguments(
+                f"{self.name}: the key function of this call raised {type(error).__name__}; nothing was sent",
+                facts=[first_line(error)],
+                public_facts=["its text may hold values"],
+                fix="mend the key function; for a call without a key it returns None",
+            ) from error
         if key is None or (isinstance(key, str) and key and is_encodable(key)):
             return key
         raise InvalidArguments(

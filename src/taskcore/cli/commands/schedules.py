@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from taskcore.app import App
     from taskcore.schedules import Schedule
 
+    MomentType = click.ParamType[datetime]
+else:
+    MomentType = click.ParamType  # older versions of click take no type there
+
 __all__ = ["command"]
 
 PLACE = click.option(
@@ -29,7 +33,7 @@ PLACE = click.option(
 ID = click.argument("id")
 
 
-class _Moment(click.ParamType[datetime]):
+class _Moment(MomentType):
     """A date and time with a zone, as ISO 8601 writes it; without a zone it is UTC."""
 
     name = "moment"
