@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from taskcore import App, Reject, Retry, RetryLater, Router, Snooze, TaskcoreError
 from taskcore.config import AppSettings
-from taskcore.errors import InvalidContract, InvalidName, InvalidSetting, InvalidURL
+from taskcore.errors import InvalidArguments, InvalidContract, InvalidName, InvalidSetting, InvalidURL
 from taskcore.options import UsingOptions
 from taskcore.router import TaskOptions
 
@@ -260,6 +260,21 @@ def test_a_key_that_cannot_be_made_is_refused_where_the_task_is_declared(key: An
 
     with pytest.raises(InvalidContract, match=text):
         App("memory://").task(name="pay", key=key)(pay)
+
+
+def test_a_key_function_that_raises_refuses_the_call() -> None:
+    """The caller gets an error with a code, and the function's own as its cause; no public fact has a value in it."""
+    app = App("memory://")
+
+    @app.task(name="pay", key=lambda order: {}[order])
+    async def pay(order: str) -> None: ...
+
+    with pytest.raises(
+        InvalidArguments, match="the key function of this call raised KeyError; nothing was sent"
+    ) as caught:
+        pay.call("secret")
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert "secret" not in " ".join((caught.value.what, *caught.value.public_facts))
 
 
 @pytest.mark.parametrize("value", [90, 90.0, "90", "90s", "1m30s", "1.5m", dt.timedelta(seconds=90)])

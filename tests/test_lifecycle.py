@@ -16,6 +16,7 @@ from taskcore.config import Settings
 from taskcore.envelope import ErrorRecord, Trail, decode_trail
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import (
+    ENDS,
     Ack,
     AlreadyDone,
     Buried,
@@ -109,6 +110,12 @@ def test_the_table_knows_every_outcome():
     table = (rules_module.__doc__ or "").split("outcome  ")[1]
 
     assert [kind.__name__ for kind in get_args(Outcome) if kind.__name__ not in table] == []
+
+
+@given(outcomes, trails, all_rules, rolls)
+def test_what_ends_a_job_is_what_is_acked(outcome, trail, rules, roll):
+    """A worker that meets one of ``ENDS`` need not ask: ``decide`` acks these outcomes, and no others."""
+    assert (type(outcome) in ENDS) == isinstance(decide(outcome, trail, rules, roll=roll), Ack)
 
 
 @given(outcomes, trails, all_rules, rolls)

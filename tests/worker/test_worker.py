@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from taskcore import App, Expired, JobFailed, NotRunning, Reject, Retry, RetryLater, Snooze, current
@@ -338,3 +339,21 @@ async def test_draining_has_an_end(app):
         await wait.enqueue()
         with pytest.raises(TimeoutError):
             await app.drain(timeout=10)
+
+
+async def test_quick_jobs_leave_the_loop_its_turns():
+    """Jobs that never wait do not keep other tasks of the loop waiting for all of them."""
+    app = App("memory://", clock=clock, concurrency=400)
+    ran, seen = [], [0]
+
+    @app.task(keep_result=None)
+    async def quick() -> None:
+        ran.append(None)
+
+    async with app:
+        await app.enqueue_many([quick.call() for _ in range(400)])
+        async with app.running():
+            while len(ran) < 400:
+                await anyio.lowlevel.checkpoint()
+                seen.append(len(ran))
+    assert max(later - earlier for earlier, later in itertools.pairwise(seen)) <= 200
