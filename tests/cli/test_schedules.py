@@ -65,6 +65,13 @@ def test_listing(shop: Path) -> None:
     assert objects[1]["next"] is None
 
 
+def test_options_before_the_command(shop: Path) -> None:
+    """The app and --json may be named before the command as well as behind it."""
+    answer = run(shop, "schedules", "-A", "shop:app", "--json", "show", "nightly")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["id"] == "nightly"
+
+
 def test_showing(shop: Path) -> None:
     """A schedule is explained: in English, with its policies, its arguments, and why it is paused."""
     nightly, ping = schedules(shop, "show", "nightly"), schedules(shop, "show", "ping")

@@ -61,6 +61,8 @@ def command(ctx: click.Context, place: str | None, as_json: bool, app_dir: str) 
 
     Without a command the schedules are listed.
     """
+    given = {"place": place, "as_json": as_json, "app_dir": app_dir}  # before the command it means the same as behind
+    ctx.default_map = dict.fromkeys(command.commands, given)
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_, place=place, as_json=as_json, app_dir=app_dir)
 
