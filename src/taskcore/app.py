@@ -8,7 +8,6 @@ await app.run_worker()                    worker until SIGTERM or SIGINT
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from taskcore.adapters import BackendOrURL, Layers, Services, StoreOrURL, build_components, check_objects
 from taskcore.backend import Features, QueueStats
-from taskcore.client.host import AppHost, SharedContext, checked_calls
+from taskcore.client.host import AppHost, checked_calls
 from taskcore.config import AppSettings, Duration, Settings, hint_at_unused_variables, load, show
 from taskcore.envelope import EnvelopeCodec, check_name
 from taskcore.observe import Event, Events, WorkerStatus
@@ -83,6 +82,7 @@ class App(Router):
         objects |= {"services": list[Any](), "needs": list[str]()}  # features add theirs to the components
         self._build = partial(build_components, self.settings, self._events, clock, self._host.codec, **objects)
         self._reset()
+        self._openings = self._host.make_openings(self, self.settings, lambda: self.components, renew=self._reset)
 
     @classmethod
     def from_config(cls, **settings: Unpack[AppSettings]) -> Self:
@@ -93,7 +93,7 @@ class App(Router):
         return cls(**settings)
 
     def __repr__(self) -> str:
-        shown, state = show("url", self.settings.url), "open" if self._context.is_open else "closed"
+        shown, state = show("url", self.settings.url), "open" if self._openings.is_open else "closed"
         return f"<App {shown} {len(self)} tasks, {state}>"
 
     # ── tasks ──
@@ -123,23 +123,13 @@ class App(Router):
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
-        app_loop = self._host.app_loop
-        if self._pid != os.getpid() or app_loop.has_ended:
-            self._reset()
-        if not self._context.is_open:
+        if not self._openings.is_open:
             hint_at_unused_variables(self.sources)
-        if app_loop.adopt():
-            await self._context.enter()
-        else:
-            await app_loop.run(self._context.enter)
+        await self._openings.enter()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        app_loop = self._host.app_loop
-        if app_loop.is_here:
-            await self._context.leave()
-        elif not app_loop.has_ended:
-            await app_loop.run(self._context.leave)
+        await self._openings.leave()
 
     @asynccontextmanager
     async def running(
@@ -334,10 +324,7 @@ class App(Router):
     # ── inside ──
 
     def _reset(self) -> None:
-        """Begin closed: at first, and in the child of a fork, where the parent's connections and loop are dead."""
-        self._pid = os.getpid()
+        """Begin closed: at first, after a loop that ended with the app open, and in the child of a fork."""
         self._host.close()
-        self._host.app_loop.forget()
-        self._context = SharedContext(lambda: self._host.connect(self, self.components, self.settings))
         #: What this app is made of, for the test kit and for tools.
         self.components = self._build()

@@ -82,7 +82,7 @@ def in_thread(work: Coroutine[Any, Any, Any]) -> list[Any]:
     def run() -> None:
         try:
             answers.append(asyncio.run(work))
-        except Exception as error:
+        except BaseException as error:
             answers.append(error)
 
     thread = threading.Thread(target=run)

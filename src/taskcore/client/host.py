@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from taskcore.components import Components
@@ -12,15 +12,13 @@ from taskcore.envelope import EnvelopeCodec
 from taskcore.errors import InvalidArguments, NotRunning
 from taskcore.results import JobOutcome, JobStatus
 from taskcore.task import Bridge, Call, Job, Task
-from taskcore.toolkit.app_loop import AppLoop
+from taskcore.toolkit.app_loop import AppLoop, Openings
 
-if TYPE_CHECKING:  # imported when they are needed: see connect() and enter()
-    import anyio
-
+if TYPE_CHECKING:  # imported when they are needed: see _connect()
     from taskcore.client.client import Client
     from taskcore.client.queries import JobQueries
 
-__all__ = ["AppHost", "SendCall", "SharedContext", "checked_calls", "not_open", "send_nothing"]
+__all__ = ["AppHost", "SendCall", "checked_calls", "not_open", "send_nothing"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -74,13 +72,27 @@ class AppHost:
         self.send: SendCall = send_nothing  #: the client's own verb while the app is open: one step less for each job
         self._client: Client | None = None
         self._queries: JobQueries | None = None
-        self.app_loop = AppLoop()
+        self.app_loop = AppLoop()  #: the one in which the app is open
 
-    async def connect(
-        self, tasks: Iterable[Task[..., Any]], components: Components, settings: Settings
+    def make_openings(
+        self,
+        tasks: Iterable[Task[..., Any]],
+        settings: Settings,
+        components: Callable[[], Components],
+        renew: Callable[[], None],
+    ) -> Openings:
+        """Make what opens the app; the components of the moment are connected.
+
+        :param renew: makes the components anew, after their loop has ended or in the child of a fork.
+        """
+        return Openings(lambda app_loop: self._connect(tasks, components(), settings, app_loop), renew=renew)
+
+    async def _connect(
+        self, tasks: Iterable[Task[..., Any]], components: Components, settings: Settings, app_loop: AppLoop
     ) -> AsyncExitStack:
         """Connect to broker and store, in the running event loop; return what disconnects.
 
+        :param app_loop: the running event loop.
         :raises StoreRequired: a task needs a store and there is none (TC105).
         :raises UnsafeBroker: ``strict``, and the settings of broker or store break a guarantee (TC502).
         """
@@ -90,7 +102,6 @@ class AppHost:
 
         refuse_if_unmet(tasks, components)
         async with AsyncExitStack() as exits:
-            exits.callback(self.app_loop.forget)  # the last step: until then other loops must not open the app
             await exits.enter_async_context(components.backend)
             if components.store is not None:
                 await exits.enter_async_context(components.store)
@@ -102,25 +113,29 @@ class AppHost:
                 timeout=limit,
                 payload_limit=settings.payload_limit,
                 source=settings.source,
-                app_loop=self.app_loop,
+                app_loop=app_loop,
             )
             exits.push_async_callback(client.wait_closed)
             client.open_queues(tuple(dict.fromkeys(task.spec.queue for task in tasks)))
             queries = JobQueries(components, timeout=limit)
             exits.push_async_callback(queries.wait_closed)
-            self.send, self._client, self._queries = client.send, client, queries
-            self.app_loop.adopt()
-            exits.callback(self.close)
+            self.send, self._client, self._queries, self.app_loop = client.send, client, queries, app_loop
+            exits.callback(self.close, client)
             if components.services:
                 from taskcore.services import open_services  # noqa: PLC0415 - most apps have none
 
                 exits.push_async_callback(await open_services(components.services))
             return exits.pop_all()
 
-    def close(self) -> None:
-        """Forget the connections; they are closed, or belong to the parent of a fork."""
-        self.send = send_nothing
-        self._client = self._queries = None
+    def close(self, client: Client | None = None) -> None:
+        """Forget the connections; they are closed, or belong to a loop that has ended, or to the parent of a fork.
+
+        :param client: forget its connections only: what a loop that has ended left may end when the app is open anew.
+        """
+        if client is None or client is self._client:
+            self.send = send_nothing
+            self._client = self._queries = None
+            self.app_loop = AppLoop()
 
     def require_open(self) -> None:
         """Refuse what needs a connection.
@@ -194,53 +209,6 @@ class AppHost:
         if (token := self.app_loop.token) is not None:
             self.app_loop.require_running()
         return token
-
-
-class SharedContext:
-    """A context that may be entered again while it is open: the first entry opens it, the last exit closes it.
-
-    :param connect: opens everything, and returns what closes it. Not a generator: one that is still open when the
-        program ends would be finalized without its event loop.
-    """
-
-    def __init__(self, connect: Callable[[], Awaitable[AsyncExitStack]]) -> None:
-        self._connect = connect
-        self._entries = 0
-        self._changing: anyio.Event | None = None
-        self._exits = AsyncExitStack()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is entered."""
-        return self._entries > 0
-
-    async def enter(self) -> None:
-        """Open the context, or join it if it is open; concurrent entries wait for the first, or for its end."""
-        while self._changing is not None:
-            await self._changing.wait()
-        if self._entries == 0:
-            async with self._change():
-                self._exits = await self._connect()
-        self._entries += 1
-
-    async def leave(self) -> None:
-        """Close the context if this is the last exit."""
-        self._entries -= 1
-        if self._entries == 0:
-            async with self._change():
-                await self._exits.aclose()
-
-    @asynccontextmanager
-    async def _change(self) -> AsyncIterator[None]:
-        """Let others wait while it opens or closes."""
-        import anyio  # noqa: PLC0415 - declaring tasks needs no event loop
-
-        self._changing = anyio.Event()
-        try:
-            yield
-        finally:
-            self._changing.set()
-            self._changing = None
 
 
 def not_open(app: str = "this app") -> NotRunning:
