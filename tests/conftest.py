@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ NOT_QUICK = {
     "tests/backends/rabbitmq",
     "tests/backends/redis",
     "tests/backends/test_short_retries.py",
+    "tests/backends/test_silent_brokers.py",
+    "tests/backends/test_silent_connections.py",
     "tests/bench",
     "tests/benchmarks",
     "tests/cli",
@@ -31,6 +34,7 @@ NOT_QUICK = {
     "tests/contract/codec",
     "tests/faults",
     "tests/processes",
+    "tests/schedules/test_on_brokers.py",
     "tests/stores/nats",
     "tests/stores/redis",
     "tests/stores/sql",
@@ -67,6 +71,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_configure(config: pytest.Config) -> None:
     """Register markers of our own."""
     config.addinivalue_line("markers", "virtual: on both loops, with time that passes only when no task can run")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_servers_if_quick(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Find no server in a quick run: tests that ask for one first are skipped, others fail and belong to NOT_QUICK."""
+    if not request.config.getoption("--quick"):
+        yield
+        return
+    from taskcore.faults import ServerMissing, binaries  # noqa: PLC0415 - for quick runs only
+
+    def none(*_: object) -> Iterator[Path]:
+        raise ServerMissing("--quick runs no servers")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(binaries, "_candidates", none)
+        patch.delenv("TASKCORE_REQUIRE_SERVERS", raising=False)
+        yield
 
 
 @pytest.fixture(params=["asyncio", "trio"])
