@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import anyio
 import nats
 import psycopg
+from nats.js.errors import NotFoundError
 
 from taskcore import App, Retry
 from taskcore.deadletter import DeadLetter
@@ -81,10 +83,10 @@ async def end_jobs(app: App, kinds: Sequence[str], values: Sequence[Any], plant:
         neighbours = [await plain.enqueue(n) for n in range(5)] + [await twice.enqueue(5), await keyed.enqueue(1_000)]
         async with app.running(queues=["foreign"], grace=1.0):
             for job in neighbours:
-                await job.result(timeout=10)
+                await job.result(timeout=30)
             letters = await _letters(app, len(planted))
         async with app.running(queues=["foreign"], grace=1.0):  # another worker finds nothing left to do
-            assert await (await plain.enqueue(6)).result(timeout=10) == 6
+            assert await (await plain.enqueue(6)).result(timeout=30) == 6
         assert len(letters) == len(await _letters(app, 0)) == len(planted)
         for letter in letters:
             assert "record" in letter.reason or "cannot be read" in letter.reason, letter.reason
@@ -100,7 +102,7 @@ async def end_jobs(app: App, kinds: Sequence[str], values: Sequence[Any], plant:
 
 async def _letters(app: App, count: int) -> list[DeadLetter]:
     """Read the dead letters, as soon as there are so many."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while True:
             letters = [letter async for letter in app.dead_letters.read("foreign")]
             if len(letters) >= count:
@@ -178,13 +180,20 @@ def in_nats(url: str) -> tuple[Plant, Look]:
         connection._transport.write(verb.encode() + b"\r\n" + headers + body + b"\r\n")
         await connection._transport.drain()
         await connection.flush()
+        with anyio.fail_after(30):  # a stream stores what the server has read, but later
+            while not (found := await last(connection, name)) or (found.data or b"") != body:  # noqa: ASYNC110 - servers have no events
+                await anyio.sleep(0.02)
         await connection.close()
 
     async def look(name: str) -> Any:
         connection = await nats.connect(url)
-        found = await connection.jetstream().get_last_msg("taskcore-store", f"taskcore.r.{key_token(name)}")
+        found = await last(connection, name)
         await connection.close()
-        return found.data
+        return found and found.data
+
+    async def last(connection: nats.NATS, name: str) -> Any:
+        with suppress(NotFoundError):
+            return await connection.jetstream().get_last_msg("taskcore-store", f"taskcore.r.{key_token(name)}")
 
     return plant, look
 

@@ -77,8 +77,11 @@ async def test_killed_under_load(own: RedisServer, tmp_path: Path):
 async def test_restarted_gracefully(own: RedisServer):
     """F20: an ordinary restart in the middle of a thousand settlings loses nothing."""
     play = Play(own.url)
-    async with play.running("worker", own.url + SHORT_TIMEOUTS, lease=5.0, concurrency=50) as app:
-        await app.enqueue_many([app.tasks["work"].call(number) for number in range(1000)])
+    async with (
+        play.app("client") as client,  # with limits that a busy machine keeps: it sends before the fault
+        play.running("worker", own.url + SHORT_TIMEOUTS, lease=5.0, concurrency=50),
+    ):
+        await client.enqueue_many([client.tasks["work"].call(number) for number in range(1000)])
         await until(lambda: play.count("settled") >= 200, "some jobs")
         await own.restart()
         report = await play.check(duplicates_allowed=1000 - play.count("settled"))
