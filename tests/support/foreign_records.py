@@ -181,7 +181,10 @@ def in_nats(url: str) -> tuple[Plant, Look]:
         await connection._transport.drain()
         await connection.flush()
         with anyio.fail_after(30):  # a stream stores what the server has read, but later
-            while not (found := await last(connection, name)) or (found.data or b"") != body:  # noqa: ASYNC110 - servers have no events
+            while True:
+                found = await last(connection, name)
+                if found and (found.data or b"") == body:
+                    break
                 await anyio.sleep(0.02)
         await connection.close()
 
