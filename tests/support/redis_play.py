@@ -126,10 +126,10 @@ class Play:
 
     def worker(self, folder: Path, who: str, url: str | None = None, **orders: Any) -> WorkerProcess:
         """Start a worker in a process of its own; it prints "ready" when it is."""
-        crash_at, nth = orders.pop("crash_at", None), orders.pop("nth", 1)
+        crash_at, nth, script = orders.pop("crash_at", None), orders.pop("nth", 1), orders.pop("script", SCRIPT)
         url = url or self.url
         text = json.dumps({"url": url, "store": self.store or url, "queue": self.queue, **orders})
-        worker = WorkerProcess(SCRIPT, text, folder=folder, who=who, crash_at=crash_at, nth=nth, history=self.history)
+        worker = WorkerProcess(script, text, folder=folder, who=who, crash_at=crash_at, nth=nth, history=self.history)
         self.files.append(worker.history)
         return worker
 
