@@ -77,9 +77,10 @@ def declare(app: App, history: History, queue: str, who: str) -> None:
                 time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
 
     @app.task(name="kill", **options)
-    async def kill(how: str = "killed") -> None:
+    async def kill(ways: str = "killed") -> None:
         with history.run(current(), who=who):
-            DEADLY[how]()
+            each = ways.split()
+            DEADLY[each[(current().fence - 1) % len(each)]]()
 
 
 class Play:

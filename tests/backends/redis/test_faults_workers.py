@@ -199,11 +199,12 @@ async def test_stopped_before_it_is_connected(tmp_path: Path, shared: RedisServe
 
 
 async def test_poison_is_buried_and_other_jobs_run(shared: RedisServer, tmp_path: Path):
-    """F12: a job that kills every worker that starts it is a dead letter; nine jobs fetched beside it are done."""
+    """F10–F12: a job that kills its worker, in three ways, is dead after three starts; nine beside it are done."""
     play = Play(shared.url)
     async with play.app("client") as app:
-        poison = await app.tasks["kill"].enqueue()
+        poison = await app.tasks["kill"].enqueue("killed left crashed")
         jobs = await app.enqueue_many([app.tasks["work"].call(number) for number in range(9)])
+        statuses: list[int] = []
         for number in range(6):
             async with play.worker(tmp_path, f"w{number}", concurrency=1) as worker:
                 with anyio.move_on_after(10):
@@ -211,9 +212,11 @@ async def test_poison_is_buried_and_other_jobs_run(shared: RedisServer, tmp_path
                         await anyio.sleep(0.02)
                 if worker.status is None:
                     break
+                statuses.append(worker.status)
                 play.history.record("died", "", who=worker.who)
         async with play.running("healthy"):
             report = await play.check(attempts=3, duplicates_allowed=3)
+    assert statuses == [-signal.SIGKILL, 1, -signal.SIGSEGV]
     assert [entry.facts["reason"] for entry in play.merged().entries if entry.facts.get("verdict") == "bury"] == [
         "poison"
     ]
