@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taskcore.faults import NatsServer, RabbitServer, RedisServer, Server
-from tests.support.rabbit_play import RabbitPlay
+from tests.support.fault_plays import play_on
 from tests.support.real import serving
 from tests.support.redis_play import Play
 
@@ -48,5 +48,5 @@ def broker(request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture
 def play(broker: Server, tmp_path: Path) -> Play:
-    """Make a play of faults on a queue of its own; beside RabbitMQ with a SQLite file as the store."""
-    return RabbitPlay(broker.url, tmp_path) if isinstance(broker, RabbitServer) else Play(broker.url)
+    """Make a play of faults on the broker."""
+    return play_on(broker, tmp_path)

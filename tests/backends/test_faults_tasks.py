@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 
 from taskcore import App, Dead, DeadLetter, Expired, Succeeded
 from taskcore.faults import NatsServer, Server
-from taskcore.faults.processes import WorkerProcess
 from taskcore.worker.signals import INTERRUPTED
-from tests.support.fault_tasks import RAISED, STORM, declare_faults
+from tests.support.fault_plays import client_of, worker_of
+from tests.support.fault_tasks import RAISED, STORM
 from tests.support.redis_play import Play, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
-
-SCRIPT = Path(__file__).parents[1] / "support" / "fault_worker.py"
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """Choose asyncio: the client libraries know no other loop."""
     return "asyncio"
-
-
-@asynccontextmanager
-async def client_of(play: Play, **settings: Any) -> AsyncIterator[App]:
-    """Open an app that sends, with the tasks that misbehave, too."""
-    async with play.app("client", **settings) as app:
-        declare_faults(app, play.history, play.queue, "client")
-        yield app
-
-
-@asynccontextmanager
-async def worker_of(play: Play, folder: Path, who: str = "worker", **orders: Any) -> AsyncIterator[WorkerProcess]:
-    """Run a worker process that has the tasks that misbehave; it is ready inside."""
-    async with play.worker(folder, who, script=SCRIPT, **orders) as worker:
-        await worker.says("ready")
-        yield worker
 
 
 async def letters_of(app: App, play: Play) -> dict[str, DeadLetter]:
@@ -92,7 +71,7 @@ def state_of(pid: int) -> str:
 
 
 async def test_functions_that_do_not_end(play: Play, tmp_path: Path):
-    """F14: a coroutine that ignores its end is told again, a thread is left alone; neighbours run, the worker stops."""
+    """F14: a coroutine that ignores it is cancelled again, a thread is left alone; other jobs run, a worker stops."""
     async with client_of(play) as app, worker_of(play, tmp_path, threads=1, grace=0.5) as worker:
         began = anyio.current_time()
         deaf, hung = await app.tasks["stubborn"].enqueue(3), await app.tasks["endless"].enqueue(30.0)
@@ -132,7 +111,7 @@ async def test_more_jobs_than_threads(play: Play, tmp_path: Path):
 
 
 async def test_results_that_cannot_be_kept(play: Play, tmp_path: Path):
-    """F69: a result of the wrong type, or too large, is one failed attempt, told by a dead letter; it is not repeated."""
+    """F69: a result of the wrong type, or too large, is a dead letter that says so; its job is not repeated."""
     async with client_of(play) as app, worker_of(play, tmp_path, result_limit=10_000):
         jobs = [await app.tasks["unstorable"].enqueue(size) for size in (0, 20_000)]
         outcomes = [await job.outcome(timeout=20) for job in jobs]

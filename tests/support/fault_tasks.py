@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -79,16 +80,15 @@ def declare_faults(app: App, history: History, queue: str, who: str) -> None:
         history.record("start", current().job_id, who=who, attempt=current().attempt)
         if kind == "RecursionError":
             return overflow()
-        raise RAISED[kind]()
+        error = RAISED[kind]()
+        raise error
 
     @app.task(name="stubborn", timeout=0.3, **options)
     async def stubborn(times: int) -> None:
         with history.run(current(), who=who):
             for _ in range(times):
-                try:
+                with suppress(BaseException):  # that is the fault
                     await anyio.sleep(60)
-                except BaseException:  # noqa: BLE001, S110 - that is the fault
-                    pass
 
     @app.task(name="endless", timeout=0.3, **(options | {"retry": None}))
     def endless(seconds: float) -> None:
@@ -140,12 +140,11 @@ def declare_faults(app: App, history: History, queue: str, who: str) -> None:
                 raise ConnectionError("the shop is down")
             return number
 
-    @app.task(name="keyed", key="number", **options)
-    async def keyed(number: int, seconds: float = 0.0) -> int:
+    @app.task(name="keyed", key="order", **options)
+    async def keyed(order: str) -> str:
         with history.run(current(), who=who):
-            await anyio.sleep(seconds)
-            history.effect(f"{queue}/keyed/{number}", current().job_id, who=who)
-            return number
+            history.effect(order, current().job_id, who=who)
+            return order
 
 
 # ── parts of an app that raise ───────────────────────────────────────────────────────────────────

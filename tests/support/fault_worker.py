@@ -1,7 +1,7 @@
 """A worker process whose tasks and parts misbehave; its orders are JSON on the command line.
 
-``broken``: its listeners, hooks, log handlers and middleware raise. ``jump``: seconds by which its monotonic clock jumps
-when it gets SIGUSR1, as that of a machine that was suspended does, or does not.
+``broken``: its listeners, hooks, log handlers and middleware raise. ``jump``: seconds by which its monotonic clock
+jumps when it gets SIGUSR1, as that of a machine that was suspended does, or does not.
 """
 
 from __future__ import annotations

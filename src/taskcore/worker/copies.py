@@ -5,13 +5,13 @@ The copy belongs to the function, until it returns to the worker or waits in the
 
 from __future__ import annotations
 
-import asyncio
 import os
 from weakref import WeakSet
 
 import anyio
 
 from taskcore.envelope import running
+from taskcore.toolkit.forks import CallSoon, in_each_copy
 from taskcore.toolkit.logging import logger
 from taskcore.worker.quarantine import Quarantine
 
@@ -20,7 +20,6 @@ __all__ = ["end_copies", "end_copy"]
 log = logger("taskcore.worker")
 
 _watched: WeakSet[Quarantine] = WeakSet()
-_loop: asyncio.AbstractEventLoop | None = None  #: where the fork is made; the copy cannot ask
 
 
 def end_copies(quarantine: Quarantine) -> None:
@@ -34,22 +33,13 @@ def end_copy() -> None:
     os._exit(1)
 
 
-def _note_loop() -> None:
-    global _loop  # noqa: PLW0603 - from before a fork to behind it
-    try:
-        _loop = asyncio.get_running_loop()
-    except RuntimeError:
-        _loop = None
-
-
-def _mark_copy() -> None:
+def _mark_copy(call_soon: CallSoon | None) -> None:
     if running.get(None) is None:
         return  # the program forks, not a job
     for quarantine in _watched:
         quarantine.over, quarantine.at_end = anyio.Event(), end_copy
-    if _loop is not None:
-        _loop.call_soon(end_copy)
+    if call_soon is not None:
+        call_soon(end_copy)
 
 
-if hasattr(os, "register_at_fork"):  # Windows cannot fork
-    os.register_at_fork(before=_note_loop, after_in_child=_mark_copy)
+in_each_copy(_mark_copy)

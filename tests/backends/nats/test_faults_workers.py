@@ -12,12 +12,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from taskcore import App
+from taskcore import App, Dead
 from taskcore.adapters import open_backend
+from taskcore.backend import Delivery, Outgoing, Source
 from taskcore.faults import ChaosProxy, NatsServer
 from taskcore.faults.crash import CRASHED
+from taskcore.lifecycle import ACK
 from tests.support.real import require
-from tests.support.redis_play import Play, declare, send, until
+from tests.support.redis_play import Play, declare, held, send, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -239,14 +241,14 @@ async def test_workers_that_die_leave_nothing(own: NatsServer):
     """F17: after thirty workers that died without a word the server has one consumer, and no connection of theirs."""
     async with open_backend(own.url) as backend:
         for _ in range(30):
-            async with ChaosProxy("127.0.0.1", own.port) as proxy:
-                async with (
-                    open_backend(f"nats://127.0.0.1:{proxy.port}") as other,
-                    other.consume(["crowd"], lease=5) as source,
-                ):
-                    with anyio.move_on_after(0.02):
-                        await source.receive(1)
-                    proxy.cut()
+            async with (
+                ChaosProxy("127.0.0.1", own.port) as proxy,
+                open_backend(f"nats://127.0.0.1:{proxy.port}") as other,
+                other.consume(["crowd"], lease=5) as source,
+            ):
+                with anyio.move_on_after(0.02):
+                    await source.receive(1)
+                proxy.cut()
         async with backend.consume(["crowd"], lease=5):
             state = await backend._link.api(f"CONSUMER.NAMES.{backend._streams.named('crowd').name}")
             assert len(state["consumers"]) == 1, state
@@ -274,3 +276,57 @@ async def test_clocks_that_are_wrong(nats: NatsServer):
     async with anyio.create_task_group() as group:
         for hours in (-24, -1, 1, 24):
             group.start_soon(live, hours)
+
+
+async def test_dead_letters_that_cannot_be_written(nats: NatsServer, tmp_path: Path):
+    """F64: while dead letters have no place, the job stays, with an alarm and no hot loop; then it is a letter."""
+    play = Play(nats.url)
+    async with play.app("client") as app, open_backend(nats.url) as backend, play.worker(tmp_path, "worker") as worker:
+        await worker.says("ready")
+        stream = backend._streams.named(play.queue)
+        await backend._streams.ensure_dead(stream)
+        settings = (await backend._link.api(f"STREAM.INFO.{stream.dead_name}"))["config"]
+        await backend._link.api(f"STREAM.UPDATE.{stream.dead_name}", settings | {"sealed": False, "max_bytes": 10})
+        job = await app.tasks["fail"].enqueue(1)
+        await worker.says("refuses a copy or a dead letter")
+        before = len(worker.output(lines=10_000).splitlines())
+        await anyio.sleep(2.5)
+        assert len(worker.output(lines=10_000).splitlines()) - before < 10
+        assert not play.count("settled", verdict="bury")
+        await backend._link.api(f"STREAM.UPDATE.{stream.dead_name}", settings)
+        assert isinstance(await job.outcome(timeout=10), Dead)
+        await play.check(duplicates_allowed=3)
+    assert await letters_of(play) == {job.id: "exhausted"}
+
+
+async def test_settling_around_the_end_of_a_lease(nats: NatsServer):
+    """F62: settlings a hair before or after a lease ends: each job is accepted exactly once."""
+    lease, count, accepted = 0.5, 250, list[bytes]()
+    async with (
+        held(nats.url, "edge", lease=lease) as (backend, source),
+        held(nats.url, "edge", lease=60.0) as (_, heir),
+    ):
+        await backend.publish([Outgoing("edge", f"{number}", b"%d" % number) for number in range(count)])
+        mine: list[Delivery] = []
+        began = anyio.current_time()
+        while len(mine) < count:
+            mine += await source.receive(count)
+        async with anyio.create_task_group() as group:
+            group.start_soon(inherit, heir, accepted)
+            for index, one in enumerate(mine):
+                await anyio.sleep_until(began + lease - 0.12 + index / 1000)
+                if not await source.settle([(one, ACK)]):
+                    accepted.append(one.envelope)
+            await until(lambda: len(accepted) >= count, "all of them")
+            await anyio.sleep(2 * lease)
+            group.cancel_scope.cancel()
+        await backend.admin.delete("edge")
+    assert len(accepted) == len(set(accepted)) == count
+
+
+async def inherit(heir: Source, accepted: list[bytes]) -> None:
+    """Take whatever lease ends, and settle it."""
+    while True:
+        theirs = await heir.receive(20)
+        assert await heir.settle([(one, ACK) for one in theirs]) == []
+        accepted += [one.envelope for one in theirs]

@@ -11,12 +11,13 @@ from typing import Any
 import anyio
 import pytest
 
+from taskcore import Dead
 from taskcore.adapters import open_backend
 from taskcore.faults import ChaosProxy, RedisServer
 from taskcore.faults.crash import CRASHED
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
-from tests.support.redis_play import SHORT_TIMEOUTS, Play, send, until
+from tests.support.redis_play import ATTEMPTS, SHORT_TIMEOUTS, Play, calls, send, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -265,3 +266,22 @@ async def test_a_hundred_workers_leave_nothing(own: RedisServer):
     assert dict(zip(group[::2], group[1::2], strict=True))[b"pending"] == 0
     clients: bytes = await command(port, "CLIENT", "LIST")
     assert len(clients.splitlines()) <= 2, clients.decode()
+
+
+async def test_dead_letters_that_cannot_be_written(shared: RedisServer, tmp_path: Path):
+    """F64: while dead letters have no place, the job stays, with an alarm and no hot loop; then it is a letter."""
+    play = Play(shared.url)
+    letters = f"tc:{{{play.queue}}}:letters"
+    async with play.app("client") as app, play.worker(tmp_path, "worker") as worker:
+        await worker.says("ready")
+        job = await app.tasks["fail"].using(delay=0.3).enqueue(1)
+        await command(shared.port, "SET", letters, "of another program")
+        await worker.says("holds something that is not ours")
+        before = await calls(shared.port, "evalsha")
+        await anyio.sleep(2.5)
+        assert await calls(shared.port, "evalsha") - before < 100
+        assert not play.count("settled", verdict="bury")
+        await command(shared.port, "DEL", letters)
+        assert isinstance(await job.outcome(timeout=10), Dead)
+        await play.check(duplicates_allowed=ATTEMPTS)
+    assert list(await play_letters(play)) != []
