@@ -46,11 +46,11 @@ async def test_a_flapping_line(postgres: PostgresServer):
         files, tasks = len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())  # noqa: PTH208 - numbers only
         for _ in range(30):
             with anyio.fail_after(10):
-                while not await written(store):
+                while not await written(store):  # noqa: ASYNC110 - a server has no event
                     await anyio.sleep(0.01)
             proxy.cut()
         with anyio.fail_after(10):
-            while not await written(store):
+            while not await written(store):  # noqa: ASYNC110 - a server has no event
                 await anyio.sleep(0.01)
         assert proxy.connected <= 2
         assert len(os.listdir("/proc/self/fd")) <= files + 2  # noqa: PTH208 - numbers only
