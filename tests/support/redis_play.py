@@ -77,9 +77,10 @@ def declare(app: App, history: History, queue: str, who: str) -> None:
                 time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
 
     @app.task(name="kill", **options)
-    async def kill(how: str = "killed") -> None:
+    async def kill(ways: str = "killed") -> None:
         with history.run(current(), who=who):
-            DEADLY[how]()
+            each = ways.split()
+            DEADLY[each[(current().fence - 1) % len(each)]]()
 
 
 class Play:
@@ -126,10 +127,10 @@ class Play:
 
     def worker(self, folder: Path, who: str, url: str | None = None, **orders: Any) -> WorkerProcess:
         """Start a worker in a process of its own; it prints "ready" when it is."""
-        crash_at, nth = orders.pop("crash_at", None), orders.pop("nth", 1)
+        crash_at, nth, script = orders.pop("crash_at", None), orders.pop("nth", 1), orders.pop("script", SCRIPT)
         url = url or self.url
         text = json.dumps({"url": url, "store": self.store or url, "queue": self.queue, **orders})
-        worker = WorkerProcess(SCRIPT, text, folder=folder, who=who, crash_at=crash_at, nth=nth, history=self.history)
+        worker = WorkerProcess(script, text, folder=folder, who=who, crash_at=crash_at, nth=nth, history=self.history)
         self.files.append(worker.history)
         return worker
 

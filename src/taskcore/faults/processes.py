@@ -96,6 +96,10 @@ class WorkerProcess:
         """Ask it to stop (SIGTERM)."""
         self._child.send(signal.SIGTERM)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal of the test's own choice."""
+        self._child.send(number)
+
     # ── what a test asks ──
 
     @property

@@ -11,6 +11,7 @@ from taskcore.records import Records
 from taskcore.store import largest_value
 from taskcore.task import Task
 from taskcore.worker.admission import Admission, KnowsFirstStarts
+from taskcore.worker.copies import end_copies
 from taskcore.worker.execution import Execution, Slot
 from taskcore.worker.failures import Failures
 from taskcore.worker.options import WorkerOptions
@@ -47,6 +48,7 @@ def build_performer(
         worker=worker,
         behind=behind,
     )
+    end_copies(admission.quarantine)
     performer = Performer(
         tasks,
         components,

@@ -179,7 +179,7 @@ class Performer:
             slot.deadline = slot.context = None
             quarantine.running -= 1
             if quarantine.over is not None:
-                quarantine.notice_end()
+                quarantine.at_end()
         failpoint("run.returned")
         nothing_kept = options.keep_result is None and job.key is None
         outcome = slot.outcome = NOTHING_KEPT if nothing_kept else self._pack(job, task, value)

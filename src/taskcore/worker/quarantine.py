@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -19,6 +19,7 @@ class Quarantine:
 
     :ivar running: how many jobs run; their starter counts them.
     :ivar over: set when the quarantine is over; None while there is none.
+    :ivar at_end: called at the end of each run while ``over`` is not None.
     """
 
     def __init__(self) -> None:
@@ -26,16 +27,12 @@ class Quarantine:
         self.over: anyio.Event | None = None
         self._turn = anyio.Lock()
         self._one_ended: anyio.Event | None = None
+        self.at_end: Callable[[], None] = self._notice_end
 
     async def wait(self) -> None:
         """Wait until there is no quarantine."""
         while self.over is not None:
             await self.over.wait()
-
-    def notice_end(self) -> None:
-        """Note that a running job has ended, while a quarantine may wait for it."""
-        if self._one_ended is not None:
-            self._one_ended.set()
 
     @asynccontextmanager
     async def run_alone(self) -> AsyncIterator[None]:
@@ -51,3 +48,7 @@ class Quarantine:
             finally:
                 self.over = None
                 over.set()
+
+    def _notice_end(self) -> None:
+        if self._one_ended is not None:
+            self._one_ended.set()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from functools import cache
-
 import pytest
 
 from taskcore.backends.rabbitmq import RabbitBackend
@@ -26,13 +23,6 @@ def pytest_generate_tests(metafunc):
     if sample is not None and "node" in metafunc.fixturenames:
         arguments = versions(RabbitServer, newer=metafunc.function.__name__ in sample)
         metafunc.parametrize("node", **arguments, indirect=True, scope="module")
-
-
-@pytest.fixture(scope="session")
-def shared_nodes():
-    """Keep nodes by version until the end: to start one takes longer than most modules of tests."""
-    with ExitStack() as exits:
-        yield cache(lambda version: exits.enter_context(serving(RabbitServer, version)))
 
 
 @pytest.fixture(scope="module")

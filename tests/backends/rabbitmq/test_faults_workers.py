@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from taskcore.adapters import open_backend
+from taskcore.faults.crash import CRASHED
 from tests.support.rabbit_play import RabbitPlay
 from tests.support.redis_play import send, until
 
@@ -43,6 +44,31 @@ async def test_kill_at_random(node, tmp_path):
     assert len(dead) == 3
     assert len({entry.job for entry in entries if entry.kind == "ok"}) == 200
     assert not await letters(play), "a killed worker's jobs are no poison"
+
+
+#: Where a worker dies, on which job, and how often its function starts then at most.
+STEPS = [
+    ("run.returned", "work", 2),  # F02: its effect is done, its result is not stored
+    ("settle.ended", "work", 1),  # F03: its result is stored
+    ("settle.ended", "once_bitten", 3),  # F05: the retry is not written
+    ("rabbitmq.retry.copied", "once_bitten", 3),  # confirmed; the job it came from comes again beside it
+    ("rabbitmq.bury.written", "fail", 3),  # F04: the letter is confirmed, and its job is not acknowledged
+]
+
+
+@pytest.mark.parametrize(("point", "task", "starts"), STEPS)
+async def test_death_at_a_point(node, tmp_path, point, task, starts):
+    """F02–F05: a worker process ends between two steps; the next one goes on there, and no step is done twice."""
+    play = RabbitPlay(node.url, tmp_path)
+    async with play.app("client") as app:
+        job = await app.tasks[task].enqueue(1)
+        async with play.worker(tmp_path, "dying", crash_at=point) as worker:
+            assert await worker.wait() == CRASHED
+        async with play.worker(tmp_path, "heir"):
+            await job.outcome(timeout=20)
+            report = await play.check(duplicates_allowed=1)
+    assert starts - 1 <= sum(entry.kind == "start" for entry in report.histories[job.id]) <= starts
+    assert len(await letters(play)) == (task == "fail")
 
 
 async def test_frozen_for_longer_than_a_lease(node, tmp_path):
@@ -112,22 +138,21 @@ async def test_a_blocked_loop(node, tmp_path):
     assert not play.count("event", name="job.lost")
 
 
-#: Ways to die, the status of a process that does, and the kind of queue.
+#: Ways to die, the statuses of processes that do, and the kind of queue; a classic one does not count hand-outs.
 DEATHS = [
-    ("killed", -signal.SIGKILL, "quorum"),
-    ("killed", -signal.SIGKILL, "classic"),
-    ("left", 1, "quorum"),
-    ("crashed", -signal.SIGSEGV, "quorum"),
+    ("killed left crashed", [-signal.SIGKILL, 1, -signal.SIGSEGV], "quorum"),
+    ("killed", [-signal.SIGKILL] * 3, "classic"),
 ]
 
 
-@pytest.mark.parametrize(("how", "status", "kind"), DEATHS)
-async def test_poison_is_buried_and_other_jobs_run(node, tmp_path, how, status, kind):
+@pytest.mark.parametrize(("ways", "expected", "kind"), DEATHS, ids=["quorum", "classic"])
+async def test_poison_is_buried_and_other_jobs_run(node, tmp_path, ways, expected, kind):
     """F10–F12: a job that kills its worker is dead after three starts, however it does it; nine beside it are done."""
     play = RabbitPlay(node.url, tmp_path, f"min_queue_age=0.1&timeout=3&queue_type={kind}")
     async with play.app("client") as app:
-        poison = await app.tasks["kill"].enqueue(how)
+        poison = await app.tasks["kill"].enqueue(ways)
         jobs = await app.enqueue_many([app.tasks["work"].call(number) for number in range(9)])
+        statuses = []
         for number in range(6):
             async with play.worker(tmp_path, f"w{number}", concurrency=1) as worker:
                 with anyio.move_on_after(15):
@@ -135,11 +160,12 @@ async def test_poison_is_buried_and_other_jobs_run(node, tmp_path, how, status, 
                         await anyio.sleep(0.05)
                 if worker.status is None:
                     break
-                assert worker.status == status
+                statuses.append(worker.status)
                 play.history.record("died", "", who=worker.who)
         async with play.running("healthy"):
             # Besides the poison's own two: those that had returned and were not settled when the poison killed.
             report = await play.check(attempts=3, duplicates_allowed=2 + len(jobs))
+    assert statuses == expected
     assert await letters(play) == ["poison"]
     assert sum(entry.kind == "start" for entry in report.histories[poison.id]) == 3
     for job in jobs:

@@ -1,26 +1,19 @@
-"""Shared by the tests of Redis: its client library knows asyncio only; servers to share and servers to mistreat."""
+"""Shared by the tests of Redis: its client library knows asyncio only; servers to mistreat."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from taskcore.faults import RedisServer
-from tests.support.real import require, serving
+from tests.support.real import require
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Run the tests of this folder on asyncio."""
     return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def shared() -> Iterator[RedisServer]:
-    """Run one Redis for all tests of this process that only use queues of their own."""
-    with serving(RedisServer) as server:
-        yield server
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from typing import Any
 import anyio
 import pytest
 
+from taskcore import Dead
 from taskcore.adapters import open_backend
 from taskcore.faults import ChaosProxy, RedisServer
 from taskcore.faults.crash import CRASHED
 from taskcore.faults.resp import command
 from taskcore.lifecycle import ACK
-from tests.support.redis_play import SHORT_TIMEOUTS, Play, send, until
+from tests.support.redis_play import ATTEMPTS, SHORT_TIMEOUTS, Play, calls, send, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -199,11 +200,12 @@ async def test_stopped_before_it_is_connected(tmp_path: Path, shared: RedisServe
 
 
 async def test_poison_is_buried_and_other_jobs_run(shared: RedisServer, tmp_path: Path):
-    """F12: a job that kills every worker that starts it is a dead letter; nine jobs fetched beside it are done."""
+    """F10–F12: a job that kills its worker, in three ways, is dead after three starts; nine beside it are done."""
     play = Play(shared.url)
     async with play.app("client") as app:
-        poison = await app.tasks["kill"].enqueue()
+        poison = await app.tasks["kill"].enqueue("killed left crashed")
         jobs = await app.enqueue_many([app.tasks["work"].call(number) for number in range(9)])
+        statuses: list[int] = []
         for number in range(6):
             async with play.worker(tmp_path, f"w{number}", concurrency=1) as worker:
                 with anyio.fail_after(30):  # for Python to start on a busy machine, too
@@ -211,9 +213,11 @@ async def test_poison_is_buried_and_other_jobs_run(shared: RedisServer, tmp_path
                         await anyio.sleep(0.02)
                 if worker.status is None:
                     break
+                statuses.append(worker.status)
                 play.history.record("died", "", who=worker.who)
         async with play.running("healthy"):
             report = await play.check(attempts=3, duplicates_allowed=3)
+    assert statuses == [-signal.SIGKILL, 1, -signal.SIGSEGV]
     assert [entry.facts["reason"] for entry in play.merged().entries if entry.facts.get("verdict") == "bury"] == [
         "poison"
     ]
@@ -262,3 +266,22 @@ async def test_a_hundred_workers_leave_nothing(own: RedisServer):
     assert dict(zip(group[::2], group[1::2], strict=True))[b"pending"] == 0
     clients: bytes = await command(port, "CLIENT", "LIST")
     assert len(clients.splitlines()) <= 2, clients.decode()
+
+
+async def test_dead_letters_that_cannot_be_written(shared: RedisServer, tmp_path: Path):
+    """F64: while dead letters have no place, the job stays, with an alarm and no hot loop; then it is a letter."""
+    play = Play(shared.url)
+    letters = f"tc:{{{play.queue}}}:letters"
+    async with play.app("client") as app, play.worker(tmp_path, "worker") as worker:
+        await worker.says("ready")
+        job = await app.tasks["fail"].using(delay=0.3).enqueue(1)
+        await command(shared.port, "SET", letters, "of another program")
+        await worker.says("holds something that is not ours")
+        before = await calls(shared.port, "evalsha")
+        await anyio.sleep(2.5)
+        assert await calls(shared.port, "evalsha") - before < 100
+        assert not play.count("settled", verdict="bury")
+        await command(shared.port, "DEL", letters)
+        assert isinstance(await job.outcome(timeout=10), Dead)
+        await play.check(duplicates_allowed=ATTEMPTS)
+    assert list(await play_letters(play)) != []

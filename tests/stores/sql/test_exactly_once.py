@@ -72,7 +72,7 @@ def results(worker: WorkerProcess) -> dict[int, str]:
 
 @pytest.mark.parametrize("point", OWN + CORE)
 async def test_dead_at(point: str, url: str, tmp_path: Path):
-    """Whichever process dies at this point, the order is paid once, and the caller gets the receipt of that payment."""
+    """F02–F03: whichever process dies at this point, the order is paid once; the caller gets the receipt of that."""
     async with Till(url) as till:
         async with WorkerProcess(PAYER, url, tmp_path, 1, folder=tmp_path, who="first", crash_at=point) as worker:
             assert await worker.wait(30) == CRASHED, worker.output()
@@ -100,7 +100,7 @@ async def test_the_test_would_notice(url: str, tmp_path: Path):
 
 
 async def test_killed_at_any_moment(url: str, tmp_path: Path):
-    """Through SIGKILL at random moments every order is paid once, and its caller gets the receipt."""
+    """F01: through SIGKILL at random moments every order is paid once, and its caller gets the receipt."""
     orders, dice = 40, random.Random(7)
     async with Till(url) as till:
         for kill in range(8):

@@ -56,7 +56,7 @@ async def works_again(store: PostgresStore, within: float = 15.0) -> float:
 @pytest.mark.parametrize("version", **versions(PostgresServer))
 @pytest.mark.parametrize("how", ["kill", "stop", "freeze"])
 async def test_confirmed_writes_survive(how: str, version: str):
-    """F18, F20, F21: under load the server goes and comes back; what was confirmed is there, all calls end in time."""
+    """F18, F20–F22: under load the server goes and comes back; what was confirmed is there, all calls end in time."""
     async with serving(version=version) as server, PostgresStore(brief(server.url)) as store:
         confirmed: list[str] = []
         failed: list[float] = []

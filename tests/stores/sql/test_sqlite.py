@@ -174,7 +174,7 @@ def limit_pages(store: SqliteStore, pages: int) -> None:
 
 
 async def test_a_lock_that_is_never_released(url: str, tmp_path: Path):
-    """A write waits for a lock as long as a call may take, not longer; reads go on; afterwards all is well."""
+    """F21: a write waits for a lock as long as a call may take, not longer; reads go on; afterwards all is well."""
     async with SqliteStore(f"{url}?timeout=0.5") as store:
         await store.put("a", b"1", expect=ANY, keep=None)
         other = sqlite3.connect(tmp_path / "r.db", isolation_level=None)

@@ -10,6 +10,7 @@ a worker would otherwise gather threads until its process has no memory left.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ import anyio.from_thread
 import anyio.lowlevel
 
 from taskcore.toolkit.logging import logger
+from taskcore.worker.copies import end_copy
 
 __all__ = ["DaemonThreadPool", "IterationStopped", "ThreadRoom"]
 
@@ -172,8 +174,11 @@ class _Thread(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        owner = os.getpid()
         while (item := self.items.get()) is not None:
             item.run()
+            if os.getpid() != owner:
+                end_copy()
             try:
                 anyio.from_thread.run_sync(self._report, item, token=item.token)
             except Exception:  # noqa: BLE001 - each loop has its own error for this: it has ended, so no caller waits

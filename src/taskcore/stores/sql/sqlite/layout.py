@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from taskcore.connections.sqlite.file import SqliteFile
 from taskcore.errors import BrokerUnavailable
-from taskcore.store import ANY, Conflict, Record, Version, Write, is_expected
+from taskcore.store import ABSENT, ANY, Conflict, Record, Version, Write, is_expected
 
 __all__ = ["FIND", "NEXT", "PUT", "SCHEMA", "TABLES", "TAKE", "clean", "find", "is_refusal", "prepare", "write_all"]
 
@@ -33,6 +33,12 @@ FIND = """SELECT CAST(value AS BLOB), CAST(version AS INTEGER) FROM taskcore_rec
     WHERE key = ? AND (ends IS NULL OR ends > ?)"""
 PUT = """INSERT INTO taskcore_records (key, value, version, ends) VALUES (?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version, ends = excluded.ends"""
+#: Many new records at once. Python lets go of its lock at each statement, and a thread that computes gives it back only
+#: after some time: one statement for each record would be slower by far beside a busy event loop.
+MANY = 64  #: records in a statement; older SQLites take 999 values
+BEGIN_MANY = f"""INSERT INTO taskcore_records (key, value, version, ends) VALUES {", ".join(["(?, ?, ?, ?)"] * MANY)}
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version, ends = excluded.ends
+    WHERE taskcore_records.ends <= ?"""  # noqa: S608 - constants of this file
 DELETE = "DELETE FROM taskcore_records WHERE key = ?"
 NEXT = "SELECT next_record FROM taskcore_schema"
 TAKE = "UPDATE taskcore_schema SET next_record = next_record + 1"
@@ -92,10 +98,16 @@ def write_all(connection: sqlite3.Connection, batches: Iterable[Sequence[Write]]
         answers: list[Sequence[Version | Conflict]] = []
         for batch in batches:
             answered: list[Version | Conflict] = []
-            for write in batch:
-                answer = _write(connection, write, version, now)
-                version += answer == version
-                answered.append(answer)
+            for start in range(0, len(batch), MANY):
+                portion = batch[start : start + MANY]
+                if _begin_many(connection, portion, version, now):
+                    answered += range(version, version + MANY)
+                    version += MANY
+                    continue
+                for write in portion:
+                    answer = _write(connection, write, version, now)
+                    version += answer == version
+                    answered.append(answer)
             answers.append(answered)
         if version != first:
             connection.execute(COUNTED, (version,))
@@ -105,6 +117,24 @@ def write_all(connection: sqlite3.Connection, batches: Iterable[Sequence[Write]]
             connection.execute("ROLLBACK")
         raise
     return answers
+
+
+def _begin_many(connection: sqlite3.Connection, writes: Sequence[Write], version: int, now: float) -> bool:
+    """Write records that must not exist, in one statement; False, and nothing written, if that cannot be done."""
+    if len(writes) < MANY or not all(write.expect is ABSENT and write.value is not None for write in writes):
+        return False
+    values = [
+        part
+        for number, write in enumerate(writes, version)
+        for part in (write.key, write.value, number, None if write.keep is None else now + write.keep)
+    ]
+    connection.execute("SAVEPOINT many")
+    if connection.execute(BEGIN_MANY, (*values, now)).rowcount != MANY:
+        connection.execute("ROLLBACK TO many")
+        connection.execute("RELEASE many")
+        return False
+    connection.execute("RELEASE many")
+    return True
 
 
 def _write(connection: sqlite3.Connection, write: Write, version: int, now: float) -> Version | Conflict:
