@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import taskcore.lifecycle as rules_module
 from taskcore import Reject, Retry, RetryLater, Snooze
 from taskcore.config import Settings
-from taskcore.envelope import ErrorRecord, Trail, decode_trail
+from taskcore.envelope import ErrorRecord, Trail, decode_trail, encode_trail
 from taskcore.errors import InvalidSetting
 from taskcore.lifecycle import (
     ENDS,
@@ -201,8 +201,10 @@ def test_unencodable_result_is_never_repeated():
 
 
 def test_interrupted_costs_nothing():
-    """Shutdown gives the job back as it was."""
+    """Shutdown gives the job back as it was; one that had started is a new copy, whose fence is higher."""
     assert verdict_on(Interrupted(), Trail(attempts=3)) == Release()
+    again = verdict_on(Interrupted(started=True), Trail(attempts=3, copies=1))
+    assert again == Again(0.0, encode_trail(Trail(attempts=3, copies=2)))
 
 
 def test_parking():

@@ -18,7 +18,8 @@ Rule 2: deciding is pure: no clock, no random numbers, no broker; the same quest
     Malformed                not an envelope, or not fit for the contract    Bury("malformed: …"), bytes kept
     Unregistered             unknown task, or newer version or format        Reschedule, growing wait, no attempt used;
                                                                              after `park_for`: Bury("unknown task: …")
-    Interrupted              shutdown came first                             Release
+    Interrupted              shutdown came before the start                  Release
+                             shutdown came before the end                    Reschedule(0), no attempt used
     Poisoned                 it seems to kill its process                    Bury("poison"), unrun
     Buried(reason)           its death was recorded, the letter was not      Bury(reason) again
     CancelledBefore          a cancellation came before the start            Ack, recorded
@@ -143,7 +144,9 @@ class Unregistered(msgspec.Struct, frozen=True):
 
 
 class Interrupted(msgspec.Struct, frozen=True):
-    """Shutdown came before the function could start or end."""
+    """Shutdown came before the function could start or, if ``started``, end: then the next start has a higher fence."""
+
+    started: bool = False
 
 
 class Poisoned(msgspec.Struct, frozen=True):
@@ -248,8 +251,8 @@ def decide(outcome: Outcome, trail: Trail, rules: Rules, *, roll: float) -> Verd
             return _after_error(error, record, trail, rules, roll)
         case TimedOut(record=record):
             return _after_error(TimeoutError(record.message), record, trail, rules, roll)
-        case Interrupted():
-            return RELEASE
+        case Interrupted(started=started):
+            return _reschedule(0.0, trail) if started else RELEASE
         case Deferred(after=after):
             return _reschedule(after, trail)
         case Unencodable(record=record):

@@ -36,6 +36,7 @@ from taskcore.lifecycle import (
     CancelledBefore,
     DeadlinePassed,
     Deferred,
+    Interrupted,
     Outcome,
     Raised,
     Release,
@@ -247,13 +248,10 @@ def event_of(outcome: Outcome, verdict: Verdict, acked_early: bool) -> EventName
             assert_never(verdict)
 
 
-EVENT_OF_ACK: Mapping[type[Outcome], EventName] = {
-    AlreadyDone: "job.skipped",
-    CancelledBefore: "job.cancelled",
-    DeadlinePassed: "job.expired",
-}
+_Names: TypeAlias = Mapping[type[Outcome], EventName]
+EVENT_OF_ACK: _Names = {AlreadyDone: "job.skipped", CancelledBefore: "job.cancelled", DeadlinePassed: "job.expired"}
 event_of_ack = EVENT_OF_ACK.get  #: the common part of ``event_of``, without a call of ours for each job
-EVENT_OF_RESCHEDULE: Mapping[type[Outcome], EventName] = {Unregistered: "job.parked", Deferred: "job.deferred"}
+EVENT_OF_RESCHEDULE: _Names = {Unregistered: "job.parked", Deferred: "job.deferred", Interrupted: "job.released"}
 
 
 # ── the caller's translations ────────────────────────────────────────────────────────────────────

@@ -278,7 +278,7 @@ async def test_what_a_function_changes_in_its_process_ends_with_it(app, tmp_path
 
 @pytest.mark.parametrize("change", ["change_interpreter", "close_streams"])
 async def test_what_a_function_changes_in_its_interpreter_ends_with_it(app, caplog, change):
-    """Environment, locale, warnings, decimals, collector, logging and streams are as before for the next job there."""
+    """Environment, locale, warnings, decimals, collector, logging, hooks and streams are as before for the next job."""
     async with app.running():
         before = await (await in_processes.describe_interpreter.enqueue()).result(timeout=10)
         for _ in range(2):
@@ -288,6 +288,14 @@ async def test_what_a_function_changes_in_its_interpreter_ends_with_it(app, capl
 
     assert printed(caplog, job) == ["printed"]
     assert [record.job_id for record in caplog.records if record.message == "logged"][1:] == [job.id]
+
+
+async def test_a_seed_ends_with_its_job(app):
+    """The next job in a process draws other random numbers than after the seed that a job has set."""
+    async with app.running():
+        drawn = [await (await in_processes.draw.enqueue()).result(timeout=10) for _ in range(4)]
+
+    assert len(set(drawn)) == 4
 
 
 async def pids_in(path):

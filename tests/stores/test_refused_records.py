@@ -13,6 +13,8 @@ import psycopg
 import pytest
 
 from taskcore import App, BrokerUnavailable
+from taskcore.adapters import open_backend
+from taskcore.backend import Outgoing, Refused, Stored
 from taskcore.errors import JobFailed, StoreRefused
 from taskcore.faults import NatsServer, PostgresServer, RedisServer
 from taskcore.faults.resp import command
@@ -21,7 +23,7 @@ from taskcore.stores.nats import NatsStore
 from taskcore.stores.redis import RedisStore
 from taskcore.stores.sql.postgres.store import PostgresStore
 from taskcore.stores.sql.sqlite.store import SqliteStore
-from tests.support.real import serving
+from tests.support.real import require, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -234,3 +236,13 @@ async def test_a_result_that_its_store_never_takes(nats: NatsServer) -> None:
             with pytest.raises(JobFailed, match="bytes"):
                 await job.result(timeout=10)
         assert len([letter async for letter in app.dead_letters.read("sizes")]) == 3
+
+
+async def test_a_job_above_the_limit_of_redis_is_refused() -> None:
+    """An enqueue of one job that the server can never take is refused, and no outage; the next one is stored."""
+    require(RedisServer)
+    async with RedisServer(config={"proto-max-bulk-len": 1_100_000}) as server, open_backend(server.url) as backend:
+        [large] = await backend.publish([Outgoing("q", "large", b"x" * 1_150_000)])
+        [small] = await backend.publish([Outgoing("q", "small", b"x")])
+        assert isinstance(large, Refused)
+        assert isinstance(small, Stored)

@@ -202,7 +202,9 @@ def _core() -> Mapping[str, Any]:
         "core: takes every key": patch("taskcore.records.keys._look", lambda *_: None),
         "core: claims no key": wrapped(KeyedSender, "_claim", no_claim),
         "core: stops late": wrapped(worker.Worker, "_wind_down", starts_anyway),
-        "core: blames the interrupted": patch("taskcore.worker.failures.Interrupted", lambda: Malformed("stopped")),
+        "core: blames the interrupted": patch(
+            "taskcore.worker.failures.Interrupted", lambda started: Malformed("stopped")
+        ),
         "core: checks no arguments": wrapped(Contract, "unpack", lets_through),
         "core: keeps the latest error": wrapped(
             Trail, "with_error", lambda original, trail, error: change(original(trail, error), errors=(error,))

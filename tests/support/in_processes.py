@@ -10,6 +10,7 @@ import io
 import locale
 import logging
 import os
+import random
 import signal
 import socket
 import stat
@@ -336,7 +337,22 @@ def change_interpreter() -> None:
     gc.disable()
     sys.setrecursionlimit(5000)
     logging.disable(logging.CRITICAL)
+    logging.basicConfig(level=logging.CRITICAL, handlers=[logging.NullHandler()], force=True)
+    socket.setdefaulttimeout(0.5)
+    sys.path.insert(0, "/nowhere")
+    sys.excepthook = sys.unraisablehook = print
+    sys.settrace(lambda *_: None)
+    sys.setprofile(lambda *_: None)
+    random.seed(1)
     sys.stdout = sys.stderr = io.StringIO()
+
+
+@router.task(runs_in="process")
+def draw() -> float:
+    """Draw a random number; the next job does not find what this one seeds."""
+    found = random.random()
+    random.seed(1)
+    return found
 
 
 @router.task(runs_in="process")
@@ -362,4 +378,8 @@ def describe_interpreter() -> dict[str, str]:
         "locale": locale.setlocale(locale.LC_ALL),
         "collector": str(gc.isenabled()),
         "recursion": str(sys.getrecursionlimit()),
+        "logging": f"{logging.root.level} {logging.root.handlers}",
+        "sockets": str(socket.getdefaulttimeout()),
+        "path": repr(sys.path),
+        "hooks": repr((sys.excepthook, sys.unraisablehook, sys.gettrace(), sys.getprofile())),
     }

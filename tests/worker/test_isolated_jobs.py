@@ -9,8 +9,10 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from taskcore import App, Dead, Retry, current
@@ -19,6 +21,16 @@ pytestmark = pytest.mark.anyio
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 tenant: ContextVar[str] = ContextVar("tenant", default="none")
+
+
+@dataclass
+class Visit:
+    """An argument whose class sets a context variable."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        tenant.set(self.name)
 
 
 @pytest.fixture
@@ -65,6 +77,41 @@ async def test_decimal_context_in_a_thread(app: App):
         found = [await (await divide.enqueue(precision)).result(timeout=5) for precision in (None, 3, None)]
 
     assert found == [before, "0.333", before]
+
+
+@pytest.mark.parametrize("by_parameter", [False, True], ids=["by hand", "by its arguments"])
+@pytest.mark.parametrize("chosen", [None, 12], ids=["unused", "chosen"])
+async def test_decimal_context_in_the_loop(app: App, chosen: int | None, by_parameter: bool):
+    """What a job does to the decimal context in place is not seen by the next one, which has what the program chose."""
+    decimal.setcontext(decimal.Context(prec=chosen or decimal.DefaultContext.prec))
+    before = str(+decimal.Context(prec=chosen or decimal.DefaultContext.prec).divide(decimal.Decimal(1), 3))
+
+    async def divide(precision: int | None = None, one: decimal.Decimal | None = None) -> str:
+        await anyio.lowlevel.checkpoint()
+        if precision is not None:
+            decimal.getcontext().prec = precision
+        return str((one or decimal.Decimal(1)) / 3)
+
+    task, one = app.task(divide), decimal.Decimal("1.0") if by_parameter else None
+    async with app.running():
+        found = [await (await task.enqueue(precision, one)).result(timeout=5) for precision in (None, 3, None)]
+
+    assert found == [before, "0.333", before]
+    assert decimal.getcontext().prec == (chosen or decimal.DefaultContext.prec)
+
+
+async def test_context_variables_set_by_arguments(app: App):
+    """What the class of an argument sets while it is decoded reaches neither this job nor the next one."""
+
+    @app.task
+    async def visit(it: Visit) -> str:
+        return tenant.get()
+
+    sent = [Visit(name) for name in "ab"]
+    tenant.set("none")
+    async with app.running():
+        assert [await (await visit.enqueue(it)).result(timeout=5) for it in sent] == ["none", "none"]
+    assert tenant.get() == "none"
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02])

@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from operator import itemgetter
 from types import NoneType
@@ -195,7 +196,7 @@ class Contract(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         self._read(payload)
         for step in range(version, self.version):
             try:
-                payload = _apply_upcasts(self._upcasts[step], payload)
+                payload = copy_context().run(_apply_upcasts, self._upcasts[step], payload)
             except Exception as error:
                 failed = f"the upcast from version {step} to {step + 1} failed: {type(error).__name__}"
                 raise self._refusal([written, f"{failed}: {first_line(error)}"], [written, failed]) from error

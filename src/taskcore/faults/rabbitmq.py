@@ -17,11 +17,24 @@ __all__ = ["RabbitServer", "epmd_of", "rabbit_version"]
 
 
 class RabbitServer(Server):
-    """RabbitMQ: one node, with an ``epmd`` of its own, so that nothing stays behind."""
+    """RabbitMQ: one node, with an ``epmd`` of its own, so that nothing stays behind.
+
+    :param advanced: numbers of the application ``rabbit`` that only ``advanced.config`` can set.
+    """
 
     program = "rabbitmq-server"
     ready_within = 60.0
     stops_within = 30.0
+
+    def __init__(
+        self,
+        *,
+        version: str = "",
+        config: Mapping[str, str | int] | None = None,
+        advanced: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(version=version, config=config)
+        self._advanced = dict(advanced or {})
 
     @classmethod
     def find(cls, version: str = "") -> Path:
@@ -49,6 +62,8 @@ class RabbitServer(Server):
             self._epmd_port, self._dist_port = free_port(), free_port()
         settings = {"listeners.tcp.default": f"{HOST}:{self.port}"} | self.config
         (self._folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+        advanced = ", ".join(f"{{{name}, {number}}}" for name, number in self._advanced.items())
+        (self._folder / "advanced.config").write_text(f"[{{rabbit, [{advanced}]}}].\n")
         (self._folder / "enabled_plugins").write_text("[].\n")
 
     def _command(self) -> Sequence[str | Path]:
@@ -74,6 +89,7 @@ class RabbitServer(Server):
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_CONF_ENV_FILE": str(folder / "none"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "generated"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import decimal
 import gc
 import locale
 import logging
 import os
+import random
 import signal
+import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from contextvars import copy_context
 from typing import Any, TypeVar
+
+from taskcore.toolkit.decimals import with_own_decimals
 
 __all__ = ["restored", "run_in_own_context"]
 
@@ -22,10 +25,7 @@ T = TypeVar("T")
 
 def run_in_own_context(function: Callable[..., T], *args: object) -> T:
     """Call the function with a copy of the context, so that the context variables which it sets end with it."""
-    context = copy_context()
-    # The copy refers to the same decimal context, which a function may change in place.
-    context.run(decimal.setcontext, context.run(decimal.getcontext).copy())
-    return context.run(function, *args)
+    return with_own_decimals().run(function, *args)
 
 
 @contextmanager
@@ -34,6 +34,10 @@ def restored() -> Iterator[None]:
     with ExitStack() as exits:
         exits.enter_context(warnings.catch_warnings())
         exits.callback(_put_back_interpreter, _interpreter())
+        exits.callback(_put_back_logging, logging.root.level, tuple(logging.root.handlers))
+        exits.callback(_put_back_hooks, tuple(sys.path), _hooks())
+        exits.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
+        exits.callback(random.seed)  # a seed that a job sets is not that of the next one
         exits.callback(_put_back_environment, dict(os.environ))
         exits.enter_context(_system_restored())
         yield
@@ -66,11 +70,32 @@ def _put_back_interpreter(before: tuple[Any, ...]) -> None:
         setattr(sys, name, stream)
 
 
+def _put_back_logging(level: int, handlers: tuple[logging.Handler, ...]) -> None:
+    """Put back the level and the handlers of the root logger: one of these sends records to the worker."""
+    logging.root.setLevel(level)
+    if tuple(logging.root.handlers) != handlers:
+        logging.root.handlers[:] = handlers
+
+
+def _hooks() -> tuple[Any, ...]:
+    return sys.excepthook, sys.unraisablehook, sys.gettrace(), sys.getprofile()
+
+
+def _put_back_hooks(path: tuple[str, ...], hooks: tuple[Any, ...]) -> None:
+    """Put back where modules are found, and what is called for errors, lines and calls."""
+    if tuple(sys.path) != path:
+        sys.path[:] = path
+    sys.excepthook, sys.unraisablehook, trace, profile = hooks
+    sys.settrace(trace)
+    sys.setprofile(profile)
+
+
 def _put_back_environment(before: dict[str, str]) -> None:
     if os.environ != before:
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ.update(before)
+        time.tzset()
 
 
 def _file_of(descriptor: int) -> tuple[int, int] | None:

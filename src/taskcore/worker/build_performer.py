@@ -10,6 +10,7 @@ from taskcore.middleware import around_run
 from taskcore.records import Records
 from taskcore.store import largest_value
 from taskcore.task import Task
+from taskcore.toolkit.decimals import giving_decimals
 from taskcore.worker.admission import Admission, KnowsFirstStarts
 from taskcore.worker.copies import end_copies
 from taskcore.worker.execution import Execution, Slot
@@ -61,5 +62,6 @@ def build_performer(
     )
     if first_starts is not None:
         performer.run_with = first_starts.around(performer.run_with)
-    performer.run_with = around_run(components.middleware, performer.run_with, performer.failures.raised)
+    run = around_run(components.middleware, performer.run_with, performer.failures.raised)
+    performer.run_with = giving_decimals(run)
     return performer

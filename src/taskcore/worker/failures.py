@@ -92,7 +92,7 @@ class Failures:
         """Make the outcome of a job that the worker interrupted, whatever its clean-up came to."""
         if why == "timeout":
             return self.timed_out(job)
-        return None if why == "lost" else Interrupted()
+        return None if why == "lost" else Interrupted(started=job.state is not RECEIVED)
 
     def _describe(self, job: Execution, error: BaseException, whole: BaseException | None = None) -> ErrorRecord:
         when, attempt = self._clock(), job.trail.attempts + 1

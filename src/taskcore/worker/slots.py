@@ -13,6 +13,7 @@ from taskcore.contract.codec import first_line
 from taskcore.errors import BrokerUnavailable, StoreRefused, UnreadableRecord
 from taskcore.lifecycle import Buried, Interrupted, Outcome
 from taskcore.observe import Events
+from taskcore.toolkit.decimals import without_decimals
 from taskcore.toolkit.isolation import is_cancelled_from_outside
 from taskcore.toolkit.logging import logger
 from taskcore.worker.admission import finish_unrun
@@ -57,7 +58,13 @@ class Slots:
         return [slot for slot in self.all if slot.job is not None and slot.job.state in (STARTED, STARTED_ACKED)]
 
     def start(self, group: anyio.abc.TaskGroup) -> None:
-        """Start every slot; they end when the inbox is closed."""
+        """Start every slot; they end when the inbox is closed.
+
+        They have no decimal context: a job copies its slot's context, and would share it with every other job.
+        """
+        without_decimals().run(self._start, group)
+
+    def _start(self, group: anyio.abc.TaskGroup) -> None:
         for slot in self.all:
             group.start_soon(self._run, slot)
 

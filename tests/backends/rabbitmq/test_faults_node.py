@@ -6,9 +6,10 @@ from contextlib import suppress
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from taskcore import EnqueueUncertain
-from taskcore.backend import Outgoing, Stored, Uncertain
+from taskcore.backend import Outgoing, Refused, Stored, Uncertain
 from taskcore.backends.rabbitmq import RabbitBackend
 from taskcore.errors import BrokerUnavailable
 from taskcore.faults import ChaosProxy
@@ -155,6 +156,29 @@ async def test_an_alarm_blocks_senders_only(running):
             await until_stored(backend, jobs("alarm", 1)[0])
             assert not await source.extend([held[1]]), "a job whose copy could not be stored is still held"
             await source.settle([(held[1], ACK)])
+
+
+async def test_a_message_above_the_limit_of_the_node_concerns_no_other(running):
+    """A job, or a retry that has grown, above `max_message_size` is refused alone, or dead; its neighbours go on."""
+    limit = "application:set_env(rabbit, max_message_size, {0}), persistent_term:put(max_message_size, {0})."
+    await running.control("eval", limit.format(100_000))
+    try:
+        async with RabbitBackend(f"{running.url}?min_queue_age=0.1&timeout=2") as backend:
+            grows, *small = jobs("sizes", 3)
+            large = [Outgoing("sizes", f"large-{number}", b"x" * 100_001) for number in range(2)]
+            grows = replace(grows, envelope=b"g" * 99_000)
+            answers = await backend.publish([large[0], small[0], large[1], grows, small[1]])
+            assert [type(answer) for answer in answers] == [Refused, Stored, Refused, Stored, Stored]
+            async with backend.consume(["sizes"], lease=60) as source:
+                held = await take(source, 3)
+                with suppress(BrokerUnavailable):  # the first time the limit is learned
+                    assert not await source.settle([(delivery, Reschedule(0.0, b"t" * 2_000)) for delivery in held])
+                again = await take(source, 2)
+                assert {delivery.envelope for delivery in again} == {job.envelope for job in small}
+                assert not await source.settle([(delivery, ACK) for delivery in again])
+            assert (await backend.admin.stats("sizes")).dead == 1
+    finally:
+        await running.control("eval", limit.format(134_217_728))
 
 
 async def test_a_full_disk_blocks_senders_only(running):

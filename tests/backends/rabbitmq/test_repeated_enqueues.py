@@ -101,3 +101,28 @@ async def test_repeated_with_its_key(flaky: FlakyBackend, tmp_path: Any, fails: 
         assert isinstance(outcome, Dead) if fails else outcome == Succeeded("run 1")
         letters = {letter.job_id async for letter in app.dead_letters.read(job.queue)}
         assert letters == ({job.id} if fails else set())
+
+
+async def test_two_copies_with_a_key_never_share_a_fence(flaky: FlakyBackend, tmp_path: Any):
+    """Whichever copy starts, and how often, its fence is higher than those before."""
+    app = App(flaky, store=f"sqlite:///{tmp_path}/records.db", lease=1.0)
+    fences: list[int] = []
+
+    @app.task(name="race", queue=f"twice-{secrets.token_hex(4)}", key="number")
+    async def race(number: int) -> int:
+        fences.append(current().fence)
+        await anyio.sleep(30.0 if len(fences) < 4 else 0.0)
+        return number
+
+    async with app:
+        job = await twice(app, flaky, race, "key")
+        for starts in (1, 2, 3):
+            async with app.running(concurrency=2, grace=0.0):
+                with anyio.fail_after(15):
+                    while len(fences) < starts:  # noqa: ASYNC110 - no event
+                        await anyio.sleep(0.02)
+        async with app.running(concurrency=2):
+            assert await job.result(timeout=15) == 1
+            await all_over(app)
+    assert len(fences) == 4
+    assert fences == sorted(set(fences))

@@ -10,6 +10,7 @@ a server that blocks publishers because it runs out of memory or disk. While it 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -44,6 +45,7 @@ REFUSED = Refused("the broker refused it: its queue is full, or has no leader at
 UNROUTED = Refused("no queue is bound for it")  #: the sender may open the queue and send again
 NO_ANSWER = Uncertain("no confirm came")
 NOT_PERMITTED: Final = "ACCESS_REFUSED"  #: in the server's text when this user may not write
+TOO_LARGE: Final = re.compile(r"larger than configured max size (\d+)")  #: in its text, with its max_message_size
 EXCHANGE_GONE: Final = "no exchange"  #: in the server's text when the virtual host lost its data
 
 
@@ -51,6 +53,8 @@ class Sender:
     """Publishes, opens the queues that are not open, and sends again what the broker refused for a moment.
 
     Its connection only sends, because the server may block it.
+
+    :ivar max_message: bytes that a message may have, as far as the server has told.
     """
 
     def __init__(self, admin: AdminChannel, options: layout.QueueOptions) -> None:
@@ -60,6 +64,7 @@ class Sender:
         self._connector = admin.connector
         self._limit = options.limit
         self._age = options.min_queue_age
+        self.max_message = MAX_MESSAGE
         self.waits: Callable[[float], None] = lambda _: None  #: told the seconds that a new queue adds to a publish
         self._channel: _ConfirmChannel | None = None
         self._opening = asyncio.Lock()
@@ -76,6 +81,7 @@ class Sender:
             return answers
         if any(isinstance(answer, Uncertain) and EXCHANGE_GONE in answer.why for answer in answers):
             await self.topology.redeclare()
+        await self._refuse_too_large(messages, answers)
         await self._resend_unrouted(messages, answers, sent)
         await self._resend_refused(messages, answers)
         if copies:
@@ -89,6 +95,20 @@ class Sender:
     ) -> None:
         for index, answer in zip(indexes, await self._publish([messages[index] for index in indexes]), strict=True):
             answers[index] = answer
+
+    async def _refuse_too_large(self, messages: Sequence[RabbitMessage], answers: list[Published]) -> None:
+        """Learn a size at which the server closed the channel; send again what was behind the message that had it."""
+        whys = (answer.why for answer in answers if isinstance(answer, Uncertain))
+        found = next(filter(None, map(TOO_LARGE.search, whys)), None)
+        if found is None:
+            return
+        self.max_message = min(self.max_message, int(found[1]))
+        refusal = Refused(f"it is larger than the broker's max_message_size of {self.max_message:,} bytes")
+        too_large = [index for index, one in enumerate(messages) if len(one.body) > self.max_message]
+        behind = range(min(too_large, default=len(answers)), len(answers))
+        for index in too_large:
+            answers[index] = refusal
+        await self._resend(messages, answers, [index for index in behind if isinstance(answers[index], Uncertain)])
 
     async def _resend_unrouted(self, messages: Sequence[RabbitMessage], answers: list[Published], sent: float) -> None:
         """Open the queues that are not open, and send what came back once more."""
@@ -107,7 +127,7 @@ class Sender:
         A channel that has sent to a leader that died refuses for ever, so each attempt uses a new channel.
         """
         for pause in RESEND_AFTER:
-            refused = [index for index in _refused(answers) if len(messages[index].body) <= MAX_MESSAGE]
+            refused = [index for index in _refused(answers) if len(messages[index].body) <= self.max_message]
             full = {queue for queue in {messages[index].queue for index in refused} if await self._is_full(queue)}
             refused = [index for index in refused if messages[index].queue not in full]
             if not refused:
@@ -150,7 +170,7 @@ class Sender:
         batch = _PublishBatch(len(messages))
         try:
             async with asyncio.timeout_at(until):
-                await _write(channel, messages, batch)
+                await _write(channel, messages, batch, self.max_message)
                 await batch.done.wait()
         except (TimeoutError, OSError) as error:
             if not batch.written:
@@ -235,13 +255,13 @@ class _ConfirmChannel(FilteredChannel):
         self._unconfirmed.clear()
 
 
-async def _write(channel: _ConfirmChannel, messages: Sequence[RabbitMessage], batch: _PublishBatch) -> None:
+async def _write(channel: _ConfirmChannel, messages: Sequence[RabbitMessage], batch: _PublishBatch, limit: int) -> None:
     """Write everything in large pieces; nothing else may run between a message's number and its bytes."""
     written = 0
     packed: list[bytes] = []
     frame_max, number = channel.connection.frame_max, channel.number
     for index, message in enumerate(messages):
-        if len(message.body) > MAX_MESSAGE:
+        if len(message.body) > limit:
             batch.answer(index, Refused(f"{len(message.body):,} bytes are more than the broker takes"))
             continue
         if channel.is_closed:

@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from taskcore.backend import Delivery, Outgoing, Stored
 from taskcore.backends.rabbitmq.consumer import Consumer, Receipt
 from taskcore.backends.rabbitmq.messages import RabbitMessage, job_id_of, message_of
-from taskcore.backends.rabbitmq.publish import MAX_MESSAGE, Sender, unavailable
+from taskcore.backends.rabbitmq.publish import Sender, unavailable
 from taskcore.connections.amqp.connection import Connector, ReconnectingConnection
 from taskcore.connections.amqp.frames import Properties
 from taskcore.errors import BrokerUnavailable
@@ -127,7 +127,7 @@ class Holdings:
             if isinstance(verdict, Ack):
                 continue
             copy = _copy(delivery, verdict)
-            if len(copy.body) > MAX_MESSAGE:
+            if len(copy.body) > self._sender.max_message:
                 _settle_without_copy(delivery, verdict, len(copy.body))
             else:
                 copies.append((delivery.receipt, copy))

@@ -16,6 +16,7 @@ __all__ = ["RedisPublisher"]
 SCRIPT_JOBS: Final = 500  #: jobs in one script: the server does nothing else for about a millisecond
 SCRIPT_BYTES: Final = 1024 * 1024  #: bytes in one script, for the same reason
 NO_ROOM: Final = frozenset({"OOM", "MISCONF", "NOREPLICAS"})  #: the server runs, but cannot store safely
+TOO_LARGE: Final = "invalid bulk length"  #: the server's text about what is above its proto-max-bulk-len
 STORED_SIGN: Final = b"S"
 FULL_SIGN: Final = ord("F")
 NO_ID_SIGN: Final = ord("X")
@@ -91,7 +92,7 @@ class RedisPublisher:
         except ReplyLost as error:
             return [Uncertain(error.what)] * number
         except CommandRefused as error:
-            if error.kind not in NO_ROOM:
+            if error.kind not in NO_ROOM and not (number == 1 and TOO_LARGE in error.says):
                 raise
             return [Refused(f"{error.what} ({error.says})")] * number
 

@@ -18,15 +18,17 @@ from taskcore.task import Job
 from taskcore.worker.context import current
 
 
-@check(APP_CHECKS, "C21", "C5")
+@check(APP_CHECKS, "C21", "C5", "C7")
 async def an_interrupted_job_uses_no_attempt(harness: Harness) -> None:
-    """A job that runs when the grace period ends is interrupted, soon available to others, and uses no attempt."""
+    """A job that runs when the grace period ends goes soon to others, uses no attempt, and has a higher fence there."""
     router, queue = Router(), harness.queue()
     starts: list[tuple[int, int]] = []
+    fences: list[int] = []
 
     @router.task(name=harness.name("work"), queue=queue, retry=None, crashes=2)
     async def endless() -> None:
         starts.append((current().attempt, current().crashes))
+        fences.append(current().fence)
         if len(starts) == 1:
             await anyio.sleep(harness.long)
 
@@ -43,6 +45,7 @@ async def an_interrupted_job_uses_no_attempt(harness: Harness) -> None:
         require(taken.delivery.redeliveries == 0, "an interruption was counted as a redelivery")
         require(await step_worker.work(taken), "a lease was lost although it had not run out")
     require(starts == [(1, 0), (1, 0)], f"attempts and crashes at the two starts were {starts}")
+    require(fences[0] < fences[1], f"what the first start left behind may have the fence of the second one: {fences}")
     require(app.counters["job.released"] == 1, "giving back was not counted")
 
 

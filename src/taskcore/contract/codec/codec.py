@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -39,6 +41,8 @@ class Codec:
         has_sets = any(isinstance(part, (*SETS, info.CustomType)) for part in inside)  # models, too, may have them
         self.encode: Callable[[Any], bytes] = encode_sorted if has_sets else encode
         self.decode: Callable[[Any], Any] = decoder.decode
+        if any(map(_brings_code, inside)):
+            self.decode = partial(_in_own_context, decoder.decode)
         self._exact = any(map(_is_ambiguous, inside))
 
     def encode_checked(self, value: Any) -> tuple[Any, bytes]:
@@ -62,6 +66,20 @@ def _is_ambiguous(part: info.Type) -> bool:
     if isinstance(part, info.EnumType):
         return issubclass(part.cls, (str, int))
     return isinstance(part, (info.NamedTupleType, info.TimeType))
+
+
+def _brings_code(part: info.Type) -> bool:
+    """Tell whether code of users, or the decimal context, takes part when a value of this type is made."""
+    made_by = getattr(part, "cls", None)
+    return isinstance(part, (info.DecimalType, info.CustomType)) or any(hasattr(made_by, name) for name in HOOKS)
+
+
+def _in_own_context(decode: Callable[[Any], Any], data: Any) -> Any:
+    """Decode in a copy of the context: what is set there reaches nothing else that its caller does."""
+    return copy_context().run(decode, data)
+
+
+HOOKS = ("__post_init__", "__attrs_pre_init__", "__attrs_post_init__")
 
 
 def deep_equal(sent: Any, arrived: Any) -> bool:

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
+from taskcore.toolkit.decimals import with_own_decimals
 from taskcore.toolkit.logging import logger
 from taskcore.worker.copies import end_copy
 
@@ -151,13 +152,8 @@ class _WorkItem:
 
 
 def _context() -> Context:
-    """Copy the caller's context, without the mark by which libraries see that they are called from an event loop.
-
-    The decimal context is copied too: a function may change it in place.
-    """
-    context = copy_context()
-    if (decimal := sys.modules.get("decimal")) is not None:
-        context.run(decimal.setcontext, context.run(decimal.getcontext).copy())
+    """Copy the caller's context, without the mark by which libraries see that they are called from an event loop."""
+    context = with_own_decimals()
     sniffio = sys.modules.get("sniffio")
     if sniffio is not None:
         context.run(sniffio.current_async_library_cvar.set, None)
