@@ -376,7 +376,7 @@ async def test_a_task_that_exits_after_its_job(app: App, factory: str | None):
 
 @ASYNCIO
 async def test_a_task_that_outlives_the_worker(app: App, caplog: pytest.LogCaptureFixture):
-    """A task that a job leaves behind is told with the job's id when the worker ends, and goes on."""
+    """The log names a task that a job leaves behind, with the job's id, when the worker ends; the task goes on."""
     left = []
 
     @app.task

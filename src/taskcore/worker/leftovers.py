@@ -2,8 +2,8 @@
 
 ``async for row in rows(): break`` leaves ``rows`` open, with the cancel scopes and connections inside of it. The event
 loop would close it later in some other task, where a cancel scope cannot be left. The job's own task closes it instead.
-A task that ends in ``SystemExit`` would end the event loop; it ends in an error instead (C25). One that still runs when
-the worker has ended is told with its job's id: it may be a connection that others use, so it is not cancelled.
+A task that ends in ``SystemExit`` would end the event loop; it ends in an error instead (C25). The log names each task
+that still runs when the worker has ended, with its job's id; it may serve others, so the worker cancels none.
 """
 
 from __future__ import annotations
