@@ -8,6 +8,7 @@ with it, and it ends with its worker: when the socket ends while a job runs, it 
 from __future__ import annotations
 
 import atexit
+import errno
 import faulthandler
 import importlib
 import logging
@@ -56,6 +57,7 @@ __all__ = ["main"]
 LAST_SECONDS = 2.0  #: for an idle process to end by itself when its worker has closed the socket
 LONGEST_TEXT = 65_536  #: characters of a log message, and of its traceback
 PORTION = 65_536
+CLOSED_HERE = {errno.EBADF, errno.ENOTSOCK}  #: errors of a descriptor that this process closed, or used again
 ANSWER_LOST = 74  #: exit code of a process that cannot answer: an error of input or output, as sysexits.h has it
 
 
@@ -121,11 +123,16 @@ class _WorkerConnection:
 
     def _read(self) -> None:
         reader = reader_of_requests()
-        with suppress(OSError, FrameError):
+        try:
             while data := self._connection.recv(PORTION):
                 for message in reader.feed(data):
                     self._busy = isinstance(message, PerformJob)
                     self.requests.put(message)
+        except OSError as error:
+            if self._busy and error.errno in CLOSED_HERE:
+                return  # the function closed it: the answer will say so
+        except FrameError:
+            pass
         if not self._busy:
             self.requests.put(None)
             time.sleep(LAST_SECONDS)
