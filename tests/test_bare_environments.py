@@ -54,10 +54,13 @@ def worker(folder: Path, *arguments: str, command: str = "", **more: Any) -> sub
     return subprocess.Popen(["sh", "-c", f'exec "$@" {command}', "sh", *words], cwd=folder, **more)
 
 
-def test_a_worker_without_standard_error_works(tmp_path: Path) -> None:
-    """Under services and windowed programs ``sys.stderr`` is None; what would be said there is lost."""
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+def test_a_worker_without_standard_error_works(where: str, tmp_path: Path) -> None:
+    """Under services and windowed programs ``sys.stderr`` is None, or its disk is full; what is said there is lost."""
+    if "full" in where and not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
     (tmp_path / "bare_app.py").write_text(APP + SENDING)
-    done = worker(tmp_path, command="2>&-", env=environment(), stdout=subprocess.PIPE)
+    done = worker(tmp_path, command=where, env=environment(), stdout=subprocess.PIPE)
     out, _ = done.communicate(timeout=20)
     assert (done.returncode, out) == (0, b"")
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskcore import InvalidSetting, Retry
+from taskcore.toolkit.units import LONGEST
 
-seconds = st.floats(min_value=0, max_value=1e300, allow_nan=False)
+seconds = st.floats(min_value=0, max_value=LONGEST, allow_nan=False)
 policies = st.builds(
     Retry,
     attempts=st.integers(1, 10**9),
@@ -87,6 +88,8 @@ def test_errors_are_chosen_by_class(policy, error, retried):
         {"base": -1},
         {"base": float("nan")},
         {"cap": float("inf")},
+        {"cap": 1e300},
+        {"base": 1e10, "cap": 10},
         {"factor": 0.5},
         {"jitter": "some"},
         {"on": ValueError},

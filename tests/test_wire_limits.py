@@ -16,6 +16,7 @@ from taskcore.envelope import (
     ID_LIMIT,
     KEY_LIMIT,
     NAME_LIMIT,
+    CallRetry,
     Trail,
     decode_envelope,
     decode_trail,
@@ -23,6 +24,7 @@ from taskcore.envelope import (
 )
 from taskcore.errors import MalformedEnvelope
 from taskcore.stores.memory import MemoryStore
+from taskcore.toolkit.units import LONGEST
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +44,11 @@ FIELDS: dict[str, tuple[Any, list[Any]]] = {
     "version": (1, [0, -1, 2**70, 1.5]),
     "source": ("x" * ID_LIMIT, ["x" * (ID_LIMIT + 1)]),
     "enqueued_at": (0.0, ["soon", None]),
+    "timeout": (LONGEST, [0, -1, 1e12, "soon"]),
+    "retry": (
+        CallRetry(attempts=10**18, base=0.0, factor=1e308, cap=LONGEST),
+        [{"attempts": 0}, {"base": -1}, {"base": 1e12}, {"cap": 1e308}, {"factor": 0.5}, {"jitter": "some"}, 3],
+    ),
     "deadline": (4e9, ["soon", []]),
 }
 BEYOND = [(field, value) for field, (_, values) in FIELDS.items() for value in values]

@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from taskcore.errors import InvalidSetting
-from taskcore.toolkit.units import duration, shorten_repr
+from taskcore.toolkit.units import LONGEST, duration, shorten_repr
 
 __all__ = ["Errors", "RemoteError", "Retry"]
 
@@ -56,9 +56,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 self.attempts,
                 "a whole number, at least 1; None instead of a policy means a single attempt",
             ),
-            *_not(_finite(self.base) and self.base >= 0, "base", self.base, "seconds, at least 0"),
+            *_not(_is_wait(self.base), "base", self.base, "seconds, at least 0 and at most 100 years"),
             *_not(_finite(self.factor) and self.factor >= 1, "factor", self.factor, "a number, at least 1"),
-            *_not(_finite(self.cap) and self.cap >= 0, "cap", self.cap, "seconds, at least 0"),
+            *_not(_is_wait(self.cap), "cap", self.cap, "seconds, at least 0 and at most 100 years"),
             *_not(self.jitter in ("full", "none"), "jitter", self.jitter, '"full" or "none"'),
             *_not(_are_errors(self.on), "on", self.on, "a tuple of exception classes"),
             *_not(_are_errors(self.give_up_on), "give_up_on", self.give_up_on, "a tuple of exception classes"),
@@ -119,6 +119,10 @@ def _is_any(error: BaseException, classes: Errors) -> bool:
 
 def _finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_wait(value: object) -> bool:
+    return _finite(value) and 0 <= value <= LONGEST  # type: ignore[operator]  # it is a number
 
 
 def _are_errors(value: object) -> bool:

@@ -419,3 +419,20 @@ async def test_a_task_that_exits_after_its_job(app: App, factory: str | None):
     assert "left" in shown
     assert isinstance(left[0].exception(), Exception)
     assert bool(made) is bool(factory)
+
+
+@ASYNCIO
+async def test_a_task_that_outlives_the_worker(app: App, caplog: pytest.LogCaptureFixture):
+    """The log names a task that a job leaves behind, with the job's id, when the worker ends; the task goes on."""
+    left = []
+
+    @app.task
+    async def work() -> None:
+        left.append(asyncio.create_task(asyncio.sleep(5), name="left"))
+
+    async with app.running():
+        job = await work.enqueue()
+        assert await job.outcome(timeout=5)
+    assert f"job {job.id} has left a task that still runs: sleep" in caplog.text
+    assert not left[0].done()
+    left[0].cancel()

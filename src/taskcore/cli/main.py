@@ -17,4 +17,15 @@ def main() -> NoReturn:
             raise
         print('error: the command line needs click: pip install "taskcore-framework[cli]"', file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    _forget_unwritable()
+    sys.exit(code)
+
+
+def _forget_unwritable() -> None:
+    """Let a standard error that cannot be written, as on a full disk, change no exit code."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = None  # as Python itself does where there is none

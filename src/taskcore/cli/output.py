@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 import click
@@ -45,8 +46,9 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def say(line: str, *, end: str = "\n") -> None:
-    """Print to stderr, in order with the log."""
-    click.echo(line + end, err=True, nl=False)
+    """Print to stderr, in order with the log; a full disk or a reader that has gone ends no worker."""
+    with suppress(OSError):
+        click.echo(line + end, err=True, nl=False)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from taskcore.cli.banner import farewell
+from taskcore.cli.last_moments import end_process_soon
 from taskcore.cli.worker_choices import WorkerChoices
 from taskcore.errors import BrokerUnavailable
 from taskcore.supervisor import Attendant, Notifier, SupervisedAttendant, SupervisorLine, announce, answering
@@ -35,6 +36,7 @@ async def serve(app: App, choices: WorkerChoices, tell: Callable[[str], None]) -
                     group.start_soon(announce, attendant.judge, choices.health_file, Notifier())
                 await _work(app, choices, attendant, tell if is_alone else _say_nothing)
             group.cancel_scope.cancel()
+    end_process_soon()
 
 
 def _attendant(app: App, choices: WorkerChoices, scope: anyio.CancelScope) -> Attendant:

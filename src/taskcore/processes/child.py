@@ -8,6 +8,7 @@ with it, and it ends with its worker: when the socket ends while a job runs, it 
 from __future__ import annotations
 
 import atexit
+import errno
 import faulthandler
 import importlib
 import logging
@@ -56,6 +57,8 @@ __all__ = ["main"]
 LAST_SECONDS = 2.0  #: for an idle process to end by itself when its worker has closed the socket
 LONGEST_TEXT = 65_536  #: characters of a log message, and of its traceback
 PORTION = 65_536
+CLOSED_HERE = {errno.EBADF, errno.ENOTSOCK}  #: errors of a descriptor that this process closed, or used again
+ANSWER_LOST = 74  #: exit code of a process that cannot answer: an error of input or output, as sysexits.h has it
 
 
 def main(descriptor: int) -> None:
@@ -98,7 +101,10 @@ class _WorkerConnection:
         except FrameError as error:
             what = UnencodableResult(f"the result cannot leave its process: {error}", fix="return a reference to it")
             frame = encode_frame(_raised(what, None, "unencodable"))
-        self._send(frame)
+        if not self._send(frame):
+            print("the function has closed the connection to the worker, so its answer is lost", file=sys.stderr)  # noqa: T201
+            _flush()
+            os._exit(ANSWER_LOST)  # the thread that reads holds the socket, so that the worker sees no other end
 
     def send(self, line: LogLine) -> bool:
         """Tell whether the line was sent: a copy of this process that a function forked has no worker."""
@@ -107,17 +113,26 @@ class _WorkerConnection:
         self._send(encode_frame(line))
         return True
 
-    def _send(self, frame: bytes) -> None:
-        with self._lock, suppress(OSError):  # the worker is gone, and the reading thread sees to it
-            self._connection.sendall(frame)
+    def _send(self, frame: bytes) -> bool:
+        try:
+            with self._lock:
+                self._connection.sendall(frame)
+        except OSError:  # the worker is gone, and the reading thread sees to it; or the descriptor is
+            return False
+        return True
 
     def _read(self) -> None:
         reader = reader_of_requests()
-        with suppress(OSError, FrameError):
+        try:
             while data := self._connection.recv(PORTION):
                 for message in reader.feed(data):
                     self._busy = isinstance(message, PerformJob)
                     self.requests.put(message)
+        except OSError as error:
+            if self._busy and error.errno in CLOSED_HERE:
+                return  # the function closed it: the answer will say so
+        except FrameError:
+            pass
         if not self._busy:
             self.requests.put(None)
             time.sleep(LAST_SECONDS)

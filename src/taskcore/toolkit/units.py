@@ -16,7 +16,17 @@ from typing import Any, TypeAlias
 
 from taskcore.errors import InvalidSetting
 
-__all__ = ["Duration", "duration", "seconds_of", "shorten_repr", "show_duration", "show_rounded", "show_size", "size"]
+__all__ = [
+    "LONGEST",
+    "Duration",
+    "duration",
+    "seconds_of",
+    "shorten_repr",
+    "show_duration",
+    "show_rounded",
+    "show_size",
+    "size",
+]
 
 #: A time as a caller may write it: ``90``, ``"1m30s"``, ``timedelta(minutes=1.5)``.
 Duration: TypeAlias = float | str | timedelta

@@ -71,7 +71,7 @@ def type_name(error: BaseException) -> str:
     """Name the error's class, with its module unless that is Python's, the program's or ours."""
     kind = type(error)
     name, module = _plain(_name_of(kind)), _plain(_read(_module_of, kind))
-    return name if module.partition(".")[0] in ("", "builtins", "__main__", OURS) else f"{module}.{name}"
+    return name if module.partition(".")[0] in ("", "builtins", "__main__", "__mp_main__", OURS) else f"{module}.{name}"
 
 
 def message_of(error: BaseException) -> str:

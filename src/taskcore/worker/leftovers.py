@@ -2,7 +2,8 @@
 
 ``async for row in rows(): break`` leaves ``rows`` open, with the cancel scopes and connections inside of it. The event
 loop would close it later in some other task, where a cancel scope cannot be left. The job's own task closes it instead.
-A task that ends in ``SystemExit`` would end the event loop; it ends in an error instead (C25).
+A task that ends in ``SystemExit`` would end the event loop; it ends in an error instead (C25). The log names each task
+that still runs when the worker has ended, with its job's id; it may serve others, so the worker cancels none.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from taskcore.envelope import running
-from taskcore.toolkit.contained_tasks import containing_tasks
+from taskcore.toolkit.contained_tasks import containing_tasks, running_tasks
+from taskcore.toolkit.logging import logger
 
 __all__ = ["keeping_leftovers"]
 
+log = logger("taskcore.worker")
+
+TOLD = 5  #: tasks, each with a line of its own
 Finalizer: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None]
 
 
@@ -27,11 +32,32 @@ def keeping_leftovers() -> Iterator[None]:
     keep = _keeper(before.finalizer)
     sys.set_asyncgen_hooks(finalizer=keep)
     try:
-        with containing_tasks(lambda: running.get(None) is not None):
+        with containing_tasks(_job_here):
             yield
     finally:
         if sys.get_asyncgen_hooks().finalizer is keep:
             sys.set_asyncgen_hooks(finalizer=before.finalizer)
+        _tell_tasks()
+
+
+def _job_here() -> str | None:
+    job = running.get(None)
+    return None if job is None else job.job_id
+
+
+def _tell_tasks() -> None:
+    told = [(job_id, work) for job_id, work in running_tasks() if not _is_ours(work)]
+    for job_id, work in told[:TOLD]:
+        name = getattr(work, "__qualname__", type(work).__name__)
+        log.warning("job %s has left a task that still runs: %s", job_id, name)
+    if len(told) > TOLD:
+        log.warning("jobs have left %d more tasks that still run", len(told) - TOLD)
+
+
+def _is_ours(work: object) -> bool:
+    """Tell whether a task belongs to the app, which a job has used and others use, too."""
+    frame = getattr(work, "cr_frame", None)
+    return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "taskcore"
 
 
 def _keeper(otherwise: Finalizer | None) -> Finalizer:

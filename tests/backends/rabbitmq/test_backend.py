@@ -98,6 +98,7 @@ def test_delays_are_rounded_up_to_a_unit():
     """The way of a delay goes through the levels of its bits, the highest first, and ends."""
     assert layout.delay_units(0.125) == 1
     assert layout.delay_units(0.126) == 2
+    assert layout.delay_units(5e-324) == 1
     assert layout.delay_route(layout.delay_units(10.0)) == {"tc-in": "6", "tc-6": "4", "tc-4": "due"}
     assert len(layout.delay_route(layout.delay_units(layout.MAX_DELAY))) == layout.LEVELS + 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 
@@ -75,3 +76,29 @@ async def test_one_function_that_hangs_does_not_stop_the_next() -> None:
             assert await (await quick.enqueue()).result(timeout=5) == 1
     finally:
         gate.set()
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, ValueError])
+async def test_an_error_that_is_raised_in_a_thread_after_its_function(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thread goes on when a time limit of a function raises in it too late, and the log says so; no job waits."""
+    caplog.set_level(logging.INFO)
+    app = App("memory://", threads=1, concurrency=1)
+
+    @app.task
+    def leave_a_limit() -> int:
+        return threading.get_ident()
+
+    @app.task
+    def follow() -> int:
+        return threading.get_ident()
+
+    async with app.running(grace=0.1):
+        thread = await (await leave_a_limit.enqueue()).result(timeout=5)
+        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        assert raise_in(ctypes.c_ulong(thread), ctypes.py_object(kind)) == 1
+        outcomes = [await (await follow.enqueue()).outcome(timeout=5) for _ in range(3)]
+    # It comes before the function of the next job, or in it; then it is that job's error, which is logged as always.
+    assert f"{kind.__name__} was raised in a thread" in caplog.text or f"with {kind.__name__}" in caplog.text
+    assert [getattr(outcome, "value", None) for outcome in outcomes[1:]] == [thread, thread]

@@ -126,8 +126,8 @@ def level(number: int) -> str:
 
 
 def delay_units(delay: float) -> int:
-    """Return a delay in units, rounded up: no job is early."""
-    return math.ceil(delay / DELAY_UNIT - 1e-9)
+    """Return a delay above 0 in units, rounded up: no job is early, and each passes one level at least."""
+    return max(math.ceil(delay / DELAY_UNIT - 1e-9), 1)
 
 
 def delay_route(units: int) -> dict[str, str]:

@@ -17,6 +17,7 @@ from taskcore.conformance.guarantees.deliveries import (
 )
 from taskcore.conformance.harness import Harness
 from taskcore.lifecycle import ACK, Reschedule
+from taskcore.toolkit.units import LONGEST
 
 
 async def _watch(harness: Harness, source: Source, due: dict[bytes, float]) -> None:
@@ -107,6 +108,21 @@ async def a_retry_waits_for_its_delay(harness: Harness) -> None:
         await settle(source, *((one, Reschedule(harness.lease * waits[one.envelope], b"again")) for one in found))
     async with other.consume([queue], lease=harness.long) as source:
         await _watch(harness, source, due)
+
+
+@check(BACKEND_CHECKS, "C16", "C17", needs="delay")
+async def any_delay_above_zero_is_one(harness: Harness) -> None:
+    """The shortest delays there are end at once, and 100 years hold up no other job."""
+    queue, backend = harness.queue(), await harness.backend()
+    waits = (5e-324, 1e-12, 1e-7, LONGEST)
+    jobs = [job(queue), *(job(queue, delay=wait) for wait in waits[:-1])]
+    await put(backend, *jobs)
+    async with backend.consume([queue], lease=harness.long) as source:
+        found = await receive(harness, source, len(jobs))
+        later = [Reschedule(wait, b"again") for wait in waits]
+        await settle(source, *zip(found, later, strict=True))
+        for delivery in await receive(harness, source, len(jobs) - 1):
+            await settle(source, (delivery, ACK))
 
 
 @check(BACKEND_CHECKS, "C16", needs=("delay", "dedup"))

@@ -14,10 +14,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -49,7 +50,7 @@ class DaemonThreadPool:
         """Return what the function returns. On cancellation it is left alone, and its result is thrown away."""
         item = _WorkItem(function, args)
         thread = self._idle.pop() if self._idle else _Thread(self._back)
-        thread.items.put(item)
+        thread.give(item)
         try:
             await item.ended.wait()
         except BaseException:
@@ -66,7 +67,7 @@ class DaemonThreadPool:
         """End the idle threads now, the others when their function returns."""
         self._closed = True
         while self._idle:
-            self._idle.pop().items.put(None)
+            self._idle.pop().end()
 
     def _back(self, thread: _Thread, item: _WorkItem) -> None:
         if item.abandoned:
@@ -74,7 +75,7 @@ class DaemonThreadPool:
             self.returned.set()
             self.returned = anyio.Event()
         if self._closed:
-            thread.items.put(None)
+            thread.end()
         else:
             self._idle.append(thread)
 
@@ -132,7 +133,7 @@ class IterationStopped(Exception):
 class _WorkItem:
     """One function to run, and what came of it."""
 
-    __slots__ = ("abandoned", "args", "context", "ended", "error", "function", "result", "token")
+    __slots__ = ("abandoned", "args", "context", "done", "ended", "error", "function", "result", "token")
 
     def __init__(self, function: Callable[..., Any], args: tuple[object, ...]) -> None:
         self.function = function
@@ -141,6 +142,7 @@ class _WorkItem:
         self.token = anyio.lowlevel.current_token()
         self.ended = anyio.Event()
         self.abandoned = False
+        self.done = False  #: the function has ended, with this result or error
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -149,6 +151,7 @@ class _WorkItem:
             self.result = self.context.run(self.function, *self.args)
         except BaseException as error:  # noqa: BLE001 - it belongs to the caller that waits, SystemExit included
             self.error = error
+        self.done = True
 
 
 def _context() -> Context:
@@ -161,26 +164,81 @@ def _context() -> Context:
 
 
 class _Thread(threading.Thread):
-    """Runs one work item after the other."""
+    """Runs one work item after the other, whatever a function has left behind in it.
+
+    Libraries of time limits raise errors in a thread from outside, also when the function has returned meanwhile.
+    """
 
     def __init__(self, back: Callable[[_Thread, _WorkItem], None]) -> None:
         super().__init__(name="taskcore-task", daemon=True)
-        self.items: SimpleQueue[_WorkItem | None] = SimpleQueue()
+        self._item: _WorkItem | None = None  #: kept here, because such an error can come before it is taken
+        self._calls: SimpleQueue[Literal["run", "end"]] = SimpleQueue()
         self._back = back
         self.start()
 
+    def give(self, item: _WorkItem) -> None:
+        """Run this item; the thread is idle."""
+        self._item = item
+        self._calls.put("run")
+
+    def end(self) -> None:
+        """End when the function returns that runs."""
+        self._calls.put("end")
+
     def run(self) -> None:
-        owner = os.getpid()
-        while (item := self.items.get()) is not None:
+        with suppress(_LoopEnded):
+            while not self._is_over():
+                pass
+
+    def _is_over(self) -> bool:
+        """Run items until the end, or until an error comes from outside."""
+        try:
+            while self._calls.get() == "run":
+                self._perform()
+        except _LoopEnded:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised in this thread, by code that is no longer in it
+            _tell_late(error)
+            self._perform(error)
+            return False
+        return True
+
+    def _perform(self, late: BaseException | None = None) -> None:
+        """Run the item, unless that is done or an error came late; report its end, unless that is done."""
+        item = self._item
+        if item is None:
+            return
+        if late is None:
+            owner = os.getpid()
             item.run()
             if os.getpid() != owner:
                 end_copy()
+        elif not item.done:
+            item.done, item.error = True, late
+        try:
+            anyio.from_thread.run_sync(self._report, item, token=item.token)
+        except Exception as error:  # noqa: BLE001 - from outside; or the loop has ended, which has many errors
             try:
                 anyio.from_thread.run_sync(self._report, item, token=item.token)
-            except Exception:  # noqa: BLE001 - each loop has its own error for this: it has ended, so no caller waits
-                return
+            except Exception as again:  # no caller waits
+                raise _LoopEnded from again
+            _tell_late(error)
 
     def _report(self, item: _WorkItem) -> None:
         """Report the end, in the event loop."""
-        item.ended.set()
-        self._back(self, item)
+        if self._item is item:
+            self._item = None
+            item.ended.set()
+            self._back(self, item)
+
+
+def _tell_late(error: BaseException) -> None:
+    log.error(
+        "%s was raised in a thread of the worker after its function had ended; the thread goes on. A time limit that "
+        "raises in threads has to be taken back when the function ends",
+        type(error).__name__,
+    )
+
+
+class _LoopEnded(Exception):
+    """The event loop has ended in which a caller waited."""

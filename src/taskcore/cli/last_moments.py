@@ -1,0 +1,39 @@
+"""The last moments of a worker's process: what jobs have left behind would keep it when the worker has ended.
+
+The interpreter waits for threads that are no daemons and for child processes, asyncio for tasks and for its threads.
+They are left as much time as interrupted jobs have; all is settled by then, so ending the process loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+from taskcore.toolkit.logging import logger
+from taskcore.worker import signals
+
+__all__ = ["end_process_soon"]
+
+log = logger("taskcore.worker")
+
+
+def end_process_soon() -> None:
+    """End this process in a while, unless it ends by itself."""
+    timer = threading.Timer(signals.CLEANUP_TIMEOUT, _end, [signals.CLEANUP_TIMEOUT])
+    timer.daemon = True
+    timer.start()
+
+
+def _end(seconds: float) -> None:
+    main = threading.main_thread()
+    threads = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
+    log.error(
+        "still running %g s after the worker's end, because jobs have left something behind: ending the process. %s",
+        seconds,
+        f"Threads that are no daemons: {', '.join(threads)}"
+        if threads
+        else "Look for child processes, tasks that ignore their cancellation, and functions of atexit",
+    )
+    logging.shutdown()
+    os._exit(0)
