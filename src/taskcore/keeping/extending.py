@@ -14,7 +14,7 @@ import anyio
 from taskcore.envelope import decode_envelope
 from taskcore.errors import BrokerUnavailable
 from taskcore.keeping.notes import Note, read_notes
-from taskcore.keeping.process import Watch
+from taskcore.keeping.process import WorkerWatch
 from taskcore.keeping.seam import Extender
 from taskcore.records.keys import Acquired, IdempotencyKeys, decode_key_record
 
@@ -23,7 +23,7 @@ __all__ = ["keep"]
 SHOWN = 5  #: jobs that are named
 
 
-def keep(watch: Watch) -> None:
+def keep(watch: WorkerWatch) -> None:
     """Extend what the worker has in hand until it beats again, or has to let go."""
     anyio.run(_Meanwhile(watch).run)
 
@@ -31,7 +31,7 @@ def keep(watch: Watch) -> None:
 class _Meanwhile:
     """One time in which the worker stands still."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: WorkerWatch) -> None:
         self._watch = watch
         self._note = read_notes(watch.notes())  # nothing changes while the worker stands still
         self._extender: Extender | None = None

@@ -23,7 +23,7 @@ from taskcore.records.keys import Acquired
 from taskcore.toolkit.logging import logger
 from taskcore.worker.execution import ENDED, STARTED, Execution
 
-__all__ = ["KeeperProcess", "Pace", "innermost"]
+__all__ = ["KeeperProcess", "KeepingTimes", "innermost"]
 
 log = logger("taskcore.worker")
 
@@ -33,7 +33,7 @@ SMALL = 4096  #: bytes of an envelope that is noted
 _encode_claim = msgspec.json.Encoder().encode
 
 
-class Pace(NamedTuple):
+class KeepingTimes(NamedTuple):
     """The times of a keeper, in seconds.
 
     :param patience: after which a worker that does not beat stands still.
@@ -49,9 +49,9 @@ class Pace(NamedTuple):
 class KeeperProcess:
     """Tells the keeper process what is in hand. Its verbs are for the event loop, but for ``beat`` and ``kept_at``."""
 
-    def __init__(self, backend: Any, store: Any, pace: Pace) -> None:
+    def __init__(self, backend: Any, store: Any, times: KeepingTimes) -> None:
         self._backend, self._store = backend, store
-        self._pace = pace
+        self._times = times
         self._notes: Notes | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
@@ -134,13 +134,13 @@ class KeeperProcess:
     def _settings(self) -> dict[str, Any]:
         backend, lives = self._backend, self._lives
         return {
-            **self._pace._asdict(),
+            **self._times._asdict(),
             "worker": os.getpid(),
             "path": sys.path,
             "backend": None if lives is not None else _recipe(backend),
             "store": _recipe(self._store) if isinstance(self._store, MadeOfURL) else None,
             "pulse": "" if lives is None else lives.pulse.hex(),
-            "pause": self._pace.patience / 2,
+            "pause": self._times.patience / 2,
         }
 
     def _pass_lifelines(self, notes: Notes, lifelines: Sequence[Lifeline]) -> None:

@@ -24,7 +24,7 @@ import time
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-__all__ = ["DATA", "HALF", "KEPT", "LIFELINES", "SETTINGS", "SIZE", "UNSENT", "Layout", "Watch", "main"]
+__all__ = ["DATA", "HALF", "KEPT", "LIFELINES", "SETTINGS", "SIZE", "UNSENT", "Layout", "WorkerWatch", "main"]
 
 KEPT: Final = 32  #: where this process writes until when it has kept what is in hand
 UNSENT: Final = 64  #: one byte for each socket: whether the worker has written a part of a frame into it
@@ -67,7 +67,7 @@ class Layout(NamedTuple):
 HEAD: Final = struct.Struct("<5d3Q")
 
 
-class Watch:
+class WorkerWatch:
     """One worker, watched.
 
     :ivar settings: see :class:`taskcore.keeping.launch.KeeperProcess`.
@@ -85,7 +85,7 @@ class Watch:
         self._gave_up = 0.0  # at which beat
 
     def run(self) -> None:
-        """Watch until the worker is gone."""
+        """WorkerWatch until the worker is gone."""
         while True:
             self.attend(self.settings["tick"])
             if self.is_needed():
@@ -161,9 +161,9 @@ class Watch:
 
 
 def main(line: int, notes: int) -> None:
-    """Watch the worker at the other end of a socket."""
+    """WorkerWatch the worker at the other end of a socket."""
     settings = os.pread(notes, DATA - SETTINGS, SETTINGS).partition(b"\0")[0]
-    Watch(socket.socket(fileno=line), notes, json.loads(settings)).run()
+    WorkerWatch(socket.socket(fileno=line), notes, json.loads(settings)).run()
 
 
 if __name__ == "__main__":

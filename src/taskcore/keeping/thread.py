@@ -22,7 +22,7 @@ from anyio.lowlevel import current_token
 
 from taskcore.backend import Source
 from taskcore.components import Components
-from taskcore.keeping.launch import KeeperProcess, Pace, innermost
+from taskcore.keeping.launch import KeeperProcess, KeepingTimes, innermost
 from taskcore.keeping.places import blocking_place, holding_place
 from taskcore.keeping.seam import Extender, IssuesTickets, LendsExtenders, MadeOfURL
 from taskcore.records.keys import IdempotencyKeys
@@ -72,7 +72,9 @@ class KeeperThread:
         self._failed = False  # in this block, and that was logged
         silence = getattr(self._backend, "silence", None) or lease
         self._patience = min(self._notice, silence / LOOKS)
-        self._process = KeeperProcess(self._backend, self._store, Pace(lease, max_block, self._patience, self._tick))
+        self._process = KeeperProcess(
+            self._backend, self._store, KeepingTimes(lease, max_block, self._patience, self._tick)
+        )
         self._looked = 0.0  # when the thread had its last turn
         self._kept = 0.0  # when that process extended, as far as it is noted here
         keeper.woken = self._notice_late
