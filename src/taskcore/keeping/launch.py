@@ -21,7 +21,7 @@ from taskcore.keeping.notes import KeyNote, Note, Notes
 from taskcore.keeping.seam import HasLifelines, IssuesTickets, LendsExtenders, Lifeline, MadeOfURL
 from taskcore.records.keys import Acquired
 from taskcore.toolkit.logging import logger
-from taskcore.worker.execution import ENDED, STARTED, Execution
+from taskcore.worker.execution import ENDED, RECEIVED, STARTED, Execution
 
 __all__ = ["KeeperProcess", "KeepingTimes", "innermost"]
 
@@ -85,8 +85,8 @@ class KeeperProcess:
         """Note everything that is in hand, in place of all that was noted."""
         if self._notes is None:
             return
-        running = islice((job for job in jobs if job.state is STARTED), FEW)
-        names = [f"{job.id} ({job.envelope.task})" for job in running]
+        busy = islice((job for job in jobs if job.state in (RECEIVED, STARTED)), FEW)  # one may start at any time
+        names = [f"{facts['job_id']} ({facts['task']})" for facts in (job.labels for job in busy)]
         if not self._notes.replace(Note(_tickets(jobs), list(map(_key_note, keys)), names)) and not self._failed:
             self._failed = True
             log.warning("%d jobs in hand are too many for the keeper process; it does not know all", len(jobs))

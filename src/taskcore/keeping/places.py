@@ -34,13 +34,8 @@ def holding_place(loop_thread: int) -> str:
     frames = sys._current_frames()  # noqa: SLF001 - as above
     frames.pop(threading.get_ident(), None)
     in_loop = _place(frames.pop(loop_thread, None))
-    found = [in_loop] if in_loop[0] == OWN else [_place(frame) for frame in frames.values()]
-    best = max((rank for rank, _ in found), default=0)
-    return (
-        " or ".join(sorted({place for rank, place in found if rank == best and place}))
-        or in_loop[1]
-        or "C code that kept the GIL"
-    )
+    found = [in_loop] if in_loop[0] == OWN else map(_place, frames.values())
+    return " or ".join(sorted({place for rank, place in found if rank == OWN})) or "C code that kept the GIL"
 
 
 def _place(frame: FrameType | None) -> tuple[int, str]:

@@ -75,7 +75,7 @@ class KeeperThread:
         self._process = KeeperProcess(
             self._backend, self._store, KeepingTimes(lease, max_block, self._patience, self._tick)
         )
-        self._looked = 0.0  # when the thread had its last turn
+        self._timer: Any = None
         self._kept = 0.0  # when that process extended, as far as it is noted here
         keeper.woken = self._notice_late
 
@@ -94,14 +94,31 @@ class KeeperThread:
                 keeper.records.keys.acquired = self._process.note_key
         thread = threading.Thread(target=self._watch, name="taskcore leases", daemon=True)
         thread.start()
+        loop: Any = current_token().native_token
+        if self._process.is_useful and hasattr(loop, "call_at"):
+            self._call_at = loop.call_at
+            self._turn(self._clock())
         task_status.started()
         try:
             await anyio.sleep_forever()
         finally:
             self._stop.set()
+            if self._timer is not None:
+                self._timer.cancel()
             keeper.note = None
             self._process.close()
             thread.join(JOIN_TIMEOUT)  # it ends at once, unless it is extending; then it does so by itself
+
+    def _turn(self, due: float) -> None:
+        """See whether the loop stood still: timers that are due run before the tasks to which sockets brought something.
+
+        The thread, which tells of that, may get its turn later.
+        """
+        now = self._clock()
+        if now - due > self._notice:
+            self._catch_up()
+            self._tell_sources(now - due + self._tick)
+        self._timer = self._call_at(now + self._tick, self._turn, now + self._tick)
 
     def _answer(self) -> None:
         """Give a sign of life; tell of a block that is over, before the loop reads what came meanwhile."""
@@ -117,7 +134,8 @@ class KeeperThread:
             self._tell_sources(seconds)
 
     def _tell_sources(self, seconds: float) -> None:
-        for source in {innermost(job.source) for job in self._keeper.executions}:
+        known = {*self._keeper.extended, *(job.source for job in self._keeper.executions)}
+        for source in map(innermost, known):
             if isinstance(source, IssuesTickets):
                 source.stood_still(seconds)
 
@@ -191,7 +209,6 @@ class KeeperThread:
     def _beat(self) -> None:
         """Tell the keeper process that threads run here; learn what it has done when they did not."""
         self._catch_up()
-        self._looked = time.monotonic()
         now, jobs, keeper = time.monotonic(), self._snapshot(), self._keeper
         extended = keeper.extended
         ends = min((max(job.received, extended.get(job.source, 0.0)) for job in jobs), default=0.0)
@@ -215,8 +232,6 @@ class KeeperThread:
                 inner.extended([job.delivery for job in jobs if inner.ticket(job.delivery) is not None], at)
             keeper.extended[source] = at
         keeper.renewed = max(keeper.renewed, at)
-        if threading.get_ident() == self._loop_thread:
-            self._tell_sources(time.monotonic() - self._looked)
 
     def _overdue(self, age: float) -> Held:
         """Find the sources of jobs that were not extended for so long, and all that is held of them."""

@@ -130,6 +130,8 @@ class RabbitBackend:
 
     def lifelines(self) -> Sequence[FilteredConnection]:
         """See :class:`taskcore.keeping.seam.HasLifelines`."""
+        if self._connector.address.scheme == "amqps":  # the state of TLS is in this process alone
+            return []
         current = [connection.current for connection in self._opened().all]
         return [one for one in current if one is not None and one.socket is not None]
 
