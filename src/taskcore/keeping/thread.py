@@ -110,7 +110,7 @@ class KeeperThread:
             thread.join(JOIN_TIMEOUT)  # it ends at once, unless it is extending; then it does so by itself
 
     def _turn(self, due: float) -> None:
-        """See whether the loop stood still: timers that are due run before the tasks to which sockets brought something.
+        """See whether the loop stood still; due timers run before the tasks to which sockets brought something.
 
         The thread, which tells of that, may get its turn later.
         """

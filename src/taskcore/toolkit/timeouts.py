@@ -24,8 +24,7 @@ __all__ = ["Deadline", "SharedTimeout", "SharedTimer", "loop_clock", "waking_tim
 
 CANCEL_AGAIN_AFTER: Final = 0.1  #: seconds before a task that ignored the end of its time is cancelled again
 
-LATE: Final = 0.25  #: seconds by which a timer is late in a loop that stood still
-WAKE_UP: Final = 2.0  #: seconds in which such a loop reads what came meanwhile
+LATE: Final = 0.25  #: seconds by which a timer is late in a loop that stood still; it reads then what came meanwhile
 
 
 class Deadline(Protocol):
@@ -160,16 +159,13 @@ class _TimeoutScope:
 
 @asynccontextmanager
 async def waking_timeout(seconds: float) -> AsyncIterator[None]:
-    """Limit a block as ``asyncio.timeout`` does; a loop that stood still at the end reads first what came meanwhile."""
+    """Limit a block as ``asyncio.timeout`` does, but let the loop turn once more: it may have stood still meanwhile.
+
+    It reads then what has come, which may be what the block waits for.
+    """
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(seconds) as limit:
-        asked = loop.time() + seconds - LATE / 4  # before the end: timers that are due together ring in their order
-
-        def look() -> None:
-            if loop.time() - asked > LATE:
-                limit.reschedule(loop.time() + min(seconds, WAKE_UP))
-
-        timer = loop.call_at(asked, look)
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(seconds, lambda: limit.reschedule(loop.time() + LATE))
         try:
             yield
         finally:
