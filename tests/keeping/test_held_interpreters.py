@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 LEASE = 3.0
 SECONDS = 10  #: of C code; RabbitMQ takes back what a client holds that is silent for 6 to 9
+LONG = pytest.mark.skipif("TASKCORE_LONG_TESTS" not in os.environ, reason="TASKCORE_LONG_TESTS=1 runs it: minutes")
 NUMBERS = count(1)  #: no two jobs of a broker have one key
 
 
@@ -42,7 +43,7 @@ async def hold(pair: Pair, task: str, seconds: int) -> tuple[object, str]:
         return outcome, output_of(workers)
 
 
-@pytest.mark.parametrize("task", ["hold", pytest.param("hold_thread", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("task", ["hold", pytest.param("hold_thread", marks=LONG)])
 async def test_c_code_that_keeps_the_gil_loses_no_lease(broker: str, tmp_path: Path, task: str):
     """An interpreter that stands still for three leases and more keeps its jobs; each of them starts once."""
     pair = Pair(broker, tmp_path, lease=LEASE)
@@ -56,6 +57,8 @@ async def test_c_code_that_keeps_the_gil_loses_no_lease(broker: str, tmp_path: P
     assert "suspended" not in said
 
 
+@pytest.mark.slow
+@LONG
 async def test_a_stopped_worker_keeps_nothing(broker: str, tmp_path: Path):
     """A worker that is stopped while C code keeps the GIL counts as gone: another worker has its job after a lease."""
     pair = Pair(broker, tmp_path, lease=LEASE)
@@ -65,6 +68,8 @@ async def test_a_stopped_worker_keeps_nothing(broker: str, tmp_path: Path):
         assert isinstance(await finished_by_another(pair, exits, job), Succeeded)
 
 
+@pytest.mark.slow
+@LONG
 async def test_a_dead_worker_keeps_nothing(broker: str, tmp_path: Path):
     """A worker that is killed alone, while C code keeps the GIL, takes its keeper process with it."""
     pair = Pair(broker, tmp_path, lease=LEASE)
@@ -76,6 +81,8 @@ async def test_a_dead_worker_keeps_nothing(broker: str, tmp_path: Path):
         assert isinstance(await finished_by_another(pair, exits, job), Succeeded)
 
 
+@pytest.mark.slow
+@LONG
 async def test_past_max_block_the_process_gives_up(broker: str, tmp_path: Path):
     """Past its limit the keeper process lets go and says whose job it was, though the worker itself cannot."""
     pair = Pair(broker, tmp_path, lease=LEASE, max_block=2.0)

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from taskcore import Dead, Succeeded
-from tests.keeping.test_held_interpreters import hold
+from tests.keeping.test_held_interpreters import LONG, hold
 from tests.support.redis_play import until
 from tests.worker.test_blocked_loops import Pair, anyio_backend, broker, play
 
@@ -76,6 +76,7 @@ async def test_two_minutes_in_one_line(broker: str, tmp_path: Path):
     assert "lost" not in said
 
 
+@LONG
 async def test_forty_seconds_of_c_code(broker: str, tmp_path: Path):
     """C code that keeps the GIL for 40 s loses no lease and doubles nothing at defaults."""
     pair = Pair(broker, tmp_path, lease=None)
