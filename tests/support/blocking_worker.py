@@ -70,6 +70,13 @@ def make_app(url: str, store: str, ledger: str, lease: float | None, max_block: 
         note(f"end hold-{n}")
         return n
 
+    @app.task(name="hold_thread", queue="block", key="n")
+    def hold_thread(n: int, seconds: int) -> int:
+        note(f"start hold_thread-{n}")
+        ctypes.PyDLL(None).sleep(seconds)
+        note(f"end hold_thread-{n}")
+        return n
+
     return app
 
 

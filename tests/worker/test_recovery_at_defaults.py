@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from taskcore import Dead, Succeeded
+from tests.keeping.test_held_interpreters import LONG, hold
 from tests.support.redis_play import until
 from tests.worker.test_blocked_loops import Pair, anyio_backend, broker, play
 
@@ -73,3 +74,14 @@ async def test_two_minutes_in_one_line(broker: str, tmp_path: Path):
     assert isinstance(outcome, Succeeded), said
     assert set(pair.starts.values()) == {1}, (pair.starts, said)
     assert "lost" not in said
+
+
+@LONG
+async def test_forty_seconds_of_c_code(broker: str, tmp_path: Path):
+    """C code that keeps the GIL for 40 s loses no lease and doubles nothing at defaults."""
+    pair = Pair(broker, tmp_path, lease=None)
+    outcome, said = await hold(pair, "hold", 40)
+
+    assert isinstance(outcome, Succeeded), said
+    assert set(pair.starts.values()) == {1}, (pair.starts, said)
+    assert "its lease ended" not in said

@@ -4,19 +4,20 @@ An adapter has these verbs or has them not; it imports nothing of this room.
 
     Backend  LendsExtenders   extender: extends leases by their tickets, in another thread or another process
     Source   IssuesTickets    ticket: a lease as bytes · extended · stood_still
-    Store    OpensAgain       another: a second store over the same records, for another event loop
+    Backend  HasLifelines     lifelines: sockets whose silence would end all leases
+    Backend, Store  MadeOfURL  url: of which its class makes another one, for another loop or another process
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from socket import socket
 from typing import Protocol, runtime_checkable
 
 from taskcore.backend import Delivery
-from taskcore.store import Store
 
-__all__ = ["Extender", "IssuesTickets", "LendsExtenders", "OpensAgain"]
+__all__ = ["Extender", "HasLifelines", "IssuesTickets", "LendsExtenders", "Lifeline", "MadeOfURL"]
 
 
 class Extender(Protocol):
@@ -67,10 +68,33 @@ class IssuesTickets(Protocol):
         ...
 
 
-@runtime_checkable
-class OpensAgain(Protocol):
-    """A store that another thread can open beside, over connections of its own."""
+class Lifeline(Protocol):
+    """A connection that another process may write into while this one stands still.
 
-    def another(self) -> Store:
-        """Make a second store over the same records, not yet open."""
+    :ivar socket: the connection, without TLS: the state of TLS cannot be shared.
+    :ivar unsent: one byte, of memory that the other process reads; 1 while a part of a frame is yet to be written.
+    """
+
+    socket: socket
+    unsent: bytearray | memoryview
+
+
+@runtime_checkable
+class HasLifelines(Protocol):
+    """A backend whose leases go on as long as its connections do, and these as long as something is written there.
+
+    :ivar pulse: what is written; whole frames, which mean nothing else.
+    """
+
+    pulse: bytes
+
+    def lifelines(self) -> Sequence[Lifeline]:
+        """Return its connections of this moment, without those that no other process can write into."""
         ...
+
+
+@runtime_checkable
+class MadeOfURL(Protocol):
+    """A backend or store that its class makes again of this URL: for another event loop, or in another process."""
+
+    url: str

@@ -21,7 +21,7 @@ this very start, and its outcome stands (``Completed``); any other record means 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
@@ -160,6 +160,7 @@ class IdempotencyKeys:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.acquired: Callable[[Acquired], None] = lambda _: None  #: called with each key that is acquired
         self._writing = anyio.Lock()  # a renewal changes the version that a commit expects
 
     # ── the sender's side ──
@@ -224,7 +225,9 @@ class IdempotencyKeys:
             write = Write(key=name, value=_encode(held), expect=expect, keep=longest, reserve=True)
             [answer] = await self._store.put_many([write])
             if not isinstance(answer, Conflict):
-                return Acquired(name, held, answer, keep, longest)
+                key = Acquired(name, held, answer, keep, longest)
+                self.acquired(key)
+                return key
         return Busy(BUSY_RETRY)
 
     async def renew_many(self, held: Sequence[Acquired], until: float) -> None:
@@ -236,6 +239,8 @@ class IdempotencyKeys:
             for key, answer in zip(held, await self._store.put_many(writes), strict=True):
                 if not isinstance(answer, Conflict):
                     key.version = answer
+                elif isinstance(known := _expect_again(key, answer), int | str):
+                    key.version = known  # renewed without an answer, or by the keeper process: the next one is written
 
     async def commit(self, ended: Sequence[tuple[Acquired, bytes | None]]) -> list[Completed | Lost | None]:
         """Write for each held key how its start ended; None for a key that was written.
@@ -273,13 +278,8 @@ class IdempotencyKeys:
     @staticmethod
     def renew(acquired: Acquired, until: float) -> Write:
         """Make the write that keeps the key of a running job held."""
-        return Write(
-            key=acquired.name,
-            value=_encode(msgspec.structs.replace(acquired.claim, until=until)),
-            expect=acquired.version,
-            keep=acquired.keep,
-            reserve=True,
-        )
+        held = _encode(msgspec.structs.replace(acquired.claim, until=until))
+        return Write(key=acquired.name, value=held, expect=acquired.version, keep=acquired.keep, reserve=True)
 
     @staticmethod
     def complete(acquired: Acquired, outcome: bytes) -> Write:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import anyio
 
 from taskcore.toolkit.tasks import TaskSet
+from taskcore.toolkit.timeouts import waking_timeout
 
 __all__ = ["Detached", "run_detached", "start_detached"]
 
@@ -71,7 +72,7 @@ async def run_detached(work: Coroutine[Any, Any, T], *, timeout: float) -> T:
     """
 
     async def limited() -> T:
-        async with asyncio.timeout(timeout):
+        async with waking_timeout(timeout):
             return await work
 
     task = _RUNNING.start_awaited(limited())

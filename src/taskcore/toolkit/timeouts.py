@@ -5,22 +5,26 @@ heap and thrown away again.
 
     SharedTimer     calls back at each deadline that was not discarded before
     SharedTimeout   leaves a block of code after a time that is the same for every block
+    waking_timeout  asyncio.timeout, for a loop that may have stood still
     loop_clock      the clock of the running loop, for what is asked once a job
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from math import inf
 from types import TracebackType
 from typing import Any, Final, Protocol, cast
 
 import anyio
 
-__all__ = ["Deadline", "SharedTimeout", "SharedTimer", "loop_clock"]
+__all__ = ["Deadline", "SharedTimeout", "SharedTimer", "loop_clock", "waking_timeout"]
 
 CANCEL_AGAIN_AFTER: Final = 0.1  #: seconds before a task that ignored the end of its time is cancelled again
+
+LATE: Final = 0.25  #: seconds by which a timer is late in a loop that stood still; it reads then what came meanwhile
 
 
 class Deadline(Protocol):
@@ -80,8 +84,11 @@ class SharedTimer:
         self._timer = loop.call_at(when, self._ring, loop)
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer, self._rings = None, inf
+        rang, self._timer, self._rings = self._rings, None, inf
         now = loop.time()
+        if now - rang > LATE:  # the loop stood still: what came meanwhile is read first
+            self._set(loop, now + LATE)
+            return
         for deadline in tuple(self._waiting):
             if deadline.ends <= now and deadline in self._waiting:
                 deadline.ends = now + deadline.expire()
@@ -148,6 +155,21 @@ class _TimeoutScope:
             self.task.uncancel()
         # a count above that of the start is a cancellation from elsewhere, which has to pass
         return kind is asyncio.CancelledError and self.task.cancelling() <= self._before
+
+
+@asynccontextmanager
+async def waking_timeout(seconds: float) -> AsyncIterator[None]:
+    """Limit a block as ``asyncio.timeout`` does, but let the loop turn once more: it may have stood still meanwhile.
+
+    It reads then what has come, which may be what the block waits for.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(seconds, lambda: limit.reschedule(loop.time() + LATE))
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def loop_clock() -> Callable[[], float]:

@@ -149,7 +149,7 @@ class Reader:
 
     :param decode: reads their envelopes.
     :param is_behind: tells whether more jobs have ended than can be settled at the moment.
-    :param received: called at each receipt.
+    :param received: called with what is received.
     :param ask: a cheap question to the broker.
     :param put: takes what is received, into the inbox.
     """
@@ -162,7 +162,7 @@ class Reader:
         *,
         decode: Callable[[bytes], Envelope],
         is_behind: Callable[[], bool],
-        received: Callable[[], None],
+        received: Callable[[Sequence[Execution]], None],
         ask: Callable[[], Awaitable[object]],
         put: Callable[[Sequence[Execution]], None],
     ) -> None:
@@ -203,5 +203,5 @@ class Reader:
                 now = anyio.current_time()
                 jobs = [Execution(delivery, source, now, pool, decode) for delivery in deliveries]
                 pool.active += len(jobs)
-                self._received()  # before a job can block the loop: what keeps the leases has to see that
+                self._received(jobs)  # before a job can block the loop: what keeps the leases has to see that
                 self._put(jobs)

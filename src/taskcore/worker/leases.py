@@ -7,7 +7,7 @@ there and the broker can be told from outside of the loop: docs/adr/0017-leases-
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import anyio
 import anyio.abc
@@ -51,7 +51,7 @@ class LeaseKeeper:
         outage: Outage,
     ) -> None:
         self.executions = executions
-        self._records = records
+        self.records = records
         self.lease = lease
         self._lost = lost
         self.clock = clock
@@ -64,21 +64,31 @@ class LeaseKeeper:
         self.block: tuple[float, str] = (-math.inf, "")  #: when the event loop was blocked last, and how long and where
         #: Called with two times: when the keeper wanted to wake up, and when it did.
         self.woken: Callable[[float, float], None] = lambda due, now: None  # noqa: ARG005
+        self.note: Callable[[Sequence[Execution]], None] | None = None  #: called with jobs that are received
+        self.catch_up: Callable[[], None] = lambda: (
+            None
+        )  #: called before a lease counts as over: something else may keep it
 
     def holds(self, job: Execution, now: float) -> bool:
         """Tell whether no other worker can have the job: its lease goes on by this worker's clock, or needs none."""
         if job.acked_early:
             return True
-        until = max(job.received, self.extended.get(job.source, 0.0)) + self.lease
-        return job.state is not LOST and now < until
+        if now >= self._end_of(job):
+            self.catch_up()
+        return job.state is not LOST and now < self._end_of(job)
+
+    def _end_of(self, job: Execution) -> float:
+        return max(job.received, self.extended.get(job.source, 0.0)) + self.lease
 
     def behind(self) -> float:
         """Return for how many seconds leases and keys should have been extended already: the loop stood still."""
         return max(anyio.current_time() - self._due, 0.0)
 
-    def begin(self) -> None:
-        """Note that there is a job to keep."""
+    def begin(self, jobs: Sequence[Execution]) -> None:
+        """Note that there are jobs to keep."""
         self._work.set()
+        if self.note is not None:
+            self.note(jobs)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Extend until cancelled."""
@@ -121,12 +131,12 @@ class LeaseKeeper:
     async def _renew_keys(self) -> None:
         """Keep the keys of running jobs held for as long as their leases are."""
         asked = anyio.current_time()
-        if self._records is None:
+        if self.records is None:
             self._outlived.clear()
         else:
-            await self._records.keys.renew_many(self.held_keys(), self.clock() + self.lease)
+            await self.records.keys.renew_many(self.held_keys(), self.clock() + self.lease)
             while self._outlived:
-                await self._records.markers.outlive(self._outlived[-1])
+                await self.records.markers.outlive(self._outlived[-1])
                 self._outlived.pop()
         self.renewed = asked
 

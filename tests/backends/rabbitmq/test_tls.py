@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
 import pytest
 
@@ -81,3 +83,22 @@ async def test_a_certificate_that_is_not_there(tmp_path):
         async with App(f"amqps://127.0.0.1:1/?cafile={tmp_path}/no.pem", store="none"):
             pass
     assert "no.pem" in str(caught.value)
+
+
+async def test_a_blocked_loop_keeps_its_connection(ports, certificates, tmp_path):
+    """A loop that stands still for five heartbeats loses no job over TLS: a thread writes into the connection."""
+    url = f"amqps://127.0.0.1:{ports['here']}/?min_queue_age=0&heartbeat=1&cafile={certificates}/ca.pem"
+    app = App(url, store=f"sqlite:///{tmp_path}/store.db", lease=3.0)
+    starts = list[int]()
+
+    @app.task(queue="blocked")
+    async def block(seconds: float) -> str:
+        starts.append(1)
+        time.sleep(seconds)  # noqa: ASYNC251 - what the test is about
+        return "x" * 100_000
+
+    async with app.running(concurrency=2), app.running(concurrency=2):
+        job = await block.enqueue(6.0)
+        assert len(await job.result(timeout=30)) == 100_000
+        assert await (await block.enqueue(0.0)).result(timeout=10)
+    assert len(starts) == 2

@@ -47,6 +47,7 @@ class NatsBackend:
     silence: float | None = None  #: see :class:`taskcore.keeping.seam.LendsExtenders`
 
     def __init__(self, url: str = "nats://localhost:4222") -> None:
+        self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
         self._address = read_address(url)
         self._link = NatsLink(self._address, name="taskcore")
         self._streams = QueueStreams(self._link)

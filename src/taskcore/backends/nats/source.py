@@ -35,6 +35,7 @@ COUNTS: Final = (2, 10)  #: the version from which a consumer says rightly what 
 OPENED_AT_ONCE: Final = 20  #: queues
 SWEEP_AFTER: Final = 5.0  #: seconds after a connection was made, and between two sweeps of a queue
 SWEEP_PAUSE: Final = 0.4  #: seconds between two queues: many of them are swept in the background, over minutes
+JUST_READ: Final = 0.25  #: seconds that one turn of the loop may take which stood still before
 CLOSE_TIMEOUT: Final = 2.0  #: seconds that giving back may take at the end
 
 
@@ -266,8 +267,12 @@ class NatsSource(NatsSettler):
     # ── a loop that stood still ──
 
     def stood_still(self, seconds: float) -> None:
-        """Count the leases of what is read now from when it may have come."""
+        """Count the leases of what is read now, and of what was read just before, from when it may have come."""
+        just_read = asyncio.get_running_loop().time() + self._lease - JUST_READ
         for consumer in self._consumers:
+            for arrival in consumer.waiting:
+                if arrival.until > just_read:
+                    arrival.until -= seconds
             consumer.lease = self._lease - seconds if seconds < self._lease / 2 else 0.0
         self._stills += 1
         self._tasks.start(self._catch_up(self._stills))

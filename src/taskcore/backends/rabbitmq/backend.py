@@ -17,9 +17,11 @@ from taskcore.backends.rabbitmq.messages import message_of
 from taskcore.backends.rabbitmq.publish import MAX_JOB
 from taskcore.backends.rabbitmq.settle import Heart
 from taskcore.backends.rabbitmq.source import RabbitSource
+from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.address import parse
 from taskcore.connections.amqp.admin_channel import CALLS_AT_ONCE
 from taskcore.connections.amqp.connection import Connector
+from taskcore.connections.amqp.frame_filter import FilteredConnection
 from taskcore.connections.loops import require_asyncio
 from taskcore.toolkit.batching import gather_limited
 from taskcore.toolkit.diagnostics import Diagnosis
@@ -58,6 +60,8 @@ class RabbitBackend:
 
     :raises InvalidURL: an unknown option, or an impossible value (TC103).
     """
+
+    pulse: bytes = frames.HEARTBEAT  #: see :class:`taskcore.keeping.seam.HasLifelines`
 
     def __init__(self, url: str) -> None:
         address, values = parse(url, OPTIONS)
@@ -123,6 +127,13 @@ class RabbitBackend:
     def extender(self, *, lease: float) -> AbstractAsyncContextManager[Heart]:  # noqa: ARG002 - the connection is it
         """Return what keeps the connections of this process alive, from another thread."""
         return nullcontext(Heart(self._opened().all))
+
+    def lifelines(self) -> Sequence[FilteredConnection]:
+        """See :class:`taskcore.keeping.seam.HasLifelines`."""
+        if self._connector.address.scheme == "amqps":  # the state of TLS is in this process alone
+            return []
+        current = [connection.current for connection in self._opened().all]
+        return [one for one in current if one is not None and one.socket is not None]
 
     async def diagnose(self) -> Diagnosis:
         """Ask the server; see :class:`taskcore.toolkit.diagnostics.HasDiagnostics`."""

@@ -48,7 +48,7 @@ class RedisBackend:
     silence: float | None = None  #: see :class:`taskcore.keeping.seam.LendsExtenders`
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
         self._link = RedisLink(url)
         self._publisher = RedisPublisher(self._link)
 
@@ -103,7 +103,7 @@ class RedisBackend:
 
     def extender(self, *, lease: float) -> RedisExtender:
         """Return what extends leases of this server's jobs from another thread or process."""
-        return RedisExtender(self._url, math.ceil(lease * 1000))
+        return RedisExtender(self.url, math.ceil(lease * 1000))
 
     @asynccontextmanager
     async def _consuming(self, queues: Sequence[str], lease: float) -> AsyncIterator[RedisSource]:

@@ -14,6 +14,7 @@ from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.frame_filter import CLOSE_TIMEOUT, FilteredConnection
 from taskcore.connections.amqp.frames import Method
 from taskcore.toolkit.logging import logger
+from taskcore.toolkit.timeouts import waking_timeout
 
 __all__ = ["FilteredChannel"]
 
@@ -84,7 +85,7 @@ class FilteredChannel:
         self._answers.append(answer)
         try:
             self.write(frames.qos(self.number, prefetch))
-            async with asyncio.timeout(self.connection.timeout):
+            async with waking_timeout(self.connection.timeout):
                 await answer
         except TimeoutError:
             self.connection.abort("no answer in time")

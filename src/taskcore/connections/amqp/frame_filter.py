@@ -30,6 +30,7 @@ from aio_pika.exceptions import AMQPError
 
 from taskcore.connections.amqp import frames
 from taskcore.connections.amqp.address import Address
+from taskcore.connections.amqp.tls import TLSLayer
 from taskcore.toolkit.logging import logger
 from taskcore.toolkit.tasks import TaskSet
 
@@ -47,19 +48,51 @@ HEARTBEAT_GAP = 1.0  #: seconds without a frame for the library, after which it 
 
 
 class _SharedWriter(asyncio.StreamWriter):
-    """A writer that another thread can keep from writing."""
+    """A writer that another thread can keep from writing, and may write past.
+
+    :ivar tls: encrypts what is written, after its handshake; None without TLS.
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.lock = threading.Lock()
+        self.unsent: bytearray | memoryview = bytearray(1)  # see FilteredConnection.unsent
+        self.tls: TLSLayer | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         with self.lock:
-            super().write(data)
+            super().write(data if self.tls is None else self.tls.encrypt(data))
+            self.unsent[0] = self.transport.get_write_buffer_size() > 0
 
     def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.write(b"".join(data))
+
+    def write_past(self, known: socket.socket, data: bytes) -> None:
+        """Send from another thread, if nothing waits to leave, or the data could be written into a frame."""
         with self.lock:
-            super().writelines(data)
+            if self.transport.get_write_buffer_size():
+                return
+            record, sent = data if self.tls is None else self.tls.encrypt(data), 0
+            with suppress(OSError):
+                sent = known.send(record)
+            if self.tls is not None:
+                self.tls.keep(record[sent:])
+
+    def decrypt(self, data: bytes) -> bytes:
+        """Decrypt what was read; send what the protocol itself has to say to that."""
+        with self.lock:
+            if self.tls is None:
+                return data
+            data = self.tls.decrypt(data)
+            if answer := self.tls.encrypt():
+                super().write(answer)
+        return data
+
+    def close(self) -> None:
+        with self.lock:
+            if self.tls is not None and not self.transport.is_closing():
+                super().write(self.tls.farewell())
+        super().close()
 
 
 class FilteredConnection(aiormq.TransportFactory):
@@ -69,6 +102,7 @@ class FilteredConnection(aiormq.TransportFactory):
     :ivar frame_max: bytes of the largest frame that the server takes.
     :ivar timeout: seconds that one call may take.
     :ivar lost_why: why it is closed.
+    :ivar socket: the connection once more, for another thread or process; None when it is lost.
     :ivar blocked_why: why the server takes no messages at the moment.
     """
 
@@ -84,7 +118,7 @@ class FilteredConnection(aiormq.TransportFactory):
         self.unblocked = asyncio.Event()
         self.unblocked.set()
         self.timeout = address.timeout
-        self._socket: socket.socket | None = None  # the same one, for another thread
+        self.socket: socket.socket | None = None
         self._node, self._context = node, context
         self._heartbeat = address.heartbeat
         self._channels: dict[int, FilteredChannel] = {}
@@ -122,31 +156,39 @@ class FilteredConnection(aiormq.TransportFactory):
     async def create(self, url: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ARG002
         """Open the transport for the library, and put the filter in front of its reader."""
         reader, loop = asyncio.StreamReader(limit=READ_SIZE), asyncio.get_running_loop()
-        transport, protocol = await loop.create_connection(
-            lambda: asyncio.StreamReaderProtocol(reader), *self._node, ssl=self._context
-        )
+        transport, protocol = await loop.create_connection(lambda: asyncio.StreamReaderProtocol(reader), *self._node)
         self._writer = _SharedWriter(transport, protocol, reader, loop)
-        if self._context is None:
-            own = transport.get_extra_info("socket")
-            self._socket = socket.fromfd(own.fileno(), own.family, own.type)
+        if self._context is not None:
+            tls = TLSLayer(self._context, self._node[0])
+            try:
+                await tls.shake_hands(reader, transport)
+            except BaseException:
+                transport.close()
+                raise
+            self._writer.tls = tls
+        own = transport.get_extra_info("socket")
+        self.socket = socket.fromfd(own.fileno(), own.family, own.type)
         self._tasks.start(self._read(reader))
         return self._library_reader, self._writer
 
     def beat(self) -> None:
-        """Send a heartbeat from another thread, past the event loop, which stands still.
-
-        Only if nothing waits to leave, or the heartbeat could be written into a frame. TLS has no such way.
-        """
-        with self._writer.lock:
-            known = self._socket
-            if known is not None and not self._writer.transport.get_write_buffer_size():
-                with suppress(OSError):
-                    known.send(frames.HEARTBEAT)
+        """Send a heartbeat from another thread, past the event loop, which stands still."""
+        if (known := self.socket) is not None:
+            self._writer.write_past(known, frames.HEARTBEAT)
 
     def wake_up(self) -> None:
         """Note that the event loop stood still: that nothing was read meanwhile says nothing about the server."""
         self._last_read = asyncio.get_running_loop().time()
         self._library_reader.feed_data(frames.HEARTBEAT)
+
+    @property
+    def unsent(self) -> bytearray | memoryview:
+        """One byte: 1 if a part of what was written last has not left this process."""
+        return self._writer.unsent
+
+    @unsent.setter
+    def unsent(self, byte: bytearray | memoryview) -> None:
+        self._writer.unsent = byte
 
     async def channel(self, *, confirms: bool = False) -> aio_pika.abc.AbstractChannel:
         """Open a channel of aio-pika."""
@@ -182,7 +224,7 @@ class FilteredConnection(aiormq.TransportFactory):
         """Close in order if the server answers, else by cutting the transport."""
         self._lose("it was closed by this process")
         # The library waits until everything is sent, even when cancelled; only a cut transport ends that.
-        cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._writer.transport.abort)
+        cut = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._cut)
         try:
             async with asyncio.timeout(2 * CLOSE_TIMEOUT):
                 await self._aio_pika.close()
@@ -190,12 +232,18 @@ class FilteredConnection(aiormq.TransportFactory):
             log.debug("a connection to RabbitMQ could not be closed in order: %r", error)
         finally:
             cut.cancel()
-            self._writer.transport.abort()
+            self._cut()
             await self._tasks.cancel()
 
     def abort(self, why: str) -> None:
         """Cut the transport: the server's state is unknown, and a cut makes it requeue everything."""
         self._lose(why)
+        self._cut()
+
+    def _cut(self) -> None:
+        """Cut the transport; a keeper process may have the socket, too, so closing it is not enough."""
+        with suppress(OSError):
+            self._writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         self._writer.transport.abort()
 
     def _check_open(self) -> None:
@@ -210,12 +258,13 @@ class FilteredConnection(aiormq.TransportFactory):
         try:
             while data := await reader.read(READ_SIZE):
                 self._last_read = loop.time()
-                rest = self._filter(rest + data if rest else data)
+                if plain := self._writer.decrypt(data):
+                    rest = self._filter(rest + plain if rest else plain)
         except OSError as error:
             why = f"{type(error).__name__}: {error}"
         finally:
             self._library_reader.feed_eof()
-            self._lose(why)
+            self.abort(why)
 
     def _filter(self, data: bytes) -> bytes:
         """Give each frame to its reader; return the incomplete rest."""
@@ -264,10 +313,10 @@ class FilteredConnection(aiormq.TransportFactory):
         if self.is_closed:
             return
         self.is_closed, self.lost_why = True, why
-        if self._socket is not None:
+        if self.socket is not None:
             with self._writer.lock:
-                self._socket.close()
-                self._socket = None
+                self.socket.close()
+                self.socket = None
         self.unblocked.set()
         for channel in list(self._channels.values()):
             channel.lose(why)

@@ -58,7 +58,7 @@ class NatsStore:
     """
 
     def __init__(self, url: str = "nats://localhost:4222") -> None:
-        self._url = url
+        self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
         address = read_address(url)
         self.link = NatsLink(address, name="taskcore-store")
         self._stream = f"{address.prefix}-store"
@@ -72,10 +72,6 @@ class NatsStore:
         self._removals = Removals(self.link, self._stream)
         self._feed = self._new_feed()
         self._tasks = TaskSet("NATS store")
-
-    def another(self) -> NatsStore:
-        """See :class:`taskcore.keeping.seam.OpensAgain`."""
-        return NatsStore(self._url)
 
     async def __aenter__(self) -> Self:
         """Connect, and create the stream if it does not exist.

@@ -43,7 +43,7 @@ class RedisStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
         self._link = RedisLink(url)
         options = self._link.options
         self._names = RecordNames(options.prefix)
@@ -56,10 +56,6 @@ class RedisStore:
         self._exits = AsyncExitStack()
         self._cut_off = False  # a large write had no answer
         self.max_value: int | None = None  #: see :class:`taskcore.store.LimitsValues`
-
-    def another(self) -> RedisStore:
-        """See :class:`taskcore.keeping.seam.OpensAgain`."""
-        return RedisStore(self._url)
 
     async def __aenter__(self) -> Self:
         """Connect."""

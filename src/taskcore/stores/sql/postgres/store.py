@@ -57,7 +57,7 @@ class PostgresStore:
     max_value: Final = LARGEST_VALUE  #: see :class:`taskcore.store.LimitsValues`
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
         self._address = postgres_address(url)
         self._clear()
 
@@ -71,10 +71,6 @@ class PostgresStore:
         self._reads: GroupCommit[Sequence[str], dict[str, Record]] = GroupCommit(self._find, limit=BATCH_CALLERS)
         self._feed = _WatchFeed(self._address, self._reads.submit)
         self._tasks = TaskSet("PostgreSQL store")
-
-    def another(self) -> PostgresStore:
-        """See :class:`taskcore.keeping.seam.OpensAgain`."""
-        return PostgresStore(self._url)
 
     async def __aenter__(self) -> Self:
         """Connect, and create the tables unless they exist.

@@ -52,7 +52,7 @@ class SqliteStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url  #: see :class:`taskcore.keeping.seam.MadeOfURL`
         self._address = address = sqlite_address(url)
         self._writer: SqliteThread[Sequence[Write], Answers | StoreRefused] = SqliteThread(
             "writes", address, begin=prepare, work=self._write, idle_work=self._clean, idle_after=lambda: CLEAN_IDLE
@@ -75,10 +75,6 @@ class SqliteStore:
         self._seen: int | None = None  # in the reading thread: the data version at the last poll
         self._cleaned = 0.0  # in the writing thread
         self._polled = 0.0  # in the reading thread
-
-    def another(self) -> SqliteStore:
-        """See :class:`taskcore.keeping.seam.OpensAgain`."""
-        return SqliteStore(self._url)
 
     async def __aenter__(self) -> Self:
         """Open the file, and make it and the tables if they are not there.
