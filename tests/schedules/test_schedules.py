@@ -159,6 +159,36 @@ def test_resume_with_catching_up() -> None:
     play(story)
 
 
+def test_declared_and_not_yet_seen() -> None:
+    """What code declares is shown before any worker ran; a pause then holds, and the first worker takes it over."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app(release="2.1")
+        app.schedule("s", every=10, phase=0)(app.work.call("a"))
+        async with app:
+            [shown] = [one async for one in app.schedules.all()]
+            assert (shown.id, shown.is_stored, shown.record.release) == ("s", False, "2.1")
+            assert [one.timestamp() - virtual.EPOCH for one in shown.preview(2)] == [10, 20]
+            with pytest.raises(ScheduleExists, match="declared in code"):
+                await app.schedules.put("s", app.work.call(), every=10)
+            assert not await shown.remove()
+            assert (await app.schedules.fire("s")).id
+            day = datetime.fromtimestamp(virtual.EPOCH, UTC) - timedelta(seconds=20)
+            assert len(await shown.backfill(day, day + timedelta(seconds=10), label="x")) == 2
+            paused = await app.schedules.pause("s", "not yet")
+            assert (paused.is_paused, (await app.schedules.get("s")).is_stored) == (True, True)
+        async with app.running():
+            await anyio.sleep(25)
+            assert len(world.ticks) == 3  # fired by hand and backfilled
+            await app.schedules.resume("s")
+            await anyio.sleep(10)
+        assert world.instants("s")[-1] == 30
+        assert len(world.ticks) == 4
+
+    play(story)
+
+
 def test_put_twice() -> None:
     """The same definition again changes nothing; another one is an error, unless the caller says what to do."""
 
