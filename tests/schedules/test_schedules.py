@@ -10,7 +10,7 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore import App, InvalidName, InvalidSetting, StoreRequired, current
+from taskcore import App, InvalidName, InvalidSetting, Retry, StoreRequired, current
 from taskcore.backends.memory import MemoryBackend
 from taskcore.schedules import ScheduleExists, ScheduleNotFound
 from taskcore.stores.memory import MemoryStore
@@ -48,6 +48,11 @@ class World:
     def instants(self, schedule: str) -> list[float]:
         """Return when the ticks of a schedule were, in seconds since the clock began."""
         return [tick.at.timestamp() - virtual.EPOCH for tick in self.ticks if tick and tick.schedule == schedule]
+
+
+async def _record(app: App, schedule: str) -> Any:
+    async with app:
+        return (await app.schedules.get(schedule)).record
 
 
 def test_a_declared_schedule_fires() -> None:
@@ -388,6 +393,28 @@ def test_a_task_that_disappears() -> None:
         async with old.running():
             await anyio.sleep(10)
         assert world.instants("s") == [300]
+
+    play(story)
+
+
+@pytest.mark.parametrize("overlap", ["skip", "queue", "latest"])
+def test_a_dead_tick_holds_up_nothing(overlap: str) -> None:
+    """A tick whose job dies is over, also if its task keeps no results."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app(retry=Retry(attempts=1))
+
+        @app.schedule("s", every=10, phase=0, overlap=overlap)
+        @app.task(name="dies", keep_result=None)
+        async def dies() -> None:
+            world.ticks.append(current().tick)
+            raise ValueError("no")
+
+        async with app.running():
+            await anyio.sleep(65)
+        assert world.instants("s") == [10, 20, 30, 40, 50, 60]
+        assert (await _record(app, "s")).overlapped == 0
 
     play(story)
 
