@@ -591,6 +591,22 @@ def test_previews() -> None:
     play(story)
 
 
+def test_timetables_in_english() -> None:
+    """The English of a timetable names all that narrows it."""
+    app = World().app()
+    day = datetime(2027, 3, 1, tzinfo=UTC)
+    for words, options in {
+        "At 12:00 every day, UTC, from 2027-03-01 00:00:00+00:00, 100 times at most": {
+            "cron": "0 12 * * *", "start": day, "times": 100,
+        },
+        "Every 10m, until 2027-03-01 00:00:00+00:00, each up to 5m later": {"every": "10m", "end": day, "spread": "5m"},
+        "Once, at 2027-03-01 00:00:00+00:00": {"at": day},
+    }.items():  # fmt: skip
+        app.schedule("s", **options)(app.work)
+        assert app.schedule.ids["s"].timetable.explain() == words
+    assert app.schedule.ids["s"].explain().endswith(", work")
+
+
 def test_one_instant() -> None:
     """A schedule with ``at`` fires once, and one whose instant is over fires at once."""
 
