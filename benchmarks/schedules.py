@@ -4,8 +4,8 @@ python benchmarks/schedules.py              on a Redis of its own
 python benchmarks/schedules.py URL [STORE]  on that broker
 
 burst      10,000 schedules that are due in one second: seconds until the broker has all jobs
-idle       CPU of a scheduler with 10,000 schedules of which none is due, and its requests to the store
-lateness   50 schedules of a second: how much later than its instant a tick is sent
+idle       CPU, commands to Redis and memory of 10,000 schedules of which none is due, beyond a worker without schedules
+lateness   50 schedules of a second: how much later than its instant a job starts, beside 50 delayed jobs a second
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import anyio
 import msgspec
+import redis
 
-from taskcore import App, Event
+from taskcore import App, Task, current
 from taskcore.faults import RedisServer
 from taskcore.schedules.define import define, redefine
 from taskcore.schedules.record import ScheduleRecord, encode_record, record_name
@@ -35,16 +37,17 @@ SECONDS, EACH_SECOND = 15, 50  #: how long, and how many schedules, lateness is 
 def make_app(url: str, store: str | None) -> App:
     """Make an app whose worker runs no job, so only its schedules are measured."""
     app = App(url, store=store, schedules=True)
-
-    @app.task(name="noop")
-    async def noop() -> None: ...
-
+    app.task(noop, name="noop")
     return app
 
 
-async def fill(app: App, prefix: str, number: int, **options: object) -> None:
+async def noop() -> None:
+    """Do nothing."""
+
+
+async def fill(app: App, prefix: str, number: int, task: Task[..., object] | None = None, **options: object) -> None:
     """Write many schedules in few batches."""
-    call = app.tasks["noop"].call()
+    call = (task or app.tasks["noop"]).call()
     now = int(time.time() * 1000)
     store = app.components.store
     assert store is not None
@@ -87,56 +90,87 @@ async def burst(url: str, store: str | None) -> None:
 
 
 async def idle(url: str, store: str | None) -> None:
-    """Let many schedules wait."""
-    app = make_app(url, store)
-    async with app, app.running(queues=["idle"]):
-        await fill(app, "idle", MANY, cron="30 2 1 1 *")
-        await anyio.sleep(10)
-        asked, cpu = requests(app), time.process_time()
-        await anyio.sleep(IDLE)
-        share, rate = (time.process_time() - cpu) / IDLE, (requests(app) - asked) / IDLE
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"idle      {MANY:,} wait: {share:.2%} of a core, {rate:.2f} requests/s to the store, {memory:.0f} MiB")
-        await empty(app, "idle", MANY)
+    """Let many schedules wait, and subtract what a worker without schedules costs."""
+    costs = []
+    for fires in (False, True):
+        app = App(url, store=store, schedules=fires)
+        app.task(noop, name="noop")
+        async with app, app.running(queues=["idle"]):
+            before = resident()
+            if fires:
+                await fill(app, "idle", MANY, cron="30 2 1 1 *")
+            await anyio.sleep(10)
+            asked, cpu = commands(url), time.process_time()
+            await anyio.sleep(IDLE)
+            costs.append(((time.process_time() - cpu) / IDLE, (commands(url) - asked) / IDLE, resident() - before))
+            if fires:
+                await empty(app, "idle", MANY)
+    (base, base_rate, _), (share, rate, memory) = costs
+    asked_of = f"{rate - base_rate:.2f} commands/s to the server" if url.startswith("redis") else "commands not counted"
+    print(
+        f"idle      {MANY:,} wait: {share - base:.2%} of a core and {asked_of} more than a worker without schedules "
+        f"({base:.2%}, {base_rate:.2f}/s); {memory / MANY:,.0f} bytes of memory each"
+    )
 
 
-def requests(app: App) -> int:
-    """Count what the store was asked."""
-    return sum(number for name, number in app.counters.items() if name.startswith("store."))
+def commands(url: str) -> int:
+    """Read how many commands a Redis has processed, those of this question included: one for each."""
+    if not url.startswith("redis"):
+        return 0
+    with redis.Redis.from_url(url) as client:
+        return int(client.info("stats")["total_commands_processed"])
+
+
+def resident() -> int:
+    """Read the memory of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 async def lateness(url: str, store: str | None) -> None:
-    """Let some schedules fire each second, and see when their jobs are sent."""
-    app = make_app(url, store)
+    """Let jobs start at full seconds: delayed ones, then the ticks of schedules, as many of each."""
+    app = App(url, store=store, schedules=True)
     late: list[float] = []
 
-    def note(event: Event) -> None:
-        if event.name == "job.enqueued":
-            late.append(time.time() % 1.0)
+    @app.task(name="delayed", queue="late", keep_result=None)
+    async def delayed(at: float) -> None:
+        late.append(time.time() - at)
 
-    async with app, app.running(queues=["idle"]):
-        await fill(app, "late", EACH_SECOND, every=1, phase=0, overlap="allow")
-        await anyio.sleep(2)
-        app.on_event(note)
+    @app.task(name="ticked", queue="late", keep_result=None)
+    async def ticked() -> None:
+        tick = current().tick
+        assert tick is not None
+        late.append(time.time() - tick.at.timestamp())
+
+    async with app, app.running(queues=["late"]):
+        first = int(time.time()) + 6
+        seconds = range(first, first + SECONDS)
+        calls = [
+            delayed.using(at=datetime.fromtimestamp(at, UTC)).call(at) for at in seconds for _ in range(EACH_SECOND)
+        ]
+        await app.enqueue_many(calls)
+        await anyio.sleep(seconds[-1] + 3 - time.time())
+        delays, late[:] = sorted(late), []
+        await fill(app, "late", EACH_SECOND, app.tasks["ticked"], every=1, phase=0, overlap="allow")
+        await anyio.sleep(3)
+        late.clear()
         await anyio.sleep(SECONDS)
+        ticks = sorted(late)
         await empty(app, "late", EACH_SECOND)
-        await app.purge("default")
-    late.sort()
-    p99 = late[int(len(late) * 0.99)]
-    print(
-        f"lateness  {len(late) / SECONDS:.0f}/s: p50 {statistics.median(late) * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms"
-    )
+        await app.purge("late")
+    for name, times in (("delayed", delays), ("ticks", ticks)):
+        p50, p99 = statistics.median(times) * 1000, times[int(len(times) * 0.99)] * 1000
+        print(f"lateness  {name:8} {len(times) / SECONDS:.0f} starts/s: p50 {p50:.0f} ms, p99 {p99:.0f} ms")
 
 
 async def measure(arguments: Sequence[str]) -> None:
     """Measure on a server of its own, or on the one that is named."""
     if arguments:
         url, store = arguments[0], arguments[1] if len(arguments) > 1 else None
-        for part in (burst, idle, lateness):
+        for part in (idle, burst, lateness):
             await part(url, store)
         return
     async with RedisServer() as server:
-        for part in (burst, idle, lateness):
+        for part in (idle, burst, lateness):
             await part(server.url, None)
 
 

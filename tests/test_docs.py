@@ -329,6 +329,8 @@ MODULES = (
 CLASSES = (
     "blocking.SyncApp",
     "blocking.SyncDeadLetters",
+    "blocking.schedules.SyncSchedule",
+    "blocking.schedules.SyncSchedules",
     "options.UsingOptions",
     "router.TaskOptions",
     "schedules.Declarations",

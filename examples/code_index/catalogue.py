@@ -8,14 +8,20 @@ others get ``database is locked``. This is an error that really occurs and that 
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Busy", "create", "record"]
+__all__ = ["Busy", "create", "forget", "note", "record", "recorded"]
 
 LOCK_TIMEOUT = 0.02  #: seconds to wait for the lock; after that the thread is more useful to another job
+
+
+COLUMNS = "path text primary key, size integer, encoding text, digest text"
+NOTED = "job text, process integer, time real"
 
 
 class Busy(Exception):
@@ -23,10 +29,11 @@ class Busy(Exception):
 
 
 def create(path: Path) -> None:
-    """Create an empty catalogue."""
+    """Create an empty catalogue, where there is none."""
     with _writing(str(path), "rwc") as db:
-        db.execute("create table file (path text primary key, size integer, encoding text, digest text) without rowid")
-        db.execute("create index file_digest on file (digest)")
+        db.execute(f"create table if not exists file ({COLUMNS}) without rowid")
+        db.execute("create index if not exists file_digest on file (digest)")
+        db.execute(f"create table if not exists upkeep (what text, instant text, files integer, {NOTED})")
 
 
 def record(catalogue: str, path: str, size: int, encoding: str, digest: str) -> str | None:
@@ -40,6 +47,26 @@ def record(catalogue: str, path: str, size: int, encoding: str, digest: str) -> 
         (twin,) = db.execute("select min(path) from file where digest = ? and path <> ?", (digest, path)).fetchone()
         db.execute("insert or replace into file values (?, ?, ?, ?)", (path, size, encoding, digest))
     return twin
+
+
+def recorded(catalogue: str) -> list[str]:
+    """List the files that the catalogue knows."""
+    with _writing(catalogue) as db:
+        return [path for (path,) in db.execute("select path from file")]
+
+
+def forget(catalogue: str, paths: Iterable[str]) -> None:
+    """Remove files."""
+    with _writing(catalogue) as db:
+        db.executemany("delete from file where path = ?", [(path,) for path in paths])
+
+
+def note(catalogue: str, what: str, instant: str, files: int, job: str) -> None:
+    """Add a line to the log of the catalogue's upkeep."""
+    with _writing(catalogue) as db:
+        db.execute(
+            "insert into upkeep values (?, ?, ?, ?, ?, ?)", (what, instant, files, job, os.getpid(), time.time())
+        )
 
 
 @contextmanager

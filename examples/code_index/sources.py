@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["BROKEN", "Source", "find_sources", "write_broken"]
+__all__ = ["BROKEN", "Source", "find_sources", "importable", "write_broken"]
 
 Origin: TypeAlias = Literal["standard library", "installed", "broken on purpose"]
 SINGLE = "(single modules)"
@@ -51,6 +51,14 @@ def find_sources(out: Path, limit: int | None) -> list[Source]:
     :param out: the folder for the broken ones.
     :param limit: take only this many, from all places; the broken ones are extra.
     """
+    found = importable()
+    if limit is not None and limit < len(found):
+        found = [found[index * len(found) // limit] for index in range(limit)]
+    return [*found, *write_broken(out / "broken")]
+
+
+def importable() -> list[Source]:
+    """Find the files of the standard library and of all installed packages."""
     paths = sysconfig.get_paths()
     found = [
         *_python_files(Path(paths["stdlib"]), "standard library", skip=("site-packages", "dist-packages")),
@@ -58,9 +66,7 @@ def find_sources(out: Path, limit: int | None) -> list[Source]:
     ]
     if paths["platlib"] != paths["purelib"]:
         found += _python_files(Path(paths["platlib"]), "installed")
-    if limit is not None and limit < len(found):
-        found = [found[index * len(found) // limit] for index in range(limit)]
-    return [*found, *write_broken(out / "broken")]
+    return found
 
 
 def write_broken(folder: Path) -> list[Source]:

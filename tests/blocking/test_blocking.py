@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -25,6 +26,7 @@ from taskcore import (
     Retry,
     WrongTask,
 )
+from taskcore.schedules import ScheduleNotFound
 
 
 @pytest.fixture
@@ -112,6 +114,31 @@ def test_blocking_dead_letters(app):
     assert letters.count() == 0
     with pytest.raises(LetterNotFound):
         letters.get(one.id)
+
+
+def test_blocking_schedules(app):
+    """Schedules are put, read, previewed, paused, fired, backfilled and removed without an event loop."""
+    greet = app.tasks["greet"]
+    daily = app.sync.schedules.put("daily", greet.call("Ada"), cron="0 8 * * *")
+    assert (daily.id, daily.explain(), daily.is_stored) == ("daily", "At 08:00 every day, UTC", True)
+    assert [one.hour for one in daily.preview(3)] == [8, 8, 8]
+    daily.pause("invoice open")
+    assert (daily.is_paused, daily.record.note) == (True, "invoice open")
+    daily.resume(catch_up=True)
+    assert not app.sync.schedules.get("daily").is_paused
+    assert app.sync.schedules.pause("daily").is_paused
+    assert not app.sync.schedules.resume("daily").is_paused
+    day, night = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
+    with app.sync.running():
+        jobs = [daily.fire(), app.sync.schedules.fire("daily"), *daily.backfill(day, night, label="a")]
+        jobs += app.sync.schedules.backfill("daily", day, night, label="b")
+        assert [job.result(5) for job in jobs] == ["hello Ada"] * 6
+    app.sync.schedules.put("other", greet.call("Bob"), every=10)
+    assert [one.id for one in app.sync.schedules.all()] == ["daily", "other"]
+    assert daily.remove()
+    assert not app.sync.schedules.remove("daily")
+    with pytest.raises(ScheduleNotFound):
+        app.sync.schedules.get("daily")
 
 
 def test_errors_come_through(app):

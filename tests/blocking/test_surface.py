@@ -10,7 +10,9 @@ import pytest
 
 from taskcore import App, Job, SyncJob, Task
 from taskcore.blocking import SyncApp, SyncDeadLetters, SyncTask
+from taskcore.blocking.schedules import SyncSchedule, SyncSchedules
 from taskcore.deadletter import DeadLetters
+from taskcore.schedules import Schedule, Schedules
 from taskcore.task import ConfiguredTask
 
 PAIRS: list[tuple[type, type]] = [
@@ -19,11 +21,15 @@ PAIRS: list[tuple[type, type]] = [
     (ConfiguredTask, SyncTask),
     (Job, SyncJob),
     (DeadLetters, SyncDeadLetters),
+    (Schedules, SyncSchedules),
+    (Schedule, SyncSchedule),
 ]
 #: Makes the handle of a job from its id, without waiting; behind ``sync`` that is a blocking handle.
 HANDLES = {"job"}
+#: What a schedule that was read answers without waiting; its blocking form answers the same.
+PLAIN = {"explain", "preview"}
 #: What an open app answers without waiting, or through an object of its own.
-PROPERTIES = {"dead_letters", "features"}
+PROPERTIES = {"dead_letters", "features", "schedules"}
 #: Its signals need the main thread, so its blocking form is a loop there: ``anyio.run(app.run_worker)``.
 ONLY_ASYNC = {"run_worker"}
 
@@ -36,7 +42,7 @@ def verbs(cls: type) -> dict[str, Callable[..., Any]]:
         for name, function in found
         if not name.startswith("_")
         and (
-            name in HANDLES
+            name in HANDLES | PLAIN
             or inspect.iscoroutinefunction(function)
             or inspect.isasyncgenfunction(inspect.unwrap(function))
         )

@@ -25,6 +25,9 @@ async def report(day: str = "") -> None: ...
 """
 
 
+DECLARING = SHOP.replace("@app.task", '@app.schedule("nightly", cron="30 2 * * *")\n@app.task')
+
+
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """Make a project whose store has two schedules, one of them paused."""
@@ -63,6 +66,29 @@ def test_listing(shop: Path) -> None:
     assert [(one["id"], one["state"]) for one in objects] == [("nightly", "active"), ("ping", "paused")]
     assert datetime.fromisoformat(objects[0]["next"])
     assert objects[1]["next"] is None
+
+
+def test_before_a_worker_ran(tmp_path: Path) -> None:
+    """What the app's code declares is listed, shown and previewed at once, and fired by hand; `show` names a change."""
+    text = DECLARING.format(folder=tmp_path)
+    (tmp_path / "shop.py").write_text(text)
+    assert schedules(tmp_path).splitlines()[1].split()[:3] == ["nightly", "declared", "report"]
+    assert "state      declared (no worker has seen it yet)" in schedules(tmp_path, "show", "nightly")
+    assert json.loads(schedules(tmp_path, "show", "nightly", "--json"))["state"] == "declared"
+    assert schedules(tmp_path, "preview", "nightly", "-n", "1").endswith("02:30:00+00:00\n")
+    assert "only declared in code" in schedules(tmp_path, "remove", "nightly", code=1)
+    assert len(schedules(tmp_path, "fire", "nightly").strip()) == 36
+    schedules(tmp_path, "pause", "nightly", "--note", "holiday")
+    assert "paused (holiday)" in schedules(tmp_path, "show", "nightly")
+    (tmp_path / "shop.py").write_text(text.replace("30 2", "45 3"))
+    assert "its next worker writes: At 03:45 every day, UTC, report" in schedules(tmp_path, "show", "nightly")
+
+
+def test_no_schedules(tmp_path: Path) -> None:
+    """An app without schedules says so."""
+    (tmp_path / "shop.py").write_text(SHOP.format(folder=tmp_path))
+    assert schedules(tmp_path).startswith("no schedules: ")
+    assert schedules(tmp_path, "--json") == ""
 
 
 def test_options_before_the_command(shop: Path) -> None:

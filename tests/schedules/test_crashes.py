@@ -16,8 +16,11 @@ from tests.support import virtual
 LATEST = 6.0  #: seconds that a tick may be late whose instance died
 
 
-def story_of(point: str, delivery: str, overlap: str) -> tuple[list[tuple[float, float]], int]:
-    """Let the first instance die at a failpoint while a second one lives on; return (instant, when) of all starts."""
+def story_of(point: str, delivery: str, overlap: str, *, away: float = 0.0) -> tuple[list[tuple[float, float]], int]:
+    """Let the first instance die at a failpoint while a second one lives on; return (instant, when) of all starts.
+
+    :param away: seconds for which no instance lives after the death.
+    """
     started: list[tuple[float, float]] = []
     lost = 0
 
@@ -44,6 +47,7 @@ def story_of(point: str, delivery: str, overlap: str) -> tuple[list[tuple[float,
             with pytest.raises(BaseExceptionGroup) as died, crash_at(point):
                 await first.schedule.scheduler().run()
             assert died.group_contains(SimulatedCrash)
+            await anyio.sleep(away)
             with anyio.move_on_after(75.0):
                 await second.schedule.scheduler().run()
             found = await ScheduleStorage(store).find("s")
@@ -75,6 +79,16 @@ def test_at_most_once(point: str) -> None:
     missing = {10.0 * n for n in range(1, 8)} - set(instants)
     assert missing == ({10.0} if point == "schedule.claimed" else set())
     assert lost == (point != "schedule.confirmed")
+
+
+@pytest.mark.parametrize("point", ["schedule.claimed", "schedule.published"])
+def test_a_claim_that_outlived_its_key(point: str) -> None:
+    """A claim is sent again while its key is remembered; after that it is lost, counted, and never sent twice."""
+    started, lost = story_of(point, "at_least_once", "skip", away=20 * 3600.0)
+    assert ([instant for instant, _ in started].count(10.0), lost) == (1, 0)
+    started, lost = story_of(point, "at_least_once", "skip", away=30 * 3600.0)
+    assert ([instant for instant, _ in started].count(10.0), lost) == (int(point == "schedule.published"), 1)
+    assert len(started) > 5
 
 
 def test_the_fleet_finds_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore import App, InvalidName, InvalidSetting, StoreRequired, current
+from taskcore import App, InvalidName, InvalidSetting, Retry, StoreRequired, current
 from taskcore.backends.memory import MemoryBackend
 from taskcore.schedules import ScheduleExists, ScheduleNotFound
 from taskcore.stores.memory import MemoryStore
@@ -48,6 +48,11 @@ class World:
     def instants(self, schedule: str) -> list[float]:
         """Return when the ticks of a schedule were, in seconds since the clock began."""
         return [tick.at.timestamp() - virtual.EPOCH for tick in self.ticks if tick and tick.schedule == schedule]
+
+
+async def _record(app: App, schedule: str) -> Any:
+    async with app:
+        return (await app.schedules.get(schedule)).record
 
 
 def test_a_declared_schedule_fires() -> None:
@@ -155,6 +160,36 @@ def test_resume_with_catching_up() -> None:
             await app.schedules.resume("s", catch_up=True)
             await anyio.sleep(8)
             assert world.instants("s") == [10, 20, 30, 40]
+
+    play(story)
+
+
+def test_declared_and_not_yet_seen() -> None:
+    """What code declares is shown before any worker ran; a pause then holds, and the first worker takes it over."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app(release="2.1")
+        app.schedule("s", every=10, phase=0)(app.work.call("a"))
+        async with app:
+            [shown] = [one async for one in app.schedules.all()]
+            assert (shown.id, shown.is_stored, shown.record.release) == ("s", False, "2.1")
+            assert [one.timestamp() - virtual.EPOCH for one in shown.preview(2)] == [10, 20]
+            with pytest.raises(ScheduleExists, match="declared in code"):
+                await app.schedules.put("s", app.work.call(), every=10)
+            assert not await shown.remove()
+            assert (await app.schedules.fire("s")).id
+            day = datetime.fromtimestamp(virtual.EPOCH, UTC) - timedelta(seconds=20)
+            assert len(await shown.backfill(day, day + timedelta(seconds=10), label="x")) == 2
+            paused = await app.schedules.pause("s", "not yet")
+            assert (paused.is_paused, (await app.schedules.get("s")).is_stored) == (True, True)
+        async with app.running():
+            await anyio.sleep(25)
+            assert len(world.ticks) == 3  # fired by hand and backfilled
+            await app.schedules.resume("s")
+            await anyio.sleep(10)
+        assert world.instants("s")[-1] == 30
+        assert len(world.ticks) == 4
 
     play(story)
 
@@ -362,6 +397,28 @@ def test_a_task_that_disappears() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("overlap", ["skip", "queue", "latest"])
+def test_a_dead_tick_holds_up_nothing(overlap: str) -> None:
+    """A tick whose job dies is over, also if its task keeps no results."""
+
+    async def story() -> None:
+        world = World()
+        app = world.app(retry=Retry(attempts=1))
+
+        @app.schedule("s", every=10, phase=0, overlap=overlap)
+        @app.task(name="dies", keep_result=None)
+        async def dies() -> None:
+            world.ticks.append(current().tick)
+            raise ValueError("no")
+
+        async with app.running():
+            await anyio.sleep(65)
+        assert world.instants("s") == [10, 20, 30, 40, 50, 60]
+        assert (await _record(app, "s")).overlapped == 0
+
+    play(story)
+
+
 # ── deploys ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -532,6 +589,22 @@ def test_previews() -> None:
                 once.preview(after=datetime(2027, 1, 1))  # noqa: DTZ001 - the mistake
 
     play(story)
+
+
+def test_timetables_in_english() -> None:
+    """The English of a timetable names all that narrows it."""
+    app = World().app()
+    day = datetime(2027, 3, 1, tzinfo=UTC)
+    for words, options in {
+        "At 12:00 every day, UTC, from 2027-03-01 00:00:00+00:00, 100 times at most": {
+            "cron": "0 12 * * *", "start": day, "times": 100,
+        },
+        "Every 10m, until 2027-03-01 00:00:00+00:00, each up to 5m later": {"every": "10m", "end": day, "spread": "5m"},
+        "Once, at 2027-03-01 00:00:00+00:00": {"at": day},
+    }.items():  # fmt: skip
+        app.schedule("s", **options)(app.work)
+        assert app.schedule.ids["s"].timetable.explain() == words
+    assert app.schedule.ids["s"].explain().endswith(", work")
 
 
 def test_one_instant() -> None:

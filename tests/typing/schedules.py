@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any, assert_type
 
-from taskcore import App, Job, current
+from taskcore import App, Job, SyncJob, current
+from taskcore.blocking.schedules import SyncSchedule
 from taskcore.schedules import Schedule, Tick
 
 app = App("memory://")
@@ -54,3 +55,13 @@ async def run_time() -> None:
     assert_type(await schedule.backfill(datetime.now(UTC), datetime.now(UTC), label="x"), list[Job[Any]])
     assert_type(app.schedules.all(), AsyncIterator[Schedule])
     assert_type(await app.schedules.remove("c"), bool)
+
+
+def without_a_loop() -> None:
+    """Use the blocking forms."""
+    schedule = assert_type(app.sync.schedules.put("c", greet.call("Ada"), cron="@daily", times=3), SyncSchedule)
+    app.sync.schedules.put("c", greet, cron="@daily")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.sync.schedules.put("c", greet.call("Ada"), corn="@daily")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(schedule.preview(3), list[datetime])
+    assert_type(schedule.fire(), SyncJob[Any])
+    assert_type(app.sync.schedules.all(), Iterator[SyncSchedule])

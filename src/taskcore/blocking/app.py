@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from taskcore.backend import Features, QueueStats
 from taskcore.blocking.handles import SyncJob
@@ -14,6 +14,10 @@ from taskcore.deadletter import DeadLetter, DeadLetters
 from taskcore.observe import WorkerStatus
 from taskcore.task import Call, Job
 from taskcore.toolkit.units import Duration
+
+if TYPE_CHECKING:
+    from taskcore.blocking.schedules import SyncSchedules
+    from taskcore.schedules import Schedules
 
 __all__ = ["SyncApp", "SyncDeadLetters"]
 
@@ -71,6 +75,11 @@ class AsyncApp(Protocol):
     @property
     def dead_letters(self) -> DeadLetters:
         """The dead letters."""
+        ...
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules."""
         ...
 
 
@@ -150,6 +159,13 @@ class SyncApp(Generic[AppT]):
     def dead_letters(self) -> SyncDeadLetters:
         """Read, replay, drop and count dead letters."""
         return SyncDeadLetters(self._app, self._portal)
+
+    @property
+    def schedules(self) -> SyncSchedules:
+        """Put, read, pause, remove and fire schedules."""
+        from taskcore.blocking.schedules import SyncSchedules  # noqa: PLC0415 - many programs have no schedules
+
+        return SyncSchedules(self._app.schedules, self._portal.run)
 
 
 class SyncDeadLetters:

@@ -118,7 +118,7 @@ class Declarations:
     @cached_property
     def schedules(self) -> Schedules:
         """The verbs for schedules while the program runs."""
-        return Schedules(self.host, self.tasks, self.components)
+        return Schedules(self.host, self.tasks, self.components, self.ids, self._release)
 
     def scheduler(self) -> Scheduler:
         """Make the service that fires schedules.

@@ -54,6 +54,10 @@ class Definition(msgspec.Struct, frozen=True):
             record.timetable, record.policies, _comparable(record.call),
         )  # fmt: skip
 
+    def explain(self) -> str:
+        """Tell it in English."""
+        return f"{self.timetable.explain()}, {self.call.task}"
+
     def is_of_same_task(self, other: Definition) -> bool:
         """Tell whether both send the same task: a module that is imported again declares again."""
         return self.call.task == other.call.task

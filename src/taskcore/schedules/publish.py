@@ -25,8 +25,11 @@ __all__ = ["TickAnswer", "ToPublish", "moment", "pack_call", "publish", "tick_ca
 
 log = logger("taskcore.schedules")
 
-#: sent: the broker has it. unsent: it surely has not. uncertain: it may have. failed: it never will.
-TickAnswer: TypeAlias = Literal["sent", "unsent", "uncertain", "failed"]
+#: sent: the broker has it. unsent: it surely has not. uncertain: it may have. failed: it never will. lost: it may have
+#: had it, so long ago that nothing would notice a second copy.
+TickAnswer: TypeAlias = Literal["sent", "unsent", "uncertain", "failed", "lost"]
+
+REMEMBERED = 0.9  #: of ``key_window``: for so long a claim may be published again; clocks differ a little
 
 
 class ToPublish(NamedTuple):
@@ -84,12 +87,20 @@ def moment(instant: int) -> datetime:
 
 
 async def publish(
-    host: AppHost, components: Components, tasks: Mapping[str, Task[..., Any]], ticks: Sequence[ToPublish]
+    host: AppHost, components: Components, tasks: Mapping[str, Task[..., Any]], ticks: Sequence[ToPublish], now: int
 ) -> list[TickAnswer]:
     """Publish claimed ticks in few batches; what became of each."""
     answers: list[TickAnswer] = ["failed"] * len(ticks)
     calls: dict[int, Call[Any]] = {}
     for number, (record, claim) in enumerate(ticks):
+        if now - claim.since > tasks[record.call.task].options.key_window * 1000 * REMEMBERED:
+            answers[number] = "lost"
+            log.error(
+                "schedule %s: whether the tick of %s was sent is forgotten since %s, when it was claimed; it is not "
+                "sent again, and counts as lost",
+                record.id, moment(claim.at), moment(claim.since),
+            )  # fmt: skip
+            continue
         try:
             calls[number] = _call_of(record, claim, tasks)
         except TaskcoreError as error:

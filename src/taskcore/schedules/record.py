@@ -132,7 +132,7 @@ class ScheduleRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     :param paused: since when it is paused, and ``note`` says why.
     :param missed: how many instants were passed over because they were missed.
     :param overlapped: how many were passed over because the job before had not ended.
-    :param lost: how many ticks of a task that runs at most once may have been lost.
+    :param lost: how many ticks may have been lost: their task runs at most once, or their key is forgotten.
     :param seen: when a program last declared it.
     :param retired: the code no longer declares it, since then; ``moved`` is its new id, if it has one.
     """

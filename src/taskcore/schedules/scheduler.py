@@ -13,7 +13,7 @@ winner. A claim that stays open, because its instance died, is published again b
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -195,7 +195,7 @@ class Scheduler:
         ticks = [ToPublish(one.record, claim) for one, decision in won for claim in self._to_publish(decision, now)]
         if ticks:
             failpoint("schedule.claimed")
-        answers = await publish(self._declarations.host, self._components, self._declarations.tasks, ticks)
+        answers = await publish(self._declarations.host, self._components, self._declarations.tasks, ticks, now)
         if ticks:
             failpoint("schedule.published")
         await self._confirm([one for one, _ in won], ticks, answers)
@@ -289,18 +289,20 @@ class Scheduler:
 
     async def _confirm(self, won: Sequence[Found], ticks: Sequence[ToPublish], answers: Sequence[TickAnswer]) -> None:
         """Write which ticks are done with; what is not known to be published stays open, and is looked at soon."""
-        done = {tick.claim.id for tick, answer in zip(ticks, answers, strict=True) if answer in ("sent", "failed")}
+        known = {tick.claim.id: answer for tick, answer in zip(ticks, answers, strict=True)}
+        done = {claim for claim, answer in known.items() if answer in ("sent", "failed", "lost")}
+        lost = {claim for claim, answer in known.items() if answer == "lost"}
         for tick, answer in zip(ticks, answers, strict=True):
             (self._unsent.add if answer == "unsent" else self._unsent.discard)(tick.claim.id)
             if answer in ("unsent", "uncertain"):
                 look, soon = self._looks.get(tick.record.id), self._now() + 1_000
                 self._plan(tick.record.id, soon if look is None else min(look, soon), revisit=False)
         changes: list[tuple[ScheduleRecord, Version]] = [
-            (without(one.record, done), one.version) for one in won if any(c.id in done for c in one.record.open)
+            (without(one.record, done, lost), one.version) for one in won if any(c.id in done for c in one.record.open)
         ]
         for standing in await self._storage.write(changes):
             if isinstance(standing, Found):
-                await self._storage.change(standing.record.id, lambda old: old and without(old, done))
+                await self._storage.change(standing.record.id, lambda old: old and without(old, done, lost))
         if changes:
             failpoint("schedule.confirmed")
 
@@ -315,10 +317,16 @@ class Scheduler:
         return int(self._components.clock() * 1000)
 
 
-def without(record: ScheduleRecord, done: set[str]) -> ScheduleRecord:
-    """Return a record without the claims that are done with; the same object if it has none of them."""
+def without(record: ScheduleRecord, done: set[str], lost: Container[str] = ()) -> ScheduleRecord:
+    """Return a record without the claims that are done with; the same object if it has none of them.
+
+    :param lost: those of them that count as lost.
+    """
     kept = tuple(claim for claim in record.open if claim.id not in done)
-    return record if len(kept) == len(record.open) else msgspec.structs.replace(record, open=kept)
+    if len(kept) == len(record.open):
+        return record
+    counted = record.lost + sum(claim.id in lost for claim in record.open)
+    return msgspec.structs.replace(record, open=kept, lost=counted)
 
 
 def _is_free(key: Record | None) -> bool:

@@ -14,7 +14,7 @@ from taskcore.components import Components
 from taskcore.envelope import Tick, check_name, new_id
 from taskcore.errors import InvalidSetting, StoreRequired
 from taskcore.schedules.clocks import fires_somewhere
-from taskcore.schedules.define import ScheduleOptions, define, redefine
+from taskcore.schedules.define import Definition, ScheduleOptions, define, redefine
 from taskcore.schedules.errors import ScheduleExists, ScheduleNotFound
 from taskcore.schedules.publish import moment, tick_call
 from taskcore.schedules.record import ScheduleRecord, tick_id, tick_key
@@ -36,11 +36,18 @@ class Schedules:
     """The schedules of an app: ``app.schedules``."""
 
     def __init__(
-        self, host: AppHost, tasks: Mapping[str, Task[..., Any]], components: Callable[[], Components]
+        self,
+        host: AppHost,
+        tasks: Mapping[str, Task[..., Any]],
+        components: Callable[[], Components],
+        declared: Mapping[str, Definition],
+        release: str | None,
     ) -> None:
         self._host = host
         self._tasks = tasks
         self._components = components
+        self._declared = declared
+        self._release = release
 
     async def put(
         self, id: str, call: Call[Any], /, *, on_exists: OnExists = "error", **options: Unpack[ScheduleOptions]
@@ -60,16 +67,17 @@ class Schedules:
         definition, storage, now = define(id, call, options), self._storage(), self._now()
 
         def put(old: ScheduleRecord | None) -> ScheduleRecord | None:
+            is_code = id in self._declared if old is None else old.origin == "code" and old.retired is None
+            if is_code:
+                raise ScheduleExists(f"schedule {id} is declared in code", fix="take another id, or change the code")
             if old is None:
                 return redefine(None, definition, now, origin="put")
-            if old.origin == "code" and old.retired is None:
-                raise ScheduleExists(f"schedule {id} is declared in code", fix="take another id, or change the code")
             if not definition.differs(old) or on_exists == "keep":
                 return old
             if on_exists != "replace":
                 raise ScheduleExists(
                     f"schedule {id} exists with another definition",
-                    facts=[f"it is: {old.timetable.explain()}, {old.call.task}"],
+                    facts=[f"it is: {old.timetable.explain()}, {old.call.task}", f"you gave: {definition.explain()}"],
                     fix='on_exists="replace" changes it, on_exists="keep" leaves it; or take another id',
                 )
             return redefine(old, definition, now, origin="put")
@@ -84,22 +92,25 @@ class Schedules:
         return Schedule(self, record)
 
     async def get(self, id: str) -> Schedule:
-        """Read one schedule.
+        """Read one schedule: from the store, or else from this program's code.
 
         :raises ScheduleNotFound: there is none with this id (TC410).
         """
         found = await self._storage().find(check_name("schedule", id))
-        if found is None:
-            raise _not_found(id)
-        return Schedule(self, found.record)
+        if found is not None:
+            return Schedule(self, found.record)
+        return Schedule(self, self._from_code(id), is_stored=False)
 
     async def all(self) -> AsyncIterator[Schedule]:
-        """Yield every schedule of the store, by id; without those that have a new id."""
+        """Yield every schedule of the store and of this program's code, by id; without those that have a new id."""
         storage = self._storage()
-        ids = sorted(await storage.index())
+        ids = sorted({*await storage.index(), *self._declared})
         for start in range(0, len(ids), READ_BATCH):
-            for found in await storage.read(ids[start : start + READ_BATCH]):
-                if found is not None and not found.record.moved:
+            batch = ids[start : start + READ_BATCH]
+            for one, found in zip(batch, await storage.read(batch), strict=True):
+                if found is None and one in self._declared:
+                    yield Schedule(self, self._from_code(one), is_stored=False)
+                elif found is not None and not found.record.moved:
                     yield Schedule(self, found.record)
 
     async def remove(self, id: str) -> bool:
@@ -184,16 +195,24 @@ class Schedules:
         storage = self._storage()
 
         def changed(old: ScheduleRecord | None) -> ScheduleRecord | None:
-            if old is None:
-                raise _not_found(id)
+            old = old or self._from_code(id)
             new = change(old)
             return old if new == old else msgspec.structs.replace(new, revision=old.revision + 1)
 
-        record = await storage.change(check_name("schedule", id), changed)
+        if check_name("schedule", id) in self._declared and await storage.find(id) is None:
+            await storage.enter({id: 0}, tell=False)
+        record = await storage.change(id, changed)
         if record is None:
             raise _not_found(id)
         await storage.enter({id: record.revision})
         return Schedule(self, record)
+
+    def _from_code(self, id: str) -> ScheduleRecord:
+        """Make the record of a schedule that this program declares, as a worker would write it now."""
+        definition = self._declared.get(id)
+        if definition is None:
+            raise _not_found(id)
+        return redefine(None, definition, self._now(), origin="code", release=self._release)
 
     async def _warn_if_none_fires(self, id: str) -> None:
         store = self._components().store
@@ -219,11 +238,13 @@ class Schedule:
     """One schedule, as it was read.
 
     :ivar record: everything that its record says.
+    :ivar is_stored: False for one that this program declares, and that no worker has written into the store yet.
     """
 
-    def __init__(self, schedules: Schedules, record: ScheduleRecord) -> None:
+    def __init__(self, schedules: Schedules, record: ScheduleRecord, *, is_stored: bool = True) -> None:
         self._schedules = schedules
         self.record = record
+        self.is_stored = is_stored
 
     def __repr__(self) -> str:
         state = "paused" if self.is_paused else "retired" if self.is_retired else self.explain()

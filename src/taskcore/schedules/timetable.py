@@ -64,13 +64,25 @@ class Timetable(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def explain(self) -> str:
         """Tell the timetable in English."""
+        parts = [self._when()]
+        if self.start is not None:
+            parts.append(f"from {_shown(self.start)}")
+        if self.end is not None:
+            parts.append(f"until {_shown(self.end)}")
+        if self.times is not None:
+            parts.append("once" if self.times == 1 else f"{self.times} times at most")
+        if self.spread:
+            parts.append(f"each up to {show_duration(self.spread / 1000)} later")
+        return ", ".join(parts)
+
+    def _when(self) -> str:
         if self.cron is not None:
             from taskcore.schedules.cron import parse_cron  # noqa: PLC0415 - other timetables need no cronsim
 
             return f"{parse_cron(self.cron).explain()}, {self.tz}"
         if self.every is not None:
             return f"Every {show_duration(self.every / 1000)}"
-        return "Once"
+        return f"Once, at {_shown(self.at or 0)}"
 
 
 class Instants(Protocol):
@@ -266,6 +278,10 @@ def _moment(name: str, given: datetime | None) -> int | None:
             fix='give an aware datetime, such as datetime(2027, 1, 1, 9, tzinfo=ZoneInfo("Europe/Berlin"))',
         )
     return (given - EPOCH) // timedelta(milliseconds=1)
+
+
+def _shown(instant: int) -> str:
+    return (EPOCH + timedelta(milliseconds=instant)).isoformat(sep=" ")
 
 
 def _hash(text: str) -> int:

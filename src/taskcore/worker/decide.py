@@ -119,6 +119,8 @@ class Decider:
         if verdict is not ACK:
             verdict = _adapted(verdict, job, outcome, was_acked=was_acked)
             _log(job, outcome, verdict)
+            if keep is None and task is not None and job.envelope.tick is not None and type(verdict) is Bury:
+                keep = task.options.key_window  # the next tick asks for it, and a key does not tell of a death
             if isinstance(outcome, Unregistered) and isinstance(verdict, Reschedule):
                 note = self._tell_parked(job, outcome, verdict.after)
                 return Settlement(job, outcome, verdict, None, keep, note=note)

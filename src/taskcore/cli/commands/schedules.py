@@ -73,7 +73,7 @@ def command(ctx: click.Context, place: str | None, as_json: bool, app_dir: str) 
 @APP_DIR
 @DEBUG
 def list_(place: str | None, as_json: bool, app_dir: str) -> None:
-    """List every schedule in the store: when, which task, and the next instant."""
+    """List every schedule of the store and of the app's code: when, which task, and the next instant."""
 
     async def run(app: App) -> list[Schedule]:
         return [schedule async for schedule in app.schedules.all()]
@@ -87,7 +87,10 @@ def list_(place: str | None, as_json: bool, app_dir: str) -> None:
         (schedule.id, _state(schedule), schedule.record.call.task, _next(schedule), schedule.explain())
         for schedule in schedules
     ]
-    print_table(("schedule", "state", "task", "next", "when"), rows)
+    if rows:
+        print_table(("schedule", "state", "task", "next", "when"), rows)
+    else:
+        print_line("no schedules: this app's code declares none, and none is in its store")
 
 
 @command.command()
@@ -98,7 +101,14 @@ def list_(place: str | None, as_json: bool, app_dir: str) -> None:
 @DEBUG
 def show(id: str, place: str | None, as_json: bool, app_dir: str) -> None:
     """Explain one schedule: its timetable in English, its policies, and what it counted."""
-    schedule = _run(place, app_dir, lambda app: app.schedules.get(id))
+
+    async def run(app: App) -> tuple[Schedule, str]:
+        schedule = await app.schedules.get(id)
+        definition = app.schedule.ids.get(id)
+        changed = definition is not None and schedule.is_stored and definition.differs(schedule.record)
+        return schedule, definition.explain() if definition is not None and changed else ""
+
+    schedule, in_code = _run(place, app_dir, run)
     if as_json:
         print_json(_plain(schedule))
         return
@@ -107,7 +117,7 @@ def show(id: str, place: str | None, as_json: bool, app_dir: str) -> None:
     catch_up = f"at most {policies.limit}, none older than {show_duration(policies.within / 1000)}"
     for name, text in {
         "schedule": record.id,
-        "state": _state(schedule) + (f" ({record.note})" if record.note else ""),
+        "state": _state(schedule) + (f" ({note})" if (note := _note(schedule)) else ""),
         "when": schedule.explain() + (f" ({record.timetable.cron})" if record.timetable.cron else ""),
         "next": _next(schedule),
         "task": f"{record.call.task} version {record.call.version}",
@@ -121,6 +131,8 @@ def show(id: str, place: str | None, as_json: bool, app_dir: str) -> None:
         "last": _shown(schedule, record.last.at) + f", job {record.last.id}" if record.last else "never",
     }.items():
         print_line(f"{name:10} {text}")
+    if in_code:
+        print_line(f"{'code':10} this app's code has another definition, which its next worker writes: {in_code}")
 
 
 @command.command()
@@ -204,7 +216,8 @@ def remove(ctx: click.Context, id: str, place: str | None, app_dir: str) -> None
     if _run(place, app_dir, lambda app: app.schedules.remove(id)):
         print_line(f"{id} is removed")
         return
-    print_line(f"there is no schedule {id}")
+    declared = id in load_app(place, app_dir).schedule.ids
+    print_line(f"schedule {id} is only declared in code: remove it there" if declared else f"there is no schedule {id}")
     ctx.exit(1)
 
 
@@ -224,9 +237,15 @@ def _run(place: str | None, app_dir: str, ask: Callable[[App], Awaitable[Any]]) 
 
 
 def _state(schedule: Schedule) -> str:
+    if not schedule.is_stored:
+        return "declared"
     if schedule.is_retired:
         return "retired"
     return "paused" if schedule.is_paused else "active" if schedule.preview(1) else "ended"
+
+
+def _note(schedule: Schedule) -> str:
+    return schedule.record.note if schedule.is_stored else "no worker has seen it yet"
 
 
 def _next(schedule: Schedule) -> str:
