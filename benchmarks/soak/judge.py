@@ -13,8 +13,9 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from benchmarks.soak.doubles import Double, cause_of, doubles
-from benchmarks.soak.evidence import Evidence, JobRecord
-from benchmarks.soak.kinds import KINDS, LEASE, kind_of
+from benchmarks.soak.evidence import Evidence, JobRecord, is_of
+from benchmarks.soak.kinds import KINDS, kind_of
+from benchmarks.soak.promises import PROMISES
 from benchmarks.soak.sender import ANSWER_WITHIN
 from taskcore.conformance.checking import Expectations, HistoryEntry, Kind, Report, check_history
 
@@ -80,9 +81,15 @@ KINDS_OF_ENTRIES: Mapping[str, Kind] = {
 
 
 def _history(evidence: Evidence) -> Iterator[HistoryEntry]:
+    began: dict[str, float] = {}
+    for record in evidence.jobs.values():
+        for run in record.runs:
+            began[run.start.who] = min(run.start.at, began.get(run.start.who, run.start.at))
     for trouble in evidence.troubles:
         if trouble.who and trouble.ends_it:
-            yield HistoryEntry(trouble.ended, trouble.who, "died", "")
+            for who in began:
+                if is_of(who, trouble.who) and began[who] <= trouble.ended:
+                    yield HistoryEntry(trouble.ended, who, "died", "")
     for record in evidence.jobs.values():
         if (record.kind.name == "once" or record.half_cancelled) and not record.runs:
             continue
@@ -222,12 +229,13 @@ def _cancelled(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _late(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield starts after the deadline, unless their worker was frozen between its look at the clock and the start."""
+    """Yield starts after the deadline, unless their worker stood still between its look at the clock and the start."""
     for record in evidence.jobs.values():
         deadlines = [line.at + float(line.facts["expires"]) for line in record.lines if "expires" in line.facts]
         for run in record.runs if deadlines else ():
             over = run.start.at - max(deadlines)
-            if over > TOLERANCE and evidence.excuse({run.start.who}, max(deadlines), run.start.at) is None:
+            blocked = evidence.blocked_since({run.start.who}, run.start.at) < run.start.at
+            if over > TOLERANCE and not blocked and not evidence.excuse({run.start.who}, max(deadlines), run.start.at):
                 yield record.id, f"started {over:.3f} s after its deadline"
 
 
@@ -255,17 +263,17 @@ def _left_behind(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield what broker or store still hold; a marker of a start only if no trouble cut its job's end short."""
     for job, what in evidence.remains.waste:
         record = evidence.jobs.get(job)
-        if record is None or not record.runs or cause_of(evidence, record, record.runs[-1], _end(record)) is None:
+        if (
+            record is None
+            or not record.runs
+            or cause_of(evidence, record, record.runs[-1], record.lines[-1].at + evidence.lease) is None
+        ):
             yield job, what
-
-
-def _end(record: JobRecord) -> float:
-    return record.lines[-1].at + LEASE
 
 
 def _offences(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield processes that ended by themselves or did not end when asked, and errors that no call documents."""
-    for line in evidence.offences:
+    for line in evidence.all("offence"):
         yield line.job, f"{line.facts.get('call')}: {line.facts.get('error')}"
 
 
@@ -300,5 +308,6 @@ RULES: Mapping[str, Rule] = {
     "unheard": _unheard,
     "left behind": _left_behind,
     "unexplained": _unexplained,
+    **PROMISES,
     "offence": _offences,
 }
