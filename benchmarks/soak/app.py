@@ -105,5 +105,5 @@ def size_of(pid: int) -> dict[str, int]:
     place = Path(f"/proc/{pid}")
     with suppress(OSError, IndexError):
         memory = int((place / "statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return {"memory": memory, "descriptors": len(os.listdir(place / "fd"))}
+        return {"memory": memory, "descriptors": len(list((place / "fd").iterdir()))}
     return {}

@@ -122,7 +122,7 @@ class Member:
         if self._child is not None:
             self._child.resume()
 
-    def aim(self, kind: str) -> str:
+    def aim(self, _: str) -> str:
         """Name what a fault of this kind will hit: the present life, or one process of it."""
         return self.who
 
@@ -149,7 +149,7 @@ class Member:
     def look_after_its_end(self) -> None:
         """See what it has left behind."""
 
-    def is_excused(self, status: int | None) -> bool:
+    def is_excused(self, _: int | None) -> bool:
         """Tell whether this life may end so by itself, besides what is always expected."""
         return False
 

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,13 +22,22 @@ from benchmarks.soak.ledger import Ledger
 from benchmarks.soak.tasks import LEAK, POISONED
 from taskcore.faults.child import Child
 
-__all__ = ["Fleet", "living"]
+__all__ = ["DEEDS", "Fleet"]
 
 NO_BROKER = 4  #: the exit code of a command that could not connect at its start, which is no offence
 READY = "ready in "  #: what it says once it could
 LEAKED_EACH = 524_288  #: bytes that each job leaves in a process that is to be replaced for its size
 FELL = re.compile(r"process (\d+) (.+?); it (?:ran for|last occupied)")  #: a line about a process that ended by itself
 STATUS = "exited with code"  #: … with these words, if no signal ended it
+#: what a supervisor does by itself, and how its log says so
+DEEDS = {
+    "replaced after so many jobs": re.compile("is replaced: .* jobs have ended"),
+    "replaced for its size": re.compile("is replaced: it occupies"),
+    "processes added or retired": re.compile("processes instead of"),
+    "reloaded": re.compile("changed: program.py; starting"),
+    "restarted after a death": re.compile("ran for .* the next starts in"),
+    "blocks of a loop named": re.compile("loop blocked for .* in .*tasks.py"),
+}
 PROGRAM = """import os
 
 os.environ["{variable}"] = "{number}"
@@ -79,7 +89,7 @@ class Fleet(Member):
             self._place.mkdir()
             self._write_code()
 
-    def command(self, spec: Spec) -> list[str]:
+    def command(self, _: Spec) -> list[str]:
         """Make the command line of a life."""
         app = ["program:app", "--app-dir", str(self._place)] if self._code else ["benchmarks.soak.program:app"]
         return [sys.executable, "-P", "-m", "taskcore", "worker", *app, *self._program]
@@ -136,7 +146,7 @@ class Fleet(Member):
 
     def _bury_orphans(self) -> None:
         for one in list(self._orphans):
-            left = sorted(living(one.child.pid))
+            left = sorted(_living(one.child.pid))
             if left and time.monotonic() < one.until:
                 continue
             self._orphans.remove(one)
@@ -161,7 +171,7 @@ class Fleet(Member):
 
     def look_after_its_end(self) -> None:
         """See that no process stays when its supervisor has ended."""
-        if self._child is not None and not self._child.running and (left := sorted(living(self._child.pid))):
+        if self._child is not None and not self._child.running and (left := sorted(_living(self._child.pid))):
             self._offend(f"ended before its processes {left}")
 
     async def retire(self) -> None:
@@ -184,19 +194,22 @@ class Fleet(Member):
         said = (self._folder / f"{self.who}.log").read_text(errors="replace")
         return status == NO_BROKER and READY not in said
 
-    def read_logs(self) -> None:
-        """Find the processes that ended by themselves, in what the supervisors said of them."""
+    def read_logs(self) -> Counter[str]:
+        """Read what the supervisors said: find processes that ended by themselves, and count what was done else."""
+        done: Counter[str] = Counter()
         for log in sorted(self._folder.glob(f"{self.name}.*.log")):
             for line in log.read_text(errors="replace").splitlines():
                 found = FELL.search(line)
                 if found and not self._may_fall(int(found[1]), found[2]):
                     self._harness.write("offence", call=log.stem, error=line[:300], output="")
+                done.update(name for name, said in DEEDS.items() if said.search(line))
+        return done
 
     def _may_fall(self, pid: int, how: str) -> bool:
         return pid in self._shot or how in {f"{STATUS} {POISONED}", f"{STATUS} {NO_BROKER}"}
 
 
-def living(group: int) -> Iterator[int]:
+def _living(group: int) -> Iterator[int]:
     """Yield the processes of a group that have not ended."""
     for pid, state, _, of in _processes():
         if of == group and state != "Z":

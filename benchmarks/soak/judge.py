@@ -23,6 +23,7 @@ __all__ = ["RULES", "Finding", "Judgement", "judge"]
 
 TOLERANCE = 2.0  #: seconds that a busy machine may put between the look at a deadline and the first line of a function
 TAKEN_WITHIN = 15.0  #: seconds within which a worker takes a job, also behind a backlog
+LONG = 400.0  #: seconds in which everything has to happen at least once
 HEARD_WITHIN = 30.0  #: seconds after which a caller that still waits has to know of an end
 
 
@@ -81,15 +82,7 @@ KINDS_OF_ENTRIES: Mapping[str, Kind] = {
 
 
 def _history(evidence: Evidence) -> Iterator[HistoryEntry]:
-    began: dict[str, float] = {}
-    for record in evidence.jobs.values():
-        for run in record.runs:
-            began[run.start.who] = min(run.start.at, began.get(run.start.who, run.start.at))
-    for trouble in evidence.troubles:
-        if trouble.who and trouble.ends_it:
-            for who in began:
-                if is_of(who, trouble.who) and began[who] <= trouble.ended:
-                    yield HistoryEntry(trouble.ended, who, "died", "")
+    yield from _deaths(evidence)
     for record in evidence.jobs.values():
         if (record.kind.name == "once" or record.half_cancelled) and not record.runs:
             continue
@@ -97,6 +90,17 @@ def _history(evidence: Evidence) -> Iterator[HistoryEntry]:
             if line.what in KINDS_OF_ENTRIES:
                 facts = {name: fact for name, fact in line.facts.items() if name not in {"expires", "key"}}
                 yield HistoryEntry(line.at, line.who, KINDS_OF_ENTRIES[line.what], line.job, facts)
+
+
+def _deaths(evidence: Evidence) -> Iterator[HistoryEntry]:
+    """Yield the end of each process that a trouble has ended: a fault of a member ends all that it has then."""
+    began: dict[str, float] = {}
+    for line in evidence.all("started"):
+        began.setdefault(line.who, line.at)
+    for trouble in evidence.troubles:
+        for who, at in began.items() if trouble.who and trouble.ends_it else ():
+            if is_of(who, trouble.who) and at <= trouble.ended:
+                yield HistoryEntry(trouble.ended, who, "died", "")
 
 
 SILENT = "nothing says how it ended"  #: how the checker tells an end without an outcome, which it counts as a loss
@@ -285,9 +289,14 @@ def _unexplained(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _idle(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield kinds of which none was confirmed: a run that did nothing has proved nothing."""
+    """Yield what did not happen: a run that did nothing has proved nothing.
+
+    Some job of each kind was confirmed; in a long run the supervisors did everything that they can.
+    """
     confirmed = {record.kind.name for record in evidence.jobs.values() if record.confirmed}
     yield from (("", f"no job of the kind {name} was confirmed") for name in KINDS if name not in confirmed)
+    if evidence.lines and evidence.lines[-1].at - evidence.lines[0].at > LONG:
+        yield from (("", f"never: {line.facts['deed']}") for line in evidence.all("deed") if not line.facts["times"])
 
 
 RULES: Mapping[str, Rule] = {

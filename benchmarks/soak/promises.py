@@ -63,7 +63,7 @@ def _dependency(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield opened.job, "its dependency was opened and not closed"
     for record in evidence.jobs.values():
         for run in record.runs if record.kind.name == "depends" else ():
-            unit = str(run.start.facts["unit"])
+            unit = str(run.start.facts.get("unit"))
             if unit not in units:
                 yield record.id, "started, and its dependency was not opened"
             elif run.end is not None and unit in closed and closed[unit].at < run.end.at:

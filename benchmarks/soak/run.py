@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -14,7 +15,7 @@ from benchmarks.soak.addresses import Endpoint
 from benchmarks.soak.app import SCHEDULE, Spec, make_app
 from benchmarks.soak.evidence import Remains, gather
 from benchmarks.soak.family import Member
-from benchmarks.soak.fleet import Fleet
+from benchmarks.soak.fleet import DEEDS, Fleet
 from benchmarks.soak.judge import judge
 from benchmarks.soak.kinds import LEASE
 from benchmarks.soak.ledger import Line, read_all
@@ -102,9 +103,9 @@ async def _judge(title: str, app: App, stage: Stage, began: float, show: Callabl
     waited = await wait_until_quiet(app, stage.queues, _to_end(read_all(stage.folder)), within=QUIET_WITHIN)
     await rest(app, stage, are_working=True)
     await _retire(stage.workers)
-    for worker in stage.workers:
-        if isinstance(worker, Fleet):
-            worker.read_logs()
+    done = sum((worker.read_logs() for worker in stage.workers if isinstance(worker, Fleet)), Counter[str]())
+    for deed in DEEDS:
+        stage.ledger.write("deed", deed=deed, times=done[deed])
     show("looking at what is left")
     await rest(app, stage, are_working=False)
     lines = read_all(stage.folder)
