@@ -24,7 +24,7 @@ from taskcore.faults.child import Child
 
 __all__ = ["DEEDS", "Fleet"]
 
-NO_BROKER = 4  #: the exit code of a command that could not connect at its start, which is no offence
+NO_APP, NO_BROKER = 3, 4  #: exit codes of a command that found broken code or no broker at its start: no offence
 READY = "ready in "  #: what it says once it could
 LEAKED_EACH = 524_288  #: bytes that each job leaves in a process that is to be replaced for its size
 FELL = re.compile(r"process (\d+) (.+?); it (?:ran for|last occupied)")  #: a line about a process that ended by itself
@@ -190,9 +190,9 @@ class Fleet(Member):
     # ── what it said ──
 
     def is_excused(self, status: int | None) -> bool:
-        """Tell whether a life may end so by itself: it could not connect at its start."""
+        """Tell whether a life may end so by itself: it could not start."""
         said = (self._folder / f"{self.who}.log").read_text(errors="replace")
-        return status == NO_BROKER and READY not in said
+        return status in {NO_BROKER, NO_APP if self._code else NO_BROKER} and READY not in said
 
     def read_logs(self) -> Counter[str]:
         """Read what the supervisors said: find processes that ended by themselves, and count what was done else."""
@@ -206,7 +206,7 @@ class Fleet(Member):
         return done
 
     def _may_fall(self, pid: int, how: str) -> bool:
-        return pid in self._shot or how in {f"{STATUS} {POISONED}", f"{STATUS} {NO_BROKER}"}
+        return pid in self._shot or how in {f"{STATUS} {code}" for code in (POISONED, NO_APP, NO_BROKER)}
 
 
 def _living(group: int) -> Iterator[int]:

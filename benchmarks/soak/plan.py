@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from benchmarks.soak.kinds import LEASE
 
-__all__ = ["Fault", "FaultKind", "plan"]
+__all__ = ["REST", "REST_EACH", "Fault", "FaultKind", "plan"]
 
 FaultKind: TypeAlias = Literal[
     "kill",
