@@ -67,7 +67,7 @@ _ALL = (
     ),
     Kind("blocking", "blocks the event loop for longer than a lease", weight=0.6, batched=False),
     Kind("depends", "has dependencies of the scopes app and job; its first attempt fails", weight=4.0),
-    Kind("soft", "is told that its soft time limit is over, and returns", weight=1.5),
+    Kind("soft", "hears that its soft time limit is over, and returns", weight=1.5),
     Kind("softthread", "the same in a thread", weight=1.0),
     Kind("softprocess", "the same in a process", weight=0.7, batched=False),
     Kind("bulk", "comes in bursts, in a queue that one scaled supervisor works at", weight=0.0, queue="-bulk"),

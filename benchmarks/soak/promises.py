@@ -156,10 +156,16 @@ def _grown(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def sizes_of(evidence: Evidence) -> Mapping[tuple[str, str], list[tuple[float, float]]]:
-    """Return what was measured of each process and of the servers, with times; without their first moments."""
+    """Return what was measured of each process and of the servers, with times.
+
+    Without the first moments of processes, in which they may grow, and without the time in which they are stopped.
+    """
     found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     began: dict[str, float] = {}
+    end = next((line.at for line in evidence.all("roster at rest")), float("inf"))
     for line in evidence.all("size"):
+        if line.at > end:
+            break
         who = str(line.facts.get("of", line.who))
         if line.at - began.setdefault(who, line.at) >= (0.0 if who in {"broker", "store"} else WARM):
             for what in MAY_GROW:

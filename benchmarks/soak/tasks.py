@@ -25,7 +25,7 @@ T = TypeVar("T")
 LEAK = "SOAK_LEAK"  #: a variable: the bytes that each job of this process leaves in its memory
 POISONED = 86  #: the exit code of a worker that a job of the kind ``poison`` has ended
 WAIT = 0.4  #: seconds for which a job asks when it wants to come later
-SOFT = 0.3  #: seconds after which a job of the kinds ``soft`` is told that its time is over
+SOFT = 0.3  #: seconds after which a job of the kinds ``soft`` hears that its time is over
 TOO_LONG = 20.0  #: seconds that it would take without that
 STEP = 0.02  #: seconds between two points at which it can be told in a thread
 BULK = 0.4  #: seconds that a job of a burst takes
@@ -242,7 +242,7 @@ async def depends(number: int, unit: str = Depends(open_unit)) -> int:
 
 @router.task(name="soft", soft_timeout=SOFT, timeout=60.0, crashes=INNOCENT_CRASHES)
 async def soft(number: int) -> int:
-    """Wait until it is told that its time is over."""
+    """Wait until it hears that its time is over."""
     with run() as noted:
         began = time.monotonic()
         try:
@@ -254,13 +254,13 @@ async def soft(number: int) -> int:
 
 @router.task(name="softthread", soft_timeout=SOFT, timeout=60.0, crashes=INNOCENT_CRASHES)
 def softthread(number: int) -> int:
-    """Work until it is told that its time is over, in a thread."""
+    """Work until it hears that its time is over, in a thread."""
     return _work_softly(number)
 
 
 @router.task(name="softprocess", runs_in="process", soft_timeout=SOFT, timeout=60.0, crashes=INNOCENT_CRASHES)
 def softprocess(number: int) -> int:
-    """Work until it is told that its time is over, in a process."""
+    """Work until it hears that its time is over, in a process."""
     return _work_softly(number)
 
 
