@@ -209,6 +209,8 @@ def _troubles(lines: Sequence[Line], lease: float) -> Iterator[Trouble]:
             yield Trouble(f"death of {who}", who, line.at - 2.0, line.at + lease + MARGIN)
         elif line.what == "started" and "poison" in line.facts:
             yield Trouble(f"death of {line.who}", line.who, line.at, line.at + lease + MARGIN)
+        elif line.what == "stall":
+            yield Trouble("a stall of the machine", "", float(line.facts["began"]), line.at + lease + MARGIN)
     for line in open_faults.values():
         yield _trouble(line, end + lease)
 

@@ -70,6 +70,11 @@ class Report:
         return {str(line.facts["deed"]): int(line.facts["times"]) for line in self.evidence.all("deed")}
 
     @property
+    def stalls(self) -> list[float]:
+        """For how many seconds the machine did not keep up, each time."""
+        return [round(float(line.facts["seconds"]), 1) for line in self.evidence.all("stall")]
+
+    @property
     def sizes(self) -> dict[str, dict[str, tuple[float, float]]]:
         """What the worker that is never ended and the broker had first and last."""
         found: dict[str, dict[str, tuple[float, float]]] = {}
@@ -108,6 +113,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield f"faults: {', '.join(f'{number} × {name}' for name, number in sorted(report.faults.items())) or 'none'}"
     yield f"doubles: {', '.join(f'{number} × {cause}' for cause, number in report.causes.items()) or 'none'}"
+    yield f"stalls of the machine: {len(report.stalls)}, the longest {max(report.stalls, default=0.0):.1f} s"
     yield f"supervisors: {', '.join(f'{times} × {deed}' for deed, times in report.deeds.items())}"
     for who, sizes in report.sizes.items():
         yield f"{who}: {', '.join(_show_size(what, *ends) for what, ends in sizes.items())}"
@@ -160,6 +166,7 @@ def as_json(report: Report) -> str:
         "kinds": report.kinds,
         "faults": dict(report.faults),
         "doubles": report.causes,
+        "stalls": report.stalls,
         "supervisors": report.deeds,
         "sizes": report.sizes,
         "quiet_after": round(report.evidence.remains.waited, 1),

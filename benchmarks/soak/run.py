@@ -23,7 +23,7 @@ from benchmarks.soak.plan import plan
 from benchmarks.soak.remains import look, wait_until_quiet
 from benchmarks.soak.report import Report
 from benchmarks.soak.stage import Stage, set_up
-from benchmarks.soak.watch import rest, watch
+from benchmarks.soak.watch import probe, rest, watch
 from taskcore import App
 from taskcore.config import Settings
 from taskcore.errors import BrokerUnavailable
@@ -61,13 +61,17 @@ async def soak(
                 seed, seconds, list(stage.networks), list(stage.servers) if server_kill else [], lease=like.lease
             )
             began = time.monotonic()
-            async with anyio.create_task_group() as faulty:
-                for fault in faults:
-                    await _pass_time(began + fault.at, stage, show)
-                    show(f"{fault.kind} of {fault.target}")
-                    faulty.start_soon(stage.play, fault)
-                await _pass_time(began + seconds, stage, show)
-            await stage.heal()
+            async with anyio.create_task_group() as probing:
+                probing.start_soon(probe, app, stage)
+                async with anyio.create_task_group() as faulty:
+                    for fault in faults:
+                        await _pass_time(began + fault.at, stage, show)
+                        show(f"{fault.kind} of {fault.target}")
+                        faulty.start_soon(stage.play, fault)
+                    await _pass_time(began + seconds, stage, show)
+                await stage.heal()
+                await _retire(stage.senders)
+                probing.cancel_scope.cancel()
             report = await _judge(f"{broker.name} with {store.name}" if store else broker.name, app, stage, began, show)
             watching.cancel_scope.cancel()
         group.cancel_scope.cancel()
@@ -96,8 +100,7 @@ async def _pass_time(until: float, stage: Stage, show: Callable[[str], None]) ->
 
 
 async def _judge(title: str, app: App, stage: Stage, began: float, show: Callable[[str], None]) -> Report:
-    """Let the senders stop and the workers finish, then look at what is left."""
-    await _retire(stage.senders)
+    """Let the workers finish, then look at what is left."""
     show("the faults are over; waiting for the jobs that are left")
     await _pause_schedule(app)
     waited = await wait_until_quiet(app, stage.queues, _to_end(read_all(stage.folder)), within=QUIET_WITHIN)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
 import nats
@@ -15,13 +16,14 @@ from benchmarks.soak.app import size_of
 from benchmarks.soak.ledger import Line, read_all
 from benchmarks.soak.stage import Stage
 from taskcore import App
-from taskcore.errors import BrokerUnavailable
+from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain
 from taskcore.faults import NatsServer, RabbitServer, RedisServer, Server
 
-__all__ = ["rest", "watch"]
+__all__ = ["probe", "rest", "watch"]
 
 LOOK_EACH = 2.0  #: seconds between two looks
 CONSUMERS_EACH = 30.0  #: … at the broker's consumers: RabbitMQ's own tool for that is slow
+PROBE_EACH = 0.5  #: seconds between two jobs that show whether the machine keeps up
 LISTED_WITHIN = 20.0  #: seconds in which the roster has to become true when nothing is broken any more
 ESTABLISHED = "01"  #: a state of a connection, as Linux writes it
 
@@ -43,6 +45,28 @@ async def watch(app: App, stage: Stage) -> None:
             with suppress(Exception):  # the server was killed, or is just starting
                 stage.ledger.write("size", of="broker", consumers=await _consumers(stage.servers["broker"]))
         await anyio.sleep(LOOK_EACH)
+
+
+async def probe(app: App, stage: Stage) -> None:
+    """Send a job now and then, without a proxy, for ever; note when that took so long that leases may have run out.
+
+    A machine that is busy with other programs may leave a server, its disk or a worker without a turn for seconds.
+    """
+    while True:
+        began, job = time.time(), f"fast-{uuid4().hex[:16]}"
+        stage.ledger.write("sending", job)
+        try:
+            await app.send(app.tasks["fast"].using(queue=stage.queue, id=job).call(0))
+        except (BrokerUnavailable, EnqueueRefused) as error:
+            stage.ledger.write("refused", job, why=error.what)
+        except EnqueueUncertain as error:
+            stage.ledger.write("uncertain", job, why=error.what)
+        else:
+            stage.ledger.write("confirmed", job)
+        await anyio.sleep(PROBE_EACH)
+        spent = time.time() - began - PROBE_EACH
+        if spent > stage.spec.lease / 4:
+            stage.ledger.write("stall", began=began, seconds=spent)
 
 
 async def rest(app: App, stage: Stage, *, are_working: bool) -> None:

@@ -503,6 +503,18 @@ def test_a_blocked_loop_explains_no_double():
     assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
 
 
+def test_a_machine_that_stands_still_explains_a_double():
+    """A job of the harness that took longer than a part of a lease is a cause; a lease later it is none."""
+    story = right()
+    unexplained(story)
+    story.tell(0.4, "harness", "stall", began=-2.0, seconds=2.4)
+    assert story.judged().findings == []
+    story.tell(100.0, WORKER, "size")
+    story.do("fast-2", 50.0)
+    story.run("fast-2", 51.0, who=OTHER)
+    assert [finding.job for finding in story.judged().findings] == ["fast-2"]
+
+
 def test_a_lost_instant_is_found():
     """Between the first and the last instant of the schedule there is one job for each second."""
     story = right()
