@@ -11,8 +11,9 @@ from benchmarks.soak.kinds import LEASE, Kind, kind_of
 from benchmarks.soak.ledger import Line
 from taskcore.conformance.checking import Snapshot
 
-__all__ = ["Block", "Evidence", "JobRecord", "Remains", "Run", "Trouble", "gather", "is_of"]
+__all__ = ["STALL", "Block", "Evidence", "JobRecord", "Remains", "Run", "Trouble", "gather", "is_of"]
 
+STALL = "a stall of the machine"  #: no fault of ours: it is busy with other programs
 MARGIN = 3.0  #: seconds by which a fault works on: reconnecting, and a busy machine
 
 
@@ -210,7 +211,7 @@ def _troubles(lines: Sequence[Line], lease: float) -> Iterator[Trouble]:
         elif line.what == "started" and "poison" in line.facts:
             yield Trouble(f"death of {line.who}", line.who, line.at, line.at + lease + MARGIN)
         elif line.what == "stall":
-            yield Trouble("a stall of the machine", "", float(line.facts["began"]), line.at + lease + MARGIN)
+            yield Trouble(STALL, "", float(line.facts["began"]), line.at + lease + MARGIN)
     for line in open_faults.values():
         yield _trouble(line, end + lease)
 

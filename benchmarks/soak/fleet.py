@@ -24,6 +24,7 @@ from taskcore.faults.child import Child
 
 __all__ = ["DEEDS", "Fleet"]
 
+ORPHANS_BUSY = 45.0  #: seconds beside: a process may just be starting, and that takes long on a busy machine
 NO_APP, NO_BROKER = 3, 4  #: exit codes of a command that found broken code or no broker at its start: no offence
 READY = "ready in "  #: what it says once it could
 LEAKED_EACH = 524_288  #: bytes that each job leaves in a process that is to be replaced for its size
@@ -139,7 +140,7 @@ class Fleet(Member):
         """End the supervisor alone with SIGKILL; its processes have to notice, and to end by themselves."""
         if self._child is not None and self._child.running:
             self._child.send(signal.SIGKILL)
-            until = time.monotonic() + self._spec.grace + LAST_RESORT + BUSY
+            until = time.monotonic() + self._spec.grace + LAST_RESORT + ORPHANS_BUSY
             self._orphans.append(_Orphans(self.who, self._child, until))
             self._told = True
             self._harness.write("died", life=self.who, status=-9, asked="SIGKILL alone")

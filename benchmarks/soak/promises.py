@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import median
 from typing import TypeAlias
 
-from benchmarks.soak.evidence import Evidence, is_of
+from benchmarks.soak.evidence import STALL, Evidence, is_of
 from benchmarks.soak.ledger import Line
 
 __all__ = ["LISTED_FOR", "PROMISES", "sizes_of"]
@@ -19,6 +19,7 @@ Rule: TypeAlias = Callable[[Evidence], Iterator[tuple[str, str]]]
 LISTED_FOR = 4.0  #: seconds for which a worker that died may be listed: three heartbeats, and one more
 BUSY = 4.0  #: … and that a busy machine may need beside
 LONG_ENOUGH = 150.0  #: seconds after which sizes are compared
+LAST_RESORT = 17.0  #: seconds after its grace in which a worker that is told to stop ends, whatever its jobs do
 WARM = 30.0  #: seconds in which a process may grow as it likes
 
 #: How much larger the least of the last third may be than the median of the first one: a part of it, and a fixed size.
@@ -51,7 +52,13 @@ def _count(lines: Sequence[Line]) -> dict[str, int]:
 
 
 def _fell(evidence: Evidence, who: str) -> bool:
-    return any(one.who and one.ends_it_at_once and is_of(who, one.who) for one in evidence.troubles)
+    """Tell whether it was killed, or ended itself as the last resort on a machine that did not keep up."""
+    last = max(line.at for line in evidence.lines if line.who == who)
+    return any(
+        (one.what == STALL and one.touches((), last - LAST_RESORT, last + LAST_RESORT))
+        or (one.who and one.ends_it_at_once and is_of(who, one.who))
+        for one in evidence.troubles
+    )
 
 
 def _dependency(evidence: Evidence) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ from benchmarks.soak.plan import plan
 from benchmarks.soak.remains import look, wait_until_quiet
 from benchmarks.soak.report import Report
 from benchmarks.soak.stage import Stage, set_up
-from benchmarks.soak.watch import probe, rest, watch
+from benchmarks.soak.watch import count, probe, rest, watch
 from taskcore import App
 from taskcore.config import Settings
 from taskcore.errors import BrokerUnavailable
@@ -53,29 +53,34 @@ async def soak(
     async with set_up(broker, store, like, seconds=seconds) as stage, anyio.create_task_group() as group:
         for member in stage.members.values():
             group.start_soon(member.supervise)
-        await _warm_up(stage, show)
         direct = msgspec.structs.replace(stage.spec, url=stage.url, store=stage.store)
         async with make_app(direct) as app, anyio.create_task_group() as watching:
             watching.start_soon(watch, app, stage)
-            faults = plan(
-                seed, seconds, list(stage.networks), list(stage.servers) if server_kill else [], lease=like.lease
-            )
-            began = time.monotonic()
+            watching.start_soon(count, stage)
             async with anyio.create_task_group() as probing:
                 probing.start_soon(probe, app, stage)
-                async with anyio.create_task_group() as faulty:
-                    for fault in faults:
-                        await _pass_time(began + fault.at, stage, show)
-                        show(f"{fault.kind} of {fault.target}")
-                        faulty.start_soon(stage.play, fault)
-                    await _pass_time(began + seconds, stage, show)
-                await stage.heal()
+                await _warm_up(stage, show)
+                began = time.monotonic()
+                await _break(stage, seconds, server_kill=server_kill, show=show)
                 await _retire(stage.senders)
                 probing.cancel_scope.cancel()
             report = await _judge(f"{broker.name} with {store.name}" if store else broker.name, app, stage, began, show)
             watching.cancel_scope.cancel()
         group.cancel_scope.cancel()
     return report
+
+
+async def _break(stage: Stage, seconds: float, *, server_kill: bool, show: Callable[[str], None]) -> None:
+    """Play the faults, and end them."""
+    servers = list(stage.servers) if server_kill else []
+    began = time.monotonic()
+    async with anyio.create_task_group() as group:
+        for fault in plan(stage.seed, seconds, list(stage.networks), servers, lease=stage.spec.lease):
+            await _pass_time(began + fault.at, stage, show)
+            show(f"{fault.kind} of {fault.target}")
+            group.start_soon(stage.play, fault)
+        await _pass_time(began + seconds, stage, show)
+    await stage.heal()
 
 
 async def _warm_up(stage: Stage, show: Callable[[str], None]) -> None:

@@ -19,7 +19,7 @@ from taskcore import App
 from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain
 from taskcore.faults import NatsServer, RabbitServer, RedisServer, Server
 
-__all__ = ["probe", "rest", "watch"]
+__all__ = ["count", "probe", "rest", "watch"]
 
 LOOK_EACH = 2.0  #: seconds between two looks
 CONSUMERS_EACH = 30.0  #: … at the broker's consumers: RabbitMQ's own tool for that is slow
@@ -30,8 +30,8 @@ ESTABLISHED = "01"  #: a state of a connection, as Linux writes it
 
 async def watch(app: App, stage: Stage) -> None:
     """Write down the sizes of all members and servers, and the roster, for ever."""
-    counted = 0.0
     while True:
+        began = time.time()
         for member in stage.members.values():
             if (pid := member.pid) is not None and (size := size_of(pid)):
                 stage.ledger.write("size", of=member.who, **size)
@@ -40,11 +40,22 @@ async def watch(app: App, stage: Stage) -> None:
         with suppress(BrokerUnavailable):
             listed = {worker.pid for worker in await app.workers()}
             stage.ledger.write("roster", listed=sorted(listed), gone=[pid for pid in listed if not _lives(pid)])
-        if "broker" in stage.servers and time.monotonic() - counted >= CONSUMERS_EACH:
-            counted = time.monotonic()
-            with suppress(Exception):  # the server was killed, or is just starting
-                stage.ledger.write("size", of="broker", consumers=await _consumers(stage.servers["broker"]))
         await anyio.sleep(LOOK_EACH)
+        _note_stall(stage, began, time.time() - began - LOOK_EACH)
+
+
+async def count(stage: Stage) -> None:
+    """Write down how many consumers the broker has, for ever."""
+    while "broker" in stage.servers:
+        with suppress(Exception):  # the server was killed, or is just starting
+            stage.ledger.write("size", of="broker", consumers=await _consumers(stage.servers["broker"]))
+        await anyio.sleep(CONSUMERS_EACH)
+
+
+def _note_stall(stage: Stage, began: float, seconds: float) -> None:
+    """Note that something took so long that leases may have run out."""
+    if seconds > stage.spec.lease / 4:
+        stage.ledger.write("stall", began=began, seconds=seconds)
 
 
 async def probe(app: App, stage: Stage) -> None:
@@ -64,9 +75,7 @@ async def probe(app: App, stage: Stage) -> None:
         else:
             stage.ledger.write("confirmed", job)
         await anyio.sleep(PROBE_EACH)
-        spent = time.time() - began - PROBE_EACH
-        if spent > stage.spec.lease / 4:
-            stage.ledger.write("stall", began=began, seconds=spent)
+        _note_stall(stage, began, time.time() - began - PROBE_EACH)
 
 
 async def rest(app: App, stage: Stage, *, are_working: bool) -> None:
