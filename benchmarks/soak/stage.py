@@ -89,7 +89,7 @@ class Stage:
             if isinstance(member, Fleet):
                 member.resume_one()
         for server in self.servers.values():
-            await server.start()
+            await _start_again(server)
 
 
 async def _play_on_process(member: Member, fault: Fault) -> None:
@@ -137,7 +137,14 @@ async def _play_on_server(server: Server, fault: Fault) -> None:
     else:
         await server.stop()
     await anyio.sleep(fault.seconds)
-    await server.start()
+    await _start_again(server)
+
+
+async def _start_again(server: Server) -> None:
+    for _ in range(STARTS - 1):
+        with suppress(BrokerUnavailable):  # a busy machine: it was not ready in time
+            return await server.start()
+    return await server.start()
 
 
 async def _play_on_network(proxy: ChaosProxy, fault: Fault) -> None:
