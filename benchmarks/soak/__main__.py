@@ -1,4 +1,4 @@
-"""python -m benchmarks.soak URL --minutes N [--store URL] [--json] [--seed S] [--no-server-kill] [--keep].
+"""python -m benchmarks.soak URL --minutes N [--store URL] [--lease S] [--json] [--seed S] [--no-server-kill] [--keep].
 
 Exit codes: 0 clean; 1 a promise was broken, with the evidence; 2 usage, or a server that is not on this machine.
 """
@@ -13,6 +13,7 @@ import sys
 import anyio
 
 from benchmarks.soak.addresses import Unusable, broker_endpoint, store_endpoint
+from benchmarks.soak.kinds import LEASE
 from benchmarks.soak.progress import Progress
 from benchmarks.soak.report import as_json, as_text
 from benchmarks.soak.run import any_seed, soak
@@ -28,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", help="a store's URL, or sqlite, postgresql, redis, nats")
     parser.add_argument("--minutes", type=float, default=10.0, help="for how long there are faults (default: 10)")
     parser.add_argument("--seed", type=int, help="repeats the faults of an earlier run")
+    parser.add_argument(
+        "--lease", default=f"{LEASE:g}", help=f"seconds, or default: the library's (default: {LEASE:g})"
+    )
     parser.add_argument("--json", action="store_true", help="the report for programs")
     parser.add_argument("--no-server-kill", action="store_true", help="leave the servers alone")
     parser.add_argument("--keep", action="store_true", help="keep the ledgers and logs of a clean run, too")
@@ -35,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not 0.1 <= told.minutes <= 10_000:
         parser.error(f"--minutes {told.minutes:g}: give 0.1 to 10,000")
     logging.basicConfig(level=logging.CRITICAL)
+    try:
+        lease = None if told.lease == "default" else float(told.lease)
+    except ValueError:
+        parser.error(f'--lease {told.lease}: give seconds, or "default"')
     try:
         store = None if told.store is None else store_endpoint(told.store)
         broker = broker_endpoint(told.url, has_store=told.store is not None)
@@ -50,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
             store,
             seconds=told.minutes * 60,
             seed=seed,
+            lease=lease,
             server_kill=not told.no_server_kill,
             show=progress.show,
         )

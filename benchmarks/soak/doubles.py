@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.soak.evidence import Evidence, JobRecord, Run
-from benchmarks.soak.kinds import LEASE
 
 __all__ = ["Double", "cause_of", "doubles"]
 
@@ -37,12 +36,12 @@ def doubles(evidence: Evidence) -> Iterator[Double]:
 
 
 def cause_of(evidence: Evidence, record: JobRecord, earlier: Run, until: float) -> str | None:
-    """Find why a job was handed out again after this start of it."""
+    """Find why a job was handed out again after this start of it. That a lease ran out is none: workers keep them."""
     since = earlier.start.at if earlier.end is None else earlier.end.at
     whom = {earlier.start.who, *(run.start.who for run in record.runs if run.start.at >= earlier.start.at)}
-    fault = evidence.excuse(whom, min(since, until), until)
+    since = evidence.blocked_since(whom, min(since, until))  # what came meanwhile is felt when the loop turns again
+    fault = evidence.excuse(whom, since, until)
     if fault is not None:
         return fault
-    if not evidence.one_copy and len(record.all("sending", "owner")) > 1:
-        return "several enqueues, on a broker that does not deduplicate"
-    return "a lease that ran out" if until - earlier.start.at >= LEASE and earlier.end is None else None
+    is_twice = not evidence.one_copy and len(record.all("sending", "owner")) > 1
+    return "several enqueues, on a broker that does not deduplicate" if is_twice else None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from benchmarks.soak.kinds import LEASE, Kind, kind_of
 from benchmarks.soak.ledger import Line
 from taskcore.conformance.checking import Snapshot
 
-__all__ = ["Evidence", "JobRecord", "Remains", "Run", "Trouble", "gather"]
+__all__ = ["STALL", "Block", "Evidence", "JobRecord", "Remains", "Run", "Trouble", "gather", "is_of"]
 
+STALL = "a stall of the machine"  #: no fault of ours: it is busy with other programs
 MARGIN = 3.0  #: seconds by which a fault works on: reconnecting, and a busy machine
 
 
@@ -88,9 +90,28 @@ class Trouble:
         """Whether the process did not survive it."""
         return not self.what.startswith("pause")
 
+    @property
+    def ends_it_at_once(self) -> bool:
+        """Whether the process could say no last word."""
+        return self.what.startswith(("kill", "death"))
+
     def touches(self, whom: Iterable[str], since: float, until: float) -> bool:
         """Tell whether one of these processes felt it in this time."""
-        return (not self.who or self.who in whom) and self.began - MARGIN <= until and since <= self.ended
+        in_time = self.began - MARGIN <= until and since <= self.ended
+        return in_time and (not self.who or any(is_of(who, self.who) for who in whom))
+
+
+def is_of(process: str, life: str) -> bool:
+    """Tell whether a process is the one that is named, or belongs to the life of a member that is named."""
+    return process == life or process.startswith(f"{life}/")
+
+
+class Block(NamedTuple):
+    """A time in which a process's event loop was blocked by a job."""
+
+    who: str
+    began: float
+    ended: float
 
 
 @dataclass(frozen=True)
@@ -117,10 +138,28 @@ class Evidence:
 
     jobs: Mapping[str, JobRecord]
     troubles: Sequence[Trouble]
-    offences: Sequence[Line]
+    lines: Sequence[Line]
     remains: Remains
     one_copy: bool = True
     delta: float = 0.1
+    lease: float = LEASE
+
+    def all(self, *what: str) -> list[Line]:
+        """Return the lines of these names, in the order of times."""
+        return [line for line in self.lines if line.what in what]
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The times in which event loops were blocked."""
+        runs = [run for record in self.jobs.values() for run in record.runs if "blocks" in run.start.facts]
+        ends = (run.start.at + float(run.start.facts["blocks"]) if run.end is None else run.end.at for run in runs)
+        return [Block(run.start.who, run.start.at, end) for run, end in zip(runs, ends, strict=True)]
+
+    def blocked_since(self, whom: Iterable[str], at: float) -> float:
+        """Return when the last block of one of these processes began that was on or just over at a time; else it."""
+        whom = set(whom)
+        began = [one.began for one in self.blocks if one.who in whom and one.began <= at <= one.ended + MARGIN]
+        return min(began, default=at)
 
     def excuse(self, whom: Iterable[str], since: float, until: float) -> str | None:
         """Name the trouble that these processes had in this time; None: none."""
@@ -131,7 +170,7 @@ class Evidence:
 def gather(lines: Sequence[Line], remains: Remains, **promises: Any) -> Evidence:
     """Sort the lines of all ledgers.
 
-    :param promises: what broker and store promise, see :class:`Evidence`.
+    :param promises: what broker and store promise, and the lease, see :class:`Evidence`.
     """
     jobs: dict[str, JobRecord] = {}
     running: dict[Any, Run] = {}
@@ -139,6 +178,8 @@ def gather(lines: Sequence[Line], remains: Remains, **promises: Any) -> Evidence
         if not line.job:
             continue
         record = jobs.setdefault(line.job, JobRecord(line.job))
+        if not record.lines and "instant" in line.facts:  # a schedule has sent it, and writes no ledger
+            record.lines += [line._replace(what="sending", facts={}), line._replace(what="confirmed", facts={})]
         record.lines.append(line)
         if line.what == "started":
             run = running[line.job, line.facts["run"]] = Run(line)
@@ -149,11 +190,11 @@ def gather(lines: Sequence[Line], remains: Remains, **promises: Any) -> Evidence
             first = str(line.facts["first"])
             owner = Line(line.at, line.who, "owner", first, {"asked": line.job})
             jobs.setdefault(first, JobRecord(first)).lines.append(owner)
-    offences = [line for line in lines if line.what == "offence"]
-    return Evidence(jobs, list(_troubles(lines)), offences, remains, **promises)
+    lease = float(promises.get("lease", LEASE))
+    return Evidence(jobs, list(_troubles(lines, lease)), lines, remains, **promises)
 
 
-def _troubles(lines: Sequence[Line]) -> Iterator[Trouble]:
+def _troubles(lines: Sequence[Line], lease: float) -> Iterator[Trouble]:
     """Yield each fault from its beginning to its end, and a lease more: until then a job may be handed out again."""
     end = lines[-1].at if lines else 0.0
     open_faults: dict[tuple[str, str], Line] = {}
@@ -163,16 +204,20 @@ def _troubles(lines: Sequence[Line]) -> Iterator[Trouble]:
         elif line.what == "healed":
             key = str(line.facts["kind"]), str(line.facts["target"])
             began = open_faults.pop(key, line)
-            yield _trouble(began, line.at)
+            yield _trouble(began, line.at + lease)
         elif line.what == "died" and not line.facts.get("asked"):
             who = str(line.facts["life"])
-            yield Trouble(f"death of {who}", who, line.at - 2.0, line.at + LEASE + MARGIN)
+            yield Trouble(f"death of {who}", who, line.at - 2.0, line.at + lease + MARGIN)
+        elif line.what == "started" and "poison" in line.facts:
+            yield Trouble(f"death of {line.who}", line.who, line.at, line.at + lease + MARGIN)
+        elif line.what == "stall":
+            yield Trouble(STALL, "", float(line.facts["began"]), line.at + lease + MARGIN)
     for line in open_faults.values():
-        yield _trouble(line, end)
+        yield _trouble(line, end + lease)
 
 
 def _trouble(began: Line, ended: float) -> Trouble:
     """Make the trouble of a fault; one of the senders' connections is none of a worker's."""
     kind, target = str(began.facts["kind"]), str(began.facts["target"])
     is_general = "." not in target and not target.startswith("senders")
-    return Trouble(f"{kind} of {target}", "" if is_general else target, began.at, ended + LEASE + MARGIN)
+    return Trouble(f"{kind} of {target}", "" if is_general else target, began.at, ended + MARGIN)

@@ -11,9 +11,9 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from benchmarks.soak.kinds import LEASE
+from benchmarks.soak.app import SPEC, Spec
 from benchmarks.soak.ledger import PATH, WHO, Ledger
-from benchmarks.soak.tasks import GRACE, POISONED, Spec
+from benchmarks.soak.tasks import POISONED
 from benchmarks.soak.worker import UNREACHABLE
 from taskcore.faults.child import Child
 
@@ -21,7 +21,8 @@ __all__ = ["RUN", "Member"]
 
 ROOT = Path(__file__).parents[2]
 RUN = "SOAK_RUN"  #: a variable that all processes of a run have, also those that they start
-STOPS_WITHIN = GRACE + 15.0 + LEASE + 10.0  #: seconds: the grace, the worker's own last resort, and a busy machine
+LAST_RESORT = 17.0  #: seconds after the grace in which a worker or a supervisor ends, whatever its jobs do
+BUSY = 10.0  #: … and that a busy machine may need
 REBIRTH = 0.3  #: seconds until the next life of a process that ended by itself
 REPEAT = 2.0  #: … of one that could not connect
 
@@ -29,13 +30,17 @@ REPEAT = 2.0  #: … of one that could not connect
 class Member:
     """One process of the run.
 
+    :param program: a module and its arguments, which come behind the spec.
     :param folder: where its ledger and its output go.
     :param harness: the ledger in which its deaths are written down.
     """
 
+    expected: tuple[int, ...] = (POISONED, UNREACHABLE)  #: the statuses with which it may end by itself
+
     def __init__(self, name: str, program: Sequence[str], spec: Spec, folder: Path, harness: Ledger) -> None:
         self.name = name
         self.turn = anyio.Lock()  #: one fault at a time
+        self.stops_within = spec.grace + LAST_RESORT + spec.lease + BUSY
         self._program = program
         self._spec = spec
         self._folder = folder
@@ -50,6 +55,20 @@ class Member:
         """The name of its present life."""
         return f"{self.name}.{self._life}"
 
+    @property
+    def pid(self) -> int | None:
+        """The process id of its present life; None between two of them."""
+        return self._child.pid if self._child is not None and self._child.running else None
+
+    def command(self, spec: Spec) -> list[str]:
+        """Make the command line of a life."""
+        module, *arguments = self._program
+        return [sys.executable, "-m", module, msgspec.json.encode(spec).decode(), *arguments]
+
+    def environment(self) -> dict[str, str]:
+        """Make the variables that this member has, and no other."""
+        return {}
+
     def start(self) -> None:
         """Begin a life."""
         self._life += 1
@@ -57,7 +76,7 @@ class Member:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TASKCORE_")}
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self._child = Child(
-            [sys.executable, "-m", self._program[0], msgspec.json.encode(spec).decode(), *self._program[1:]],
+            self.command(spec),
             output=self._folder / f"{self.who}.log",
             environment=kept
             | {
@@ -66,7 +85,9 @@ class Member:
                 RUN: str(self._folder),
                 WHO: self.who,
                 PATH: str(self._folder / f"{self.who}.jsonl"),
-            },
+                SPEC: msgspec.json.encode(spec).decode(),
+            }
+            | self.environment(),
             folder=self._folder,
         )
         self._child.start()
@@ -79,7 +100,7 @@ class Member:
             async with self.turn:
                 if self._wanted and self._child is not None and not self._child.running:
                     self._tell_death(asked="")
-                    if self._child.status == UNREACHABLE:
+                    if self._child.status != POISONED:
                         await anyio.sleep(REPEAT)
                     self.start()
 
@@ -101,6 +122,10 @@ class Member:
         if self._child is not None:
             self._child.resume()
 
+    def aim(self, _: str) -> str:
+        """Name what a fault of this kind will hit: the present life, or one process of it."""
+        return self.who
+
     async def retire(self) -> None:
         """Stop it for good, when no fault and no rebirth is under way."""
         async with self.turn:
@@ -114,11 +139,19 @@ class Member:
         self._harness.write("asked", who_asked=self.who)
         self._child.send(signal.SIGTERM)
         try:
-            await self._child.wait(STOPS_WITHIN)
+            await self._child.wait(self.stops_within)
         except TimeoutError:
-            self._offend(f"did not end within {STOPS_WITHIN:g} s of SIGTERM")
+            self._offend(f"did not end within {self.stops_within:g} s of SIGTERM")
+        self.look_after_its_end()
         self._child.kill()
         self._tell_death(asked="SIGTERM")
+
+    def look_after_its_end(self) -> None:
+        """See what it has left behind."""
+
+    def is_excused(self, _: int | None) -> bool:
+        """Tell whether this life may end so by itself, besides what is always expected."""
+        return False
 
     def forget(self) -> None:
         """End it, whatever state it is in."""
@@ -133,8 +166,8 @@ class Member:
         self._told = True
         status = self._child.status
         self._harness.write("died", life=self.who, status=status, asked=asked)
-        expected = {POISONED, UNREACHABLE, *([0, -15, -9] if asked else ())}
-        if status not in expected:
+        expected = {*self.expected, *([0, -15, -9] if asked else ())}
+        if status not in expected and not self.is_excused(status):
             self._offend(f"ended with status {status}" + (f" after {asked}" if asked else " by itself"))
 
     def _offend(self, what: str) -> None:

@@ -13,8 +13,9 @@ from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from benchmarks.soak.doubles import Double, cause_of, doubles
-from benchmarks.soak.evidence import Evidence, JobRecord
-from benchmarks.soak.kinds import KINDS, LEASE, kind_of
+from benchmarks.soak.evidence import Evidence, JobRecord, is_of
+from benchmarks.soak.kinds import KINDS, kind_of
+from benchmarks.soak.promises import PROMISES
 from benchmarks.soak.sender import ANSWER_WITHIN
 from taskcore.conformance.checking import Expectations, HistoryEntry, Kind, Report, check_history
 
@@ -22,6 +23,7 @@ __all__ = ["RULES", "Finding", "Judgement", "judge"]
 
 TOLERANCE = 2.0  #: seconds that a busy machine may put between the look at a deadline and the first line of a function
 TAKEN_WITHIN = 15.0  #: seconds within which a worker takes a job, also behind a backlog
+LONG = 400.0  #: seconds in which everything has to happen at least once
 HEARD_WITHIN = 30.0  #: seconds after which a caller that still waits has to know of an end
 
 
@@ -80,9 +82,7 @@ KINDS_OF_ENTRIES: Mapping[str, Kind] = {
 
 
 def _history(evidence: Evidence) -> Iterator[HistoryEntry]:
-    for trouble in evidence.troubles:
-        if trouble.who and trouble.ends_it:
-            yield HistoryEntry(trouble.ended, trouble.who, "died", "")
+    yield from _deaths(evidence)
     for record in evidence.jobs.values():
         if (record.kind.name == "once" or record.half_cancelled) and not record.runs:
             continue
@@ -90,6 +90,17 @@ def _history(evidence: Evidence) -> Iterator[HistoryEntry]:
             if line.what in KINDS_OF_ENTRIES:
                 facts = {name: fact for name, fact in line.facts.items() if name not in {"expires", "key"}}
                 yield HistoryEntry(line.at, line.who, KINDS_OF_ENTRIES[line.what], line.job, facts)
+
+
+def _deaths(evidence: Evidence) -> Iterator[HistoryEntry]:
+    """Yield the end of each process that a trouble has ended: a fault of a member ends all that it has then."""
+    began: dict[str, float] = {}
+    for line in evidence.all("started"):
+        began.setdefault(line.who, line.at)
+    for trouble in evidence.troubles:
+        for who, at in began.items() if trouble.who and trouble.ends_it else ():
+            if is_of(who, trouble.who) and at <= trouble.ended:
+                yield HistoryEntry(trouble.ended, who, "died", "")
 
 
 SILENT = "nothing says how it ended"  #: how the checker tells an end without an outcome, which it counts as a loss
@@ -222,12 +233,13 @@ def _cancelled(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _late(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield starts after the deadline, unless their worker was frozen between its look at the clock and the start."""
+    """Yield starts after the deadline, unless their worker stood still between its look at the clock and the start."""
     for record in evidence.jobs.values():
         deadlines = [line.at + float(line.facts["expires"]) for line in record.lines if "expires" in line.facts]
         for run in record.runs if deadlines else ():
             over = run.start.at - max(deadlines)
-            if over > TOLERANCE and evidence.excuse({run.start.who}, max(deadlines), run.start.at) is None:
+            blocked = evidence.blocked_since({run.start.who}, run.start.at) < run.start.at
+            if over > TOLERANCE and not blocked and not evidence.excuse({run.start.who}, max(deadlines), run.start.at):
                 yield record.id, f"started {over:.3f} s after its deadline"
 
 
@@ -255,17 +267,17 @@ def _left_behind(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield what broker or store still hold; a marker of a start only if no trouble cut its job's end short."""
     for job, what in evidence.remains.waste:
         record = evidence.jobs.get(job)
-        if record is None or not record.runs or cause_of(evidence, record, record.runs[-1], _end(record)) is None:
+        if (
+            record is None
+            or not record.runs
+            or cause_of(evidence, record, record.runs[-1], record.lines[-1].at + evidence.lease) is None
+        ):
             yield job, what
-
-
-def _end(record: JobRecord) -> float:
-    return record.lines[-1].at + LEASE
 
 
 def _offences(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield processes that ended by themselves or did not end when asked, and errors that no call documents."""
-    for line in evidence.offences:
+    for line in evidence.all("offence"):
         yield line.job, f"{line.facts.get('call')}: {line.facts.get('error')}"
 
 
@@ -277,9 +289,14 @@ def _unexplained(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _idle(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield kinds of which none was confirmed: a run that did nothing has proved nothing."""
+    """Yield what did not happen: a run that did nothing has proved nothing.
+
+    Some job of each kind was confirmed; in a long run the supervisors did everything that they can.
+    """
     confirmed = {record.kind.name for record in evidence.jobs.values() if record.confirmed}
     yield from (("", f"no job of the kind {name} was confirmed") for name in KINDS if name not in confirmed)
+    if evidence.lines and evidence.lines[-1].at - evidence.lines[0].at > LONG:
+        yield from (("", f"never: {line.facts['deed']}") for line in evidence.all("deed") if not line.facts["times"])
 
 
 RULES: Mapping[str, Rule] = {
@@ -300,5 +317,6 @@ RULES: Mapping[str, Rule] = {
     "unheard": _unheard,
     "left behind": _left_behind,
     "unexplained": _unexplained,
+    **PROMISES,
     "offence": _offences,
 }

@@ -1,14 +1,15 @@
-"""The sixteen kinds of jobs: how often each is sent, and how each of them has to end."""
+"""The kinds of jobs: how often each is sent, to which queue, and how each of them has to end."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypeAlias
 
-__all__ = ["KINDS", "LEASE", "End", "Kind", "kind_of"]
+__all__ = ["BLOCK", "KINDS", "LEASE", "QUEUES", "End", "Kind", "kind_of", "queue_of"]
 
 End: TypeAlias = Literal["succeeded", "dead", "cancelled", "expired"]
 
 LEASE = 4.0  #: seconds: short, so that frozen workers lose their leases
+BLOCK = 1.5  #: leases for which a job of the kind ``blocking`` holds up its event loop
 POISON_CRASHES = 3  #: starts that a job of the kind ``poison`` has
 INNOCENT_CRASHES = 40  #: every other kind: the faults may kill its worker again and again, and it is no poison for that
 
@@ -17,10 +18,11 @@ class Kind(NamedTuple):
     """One kind of jobs.
 
     :param ends: how a job of it may end.
-    :param weight: how many of a hundred jobs, about.
+    :param weight: how many of a hundred jobs, about; 0: other rules say when it is sent.
     :param batched: whether the batch sender sends it, too.
     :param attempts: how many attempts its policy has.
     :param reason: how the reason of its dead letter begins.
+    :param queue: what its queue is called behind the name of the run: not every worker listens to all of them.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Kind(NamedTuple):
     batched: bool = True
     attempts: int = 5
     reason: str = ""
+    queue: str = ""
 
     @property
     def crashes(self) -> int:
@@ -53,12 +56,35 @@ _ALL = (
     Kind("once", 'has delivery="at_most_once"', weight=6.0, attempts=1),
     Kind("large", "carries 60 KB there and back", weight=2.0),
     Kind("awaited", "its caller waits for the result", batched=False),
-    Kind("poison", "ends its worker at every start", ends=("dead",), weight=0.08, batched=False, reason="poison"),
+    Kind(
+        "poison",
+        "ends its worker at every start",
+        ends=("dead",),
+        weight=0.08,
+        batched=False,
+        reason="poison",
+        queue="-rough",
+    ),
+    Kind("blocking", "blocks the event loop for longer than a lease", weight=0.6, batched=False),
+    Kind("depends", "has dependencies of the scopes app and job; its first attempt fails", weight=4.0),
+    Kind("soft", "hears that its soft time limit is over, and returns", weight=1.5),
+    Kind("softthread", "the same in a thread", weight=1.0),
+    Kind("softprocess", "the same in a process", weight=0.7, batched=False),
+    Kind("bulk", "comes in bursts, in a queue that one scaled supervisor works at", weight=0.0, queue="-bulk"),
+    Kind("tick", "is sent by a schedule, each second", weight=0.0),
 )
 
 KINDS = {kind.name: kind for kind in _ALL}
 
 
+QUEUES = tuple(sorted({kind.queue for kind in _ALL}))
+
+
 def kind_of(job: str) -> Kind:
-    """Return the kind of a job, by its id."""
-    return KINDS[job.partition("-")[0]]
+    """Return the kind of a job, by its id; the ids of ticks are the library's."""
+    return KINDS.get(job.partition("-")[0], KINDS["tick"])
+
+
+def queue_of(kind: str, run: str) -> str:
+    """Return the queue of a kind in a run."""
+    return run + KINDS[kind].queue

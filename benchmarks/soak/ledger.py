@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Ledger", "Line", "from_environment", "read_all"]
+__all__ = ["Ledger", "Line", "from_environment", "note", "read_all"]
 
 PATH, WHO = "SOAK_LEDGER", "SOAK_WHO"  #: the variables that name a child's ledger and the child
 
@@ -25,7 +25,7 @@ class Line(NamedTuple):
     """One thing that happened.
 
     :param at: seconds since the epoch.
-    :param who: the process: its role and the number of its life, ``worker-1.3``.
+    :param who: the process: its role and the number of its life; a worker's process id, too: ``worker-fleet.3/4711``.
     :param what: ``sending``, ``confirmed``, ``started``, ``finished``, ``died``, …
     :param job: empty if it is about no job.
     """
@@ -66,6 +66,13 @@ class Ledger:
 def from_environment() -> Ledger:
     """Open the ledger that the environment names."""
     return Ledger(Path(os.environ[PATH]), os.environ[WHO])
+
+
+def note(what: str, job: str = "", **facts: Any) -> None:
+    """Write one line into the ledger that the environment names."""
+    ledger = from_environment()
+    ledger.write(what, job, **facts)
+    ledger.close()
 
 
 def read_all(folder: Path) -> list[Line]:

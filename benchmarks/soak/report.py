@@ -10,12 +10,14 @@ from typing import Any
 
 from benchmarks.soak.evidence import Evidence
 from benchmarks.soak.judge import RULES, Finding, Judgement
-from benchmarks.soak.kinds import KINDS
+from benchmarks.soak.kinds import KINDS, kind_of
+from benchmarks.soak.promises import sizes_of
 
 __all__ = ["Report", "as_json", "as_text"]
 
 SHOWN = 8  #: findings whose ledger lines are shown
 NAMED = 40  #: findings that are named; the JSON has all of them
+VETERAN = "worker-veteran.1/"  #: the worker whose growth the report shows
 COLUMNS = ("sent", "confirmed", "starts", "returned", "doubles", "succeeded", "dead", "cancelled", "expired")
 
 
@@ -54,13 +56,32 @@ class Report:
             if (outcome := outcomes.get(record.id)) is not None:
                 row[outcome] += 1
         for double in self.judgement.doubles:
-            counts[double.job.partition("-")[0]]["doubles"] += 1
+            counts[kind_of(double.job).name]["doubles"] += 1
         return counts
 
     @property
     def causes(self) -> dict[str, int]:
         """The doubles by their causes; one fault is named by what it did, not to which life."""
         return dict(Counter(_plain(double.cause) for double in self.judgement.doubles).most_common())
+
+    @property
+    def deeds(self) -> dict[str, int]:
+        """What the supervisors did by themselves, and how often."""
+        return {str(line.facts["deed"]): int(line.facts["times"]) for line in self.evidence.all("deed")}
+
+    @property
+    def stalls(self) -> list[float]:
+        """For how many seconds the machine did not keep up, each time."""
+        return [round(float(line.facts["seconds"]), 1) for line in self.evidence.all("stall")]
+
+    @property
+    def sizes(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """What the worker that is never ended and the broker had first and last."""
+        found: dict[str, dict[str, tuple[float, float]]] = {}
+        for (who, what), samples in sizes_of(self.evidence).items():
+            if who == "broker" or who.startswith(VETERAN):
+                found.setdefault(who.partition(".")[0], {})[what] = samples[0][1], samples[-1][1]
+        return found
 
     @property
     def verdict(self) -> dict[str, int]:
@@ -92,6 +113,10 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield f"faults: {', '.join(f'{number} × {name}' for name, number in sorted(report.faults.items())) or 'none'}"
     yield f"doubles: {', '.join(f'{number} × {cause}' for cause, number in report.causes.items()) or 'none'}"
+    yield f"stalls of the machine: {len(report.stalls)}, the longest {max(report.stalls, default=0.0):.1f} s"
+    yield f"supervisors: {', '.join(f'{times} × {deed}' for deed, times in report.deeds.items())}"
+    for who, sizes in report.sizes.items():
+        yield f"{who}: {', '.join(_show_size(what, *ends) for what, ends in sizes.items())}"
     yield f"quiet {report.evidence.remains.waited:.1f} s after the last fault"
     yield ""
     yield "; ".join(f"{name} {number}" for name, number in report.verdict.items())
@@ -106,6 +131,14 @@ def _lines(report: Report) -> Iterator[str]:
             yield from _evidence(report.evidence, finding)
     if (more := len(report.judgement.findings) - NAMED) > 0:
         yield f"… and {more} more; --json has all of them"
+
+
+def _show_size(what: str, first: float, last: float) -> str:
+    return f"{what} {_in_units(what, first)} → {_in_units(what, last)}"
+
+
+def _in_units(what: str, size: float) -> str:
+    return f"{size / 1e6:.1f} MB" if what == "memory" else f"{size:.0f}"
 
 
 def _evidence(evidence: Evidence, finding: Finding) -> Iterator[str]:
@@ -133,6 +166,9 @@ def as_json(report: Report) -> str:
         "kinds": report.kinds,
         "faults": dict(report.faults),
         "doubles": report.causes,
+        "stalls": report.stalls,
+        "supervisors": report.deeds,
+        "sizes": report.sizes,
         "quiet_after": round(report.evidence.remains.waited, 1),
         "verdict": report.verdict,
         "folder": report.folder,

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.abc
+import msgspec
 
 from benchmarks.soak.addresses import Endpoint
+from benchmarks.soak.app import SCHEDULE, Spec, make_app
 from benchmarks.soak.evidence import Remains, gather
+from benchmarks.soak.family import Member
+from benchmarks.soak.fleet import DEEDS, Fleet
 from benchmarks.soak.judge import judge
+from benchmarks.soak.kinds import LEASE
 from benchmarks.soak.ledger import Line, read_all
 from benchmarks.soak.plan import plan
 from benchmarks.soak.remains import look, wait_until_quiet
 from benchmarks.soak.report import Report
 from benchmarks.soak.stage import Stage, set_up
-from benchmarks.soak.tasks import Spec, make_app
+from benchmarks.soak.watch import count, probe, rest, watch
+from taskcore import App
+from taskcore.config import Settings
+from taskcore.errors import BrokerUnavailable
 
 __all__ = ["any_seed", "soak"]
 
@@ -32,26 +41,46 @@ async def soak(
     *,
     seconds: float,
     seed: int,
+    lease: float | None = LEASE,
     server_kill: bool = True,
     show: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Run once; the folder of the ledgers and logs stays, for the caller to remove."""
-    async with set_up(broker, store, seed=seed, seconds=seconds) as stage, anyio.create_task_group() as group:
+    """Run once; the folder of the ledgers and logs stays, for the caller to remove.
+
+    :param lease: None: the library's default.
+    """
+    like = Spec("", None, "", seed, 0.0, Settings().lease if lease is None else lease, by_default=lease is None)
+    async with set_up(broker, store, like, seconds=seconds) as stage, anyio.create_task_group() as group:
         for member in stage.members.values():
             group.start_soon(member.supervise)
-        await _warm_up(stage, show)
-        faults = plan(seed, seconds, list(stage.networks), list(stage.servers) if server_kill else [])
-        began = time.monotonic()
-        async with anyio.create_task_group() as faulty:
-            for fault in faults:
-                await _pass_time(began + fault.at, stage, show)
-                show(f"{fault.kind} of {fault.target}")
-                faulty.start_soon(stage.play, fault)
-            await _pass_time(began + seconds, stage, show)
-        await stage.heal()
-        report = await _judge(broker, store, stage, began, show)
+        direct = msgspec.structs.replace(stage.spec, url=stage.url, store=stage.store)
+        async with make_app(direct) as app, anyio.create_task_group() as watching:
+            watching.start_soon(watch, app, stage)
+            watching.start_soon(count, stage)
+            async with anyio.create_task_group() as probing:
+                probing.start_soon(probe, app, stage)
+                await _warm_up(stage, show)
+                began = time.monotonic()
+                await _break(stage, seconds, server_kill=server_kill, show=show)
+                await _retire(stage.senders)
+                probing.cancel_scope.cancel()
+            report = await _judge(f"{broker.name} with {store.name}" if store else broker.name, app, stage, began, show)
+            watching.cancel_scope.cancel()
         group.cancel_scope.cancel()
     return report
+
+
+async def _break(stage: Stage, seconds: float, *, server_kill: bool, show: Callable[[str], None]) -> None:
+    """Play the faults, and end them."""
+    servers = list(stage.servers) if server_kill else []
+    began = time.monotonic()
+    async with anyio.create_task_group() as group:
+        for fault in plan(stage.seed, seconds, list(stage.networks), servers, lease=stage.spec.lease):
+            await _pass_time(began + fault.at, stage, show)
+            show(f"{fault.kind} of {fault.target}")
+            group.start_soon(stage.play, fault)
+        await _pass_time(began + seconds, stage, show)
+    await stage.heal()
 
 
 async def _warm_up(stage: Stage, show: Callable[[str], None]) -> None:
@@ -75,35 +104,33 @@ async def _pass_time(until: float, stage: Stage, show: Callable[[str], None]) ->
         show(f"{sum(stage.done.values())} faults; {left:.0f} s to the next")
 
 
-async def _judge(
-    broker: Endpoint, store: Endpoint | None, stage: Stage, began: float, show: Callable[[str], None]
-) -> Report:
-    """Let the senders stop and the workers finish, then look at what is left."""
-    async with anyio.create_task_group() as group:
-        for sender in stage.senders:
-            group.start_soon(sender.retire)
+async def _judge(title: str, app: App, stage: Stage, began: float, show: Callable[[str], None]) -> Report:
+    """Let the workers finish, then look at what is left."""
     show("the faults are over; waiting for the jobs that are left")
-    spec = Spec(stage.url, stage.store, stage.queue, stage.seed, 3600.0)
-    async with make_app(spec) as app:
-        ids = _to_end(read_all(stage.folder))
-        waited = await wait_until_quiet(app, stage.queue, ids, within=QUIET_WITHIN)
-        async with anyio.create_task_group() as group:
-            for worker in stage.workers:
-                group.start_soon(worker.retire)
-        show("looking at what is left")
-        lines = read_all(stage.folder)
-        remains = await look(app, stage, {line.job for line in lines if line.job}, waited)
-        if not stage.servers:
-            await app.components.backend.admin.delete(stage.queue)
-        features = app.features
+    await _pause_schedule(app)
+    waited = await wait_until_quiet(app, stage.queues, _to_end(read_all(stage.folder)), within=QUIET_WITHIN)
+    await rest(app, stage, are_working=True)
+    await _retire(stage.workers)
+    done = sum((worker.read_logs() for worker in stage.workers if isinstance(worker, Fleet)), Counter[str]())
+    for deed in DEEDS:
+        stage.ledger.write("deed", deed=deed, times=done[deed])
+    show("looking at what is left")
+    await rest(app, stage, are_working=False)
+    lines = read_all(stage.folder)
+    remains = await look(app, stage, {line.job for line in lines if line.job}, waited)
+    if not stage.servers:
+        for queue in stage.queues:
+            await app.components.backend.admin.delete(queue)
+    features = app.features
     evidence = gather(
         lines,
         remains,
         one_copy=features.dedup != "absent" and features.atomic_retry,
         delta=features.delay_error,
+        lease=stage.spec.lease,
     )
     return Report(
-        title=broker.name if store is None else f"{broker.name} with {store.name}",
+        title=f"{title}, lease {stage.spec.lease:g} s",
         seed=stage.seed,
         seconds=time.monotonic() - began,
         faults=dict(stage.done),
@@ -111,6 +138,24 @@ async def _judge(
         judgement=judge(evidence),
         folder=str(stage.folder),
     )
+
+
+async def _retire(members: Sequence[Member]) -> None:
+    async with anyio.create_task_group() as group:
+        for member in members:
+            group.start_soon(member.retire)
+
+
+async def _pause_schedule(app: App) -> None:
+    """Let the schedule send no more; a server that was killed last may not be there yet."""
+    with anyio.move_on_after(QUIET_WITHIN):
+        while True:
+            try:
+                await app.schedules.pause(SCHEDULE, "the run is over")
+            except BrokerUnavailable:
+                await anyio.sleep(TICK)
+            else:
+                return
 
 
 def _to_end(lines: list[Line]) -> list[str]:

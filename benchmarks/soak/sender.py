@@ -12,16 +12,16 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import anyio
 import msgspec
 
-from benchmarks.soak.calls import Request, requests
+from benchmarks.soak.app import Spec, make_app
+from benchmarks.soak.calls import Request, burst, requests
 from benchmarks.soak.ledger import WHO, Ledger, from_environment
-from benchmarks.soak.tasks import Spec, make_app, result_digest
+from benchmarks.soak.tasks import result_digest
 from benchmarks.soak.worker import UNREACHABLE
 from taskcore import App, Job
 from taskcore.errors import BrokerError, BrokerUnavailable, EnqueueRefused, EnqueueUncertain, JobError, ResultTimeout
@@ -36,6 +36,7 @@ BATCH = (5, 40)  #: jobs in a batch
 REPEAT_AFTER = 0.5  #: seconds before a repeat
 GIVES_UP_AFTER = 40.0  #: seconds for which an enqueue is repeated
 ANSWER_WITHIN = 40.0  #: seconds for which a caller waits for a result
+BURST_EACH = 8  #: batches from one burst to the next
 AT_ONCE = 40  #: enqueues of the single sender under way
 LAST_WORDS = 8.0  #: seconds for what is under way after the signal to stop
 
@@ -43,24 +44,29 @@ LAST_WORDS = 8.0  #: seconds for what is under way after the signal to stop
 class Sender:
     """Sends, and writes down how it was answered."""
 
-    def __init__(self, app: App, ledger: Ledger, wishes: Iterator[Request]) -> None:
+    def __init__(self, app: App, ledger: Ledger, spec: Spec, *, batched: bool) -> None:
         self._app = app
         self._ledger = ledger
-        self._wishes = wishes
+        self._spec = spec
+        self._dice = random.Random(spec.seed)
+        first = os.environ[WHO].endswith(".1")
+        self._wishes = requests(self._dice, spec, batched=batched, all_first=first)
         self._room = anyio.CapacityLimiter(AT_ONCE)
 
-    async def send_singly(self, dice: random.Random) -> None:
+    async def send_singly(self) -> None:
         """Send one job after the other; slow answers do not hold up the next one."""
         async with anyio.create_task_group() as group:
             while True:
                 group.start_soon(self._send, next(self._wishes))
-                await anyio.sleep(dice.uniform(0.0, 2 * PAUSE))
+                await anyio.sleep(self._dice.uniform(0.0, 2 * PAUSE))
 
-    async def send_batches(self, dice: random.Random) -> None:
-        """Send one batch after the other."""
-        while True:
-            await self._send_batch(list(islice(self._wishes, dice.randint(*BATCH))))
-            await anyio.sleep(dice.uniform(0.0, 2 * BATCH_PAUSE))
+    async def send_batches(self) -> None:
+        """Send one batch after the other, and a burst now and then."""
+        for number in count(1):
+            is_burst = number % BURST_EACH == 2
+            wishes = burst(self._dice, self._spec) if is_burst else islice(self._wishes, self._dice.randint(*BATCH))
+            await self._send_batch(list(wishes))
+            await anyio.sleep(self._dice.uniform(0.0, 2 * BATCH_PAUSE))
 
     # ── one ──
 
@@ -175,10 +181,8 @@ class Sender:
 
 async def send(spec: Spec, *, batches: bool) -> int:
     """Send until SIGTERM; return the exit code."""
-    dice = random.Random(spec.seed)
     app, ledger = make_app(spec), from_environment()
-    first = os.environ[WHO].endswith(".1")
-    sender = Sender(app, ledger, requests(dice, spec.queue, batched=batches, all_first=first))
+    sender = Sender(app, ledger, spec, batched=batches)
     try:
         await app.__aenter__()
     except BrokerUnavailable:
@@ -186,7 +190,7 @@ async def send(spec: Spec, *, batches: bool) -> int:
         return UNREACHABLE
     async with anyio.create_task_group() as group:
         print("ready", flush=True)
-        group.start_soon(sender.send_batches if batches else sender.send_singly, dice)
+        group.start_soon(sender.send_batches if batches else sender.send_singly)
         with anyio.open_signal_receiver(signal.SIGTERM) as signals:
             await anext(aiter(signals))
         group.cancel_scope.cancel()

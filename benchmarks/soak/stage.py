@@ -6,16 +6,20 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import anyio
 import anyio.abc
+import msgspec
 
 from benchmarks.soak.addresses import Endpoint, endpoint_through, target_of
+from benchmarks.soak.app import Spec
 from benchmarks.soak.family import Member
+from benchmarks.soak.fleet import Fleet
+from benchmarks.soak.kinds import QUEUES
 from benchmarks.soak.ledger import Ledger
-from benchmarks.soak.plan import WORKERS, Fault
-from benchmarks.soak.tasks import Spec
+from benchmarks.soak.plan import Fault
 from taskcore.errors import BrokerUnavailable
 from taskcore.faults import ChaosProxy, Server
 
@@ -23,6 +27,10 @@ __all__ = ["Stage", "set_up"]
 
 STARTS = 3  #: how often the start of a server is tried
 SENDERS = {"sender": (), "batch-sender": ("--batches",)}
+MAX_JOBS = 120  #: after which a process of the fleet is replaced
+MAX_MEMORY = "112MiB"  #: … or one of the scaled supervisor, whose jobs leave something behind
+MOST = 3  #: processes of the scaled supervisor
+FEW = 4  #: jobs at once in each of them
 
 
 class Stage:
@@ -36,6 +44,7 @@ class Stage:
         self.seed = seed
         self.queue = "soak-" + folder.name[-8:].replace("_", "x")
         self.url = ""
+        self.spec = Spec("", None, "", seed, 0.0)  #: what the children work with, but for their URLs and seeds
         self.store: str | None = None
         self.servers: dict[str, Server] = {}
         self.networks: dict[str, ChaosProxy] = {}
@@ -44,6 +53,11 @@ class Stage:
         self.done: Counter[str] = Counter()  #: faults, by what was done to what
         self.ledger = Ledger(folder / "harness.jsonl", "harness")
         self._turns: dict[str, anyio.Lock] = {}
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues of the run."""
+        return [self.queue + end for end in QUEUES]
 
     @property
     def members(self) -> dict[str, Member]:
@@ -55,7 +69,7 @@ class Stage:
         member = self.members.get(fault.target)
         turn = member.turn if member is not None else self._turns.setdefault(fault.target, anyio.Lock())
         async with turn:
-            who = member.who if member is not None else fault.target
+            who = member.aim(fault.kind) if member is not None else fault.target
             self.ledger.write("fault", kind=fault.kind, target=who, seconds=fault.seconds)
             if member is not None:
                 await _play_on_process(member, fault)
@@ -64,9 +78,7 @@ class Stage:
             else:
                 await _play_on_network(self.networks[fault.target], fault)
             self.ledger.write("healed", kind=fault.kind, target=who)
-        self.done[
-            f"{fault.target.rpartition('-')[0] if 'worker-' in fault.target else fault.target}: {fault.kind}"
-        ] += 1
+        self.done[f"{fault.target}: {fault.kind}"] += 1
 
     async def heal(self) -> None:
         """End every fault that may still last."""
@@ -74,8 +86,10 @@ class Stage:
             await proxy.heal()
         for member in self.members.values():
             member.resume()
+            if isinstance(member, Fleet):
+                member.resume_one()
         for server in self.servers.values():
-            await server.start()
+            await _start_again(server)
 
 
 async def _play_on_process(member: Member, fault: Fault) -> None:
@@ -88,10 +102,33 @@ async def _play_on_process(member: Member, fault: Fault) -> None:
             member.pause()
             await anyio.sleep(fault.seconds)
             member.resume()
-        case _:
+        case "stop":
             await member.stop()
             await anyio.sleep(fault.seconds)
             member.start()
+        case _:
+            assert isinstance(member, Fleet), fault
+            await _play_on_fleet(member, fault)
+
+
+async def _play_on_fleet(member: Fleet, fault: Fault) -> None:
+    match fault.kind:
+        case "kill one":
+            member.kill_one()
+        case "pause one":
+            member.pause_one()
+            await anyio.sleep(fault.seconds)
+            member.resume_one()
+        case "orphan":
+            member.orphan()
+            await anyio.sleep(fault.seconds)
+            member.start()
+        case "broken reload":
+            member.break_code()
+            await anyio.sleep(fault.seconds)
+            member.reload()
+        case _:
+            member.reload()
 
 
 async def _play_on_server(server: Server, fault: Fault) -> None:
@@ -100,7 +137,14 @@ async def _play_on_server(server: Server, fault: Fault) -> None:
     else:
         await server.stop()
     await anyio.sleep(fault.seconds)
-    await server.start()
+    await _start_again(server)
+
+
+async def _start_again(server: Server) -> None:
+    for _ in range(STARTS - 1):
+        with suppress(BrokerUnavailable):  # a busy machine: it was not ready in time
+            return await server.start()
+    return await server.start()
 
 
 async def _play_on_network(proxy: ChaosProxy, fault: Fault) -> None:
@@ -113,27 +157,22 @@ async def _play_on_network(proxy: ChaosProxy, fault: Fault) -> None:
 
 
 @asynccontextmanager
-async def set_up(broker: Endpoint, store: Endpoint | None, *, seed: int, seconds: float) -> AsyncIterator[Stage]:
-    """Start everything; at its end nothing is left but the folder, which has the ledgers and the logs."""
-    stage = Stage(Path(tempfile.mkdtemp(prefix="taskcore-soak-")), seed)
+async def set_up(broker: Endpoint, store: Endpoint | None, like: Spec, *, seconds: float) -> AsyncIterator[Stage]:
+    """Start everything; at its end nothing is left but the folder, which has the ledgers and the logs.
+
+    :param like: the seed and the lease; the rest of it follows from broker and store.
+    """
+    stage = Stage(Path(tempfile.mkdtemp(prefix="taskcore-soak-")), like.seed)
     async with AsyncExitStack() as exits:
         stage.url = await _open(broker, "broker", stage, exits)
         if store is not None:
             stage.store = await _open(store, "store", stage, exits)
-        through = {
-            side: await _through(stage.url, f"{side}' connections", stage, exits) for side in ("workers", "senders")
-        }
+        workers, senders = [
+            await _through(stage.url, f"{side}' connections", stage, exits) for side in ("workers", "senders")
+        ]
         records = None if stage.store is None else await _through(stage.store, "store connections", stage, exits)
-        keep = seconds + 1800.0
-        for number in range(1, WORKERS + 1):
-            spec = Spec(through["workers"], records, stage.queue, seed + 1000 * number, keep)
-            stage.workers.append(
-                Member(f"worker-{number}", ["benchmarks.soak.worker"], spec, stage.folder, stage.ledger)
-            )
-        for number, (name, arguments) in enumerate(SENDERS.items(), WORKERS + 1):
-            spec = Spec(through["senders"], records, stage.queue, seed + 1000 * number, keep)
-            program = ["benchmarks.soak.sender", *arguments]
-            stage.senders.append(Member(name, program, spec, stage.folder, stage.ledger))
+        stage.spec = msgspec.structs.replace(like, store=records, queue=stage.queue, keep=seconds + 1800.0)
+        _cast(stage, msgspec.structs.replace(stage.spec, url=workers), msgspec.structs.replace(stage.spec, url=senders))
         try:
             for member in stage.members.values():
                 member.start()
@@ -141,6 +180,40 @@ async def set_up(broker: Endpoint, store: Endpoint | None, *, seed: int, seconds
         finally:
             for member in stage.members.values():
                 member.forget()
+
+
+def _cast(stage: Stage, work: Spec, send: Spec) -> None:
+    """Make the workers and the senders."""
+    main, bulk, rough = stage.queue, stage.queue + "-bulk", stage.queue + "-rough"
+    plain = "benchmarks.soak.worker"
+    seeds = count(stage.seed + 1000, 1000)
+    log = ("--log-level", "info")
+
+    def place(spec: Spec) -> tuple[Spec, Path, Ledger]:
+        return msgspec.structs.replace(spec, seed=next(seeds)), stage.folder, stage.ledger
+
+    fleet = ("--processes", "2", "--max-jobs", str(MAX_JOBS), "--queues", f"{main},{rough}", *log)
+    scaled = (
+        "--processes",
+        f"1..{MOST}",
+        "--max-memory",
+        MAX_MEMORY,
+        "-c",
+        str(FEW),
+        "--queues",
+        f"{bulk},{main}",
+        *log,
+    )
+    reloaded = ("--reload", "--queues", f"{main},{rough}={FEW}", *log)
+    stage.workers += [
+        Member("worker-veteran", [plain, main], *place(work)),
+        Member("worker-plain", [plain, main, rough], *place(work)),
+        Fleet("worker-fleet", fleet, *place(work)),
+        Fleet("worker-scaled", scaled, *place(work), leaks=True),
+        Fleet("worker-reload", reloaded, *place(work), reloads=True),
+    ]
+    for name, arguments in SENDERS.items():
+        stage.senders.append(Member(name, ["benchmarks.soak.sender", *arguments], *place(send)))
 
 
 async def _open(endpoint: Endpoint, role: str, stage: Stage, exits: AsyncExitStack) -> str:

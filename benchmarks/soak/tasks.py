@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -12,52 +12,28 @@ from uuid import uuid4
 import anyio
 import msgspec
 
-from benchmarks.soak.kinds import INNOCENT_CRASHES, KINDS, LEASE, POISON_CRASHES
-from benchmarks.soak.ledger import from_environment
-from taskcore import App, Reject, Retry, RetryLater, Router, Snooze, current
+from benchmarks.soak.kinds import INNOCENT_CRASHES, KINDS, POISON_CRASHES
+from benchmarks.soak.ledger import from_environment, note
+from taskcore import Depends, Reject, RetryLater, Router, Snooze, SoftTimeout, current
 from taskcore.conformance.checking.recorder import digest
 from taskcore.testing.history import error_text
 
-__all__ = ["GRACE", "POISONED", "Spec", "make_app", "result_digest", "router"]
+__all__ = ["LEAK", "POISONED", "result_digest", "router"]
 
 T = TypeVar("T")
 
-GRACE = 2.0  #: seconds that a stopping worker gives its jobs
+LEAK = "SOAK_LEAK"  #: a variable: the bytes that each job of this process leaves in its memory
 POISONED = 86  #: the exit code of a worker that a job of the kind ``poison`` has ended
 WAIT = 0.4  #: seconds for which a job asks when it wants to come later
+SOFT = 0.3  #: seconds after which a job of the kinds ``soft`` hears that its time is over
+TOO_LONG = 20.0  #: seconds that it would take without that
+STEP = 0.02  #: seconds between two points at which it can be told in a thread
+BULK = 0.4  #: seconds that a job of a burst takes
 
-RETRY = Retry(attempts=5, base=0.2, cap=1.0)
 NO_VERDICT = ("CancelledError", "GeneratorExit")  #: how an interruption looks to the function
 
 router = Router()
-
-
-class Spec(msgspec.Struct, frozen=True):
-    """The command line of a child: where to work, and with which random numbers."""
-
-    url: str
-    store: str | None
-    queue: str
-    seed: int
-    keep: float
-
-
-def make_app(spec: Spec) -> App:
-    """Make the app of a worker or of a sender."""
-    app = App(
-        spec.url,
-        store=spec.store,
-        retry=RETRY,
-        lease=LEASE,
-        concurrency=16,
-        threads=4,
-        processes=1,
-        send_timeout=5.0,
-        keep_result=spec.keep,
-        key_window=spec.keep,
-    )
-    app.include(router)
-    return app
+leaked: list[bytes] = []
 
 
 def result_digest(value: Any) -> str:
@@ -84,6 +60,8 @@ def run(**facts: Any) -> Iterator[Run]:
     ledger = from_environment()
     place = {"run": number, "copies": job.trail.copies}
     ledger.write("started", job.job_id, **place, attempt=job.attempt, fence=job.fence, **facts)
+    if size := int(os.environ.get(LEAK, "0")):
+        leaked.append(b"x" * size)
     try:
         yield noted
     except BaseException as error:
@@ -224,3 +202,90 @@ async def poison(number: int) -> int:
     """End the worker."""
     with run(poison=number):
         os._exit(POISONED)
+
+
+@router.task(name="blocking", crashes=INNOCENT_CRASHES)
+async def blocking(seconds: float) -> float:
+    """Hold up the event loop, as code does that belongs into a thread."""
+    with run(blocks=seconds) as noted:
+        time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+        return noted.returns(seconds)
+
+
+async def open_pool() -> AsyncIterator[str]:
+    """Open what all jobs of a worker share."""
+    name = uuid4().hex[:8]
+    note("pool opened", pool=name)
+    yield name
+    note("pool closed", pool=name)
+
+
+async def open_unit(pool: str = Depends(open_pool, scope="app")) -> AsyncIterator[str]:
+    """Open what belongs to one attempt of one job."""
+    name, job = uuid4().hex[:8], current().job_id
+    note("unit opened", job, unit=name, pool=pool)
+    try:
+        yield name
+    finally:
+        note("unit closed", job, unit=name)
+
+
+@router.task(name="depends", crashes=INNOCENT_CRASHES)
+async def depends(number: int, unit: str = Depends(open_unit)) -> int:
+    """Fail once, with its dependencies open."""
+    with run(unit=unit) as noted:
+        await anyio.sleep(0.01)
+        if current().attempt == 1 and number % 2:
+            raise ConnectionError("the first attempt fails")
+        return noted.returns(number + 1)
+
+
+@router.task(name="soft", soft_timeout=SOFT, timeout=60.0, crashes=INNOCENT_CRASHES)
+async def soft(number: int) -> int:
+    """Wait until it hears that its time is over."""
+    with run() as noted:
+        try:
+            await anyio.sleep(TOO_LONG)
+        except SoftTimeout:
+            return noted.returns(number + 1)
+        raise Reject("the soft time limit was not told")
+
+
+@router.task(name="softthread", soft_timeout=SOFT, timeout=60.0, crashes=INNOCENT_CRASHES)
+def softthread(number: int) -> int:
+    """Work until it hears that its time is over, in a thread."""
+    return _work_softly(number)
+
+
+@router.task(name="softprocess", runs_in="process", soft_timeout=SOFT, timeout=60.0, crashes=INNOCENT_CRASHES)
+def softprocess(number: int) -> int:
+    """Work until it hears that its time is over, in a process."""
+    return _work_softly(number)
+
+
+def _work_softly(number: int) -> int:
+    with run() as noted:
+        began = time.monotonic()
+        try:
+            while time.monotonic() - began < TOO_LONG:
+                time.sleep(STEP)
+        except SoftTimeout:
+            return noted.returns(number + 1)
+        raise Reject("the soft time limit was not told")
+
+
+@router.task(name="bulk", crashes=INNOCENT_CRASHES)
+async def bulk(number: int) -> int:
+    """Take a slot for a moment; sixty of these at once need more processes."""
+    with run() as noted:
+        await anyio.sleep(BULK)
+        return noted.returns(number + 1)
+
+
+@router.task(name="tick", crashes=INNOCENT_CRASHES)
+async def tick() -> str:
+    """Note for which instant of the schedule it is."""
+    found = current().tick
+    instant = "" if found is None else found.at.isoformat()
+    with run(instant=instant) as noted:
+        return noted.returns(instant)

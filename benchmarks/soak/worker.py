@@ -1,4 +1,4 @@
-"""The program of a worker: works until SIGTERM, or until it dies."""
+"""The program of a plain worker, without the command: works until SIGTERM, or until it dies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anyio
 import anyio.abc
 import msgspec
 
-from benchmarks.soak.tasks import GRACE, Spec, make_app
+from benchmarks.soak.app import Spec, make_app
 from taskcore.errors import BrokerUnavailable
 
 __all__ = ["GAVE_UP", "UNREACHABLE"]
@@ -20,14 +20,14 @@ UNREACHABLE = 75  #: the exit code of a child that could not connect at its star
 GAVE_UP = 76  #: … and of one that was connected, and ended because broker or store went away
 
 
-async def work(spec: Spec) -> int:
+async def work(spec: Spec, queues: list[str]) -> int:
     """Run one worker; return the exit code."""
     app, ready, status = make_app(spec), False, 0
     try:
         async with app, anyio.create_task_group() as group:
 
             async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-                await app.run_worker(queues=[spec.queue], grace=GRACE, task_status=task_status)
+                await app.run_worker(queues=queues, task_status=task_status)
 
             await group.start(serve)
             ready = True
@@ -40,4 +40,4 @@ async def work(spec: Spec) -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    sys.exit(anyio.run(work, msgspec.json.decode(sys.argv[1], type=Spec)))
+    sys.exit(anyio.run(work, msgspec.json.decode(sys.argv[1], type=Spec), sys.argv[2:]))

@@ -15,7 +15,7 @@ from benchmarks.soak.__main__ import main
 from benchmarks.soak.addresses import endpoint_through, target_of
 from benchmarks.soak.kinds import KINDS
 from benchmarks.soak.ledger import Ledger, read_all
-from benchmarks.soak.plan import plan
+from benchmarks.soak.plan import REST, REST_EACH, plan
 from benchmarks.soak.progress import Progress
 from taskcore.faults import RedisServer
 from tests.support import real
@@ -40,24 +40,45 @@ def test_a_ledger_is_read_up_to_the_line_that_a_kill_cut_short(tmp_path):
 
 def test_a_seed_repeats_its_faults():
     """The same seed plans the same faults, another one plans others."""
-    assert plan(7, 120.0, ["net"], ["broker"]) == plan(7, 120.0, ["net"], ["broker"])
-    assert plan(7, 120.0, ["net"], ["broker"]) != plan(8, 120.0, ["net"], ["broker"])
+    assert plan(7, 120.0, ["net"], ["broker"], lease=4.0) == plan(7, 120.0, ["net"], ["broker"], lease=4.0)
+    assert plan(7, 120.0, ["net"], ["broker"], lease=4.0) != plan(8, 120.0, ["net"], ["broker"], lease=4.0)
 
 
 def test_a_plan_has_faults_of_every_kind_within_its_time():
     """In two minutes every process, connection and server is hit, and no fault begins at the very end."""
-    faults = plan(1, 120.0, ["net"], ["broker"])
+    faults = plan(1, 120.0, ["net"], ["broker"], lease=4.0)
     done = Counter((fault.kind, fault.target.partition("-")[0]) for fault in faults)
     wanted = {(kind, who) for who in ("worker", "sender") for kind in ("kill", "pause", "stop")}
     wanted |= {("kill", "batch"), ("stop", "batch"), ("cut", "net"), ("black hole", "net")}
     wanted |= {("kill", "broker"), ("restart", "broker")}
+    wanted |= {(kind, "worker") for kind in ("kill one", "pause one", "orphan", "reload", "broken reload")}
     assert wanted <= set(done)
-    assert all(0 < fault.at < 118.0 for fault in faults)
+    assert all(0 < fault.at < 120.0 - REST for fault in faults)
+
+
+def test_a_plan_spares_the_worker_whose_size_is_judged():
+    """The veteran and the scaled supervisor are never ended, in however long a run."""
+    ends = {(fault.kind, fault.target) for fault in plan(1, 3600.0, [], [], lease=4.0) if "pause" not in fault.kind}
+    assert not {target for _, target in ends} & {"worker-veteran"}
+    assert {kind for kind, target in ends if target == "worker-scaled"} == {"kill one"}
+
+
+def test_a_plan_has_times_of_rest():
+    """No fault begins in the rests: what is doubled there has no fault as its cause."""
+    times = [fault.at for fault in plan(1, 3600.0, ["net"], ["broker"], lease=4.0)]
+    assert not [at for at in times if at % REST_EACH > REST_EACH - REST]
+
+
+def test_longer_leases_have_longer_freezes():
+    """A process is frozen for longer than its lease, also where that is the default one."""
+    longest = max(fault.seconds for fault in plan(1, 3600.0, [], [], lease=15.0) if "pause" in fault.kind)
+    assert longest > 1.5 * 15.0
 
 
 def test_a_plan_spares_the_servers_that_it_is_not_given():
     """Without servers and connections the faults are those of processes."""
-    assert {fault.kind for fault in plan(1, 300.0, [], [])} == {"kill", "pause", "stop"}
+    kinds = {"kill", "kill one", "orphan", "pause", "pause one", "stop", "reload", "broken reload"}
+    assert {fault.kind for fault in plan(1, 300.0, [], [], lease=4.0)} == kinds
 
 
 @pytest.mark.parametrize(
@@ -69,6 +90,7 @@ def test_a_plan_spares_the_servers_that_it_is_not_given():
         (["redis", "--store", "memory://"], "outlive a process"),
         (["postgres"], "neither a URL nor one of"),
         (["redis", "--minutes", "0"], "--minutes 0"),
+        (["redis", "--lease", "long"], "--lease long"),
     ],
 )
 def test_what_cannot_be_soaked_is_a_wrong_usage(arguments, why, capsys):
@@ -118,7 +140,8 @@ def test_a_short_soak_on_redis_is_clean():
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["clean"]
-    assert report["faults"]["worker: kill"] >= 1
+    assert [name for name in report["faults"] if name.startswith("worker") and name.endswith(": kill")]
+    assert set(report["sizes"]) == {"worker-veteran", "broker"}
     assert set(report["verdict"].values()) == {0}
     assert report["findings"] == []
     assert set(report["kinds"]) == set(KINDS)
@@ -132,6 +155,6 @@ WITH_A_KILL = next(
     for seed in range(100)
     if any(
         fault.kind == "kill" and fault.target.startswith("worker")
-        for fault in plan(seed, 20.4, ["workers' connections", "senders' connections"], ["broker"])
+        for fault in plan(seed, 20.4, ["workers' connections", "senders' connections"], ["broker"], lease=4.0)
     )
 )

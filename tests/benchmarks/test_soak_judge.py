@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -37,10 +38,22 @@ class Story:
         self.tell(at, "sender.1", "sending", job, **facts)
         self.tell(at + 0.01, "sender.1", "confirmed", job)
 
-    def run(self, job: str, at: float = 0.1, *, who: str = WORKER, copies: int = 0, **end: Any) -> None:
-        """Start a job and end it; by default it returns ``r``."""
+    def run(
+        self,
+        job: str,
+        at: float = 0.1,
+        *,
+        who: str = WORKER,
+        copies: int = 0,
+        facts: Mapping[str, Any] | None = None,
+        **end: Any,
+    ) -> None:
+        """Start a job and end it; by default it returns ``r``.
+
+        :param facts: what the function notes at its start.
+        """
         run = f"{job}{len(self.lines)}"
-        self.tell(at, who, "started", job, run=run, copies=copies, attempt=1, fence=1)
+        self.tell(at, who, "started", job, run=run, copies=copies, attempt=1, fence=1, **(facts or {}))
         if end != {"outcome": None}:
             self.tell(
                 at + 0.01,
@@ -66,6 +79,19 @@ class Story:
         self.run(job, at + float(facts.get("delay", 0.0)) + 0.1)
         self.end(job)
 
+    def depend(self, job: str, at: float = 0.0) -> None:
+        """Do a job whose dependency is open while it runs."""
+        self.send(job, at)
+        self.tell(at + 0.09, WORKER, "unit opened", job, unit=f"unit of {job}", pool="p")
+        self.run(job, at + 0.1, facts={"unit": f"unit of {job}"})
+        self.tell(at + 0.12, WORKER, "unit closed", job, unit=f"unit of {job}")
+        self.end(job)
+
+    def tick(self, job: str, second: int) -> None:
+        """Run the job of an instant of the schedule."""
+        self.run(job, float(second), facts={"instant": f"2027-01-01T00:00:{second:02}+00:00"})
+        self.end(job)
+
     def forget(self, job: str) -> None:
         """Take a job out of the history."""
         self.lines = [line for line in self.lines if line.job != job]
@@ -87,7 +113,7 @@ def right() -> Story:
     """Tell a history in which one job of each kind ends as it should."""
     story = Story()
     for name in KINDS:
-        if name not in {"rejected", "poison", "cancelled", "expiring"}:
+        if name not in {"rejected", "poison", "cancelled", "expiring", "depends", "tick"}:
             story.do(f"{name}-0", **({"key": "k0"} if name == "keyed" else {}))
     story.send("expiring-0", delay=1.0, expires=0.5)
     story.end("expiring-0", "expired")
@@ -104,6 +130,20 @@ def right() -> Story:
         story.run("poison-0", 30.0 * number, who=f"worker-3.{number}", outcome=None)
         story.tell(30.0 * number + 1.0, "harness", "died", life=f"worker-3.{number}", status=86, asked="")
     story.end("poison-0", "dead", reason="poison")
+    story.tell(0.2, WORKER, "told", "rejected-0", reason="rejected: no")
+    story.tell(91.0, WORKER, "told", "poison-0", reason="poison")
+    story.depend("depends-0")
+    for second in (3, 4):
+        story.tick(f"0192-{second}", second)
+    story.tell(0.0, WORKER, "entered", pid=1, code="1")
+    story.tell(0.05, WORKER, "pool opened", pool="p")
+    story.tell(200.0, WORKER, "pool closed", pool="p")
+    story.tell(200.1, WORKER, "left", pid=1)
+    story.tell(0.0, "harness", "code", life="worker-1", number="1")
+    for at in range(0, 200, 2):
+        story.tell(float(at), WORKER, "size", memory=50_000_000, descriptors=20, tasks=40)
+        story.tell(float(at), "harness", "roster", listed=[1], gone=[])
+    story.tell(199.0, "harness", "roster at rest", why="")
     return story
 
 
@@ -213,6 +253,48 @@ def unexplained(story: Story) -> None:
     story.run("fast-1", 0.5, who=OTHER)
 
 
+def lifespan(story: Story) -> None:
+    """Let a worker enter its lifespan once more."""
+    story.tell(1.0, WORKER, "entered", pid=1, code="1")
+
+
+def dependency(story: Story) -> None:
+    """Leave the dependency of a job open."""
+    story.depend("depends-1")
+    story.lines = [line for line in story.lines if (line.what, line.job) != ("unit closed", "depends-1")]
+
+
+def hook(story: Story) -> None:
+    """Bury a job, and call no hook."""
+    story.lines = [line for line in story.lines if (line.what, line.job) != ("told", "rejected-0")]
+
+
+def tick(story: Story) -> None:
+    """Send two jobs for one instant."""
+    story.tick("0193-4", 4)
+
+
+def roster(story: Story) -> None:
+    """List a worker long after its end."""
+    story.lines = [
+        line._replace(facts={"listed": [1, 2], "gone": [2]}) if line.what == "roster" and 50 <= line.at < 62 else line
+        for line in story.lines
+    ]
+
+
+def stale_code(story: Story) -> None:
+    """Write new code that no process imports."""
+    story.tell(5.0, "harness", "code", life="worker-1", number="2")
+
+
+def grown(story: Story) -> None:
+    """Let a worker have more and more descriptors."""
+    story.lines = [
+        line._replace(facts={**line.facts, "descriptors": 20 + line.at}) if line.what == "size" else line
+        for line in story.lines
+    ]
+
+
 def offence(story: Story) -> None:
     """End a worker that nothing ended."""
     story.tell(0.5, "harness", "offence", call=WORKER, error="ended with status 1 by itself")
@@ -222,7 +304,9 @@ WRONG = {
     "idle": idle, "lost": lost, "stuck": stuck, "silent": silent, "early": early, "late": late,
     "unexpected": unexpected, "overrun": overrun, "wrong end": wrong_end, "untrue letter": untrue_letter,
     "key twice": key_twice, "once twice": once_twice, "once gone": once_gone, "cancelled": cancelled,
-    "unheard": unheard, "left behind": left_behind, "unexplained": unexplained, "offence": offence,
+    "unheard": unheard, "left behind": left_behind, "unexplained": unexplained, "lifespan": lifespan,
+    "dependency": dependency, "hook": hook, "tick": tick, "roster": roster, "stale code": stale_code, "grown": grown,
+    "offence": offence,
 }  # fmt: skip
 
 
@@ -379,4 +463,84 @@ def test_a_broker_that_may_have_copies_may_have_their_letters():
     story = right()
     untrue_letter(story)
     story.one_copy = False
+    assert story.judged().findings == []
+
+
+# ── a worker for production ──────────────────────────────────────────────────────────────────────
+
+
+def test_a_fault_of_a_member_explains_what_its_processes_do():
+    """The kill of a supervisor's whole group explains the double of a job that one of its processes had."""
+    story = right()
+    story.send("slow-1")
+    story.run("slow-1", who="worker-7.2/4711", outcome=None)
+    story.tell(0.5, "harness", "fault", kind="kill", target="worker-7.2")
+    story.tell(0.6, "harness", "healed", kind="kill", target="worker-7.2")
+    story.run("slow-1", 5.0, who=OTHER)
+    story.end("slow-1")
+    assert story.judged().findings == []
+
+
+def test_a_fault_of_one_process_explains_nothing_of_its_sibling():
+    """The kill of one process is no cause for the double of a job that another process of the supervisor had."""
+    story = right()
+    story.send("slow-1")
+    story.run("slow-1", who="worker-7.2/4711", outcome=None)
+    story.tell(0.5, "harness", "fault", kind="kill one", target="worker-7.2/4712")
+    story.tell(0.6, "harness", "healed", kind="kill one", target="worker-7.2/4712")
+    story.run("slow-1", 5.0, who=OTHER)
+    story.end("slow-1")
+    assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
+
+
+def test_a_blocked_loop_explains_no_double():
+    """A job that blocks its loop for longer than a lease keeps the lease: a second start needs another cause."""
+    story = right()
+    story.send("blocking-1")
+    story.run("blocking-1", outcome=None, facts={"blocks": 1.5 * LEASE})
+    story.run("blocking-1", 1.2 * LEASE, who=OTHER)
+    story.end("blocking-1")
+    assert [finding.rule for finding in story.judged().findings] == ["unexplained"]
+
+
+def test_a_machine_that_stands_still_explains_a_double():
+    """A job of the harness that took longer than a part of a lease is a cause; a lease later it is none."""
+    story = right()
+    unexplained(story)
+    story.tell(0.4, "harness", "stall", began=-2.0, seconds=2.4)
+    assert story.judged().findings == []
+    story.tell(100.0, WORKER, "size")
+    story.do("fast-2", 50.0)
+    story.run("fast-2", 51.0, who=OTHER)
+    assert [finding.job for finding in story.judged().findings] == ["fast-2"]
+
+
+def test_a_lost_instant_is_found():
+    """Between the first and the last instant of the schedule there is one job for each second."""
+    story = right()
+    story.tick("0192-6", 6)
+    assert [(finding.rule, finding.why) for finding in story.judged().findings] == [
+        ("tick", "no job came for the 1 instants after 1798761604")
+    ]
+
+
+def test_a_process_that_was_killed_need_not_leave_its_lifespan():
+    """Only processes that end in order leave their lifespan; an orphan ends in order."""
+    story = right()
+    for who in ("worker-7.2/5", "worker-7.3/6"):
+        story.tell(1.0, who, "entered", pid=5, code="")
+    story.tell(2.0, "harness", "fault", kind="kill one", target="worker-7.2/5")
+    story.tell(2.0, "harness", "healed", kind="kill one", target="worker-7.2/5")
+    story.tell(2.0, "harness", "fault", kind="orphan", target="worker-7.3")
+    story.tell(2.0, "harness", "healed", kind="orphan", target="worker-7.3")
+    assert [finding.why for finding in story.judged().findings] == [
+        "worker-7.3/6 did not leave its lifespan, and nothing killed it"
+    ]
+
+
+def test_a_short_run_has_no_growth():
+    """A process that was looked at for less than two minutes may grow."""
+    story = right()
+    grown(story)
+    story.lines = [line for line in story.lines if line.what != "size" or line.at < 100.0]
     assert story.judged().findings == []

@@ -6,9 +6,11 @@ import anyio
 import msgspec
 import pytest
 
-from taskcore import App, EnqueueUncertain
+from taskcore import App, BrokerUnavailable, EnqueueUncertain
 from taskcore.backend import Uncertain
 from taskcore.backends.memory import FEATURES, MemoryBackend
+from taskcore.faults import FlakyStore
+from taskcore.stores.memory import MemoryStore
 from taskcore.testing.clock import run_virtually
 from taskcore.testing.crash_points import SimulatedCrash, crash_at
 
@@ -57,6 +59,28 @@ def test_calls_at_the_same_time_are_published_once():
         return broker.published
 
     assert len(run_virtually(scenario)) == 1
+
+
+@pytest.mark.anyio
+async def test_a_batch_tells_what_was_sent_before_the_store_was_asked():
+    """While the store is away, a batch sends its calls without a key, and the error has their jobs."""
+    store = FlakyStore(MemoryStore())
+    app = App("memory://", store=store)
+
+    @app.task(name="note")
+    async def note(number: int) -> None: ...
+
+    @app.task(name="pay", key="order")
+    async def pay(order: int) -> None: ...
+
+    async with app:
+        store.partition()
+        with pytest.raises(BrokerUnavailable) as failed:
+            await app.enqueue_many([note.call(1), pay.call(7), note.call(2)])
+        store.heal()
+        jobs = failed.value.jobs
+        assert [job is not None for job in jobs] == [True, False, True]
+        assert (await app.stats("default")).ready == 2
 
 
 def test_a_dead_sender_is_not_waited_for_for_ever():

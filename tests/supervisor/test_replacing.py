@@ -120,6 +120,25 @@ def test_reload_picks_up_a_change(project):
     assert "half written" in command.said
 
 
+def test_reload_waits_for_no_change_while_the_broker_is_away(project):
+    """With --reload a process that finds no broker is started again, without a change of the code."""
+    pytest.importorskip("watchfiles")
+    shop, url = project.directory / "shop.py", project.directory / "url"
+    url.write_text(project.url)
+    text = shop.read_text().replace("App.from_config(", 'App(Path(__file__).with_name("url").read_text(), ')
+    shop.write_text(text)
+    with project.run("--reload") as command:
+        command.wait_ready(1)
+        url.write_text("redis://127.0.0.1:1/0")
+        shop.write_text(text + "# changed\n")
+        command.wait_for("exited with code 4")
+        url.write_text(project.url)
+        project.send("note", {"number": 1})
+        eventually(lambda: project.lines("ended"), what="a process that works again")
+
+    assert "waiting for a change" not in command.said
+
+
 def test_reload_needs_watchfiles(alone):
     """Without the extra the error has the line that installs it."""
     (alone.directory / "watchfiles.py").write_text("raise ImportError\n")

@@ -166,7 +166,10 @@ class Client:
         answers: dict[int, Job[Any] | SendError] = {}
         if plain:
             answers.update(zip(plain, await self._send_mixed([batch[index] for index in plain]), strict=True))
-        answers.update(zip(keyed, await with_keys.send([batch[index] for index in keyed]), strict=True))
+        try:
+            answers.update(zip(keyed, await with_keys.send([batch[index] for index in keyed]), strict=True))
+        except BrokerUnavailable as error:  # of these none is sent; the plain ones have their answers
+            answers.update(dict.fromkeys(keyed, error))
         return [answers[index] for index in range(len(batch))]
 
     def _sender_with_keys(self, call: Call[Any]) -> KeyedSender:

@@ -185,13 +185,13 @@ class Supervisor:
             self._give_up(code, "the worker cannot start; it has said why")
             return
         why = describe(code, process.report.memory, out_of_memory=self._out_of_memory.has_struck())
-        if self.options.is_patient and not process.was_ready:
+        heals = self.ready.is_set() and code == NO_BROKER
+        if self.options.is_patient and not process.was_ready and not heals:
             self._waits_for_code = True
             log.error("process %d %s; waiting for a change of the code", process.pid, why)
             return
         now = anyio.current_time()
         lived = now - process.began
-        heals = self.ready.is_set() and code == NO_BROKER
         delay = self._restarts.ended(now, lived=lived, was_ready=process.was_ready, counts=not heals)
         if self._restarts.is_hopeless:
             tries = self._restarts.failed_starts

@@ -1,0 +1,149 @@
+"""Looking at the run while it goes on: who is listed as a worker, how large processes are, what the broker holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import nats
+from redis.asyncio import Redis
+
+from benchmarks.soak.app import size_of
+from benchmarks.soak.ledger import Line, read_all
+from benchmarks.soak.stage import Stage
+from taskcore import App
+from taskcore.errors import BrokerUnavailable, EnqueueRefused, EnqueueUncertain
+from taskcore.faults import NatsServer, RabbitServer, RedisServer, Server
+
+__all__ = ["count", "probe", "rest", "watch"]
+
+LOOK_EACH = 2.0  #: seconds between two looks
+CONSUMERS_EACH = 30.0  #: … at the broker's consumers: RabbitMQ's own tool for that is slow
+PROBE_EACH = 0.5  #: seconds between two jobs that show whether the machine keeps up
+LISTED_WITHIN = 20.0  #: seconds in which the roster has to become true when nothing is broken any more
+ESTABLISHED = "01"  #: a state of a connection, as Linux writes it
+
+
+async def watch(app: App, stage: Stage) -> None:
+    """Write down the sizes of all members and servers, and the roster, for ever."""
+    while True:
+        began = time.time()
+        for member in stage.members.values():
+            if (pid := member.pid) is not None and (size := size_of(pid)):
+                stage.ledger.write("size", of=member.who, **size)
+        for role, server in stage.servers.items():
+            stage.ledger.write("size", of=role, connections=_connections(server.port))
+        with suppress(BrokerUnavailable):
+            listed = {worker.pid for worker in await app.workers()}
+            stage.ledger.write("roster", listed=sorted(listed), gone=[pid for pid in listed if not _lives(pid)])
+        await anyio.sleep(LOOK_EACH)
+        _note_stall(stage, began, time.time() - began - LOOK_EACH)
+
+
+async def count(stage: Stage) -> None:
+    """Write down how many consumers the broker has, for ever."""
+    while "broker" in stage.servers:
+        with suppress(Exception):  # the server was killed, or is just starting
+            stage.ledger.write("size", of="broker", consumers=await _consumers(stage.servers["broker"]))
+        await anyio.sleep(CONSUMERS_EACH)
+
+
+def _note_stall(stage: Stage, began: float, seconds: float) -> None:
+    """Note that something took so long that leases may have run out."""
+    if seconds > stage.spec.lease / 4:
+        stage.ledger.write("stall", began=began, seconds=seconds)
+
+
+async def probe(app: App, stage: Stage) -> None:
+    """Send a job now and then, without a proxy, for ever; note when that took so long that leases may have run out.
+
+    A machine that is busy with other programs may leave a server, its disk or a worker without a turn for seconds.
+    """
+    while True:
+        began, job = time.time(), f"fast-{uuid4().hex[:16]}"
+        stage.ledger.write("sending", job)
+        try:
+            await app.send(app.tasks["fast"].using(queue=stage.queue, id=job).call(0))
+        except (BrokerUnavailable, EnqueueRefused) as error:
+            stage.ledger.write("refused", job, why=error.what)
+        except EnqueueUncertain as error:
+            stage.ledger.write("uncertain", job, why=error.what)
+        else:
+            stage.ledger.write("confirmed", job)
+        await anyio.sleep(PROBE_EACH)
+        _note_stall(stage, began, time.time() - began - PROBE_EACH)
+
+
+async def rest(app: App, stage: Stage, *, are_working: bool) -> None:
+    """Wait until the roster is true, and write down what is wrong with it after that time.
+
+    :param are_working: the workers have not been stopped.
+    """
+    until = time.monotonic() + LISTED_WITHIN
+    while True:
+        living = _living(read_all(stage.folder)) if are_working else {}
+        listed = {worker.pid for worker in await app.workers()}
+        wrong = [f"{who} lives and is not listed as a worker" for pid, who in living.items() if pid not in listed]
+        wrong += [f"process {pid} is listed as a worker and does not live" for pid in listed if pid not in living]
+        names = {who.partition(".")[0] for who in living.values()}
+        wrong += [f"no process of {one.name} works" for one in stage.workers if are_working and one.name not in names]
+        if not wrong or time.monotonic() > until:
+            stage.ledger.write("roster at rest", why="; ".join(wrong))
+            return
+        await anyio.sleep(LOOK_EACH / 4)
+
+
+def _living(lines: Iterable[Line]) -> dict[int, str]:
+    """Return the worker processes that have entered their lifespan and not left it, by process id."""
+    found: dict[int, str] = {}
+    for line in lines:
+        if line.what == "entered":
+            found[int(line.facts["pid"])] = line.who
+        elif line.what == "left":
+            found.pop(int(line.facts["pid"]), None)
+    return {pid: who for pid, who in found.items() if _lives(pid)}
+
+
+def _lives(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def _connections(port: int) -> int:
+    """Count the established connections to a port of this machine."""
+    wanted, number = f":{port:04X}", 0
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            rows = (row.split() for row in Path(table).read_text("ascii").splitlines()[1:])
+            number += sum(row[1].endswith(wanted) and row[3] == ESTABLISHED for row in rows)
+    return number
+
+
+async def _consumers(server: Server) -> int:
+    """Count the consumers of the broker."""
+    match server:
+        case RedisServer():
+            return await _redis_consumers(server.url)
+        case NatsServer():
+            client = await nats.connect(server.url)
+            try:
+                return sum(stream.state.consumer_count for stream in await client.jetstream().streams_info())
+            finally:
+                await client.close()
+        case RabbitServer():
+            return len((await server.control("list_consumers", "-q")).splitlines())
+        case _:
+            raise NotImplementedError(server)
+
+
+async def _redis_consumers(url: str) -> int:
+    number = 0
+    async with Redis.from_url(url, decode_responses=True) as client:
+        async for key in client.scan_iter(_type="STREAM"):
+            number += sum(int(group["consumers"]) for group in await client.xinfo_groups(key))
+    return number
