@@ -77,7 +77,7 @@ def watchdog(seconds: float) -> Iterator[None]:
 
     def end() -> None:
         log.error(
-            "still running %g s after the signal to stop: ending the process at once; its leases run out", seconds
+            "still running %g s after the order to stop: ending the process at once; its leases run out", seconds
         )
         os._exit(1)
 
